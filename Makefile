@@ -1,0 +1,45 @@
+# make run        the whole study on embedded defaults; MODEL=DIR-OR-HUB-ID and CORPUS=DIR choose others
+# make test       the tests; make test-slow adds the longer ones (processes, browser, wheel)
+# make install    their shared part; TORCH="torch==…" chooses another build
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?=
+MODEL ?=
+CORPUS ?=
+ARGS ?=
+
+.PHONY: install run test test-slow lint clean
+.DEFAULT_GOAL := install
+
+STAMP := $(VENV)/.installed
+# A change of TORCH has to install again, a call with the same one must not.
+$(shell mkdir -p $(VENV) && [ "$$(cat $(VENV)/.torch 2>/dev/null)" = "$(TORCH)" ] || { rm -f $(STAMP); printf '%s' "$(TORCH)" > $(VENV)/.torch; })
+
+install: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml constraints.txt
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@sed "$(if $(TORCH),/^torch==/d)" constraints.txt > $(VENV)/constraints.txt
+	@echo "Installing cbtrain and its dependencies into $(VENV) (a few minutes the first time) ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check $(or $(TORCH),torch) -c $(VENV)/constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]" -c $(VENV)/constraints.txt
+	@touch $(STAMP)
+
+run: install
+	@$(BIN)/cbtrain run $(if $(MODEL),"model.path=$(MODEL)") $(if $(CORPUS),"corpus.path=$(CORPUS)") $(ARGS)
+
+test: install
+	@$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-slow: install
+	@$(BIN)/pytest -m slow $(ARGS)
+
+lint: install
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@rm -rf build/typecheck && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/typecheck .
+	@cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p cbtrain
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

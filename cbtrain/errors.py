@@ -1,0 +1,31 @@
+"""The one exception that a user is meant to read.
+
+Everything a user can cause (a missing file, a malformed line, an unknown key) is raised as :class:`UserError`; the
+command line prints it as one line and exits with status 2. Anything else is a defect and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input: ``what`` is wrong, ``where`` (file, line, key), and what to do about it (``fix``)."""
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.what if self.where is None else f"{self.where}: {self.what}"
+        if self.fix:
+            text = f"{text.rstrip('.')}. {self.fix}"
+        return " ".join(text.split())
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint naming the known names: the closest one if any is close, else all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else "Known: " + ", ".join(known) + "."

@@ -1,0 +1,81 @@
+"""What a therapy session is: turns, sessions, courses, a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cbtrain.transcripts.profile import Profile
+
+Role = Literal["patient", "therapist"]
+Phase = Literal["assessment", "initial", "middle", "termination"]
+
+
+def phase_of(number: int) -> Phase:
+    """The treatment phase of session ``number`` (1-based) in a 20-session course (Tahir 2024, its table of phases)."""
+    if number <= 3:
+        return "assessment"
+    if number <= 7:
+        return "initial"
+    return "middle" if number <= 17 else "termination"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One uninterrupted stretch of speech."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session: ``number`` counts from 1 inside its course; ``where`` names the file (and line) it came from."""
+
+    course: str
+    number: int
+    turns: tuple[Turn, ...]
+    where: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.course}/{self.number}"
+
+    @property
+    def phase(self) -> Phase:
+        return phase_of(self.number)
+
+    @property
+    def words(self) -> int:
+        return sum(len(turn.text.split()) for turn in self.turns)
+
+    def count(self, role: Role) -> int:
+        return sum(turn.role == role for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One patient's sessions in order of their numbers (the paper's "set")."""
+
+    id: str
+    sessions: tuple[Session, ...]
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Courses read from one place; ``format`` names the reader."""
+
+    source: str
+    format: str
+    courses: tuple[Course, ...]
+    facts: dict[str, int] = field(default_factory=dict)
+
+    def sessions(self) -> Iterator[Session]:
+        for course in self.courses:
+            yield from course.sessions
+
+    @property
+    def words(self) -> int:
+        return sum(session.words for session in self.sessions())

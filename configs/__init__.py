@@ -1,0 +1,1 @@
+"""Package data: rubrics, recipes, evaluations. Addressed by name, e.g. `smoke`."""

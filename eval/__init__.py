@@ -1,0 +1,1 @@
+"""Evaluation: simulated patients, therapists, dialogue, raters, statistics, report."""

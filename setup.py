@@ -1,0 +1,66 @@
+"""Packaging of cbtrain.
+
+``kernels/`` and ``eval/`` stand at the top level of the repository and are imported as ``cbtrain.kernels`` and
+``cbtrain.eval``: a distribution with a top-level package called ``kernels`` would overwrite the Hugging Face package
+of that name, which ``transformers`` looks for. ``configs/`` is package data, found as ``cbtrain.configs``.
+"""
+
+from setuptools import find_packages, setup
+
+LINUX = '; sys_platform == "linux"'
+
+ROOMS_AT_TOP_LEVEL = {"cbtrain.kernels": "kernels", "cbtrain.eval": "eval", "cbtrain.configs": "configs"}
+
+
+def packages() -> list[str]:
+    found = find_packages(include=["cbtrain", "cbtrain.*"])
+    for name, folder in ROOMS_AT_TOP_LEVEL.items():
+        found += [name] + [f"{name}.{sub}" for sub in find_packages(folder)]
+    return found
+
+
+setup(
+    packages=packages(),
+    package_dir={"cbtrain": "cbtrain", **ROOMS_AT_TOP_LEVEL},
+    package_data={
+        "cbtrain": ["py.typed"],
+        "cbtrain.transcripts": ["sample/*"],
+        "cbtrain.configs": ["*.yaml", "*/*.yaml"],
+        "cbtrain.eval": ["report/*.html", "report/*.css", "report/*.js"],
+    },
+    install_requires=[
+        "torch>=2.11",
+        "transformers>=5.0",
+        "tokenizers>=0.22",
+        "safetensors>=0.6",
+        "deepspeed>=0.19.8" + LINUX,
+        "bitsandbytes>=0.50" + LINUX,
+        "aiohttp>=3.12",
+        "scipy>=1.15",
+        "numpy>=1.26",
+        "rich>=14",
+        "pydantic>=2.10",
+        "PyYAML>=6.0.2",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "statsmodels>=0.14.4",
+        "huggingface_hub>=1.0",
+    ],
+    extras_require={
+        "flash": ["flash-attn>=2.8" + LINUX],
+        "tensorboard": ["tensorboard"],
+        "wandb": ["wandb"],
+        "dev": [
+            "build",
+            "hypothesis",
+            "mypy",
+            "peft>=0.21",
+            "playwright",
+            "pytest>=8",
+            "pytest-asyncio",
+            "ruff",
+            "triton>=3.6" + LINUX,
+            "types-PyYAML",
+        ],
+    },
+)
