@@ -1,0 +1,154 @@
+"""The facts of a decoder: what a Hugging Face ``config.json`` says, checked and named once.
+
+``LlamaForCausalLM``, ``MistralForCausalLM`` and ``Qwen2ForCausalLM`` are one architecture that differs by facts (QKV
+bias, sliding window, tied embeddings, RoPE scaling), so they are one dataclass here and one class in ``decoder.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cbtrain.errors import UserError, nearest
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+ROPE_TYPES = ("default", "llama3")
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary embedding: ``theta`` and, for ``llama3``, the four numbers of its frequency scaling."""
+
+    theta: float = 10_000.0
+    type: str = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Sizes and switches of one decoder; names follow the field's usage, not the file's."""
+
+    name: str
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    max_positions: int
+    norm_eps: float
+    rope: Rope
+    tied_embeddings: bool
+    qkv_bias: bool
+    out_bias: bool
+    mlp_bias: bool
+    sliding_window: int | None
+    eos_ids: tuple[int, ...]
+
+
+def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
+    """Read the facts from a parsed ``config.json``.
+
+    Raises UserError on an unknown architecture, RoPE type or activation, and on missing keys.
+    """
+    name = (config.get("architectures") or ["(none named)"])[0]
+    if name not in ARCHITECTURES:
+        raise UserError(
+            f"architecture {name!r} is not supported",
+            where=where,
+            fix=f"{nearest(name, ARCHITECTURES)} Supported: {', '.join(ARCHITECTURES)}.",
+        )
+    activation = config.get("hidden_act", "silu")
+    if activation != "silu":
+        raise UserError(f"activation {activation!r} is not supported", where=where, fix="Only 'silu' is.")
+    try:
+        heads = int(config["num_attention_heads"])
+        hidden = int(config["hidden_size"])
+        return Architecture(
+            name=name,
+            vocabulary=int(config["vocab_size"]),
+            hidden=hidden,
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            intermediate=int(config["intermediate_size"]),
+            max_positions=int(config.get("max_position_embeddings") or 2048),
+            norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            rope=_rope(config, where),
+            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+            qkv_bias=bool(config.get("attention_bias", False)) or name == "Qwen2ForCausalLM",
+            out_bias=bool(config.get("attention_bias", False)) and name != "Qwen2ForCausalLM",
+            mlp_bias=bool(config.get("mlp_bias", False)),
+            sliding_window=_sliding_window(config, name, where),
+            eos_ids=_eos_ids(config),
+        )
+    except KeyError as error:
+        raise UserError(
+            f"key {error.args[0]!r} is missing", where=where, fix="Is this a model's config.json?"
+        ) from None
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """:func:`parse_architecture` of ``folder/config.json``."""
+    return parse_architecture(read_model_config(folder), folder / "config.json")
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The parsed ``config.json`` of a model folder; a UserError where it is missing or malformed."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            "no config.json here", where=folder, fix="Name a Hugging Face model folder or hub id."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"malformed JSON ({error})", where=path, fix="Download the model again.") from None
+    if not isinstance(config, dict):
+        raise UserError("not a JSON object", where=path, fix="Download the model again.")
+    return config
+
+
+def _rope(config: dict[str, Any], where: object) -> Rope:
+    # transformers 5 writes `rope_parameters`; before, `rope_theta` stood beside an optional `rope_scaling`.
+    facts = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
+    kind = facts.get("rope_type") or facts.get("type") or "default"
+    if kind not in ROPE_TYPES:
+        raise UserError(f"RoPE type {kind!r} is not supported", where=where, fix=nearest(kind, ROPE_TYPES))
+    theta = float(facts.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    if kind == "default":
+        return Rope(theta=theta)
+    return Rope(
+        theta=theta,
+        type=kind,
+        factor=float(facts["factor"]),
+        low_freq_factor=float(facts["low_freq_factor"]),
+        high_freq_factor=float(facts["high_freq_factor"]),
+        original_max_positions=int(facts["original_max_position_embeddings"]),
+    )
+
+
+def _sliding_window(config: dict[str, Any], name: str, where: object) -> int | None:
+    window = config.get("sliding_window")
+    if name == "Qwen2ForCausalLM":
+        # Qwen2 files carry a window that only counts with `use_sliding_window`, and then only in some layers.
+        if not config.get("use_sliding_window", False):
+            return None
+        raise UserError(
+            "Qwen2 with use_sliding_window is not supported", where=where, fix="Set use_sliding_window to false."
+        )
+    return int(window) if window and name == "MistralForCausalLM" else None
+
+
+def _eos_ids(config: dict[str, Any]) -> tuple[int, ...]:
+    eos = config.get("eos_token_id")
+    if eos is None:
+        return ()
+    return tuple(eos) if isinstance(eos, list) else (int(eos),)

@@ -1,0 +1,145 @@
+"""The decoder that trains and generates: one class for the Llama, Mistral and Qwen2 shapes.
+
+Tokens come as one flat row ``[T]`` (packed documents or the new tokens of many conversations); what differs between
+training and generation is only where keys and values are kept, and that is the ``attend`` argument. Module names
+follow the Hugging Face checkpoints, so that weights and adapters need no renaming beyond a prefix.
+
+Load, forward and generate::
+
+    decoder = load_decoder("DIR-OR-HUB-ID")
+    tokenizer = load_tokenizer("DIR-OR-HUB-ID")
+    ids = torch.tensor(tokenizer.encode("Hello"))
+    hidden = decoder(ids, torch.arange(len(ids)), PackedAttention([0, len(ids)], decoder.architecture))
+    next_id = decoder.logits(hidden[-1]).argmax()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbtrain.model.architecture import Architecture
+from cbtrain.model.attention import packed_attention
+from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""``attend(layer, q [T, heads, head_dim], k, v [T, kv_heads, head_dim]) -> [T, heads, head_dim]``"""
+
+
+class PackedAttention:
+    """``attend`` for documents that lie end to end: no cache, no sight across ``cu_seqlens``."""
+
+    def __init__(self, cu_seqlens: Sequence[int], architecture: Architecture) -> None:
+        self.cu_seqlens, self.window = cu_seqlens, architecture.sliding_window
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return packed_attention(q, k, v, cu_q=self.cu_seqlens, cu_k=self.cu_seqlens, window=self.window)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang and Sennrich 2019) in fp32, with the cast order of the Hugging Face models."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, a: Architecture, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, a.head_dim
+        self.q_proj = nn.Linear(a.hidden, a.heads * a.head_dim, bias=a.qkv_bias)
+        self.k_proj = nn.Linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.v_proj = nn.Linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.o_proj = nn.Linear(a.heads * a.head_dim, a.hidden, bias=a.out_bias)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        q = apply_rope(self.q_proj(x).unflatten(-1, (-1, self.head_dim)), cos, sin)
+        k = apply_rope(self.k_proj(x).unflatten(-1, (-1, self.head_dim)), cos, sin)
+        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        return self.o_proj(attend(self.layer, q, k, v).flatten(-2))
+
+
+class MLP(nn.Module):
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(a.hidden, a.intermediate, bias=a.mlp_bias)
+        self.up_proj = nn.Linear(a.hidden, a.intermediate, bias=a.mlp_bias)
+        self.down_proj = nn.Linear(a.intermediate, a.hidden, bias=a.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, a: Architecture, layer: int) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(a, layer)
+        self.mlp = MLP(a)
+        self.input_layernorm = RMSNorm(a.hidden, a.norm_eps)
+        self.post_attention_layernorm = RMSNorm(a.hidden, a.norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """``forward`` gives final hidden states; ``logits`` projects the rows that somebody needs.
+
+    Projecting only those rows is exact and spares most of the head's work, because the loss counts the therapist's
+    tokens only and generation looks at one token per conversation.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.embed_tokens = nn.Embedding(a.vocabulary, a.hidden)
+        self.layers = nn.ModuleList(Block(a, layer) for layer in range(a.layers))
+        self.norm = RMSNorm(a.hidden, a.norm_eps)
+        self.lm_head = nn.Linear(a.hidden, a.vocabulary, bias=False)
+        if a.tied_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        # Not part of any checkpoint, and kept in fp32 whatever the weights are: angles at position 100,000 need it.
+        self.register_buffer("frequencies", inverse_frequencies(a.rope, a.head_dim), persistent=False)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
+        """``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
+        x = self.embed_tokens(input_ids)
+        cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies))
+        for layer in self.layers:
+            x = layer(x, cos, sin, attend)
+        return cast(Tensor, self.norm(x))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the weights."""
+        return cast(Tensor, self.lm_head(hidden))
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+
+def initialize(decoder: Decoder, seed: int) -> None:
+    """Random weights for a new model: normal with std 0.02, residual outputs narrower by sqrt(2 · layers) (GPT-2)."""
+    generator = torch.Generator().manual_seed(seed)
+    narrow = (2 * decoder.architecture.layers) ** -0.5
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            else:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                parameter.normal_(0.0, 0.02 * (narrow if residual else 1.0), generator=generator)

@@ -1,0 +1,103 @@
+"""LoRA against ``peft``: logits, gradients, and files in both directions."""
+
+import pytest
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from cbtrain.errors import UserError
+from cbtrain.model.adapters.lora import adapter_enabled, inject, lora_modules
+from cbtrain.model.adapters.peft_format import load_adapter, save_adapter
+from cbtrain.model.config import LORA_TARGETS, LoraConfig
+from cbtrain.model.decoder import PackedAttention
+from cbtrain.model.weights import load_decoder
+
+CONFIG = LoraConfig(rank=4, alpha=6.0)
+IDS = torch.randint(0, 97, (40,), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def base(tmp_path):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def logits(decoder):
+    return decoder.logits(decoder(IDS, torch.arange(40), PackedAttention([0, 40], decoder.architecture)))
+
+
+def randomize(decoder):
+    generator = torch.Generator().manual_seed(1)
+    for module in lora_modules(decoder).values():
+        module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
+
+
+def test_adapter_covers_all_seven_linears_and_starts_from_the_base(base):
+    decoder = load_decoder(str(base))
+    before = logits(decoder)
+    parameters = inject(decoder, CONFIG)
+    assert len(lora_modules(decoder)) == 2 * len(LORA_TARGETS)
+    assert len(parameters) == 4 * len(LORA_TARGETS)
+    torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
+    randomize(decoder)
+    assert not torch.allclose(logits(decoder), before, atol=1e-2)
+    with adapter_enabled(decoder, False):
+        torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
+
+
+def test_peft_loads_what_we_save_with_equal_logits_and_gradients(base, tmp_path):
+    decoder = load_decoder(str(base))
+    inject(decoder, CONFIG)
+    randomize(decoder)
+    save_adapter(decoder, tmp_path / "adapter", CONFIG, base=str(base), facts={})
+    model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), tmp_path / "adapter", is_trainable=True)
+    theirs, ours = model(IDS[None]).logits[0], logits(decoder)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+    theirs.logsumexp(-1).sum().backward()
+    ours.logsumexp(-1).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for name, module in lora_modules(decoder).items():
+        for leaf in ("lora_A", "lora_B"):
+            expected = gradients[f"base_model.model.model.{name}.{leaf}.default.weight"]
+            error = (getattr(module, leaf).grad - expected).norm() / expected.norm()
+            assert error < 1e-5, (name, leaf)
+
+
+def test_we_load_what_peft_saves(base, tmp_path):
+    torch.manual_seed(2)
+    config = PeftLoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    model = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
+    model.save_pretrained(tmp_path / "adapter")
+    decoder = load_decoder(str(base))
+    loaded = load_adapter(decoder, tmp_path / "adapter")
+    assert (loaded.rank, loaded.alpha, loaded.targets) == (3, 5, ["down_proj", "q_proj"])
+    torch.testing.assert_close(logits(decoder), model(IDS[None]).logits[0], atol=1e-4, rtol=0)
+
+
+def test_bad_adapters_are_refused(base, tmp_path):
+    decoder = load_decoder(str(base))
+    with pytest.raises(UserError, match="'q_pro'.*'q_proj'"):
+        inject(decoder, LoraConfig(targets=["q_pro"]))
+    with pytest.raises(UserError, match=r"adapter_config\.json: adapter file is missing"):
+        load_adapter(decoder, tmp_path)
+    inject(decoder, CONFIG)
+    with pytest.raises(UserError, match="already has an adapter"):
+        inject(decoder, CONFIG)
+    save_adapter(decoder, tmp_path / "a", CONFIG, base="x", facts={})
+    other = LlamaForCausalLM(
+        LlamaConfig(vocab_size=97, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    )
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="another base model"):
+        load_adapter(load_decoder(str(tmp_path / "other")), tmp_path / "a")

@@ -1,0 +1,146 @@
+"""Our decoder against ``transformers``, number by number, on small random configs."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from cbtrain.errors import UserError
+from cbtrain.model.decoder import PackedAttention
+from cbtrain.model.weights import load_decoder
+
+SIZES = {
+    "vocab_size": 211,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+CASES = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "llama-3.1-rope": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=LLAMA3_ROPE)),
+    "llama-tied": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True)),
+    "llama-biases": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True)),
+    "llama-head-dim": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=12)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
+    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=7)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "qwen2-tied": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True)),
+}
+
+
+def random_weights(model, seed):
+    """Weights wide enough that a wrong bias, norm or angle shows in the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.08)
+    return model.eval()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_transformers(case, seed, tmp_path):
+    reference = random_weights(CASES[case](), seed)
+    reference.save_pretrained(tmp_path)
+    decoder = load_decoder(str(tmp_path))
+    ids = torch.randint(0, 211, (90,), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        expected = reference(ids[None]).logits[0]
+        hidden = decoder(ids, torch.arange(90), PackedAttention([0, 90], decoder.architecture))
+        actual = decoder.logits(hidden)
+    assert expected.abs().max() > 0.5
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["llama", "mistral-window", "qwen2"])
+def test_packed_documents_do_not_see_each_other(case, tmp_path):
+    random_weights(CASES[case](), 3).save_pretrained(tmp_path)
+    decoder = load_decoder(str(tmp_path))
+    cu = [0, 1, 34, 60]
+    positions = torch.cat([torch.arange(b - a) for a, b in itertools.pairwise(cu)])
+    ids = torch.randint(0, 211, (60,), generator=torch.Generator().manual_seed(5))
+    changed = ids.clone()
+    changed[1:34] = (changed[1:34] + 1) % 211
+
+    def run(tokens):
+        return decoder.logits(decoder(tokens, positions, PackedAttention(cu, decoder.architecture)))
+
+    before, after = run(ids), run(changed)
+    assert torch.equal(before[:1], after[:1])
+    assert torch.equal(before[34:], after[34:])
+    assert not torch.allclose(before[1:34], after[1:34], atol=1e-2)
+    alone = decoder.logits(decoder(ids[34:], torch.arange(26), PackedAttention([0, 26], decoder.architecture)))
+    torch.testing.assert_close(before[34:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_sharded_weights_load(tmp_path):
+    reference = random_weights(CASES["llama"](), 4)
+    reference.save_pretrained(tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    decoder = load_decoder(str(tmp_path), dtype=torch.bfloat16)
+    assert decoder.embed_tokens.weight.dtype == torch.bfloat16
+    assert decoder.frequencies.dtype == torch.float32
+    torch.testing.assert_close(decoder.lm_head.weight.float(), reference.lm_head.weight, atol=2e-2, rtol=2e-2)
+
+
+def test_rope_is_exact_at_position_100_000():
+    from cbtrain.model.architecture import Rope
+    from cbtrain.model.rope import cos_sin, inverse_frequencies
+
+    cos, _ = cos_sin(torch.tensor([100_000]), inverse_frequencies(Rope(theta=500_000.0), 128))
+    exact = torch.cos(100_000 * 500_000.0 ** (-torch.arange(0, 128, 2).double() / 128))
+    # fp32 angles of 1e5 carry an absolute error of about 4e-3; bf16 ones would be off by hundreds.
+    torch.testing.assert_close(cos[0, :64].double(), exact, atol=2e-2, rtol=0)
+
+
+def edit_config(folder, **changes):
+    import json
+
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_unsupported_facts_are_refused_by_name(tmp_path):
+    CASES["llama"]().save_pretrained(tmp_path)
+    edit_config(tmp_path, architectures=["GPT2LMHeadModel"])
+    with pytest.raises(UserError, match="'GPT2LMHeadModel' is not supported.*LlamaForCausalLM, MistralForCausalLM"):
+        load_decoder(str(tmp_path))
+    edit_config(tmp_path, architectures=["LlamaForCausalLM"], rope_parameters={"rope_type": "longrope"})
+    with pytest.raises(UserError, match="RoPE type 'longrope'"):
+        load_decoder(str(tmp_path))
+    edit_config(tmp_path, rope_parameters={"rope_theta": 1e4}, hidden_act="gelu")
+    with pytest.raises(UserError, match="activation 'gelu'"):
+        load_decoder(str(tmp_path))
+
+
+def test_damaged_weights_are_named(tmp_path):
+    CASES["llama"]().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged"):
+        load_decoder(str(tmp_path))
+    weights.unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(UserError, match="pickled weights, which are never opened"):
+        load_decoder(str(tmp_path))
+    with pytest.raises(UserError, match="no such model folder"):
+        load_decoder(str(tmp_path / "missing"))
