@@ -1,0 +1,35 @@
+"""What a user sets about training (torch-free)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cbtrain.model.config import LoraConfig
+
+
+class TrainingConfig(BaseModel):
+    """One training stage. Lengths are in tokens, and ``token_budget`` counts every token of every pack."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Literal["lora", "full"] = Field("lora", description="an adapter beside frozen weights, or all weights")
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    learning_rate: float = Field(2e-4, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after warm-up, to zero")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the token budget with a rising learning rate")
+    weight_decay: float = Field(0.01, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    pack_tokens: int = Field(4096, ge=16, description="tokens in a pack; a longer session gets a pack of its own")
+    packs_per_step: int = Field(
+        1, ge=1, description="packs whose gradients one optimizer step sums, all ranks together"
+    )
+    token_budget: int = Field(400_000, ge=1, description="stop after this many tokens")
+    max_epochs: int = Field(20, ge=1, description="stop after this many passes over the sessions")
+    validate_every: int = Field(40_000, ge=1, description="tokens between validations")
+    validation_tokens: int = Field(40_000, ge=1, description="tokens of the validation split to look at")
+    patience: int = Field(3, ge=1, description="validations without improvement before stopping")
+    seed: int = 0
