@@ -1,0 +1,114 @@
+"""The key-value cache: one slot a conversation, kept between its turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cbtrain.model.architecture import Architecture
+from cbtrain.model.attention import cached_attention, packed_attention
+
+
+@dataclass(slots=True)
+class Slot:
+    """What one row of the cache holds: the ``tokens`` whose keys and values are valid, computed with which weights."""
+
+    index: int
+    tokens: list[int] = field(default_factory=list)
+    adapter: bool = False
+    busy: bool = False
+    last_used: int = 0
+
+
+class KVCache:
+    """Slabs ``[layers, slots, context, kv_heads, head_dim]`` of keys and values, and who owns each row."""
+
+    def __init__(
+        self, a: Architecture, slots: int, context: int, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        shape = (a.layers, slots, context, a.kv_heads, a.head_dim)
+        # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages cost
+        # nothing until they are touched.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.window = a.sliding_window
+        self.slots = [Slot(i) for i in range(slots)]
+        self._clock = 0
+
+    def acquire(self, prompt: Sequence[int], adapter: bool) -> Slot | None:
+        """A free slot for ``prompt``, trimmed to the tokens they share; None while all are busy.
+
+        A slot whose conversation ``prompt`` continues is taken before any other. One that shares only a beginning
+        (a system prompt, say) is not robbed of its conversation while an older slot is free.
+        """
+        free = [slot for slot in self.slots if not slot.busy]
+        if not free:
+            return None
+        best, shared = min(free, key=lambda slot: slot.last_used), 0
+        for slot in free:
+            if slot.adapter != adapter:
+                continue
+            common = common_prefix(slot.tokens, prompt)
+            if common > shared and 2 * common >= len(slot.tokens):
+                best, shared = slot, common
+        # The last prompt token is always computed anew: its hidden state predicts the first answer token.
+        del best.tokens[min(shared, len(prompt) - 1) :]
+        self._clock += 1
+        best.adapter, best.busy, best.last_used = adapter, True, self._clock
+        return best
+
+    def release(self, slot: Slot) -> None:
+        slot.busy = False
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens ``a`` and ``b`` share."""
+    length = min(len(a), len(b))
+    for i in range(length):
+        if a[i] != b[i]:
+            return i
+    return length
+
+
+class PrefillAttention:
+    """``attend`` for new prompt tokens of several slots, flat end to end, each after its slot's past."""
+
+    def __init__(self, cache: KVCache, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> None:
+        self.cache, self.slots, self.starts, self.lengths = cache, slots, starts, lengths
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        outputs, at = [], 0
+        for slot, start, length in zip(self.slots, self.starts, self.lengths, strict=True):
+            keys, values = self.cache.keys[layer, slot], self.cache.values[layer, slot]
+            end = start + length
+            keys[start:end] = k[at : at + length]
+            values[start:end] = v[at : at + length]
+            new = q[at : at + length]
+            outputs.append(
+                packed_attention(
+                    new, keys[:end], values[:end], cu_q=[0, length], cu_k=[0, end], window=self.cache.window
+                )
+            )
+            at += length
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+class DecodeAttention:
+    """``attend`` for one new token in each of several slots."""
+
+    def __init__(self, cache: KVCache, slots: Sequence[int], positions: Sequence[int]) -> None:
+        device = cache.keys.device
+        self.cache, self.longest = cache, max(positions) + 1
+        self.slots = torch.tensor(slots, device=device)
+        self.positions = torch.tensor(positions, device=device)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys[self.slots, self.positions] = k
+        values[self.slots, self.positions] = v
+        past_keys = keys[:, : self.longest].index_select(0, self.slots)
+        past_values = values[:, : self.longest].index_select(0, self.slots)
+        return cached_attention(q, past_keys, past_values, self.positions + 1, self.cache.window)

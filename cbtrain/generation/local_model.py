@@ -1,0 +1,63 @@
+"""A model folder with or without an adapter, ready to be talked to: renderer, engine and its thread together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import torch
+
+from cbtrain.generation.config import EngineConfig, SamplingConfig
+from cbtrain.generation.engine import Completion, Engine, Request
+from cbtrain.generation.thread import EngineThread
+from cbtrain.model.adapters.peft_format import load_adapter
+from cbtrain.model.weights import DTYPES, load_decoder, resolve_model
+from cbtrain.tokens.chat import ChatRenderer, Message, check_template
+from cbtrain.tokens.tokenizer import load_tokenizer
+
+
+class LocalModel:
+    """Answers chats with a model in this process. Enter it (``async with``) to start its engine."""
+
+    def __init__(
+        self, model: str, adapter: str | None, config: EngineConfig, *, dtype: str = "float32", device: str = "cpu"
+    ) -> None:
+        folder = resolve_model(model)
+        self.renderer = ChatRenderer(load_tokenizer(folder))
+        check_template(self.renderer)
+        decoder = load_decoder(str(folder), dtype=DTYPES[dtype], device=device)
+        if adapter:
+            load_adapter(decoder, adapter)
+        tokenizer = self.renderer.tokenizer
+        stop_ids = self.renderer.stop_ids | set(decoder.architecture.eos_ids)
+        engine = Engine(
+            decoder, config, stop_ids=stop_ids, decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
+        )
+        self._thread = EngineThread(engine)
+
+    async def __aenter__(self) -> LocalModel:
+        await self._thread.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._thread.__aexit__(kind, error, trace)
+
+    async def answer(
+        self,
+        messages: Sequence[Message],
+        sampling: SamplingConfig,
+        *,
+        seed: int,
+        adapter: bool = True,
+        stop: tuple[str, ...] = (),
+    ) -> Completion:
+        """The assistant's next turn. Raises ContextOverflow where the chat is too long, UserError on bad text."""
+        prompt = self.renderer.prompt(messages)
+        return await self._thread.complete(Request(prompt, sampling, seed, adapter, stop))
+
+
+def pick_device(name: str) -> str:
+    """``auto`` is CUDA where there is one, else the CPU."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

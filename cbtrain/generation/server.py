@@ -1,0 +1,149 @@
+"""An OpenAI-compatible chat server over a local model: ``POST /v1/chat/completions``, ``GET /v1/models``, ``/health``.
+
+It is for research on one machine: no authentication, bound to the loopback address unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import sys
+import time
+import uuid
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cbtrain.errors import UserError
+from cbtrain.generation.config import SamplingConfig
+from cbtrain.generation.engine import ContextOverflow
+from cbtrain.generation.local_model import LocalModel
+from cbtrain.tokens.chat import Message
+
+
+class ChatMessage(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatBody(BaseModel):
+    """The request fields that are served; others are ignored, as OpenAI-compatible servers do."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, ge=0, le=10)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    n: int = 1
+
+
+def make_app(model: LocalModel, name: str) -> web.Application:
+    """The web application that serves ``model`` under the model id ``name``."""
+
+    async def chat(request: web.Request) -> web.Response:
+        try:
+            body = ChatBody.model_validate(await request.json())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return _error(400, "the body is not JSON")
+        except ValidationError as error:
+            first = error.errors()[0]
+            return _error(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        if body.model != name:
+            return _error(404, f"the model {body.model!r} does not exist; this server has {name!r}", "model_not_found")
+        if body.stream or body.n != 1:
+            return _error(400, "stream and n > 1 are not served")
+        sampling = SamplingConfig(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=0,
+            max_tokens=body.max_completion_tokens or body.max_tokens or 512,
+        )
+        seed = body.seed if body.seed is not None else random.getrandbits(62)
+        messages = [Message(m.role, m.content) for m in body.messages]
+        stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+        try:
+            done = await model.answer(messages, sampling, seed=seed, stop=stop)
+        except ContextOverflow as error:
+            return _error(400, f"maximum context length exceeded: {error}", "context_length_exceeded")
+        except UserError as error:
+            return _error(400, str(error))
+        usage = {
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": len(done.ids),
+            "total_tokens": done.prompt_tokens + len(done.ids),
+            "prompt_tokens_details": {"cached_tokens": done.cached_tokens},
+        }
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": done.text},
+            "finish_reason": done.finish_reason,
+        }
+        return web.json_response(
+            {
+                "id": f"chatcmpl-{uuid.uuid4().hex}",
+                "object": "chat.completion",
+                "created": int(time.time()),
+                "model": name,
+                "choices": [choice],
+                "usage": usage,
+            }
+        )
+
+    async def models(request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "cbtrain"}]})
+
+    async def health(request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def engine(app: web.Application) -> Any:
+        async with model:
+            yield
+
+    app = web.Application(client_max_size=64 * 2**20)
+    app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_get("/v1/models", models)
+    app.router.add_get("/health", health)
+    app.cleanup_ctx.append(engine)
+    return app
+
+
+async def serve(model: LocalModel, name: str, host: str, port: int, *, until_stdin_closes: bool = False) -> None:
+    """Serve until cancelled, or until standard input ends where a parent process holds its other side.
+
+    Prints ``listening on URL`` once connections are accepted. Raises UserError where the port is in use.
+    """
+    # A client that goes away cancels its handler, and with it the generation it waited for.
+    runner = web.AppRunner(make_app(model, name), handler_cancellation=True, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            problem = f"cannot listen there ({error.strerror or error})"
+            fix = "Choose another --port, or stop what uses this one."
+            raise UserError(problem, where=f"{host}:{port}", fix=fix) from None
+        bound = runner.addresses[0][1]
+        print(f"listening on http://{host}:{bound}/v1", flush=True)
+        if until_stdin_closes:
+            await asyncio.to_thread(sys.stdin.buffer.read)
+        else:
+            await asyncio.Event().wait()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await runner.cleanup()
+
+
+def _error(status: int, message: str, code: str | None = None) -> web.Response:
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+    return web.json_response(body, status=status)
