@@ -1,2 +1,246 @@
-def entry() -> None:
-    raise SystemExit("not yet")
+"""The ``cbtrain`` command. Each subcommand is a thin call into a room, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cbtrain
+from cbtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def entry(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 on success, 2 with one line on bad input, 130 when interrupted."""
+    sys.exit(main(arguments))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed) or 0
+    except UserError as error:
+        return _complain(str(error))
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space",
+            errno.EDQUOT: "the disk quota is used up; free some space",
+            errno.EACCES: "permission denied; choose another place or change its permissions",
+            errno.EROFS: "the file system is read-only; choose another place",
+        }
+        if error.errno not in reasons:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{reasons[error.errno]}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cbtrain",
+        description="Fine-tune small open-weight models to deliver CBT, and measure whether they got better.",
+        epilog=cbtrain.NOTICE,
+    )
+    parser.add_argument("--version", action="version", version=f"cbtrain {cbtrain.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    study = "Settings are key=value, e.g. therapist.learning_rate=1e-4; `cbtrain config` lists them all."
+
+    run = _add(commands, "run", _run, "the whole study: train, simulate, score, report", study)
+    _study_arguments(run)
+    run.add_argument("--out", type=Path, help="run folder to make (default: runs/study-DATE-TIME)")
+
+    train = _add(commands, "train", _train, "the first half: base model, therapist and patient adapters", study)
+    _study_arguments(train)
+    train.add_argument("--out", type=Path, help="run folder to make (default: runs/train-DATE-TIME)")
+
+    evaluate = _add(commands, "evaluate", _evaluate, "the second half: simulate, score, report", study)
+    _study_arguments(evaluate)
+    evaluate.add_argument(
+        "--run", type=Path, dest="run_folder", help="a trained run folder (default: the newest; trains one if none)"
+    )
+
+    config = _add(commands, "config", _config, "print the resolved settings of a study as YAML", study)
+    _study_arguments(config)
+
+    serve = _add(commands, "serve", _serve, "serve a model over the OpenAI chat protocol (this machine, no login)")
+    serve.add_argument("--model", required=True, help="model folder or hub id")
+    serve.add_argument("--adapter", help="adapter folder (PEFT format)")
+    serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one and prints it")
+    serve.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    serve.add_argument("--device", default="auto")
+    serve.add_argument("--threads", type=int, help="CPU threads")
+    serve.add_argument("--slots", type=int, default=16, help="conversations kept in the cache")
+    serve.add_argument("--context", type=int, default=8192, help="longest prompt plus answer, in tokens")
+    serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+
+    corpus = commands.add_parser("corpus", help="look at a corpus of transcripts")
+    corpora = corpus.add_subparsers(dest="corpus_command", required=True, metavar="COMMAND")
+    stats = _add(corpora, "stats", _corpus_stats, "count courses, sessions, turns and words as labelled in the files")
+    stats.add_argument("path", nargs="?", default="sample", help="folder or file; 'sample' is the embedded corpus")
+    stats.add_argument("--format", default="auto")
+    stats.add_argument("--json", action="store_true")
+
+    synthesize = _add(commands, "synthesize", _synthesize, "write new sessions with a large model behind an API")
+    synthesize.add_argument("--config", required=True, type=Path, help="YAML: provider, sessions, …")
+    synthesize.add_argument("--profiles", required=True, type=Path, help="corpus or folder with patients' profiles")
+    synthesize.add_argument("--out", required=True, type=Path)
+
+    _add(commands, "doctor", _doctor, "what this machine can run, and the remedy for what it cannot")
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: Callable[[argparse.Namespace], int | None],
+    text: str,
+    more: str = "",
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
+    parser.set_defaults(run=function)
+    return parser
+
+
+def _study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", help="YAML file, or the name of a shipped config")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from cbtrain.config import load_config
+    from cbtrain.study import new_run_folder, train_study
+
+    config = load_config(parsed.config, parsed.settings)
+    folder = _fresh(parsed.out or new_run_folder("study"))
+    from cbtrain.evaluation import evaluate_study
+
+    console = _console()
+    train_study(config, folder, console)
+    asyncio.run(evaluate_study(config, folder, console))
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    from cbtrain.config import load_config
+    from cbtrain.study import new_run_folder, train_study
+
+    config = load_config(parsed.config, parsed.settings)
+    folder = _fresh(parsed.out or new_run_folder("train"))
+    console = _console()
+    train_study(config, folder, console)
+    console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from cbtrain.config import load_config
+    from cbtrain.evaluation import evaluate_study, newest_trained_run
+    from cbtrain.study import new_run_folder, train_study
+
+    console = _console()
+    folder = parsed.run_folder or newest_trained_run(Path("runs"))
+    if folder is None:
+        config = load_config(parsed.config, parsed.settings)
+        console.print("no trained run under runs/: training one first", highlight=False)
+        folder = new_run_folder("study")
+        train_study(config, folder, console)
+    else:
+        # The run's own settings are the ground, so that an evaluation fits what was trained.
+        source = parsed.config or str(folder / "config.yaml")
+        config = load_config(source, parsed.settings)
+    asyncio.run(evaluate_study(config, folder, console))
+
+
+def _config(parsed: argparse.Namespace) -> None:
+    from cbtrain.config import dump_config, load_config
+
+    print(dump_config(load_config(parsed.config, parsed.settings)), end="")
+
+
+def _serve(parsed: argparse.Namespace) -> None:
+    import torch
+
+    from cbtrain.generation.config import EngineConfig
+    from cbtrain.generation.local_model import LocalModel, pick_device
+    from cbtrain.generation.server import serve
+
+    if parsed.threads:
+        torch.set_num_threads(parsed.threads)
+    config = EngineConfig(slots=parsed.slots, context_tokens=parsed.context)
+    device = pick_device(parsed.device)
+    model = LocalModel(parsed.model, parsed.adapter, config, dtype=parsed.dtype, device=device)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))
+
+
+def _corpus_stats(parsed: argparse.Namespace) -> None:
+    from cbtrain.transcripts.reading import read
+    from cbtrain.transcripts.stats import stats
+
+    counts = stats(read(parsed.path, parsed.format))
+    if parsed.json:
+        print(json.dumps(counts, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(title=f"corpus {parsed.path}, as labelled, before cleaning", title_justify="left")
+    table.add_column("count")
+    table.add_column("", justify="right")
+    for name, value in counts.items():
+        table.add_row(name.replace("_", " "), f"{value:,}")
+    _console().print(table)
+
+
+def _synthesize(parsed: argparse.Namespace) -> None:
+    from cbtrain.synthesis.command import load_synthesis_config, run
+    from cbtrain.transcripts.reading import read
+
+    config = load_synthesis_config(parsed.config)
+    profiles = [course.profile for course in read(str(parsed.profiles)).courses if course.profile]
+    if not profiles:
+        raise UserError("no patient profile here", where=parsed.profiles, fix="Add profiles.jsonl to it.")
+    run(config, profiles, parsed.out)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from cbtrain.doctor import show
+
+    return show(_console())
+
+
+def _fresh(folder: Path) -> Path:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError("already exists and is not an empty folder", where=folder, fix="Choose another --out.")
+    return folder
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    rank = int(os.environ.get("RANK", "0"))
+    return Console(quiet=rank != 0)
+
+
+def _complain(line: str) -> int:
+    print(f"cbtrain: {line}", file=sys.stderr)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    entry()

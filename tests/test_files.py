@@ -28,10 +28,14 @@ def test_atomic_folder_replaces_and_rolls_back(tmp_path):
     with atomic_folder(target) as folder:
         (folder / "b").write_text("2")
     assert [p.name for p in target.iterdir()] == ["b"]
-    with pytest.raises(RuntimeError):
+
+    def break_off():
         with atomic_folder(target) as folder:
             (folder / "c").write_text("3")
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
     assert [p.name for p in target.iterdir()] == ["b"]
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
 

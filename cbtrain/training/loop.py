@@ -30,7 +30,11 @@ MAX_SKIPPED = 5
 
 @dataclass(slots=True)
 class TrainingResult:
-    """What was trained, on how much, and what it came to. Losses are nats per supervised token."""
+    """What was trained, on how much, and what it came to. Losses are nats per supervised token.
+
+    ``share_of_corpus`` is the share of the training split that the model has seen; the caller, who chose the
+    documents, fills it in.
+    """
 
     name: str
     method: str
@@ -44,6 +48,7 @@ class TrainingResult:
     skipped_steps: int = 0
     seconds: float = 0.0
     tokens_per_second: float = 0.0
+    share_of_corpus: float = 0.0
     stopped: str = "budget"
     validation_before: float | None = None
     validation_best: float | None = None

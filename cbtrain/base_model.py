@@ -1,0 +1,99 @@
+"""Make the tiny base model that a study uses where no model is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from cbtrain.config import StudyConfig
+from cbtrain.files import atomic_folder
+from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.weights import llama_config, save_decoder
+from cbtrain.tokens.dataset import cut_windows, select_documents
+from cbtrain.tokens.tokenizer import plain_document, train_tokenizer
+from cbtrain.training.loop import TrainingResult, train
+from cbtrain.transcripts.split import Split
+from cbtrain.transcripts.types import Course, Session
+
+TOKENIZER_CHARACTERS = 4_000_000
+"""Text that the tokenizer is trained on, at most: more changes a vocabulary of a few thousand entries little."""
+
+
+def make_base_model(split: Split, config: StudyConfig, folder: Path, metrics: Path, console: Console) -> TrainingResult:
+    """Train a tokenizer and a small decoder on the training split and save them to ``folder``.
+
+    The text is plain: passages one after another, with no role named. What fine-tuning adds is the chat layout, the
+    therapist's voice and when to stop.
+    """
+    training, validation = sessions_of(split.train), sessions_of(split.validation)
+    sizes = config.tiny
+    with console.status("Training a tokenizer"):
+        tokenizer = train_tokenizer(_texts(training), sizes.vocabulary, sizes.max_positions)
+        chosen = select_documents(
+            training, lambda s: plain_document(s, tokenizer), config.base.token_budget, config.base.seed
+        )
+        unseen = select_documents(
+            validation, lambda s: plain_document(s, tokenizer), config.base.validation_tokens, config.base.seed
+        )
+    decoder = Decoder(_architecture(config, len(tokenizer), tokenizer.eos_token_id))
+    initialize(decoder, config.seed)
+    result = train(
+        "base",
+        decoder,
+        cut_windows(chosen.documents, config.base_window),
+        unseen.documents,
+        config.base,
+        metrics,
+        console,
+    )
+    result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.tokens)
+    with atomic_folder(folder) as temporary:
+        described = llama_config(
+            decoder.architecture,
+            bos_id=tokenizer.bos_token_id,
+            eos_id=tokenizer.eos_token_id,
+            pad_id=tokenizer.pad_token_id,
+        )
+        save_decoder(decoder, temporary, described)
+        tokenizer.save_pretrained(temporary)
+    return result
+
+
+def sessions_of(courses: tuple[Course, ...]) -> list[Session]:
+    return [session for course in courses for session in course.sessions]
+
+
+def _texts(sessions: list[Session]) -> list[str]:
+    texts, characters = [], 0
+    for session in sessions:
+        for turn in session.turns:
+            texts.append(turn.text)
+            characters += len(turn.text)
+        if characters > TOKENIZER_CHARACTERS:
+            break
+    return texts
+
+
+def _architecture(config: StudyConfig, vocabulary: int, eos_id: int) -> Architecture:
+    sizes = config.tiny
+    return Architecture(
+        name="LlamaForCausalLM",
+        vocabulary=vocabulary,
+        hidden=sizes.hidden,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.hidden // sizes.heads,
+        intermediate=sizes.intermediate,
+        max_positions=sizes.max_positions,
+        norm_eps=1e-5,
+        rope=Rope(theta=10_000.0),
+        tied_embeddings=True,
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+        sliding_window=None,
+        eos_ids=(eos_id,),
+    )

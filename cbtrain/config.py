@@ -1,0 +1,152 @@
+"""One file format for a whole study: the rooms' configs composed, YAML in, ``key=value`` overrides on top."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cbtrain.errors import UserError, nearest
+from cbtrain.eval.config import EvaluationConfig
+from cbtrain.model.config import ModelConfig, TinyModelConfig
+from cbtrain.tokens.config import TokensConfig
+from cbtrain.training.config import TrainingConfig
+from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
+
+# A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
+TINY_DEFAULTS: dict[str, Any] = {
+    "base": {"method": "full", "learning_rate": 4e-3, "pack_tokens": 1024, "token_budget": 400_000, "max_epochs": 12},
+    "therapist": {"learning_rate": 5e-3, "lora": {"alpha": 32}, "pack_tokens": 1024, "token_budget": 130_000},
+    "patient": {"learning_rate": 5e-3, "lora": {"alpha": 32}, "pack_tokens": 1024, "token_budget": 90_000},
+}
+
+
+class StudyConfig(BaseModel):
+    """Everything that decides a study's result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = 0
+    threads: int | None = Field(None, ge=1, description="CPU threads; none takes every core")
+    corpus: TranscriptsConfig = Field(default_factory=TranscriptsConfig)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    tokens: TokensConfig = Field(default_factory=TokensConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    tiny: TinyModelConfig = Field(default_factory=TinyModelConfig)
+    base: TrainingConfig = Field(default_factory=TrainingConfig, description="how a tiny base model is trained")
+    base_window: int = Field(
+        512, ge=16, description="most base documents are cut to this many tokens, one in four is whole"
+    )
+    therapist: TrainingConfig = Field(default_factory=TrainingConfig)
+    patient: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or (given.get("model") or {}).get("path"):
+            return given
+        return _merge(TINY_DEFAULTS, given)
+
+
+def load_config(source: str | None, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides describe.
+
+    Raises UserError on a missing or malformed file, an unknown key (with the nearest valid one), a wrong value.
+    """
+    given = _read(source) if source else {}
+    for override in overrides:
+        _apply(given, override)
+    where = source or "command line"
+    _refuse_unknown(given, StudyConfig, where)
+    try:
+        return StudyConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{key}: {first['msg']}", where=where, fix=f"Got {first['input']!r}.") from None
+
+
+def dump_config(config: StudyConfig) -> str:
+    """YAML that :func:`load_config` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configs in the package."""
+    folder = importlib.resources.files("cbtrain.configs")
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _read(source: str) -> dict[str, Any]:
+    path = Path(source)
+    try:
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+        elif source in shipped_configs():
+            text = importlib.resources.files("cbtrain.configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        else:
+            raise UserError("no such config file", where=source, fix=nearest(source, shipped_configs()))
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = source if line is None else f"{source}:{line + 1}"
+        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, fix="Mend it.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", where=source, fix="Name a readable YAML file.") from None
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise UserError("not a mapping of keys to values", where=source, fix="See `cbtrain config`.")
+    return given
+
+
+def _apply(given: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(
+            f"{override!r} is not key=value", where="command line", fix="E.g. therapist.learning_rate=1e-4."
+        )
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    at, parts = given, key.split(".")
+    for part in parts[:-1]:
+        inner = at.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
+        at = inner
+    at[parts[-1]] = parsed
+
+
+def _refuse_unknown(given: dict[str, Any], model: type[BaseModel], where: str, prefix: str = "") -> None:
+    for key, value in given.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            raise UserError(
+                f"unknown key {prefix + str(key)!r}", where=where, fix=nearest(str(key), model.model_fields)
+            )
+        inner = _section(field.annotation)
+        if inner and isinstance(value, dict):
+            _refuse_unknown(value, inner, where, f"{prefix}{key}.")
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The config class of a field, also where it is optional."""
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,71 @@
+"""What a run ran on: versions, device, revision, peak memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "deepspeed",
+    "bitsandbytes",
+    "aiohttp",
+    "scipy",
+    "numpy",
+)
+
+
+def describe_environment() -> dict[str, Any]:
+    """JSON-able facts for ``environment.json``; no user names, paths or host names."""
+    import torch
+
+    return {
+        "cbtrain": importlib.metadata.version("cbtrain"),
+        "revision": _revision(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory of this process plus that of its largest ended child, in GB (1e9 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + children) * unit / 1e9
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """The git commit of a checkout, with ``+changes`` where files differ from it; None outside one."""
+    if not (Path(__file__).parent.parent / ".git").exists():
+        return None
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+changes" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
