@@ -93,17 +93,17 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> None:
     started = time.perf_counter()
     prepare_process(config)
     leads = _rank() == 0
-    heading(console, 1, "Read the corpus and split it by patient")
+    heading(console, "1/7 and 2/7", "Read the corpus and split it by patient")
     material = gather(config, console)
     results = []
-    heading(console, 3, "Base model")
+    heading(console, "3/7", "Base model")
     if config.model.path is None:
         model = folder / "base"
         results.append(make_base_model(material.split, config, model, folder / "training" / "base", console).as_dict())
     else:
         model = resolve_model(config.model.path)
     say(console, f"base model: {model}")
-    heading(console, 4, "Fine-tune a therapist, and a patient with the mask on the other side")
+    heading(console, "4/7", "Fine-tune a therapist, and a patient with the mask on the other side")
     roles: tuple[Role, ...] = ("therapist", "patient")
     results += [train_adapter(role, model, material, config, folder, console) for role in roles]
     if leads:
@@ -169,12 +169,12 @@ def prepare_process(config: StudyConfig) -> None:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
-def heading(console: Console, number: int, text: str) -> None:
-    console.print(f"\n[bold]{number}/7  {text}[/]", highlight=False)
+def heading(console: Console, stage: str, text: str) -> None:
+    console.print(f"\n[bold]{stage}  {text}[/]", highlight=False)
 
 
 def say(console: Console, text: str) -> None:
-    console.print(f"     {text}", highlight=False, markup=False)
+    console.print(f"     {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def now() -> str:

@@ -25,13 +25,16 @@ class LocalModel:
         folder = resolve_model(model)
         self.renderer = ChatRenderer(load_tokenizer(folder))
         check_template(self.renderer)
-        decoder = load_decoder(str(folder), dtype=DTYPES[dtype], device=device)
+        self.decoder = load_decoder(str(folder), dtype=DTYPES[dtype], device=device)
         if adapter:
-            load_adapter(decoder, adapter)
+            load_adapter(self.decoder, adapter)
         tokenizer = self.renderer.tokenizer
-        stop_ids = self.renderer.stop_ids | set(decoder.architecture.eos_ids)
+        stop_ids = self.renderer.stop_ids | set(self.decoder.architecture.eos_ids)
         engine = Engine(
-            decoder, config, stop_ids=stop_ids, decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
+            self.decoder,
+            config,
+            stop_ids=stop_ids,
+            decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
         )
         self._thread = EngineThread(engine)
 

@@ -1,0 +1,332 @@
+"""The evaluation half of a study: perplexity, simulated sessions, scores, report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+import cbtrain
+from cbtrain.base_model import sessions_of
+from cbtrain.config import StudyConfig
+from cbtrain.environment import describe_environment, peak_memory_gb
+from cbtrain.errors import UserError
+from cbtrain.eval.cue_rater import CUE_RATER_LABEL, rate
+from cbtrain.eval.dialogue import Speaker
+from cbtrain.eval.judge import judge_session
+from cbtrain.eval.perplexity import compare_perplexity
+from cbtrain.eval.report.terminal import summary
+from cbtrain.eval.report.write import write_report
+from cbtrain.eval.rubric import Rubric, load_rubric
+from cbtrain.eval.runner import SessionRecord, plan_sessions, restore, run_sessions
+from cbtrain.eval.scores import Score, write_scores_csv
+from cbtrain.eval.speakers import ApiPatient, LocalTherapist
+from cbtrain.eval.statistics import paired_contrast, summarize
+from cbtrain.generation.local_model import LocalModel, pick_device
+from cbtrain.generation.server_process import server_process
+from cbtrain.journal import journal as journals
+from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.study import STATE, Material, gather, heading, now, prepare_process, render_session, say
+from cbtrain.tokens.dataset import select_documents
+from cbtrain.transcripts.profile import Profile
+
+ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
+
+
+def newest_trained_run(runs: Path) -> Path | None:
+    """The run folder under ``runs`` that was trained last, or None."""
+    states = sorted(runs.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
+    return states[-1].parent if states else None
+
+
+async def evaluate_study(config: StudyConfig, folder: Path, console: Console) -> Path:
+    """Evaluate the run in ``folder``; returns the path of ``report.html``.
+
+    Sessions found in ``folder/events.jsonl`` are kept, begun ones go on. Raises UserError where ``folder`` holds no
+    trained run or an evaluation of other settings.
+    """
+    started = time.perf_counter()
+    state = _read_state(folder)
+    prepare_process(config)
+    material = gather(config, Console(quiet=True))
+    if material.facts["split"] != state["corpus"]["split"]:
+        fix = "Evaluate with the corpus and split settings of the training run."
+        raise UserError("its patients were split differently in training", where=folder, fix=fix)
+    profiles = material.profiles()
+    names = {course: profile.name if profile else course for course, profile in profiles.items()}
+    settings = config.evaluation
+    heading(console, "5/7", "Simulate sessions with held-out patients")
+    model_path = _model_path(state, folder)
+    model = LocalModel(
+        model_path,
+        str(folder / "therapist"),
+        settings.engine,
+        dtype=config.model.dtype,
+        device=pick_device(config.model.device),
+    )
+    with console.status("Measuring perplexity on held-out patients"):
+        perplexity = _measure_perplexity(model, material, config, names)
+    say(console, perplexity["verdict"])
+    patients = [course.id for course in material.split.test][: settings.max_patients]
+    sessions = plan_sessions(patients, list(ARMS), settings.seeds)
+    await simulate(sessions, model, model_path, profiles, config, folder, console)
+    heading(console, "6/7", "Score the sessions")
+    rubric = load_rubric(settings.judging.rubric)
+    scores, rater = await score_sessions(sessions, rubric, config, console)
+    write_scores_csv(scores, folder / "scores.csv")
+    heading(console, "7/7", "Report")
+    report = {
+        "schema": "cbtrain.report/1",
+        "created": now(),
+        "cbtrain_version": cbtrain.__version__,
+        "notice": cbtrain.NOTICE,
+        "title": "Base model and tuned therapist with simulated patients",
+        "seconds": round(state["seconds"] + time.perf_counter() - started, 1),
+        "peak_memory_gb": round(peak_memory_gb(), 2),
+        "corpus": state["corpus"],
+        "training": state["training"],
+        "perplexity": perplexity,
+        "rater": rater,
+        "scale": describe_scale(rubric),
+        "arms": describe_arms(sessions, scores),
+        "contrasts": [asdict(paired_contrast(scores, "tuned", "base"))],
+        "sessions": describe_sessions(sessions, scores, names),
+        "config": config.model_dump(mode="json"),
+        "environment": describe_environment(),
+    }
+    path = write_report(report, folder)
+    console.print(summary(report))
+    console.print(f"\nreport: {path}", highlight=False, markup=False, soft_wrap=True)
+    return path
+
+
+async def simulate(
+    sessions: Sequence[SessionRecord],
+    model: LocalModel,
+    model_path: str,
+    profiles: Mapping[str, Profile | None],
+    config: StudyConfig,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Hold ``sessions``: the therapist in this process, the patient behind an API (by default our own server)."""
+    settings = config.evaluation
+    fingerprint = json.loads(settings.model_dump_json(exclude={"judging", "sessions_in_flight", "perplexity_tokens"}))
+    events = folder / "events.jsonl"
+    past = list(journals.read(events)) if events.exists() else []
+    begun = next((event["settings"] for event in past if event["kind"] == "run_started"), fingerprint)
+    if begun != fingerprint:
+        changed = next(key for key in fingerprint if fingerprint[key] != begun.get(key))
+        fix = f"Set it back, or remove {events.name} to simulate anew."
+        raise UserError(f"evaluation.{changed} differs from the sessions begun here", where=folder, fix=fix)
+    restore(sessions, past)
+    if past:
+        kept = sum(session.ending is not None for session in sessions)
+        say(console, f"resuming: {kept} of {len(sessions)} sessions are finished")
+    if all(session.ending for session in sessions):
+        return
+    threads = torch.get_num_threads()
+    # Therapist and patient run side by side: half of the cores each.
+    torch.set_num_threads(max(1, threads // 2))
+    async with AsyncExitStack() as stack:
+        journal = stack.enter_context(journals.Journal(events))
+        journal.append("run_started" if not past else "resumed", settings=fingerprint)
+        provider_config = settings.patient_provider
+        instructions: str | None = settings.patient_instructions
+        if provider_config is None:
+            instructions = None
+            with console.status("Starting the patient's server"):
+                url = await stack.enter_async_context(
+                    server_process(_server_arguments(model_path, folder, config), folder / "patient_server.log")
+                )
+            say(console, f"the patients answer at {url} (POST /chat/completions)")
+            provider_config = ProviderConfig(
+                base_url=url, model="patient", max_in_flight=max(32, settings.sessions_in_flight)
+            )
+        provider = await stack.enter_async_context(OpenAIProvider(provider_config))
+        await stack.enter_async_context(model)
+        therapists = {
+            arm: LocalTherapist(model, settings.therapist, config.tokens.therapist_system, adapter=arm == "tuned")
+            for arm in ARMS
+        }
+
+        def speakers(session: SessionRecord) -> tuple[Speaker, Speaker]:
+            patient = ApiPatient(provider, profiles[session.patient], settings.patient, instructions)
+            return patient, therapists[session.arm]
+
+        await run_sessions(
+            sessions,
+            speakers,
+            journal,
+            in_flight=settings.sessions_in_flight,
+            max_turns=settings.max_turns,
+            max_words=settings.max_words,
+            run_seed=config.seed,
+            console=console,
+        )
+    torch.set_num_threads(threads)
+
+
+async def score_sessions(
+    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, console: Console
+) -> tuple[list[Score], dict[str, str]]:
+    """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater."""
+    judging = config.evaluation.judging
+    ratable = [session for session in sessions if not session.failed]
+    key = judging.provider.api_key_env
+    has_key = key is not None and bool(os.environ.get(key))
+    if judging.rater == "llm" or (judging.rater == "auto" and has_key):
+        label = f"LLM judge {judging.provider.model}"
+        say(console, f"{label} at {judging.provider.base_url}")
+        async with OpenAIProvider(judging.provider) as provider:
+            waiting = [
+                judge_session(
+                    provider,
+                    rubric,
+                    session.turns,
+                    judging.judge,
+                    session_id=session.id,
+                    arm=session.arm,
+                    patient=session.patient,
+                    seed=session.seed,
+                    repeat=repeat,
+                )
+                for session in ratable
+                for repeat in range(judging.judge.repeats)
+            ]
+            scores = list(await asyncio.gather(*waiting))
+        return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}
+    say(console, CUE_RATER_LABEL)
+    scores = [
+        rate(
+            session.turns,
+            rubric,
+            session_id=session.id,
+            arm=session.arm,
+            patient=session.patient,
+            seed=session.seed,
+        )
+        for session in track(ratable, "score", console=console, disable=not console.is_terminal)
+    ]
+    return scores, {"judge": "cue", "kind": "cue", "label": CUE_RATER_LABEL}
+
+
+def describe_scale(rubric: Rubric) -> dict[str, Any]:
+    return {
+        "name": rubric.name,
+        "min": rubric.minimum,
+        "max": rubric.maximum,
+        "total_max": rubric.maximum * len(rubric.domains),
+        "note": rubric.note,
+        "domains": [{"id": d.id, "name": d.name, "description": d.description} for d in rubric.domains],
+    }
+
+
+def describe_arms(sessions: Sequence[SessionRecord], scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """One entry an arm: scores, endings, lengths. Failures are counted, never imputed."""
+    summaries = {entry.name: entry for entry in summarize(scores)}
+    arms = []
+    for name, label in ARMS.items():
+        own = [session for session in sessions if session.arm == name]
+        spoken = [len(t.text.split()) for s in own for t in s.turns if t.role == "therapist"]
+        entry = summaries.get(name)
+        arms.append(
+            {
+                "name": name,
+                "label": label,
+                "sessions": len(own),
+                "failed": sum(session.failed for session in own),
+                "total_mean": entry.total_mean if entry else None,
+                "total_sd": entry.total_sd if entry else None,
+                "domains": entry.domain_means if entry else {},
+                "endings": dict(Counter(str(session.ending) for session in own)),
+                "turns_mean": _mean([len(session.turns) for session in own]),
+                "words_per_therapist_turn": _mean(spoken),
+            }
+        )
+    return arms
+
+
+def describe_sessions(
+    sessions: Sequence[SessionRecord], scores: Sequence[Score], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Every session with its dialogue and, where it was rated, the first rating's scores and evidence."""
+    first = {score.session_id: score for score in reversed(scores)}
+    described = []
+    for session in sessions:
+        score = first.get(session.id)
+        described.append(
+            {
+                "id": session.id,
+                "arm": session.arm,
+                "patient": session.patient,
+                "patient_name": names.get(session.patient, session.patient),
+                "seed": session.seed,
+                "ending": session.ending,
+                "error": session.error,
+                "turns": [{"role": turn.role, "text": turn.text} for turn in session.turns],
+                "domains": score.domains if score else {},
+                "total": score.total if score else None,
+                "status": score.status if score else "not rated: the session failed",
+                "evidence": score.evidence if score else {},
+            }
+        )
+    return described
+
+
+def _measure_perplexity(
+    model: LocalModel, material: Material, config: StudyConfig, names: Mapping[str, str]
+) -> dict[str, Any]:
+    decoder = model.decoder
+    limit, budget = decoder.architecture.max_positions, config.evaluation.perplexity_tokens
+    documents = {}
+    for course in material.split.test:
+        chosen = select_documents(
+            sessions_of((course,)),
+            lambda s: render_session(model.renderer, s, "therapist", config, None, limit),
+            budget,
+            config.seed,
+        )
+        documents[course.id] = chosen.documents
+    return compare_perplexity(decoder, documents, names, config.therapist.pack_tokens)
+
+
+def _server_arguments(model_path: str, folder: Path, config: StudyConfig) -> list[str]:
+    engine = config.evaluation.engine
+    threads = max(1, torch.get_num_threads())
+    return [
+        *("--model", model_path, "--adapter", str(folder / "patient"), "--name", "patient", "--port", "0"),
+        *("--threads", str(threads), "--slots", str(engine.slots), "--context", str(engine.context_tokens)),
+        *("--dtype", config.model.dtype, "--device", config.model.device),
+    ]
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("not a trained run", where=folder, fix="Name a folder that `cbtrain train` made.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"damaged ({error})", where=folder / STATE, fix="Train again.") from None
+    return state
+
+
+def _model_path(state: Mapping[str, Any], folder: Path) -> str:
+    inside = folder / state["model"]
+    return str(inside) if inside.is_dir() else str(state["model"])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,95 @@
+"""An append-only log of JSON lines, each on disk before the caller goes on: the source of truth of a run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cbtrain.errors import UserError
+
+
+class Journal:
+    """Appends records to ``path``; one writer at a time.
+
+    Opening repairs a torn last line (a crash in mid-write) by cutting it off, and notes that in a record of kind
+    ``repaired``. Raises UserError where another living process writes the same file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            # The kernel lets go of the lock when the process dies, however it dies.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise UserError("another process writes here", where=self.path, fix="Wait for it, or stop it.") from None
+        dropped = self._cut_torn_tail()
+        if dropped:
+            self.append("repaired", dropped_bytes=dropped)
+
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Write one record with ``kind`` and ``time`` (UTC, ISO 8601) and return it once it is on disk.
+
+        Raises ValueError on what JSON has no word for (NaN, objects).
+        """
+        moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        record = {"kind": kind, "time": moment, **fields}
+        line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        written = os.write(self._file, line)
+        if written != len(line):  # a full disk can take half a line: take it back, so that the file stays whole
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError(28, "No space left on device", str(self.path))
+        os.fsync(self._file)
+        return record
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _cut_torn_tail(self) -> int:
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        last = content[content.rfind(b"\n", 0, whole - 1) + 1 : whole] if whole else b""
+        if last and not _parses(last):
+            whole -= len(last)
+        os.ftruncate(self._file, whole)
+        return len(content) - whole
+
+
+def read(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Every whole record of a journal, in order; a torn last line is passed over.
+
+    Raises UserError with file and line where a line before the last is damaged.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise UserError("no such journal", where=path, fix="Name a run folder.") from None
+    tail = lines.pop()
+    for number, line in enumerate(lines, 1):
+        if _parses(line):
+            yield json.loads(line)
+        elif number < len(lines) or tail:
+            raise UserError("damaged record", where=f"{path}:{number}", fix="Restore the file from a copy.")
+
+
+def _parses(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

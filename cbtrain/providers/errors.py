@@ -1,0 +1,50 @@
+"""Failures of an API, classified by what may be done about them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ErrorKind = Literal["rate_limit", "transient", "permanent", "content_filter", "context_overflow"]
+
+OVERFLOW_MARKS = ("maximum context length", "context_length_exceeded", "context window")
+FILTER_MARKS = ("content_filter", "content management policy", "safety")
+
+
+class ProviderError(Exception):
+    """An API call that ended without an answer. ``message`` never holds the key; ``status`` is None without a reply."""
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        status: int | None = None,
+        attempts: int = 1,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.kind: ErrorKind = kind
+        self.message, self.status, self.attempts, self.retry_after_s = message, status, attempts, retry_after_s
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        status = f"HTTP {self.status}, " if self.status else ""
+        tries = f" after {self.attempts} attempts" if self.attempts > 1 else ""
+        return f"{status}{self.kind.replace('_', ' ')}: {self.message}{tries}"
+
+    @property
+    def retryable(self) -> bool:
+        return self.kind in ("rate_limit", "transient")
+
+
+def classify(status: int, body: str) -> ErrorKind:
+    """The kind of a reply with a status other than 200."""
+    lowered = body.lower()
+    if status == 429:
+        return "rate_limit"
+    if status >= 500 or status == 408:
+        return "transient"
+    if any(mark in lowered for mark in OVERFLOW_MARKS):
+        return "context_overflow"
+    if any(mark in lowered for mark in FILTER_MARKS):
+        return "content_filter"
+    return "permanent"

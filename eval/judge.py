@@ -1,0 +1,179 @@
+"""An LLM judge behind a provider: blind to the arm, structured answers, nothing imputed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from cbtrain.eval.rubric import Domain, Rubric
+from cbtrain.eval.scores import Score, Status
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.types import ChatRequest, ChatResponse, Message
+from cbtrain.transcripts.types import Turn
+
+RESIDUE = re.compile(r"<\|[^|>]*\|>|\[/?INST\]|\[END\]|</?s>")
+"""Template and end marks, which would tell the judge what kind of speaker it reads."""
+
+
+class JudgeConfig(BaseModel):
+    """How the judge is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repeats: int = Field(1, ge=1, description="independent ratings of each session")
+    per_domain: bool = Field(False, description="one call a domain; else one call for all of them")
+    temperature: float = Field(0.3, ge=0)
+    max_tokens: int = Field(4096, ge=1)
+    max_reasks: int = Field(2, ge=0, description="re-asks with the validator's message after an invalid answer")
+
+
+class _Stop(Exception):
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status: Status = status
+
+
+async def judge_session(
+    provider: OpenAIProvider,
+    rubric: Rubric,
+    turns: Sequence[Turn],
+    config: JudgeConfig,
+    *,
+    session_id: str,
+    arm: str,
+    patient: str,
+    seed: int,
+    repeat: int,
+) -> Score:
+    """Rate one dialogue. What goes to the judge is the numbered dialogue and the rubric, never ids or arms.
+
+    An answer that stays invalid after the re-asks leaves the score empty with the status ``invalid``.
+    """
+    empty: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
+    judge = provider.config.model
+    score = Score(session_id, arm, patient, seed, judge, repeat, "ok", empty)
+    groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
+    for group in groups:
+        try:
+            ratings = await _ask(provider, rubric, group, turns, config, repeat)
+        except _Stop as stop:
+            score.status = stop.status
+            score.reason["error"] = str(stop)
+            return score
+        for domain in group:
+            rating = ratings[domain.id]
+            score.domains[domain.id] = None if rating["score"] is None else float(rating["score"])
+            score.evidence[domain.id] = [i - 1 for i in rating["evidence"] if 1 <= i <= len(turns)]
+            score.reason[domain.id] = rating["reason"]
+    if any(value is None for value in score.domains.values()):
+        score.status = "unratable"
+    return score
+
+
+async def _ask(
+    provider: OpenAIProvider,
+    rubric: Rubric,
+    domains: Sequence[Domain],
+    turns: Sequence[Turn],
+    config: JudgeConfig,
+    repeat: int,
+) -> dict[str, Any]:
+    """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
+    shape = _answer_shape(rubric, domains)
+    messages = [Message("system", _instructions(rubric, domains)), Message("user", _transcript(turns))]
+    problem = ""
+    for _ in range(config.max_reasks + 1):
+        request = ChatRequest(
+            tuple(messages),
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            seed=repeat,
+            json_schema=_schema(rubric, domains),
+        )
+        try:
+            response = await provider.chat(request)
+        except ProviderError as error:
+            raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None
+        _refuse_incomplete(response)
+        try:
+            return shape.model_validate_json(_json_part(response.text)).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
+        messages += [
+            Message("assistant", response.text),
+            Message("user", f"This is not a valid answer ({problem}). Answer again with the whole JSON object."),
+        ]
+    raise _Stop("invalid", problem)
+
+
+def _refuse_incomplete(response: ChatResponse) -> None:
+    if response.finish_reason == "length":
+        raise _Stop("truncated", "the answer was cut at max_tokens")
+    if response.finish_reason in ("refusal", "content_filter"):
+        raise _Stop("refused", f"the judge answered with {response.finish_reason}")
+
+
+def _instructions(rubric: Rubric, domains: Sequence[Domain]) -> str:
+    parts = [
+        "You rate the therapist in a transcript of a therapy session. Read it whole, then rate each domain below from "
+        f"{rubric.minimum} to {rubric.maximum} by its anchors. Name the numbers of the turns your rating rests on, "
+        "give the reason before the score, and rate what was said, not how long or polished it is. If a domain cannot "
+        "be rated from this transcript, its score is null. Answer with one JSON object: a key for each domain, with "
+        '"evidence" (turn numbers), "reason" (one or two sentences) and "score".'
+    ]
+    for domain in domains:
+        anchors = "\n".join(f"  {point}: {text}" for point, text in sorted(domain.anchors.items()))
+        parts.append(f"{domain.id} ({domain.name}): {domain.description}\n{anchors}")
+    return "\n\n".join(parts)
+
+
+def _transcript(turns: Sequence[Turn]) -> str:
+    return "\n\n".join(
+        f"[{number}] {turn.role.capitalize()}: {RESIDUE.sub('', turn.text).strip()}"
+        for number, turn in enumerate(turns, 1)
+    )
+
+
+def _json_part(text: str) -> str:
+    """The outermost object of an answer that may be fenced or introduced."""
+    start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1] if 0 <= start < end else text
+
+
+def _answer_shape(rubric: Rubric, domains: Sequence[Domain]) -> type[BaseModel]:
+    strict = ConfigDict(extra="forbid", strict=True)
+    bounded = Field(ge=rubric.minimum, le=rubric.maximum)
+    rating = create_model(
+        "Rating", __config__=strict, evidence=(list[int], ...), reason=(str, ...), score=(int | None, bounded)
+    )
+    fields: dict[str, Any] = {domain.id: (rating, ...) for domain in domains}
+    return create_model("Answer", __config__=strict, **fields)
+
+
+def _schema(rubric: Rubric, domains: Sequence[Domain]) -> dict[str, Any]:
+    """JSON schema with enums: some providers drop numeric bounds."""
+    points = [*range(rubric.minimum, rubric.maximum + 1), None]
+    rating = {
+        "type": "object",
+        "properties": {
+            "evidence": {"type": "array", "items": {"type": "integer"}},
+            "reason": {"type": "string"},
+            "score": {"enum": points},
+        },
+        "required": ["evidence", "reason", "score"],
+        "additionalProperties": False,
+    }
+    ids = [domain.id for domain in domains]
+    schema = {
+        "type": "object",
+        "properties": dict.fromkeys(ids, rating),
+        "required": ids,
+        "additionalProperties": False,
+    }
+    return dict(json.loads(json.dumps(schema)))

@@ -1,0 +1,55 @@
+"""Perplexity of base and tuned therapist on held-out patients' therapist turns, on identical token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cbtrain.model.adapters.lora import adapter_enabled
+from cbtrain.model.decoder import Decoder
+from cbtrain.tokens.chat import Document
+from cbtrain.training.validation import measure_loss
+
+
+def compare_perplexity(
+    decoder: Decoder, documents: Mapping[str, Sequence[Document]], names: Mapping[str, str], pack_tokens: int
+) -> dict[str, Any]:
+    """Rows by patient and a verdict; ``decoder`` carries the adapter, which is switched off for the base.
+
+    ``mean_change_percent`` is the mean over patients of the tuned perplexity's change, each patient weighing the same.
+    """
+    rows = []
+    for patient, own in documents.items():
+        with adapter_enabled(decoder, False):
+            base = measure_loss(decoder, own, pack_tokens)
+        tuned = measure_loss(decoder, own, pack_tokens)
+        rows.append(
+            {
+                "patient": patient,
+                "name": names.get(patient, patient),
+                "tokens": base.tokens,
+                "base": base.perplexity,
+                "tuned": tuned.perplexity,
+                "change_percent": 100 * (tuned.perplexity / base.perplexity - 1),
+            }
+        )
+    mean = sum(row["change_percent"] for row in rows) / len(rows) if rows else None
+    return {
+        "tokens_note": "the same token ids for both arms: the therapist's words and their stop tokens",
+        "patients": rows,
+        "mean_change_percent": mean,
+        "verdict": _verdict(rows, mean),
+    }
+
+
+def _verdict(rows: Sequence[dict[str, Any]], mean: float | None) -> str:
+    if mean is None:
+        return "Not measured: there is no held-out session."
+    lower = sum(row["tuned"] < row["base"] for row in rows)
+    return (
+        f"The tuned therapist's perplexity on therapist turns is lower than the base's for {lower} of {len(rows)} "
+        f"held-out patients, by {-mean:.1f} % on average."
+        if mean < 0
+        else f"The tuned therapist's perplexity is lower for {lower} of {len(rows)} held-out patients, and on average "
+        f"{mean:.1f} % higher: the fine-tuning has not helped."
+    )

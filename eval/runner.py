@@ -1,0 +1,135 @@
+"""Hold all sessions of an evaluation, many at a time, every turn on disk before the next is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from cbtrain.eval.dialogue import FAILURES, Ending, Speaker, Spoken, hold_session
+from cbtrain.journal.journal import Journal
+from cbtrain.transcripts.types import Turn
+
+
+@dataclass(slots=True)
+class SessionRecord:
+    """One simulated session; ``ending`` is None while it has not ended."""
+
+    id: str
+    arm: str
+    patient: str
+    seed: int
+    turns: list[Turn] = field(default_factory=list)
+    ending: Ending | None = None
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.ending in FAILURES
+
+
+Speakers = Callable[[SessionRecord], tuple[Speaker, Speaker]]
+"""The patient and the therapist of a session."""
+
+
+def plan_sessions(patients: Sequence[str], arms: Sequence[str], seeds: int) -> list[SessionRecord]:
+    """Every patient with every arm and seed; the arms of one patient and seed stand side by side."""
+    return [
+        SessionRecord(f"{patient}.{arm}.{seed}", arm, patient, seed)
+        for patient in patients
+        for seed in range(seeds)
+        for arm in arms
+    ]
+
+
+def turn_seed(session: SessionRecord, index: int, run_seed: int) -> int:
+    """The seed of one turn: the same for every arm, so that arms differ by their weights alone."""
+    key = f"{run_seed}|{session.patient}|{session.seed}|{index}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big")
+
+
+def restore(sessions: Sequence[SessionRecord], events: Sequence[dict[str, Any]]) -> None:
+    """Fill ``sessions`` with what a journal holds: finished ones stay finished, begun ones go on where they stopped.
+
+    A session that ended by a failure of the infrastructure is taken up again at its last good turn.
+    """
+    by_id = {session.id: session for session in sessions}
+    for event in events:
+        session = by_id.get(event.get("session", ""))
+        if session is None:
+            continue
+        if event["kind"] == "turn" and event["index"] == len(session.turns):
+            session.turns.append(Turn(event["role"], event["text"]))
+        elif event["kind"] == "session_finished" and event["ending"] not in FAILURES:
+            session.ending, session.error = event["ending"], event["error"]
+
+
+async def run_sessions(
+    sessions: Sequence[SessionRecord],
+    speakers: Speakers,
+    journal: Journal,
+    *,
+    in_flight: int,
+    max_turns: int,
+    max_words: int,
+    run_seed: int,
+    console: Console,
+) -> None:
+    """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other."""
+    gate = asyncio.Semaphore(in_flight)
+    progress = _progress(console)
+    task = progress.add_task("simulate", total=len(sessions), turns=sum(len(s.turns) for s in sessions), failed=0)
+    progress.update(task, completed=sum(s.ending is not None for s in sessions))
+
+    async def hold(session: SessionRecord) -> None:
+        async with gate:
+            patient, therapist = speakers(session)
+
+            async def record(index: int, turn: Turn, spoken: Spoken) -> None:
+                journal.append(
+                    "turn", session=session.id, index=index, role=turn.role, text=turn.text, facts=spoken.facts
+                )
+                progress.advance(task, 0)
+                progress.update(task, turns=progress.tasks[task].fields["turns"] + 1)
+
+            journal.append(
+                "session_started", session=session.id, arm=session.arm, patient=session.patient, seed=session.seed
+            )
+            try:
+                session.ending, session.error = await hold_session(
+                    patient,
+                    therapist,
+                    session.turns,
+                    seed=lambda index: turn_seed(session, index, run_seed),
+                    max_turns=max_turns,
+                    max_words=max_words,
+                    record=record,
+                )
+            except Exception as error:  # supervision: a defect in one session is its result, not the run's end
+                session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
+                journal.append("defect", session=session.id, trace=traceback.format_exc())
+            journal.append("session_finished", session=session.id, ending=session.ending, error=session.error)
+            progress.update(task, advance=1, failed=progress.tasks[task].fields["failed"] + session.failed)
+
+    with progress:
+        await asyncio.gather(*(hold(session) for session in sessions if session.ending is None))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("sessions  {task.fields[turns]} turns  {task.fields[failed]} failed"),
+        TimeElapsedColumn(),
+        console=console,
+        refresh_per_second=4,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,91 @@
+"""One rating of one session, and the table of all of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from cbtrain.errors import UserError
+from cbtrain.files import write_atomic
+
+Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
+FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
+
+
+@dataclass(slots=True)
+class Score:
+    """A rating; ``domains`` maps each domain to a score or None, and None is never filled in.
+
+    ``evidence`` lists the indices of the turns behind each score.
+    """
+
+    session_id: str
+    arm: str
+    patient: str
+    seed: int
+    judge: str
+    repeat: int
+    status: Status
+    domains: dict[str, float | None]
+    evidence: dict[str, list[int]] = field(default_factory=dict)
+    reason: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float | None:
+        """The sum over domains, or None unless every domain has a score."""
+        values = [value for value in self.domains.values() if value is not None]
+        return sum(values) if values and len(values) == len(self.domains) else None
+
+
+def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
+    """One row a rating: who, how, the domains in their order, the total; a missing score is an empty cell."""
+    domains = list(scores[0].domains) if scores else []
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow([*FIXED, *domains, "total"])
+    for score in scores:
+        values = [score.domains.get(domain) for domain in domains]
+        table.writerow([*(getattr(score, name) for name in FIXED), *map(_cell, values), _cell(score.total)])
+    write_atomic(path, out.getvalue())
+
+
+def read_scores_csv(path: Path) -> list[Score]:
+    """What :func:`write_scores_csv` wrote. Raises UserError with the line of a malformed row."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except FileNotFoundError:
+        raise UserError("no such file", where=path, fix="Name a scores.csv.") from None
+    missing = [name for name in (*FIXED, "total") if rows and name not in rows[0]]
+    if missing:
+        raise UserError(f"column {missing[0]!r} is missing", where=path, fix="Name a scores.csv that cbtrain wrote.")
+    domains = [name for name in (rows[0] if rows else ()) if name not in (*FIXED, "total")]
+    scores = []
+    for line, row in enumerate(rows, 2):
+        try:
+            values = {name: float(row[name]) if row[name] else None for name in domains}
+            status: Status = row["status"]  # type: ignore[assignment]
+            if status not in get_args(Status):
+                raise ValueError(f"unknown status {status!r}")
+            scores.append(
+                Score(
+                    session_id=row["session_id"],
+                    arm=row["arm"],
+                    patient=row["patient"],
+                    seed=int(row["seed"]),
+                    judge=row["judge"],
+                    repeat=int(row["repeat"]),
+                    status=status,
+                    domains=values,
+                )
+            )
+        except ValueError as error:
+            raise UserError(str(error), where=f"{path}:{line}", fix="Mend or remove the row.") from None
+    return scores
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"

@@ -1,0 +1,155 @@
+"""The command as people use it: a real process, its exit status, its one line."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CBTRAIN = Path(sys.executable).with_name("cbtrain")
+SESSION = (
+    '{"schema":"cbtrain.session/1","course":"%s","session":1,"turns":'
+    '[{"role":"patient","text":"I feel low."},{"role":"therapist","text":"What happened?"}]}\n'
+)
+
+
+def run(*arguments, cwd):
+    done = subprocess.run([CBTRAIN, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def corpus(folder, *courses):
+    folder.mkdir()
+    (folder / "sessions.jsonl").write_text("".join(SESSION % course for course in courses))
+    return folder
+
+
+def no_permission(tmp_path):
+    path = corpus(tmp_path / "c", "a", "b", "c") / "sessions.jsonl"
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    return path
+
+
+CASES = {
+    "missing path": (lambda t: ["corpus.path=" + str(t / "nothing")], "nothing"),
+    "malformed JSON": (
+        lambda t: [f"corpus.path={_append(corpus(t / 'c', 'a', 'b', 'c'), '{oops')}"],
+        "sessions.jsonl:4: ",
+    ),
+    "unknown format": (lambda t: ["corpus.format=cvs"], "'cvs'"),
+    "empty corpus": (lambda t: [f"corpus.path={corpus(t / 'c')}"], "no sessions"),
+    "one patient": (lambda t: [f"corpus.path={corpus(t / 'c', 'only')}"], "1 patient"),
+    "unreadable": (lambda t: [f"corpus.path={no_permission(t)}"], "permission"),
+    "unknown key": (lambda t: ["therapist.lerning_rate=1"], "Did you mean 'learning_rate'?"),
+    "missing model": (lambda t: ["model.path=./nothing"], "no such model folder"),
+    "unknown architecture": (lambda t: [f"model.path={_gpt2(t)}"], "'GPT2LMHeadModel' is not supported"),
+    "missing config": (lambda t: ["--config", "nowhere.yaml"], "no such config file"),
+}
+
+
+def _append(folder, line):
+    with (folder / "sessions.jsonl").open("a") as file:
+        file.write(line)
+    return folder
+
+
+def _gpt2(folder):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from cbtrain.tokens.tokenizer import train_tokenizer
+
+    config = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=300, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
+    train_tokenizer(["some text"], 300, 64).save_pretrained(folder / "gpt2")
+    return folder / "gpt2"
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(case, command, tmp_path):
+    make, message = CASES[case]
+    (tmp_path / "material").mkdir()
+    arguments = make(tmp_path / "material")
+    (tmp_path / "cwd").mkdir()
+    status, _, err = run(command, *arguments, cwd=tmp_path / "cwd")
+    assert status == 2, err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("cbtrain: ")
+    assert not list((tmp_path / "cwd").iterdir())
+
+
+def test_evaluate_names_what_is_not_a_run(tmp_path):
+    status, _, err = run("evaluate", "--run", tmp_path / "nothing", cwd=tmp_path)
+    assert status == 2
+    assert "nothing" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from cbtrain.tokens.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(["some text"], 300, 64)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, _, err = run("serve", "--model", tmp_path / "m", "--port", port, cwd=tmp_path)
+    assert status == 2
+    assert f"127.0.0.1:{port}: cannot listen there" in err
+    assert "--port" in err
+    assert "Traceback" not in err
+
+
+def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", small], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        status, _, err = run("train", "--config", "quick", "--out", small / "run", cwd=tmp_path)
+        left = [path for path in small.rglob("*") if path.name.endswith((".tmp", ".safetensors"))]
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert status == 2
+    assert "disk is full" in err
+    assert "Traceback" not in err
+    assert not left
+
+
+def test_an_existing_run_folder_is_not_overwritten(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").write_text("x")
+    status, _, err = run("train", "--out", "run", cwd=tmp_path)
+    assert status == 2
+    assert "already exists" in err
+    assert (tmp_path / "run" / "precious").read_text() == "x"
+
+
+def test_help_is_quick_and_helps(tmp_path):
+    for command in ([], ["run"], ["train"], ["evaluate"], ["serve"], ["corpus", "stats"], ["config"]):
+        status, out, _ = run(*command, "--help", cwd=tmp_path)
+        assert status == 0
+        assert "usage: cbtrain" in out
+    assert "Not a medical device" in " ".join(run("--help", cwd=tmp_path)[1].split())
+
+
+def test_doctor_prints_a_remedy_for_what_is_absent(tmp_path):
+    status, out, _ = run("doctor", cwd=tmp_path)
+    assert status == 0
+    for check in ("Python", "torch", "CUDA", "attention", "NF4", "distributed", "memory", "disk", "hub access"):
+        assert check in out

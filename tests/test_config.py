@@ -1,0 +1,68 @@
+import pytest
+import yaml
+
+from cbtrain.config import StudyConfig, dump_config, load_config, shipped_configs
+from cbtrain.errors import UserError
+
+
+def test_defaults_round_trip_through_yaml(tmp_path):
+    config = load_config(None)
+    file = tmp_path / "c.yaml"
+    file.write_text(dump_config(config))
+    assert load_config(str(file)) == config
+
+
+def test_overrides_reach_any_depth():
+    config = load_config(
+        None, ["therapist.lora.rank=8", "therapist.learning_rate=1e-4", "evaluation.seeds=3", "seed=7"]
+    )
+    assert config.therapist.lora.rank == 8
+    assert config.therapist.learning_rate == 1e-4
+    assert config.therapist.lora.alpha == 32  # the tiny model's default stays
+    assert (config.evaluation.seeds, config.seed) == (3, 7)
+
+
+def test_a_named_model_takes_the_learning_rate_of_real_models():
+    assert load_config(None).therapist.learning_rate == 5e-3
+    assert load_config(None, ["model.path=some/model"]).therapist.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_is_valid(name):
+    assert isinstance(load_config(name), StudyConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("therapist:\n  lerning_rate: 1", r"unknown key 'therapist.lerning_rate'. Did you mean 'learning_rate'\?"),
+        ("evaluation:\n  judging:\n    ratr: cue", r"unknown key 'evaluation.judging.ratr'. Did you mean 'rater'\?"),
+        ("seed: [", r"c\.yaml:\d+: malformed YAML"),
+        ("- 1", "not a mapping"),
+        ("therapist:\n  learning_rate: fast", "therapist.learning_rate: .*number.*'fast'"),
+        ("therapist:\n  lora:\n    rank: 0", "therapist.lora.rank: .*greater than or equal to 1"),
+        ("base:\n  method: hole", "base.method: .*'lora' or 'full'"),
+    ],
+)
+def test_bad_configs_are_one_clear_line(tmp_path, text, message):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(str(file))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_bad_names_and_overrides():
+    with pytest.raises(UserError, match="no such config file"):
+        load_config("nowhere")
+    with pytest.raises(UserError, match="'seed' is not key=value"):
+        load_config(None, ["seed"])
+    with pytest.raises(UserError, match=r"unknown key 'sed'. Did you mean 'seed'\?"):
+        load_config(None, ["sed=3"])
+    with pytest.raises(UserError, match="'seed' in 'seed.x' is not a section"):
+        load_config(None, ["seed=1", "seed.x=3"])
+
+
+def test_dump_is_readable_yaml():
+    assert yaml.safe_load(dump_config(load_config(None)))["evaluation"]["sessions_in_flight"] == 8
