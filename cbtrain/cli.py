@@ -29,6 +29,9 @@ def entry(arguments: Sequence[str] | None = None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    # OpenMP threads that spin while they wait make a step up to 28 times slower as soon as another program takes one
+    # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     try:
