@@ -19,9 +19,31 @@ from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 
 # A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
 TINY_DEFAULTS: dict[str, Any] = {
-    "base": {"method": "full", "learning_rate": 4e-3, "pack_tokens": 1024, "token_budget": 400_000, "max_epochs": 12},
-    "therapist": {"learning_rate": 5e-3, "lora": {"alpha": 32}, "pack_tokens": 1024, "token_budget": 130_000},
-    "patient": {"learning_rate": 5e-3, "lora": {"alpha": 32}, "pack_tokens": 1024, "token_budget": 90_000},
+    "base": {
+        "method": "full",
+        "learning_rate": 4e-3,
+        "pack_tokens": 1024,
+        "token_budget": 360_000,
+        "max_epochs": 15,
+        "validate_every": 40_000,
+        "validation_tokens": 16_000,
+    },
+    "therapist": {
+        "learning_rate": 5e-3,
+        "lora": {"alpha": 32},
+        "pack_tokens": 1024,
+        "token_budget": 120_000,
+        "validate_every": 30_000,
+        "validation_tokens": 16_000,
+    },
+    "patient": {
+        "learning_rate": 5e-3,
+        "lora": {"alpha": 32},
+        "pack_tokens": 1024,
+        "token_budget": 80_000,
+        "validate_every": 30_000,
+        "validation_tokens": 16_000,
+    },
 }
 
 

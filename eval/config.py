@@ -55,4 +55,4 @@ class EvaluationConfig(BaseModel):
     )
     patient_instructions: str = Field(PATIENT_INSTRUCTIONS, description="for an API patient; an adapter needs none")
     judging: JudgingConfig = Field(default_factory=JudgingConfig)
-    perplexity_tokens: int = Field(20_000, ge=1, description="tokens of each held-out patient's sessions to measure")
+    perplexity_tokens: int = Field(10_000, ge=1, description="tokens of each held-out patient's sessions to measure")

@@ -116,7 +116,7 @@ def test_probes_move_the_domain_they_aim_at():
         * 4
     )
     lectured = change(dict.fromkeys((5, 7, 9, 11), lecture))
-    assert lectured["guided_discovery"] == min(lectured.values()) <= -2
+    assert lectured["guided_discovery"] <= -2
     contradicted = change(
         {
             7: "You're wrong about your voice, everybody hears it well.",

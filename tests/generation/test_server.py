@@ -1,0 +1,148 @@
+"""The OpenAI-compatible server: a real process, talked to by our client and by plain HTTP."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+from random_model import random_model
+
+from cbtrain.errors import UserError
+from cbtrain.generation.config import EngineConfig, SamplingConfig
+from cbtrain.generation.local_model import LocalModel
+from cbtrain.generation.server_process import server_process
+from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.tokens.chat import Message as ChatMessage
+
+ASK = (Message("system", "Be brief."), Message("user", "I feel low."))
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return random_model(tmp_path_factory.mktemp("served"), "llama")
+
+
+@pytest.fixture(scope="module")
+def url(model_folder):
+    """One server for all tests here: starting one costs seconds of imports."""
+    arguments = [
+        "--model",
+        model_folder,
+        "--name",
+        "m",
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        "--slots",
+        "4",
+        "--context",
+        "256",
+    ]
+    command = [Path(sys.executable).with_name("cbtrain"), "serve", *arguments, "--with-parent"]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield server.stdout.readline().split()[-1]
+    server.stdin.close()
+    assert server.wait(20) == 0
+
+
+async def test_the_server_gives_what_the_engine_gives_and_counts_tokens(model_folder, url):
+    sampling = SamplingConfig(temperature=0.9, top_p=0.9, max_tokens=12)
+    requests = [ChatRequest(ASK, 12, 0.9, 0.9, seed) for seed in range(10)]
+    async with OpenAIProvider(ProviderConfig(base_url=url, model="m")) as provider:
+        served = await asyncio.gather(*(provider.chat(request) for request in requests))
+    chat = [ChatMessage(m.role, m.content) for m in ASK]
+    async with LocalModel(str(model_folder), None, EngineConfig(slots=4, context_tokens=256)) as model:
+        local = await asyncio.gather(*(model.answer(chat, sampling, seed=seed) for seed in range(10)))
+    assert [s.text for s in served] == [c.text for c in local]
+    assert len({s.text for s in served}) > 5
+    assert [s.finish_reason for s in served] == [c.finish_reason for c in local]
+    assert [s.usage.prompt_tokens for s in served] == [c.prompt_tokens for c in local]
+    assert [s.usage.completion_tokens for s in served] == [len(c.ids) for c in local]
+
+
+async def test_bad_requests_get_an_openai_style_error(url):
+    good = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    cases = [
+        (b"{oops", 400, "not JSON"),
+        (good | {"messages": []}, 400, "messages"),
+        (good | {"messages": [{"role": "doctor", "content": "x"}]}, 400, "role"),
+        (good | {"model": "other"}, 404, "'other' does not exist"),
+        (good | {"stream": True}, 400, "stream"),
+        (good | {"messages": [{"role": "user", "content": "<|end|>"}]}, 400, "special token"),
+        (good | {"messages": [{"role": "user", "content": "word " * 400}]}, 400, "maximum context length"),
+    ]
+    async with aiohttp.ClientSession() as session:
+        for body, status, message in cases:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            async with session.post(f"{url}/chat/completions", data=data) as reply:
+                answer = await reply.json()
+                assert reply.status == status, answer
+                assert message in answer["error"]["message"]
+        async with session.get(f"{url}/models") as reply:
+            assert [m["id"] for m in (await reply.json())["data"]] == ["m"]
+    async with OpenAIProvider(ProviderConfig(base_url=url, model="m")) as provider:
+        with pytest.raises(ProviderError) as caught:
+            await provider.chat(ChatRequest((Message("user", "word " * 400),), 5))
+    assert caught.value.kind == "context_overflow"
+
+
+async def test_a_client_that_goes_away_frees_its_slot(url):
+    endless = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 200, "temperature": 5}
+    async with aiohttp.ClientSession() as session:
+        for _ in range(12):  # three times as many as slots
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(session.post(f"{url}/chat/completions", json=endless), 0.002)
+        async with session.post(f"{url}/chat/completions", json=endless | {"max_tokens": 2}) as reply:
+            assert reply.status == 200
+
+
+async def test_a_server_that_cannot_start_says_why(tmp_path):
+    with pytest.raises(UserError, match="did not start: cbtrain: .*no such model folder"):
+        async with server_process(["--model", "./nothing"], tmp_path / "log"):
+            pass
+
+
+def test_the_server_dies_with_its_parent(model_folder, tmp_path):
+    code = """
+import asyncio, sys
+from pathlib import Path
+from cbtrain.generation.server_process import server_process
+async def main():
+    async with server_process(["--model", sys.argv[1], "--port", "0"], Path(sys.argv[2])) as url:
+        print(url, flush=True)
+        await asyncio.sleep(600)
+asyncio.run(main())
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, model_folder, tmp_path / "log"], stdout=subprocess.PIPE, text=True
+    )
+    url = parent.stdout.readline().strip()
+    assert asyncio.run(_healthy(url))
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    assert asyncio.run(_gone(url))
+
+
+async def _healthy(url):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(url.removesuffix("/v1") + "/health") as reply:
+            return reply.status == 200
+
+
+async def _gone(url):
+    for _ in range(100):
+        try:
+            await _healthy(url)
+        except aiohttp.ClientError:
+            return True
+        await asyncio.sleep(0.1)
+    return False

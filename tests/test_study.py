@@ -1,0 +1,161 @@
+"""The whole study as a person runs it: real processes, the quick config."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cbtrain.eval.scores import read_scores_csv
+from cbtrain.journal.journal import read as read_journal
+from cbtrain.transcripts.reading import read
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+def cbtrain(*arguments, cwd, **more):
+    return subprocess.run([BIN / "cbtrain", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, **more)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("study")
+    done = cbtrain("run", "--config", "quick", "--out", "run", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd / "run", done.stdout
+
+
+def test_it_ends_with_the_table_and_the_path_of_the_report(run):
+    folder, out = run
+    assert "Guided discovery" in out
+    assert "smoke-test cue rater: counts wording, no clinical judgement" in out
+    assert out.strip().splitlines()[-1] == f"report: {Path('run') / 'report.html'}"
+    assert (folder / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_the_report_says_what_was_done(run):
+    folder, _ = run
+    report = json.loads((folder / "report.json").read_text())
+    corpus = read("sample")
+    assert report["corpus"]["words"] == corpus.words
+    parts = report["corpus"]["split"]
+    assert sorted(course for side in parts.values() for course in side) == sorted(c.id for c in corpus.courses)
+    assert {stage["name"]: stage["method"] for stage in report["training"]} == {
+        "base": "full",
+        "therapist": "lora",
+        "patient": "lora",
+    }
+    for stage in report["training"]:
+        assert 0 < stage["share_of_corpus"] <= 1
+        assert stage["validation_best"] <= stage["validation_before"]
+    assert {s["patient"] for s in report["sessions"]} == set(parts["test"])
+    assert {p["patient"] for p in report["perplexity"]["patients"]} == set(parts["test"])
+    assert len(report["sessions"]) == len(parts["test"]) * 2 * 2
+    assert not [s for s in report["sessions"] if s["error"]]
+    assert report["rater"]["kind"] == "cue"
+
+
+def test_scores_events_and_report_agree(run):
+    folder, _ = run
+    report = json.loads((folder / "report.json").read_text())
+    totals = {score.session_id: score.total for score in read_scores_csv(folder / "scores.csv")}
+    spoken = {}
+    for event in read_journal(folder / "events.jsonl"):
+        if event["kind"] == "turn":
+            spoken.setdefault(event["session"], []).append(event["text"])
+    for session in report["sessions"]:
+        assert session["total"] == totals[session["id"]]
+        assert [turn["text"] for turn in session["turns"]] == spoken[session["id"]]
+
+
+def test_what_was_saved_opens_in_transformers_and_peft(run):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, _ = run
+    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+    chat = [{"role": "user", "content": "I did not sleep."}]
+    ids = torch.tensor([tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)])
+    plain = model(ids).logits
+    for speaker in ("therapist", "patient"):
+        tuned = PeftModel.from_pretrained(model, folder / speaker, adapter_name=speaker)
+        tuned.set_adapter(speaker)
+        assert (tuned(ids).logits - plain).abs().max() > 0.01
+        model = tuned.unload()
+
+
+def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice(run, tmp_path):
+    folder, _ = run
+    again = tmp_path / "run"
+    subprocess.run(["cp", "-r", folder, again], check=True)
+    for name in ("events.jsonl", "scores.csv", "report.html", "report.json"):
+        (again / name).unlink()
+    command = [BIN / "cbtrain", "evaluate", "--run", "run", "evaluation.sessions_in_flight=2"]
+    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    events = again / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while not (events.exists() and events.read_text().count('"kind": "turn"') >= 9):
+        assert time.monotonic() < deadline
+        assert child.poll() is None
+        time.sleep(0.002)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    before = [e for e in read_journal(events) if e["kind"] == "turn"]
+    unfinished = len(json.loads((folder / "report.json").read_text())["sessions"]) * 8 - len(before)
+    assert unfinished > 0
+    done = cbtrain("evaluate", "--run", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stdout
+    turns = [e for e in read_journal(events) if e["kind"] == "turn"]
+    places = [(e["session"], e["index"]) for e in turns]
+    assert turns[: len(before)] == before
+    assert len(places) == len(set(places))
+    report = json.loads((again / "report.json").read_text())
+    assert not [s for s in report["sessions"] if s["error"]]
+    assert sum(len(s["turns"]) for s in report["sessions"]) == len(places)
+
+
+def test_other_settings_do_not_mix_into_begun_sessions(run, tmp_path):
+    folder, _ = run
+    done = cbtrain("evaluate", "--run", folder, "evaluation.max_turns=6", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "evaluation.max_turns differs from the sessions begun here" in done.stderr
+
+
+def test_a_named_model_and_the_authors_layout(run, tmp_path):
+    folder, _ = run
+    for number, course in enumerate(read("sample").courses, 1):
+        target = tmp_path / "repo" / "Synthetic_Transcripts" / f"depression_set_{number}"
+        target.mkdir(parents=True)
+        for session in course.sessions:
+            text = "\n\n".join(f"{t.role.capitalize()}: {t.text}" for t in session.turns)
+            file = target / f"session_{session.number}.json"
+            file.write_text(json.dumps({"transcript": text, "word_count": len(text.split())}))
+    settings = [f"model.path={folder / 'base'}", f"corpus.path={tmp_path / 'repo'}"]
+    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["corpus"]["format"] == "author"
+    assert [stage["name"] for stage in report["training"]] == ["therapist", "patient"]
+    assert not (tmp_path / "run" / "base").exists()
+
+
+def test_the_halves_as_files_and_two_ranks(tmp_path):
+    small = ["--config", "quick", "base.token_budget=8000", "therapist.token_budget=6000", "patient.token_budget=4000"]
+    two = ["base.packs_per_step=2", "therapist.packs_per_step=2", "patient.packs_per_step=2"]
+    command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", ROOT / "launch/train.py", *small, *two]
+    done = subprocess.run([*command, "--out", "run"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: run") == 1
+    command = [sys.executable, ROOT / "launch/evaluate.py", "--run", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
