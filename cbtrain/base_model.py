@@ -20,6 +20,11 @@ from cbtrain.transcripts.types import Course, Session
 TOKENIZER_CHARACTERS = 4_000_000
 """Text that the tokenizer is trained on, at most: more changes a vocabulary of a few thousand entries little."""
 
+CHARACTERS_PER_ENTRY = 60
+"""Text for each vocabulary entry, at least: entries that are hardly ever seen are hardly ever learnt."""
+
+SMALLEST_VOCABULARY = 600
+
 
 def make_base_model(split: Split, config: StudyConfig, folder: Path, metrics: Path, console: Console) -> TrainingResult:
     """Train a tokenizer and a small decoder on the training split and save them to ``folder``.
@@ -29,8 +34,10 @@ def make_base_model(split: Split, config: StudyConfig, folder: Path, metrics: Pa
     """
     training, validation = sessions_of(split.train), sessions_of(split.validation)
     sizes = config.tiny
+    texts = _texts(training)
+    vocabulary = min(sizes.vocabulary, max(SMALLEST_VOCABULARY, sum(map(len, texts)) // CHARACTERS_PER_ENTRY))
     with console.status("Training a tokenizer"):
-        tokenizer = train_tokenizer(_texts(training), sizes.vocabulary, sizes.max_positions)
+        tokenizer = train_tokenizer(texts, vocabulary, sizes.max_positions)
         chosen = select_documents(
             training, lambda s: plain_document(s, tokenizer), config.base.token_budget, config.base.seed
         )

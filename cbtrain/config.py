@@ -21,7 +21,7 @@ from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 TINY_DEFAULTS: dict[str, Any] = {
     "base": {
         "method": "full",
-        "learning_rate": 4e-3,
+        "learning_rate": 2e-3,
         "pack_tokens": 1024,
         "token_budget": 360_000,
         "max_epochs": 15,

@@ -34,4 +34,4 @@ class SplitConfig(BaseModel):
 
     seed: int = 0
     validation: float | list[str] = Field(0.1, description="share of the patients, or a list of course ids")
-    test: float | list[str] = Field(0.2, description="share of the patients held out, or a list of course ids")
+    test: float | list[str] = Field(0.25, description="share of the patients held out, or a list of course ids")

@@ -45,7 +45,7 @@ def test_residue_of_a_generator_that_wrote_in_parts_is_removed():
     turns = [
         (P, "Hi."),
         (T, "Yes.\n\nHere is part 2 of 4 for the CBT session with Alex:\n"),
-        (P, "Here is part of it."),
+        (P, "Here is part of"),
     ]
     got, counts = cleaned(turns, remove_residue=True)
     assert got == [(P, "Hi."), (T, "Yes."), (P, "Here is part of")]

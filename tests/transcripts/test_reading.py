@@ -152,7 +152,7 @@ def test_the_sample_corpus_is_what_it_says():
 
 def test_the_sample_answers_suicidal_thoughts_as_good_practice_demands():
     (session,) = [s for s in read("sample").sessions() if s.id == "daniel/9"]
-    disclosed = next(i for i, t in enumerate(session.turns) if t.role == "patient" and "die" in t.text.lower())
+    disclosed = next(i for i, t in enumerate(session.turns) if t.role == "patient" and "about dying" in t.text)
     reply = " ".join(t.text.lower() for t in session.turns[disclosed:] if t.role == "therapist")
-    for needed in ("suicid", "plan", "crisis line", "emergency", "sister", "tonight", "not a crisis service"):
+    for needed in ("suicid", "plan", "crisis line", "emergency", "marisol", "tonight", "not a crisis service"):
         assert needed in reply, needed
