@@ -1,0 +1,105 @@
+"""The page: the report's dict, the plots and the template put together, with style and script inlined."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
+from markupsafe import Markup
+
+from cbtrain import NOTICE
+from cbtrain.eval.report import values
+from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
+from cbtrain.eval.report.figures import curve_figure, domains_figure, totals_figure
+from cbtrain.eval.report.payload import browser_data, patient_name, script_json
+from cbtrain.eval.report.shape import Report, arms_of, plain, rater_of, rows, scale_of, table, words
+
+FOLDER = Path(__file__).parent
+
+
+def render_html(report: Report) -> str:
+    """One self-contained page: no network, no file beside it, nothing from a transcript that a browser would run."""
+    report = plain(table(report))
+    script = (FOLDER / "browser.js").read_text(encoding="utf-8")
+    template = _environment().get_template("report.html")
+    return template.render(
+        report=report,
+        title=words(report.get("title")) or "Evaluation report",
+        notice=words(report.get("notice")) or NOTICE,
+        claim=claim_of(report),
+        perplexity_sentence=perplexity_sentence(report),
+        rater=rater_of(report),
+        scale=scale_of(report),
+        arms=arms_of(report),
+        totals_figure=totals_figure(report),
+        domains_figure=domains_figure(report),
+        style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=script_json(browser_data(report)),
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "fixed": values.fixed,
+        "whole": values.whole,
+        "percent": values.percent,
+        "share": values.share,
+        "p_value": values.p_value,
+        "duration": values.duration,
+        "rows": rows,
+        "table": table,
+        "text": _text,
+        "moment": _moment,
+        "yaml": _yaml,
+        "bounds": bounds_text,
+        "curve": curve_figure,
+        "patient": patient_name,
+        "heat": _heat,
+        "change": _change,
+    }
+    return made
+
+
+def _text(value: object) -> str:
+    """Text, or the mark of a gap."""
+    return values.GAP if isinstance(value, Undefined) else words(value) or values.GAP
+
+
+def _moment(value: object) -> str:
+    """An ISO time in UTC without its letters; anything else as it is."""
+    found = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*(Z|\+00:00)$", str(value))
+    return f"{found[1]} {found[2]} UTC" if found else _text(value)
+
+
+def _yaml(value: object) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _heat(value: object, low: float | None, high: float | None) -> str:
+    """How far ``value`` lies between ``low`` and ``high``, as the strength of a cell's colour."""
+    found = values.number(value)
+    if found is None or low is None or high is None or low >= high:
+        return "0%"
+    return f"{45 * min(max((found - low) / (high - low), 0), 1):.0f}%"
+
+
+def _change(first: Any, second: Any) -> str:
+    """``second`` minus ``first``."""
+    before, after = values.number(first), values.number(second)
+    return values.GAP if before is None or after is None else values.fixed(after - before, 2, signed=True)

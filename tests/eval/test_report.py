@@ -1,0 +1,198 @@
+"""The report: gaps, escaping, the claim, the files, the terminal. The browser and odd input have their own files."""
+
+import copy
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from cbtrain.eval.report.claim import claim_of
+from cbtrain.eval.report.figures import curve_figure, domains_figure, totals_figure
+from cbtrain.eval.report.payload import browser_data, script_json
+from cbtrain.eval.report.render import FOLDER, render_html
+from cbtrain.eval.report.terminal import perplexity_table, score_table, summary
+from cbtrain.eval.report.values import duration, fixed, p_value, share
+from cbtrain.eval.report.write import write_report
+
+from .test_report_fake import HOSTILE, RATER, fake_report
+
+
+def shown(renderable, width=100):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_the_page_holds_the_result_and_the_rater_beside_every_score():
+    page = render_html(fake_report())
+    assert "CBT-tuned model scored 11.2 points higher than Base model (interval 3.9 to 18.6; scale 0 to 66)." in page
+    assert "Not for clinical use." in page
+    assert "Perplexity of the therapist&#39;s words fell by 27.3% on average over 3 held-out patients." in page
+    sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
+    assert sections == ["result", "scores", "perplexity", "making", "transcripts"]
+    for name in ("result", "scores", "transcripts"):
+        section = page[page.index(f'<section id="{name}"') :]
+        assert RATER in section[: section.index("</section>")]
+    assert page.count("<svg") == page.count('role="img" aria-label="') == 5
+    identities = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identities) == len(set(identities))
+
+
+def test_the_page_needs_nothing_from_outside():
+    page = render_html(fake_report())
+    assert not re.findall(r"""(?:src|href)=["'](?!#|data:,)""", page.replace("xlink:href", "href"))
+    assert "@import" not in page
+    assert "url(" not in page.replace("url(#", "")
+    assert "DejaVu" not in page
+
+
+def test_a_transcript_cannot_break_out_of_the_page():
+    report = fake_report()
+    session = report["sessions"][0]
+    session["turns"][1]["text"] = HOSTILE
+    for row, key in (
+        (report, "title"),
+        (report["rater"], "label"),
+        (report["training"][0], "name"),
+        (session, "patient_name"),
+        (session, "ending"),
+        (session, "error"),
+        (report["arms"][0], "label"),
+        (report["scale"]["domains"][0], "name"),
+        (report["contrasts"][0], "note"),
+        (report["config"], "planted"),
+    ):
+        row[key] = HOSTILE
+    report["corpus"]["cleaning"][HOSTILE] = 3
+    page = render_html(report)
+    assert page.count("<script") == 2
+    assert page.count("</script>") == 2
+    assert "<img" not in page
+    assert "<!--" not in page
+    data = re.search(r'id="browser-data">(.*?)</script>', page, re.DOTALL)[1]
+    assert not set("<>&\u2028\u2029") & set(data)
+    assert json.loads(data)["sessions"][0]["turns"][1]["text"] == HOSTILE
+    # A name that is no text for a terminal either.
+    report["arms"][0]["label"] = "[red]\x1b[31mbase"
+    assert "[red] [31mbase" in shown(summary(report), 200)
+
+
+def test_script_json_is_json():
+    value = {"a": [HOSTILE, 1.5, None, "眠れない"]}
+    assert json.loads(script_json(value)) == value
+
+
+def test_browser_data_keeps_only_evidence_that_exists():
+    report = fake_report()
+    report["sessions"][0]["evidence"] = {"agenda": [5, 1, 1, -1, 99, "2", True, None]}
+    data = browser_data(report)
+    assert data["sessions"][0]["evidence"][0] == [1, 5]
+    assert data["sessions"][3]["total"] is None
+    assert set(data["sessions"][3]["scores"]) == {None}
+
+
+def test_files_round_trip(tmp_path):
+    report = fake_report()
+    page = write_report(report, tmp_path / "run")
+    assert page == tmp_path / "run" / "report.html"
+    assert json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8")) == report
+    assert sorted(file.name for file in page.parent.iterdir()) == ["report.html", "report.json"]
+    first = page.read_bytes()
+    write_report(copy.deepcopy(report), tmp_path / "run")
+    assert page.read_bytes() == first
+
+
+def test_what_json_cannot_hold_becomes_a_gap_or_text(tmp_path):
+    report = fake_report()
+    report["arms"][0]["total_mean"] = float("nan")
+    report["perplexity"]["mean_change_percent"] = float("inf")
+    report["sessions"][0]["turns"][0]["text"] = "half \ud83d of a character"
+    report["environment"]["folder"] = tmp_path
+    page = write_report(report, tmp_path / "run")
+    stored = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    assert stored["arms"][0]["total_mean"] is None
+    assert stored["sessions"][0]["turns"][0]["text"] == "half ? of a character"
+    assert stored["environment"]["folder"] == str(tmp_path)
+    assert "Perplexity of the" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "CBT-tuned model scored 11.2 points higher than Base model (interval 3.9 to 18.6; scale 0 to 66)."),
+        ({"level": 0.95}, "CBT-tuned model scored 11.2 points higher than Base model (95% interval 3.9 to 18.6; "),
+        ({"estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5}, "CBT-tuned model scored 1.0 point lower than Base model"),
+        (
+            {"ci_low": -2.0},
+            "No difference is shown between CBT-tuned model and Base model: +11.2 points (interval −2.0",
+        ),
+        ({"ci_low": 0.0}, "No difference is shown"),
+        ({"ci_low": 11.25, "ci_high": 11.25}, "No difference is shown"),
+        ({"ci_low": None}, "No difference is shown between CBT-tuned model and Base model: +11.2 points (interval n/a"),
+        ({"estimate": None}, "No difference between the therapists could be computed."),
+        ({"id": "other"}, "other: +11.2 points (interval 3.9 to 18.6; scale 0 to 66)."),
+        ({"id": "base - tuned"}, "Base model scored 11.2 points higher than CBT-tuned model"),
+    ],
+)
+def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
+    report = fake_report()
+    report["contrasts"][0] |= changes
+    assert claim_of(report).sentence.startswith(sentence)
+
+
+def test_numbers_as_words():
+    assert [fixed(x) for x in (None, "3", True, float("nan"), 10**400)] == ["n/a"] * 5
+    assert [fixed(-0.01), fixed(0.01, signed=True), fixed(-1234.56), fixed(2, 2, True)] == [
+        "0.0",
+        "0.0",
+        "−1,234.6",
+        "+2.00",
+    ]
+    assert [duration(x) for x in (None, 4.25, 125, 7384)] == ["n/a", "4.2 s", "2 min 5 s", "2 h 3 min"]
+    assert [share(0.0042), share(0.631), p_value(0.0002), p_value(0.04)] == ["0.42%", "63.1%", "< 0.001", "0.040"]
+
+
+def test_tables_in_the_terminal():
+    report = fake_report()
+    scores, perplexity = shown(score_table(report)), shown(perplexity_table(report))
+    assert f"Rated by: {RATER}" in scores
+    assert re.search(r"Guided discovery +1\.00 +2\.50 +\+1\.50", scores)
+    assert re.search(r"Total, mean +23\.67 +34\.50 +\+10\.83", scores)
+    assert re.search(r"Failed +1 +0", scores)
+    assert re.search(r"set_47 +21,480 +19\.90 +14\.80 +−25\.6%", perplexity)
+    whole = shown(summary(report), 60)
+    assert RATER in " ".join(whole.replace("│", " ").split())
+    assert "Not a medical device" in " ".join(whole.split())
+
+
+def test_figures_speak_and_name_no_colour_of_their_own():
+    report = fake_report()
+    figures = [totals_figure(report), domains_figure(report), curve_figure(report["training"][0], 1)]
+    for figure in figures:
+        assert re.match(r'<svg [^>]*viewBox="[^"]+" role="img" aria-label="[^"]{20,}">', figure)
+        assert not re.search(r"(?:fill|stroke): #", figure)
+    assert "All patients: Base model 23.7, CBT-tuned model 34.5." in figures[0]
+    assert curve_figure({"name": "base", "curve": [{"tokens": 5, "train_loss": None}]}) is None
+    report["sessions"][0]["patient_name"] = "$x^$ 眠れない"
+    assert "$x^$ 眠れない" in totals_figure(report)
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_colours_are_legible_in_light_and_dark():
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
+    for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL):
+        colours = dict(re.findall(r"--([\w-]+): (#\w{6})", block))
+        texts = [(text, ground) for text in ("ink", "muted", "error") for ground in ("bg", "card")]
+        texts += [("accent", "bg"), ("ink", "mark"), ("ink", "accent-soft"), ("muted", "accent-soft")]
+        pairs = [(*pair, 4.5) for pair in texts] + [(f"arm-{place}", "card", 3) for place in range(6)]
+        pairs += [("control", "card", 3), ("mark-line", "card", 3)]
+        for front, back, least in pairs:
+            dark, light = sorted((luminance(colours[front]), luminance(colours[back])))
+            assert (light + 0.05) / (dark + 0.05) >= least, (front, back)

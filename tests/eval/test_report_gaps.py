@@ -1,0 +1,92 @@
+"""Whatever is missing or odd in a report: a gap on the page, never an error."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from cbtrain import NOTICE
+from cbtrain.eval.report import render
+from cbtrain.eval.report.figures import curve_figure, domains_figure, totals_figure
+from cbtrain.eval.report.render import render_html
+from cbtrain.eval.report.shape import rows
+from cbtrain.eval.report.terminal import summary
+
+from .test_report_fake import fake_report
+
+ODD = ["odd", 7, [], {}, [None, 3], float("nan"), 10**400]
+
+
+def variants(value, replacements, path=()):
+    """``value`` with each entry in turn replaced by each of ``replacements``, or left out."""
+    if isinstance(value, dict):
+        for key in value:
+            for replacement in replacements:
+                yield (*path, key), {**value, key: replacement}
+            yield (*path, key), {k: v for k, v in value.items() if k != key}
+            for where, inner in variants(value[key], replacements, (*path, key)):
+                yield where, {**value, key: inner}
+    elif isinstance(value, list) and value:
+        for where, inner in variants(value[0], replacements, (*path, 0)):
+            yield where, [inner, *value[1:]]
+
+
+def small_report():
+    report = fake_report()
+    report["sessions"] = [{**session, "turns": session["turns"][:2]} for session in report["sessions"][3:5]]
+    report["training"] = [{**stage, "curve": stage["curve"][:3]} for stage in report["training"][:1]]
+    scale, arms = report["scale"], report["arms"]
+    scale["domains"] = scale["domains"][:2]
+    for scored in arms + report["sessions"]:
+        scored["domains"] = {domain["id"]: scored["domains"][domain["id"]] for domain in scale["domains"]}
+    return report
+
+
+def printed(renderable):
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("report", [{}, None, {"sessions": None, "arms": []}, {"sessions": [{}], "arms": [{}]}])
+def test_an_empty_report_shows_its_gaps(report):
+    page = render_html(report)
+    assert "No difference between the therapists could be computed." in page
+    assert "rater not recorded" in page
+    assert NOTICE in page
+    for gap in ("Perplexity was not measured.", "No training corpus was recorded.", "No training was recorded."):
+        assert gap in page
+    assert "None" not in re.sub(r"<script.*</script>|<style.*</style>", "", page, flags=re.DOTALL)
+    assert printed(summary(report or {}))
+
+
+@pytest.mark.parametrize("replacements", [[None], pytest.param(ODD, marks=pytest.mark.slow)], ids=["missing", "odd"])
+def test_no_part_breaks_page_or_terminal(monkeypatch, replacements):
+    # Drawing is slow; the figures have their own case below.
+    monkeypatch.setattr(render, "totals_figure", lambda report: None)
+    monkeypatch.setattr(render, "domains_figure", lambda report: None)
+    monkeypatch.setitem(render._environment().filters, "curve", lambda stage, place: None)
+    for path, report in variants(small_report(), replacements):
+        try:
+            assert render_html(report).endswith("</html>")
+            assert printed(summary(report))
+        except Exception as error:
+            raise AssertionError(path) from error
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("part", ["arms", "sessions", "scale", "training"])
+def test_no_part_breaks_a_figure(part):
+    report = small_report()
+    unseen = {"evidence", "description", "endings", "seed", "status", "error", "note", "turns"}
+    for path, changed in variants(report[part], [None, "odd", -7, 10**400], (part,)):
+        if unseen.isdisjoint(path):
+            try:
+                for draw in (totals_figure, domains_figure):
+                    draw(report | {part: changed})
+                for stage in rows(changed) if part == "training" else ():
+                    curve_figure(stage)
+            except Exception as error:
+                raise AssertionError(path) from error
