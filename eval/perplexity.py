@@ -18,7 +18,7 @@ def compare_perplexity(
 
     ``mean_change_percent`` is the mean over patients of the tuned perplexity's change, each patient weighing the same.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for patient, own in documents.items():
         with adapter_enabled(decoder, False):
             base = measure_loss(decoder, own, pack_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cbtrain.errors import UserError
-from cbtrain.eval.dialogue import SpeakerStopped, Spoken
+from cbtrain.eval.dialogue import Ending, SpeakerStopped, Spoken
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
@@ -48,7 +48,7 @@ class ApiPatient:
         except ProviderError as error:
             if error.kind == "context_overflow":
                 raise SpeakerStopped("context_limit", str(error)) from None
-            ending = "content_filter" if error.kind == "content_filter" else "provider_error"
+            ending: Ending = "content_filter" if error.kind == "content_filter" else "provider_error"
             raise SpeakerStopped(ending, str(error)) from None
         if response.finish_reason in ("content_filter", "refusal"):
             raise SpeakerStopped("content_filter", f"the patient's model answered with {response.finish_reason}")

@@ -113,7 +113,8 @@ class Engine:
             self._forward(group, adapter, self._decode)
 
     def _admit(self) -> list[_Running]:
-        admitted, budget = [], self.config.prefill_tokens
+        admitted: list[_Running] = []
+        budget = self.config.prefill_tokens
         while self.waiting:
             slot = self.cache.acquire(self.waiting[0].request.prompt, self.waiting[0].request.adapter)
             if slot is None:

@@ -90,7 +90,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     decoder.train()
-    packs, in_a_row, last_validated, loss_since = iter(stream), 0, 0, []
+    packs, in_a_row, last_validated = iter(stream), 0, 0
+    loss_since: list[float] = []
     with Telemetry(name, budget, folder, console, active=engine.rank == 0) as telemetry:
 
         def validate() -> None:
