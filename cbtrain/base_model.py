@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch.distributed as dist
 from rich.console import Console
 
 from cbtrain.config import StudyConfig
@@ -11,6 +13,7 @@ from cbtrain.files import atomic_folder
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.weights import llama_config, save_decoder
+from cbtrain.tokens.chat import Document
 from cbtrain.tokens.dataset import cut_windows, select_documents
 from cbtrain.tokens.tokenizer import plain_document, train_tokenizer
 from cbtrain.training.loop import TrainingResult, train
@@ -26,45 +29,46 @@ CHARACTERS_PER_ENTRY = 60
 SMALLEST_VOCABULARY = 600
 
 
-def make_base_model(split: Split, config: StudyConfig, folder: Path, metrics: Path, console: Console) -> TrainingResult:
-    """Train a tokenizer and a small decoder on the training split and save them to ``folder``.
+def make_tokenizer(split: Split, config: StudyConfig) -> Any:
+    """A byte-level BPE tokenizer of the training split's text, with a vocabulary that the text can fill."""
+    texts = _texts(sessions_of(split.train))
+    vocabulary = max(SMALLEST_VOCABULARY, sum(map(len, texts)) // CHARACTERS_PER_ENTRY)
+    return train_tokenizer(texts, min(config.tiny.vocabulary, vocabulary), config.tiny.max_positions)
+
+
+def make_base_model(
+    split: Split, tokenizer: Any, config: StudyConfig, folder: Path, metrics: Path, console: Console
+) -> TrainingResult:
+    """Train a small decoder on the training split and save it with ``tokenizer`` to ``folder`` (rank 0 does).
 
     The text is plain: passages one after another, with no role named. What fine-tuning adds is the chat layout, the
     therapist's voice and when to stop.
     """
-    training, validation = sessions_of(split.train), sessions_of(split.validation)
-    sizes = config.tiny
-    texts = _texts(training)
-    vocabulary = min(sizes.vocabulary, max(SMALLEST_VOCABULARY, sum(map(len, texts)) // CHARACTERS_PER_ENTRY))
-    with console.status("Training a tokenizer"):
-        tokenizer = train_tokenizer(texts, vocabulary, sizes.max_positions)
-        chosen = select_documents(
-            training, lambda s: plain_document(s, tokenizer), config.base.token_budget, config.base.seed
-        )
-        unseen = select_documents(
-            validation, lambda s: plain_document(s, tokenizer), config.base.validation_tokens, config.base.seed
-        )
+    settings = config.base
+
+    def render(session: Session) -> Document:
+        return plain_document(session, tokenizer)
+
+    chosen = select_documents(sessions_of(split.train), render, settings.token_budget, settings.seed)
+    unseen = select_documents(sessions_of(split.validation), render, settings.validation_tokens, settings.seed)
     decoder = Decoder(_architecture(config, len(tokenizer), tokenizer.eos_token_id))
     initialize(decoder, config.seed)
-    result = train(
-        "base",
-        decoder,
-        cut_windows(chosen.documents, config.base_window),
-        unseen.documents,
-        config.base,
-        metrics,
-        console,
-    )
+    windows = cut_windows(chosen.documents, config.base_window)
+    result = train("base", decoder, windows, unseen.documents, settings, metrics, console)
     result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.tokens)
-    with atomic_folder(folder) as temporary:
-        described = llama_config(
-            decoder.architecture,
-            bos_id=tokenizer.bos_token_id,
-            eos_id=tokenizer.eos_token_id,
-            pad_id=tokenizer.pad_token_id,
-        )
-        save_decoder(decoder, temporary, described)
-        tokenizer.save_pretrained(temporary)
+    together = dist.is_available() and dist.is_initialized()
+    if not together or dist.get_rank() == 0:
+        with atomic_folder(folder) as temporary:
+            described = llama_config(
+                decoder.architecture,
+                bos_id=tokenizer.bos_token_id,
+                eos_id=tokenizer.eos_token_id,
+                pad_id=tokenizer.pad_token_id,
+            )
+            save_decoder(decoder, temporary, described)
+            tokenizer.save_pretrained(temporary)
+    if together:
+        dist.barrier()  # the others read it next
     return result
 
 

@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{reasons[error.errno]}")
+    except Exception as error:
+        # safetensors and tokenizers write from Rust, with exceptions of their own
+        if "No space left on device" not in str(error):
+            raise
+        return _complain("the disk is full; free some space")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
@@ -102,9 +107,10 @@ def build_parser() -> argparse.ArgumentParser:
     stats.add_argument("--json", action="store_true")
 
     synthesize = _add(commands, "synthesize", _synthesize, "write new sessions with a large model behind an API")
-    synthesize.add_argument("--config", required=True, type=Path, help="YAML: provider, sessions, …")
-    synthesize.add_argument("--profiles", required=True, type=Path, help="corpus or folder with patients' profiles")
-    synthesize.add_argument("--out", required=True, type=Path)
+    synthesize.add_argument("--config", default="hermes", help="YAML file, or the name of a shipped config")
+    synthesize.add_argument("--profiles", default="sample", help="corpus whose patients' profiles are used")
+    synthesize.add_argument("--out", required=True, type=Path, help="folder; an interrupted run in it goes on")
+    synthesize.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
 
     _add(commands, "doctor", _doctor, "what this machine can run, and the remedy for what it cannot")
     return parser
@@ -133,10 +139,11 @@ def _run(parsed: argparse.Namespace) -> None:
 
     config = load_config(parsed.config, parsed.settings)
     folder = _fresh(parsed.out or new_run_folder("study"))
-    from cbtrain.evaluation import evaluate_study
+    from cbtrain.evaluation import check_evaluation, evaluate_study
 
+    check_evaluation(config)
     console = _console()
-    train_study(config, folder, console)
+    folder = train_study(config, folder, console)
     asyncio.run(evaluate_study(config, folder, console))
 
 
@@ -147,7 +154,7 @@ def _train(parsed: argparse.Namespace) -> None:
     config = load_config(parsed.config, parsed.settings)
     folder = _fresh(parsed.out or new_run_folder("train"))
     console = _console()
-    train_study(config, folder, console)
+    folder = train_study(config, folder, console)
     console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)
 
 
@@ -161,8 +168,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if folder is None:
         config = load_config(parsed.config, parsed.settings)
         console.print("no trained run under runs/: training one first", highlight=False)
-        folder = new_run_folder("study")
-        train_study(config, folder, console)
+        folder = train_study(config, new_run_folder("study"), console)
     else:
         # The run's own settings are the ground, so that an evaluation fits what was trained.
         source = parsed.config or str(folder / "config.yaml")
@@ -210,15 +216,30 @@ def _corpus_stats(parsed: argparse.Namespace) -> None:
     _console().print(table)
 
 
-def _synthesize(parsed: argparse.Namespace) -> None:
-    from cbtrain.synthesis.command import load_synthesis_config, run
+def _synthesize(parsed: argparse.Namespace) -> int:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cbtrain.config import load_synthesis_config
+    from cbtrain.synthesis.prompts import PARTS
+    from cbtrain.synthesis.write import write_corpus
     from cbtrain.transcripts.reading import read
 
-    config = load_synthesis_config(parsed.config)
+    config = load_synthesis_config(str(parsed.config), parsed.settings)
     profiles = [course.profile for course in read(str(parsed.profiles)).courses if course.profile]
     if not profiles:
         raise UserError("no patient profile here", where=parsed.profiles, fix="Add profiles.jsonl to it.")
-    run(config, profiles, parsed.out)
+    folder, console = parsed.out, _console()
+    columns = (TextColumn("Writing"), BarColumn(), MofNCompleteColumn(), TextColumn("parts"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(profiles) * config.sessions * len(PARTS))
+        written = asyncio.run(write_corpus(config, profiles, folder, lambda: progress.advance(task)))
+    sessions = sum(1 for _ in written.corpus.sessions())
+    if sessions:
+        text = f"{len(written.corpus.courses)} courses, {sessions} sessions: {folder / 'corpus'}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    for course, reason in written.failed.items():
+        _complain(f"{course} stopped at {reason}. Run the same command again to go on.")
+    return BAD_INPUT if written.failed else 0
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
+from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.tokens.config import TokensConfig
 from cbtrain.training.config import TrainingConfig
 from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
+
+Config = TypeVar("Config", bound=BaseModel)
 
 # A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
 TINY_DEFAULTS: dict[str, Any] = {
@@ -80,13 +83,22 @@ def load_config(source: str | None, overrides: Sequence[str] = ()) -> StudyConfi
 
     Raises UserError on a missing or malformed file, an unknown key (with the nearest valid one), a wrong value.
     """
-    given = _read(source) if source else {}
+    return _load(StudyConfig, source, overrides, ".")
+
+
+def load_synthesis_config(source: str, overrides: Sequence[str] = ()) -> SynthesisConfig:
+    """How new transcripts are to be written; as :func:`load_config`."""
+    return _load(SynthesisConfig, source, overrides, "synthesis")
+
+
+def _load(model: type[Config], source: str | None, overrides: Sequence[str], folder: str) -> Config:
+    given = _read(source, folder) if source else {}
     for override in overrides:
         _apply(given, override)
     where = source or "command line"
-    _refuse_unknown(given, StudyConfig, where)
+    _refuse_unknown(given, model, where)
     try:
-        return StudyConfig.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -98,21 +110,21 @@ def dump_config(config: StudyConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def shipped_configs() -> list[str]:
-    """Names of the configs in the package."""
-    folder = importlib.resources.files("cbtrain.configs")
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+def shipped_configs(folder: str = ".") -> list[str]:
+    """Names of the configs of one kind in the package: studies, or those of ``folder``."""
+    names = [file.name for file in (importlib.resources.files("cbtrain.configs") / folder).iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def _read(source: str) -> dict[str, Any]:
-    path = Path(source)
+def _read(source: str, folder: str) -> dict[str, Any]:
+    path, shipped = Path(source), shipped_configs(folder)
     try:
         if path.exists():
             text = path.read_text(encoding="utf-8")
-        elif source in shipped_configs():
-            text = importlib.resources.files("cbtrain.configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        elif source in shipped:
+            text = (importlib.resources.files("cbtrain.configs") / folder / f"{source}.yaml").read_text("utf-8")
         else:
-            raise UserError("no such config file", where=source, fix=nearest(source, shipped_configs()))
+            raise UserError("no such config file", where=source, fix=nearest(source, shipped))
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -22,9 +21,10 @@ from cbtrain.base_model import sessions_of
 from cbtrain.config import StudyConfig
 from cbtrain.environment import describe_environment, peak_memory_gb
 from cbtrain.errors import UserError
+from cbtrain.eval.config import JudgingConfig
 from cbtrain.eval.cue_rater import CUE_RATER_LABEL, rate
 from cbtrain.eval.dialogue import Speaker
-from cbtrain.eval.judge import judge_session
+from cbtrain.eval.judging import judge_sessions
 from cbtrain.eval.perplexity import compare_perplexity
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
@@ -41,6 +41,9 @@ from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.study import STATE, Material, gather, heading, now, prepare_process, render_session, say
 from cbtrain.tokens.dataset import select_documents
 from cbtrain.transcripts.profile import Profile
+
+EVENTS = "events.jsonl"
+"""The journal of a run: every turn and every judge's rating, the source of truth."""
 
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
 
@@ -59,6 +62,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console) ->
     """
     started = time.perf_counter()
     state = _read_state(folder)
+    rubric = check_evaluation(config)
     prepare_process(config)
     material = gather(config, Console(quiet=True))
     if material.facts["split"] != state["corpus"]["split"]:
@@ -83,8 +87,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console) ->
     sessions = plan_sessions(patients, list(ARMS), settings.seeds)
     await simulate(sessions, model, model_path, profiles, config, folder, console)
     heading(console, "6/7", "Score the sessions")
-    rubric = load_rubric(settings.judging.rubric)
-    scores, rater = await score_sessions(sessions, rubric, config, console)
+    scores, rater = await score_sessions(sessions, rubric, config, folder, console)
     write_scores_csv(scores, folder / "scores.csv")
     heading(console, "7/7", "Report")
     report = {
@@ -124,7 +127,7 @@ async def simulate(
     """Hold ``sessions``: the therapist in this process, the patient behind an API (by default our own server)."""
     settings = config.evaluation
     fingerprint = json.loads(settings.model_dump_json(exclude={"judging", "sessions_in_flight", "perplexity_tokens"}))
-    events = folder / "events.jsonl"
+    events = folder / EVENTS
     past = list(journals.read(events)) if events.exists() else []
     begun = next((event["settings"] for event in past if event["kind"] == "run_started"), fingerprint)
     if begun != fingerprint:
@@ -179,34 +182,39 @@ async def simulate(
     torch.set_num_threads(threads)
 
 
+def uses_llm_judge(judging: JudgingConfig) -> bool:
+    """Whether an LLM judge rates; ``auto`` looks for its key. Raises UserError where it is demanded without a key."""
+    key = judging.provider.api_key_env
+    has_key = key is None or bool(os.environ.get(key))
+    if judging.rater == "llm" and not has_key:
+        raise UserError("the LLM judge's API key is not set", where=key, fix=f"export {key}=… before the run.")
+    return judging.rater == "llm" or (judging.rater == "auto" and has_key)
+
+
+def check_evaluation(config: StudyConfig) -> Rubric:
+    """Find before a long run what would stop it at its end. Raises UserError."""
+    uses_llm_judge(config.evaluation.judging)
+    patient = config.evaluation.patient_provider
+    if patient and patient.api_key_env and not os.environ.get(patient.api_key_env):
+        fix = f"export {patient.api_key_env}=… before the run."
+        raise UserError("the patient API's key is not set", where=patient.api_key_env, fix=fix)
+    return load_rubric(config.evaluation.judging.rubric)
+
+
 async def score_sessions(
-    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, console: Console
+    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
 ) -> tuple[list[Score], dict[str, str]]:
     """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater."""
     judging = config.evaluation.judging
     ratable = [session for session in sessions if not session.failed]
-    key = judging.provider.api_key_env
-    has_key = key is not None and bool(os.environ.get(key))
-    if judging.rater == "llm" or (judging.rater == "auto" and has_key):
+    if uses_llm_judge(judging):
         label = f"LLM judge {judging.provider.model}"
         say(console, f"{label} at {judging.provider.base_url}")
         async with OpenAIProvider(judging.provider) as provider:
-            waiting = [
-                judge_session(
-                    provider,
-                    rubric,
-                    session.turns,
-                    judging.judge,
-                    session_id=session.id,
-                    arm=session.arm,
-                    patient=session.patient,
-                    seed=session.seed,
-                    repeat=repeat,
-                )
-                for session in ratable
-                for repeat in range(judging.judge.repeats)
-            ]
-            scores = list(await asyncio.gather(*waiting))
+            scores = await judge_sessions(provider, rubric, ratable, judging, folder / EVENTS, console)
+        if scores and all(score.status == "error" for score in scores):
+            fix = "The dialogues are kept: mend this and run `cbtrain evaluate` on the same run folder."
+            raise UserError(scores[0].reason["error"], where=judging.provider.base_url, fix=fix)
         return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}
     say(console, CUE_RATER_LABEL)
     scores = [

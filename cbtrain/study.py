@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from cbtrain.base_model import make_base_model, sessions_of
+from cbtrain.base_model import make_base_model, make_tokenizer, sessions_of
 from cbtrain.config import StudyConfig, dump_config
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
@@ -27,9 +27,10 @@ from cbtrain.files import write_atomic
 from cbtrain.generation.local_model import pick_device
 from cbtrain.model.adapters.lora import inject
 from cbtrain.model.adapters.peft_format import save_adapter
+from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights import DTYPES, load_decoder, resolve_model
 from cbtrain.tokens.chat import ChatRenderer, Document, check_template, dialogue
-from cbtrain.tokens.dataset import select_documents
+from cbtrain.tokens.dataset import Selection, select_documents
 from cbtrain.tokens.tokenizer import load_tokenizer
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.loop import train
@@ -81,69 +82,97 @@ def gather(config: StudyConfig, console: Console) -> Material:
         },
     }
     say(console, f"{counts['courses']} patients, {counts['sessions']} sessions, {counts['words']:,} words")
-    say(
-        console,
-        f"split by patient: {len(parts.train)} train, {len(parts.validation)} validation, {len(parts.test)} test",
-    )
     return Material(parts, facts)
 
 
-def train_study(config: StudyConfig, folder: Path, console: Console) -> None:
-    """Read, split, make or take a base model, train both adapters; the state goes to ``folder/study.json``."""
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What one speaker's adapter is trained on, and what it is validated on."""
+
+    chosen: Selection
+    unseen: Selection
+
+
+def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
+    """Read, split, make or take a base model, train both adapters; returns the run folder, the same on every rank.
+
+    Whatever can be wrong with the input is found before the first file is written.
+    """
     started = time.perf_counter()
     prepare_process(config)
-    leads = _rank() == 0
-    heading(console, "1/7 and 2/7", "Read the corpus and split it by patient")
+    folder = _agreed(folder)
+    heading(console, "1/7", "Read the corpus")
     material = gather(config, console)
-    results = []
+    heading(console, "2/7", "Split it by patient")
+    say(console, ", ".join(f"{len(ids)} {side}" for side, ids in material.facts["split"].items()))
     heading(console, "3/7", "Base model")
+    results = []
+    roles: tuple[Role, ...] = ("therapist", "patient")
     if config.model.path is None:
+        with console.status("Training a tokenizer"):
+            tokenizer = make_tokenizer(material.split, config)
+        lessons = {r: choose_lessons(r, material, tokenizer, config.tiny.max_positions, config) for r in roles}
         model = folder / "base"
-        results.append(make_base_model(material.split, config, model, folder / "training" / "base", console).as_dict())
+        result = make_base_model(material.split, tokenizer, config, model, folder / "training" / "base", console)
+        results.append(result.as_dict())
     else:
         model = resolve_model(config.model.path)
+        positions = read_architecture(model).max_positions
+        tokenizer = load_tokenizer(model)
+        lessons = {role: choose_lessons(role, material, tokenizer, positions, config) for role in roles}
     say(console, f"base model: {model}")
     heading(console, "4/7", "Fine-tune a therapist, and a patient with the mask on the other side")
-    roles: tuple[Role, ...] = ("therapist", "patient")
-    results += [train_adapter(role, model, material, config, folder, console) for role in roles]
-    if leads:
+    results += [train_adapter(role, model, lessons[role], config, folder, console) for role in roles]
+    if _rank() == 0:
         base = os.path.relpath(model, folder) if config.model.path is None else str(model)
         seconds = time.perf_counter() - started
         state = {"model": base, "corpus": material.facts, "training": results, "seconds": seconds}
-        write_atomic(folder / STATE, json.dumps(state, indent=2) + "\n")
         write_atomic(folder / "config.yaml", dump_config(config))
         write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+        write_atomic(folder / STATE, json.dumps(state, indent=2) + "\n")
+    return folder
 
 
-def train_adapter(
-    name: Role, model: Path, material: Material, config: StudyConfig, folder: Path, console: Console
-) -> dict[str, Any]:
-    """Train the LoRA adapter of one speaker and save it to ``folder/NAME``; returns the report's facts."""
-    settings: TrainingConfig = getattr(config, name)
+def choose_lessons(speaker: Role, material: Material, tokenizer: Any, positions: int, config: StudyConfig) -> Lessons:
+    """Render sessions until the budgets are full. Raises UserError on a template that cannot be used, and on a session
+    longer than the model's ``positions``."""
+    settings: TrainingConfig = getattr(config, speaker)
     if settings.method != "lora":
-        raise UserError(f"{name}.method is 'full'", where="config", fix="Adapters are trained with method 'lora'.")
-    renderer = ChatRenderer(load_tokenizer(model))
+        raise UserError(f"{speaker}.method is 'full'", where="config", fix="Adapters are trained with method 'lora'.")
+    renderer = ChatRenderer(tokenizer)
     check_template(renderer)
-    device = pick_device(config.model.device)
-    decoder = load_decoder(str(model), dtype=DTYPES[config.model.dtype], device=device)
-    limit = decoder.architecture.max_positions
     profiles = material.profiles()
 
     def render(session: Session) -> Document:
-        return render_session(renderer, session, name, config, profiles[session.course], limit)
+        return render_session(renderer, session, speaker, config, profiles[session.course], positions)
 
-    chosen = select_documents(sessions_of(material.split.train), render, settings.token_budget, settings.seed)
-    unseen = select_documents(sessions_of(material.split.validation), render, settings.validation_tokens, settings.seed)
+    train_on, validate_on = sessions_of(material.split.train), sessions_of(material.split.validation)
+    return Lessons(
+        select_documents(train_on, render, settings.token_budget, settings.seed),
+        select_documents(validate_on, render, settings.validation_tokens, settings.seed),
+    )
+
+
+def train_adapter(
+    speaker: Role, model: Path, lessons: Lessons, config: StudyConfig, folder: Path, console: Console
+) -> dict[str, Any]:
+    """Train the LoRA adapter of one speaker and save it to ``folder/SPEAKER``; returns the report's facts."""
+    settings: TrainingConfig = getattr(config, speaker)
+    device = pick_device(config.model.device)
+    decoder = load_decoder(str(model), dtype=DTYPES[config.model.dtype], device=device)
     inject(decoder, settings.lora, seed=settings.seed)
-    metrics = folder / "training" / name
-    result = train(name, decoder, chosen.documents, unseen.documents, settings, metrics, console)
+    chosen, metrics = lessons.chosen, folder / "training" / speaker
+    result = train(speaker, decoder, chosen.documents, lessons.unseen.documents, settings, metrics, console)
     result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.tokens)
     if _rank() == 0:
         base = str(model) if config.model.path is None else str(config.model.path)
-        facts = {"speaker": name, "training": result.as_dict(), "therapist_system": config.tokens.therapist_system}
-        save_adapter(decoder, folder / name, settings.lora, base=base, facts=facts)
+        facts = {"speaker": speaker, "training": result.as_dict(), "therapist_system": config.tokens.therapist_system}
+        save_adapter(decoder, folder / speaker, settings.lora, base=base, facts=facts)
     before, after = result.validation_before, result.validation_best
-    say(console, f"{name}: validation loss {before:.3f} before, {after:.3f} at its best after {result.tokens:,} tokens")
+    say(
+        console,
+        f"{speaker}: validation loss {before:.3f} before, {after:.3f} at its best after {result.tokens:,} tokens",
+    )
     return result.as_dict()
 
 
@@ -167,6 +196,15 @@ def prepare_process(config: StudyConfig) -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def _agreed(folder: Path) -> Path:
+    """The leading rank's choice: a name made from the clock can differ between ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return folder
+    box = [folder]
+    dist.broadcast_object_list(box)
+    return box[0]
 
 
 def heading(console: Console, stage: str, text: str) -> None:

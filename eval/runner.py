@@ -83,20 +83,27 @@ async def run_sessions(
 ) -> None:
     """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other."""
     gate = asyncio.Semaphore(in_flight)
-    progress = _progress(console)
-    task = progress.add_task("simulate", total=len(sessions), turns=sum(len(s.turns) for s in sessions), failed=0)
+    progress = session_progress(console)
+    task = progress.add_task("simulate", total=len(sessions), line="")
     progress.update(task, completed=sum(s.ending is not None for s in sessions))
+    running = 0
+
+    def show(advance: int = 0) -> None:
+        turns, failed = sum(len(s.turns) for s in sessions), sum(s.failed for s in sessions)
+        line = f"{running} in flight, {turns} turns" + (f", [red]{failed} failed[/]" if failed else "")
+        progress.update(task, advance=advance, line=line)
 
     async def hold(session: SessionRecord) -> None:
+        nonlocal running
         async with gate:
+            running += 1
             patient, therapist = speakers(session)
 
             async def record(index: int, turn: Turn, spoken: Spoken) -> None:
                 journal.append(
                     "turn", session=session.id, index=index, role=turn.role, text=turn.text, facts=spoken.facts
                 )
-                progress.advance(task, 0)
-                progress.update(task, turns=progress.tasks[task].fields["turns"] + 1)
+                show()
 
             journal.append(
                 "session_started", session=session.id, arm=session.arm, patient=session.patient, seed=session.seed
@@ -115,19 +122,21 @@ async def run_sessions(
                 session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
                 journal.append("defect", session=session.id, trace=traceback.format_exc())
             journal.append("session_finished", session=session.id, ending=session.ending, error=session.error)
-            progress.update(task, advance=1, failed=progress.tasks[task].fields["failed"] + session.failed)
+            running -= 1
+            show(advance=1)
 
     with progress:
         await asyncio.gather(*(hold(session) for session in sessions if session.ending is None))
 
 
-def _progress(console: Console) -> Progress:
+def session_progress(console: Console) -> Progress:
+    """A bar over sessions; its tasks have a ``line`` of their own."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("sessions  {task.fields[turns]} turns  {task.fields[failed]} failed"),
+        TextColumn("sessions  {task.fields[line]}"),
         TimeElapsedColumn(),
         console=console,
         refresh_per_second=4,

@@ -22,7 +22,7 @@ from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.schedule import learning_rate
 from cbtrain.training.step import train_step
 from cbtrain.training.telemetry import Telemetry
-from cbtrain.training.validation import measure_loss
+from cbtrain.training.validation import Loss, measure_loss
 
 MAX_SKIPPED = 5
 """Steps in a row with a non-finite gradient before the run is given up."""
@@ -95,7 +95,10 @@ def train(
     with Telemetry(name, budget, folder, console, active=engine.rank == 0) as telemetry:
 
         def validate() -> None:
-            loss = measure_loss(decoder, validation, config.pack_tokens).mean
+            own = measure_loss(decoder, validation[engine.rank :: engine.world], config.pack_tokens)
+            # Summed, so that every rank has the same number to the last bit and stops at the same step.
+            shared = engine.sum(torch.tensor([own.total, own.tokens], dtype=torch.float64, device=parameters[0].device))
+            loss = Loss(*shared.tolist()).mean
             recent = sum(loss_since) / len(loss_since) if loss_since else None
             result.curve.append({"tokens": result.tokens, "train_loss": recent, "validation_loss": loss})
             telemetry.validation(tokens=result.tokens, loss=loss, best=best.offer(loss))

@@ -1,0 +1,21 @@
+"""What a user sets about writing new transcripts."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cbtrain.providers.config import ProviderConfig
+
+
+class SynthesisConfig(BaseModel):
+    """A course of ``sessions`` for every profile, each session asked for in parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: ProviderConfig
+    sessions: int = Field(20, ge=1, le=20, description="sessions of each course")
+    max_tokens: int = Field(4096, ge=1, description="longest part")
+    temperature: float = Field(0.4, ge=0, le=2)
+    attempts: int = Field(5, ge=1, description="how often a part that fails its checks is asked for")
+    courses_in_flight: int = Field(8, ge=1)
+    seed: int = 0

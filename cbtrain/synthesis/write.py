@@ -1,0 +1,192 @@
+"""Write a corpus: courses at once, a course's sessions in order, every part journalled before the next is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2s
+from itertools import pairwise
+from pathlib import Path
+
+from cbtrain.errors import UserError
+from cbtrain.journal.journal import Journal
+from cbtrain.journal.journal import read as read_journal
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.types import ChatRequest
+from cbtrain.synthesis.config import SynthesisConfig
+from cbtrain.synthesis.prompts import PARTS, part_request
+from cbtrain.transcripts.author_repository import parse_labelled
+from cbtrain.transcripts.canonical import write_canonical
+from cbtrain.transcripts.cleaning import RESIDUE
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.types import Corpus, Course, Session
+
+SUMMARY = "Session Summary:"
+
+Key = tuple[str, int, int]
+"""Course, session (1-based), part (0-based)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """``corpus`` holds the whole courses; ``failed`` says of each other course why it stopped."""
+
+    corpus: Corpus
+    failed: dict[str, str]
+
+
+async def write_corpus(
+    config: SynthesisConfig,
+    profiles: Sequence[Profile],
+    folder: Path,
+    progress: Callable[[], None] = lambda: None,
+) -> Written:
+    """Write a course for every profile into ``folder/corpus`` and return it; an interrupted run goes on where it
+    stopped (``folder/events.jsonl``). ``progress`` is called after each part, those of before included.
+
+    Raises UserError where the folder holds a run with other settings, or the API refuses for good.
+    """
+    async with OpenAIProvider(config.provider) as provider:
+        with Journal(folder / "events.jsonl") as journal:
+            parts = _resume(journal, config, profiles)
+            writer = _Writer(config, provider, journal, parts, progress)
+            permits = asyncio.Semaphore(config.courses_in_flight)
+
+            async def one(profile: Profile) -> Course | str:
+                async with permits:
+                    return await writer.course(profile)
+
+            tasks = [asyncio.create_task(one(profile)) for profile in profiles]
+            try:
+                results = await asyncio.gather(*tasks)
+            except BaseException:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                raise
+    courses = tuple(result for result in results if isinstance(result, Course))
+    failed = {p.course: r for p, r in zip(profiles, results, strict=True) if isinstance(r, str)}
+    corpus = Corpus(str(folder / "corpus"), "cbtrain", courses)
+    if courses:
+        write_canonical(corpus, folder / "corpus")
+    return Written(corpus, failed)
+
+
+class _Writer:
+    def __init__(
+        self,
+        config: SynthesisConfig,
+        provider: OpenAIProvider,
+        journal: Journal,
+        parts: dict[Key, str],
+        progress: Callable[[], None],
+    ) -> None:
+        self.config, self.provider, self.journal = config, provider, journal
+        self.parts, self.progress = parts, progress
+
+    async def course(self, profile: Profile) -> Course | str:
+        """The whole course, or why it stopped."""
+        sessions, summary = [], ""
+        for number in range(1, self.config.sessions + 1):
+            texts: list[str] = []
+            for part in range(len(PARTS)):
+                try:
+                    texts.append(await self._part((profile.course, number, part), profile, texts, summary))
+                except ProviderError as error:
+                    if error.status in (401, 403):
+                        raise UserError(
+                            str(error), where=self.config.provider.base_url, fix="Check the API key and its rights."
+                        ) from None
+                    return f"session {number}, part {part + 1}: {error}"
+                except _Unusable as error:
+                    return f"session {number}, part {part + 1}: {error}"
+                self.progress()
+            whole = "\n\n".join(texts)
+            summary = whole[whole.rindex(SUMMARY) + len(SUMMARY) :].strip()
+            sessions.append(Session(profile.course, number, parse_labelled(whole)))
+        return Course(profile.course, tuple(sessions), profile)
+
+    async def _part(self, key: Key, profile: Profile, before: Sequence[str], summary: str) -> str:
+        if key in self.parts:
+            return self.parts[key]
+        course, number, part = key
+        problem = ""
+        for attempt in range(1, self.config.attempts + 1):
+            request = ChatRequest(
+                part_request(profile, number, part, before, summary),
+                max_tokens=self.config.max_tokens,
+                temperature=self.config.temperature,
+                seed=_seed(self.config.seed, key, attempt),
+            )
+            response = await self.provider.chat(request)
+            text = RESIDUE.sub("", response.text).strip()
+            problem = part_problem(text, part, response.finish_reason)
+            self.journal.append(
+                "part",
+                course=course,
+                session=number,
+                part=part,
+                attempt=attempt,
+                text=text,
+                problem=problem,
+                model=response.model,
+                prompt_tokens=response.usage.prompt_tokens,
+                completion_tokens=response.usage.completion_tokens,
+            )
+            if not problem:
+                self.parts[key] = text
+                return text
+        raise _Unusable(f"{problem}, {self.config.attempts} times")
+
+
+class _Unusable(Exception):
+    pass
+
+
+def part_problem(text: str, part: int, finish_reason: str = "stop") -> str:
+    """What forbids the use of a part, or nothing."""
+    if finish_reason != "stop":
+        return f"the answer ended with {finish_reason!r}"
+    turns = parse_labelled(text)
+    if {turn.role for turn in turns} != {"patient", "therapist"}:
+        return "not a dialogue of Patient: and Therapist:"
+    if not text.startswith(("Patient:", "Therapist:")):
+        return "text before the first speaker"
+    if any(a.role == b.role for a, b in pairwise(turns)):
+        return "one speaker twice in a row"
+    closed = SUMMARY in text
+    if part == len(PARTS) - 1:
+        if turns[-1].role != "therapist" or SUMMARY not in turns[-1].text:
+            return "no summary in the therapist's last turn"
+    elif closed:
+        return "a summary before the last part"
+    return "asterisks" if "*" in text else ""
+
+
+def _resume(journal: Journal, config: SynthesisConfig, profiles: Sequence[Profile]) -> dict[Key, str]:
+    """The good parts of an earlier run in the same folder."""
+    settings = {
+        # How patiently the API is asked changes no word.
+        "config": config.model_dump(mode="json", exclude={"courses_in_flight": True, "provider": {"max_in_flight"}}),
+        "profiles": blake2s("\n".join(p.model_dump_json() for p in profiles).encode()).hexdigest(),
+    }
+    parts: dict[Key, str] = {}
+    started = None
+    for record in read_journal(journal.path):
+        if record["kind"] == "started":
+            started = {name: record[name] for name in settings}
+        elif record["kind"] == "part" and not record["problem"]:
+            parts[record["course"], record["session"], record["part"]] = record["text"]
+    if started is None:
+        journal.append("started", **settings)
+    elif started != settings:
+        raise UserError(
+            "holds a run with other settings or profiles", where=journal.path.parent, fix="Choose another --out."
+        )
+    return parts
+
+
+def _seed(seed: int, key: Key, attempt: int) -> int:
+    return int.from_bytes(blake2s(f"{seed}|{key}|{attempt}".encode(), digest_size=4).digest(), "big") >> 1

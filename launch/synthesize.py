@@ -1,0 +1,8 @@
+"""`cbtrain synthesize` for people who start files, `torchrun` among them."""
+
+import sys
+
+from cbtrain.cli import entry
+
+if __name__ == "__main__":
+    entry(["synthesize", *sys.argv[1:]])
