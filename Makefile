@@ -21,7 +21,7 @@ install: $(STAMP)
 
 $(STAMP): setup.py pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@sed "$(if $(TORCH),/^torch==/d)" constraints.txt > $(VENV)/constraints.txt
+	@sed "$(if $(TORCH),/^torch==/d;/^triton==/d)" constraints.txt > $(VENV)/constraints.txt
 	@echo "Installing cbtrain and its dependencies into $(VENV) (a few minutes the first time) ..."
 	$(BIN)/pip install --quiet --disable-pip-version-check $(or $(TORCH),torch) -c $(VENV)/constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]" -c $(VENV)/constraints.txt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -97,16 +96,19 @@ def _cuda() -> Finding:
 def _attention() -> Finding:
     import torch
 
-    found = ["per-document SDPA (used)"]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+    found, remedy = ["per-document SDPA (used)"], ""
+    try:
         found.append(f"flash-attn {importlib.metadata.version('flash-attn')} (not used yet)")
+    except importlib.metadata.PackageNotFoundError:
+        found.append("no flash-attn")
+        remedy = "On CUDA: pip install 'cbtrain[flash]'." if torch.cuda.is_available() else "It needs CUDA."
     try:
         importlib.import_module("torch.nn.attention.varlen")
         if torch.cuda.is_available():
             found.append("torch varlen (not used yet)")
     except ImportError:
         pass
-    return Finding("attention", "ok", ", ".join(found))
+    return Finding("attention", "ok", ", ".join(found), remedy)
 
 
 def _nf4() -> Finding:
@@ -125,12 +127,15 @@ def _nf4() -> Finding:
 
 
 def _distributed() -> Finding:
+    import torch
     import torch.distributed as dist
 
     if not dist.is_available():
         return Finding("distributed", "absent", "torch was built without it", "Use another torch build.")
     backends = [name for name in ("gloo", "nccl", "mpi") if getattr(dist, f"is_{name}_available")()]
-    return Finding("distributed", "ok" if backends else "absent", ", ".join(backends) or "no back-end")
+    needed = "nccl" if torch.cuda.is_available() else "gloo"
+    remedy = "" if needed in backends else f"Several processes need {needed}: use another torch build."
+    return Finding("distributed", "absent" if remedy else "ok", ", ".join(backends) or "no back-end", remedy)
 
 
 def _deepspeed() -> Finding:
@@ -151,7 +156,8 @@ def _memory() -> Finding:
         return Finding("memory", "ok", "not readable on this system")
     good = total >= 4
     detail = f"{free:.1f} of {total:.1f} GiB free, {os.cpu_count()} cores"
-    return Finding("memory", "ok" if good else "problem", detail, "" if good else "The default study needs 4 GB.")
+    remedy = "" if good else "The default study needs 4 GB: close other programs, or take a larger machine."
+    return Finding("memory", "ok" if good else "problem", detail, remedy)
 
 
 def _disk() -> Finding:

@@ -24,8 +24,8 @@ class TrainingConfig(BaseModel):
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     pack_tokens: int = Field(4096, ge=16, description="tokens in a pack; a longer session gets a pack of its own")
-    packs_per_step: int = Field(
-        1, ge=1, description="packs whose gradients one optimizer step sums, all ranks together"
+    packs_per_step: int | None = Field(
+        None, ge=1, description="packs whose gradients one optimizer step sums, all ranks together; none: one a rank"
     )
     token_budget: int = Field(400_000, ge=1, description="stop after this many tokens")
     max_epochs: int = Field(20, ge=1, description="stop after this many passes over the sessions")

@@ -74,9 +74,10 @@ def train(
     """
     parameters = trainable(decoder)
     engine = TorchEngine(parameters, config)
-    if config.packs_per_step < engine.world:
+    packs_per_step = config.packs_per_step or engine.world
+    if packs_per_step < engine.world:
         fix = f"Set packs_per_step to a multiple of {engine.world}."
-        raise UserError(f"{config.packs_per_step} packs a step cannot feed {engine.world} ranks", fix=fix)
+        raise UserError(f"{packs_per_step} packs a step cannot feed {engine.world} ranks", fix=fix)
     stream = PackStream(documents, config.pack_tokens, config.seed)
     budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
     result = TrainingResult(
@@ -107,7 +108,7 @@ def train(
         validate()
         result.validation_before = best.loss
         while result.tokens < budget and not best.exhausted:
-            batch = list(islice(packs, config.packs_per_step))
+            batch = list(islice(packs, packs_per_step))
             rate = learning_rate(result.tokens / budget, config)
             done = train_step(decoder, engine, batch, rate)
             result.steps += 1

@@ -1,0 +1,43 @@
+"""On a GPU: the kernel, and the decoder's logits and gradients, against the CPU."""
+
+import pytest
+import torch
+from random_model import random_model
+
+from cbtrain.kernels.rms_norm import rms_norm, rms_norm_reference
+from cbtrain.model.adapters.lora import inject, trainable
+from cbtrain.model.config import LoraConfig
+from cbtrain.model.weights import load_decoder
+from cbtrain.tokens.chat import Document
+from cbtrain.tokens.packing import build_pack
+from cbtrain.training.step import loss_sum
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_kernel(dtype):
+    torch.manual_seed(0)
+    x, r = (torch.randn(777, 1000, device="cuda", dtype=dtype) for _ in range(2))
+    weight = 1 + 0.3 * torch.randn(1000, device="cuda", dtype=dtype)
+    exact = rms_norm_reference(x.double(), r.double(), weight.double(), 1e-5)
+    plain, fused = rms_norm_reference(x, r, weight, 1e-5), rms_norm(x, r, weight, 1e-5)
+    for e, p, f in zip(exact, plain, fused, strict=True):
+        assert (f.double() - e).abs().max() <= 2 * (p.double() - e).abs().max() + 2e-6 * e.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral-window"])
+def test_decoder_equals_the_cpu(kind, tmp_path):
+    random_model(tmp_path, kind)
+    ids = torch.arange(90).remainder(300).to(torch.int32).numpy()
+    supervised = ids % 3 == 0
+    pack = build_pack([Document("a", ids[:50], supervised[:50]), Document("b", ids[50:], supervised[50:])])
+    results = {}
+    for device in ("cpu", "cuda"):
+        decoder = load_decoder(str(tmp_path), device=device)
+        inject(decoder, LoraConfig(rank=4), seed=0)
+        loss = loss_sum(decoder, pack)
+        loss.backward()
+        results[device] = [loss.detach().cpu(), *(p.grad.cpu() for p in trainable(decoder))]
+    for a, b in zip(results["cpu"], results["cuda"], strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
