@@ -95,7 +95,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console) ->
         "created": now(),
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
-        "title": "Base model and tuned therapist with simulated patients",
+        "title": _title(config, state),
         "seconds": round(state["seconds"] + time.perf_counter() - started, 1),
         "peak_memory_gb": round(peak_memory_gb(), 2),
         "corpus": state["corpus"],
@@ -255,6 +255,7 @@ def describe_arms(sessions: Sequence[SessionRecord], scores: Sequence[Score]) ->
                 "name": name,
                 "label": label,
                 "sessions": len(own),
+                "rated": len({s.session_id for s in scores if s.arm == name and s.total is not None}),
                 "failed": sum(session.failed for session in own),
                 "total_mean": entry.total_mean if entry else None,
                 "total_sd": entry.total_sd if entry else None,
@@ -292,6 +293,17 @@ def describe_sessions(
             }
         )
     return described
+
+
+def _title(config: StudyConfig, state: Mapping[str, Any]) -> str:
+    title = "Base model and tuned therapist with simulated patients"
+    if config.model.path is None:
+        size = state["training"][0]["parameters"] / 1e6
+        title += (
+            f". Smoke test: the base is a tiny model of {size:.1f} million parameters, made from the corpus. It shows "
+            "that every stage works, and says nothing about therapy"
+        )
+    return title
 
 
 def _measure_perplexity(

@@ -62,7 +62,9 @@ def paired_contrast(scores: Sequence[Score], a: str, b: str) -> Contrast:
     method = "mean over patients of the paired difference, 95 % t interval"
     name, n = f"{a} − {b}", len(both)
     alone = len(first.keys() ^ second.keys())
-    notes = [f"{alone} patients have a score in one arm only and are left out"] if alone else []
+    unrated = {arm: sum(s.arm == arm and s.total is None for s in scores) for arm in (a, b)}
+    notes = [f"ratings without a total, left out: {a} {unrated[a]}, {b} {unrated[b]}"] if any(unrated.values()) else []
+    notes += [f"{alone} patients have a score in one arm only and are left out"] if alone else []
     if n == 0:
         return Contrast(name, None, None, None, None, None, method, 0, "; ".join(["no patient in both arms", *notes]))
     estimate = float(differences.mean())

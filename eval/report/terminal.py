@@ -46,6 +46,7 @@ def score_table(report: Report) -> Table:
     for name, key, form in (
         ("Total, SD", "total_sd", lambda value: fixed(value, 2)),
         ("Sessions", "sessions", whole),
+        ("Rated", "rated", whole),
         ("Failed", "failed", whole),
     ):
         made.add_row(name, *[form(arm.get(key)) for arm in arms])

@@ -63,6 +63,7 @@ def fake_arm(name, label, sessions):
         "name": name,
         "label": label,
         "sessions": len(mine),
+        "rated": len(scored),
         "failed": len(mine) - len(scored),
         "total_mean": mean,
         "total_sd": (sum((s["total"] - mean) ** 2 for s in scored) / (len(scored) - 1)) ** 0.5,
