@@ -144,7 +144,8 @@ def _run(parsed: argparse.Namespace) -> None:
     check_evaluation(config)
     console = _console()
     folder = train_study(config, folder, console)
-    asyncio.run(evaluate_study(config, folder, console))
+    if _rank() == 0:  # training takes every rank of a torchrun, evaluation one process
+        asyncio.run(evaluate_study(config, folder, console))
 
 
 def _train(parsed: argparse.Namespace) -> None:
@@ -257,8 +258,11 @@ def _fresh(folder: Path) -> Path:
 def _console() -> Console:
     from rich.console import Console
 
-    rank = int(os.environ.get("RANK", "0"))
-    return Console(quiet=rank != 0)
+    return Console(quiet=_rank() != 0)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
 
 
 def _complain(line: str) -> int:

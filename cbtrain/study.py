@@ -130,6 +130,9 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         write_atomic(folder / "config.yaml", dump_config(config))
         write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
         write_atomic(folder / STATE, json.dumps(state, indent=2) + "\n")
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()  # nobody leaves before everything is written
+        dist.destroy_process_group()
     return folder
 
 
