@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             errno.ENOSPC: "the disk is full; free some space",
             errno.EDQUOT: "the disk quota is used up; free some space",
             errno.EACCES: "permission denied; choose another place or change its permissions",
+            errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
+            errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
             errno.EROFS: "the file system is read-only; choose another place",
         }
         if error.errno not in reasons:

@@ -102,7 +102,9 @@ def _load(model: type[Config], source: str | None, overrides: Sequence[str], fol
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{key}: {first['msg']}", where=where, fix=f"Got {first['input']!r}.") from None
+        problem = first["msg"].removeprefix("Value error, ")
+        got = None if isinstance(first["input"], dict) else f"Got {first['input']!r}."
+        raise UserError(f"{key}: {problem}", where=where, fix=got) from None
 
 
 def dump_config(config: StudyConfig) -> str:

@@ -69,6 +69,9 @@ def gather(config: StudyConfig, console: Console) -> Material:
         corpus = read(config.corpus.path, config.corpus.format)
         counts = stats(corpus)
         cleaned, cleaning = clean(corpus, config.corpus.cleaning)
+    if not cleaned.courses:
+        fix = "Check the speakers' labels, or set corpus.cleaning.drop_sessions_without_dialogue=false."
+        raise UserError("no session in which both patient and therapist speak", where=config.corpus.path, fix=fix)
     parts = split(cleaned, config.split)
     facts = {
         "path": corpus.source,
@@ -192,7 +195,8 @@ def render_session(
 
 
 def prepare_process(config: StudyConfig) -> None:
-    """Threads, and the process group where ``torchrun`` started several ranks."""
+    """Threads, and the process group where ``torchrun`` started several ranks. Raises UserError on a wrong device."""
+    pick_device(config.model.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():

@@ -7,6 +7,7 @@ from types import TracebackType
 
 import torch
 
+from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import Completion, Engine, Request
 from cbtrain.generation.thread import EngineThread
@@ -62,5 +63,16 @@ class LocalModel:
 
 
 def pick_device(name: str) -> str:
-    """``auto`` is CUDA where there is one, else the CPU."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    """``auto`` is CUDA where there is one, else the CPU. Raises UserError on a device that is not here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError("no such device", where=name, fix="Use 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError("this kind of device is not supported", where=name, fix="Use 'auto', 'cpu' or 'cuda'.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        fix = "Use 'auto' or 'cpu', or see `cbtrain doctor`."
+        raise UserError(f"{torch.cuda.device_count()} CUDA devices are here", where=name, fix=fix)
+    return name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cbtrain.errors import nearest
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -31,6 +33,14 @@ class LoraConfig(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: list[str] = Field(default_factory=lambda: list(LORA_TARGETS), min_length=1)
 
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, targets: list[str]) -> list[str]:
+        for target in targets:
+            if target not in LORA_TARGETS:
+                raise ValueError(f"unknown target {target!r}. {nearest(target, LORA_TARGETS)}")
+        return targets
+
 
 class TinyModelConfig(BaseModel):
     """The small Llama-shaped decoder that a study makes where no model is named."""
@@ -44,3 +54,11 @@ class TinyModelConfig(BaseModel):
     kv_heads: int = Field(2, ge=1)
     intermediate: int = Field(512, ge=8)
     max_positions: int = Field(32_768, ge=256)
+
+    @model_validator(mode="after")
+    def _fits(self) -> TinyModelConfig:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden {self.hidden} is not a multiple of 2 × heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        return self

@@ -81,7 +81,7 @@ class ChatRenderer:
         neither loss nor gradient.
         """
         text, spans = self._render(messages, name)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids = np.asarray(encoded["input_ids"], dtype=np.int32)
         starts, ends = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
         supervised = np.zeros(len(ids), dtype=bool)

@@ -73,7 +73,7 @@ def plain_document(session: Session, tokenizer: Any) -> Document:
     """
     ids = [tokenizer.bos_token_id]
     for turn in session.turns:
-        ids += tokenizer(turn.text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        ids += tokenizer(turn.text, add_special_tokens=False, verbose=False)["input_ids"] + [tokenizer.eos_token_id]
     supervised = np.ones(len(ids), dtype=bool)
     supervised[0] = False
     return Document(session.id, np.asarray(ids, dtype=np.int32), supervised)

@@ -1,5 +1,8 @@
 """LoRA against ``peft``: logits, gradients, and files in both directions."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -87,14 +90,27 @@ def test_we_load_what_peft_saves(base, tmp_path):
 
 def test_bad_adapters_are_refused(base, tmp_path):
     decoder = load_decoder(str(base))
-    with pytest.raises(UserError, match="'q_pro'.*'q_proj'"):
-        inject(decoder, LoraConfig(targets=["q_pro"]))
+    with pytest.raises(ValueError, match="'q_pro'.*'q_proj'"):
+        LoraConfig(targets=["q_pro"])
     with pytest.raises(UserError, match=r"adapter_config\.json: adapter file is missing"):
         load_adapter(decoder, tmp_path)
     inject(decoder, CONFIG)
     with pytest.raises(UserError, match="already has an adapter"):
         inject(decoder, CONFIG)
     save_adapter(decoder, tmp_path / "a", CONFIG, base="x", facts={})
+    described = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    for change, problem in [
+        ({"target_modules": "all-linear"}, "not a list"),
+        ({"target_modules": ["lm_head"]}, "unknown target 'lm_head'"),
+        ({"r": None}, "rank: "),
+        ({"use_dora": True}, "use_dora"),
+        ({"peft_type": "IA3"}, "'IA3'"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ]:
+        shutil.copytree(tmp_path / "a", tmp_path / "changed", dirs_exist_ok=True)
+        (tmp_path / "changed" / "adapter_config.json").write_text(json.dumps(described | change))
+        with pytest.raises(UserError, match=problem):
+            load_adapter(load_decoder(str(base)), tmp_path / "changed")
     other = LlamaForCausalLM(
         LlamaConfig(vocab_size=97, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
     )

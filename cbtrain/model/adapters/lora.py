@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtrain.errors import UserError, nearest
-from cbtrain.model.config import LORA_TARGETS, LoraConfig
+from cbtrain.errors import UserError
+from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
 
 
@@ -41,11 +41,8 @@ def inject(decoder: Decoder, config: LoraConfig, *, seed: int = 0) -> list[nn.Pa
     """Freeze ``decoder`` and put a :class:`LoraLinear` in place of each target linear; returns the new parameters.
 
     A is Kaiming-uniform as in the paper's code and B is zero, so that training starts from the base. Raises UserError
-    on an unknown target or a decoder that already has an adapter.
+    on a decoder that already has an adapter.
     """
-    unknown = sorted(set(config.targets) - set(LORA_TARGETS))
-    if unknown:
-        raise UserError(f"unknown LoRA target {unknown[0]!r}", fix=nearest(unknown[0], LORA_TARGETS))
     if lora_modules(decoder):
         raise UserError("this decoder already has an adapter", fix="Load the base again.")
     decoder.requires_grad_(False)

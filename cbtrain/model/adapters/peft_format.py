@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -90,12 +91,22 @@ def _read_config(facts: dict[str, Any], where: Path) -> LoraConfig:
     for key, neutral in (("use_rslora", False), ("use_dora", False), ("bias", "none")):
         if facts.get(key, neutral) != neutral:
             raise UserError(f"{key}={facts[key]!r} is not supported", where=where, fix=f"Train with {key}={neutral!r}.")
-    for key in ("modules_to_save", "rank_pattern", "alpha_pattern"):
+    for key in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules"):
         if facts.get(key):
             raise UserError(f"{key} is not supported", where=where, fix=f"Train without {key}.")
-    return LoraConfig(
-        rank=facts["r"],
-        alpha=facts["lora_alpha"],
-        dropout=facts.get("lora_dropout", 0.0),
-        targets=sorted(facts["target_modules"]),
-    )
+    targets = facts.get("target_modules")
+    if not isinstance(targets, list):
+        raise UserError(f"target_modules {targets!r} is not a list of names", where=where, fix="List the linears.")
+    try:
+        return LoraConfig.model_validate(
+            {
+                "rank": facts.get("r"),
+                "alpha": facts.get("lora_alpha"),
+                "dropout": facts.get("lora_dropout", 0.0),
+                "targets": sorted(targets),
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        raise UserError(problem, where=where, fix="Is this an adapter of the seven linears?") from None
