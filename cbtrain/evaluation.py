@@ -80,8 +80,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console) ->
         dtype=config.model.dtype,
         device=pick_device(config.model.device),
     )
-    with console.status("Measuring perplexity on held-out patients"):
-        perplexity = _measure_perplexity(model, material, config, names)
+    perplexity = _measure_perplexity(model, material, config, names, console)
     say(console, perplexity["verdict"])
     patients = [course.id for course in material.split.test][: settings.max_patients]
     sessions = plan_sessions(patients, list(ARMS), settings.seeds)
@@ -307,7 +306,7 @@ def _title(config: StudyConfig, state: Mapping[str, Any]) -> str:
 
 
 def _measure_perplexity(
-    model: LocalModel, material: Material, config: StudyConfig, names: Mapping[str, str]
+    model: LocalModel, material: Material, config: StudyConfig, names: Mapping[str, str], console: Console
 ) -> dict[str, Any]:
     decoder = model.decoder
     limit, budget = decoder.architecture.max_positions, config.evaluation.perplexity_tokens
@@ -320,7 +319,7 @@ def _measure_perplexity(
             config.seed,
         )
         documents[course.id] = chosen.documents
-    return compare_perplexity(decoder, documents, names, config.therapist.pack_tokens)
+    return compare_perplexity(decoder, documents, names, config.therapist.pack_tokens, console)
 
 
 def _server_arguments(model_path: str, folder: Path, config: StudyConfig) -> list[str]:

@@ -127,10 +127,11 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     heading(console, "4/7", "Fine-tune a therapist, and a patient with the mask on the other side")
     results += [train_adapter(role, model, lessons[role], config, folder, console) for role in roles]
     if _rank() == 0:
-        base = os.path.relpath(model, folder) if config.model.path is None else str(model)
+        anchored = _anchored(config)
+        base = anchored.model.path or os.path.relpath(model, folder)
         seconds = time.perf_counter() - started
         state = {"model": base, "corpus": material.facts, "training": results, "seconds": seconds}
-        write_atomic(folder / "config.yaml", dump_config(config))
+        write_atomic(folder / "config.yaml", dump_config(anchored))
         write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
         write_atomic(folder / STATE, json.dumps(state, indent=2) + "\n")
     if dist.is_available() and dist.is_initialized():
@@ -171,7 +172,7 @@ def train_adapter(
     result = train(speaker, decoder, chosen.documents, lessons.unseen.documents, settings, metrics, console)
     result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.tokens)
     if _rank() == 0:
-        base = str(model) if config.model.path is None else str(config.model.path)
+        base = _anchored(config).model.path or str(model.resolve())
         facts = {"speaker": speaker, "training": result.as_dict(), "therapist_system": config.tokens.therapist_system}
         save_adapter(decoder, folder / speaker, settings.lora, base=base, facts=facts)
     before, after = result.validation_before, result.validation_best
@@ -212,6 +213,15 @@ def _agreed(folder: Path) -> Path:
     box = [folder]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def _anchored(config: StudyConfig) -> StudyConfig:
+    """``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
+    anchored = config.model_copy(deep=True)
+    for part in (anchored.corpus, anchored.model):
+        if part.path and Path(part.path).expanduser().exists():
+            part.path = str(Path(part.path).expanduser().resolve())
+    return anchored
 
 
 def heading(console: Console, stage: str, text: str) -> None:

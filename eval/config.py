@@ -42,9 +42,9 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_patients: int = Field(5, ge=1, description="held-out patients to simulate; perplexity covers all of them")
+    max_patients: int | None = Field(None, ge=1, description="held-out patients to simulate; none: all of them")
     seeds: int = Field(2, ge=1, description="sessions of each patient with each arm")
-    sessions_in_flight: int = Field(8, ge=1)
+    sessions_in_flight: int = Field(16, ge=1)
     max_turns: int = Field(20, ge=2, description="turns of both speakers together")
     max_words: int = Field(5000, ge=10)
     therapist: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=120))

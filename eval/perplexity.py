@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 from cbtrain.model.adapters.lora import adapter_enabled
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.chat import Document
@@ -12,14 +15,19 @@ from cbtrain.training.validation import measure_loss
 
 
 def compare_perplexity(
-    decoder: Decoder, documents: Mapping[str, Sequence[Document]], names: Mapping[str, str], pack_tokens: int
+    decoder: Decoder,
+    documents: Mapping[str, Sequence[Document]],
+    names: Mapping[str, str],
+    pack_tokens: int,
+    console: Console,
 ) -> dict[str, Any]:
     """Rows by patient and a verdict; ``decoder`` carries the adapter, which is switched off for the base.
 
     ``mean_change_percent`` is the mean over patients of the tuned perplexity's change, each patient weighing the same.
     """
     rows: list[dict[str, Any]] = []
-    for patient, own in documents.items():
+    shown = track(documents.items(), "perplexity", console=console, disable=not console.is_terminal)
+    for patient, own in shown:
         with adapter_enabled(decoder, False):
             base = measure_loss(decoder, own, pack_tokens)
         tuned = measure_loss(decoder, own, pack_tokens)

@@ -13,6 +13,7 @@ import torch
 
 from cbtrain.eval.scores import read_scores_csv
 from cbtrain.journal.journal import read as read_journal
+from cbtrain.transcripts.canonical import write_canonical
 from cbtrain.transcripts.reading import read
 
 BIN = Path(sys.executable).parent
@@ -146,6 +147,23 @@ def test_a_named_model_and_the_authors_layout(run, tmp_path):
     assert report["corpus"]["format"] == "author"
     assert [stage["name"] for stage in report["training"]] == ["therapist", "patient"]
     assert not (tmp_path / "run" / "base").exists()
+
+
+def test_a_run_can_be_evaluated_from_another_folder(run, tmp_path):
+    folder, _ = run
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    copy = read("sample")
+    write_canonical(copy, tmp_path / "corpus")
+    small = [
+        "therapist.token_budget=4000",
+        "patient.token_budget=4000",
+        f"model.path={os.path.relpath(folder / 'base', tmp_path)}",
+    ]
+    done = cbtrain("train", "--config", "quick", "--out", "run", "corpus.path=corpus", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = cbtrain("evaluate", "--run", "../run", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_halves_as_files_and_two_ranks(tmp_path):
