@@ -38,7 +38,7 @@ test-slow: install
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@rm -rf build/typecheck && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/typecheck .
+	@rm -rf build && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/typecheck .
 	@cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p cbtrain
 
 clean:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cbtrain
+from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     run = _add(commands, "run", _run, "the whole study: train, simulate, score, report", study)
     _study_arguments(run)
     run.add_argument("--out", type=Path, help="run folder to make (default: runs/study-DATE-TIME)")
+    _upload_argument(run, "patients' profiles and simulated sessions")
 
     train = _add(commands, "train", _train, "the first half: base model, therapist and patient adapters", study)
     _study_arguments(train)
@@ -84,6 +85,18 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--run", type=Path, dest="run_folder", help="a trained run folder (default: the newest; trains one if none)"
     )
+    _upload_argument(evaluate, "patients' profiles and simulated sessions")
+
+    rate = _add(
+        commands,
+        "rate",
+        _rate,
+        "score sessions that exist already, as labelled in their files",
+        "Settings are key=value: corpus.path names the transcripts, evaluation.judging the rater.",
+    )
+    _study_arguments(rate)
+    rate.add_argument("--out", required=True, type=Path, help="folder for scores.csv; an interrupted run in it goes on")
+    _upload_argument(rate, "transcripts")
 
     config = _add(commands, "config", _config, "print the resolved settings of a study as YAML", study)
     _study_arguments(config)
@@ -101,17 +114,13 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--context", type=int, default=8192, help="longest prompt plus answer, in tokens")
     serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
-    corpus = commands.add_parser("corpus", help="look at a corpus of transcripts")
-    corpora = corpus.add_subparsers(dest="corpus_command", required=True, metavar="COMMAND")
-    stats = _add(corpora, "stats", _corpus_stats, "count courses, sessions, turns and words as labelled in the files")
-    stats.add_argument("path", nargs="?", default="sample", help="folder or file; 'sample' is the embedded corpus")
-    stats.add_argument("--format", default="auto")
-    stats.add_argument("--json", action="store_true")
+    add_corpus_commands(commands)
 
     synthesize = _add(commands, "synthesize", _synthesize, "write new sessions with a large model behind an API")
     synthesize.add_argument("--config", default="hermes", help="YAML file, or the name of a shipped config")
     synthesize.add_argument("--profiles", default="sample", help="corpus whose patients' profiles are used")
     synthesize.add_argument("--out", required=True, type=Path, help="folder; an interrupted run in it goes on")
+    _upload_argument(synthesize, "patients' profiles")
     synthesize.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
 
     _add(commands, "doctor", _doctor, "what this machine can run, and the remedy for what it cannot")
@@ -130,6 +139,11 @@ def _add(
     return parser
 
 
+def _upload_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    text = f"{what} of an imported corpus may be sent to the APIs that the settings name"
+    parser.add_argument("--allow-upload", action="store_true", help=text)
+
+
 def _study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="YAML file, or the name of a shipped config")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
@@ -143,11 +157,11 @@ def _run(parsed: argparse.Namespace) -> None:
     folder = _fresh(parsed.out or new_run_folder("study"))
     from cbtrain.evaluation import check_evaluation, evaluate_study
 
-    check_evaluation(config)
+    check_evaluation(config, allow_upload=parsed.allow_upload)
     console = _console()
     folder = train_study(config, folder, console)
     if _rank() == 0:  # training takes every rank of a torchrun, evaluation one process
-        asyncio.run(evaluate_study(config, folder, console))
+        asyncio.run(evaluate_study(config, folder, console, allow_upload=parsed.allow_upload))
 
 
 def _train(parsed: argparse.Namespace) -> None:
@@ -163,20 +177,29 @@ def _train(parsed: argparse.Namespace) -> None:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from cbtrain.config import load_config
-    from cbtrain.evaluation import evaluate_study, newest_trained_run
+    from cbtrain.evaluation import check_evaluation, evaluate_study, newest_trained_run
     from cbtrain.study import new_run_folder, train_study
 
     console = _console()
     folder = parsed.run_folder or newest_trained_run(Path("runs"))
     if folder is None:
         config = load_config(parsed.config, parsed.settings)
+        check_evaluation(config, allow_upload=parsed.allow_upload)
         console.print("no trained run under runs/: training one first", highlight=False)
         folder = train_study(config, new_run_folder("study"), console)
     else:
         # The run's own settings are the ground, so that an evaluation fits what was trained.
         source = parsed.config or str(folder / "config.yaml")
         config = load_config(source, parsed.settings)
-    asyncio.run(evaluate_study(config, folder, console))
+    asyncio.run(evaluate_study(config, folder, console, allow_upload=parsed.allow_upload))
+
+
+def _rate(parsed: argparse.Namespace) -> None:
+    from cbtrain.config import load_config
+    from cbtrain.rating import rate_corpus
+
+    config = load_config(parsed.config, parsed.settings)
+    rate_corpus(config, parsed.out, _console(), allow_upload=parsed.allow_upload)
 
 
 def _config(parsed: argparse.Namespace) -> None:
@@ -201,24 +224,6 @@ def _serve(parsed: argparse.Namespace) -> None:
     asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))
 
 
-def _corpus_stats(parsed: argparse.Namespace) -> None:
-    from cbtrain.transcripts.reading import read
-    from cbtrain.transcripts.stats import stats
-
-    counts = stats(read(parsed.path, parsed.format))
-    if parsed.json:
-        print(json.dumps(counts, indent=2))
-        return
-    from rich.table import Table
-
-    table = Table(title=f"corpus {parsed.path}, as labelled, before cleaning", title_justify="left")
-    table.add_column("count")
-    table.add_column("", justify="right")
-    for name, value in counts.items():
-        table.add_row(name.replace("_", " "), f"{value:,}")
-    _console().print(table)
-
-
 def _synthesize(parsed: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -226,9 +231,11 @@ def _synthesize(parsed: argparse.Namespace) -> int:
     from cbtrain.synthesis.prompts import PARTS
     from cbtrain.synthesis.write import write_corpus
     from cbtrain.transcripts.reading import read
+    from cbtrain.uploads import require_consent
 
     config = load_synthesis_config(str(parsed.config), parsed.settings)
     profiles = [course.profile for course in read(str(parsed.profiles)).courses if course.profile]
+    require_consent(str(parsed.profiles), "its patients' profiles", config.provider.base_url, parsed.allow_upload)
     if not profiles:
         raise UserError("no patient profile here", where=parsed.profiles, fix="Add profiles.jsonl to it.")
     folder, console = parsed.out, _console()

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +41,9 @@ from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.study import STATE, Material, gather, heading, now, prepare_process, render_session, say
 from cbtrain.tokens.dataset import select_documents
 from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.types import Session
+from cbtrain.transcripts.writing import write_sessions
+from cbtrain.uploads import require_consent
 
 EVENTS = "events.jsonl"
 """The journal of a run: every turn and every judge's rating, the source of truth."""
@@ -54,15 +57,16 @@ def newest_trained_run(runs: Path) -> Path | None:
     return states[-1].parent if states else None
 
 
-async def evaluate_study(config: StudyConfig, folder: Path, console: Console) -> Path:
-    """Evaluate the run in ``folder``; returns the path of ``report.html``.
+async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
+    """Evaluate the run in ``folder``; returns the path of ``report.html``. ``allow_upload``: the user has agreed that
+    what comes from an imported corpus may be sent to the patient's and the judge's API.
 
     Sessions found in ``folder/events.jsonl`` are kept, begun ones go on. Raises UserError where ``folder`` holds no
     trained run or an evaluation of other settings.
     """
     started = time.perf_counter()
     state = _read_state(folder)
-    rubric = check_evaluation(config)
+    rubric = check_evaluation(config, allow_upload=allow_upload)
     prepare_process(config)
     material = gather(config, Console(quiet=True))
     if material.facts["split"] != state["corpus"]["split"]:
@@ -85,6 +89,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console) ->
     patients = [course.id for course in material.split.test][: settings.max_patients]
     sessions = plan_sessions(patients, list(ARMS), settings.seeds)
     await simulate(sessions, model, model_path, profiles, config, folder, console)
+    write_sessions(as_transcripts(sessions), [], folder / "sessions.jsonl")
     heading(console, "6/7", "Score the sessions")
     scores, rater = await score_sessions(sessions, rubric, config, folder, console)
     write_scores_csv(scores, folder / "scores.csv")
@@ -190,10 +195,14 @@ def uses_llm_judge(judging: JudgingConfig) -> bool:
     return judging.rater == "llm" or (judging.rater == "auto" and has_key)
 
 
-def check_evaluation(config: StudyConfig) -> Rubric:
+def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubric:
     """Find before a long run what would stop it at its end. Raises UserError."""
-    uses_llm_judge(config.evaluation.judging)
-    patient = config.evaluation.patient_provider
+    judging, patient = config.evaluation.judging, config.evaluation.patient_provider
+    if uses_llm_judge(judging):
+        what = "sessions simulated from its profiles and transcripts"
+        require_consent(config.corpus.path, what, judging.provider.base_url, allow_upload)
+    if patient:
+        require_consent(config.corpus.path, "its patients' profiles", patient.base_url, allow_upload)
     if patient and patient.api_key_env and not os.environ.get(patient.api_key_env):
         fix = f"export {patient.api_key_env}=… before the run."
         raise UserError("the patient API's key is not set", where=patient.api_key_env, fix=fix)
@@ -265,6 +274,20 @@ def describe_arms(sessions: Sequence[SessionRecord], scores: Sequence[Score]) ->
             }
         )
     return arms
+
+
+def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
+    """Simulated sessions as transcripts, so that whatever reads a corpus reads them too: a course is one patient with
+    one arm, the session's number is the repeat."""
+    for session in sessions:
+        facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
+        yield Session(
+            f"{session.arm}/{session.patient}",
+            session.seed + 1,
+            tuple(session.turns),
+            patient=session.patient,
+            facts={name: value for name, value in facts.items() if value},
+        )
 
 
 def describe_sessions(

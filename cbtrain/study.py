@@ -34,9 +34,9 @@ from cbtrain.tokens.dataset import Selection, select_documents
 from cbtrain.tokens.tokenizer import load_tokenizer
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.loop import train
-from cbtrain.transcripts.cleaning import clean
+from cbtrain.transcripts.cleaning import CHANGES, clean
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.reading import read
+from cbtrain.transcripts.reading import SAMPLE, read, speaker_labels
 from cbtrain.transcripts.split import Split, split
 from cbtrain.transcripts.stats import stats
 from cbtrain.transcripts.types import Role, Session
@@ -65,26 +65,30 @@ def new_run_folder(name: str) -> Path:
 
 def gather(config: StudyConfig, console: Console) -> Material:
     """Read, count, clean and split the corpus. Raises UserError where one of these cannot be done."""
+    settings = config.corpus
     with console.status("Reading the corpus"):
-        corpus = read(config.corpus.path, config.corpus.format)
+        labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
+        corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
         counts = stats(corpus)
-        cleaned, cleaning = clean(corpus, config.corpus.cleaning)
+        cleaned, cleaning = clean(corpus, settings.cleaning)
     if not cleaned.courses:
         fix = "Check the speakers' labels, or set corpus.cleaning.drop_sessions_without_dialogue=false."
-        raise UserError("no session in which both patient and therapist speak", where=config.corpus.path, fix=fix)
+        raise UserError("no session in which both patient and therapist speak", where=settings.path, fix=fix)
     parts = split(cleaned, config.split)
     facts = {
         "path": corpus.source,
         "format": corpus.format,
         **{key: counts[key] for key in ("courses", "sessions", "therapist_turns", "words")},
-        "cleaning": cleaning.as_dict(),
-        "split": {
-            "train": [course.id for course in parts.train],
-            "validation": [course.id for course in parts.validation],
-            "test": [course.id for course in parts.test],
-        },
+        "skipped": list(corpus.skipped),
+        "cleaning": {CHANGES[kind]: count for kind, count in cleaning.as_dict().items()},
+        "split": parts.ids(),
+        "together": list(parts.together),
     }
-    say(console, f"{counts['courses']} patients, {counts['sessions']} sessions, {counts['words']:,} words")
+    say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
+    if corpus.skipped:
+        say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
+    changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
+    say(console, f"cleaning: {'; '.join(changed) or 'nothing to mend'}")
     return Material(parts, facts)
 
 
@@ -219,7 +223,7 @@ def _anchored(config: StudyConfig) -> StudyConfig:
     """``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
     anchored = config.model_copy(deep=True)
     for part in (anchored.corpus, anchored.model):
-        if part.path and Path(part.path).expanduser().exists():
+        if part.path and part.path != SAMPLE and Path(part.path).expanduser().exists():
             part.path = str(Path(part.path).expanduser().resolve())
     return anchored
 

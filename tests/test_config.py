@@ -65,4 +65,4 @@ def test_bad_names_and_overrides():
 
 
 def test_dump_is_readable_yaml():
-    assert yaml.safe_load(dump_config(load_config(None)))["evaluation"]["sessions_in_flight"] == 8
+    assert yaml.safe_load(dump_config(load_config(None)))["evaluation"]["sessions_in_flight"] == 16

@@ -13,8 +13,8 @@ import torch
 
 from cbtrain.eval.scores import read_scores_csv
 from cbtrain.journal.journal import read as read_journal
-from cbtrain.transcripts.canonical import write_canonical
 from cbtrain.transcripts.reading import read
+from cbtrain.transcripts.writing import write_canonical
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent

@@ -17,11 +17,11 @@ from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.providers.types import ChatRequest
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.synthesis.prompts import PARTS, part_request
-from cbtrain.transcripts.author_repository import parse_labelled
-from cbtrain.transcripts.canonical import write_canonical
-from cbtrain.transcripts.cleaning import RESIDUE
+from cbtrain.transcripts.labels import parse_labelled
 from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.residue import RESIDUE
 from cbtrain.transcripts.types import Corpus, Course, Session
+from cbtrain.transcripts.writing import write_canonical
 
 SUMMARY = "Session Summary:"
 
@@ -105,7 +105,7 @@ class _Writer:
                 self.progress()
             whole = "\n\n".join(texts)
             summary = whole[whole.rindex(SUMMARY) + len(SUMMARY) :].strip()
-            sessions.append(Session(profile.course, number, parse_labelled(whole)))
+            sessions.append(Session(profile.course, number, parse_labelled(whole)[1]))
         return Course(profile.course, tuple(sessions), profile)
 
     async def _part(self, key: Key, profile: Profile, before: Sequence[str], summary: str) -> str:
@@ -149,10 +149,10 @@ def part_problem(text: str, part: int, finish_reason: str = "stop") -> str:
     """What forbids the use of a part, or nothing."""
     if finish_reason != "stop":
         return f"the answer ended with {finish_reason!r}"
-    turns = parse_labelled(text)
+    preamble, turns = parse_labelled(text)
     if {turn.role for turn in turns} != {"patient", "therapist"}:
         return "not a dialogue of Patient: and Therapist:"
-    if not text.startswith(("Patient:", "Therapist:")):
+    if preamble:
         return "text before the first speaker"
     if any(a.role == b.role for a, b in pairwise(turns)):
         return "one speaker twice in a row"

@@ -1,100 +1,216 @@
-"""Mend what is known to be wrong in transcripts, in one place, and count every change."""
+"""Mend what is known to be wrong in transcripts: in one place, by an explicit policy, every change on record."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import pairwise
 
 from cbtrain.transcripts.config import CleaningPolicy
-from cbtrain.transcripts.types import Corpus, Course, Role, Session, Turn
+from cbtrain.transcripts.labels import inner_labels, names_of
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.residue import RESIDUE
+from cbtrain.transcripts.summary import closing_summaries
+from cbtrain.transcripts.types import Corpus, Role, Session, Turn
 
-RESIDUE = re.compile(
-    r"^[ \t]*here(?:'s| is)(?: the)? part (?:\d+|one|two|three|four)\b"
-    r"[^\n]*(?:session|transcript|assessment)[^\n]*:[ \t]*$\n?",
-    re.IGNORECASE | re.MULTILINE,
-)
-"""A line such as "Here is part 2 of 4 for the CBT session:", left by a generator that wrote in parts."""
+CHANGES = {
+    "turns_split_at_inner_labels": "turns split where another speaker's label stood inside",
+    "residue_lines_removed": "lines removed in which the generator talks about parts",
+    "summaries_given_to_the_therapist": "closing summaries moved from the patient's label to the therapist",
+    "summaries_dropped": "earlier ones of several closing summaries dropped",
+    "preambles_left_out": "texts before the first label left out",
+    "empty_turns_dropped": "empty turns dropped",
+    "turns_merged_into_the_one_before": "turns merged with the same speaker's turn before",
+    "sessions_dropped_without_dialogue": "sessions dropped in which one speaker says nothing",
+    "duplicate_sessions_dropped": "sessions dropped that repeat an earlier one word by word",
+    "patients_dropped_without_sessions": "courses dropped of which nothing is left",
+}
+"""Every kind of change and what it means."""
 
-SUMMARY = re.compile(r"^Session Summary:", re.MULTILINE)
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change to ``session``: its kind, the index of the turn when it was made (None: the whole session), the
+    words that are in no turn any more, and a note for a reader."""
+
+    kind: str
+    session: str
+    turn: int | None = None
+    words_left_out: int = 0
+    note: str = ""
 
 
 @dataclass(slots=True)
-class CleaningCounts:
-    """What :func:`clean` changed."""
+class CleaningReport:
+    """What :func:`clean` changed, in order."""
 
-    residue_lines_removed: int = 0
-    summaries_given_to_the_therapist: int = 0
-    empty_turns_dropped: int = 0
-    turns_merged_into_the_one_before: int = 0
-    sessions_dropped_without_dialogue: int = 0
-    patients_dropped_without_sessions: int = 0
+    changes: list[Change] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, int]:
-        return {field.name.replace("_", " "): getattr(self, field.name) for field in fields(self)}
+    def count(self, kind: str) -> int:
+        return sum(change.kind == kind for change in self.changes)
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """For every kind: how often, in how many sessions, and how many words are in no turn any more."""
+        times = Counter(change.kind for change in self.changes)
+        words: Counter[str] = Counter()
+        sessions: dict[str, set[str]] = {kind: set() for kind in CHANGES}
+        for change in self.changes:
+            words[change.kind] += change.words_left_out
+            sessions[change.kind].add(change.session)
+        return {
+            kind: {"times": times[kind], "sessions": len(sessions[kind]), "words_left_out": words[kind]}
+            for kind in CHANGES
+        }
 
 
-def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningCounts]:
+def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningReport]:
     """A cleaned copy of ``corpus`` and what was done to it. No word moves from a patient to the therapist, but for
     the closing summary, which is the therapist's work."""
-    counts = CleaningCounts()
+    report = CleaningReport()
     courses = []
+    seen: dict[bytes, str] = {}
     for course in corpus.courses:
-        sessions = [clean_session(session, policy, counts) for session in course.sessions]
-        if policy.drop_sessions_without_dialogue:
-            kept = [s for s in sessions if s.count("therapist") and s.count("patient")]
-            counts.sessions_dropped_without_dialogue += len(sessions) - len(kept)
-            sessions = kept
-        if sessions:
-            courses.append(Course(course.id, tuple(sessions), course.profile))
+        kept = []
+        for session in course.sessions:
+            session = clean_session(session, policy, course.profile, report)
+            if policy.drop_sessions_without_dialogue and not (session.count("therapist") and session.count("patient")):
+                dropped = Change("sessions_dropped_without_dialogue", session.id, None, session.words)
+                report.changes.append(dropped)
+                continue
+            key = fingerprint(session.turns)
+            if policy.drop_duplicate_sessions and session.turns and key in seen:
+                note = f"the same words as {seen[key]}"
+                report.changes.append(Change("duplicate_sessions_dropped", session.id, None, session.words, note))
+                continue
+            seen.setdefault(key, session.id)
+            kept.append(session)
+        if kept:
+            courses.append(replace(course, sessions=tuple(kept)))
         else:
-            counts.patients_dropped_without_sessions += 1
-    return Corpus(corpus.source, corpus.format, tuple(courses), corpus.facts), counts
+            report.changes.append(Change("patients_dropped_without_sessions", course.id))
+    return replace(corpus, courses=tuple(courses)), report
 
 
-def clean_session(session: Session, policy: CleaningPolicy, counts: CleaningCounts) -> Session:
-    """One cleaned session; ``counts`` grows by what was changed."""
-    turns: Iterable[Turn] = session.turns
+def clean_session(session: Session, policy: CleaningPolicy, profile: Profile | None, report: CleaningReport) -> Session:
+    """One cleaned session; ``report`` grows by what was changed. ``profile`` says which name may stand as a label."""
+    turns, preamble = list(session.turns), session.preamble
+    if policy.split_inner_labels:
+        names = names_of(profile.name if profile else "", policy.therapist_names)
+        preamble, turns = _split_inner_labels(preamble, turns, names, session.id, report)
     if policy.remove_residue:
-        turns = [_without_residue(turn, counts) for turn in turns]
+        turns = [_without_residue(index, turn, session.id, report) for index, turn in enumerate(turns)]
     if policy.split_summaries:
-        turns = [part for index, turn in enumerate(turns) for part in _split_summary(index, turn, counts)]
+        turns = _split_summaries(turns, session.id, report)
+    if policy.drop_earlier_summaries:
+        turns = _drop_earlier_summaries(turns, session.id, report)
+    if preamble.strip():
+        report.changes.append(Change("preambles_left_out", session.id, None, len(preamble.split()), _excerpt(preamble)))
     if policy.drop_empty_turns:
-        full = [turn for turn in turns if turn.text.strip()]
-        counts.empty_turns_dropped += len(list(turns)) - len(full)
-        turns = full
+        empty = [index for index, turn in enumerate(turns) if not turn.text.strip()]
+        report.changes += [Change("empty_turns_dropped", session.id, index, note=turns[index].role) for index in empty]
+        turns = [turn for turn in turns if turn.text.strip()]
     if policy.merge_repeated_speaker:
-        turns = _merge(turns, counts)
-    return Session(session.course, session.number, tuple(turns), session.where)
+        turns = _merge(turns, session.id, report)
+    return replace(session, turns=tuple(turns), preamble="")
 
 
-def _without_residue(turn: Turn, counts: CleaningCounts) -> Turn:
+def fingerprint(turns: Sequence[Turn]) -> bytes:
+    """Equal for sessions with the same speakers and words, whatever the spaces and capitals between them."""
+    digest = blake2b(digest_size=16)
+    for turn in turns:
+        digest.update(turn.role.encode() + b"\0" + " ".join(turn.text.lower().split()).encode() + b"\1")
+    return digest.digest()
+
+
+def _split_inner_labels(
+    preamble: str, turns: Sequence[Turn], names: Mapping[str, Role], session: str, report: CleaningReport
+) -> tuple[str, list[Turn]]:
+    """Give each label's words to its speaker, in turns and in a preamble that is a dialogue under other labels."""
+    parts: list[Turn] = []
+    before, opening = _parts(preamble, names)
+    if opening:
+        note = f"{len(opening)} turns before the first common label"
+        report.changes.append(Change("turns_split_at_inner_labels", session, 0, note=note))
+        parts += opening
+        preamble = before
+    for index, turn in enumerate(turns):
+        first, rest = _parts(turn.text, names)
+        if rest:
+            labels = ", ".join(dict.fromkeys(found.label for found in inner_labels(turn.text, names)))
+            report.changes.append(Change("turns_split_at_inner_labels", session, index, note=f"at {labels}"))
+            parts += [Turn(turn.role, first), *rest] if first else rest
+        else:
+            parts.append(turn)
+    return preamble, parts
+
+
+def _parts(text: str, names: Mapping[str, Role]) -> tuple[str, list[Turn]]:
+    """The text before the first inner label, and the turns that the labels begin."""
+    found = list(inner_labels(text, names))
+    if not found:
+        return text, []
+    ends = [label.start for label in found[1:]] + [len(text)]
+    turns: list[Turn] = []
+    for label, end in zip(found, ends, strict=True):
+        # What a label leaves may begin with a label itself.
+        first, rest = _parts(text[label.end : end].strip(), names)
+        turns += [Turn(label.role, first)] * bool(first or not rest) + rest
+    return text[: found[0].start].strip(), turns
+
+
+def _without_residue(index: int, turn: Turn, session: str, report: CleaningReport) -> Turn:
+    for found in RESIDUE.finditer(turn.text):
+        words = len(found.group().split())
+        report.changes.append(Change("residue_lines_removed", session, index, words, found.group().strip()))
     text, removed = RESIDUE.subn("", turn.text)
-    counts.residue_lines_removed += removed
     return Turn(turn.role, text.strip()) if removed else turn
 
 
-def _split_summary(index: int, turn: Turn, counts: CleaningCounts) -> list[Turn]:
-    """Give a closing summary under a patient's label to the therapist.
+def _split_summaries(turns: Sequence[Turn], session: str, report: CleaningReport) -> list[Turn]:
+    """Give closing summaries under a patient's label to the therapist.
 
-    In the first turn it is the last session's summary, which the patient has brought along: that stays.
+    In the patient's first turn it is the last session's summary, which the patient has brought along: that stays.
     """
-    found = SUMMARY.search(turn.text) if turn.role == "patient" and index > 0 else None
-    if found is None:
-        return [turn]
-    counts.summaries_given_to_the_therapist += 1
-    spoken, summary = turn.text[: found.start()].strip(), turn.text[found.start() :].strip()
-    closing = Turn("therapist", summary)
-    return [Turn("patient", spoken), closing] if spoken else [closing]
+    starts: dict[int, int] = {}
+    for index, start in closing_summaries(turns):
+        if turns[index].role == "patient":
+            starts.setdefault(index, start)
+    parts = []
+    for index, turn in enumerate(turns):
+        if index not in starts:
+            parts.append(turn)
+            continue
+        report.changes.append(Change("summaries_given_to_the_therapist", session, index))
+        spoken, summary = turn.text[: starts[index]].strip(), turn.text[starts[index] :].strip()
+        parts += [Turn("patient", spoken)] * bool(spoken) + [Turn("therapist", summary)]
+    return parts
 
 
-def _merge(turns: Iterable[Turn], counts: CleaningCounts) -> list[Turn]:
+def _drop_earlier_summaries(turns: Sequence[Turn], session: str, report: CleaningReport) -> list[Turn]:
+    """Keep the last of several closing summaries; each ends where its turn or the next summary does."""
+    found, kept = closing_summaries(turns), list(turns)
+    for (index, start), (after, stop) in reversed(list(pairwise(found))):
+        text = kept[index].text
+        end = stop if after == index else len(text)
+        words = len(text[start:end].split())
+        report.changes.append(Change("summaries_dropped", session, index, words, _excerpt(text[start:end])))
+        kept[index] = Turn(kept[index].role, f"{text[:start].rstrip()}\n\n{text[end:].lstrip()}".strip())
+    return kept
+
+
+def _merge(turns: Sequence[Turn], session: str, report: CleaningReport) -> list[Turn]:
     merged: list[Turn] = []
-    for turn in turns:
+    for index, turn in enumerate(turns):
         if merged and merged[-1].role == turn.role:
-            role: Role = turn.role
-            merged[-1] = Turn(role, f"{merged[-1].text}\n\n{turn.text}")
-            counts.turns_merged_into_the_one_before += 1
+            merged[-1] = Turn(turn.role, f"{merged[-1].text}\n\n{turn.text}")
+            report.changes.append(Change("turns_merged_into_the_one_before", session, index, note=turn.role))
         else:
             merged.append(turn)
     return merged
+
+
+def _excerpt(text: str, length: int = 80) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

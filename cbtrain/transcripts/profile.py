@@ -1,8 +1,17 @@
-"""Who the patient is: the profile that simulation and rendering are given."""
+"""Who the patient is: the profile that simulation, rendering and synthesis are given."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cbtrain.errors import UserError
+
+PROFILE_SCHEMA = "cbtrain.profile/1"
+NAME = re.compile(r"(?:Patient (?:Profile|Name)|Name)\W*:\W*([^\n*#]+)", re.IGNORECASE)
 
 
 class Profile(BaseModel):
@@ -14,8 +23,71 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    course: str
+    course: str = Field(min_length=1)
     name: str
     brief: str
     text: str = ""
     characteristics: dict[str, str | list[str]] = Field(default_factory=dict)
+
+    def first(self, key: str) -> str:
+        """The first value of a characteristic, or an empty text; upper and lower case, ``_`` and space are one."""
+        for known, value in self.characteristics.items():
+            if _key(known) == _key(key):
+                return (value if isinstance(value, str) else value[0] if value else "").strip()
+        return ""
+
+
+class _AuthorProfile(BaseModel):
+    """``patient_profile.json`` of the 2024 study: prose and drawn facts."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    profile: str
+    characteristics: dict[str, str | list[str]] = {}
+
+
+def parse_profile(content: Mapping[str, Any], where: object) -> Profile:
+    """A profile in our schema, its ``schema`` key taken off. Raises UserError with the place."""
+    return _validate(Profile, content, where)
+
+
+def parse_author_profile(course: str, content: Mapping[str, Any], where: object) -> Profile:
+    """A profile in the 2024 study's schema. Its prose names the patient; what it does not name is called ``course``."""
+    raw = _validate(_AuthorProfile, content, where)
+    found = NAME.search(raw.profile)
+    # "Alex Doe (they/them)" and 'Em "M" Roe' are names with something added.
+    name = " ".join(re.sub(r"\(.*|\".*\"", "", found.group(1)).split()).strip(".,") if found else ""
+    profile = Profile(
+        course=course, name=name or course, brief="", text=raw.profile.strip(), characteristics=raw.characteristics
+    )
+    return profile.model_copy(update={"brief": _brief(profile)})
+
+
+def _brief(profile: Profile) -> str:
+    """One paragraph in the second person, from the labelled facts."""
+    sentences = [f"You are {profile.name}, a patient in therapy for depression."]
+    about = [profile.first(key) for key in ("Age", "Gender", "Occupation") if profile.first(key)]
+    if about:
+        sentences.append(f"About you: {', '.join(about)}.")
+    for text, key in (
+        ("Your symptoms are {}.", "Symptom_Severity"),
+        ("Your engagement in therapy is {}.", "Engagement_Level"),
+        ("What happened: {}.", "Life_Events"),
+        ("You are {}.", "Personality_Traits"),
+    ):
+        if profile.first(key):
+            sentences.append(text.format(profile.first(key).rstrip(".").lower()))
+    return " ".join(sentences)
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", " ").strip()
+
+
+def _validate(model: type[Any], content: Mapping[str, Any], where: object) -> Any:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+        raise UserError(problem, where=where, fix="A profile has a name, a brief and characteristics.") from None

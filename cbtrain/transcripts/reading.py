@@ -3,55 +3,212 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.transcripts.author_repository import is_author_repository, read_author_repository
-from cbtrain.transcripts.canonical import is_canonical, read_canonical
-from cbtrain.transcripts.types import Corpus
+from cbtrain.transcripts.labels import COMMON_LABELS
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.readers import author, canonical, chat_records, plain_text, simulations
+from cbtrain.transcripts.readers.options import ReadOptions
+from cbtrain.transcripts.source import OnBad, read_records, refuse, suffix_of
+from cbtrain.transcripts.types import Corpus, Course, Role, Session
 
 SAMPLE = "sample"
 
-READERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Corpus]]] = {
-    "author": (is_author_repository, read_author_repository),
-    "cbtrain": (is_canonical, read_canonical),
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """``sessions`` yields them in the order of the source; ``profiles`` are by course."""
+
+    says: str
+    sessions: Callable[[Path, ReadOptions], Iterator[Session]]
+    profiles: Callable[[Path, ReadOptions], dict[str, Profile]]
+
+
+READERS: dict[str, Reader] = {
+    "author": Reader(
+        "a folder with Synthetic_Transcripts/depression_set_N/session_M.json", author.sessions, author.profiles
+    ),
+    "simulations": Reader(
+        "CBT_Simulations/, one arm of it, or one patient's folder", simulations.sessions, simulations.profiles
+    ),
+    "cbtrain": Reader(
+        "sessions.jsonl, or a folder that holds one (cbtrain.session/1)", canonical.sessions, canonical.profiles
+    ),
+    "messages": Reader(
+        "JSONL or JSON of OpenAI 'messages'",
+        partial(chat_records.sessions, layout=chat_records.MESSAGES),
+        chat_records.profiles,
+    ),
+    "sharegpt": Reader(
+        "JSONL or JSON of ShareGPT 'conversations'",
+        partial(chat_records.sessions, layout=chat_records.SHAREGPT),
+        chat_records.profiles,
+    ),
+    "text": Reader(
+        ".txt files with labels such as Therapist: and Client: at the start of lines",
+        plain_text.sessions,
+        plain_text.profiles,
+    ),
 }
-"""Each format's detector and reader."""
+"""Each format by its name."""
 
 
-def read(path: str | Path, format: str = "auto") -> Corpus:
-    """The corpus at ``path`` as labelled in its files; ``sample`` is the embedded one.
+@dataclass(frozen=True, slots=True)
+class CorpusSource:
+    """A corpus that is not read yet: ``sessions()`` streams it, one session in memory at a time."""
 
-    Raises UserError on a missing or unreadable path, an unknown format, malformed content (file and line), no session.
+    path: Path
+    name: str
+    format: str
+    labels: Mapping[str, Role] = field(default_factory=dict)
+
+    def sessions(self, on_bad: OnBad = refuse) -> Iterator[Session]:
+        """Sessions in the order of the source, each id once; a second session with one id is a fault."""
+        places: dict[str, str] = {}
+        for session in READERS[self.format].sessions(self.path, ReadOptions(on_bad, self.labels)):
+            if session.id in places:
+                problem = (
+                    f"session {session.number} of course {session.course!r} stands at {places[session.id]} already"
+                )
+                on_bad(UserError(problem, where=session.where, fix="Remove or renumber one of the two."))
+                continue
+            places[session.id] = session.where
+            yield session
+
+    def profiles(self, on_bad: OnBad = refuse) -> dict[str, Profile]:
+        return READERS[self.format].profiles(self.path, ReadOptions(on_bad, self.labels))
+
+
+def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | None = None) -> CorpusSource:
+    """The source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
+
+    ``labels`` are the speakers' labels in texts, by role. Raises UserError on a path that is not there, an unknown
+    format, and a layout that no reader knows.
     """
     if format != "auto" and format not in READERS:
         raise UserError(f"unknown format {format!r}", where="corpus", fix=nearest(format, [*READERS, "auto"]))
     if str(path) == SAMPLE:
-        with importlib.resources.as_file(importlib.resources.files("cbtrain.transcripts") / SAMPLE) as folder:
-            corpus = read_canonical(folder)
-        return Corpus(SAMPLE, corpus.format, corpus.courses, corpus.facts)
+        folder = importlib.resources.files("cbtrain.transcripts") / SAMPLE
+        return CorpusSource(Path(str(folder)), SAMPLE, "cbtrain")
     path = Path(path).expanduser()
-    if not path.exists():
-        raise UserError("no such file or folder", where=path, fix="Name a corpus, or 'sample' for the embedded one.")
+    if path.is_symlink() and not path.exists():
+        raise UserError("a broken link", where=path, fix=f"It points to {path.readlink()}, which is not there.")
     try:
-        corpus = _reader(path, format)(path)
+        if not path.exists():
+            fix = "Name a corpus, or 'sample' for the embedded one."
+            raise UserError("no such file or folder", where=path, fix=fix)
+        found = _detect(path) if format == "auto" else format
     except PermissionError as error:
         raise UserError("permission denied", where=error.filename or path, fix="Change its permissions.") from None
-    if not any(True for _ in corpus.sessions()):
-        raise UserError("no sessions in it", where=path, fix="Check the path and the format.")
-    return corpus
+    return CorpusSource(path, str(path), found, labels or {})
 
 
-def _reader(path: Path, format: str) -> Callable[[Path], Corpus]:
-    if format != "auto":
-        return READERS[format][1]
-    for detect, reader in READERS.values():
-        if detect(path):
-            return reader
-    raise UserError(
-        "no known corpus layout",
-        where=path,
-        fix="Known: a folder with Synthetic_Transcripts/ (author), a .jsonl file or a folder with sessions.jsonl "
-        "(cbtrain).",
+def read(
+    path: str | Path,
+    format: str = "auto",
+    *,
+    labels: Mapping[str, Role] | None = None,
+    skip_bad: bool = False,
+) -> Corpus:
+    """The whole corpus at ``path`` as labelled in its files: courses in the order of their first session.
+
+    Raises UserError on everything that :func:`locate` does, on malformed content (file and line; with ``skip_bad`` it
+    is left out and named in ``skipped``), and where no session is left.
+    """
+    source = locate(path, format, labels)
+    skipped: list[str] = []
+    on_bad: OnBad = (lambda error: skipped.append(str(error))) if skip_bad else refuse_with_hint
+    by_course: dict[str, list[Session]] = {}
+    try:
+        for session in source.sessions(on_bad):
+            by_course.setdefault(session.course, []).append(session)
+        profiles = source.profiles(on_bad)
+    except PermissionError as error:
+        raise UserError("permission denied", where=error.filename or path, fix="Change its permissions.") from None
+    if not by_course:
+        raise no_sessions(source, len(skipped))
+    courses = tuple(
+        Course(course, tuple(sorted(own, key=lambda session: session.number)), profiles.get(course))
+        for course, own in by_course.items()
     )
+    return Corpus(source.name, source.format, courses, tuple(skipped))
+
+
+def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:
+    """Labels by role. Where only one speaker's are given, the other keeps the common ones.
+
+    Raises UserError where one label stands for both, or is empty.
+    """
+    if not therapist and not patient:
+        return {}
+    labels: dict[str, Role] = {}
+    given: tuple[tuple[Role, list[str]], ...] = (("therapist", therapist), ("patient", patient))
+    for role, names in given:
+        for name in names or [label for label, own in COMMON_LABELS.items() if own == role]:
+            name = name.strip().removesuffix(":")
+            if not name:
+                raise UserError("an empty speaker's label", where=f"{role} label", fix="Give a name.")
+            if labels.get(name, role) != role:
+                raise UserError(f"{name!r} is the label of both speakers", where="labels", fix="Give each their own.")
+            labels[name] = role
+    return labels
+
+
+def refuse_with_hint(error: UserError) -> NoReturn:
+    """Raise ``error`` and say how one bad session need not stop the rest."""
+    hint = "--skip-bad (in a study: corpus.skip_bad=true) leaves such out; `cbtrain corpus check` lists them all."
+    raise UserError(error.what, where=error.where, fix=f"{error.fix or ''} {hint}".strip()) from None
+
+
+def no_sessions(source: CorpusSource, skipped: int = 0) -> UserError:
+    """What is said of a corpus in which nothing can be read."""
+    fix = f"It was read as {source.format!r} ({READERS[source.format].says}): check path and --format."
+    bad = f", {skipped} malformed" if skipped else ""
+    return UserError(f"no sessions in it{bad}", where=source.name, fix=fix)
+
+
+def _detect(path: Path) -> str:
+    if path.is_dir():
+        for name, detects in (
+            ("author", author.detects),
+            ("simulations", simulations.detects),
+            ("cbtrain", canonical.detects),
+        ):
+            if detects(path):
+                return name
+        records = chat_records.record_files(path)
+        found = next(filter(None, map(_sniff, records)), None)
+        if found:
+            return found
+        if plain_text.detects(path):
+            return "text"
+    elif suffix_of(path) in chat_records.SUFFIXES:
+        # Where nothing in it can be read, its reader says what and where.
+        found = _sniff(path)
+        if found or not any(True for _ in read_records(path, lambda error: None)):
+            return found or "cbtrain"
+    elif plain_text.detects(path):
+        return "text"
+    raise _unknown(path)
+
+
+def _sniff(file: Path) -> str | None:
+    """The format of a JSON file by the keys of its first readable record."""
+    for _, record in read_records(file, lambda error: None):
+        if "schema" in record or "turns" in record:
+            return "cbtrain"
+        for layout, name in ((chat_records.MESSAGES, "messages"), (chat_records.SHAREGPT, "sharegpt")):
+            if layout.messages in record:
+                return name
+        return None
+    return None
+
+
+def _unknown(path: Path) -> UserError:
+    known = "; ".join(f"{name}: {reader.says}" for name, reader in READERS.items())
+    return UserError("no known corpus layout", where=path, fix=f"Known: {known}.")

@@ -1,65 +1,224 @@
-"""Split a corpus by patient: no patient ever stands on two sides."""
+"""Split a corpus by patient: no patient, and no near-duplicate session, ever stands on two sides."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.transcripts.config import SplitConfig
+from cbtrain.transcripts.duplicates import DuplicateFinder
+from cbtrain.transcripts.source import parse_json, read_text
 from cbtrain.transcripts.types import Corpus, Course
+
+SIDES = ("train", "validation", "test")
+SPLIT_SCHEMA = "cbtrain.split/1"
+ALIASES = {"severity": "Symptom_Severity", "engagement": "Engagement_Level"}
+"""Short names of the 2024 study's characteristics."""
+
+Group = tuple[Course, ...]
+"""Courses that stay together: one patient's, or with near-duplicate sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
+    """Three sides, each in the order of the corpus; ``together`` names groups of several courses and why."""
+
     train: tuple[Course, ...]
     validation: tuple[Course, ...]
     test: tuple[Course, ...]
+    together: tuple[str, ...] = ()
+
+    def ids(self) -> dict[str, list[str]]:
+        """Course ids by side."""
+        return {side: [course.id for course in getattr(self, side)] for side in SIDES}
 
 
 def split(corpus: Corpus, config: SplitConfig) -> Split:
-    """Courses in the order of a hash of (seed, course id): the first go to test, the next to validation.
+    """Divide the courses of ``corpus`` into train, validation and test.
 
-    A share gives ``round(share × courses)`` courses, at least one. A course added to the corpus moves at most a few
-    others across a border, and an order of files moves none. Raises UserError where fewer than one course would be
-    left to train on, and on a listed id that is not there.
+    Every patient has a number from [0, 1) of their own, a hash of the seed and the patient. Below the test share they
+    go to test, above it and below the sum of the shares to validation. A course that is added therefore moves no other
+    patient, whatever its place; shares hold on average, and a side that would be empty gets the patient next to it.
+    With ``stratify`` shares hold within one patient overall and as nearly as can be in each stratum; then only
+    ``keep`` (an earlier split) promises that nobody moves.
+
+    Raises UserError where a side cannot be filled, on a listed id that is not there, on patients who must be together
+    but are listed apart, and on a characteristic that profiles lack.
     """
-    courses = corpus.courses
-    if len(courses) < 3:
-        patients = f"{len(courses)} patient{'s' * (len(courses) != 1)}"
+    groups, together = _groups(corpus.courses, config.near_duplicate)
+    if len(groups) < 3:
+        patients = f"{len(groups)} patient{'s' * (len(groups) != 1)}"
         fix = "Training, validation and test need one patient each, at least 3."
         raise UserError(f"{patients} cannot be split by patient", where=corpus.source, fix=fix)
-    ordered = sorted(courses, key=lambda course: _key(config.seed, course.id))
-    listed = {i for part in (config.validation, config.test) if isinstance(part, list) for i in part}
-    free = [course for course in ordered if course.id not in listed]
-    test, free = _take(config.test, ordered, free, len(courses), "split.test")
-    validation, free = _take(config.validation, ordered, free, len(courses), "split.validation")
-    both = {course.id for course in test} & {course.id for course in validation}
-    if both:
-        raise UserError(f"{min(both)!r} is in test and in validation", where="split", fix="List it once.")
-    if not free or not test or not validation:
-        fix = "Lower split.test or split.validation."
-        raise UserError(f"no patient is left in one part of {len(courses)}", where=corpus.source, fix=fix)
-    order = {course.id: number for number, course in enumerate(courses)}
-    sides = (sorted(side, key=lambda course: order[course.id]) for side in (free, validation, test))
-    return Split(*(tuple(side) for side in sides))
+    sides = _fixed(groups, corpus.courses, config)
+    free = [group for group in groups if id(group) not in sides]
+    free.sort(key=lambda group: _number(config.seed, group))
+    shares = {side: share for side in ("test", "validation") if not isinstance(share := getattr(config, side), list)}
+    for side, share in shares.items():
+        if not 0 < share < 1:
+            raise UserError(f"{share} is not a share between 0 and 1", where=f"split.{side}", fix="0.1 is a tenth.")
+    if config.stratify:
+        _assign_by_strata(free, shares, config.stratify, sides)
+    else:
+        _assign_by_number(free, shares, config.seed, sides)
+    _fill_empty_sides(free, shares, sides)
+    order = {course.id: number for number, course in enumerate(corpus.courses)}
+    courses: dict[str, list[Course]] = {side: [] for side in SIDES}
+    for group in groups:
+        courses[sides.get(id(group), "train")] += group
+    empty = next((side for side in SIDES if not courses[side]), None)
+    if empty:
+        problem = f"no patient is left for {empty} in one part of {len(groups)}"
+        raise UserError(problem, where=corpus.source, fix="Lower split.test or split.validation.")
+    train, validation, test = (tuple(sorted(courses[s], key=lambda course: order[course.id])) for s in SIDES)
+    return Split(train, validation, test, tuple(together))
 
 
-def _take(
-    wanted: float | list[str], ordered: Sequence[Course], free: list[Course], total: int, key: str
-) -> tuple[list[Course], list[Course]]:
-    if isinstance(wanted, list):
-        known = {course.id: course for course in ordered}
-        for course in wanted:
+def dump_split(parts: Split, source: str, config: SplitConfig) -> str:
+    """``split.json``: course ids by side, for ``split.keep``."""
+    content = {"schema": SPLIT_SCHEMA, "corpus": source, "seed": config.seed, **parts.ids()}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def load_split(path: str | Path) -> dict[str, list[str]]:
+    """Course ids by side from ``split.json``, or from the ``study.json`` of a run. Raises UserError on another file."""
+    file = Path(path).expanduser()
+    file = file / "split.json" if file.is_dir() else file
+    content = parse_json(read_text(file), file)
+    if isinstance(content, dict) and isinstance(content.get("corpus"), dict):
+        content = content["corpus"].get("split")
+    if not isinstance(content, dict) or not all(_is_ids(content.get(side)) for side in SIDES):
+        raise UserError("not a split", where=file, fix="`cbtrain corpus split --out` writes one.")
+    return {side: content[side] for side in SIDES}
+
+
+def _groups(courses: Sequence[Course], near_duplicate: float) -> tuple[list[Group], list[str]]:
+    """Courses joined by patient and by near-duplicate sessions, and what was joined."""
+    finder, owners = DuplicateFinder(), []
+    leader = list(range(len(courses)))
+
+    def find(place: int) -> int:
+        while leader[place] != place:
+            leader[place] = leader[leader[place]]
+            place = leader[place]
+        return place
+
+    first_of: dict[str, int] = {}
+    together = []
+    for place, course in enumerate(courses):
+        leader[find(place)] = find(first_of.setdefault(course.patient, place))
+        for session in course.sessions:
+            finder.add(session)
+            owners.append((place, session.id))
+    for double in finder.find(near_duplicate):
+        (one, later), (other, earlier) = owners[double.index], owners[double.other]
+        if find(one) != find(other):
+            together.append(f"{courses[other].id} and {courses[one].id}: {later} is much like {earlier}")
+            leader[find(one)] = find(other)
+    groups: dict[int, list[Course]] = {}
+    for place, course in enumerate(courses):
+        groups.setdefault(find(place), []).append(course)
+    together += [
+        f"{', '.join(course.id for course in group)}: one patient"
+        for group in groups.values()
+        if len(group) > 1 and len({course.patient for course in group}) == 1
+    ]
+    return [tuple(group) for group in groups.values()], together
+
+
+def _fixed(groups: Sequence[Group], courses: Sequence[Course], config: SplitConfig) -> dict[int, str]:
+    """Sides of groups that an earlier split or a list decides, by the identity of the group."""
+    known = {course.id for course in courses}
+    wanted: dict[str, str] = {}
+    if config.keep is not None:
+        wanted = {course: side for side, ids in load_split(config.keep).items() for course in ids if course in known}
+    for side in ("validation", "test"):
+        listed = getattr(config, side)
+        for course in listed if isinstance(listed, list) else []:
             if course not in known:
-                raise UserError(f"no course {course!r}", where=key, fix=nearest(course, known))
-        return [known[course] for course in wanted], free
-    if not 0 < wanted < 1:
-        raise UserError(f"{wanted} is not a share between 0 and 1", where=key, fix="0.1 holds out a tenth.")
-    count = max(1, round(wanted * total))
-    return free[:count], free[count:]
+                raise UserError(f"no course {course!r}", where=f"split.{side}", fix=nearest(course, known))
+            if wanted.get(course, side) != side:
+                problem = f"{course!r} is in {side} and in {wanted[course]}"
+                raise UserError(problem, where="split", fix="List it once.")
+            wanted[course] = side
+    sides: dict[int, str] = {}
+    for group in groups:
+        found = {wanted[course.id]: course.id for course in group if course.id in wanted}
+        if len(found) > 1:
+            (one, first), (other, second), *_ = found.items()
+            problem = f"{first!r} ({one}) and {second!r} ({other}) are one patient or have near-duplicate sessions"
+            raise UserError(problem, where="split", fix="Put them on one side, or raise split.near_duplicate.")
+        if found:
+            sides[id(group)] = next(iter(found))
+    return sides
 
 
-def _key(seed: int, course: str) -> bytes:
-    return hashlib.blake2b(f"{seed}|{course}".encode(), digest_size=16).digest()
+def _assign_by_number(free: Sequence[Group], shares: Mapping[str, float], seed: int, sides: dict[int, str]) -> None:
+    for group in free:
+        number, border = _number(seed, group), 0.0
+        for side, share in shares.items():
+            border += share
+            if number < border:
+                sides[id(group)] = side
+                break
+
+
+def _fill_empty_sides(free: Sequence[Group], shares: Mapping[str, float], sides: dict[int, str]) -> None:
+    """In a small corpus a side may be empty by chance: it gets the group whose number is nearest to its range."""
+
+    def members(side: str) -> list[Group]:
+        return [group for group in free if sides.get(id(group), "train") == side]
+
+    for side in ("train", *shares):
+        if members(side) or side in sides.values():
+            continue
+        # Numbers rise from test over validation to train.
+        donors = {"train": ("validation", "test"), "validation": ("train", "test"), "test": ("validation", "train")}
+        for donor in donors[side]:
+            if len(members(donor)) > 1:
+                taken = members(donor)[-1 if SIDES.index(side) < SIDES.index(donor) else 0]
+                sides[id(taken)] = side
+                break
+
+
+def _assign_by_strata(
+    free: Sequence[Group], shares: Mapping[str, float], names: Sequence[str], sides: dict[int, str]
+) -> None:
+    """Systematic sampling from the groups in the order of their strata, by number within each."""
+    rest = sorted(free, key=lambda group: _stratum(group, names))
+    total = len(rest)
+    for side, share in shares.items():
+        step = share * total / max(1, len(rest))
+        chosen = [group for place, group in enumerate(rest) if int((place + 1) * step + 0.5) > int(place * step + 0.5)]
+        sides.update((id(group), side) for group in chosen)
+        rest = [group for group in rest if id(group) not in sides]
+
+
+def _stratum(group: Group, names: Sequence[str]) -> tuple[str, ...]:
+    values = []
+    for name in names:
+        profile = next((course.profile for course in group if course.profile), None)
+        value = profile.first(ALIASES.get(name.lower(), name)) or profile.first(name) if profile else ""
+        if not value:
+            has = ", ".join(profile.characteristics) if profile else "no profile"
+            raise UserError(
+                f"{group[0].id} has no {name!r} to stratify by", where="split.stratify", fix=f"It has {has}."
+            )
+        values.append(value.lower())
+    return tuple(values)
+
+
+def _number(seed: int, group: Group) -> float:
+    """From [0, 1), the same for a patient in every corpus; a group's is that of its first name."""
+    name = min(course.patient for course in group)
+    digest = hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -10,6 +10,7 @@ from cbtrain.transcripts.profile import Profile
 
 Role = Literal["patient", "therapist"]
 Phase = Literal["assessment", "initial", "middle", "termination"]
+PHASES: tuple[Phase, ...] = ("assessment", "initial", "middle", "termination")
 
 
 def phase_of(number: int) -> Phase:
@@ -31,12 +32,22 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One session: ``number`` counts from 1 inside its course; ``where`` names the file (and line) it came from."""
+    """One session: ``number`` counts from 1 inside its course; ``where`` names the file (and line) it came from.
+
+    ``patient`` is who is treated, where that is not the course itself: one patient treated by several therapists has
+    several courses. ``preamble`` is text before the first speaker's label, which belongs to nobody. ``source_words``
+    counts whitespace-separated words of the text it was parsed from, labels included (0: there was no such text).
+    ``facts`` is what else the source says of it (``ending``, ``summary``, ``system``, ``arm`` …).
+    """
 
     course: str
     number: int
     turns: tuple[Turn, ...]
-    where: str = ""
+    where: str = field(default="", compare=False)
+    patient: str = ""
+    preamble: str = ""
+    source_words: int = field(default=0, compare=False)
+    facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -62,15 +73,20 @@ class Course:
     sessions: tuple[Session, ...]
     profile: Profile | None = None
 
+    @property
+    def patient(self) -> str:
+        """Who is treated: a split keeps all courses of one patient together."""
+        return (self.sessions[0].patient if self.sessions else "") or self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Courses read from one place; ``format`` names the reader."""
+    """Courses read from one place; ``format`` names the reader; ``skipped`` says what could not be read, if allowed."""
 
     source: str
     format: str
     courses: tuple[Course, ...]
-    facts: dict[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
     def sessions(self) -> Iterator[Session]:
         for course in self.courses:

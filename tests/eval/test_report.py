@@ -65,7 +65,7 @@ def test_a_transcript_cannot_break_out_of_the_page():
         (report["config"], "planted"),
     ):
         row[key] = HOSTILE
-    report["corpus"]["cleaning"][HOSTILE] = 3
+    report["corpus"]["cleaning"][HOSTILE] = {"times": 3, "sessions": 2, "words_left_out": 0}
     page = render_html(report)
     assert page.count("<script") == 2
     assert page.count("</script>") == 2

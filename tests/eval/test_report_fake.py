@@ -124,7 +124,11 @@ def fake_report():
             "sessions": 240,
             "therapist_turns": 6531,
             "words": 810_697,
-            "cleaning": {"session summaries split off": 240, "empty turns dropped": 1, "same speaker joined": 214},
+            "cleaning": {
+                "session summaries split off": {"times": 240, "sessions": 240, "words_left_out": 0},
+                "empty turns dropped": {"times": 1, "sessions": 1, "words_left_out": 0},
+                "same speaker joined": {"times": 214, "sessions": 190, "words_left_out": 0},
+            },
             "split": {
                 "train": [f"set_{i}" for i in range(1, 10)],
                 "validation": ["set_40"],

@@ -1,20 +1,29 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cbtrain.transcripts.cleaning import clean
+from cbtrain.transcripts.cleaning import CHANGES, clean
 from cbtrain.transcripts.config import CleaningPolicy
+from cbtrain.transcripts.explain import explain
+from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
-OFF = dict.fromkeys(CleaningPolicy.model_fields, False)
+SWITCHES = [name for name, field in CleaningPolicy.model_fields.items() if field.annotation is bool]
+OFF = dict.fromkeys(SWITCHES, False)
+PRIYA = Profile(course="c", name="Dr. Priya Rao", brief="You are Priya.")
 
 
-def corpus(*turns):
-    return Corpus("x", "x", (Course("c", (Session("c", 1, tuple(Turn(r, t) for r, t in turns)),)),))
+def corpus(*turns, preamble="", profile=None):
+    session = Session("c", 1, tuple(Turn(r, t) for r, t in turns), preamble=preamble)
+    return Corpus("x", "x", (Course("c", (session,), profile),))
 
 
-def cleaned(turns, **only):
-    result, counts = clean(corpus(*turns), CleaningPolicy(**(OFF | only) if only else {}))
+def cleaned(turns, *, profile=None, preamble="", **only):
+    """Turns after cleaning with the named steps alone (all of the default policy if none is named)."""
+    policy = CleaningPolicy(**(OFF | only) if only else {})
+    result, report = clean(corpus(*turns, preamble=preamble, profile=profile), policy)
     sessions = list(result.sessions())
-    return [(t.role, t.text) for t in sessions[0].turns] if sessions else None, counts
+    return [(t.role, t.text) for t in sessions[0].turns] if sessions else None, report
 
 
 P, T = "patient", "therapist"
@@ -22,9 +31,9 @@ P, T = "patient", "therapist"
 
 def test_a_closing_summary_under_the_patients_label_becomes_the_therapists():
     turns = [(P, "Hi."), (T, "Hello."), (P, "Bye.\n\nSession Summary:\n- Main topics: sleep")]
-    got, counts = cleaned(turns, split_summaries=True)
+    got, report = cleaned(turns, split_summaries=True)
     assert got == [*turns[:2], (P, "Bye."), (T, "Session Summary:\n- Main topics: sleep")]
-    assert counts.summaries_given_to_the_therapist == 1
+    assert report.count("summaries_given_to_the_therapist") == 1
 
 
 @pytest.mark.parametrize(
@@ -36,9 +45,9 @@ def test_a_closing_summary_under_the_patients_label_becomes_the_therapists():
     ],
 )
 def test_other_summaries_stay_where_they_are(turns):
-    got, counts = cleaned(turns, split_summaries=True)
+    got, report = cleaned(turns, split_summaries=True)
     assert got == turns
-    assert counts.summaries_given_to_the_therapist == 0
+    assert report.count("summaries_given_to_the_therapist") == 0
 
 
 def test_residue_of_a_generator_that_wrote_in_parts_is_removed():
@@ -47,25 +56,148 @@ def test_residue_of_a_generator_that_wrote_in_parts_is_removed():
         (T, "Yes.\n\nHere is part 2 of 4 for the CBT session with Alex:\n"),
         (P, "Here is part of"),
     ]
-    got, counts = cleaned(turns, remove_residue=True)
+    got, report = cleaned(turns, remove_residue=True)
     assert got == [(P, "Hi."), (T, "Yes."), (P, "Here is part of")]
-    assert counts.residue_lines_removed == 1
+    assert report.as_dict()["residue_lines_removed"] == {"times": 1, "sessions": 1, "words_left_out": 12}
 
 
 def test_empty_turns_go_and_repeated_speakers_are_merged():
-    got, counts = cleaned([(P, "a"), (T, " "), (P, "b"), (T, "c"), (T, "d")])
+    got, report = cleaned([(P, "a"), (T, " "), (P, "b"), (T, "c"), (T, "d")])
     assert got == [(P, "a\n\nb"), (T, "c\n\nd")]
-    assert (counts.empty_turns_dropped, counts.turns_merged_into_the_one_before) == (1, 2)
+    assert (report.count("empty_turns_dropped"), report.count("turns_merged_into_the_one_before")) == (1, 2)
 
 
 def test_sessions_and_patients_without_dialogue_are_dropped_and_counted():
-    got, counts = cleaned([(P, "a")])
+    got, report = cleaned([(P, "a")])
     assert got is None
-    assert (counts.sessions_dropped_without_dialogue, counts.patients_dropped_without_sessions) == (1, 1)
+    assert report.count("sessions_dropped_without_dialogue") == report.count("patients_dropped_without_sessions") == 1
 
 
 def test_a_policy_that_is_off_changes_nothing():
     turns = [(P, "a"), (P, ""), (P, "b\nSession Summary:\nHere is part 2 of the session:")]
-    result, counts = clean(corpus(*turns), CleaningPolicy(**OFF))
+    result, report = clean(corpus(*turns), CleaningPolicy(**OFF))
     assert [(t.role, t.text) for s in result.sessions() for t in s.turns] == turns
-    assert not any(counts.as_dict().values())
+    assert not report.changes
+
+
+def test_a_patients_words_under_the_therapists_label_go_back_to_the_patient():
+    turns = [
+        (P, "Hi."),
+        (T, "Shall we start?\n\nPriya: Yes, I slept badly.\n\nNova: What kept you awake?"),
+        (P, "Worry."),
+    ]
+    got, report = cleaned(turns, profile=PRIYA, split_inner_labels=True)
+    assert got == [
+        (P, "Hi."),
+        (T, "Shall we start?"),
+        (P, "Yes, I slept badly."),
+        (T, "What kept you awake?"),
+        (P, "Worry."),
+    ]
+    assert report.count("turns_split_at_inner_labels") == 1
+    assert report.changes[0].note == "at Priya, Nova"
+
+
+def test_a_dialogue_without_line_breaks_is_told_apart():
+    turns = [(P, "Hi."), (T, "How did it go? Patient: It was hard. Therapist: What was hardest?")]
+    got, _ = cleaned(turns, split_inner_labels=True)
+    assert got == [(P, "Hi."), (T, "How did it go?"), (P, "It was hard."), (T, "What was hardest?")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A note can say the patient: is tired.",  # in mid-sentence
+        'You wrote "Patient: is tired." in it.',  # quoted
+        "Front: my thought\nBack: the evidence",  # a card, no speaker
+        "Situation: at work\nThoughts: I fail",
+        "Priya, how are you? The ratio is 3:1.",
+    ],
+)
+def test_speech_about_labels_is_left_alone(text):
+    turns = [(P, "Hi."), (T, text)]
+    assert cleaned(turns, profile=PRIYA, split_inner_labels=True)[0] == turns
+
+
+def test_a_session_under_names_alone_is_rescued():
+    got, report = cleaned([], profile=PRIYA, preamble="Priya: I feel low.\n\nNova: Since when?\n\nPriya: May.")
+    assert got == [(P, "I feel low."), (T, "Since when?"), (P, "May.")]
+    assert report.count("preambles_left_out") == 0
+
+
+def test_words_that_nobody_said_are_left_out_and_counted():
+    got, report = cleaned([(P, "a"), (T, "b")], preamble="Recorded in three parts")
+    assert got == [(P, "a"), (T, "b")]
+    assert report.as_dict()["preambles_left_out"] == {"times": 1, "sessions": 1, "words_left_out": 4}
+
+
+def test_earlier_summaries_are_dropped_on_request_only():
+    turns = [(P, "Hi."), (T, "Bye.\nSession Summary:\n- one\nSession Summary:\n- two"), (P, "Thanks.")]
+    assert cleaned(turns)[0] == turns
+    got, report = cleaned(turns, drop_earlier_summaries=True)
+    assert got[1] == (T, "Bye.\n\nSession Summary:\n- two")
+    assert report.as_dict()["summaries_dropped"] == {"times": 1, "sessions": 1, "words_left_out": 4}
+
+
+def test_a_repeated_session_is_dropped_and_named():
+    one, other = ((Turn(P, "I  feel low."), Turn(T, "Since when?")), (Turn(P, "I feel low."), Turn(T, "since when?")))
+    source = Corpus("x", "x", (Course("a", (Session("a", 1, one),)), Course("b", (Session("b", 1, other),))))
+    result, report = clean(source, CleaningPolicy())
+    assert [course.id for course in result.courses] == ["a"]
+    (change,) = [change for change in report.changes if change.kind == "duplicate_sessions_dropped"]
+    assert (change.session, change.note) == ("b/1", "the same words as a/1")
+
+
+def test_every_kind_of_change_is_in_the_report():
+    assert set(cleaned([(P, "a"), (T, "b")])[1].as_dict()) == set(CHANGES)
+
+
+LABELS = {"Priya:", "Patient:", "Therapist:"}
+
+
+def count(texts):
+    return sum(word not in LABELS for text in texts for word in text.split())
+
+
+words = st.sampled_from(["well", "so", "Session Summary:", "Priya:", "Patient:", "Therapist:", "\n", "done.", "part"])
+speech = st.lists(words, max_size=12).map(" ".join).map(lambda text: text.replace(" \n ", "\n"))
+
+
+@given(st.lists(st.tuples(st.sampled_from([P, T]), speech), max_size=8), st.sampled_from(["", "well so", "done.\nso"]))
+def test_nothing_disappears_and_speakers_alternate(turns, preamble):
+    policy = CleaningPolicy(drop_sessions_without_dialogue=False)
+    result, report = clean(corpus(*turns, preamble=preamble, profile=PRIYA), policy)
+    (session,) = result.sessions()
+    left_out = sum(change.words_left_out for change in report.changes)
+    # Labels become the speaker of a turn; every other word stays or is counted.
+    assert count([*(text for _, text in turns), preamble]) == count([t.text for t in session.turns]) + left_out
+    assert all(one.role != other.role for one, other in zip(session.turns, session.turns[1:], strict=False))
+    assert all(turn.text.strip() for turn in session.turns)
+
+
+@given(st.lists(st.tuples(st.sampled_from([P, T]), speech), max_size=8))
+def test_cleaning_what_is_clean_changes_nothing(turns):
+    policy = CleaningPolicy(drop_sessions_without_dialogue=False)
+    once, _ = clean(corpus(*turns, profile=PRIYA), policy)
+    twice, report = clean(once, policy)
+    assert [s.turns for s in twice.sessions()] == [s.turns for s in once.sessions()]
+    assert not report.changes
+
+
+def test_explain_shows_both_sides():
+    turns = [(P, "Hi."), (T, "Yes?"), (P, "Bye.\nSession Summary:\n- sleep"), (T, "See you.")]
+    (session,) = corpus(*turns).sessions()
+    found = explain(session, CleaningPolicy(), None)
+    assert [(line.side, line.number, line.turn.role) for line in found.lines] == [
+        ("same", 1, P),
+        ("same", 2, T),
+        ("before", 3, P),
+        ("before", 4, T),
+        ("after", 3, P),
+        ("after", 4, T),
+    ]
+    assert found.lines[-1].turn.text == "Session Summary:\n- sleep\n\nSee you."
+    assert [change.kind for change in found.changes] == [
+        "summaries_given_to_the_therapist",
+        "turns_merged_into_the_one_before",
+    ]

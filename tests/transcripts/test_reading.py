@@ -1,17 +1,11 @@
 import json
-import tempfile
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
-from cbtrain.transcripts.canonical import read_canonical, write_canonical
-from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.stats import stats
-from cbtrain.transcripts.types import Corpus, Course, Session, Turn
+from cbtrain.transcripts.types import Turn
 
 LINE = {
     "schema": "cbtrain.session/1",
@@ -42,35 +36,11 @@ def author(root, transcripts, profile=None):
     return root
 
 
-text = st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=40)
-turn = st.builds(Turn, st.sampled_from(["patient", "therapist"]), text)
-
-
-@st.composite
-def corpora(draw):
-    courses = []
-    for course in draw(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True)):
-        numbers = draw(st.lists(st.integers(1, 99), min_size=1, max_size=3, unique=True).map(sorted))
-        sessions = tuple(Session(course, n, tuple(draw(st.lists(turn, max_size=4)))) for n in numbers)
-        profile = Profile(course=course, name=draw(text), brief=draw(text), characteristics={"Age": draw(text)})
-        courses.append(Course(course, sessions, draw(st.sampled_from([None, profile]))))
-    return Corpus("x", "cbtrain", tuple(courses))
-
-
-@given(corpora())
-def test_what_is_written_reads_back_the_same(corpus):
-    with tempfile.TemporaryDirectory() as folder:
-        write_canonical(corpus, Path(folder) / "c")
-        again = read_canonical(Path(folder) / "c")
-    assert [(c.id, c.profile) for c in again.courses] == [(c.id, c.profile) for c in corpus.courses]
-    assert [(s.id, s.turns) for s in again.sessions()] == [(s.id, s.turns) for s in corpus.sessions()]
-
-
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         ("{oops", r"sessions\.jsonl:2: malformed JSON"),
-        ("[1]", r"sessions\.jsonl:2: schema None"),
+        ("[1]", r"sessions\.jsonl:2: not a JSON object"),
         (LINE | {"schema": "cbtrain.session/9"}, r"sessions\.jsonl:2: schema 'cbtrain.session/9'"),
         (LINE | {"session": 2, "colour": 1}, r"sessions\.jsonl:2: colour: Extra inputs"),
         (LINE | {"session": 0}, r"sessions\.jsonl:2: session: "),
@@ -96,7 +66,7 @@ def test_unusable_paths_are_named(tmp_path):
     with pytest.raises(UserError, match=r"sessions\.jsonl:1: not UTF-8"):
         read(tmp_path / "c")
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(UserError, match="not a readable file|no known"):
+    with pytest.raises(UserError, match="no known corpus layout"):
         read(tmp_path / "folder.jsonl")
 
 
@@ -131,7 +101,7 @@ def test_malformed_author_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"session_1\.json:2: malformed JSON"):
         read(root)
     file.write_text("{}")
-    with pytest.raises(UserError, match=r"session_1\.json: transcript: Field required"):
+    with pytest.raises(UserError, match=r"session_1\.json: transcript: missing"):
         read(root)
 
 

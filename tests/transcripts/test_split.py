@@ -1,19 +1,39 @@
+import json
+import random
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.config import SplitConfig
-from cbtrain.transcripts.split import split
-from cbtrain.transcripts.types import Corpus, Course
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.split import dump_split, load_split, split
+from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
 
-def corpus(ids):
-    return Corpus("x", "x", tuple(Course(i, ()) for i in ids))
+def corpus(ids, sessions=None, patients=None, profiles=None):
+    def own(course):
+        texts = (sessions or {}).get(course, [])
+        patient = (patients or {}).get(course, "")
+        found = [Session(course, n, (Turn("patient", t),), patient=patient) for n, t in enumerate(texts, 1)]
+        return tuple(found or [Session(course, 1, (), patient=patient)])
+
+    return Corpus("x", "x", tuple(Course(i, own(i), (profiles or {}).get(i)) for i in ids))
 
 
 def ids(side):
     return [course.id for course in side]
+
+
+def sides(parts):
+    return {course: side for side, members in parts.ids().items() for course in members}
+
+
+def text(seed, length=200):
+    draw = random.Random(seed)
+    return " ".join(f"w{draw.randrange(3000)}" for _ in range(length))
 
 
 names = st.lists(st.text("abcdef", min_size=1, max_size=5), min_size=3, max_size=40, unique=True)
@@ -22,21 +42,108 @@ names = st.lists(st.text("abcdef", min_size=1, max_size=5), min_size=3, max_size
 @given(names, st.integers(0, 5), st.randoms())
 def test_every_patient_stands_on_one_side_whatever_the_order_of_files(courses, seed, random):
     parts = split(corpus(courses), SplitConfig(seed=seed))
-    sides = [set(ids(side)) for side in (parts.train, parts.validation, parts.test)]
-    assert all(sides)
-    assert sum(map(len, sides)) == len(courses) == len(set.union(*sides))
+    assert all(parts.ids().values())
+    assert sorted(sides(parts)) == sorted(courses) == sorted(i for part in parts.ids().values() for i in part)
     shuffled = list(courses)
     random.shuffle(shuffled)
-    again = split(corpus(shuffled), SplitConfig(seed=seed))
-    assert [set(ids(side)) for side in (again.train, again.validation, again.test)] == sides
+    assert sides(split(corpus(shuffled), SplitConfig(seed=seed))) == sides(parts)
 
 
-def test_shares_and_stability():
-    before = split(corpus([f"p{i}" for i in range(40)]), SplitConfig())
-    assert (len(before.test), len(before.validation)) == (10, 4)
-    after = split(corpus([f"p{i}" for i in range(42)]), SplitConfig())
-    assert len(set(ids(before.test)) & set(ids(after.test))) >= 8
-    assert split(corpus([f"p{i}" for i in range(40)]), SplitConfig(seed=1)).test != before.test
+@given(st.integers(0, 50), st.integers(1, 60))
+def test_courses_that_are_added_move_nobody(seed, more):
+    config = SplitConfig(seed=seed)
+    before = sides(split(corpus([f"p{i}" for i in range(40)]), config))
+    after = sides(split(corpus([f"p{i}" for i in range(40 + more)]), config))
+    if {"test", "validation"} <= set(before.values()) and Counter(before.values()).most_common()[-1][1] > 1:
+        assert {course: after[course] for course in before} == before
+
+
+def test_shares_hold_on_average():
+    counts = Counter()
+    for seed in range(50):
+        counts.update(sides(split(corpus([f"p{i}" for i in range(100)]), SplitConfig(seed=seed))).values())
+    assert counts["test"] / 5000 == pytest.approx(0.25, abs=0.02)
+    assert counts["validation"] / 5000 == pytest.approx(0.1, abs=0.015)
+
+
+def test_another_seed_is_another_split():
+    patients = corpus([f"p{i}" for i in range(40)])
+    assert split(patients, SplitConfig(seed=1)).ids() != split(patients, SplitConfig(seed=2)).ids()
+
+
+@given(st.integers(0, 20), st.integers(3, 12), st.data())
+def test_one_patients_courses_stand_together(seed, count, data):
+    courses = [f"arm{a}/p{p}" for a in range(3) for p in range(count)]
+    patients = {course: course.partition("/")[2] for course in courses}
+    parts = split(corpus(courses, patients=patients), SplitConfig(seed=seed))
+    assert len({(patients[course], side) for course, side in sides(parts).items()}) == count
+    assert all(parts.ids().values())
+    assert len(parts.together) == count
+    # A subset of the arms has its patients on the same sides.
+    alone = split(corpus(courses[:count], patients=patients), SplitConfig(seed=seed))
+    assert {c: sides(parts)[c] for c in courses[:count]} == sides(alone)
+
+
+@given(st.integers(0, 30))
+def test_no_near_duplicate_session_stands_on_both_sides(seed):
+    draw = random.Random(seed)
+    courses = [f"p{i}" for i in range(12)]
+    texts = {course: [text(f"{seed}{course}{n}") for n in range(2)] for course in courses}
+    pairs = [draw.sample(courses, 2) for _ in range(3)]
+    for one, other in pairs:
+        words = texts[one][0].split()
+        words[draw.randrange(len(words))] = "changed"
+        texts[other].append(" ".join(words))
+    parts = split(corpus(courses, texts), SplitConfig(seed=seed))
+    where = sides(parts)
+    assert all(where[one] == where[other] for one, other in pairs)
+    assert parts.together
+
+
+def characteristics(course, severity, engagement):
+    facts = {"Symptom_Severity": severity, "Engagement_Level": engagement}
+    return Profile(course=course, name=course, brief="", characteristics=facts)
+
+
+@given(st.integers(0, 30))
+def test_strata_are_balanced(seed):
+    courses = [f"p{i}" for i in range(80)]
+    profiles = {
+        c: characteristics(c, ("Mild", "Severe")[i % 2], ("Low", "High")[i // 40]) for i, c in enumerate(courses)
+    }
+    parts = split(corpus(courses, profiles=profiles), SplitConfig(seed=seed, stratify=["severity", "engagement"]))
+    assert (len(parts.test), len(parts.validation), len(parts.train)) == (20, 8, 52)
+    strata = Counter(tuple(course.profile.characteristics.values()) for course in parts.test)
+    assert set(strata.values()) == {5}
+    assert set(Counter(tuple(c.profile.characteristics.values()) for c in parts.validation).values()) == {2}
+
+
+def test_a_characteristic_that_is_missing_is_named():
+    courses = ["a", "b", "c"]
+    profiles = {c: characteristics(c, "Mild", "Low") for c in courses}
+    with pytest.raises(UserError, match="has no 'mood' to stratify by. It has Symptom_Severity, Engagement_Level"):
+        split(corpus(courses, profiles=profiles), SplitConfig(stratify=["mood"]))
+    with pytest.raises(UserError, match="has no 'severity' to stratify by. It has no profile"):
+        split(corpus(courses), SplitConfig(stratify=["severity"]))
+
+
+def test_an_earlier_split_is_kept(tmp_path):
+    courses = [f"p{i}" for i in range(12)]
+    profiles = {c: characteristics(c, "Mild", "Low") for c in [*courses, *(f"q{i}" for i in range(9))]}
+    config = SplitConfig(stratify=["severity"])
+    before = split(corpus(courses, profiles=profiles), config)
+    file = tmp_path / "split.json"
+    file.write_text(dump_split(before, "x", config))
+    assert load_split(file) == load_split(tmp_path) == before.ids()
+    more = corpus(profiles, profiles=profiles)
+    after = split(more, SplitConfig(stratify=["severity"], seed=7, keep=str(file)))
+    assert {course: sides(after)[course] for course in courses} == sides(before)
+    assert {sides(after)[f"q{i}"] for i in range(9)} > {"train"}
+    (tmp_path / "study.json").write_text(json.dumps({"corpus": {"split": before.ids()}}))
+    assert load_split(tmp_path / "study.json") == before.ids()
+    (tmp_path / "split.json").write_text("{}")
+    with pytest.raises(UserError, match="split.json: not a split"):
+        split(more, SplitConfig(keep=str(file)))
 
 
 def test_patients_can_be_named():
@@ -51,10 +158,17 @@ def test_patients_can_be_named():
         ("ab", {}, "2 patients cannot be split"),
         ("abc", {"test": ["z"]}, "split.test: no course 'z'"),
         ("abcd", {"test": ["a"], "validation": ["a"]}, "'a' is in test and in validation"),
-        ("abcd", {"test": 0.9}, "no patient is left"),
+        ("abcd", {"test": ["a", "b", "c"], "validation": ["d"]}, "no patient is left for train"),
         ("abcd", {"test": 1.5}, "1.5 is not a share"),
+        ("abcd", {"keep": "nowhere.json"}, "nowhere.json: not there"),
     ],
 )
 def test_impossible_splits_are_refused(courses, config, message):
     with pytest.raises(UserError, match=message):
         split(corpus(courses), SplitConfig(**config))
+
+
+def test_a_patient_cannot_be_listed_apart():
+    patients = {"a": "ann", "b": "ann"}
+    with pytest.raises(UserError, match="'a' \\(test\\) and 'b' \\(validation\\) are one patient"):
+        split(corpus("abcde", patients=patients), SplitConfig(test=["a"], validation=["b"]))

@@ -1,14 +1,18 @@
 """The study's own public corpus, where it is at hand: the counts that are on record."""
 
 import os
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 
+from cbtrain.transcripts.checking import check
 from cbtrain.transcripts.cleaning import clean
-from cbtrain.transcripts.config import CleaningPolicy
+from cbtrain.transcripts.config import CleaningPolicy, SplitConfig
 from cbtrain.transcripts.reading import read
+from cbtrain.transcripts.split import split
 from cbtrain.transcripts.stats import stats
 
 BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
@@ -44,20 +48,78 @@ def test_every_patient_has_a_name_and_a_brief(corpus):
 
 
 def test_cleaning_leaves_strictly_alternating_sessions_and_every_word_accounted_for(corpus):
-    cleaned, counts = clean(corpus, CleaningPolicy())
-    assert counts.sessions_dropped_without_dialogue == 1
-    assert counts.summaries_given_to_the_therapist == 263
-    assert counts.empty_turns_dropped == 1
+    cleaned, report = clean(corpus, CleaningPolicy())
+    assert {kind: (c["times"], c["sessions"]) for kind, c in report.as_dict().items() if c["times"]} == {
+        "turns_split_at_inner_labels": (10, 5),
+        "residue_lines_removed": (41, 37),
+        "summaries_given_to_the_therapist": (263, 263),
+        "empty_turns_dropped": (1, 1),
+        "turns_merged_into_the_one_before": (852, 584),
+    }
     before = {session.id: session for session in corpus.sessions()}
+    assert len(list(cleaned.sessions())) == 960  # also the one without a common label
+    mended = {change.session for change in report.changes if change.kind == "turns_split_at_inner_labels"}
     removed = 0
     for session in cleaned.sessions():
         roles = [turn.role for turn in session.turns]
         assert all(a != b for a, b in pairwise(roles)), session.id
+        if session.id in mended:
+            continue
         # No word of a patient becomes the therapist's, but for summaries: those begin with their label.
         gained = therapist_words(session) - therapist_words(before[session.id])
         assert gained <= 0 or any("Session Summary:" in t.text for t in session.turns if t.role == "therapist")
         removed += before[session.id].words - session.words
-    assert 41 * 5 < removed < 41 * 20  # the 41 residue lines, and nothing else
+    assert removed == sum(change.words_left_out for change in report.changes if change.session not in mended) > 500
+
+
+def test_patients_words_under_the_therapists_label_are_the_patients_again(corpus):
+    cleaned, _ = clean(corpus, CleaningPolicy())
+    found = {session.id: session for session in cleaned.sessions()}
+    for session, said in (
+        ("set-21/18", "I'm glad we have a plan for today's session."),
+        ("set-11/16", "I'm just worried"),
+        ("set-30/17", "I tried saying hello to a couple of coworkers"),
+    ):
+        speakers = {turn.role for turn in found[session].turns if said in turn.text}
+        assert speakers == {"patient"}, session
+    assert len(found["set-11/1"].turns) == 43
+
+
+def test_every_kind_of_irregularity_is_counted(corpus):
+    profiles = {course.id: course.profile for course in corpus.courses}
+    found = list(check(corpus.sessions(), profiles))
+    counts = Counter(finding.kind for finding in found)
+    sessions = Counter(kind for kind, _ in {(finding.kind, finding.session) for finding in found})
+    assert {kind: (counts[kind], sessions[kind]) for kind in counts} == {
+        "no_turns": (1, 1),
+        "text_before_first_label": (1, 1),
+        "inner_label": (49, 4),
+        "repeated_speaker": (855, 583),
+        "empty_turn": (1, 1),
+        "summary_by_patient": (263, 263),
+        "turns_after_summary": (68, 68),
+        "summary_in_opening": (4, 4),
+        "residue": (41, 37),
+    }
+
+
+def test_the_simulations():
+    corpus = read(FOLDER / "CBT_Simulations")
+    counts = stats(corpus)
+    assert (corpus.format, counts["courses"], counts["sessions"]) == ("simulations", 20, 400)
+    assert len({course.patient for course in corpus.courses}) == 5
+    endings = Counter(session.facts.get("ending") for session in corpus.sessions())
+    assert endings["Turn Limit Exceeded"] == 14 + 11 + 8
+    turns = {arm: [] for arm in {session.facts["arm"] for session in corpus.sessions()}}
+    for session in corpus.sessions():
+        turns[session.facts["arm"]].append(len(session.turns))
+    medians = {arm.removesuffix(arm[arm.index("_Simulation") :]): median(own) for arm, own in turns.items()}
+    assert medians == {"Llama_Finetune": 32, "Llama_Instruct": 16, "Mistral_Finetune": 28, "Mistral_Instruct": 4}
+    parts = split(corpus, SplitConfig())
+    assert all(
+        len({c.patient for c in side} & {c.patient for c in parts.train}) == 0
+        for side in (parts.test, parts.validation)
+    )
 
 
 def therapist_words(session):

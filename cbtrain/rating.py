@@ -1,0 +1,61 @@
+"""Score sessions that exist already: any corpus of transcripts, with the rater an evaluation would use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import cbtrain
+from cbtrain.config import StudyConfig
+from cbtrain.eval.rubric import load_rubric
+from cbtrain.eval.runner import SessionRecord
+from cbtrain.eval.scores import write_scores_csv
+from cbtrain.eval.statistics import summarize
+from cbtrain.evaluation import score_sessions, uses_llm_judge
+from cbtrain.transcripts.reading import read, speaker_labels
+from cbtrain.transcripts.types import Session
+from cbtrain.uploads import require_consent
+
+ONE_ARM = "transcripts"
+
+
+def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
+    """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
+
+    Paid ratings are journalled in ``folder``: an interrupted run goes on. Raises UserError on a corpus that cannot be
+    read, and where it would have to be sent away without ``allow_upload``.
+    """
+    judging = config.evaluation.judging
+    if uses_llm_judge(judging):
+        require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allow_upload)
+    rubric = load_rubric(judging.rubric)
+    settings = config.corpus
+    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
+    corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+    sessions = list(records(corpus.sessions()))
+    folder.mkdir(parents=True, exist_ok=True)
+    scores, rater = asyncio.run(score_sessions(sessions, rubric, config, folder, console))
+    path = folder / "scores.csv"
+    write_scores_csv(scores, path)
+    table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
+    for arm in summarize(scores):
+        own = [score for score in scores if score.arm == arm.name]
+        rated = sum(score.total is not None for score in own)
+        numbers = (f"{value:.2f}" if value is not None else "n/a" for value in (arm.total_mean, arm.total_sd))
+        table.add_row(arm.name, f"{len(own):,}", f"{rated:,}", *numbers)
+    console.print(table)
+    console.print(f"Rated by: {rater['label']}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
+    return path
+
+
+def records(sessions: Iterable[Session]) -> Iterable[SessionRecord]:
+    """Transcripts in the shape that raters take: a session's number stands for the seed, ``facts.arm`` for the arm."""
+    for session in sessions:
+        patient = session.patient or session.course
+        arm = session.facts.get("arm", ONE_ARM)
+        yield SessionRecord(session.id, arm, patient, session.number, list(session.turns))

@@ -1,0 +1,175 @@
+"""Find what is irregular in a corpus, session by session, as its files label it: nothing is mended here.
+
+An *error* says that some words stand under the wrong speaker or that a session cannot be used as it is; a *warning*
+that something is off which cleaning mends or a person should look at; a *note* that something is unusual.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from cbtrain.transcripts.config import CleaningPolicy
+from cbtrain.transcripts.duplicates import DuplicateFinder
+from cbtrain.transcripts.labels import inner_labels, names_of
+from cbtrain.transcripts.personal_data import personal_data
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.residue import RESIDUE
+from cbtrain.transcripts.summary import SUMMARY, closing_summaries, long_lines, opening_turn, summary_text
+from cbtrain.transcripts.types import Session
+
+Severity = Literal["error", "warning", "note"]
+
+KINDS: dict[str, tuple[Severity, str]] = {
+    "no_turns": ("error", "no labelled turn at all"),
+    "one_speaker": ("error", "one of the two speakers says nothing"),
+    "inner_label": ("error", "a speaker's label inside a turn: what follows is somebody else's"),
+    "exact_duplicate": ("error", "the same words as an earlier session"),
+    "near_duplicate": ("warning", "much the same words as an earlier session"),
+    "repeated_speaker": ("warning", "the same speaker twice in a row"),
+    "empty_turn": ("warning", "a turn without words"),
+    "text_before_first_label": ("warning", "words that belong to no speaker"),
+    "summary_by_patient": ("warning", "the closing summary stands under the patient's label"),
+    "turns_after_summary": ("warning", "labelled turns after the closing summary"),
+    "missing_summary": ("warning", "no closing summary, in a corpus where most sessions have one"),
+    "doubled_summary": ("warning", "more than one closing summary"),
+    "summary_in_opening": ("note", "the pasted summary carries the label of a closing one"),
+    "residue": ("warning", "the generator talks about the parts it writes"),
+    "opens_with_therapist": ("note", "the therapist speaks first"),
+    "summary_mismatch": ("warning", "the pasted summary is not the previous session's"),
+    "personal_data": ("warning", "looks like a real person's data"),
+    "unreadable": ("error", "malformed, left out"),
+}
+"""Every kind of irregularity, how grave it is, and what it means."""
+
+PASTED_WORDS = 80
+"""Words from which a patient's opening turn is long enough to hold a pasted summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One irregularity: ``turn`` counts from 1 (None: the whole session), ``where`` is a file and perhaps a line."""
+
+    kind: str
+    where: str
+    session: str = ""
+    turn: int | None = None
+    detail: str = ""
+
+    @property
+    def severity(self) -> Severity:
+        return KINDS[self.kind][0]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"severity": self.severity, **asdict(self)}
+
+
+class Checker:
+    """Takes sessions one by one; :meth:`finish` adds what only the whole corpus shows.
+
+    ``policy`` says which names count as the therapist's label; ``profiles`` which are the patients'. Memory grows by
+    about a kilobyte a session.
+    """
+
+    def __init__(
+        self, profiles: Mapping[str, Profile], policy: CleaningPolicy | None = None, near_duplicate: float = 0.5
+    ) -> None:
+        self.profiles, self.policy, self.near_duplicate = profiles, policy or CleaningPolicy(), near_duplicate
+        self.sessions = 0
+        self._places: list[tuple[str, str]] = []
+        self._without_summary = array("L")
+        self._last_summary: dict[str, tuple[int, frozenset[int]]] = {}
+        self._duplicates = DuplicateFinder()
+
+    def add(self, session: Session) -> Iterator[Finding]:
+        """What is irregular in ``session`` itself, and in how it goes on from the one before."""
+
+        def found(kind: str, turn: int | None = None, detail: str = "") -> Finding:
+            return Finding(kind, session.where, session.id, None if turn is None else turn + 1, detail)
+
+        self._places.append((session.where, session.id))
+        self._duplicates.add(session)
+        self.sessions += 1
+        if session.preamble.strip():
+            yield found("text_before_first_label", None, _excerpt(session.preamble))
+        if not session.turns:
+            yield found("no_turns")
+            return
+        if not (session.count("patient") and session.count("therapist")):
+            yield found("one_speaker", None, f"only the {session.turns[0].role} speaks")
+        if session.turns[0].role == "therapist":
+            yield found("opens_with_therapist", 0)
+        yield from self._turns(session, found)
+        yield from self._summaries(session, found)
+
+    def _turns(self, session: Session, found: Any) -> Iterator[Finding]:
+        profile = self.profiles.get(session.course)
+        names = names_of(profile.name if profile else "", self.policy.therapist_names)
+        before = None
+        for index, turn in enumerate(session.turns):
+            if turn.role == before:
+                yield found("repeated_speaker", index, turn.role)
+            before = turn.role
+            if not turn.text.strip():
+                yield found("empty_turn", index, turn.role)
+            for label in inner_labels(turn.text, names):
+                detail = f"{label.label}: in a {turn.role}'s turn: {_excerpt(turn.text[label.start :])}"
+                yield found("inner_label", index, detail)
+            for residue in RESIDUE.finditer(turn.text):
+                yield found("residue", index, _excerpt(residue.group()))
+            for kind, _, masked in personal_data(turn.text):
+                yield found("personal_data", index, f"{kind}: {masked}")
+
+    def _summaries(self, session: Session, found: Any) -> Iterator[Finding]:
+        turns, closing = session.turns, closing_summaries(session.turns)
+        opening = opening_turn(turns)
+        pasted = turns[opening].text if opening is not None else ""
+        if opening is not None and SUMMARY.search(pasted):
+            yield found("summary_in_opening", opening)
+        if len(closing) > 1:
+            yield found("doubled_summary", closing[-1][0], f"{len(closing)} of them")
+        for index, _ in closing:
+            if turns[index].role == "patient":
+                yield found("summary_by_patient", index)
+        if closing and closing[0][0] < len(turns) - 1:
+            yield found("turns_after_summary", closing[0][0] + 1, f"{len(turns) - 1 - closing[0][0]} of them")
+        last_number, last_lines = self._last_summary.get(session.course, (0, frozenset()))
+        if last_lines and last_number == session.number - 1 and len(pasted.split()) >= PASTED_WORDS:
+            share = len(last_lines & long_lines(pasted)) / len(last_lines)
+            if share < 0.5:
+                yield found("summary_mismatch", opening, f"{share:.0%} of the lines of session {last_number}'s")
+        summary = summary_text(session)
+        if not summary.strip():
+            self._without_summary.append(self.sessions - 1)
+        self._last_summary[session.course] = (session.number, long_lines(summary))
+
+    def finish(self) -> Iterator[Finding]:
+        """What only the whole corpus shows: duplicates, and summaries missing where they are the custom."""
+        if 2 * len(self._without_summary) < self.sessions:
+            for index in self._without_summary:
+                yield Finding("missing_summary", *self._places[index])
+        for double in self._duplicates.find(self.near_duplicate):
+            other = self._places[double.other][1]
+            detail = f"of {other}" if double.exact else f"of {other}, similarity {double.similarity:.2f}"
+            kind = "exact_duplicate" if double.exact else "near_duplicate"
+            yield Finding(kind, *self._places[double.index], None, detail)
+
+
+def check(
+    sessions: Iterable[Session],
+    profiles: Mapping[str, Profile],
+    policy: CleaningPolicy | None = None,
+    near_duplicate: float = 0.5,
+) -> Iterator[Finding]:
+    """All findings in ``sessions``, those that need the whole corpus last."""
+    checker = Checker(profiles, policy, near_duplicate)
+    for session in sessions:
+        yield from checker.add(session)
+    yield from checker.finish()
+
+
+def _excerpt(text: str, length: int = 60) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

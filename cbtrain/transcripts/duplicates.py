@@ -1,0 +1,147 @@
+"""Sessions that repeat another one: exactly, or nearly.
+
+Similarity is the Jaccard index of two sessions' sets of 5-word shingles, estimated from bottom-k sketches (Broder,
+"On the resemblance and containment of documents", 1997; Cohen & Kaplan 2007): the ``k`` smallest hashes of a set are a
+uniform sample of it, and the share of the ``k`` smallest hashes of the union that stand in both sets estimates the
+index with a standard error of at most ``0.5 / sqrt(k)``.
+
+A session costs ``8 (k + 1)`` bytes, whatever its length: 100,000 sessions are some 100 MB.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbtrain.transcripts.cleaning import fingerprint
+from cbtrain.transcripts.types import Session, Turn
+
+SKETCH = 128
+PROBES = 24
+"""Smallest hashes by which pairs are found: a pair that shares fewer than a third of what its threshold lets expect is
+not compared. At 0.5 that passes over a true pair about once in 7,000 times."""
+SHINGLE = 5
+CROWD = 64
+"""Sessions with one hash in common beyond which it is taken for boilerplate: each is compared with few of them."""
+WORD = re.compile(r"\w+")
+MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Session ``index`` (in the order of adding) repeats ``other``, an earlier one; ``similarity`` is 1 if exactly."""
+
+    index: int
+    other: int
+    similarity: float
+    exact: bool
+
+
+class DuplicateFinder:
+    """Takes sessions one by one and keeps a sketch of each; sessions without words are no duplicates."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, int] = {}
+        self._sketches: list[NDArray[np.uint64]] = []
+        self._digests: list[bytes | None] = []
+
+    def add(self, session: Session) -> None:
+        self._digests.append(fingerprint(session.turns) if session.turns else None)
+        self._sketches.append(self._sketch(session.turns))
+
+    def find(self, threshold: float) -> Iterator[Duplicate]:
+        """For each session that repeats an earlier one, the earliest exact or the most similar one at or above
+        ``threshold``."""
+        first: dict[bytes, int] = {}
+        for index, digest in enumerate(self._digests):
+            if digest is not None and first.setdefault(digest, index) != index:
+                yield Duplicate(index, first[digest], 1.0, True)
+        # Exact copies are known: only the first of each stands for them in the search.
+        alone = [i for i, digest in enumerate(self._digests) if digest is not None and first[digest] == i]
+        best: dict[int, tuple[float, int]] = {}
+        for one, other in self._candidates(alone, threshold):
+            similarity = jaccard(self._sketches[one], self._sketches[other])
+            if similarity >= threshold and similarity > best.get(one, (0.0, 0))[0]:
+                best[one] = (similarity, other)
+        for one, (similarity, other) in sorted(best.items()):
+            yield Duplicate(one, other, similarity, False)
+
+    def _candidates(self, alone: Sequence[int], threshold: float) -> Iterator[tuple[int, int]]:
+        """Pairs (later, earlier) that share enough of their smallest hashes to be worth a comparison."""
+        if len(alone) < 2:
+            return
+        hashes = np.concatenate([self._sketches[i][:PROBES] for i in alone])
+        owners = np.concatenate([np.full(min(len(self._sketches[i]), PROBES), i, np.int64) for i in alone])
+        order = np.lexsort((owners, hashes))
+        hashes, owners = hashes[order], owners[order]
+        borders = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1], True])
+        pairs: list[NDArray[np.int64]] = []
+        for start in np.flatnonzero(np.diff(borders) > 1).tolist():
+            group = owners[borders[start] : borders[start + 1]]
+            pairs.append(group[_crowd(len(group)) if len(group) > CROWD else _all_pairs(len(group))])
+        if not pairs:
+            return
+        size = len(self._sketches)
+        ones, others = np.concatenate(pairs, axis=1)
+        coded, shared = np.unique(ones * size + others, return_counts=True)
+        for code, count in zip(coded.tolist(), shared.tolist(), strict=True):
+            one, other = divmod(code, size)
+            probes = min(PROBES, len(self._sketches[one]), len(self._sketches[other]))
+            if count >= max(1, int(probes * threshold / 3)):
+                yield one, other
+
+    def _sketch(self, turns: Sequence[Turn]) -> NDArray[np.uint64]:
+        words = self._words
+        ids = [
+            words.get(word) or words.setdefault(word, _hash(word))
+            for turn in turns
+            for word in WORD.findall(turn.text.lower())
+        ]
+        if len(words) > 2_000_000:  # bounded also where words never repeat
+            words.clear()
+        if not ids:
+            return np.empty(0, np.uint64)
+        hashed = np.array(ids, np.uint64)
+        width = min(SHINGLE, len(hashed))
+        shingles = np.zeros(len(hashed) - width + 1, np.uint64)
+        for place in range(width):
+            shingles = (shingles ^ hashed[place : place + len(shingles)]) * MIX
+            shingles ^= shingles >> np.uint64(29)
+        smallest = shingles
+        if len(shingles) > 4 * SKETCH:  # repeats apart, these are the smallest; sorting them all costs more
+            smallest = np.partition(shingles, 4 * SKETCH)[: 4 * SKETCH]
+        sketch = np.unique(smallest)[:SKETCH]
+        if len(sketch) < SKETCH:
+            sketch = np.unique(shingles)[:SKETCH]
+        return sketch
+
+
+@lru_cache(maxsize=CROWD)
+def _all_pairs(size: int) -> NDArray[np.int64]:
+    """Places ``[2, pairs]`` in a group, the later first."""
+    return np.stack(np.tril_indices(size, -1)).astype(np.int64)
+
+
+def _crowd(size: int) -> NDArray[np.int64]:
+    """Each with its neighbours and the first few: a large family of near copies still hangs together."""
+    pairs = {(one, other) for one in range(1, size) for other in (*range(min(4, one)), *range(max(0, one - 4), one))}
+    return np.array(sorted(pairs), np.int64).T
+
+
+def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
+    """The estimate from two sketches (sorted, unique, uint64 ``[<= SKETCH]``); exact where both sets are small."""
+    union = np.union1d(one, other)
+    if max(len(one), len(other)) == SKETCH:
+        union = union[:SKETCH]
+    both = np.isin(union, one, assume_unique=True) & np.isin(union, other, assume_unique=True)
+    return float(both.mean()) if len(union) else 0.0
+
+
+def _hash(word: str) -> int:
+    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1

@@ -1,0 +1,49 @@
+"""A session before and after cleaning, turn by turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session
+from cbtrain.transcripts.config import CleaningPolicy
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.types import Session, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One turn in the comparison: ``same`` on both sides, only ``before`` cleaning, or only ``after`` it.
+
+    ``number`` counts turns from 1 on its own side.
+    """
+
+    side: Literal["same", "before", "after"]
+    number: int
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    session: str
+    where: str
+    preamble: str
+    changes: tuple[Change, ...]
+    lines: tuple[Line, ...]
+
+
+def explain(session: Session, policy: CleaningPolicy, profile: Profile | None) -> Explanation:
+    """What cleaning does to ``session``."""
+    report = CleaningReport()
+    cleaned = clean_session(session, policy, profile, report)
+    before, after = session.turns, cleaned.turns
+    lines: list[Line] = []
+    matcher = SequenceMatcher(None, [hash(turn) for turn in before], [hash(turn) for turn in after], autojunk=False)
+    for kind, a, b, c, d in matcher.get_opcodes():
+        if kind == "equal":
+            lines += [Line("same", place + 1, before[place]) for place in range(a, b)]
+        else:
+            lines += [Line("before", place + 1, before[place]) for place in range(a, b)]
+            lines += [Line("after", place + 1, after[place]) for place in range(c, d)]
+    return Explanation(session.id, session.where, session.preamble, tuple(report.changes), tuple(lines))

@@ -1,0 +1,90 @@
+"""Text that looks like a real person's data: what must not be in a corpus that is trained on or handed on.
+
+Patterns find what has a shape (addresses, numbers). They cannot find names or stories: a clean result is no proof
+of anonymity.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+EMAIL = re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+\b")
+PHONE = re.compile(
+    r"(?<![\w.])(?<!\d[ .-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,5}\)[ .-]?|\d{2,5}[ .-])\d{3,4}[ .-]?\d{3,4}"
+    r"(?![\w-])(?![ .]\d)"
+)
+SOCIAL_SECURITY = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
+CARD = re.compile(r"(?<![\d-])\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}(?![\d-])")
+IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
+STREET = re.compile(
+    r"\b\d{1,5} (?:[A-Z][a-z]+ ){1,3}(?:Street|St\.|Avenue|Ave\.|Road|Rd\.|Lane|Drive|Boulevard|Blvd\.|Court|Terrace)\b"
+)
+BIRTH = re.compile(
+    r"\b(?:date of birth|born on|DOB)\b\W{0,3}(?:the )?"
+    r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}(?:st|nd|rd|th)? (?:of )?[A-Z][a-z]+,? \d{4}|[A-Z][a-z]+ \d{1,2}"
+    r"(?:st|nd|rd|th)?,? \d{4})",
+    re.IGNORECASE,
+)
+LINK = re.compile(r"\bhttps?://[^\s<>\"')]+|\b(?:www\.)[\w-]+\.[\w.-]+[^\s<>\"')]*")
+
+HINT = re.compile(r"\d|@|://|www\.")
+YEARS = re.compile(r"(?:(?:19|20)\d\d\D?)+")
+FREE_CALL = re.compile(r"\D*1?\D*(?:800|888|877|866|855|844|833)\D")
+FICTIONAL = re.compile(r"555\D?01\d\d$")
+
+
+def personal_data(text: str) -> Iterator[tuple[str, int, str]]:
+    """Kind, place and masked excerpt of each find: ``e-mail``, ``telephone``, ``social security``, ``card``, ``IBAN``,
+    ``street``, ``date of birth``, ``link``. Toll-free lines (crisis lines are) and numbers reserved for fiction are
+    left out."""
+    taken: list[tuple[int, int]] = []
+    if not HINT.search(text):
+        return
+    for kind, pattern, real in SHAPES:
+        for found in pattern.finditer(text):
+            start, end = found.span()
+            if real(found.group()) and not any(start < stop and begin < end for begin, stop in taken):
+                taken.append((start, end))
+                yield kind, start, mask(found.group())
+
+
+def mask(text: str, shown: int = 4) -> str:
+    """The first characters; the rest as dots, so that a list of finds is no list of personal data."""
+    return text[:shown] + "•" * (min(len(text), 16) - shown)
+
+
+def _luhn(number: str) -> bool:
+    digits = [int(character) for character in number if character.isdigit()]
+    if not 13 <= len(digits) <= 19:
+        return False
+    doubled = [sum(divmod(2 * d, 10)) if place % 2 else d for place, d in enumerate(reversed(digits))]
+    return sum(doubled) % 10 == 0
+
+
+def _iban(number: str) -> bool:
+    """ISO 13616: the rearranged number, letters as 10 to 35, leaves 1 modulo 97."""
+    bare = number.replace(" ", "")
+    return int("".join(str(int(character, 36)) for character in bare[4:] + bare[:4])) % 97 == 1
+
+
+def _telephone(number: str) -> bool:
+    digits = sum(character.isdigit() for character in number)
+    return 9 <= digits <= 15 and not any((FREE_CALL.match(number), FICTIONAL.search(number), YEARS.fullmatch(number)))
+
+
+def _any(found: str) -> bool:
+    return True
+
+
+SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("IBAN", IBAN, _iban),
+    ("card", CARD, _luhn),
+    ("social security", SOCIAL_SECURITY, _any),
+    ("date of birth", BIRTH, _any),
+    ("street", STREET, _any),
+    ("telephone", PHONE, _telephone),
+    ("e-mail", EMAIL, _any),
+    ("link", LINK, _any),
+)
+"""Kind, its shape, and what tells a real one; what is taken by one is no other."""

@@ -1,0 +1,89 @@
+"""Our own layout: one session a line of JSON, and the patients' profiles beside it.
+
+``sessions.jsonl``: ``{"schema": "cbtrain.session/1", "course": "amara", "session": 1, "turns": [{"role": "patient",
+"text": "…"}, …]}``, optionally ``patient`` (who is treated, where that is not the course), ``preamble`` and ``facts``
+(texts by name); ``profiles.jsonl``: ``{"schema": "cbtrain.profile/1", "course": "amara", "name": …, "brief": …,
+"text": …, "characteristics": {…}}``. A single ``.jsonl`` file holds sessions only. ``.gz`` is read directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cbtrain.errors import UserError
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.readers.options import ReadOptions
+from cbtrain.transcripts.readers.profiles_file import read_profiles
+from cbtrain.transcripts.source import read_records
+from cbtrain.transcripts.types import Session, Turn
+
+SESSIONS = ("sessions.jsonl", "sessions.jsonl.gz")
+SESSION_SCHEMA = "cbtrain.session/1"
+
+
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["patient", "therapist"]
+    text: str
+
+
+class SessionRecord(BaseModel):
+    """A line of ``sessions.jsonl`` without its ``schema`` key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    course: str = Field(min_length=1)
+    session: int = Field(ge=1)
+    turns: list[_Turn]
+    patient: str = ""
+    preamble: str = ""
+    facts: dict[str, str] = Field(default_factory=dict)
+
+
+def detects(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in SESSIONS)
+
+
+def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
+    """The sessions of a file or folder, in the order of the lines."""
+    for where, content in read_records(_file(path), options.on_bad):
+        try:
+            record = parse_record(content, where)
+        except UserError as error:
+            options.on_bad(error)
+            continue
+        turns = tuple(Turn(turn.role, turn.text) for turn in record.turns)
+        yield Session(record.course, record.session, turns, where, record.patient, record.preamble, facts=record.facts)
+
+
+def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
+    return read_profiles(path, options)
+
+
+def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
+    """``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
+    content = dict(content)
+    found = content.pop("schema", None)
+    if found != SESSION_SCHEMA:
+        fix = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
+        raise UserError(f"schema {found!r} is not {SESSION_SCHEMA!r}", where=where, fix=fix)
+    try:
+        return SessionRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(problem, where=where, fix="`cbtrain corpus schema` prints the schema.") from None
+
+
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in SESSIONS:
+        if (path / name).exists() or (path / name).is_symlink():
+            return path / name
+    raise UserError(f"no {SESSIONS[0]} in it", where=path, fix="Name a folder that has one, or another --format.")

@@ -1,0 +1,268 @@
+"""Files as text, lines and JSON records: plain or ``.gz``, one record in memory at a time, every fault named.
+
+A fault is handed to ``on_bad``, which raises it (:func:`refuse`, the default everywhere) or keeps it and lets reading
+go on with the next record.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cbtrain.errors import UserError
+
+OnBad = Callable[[UserError], None]
+
+MAX_RECORD = 64 * 2**20
+"""Bytes of the longest line, record or file of one session. The longest real session has some forty thousand."""
+
+CHUNK = 2**20
+BOM = b"\xef\xbb\xbf"
+
+
+def refuse(error: UserError) -> NoReturn:
+    raise error
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix in lower case, without a trailing ``.gz``: ``a.jsonl.gz`` is ``.jsonl``."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def stem_of(path: Path) -> str:
+    """The name without its suffixes: ``a.jsonl.gz`` is ``a``."""
+    name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
+    return Path(name).stem
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files under ``folder`` with one of ``suffixes``, hidden ones left out, in an order that counts (2 before 10)."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if suffix_of(path) in suffixes
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts ``session_2`` before ``session_10``."""
+    pieces: list[tuple[int, str]] = []
+    digits, other = "", ""
+    for character in name + "\0":
+        if character in "0123456789":
+            if other:
+                pieces.append((-1, other))
+                other = ""
+            digits += character
+        else:
+            if digits:
+                pieces.append((int(digits[:18]), digits))
+                digits = ""
+            other += character
+    pieces.append((-1, other))
+    return pieces
+
+
+def read_text(path: Path) -> str:
+    """The whole of a small file as text. Raises UserError where it is missing, too large, damaged or not UTF-8."""
+    try:
+        with _open(path) as file:
+            data = file.read(MAX_RECORD + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
+    if len(data) > MAX_RECORD:
+        raise UserError(f"larger than {MAX_RECORD >> 20} MiB", where=path, fix="Is this a transcript? Split it.")
+    return _decode(data.removeprefix(BOM), path)
+
+
+def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
+    """Each non-blank line's place (``FILE:LINE``) and text. A line over :data:`MAX_RECORD` is a fault, never held."""
+    try:
+        with _open(path) as file:
+            number = 0
+            while raw := file.readline(MAX_RECORD + 1):
+                number += 1
+                where = f"{path}:{number}"
+                if len(raw) > MAX_RECORD and not raw.endswith(b"\n"):
+                    on_bad(UserError(f"a line of more than {MAX_RECORD >> 20} MiB", where=where, fix="Split it."))
+                    while raw and not raw.endswith(b"\n"):
+                        raw = file.readline(CHUNK)
+                    continue
+                if number == 1:
+                    raw = raw.removeprefix(BOM)
+                if not raw.strip():
+                    continue
+                try:
+                    yield where, _decode(raw, where)
+                except UserError as error:
+                    on_bad(error)
+    except (OSError, EOFError, zlib.error) as error:
+        on_bad(_unreadable(path, error))
+
+
+def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each JSON object's place and content: a line of ``.jsonl``, an item of a ``.json`` array, or the one object."""
+    items = _array(path, on_bad) if suffix_of(path) == ".json" else _lines(path, on_bad)
+    for where, content in items:
+        if isinstance(content, dict):
+            yield where, content
+        else:
+            on_bad(UserError("not a JSON object", where=where, fix="Mend or remove it."))
+
+
+def parse_json(text: str, where: object) -> Any:
+    """``text`` as JSON. Raises UserError with line and column, also on nesting or numbers that no transcript has."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        line, place = str(where), f"column {error.colno}"
+        if "\n" in text.strip():  # a whole file, not one line of a file
+            line = f"{where}:{error.lineno}"
+        raise UserError(f"malformed JSON ({error.msg} at {place})", where=line, fix="Mend or remove it.") from None
+    except (RecursionError, ValueError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UserError(f"unusable JSON ({problem})", where=where, fix="Mend or remove it.") from None
+    if "\\u" in text:
+        _refuse_lone_surrogates(content, where)
+    return content
+
+
+def _lines(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    for where, line in read_lines(path, on_bad):
+        try:
+            content = parse_json(line, where)
+        except UserError as error:
+            on_bad(error)
+        else:
+            yield where, content
+
+
+def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    """Items of a JSON array, decoded one by one from a buffer that holds little more than one of them."""
+    decoder = json.JSONDecoder()
+    try:
+        with _open(path) as file:
+            text = _TextBuffer(file, path)
+            text.skip_space()
+            if not text.buffer.startswith("["):
+                whole = text.rest()
+                yield str(path), parse_json(whole, path)
+                return
+            text.drop(1)
+            number = 0
+            while True:
+                text.skip_space(also="," if number else "")
+                if text.buffer.startswith("]"):
+                    return
+                number += 1
+                where = f"{path}[{number}]"
+                while True:
+                    try:
+                        _, end = decoder.raw_decode(text.buffer)
+                        # A number or a word at the very end may go on in the next chunk.
+                        if end < len(text.buffer) or not text.fill():
+                            break
+                    except (json.JSONDecodeError, RecursionError, ValueError):
+                        if not text.fill():
+                            # What follows a broken item cannot be found again: the array ends here.
+                            parse_json(text.buffer, where)
+                            return
+                yield where, parse_json(text.buffer[:end], where)
+                text.drop(end)
+    except UserError as error:
+        on_bad(error)
+    except (OSError, EOFError, zlib.error) as error:
+        on_bad(_unreadable(path, error))
+
+
+class _TextBuffer:
+    """A window on a file's text that is filled from behind and dropped from in front."""
+
+    def __init__(self, file: BufferedIOBase, path: Path) -> None:
+        import codecs
+
+        self.file, self.path = file, path
+        self.decode = codecs.getincrementaldecoder("utf-8-sig")()
+        self.buffer = ""
+        self.fill()
+
+    def fill(self) -> bool:
+        """Read on, by at least as much as there is already, so that retries stay linear; False at the end."""
+        if len(self.buffer) > MAX_RECORD:
+            raise UserError(f"an item of more than {MAX_RECORD >> 20} MiB", where=self.path, fix="Split it.")
+        data = self.file.read(max(CHUNK, len(self.buffer)))
+        try:
+            self.buffer += self.decode.decode(data, final=not data)
+        except UnicodeDecodeError:
+            raise _not_utf8(data, self.path) from None
+        return bool(data)
+
+    def drop(self, count: int) -> None:
+        self.buffer = self.buffer[count:]
+
+    def skip_space(self, also: str = "") -> None:
+        while True:
+            self.buffer = self.buffer.lstrip(" \t\r\n" + also)
+            if self.buffer or not self.fill():
+                break
+        if not self.buffer:
+            raise UserError("ends before its JSON does", where=self.path, fix="It seems to be cut off; fetch it again.")
+
+    def rest(self) -> str:
+        while self.fill():
+            pass
+        return self.buffer
+
+
+def _open(path: Path) -> BufferedIOBase:
+    if path.is_symlink() and not path.exists():
+        raise UserError("a broken link", where=path, fix=f"It points to {path.readlink()}, which is not there.")
+    if path.is_dir():
+        raise UserError("not a readable file", where=path, fix="It is a folder.")
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rb")
+    return path.open("rb")
+
+
+def _decode(data: bytes, where: object) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _not_utf8(data, where) from None
+
+
+def _not_utf8(data: bytes, where: object) -> UserError:
+    likely = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:100] else ""
+    problem = "not UTF-8 text" + (f", {likely} by the looks of it" if likely else "")
+    fix = f"Convert it: iconv -f {likely or 'WINDOWS-1252'} -t UTF-8."
+    return UserError(problem, where=where, fix=fix)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, PermissionError):
+        return UserError("permission denied", where=path, fix="Change its permissions.")
+    if isinstance(error, FileNotFoundError):
+        return UserError("not there", where=path, fix="Name a file that is.")
+    if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
+        return UserError(f"damaged gzip file ({error})", where=path, fix="Fetch it again.")
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"not a readable file ({reason})", where=path, fix="Name a readable one.")
+
+
+def _refuse_lone_surrogates(content: Any, where: object) -> None:
+    """JSON can escape half a character; nothing after this could write such a text."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise UserError("unusable JSON (nested too deeply)", where=where, fix="Mend or remove it.") from None
+    except UnicodeEncodeError:
+        raise UserError("half of a surrogate pair in its text", where=where, fix="Mend or remove it.") from None

@@ -1,0 +1,33 @@
+"""Nothing of an imported corpus leaves this machine unless the user says so.
+
+Profiles are sent to whoever plays the patients, and simulated sessions, in which patients speak as their profiles say
+and a therapist as its training transcripts do, to a judge. The embedded corpus is fictional and free.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from cbtrain.errors import UserError
+from cbtrain.transcripts.reading import SAMPLE
+
+
+def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> None:
+    """Raise UserError where ``what`` of ``corpus`` would be sent to another machine and ``allowed`` is not set."""
+    if allowed or str(corpus) == SAMPLE or is_local(base_url):
+        return
+    raise UserError(
+        f"this would send {what} to {base_url}",
+        where=corpus,
+        fix="If you may share them with that service, say --allow-upload (with make: ARGS=--allow-upload).",
+    )
+
+
+def is_local(base_url: str) -> bool:
+    """Whether ``base_url`` is this machine by its own name for itself."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,208 @@
+"""``cbtrain corpus …`` as people use it: real processes, their output, their exit status."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cbtrain.transcripts.reading import read
+
+CBTRAIN = Path(sys.executable).with_name("cbtrain")
+GOOD = [
+    json.dumps(
+        {
+            "schema": "cbtrain.session/1",
+            "course": course,
+            "session": 1,
+            "turns": [
+                {"role": "patient", "text": f"I feel {course}."},
+                {"role": "therapist", "text": f"Since when do you feel {course}?"},
+            ],
+        }
+    )
+    for course in ("amara", "ben", "cleo", "dora")
+]
+
+
+def corpus(*arguments, cwd, status=0):
+    done = subprocess.run(
+        [CBTRAIN, "corpus", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "sessions.jsonl").write_text("\n".join(GOOD))
+    return tmp_path
+
+
+def damage(folder):
+    (folder / "c" / "sessions.jsonl").write_text("\n".join([GOOD[0], "{oops", *GOOD[1:], '{"schema": 7}']))
+
+
+def test_stats(folder):
+    counts = json.loads(corpus("stats", "c", "--json", cwd=folder).stdout)
+    assert {key: counts[key] for key in counts if key != "distributions"} == {
+        "courses": 4,
+        "sessions": 4,
+        "turns": 8,
+        "therapist_turns": 4,
+        "patient_turns": 4,
+        "words": 36,
+        "sessions_with_repeated_speaker": 0,
+        "sessions_without_turns": 0,
+    }
+    assert counts["distributions"]["turns"]["assessment"]["median"] == 2
+    shown = corpus("stats", "c", cwd=folder).stdout
+    for word in ("therapist turns", "words a session", "median", "assessment"):
+        assert word in shown
+
+
+def test_stats_of_tokens(folder, tmp_path):
+    from cbtrain.tokens.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(["I feel low. Since when?"], 300, 64)
+    tokenizer.save_pretrained(tmp_path / "model")
+    counts = json.loads(corpus("stats", "c", "--json", "--tokenizer", "model", cwd=folder).stdout)
+    expected = sum(
+        len(tokenizer(turn.text, add_special_tokens=False)["input_ids"])
+        for session in read(folder / "c").sessions()
+        for turn in session.turns
+    )
+    assert counts["distributions"]["tokens"]["all"]["total"] == expected
+
+
+def test_a_malformed_file_is_named_skipped_or_listed(folder):
+    damage(folder)
+    done = corpus("stats", "c", cwd=folder, status=2)
+    assert done.stderr.startswith("cbtrain: c/sessions.jsonl:2: malformed JSON")
+    assert done.stderr.count("\n") == 1
+    assert "--skip-bad" in done.stderr
+    done = corpus("stats", "c", "--skip-bad", "--json", cwd=folder)
+    assert json.loads(done.stdout)["sessions"] == 4
+    assert "left out: c/sessions.jsonl:2: " in done.stderr
+    assert "2 malformed sessions left out" in done.stderr
+    found = json.loads(corpus("check", "c", "--json", cwd=folder, status=1).stdout)
+    assert [(f["kind"], f["where"]) for f in found["findings"]] == [
+        ("unreadable", "c/sessions.jsonl:2"),
+        ("unreadable", "c/sessions.jsonl:6"),
+    ]
+    assert (found["sessions"], found["unreadable"]) == (4, 2)
+
+
+def test_check(folder):
+    done = corpus("check", "c", cwd=folder)
+    assert "4 sessions checked" in done.stdout
+    assert "Not found: no_turns" in done.stdout
+    (folder / "a.txt").write_text("Therapist: Hello.\nTherapist: Still me.\nClient: Hi. Therapist: Yes?")
+    done = corpus("check", "a.txt", cwd=folder, status=1)
+    assert "warning repeated_speaker  a.txt, turn 2  therapist" in done.stdout
+    assert "error inner_label  a.txt, turn 3  Therapist: in a patient's turn" in done.stdout
+    found = json.loads(corpus("check", "a.txt", "--json", "--kind", "inner_label", cwd=folder, status=1).stdout)
+    assert [finding["kind"] for finding in found["findings"]] == ["inner_label"]
+    assert found["kinds"]["repeated_speaker"] == {"severity": "warning", "findings": 1, "sessions": 1}
+    assert "Did you mean 'inner_label'" in corpus("check", "--kind", "inner_lable", cwd=folder, status=2).stderr
+
+
+def test_explain(folder):
+    (folder / "a.txt").write_text("Client: Hi.\nTherapist: Yes?\nClient: Bye.\nSession Summary:\n- sleep")
+    shown = corpus("check", "a.txt", "--explain", "a/1", cwd=folder).stdout
+    assert "turn 3: closing summaries moved from the patient's label to the therapist" in shown
+    assert "- 3. patient: Bye.\nSession Summary:" in shown
+    assert "+ 4. therapist: Session Summary:" in shown
+    assert "2 unchanged turns" in shown
+    kept = corpus("check", "a.txt", "--explain", "a/1", "--set", "corpus.cleaning.split_summaries=false", cwd=folder)
+    assert "Nothing to mend" in kept.stdout
+    found = json.loads(corpus("check", "a.txt", "--explain", "a/1", "--json", cwd=folder).stdout)
+    assert [line["side"] for line in found["lines"]] == ["same", "same", "before", "after", "after"]
+    assert "no session 'a/7'" in corpus("check", "a.txt", "--explain", "a/7", cwd=folder, status=2).stderr
+
+
+def test_split(folder):
+    shown = corpus("split", "c", "--out", "parts", "--seed", "3", cwd=folder).stdout
+    manifest = json.loads((folder / "parts" / "split.json").read_text())
+    ids = [course for side in ("train", "validation", "test") for course in manifest[side]]
+    assert sorted(ids) == ["amara", "ben", "cleo", "dora"]
+    for side in ("train", "validation", "test"):
+        assert [course.id for course in read(folder / "parts" / side).courses] == manifest[side]
+        assert f"{side}: {', '.join(manifest[side])}" in shown
+    again = json.loads(corpus("split", "c", "--json", "--keep", "parts/split.json", "--seed", "9", cwd=folder).stdout)
+    assert {**again, "seed": 3} == manifest
+    done = corpus("split", "c", "--out", "parts", cwd=folder, status=2)
+    assert "parts: already exists" in done.stderr
+
+
+def test_split_by_strata(tmp_path):
+    shown = corpus("split", "sample", "--stratify", "severity,engagement", cwd=tmp_path).stdout
+    assert "severity" in shown
+    assert "engagement" in shown
+    assert "stratify" in corpus("split", "sample", "--stratify", "mood", cwd=tmp_path, status=2).stderr
+
+
+def test_convert_there_and_back(tmp_path):
+    for layout, out in (("messages", "m.jsonl.gz"), ("sharegpt", "s"), ("cbtrain", "c")):
+        corpus("convert", "sample", "--to", layout, "--out", out, cwd=tmp_path)
+        assert list(read(tmp_path / out).sessions()) == list(read("sample").sessions())
+    line = json.loads(gzip.decompress((tmp_path / "m.jsonl.gz").read_bytes()).splitlines()[0])
+    assert [message["role"] for message in line["messages"][:2]] == ["user", "assistant"]
+    profiles = [course.profile for course in read("sample").courses]
+    assert [course.profile for course in read(tmp_path / "s").courses] == profiles
+    done = corpus("convert", "sample", "--to", "messages", "--out", "m2.jsonl", cwd=tmp_path)
+    assert "6 profiles were not written" in done.stdout
+    assert "already exists" in corpus("convert", "--to", "cbtrain", "--out", "c", cwd=tmp_path, status=2).stderr
+    assert "neither a .jsonl" in corpus("convert", "--to", "cbtrain", "--out", "c.csv", cwd=tmp_path, status=2).stderr
+
+
+def test_convert_cleaned(folder):
+    (folder / "a.txt").write_text("Client: Hi.\nTherapist: Yes?\nTherapist: Well?")
+    done = corpus("convert", "a.txt", "--to", "cbtrain", "--out", "out.jsonl", "--clean", cwd=folder)
+    assert "1 turns merged" in done.stdout
+    (session,) = read(folder / "out.jsonl").sessions()
+    assert [turn.text for turn in session.turns] == ["Hi.", "Yes?\n\nWell?"]
+
+
+def test_nothing_half_written(folder):
+    damage(folder)
+    corpus("convert", "c", "--to", "messages", "--out", "out", cwd=folder, status=2)
+    corpus("split", "c", "--out", "out", cwd=folder, status=2)
+    assert [path.name for path in folder.iterdir()] == ["c"]
+
+
+def test_card(folder):
+    (folder / "c" / "LICENSE").write_text("MIT License\n\nPermission is hereby granted, free of charge, to any person")
+    damage(folder)
+    corpus("card", "c", "--out", "card", "--skip-bad", cwd=folder)
+    card = (folder / "card" / "README.md").read_text()
+    assert card.startswith("---\nlicense: mit\n")
+    for line in ("| sessions | 4 |", "| `unreadable` | error | malformed, left out | 2 | 2 |", "No medical device"):
+        assert line in card
+    for plot in ("phases.svg", "irregularities.svg"):
+        assert f"({plot})" in card
+        assert "<svg" in (folder / "card" / plot).read_text()
+    shutil.rmtree(folder / "card")
+    corpus("card", "c", "--out", "card", "--license", "cc-by-4.0", "--skip-bad", cwd=folder)
+    assert "license: cc-by-4.0" in (folder / "card" / "README.md").read_text()
+
+
+def test_schema(tmp_path):
+    schemas = json.loads(corpus("schema", cwd=tmp_path).stdout)
+    assert schemas["cbtrain.session/1"]["required"] == ["schema", "course", "session", "turns"]
+    assert "cbtrain.profile/1" in schemas
+
+
+@pytest.mark.parametrize("command", ["stats", "check", "split"])
+def test_paths_that_are_no_corpus(tmp_path, command):
+    assert "gone: no such file or folder" in corpus(command, "gone", cwd=tmp_path, status=2).stderr
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "empty.jsonl: no sessions in it" in corpus(command, "empty.jsonl", cwd=tmp_path, status=2).stderr
+    (tmp_path / "link").symlink_to("gone")
+    assert "a broken link" in corpus(command, "link", cwd=tmp_path, status=2).stderr
+    assert "Did you mean 'messages'" in corpus(command, "--format", "message", cwd=tmp_path, status=2).stderr
