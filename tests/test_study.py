@@ -66,6 +66,12 @@ def test_the_report_says_what_was_done(run):
 def test_scores_events_and_report_agree(run):
     folder, _ = run
     report = json.loads((folder / "report.json").read_text())
+    transcripts = {(s.facts["arm"], s.patient, s.number - 1): s for s in read(folder / "sessions.jsonl").sessions()}
+    assert len(transcripts) == len(report["sessions"])
+    for session in report["sessions"]:
+        written = transcripts[session["arm"], session["patient"], session["seed"]]
+        assert [turn.text for turn in written.turns] == [turn["text"] for turn in session["turns"]]
+        assert written.facts["ending"] == session["ending"]
     totals = {score.session_id: score.total for score in read_scores_csv(folder / "scores.csv")}
     spoken = {}
     for event in read_journal(folder / "events.jsonl"):
