@@ -47,7 +47,7 @@ class DuplicateFinder:
     """Takes sessions one by one and keeps a sketch of each; sessions without words are no duplicates."""
 
     def __init__(self) -> None:
-        self._words: dict[str, int] = {}
+        self._hashes = _WordHashes()
         self._sketches: list[NDArray[np.uint64]] = []
         self._digests: list[bytes | None] = []
 
@@ -97,14 +97,10 @@ class DuplicateFinder:
                 yield one, other
 
     def _sketch(self, turns: Sequence[Turn]) -> NDArray[np.uint64]:
-        words = self._words
-        ids = [
-            words.get(word) or words.setdefault(word, _hash(word))
-            for turn in turns
-            for word in WORD.findall(turn.text.lower())
-        ]
-        if len(words) > 2_000_000:  # bounded also where words never repeat
-            words.clear()
+        if len(self._hashes) > 2_000_000:  # bounded also where words never repeat
+            self._hashes.clear()
+        said = "\n".join(turn.text for turn in turns).lower()
+        ids = list(map(self._hashes.__getitem__, WORD.findall(said)))
         if not ids:
             return np.empty(0, np.uint64)
         hashed = np.array(ids, np.uint64)
@@ -119,7 +115,7 @@ class DuplicateFinder:
         sketch = np.unique(smallest)[:SKETCH]
         if len(sketch) < SKETCH:
             sketch = np.unique(shingles)[:SKETCH]
-        return sketch
+        return sketch.copy()  # not a view that keeps all shingles alive
 
 
 @lru_cache(maxsize=CROWD)
@@ -143,5 +139,10 @@ def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
     return float(both.mean()) if len(union) else 0.0
 
 
-def _hash(word: str) -> int:
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
+class _WordHashes(dict[str, int]):
+    """Each word's hash, computed when it is first asked for."""
+
+    def __missing__(self, word: str) -> int:
+        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self[word] = value = int.from_bytes(digest, "big")
+        return value
