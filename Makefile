@@ -5,21 +5,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TORCH ?=
+# A choice of torch is remembered until another one is named (TORCH= goes back to the pinned one).
+CHOICE := $(VENV)/.torch
+TORCH ?= $(shell cat $(CHOICE) 2>/dev/null)
 MODEL ?=
 CORPUS ?=
 ARGS ?=
 
-.PHONY: install run test test-slow lint clean
+.PHONY: install run test test-slow lint clean FORCE
 .DEFAULT_GOAL := install
 
 STAMP := $(VENV)/.installed
-# A change of TORCH has to install again, a call with the same one must not.
-$(shell mkdir -p $(VENV) && [ "$$(cat $(VENV)/.torch 2>/dev/null)" = "$(TORCH)" ] || { rm -f $(STAMP); printf '%s' "$(TORCH)" > $(VENV)/.torch; })
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml constraints.txt
+$(CHOICE): FORCE
+	@mkdir -p $(VENV)
+	@[ -e $@ ] && [ "$$(cat $@)" = "$(TORCH)" ] || printf '%s' "$(TORCH)" > $@
+
+$(STAMP): setup.py pyproject.toml constraints.txt $(CHOICE)
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@sed "$(if $(TORCH),/^torch==/d;/^triton==/d)" constraints.txt > $(VENV)/constraints.txt
 	@echo "Installing cbtrain and its dependencies into $(VENV) (a few minutes the first time) ..."

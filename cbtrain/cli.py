@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
-    parsed = parser.parse_args(arguments)
+    parsed, more = parser.parse_known_args(arguments)
+    # argparse takes positional arguments from one place only; settings may stand on both sides of an option.
+    if more and hasattr(parsed, "settings") and not any(word.startswith("-") or "=" not in word for word in more):
+        parsed.settings += more
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     try:
         return parsed.run(parsed) or 0
     except UserError as error:
@@ -42,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reasons = {
             errno.ENOSPC: "the disk is full; free some space",
             errno.EDQUOT: "the disk quota is used up; free some space",
+            errno.ENOENT: "no such file or folder, and it cannot be made there",
             errno.EACCES: "permission denied; choose another place or change its permissions",
             errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
             errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
@@ -177,7 +182,7 @@ def _train(parsed: argparse.Namespace) -> None:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from cbtrain.config import load_config
-    from cbtrain.evaluation import check_evaluation, evaluate_study, newest_trained_run
+    from cbtrain.evaluation import check_evaluation, evaluate_study, newest_trained_run, trained_config
     from cbtrain.study import new_run_folder, train_study
 
     console = _console()
@@ -189,8 +194,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         folder = train_study(config, new_run_folder("study"), console)
     else:
         # The run's own settings are the ground, so that an evaluation fits what was trained.
-        source = parsed.config or str(folder / "config.yaml")
-        config = load_config(source, parsed.settings)
+        config = load_config(parsed.config, parsed.settings, trained_config(folder))
     asyncio.run(evaluate_study(config, folder, console, allow_upload=parsed.allow_upload))
 
 
@@ -215,12 +219,15 @@ def _serve(parsed: argparse.Namespace) -> None:
     from cbtrain.generation.local_model import LocalModel, pick_device
     from cbtrain.generation.server import serve
 
+    for name, low in (("threads", 1), ("slots", 1), ("context", 64), ("port", 0)):
+        value = getattr(parsed, name)
+        if value is not None and value < low:
+            raise UserError(f"{value} is too small", where=f"--{name}", fix=f"At least {low}.")
     if parsed.threads:
         torch.set_num_threads(parsed.threads)
     config = EngineConfig(slots=parsed.slots, context_tokens=parsed.context)
     device = pick_device(parsed.device)
     model = LocalModel(parsed.model, parsed.adapter, config, dtype=parsed.dtype, device=device)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))
 
 

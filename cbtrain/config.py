@@ -55,7 +55,7 @@ class StudyConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1, description="CPU threads; none takes every core")
     corpus: TranscriptsConfig = Field(default_factory=TranscriptsConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
@@ -73,17 +73,21 @@ class StudyConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or (given.get("model") or {}).get("path"):
+        if not isinstance(given, dict):
+            return given
+        model = given.get("model")
+        if isinstance(model, dict) and model.get("path"):
             return given
         return _merge(TINY_DEFAULTS, given)
 
 
-def load_config(source: str | None, overrides: Sequence[str] = ()) -> StudyConfig:
-    """The study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides describe.
+def load_config(source: str | None, overrides: Sequence[str] = (), ground: Path | None = None) -> StudyConfig:
+    """The study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides describe,
+    both over the settings in ``ground`` (a run's own) where it is given.
 
     Raises UserError on a missing or malformed file, an unknown key (with the nearest valid one), a wrong value.
     """
-    return _load(StudyConfig, source, overrides, ".")
+    return _load(StudyConfig, source, overrides, ".", ground)
 
 
 def load_synthesis_config(source: str, overrides: Sequence[str] = ()) -> SynthesisConfig:
@@ -91,20 +95,29 @@ def load_synthesis_config(source: str, overrides: Sequence[str] = ()) -> Synthes
     return _load(SynthesisConfig, source, overrides, "synthesis")
 
 
-def _load(model: type[Config], source: str | None, overrides: Sequence[str], folder: str) -> Config:
+def _load(
+    model: type[Config], source: str | None, overrides: Sequence[str], folder: str, ground: Path | None = None
+) -> Config:
     given = _read(source, folder) if source else {}
+    _refuse_unknown(given, model, source or "command line")
+    if ground:
+        given = _merge(_read(str(ground), folder), given)
     for override in overrides:
-        _apply(given, override)
-    where = source or "command line"
-    _refuse_unknown(given, model, where)
+        _apply(given, override, model)
+    _refuse_unknown(given, model, "command line" if overrides else source or str(ground))
     try:
         return model.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         problem = first["msg"].removeprefix("Value error, ")
-        got = None if isinstance(first["input"], dict) else f"Got {first['input']!r}."
-        raise UserError(f"{key}: {problem}", where=where, fix=got) from None
+        shown = not isinstance(first["input"], dict) and not key.endswith("api_key_env")  # it may be a key
+        typed = any(
+            override.partition("=")[0].startswith(key) or key.startswith(override.partition("=")[0])
+            for override in overrides
+        )
+        where = "command line" if typed else source or str(ground or "command line")
+        raise UserError(f"{key}: {problem}", where=where, fix=f"Got {first['input']!r}." if shown else None) from None
 
 
 def dump_config(config: StudyConfig) -> str:
@@ -141,23 +154,42 @@ def _read(source: str, folder: str) -> dict[str, Any]:
     return given
 
 
-def _apply(given: dict[str, Any], override: str) -> None:
+def _apply(given: dict[str, Any], override: str, model: type[BaseModel]) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UserError(
             f"{override!r} is not key=value", where="command line", fix="E.g. therapist.learning_rate=1e-4."
         )
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        parsed = value
     at, parts = given, key.split(".")
     for part in parts[:-1]:
-        inner = at.setdefault(part, {})
+        inner = at.get(part)
+        if inner is None:
+            inner = at[part] = {}
         if not isinstance(inner, dict):
             raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
         at = inner
-    at[parts[-1]] = parsed
+    at[parts[-1]] = _value(value, _annotation(model, parts))
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """``text`` as YAML, but where a text is wanted as it stands: paths may hold anything."""
+    wants_text = annotation is str or set(getattr(annotation, "__args__", ())) == {str, type(None)}
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if wants_text and not quoted and (annotation is str or text not in ("null", "~")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _annotation(model: type[BaseModel], parts: Sequence[str]) -> Any:
+    """The type of the field at ``parts``, None where there is no such field."""
+    field = model.model_fields.get(parts[0])
+    if field is None or len(parts) == 1:
+        return field.annotation if field else None
+    inner = _section(field.annotation)
+    return _annotation(inner, parts[1:]) if inner else None
 
 
 def _refuse_unknown(given: dict[str, Any], model: type[BaseModel], where: str, prefix: str = "") -> None:

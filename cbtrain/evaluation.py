@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.progress import track
 
 import cbtrain
-from cbtrain.base_model import sessions_of
 from cbtrain.config import StudyConfig
 from cbtrain.environment import describe_environment, peak_memory_gb
 from cbtrain.errors import UserError
@@ -32,23 +31,36 @@ from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.runner import SessionRecord, plan_sessions, restore, run_sessions
 from cbtrain.eval.scores import Score, write_scores_csv
 from cbtrain.eval.speakers import ApiPatient, LocalTherapist
-from cbtrain.eval.statistics import paired_contrast, summarize
+from cbtrain.eval.statistics import paired_contrast
+from cbtrain.evaluation_report import (
+    ARMS,
+    as_transcripts,
+    describe_arms,
+    describe_scale,
+    describe_sessions,
+    is_tiny,
+    title_of,
+)
 from cbtrain.generation.local_model import LocalModel, pick_device
 from cbtrain.generation.server_process import server_process
 from cbtrain.journal import journal as journals
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.openai import OpenAIProvider
-from cbtrain.study import STATE, Material, gather, heading, now, prepare_process, render_session, say
-from cbtrain.tokens.dataset import select_documents
+from cbtrain.study import STATE, Material, gather, heading, held_out_documents, now, prepare_process, say
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.types import Session
 from cbtrain.transcripts.writing import write_sessions
 from cbtrain.uploads import require_consent
 
 EVENTS = "events.jsonl"
 """The journal of a run: every turn and every judge's rating, the source of truth."""
 
-ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
+
+def trained_config(folder: Path) -> Path:
+    """The settings of the trained run in ``folder``. Raises UserError where training has not come to its end."""
+    if not (folder / STATE).exists() or not (folder / "config.yaml").exists():
+        problem = "training has not come to its end here" if (folder / "training").exists() else "not a trained run"
+        raise UserError(problem, where=folder, fix="Name a folder that `cbtrain train` finished, or train again.")
+    return folder / "config.yaml"
 
 
 def newest_trained_run(runs: Path) -> Path | None:
@@ -69,11 +81,9 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     rubric = check_evaluation(config, allow_upload=allow_upload)
     prepare_process(config)
     material = gather(config, Console(quiet=True))
-    if material.facts["split"] != state["corpus"]["split"]:
-        fix = "Evaluate with the corpus and split settings of the training run."
-        raise UserError("its patients were split differently in training", where=folder, fix=fix)
+    _refuse_another_study(config, state, material, folder)
     profiles = material.profiles()
-    names = {course: profile.name if profile else course for course, profile in profiles.items()}
+    names = material.names()
     settings = config.evaluation
     heading(console, "5/7", "Simulate sessions with held-out patients")
     model_path = _model_path(state, folder)
@@ -84,7 +94,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         dtype=config.model.dtype,
         device=pick_device(config.model.device),
     )
-    perplexity = _measure_perplexity(model, material, config, names, console)
+    perplexity = _measure_perplexity(model, material, config, state, console)
     say(console, perplexity["verdict"])
     patients = [course.id for course in material.split.test][: settings.max_patients]
     sessions = plan_sessions(patients, list(ARMS), settings.seeds)
@@ -99,7 +109,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         "created": now(),
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
-        "title": _title(config, state),
+        "title": title_of(state),
         "seconds": round(state["seconds"] + time.perf_counter() - started, 1),
         "peak_memory_gb": round(peak_memory_gb(), 2),
         "corpus": state["corpus"],
@@ -119,6 +129,42 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     return path
 
 
+def _refuse_another_study(config: StudyConfig, state: Mapping[str, Any], material: Material, folder: Path) -> None:
+    """Raise UserError where corpus, split or base are not those that ``folder`` was trained with."""
+    if material.facts["split"] != state["corpus"]["split"]:
+        fix = "Evaluate with the corpus and split settings of the training run."
+        raise UserError("its patients were split differently in training", where=folder, fix=fix)
+    if material.facts["fingerprint"] != state["corpus"]["fingerprint"]:
+        fix = "Bring back the transcripts and corpus settings of the training run, or train again."
+        raise UserError("the transcripts have changed since training", where=config.corpus.path, fix=fix)
+    trained = None if is_tiny(state) else state["model"]
+    if config.model.path not in (trained, state["model"]):
+        fix = "An adapter fits its own base only: leave model.path as it is."
+        raise UserError(f"trained on {state['model']}, not on {config.model.path}", where=folder, fix=fix)
+
+
+def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile | None]) -> dict[str, Any]:
+    """Everything that decides what is said in a session: one run of sessions holds to one protocol."""
+    settings = config.evaluation.model_dump_json(exclude={"judging", "sessions_in_flight", "perplexity_tokens"})
+    weights = blake2b((folder / "therapist" / "adapter_model.safetensors").read_bytes(), digest_size=8)
+    known = [profile.model_dump_json() if profile else name for name, profile in patients.items()]
+    return {
+        "evaluation": json.loads(settings),
+        "seed": config.seed,
+        "tokens.therapist_system": config.tokens.therapist_system,
+        "model.dtype": config.model.dtype,
+        "the adapter": weights.hexdigest(),
+        "the patients' profiles": blake2b("\n".join(known).encode(), digest_size=8).hexdigest(),
+    }
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The first key on which two protocols differ."""
+    key = next(key for key in {**one, **other} if one.get(key) != other.get(key))
+    inner, before = one.get(key), other.get(key)
+    return f"{key}.{_difference(inner, before)}" if isinstance(inner, dict) and isinstance(before, dict) else key
+
+
 async def simulate(
     sessions: Sequence[SessionRecord],
     model: LocalModel,
@@ -130,14 +176,13 @@ async def simulate(
 ) -> None:
     """Hold ``sessions``: the therapist in this process, the patient behind an API (by default our own server)."""
     settings = config.evaluation
-    fingerprint = json.loads(settings.model_dump_json(exclude={"judging", "sessions_in_flight", "perplexity_tokens"}))
+    protocol = _protocol(config, folder, {session.patient: profiles[session.patient] for session in sessions})
     events = folder / EVENTS
     past = list(journals.read(events)) if events.exists() else []
-    begun = next((event["settings"] for event in past if event["kind"] == "run_started"), fingerprint)
-    if begun != fingerprint:
-        changed = next(key for key in fingerprint if fingerprint[key] != begun.get(key))
+    begun = next((event["settings"] for event in past if event["kind"] == "run_started"), protocol)
+    if begun != protocol:
         fix = f"Set it back, or remove {events.name} to simulate anew."
-        raise UserError(f"evaluation.{changed} differs from the sessions begun here", where=folder, fix=fix)
+        raise UserError(f"{_difference(protocol, begun)} differs from the sessions begun here", where=folder, fix=fix)
     restore(sessions, past)
     if past:
         kept = sum(session.ending is not None for session in sessions)
@@ -149,7 +194,7 @@ async def simulate(
     torch.set_num_threads(max(1, threads // 2))
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(journals.Journal(events))
-        journal.append("run_started" if not past else "resumed", settings=fingerprint)
+        journal.append("run_started" if not past else "resumed", settings=protocol)
         provider_config = settings.patient_provider
         instructions: str | None = settings.patient_instructions
         if provider_config is None:
@@ -170,7 +215,8 @@ async def simulate(
         }
 
         def speakers(session: SessionRecord) -> tuple[Speaker, Speaker]:
-            patient = ApiPatient(provider, profiles[session.patient], settings.patient, instructions)
+            profile = profiles[session.patient]
+            patient = ApiPatient(provider, profile, settings.patient, instructions, forbidden=model.renderer.specials)
             return patient, therapists[session.arm]
 
         await run_sessions(
@@ -184,6 +230,9 @@ async def simulate(
             console=console,
         )
     torch.set_num_threads(threads)
+    if sessions and all(session.ending == "provider_error" for session in sessions):
+        fix = "Nothing is lost: mend this and run `cbtrain evaluate` on the same run folder."
+        raise UserError(f"every session failed: {sessions[0].error}", where=provider_config.base_url, fix=fix)
 
 
 def uses_llm_judge(judging: JudgingConfig) -> bool:
@@ -239,110 +288,18 @@ async def score_sessions(
     return scores, {"judge": "cue", "kind": "cue", "label": CUE_RATER_LABEL}
 
 
-def describe_scale(rubric: Rubric) -> dict[str, Any]:
-    return {
-        "name": rubric.name,
-        "min": rubric.minimum,
-        "max": rubric.maximum,
-        "total_max": rubric.maximum * len(rubric.domains),
-        "note": rubric.note,
-        "domains": [{"id": d.id, "name": d.name, "description": d.description} for d in rubric.domains],
-    }
-
-
-def describe_arms(sessions: Sequence[SessionRecord], scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """One entry an arm: scores, endings, lengths. Failures are counted, never imputed."""
-    summaries = {entry.name: entry for entry in summarize(scores)}
-    arms = []
-    for name, label in ARMS.items():
-        own = [session for session in sessions if session.arm == name]
-        spoken = [len(t.text.split()) for s in own for t in s.turns if t.role == "therapist"]
-        entry = summaries.get(name)
-        arms.append(
-            {
-                "name": name,
-                "label": label,
-                "sessions": len(own),
-                "rated": len({s.session_id for s in scores if s.arm == name and s.total is not None}),
-                "failed": sum(session.failed for session in own),
-                "total_mean": entry.total_mean if entry else None,
-                "total_sd": entry.total_sd if entry else None,
-                "domains": entry.domain_means if entry else {},
-                "endings": dict(Counter(str(session.ending) for session in own)),
-                "turns_mean": _mean([len(session.turns) for session in own]),
-                "words_per_therapist_turn": _mean(spoken),
-            }
-        )
-    return arms
-
-
-def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
-    """Simulated sessions as transcripts, so that whatever reads a corpus reads them too: a course is one patient with
-    one arm, the session's number is the repeat."""
-    for session in sessions:
-        facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
-        yield Session(
-            f"{session.arm}/{session.patient}",
-            session.seed + 1,
-            tuple(session.turns),
-            patient=session.patient,
-            facts={name: value for name, value in facts.items() if value},
-        )
-
-
-def describe_sessions(
-    sessions: Sequence[SessionRecord], scores: Sequence[Score], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Every session with its dialogue and, where it was rated, the first rating's scores and evidence."""
-    first = {score.session_id: score for score in reversed(scores)}
-    described = []
-    for session in sessions:
-        score = first.get(session.id)
-        described.append(
-            {
-                "id": session.id,
-                "arm": session.arm,
-                "patient": session.patient,
-                "patient_name": names.get(session.patient, session.patient),
-                "seed": session.seed,
-                "ending": session.ending,
-                "error": session.error,
-                "turns": [{"role": turn.role, "text": turn.text} for turn in session.turns],
-                "domains": score.domains if score else {},
-                "total": score.total if score else None,
-                "status": score.status if score else "not rated: the session failed",
-                "evidence": score.evidence if score else {},
-            }
-        )
-    return described
-
-
-def _title(config: StudyConfig, state: Mapping[str, Any]) -> str:
-    title = "Base model and tuned therapist with simulated patients"
-    if config.model.path is None:
-        size = state["training"][0]["parameters"] / 1e6
-        title += (
-            f". Smoke test: the base is a tiny model of {size:.1f} million parameters, made from the corpus. It shows "
-            "that every stage works, and says nothing about therapy"
-        )
-    return title
-
-
 def _measure_perplexity(
-    model: LocalModel, material: Material, config: StudyConfig, names: Mapping[str, str], console: Console
+    model: LocalModel, material: Material, config: StudyConfig, state: Mapping[str, Any], console: Console
 ) -> dict[str, Any]:
-    decoder = model.decoder
-    limit, budget = decoder.architecture.max_positions, config.evaluation.perplexity_tokens
-    documents = {}
-    for course in material.split.test:
-        chosen = select_documents(
-            sessions_of((course,)),
-            lambda s: render_session(model.renderer, s, "therapist", config, None, limit),
-            budget,
-            config.seed,
+    positions = model.decoder.architecture.max_positions
+    documents = held_out_documents(material, model.renderer, config, positions)
+    measured = compare_perplexity(model.decoder, documents, material.names(), config.therapist.pack_tokens, console)
+    if is_tiny(state):
+        measured["tokens_note"] += (
+            ". The tiny base has read plain text only, never the chat layout in which both are measured: a good part "
+            "of the fall is the layout, not therapy"
         )
-        documents[course.id] = chosen.documents
-    return compare_perplexity(decoder, documents, names, config.therapist.pack_tokens, console)
+    return measured
 
 
 def _server_arguments(model_path: str, folder: Path, config: StudyConfig) -> list[str]:
@@ -362,13 +319,11 @@ def _read_state(folder: Path) -> dict[str, Any]:
         raise UserError("not a trained run", where=folder, fix="Name a folder that `cbtrain train` made.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"damaged ({error})", where=folder / STATE, fix="Train again.") from None
+    if not isinstance(state, dict) or not {"model", "corpus", "training", "seconds"} <= set(state):
+        raise UserError("damaged (parts are missing)", where=folder / STATE, fix="Train again.")
     return state
 
 
 def _model_path(state: Mapping[str, Any], folder: Path) -> str:
     inside = folder / state["model"]
     return str(inside) if inside.is_dir() else str(state["model"])
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -47,6 +47,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)  # some libraries write for the owner alone
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         # A folder cannot be renamed over a full one: the old one steps aside first.

@@ -6,11 +6,14 @@ apart and an interrupted evaluation goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +37,12 @@ from cbtrain.tokens.dataset import Selection, select_documents
 from cbtrain.tokens.tokenizer import load_tokenizer
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.loop import train
-from cbtrain.transcripts.cleaning import CHANGES, clean
+from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import SAMPLE, read, speaker_labels
-from cbtrain.transcripts.split import Split, split
+from cbtrain.transcripts.split import SIDES, Split, split
 from cbtrain.transcripts.stats import stats
-from cbtrain.transcripts.types import Role, Session
+from cbtrain.transcripts.types import Corpus, Role, Session
 
 STATE = "study.json"
 """What the training half tells the evaluation half."""
@@ -55,6 +58,10 @@ class Material:
     def profiles(self) -> dict[str, Profile | None]:
         courses = (*self.split.train, *self.split.validation, *self.split.test)
         return {course.id: course.profile for course in courses}
+
+    def names(self) -> dict[str, str]:
+        """What each course's patient is called."""
+        return {course: profile.name if profile else course for course, profile in self.profiles().items()}
 
 
 def new_run_folder(name: str) -> Path:
@@ -72,7 +79,7 @@ def gather(config: StudyConfig, console: Console) -> Material:
         counts = stats(corpus)
         cleaned, cleaning = clean(corpus, settings.cleaning)
     if not cleaned.courses:
-        fix = "Check the speakers' labels, or set corpus.cleaning.drop_sessions_without_dialogue=false."
+        fix = "Check the speakers' labels (`cbtrain corpus check`)."
         raise UserError("no session in which both patient and therapist speak", where=settings.path, fix=fix)
     parts = split(cleaned, config.split)
     facts = {
@@ -81,8 +88,10 @@ def gather(config: StudyConfig, console: Console) -> Material:
         **{key: counts[key] for key in ("courses", "sessions", "therapist_turns", "words")},
         "skipped": list(corpus.skipped),
         "cleaning": {CHANGES[kind]: count for kind, count in cleaning.as_dict().items()},
+        "fingerprint": _fingerprint(cleaned),
         "split": parts.ids(),
         "together": list(parts.together),
+        "namesakes": _namesakes(parts),
     }
     say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
     if corpus.skipped:
@@ -90,6 +99,30 @@ def gather(config: StudyConfig, console: Console) -> Material:
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
     say(console, f"cleaning: {'; '.join(changed) or 'nothing to mend'}")
     return Material(parts, facts)
+
+
+def _namesakes(parts: Split) -> list[str]:
+    """Patients of different sides who have one name: the same person twice, or chance? A reader must judge."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for side in SIDES:
+        for course in getattr(parts, side):
+            if course.profile and course.profile.name != course.id:
+                places.setdefault(course.profile.name, {}).setdefault(side, []).append(course.id)
+    return [
+        f"{name}: " + ", ".join(f"{', '.join(ids)} in {side}" for side, ids in found.items())
+        for name, found in sorted(places.items())
+        if len(found) > 1
+    ]
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    """Of everything that training and evaluation take from the cleaned corpus."""
+    digest = blake2b(digest_size=16)
+    for course in corpus.courses:
+        digest.update((course.profile.model_dump_json() if course.profile else course.id).encode())
+        for session in course.sessions:
+            digest.update(session.id.encode() + fingerprint(session.turns))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +136,25 @@ class Lessons:
 def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     """Read, split, make or take a base model, train both adapters; returns the run folder, the same on every rank.
 
-    Whatever can be wrong with the input is found before the first file is written.
+    Whatever can be wrong with the input is found before the first file is written; where the disk fills up or another
+    such thing ends the run, what it has written is removed.
     """
-    started = time.perf_counter()
     prepare_process(config)
     folder = _agreed(folder)
+    try:
+        return _train_study(config, folder, console)
+    except Exception as error:
+        # safetensors and tokenizers write from Rust, with exceptions of their own
+        if isinstance(error, (UserError, OSError)) or "No space left" in str(error):
+            for path in folder.iterdir() if folder.exists() and _rank() == 0 else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
+    started = time.perf_counter()
     heading(console, "1/7", "Read the corpus")
     material = gather(config, console)
     heading(console, "2/7", "Split it by patient")
@@ -119,6 +166,7 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         with console.status("Training a tokenizer"):
             tokenizer = make_tokenizer(material.split, config)
         lessons = {r: choose_lessons(r, material, tokenizer, config.tiny.max_positions, config) for r in roles}
+        check_held_out(material, tokenizer, config.tiny.max_positions, config)
         model = folder / "base"
         result = make_base_model(material.split, tokenizer, config, model, folder / "training" / "base", console)
         results.append(result.as_dict())
@@ -127,6 +175,7 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         positions = read_architecture(model).max_positions
         tokenizer = load_tokenizer(model)
         lessons = {role: choose_lessons(role, material, tokenizer, positions, config) for role in roles}
+        check_held_out(material, tokenizer, positions, config)
     say(console, f"base model: {model}")
     heading(console, "4/7", "Fine-tune a therapist, and a patient with the mask on the other side")
     results += [train_adapter(role, model, lessons[role], config, folder, console) for role in roles]
@@ -164,6 +213,33 @@ def choose_lessons(speaker: Role, material: Material, tokenizer: Any, positions:
     )
 
 
+def held_out_documents(
+    material: Material, renderer: ChatRenderer, config: StudyConfig, positions: int
+) -> dict[str, list[Document]]:
+    """What perplexity is measured on, by held-out patient. Raises UserError on a session that cannot be rendered."""
+    return {
+        course.id: select_documents(
+            sessions_of((course,)),
+            lambda session: render_session(renderer, session, "therapist", config, None, positions),
+            config.evaluation.perplexity_tokens,
+            config.seed,
+        ).documents
+        for course in material.split.test
+    }
+
+
+def check_held_out(material: Material, tokenizer: Any, positions: int, config: StudyConfig) -> None:
+    """Find before training what would stop an evaluation: raises UserError on held-out patients' sessions and profiles
+    that cannot be rendered."""
+    renderer = ChatRenderer(tokenizer)
+    held_out_documents(material, renderer, config, positions)
+    for course in material.split.test:
+        try:
+            renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
+        except UserError as error:
+            raise UserError(error.what, where=f"profile of {course.id}", fix=error.fix) from None
+
+
 def train_adapter(
     speaker: Role, model: Path, lessons: Lessons, config: StudyConfig, folder: Path, console: Console
 ) -> dict[str, Any]:
@@ -192,10 +268,12 @@ def render_session(
 ) -> Document:
     """A session as the document that teaches ``speaker``; a UserError names one that exceeds the model's positions."""
     system = config.tokens.therapist_system if speaker == "therapist" else patient_system(profile)
-    document = renderer.document(session.id, dialogue(session.turns, speaker, system))
+    document = renderer.document(session.where or session.id, dialogue(session.turns, speaker, system))
     if len(document) > limit:
         problem = f"{len(document)} tokens, but the model has {limit} positions"
-        raise UserError(problem, where=session.where or session.id, fix="Choose a model with a longer context.")
+        tiny = config.model.path is None
+        fix = "Raise tiny.max_positions." if tiny else "Choose a model with a longer context."
+        raise UserError(problem, where=session.where or session.id, fix=fix)
     return document
 
 
@@ -208,6 +286,14 @@ def prepare_process(config: StudyConfig) -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if config.base.method != "full" and config.model.path is None:
+        raise UserError("base.method is 'lora'", where="config", fix="A base model is made with method 'full'.")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    for name in ("base", "therapist", "patient"):
+        packs = getattr(config, name).packs_per_step
+        if packs is not None and packs < world:
+            fix = f"Set {name}.packs_per_step to a multiple of {world}."
+            raise UserError(f"{packs} packs a step cannot feed {world} ranks", where=f"{name}.packs_per_step", fix=fix)
 
 
 def _agreed(folder: Path) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cbtrain.eval.judge import JudgeConfig
 from cbtrain.generation.config import EngineConfig, SamplingConfig
@@ -18,6 +18,19 @@ PATIENT_INSTRUCTIONS = (
 )
 
 
+def _over(default: BaseModel) -> BeforeValidator:
+    """Settings that are given one by one leave the others of ``default`` as they are."""
+
+    def merge(given: Any) -> Any:
+        return {**default.model_dump(), **given} if isinstance(given, dict) else given
+
+    return BeforeValidator(merge)
+
+
+JUDGE = ProviderConfig(base_url="https://api.openai.com/v1", model="gpt-4.1-mini", api_key_env="CBTRAIN_JUDGE_API_KEY")
+THERAPIST, PATIENT = SamplingConfig(max_tokens=120), SamplingConfig(max_tokens=80)
+
+
 class JudgingConfig(BaseModel):
     """Which rater scores the sessions.
 
@@ -29,11 +42,7 @@ class JudgingConfig(BaseModel):
 
     rater: Literal["auto", "cue", "llm"] = "auto"
     rubric: str = Field("cbt_fidelity", description="name of a shipped rubric or path of a YAML file")
-    provider: ProviderConfig = Field(
-        default_factory=lambda: ProviderConfig(
-            base_url="https://api.openai.com/v1", model="gpt-4.1-mini", api_key_env="CBTRAIN_JUDGE_API_KEY"
-        )
-    )
+    provider: Annotated[ProviderConfig, _over(JUDGE)] = JUDGE
     judge: JudgeConfig = Field(default_factory=JudgeConfig)
 
 
@@ -47,9 +56,9 @@ class EvaluationConfig(BaseModel):
     sessions_in_flight: int = Field(16, ge=1)
     max_turns: int = Field(20, ge=2, description="turns of both speakers together")
     max_words: int = Field(5000, ge=10)
-    therapist: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=120))
+    therapist: Annotated[SamplingConfig, _over(THERAPIST)] = THERAPIST
     engine: EngineConfig = Field(default_factory=EngineConfig)
-    patient: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=80))
+    patient: Annotated[SamplingConfig, _over(PATIENT)] = PATIENT
     patient_provider: ProviderConfig | None = Field(
         None, description="API that plays the patients; none serves the patient adapter on this machine"
     )

@@ -24,12 +24,19 @@ def patient_system(profile: Profile | None) -> str:
 
 class ApiPatient:
     """Plays ``profile`` through ``provider``. ``instructions`` come with the full profile for a general model; an
-    adapter trained here gets, with none, exactly the prompt of its training."""
+    adapter trained here gets, with none, exactly the prompt of its training. ``forbidden`` are special tokens of the
+    therapist, which in a patient's mouth would end or open turns: they are taken out and counted."""
 
     def __init__(
-        self, provider: OpenAIProvider, profile: Profile | None, sampling: SamplingConfig, instructions: str | None
+        self,
+        provider: OpenAIProvider,
+        profile: Profile | None,
+        sampling: SamplingConfig,
+        instructions: str | None,
+        *,
+        forbidden: Sequence[str] = (),
     ) -> None:
-        self.provider, self.sampling = provider, sampling
+        self.provider, self.sampling, self.forbidden = provider, sampling, forbidden
         self.system = patient_system(profile)
         if instructions:
             self.system = "\n\n".join(filter(None, [self.system, profile.text if profile else "", instructions]))
@@ -60,7 +67,13 @@ class ApiPatient:
             "latency_s": round(response.latency_s, 3),
             "attempts": response.attempts,
         }
-        return Spoken(response.text, facts)
+        text, removed = response.text, 0
+        for special in self.forbidden:
+            removed += text.count(special)
+            text = text.replace(special, " ")
+        if removed:
+            facts["special_tokens_removed"] = removed
+        return Spoken(text, facts)
 
 
 class LocalTherapist:

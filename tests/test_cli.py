@@ -114,21 +114,88 @@ def test_a_port_in_use_is_named(tmp_path):
     assert "Traceback" not in err
 
 
-def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path):
+@pytest.mark.parametrize("size", ["300k", "900k"])  # before and after the base model is saved
+def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path, size):
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", small], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", small], capture_output=True)
     if mounted.returncode:
         pytest.skip("this user may not mount a small file system")
     try:
         status, _, err = run("train", "--config", "quick", "--out", small / "run", cwd=tmp_path)
-        left = [path for path in small.rglob("*") if path.name.endswith((".tmp", ".safetensors"))]
+        left = list(small.rglob("*"))
     finally:
         subprocess.run(["umount", small], check=True)
     assert status == 2
     assert "disk is full" in err
     assert "Traceback" not in err
     assert not left
+
+
+HELD_OUT = {
+    "a special token in a session": ("sessions.jsonl", "message 3 contains the special token '<|end|>'"),
+    "a special token in a profile": ("profiles.jsonl", "profile of sam: message 1 contains the special token"),
+    "a session that is too long": (None, "tokens, but the model has"),
+}
+
+
+@pytest.mark.parametrize("case", HELD_OUT)
+def test_what_is_wrong_with_held_out_patients_is_found_before_training(tmp_path, case):
+    from cbtrain.transcripts.reading import read
+    from cbtrain.transcripts.writing import write_canonical
+
+    file, message = HELD_OUT[case]
+    write_canonical(read("sample"), tmp_path / "c")
+    if file:
+        lines = (tmp_path / "c" / file).read_text().splitlines()
+        key = '"text": "' if file == "sessions.jsonl" else '"brief": "'
+        changed = [line.replace(key, key + "<|end|>", 1) if '"course": "sam"' in line else line for line in lines]
+        (tmp_path / "c" / file).write_text("\n".join(changed))
+    else:
+        lines = (tmp_path / "c" / "sessions.jsonl").read_text().splitlines()
+        long = "word " * 20_000
+        changed = [
+            line.replace('"text": "', f'"text": "{long}', 1) if '"course": "sam"' in line else line for line in lines
+        ]
+        (tmp_path / "c" / "sessions.jsonl").write_text("\n".join(changed))
+    (tmp_path / "cwd").mkdir()
+    settings = ["corpus.path=../c", "split.test=[sam]", "tiny.max_positions=8192"]
+    status, _, err = run("run", "--config", "quick", *settings, cwd=tmp_path / "cwd")
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert list((tmp_path / "cwd").rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "base.method=lora"], "base.method is 'lora'"),
+        (["train", "seed=-1"], "seed: "),
+        (["train", "--out", "/proc/nowhere/run"], "/proc/nowhere"),
+        (["serve", "--model", "x", "--slots", "0"], "--slots: 0 is too small"),
+        (["serve", "--model", "x", "--threads", "-1"], "--threads: -1 is too small"),
+        (["evaluate", "--run", "begun"], "begun: training has not come to its end here"),
+        (["evaluate", "--run", "nothing"], "nothing: not a trained run"),
+        (["run", "model=foo"], "model: "),
+    ],
+)
+def test_more_bad_input_is_one_line(tmp_path, arguments, message):
+    (tmp_path / "begun" / "training").mkdir(parents=True)
+    status, _, err = run(*arguments, cwd=tmp_path)
+    assert status == 2, err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_settings_may_stand_on_both_sides_of_an_option(tmp_path):
+    status, out, _ = run("config", "seed=3", "--config", "quick", "threads=2", cwd=tmp_path)
+    assert status == 0
+    assert "seed: 3" in out
+    assert "threads: 2" in out
+    status, _, err = run("config", "seed=3", "--config", "quick", "--threads", cwd=tmp_path)
+    assert status == 2
+    assert "unrecognized arguments: --threads" in err
 
 
 def test_an_existing_run_folder_is_not_overwritten(tmp_path):

@@ -1,5 +1,6 @@
 """The whole study as a person runs it: real processes, the quick config."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,13 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from loopback import serve
 
 from cbtrain.eval.scores import read_scores_csv
+from cbtrain.eval.speakers import ApiPatient
+from cbtrain.generation.config import SamplingConfig
 from cbtrain.journal.journal import read as read_journal
+from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.writing import write_canonical
 
 BIN = Path(sys.executable).parent
+BESIDE = Path(__file__).resolve().parents[1].parent / "shared/data/tahir2024"
+TAHIR = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE))
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
@@ -130,11 +137,92 @@ def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice(run,
     assert sum(len(s["turns"]) for s in report["sessions"]) == len(places)
 
 
-def test_other_settings_do_not_mix_into_begun_sessions(run, tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("evaluation.max_turns=6", "evaluation.max_turns differs from the sessions begun here"),
+        ("evaluation.therapist.temperature=0.1", "evaluation.therapist.temperature differs"),
+        ("seed=5", "seed differs from the sessions begun here"),
+        ("tokens.therapist_system=Pirate", "tokens.therapist_system differs"),
+        ("model.dtype=bfloat16", "model.dtype differs"),
+        ("model.path=/nowhere", "not on /nowhere"),
+        ("split.seed=8", "split differently in training"),
+        ("corpus.cleaning.drop_empty_turns=false", None),
+    ],
+)
+def test_other_settings_do_not_mix_into_begun_sessions(run, tmp_path, setting, message):
     folder, _ = run
-    done = cbtrain("evaluate", "--run", folder, "evaluation.max_turns=6", cwd=tmp_path)
+    done = cbtrain("evaluate", "--run", folder, setting, cwd=tmp_path)
+    if message is None:  # it changes nothing here
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_transcripts_that_changed_since_training_are_refused(tmp_path):
+    write_canonical(read("sample"), tmp_path / "c")
+    small = ["base.token_budget=8000", "therapist.token_budget=6000", "patient.token_budget=4000"]
+    done = cbtrain("train", "--config", "quick", "--out", "run", "corpus.path=c", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "c" / "sessions.jsonl"
+    file.write_text(file.read_text().replace("I feel", "I felt"))
+    done = cbtrain("evaluate", "--run", "run", cwd=tmp_path)
     assert done.returncode == 2
-    assert "evaluation.max_turns differs from the sessions begun here" in done.stderr
+    assert "the transcripts have changed since training" in done.stderr
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+
+
+def test_a_patient_api_that_never_answers_is_no_success(run, tmp_path):
+    folder, _ = run
+    again = tmp_path / "run"
+    subprocess.run(["cp", "-r", folder, again], check=True)
+    for name in ("events.jsonl", "scores.csv", "report.html", "report.json"):
+        (again / name).unlink()
+    api = ["evaluation.patient_provider.base_url=http://127.0.0.1:9/v1", "evaluation.patient_provider.model=m"]
+    quick = ["evaluation.patient_provider.max_retries=0", "evaluation.perplexity_tokens=100"]
+    done = cbtrain("evaluate", "--run", "run", *api, *quick, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "http://127.0.0.1:9/v1: every session failed: " in done.stderr
+    assert not (again / "report.html").exists()
+
+
+def test_special_tokens_in_a_patients_mouth_are_taken_out(run):
+    async def speak():
+        script_ = {"choices": [{"message": {"content": "Low.<|end|> And tired."}, "finish_reason": "stop"}]}
+        async with serve(lambda number, body: script_) as script:
+            async with OpenAIProvider(script.config()) as provider:
+                patient = ApiPatient(provider, None, SamplingConfig(), None, forbidden=["<|end|>"])
+                return await patient.speak((), 0)
+
+    spoken = asyncio.run(speak())
+    assert spoken.text == "Low.  And tired."
+    assert spoken.facts["special_tokens_removed"] == 1
+
+
+def test_the_default_study_lowers_every_held_out_patients_perplexity(tmp_path):
+    """What `make run` promises, on the defaults: both arms on the same token ids."""
+    done = cbtrain("run", "--out", "run", "evaluation.seeds=1", "evaluation.max_turns=4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    perplexity = json.loads((tmp_path / "run" / "report.json").read_text())["perplexity"]
+    assert len(perplexity["patients"]) == 2
+    assert all(row["tuned"] < row["base"] for row in perplexity["patients"])
+    assert perplexity["mean_change_percent"] <= -5
+    assert "lower than the base's for 2 of 2" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.skipif(not TAHIR.exists(), reason="the corpus of the 2024 study is not here")
+def test_the_study_of_the_authors_corpus_lowers_every_held_out_patients_perplexity(tmp_path):
+    small = ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.max_patients=2"]
+    done = cbtrain("run", "--out", "run", f"corpus.path={TAHIR}", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    rows = report["perplexity"]["patients"]
+    assert len(rows) == len(report["corpus"]["split"]["test"]) > 5
+    assert all(row["tuned"] < row["base"] for row in rows)
+    assert report["perplexity"]["mean_change_percent"] <= -5
+    assert report["corpus"]["sessions"] == 960
+    assert len(report["sessions"]) == 4
 
 
 def test_a_named_model_and_the_authors_layout(run, tmp_path):

@@ -48,6 +48,11 @@ class LocalModel:
     ) -> None:
         await self._thread.__aexit__(kind, error, trace)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a defect has stopped generation for good."""
+        return self._thread.failed
+
     async def answer(
         self,
         messages: Sequence[Message],

@@ -15,8 +15,9 @@ def sample(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -
     """
     if config.temperature == 0:
         return int(logits.argmax())
-    scaled = logits.float().cpu() / config.temperature
-    values, ids = scaled.sort(descending=True)
+    values, ids = logits.float().cpu().sort(descending=True)
+    # Shifted first: the largest stays 0 and the others may become -inf, however small the temperature.
+    values = (values - values[0]) / config.temperature
     if config.top_k:
         values, ids = values[: config.top_k], ids[: config.top_k]
     probabilities = values.softmax(-1)

@@ -9,26 +9,50 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
 import sys
 import time
 import uuid
 from typing import Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cbtrain.errors import UserError
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
+from cbtrain.generation.thread import EngineFailed
 from cbtrain.tokens.chat import Message
 
 
 class ChatMessage(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: str
+
+    @field_validator("role")
+    @classmethod
+    def _developer_is_system(cls, role: str) -> str:
+        return "system" if role == "developer" else role
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _joined(cls, content: Any) -> Any:
+        """Content in parts, as OpenAI's clients may send it."""
+        if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+            return "".join(str(part.get("text", "")) for part in content)
+        return content
+
+    @field_validator("content")
+    @classmethod
+    def _whole_characters(cls, content: str) -> str:
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair") from None
+        return content
 
 
 class ChatBody(BaseModel):
@@ -40,12 +64,12 @@ class ChatBody(BaseModel):
     messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, ge=0, le=10)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float | None = Field(None, ge=0, le=10)
+    top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = None
     stop: str | list[str] | None = None
-    stream: bool = False
-    n: int = 1
+    stream: bool | None = False
+    n: int | None = 1
 
 
 def make_app(model: LocalModel, name: str) -> web.Application:
@@ -61,11 +85,11 @@ def make_app(model: LocalModel, name: str) -> web.Application:
             return _error(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         if body.model != name:
             return _error(404, f"the model {body.model!r} does not exist; this server has {name!r}", "model_not_found")
-        if body.stream or body.n != 1:
+        if body.stream or body.n not in (None, 1):
             return _error(400, "stream and n > 1 are not served")
         sampling = SamplingConfig(
-            temperature=body.temperature,
-            top_p=body.top_p,
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
             top_k=0,
             max_tokens=body.max_completion_tokens or body.max_tokens or 512,
         )
@@ -78,6 +102,8 @@ def make_app(model: LocalModel, name: str) -> web.Application:
             return _error(400, f"maximum context length exceeded: {error}", "context_length_exceeded")
         except UserError as error:
             return _error(400, str(error))
+        except EngineFailed as error:
+            return _error(500, str(error), "engine_failed")
         usage = {
             "prompt_tokens": done.prompt_tokens,
             "completion_tokens": len(done.ids),
@@ -104,6 +130,8 @@ def make_app(model: LocalModel, name: str) -> web.Application:
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "cbtrain"}]})
 
     async def health(request: web.Request) -> web.Response:
+        if model.failed:
+            return web.json_response({"status": "the engine has failed"}, status=503)
         return web.json_response({"status": "ok"})
 
     async def engine(app: web.Application) -> Any:
@@ -119,7 +147,7 @@ def make_app(model: LocalModel, name: str) -> web.Application:
 
 
 async def serve(model: LocalModel, name: str, host: str, port: int, *, until_stdin_closes: bool = False) -> None:
-    """Serve until cancelled, or until standard input ends where a parent process holds its other side.
+    """Serve until cancelled, SIGTERM, or until standard input ends where a parent process holds its other side.
 
     Prints ``listening on URL`` once connections are accepted. Raises UserError where the port is in use.
     """
@@ -129,16 +157,19 @@ async def serve(model: LocalModel, name: str, host: str, port: int, *, until_std
     try:
         try:
             await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            problem = f"cannot listen there ({error.strerror or error})"
+        except (OSError, OverflowError) as error:
+            problem = f"cannot listen there ({getattr(error, 'strerror', None) or error})"
             fix = "Choose another --port, or stop what uses this one."
             raise UserError(problem, where=f"{host}:{port}", fix=fix) from None
         bound = runner.addresses[0][1]
+        stop = asyncio.Event()
+        with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         print(f"listening on http://{host}:{bound}/v1", flush=True)
         if until_stdin_closes:
             await asyncio.to_thread(sys.stdin.buffer.read)
         else:
-            await asyncio.Event().wait()
+            await stop.wait()
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()

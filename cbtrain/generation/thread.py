@@ -11,6 +11,10 @@ from types import TracebackType
 from cbtrain.generation.engine import Completion, Engine, Request
 
 
+class EngineFailed(RuntimeError):
+    """The engine has stopped by a defect: nothing more comes from it."""
+
+
 class EngineThread:
     """Owns ``engine`` while entered; :meth:`complete` may be awaited from any number of tasks."""
 
@@ -32,13 +36,17 @@ class EngineThread:
         self._requests.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    @property
+    def failed(self) -> bool:
+        return self._broken is not None
+
     async def complete(self, request: Request) -> Completion:
         """The completion of ``request``; cancelling the await cancels it in the engine.
 
-        Raises ContextOverflow, or whatever broke the engine.
+        Raises ContextOverflow, and EngineFailed where a defect has stopped the engine.
         """
         if self._broken:
-            raise RuntimeError("the engine has failed") from self._broken
+            raise EngineFailed("the engine has failed") from self._broken
         future: Future[Completion] = Future()
         self._requests.put((request, future))
         return await asyncio.wrap_future(future)
@@ -74,7 +82,7 @@ class EngineThread:
                 futures.append(item[1])
         for future in futures:
             if self._broken and not future.cancelled():
-                future.set_exception(RuntimeError("the engine has failed"))
+                future.set_exception(EngineFailed("the engine has failed"))
             else:
                 future.cancel()
 

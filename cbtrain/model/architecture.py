@@ -93,6 +93,10 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
         raise UserError(
             f"key {error.args[0]!r} is missing", where=where, fix="Is this a model's config.json?"
         ) from None
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"a value of a wrong kind ({error})", where=where, fix="Is this a model's config.json?"
+        ) from None
 
 
 def read_architecture(folder: Path) -> Architecture:

@@ -15,7 +15,11 @@ class ProviderConfig(BaseModel):
     kind: Literal["openai"] = "openai"
     base_url: str = Field(description="up to and including the version, e.g. https://api.openai.com/v1")
     model: str
-    api_key_env: str | None = Field(None, description="NAME of the environment variable that holds the key")
+    api_key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="NAME of the environment variable that holds the key, never the key itself",
+    )
     connect_timeout_s: float = Field(10, gt=0)
     read_timeout_s: float = Field(120, gt=0, description="longest silence of an open connection")
     attempt_timeout_s: float = Field(180, gt=0)

@@ -101,20 +101,26 @@ class OpenAIProvider:
                     retry_after_s=parse_retry_after(reply.headers.get("Retry-After")),
                 )
         try:
-            answer = json.loads(raw)
-            choice, message = answer["choices"][0], answer["choices"][0]["message"]
-        except (ValueError, KeyError, IndexError, TypeError):
+            return self._parse(json.loads(raw), latency, attempt)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             problem = self._redact(f"not a chat completion: {raw[:80].decode(errors='replace')!r}")
             raise ProviderError("transient", problem, status=200) from None
-        text = message.get("content") or ""
-        refused = bool(message.get("refusal"))
-        finish: FinishReason = "refusal" if refused else FINISHES.get(choice.get("finish_reason") or "", "stop")
+
+    def _parse(self, answer: dict[str, Any], latency: float, attempt: int) -> ChatResponse:
+        """The answer's parts; another shape than the protocol's raises KeyError, TypeError and the like."""
+        choice = answer["choices"][0]
+        text, refusal = choice["message"].get("content") or "", choice["message"].get("refusal") or ""
         usage = answer.get("usage") or {}
+        counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+        if not all(isinstance(part, str) for part in (text, refusal)) or not all(isinstance(n, int) for n in counts):
+            raise TypeError
+        text.encode()  # half a surrogate pair could not be written down
+        finish: FinishReason = "refusal" if refusal else FINISHES.get(choice.get("finish_reason") or "", "stop")
         return ChatResponse(
-            text=text or message.get("refusal") or "",
+            text=text or refusal,
             finish_reason=finish,
-            usage=Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0),
-            model=answer.get("model") or self.config.model,
+            usage=Usage(*counts),
+            model=str(answer.get("model") or self.config.model),
             latency_s=latency,
             attempts=attempt,
         )

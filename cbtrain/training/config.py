@@ -32,4 +32,4 @@ class TrainingConfig(BaseModel):
     validate_every: int = Field(40_000, ge=1, description="tokens between validations")
     validation_tokens: int = Field(40_000, ge=1, description="tokens of the validation split to look at")
     patience: int = Field(3, ge=1, description="validations without improvement before stopping")
-    seed: int = 0
+    seed: int = Field(0, ge=0)

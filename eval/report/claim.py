@@ -24,7 +24,8 @@ def claim_of(report: Report) -> Claim:
     estimate = number(primary.get("estimate"))
     if estimate is None:
         return Claim("No difference between the therapists could be computed.", words(primary.get("note")))
-    return Claim(_sentence(report, primary, estimate), _basis(primary))
+    counted = words(table(report.get("rater")).get("kind")) == "cue"
+    return Claim(("Smoke test: " if counted else "") + _sentence(report, primary, estimate), _basis(primary))
 
 
 def perplexity_sentence(report: Report) -> str:

@@ -139,7 +139,11 @@ def test_what_json_cannot_hold_becomes_a_gap_or_text(tmp_path):
 def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
     report = fake_report()
     report["contrasts"][0] |= changes
+    report["rater"] = {"judge": "m", "kind": "llm", "label": "LLM judge m"}
     assert claim_of(report).sentence.startswith(sentence)
+    # Counted words are no rating, however clear the difference.
+    counted = claim_of(report | {"rater": {"kind": "cue"}}).sentence
+    assert counted.startswith(f"Smoke test: {sentence}")
 
 
 def test_numbers_as_words():

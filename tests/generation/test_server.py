@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from random_model import random_model
 
 from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.local_model import LocalModel
+from cbtrain.generation.server import make_app
 from cbtrain.generation.server_process import server_process
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.errors import ProviderError
@@ -146,3 +149,56 @@ async def _gone(url):
             return True
         await asyncio.sleep(0.1)
     return False
+
+
+async def post(url, **changes):
+    body = {"model": "m", "messages": [{"role": "user", "content": "I feel low."}], "max_tokens": 4} | changes
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/chat/completions", json=body) as reply:
+        return reply.status, await reply.json()
+
+
+async def test_what_openai_clients_send_is_understood(url):
+    empty = dict.fromkeys(("temperature", "top_p", "n", "stream", "stop", "seed", "max_completion_tokens"))
+    assert (await post(url, **empty))[0] == 200
+    parts = [{"type": "text", "text": "I feel "}, {"type": "text", "text": "low."}]
+    _, whole = await post(url, temperature=0)
+    _, joined = await post(url, temperature=0, messages=[{"role": "user", "content": parts}])
+    assert joined["choices"] == whole["choices"]
+
+
+async def test_no_request_breaks_the_server(url):
+    for changes, status in (
+        ({"temperature": 1e-40}, 200),
+        ({"temperature": 10}, 200),
+        ({"top_p": 1e-9}, 200),
+        ({"temperature": -1}, 400),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400),
+        ({"seed": -5}, 200),
+        ({"seed": 2**80}, 200),
+    ):
+        assert (await post(url, **changes))[0] == status, changes
+    assert (await post(url))[0] == 200
+
+
+async def test_an_engine_that_has_failed_says_so(model_folder, monkeypatch):
+    model = LocalModel(str(model_folder), None, EngineConfig(slots=2, context_tokens=256))
+    monkeypatch.setattr(threading, "excepthook", lambda *_: None)
+    monkeypatch.setattr(model._thread.engine, "step", lambda: 1 / 0)
+    async with TestClient(TestServer(make_app(model, "m"))) as client:
+        assert (await client.get("/health")).status == 200
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}]}
+        for _ in range(2):
+            reply = await client.post("/v1/chat/completions", json=body)
+            assert (reply.status, (await reply.json())["error"]["code"]) == (500, "engine_failed")
+        assert (await client.get("/health")).status == 503
+
+
+def test_sigterm_ends_a_server_that_a_script_has_put_in_the_background(model_folder):
+    command = [Path(sys.executable).with_name("cbtrain"), "serve", "--model", model_folder, "--port", "0"]
+    # Shells without job control start background jobs with SIGINT ignored.
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=ignore)
+    server.stdout.readline()
+    server.terminate()
+    assert server.wait(20) == 0

@@ -64,6 +64,24 @@ async def test_passing_faults_are_retried(fault):
     assert (response.text, response.attempts) == ("fine", 3)
 
 
+ODD = [
+    {"choices": [{"message": None}]},
+    {"choices": [{"message": {"content": ["x"]}}]},
+    {"choices": [{"message": {"content": "x"}}], "usage": "none"},
+    {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "7"}},
+    {"choices": [{"message": {"content": "\ud800"}}]},
+    {"choices": "x"},
+    {"choices": []},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_an_answer_of_another_shape_is_a_passing_fault(odd):
+    async with serve(then_ok(odd, odd)) as script:
+        response = await ask(script)
+    assert (response.text, response.attempts) == ("fine", 3)
+
+
 async def test_a_hanging_attempt_is_given_up_and_tried_again():
     async with serve(then_ok(hang)) as script:
         response = await ask(script, attempt_timeout_s=0.2)

@@ -151,6 +151,11 @@ def test_patients_can_be_named():
     assert (ids(parts.test), ids(parts.validation), ids(parts.train)) == (["b", "d"], ["a"], ["c", "e"])
 
 
+def test_a_patient_listed_twice_is_held_out_once():
+    parts = split(corpus("abcde"), SplitConfig(test=["b", "b"]))
+    assert ids(parts.test) == ["b"]
+
+
 @pytest.mark.parametrize(
     ("courses", "config", "message"),
     [

@@ -85,7 +85,9 @@ def load_adapter(decoder: Decoder, folder: str | Path) -> LoraConfig:
     return config
 
 
-def _read_config(facts: dict[str, Any], where: Path) -> LoraConfig:
+def _read_config(facts: Any, where: Path) -> LoraConfig:
+    if not isinstance(facts, dict):
+        raise UserError("not a mapping of settings", where=where, fix="Is this an adapter in PEFT format?")
     if facts.get("peft_type") != "LORA":
         raise UserError(f"adapter type {facts.get('peft_type')!r} is not supported", where=where, fix="Only LORA is.")
     for key, neutral in (("use_rslora", False), ("use_dora", False), ("bias", "none")):
