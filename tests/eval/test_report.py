@@ -143,7 +143,7 @@ def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
     assert claim_of(report).sentence.startswith(sentence)
     # Counted words are no rating, however clear the difference.
     counted = claim_of(report | {"rater": {"kind": "cue"}}).sentence
-    assert counted.startswith(f"Smoke test: {sentence}")
+    assert counted.startswith(sentence if "could be computed" in sentence else f"Smoke test: {sentence}")
 
 
 def test_numbers_as_words():
