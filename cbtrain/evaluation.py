@@ -46,7 +46,8 @@ from cbtrain.generation.server_process import server_process
 from cbtrain.journal import journal as journals
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.openai import OpenAIProvider
-from cbtrain.study import STATE, Material, gather, heading, held_out_documents, now, prepare_process, say
+from cbtrain.study import STATE, Material, gather, heading, held_out_lessons, now, prepare_process, say
+from cbtrain.tokens.tokenizer import plain_document
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.writing import write_sessions
 from cbtrain.uploads import require_consent
@@ -291,15 +292,17 @@ async def score_sessions(
 def _measure_perplexity(
     model: LocalModel, material: Material, config: StudyConfig, state: Mapping[str, Any], console: Console
 ) -> dict[str, Any]:
-    positions = model.decoder.architecture.max_positions
-    documents = held_out_documents(material, model.renderer, config, positions)
-    measured = compare_perplexity(model.decoder, documents, material.names(), config.therapist.pack_tokens, console)
-    if is_tiny(state):
-        measured["tokens_note"] += (
-            ". The tiny base has read plain text only, never the chat layout in which both are measured: a good part "
-            "of the fall is the layout, not therapy"
-        )
-    return measured
+    lessons = held_out_lessons(material, model.renderer, config, model.decoder.architecture.max_positions)
+    documents = {patient: chosen.documents for patient, chosen in lessons.items()}
+    plain = None
+    if is_tiny(state):  # it has read plain text only: part of what tuning adds is the chat layout
+        tokenizer = model.renderer.tokenizer
+        plain = {
+            patient: [plain_document(session, tokenizer, "therapist") for session in chosen.sessions]
+            for patient, chosen in lessons.items()
+        }
+    pack_tokens = config.therapist.pack_tokens
+    return compare_perplexity(model.decoder, documents, material.names(), pack_tokens, console, plain)
 
 
 def _server_arguments(model_path: str, folder: Path, config: StudyConfig) -> list[str]:

@@ -213,9 +213,9 @@ def choose_lessons(speaker: Role, material: Material, tokenizer: Any, positions:
     )
 
 
-def held_out_documents(
+def held_out_lessons(
     material: Material, renderer: ChatRenderer, config: StudyConfig, positions: int
-) -> dict[str, list[Document]]:
+) -> dict[str, Selection]:
     """What perplexity is measured on, by held-out patient. Raises UserError on a session that cannot be rendered."""
     return {
         course.id: select_documents(
@@ -223,7 +223,7 @@ def held_out_documents(
             lambda session: render_session(renderer, session, "therapist", config, None, positions),
             config.evaluation.perplexity_tokens,
             config.seed,
-        ).documents
+        )
         for course in material.split.test
     }
 
@@ -232,7 +232,7 @@ def check_held_out(material: Material, tokenizer: Any, positions: int, config: S
     """Find before training what would stop an evaluation: raises UserError on held-out patients' sessions and profiles
     that cannot be rendered."""
     renderer = ChatRenderer(tokenizer)
-    held_out_documents(material, renderer, config, positions)
+    held_out_lessons(material, renderer, config, positions)
     for course in material.split.test:
         try:
             renderer.prompt(dialogue((), "patient", patient_system(course.profile)))

@@ -20,16 +20,20 @@ def compare_perplexity(
     names: Mapping[str, str],
     pack_tokens: int,
     console: Console,
+    plain: Mapping[str, Sequence[Document]] | None = None,
 ) -> dict[str, Any]:
     """Rows by patient and a verdict; ``decoder`` carries the adapter, which is switched off for the base.
 
     ``mean_change_percent`` is the mean over patients of the tuned perplexity's change, each patient weighing the same.
+    ``plain`` are the same words in the layout that the base was made on, where that is not the chat's: the base is
+    measured on them too (``base_plain``), which tells the layout's part of the change from the words'.
     """
     rows: list[dict[str, Any]] = []
     shown = track(documents.items(), "perplexity", console=console, disable=not console.is_terminal)
     for patient, own in shown:
         with adapter_enabled(decoder, False):
             base = measure_loss(decoder, own, pack_tokens)
+            in_plain = measure_loss(decoder, plain[patient], pack_tokens).perplexity if plain else None
         tuned = measure_loss(decoder, own, pack_tokens)
         rows.append(
             {
@@ -37,6 +41,7 @@ def compare_perplexity(
                 "name": names.get(patient, patient),
                 "tokens": base.tokens,
                 "base": base.perplexity,
+                "base_plain": in_plain,
                 "tuned": tuned.perplexity,
                 "change_percent": 100 * (tuned.perplexity / base.perplexity - 1),
             }
@@ -46,7 +51,7 @@ def compare_perplexity(
         "tokens_note": "the same token ids for both arms: the therapist's words and their stop tokens",
         "patients": rows,
         "mean_change_percent": mean,
-        "verdict": _verdict(rows, mean),
+        "verdict": _verdict(rows, mean) + _layout(rows),
     }
 
 
@@ -60,4 +65,16 @@ def _verdict(rows: Sequence[dict[str, Any]], mean: float | None) -> str:
         if mean < 0
         else f"The tuned therapist's perplexity is lower for {lower} of {len(rows)} held-out patients, and on average "
         f"{mean:.1f} % higher: the fine-tuning has not helped."
+    )
+
+
+def _layout(rows: Sequence[dict[str, Any]]) -> str:
+    """How much is left of the change once the base is measured in its own layout."""
+    changes = [100 * (row["tuned"] / row["base_plain"] - 1) for row in rows if row["base_plain"] is not None]
+    if not changes:
+        return ""
+    mean = sum(changes) / len(changes)
+    return (
+        f" Part of this is the chat layout, which this tiny base has never seen: measured in the plain layout it was "
+        f"made on, the base is {'behind' if mean < 0 else 'ahead'} by {abs(mean):.1f} % on average."
     )

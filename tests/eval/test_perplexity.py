@@ -15,7 +15,8 @@ from cbtrain.model.adapters.peft_format import save_adapter
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights import load_decoder
 from cbtrain.tokens.chat import ChatRenderer, dialogue
-from cbtrain.transcripts.types import Turn
+from cbtrain.tokens.tokenizer import plain_document
+from cbtrain.transcripts.types import Session, Turn
 
 SAID = [
     ("patient", "I feel low."),
@@ -104,3 +105,19 @@ def test_the_verdict_counts_patients_and_weighs_each_the_same(study):
     assert found["mean_change_percent"] == pytest.approx(sum(changes) / 2)
     assert f"{sum(change < 0 for change in changes)} of 2" in found["verdict"]
     assert compare_perplexity(decoder, {}, {}, 64, quiet())["verdict"].startswith("Not measured")
+
+
+def test_the_layouts_part_of_the_change_is_told_apart(study):
+    decoder, folder, _, documents = study
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    session = Session("p1", 1, tuple(Turn(role, text) for role, text in SAID))
+    plain = {patient: [plain_document(session, tokenizer, "therapist")] for patient in documents}
+    found = compare_perplexity(decoder, documents, {}, 64, quiet(), plain)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    expected, tokens = oracle(base, plain["p1"])
+    words = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for r, text in SAID if r == "therapist")
+    assert tokens == words
+    assert [row["base_plain"] for row in found["patients"]] == pytest.approx([expected] * 2, rel=1e-4)
+    change = sum(100 * (row["tuned"] / expected - 1) for row in found["patients"]) / 2
+    assert f"{'behind' if change < 0 else 'ahead'} by {abs(change):.1f} %" in found["verdict"]
+    assert "layout" not in compare_perplexity(decoder, documents, {}, 64, quiet())["verdict"]
