@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import cbtrain
@@ -37,6 +38,8 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     settings = config.corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
     corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+    for line in corpus.skipped:
+        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     sessions = list(records(corpus.sessions()))
     folder.mkdir(parents=True, exist_ok=True)
     scores, rater = asyncio.run(score_sessions(sessions, rubric, config, folder, console))
@@ -47,9 +50,10 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
         own = [score for score in scores if score.arm == arm.name]
         rated = sum(score.total is not None for score in own)
         numbers = (f"{value:.2f}" if value is not None else "n/a" for value in (arm.total_mean, arm.total_sd))
-        table.add_row(arm.name, f"{len(own):,}", f"{rated:,}", *numbers)
+        table.add_row(escape(arm.name), f"{len(own):,}", f"{rated:,}", *numbers)
     console.print(table)
-    console.print(f"Rated by: {rater['label']}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
+    credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
+    console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
     return path
 
 

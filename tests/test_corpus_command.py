@@ -89,7 +89,7 @@ def test_a_malformed_file_is_named_skipped_or_listed(folder):
     done = corpus("stats", "c", "--skip-bad", "--json", cwd=folder)
     assert json.loads(done.stdout)["sessions"] == 4
     assert "left out: c/sessions.jsonl:2: " in done.stderr
-    assert "2 malformed sessions left out" in done.stderr
+    assert "2 faults: what they name was left out" in done.stderr
     found = json.loads(corpus("check", "c", "--json", cwd=folder, status=1).stdout)
     assert [(f["kind"], f["where"]) for f in found["findings"]] == [
         ("unreadable", "c/sessions.jsonl:2"),
@@ -140,6 +140,33 @@ def test_split(folder):
     assert "parts: already exists" in done.stderr
 
 
+def test_output_stays_whole(folder):
+    (folder / "bad.jsonl").write_text('{"a": 1}\n{"b": 2}')
+    done = corpus("check", "bad.jsonl", "--json", "--format", "messages", cwd=folder, status=2)
+    assert len(json.loads(done.stdout)["findings"]) == 2
+    head = f"{CBTRAIN} corpus check c --json | head -c 20; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", head], cwd=folder, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_markup_in_names_is_text(folder):
+    (folder / "[red]").mkdir()
+    facts = {"characteristics": {"mood": "[/bold]"}, "name": "x", "brief": "y"}
+    profiles = [
+        json.dumps({"schema": "cbtrain.profile/1", "course": c, **facts}) for c in ("amara", "ben", "cleo", "dora")
+    ]
+    (folder / "[red]" / "profiles.jsonl").write_text("\n".join(profiles))
+    (folder / "[red]" / "sessions.jsonl").write_text("\n".join(GOOD))
+    assert "[red]" in corpus("check", "[red]", cwd=folder).stdout
+    assert "[/bold]" in corpus("split", "[red]", "--stratify", "mood", cwd=folder).stdout
+
+
+def test_a_card_refuses_what_other_commands_refuse(folder):
+    damage(folder)
+    assert "c/sessions.jsonl:2" in corpus("card", "c", "--out", "card", cwd=folder, status=2).stderr
+    assert not (folder / "card").exists()
+
+
 def test_split_by_strata(tmp_path):
     shown = corpus("split", "sample", "--stratify", "severity,engagement", cwd=tmp_path).stdout
     assert "severity" in shown
@@ -164,7 +191,7 @@ def test_convert_there_and_back(tmp_path):
 def test_convert_cleaned(folder):
     (folder / "a.txt").write_text("Client: Hi.\nTherapist: Yes?\nTherapist: Well?")
     done = corpus("convert", "a.txt", "--to", "cbtrain", "--out", "out.jsonl", "--clean", cwd=folder)
-    assert "1 turns merged" in done.stdout
+    assert "turns merged with the same speaker's turn before: 1" in done.stdout
     (session,) = read(folder / "out.jsonl").sessions()
     assert [turn.text for turn in session.turns] == ["Hi.", "Yes?\n\nWell?"]
 

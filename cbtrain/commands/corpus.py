@@ -17,6 +17,7 @@ from cbtrain.commands.corpus_reading import (
     reading,
     source_of,
     table_of,
+    tell_skipped,
     whole,
 )
 from cbtrain.errors import UserError
@@ -163,12 +164,14 @@ def _split(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(manifest, end="")
         return
+    from rich.markup import escape
+
     table = table_of("side", "courses", "sessions", "words", *strata, numbers=3, words=len(strata))
     for side in SIDES:
         courses = getattr(parts, side)
         words = sum(session.words for course in courses for session in course.sessions)
         counts = (len(courses), sum(len(course.sessions) for course in courses), words)
-        table.add_row(side, *(f"{count:,}" for count in counts), *(_shares(courses, name) for name in strata))
+        table.add_row(side, *(f"{count:,}" for count in counts), *(escape(_shares(courses, name)) for name in strata))
     console = console_on_stdout()
     console.print(table)
     for side in SIDES:
@@ -197,14 +200,18 @@ def _convert(parsed: argparse.Namespace) -> None:
         written = write_sessions(corpus.sessions(), profiles, parsed.out, parsed.to)
         for kind, count in report.as_dict().items():
             if count["times"]:
-                console.print(f"{count['times']:,} {CHANGES[kind]}", highlight=False)
+                console.print(f"{CHANGES[kind]}: {count['times']:,}", highlight=False)
     else:
         source = source_of(parsed)
         with reading(source, parsed) as sessions:
             profiles = list(source.profiles(on_bad_of(parsed)).values())
             written = write_sessions(sessions, profiles, parsed.out, parsed.to)
     if is_file and profiles:
-        console.print(f"{len(profiles)} profiles were not written: name a folder to keep them", highlight=False)
+        console.print(
+            f"{len(profiles)} profiles were not written, and without the patients' names cleaning finds fewer labels: "
+            "name a folder to keep them",
+            highlight=False,
+        )
     console.print(f"{written:,} sessions: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -214,11 +221,13 @@ def _card(parsed: argparse.Namespace) -> None:
     _new(parsed.out)
     source = source_of(parsed)
     bad: list[UserError] = []
-    with reading(source, parsed, bad.append) as sessions:
-        profiles = source.profiles(bad.append)
+    on_bad = bad.append if parsed.skip_bad else on_bad_of(parsed)
+    with reading(source, parsed, on_bad) as sessions:
+        profiles = source.profiles(on_bad)
         path = write_card(
             source, sessions, profiles, bad, config_of(parsed).corpus.cleaning, parsed.out, parsed.license
         )
+    tell_skipped([str(error) for error in bad])
     console_on_stdout().print(f"data card: {path}", highlight=False, markup=False, soft_wrap=True)
 
 

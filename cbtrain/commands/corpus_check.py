@@ -83,10 +83,16 @@ def _check_json(parsed: argparse.Namespace) -> int:
     findings = _findings(parsed, source, tally)
     head = next(findings, None)
     print(f'{{"corpus": {json.dumps(source.name)}, "format": "{source.format}", "findings": [', end="")
-    for place, finding in enumerate(_chain(head, findings)):
-        print(("," if place else "") + "\n" + json.dumps(finding.as_dict(), ensure_ascii=False), end="")
+    failure = None
+    try:
+        for place, finding in enumerate(_chain(head, findings)):
+            print(("," if place else "") + "\n" + json.dumps(finding.as_dict(), ensure_ascii=False), end="")
+    except UserError as error:  # what is printed stays whole JSON
+        failure = error
     print("],")
     print(json.dumps(tally, indent=2)[1:])
+    if failure:
+        raise failure
     return IRREGULAR if _has_error(tally) else 0
 
 
@@ -112,7 +118,9 @@ def _check_text(parsed: argparse.Namespace) -> int:
             (f"  {finding.detail}", "dim"),
         )
         console.print(line, soft_wrap=True)
-    console.print(f"\n{source.name} ({source.format}): {tally['sessions']:,} sessions checked", highlight=False)
+    console.print(
+        f"\n{source.name} ({source.format}): {tally['sessions']:,} sessions checked", highlight=False, markup=False
+    )
     table = table_of("kind", "what it means", "findings", "sessions", numbers=2)
     for kind, (severity, meaning) in KINDS.items():
         if row := tally["kinds"].get(kind):
@@ -134,22 +142,25 @@ def _check_text(parsed: argparse.Namespace) -> int:
 def _explain(parsed: argparse.Namespace) -> int:
     from rich.text import Text
 
-    from cbtrain.transcripts.cleaning import CHANGES
+    from cbtrain.transcripts.cleaning import CHANGES, CleaningReport, clean_session, fingerprint
     from cbtrain.transcripts.explain import explain
 
-    source, console = source_of(parsed), console_on_stdout()
-    known = []
+    source, console, policy = source_of(parsed), console_on_stdout(), config_of(parsed).corpus.cleaning
+    profiles = source.profiles(on_bad_of(parsed))
+    known: list[str] = []
+    seen: dict[bytes, str] = {}
     with reading(source, parsed) as sessions:
         for session in sessions:
             known.append(session.id)
             if session.id == parsed.explain:
                 break
+            cleaned = clean_session(session, policy, profiles.get(session.course), CleaningReport())
+            seen.setdefault(fingerprint(cleaned.turns), session.id)
         else:
             raise UserError(
                 f"no session {parsed.explain!r}", where=source.name, fix=_nearest_session(parsed.explain, known)
             )
-    profile = source.profiles(on_bad_of(parsed)).get(session.course)
-    found = explain(session, config_of(parsed).corpus.cleaning, profile)
+    found = explain(session, policy, profiles.get(session.course), seen)
     if parsed.json:
         print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
         return 0

@@ -66,7 +66,7 @@ def tell_skipped(skipped: list[str]) -> None:
     for line in skipped:
         print(f"left out: {line}", file=sys.stderr)
     if skipped:
-        print(f"{len(skipped)} malformed sessions left out", file=sys.stderr)
+        print(f"{len(skipped)} faults: what they name was left out", file=sys.stderr)
 
 
 def counted(sessions: Iterable[Session], what: str) -> Iterator[Session]:

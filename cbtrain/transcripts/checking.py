@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.duplicates import DuplicateFinder
-from cbtrain.transcripts.labels import inner_labels, names_of
+from cbtrain.transcripts.labels import COMMON_LABELS, inner_labels, names_of, unknown_labels
 from cbtrain.transcripts.personal_data import personal_data
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.residue import RESIDUE
-from cbtrain.transcripts.summary import SUMMARY, closing_summaries, long_lines, opening_turn, summary_text
+from cbtrain.transcripts.summary import closing_summaries, long_lines, opening_turn, summary_labels, summary_text
 from cbtrain.transcripts.types import Session
 
 Severity = Literal["error", "warning", "note"]
@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "no_turns": ("error", "no labelled turn at all"),
     "one_speaker": ("error", "one of the two speakers says nothing"),
     "inner_label": ("error", "a speaker's label inside a turn: what follows is somebody else's"),
+    "unknown_label": ("warning", "what looks like a third speaker's label, three times or more in a session"),
     "exact_duplicate": ("error", "the same words as an earlier session"),
     "near_duplicate": ("warning", "much the same words as an earlier session"),
     "repeated_speaker": ("warning", "the same speaker twice in a row"),
@@ -106,9 +107,12 @@ class Checker:
 
     def _turns(self, session: Session, found: Any) -> Iterator[Finding]:
         profile = self.profiles.get(session.course)
-        names = names_of(profile.name if profile else "", self.policy.therapist_names)
+        names = names_of(profile, self.policy.therapist_names)
         before = None
+        strange: dict[str, list[int]] = {}
         for index, turn in enumerate(session.turns):
+            for name in unknown_labels(turn.text, (*COMMON_LABELS, *names)):
+                strange.setdefault(name, []).append(index)
             if turn.role == before:
                 yield found("repeated_speaker", index, turn.role)
             before = turn.role
@@ -121,12 +125,15 @@ class Checker:
                 yield found("residue", index, _excerpt(residue.group()))
             for kind, _, masked in personal_data(turn.text):
                 yield found("personal_data", index, f"{kind}: {masked}")
+        for name, places in strange.items():
+            if len(places) >= 3:
+                yield found("unknown_label", places[0], f"{name}: {len(places)} times")
 
     def _summaries(self, session: Session, found: Any) -> Iterator[Finding]:
         turns, closing = session.turns, closing_summaries(session.turns)
         opening = opening_turn(turns)
         pasted = turns[opening].text if opening is not None else ""
-        if opening is not None and SUMMARY.search(pasted):
+        if opening is not None and any(True for _ in summary_labels(pasted)):
             yield found("summary_in_opening", opening)
         if len(closing) > 1:
             yield found("doubled_summary", closing[-1][0], f"{len(closing)} of them")

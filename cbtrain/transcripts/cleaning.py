@@ -12,7 +12,7 @@ from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.labels import inner_labels, names_of
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.residue import RESIDUE
-from cbtrain.transcripts.summary import closing_summaries
+from cbtrain.transcripts.summary import closing_summaries, summary_end
 from cbtrain.transcripts.types import Corpus, Role, Session, Turn
 
 CHANGES = {
@@ -32,7 +32,7 @@ CHANGES = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change to ``session``: its kind, the index of the turn when it was made (None: the whole session), the
+    """One change to ``session``: its kind, the index of the turn in the file (None: the session or its preamble), the
     words that are in no turn any more, and a note for a reader."""
 
     kind: str
@@ -75,16 +75,11 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
         kept = []
         for session in course.sessions:
             session = clean_session(session, policy, course.profile, report)
-            if policy.drop_sessions_without_dialogue and not (session.count("therapist") and session.count("patient")):
-                dropped = Change("sessions_dropped_without_dialogue", session.id, None, session.words)
+            dropped = why_dropped(session, policy, seen)
+            if dropped:
                 report.changes.append(dropped)
                 continue
-            key = fingerprint(session.turns)
-            if policy.drop_duplicate_sessions and session.turns and key in seen:
-                note = f"the same words as {seen[key]}"
-                report.changes.append(Change("duplicate_sessions_dropped", session.id, None, session.words, note))
-                continue
-            seen.setdefault(key, session.id)
+            seen.setdefault(fingerprint(session.turns), session.id)
             kept.append(session)
         if kept:
             courses.append(replace(course, sessions=tuple(kept)))
@@ -93,27 +88,47 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
     return replace(corpus, courses=tuple(courses)), report
 
 
+def why_dropped(session: Session, policy: CleaningPolicy, seen: Mapping[bytes, str]) -> Change | None:
+    """The change that drops a cleaned session, or None. ``seen`` are the fingerprints of those before it."""
+    if policy.drop_sessions_without_dialogue and not (session.count("therapist") and session.count("patient")):
+        return Change("sessions_dropped_without_dialogue", session.id, None, session.words)
+    before = seen.get(fingerprint(session.turns)) if session.turns else None
+    if policy.drop_duplicate_sessions and before:
+        note = f"the same words as {before}"
+        return Change("duplicate_sessions_dropped", session.id, None, session.words, note)
+    return None
+
+
 def clean_session(session: Session, policy: CleaningPolicy, profile: Profile | None, report: CleaningReport) -> Session:
     """One cleaned session; ``report`` grows by what was changed. ``profile`` says which name may stand as a label."""
-    turns, preamble = list(session.turns), session.preamble
+    parts = [_Part(turn, index) for index, turn in enumerate(session.turns)]
+    preamble = session.preamble
     if policy.split_inner_labels:
-        names = names_of(profile.name if profile else "", policy.therapist_names)
-        preamble, turns = _split_inner_labels(preamble, turns, names, session.id, report)
+        names = names_of(profile, policy.therapist_names)
+        preamble, parts = _split_inner_labels(preamble, parts, names, session.id, report)
     if policy.remove_residue:
-        turns = [_without_residue(index, turn, session.id, report) for index, turn in enumerate(turns)]
+        parts = [_without_residue(part, session.id, report) for part in parts]
     if policy.split_summaries:
-        turns = _split_summaries(turns, session.id, report)
+        parts = _split_summaries(parts, session.id, report)
     if policy.drop_earlier_summaries:
-        turns = _drop_earlier_summaries(turns, session.id, report)
+        parts = _drop_earlier_summaries(parts, session.id, report)
     if preamble.strip():
         report.changes.append(Change("preambles_left_out", session.id, None, len(preamble.split()), _excerpt(preamble)))
     if policy.drop_empty_turns:
-        empty = [index for index, turn in enumerate(turns) if not turn.text.strip()]
-        report.changes += [Change("empty_turns_dropped", session.id, index, note=turns[index].role) for index in empty]
-        turns = [turn for turn in turns if turn.text.strip()]
+        empty = [part for part in parts if not part.turn.text.strip()]
+        report.changes += [Change("empty_turns_dropped", session.id, p.origin, note=p.turn.role) for p in empty]
+        parts = [part for part in parts if part.turn.text.strip()]
     if policy.merge_repeated_speaker:
-        turns = _merge(turns, session.id, report)
-    return replace(session, turns=tuple(turns), preamble="")
+        parts = _merge(parts, session.id, report)
+    return replace(session, turns=tuple(part.turn for part in parts), preamble="")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A turn, or a piece of one, and the index of the labelled turn that it comes from (None: the preamble)."""
+
+    turn: Turn
+    origin: int | None
 
 
 def fingerprint(turns: Sequence[Turn]) -> bytes:
@@ -125,89 +140,101 @@ def fingerprint(turns: Sequence[Turn]) -> bytes:
 
 
 def _split_inner_labels(
-    preamble: str, turns: Sequence[Turn], names: Mapping[str, Role], session: str, report: CleaningReport
-) -> tuple[str, list[Turn]]:
-    """Give each label's words to its speaker, in turns and in a preamble that is a dialogue under other labels."""
-    parts: list[Turn] = []
-    before, opening = _parts(preamble, names)
+    preamble: str, parts: Sequence[_Part], names: Mapping[str, Role], session: str, report: CleaningReport
+) -> tuple[str, list[_Part]]:
+    """Give each label's words to its speaker, in the therapist's turns and in a preamble that is a dialogue under
+    other labels. A patient's turn is left whole: no words may pass from a patient to the therapist."""
+    cut: list[_Part] = []
+    before, opening = _pieces(preamble, names)
     if opening:
+        words = len(preamble.split()) - len(before.split()) - sum(len(turn.text.split()) for turn in opening)
         note = f"{len(opening)} turns before the first common label"
-        report.changes.append(Change("turns_split_at_inner_labels", session, 0, note=note))
-        parts += opening
+        report.changes.append(Change("turns_split_at_inner_labels", session, None, words, note))
+        cut += [_Part(turn, None) for turn in opening]
         preamble = before
-    for index, turn in enumerate(turns):
-        first, rest = _parts(turn.text, names)
-        if rest:
-            labels = ", ".join(dict.fromkeys(found.label for found in inner_labels(turn.text, names)))
-            report.changes.append(Change("turns_split_at_inner_labels", session, index, note=f"at {labels}"))
-            parts += [Turn(turn.role, first), *rest] if first else rest
-        else:
-            parts.append(turn)
-    return preamble, parts
+    for part in parts:
+        text = part.turn.text
+        first, rest = _pieces(text, names) if part.turn.role == "therapist" else (text, [])
+        if not rest:
+            cut.append(part)
+            continue
+        labels = ", ".join(dict.fromkeys(found.label for found in inner_labels(text, names)))
+        words = len(text.split()) - len(first.split()) - sum(len(turn.text.split()) for turn in rest)
+        report.changes.append(Change("turns_split_at_inner_labels", session, part.origin, words, f"at {labels}"))
+        turns = [Turn(part.turn.role, first), *rest] if first else rest
+        cut += [_Part(turn, part.origin) for turn in turns]
+    return preamble, cut
 
 
-def _parts(text: str, names: Mapping[str, Role]) -> tuple[str, list[Turn]]:
+def _pieces(text: str, names: Mapping[str, Role]) -> tuple[str, list[Turn]]:
     """The text before the first inner label, and the turns that the labels begin."""
     found = list(inner_labels(text, names))
     if not found:
         return text, []
-    ends = [label.start for label in found[1:]] + [len(text)]
-    turns: list[Turn] = []
-    for label, end in zip(found, ends, strict=True):
+    turns = []
+    for label, end in zip(found, [label.start for label in found[1:]] + [len(text)], strict=True):
+        said, role = text[label.end : end].strip(), label.role
         # What a label leaves may begin with a label itself.
-        first, rest = _parts(text[label.end : end].strip(), names)
-        turns += [Turn(label.role, first)] * bool(first or not rest) + rest
+        while (nested := next(inner_labels(said, names), None)) and nested.start == 0:
+            said, role = said[nested.end :].strip(), nested.role
+        turns.append(Turn(role, said))
     return text[: found[0].start].strip(), turns
 
 
-def _without_residue(index: int, turn: Turn, session: str, report: CleaningReport) -> Turn:
-    for found in RESIDUE.finditer(turn.text):
+def _without_residue(part: _Part, session: str, report: CleaningReport) -> _Part:
+    for found in RESIDUE.finditer(part.turn.text):
         words = len(found.group().split())
-        report.changes.append(Change("residue_lines_removed", session, index, words, found.group().strip()))
-    text, removed = RESIDUE.subn("", turn.text)
-    return Turn(turn.role, text.strip()) if removed else turn
+        report.changes.append(Change("residue_lines_removed", session, part.origin, words, found.group().strip()))
+    text, removed = RESIDUE.subn("", part.turn.text)
+    return _Part(Turn(part.turn.role, text.strip()), part.origin) if removed else part
 
 
-def _split_summaries(turns: Sequence[Turn], session: str, report: CleaningReport) -> list[Turn]:
-    """Give closing summaries under a patient's label to the therapist.
-
-    In the patient's first turn it is the last session's summary, which the patient has brought along: that stays.
-    """
+def _split_summaries(parts: Sequence[_Part], session: str, report: CleaningReport) -> list[_Part]:
+    """Give closing summaries under a patient's label to the therapist; what the patient says before and after one
+    stays the patient's."""
     starts: dict[int, int] = {}
-    for index, start in closing_summaries(turns):
-        if turns[index].role == "patient":
+    for index, start in closing_summaries([part.turn for part in parts]):
+        if parts[index].turn.role == "patient":
             starts.setdefault(index, start)
-    parts = []
-    for index, turn in enumerate(turns):
+    split = []
+    for index, part in enumerate(parts):
         if index not in starts:
-            parts.append(turn)
+            split.append(part)
             continue
-        report.changes.append(Change("summaries_given_to_the_therapist", session, index))
-        spoken, summary = turn.text[: starts[index]].strip(), turn.text[starts[index] :].strip()
-        parts += [Turn("patient", spoken)] * bool(spoken) + [Turn("therapist", summary)]
-    return parts
+        text, start = part.turn.text, starts[index]
+        end = summary_end(text, start)
+        report.changes.append(Change("summaries_given_to_the_therapist", session, part.origin))
+        pieces = (
+            Turn("patient", text[:start].strip()),
+            Turn("therapist", text[start:end].strip()),
+            Turn("patient", text[end:].strip()),
+        )
+        split += [_Part(turn, part.origin) for turn in pieces if turn.text]
+    return split
 
 
-def _drop_earlier_summaries(turns: Sequence[Turn], session: str, report: CleaningReport) -> list[Turn]:
+def _drop_earlier_summaries(parts: Sequence[_Part], session: str, report: CleaningReport) -> list[_Part]:
     """Keep the last of several closing summaries; each ends where its turn or the next summary does."""
-    found, kept = closing_summaries(turns), list(turns)
+    found, kept = closing_summaries([part.turn for part in parts]), list(parts)
     for (index, start), (after, stop) in reversed(list(pairwise(found))):
-        text = kept[index].text
-        end = stop if after == index else len(text)
-        words = len(text[start:end].split())
-        report.changes.append(Change("summaries_dropped", session, index, words, _excerpt(text[start:end])))
-        kept[index] = Turn(kept[index].role, f"{text[:start].rstrip()}\n\n{text[end:].lstrip()}".strip())
+        turn, origin = kept[index].turn, kept[index].origin
+        end = stop if after == index else len(turn.text)
+        dropped = turn.text[start:end]
+        report.changes.append(Change("summaries_dropped", session, origin, len(dropped.split()), _excerpt(dropped)))
+        text = f"{turn.text[:start].rstrip()}\n\n{turn.text[end:].lstrip()}".strip()
+        kept[index] = _Part(Turn(turn.role, text), origin)
     return kept
 
 
-def _merge(turns: Sequence[Turn], session: str, report: CleaningReport) -> list[Turn]:
-    merged: list[Turn] = []
-    for index, turn in enumerate(turns):
-        if merged and merged[-1].role == turn.role:
-            merged[-1] = Turn(turn.role, f"{merged[-1].text}\n\n{turn.text}")
-            report.changes.append(Change("turns_merged_into_the_one_before", session, index, note=turn.role))
+def _merge(parts: Sequence[_Part], session: str, report: CleaningReport) -> list[_Part]:
+    merged: list[_Part] = []
+    for part in parts:
+        if merged and merged[-1].turn.role == part.turn.role:
+            before = merged[-1]
+            merged[-1] = _Part(Turn(part.turn.role, f"{before.turn.text}\n\n{part.turn.text}"), before.origin)
+            report.changes.append(Change("turns_merged_into_the_one_before", session, part.origin, note=part.turn.role))
         else:
-            merged.append(turn)
+            merged.append(part)
     return merged
 
 

@@ -28,7 +28,7 @@ class TranscriptsConfig(BaseModel):
 
     path: str = Field("sample", description="folder or file; 'sample' is the embedded, fictional corpus")
     format: str = Field("auto", description="auto, author, simulations, cbtrain, messages, sharegpt or text")
-    therapist_labels: list[str] = Field([], description="labels of the therapist in texts, besides none of the common")
+    therapist_labels: list[str] = Field([], description="labels of the therapist in texts, in place of the common ones")
     patient_labels: list[str] = []
     skip_bad: bool = Field(False, description="leave out malformed sessions, counted, in place of refusing the corpus")
     cleaning: CleaningPolicy = Field(default_factory=CleaningPolicy)

@@ -27,7 +27,7 @@ PROBES = 24
 """Smallest hashes by which pairs are found: a pair that shares fewer than a third of what its threshold lets expect is
 not compared. At 0.5 that passes over a true pair about once in 7,000 times."""
 SHINGLE = 5
-CROWD = 64
+CROWD = 512
 """Sessions with one hash in common beyond which it is taken for boilerplate: each is compared with few of them."""
 WORD = re.compile(r"\w+")
 MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -58,19 +58,24 @@ class DuplicateFinder:
     def find(self, threshold: float) -> Iterator[Duplicate]:
         """For each session that repeats an earlier one, the earliest exact or the most similar one at or above
         ``threshold``."""
+        best: dict[int, Duplicate] = {}
+        for pair in self.pairs(threshold):
+            if pair.index not in best or pair.similarity > best[pair.index].similarity:
+                best[pair.index] = pair
+        yield from (best[index] for index in sorted(best))
+
+    def pairs(self, threshold: float) -> Iterator[Duplicate]:
+        """All pairs at or above ``threshold``; an exact copy is paired with the first of its kind only, which stands
+        for it in all other pairs."""
         first: dict[bytes, int] = {}
         for index, digest in enumerate(self._digests):
             if digest is not None and first.setdefault(digest, index) != index:
                 yield Duplicate(index, first[digest], 1.0, True)
-        # Exact copies are known: only the first of each stands for them in the search.
         alone = [i for i, digest in enumerate(self._digests) if digest is not None and first[digest] == i]
-        best: dict[int, tuple[float, int]] = {}
         for one, other in self._candidates(alone, threshold):
             similarity = jaccard(self._sketches[one], self._sketches[other])
-            if similarity >= threshold and similarity > best.get(one, (0.0, 0))[0]:
-                best[one] = (similarity, other)
-        for one, (similarity, other) in sorted(best.items()):
-            yield Duplicate(one, other, similarity, False)
+            if similarity >= threshold:
+                yield Duplicate(one, other, similarity, False)
 
     def _candidates(self, alone: Sequence[int], threshold: float) -> Iterator[tuple[int, int]]:
         """Pairs (later, earlier) that share enough of their smallest hashes to be worth a comparison."""
@@ -118,7 +123,7 @@ class DuplicateFinder:
         return sketch.copy()  # not a view that keeps all shingles alive
 
 
-@lru_cache(maxsize=CROWD)
+@lru_cache(maxsize=64)
 def _all_pairs(size: int) -> NDArray[np.int64]:
     """Places ``[2, pairs]`` in a group, the later first."""
     return np.stack(np.tril_indices(size, -1)).astype(np.int64)

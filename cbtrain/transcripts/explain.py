@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session
+from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session, why_dropped
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Session, Turn
@@ -33,11 +34,16 @@ class Explanation:
     lines: tuple[Line, ...]
 
 
-def explain(session: Session, policy: CleaningPolicy, profile: Profile | None) -> Explanation:
-    """What cleaning does to ``session``."""
+def explain(
+    session: Session, policy: CleaningPolicy, profile: Profile | None, seen: Mapping[bytes, str] | None = None
+) -> Explanation:
+    """What cleaning does to ``session``; ``seen`` are the fingerprints of the cleaned sessions before it."""
     report = CleaningReport()
     cleaned = clean_session(session, policy, profile, report)
-    before, after = session.turns, cleaned.turns
+    dropped = why_dropped(cleaned, policy, seen or {})
+    if dropped:
+        report.changes.append(dropped)
+    before, after = session.turns, () if dropped else cleaned.turns
     lines: list[Line] = []
     matcher = SequenceMatcher(None, [hash(turn) for turn in before], [hash(turn) for turn in after], autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Role, Turn
 
 AUTHOR_LABELS: Mapping[str, Role] = {"Therapist": "therapist", "Patient": "patient"}
@@ -57,42 +58,59 @@ class InnerLabel:
 
 
 def inner_labels(text: str, names: Mapping[str, Role]) -> Iterator[InnerLabel]:
-    """Labels inside a turn: a common label or one of ``names`` (a patient's or therapist's) at the start of a line,
-    or ``Therapist:``/``Patient:`` right after the end of a sentence.
+    """Labels inside a turn: a common label or one of ``names`` (a patient's or therapist's) at the start of a line or
+    right after the end of a sentence, as people and generators write them (``- Patient:``, ``**Patient (Jo):**``).
 
-    A label in the middle of a sentence, or in quotation marks, is speech about labels and none.
+    A label in the middle of a sentence, or in lower case in running text, is speech about labels and none.
     """
     if ":" not in text:
         return
-    roles = _inner_roles(tuple(names.items()))
+    roles = {label.lower(): role for label, role in (*COMMON_LABELS.items(), *names.items())}
     for found in _inner_pattern(tuple(roles)).finditer(text):
         label = found.group(1) or found.group(2)
-        yield InnerLabel(found.start(), found.end(), label, roles[label.lower()])
+        if found.group(1) or label[0].isupper():
+            yield InnerLabel(found.start(), found.end(), label, roles[label.lower()])
 
 
-def names_of(full_name: str, therapist_names: Iterable[str]) -> dict[str, Role]:
-    """Names that a generator may have written as labels: the patient's, whole and first, and the therapist's."""
-    names: dict[str, Role] = {}
-    words = [word for word in full_name.split() if word.strip(".").lower() not in TITLES]
-    for name in (full_name, " ".join(words), words[0] if words else ""):
+def unknown_labels(text: str, known: Iterable[str]) -> Iterator[str]:
+    """Words at the start of a line that look like the label of a speaker nobody has named (``Mother: Yes.``)."""
+    names = {name.lower() for name in known}
+    for found in UNKNOWN.finditer(text):
+        if found.group(1).lower() not in names:
+            yield found.group(1)
+
+
+def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[str, Role]:
+    """Names that a generator may have written as labels: the patient's whole name, its parts and nicknames, and the
+    therapist's. A name of both is the patient's: the therapist must not be given a patient's words."""
+    names: dict[str, Role] = dict.fromkeys(therapist_names, "therapist")
+    if profile is None:
+        return names
+    words = [word for word in profile.name.split() if word.strip(".").lower() not in TITLES]
+    nicknames = [found.group(1) for found in NICKNAME.finditer(profile.text[:500])]
+    for name in (profile.name, " ".join(words), *words[:1], *words[-1:], *nicknames):
         if len(name) > 1:
+            names = {known: role for known, role in names.items() if known.lower() != name.lower()}
             names[name] = "patient"
-    return names | dict.fromkeys(therapist_names, "therapist")
+    return names
 
 
 TITLES = {"dr", "mr", "mrs", "ms", "mx", "prof"}
-
-
-@lru_cache(maxsize=1024)
-def _inner_roles(names: tuple[tuple[str, Role], ...]) -> dict[str, Role]:
-    return {label.lower(): role for label, role in (*COMMON_LABELS.items(), *names)}
+NICKNAME = re.compile(r"[A-Z][\w'-]+ [\"“(]([A-Z][\w'-]{1,20})[\"”)] [A-Z]")
+"""``Emilio "Em" Ramirez``."""
+UNKNOWN = re.compile(
+    r"^[ \t]*\**((?:Dr\. )?[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15})?)(?: \([^)\n]{1,30}\))?\**:\**[ \t]+\S", re.MULTILINE
+)
 
 
 @lru_cache(maxsize=1024)
 def _inner_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    line_start = rf"^[ \t]*\**({_either(labels)})\**:\**[ \t]*"
-    # Case matters in running text: "the patient: ..." is prose.
-    after_sentence = rf"(?<=[.!?…\"”)])[ \t]+((?-i:{_either(AUTHOR_LABELS)})):[ \t]+"
+    aside = r"(?: ?\([^)\n]{1,30}\))?"  # "Patient (crying):"
+    time = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]+)?"
+    title = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
+    end = rf"{aside}\**[ \t]?:\**"
+    line_start = rf"^[ \t]*(?:[-–>•] ?)?{time}\**{title}({_either(labels)}){end}[ \t]*"
+    after_sentence = rf"(?<=[.!?…])[\"”’)*]*[ \t]*\**({_either(labels)}){end}[ \t]+"
     return re.compile(f"{line_start}|{after_sentence}", re.MULTILINE | re.IGNORECASE)
 
 

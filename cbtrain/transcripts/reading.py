@@ -6,6 +6,7 @@ import importlib.resources
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -102,6 +103,8 @@ def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | 
         if not path.exists():
             fix = "Name a corpus, or 'sample' for the embedded one."
             raise UserError("no such file or folder", where=path, fix=fix)
+        if not path.is_dir() and not path.is_file():
+            raise UserError("neither a file nor a folder", where=path, fix="Write it to a file first.")
         found = _detect(path) if format == "auto" else format
     except PermissionError as error:
         raise UserError("permission denied", where=error.filename or path, fix="Change its permissions.") from None
@@ -198,14 +201,14 @@ def _detect(path: Path) -> str:
 
 
 def _sniff(file: Path) -> str | None:
-    """The format of a JSON file by the keys of its first readable record."""
-    for _, record in read_records(file, lambda error: None):
+    """The format of a JSON file by the keys of its first readable records."""
+    # A first record may be metadata.
+    for _, record in islice(read_records(file, lambda error: None), 5):
         if "schema" in record or "turns" in record:
             return "cbtrain"
         for layout, name in ((chat_records.MESSAGES, "messages"), (chat_records.SHAREGPT, "sharegpt")):
             if layout.messages in record:
                 return name
-        return None
     return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
@@ -116,7 +117,9 @@ def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict
         if isinstance(content, dict):
             yield where, content
         else:
-            on_bad(UserError("not a JSON object", where=where, fix="Mend or remove it."))
+            fix = "Name the file .json." if isinstance(content, list) else "Mend or remove it."
+            what = "an array, not a JSON object" if isinstance(content, list) else "not a JSON object"
+            on_bad(UserError(what, where=where, fix=fix))
 
 
 def parse_json(text: str, where: object) -> Any:
@@ -155,14 +158,16 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
             text.skip_space()
             if not text.buffer.startswith("["):
                 whole = text.rest()
+                if whole.lstrip().startswith("{") and re.search(r"^\s*\{.*\}\s*\n\s*\{", whole):
+                    raise UserError("JSON Lines, not one JSON text", where=path, fix="Name it .jsonl.")
                 yield str(path), parse_json(whole, path)
                 return
             text.drop(1)
             number = 0
             while True:
-                text.skip_space(also="," if number else "")
-                if text.buffer.startswith("]"):
-                    return
+                text.skip_space()
+                if text.buffer.startswith("]") and not number:
+                    break
                 number += 1
                 where = f"{path}[{number}]"
                 while True:
@@ -173,15 +178,35 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
                             break
                     except (json.JSONDecodeError, RecursionError, ValueError):
                         if not text.fill():
-                            # What follows a broken item cannot be found again: the array ends here.
-                            parse_json(text.buffer, where)
-                            return
+                            _give_up(text.buffer, where)
                 yield where, parse_json(text.buffer[:end], where)
                 text.drop(end)
+                text.skip_space()
+                if text.buffer.startswith("]"):
+                    break
+                if not text.buffer.startswith(","):
+                    raise _cut(where, "no comma after it")
+                text.drop(1)
+            text.drop(1)
+            if text.rest().strip():
+                raise UserError("text after the end of the array", where=path, fix="Put all items into one array.")
     except UserError as error:
         on_bad(error)
     except (OSError, EOFError, zlib.error) as error:
         on_bad(_unreadable(path, error))
+
+
+def _give_up(text: str, where: str) -> NoReturn:
+    """What follows a broken item cannot be found again: the array ends here."""
+    try:
+        parse_json(text, where)
+    except UserError as error:
+        raise _cut(where, error.what) from None
+    raise _cut(where, "malformed")
+
+
+def _cut(where: str, what: str) -> UserError:
+    return UserError(f"{what}; it and what follows it in the array is lost", where=where, fix="Mend the file.")
 
 
 class _TextBuffer:
@@ -226,8 +251,8 @@ class _TextBuffer:
 def _open(path: Path) -> BufferedIOBase:
     if path.is_symlink() and not path.exists():
         raise UserError("a broken link", where=path, fix=f"It points to {path.readlink()}, which is not there.")
-    if path.is_dir():
-        raise UserError("not a readable file", where=path, fix="It is a folder.")
+    if path.exists() and not path.is_file():
+        raise UserError("not a readable file", where=path, fix=f"It is a {'folder' if path.is_dir() else 'pipe'}.")
     if path.name.lower().endswith(".gz"):
         return gzip.open(path, "rb")
     return path.open("rb")
@@ -253,7 +278,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError("not there", where=path, fix="Name a file that is.")
     if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
-        return UserError(f"damaged gzip file ({error})", where=path, fix="Fetch it again.")
+        problem = f"damaged gzip file ({error}); what follows the damage is lost"
+        return UserError(problem, where=path, fix="Fetch it again.")
     reason = getattr(error, "strerror", None) or error
     return UserError(f"not a readable file ({reason})", where=path, fix="Name a readable one.")
 

@@ -42,8 +42,9 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     """Divide the courses of ``corpus`` into train, validation and test.
 
     Every patient has a number from [0, 1) of their own, a hash of the seed and the patient. Below the test share they
-    go to test, above it and below the sum of the shares to validation. A course that is added therefore moves no other
-    patient, whatever its place; shares hold on average, and a side that would be empty gets the patient next to it.
+    go to test, above it and below the sum of the shares to validation. A patient who is added therefore moves no other,
+    unless sessions nearly repeat a known one's; shares hold on average, and a side that would be empty (in a corpus of
+    few patients) gets the patient next to it.
     With ``stratify`` shares hold within one patient overall and as nearly as can be in each stratum; then only
     ``keep`` (an earlier split) promises that nobody moves.
 
@@ -62,6 +63,9 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     for side, share in shares.items():
         if not 0 < share < 1:
             raise UserError(f"{share} is not a share between 0 and 1", where=f"split.{side}", fix="0.1 is a tenth.")
+    if sum(shares.values()) >= 1:
+        problem = f"test and validation take {sum(shares.values()):.0%} of the patients"
+        raise UserError(problem, where="split", fix="Leave some to train on.")
     if config.stratify:
         _assign_by_strata(free, shares, config.stratify, sides)
     else:
@@ -111,11 +115,12 @@ def _groups(courses: Sequence[Course], near_duplicate: float) -> tuple[list[Grou
     first_of: dict[str, int] = {}
     together = []
     for place, course in enumerate(courses):
-        leader[find(place)] = find(first_of.setdefault(course.patient, place))
+        for patient in dict.fromkeys([course.patient, *(session.patient or course.id for session in course.sessions)]):
+            leader[find(place)] = find(first_of.setdefault(patient, place))
         for session in course.sessions:
             finder.add(session)
             owners.append((place, session.id))
-    for double in finder.find(near_duplicate):
+    for double in finder.pairs(near_duplicate):
         (one, later), (other, earlier) = owners[double.index], owners[double.other]
         if find(one) != find(other):
             together.append(f"{courses[other].id} and {courses[one].id}: {later} is much like {earlier}")

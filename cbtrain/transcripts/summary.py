@@ -7,12 +7,13 @@ patient's first turn of the next session brings it along.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cbtrain.transcripts.types import Session, Turn
 
-# At the start of a line, or right after a sentence where the generator forgot the line break.
-SUMMARY = re.compile(r"(?:^[ \t]*[#*]*[ \t]*|(?<=[.!?…\"”)])[ \t]+)Session Summary\**:", re.MULTILINE)
+LABEL = re.compile(r"(?:session summary|summary of (?:this |today's )?session(?: \d+)?)\**(?::|[ \t]*$)", re.I | re.M)
+SENTENCE_END = (".", "!", "?", "…", '"', "”", ")")
+SPOKEN = re.compile(r"^\s*(?![-•*\d#\s])(?=.*\b(?:I|I'm|I'll|I've|me|my)\b)", re.DOTALL)
 WORDS = re.compile(r"\w+")
 # Some generators put all bullets on one line.
 LINES = re.compile(r"\n|\s[-•*]\s")
@@ -25,15 +26,41 @@ def opening_turn(turns: Sequence[Turn]) -> int | None:
     return next((index for index, turn in enumerate(turns) if turn.role == "patient"), None)
 
 
+def summary_labels(text: str) -> Iterator[tuple[int, bool]]:
+    """Where a summary's label begins, and whether it begins a line; else it stands right after a sentence, where a
+    generator forgot the line break, and ends with a colon."""
+    for found in LABEL.finditer(text):
+        before = text[max(0, found.start() - 40) : found.start()]
+        line = before[before.rfind("\n") + 1 :]
+        if not line.strip(" \t#*("):
+            yield found.start() - len(line), True
+        elif line != line.rstrip() and line.rstrip().endswith(SENTENCE_END) and found.group().endswith(":"):
+            yield found.start(), False
+
+
 def closing_summaries(turns: Sequence[Turn]) -> list[tuple[int, int]]:
-    """Each summary label that is not in the patient's opening turn: index of the turn, and place in its text."""
-    opening = opening_turn(turns)
-    return [
-        (index, found.start())
-        for index, turn in enumerate(turns)
-        if index != opening and "Session Summary" in turn.text
-        for found in SUMMARY.finditer(turn.text)
-    ]
+    """Each label of a closing summary: index of the turn, and place in its text.
+
+    What stands in the patient's opening turn is last time's summary. In other turns of the patient only a label that
+    begins a line in the second half of the session closes it; elsewhere it is the patient who speaks.
+    """
+    opening, found = opening_turn(turns), []
+    for index, turn in enumerate(turns):
+        if index == opening or ("ummary" not in turn.text and "UMMARY" not in turn.text):
+            continue
+        for start, begins_line in summary_labels(turn.text):
+            if turn.role == "therapist" or (begins_line and 2 * index >= len(turns)):
+                found.append((index, start))
+    return found
+
+
+def summary_end(text: str, start: int) -> int:
+    """Where the summary that begins at ``start`` ends: before a last paragraph that speaks as ``I`` to somebody, as a
+    patient does who says goodbye after it."""
+    end = len(text)
+    while (cut := text.rfind("\n\n", start, end)) > start and SPOKEN.search(text[cut:end]):
+        end = cut
+    return end
 
 
 def summary_text(session: Session) -> str:

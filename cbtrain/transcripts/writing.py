@@ -59,7 +59,7 @@ def write_sessions(
     record, name = RECORDS[layout]
     if suffix_of(path) == ".jsonl":
         with atomic_file(path) as temporary:
-            return _write_lines(temporary, map(record, sessions), compressed=path.name.endswith(".gz"))
+            return _write_lines(temporary, map(record, sessions), compressed=path.name.lower().endswith(".gz"))
     with atomic_folder(path) as temporary:
         written = _write_lines(temporary / name, map(record, sessions))
         lines = [{"schema": PROFILE_SCHEMA, **profile.model_dump()} for profile in profiles]

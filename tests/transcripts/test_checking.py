@@ -38,6 +38,7 @@ PLANTED = {
     "no_turns": ([session(1)], None),
     "one_speaker": ([session(1, (P, "Hello?"))], None),
     "inner_label": ([session(1, (P, "Hi."), (T, "Well.\nPriya: I fail."))], 2),
+    "unknown_label": ([session(1, (P, "Hi.\nMother: a\nMother: b"), (T, "Yes."), (P, "So.\nMother: c"))], 1),
     "exact_duplicate": ([session(1, (P, "a b c"), (T, "d e f")), session(2, (P, "A b  c"), (T, "d e f"))], None),
     "near_duplicate": ([regular(1), session(2, *((t.role, t.text) for t in regular(1).turns[:3]), (T, "Bye."))], None),
     "repeated_speaker": ([session(1, (P, "Hi."), (T, "Yes."), (T, "Go on."))], 3),

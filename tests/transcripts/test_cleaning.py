@@ -1,8 +1,11 @@
+from collections import Counter
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbtrain.transcripts.cleaning import CHANGES, clean
+from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.explain import explain
 from cbtrain.transcripts.profile import Profile
@@ -152,36 +155,129 @@ def test_every_kind_of_change_is_in_the_report():
     assert set(cleaned([(P, "a"), (T, "b")])[1].as_dict()) == set(CHANGES)
 
 
-LABELS = {"Priya:", "Patient:", "Therapist:"}
-
-
-def count(texts):
-    return sum(word not in LABELS for text in texts for word in text.split())
-
-
-words = st.sampled_from(["well", "so", "Session Summary:", "Priya:", "Patient:", "Therapist:", "\n", "done.", "part"])
+WORDS = ["well", "so", "Session Summary:", "Priya:", "Patient:", "Therapist:", "Nova:", "\n", "done.", "part?", "- one"]
+words = st.sampled_from(WORDS)
 speech = st.lists(words, max_size=12).map(" ".join).map(lambda text: text.replace(" \n ", "\n"))
+plain = st.lists(st.sampled_from([word for word in WORDS if "Summary" not in word]), max_size=12).map(" ".join)
+dialogues = st.lists(st.tuples(st.sampled_from([P, T]), speech), max_size=8)
+KEEP = CleaningPolicy(drop_sessions_without_dialogue=False)
 
 
-@given(st.lists(st.tuples(st.sampled_from([P, T]), speech), max_size=8), st.sampled_from(["", "well so", "done.\nso"]))
+def said(turns, role=None):
+    return Counter(word for speaker, text in turns if role in (None, speaker) for word in text.split())
+
+
+@given(dialogues, st.sampled_from(["", "well so", "done.\nso", "Priya: well\nNova: so"]))
 def test_nothing_disappears_and_speakers_alternate(turns, preamble):
-    policy = CleaningPolicy(drop_sessions_without_dialogue=False)
-    result, report = clean(corpus(*turns, preamble=preamble, profile=PRIYA), policy)
+    result, report = clean(corpus(*turns, preamble=preamble, profile=PRIYA), KEEP)
     (session,) = result.sessions()
+    after = [(turn.role, turn.text) for turn in session.turns]
     left_out = sum(change.words_left_out for change in report.changes)
-    # Labels become the speaker of a turn; every other word stays or is counted.
-    assert count([*(text for _, text in turns), preamble]) == count([t.text for t in session.turns]) + left_out
-    assert all(one.role != other.role for one, other in zip(session.turns, session.turns[1:], strict=False))
-    assert all(turn.text.strip() for turn in session.turns)
+    assert said([*turns, (P, preamble)]).total() == said(after).total() + left_out
+    assert all(one[0] != other[0] for one, other in pairwise(after))
+    assert all(text.strip() for _, text in after)
 
 
-@given(st.lists(st.tuples(st.sampled_from([P, T]), speech), max_size=8))
+@given(dialogues)
+def test_no_word_of_a_patient_becomes_the_therapists_but_for_closing_summaries(turns):
+    result, report = clean(corpus(*turns, profile=PRIYA), KEEP)
+    (session,) = result.sessions()
+    lost = said(turns, P) - said([(turn.role, turn.text) for turn in session.turns], P)
+    if lost:
+        assert report.count("summaries_given_to_the_therapist")
+        # What left is what stood from a summary's label on, and nothing before one.
+        labelled = [text for role, text in turns if role == P and "Session Summary:" in text]
+        assert not lost - sum((Counter(text[text.index("Session Summary:") :].split()) for text in labelled), Counter())
+
+
+@given(st.lists(st.tuples(st.sampled_from([P, T]), plain), max_size=8))
 def test_cleaning_what_is_clean_changes_nothing(turns):
-    policy = CleaningPolicy(drop_sessions_without_dialogue=False)
-    once, _ = clean(corpus(*turns, profile=PRIYA), policy)
-    twice, report = clean(once, policy)
+    once, _ = clean(corpus(*turns, profile=PRIYA), KEEP)
+    twice, report = clean(once, KEEP)
     assert [s.turns for s in twice.sessions()] == [s.turns for s in once.sessions()]
     assert not report.changes
+
+
+SPOKEN = [
+    # however a generator writes the label, the words are the patient's
+    "How are you?Patient: Low.",
+    "How are you? PATIENT: Low.",
+    "How are you? **Patient:** Low.",
+    "How are you? Priya: Low.",
+    "How are you? Client: Low.",
+    "How are you?\nRao: Low.",
+    "How are you?\nDr. Rao: Low.",
+    "How are you?\nPatient (Priya): Low.",
+    "How are you?\n- Patient: Low.",
+    "How are you?\n> Patient: Low.",
+    "How are you?\n[00:12] Patient: Low.",
+    "How are you?\nPatient : Low.",
+    'You said "yes." Patient: Low.',
+]
+
+
+@pytest.mark.parametrize("text", SPOKEN)
+def test_labels_as_generators_write_them(text):
+    got, _ = cleaned([(P, "Hi."), (T, text)], profile=PRIYA, split_inner_labels=True)
+    assert got[-1] == (P, "Low.")
+
+
+def test_a_nickname_is_a_name():
+    em = Profile(course="c", name="Emilio Ramirez", brief="", text='Patient Name: Emilio "Em" Ramirez\nBorn in May')
+    got, _ = cleaned([(P, "Hi."), (T, "How so?\n\nEm: I failed.")], profile=em)
+    assert got == [(P, "Hi."), (T, "How so?"), (P, "I failed.")]
+
+
+STAYS = [
+    "I asked.\nTherapist: call Anna.\nMother: 12",  # a list in the patient's mouth
+    "You told me so. Therapist: you are worthless. Me: no.",  # role play
+    "Yes. Session Summary: I was sad. And today I feel worse.",
+    "Nova: I feel low and want to cry.",
+]
+
+
+@pytest.mark.parametrize("text", STAYS)
+def test_a_patients_turn_is_never_given_to_the_therapist(text):
+    turns = [(P, "Hi."), (T, "Yes?"), (P, text), (T, "I see.")]
+    nova = Profile(course="c", name="Nova Lind", brief="")
+    assert cleaned(turns, profile=nova)[0] == turns
+
+
+def test_a_goodbye_after_the_summary_stays_the_patients():
+    turns = [(P, "Hi."), (T, "Yes?"), (P, "Bye.\nSession Summary:\n- sleep\n\nThank you so much, I will try.")]
+    got, _ = cleaned(turns)
+    assert got[2:] == [(P, "Bye."), (T, "Session Summary:\n- sleep"), (P, "Thank you so much, I will try.")]
+
+
+def test_a_long_chain_of_labels_is_no_problem():
+    got, _ = cleaned([(P, "Hi."), (T, "Patient: " * 3000 + "Low.")], split_inner_labels=True)
+    assert got[-1][0] == P
+    assert got[-1][1].endswith("Low.")
+
+
+@pytest.mark.parametrize(
+    ("text", "removed"),
+    [
+        ("Here's Part 2:\nSo.", True),
+        ("Here is the second part of the session:\nSo.", True),
+        ("[Continued in part 3]\nSo.", True),
+        ("(End of part 1)\nSo.", True),
+        ("Here is part one of what I wrote about our last session, which hurt:\nSo.", False),
+        ("Here is part of the plan:\nSo.", False),
+    ],
+)
+def test_what_is_residue(text, removed):
+    got, _ = cleaned([(P, "Hi."), (T, text)], remove_residue=True)
+    assert got[1][1] == ("So." if removed else text)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["Session Summary:", "**Session Summary:**", "## Session Summary", "SESSION SUMMARY:", "Summary of Session 3:"],
+)
+def test_labels_of_summaries(label):
+    turns = [(P, "Hi."), (T, "Yes?"), (P, f"Bye.\n{label}\n- sleep")]
+    assert cleaned(turns, split_summaries=True)[0][-1] == (T, f"{label}\n- sleep")
 
 
 def test_explain_shows_both_sides():
@@ -201,3 +297,13 @@ def test_explain_shows_both_sides():
         "summaries_given_to_the_therapist",
         "turns_merged_into_the_one_before",
     ]
+
+
+def test_explain_says_that_a_session_is_dropped():
+    (session,) = corpus((P, "Hello?")).sessions()
+    found = explain(session, CleaningPolicy(), None)
+    assert [change.kind for change in found.changes] == ["sessions_dropped_without_dialogue"]
+    assert [line.side for line in found.lines] == ["before"]
+    (session,) = corpus((P, "Hi."), (T, "Yes?")).sessions()
+    found = explain(session, CleaningPolicy(), None, {fingerprint(session.turns): "a/1"})
+    assert [change.note for change in found.changes] == ["the same words as a/1"]

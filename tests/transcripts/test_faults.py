@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from cbtrain.transcripts.cleaning import clean
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.reading import READERS, locate, read
 from cbtrain.transcripts.stats import stats
+from cbtrain.transcripts.types import Session, Turn
 from cbtrain.transcripts.writing import RECORDS, write_sessions
 
 LINE = json.dumps(
@@ -135,6 +138,42 @@ def test_a_truncated_array_ends_with_its_last_whole_item(tmp_path):
     file.write_text(f"[{item},")
     with pytest.raises(UserError, match="a.json: ends before its JSON does"):
         read(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[%s]\n[%s]", "a.json: text after the end of the array"),
+        ("[%s] and more", "a.json: text after the end of the array"),
+        ("[%s %s]", r"a.json\[1\]: no comma after it; it and what follows"),
+        ("[%s,,%s]", r"a.json\[2\]: malformed JSON .*what follows it in the array is lost"),
+        ("[%s, {oops}, %s]", r"a.json\[2\]: malformed JSON .*what follows it in the array is lost"),
+        ("%s\n%s", "a.json: JSON Lines, not one JSON text. Name it .jsonl"),
+    ],
+)
+def test_what_is_lost_of_an_array_is_said(tmp_path, text, message):
+    item = json.dumps({"conversations": [{"from": "human", "value": "Hi."}]})
+    (tmp_path / "a.json").write_text(text.replace("%s", item))
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a.json", format="sharegpt")
+
+
+def test_a_pipe_is_no_corpus(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(UserError, match="pipe.jsonl: neither a file nor a folder"):
+        locate(tmp_path / "pipe.jsonl")
+
+
+def test_spaces_without_end_take_no_time_without_end():
+    turns = (
+        Turn("patient", "Hi."),
+        Turn("therapist", "x" + " " * 200_000 + "Session Summary, no"),
+        Turn("patient", "."),
+    )
+    sessions = [Session("c", 1, turns)]
+    started = time.process_time()
+    list(check(sessions, {}))
+    assert time.process_time() - started < 5  # it was quadratic: minutes
 
 
 def test_nothing_is_left_behind_when_reading_fails_while_writing(tmp_path):

@@ -102,6 +102,10 @@ def test_text_with_given_labels(tmp_path):
         ("site/amara-5.txt", "site/amara/5"),
         ("amara/amara-6.txt", "amara/6"),
         ("amara/intake.txt", "amara/intake/1"),
+        ("thomas-1.txt", "thomas/1"),
+        ("james_s2.txt", "james/2"),
+        ("session_0.txt", "ROOT/0"),
+        ("obsession-1.txt", "obsession/1"),
     ],
 )
 def test_where_a_text_belongs(tmp_path, name, id):
@@ -207,7 +211,7 @@ def test_a_format_can_be_chosen(tmp_path):
         ({"messages": [{"role": "user", "content": None}]}, "message 1: content is not a text"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 has parts that are no text"),
         ({"messages": MESSAGES, "session": True}, "session True is not a number"),
-        ({"messages": MESSAGES, "session": 0}, "session 0 is not a number"),
+        ({"messages": MESSAGES, "session": -1}, "session -1 is not a number"),
         ({"messages": MESSAGES, "facts": {"a": 1}}, "facts are not texts"),
         ({"messages": MESSAGES, "patient": 3}, "patient is not a text"),
     ],
@@ -233,7 +237,7 @@ facts = st.dictionaries(st.sampled_from(["system", "ending", "arm", "Über"]), t
 def corpora(draw):
     courses = []
     for course in draw(st.lists(name, min_size=1, max_size=4, unique=True)):
-        numbers = draw(st.lists(st.integers(1, 99), min_size=1, max_size=3, unique=True).map(sorted))
+        numbers = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True).map(sorted))
         patient, profile = draw(st.sampled_from(["", "p"])), draw(st.booleans())
         sessions = tuple(
             Session(
@@ -252,7 +256,7 @@ def corpora(draw):
 
 
 @pytest.mark.parametrize("layout", RECORDS)
-@given(corpora(), st.sampled_from(["folder", "file.jsonl", "file.jsonl.gz"]))
+@given(corpora(), st.sampled_from(["folder", "file.jsonl", "file.jsonl.GZ"]))
 def test_what_is_written_reads_back_the_same(layout, corpus, target):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / target
@@ -270,3 +274,14 @@ def test_compressed_output_is_the_same_bytes_each_time(tmp_path):
     for file in ("a.jsonl.gz", "b.jsonl.gz"):
         write_sessions(sessions, [], tmp_path / file)
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
+def test_old_line_ends_are_line_ends(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"Client: Hi.\rTherapist: Yes?\r")
+    assert [turn.role for turn in only(tmp_path / "a.txt")[1].turns] == ["patient", "therapist"]
+
+
+def test_a_first_record_of_metadata_is_passed_over(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"version": 2}\n' + json.dumps({"messages": MESSAGES}))
+    corpus = read(tmp_path / "a.jsonl", skip_bad=True)
+    assert (corpus.format, len(corpus.courses), len(corpus.skipped)) == ("messages", 1, 1)

@@ -100,6 +100,26 @@ def test_no_near_duplicate_session_stands_on_both_sides(seed):
     assert parts.together
 
 
+@given(st.integers(0, 40))
+def test_every_link_counts_not_only_the_strongest(seed):
+    """X is like A and like B, and A and B are strangers: the three stand together."""
+    a, b = text(f"{seed}a", 300).split(), text(f"{seed}b", 300).split()
+    x = a[:280] + b[:300]
+    courses = {"a": [" ".join(a)], "b": [" ".join(b)], "x": [" ".join(x)]}
+    courses |= {f"p{i}": [text(f"{seed}{i}")] for i in range(9)}
+    parts = split(corpus(courses, courses), SplitConfig(seed=seed, near_duplicate=0.3))
+    where = sides(parts)
+    assert where["a"] == where["x"] == where["b"]
+
+
+@given(st.integers(0, 40))
+def test_a_patient_who_shares_a_course_stands_on_one_side(seed):
+    courses = [Course(f"p{i}", (Session(f"p{i}", 1, ()),)) for i in range(9)]
+    shared = Course("q", (Session("q", 1, (), patient="ann"), Session("q", 2, (), patient="p3")))
+    where = sides(split(Corpus("x", "x", (*courses, shared)), SplitConfig(seed=seed)))
+    assert where["q"] == where["p3"]
+
+
 def characteristics(course, severity, engagement):
     facts = {"Symptom_Severity": severity, "Engagement_Level": engagement}
     return Profile(course=course, name=course, brief="", characteristics=facts)
@@ -165,6 +185,7 @@ def test_a_patient_listed_twice_is_held_out_once():
         ("abcd", {"test": ["a"], "validation": ["a"]}, "'a' is in test and in validation"),
         ("abcd", {"test": ["a", "b", "c"], "validation": ["d"]}, "no patient is left for train"),
         ("abcd", {"test": 1.5}, "1.5 is not a share"),
+        ("abcd", {"test": 0.9, "validation": 0.9}, "take 180% of the patients"),
         ("abcd", {"keep": "nowhere.json"}, "nowhere.json: not there"),
     ],
 )

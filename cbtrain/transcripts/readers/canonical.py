@@ -38,7 +38,7 @@ class SessionRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     course: str = Field(min_length=1)
-    session: int = Field(ge=1)
+    session: int = Field(ge=0)
     turns: list[_Turn]
     patient: str = ""
     preamble: str = ""

@@ -121,8 +121,8 @@ def _text(value: Any, index: int, where: str, layout: ChatLayout) -> str:
 
 
 def _number(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"session {value!r} is not a number from 1", where=where, fix="Mend or remove it.")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"session {value!r} is not a number from 0", where=where, fix="Mend or remove it.")
     return value
 
 

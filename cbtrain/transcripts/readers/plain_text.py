@@ -20,7 +20,9 @@ from cbtrain.transcripts.source import files_in, read_text, stem_of
 from cbtrain.transcripts.types import Session
 
 SUFFIXES = (".txt", ".text", ".md")
-NUMBERED = re.compile(r"(?P<course>.*?)[\s_.-]*(?:(?:session|sess|s)[\s_.-]*)?(?P<number>\d{1,9})", re.IGNORECASE)
+NUMBERED = re.compile(
+    r"(?P<course>.*?)[\s_.-]*(?:(?<![A-Za-z])(?:session|sess|s)[\s_.-]*)?(?P<number>\d{1,9})", re.IGNORECASE
+)
 GENERIC = {"", "session", "sess", "s", "transcript"}
 
 
@@ -36,7 +38,7 @@ def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
     for file in files_in(path, (".txt", ".text")) if path.is_dir() else [path]:
         course, number = place(file, path)
         try:
-            text = read_text(file).replace("\r\n", "\n")
+            text = read_text(file).replace("\r\n", "\n").replace("\r", "\n")
         except UserError as error:
             options.on_bad(error)
             continue
@@ -52,7 +54,7 @@ def place(file: Path, root: Path) -> tuple[str, int]:
     """Course and session number that a file's place and name say."""
     stem = stem_of(file)
     found = NUMBERED.fullmatch(stem)
-    course, number = (found["course"], int(found["number"]) or 1) if found else (stem, 1)
+    course, number = (found["course"], int(found["number"])) if found else (stem, 1)
     generic = course.lower() in GENERIC
     folder = file.parent.relative_to(root).as_posix() if root.is_dir() else "."
     if folder == ".":
