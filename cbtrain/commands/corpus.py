@@ -76,6 +76,7 @@ def add_corpus_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     card = _add(corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence")
     card.add_argument("--out", required=True, type=Path, help="new folder for README.md and its plots")
     card.add_argument("--license", help="name of the licence (default: what a LICENSE file beside the corpus says)")
+    card.add_argument("--language", default="en", help="language code of the transcripts (default: en)")
     _policy_arguments(card)
 
     schema = corpora.add_parser("schema", help="print the JSON schema of a session and of a profile")
@@ -94,7 +95,7 @@ def _add(
     parser.add_argument("path", nargs="?", default="sample", help="file or folder; 'sample' is the embedded corpus")
     parser.add_argument("--format", default="auto", help="author, simulations, cbtrain, messages, sharegpt or text")
     for role in ("therapist", "patient"):
-        text = f"a label of the {role} in texts, in place of the common ones (repeatable)"
+        text = f"a label of the {role} in plain text, in place of the common ones (repeatable)"
         parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
     parser.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
     return parser
@@ -224,9 +225,8 @@ def _card(parsed: argparse.Namespace) -> None:
     on_bad = bad.append if parsed.skip_bad else on_bad_of(parsed)
     with reading(source, parsed, on_bad) as sessions:
         profiles = source.profiles(on_bad)
-        path = write_card(
-            source, sessions, profiles, bad, config_of(parsed).corpus.cleaning, parsed.out, parsed.license
-        )
+        policy = config_of(parsed).corpus.cleaning
+        path = write_card(source, sessions, profiles, bad, policy, parsed.out, parsed.license, parsed.language)
     tell_skipped([str(error) for error in bad])
     console_on_stdout().print(f"data card: {path}", highlight=False, markup=False, soft_wrap=True)
 

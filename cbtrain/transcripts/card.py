@@ -21,7 +21,7 @@ from cbtrain.files import atomic_folder
 from cbtrain.transcripts.checking import KINDS, Checker, Finding
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.reading import CorpusSource
+from cbtrain.transcripts.reading import SAMPLE, CorpusSource
 from cbtrain.transcripts.stats import Statistics
 from cbtrain.transcripts.types import PHASES, Session
 from cbtrain.transcripts.writing import session_record
@@ -40,6 +40,13 @@ LICENCES = (
 """The Hub's identifiers, by words that only their text has; the more special first."""
 
 
+ORIGINS = {
+    "author": "the training transcripts of Tahir 2024 (arXiv 2412.00251), synthetic",
+    "simulations": "the simulated sessions of Tahir 2024 (arXiv 2412.00251)",
+}
+"""What is known of a corpus by its format."""
+
+
 def write_card(
     source: CorpusSource,
     sessions: Iterable[Session],
@@ -48,6 +55,7 @@ def write_card(
     policy: CleaningPolicy,
     out: Path,
     licence: str | None = None,
+    language: str = "en",
 ) -> Path:
     """Read ``sessions`` once and write ``out/README.md`` with its plots; returns its path.
 
@@ -72,11 +80,11 @@ def write_card(
     note(checker.finish())
     if bad:
         kinds["unreadable"] = [len(bad), len(bad)]
-    licence = licence or find_licence(source.path)
+    licence = licence or ("mit" if source.name == SAMPLE else find_licence(source.path))
     with atomic_folder(out) as folder:
         (folder / "phases.svg").write_bytes(_phase_plot(statistics))
         (folder / "irregularities.svg").write_bytes(_irregularity_plot(kinds))
-        text = _text(source, statistics, kinds, profiles, digest.hexdigest(), licence)
+        text = _text(source, statistics, kinds, profiles, digest.hexdigest(), licence, language)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return out / "README.md"
 
@@ -100,12 +108,13 @@ def _text(
     profiles: Mapping[str, Profile],
     digest: str,
     licence: str,
+    language: str,
 ) -> str:
     counts = statistics.counts()
     size = next((name for limit, name in SIZES if counts["sessions"] < limit), "n>1M")
-    name = source.path.resolve().name if source.name != "sample" else "cbtrain sample corpus"
+    name = source.path.resolve().name if source.name != SAMPLE else "cbtrain sample corpus"
     parts = [
-        f"---\nlicense: {licence}\nlanguage:\n- en\nsize_categories:\n- {size}\ntask_categories:\n- text-generation\n"
+        f"---\nlicense: {licence}\nlanguage:\n- {language}\nsize_categories:\n- {size}\ntask_categories:\n- text-generation\n"
         f"pretty_name: {json.dumps(name)}\n---\n",
         f"# {name}\n",
         "Transcripts of therapy sessions for research on language models. **No medical device, no clinical guidance, "
@@ -132,6 +141,7 @@ def _text(
         _table(
             ("", ""),
             [
+                ("origin", _origin(source)),
                 ("read as", source.format),
                 ("licence", licence),
                 (
@@ -148,6 +158,12 @@ def _text(
         "no population.\n",
     ]
     return "\n".join(parts)
+
+
+def _origin(source: CorpusSource) -> str:
+    if source.name == SAMPLE:
+        return "written for cbtrain, fictional"
+    return ORIGINS.get(source.format, "not known to this program")
 
 
 def _distribution_table(statistics: Statistics) -> str:
