@@ -114,8 +114,8 @@ def _text(
     size = next((name for limit, name in SIZES if counts["sessions"] < limit), "n>1M")
     name = source.path.resolve().name if source.name != SAMPLE else "cbtrain sample corpus"
     parts = [
-        f"---\nlicense: {licence}\nlanguage:\n- {language}\nsize_categories:\n- {size}\ntask_categories:\n- text-generation\n"
-        f"pretty_name: {json.dumps(name)}\n---\n",
+        f"---\nlicense: {licence}\nlanguage:\n- {language}\nsize_categories:\n- {size}\n"
+        f"task_categories:\n- text-generation\npretty_name: {json.dumps(name)}\n---\n",
         f"# {name}\n",
         "Transcripts of therapy sessions for research on language models. **No medical device, no clinical guidance, "
         "and nothing that a person in distress should be given.**\n",
