@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import os
 import platform
 import shutil
@@ -113,6 +114,8 @@ def _attention() -> Finding:
 
 def _nf4() -> Finding:
     try:
+        # It logs that an optional faster kernel for CPUs is not there.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         import bitsandbytes.functional as bnb
         import torch
     except ImportError:
