@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cbtrain.errors import UserError
+from cbtrain.transcripts.validation import validate
 
 PROFILE_SCHEMA = "cbtrain.profile/1"
+FIX = "A profile has a name, a brief and characteristics."
 NAME = re.compile(r"(?:Patient (?:Profile|Name)|Name)\W*:\W*([^\n*#]+)", re.IGNORECASE)
 
 
@@ -48,12 +49,12 @@ class _AuthorProfile(BaseModel):
 
 def parse_profile(content: Mapping[str, Any], where: object) -> Profile:
     """A profile in our schema, its ``schema`` key taken off. Raises UserError with the place."""
-    return _validate(Profile, content, where)
+    return validate(Profile, content, where, FIX)
 
 
 def parse_author_profile(course: str, content: Mapping[str, Any], where: object) -> Profile:
     """A profile in the 2024 study's schema. Its prose names the patient; what it does not name is called ``course``."""
-    raw = _validate(_AuthorProfile, content, where)
+    raw = validate(_AuthorProfile, content, where, FIX)
     found = NAME.search(raw.profile)
     # "Alex Doe (they/them)" and 'Em "M" Roe' are names with something added.
     name = " ".join(re.sub(r"\(.*|\".*\"", "", found.group(1)).split()).strip(".,") if found else ""
@@ -82,12 +83,3 @@ def _brief(profile: Profile) -> str:
 
 def _key(name: str) -> str:
     return name.lower().replace("_", " ").strip()
-
-
-def _validate(model: type[Any], content: Mapping[str, Any], where: object) -> Any:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-        raise UserError(problem, where=where, fix="A profile has a name, a brief and characteristics.") from None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.profile import Profile
@@ -20,6 +20,7 @@ from cbtrain.transcripts.readers.options import ReadOptions
 from cbtrain.transcripts.readers.profiles_file import read_profiles
 from cbtrain.transcripts.source import read_records
 from cbtrain.transcripts.types import Session, Turn
+from cbtrain.transcripts.validation import validate
 
 SESSIONS = ("sessions.jsonl", "sessions.jsonl.gz")
 SESSION_SCHEMA = "cbtrain.session/1"
@@ -72,12 +73,7 @@ def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
     if found != SESSION_SCHEMA:
         fix = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
         raise UserError(f"schema {found!r} is not {SESSION_SCHEMA!r}", where=where, fix=fix)
-    try:
-        return SessionRecord.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UserError(problem, where=where, fix="`cbtrain corpus schema` prints the schema.") from None
+    return validate(SessionRecord, content, where, "`cbtrain corpus schema` prints the schema.")
 
 
 def _file(path: Path) -> Path:
