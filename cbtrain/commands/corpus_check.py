@@ -23,6 +23,8 @@ IRREGULAR = 1
 """Exit status of ``check`` where an error was found."""
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cbtrain.transcripts.reading import CorpusSource
 
 
@@ -37,7 +39,9 @@ def check(parsed: argparse.Namespace) -> int:
     return _check_json(parsed) if parsed.json else _check_text(parsed)
 
 
-def _findings(parsed: argparse.Namespace, source: CorpusSource, tally: dict[str, Any]) -> Iterator[Any]:
+def _findings(
+    parsed: argparse.Namespace, source: CorpusSource, tally: dict[str, Any], console: Console | None = None
+) -> Iterator[Any]:
     """All findings; ``tally`` grows by counts, sessions and whether one is an error."""
     from cbtrain.transcripts.checking import Checker, Finding
     from cbtrain.transcripts.reading import no_sessions
@@ -52,7 +56,7 @@ def _findings(parsed: argparse.Namespace, source: CorpusSource, tally: dict[str,
             yield Finding("unreadable", str(error.where or source.name), "", None, error.what)
 
     def all_of_them() -> Iterator[Finding]:
-        for session in counted(source.sessions(bad.append), "Checking"):
+        for session in counted(source.sessions(bad.append), "Checking", console):
             yield from unreadable()
             yield from checker.add(session)
         yield from unreadable()
@@ -110,7 +114,7 @@ def _check_text(parsed: argparse.Namespace) -> int:
     console, source = console_on_stdout(), source_of(parsed)
     tally: dict[str, Any] = {"sessions": 0, "unreadable": 0, "kinds": {}}
     styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-    for finding in _findings(parsed, source, tally):
+    for finding in _findings(parsed, source, tally, console):
         place = f", turn {finding.turn}" if finding.turn else ""
         line = Text.assemble(
             (finding.severity, styles[finding.severity]),

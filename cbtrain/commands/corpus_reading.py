@@ -69,12 +69,15 @@ def tell_skipped(skipped: list[str]) -> None:
         print(f"{len(skipped)} faults: what they name was left out", file=sys.stderr)
 
 
-def counted(sessions: Iterable[Session], what: str) -> Iterator[Session]:
-    """``sessions``, with their number so far on standard error where that is a terminal."""
+def counted(sessions: Iterable[Session], what: str, console: Console | None = None) -> Iterator[Session]:
+    """``sessions``, with their number so far on ``console`` (standard error if none is given) where it is a terminal.
+
+    What is printed meanwhile must go through the same console, or the two write over each other.
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn(what), TextColumn("{task.completed:,} sessions"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
