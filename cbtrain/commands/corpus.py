@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.commands.corpus_check import check
+from cbtrain.commands.corpus_preview import preview
 from cbtrain.commands.corpus_reading import (
     config_of,
     console_on_stdout,
@@ -55,6 +56,18 @@ def add_corpus_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     )
     checks.add_argument("--full", action="store_true", help="with --explain: whole turns, unchanged ones too")
     _policy_arguments(checks)
+
+    shown = _add(corpora, "preview", preview, "show in colour which tokens of a session a model learns from")
+    shown.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and chat template count")
+    shown.add_argument("--corpus", metavar="PATH", help="the same as PATH")
+    shown.add_argument("--session", metavar="ID", help="COURSE/NUMBER (default: the first one)")
+    shown.add_argument(
+        "--speaker", choices=["therapist", "patient"], default="therapist", help="whose words are learnt"
+    )
+    shown.add_argument("--json", action="store_true", help="print every token: id, text, supervised, weight")
+    shown.add_argument("--lines", type=int, help="show the first lines only")
+    shown.add_argument("--svg", type=Path, metavar="FILE", help="save what is shown as a picture too")
+    _policy_arguments(shown)
 
     split = _add(corpora, "split", _split, "divide the patients into train, validation and test")
     split.add_argument("--out", type=Path, help="new folder for the three sides and split.json (default: print only)")
