@@ -25,7 +25,14 @@ BROKEN_PIPE = 141
 
 def entry(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 on success, 2 with one line on bad input, 130 when interrupted."""
-    sys.exit(main(arguments))
+    status = main(arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Gloo's threads can abort a rank while the interpreter shuts down, after all work is done and the group is
+        # destroyed (pytorch issue 190489; one run in thirty here), and torchrun would call the run failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

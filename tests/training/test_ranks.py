@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 WORKER = """
-import json, sys
+import json, os, sys
 import numpy as np, torch, torch.distributed as dist
 from cbtrain.model.adapters.lora import inject, trainable
 from cbtrain.model.architecture import Architecture, Rope
@@ -38,9 +38,12 @@ results = [train_step(decoder, engine, packs, 3e-3) for packs in steps]
 if engine.rank == 0:
     out = {"loss": [r.loss for r in results], "norm": [r.grad_norm for r in results], "world": engine.world,
            "parameters": [p.flatten().tolist() for p in trainable(decoder)]}
-    open(sys.argv[1], "w").write(json.dumps(out))
+    with open(sys.argv[1], "w") as file:
+        file.write(json.dumps(out))
 if engine.distributed:
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # as `cbtrain` leaves: gloo may abort the interpreter's shutdown
 """
 
 
