@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import cbtrain
 from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.errors import UserError
+from cbtrain.files import require_new
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,7 +171,7 @@ def _run(parsed: argparse.Namespace) -> None:
     from cbtrain.study import new_run_folder, train_study
 
     config = load_config(parsed.config, parsed.settings)
-    folder = _fresh(parsed.out or new_run_folder("study"))
+    folder = require_new(parsed.out or new_run_folder("study"))
     from cbtrain.evaluation import check_evaluation, evaluate_study
 
     check_evaluation(config, allow_upload=parsed.allow_upload)
@@ -185,7 +186,7 @@ def _train(parsed: argparse.Namespace) -> None:
     from cbtrain.study import new_run_folder, train_study
 
     config = load_config(parsed.config, parsed.settings)
-    folder = _fresh(parsed.out or new_run_folder("train"))
+    folder = require_new(parsed.out or new_run_folder("train"))
     console = _console()
     folder = train_study(config, folder, console)
     console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)
@@ -274,12 +275,6 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from cbtrain.doctor import show
 
     return show(_console())
-
-
-def _fresh(folder: Path) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError("already exists and is not an empty folder", where=folder, fix="Choose another --out.")
-    return folder
 
 
 def _console() -> Console:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cbtrain.errors import UserError
+
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:
     """Write ``data`` (text as UTF-8) beside ``path``, fsync, then rename over it. Creates parent folders."""
@@ -34,6 +36,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def require_new(path: Path) -> Path:
+    """``path``, unless there is something: raises UserError on all but nothing and an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError("already exists and is not an empty folder", where=path, fix="Choose another --out.")
+    return path
 
 
 @contextmanager

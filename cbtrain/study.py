@@ -36,7 +36,7 @@ from cbtrain.tokens.chat import ChatRenderer, Document, check_template, dialogue
 from cbtrain.tokens.dataset import Selection, select_documents
 from cbtrain.tokens.tokenizer import load_tokenizer
 from cbtrain.training.config import TrainingConfig
-from cbtrain.training.loop import train
+from cbtrain.training.loop import check_packs_per_step, train
 from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import SAMPLE, read, speaker_labels
@@ -290,10 +290,7 @@ def prepare_process(config: StudyConfig) -> None:
         raise UserError("base.method is 'lora'", where="config", fix="A base model is made with method 'full'.")
     world = int(os.environ.get("WORLD_SIZE", "1"))
     for name in ("base", "therapist", "patient"):
-        packs = getattr(config, name).packs_per_step
-        if packs is not None and packs < world:
-            fix = f"Set {name}.packs_per_step to a multiple of {world}."
-            raise UserError(f"{packs} packs a step cannot feed {world} ranks", where=f"{name}.packs_per_step", fix=fix)
+        check_packs_per_step(getattr(config, name), world, name)
 
 
 def _agreed(folder: Path) -> Path:

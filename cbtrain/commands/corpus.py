@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cbtrain.commands.corpus_check import check
 from cbtrain.commands.corpus_preview import preview
@@ -22,9 +22,7 @@ from cbtrain.commands.corpus_reading import (
     whole,
 )
 from cbtrain.errors import UserError
-
-if TYPE_CHECKING:
-    pass
+from cbtrain.files import require_new
 
 
 def add_corpus_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -277,6 +275,7 @@ def _shares(courses: Iterable[Any], name: str) -> str:
 
 
 def _new(path: Path) -> None:
-    """Refuse to write over anything."""
-    if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+    """Refuse to write over anything, also through a link."""
+    if path.is_symlink():
         raise UserError("already exists and is not an empty folder", where=path, fix="Choose another --out.")
+    require_new(path)

@@ -13,6 +13,7 @@ from cbtrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from cbtrain.tokens.chat import Document
+    from cbtrain.transcripts.reading import CorpusSource
     from cbtrain.transcripts.types import Session
 
 SUPERVISED, CONTEXT = "#06281c on #8fe3b4", "dim"
@@ -67,16 +68,16 @@ def _document(parsed: argparse.Namespace) -> tuple[Document, Any]:
     check_template(renderer)
     source = source_of(parsed)
     profiles = source.profiles(on_bad_of(parsed))
-    session = _find(parsed)
+    session = _find(parsed, source)
     profile = profiles.get(session.course)
     session = clean_session(session, config.corpus.cleaning, profile, CleaningReport())
     system = config.tokens.therapist_system if parsed.speaker == "therapist" else patient_system(profile)
     return renderer.document(session.id, dialogue(session.turns, parsed.speaker, system)), tokenizer
 
 
-def _find(parsed: argparse.Namespace) -> Session:
+def _find(parsed: argparse.Namespace, source: CorpusSource) -> Session:
     """The session that is named, else the first one."""
-    source, known = source_of(parsed), []
+    known: list[str] = []
     with reading(source, parsed) as sessions:
         for session in sessions:
             if parsed.session in (None, session.id):

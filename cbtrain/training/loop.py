@@ -58,6 +58,15 @@ class TrainingResult:
         return asdict(self)
 
 
+def check_packs_per_step(config: TrainingConfig, world: int, name: str) -> int:
+    """Packs of one optimizer step of stage ``name``. Raises UserError where they cannot feed ``world`` ranks."""
+    packs = config.packs_per_step or world
+    if packs < world:
+        fix = f"Set {name}.packs_per_step to a multiple of {world}."
+        raise UserError(f"{packs} packs a step cannot feed {world} ranks", where=f"{name}.packs_per_step", fix=fix)
+    return packs
+
+
 def train(
     name: str,
     decoder: Decoder,
@@ -74,10 +83,7 @@ def train(
     """
     parameters = trainable(decoder)
     engine = TorchEngine(parameters, config)
-    packs_per_step = config.packs_per_step or engine.world
-    if packs_per_step < engine.world:
-        fix = f"Set packs_per_step to a multiple of {engine.world}."
-        raise UserError(f"{packs_per_step} packs a step cannot feed {engine.world} ranks", fix=fix)
+    packs_per_step = check_packs_per_step(config, engine.world, name)
     stream = PackStream(documents, config.pack_tokens, config.seed)
     budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
     result = TrainingResult(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cbtrain.transcripts.cleaning import excerpt
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.duplicates import DuplicateFinder
 from cbtrain.transcripts.labels import COMMON_LABELS, inner_labels, names_of, unknown_labels
@@ -44,6 +45,9 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable": ("error", "malformed, left out"),
 }
 """Every kind of irregularity, how grave it is, and what it means."""
+
+EXCERPT = 60
+"""Characters of a transcript that a finding shows."""
 
 PASTED_WORDS = 80
 """Words from which a patient's opening turn is long enough to hold a pasted summary."""
@@ -94,7 +98,7 @@ class Checker:
         self._duplicates.add(session)
         self.sessions += 1
         if session.preamble.strip():
-            yield found("text_before_first_label", None, _excerpt(session.preamble))
+            yield found("text_before_first_label", None, excerpt(session.preamble, EXCERPT))
         if not session.turns:
             yield found("no_turns")
             return
@@ -119,10 +123,10 @@ class Checker:
             if not turn.text.strip():
                 yield found("empty_turn", index, turn.role)
             for label in inner_labels(turn.text, names):
-                detail = f"{label.label}: in a {turn.role}'s turn: {_excerpt(turn.text[label.start :])}"
+                detail = f"{label.label}: in a {turn.role}'s turn: {excerpt(turn.text[label.start :], EXCERPT)}"
                 yield found("inner_label", index, detail)
             for residue in RESIDUE.finditer(turn.text):
-                yield found("residue", index, _excerpt(residue.group()))
+                yield found("residue", index, excerpt(residue.group(), EXCERPT))
             for kind, _, masked in personal_data(turn.text):
                 yield found("personal_data", index, f"{kind}: {masked}")
         for name, places in strange.items():
@@ -175,8 +179,3 @@ def check(
     for session in sessions:
         yield from checker.add(session)
     yield from checker.finish()
-
-
-def _excerpt(text: str, length: int = 60) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

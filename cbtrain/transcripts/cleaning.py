@@ -75,11 +75,12 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
         kept = []
         for session in course.sessions:
             session = clean_session(session, policy, course.profile, report)
-            dropped = why_dropped(session, policy, seen)
+            key = fingerprint(session.turns)
+            dropped = why_dropped(session, key, policy, seen)
             if dropped:
                 report.changes.append(dropped)
                 continue
-            seen.setdefault(fingerprint(session.turns), session.id)
+            seen.setdefault(key, session.id)
             kept.append(session)
         if kept:
             courses.append(replace(course, sessions=tuple(kept)))
@@ -88,11 +89,11 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
     return replace(corpus, courses=tuple(courses)), report
 
 
-def why_dropped(session: Session, policy: CleaningPolicy, seen: Mapping[bytes, str]) -> Change | None:
-    """The change that drops a cleaned session, or None. ``seen`` are the fingerprints of those before it."""
+def why_dropped(session: Session, key: bytes, policy: CleaningPolicy, seen: Mapping[bytes, str]) -> Change | None:
+    """The change that drops a cleaned session with fingerprint ``key``, or None. ``seen`` are those before it."""
     if policy.drop_sessions_without_dialogue and not (session.count("therapist") and session.count("patient")):
         return Change("sessions_dropped_without_dialogue", session.id, None, session.words)
-    before = seen.get(fingerprint(session.turns)) if session.turns else None
+    before = seen.get(key) if session.turns else None
     if policy.drop_duplicate_sessions and before:
         note = f"the same words as {before}"
         return Change("duplicate_sessions_dropped", session.id, None, session.words, note)
@@ -113,7 +114,7 @@ def clean_session(session: Session, policy: CleaningPolicy, profile: Profile | N
     if policy.drop_earlier_summaries:
         parts = _drop_earlier_summaries(parts, session.id, report)
     if preamble.strip():
-        report.changes.append(Change("preambles_left_out", session.id, None, len(preamble.split()), _excerpt(preamble)))
+        report.changes.append(Change("preambles_left_out", session.id, None, len(preamble.split()), excerpt(preamble)))
     if policy.drop_empty_turns:
         empty = [part for part in parts if not part.turn.text.strip()]
         report.changes += [Change("empty_turns_dropped", session.id, p.origin, note=p.turn.role) for p in empty]
@@ -220,7 +221,7 @@ def _drop_earlier_summaries(parts: Sequence[_Part], session: str, report: Cleani
         turn, origin = kept[index].turn, kept[index].origin
         end = stop if after == index else len(turn.text)
         dropped = turn.text[start:end]
-        report.changes.append(Change("summaries_dropped", session, origin, len(dropped.split()), _excerpt(dropped)))
+        report.changes.append(Change("summaries_dropped", session, origin, len(dropped.split()), excerpt(dropped)))
         text = f"{turn.text[:start].rstrip()}\n\n{turn.text[end:].lstrip()}".strip()
         kept[index] = _Part(Turn(turn.role, text), origin)
     return kept
@@ -238,6 +239,7 @@ def _merge(parts: Sequence[_Part], session: str, report: CleaningReport) -> list
     return merged
 
 
-def _excerpt(text: str, length: int = 80) -> str:
+def excerpt(text: str, length: int = 80) -> str:
+    """The beginning of ``text`` on one line."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

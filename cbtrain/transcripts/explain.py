@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session, why_dropped
+from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session, fingerprint, why_dropped
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Session, Turn
@@ -40,7 +40,7 @@ def explain(
     """What cleaning does to ``session``; ``seen`` are the fingerprints of the cleaned sessions before it."""
     report = CleaningReport()
     cleaned = clean_session(session, policy, profile, report)
-    dropped = why_dropped(cleaned, policy, seen or {})
+    dropped = why_dropped(cleaned, fingerprint(cleaned.turns), policy, seen or {})
     if dropped:
         report.changes.append(dropped)
     before, after = session.turns, () if dropped else cleaned.turns

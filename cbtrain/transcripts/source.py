@@ -6,6 +6,7 @@ go on with the next record.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -213,8 +214,6 @@ class _TextBuffer:
     """A window on a file's text that is filled from behind and dropped from in front."""
 
     def __init__(self, file: BufferedIOBase, path: Path) -> None:
-        import codecs
-
         self.file, self.path = file, path
         self.decode = codecs.getincrementaldecoder("utf-8-sig")()
         self.buffer = ""
@@ -234,9 +233,9 @@ class _TextBuffer:
     def drop(self, count: int) -> None:
         self.buffer = self.buffer[count:]
 
-    def skip_space(self, also: str = "") -> None:
+    def skip_space(self) -> None:
         while True:
-            self.buffer = self.buffer.lstrip(" \t\r\n" + also)
+            self.buffer = self.buffer.lstrip(" \t\r\n")
             if self.buffer or not self.fill():
                 break
         if not self.buffer:
