@@ -8,6 +8,7 @@ of that name, which ``transformers`` looks for. ``configs/`` is package data, fo
 from setuptools import find_packages, setup
 
 LINUX = '; sys_platform == "linux"'
+NEWER_PYTHON = '; python_version >= "3.11"'
 
 ROOMS_AT_TOP_LEVEL = {"cbtrain.kernels": "kernels", "cbtrain.eval": "eval", "cbtrain.configs": "configs"}
 
@@ -25,6 +26,7 @@ setup(
     package_data={
         "cbtrain": ["py.typed"],
         "cbtrain.transcripts": ["sample/*"],
+        "cbtrain.tokens": ["templates/*.jinja"],
         "cbtrain.configs": ["*.yaml", "*/*.yaml"],
         "cbtrain.eval": ["report/*.html", "report/*.css", "report/*.js"],
     },
@@ -53,13 +55,16 @@ setup(
         "dev": [
             "build",
             "hypothesis",
+            "mistral-common>=1.8" + NEWER_PYTHON,
             "mypy",
             "peft>=0.21",
             "playwright",
             "pytest>=8",
             "pytest-asyncio",
             "ruff",
+            "sentencepiece>=0.2",
             "triton>=3.6" + LINUX,
+            "trl>=1.10" + NEWER_PYTHON,
             "types-PyYAML",
         ],
     },

@@ -13,9 +13,8 @@ from cbtrain.files import atomic_folder
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.weights import llama_config, save_decoder
-from cbtrain.tokens.chat import Document
-from cbtrain.tokens.dataset import cut_windows, select_documents
-from cbtrain.tokens.tokenizer import plain_document, train_tokenizer
+from cbtrain.tokens.plain_text import cut_windows, plain_documents
+from cbtrain.tokens.tokenizer import train_tokenizer
 from cbtrain.training.loop import TrainingResult, train
 from cbtrain.transcripts.split import Split
 from cbtrain.transcripts.types import Course, Session
@@ -45,17 +44,13 @@ def make_base_model(
     therapist's voice and when to stop.
     """
     settings = config.base
-
-    def render(session: Session) -> Document:
-        return plain_document(session, tokenizer)
-
-    chosen = select_documents(sessions_of(split.train), render, settings.token_budget, settings.seed)
-    unseen = select_documents(sessions_of(split.validation), render, settings.validation_tokens, settings.seed)
+    chosen, share = plain_documents(sessions_of(split.train), tokenizer, settings.token_budget, settings.seed)
+    unseen, _ = plain_documents(sessions_of(split.validation), tokenizer, settings.validation_tokens, settings.seed)
     decoder = Decoder(_architecture(config, len(tokenizer), tokenizer.eos_token_id))
     initialize(decoder, config.seed)
-    windows = cut_windows(chosen.documents, config.base_window)
-    result = train("base", decoder, windows, unseen.documents, settings, metrics, console)
-    result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.tokens)
+    windows = cut_windows(chosen, config.base_window)
+    result = train("base", decoder, windows, unseen, settings, metrics, console)
+    result.share_of_corpus = share * min(1.0, result.tokens / sum(map(len, chosen)))
     together = dist.is_available() and dist.is_initialized()
     if not together or dist.get_rank() == 0:
         with atomic_folder(folder) as temporary:

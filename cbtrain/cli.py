@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import cbtrain
 from cbtrain.commands.corpus import add_corpus_commands
-from cbtrain.errors import UserError
+from cbtrain.errors import UserError, nearest
 from cbtrain.files import require_new
 
 if TYPE_CHECKING:
@@ -121,6 +121,11 @@ def build_parser() -> argparse.ArgumentParser:
     serve = _add(commands, "serve", _serve, "serve a model over the OpenAI chat protocol (this machine, no login)")
     serve.add_argument("--model", required=True, help="model folder or hub id")
     serve.add_argument("--adapter", help="adapter folder (PEFT format)")
+    serve.add_argument(
+        "--chat-format",
+        default="auto",
+        help="auto: the tokenizer's chat template; plain: labels, for a base model (an adapter brings its own)",
+    )
     serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one and prints it")
@@ -230,6 +235,7 @@ def _serve(parsed: argparse.Namespace) -> None:
     from cbtrain.generation.config import EngineConfig
     from cbtrain.generation.local_model import LocalModel, pick_device
     from cbtrain.generation.server import serve
+    from cbtrain.tokens.config import FORMATS
 
     for name, low in (("threads", 1), ("slots", 1), ("context", 64), ("port", 0)):
         value = getattr(parsed, name)
@@ -239,7 +245,19 @@ def _serve(parsed: argparse.Namespace) -> None:
         torch.set_num_threads(parsed.threads)
     config = EngineConfig(slots=parsed.slots, context_tokens=parsed.context)
     device = pick_device(parsed.device)
-    model = LocalModel(parsed.model, parsed.adapter, config, dtype=parsed.dtype, device=device)
+    known = [name for name in FORMATS if name != "alpaca"]
+    if parsed.chat_format not in known:
+        raise UserError(
+            f"unknown format {parsed.chat_format!r}", where="--chat-format", fix=nearest(parsed.chat_format, known)
+        )
+    model = LocalModel(
+        parsed.model,
+        parsed.adapter,
+        config,
+        dtype=parsed.dtype,
+        device=device,
+        chat_format=parsed.chat_format,
+    )
     asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))
 
 

@@ -22,6 +22,8 @@ Config = TypeVar("Config", bound=BaseModel)
 
 # A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
 TINY_DEFAULTS: dict[str, Any] = {
+    # Small packs make many steps; a session that is longer than one stays whole in a pack of its own.
+    "tokens": {"document_tokens": 32_768},
     "base": {
         "method": "full",
         "learning_rate": 2e-3,

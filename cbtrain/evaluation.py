@@ -47,7 +47,8 @@ from cbtrain.journal import journal as journals
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.study import STATE, Material, gather, heading, held_out_lessons, now, prepare_process, say
-from cbtrain.tokens.tokenizer import plain_document
+from cbtrain.tokens.formats import saved_format
+from cbtrain.tokens.plain_text import plain_document
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.writing import write_sessions
 from cbtrain.uploads import require_consent
@@ -148,6 +149,7 @@ def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile 
     """Everything that decides what is said in a session: one run of sessions holds to one protocol."""
     settings = config.evaluation.model_dump_json(exclude={"judging", "sessions_in_flight", "perplexity_tokens"})
     weights = blake2b((folder / "therapist" / "adapter_model.safetensors").read_bytes(), digest_size=8)
+    layout = saved_format(folder / "therapist")
     known = [profile.model_dump_json() if profile else name for name, profile in patients.items()]
     return {
         "evaluation": json.loads(settings),
@@ -155,6 +157,7 @@ def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile 
         "tokens.therapist_system": config.tokens.therapist_system,
         "model.dtype": config.model.dtype,
         "the adapter": weights.hexdigest(),
+        "the chat format": layout.template if layout else None,
         "the patients' profiles": blake2b("\n".join(known).encode(), digest_size=8).hexdigest(),
     }
 
@@ -292,13 +295,13 @@ async def score_sessions(
 def _measure_perplexity(
     model: LocalModel, material: Material, config: StudyConfig, state: Mapping[str, Any], console: Console
 ) -> dict[str, Any]:
-    lessons = held_out_lessons(material, model.renderer, config, model.decoder.architecture.max_positions)
+    lessons = held_out_lessons(material, model.renderer, config, model.decoder.architecture.context)
     documents = {patient: chosen.documents for patient, chosen in lessons.items()}
     plain = None
     if is_tiny(state):  # it has read plain text only: part of what tuning adds is the chat layout
         tokenizer = model.renderer.tokenizer
         plain = {
-            patient: [plain_document(session, tokenizer, "therapist") for session in chosen.sessions]
+            patient: [plain_document(s, tokenizer, "therapist") for unit in chosen.units for s in unit.sessions]
             for patient, chosen in lessons.items()
         }
     pack_tokens = config.therapist.pack_tokens

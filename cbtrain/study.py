@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import blake2b
@@ -20,8 +21,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cbtrain.base_model import make_base_model, make_tokenizer, sessions_of
+from cbtrain.base_model import make_base_model, make_tokenizer
 from cbtrain.config import StudyConfig, dump_config
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
@@ -31,9 +33,15 @@ from cbtrain.generation.local_model import pick_device
 from cbtrain.model.adapters.lora import inject
 from cbtrain.model.adapters.peft_format import save_adapter
 from cbtrain.model.architecture import read_architecture
+from cbtrain.model.decoder import Decoder
+from cbtrain.model.untrained import weak_rows
 from cbtrain.model.weights import DTYPES, load_decoder, resolve_model
-from cbtrain.tokens.chat import ChatRenderer, Document, check_template, dialogue
-from cbtrain.tokens.dataset import Selection, select_documents
+from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.config import Supervise
+from cbtrain.tokens.dialogue import dialogue
+from cbtrain.tokens.documents import DocumentBuilder, Unit, units_of
+from cbtrain.tokens.formats import choose_format, format_files
+from cbtrain.tokens.tokenize import Selection, cache_root, tokenize
 from cbtrain.tokens.tokenizer import load_tokenizer
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.loop import check_packs_per_step, train
@@ -42,7 +50,7 @@ from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import SAMPLE, read, speaker_labels
 from cbtrain.transcripts.split import SIDES, Split, split
 from cbtrain.transcripts.stats import stats
-from cbtrain.transcripts.types import Corpus, Role, Session
+from cbtrain.transcripts.types import Corpus, Course, Role
 
 STATE = "study.json"
 """What the training half tells the evaluation half."""
@@ -127,8 +135,9 @@ def _fingerprint(corpus: Corpus) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """What one speaker's adapter is trained on, and what it is validated on."""
+    """What one speaker's adapter is trained on, what it is validated on, and how both are laid out."""
 
+    renderer: ChatRenderer
     chosen: Selection
     unseen: Selection
 
@@ -165,17 +174,18 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     if config.model.path is None:
         with console.status("Training a tokenizer"):
             tokenizer = make_tokenizer(material.split, config)
-        lessons = {r: choose_lessons(r, material, tokenizer, config.tiny.max_positions, config) for r in roles}
-        check_held_out(material, tokenizer, config.tiny.max_positions, config)
+        positions = config.tiny.max_positions
+        lessons = {r: choose_lessons(r, material, tokenizer, positions, config, console) for r in roles}
+        check_held_out(material, lessons, positions, config)
         model = folder / "base"
         result = make_base_model(material.split, tokenizer, config, model, folder / "training" / "base", console)
         results.append(result.as_dict())
     else:
         model = resolve_model(config.model.path)
-        positions = read_architecture(model).max_positions
+        positions = read_architecture(model).context
         tokenizer = load_tokenizer(model)
-        lessons = {role: choose_lessons(role, material, tokenizer, positions, config) for role in roles}
-        check_held_out(material, tokenizer, positions, config)
+        lessons = {role: choose_lessons(role, material, tokenizer, positions, config, console) for role in roles}
+        check_held_out(material, lessons, positions, config)
     say(console, f"base model: {model}")
     heading(console, "4/7", "Fine-tune a therapist, and a patient with the mask on the other side")
     results += [train_adapter(role, model, lessons[role], config, folder, console) for role in roles]
@@ -193,49 +203,98 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     return folder
 
 
-def choose_lessons(speaker: Role, material: Material, tokenizer: Any, positions: int, config: StudyConfig) -> Lessons:
-    """Render sessions until the budgets are full. Raises UserError on a template that cannot be used, and on a session
-    longer than the model's ``positions``."""
+def choose_lessons(
+    speaker: Role, material: Material, tokenizer: Any, positions: int, config: StudyConfig, console: Console
+) -> Lessons:
+    """Render sessions until the budgets are full. Raises UserError on a template that cannot be used, and on what
+    cannot be rendered."""
     settings: TrainingConfig = getattr(config, speaker)
     if settings.method != "lora":
         raise UserError(f"{speaker}.method is 'full'", where="config", fix="Adapters are trained with method 'lora'.")
-    renderer = ChatRenderer(tokenizer)
-    check_template(renderer)
+    renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker))
+    if renderer.format.note:
+        say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
     profiles = material.profiles()
 
-    def render(session: Session) -> Document:
-        return render_session(renderer, session, speaker, config, profiles[session.course], positions)
+    def units(courses: Sequence[Course]) -> list[Unit]:
+        return [
+            unit
+            for course in courses
+            for unit in units_of(course, config.tokens, system_prompt(speaker, config, profiles[course.id]))
+        ]
 
-    train_on, validate_on = sessions_of(material.split.train), sessions_of(material.split.validation)
-    return Lessons(
-        select_documents(train_on, render, settings.token_budget, settings.seed),
-        select_documents(validate_on, render, settings.validation_tokens, settings.seed),
+    def builder(*, measured: bool) -> DocumentBuilder:
+        return make_builder(renderer, speaker, settings, positions, config, measured=measured)
+
+    columns = (TextColumn(f"Tokenizing for the {speaker}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        chosen = tokenize(
+            units(material.split.train),
+            builder(measured=False),
+            budget=settings.token_budget,
+            seed=settings.seed,
+            root=cache_root(config.tokens.cache),
+            progress=lambda done, of: progress.update(task, completed=done, total=of),
+        )
+    if chosen.note:
+        say(console, chosen.note)
+    unseen = tokenize(
+        units(material.split.validation),
+        builder(measured=True),
+        budget=settings.validation_tokens,
+        seed=settings.seed,
     )
+    return Lessons(renderer, chosen, unseen)
+
+
+def make_builder(
+    renderer: ChatRenderer,
+    speaker: Role,
+    settings: TrainingConfig,
+    positions: int,
+    config: StudyConfig,
+    *,
+    measured: bool,
+) -> DocumentBuilder:
+    """How one speaker's documents are made. What is ``measured`` only counts every turn of the speaker alike, whatever
+    the weights in training, so that losses of different policies can be compared."""
+    supervise: Supervise = settings.supervise or speaker
+    tokens = config.tokens
+    if measured:
+        supervise = speaker
+        tokens = tokens.model_copy(update={"weights": []})
+    return DocumentBuilder(renderer, speaker, supervise, tokens, settings.pack_tokens, positions)
 
 
 def held_out_lessons(
     material: Material, renderer: ChatRenderer, config: StudyConfig, positions: int
 ) -> dict[str, Selection]:
     """What perplexity is measured on, by held-out patient. Raises UserError on a session that cannot be rendered."""
+    builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
     return {
-        course.id: select_documents(
-            sessions_of((course,)),
-            lambda session: render_session(renderer, session, "therapist", config, None, positions),
-            config.evaluation.perplexity_tokens,
-            config.seed,
+        course.id: tokenize(
+            units_of(course, config.tokens, system_prompt("therapist", config, None)),
+            builder,
+            budget=config.evaluation.perplexity_tokens,
+            seed=config.seed,
         )
         for course in material.split.test
     }
 
 
-def check_held_out(material: Material, tokenizer: Any, positions: int, config: StudyConfig) -> None:
+def system_prompt(speaker: Role, config: StudyConfig, profile: Profile | None) -> str:
+    """What the model that plays ``speaker`` is told first, in training and in serving."""
+    return config.tokens.therapist_system if speaker == "therapist" else patient_system(profile)
+
+
+def check_held_out(material: Material, lessons: Mapping[Role, Lessons], positions: int, config: StudyConfig) -> None:
     """Find before training what would stop an evaluation: raises UserError on held-out patients' sessions and profiles
     that cannot be rendered."""
-    renderer = ChatRenderer(tokenizer)
-    held_out_lessons(material, renderer, config, positions)
+    held_out_lessons(material, lessons["therapist"].renderer, config, positions)
     for course in material.split.test:
         try:
-            renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
+            lessons["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
         except UserError as error:
             raise UserError(error.what, where=f"profile of {course.id}", fix=error.fix) from None
 
@@ -247,14 +306,22 @@ def train_adapter(
     settings: TrainingConfig = getattr(config, speaker)
     device = pick_device(config.model.device)
     decoder = load_decoder(str(model), dtype=DTYPES[config.model.dtype], device=device)
+    _warn_of_weak_stop(decoder, lessons.renderer, console)
     inject(decoder, settings.lora, seed=settings.seed)
     chosen, metrics = lessons.chosen, folder / "training" / speaker
+    say(
+        console,
+        f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch "
+        f"(by the 2024 recipe {chosen.paper_tokens:,})",
+    )
     result = train(speaker, decoder, chosen.documents, lessons.unseen.documents, settings, metrics, console)
-    result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.tokens)
+    result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.documents.tokens)
+    result.data = {"chat_format": lessons.renderer.format.name, **chosen.facts(), **result.data}
     if _rank() == 0:
         base = _anchored(config).model.path or str(model.resolve())
         facts = {"speaker": speaker, "training": result.as_dict(), "therapist_system": config.tokens.therapist_system}
-        save_adapter(decoder, folder / speaker, settings.lora, base=base, facts=facts)
+        beside = format_files(lessons.renderer.format)
+        save_adapter(decoder, folder / speaker, settings.lora, base=base, facts=facts, beside=beside)
     before, after = result.validation_before, result.validation_best
     say(
         console,
@@ -263,18 +330,17 @@ def train_adapter(
     return result.as_dict()
 
 
-def render_session(
-    renderer: ChatRenderer, session: Session, speaker: Role, config: StudyConfig, profile: Profile | None, limit: int
-) -> Document:
-    """A session as the document that teaches ``speaker``; a UserError names one that exceeds the model's positions."""
-    system = config.tokens.therapist_system if speaker == "therapist" else patient_system(profile)
-    document = renderer.document(session.where or session.id, dialogue(session.turns, speaker, system))
-    if len(document) > limit:
-        problem = f"{len(document)} tokens, but the model has {limit} positions"
-        tiny = config.model.path is None
-        fix = "Raise tiny.max_positions." if tiny else "Choose a model with a longer context."
-        raise UserError(problem, where=session.where or session.id, fix=fix)
-    return document
+def _warn_of_weak_stop(decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:
+    """Say that a base model may never stop, where the token that ends a turn was never trained."""
+    stop = renderer.answer_stop_id
+    for ratio in weak_rows(decoder, [stop]).values():
+        token = renderer.decode([stop])
+        text = (
+            f"Warning: the base model hardly knows its stop token {token!r} (its output row has {ratio:.0%} of the "
+            "usual norm), and a LoRA adapter does not train it: the therapist may not learn to stop. Use an instruct "
+            "model, or tokens.format=plain."
+        )
+        say(console, text)
 
 
 def prepare_process(config: StudyConfig) -> None:

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from cbtrain.model.adapters.lora import adapter_enabled
 from cbtrain.model.decoder import Decoder
-from cbtrain.tokens.chat import Document
+from cbtrain.tokens.document import Document
 from cbtrain.training.validation import measure_loss
 
 

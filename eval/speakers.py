@@ -12,7 +12,7 @@ from cbtrain.generation.local_model import LocalModel
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.tokens.chat import dialogue
+from cbtrain.tokens.dialogue import dialogue
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Turn
 

@@ -1,12 +1,11 @@
-"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py corpus [PATH]``."""
+"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py {corpus,tokens} [PATH]``."""
 
+import importlib
 import sys
 
-from cbtrain.transcripts.benchmark import main as corpus
-
-BENCHMARKS = {"corpus": corpus}
+BENCHMARKS = {"corpus": "cbtrain.transcripts.benchmark", "tokens": "cbtrain.tokens.benchmark"}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         sys.exit(f"usage: benchmark.py {{{','.join(BENCHMARKS)}}} …")
-    BENCHMARKS[sys.argv[1]](sys.argv[2:])
+    importlib.import_module(BENCHMARKS[sys.argv[1]]).main(sys.argv[2:])

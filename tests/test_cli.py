@@ -133,8 +133,8 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path, size):
 
 
 HELD_OUT = {
-    "a special token in a session": ("sessions.jsonl", "message 2 contains the special token '<|end|>'"),
-    "a special token in a profile": ("profiles.jsonl", "profile of sam: message 1 contains the special token"),
+    "a special token in a session": ("sessions.jsonl", "turn 1 of sam/19 contains the special token '<|end|>'"),
+    "a special token in a profile": ("profiles.jsonl", "profile of sam: the system prompt contains the special token"),
     "a session that is too long": (None, "tokens, but the model has"),
 }
 

@@ -21,6 +21,7 @@ from cbtrain.commands.corpus_reading import (
     tell_skipped,
     whole,
 )
+from cbtrain.commands.corpus_tokens import tokens
 from cbtrain.errors import UserError
 from cbtrain.files import require_new
 
@@ -59,13 +60,23 @@ def add_corpus_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     shown.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and chat template count")
     shown.add_argument("--corpus", metavar="PATH", help="the same as PATH")
     shown.add_argument("--session", metavar="ID", help="COURSE/NUMBER (default: the first one)")
+    shown.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom the model plays")
     shown.add_argument(
-        "--speaker", choices=["therapist", "patient"], default="therapist", help="whose words are learnt"
+        "--supervise",
+        choices=["therapist", "patient", "both", "everything"],
+        help="whose words are learnt (default: the speaker's)",
     )
     shown.add_argument("--json", action="store_true", help="print every token: id, text, supervised, weight")
     shown.add_argument("--lines", type=int, help="show the first lines only")
     shown.add_argument("--svg", type=Path, metavar="FILE", help="save what is shown as a picture too")
     _policy_arguments(shown)
+
+    counted = _add(corpora, "tokens", tokens, "count the tokens of an epoch by recipe, and see how packs fill")
+    counted.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and template count")
+    counted.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom it plays")
+    counted.add_argument("--ranks", type=_positive, default=1, help="ranks that share each step (default: 1)")
+    counted.add_argument("--json", action="store_true", help="print JSON")
+    _policy_arguments(counted)
 
     split = _add(corpora, "split", _split, "divide the patients into train, validation and test")
     split.add_argument("--out", type=Path, help="new folder for the three sides and split.json (default: print only)")
@@ -110,6 +121,12 @@ def _add(
         parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
     parser.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number from 1 on")
+    return int(text)
 
 
 def _policy_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,23 +13,37 @@ from cbtrain.generation.engine import Completion, Engine, Request
 from cbtrain.generation.thread import EngineThread
 from cbtrain.model.adapters.peft_format import load_adapter
 from cbtrain.model.weights import DTYPES, load_decoder, resolve_model
-from cbtrain.tokens.chat import ChatRenderer, Message, check_template
+from cbtrain.tokens.agreement import check_renderer
+from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.dialogue import Message
+from cbtrain.tokens.formats import choose_format, saved_format
 from cbtrain.tokens.tokenizer import load_tokenizer
 
 
 class LocalModel:
-    """Answers chats with a model in this process. Enter it (``async with``) to start its engine."""
+    """Answers chats with a model in this process. Enter it (``async with``) to start its engine.
+
+    Chats are laid out as the adapter was trained (its ``chat_template.jinja``), else as ``chat_format`` says.
+    """
 
     def __init__(
-        self, model: str, adapter: str | None, config: EngineConfig, *, dtype: str = "float32", device: str = "cpu"
+        self,
+        model: str,
+        adapter: str | None,
+        config: EngineConfig,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        chat_format: str = "auto",
     ) -> None:
         folder = resolve_model(model)
-        self.renderer = ChatRenderer(load_tokenizer(folder))
-        check_template(self.renderer)
+        tokenizer = load_tokenizer(folder)
+        saved = saved_format(adapter) if adapter else None
+        self.renderer = ChatRenderer(tokenizer, saved or choose_format(tokenizer, chat_format))
+        check_renderer(self.renderer)
         self.decoder = load_decoder(str(folder), dtype=DTYPES[dtype], device=device)
         if adapter:
             load_adapter(self.decoder, adapter)
-        tokenizer = self.renderer.tokenizer
         stop_ids = self.renderer.stop_ids | set(self.decoder.architecture.eos_ids)
         engine = Engine(
             self.decoder,
@@ -64,6 +78,7 @@ class LocalModel:
     ) -> Completion:
         """The assistant's next turn. Raises ContextOverflow where the chat is too long, UserError on bad text."""
         prompt = self.renderer.prompt(messages)
+        stop = (*stop, *self.renderer.format.stop_strings)
         return await self._thread.complete(Request(prompt, sampling, seed, adapter, stop))
 
 

@@ -23,7 +23,7 @@ from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.thread import EngineFailed
-from cbtrain.tokens.chat import Message
+from cbtrain.tokens.dialogue import Message
 
 
 class ChatMessage(BaseModel):

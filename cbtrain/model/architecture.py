@@ -51,6 +51,13 @@ class Architecture:
     sliding_window: int | None
     eos_ids: tuple[int, ...]
 
+    @property
+    def context(self) -> int:
+        """Positions that the model can tell apart: as the config says, or as far as its RoPE scaling reaches."""
+        if self.rope.type == "default":
+            return self.max_positions
+        return max(self.max_positions, int(self.rope.factor * self.rope.original_max_positions))
+
 
 def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
     """Read the facts from a parsed ``config.json``.

@@ -1,9 +1,8 @@
-"""From a session to token ids and a mask of exactly the speaker's words and stop tokens.
+"""From chat messages to token ids and a weight for each token: exactly the supervised words and their stop tokens.
 
-The tokenizer's own chat template does the layout. One rendering with placeholders in place of the messages says where
-each message lands in the text; tokens are supervised by those spans, never by comparing ids. :func:`check_template`
-holds the result against a second method before anything is trained: what serving will feed the model before a turn
-must be, token by token, the beginning of what training shows it.
+A chat template does the layout. One rendering with placeholders in place of the messages says where each message lands
+in the text; tokens are weighted by those spans, never by comparing ids. ``agreement.py`` holds the result against a
+second method.
 """
 
 from __future__ import annotations
@@ -11,187 +10,185 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.config import OPENING
-from cbtrain.transcripts.types import Role, Turn
-
-PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One chat message; ``role`` is ``system``, ``user`` or ``assistant``."""
-
-    role: str
-    content: str
+from cbtrain.tokens.dialogue import Message, Said
+from cbtrain.tokens.formats import ChatFormat, choose_format, layout_of
+from cbtrain.tokens.stability import PLACEHOLDER, has_system_role
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """Tokens that attend to each other.
+class Rendering:
+    """A whole chat as tokens.
 
-    ``ids`` int32 ``[n]``; ``supervised`` bool ``[n]`` marks the tokens that the loss counts.
+    ``ids`` int32 ``[n]``; ``weights`` float32 ``[n]``, 0 where the loss does not count a token; ``ends`` holds for each
+    message the number of tokens up to and with its content.
     """
 
-    name: str
     ids: NDArray[np.int32]
-    supervised: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def dialogue(turns: Sequence[Turn], speaker: Role, system: str | None) -> list[Message]:
-    """The chat seen by a model that plays ``speaker``: its turns are the assistant's, the other's are the user's.
-
-    Chat templates want a user message first, so a dialogue that ``speaker`` opens (or has yet to open) is led by
-    :data:`OPENING`.
-    """
-    messages = [Message("system", system)] if system else []
-    if not turns or turns[0].role == speaker:
-        messages.append(Message("user", OPENING))
-    messages += [Message("assistant" if turn.role == speaker else "user", turn.text) for turn in turns]
-    return messages
+    weights: NDArray[np.float32]
+    ends: list[int]
 
 
 class ChatRenderer:
-    """Renders chats with ``tokenizer`` (a fast ``transformers`` tokenizer with a chat template).
+    """Renders chats with ``tokenizer`` (a fast ``transformers`` one) in ``chat_format`` (none: chosen by itself).
 
-    Raises UserError where there is no template or the template does not keep messages whole and in order.
+    Raises UserError where no usable template is there (:func:`cbtrain.tokens.formats.choose_format`). Threads may share
+    one renderer.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        if not tokenizer.chat_template:
-            fix = "Use an instruct model, or add chat_template to its tokenizer_config.json."
-            raise UserError("this tokenizer has no chat template", where=tokenizer.name_or_path, fix=fix)
+    def __init__(self, tokenizer: Any, chat_format: ChatFormat | None = None) -> None:
         self.tokenizer = tokenizer
-        self.specials = sorted(set(tokenizer.all_special_tokens), key=len, reverse=True)
-        probe = [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "u")]
-        self.has_system_role = self._try(probe)
+        self.format = chat_format or choose_format(tokenizer)
+        self._layout = layout_of(tokenizer, self.format.template)
+        # The tokenizer itself, not the wrapper around it: that one changes its settings at each call, and
+        # threads would trip over each other.
+        self._encoder = tokenizer.backend_tokenizer
+        self._encoder.no_truncation()
+        self._encoder.no_padding()
+        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self.specials = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(self.specials))
+        self._special = re.compile("|".join(map(re.escape, self.specials)) or r"(?!)")
+        self.has_system_role = has_system_role(self._layout)
 
-    def document(self, name: str, messages: Sequence[Message]) -> Document:
-        """Render a whole chat and supervise the assistant's turns, each with its stop token.
+    def render(self, messages: Sequence[Message], name: str) -> Rendering:
+        """Tokens and weights of a whole chat; ``name`` (session, file) is used in errors.
 
-        ``name`` (session, file) is used in errors. What follows the last supervised token is trimmed: it changes
-        neither loss nor gradient.
+        Raises UserError where the template refuses the roles, a message holds a special token, a supervised turn
+        renders to nothing, does not begin and end between two tokens, or no stop token follows it.
         """
-        text, spans = self._render(messages, name)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids = np.asarray(encoded["input_ids"], dtype=np.int32)
-        starts, ends = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
-        supervised = np.zeros(len(ids), dtype=bool)
-        for index, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            begin, end = spans[index]
-            # A token that covers the boundary would be seen whole in training and never in serving.
-            first, last = np.searchsorted(starts, begin), np.searchsorted(ends, end, side="right")
-            if first >= last or starts[first] != begin or ends[last - 1] != end:
-                raise UserError(
-                    f"turn {index + 1} does not begin and end at token borders under this chat template",
-                    where=name,
-                    fix="Use a template with special tokens around each turn.",
-                )
-            if last >= len(ids) or int(ids[last]) not in self._special_ids:
-                raise UserError(
-                    "the chat template puts no stop token after an assistant turn",
-                    where=self.tokenizer.name_or_path,
-                    fix="Use a template that does.",
-                )
-            supervised[first : last + 1] = True
-        if not supervised.any():
-            raise UserError("nothing in it is supervised", where=name, fix="It needs at least one turn to learn from.")
-        kept = int(np.flatnonzero(supervised)[-1]) + 1
-        return Document(name, ids[:kept], supervised[:kept])
+        text, begins, ends, messages = self._lay_out(messages, name)
+        encoding = self._encoder.encode(text, add_special_tokens=False)
+        ids = np.asarray(encoding.ids, dtype=np.int32)
+        starts, stops = np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * len(ids)).reshape(-1, 2).T
+        weights = np.zeros(len(ids), dtype=np.float32)
+        for message, begin, end in zip(messages, begins, ends, strict=True):
+            for said in message.said:
+                if said.spans:
+                    self._weigh(said, message, begin, end, ids, starts, stops, weights, name)
+        return Rendering(ids, weights, np.searchsorted(starts, ends).tolist())
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], name: str = "prompt") -> list[int]:
         """The ids that a model continues with the assistant's next turn."""
-        text, _ = self._render(messages, "prompt", generate=True)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        text = self._lay_out(messages, name, generate=True)[0]
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+
+    def answered(self, messages: Sequence[Message], name: str = "check") -> tuple[int, list[int]]:
+        """The prompt's length, and the ids up to and with the stop token of the answer that ends ``messages``.
+
+        For checks: found from serving's prompt and the first special token after it, without any span.
+        """
+        prompt = self.prompt(messages[:-1], name)
+        ids = self._encoder.encode(self._lay_out(messages, name)[0], add_special_tokens=False).ids
+        stop = next((i for i in range(len(prompt), len(ids)) if ids[i] in self._special_ids), len(ids) - 1)
+        return len(prompt), list(ids[: stop + 1])
+
+    @cached_property
+    def answer_stop_id(self) -> int:
+        """The token that the template puts after an answer."""
+        return self.answered([Message("user", "a"), Message("assistant", "b")])[1][-1]
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Special tokens that end an assistant turn: those the template puts there, and the tokenizer's eos."""
-        document = self.document("probe", [Message("user", "a"), Message("assistant", "b")])
-        stops = {int(document.ids[-1])}
-        if self.tokenizer.eos_token_id is not None:
-            stops.add(self.tokenizer.eos_token_id)
-        return frozenset(stops)
+        """Tokens that end an answer: the one that the template puts there, and the tokenizer's eos."""
+        eos = self.tokenizer.eos_token_id
+        return frozenset({self.answer_stop_id, *([] if eos is None else [eos])})
 
-    @property
-    def _special_ids(self) -> frozenset[int]:
-        return frozenset(self.tokenizer.all_special_ids)
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``, special tokens included."""
+        return str(self._encoder.decode(list(ids), skip_special_tokens=False))
 
-    def _render(
+    def _weigh(
+        self,
+        said: Said,
+        message: Message,
+        begin: int,
+        end: int,
+        ids: NDArray[np.int32],
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        name: str,
+    ) -> None:
+        """Set the weights of one turn's tokens. ``begin`` and ``end`` are the message's place in the text."""
+        place, length = f"turn {said.turn + 1} of {said.session}", len(message.content)
+        offset = end - length  # ``begin`` may lie one space before the content
+        for span in said.spans:
+            first_char = begin if span.begin == 0 else offset + span.begin
+            first, last = np.searchsorted(starts, [first_char, offset + span.end])
+            # A token that covers the message's border would be seen whole in training and never in serving.
+            if span.begin == 0 and (first >= len(ids) or starts[first] != begin):
+                raise UserError(f"{place} does not begin at a token's border", where=name, fix=BORDER)
+            weights[first:last] = span.weight
+            if span.end != length:
+                continue
+            if stops[last - 1] != end:
+                raise UserError(f"{place} does not end at a token's border", where=name, fix=BORDER)
+            if last >= len(ids) or int(ids[last]) not in self._special_ids:
+                problem = f"the chat format {self.format.name!r} puts no stop token after {place}"
+                raise UserError(problem, where=name, fix="Use a template that does, or tokens.format=plain.")
+            weights[last] = span.weight
+
+    def _lay_out(
         self, messages: Sequence[Message], name: str, *, generate: bool = False
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """The text, and for each message the span ``[begin, end)`` of its content in it."""
-        messages, folded = self._without_system(messages)
+    ) -> tuple[str, list[int], list[int], list[Message]]:
+        """The text, where each message's content begins and ends in it, and the messages as they were laid out."""
+        messages = self._fold_system(messages)
         contents = [message.content.strip() for message in messages]
-        for index, content in enumerate(contents):
-            for special in self.specials:
-                if special in content:
-                    raise UserError(
-                        f"message {index + 1} contains the special token {special!r}",
-                        where=name,
-                        fix="Remove it from the text: it would end or open a turn.",
-                    )
-        laid_out = self._apply([Message(m.role, f"\ue000{i}\ue001") for i, m in enumerate(messages)], generate)
+        for message, content in zip(messages, contents, strict=True):
+            special = self._special.search(content)
+            if special:
+                problem = f"{_place(message, messages)} contains the special token {special.group()!r}"
+                raise UserError(problem, where=name, fix="Remove it from the text: it would end or open a turn.")
+        try:
+            marked = [(message.role, f"\ue000{index}\ue001") for index, message in enumerate(messages)]
+            laid_out = self._layout(marked, generate)
+        except Exception as error:  # templates raise their own kinds to refuse what they do not take
+            problem = f"the chat format {self.format.name!r} refuses {_refused(self._layout, messages)} ({error})"
+            raise UserError(problem, where=name, fix="Clean the transcript: the speakers must take turns.") from None
         parts = PLACEHOLDER.split(laid_out)
-        if [int(i) for i in parts[1::2]] != list(range(len(messages))):
-            raise UserError(
-                "the chat template drops, repeats or reorders messages",
-                where=self.tokenizer.name_or_path,
-                fix="Use a template that writes each message once, in order.",
-            )
-        text, spans = parts[0], []
+        if [int(index) for index in parts[1::2]] != list(range(len(messages))):
+            problem = f"the chat format {self.format.name!r} drops, repeats or reorders messages"
+            raise UserError(problem, where=name, fix="Use a template that writes each message once, in order.")
+        text, begins, ends = parts[0], [], []
         for content, after in zip(contents, parts[2::2], strict=True):
             # A single space before the content is part of the first token that the model itself has to write.
-            begin = len(text) - (1 if text.endswith(" ") and not text.endswith("  ") else 0)
+            begins.append(len(text) - (1 if text.endswith(" ") and not text.endswith("  ") else 0))
             text += content
-            spans.append((begin, len(text)))
+            ends.append(len(text))
             text += after
-        return text, spans[:1] * folded + spans
+        return text, begins, ends, messages
 
-    def _without_system(self, messages: Sequence[Message]) -> tuple[list[Message], int]:
+    def _fold_system(self, messages: Sequence[Message]) -> list[Message]:
         """Put the system text into the first user message where the template has no place for it."""
         if self.has_system_role or not messages or messages[0].role != "system":
-            return list(messages), 0
+            return list(messages)
         first = messages[1] if len(messages) > 1 else Message("user", "")
-        return [Message(first.role, f"{messages[0].content}\n\n{first.content}"), *messages[2:]], 1
+        return [first.after(messages[0].content), *messages[2:]]
 
-    def _apply(self, messages: Sequence[Message], generate: bool) -> str:
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generate))
 
-    def _try(self, probe: Sequence[Message]) -> bool:
-        marked = [Message(m.role, f"\ue000{i}\ue001") for i, m in enumerate(probe)]
+BORDER = "Use a template with special tokens around each turn, or tokens.format=plain."
+
+
+def _place(message: Message, messages: Sequence[Message]) -> str:
+    if message.said:
+        said = message.said[0]
+        return f"turn {said.turn + 1} of {said.session}" if said.session else f"turn {said.turn + 1}"
+    return "the system prompt" if message.role == "system" else f"message {messages.index(message) + 1}"
+
+
+def _refused(layout: Any, messages: Sequence[Message]) -> str:
+    """The first message at which the template fails."""
+    for count in range(1, len(messages)):
         try:
-            found = PLACEHOLDER.findall(self._apply(marked, False))
-        except Exception:  # jinja2 errors of any kind: templates raise their own to refuse a role
-            return False
-        return [int(i) for i in found] == list(range(len(probe)))
-
-
-def check_template(renderer: ChatRenderer) -> None:
-    """Raise UserError unless every serving prompt is a token prefix of the training document of the same dialogue."""
-    turns = ["I did not sleep.", "What went through your mind?", "That I fail.", "How sure are you?", "Very.", "I see."]
-    roles = ["user", "assistant"] * 3
-    messages = [Message("system", "Be brief."), *(Message(r, t) for r, t in zip(roles, turns, strict=True))]
-    whole = renderer.document("probe", messages)
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        prompt = renderer.prompt(messages[:index])
-        prefix = whole.ids[: len(prompt)].tolist()
-        if prefix != prompt or whole.supervised[len(prompt) - 1] or not whole.supervised[len(prompt)]:
-            raise UserError(
-                "the chat template renders earlier turns differently once later ones follow",
-                where=renderer.tokenizer.name_or_path,
-                fix="Use a template whose rendering only grows (no date, no rewriting of old turns).",
-            )
+            layout([(message.role, "x") for message in messages[: count + 1]])
+        except Exception:
+            return f"{_place(messages[count], messages)} as {messages[count].role}"
+    return "this dialogue"

@@ -1,8 +1,14 @@
-"""What a user sets about rendering (torch-free)."""
+"""What a user sets about the way from a session to tokens (torch-free)."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cbtrain.errors import nearest
+from cbtrain.transcripts.types import Role
 
 THERAPIST_SYSTEM = (
     "You are Nova, an AI that holds sessions of cognitive behavioural therapy. Set an agenda together, ask more than "
@@ -12,10 +18,97 @@ THERAPIST_SYSTEM = (
 OPENING = "[The session begins.]"
 """The user message before a dialogue in which the speaker to be modelled speaks first."""
 
+SESSION_OPENING = "[Session {number} begins.]"
+"""What stands before each session of a course that is one document."""
+
+LEFT_OUT = "[Earlier turns are left out.]"
+"""What stands in place of turns that did not fit before a piece of a long document."""
+
+Supervise = Literal["therapist", "patient", "both", "everything"]
+"""Whose words the loss counts. ``everything`` is the loss of the 2024 study: prompt and history too."""
+
+FORMATS = ("auto", "template", "llama3.1", "qwen3", "mistral-v0.3", "plain", "alpaca")
+
+PATTERNS = {
+    "ai_limits": (
+        r"(?s)\A(?=.*\ban ai\b)(?=.*(?:crisis|emergenc|inaccurate|\bwrong\b|misunderst|misread|non-?verbal|real-time|"
+        r"up-to-date))"
+    ),
+}
+"""Patterns that a weight rule may name: what a therapist that is a machine says about its limits."""
+
+
+class WeightRule(BaseModel):
+    """Turns that ``match`` weigh ``weight`` in the loss; the first rule that matches a turn decides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    match: str = Field(description="'ai_limits', or a regular expression searched in a turn, without regard to case")
+    weight: float = Field(ge=0, le=100, description="0 masks the turn, 1 is the weight of every other turn")
+    role: Role | None = Field(None, description="turns of this speaker only")
+    first_turns: int | None = Field(
+        None,
+        ge=1,
+        description="only among so many turns at a session's beginning: what is boilerplate there may be an answer to "
+        "danger later",
+    )
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, match: str) -> str:
+        try:
+            re.compile(PATTERNS.get(match, match))
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        return match
+
 
 class TokensConfig(BaseModel):
-    """The words around a session that training and serving share."""
+    """The words around a session that training and serving share, and how sessions become documents."""
 
     model_config = ConfigDict(extra="forbid")
 
     therapist_system: str = Field(THERAPIST_SYSTEM, description="system prompt of the therapist, trained and served")
+    format: str = Field(
+        "auto",
+        description="auto: the tokenizer's own chat template, or a frozen one where that is unstable; plain: labels, "
+        "for base models; alpaca: the 2024 study's, with recipe paper; llama3.1, qwen3, mistral-v0.3: the frozen ones",
+    )
+    document: Literal["session", "course"] = Field(
+        "session", description="what is one document: a session, or all of a patient's sessions in order"
+    )
+    recipe: Literal["whole", "paper"] = Field(
+        "whole",
+        description="whole: each document once; paper: one record a turn with the whole history in each, as in 2024",
+    )
+    document_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="longest document; longer ones are cut between turns. None: what a pack and the model's positions "
+        "hold. A document longer than a pack has a pack of its own",
+    )
+    carry: float = Field(
+        0.25, ge=0, le=0.9, description="share of a cut document's next piece that repeats earlier turns, unsupervised"
+    )
+    weights: list[WeightRule] = Field([], description="weights of turns in the loss, by rule")
+    mask_pasted_summary: bool = Field(
+        True, description="last session's summary, pasted into a patient's opening turn, is context only"
+    )
+    cache: str = Field(
+        "auto", description="folder of tokenized corpora; auto: $CBTRAIN_CACHE or ~/.cache/cbtrain; none: keep nothing"
+    )
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in FORMATS:
+            raise ValueError(f"unknown format {name!r}. {nearest(name, FORMATS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> TokensConfig:
+        if self.recipe == "paper" and self.document == "course":
+            raise ValueError("recipe 'paper' makes a record of every turn: it goes with document 'session'")
+        if self.format == "alpaca" and self.recipe != "paper":
+            raise ValueError("format 'alpaca' holds one answer a record: it goes with recipe 'paper'")
+        return self

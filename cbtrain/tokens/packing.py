@@ -1,84 +1,121 @@
-"""Packs: several documents end to end in one row of tokens, nothing dropped, nothing cut."""
+"""Which documents share a pack: planned over all of them, nothing dropped, nothing cut."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from cbtrain.tokens.chat import Document
+from cbtrain.tokens.refilling import refill
 
-IGNORED = -100
-"""The label of a token that the loss does not count."""
+NEAR_EQUAL = 0.01
+"""Documents whose lengths differ by no more than this share are put in an order of their own each epoch."""
+
+GOOD_FILL = 0.98
+"""Where best-fit decreasing fills less than this, a slower search is tried."""
+
+FULL = 0.99
+"""Fill at which the slower search has done enough."""
+
+SEARCHED_DOCUMENTS = 100_000
+"""Most documents for the slower search, which takes some seconds for so many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
-    """One row of ``T`` tokens.
+class Packing:
+    """``packs`` are lists of document indices; ``method`` names the search that found them."""
 
-    ``input_ids``, ``labels``, ``position_ids`` int64 ``[T]``; ``labels[t]`` is the token after ``t``, or
-    :data:`IGNORED`, so no shift is left to do and no document's last token predicts the next document's first.
-    ``cu_seqlens`` (host integers) are the documents' borders; ``supervised`` counts labels that the loss counts.
-    """
-
-    input_ids: Tensor
-    labels: Tensor
-    position_ids: Tensor
-    cu_seqlens: list[int]
-    supervised: int
-    names: list[str]
+    packs: list[list[int]]
+    method: str
+    capacity: int
+    tokens: int
 
     @property
-    def tokens(self) -> int:
-        return self.cu_seqlens[-1]
+    def fill(self) -> float:
+        """Share of the slots that hold a token, every pack counted with ``capacity`` slots."""
+        return self.tokens / (len(self.packs) * self.capacity) if self.packs else 1.0
 
 
-def build_pack(documents: Sequence[Document]) -> Pack:
-    """Lay ``documents`` end to end."""
-    labels = []
-    for document in documents:
-        label = np.full(len(document), IGNORED, dtype=np.int64)
-        label[:-1] = np.where(document.supervised[1:], document.ids[1:], IGNORED)
-        labels.append(label)
-    flat = np.concatenate(labels)
-    return Pack(
-        input_ids=torch.from_numpy(np.concatenate([d.ids for d in documents]).astype(np.int64)),
-        labels=torch.from_numpy(flat),
-        position_ids=torch.from_numpy(np.concatenate([np.arange(len(d)) for d in documents])),
-        cu_seqlens=[0, *accumulate(len(d) for d in documents)],
-        supervised=int((flat != IGNORED).sum()),
-        names=[d.name for d in documents],
-    )
+def plan_packs(lengths: NDArray[Any], capacity: int, random: np.random.Generator | None = None) -> Packing:
+    """Pack documents of ``lengths`` into as few packs of ``capacity`` tokens as two searches find.
+
+    Best-fit decreasing first; where that fills less than :data:`GOOD_FILL` and fewer packs are possible at all
+    (:func:`fewest_packs`), :func:`refill` goes on from there. Ties and near-equal lengths come in an order drawn from
+    ``random``. A document longer than ``capacity`` gets a pack of its own.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = _decreasing(lengths, random)
+    tokens = int(np.minimum(lengths, capacity).sum())
+    best = Packing(best_fit(lengths, order, capacity), "best fit decreasing", capacity, tokens)
+    if best.fill >= GOOD_FILL or len(lengths) > SEARCHED_DOCUMENTS:
+        return best
+    fewest = fewest_packs(lengths, capacity)
+    if len(best.packs) > fewest:
+        enough = max(fewest, int(tokens / (FULL * capacity)))
+        random = random or np.random.default_rng(0)
+        packs = refill(best.packs, np.minimum(lengths, capacity), capacity, enough, random)
+        if len(packs) < len(best.packs):
+            return Packing(packs, "refilled", capacity, tokens)
+    return best
 
 
-def plan_packs(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing over all documents: lists of indices whose lengths sum to at most ``capacity``.
+def best_fit(lengths: NDArray[np.int64], order: NDArray[np.int64], capacity: int) -> list[list[int]]:
+    """Put each document, in ``order``, into the pack that it fills best (Johnson et al. 1974).
 
-    A document longer than ``capacity`` gets a pack of its own. Ties keep the order given. The set of free sizes is one
-    integer used as a bit set, so the best fit is a shift and a lowest bit: O(n log n) for the sort, O(capacity / 64)
-    per document after it.
+    The set of free sizes is one integer used as a bit set, so the best fit is a shift and a lowest bit: O(n log n) for
+    the order, O(capacity / 64) a document after it.
     """
     packs: list[list[int]] = []
     with_room: dict[int, list[int]] = {}
     sizes = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        length = lengths[index]
+    for index, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
         fitting = sizes >> length
         if fitting:
             room = length + (fitting & -fitting).bit_length() - 1
-            pack = with_room[room].pop()
-            if not with_room[room]:
+            waiting = with_room[room]
+            pack = waiting.pop()
+            if not waiting:
                 sizes ^= 1 << room
+            packs[pack].append(index)
         else:
             room, pack = max(capacity, length), len(packs)
-            packs.append([])
-        packs[pack].append(index)
+            packs.append([index])
         left = room - length
         if left:
-            with_room.setdefault(left, []).append(pack)
-            sizes |= 1 << left
+            waiting = with_room.setdefault(left, [])
+            if not waiting:
+                sizes |= 1 << left
+            waiting.append(pack)
     return packs
+
+
+def fewest_packs(lengths: NDArray[np.int64], capacity: int) -> int:
+    """A number of packs that no packing goes below: the bound L2 of Martello and Toth (1990, section 8.3).
+
+    For a threshold k, documents longer than capacity - k share a pack with nobody of k or more, and those longer than
+    half a pack not with each other; the rest needs at least its total. O(n log n).
+    """
+    sizes = np.sort(np.minimum(lengths, capacity))[::-1]
+    if not len(sizes):
+        return 0
+    total = np.concatenate([[0], np.cumsum(sizes)])
+
+    def longer_than(value: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(-sizes, -value, side="left")
+
+    k = np.unique(np.append(sizes[2 * sizes <= capacity], 0))
+    alone, big = longer_than(capacity - k), np.full(len(k), longer_than(np.asarray([capacity // 2]))[0])
+    big = np.maximum(big, alone)
+    counted = longer_than(k - 1)  # documents of k or more
+    room = (big - alone) * capacity - (total[big] - total[alone])
+    rest = total[counted] - total[big] - room
+    return int((big + np.maximum(0, -(-rest // capacity))).max())
+
+
+def _decreasing(lengths: NDArray[np.int64], random: np.random.Generator | None) -> NDArray[np.int64]:
+    if random is None:
+        return np.argsort(-lengths, kind="stable")
+    bands = np.floor(np.log(np.maximum(lengths, 1)) / np.log1p(NEAR_EQUAL))
+    return np.lexsort((random.random(len(lengths)), -bands))

@@ -1,54 +1,161 @@
-"""A deterministic, endless stream of packs: every document once an epoch, in an order of its own each epoch."""
+"""A deterministic, endless stream of micro-batches: every document once an epoch, in an order of its own each epoch.
+
+The plan is global. Which packs make the n-th optimizer step depends on documents, capacity, packs a step, seed and
+epoch, and not on how many ranks share the work. A position is three integers: the epoch, the step, and how many of its
+packs are computed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from cbtrain.tokens.chat import Document
-from cbtrain.tokens.packing import Pack, build_pack, plan_packs
+from cbtrain.tokens.balance import EQUAL_COST, cost, imbalance, into_steps, share_out
+from cbtrain.tokens.cache import TokenStore
+from cbtrain.tokens.document import Document
+from cbtrain.tokens.pack import Pack, build_pack, filler_pack
+from cbtrain.tokens.packing import plan_packs
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What an optimizer step holds, all ranks together: host numbers, known before anything is computed.
+
+    ``weight_sum`` divides the loss. ``packs`` are the step's packs as lists of document indices.
+    """
+
+    epoch: int
+    step: int
+    packs: list[list[int]]
+    tokens: int
+    supervised: int
+    weight_sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """One pack of this rank; ``last`` says that the optimizer steps after it."""
+
+    pack: Pack
+    step: StepFacts
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """The steps of one epoch: ``steps[s]`` are its packs, lists of document indices; ``costs`` in the same shape."""
+
+    steps: list[list[list[int]]]
+    costs: list[list[float]]
+    method: str
+    fill: float
+
+    @property
+    def packs(self) -> int:
+        return sum(map(len, self.steps))
 
 
 class PackStream:
-    """Iterates over packs of ``documents`` forever; its position is two integers, ``epoch`` and ``index``.
+    """Iterates over the micro-batches of ``rank`` forever. Every rank gets the same number in every step.
 
-    ``capacity`` is in tokens. The order depends on ``seed`` and epoch only, so a stream set to another's position
-    goes on with the same packs.
+    ``capacity`` is in tokens, ``packs_per_step`` counts all ranks' packs; steps differ by one pack at most. ``equal``
+    is the length at which attention costs as much as the rest (:data:`EQUAL_COST`).
     """
 
-    def __init__(self, documents: Sequence[Document], capacity: int, seed: int) -> None:
-        if not documents:
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        capacity: int,
+        seed: int,
+        *,
+        packs_per_step: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        equal: float = EQUAL_COST,
+    ) -> None:
+        if not len(documents):
             raise ValueError("a stream needs at least one document")
-        self.documents, self.capacity, self.seed = documents, capacity, seed
-        self.epoch, self.index = 0, 0
-        self._planned: tuple[int, list[list[int]]] = (-1, [])
+        self.documents = documents if isinstance(documents, TokenStore) else TokenStore.of(documents)
+        self.capacity, self.seed, self.packs_per_step = capacity, seed, packs_per_step
+        self.rank, self.world, self.equal = rank, world, equal
+        self.epoch = self.step = self.done = 0
+        self._planned: tuple[int, EpochPlan] | None = None
 
     @property
     def tokens_per_epoch(self) -> int:
-        return sum(len(document) for document in self.documents)
+        return self.documents.tokens
 
-    def plan(self, epoch: int) -> list[list[int]]:
-        """The packs of ``epoch`` as lists of document indices, in the order in which they are trained."""
-        if self._planned[0] != epoch:
+    def plan(self, epoch: int) -> EpochPlan:
+        """All optimizer steps of ``epoch``."""
+        if self._planned is None or self._planned[0] != epoch:
             random = np.random.default_rng([self.seed, epoch])
-            order = random.permutation(len(self.documents)).tolist()
-            packs = plan_packs([len(self.documents[i]) for i in order], self.capacity)
-            shuffled = [[order[i] for i in packs[p]] for p in random.permutation(len(packs))]
-            self._planned = (epoch, shuffled)
+            lengths = self.documents.lengths
+            packing = plan_packs(lengths, self.capacity, random)
+            own = cost(lengths, self.equal)
+            costs = np.asarray([own[pack].sum() for pack in packing.packs])
+            steps = into_steps(costs, self.packs_per_step, random)
+            self._planned = (
+                epoch,
+                EpochPlan(
+                    [[packing.packs[place] for place in step] for step in steps],
+                    [[float(costs[place]) for place in step] for step in steps],
+                    packing.method,
+                    packing.fill,
+                ),
+            )
         return self._planned[1]
 
-    def __iter__(self) -> Iterator[Pack]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         while True:
-            packs = self.plan(self.epoch)
-            pack = build_pack([self.documents[i] for i in packs[self.index]])
-            self.index += 1
-            if self.index == len(packs):
-                self.epoch, self.index = self.epoch + 1, 0
-            yield pack
+            plan = self.plan(self.epoch)
+            facts = self._facts(plan)
+            rounds = share_out(plan.costs[self.step], self.world, self.done)
+            for number, row in enumerate(rounds, 1):
+                place = row[self.rank]
+                chosen = [] if place is None else [self.documents[index] for index in facts.packs[place]]
+                pack = build_pack(chosen) if chosen else filler_pack()
+                self.done += sum(place is not None for place in row)
+                if number == len(rounds):
+                    self.done, self.step = 0, self.step + 1
+                    if self.step == len(plan.steps):
+                        self.epoch, self.step = self.epoch + 1, 0
+                yield MicroBatch(pack, facts, number == len(rounds))
+
+    def _facts(self, plan: EpochPlan) -> StepFacts:
+        packs = plan.steps[self.step]
+        own = np.concatenate([np.asarray(pack) for pack in packs])
+        store = self.documents
+        return StepFacts(
+            self.epoch,
+            self.step,
+            packs,
+            int(store.lengths[own].sum()),
+            int(store.supervised[own].sum()),
+            float(store.weight_sums[own].sum()),
+        )
 
     def state(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "index": self.index}
+        """The position of the next micro-batch: the same integers on every rank."""
+        return {"epoch": self.epoch, "step": self.step, "done": self.done}
 
     def load_state(self, state: dict[str, int]) -> None:
-        self.epoch, self.index = state["epoch"], state["index"]
+        """Go on from ``state``, also where it comes from another number of ranks: the packs of a begun step that no
+        rank has computed are shared out anew. Takes effect at the next iteration."""
+        self.epoch, self.step, self.done = state["epoch"], state["step"], state["done"]
+
+    def describe(self, epoch: int = 0) -> dict[str, Any]:
+        """Fill, padding and balance of ``epoch``: shares, and counts of tokens, packs and steps."""
+        plan = self.plan(epoch)
+        slots = plan.packs * self.capacity
+        return {
+            "packs": plan.packs,
+            "steps": len(plan.steps),
+            "capacity": self.capacity,
+            "fill": plan.fill,
+            "unused_slots": max(0, slots - int(np.minimum(self.documents.lengths, self.capacity).sum())),
+            "method": plan.method,
+            "imbalance": imbalance(plan.costs, self.world),
+        }

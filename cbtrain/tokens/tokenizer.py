@@ -7,11 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cbtrain.errors import UserError
-from cbtrain.tokens.chat import Document
-from cbtrain.transcripts.types import Role, Session
 
 # The library forks workers of its own; a fork after that can deadlock.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -64,17 +60,3 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, max_positions: int) -
         model_max_length=max_positions,
         clean_up_tokenization_spaces=False,
     )
-
-
-def plain_document(session: Session, tokenizer: Any, speaker: Role | None = None) -> Document:
-    """A session as plain text for a base model: its passages one after another, each closed by the end token.
-
-    No role is named: which voice is the therapist's, and the chat layout, is what fine-tuning is to teach. With
-    ``speaker`` only that role's words and end tokens are supervised, so that the model can be measured on them.
-    """
-    ids, supervised = [tokenizer.bos_token_id], [False]
-    for turn in session.turns:
-        words = tokenizer(turn.text, add_special_tokens=False, verbose=False)["input_ids"]
-        ids += [*words, tokenizer.eos_token_id]
-        supervised += [speaker in (None, turn.role)] * (len(words) + 1)
-    return Document(session.id, np.asarray(ids, dtype=np.int32), np.asarray(supervised, dtype=bool))

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.model.config import LoraConfig
+from cbtrain.tokens.config import Supervise
 
 
 class TrainingConfig(BaseModel):
@@ -16,6 +17,11 @@ class TrainingConfig(BaseModel):
 
     method: Literal["lora", "full"] = Field("lora", description="an adapter beside frozen weights, or all weights")
     lora: LoraConfig = Field(default_factory=LoraConfig)
+    supervise: Supervise | None = Field(
+        None,
+        description="whose turns the loss counts: therapist, patient, both, or everything (with tokens.recipe=paper); "
+        "none: the adapter's own speaker",
+    )
     learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after warm-up, to zero")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the token budget with a rising learning rate")
@@ -23,7 +29,9 @@ class TrainingConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
-    pack_tokens: int = Field(4096, ge=16, description="tokens in a pack; a longer session gets a pack of its own")
+    pack_tokens: int = Field(
+        8192, ge=16, description="tokens in a pack, and in a document (but see tokens.document_tokens)"
+    )
     packs_per_step: int | None = Field(
         None, ge=1, description="packs whose gradients one optimizer step sums, all ranks together; none: one a rank"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ from torch import Tensor, nn
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.lora import trainable
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder
-from cbtrain.tokens.chat import Document
+from cbtrain.tokens.document import Document
+from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import PackStream
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
@@ -33,7 +34,7 @@ class TrainingResult:
     """What was trained, on how much, and what it came to. Losses are nats per supervised token.
 
     ``share_of_corpus`` is the share of the training split that the model has seen; the caller, who chose the
-    documents, fills it in.
+    documents, fills it in. ``data`` says how the documents were laid out and packed.
     """
 
     name: str
@@ -52,10 +53,19 @@ class TrainingResult:
     stopped: str = "budget"
     validation_before: float | None = None
     validation_best: float | None = None
+    data: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float | None]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def equal_cost(architecture: Architecture) -> float:
+    """The document length at which attention costs as much as the linears, as for ``balance.EQUAL_COST``."""
+    a = architecture
+    attention = a.heads * a.head_dim
+    weights = a.hidden * (2 * attention + 2 * a.kv_heads * a.head_dim + 3 * a.intermediate)
+    return weights / attention
 
 
 def check_packs_per_step(config: TrainingConfig, world: int, name: str) -> int:
@@ -84,7 +94,15 @@ def train(
     parameters = trainable(decoder)
     engine = TorchEngine(parameters, config)
     packs_per_step = check_packs_per_step(config, engine.world, name)
-    stream = PackStream(documents, config.pack_tokens, config.seed)
+    stream = PackStream(
+        documents,
+        config.pack_tokens,
+        config.seed,
+        packs_per_step=packs_per_step,
+        rank=engine.rank,
+        world=engine.world,
+        equal=equal_cost(decoder.architecture),
+    )
     budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
     result = TrainingResult(
         name=name,
@@ -92,14 +110,18 @@ def train(
         parameters=sum(p.numel() for p in decoder.parameters()),
         trainable=sum(p.numel() for p in parameters),
         token_budget=config.token_budget,
+        data=stream.describe(),
     )
     best = _Best(parameters, patience=config.patience)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     decoder.train()
-    packs, in_a_row, last_validated = iter(stream), 0, 0
+    in_a_row, last_validated = 0, 0
     loss_since: list[float] = []
-    with Telemetry(name, budget, folder, console, active=engine.rank == 0) as telemetry:
+    with (
+        Telemetry(name, budget, folder, console, active=engine.rank == 0) as telemetry,
+        Prefetcher(stream, pin=decoder.device.type == "cuda") as batches,
+    ):
 
         def validate() -> None:
             own = measure_loss(decoder, validation[engine.rank :: engine.world], config.pack_tokens)
@@ -114,16 +136,16 @@ def train(
         validate()
         result.validation_before = best.loss
         while result.tokens < budget and not best.exhausted:
-            batch = list(islice(packs, packs_per_step))
+            batch = batches.step()
             rate = learning_rate(result.tokens / budget, config)
             done = train_step(decoder, engine, batch, rate)
             result.steps += 1
-            result.tokens += sum(pack.tokens for pack in batch)
+            result.tokens += batch[0].step.tokens
             result.supervised_tokens += done.supervised
             result.skipped_steps += done.skipped
             in_a_row = in_a_row + 1 if done.skipped else 0
             if in_a_row == MAX_SKIPPED:
-                sessions = ", ".join(batch[0].names[:3])
+                sessions = ", ".join(batch[0].pack.names[:3])
                 fix = "Lower the learning rate."
                 raise UserError(f"gradients are not finite {MAX_SKIPPED} steps in a row", where=sessions, fix=fix)
             loss_since.append(done.loss)
@@ -132,7 +154,7 @@ def train(
                 loss=done.loss,
                 validation=result.curve[-1]["validation_loss"],
                 step=result.steps,
-                epoch=stream.epoch,
+                epoch=batch[0].step.epoch,
                 learning_rate=rate,
                 grad_norm=done.grad_norm,
                 supervised=done.supervised,

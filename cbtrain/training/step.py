@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cbtrain.model.decoder import Decoder, PackedAttention
-from cbtrain.tokens.packing import IGNORED, Pack
+from cbtrain.tokens.pack import IGNORED, Pack
+from cbtrain.tokens.stream import MicroBatch
 from cbtrain.training.engines.torch_engine import TorchEngine
 
 
@@ -24,36 +25,40 @@ class StepResult:
     skipped: bool
 
 
-def loss_sum(decoder: Decoder, pack: Pack) -> Tensor:
-    """Sum of the cross-entropy over the supervised tokens of ``pack``: 0-d fp32, zero where none is supervised.
+def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
+    """Weighted sum of the cross-entropy over the supervised tokens of ``pack``: 0-d fp32, zero where there is none.
+    With ``weighted=False`` each of them counts once.
 
     Only supervised rows meet the language-model head: the others cannot change the sum.
     """
     device = decoder.device
-    attend = PackedAttention(pack.cu_seqlens, decoder.architecture)
+    attend = PackedAttention(pack.borders, decoder.architecture)
     hidden = decoder(pack.input_ids.to(device), pack.position_ids.to(device), attend)
     rows = (pack.labels != IGNORED).nonzero().squeeze(1)  # counted on the host: no wait for the device
     logits = decoder.logits(hidden[rows.to(device)]).float()
-    return F.cross_entropy(logits, pack.labels[rows].to(device), reduction="sum")
+    losses = F.cross_entropy(logits, pack.labels[rows].to(device), reduction="none")
+    return (losses * pack.weights[rows].to(device)).sum() if weighted else losses.sum()
 
 
-def train_step(decoder: Decoder, engine: TorchEngine, packs: Sequence[Pack], learning_rate: float) -> StepResult:
-    """Train on ``packs``, the step's packs of all ranks; this rank computes its share of them.
+def train_step(
+    decoder: Decoder, engine: TorchEngine, batches: Sequence[MicroBatch], learning_rate: float
+) -> StepResult:
+    """Train on ``batches``, this rank's micro-batches of one optimizer step.
 
-    The loss is the sum over supervised tokens ÷ their number in the whole step: the same gradient however the packs
-    are spread over accumulation and ranks.
+    The loss is the weighted sum over supervised tokens ÷ the sum of their weights in the whole step, all ranks
+    together: the same gradient however the packs are spread over accumulation and ranks.
     """
-    supervised = sum(pack.supervised for pack in packs)
-    if supervised == 0:
+    facts = batches[0].step
+    if facts.weight_sum == 0:
         return StepResult(0.0, 0.0, 0, skipped=True)
     total = torch.zeros((), device=decoder.device)
-    for pack in packs[engine.rank :: engine.world]:
-        if pack.supervised == 0:
+    for batch in batches:
+        if batch.pack.supervised == 0:
             continue
-        loss = loss_sum(decoder, pack) / supervised
+        loss = loss_sum(decoder, batch.pack) / facts.weight_sum
         engine.backward(loss)
         total += loss.detach()
     grad_norm = engine.step(learning_rate)
     # The only waits for the device in the step.
     loss_value, norm_value = engine.sum(total).item(), grad_norm.item()
-    return StepResult(loss_value, norm_value, supervised, skipped=not torch.isfinite(grad_norm).item())
+    return StepResult(loss_value, norm_value, facts.supervised, skipped=not torch.isfinite(grad_norm).item())

@@ -17,6 +17,7 @@ SPOKEN = re.compile(r"^\s*(?![-•*\d#\s])(?=.*\b(?:I|I'm|I'll|I've|me|my)\b)", 
 WORDS = re.compile(r"\w+")
 # Some generators put all bullets on one line.
 LINES = re.compile(r"\n|\s[-•*]\s")
+LONG_PIECES = re.compile(r"(?:(?!\n|\s[-•*]\s)[\s\S])+")
 LONG_LINE = 40
 """Characters from which a line of a summary says enough to be recognized."""
 
@@ -82,3 +83,21 @@ def long_lines(text: str) -> frozenset[int]:
 
 def _bare(line: str) -> str:
     return " ".join(WORDS.findall(line)).lower()
+
+
+def pasted_summary(text: str, last_summary: str = "") -> tuple[int, int] | None:
+    """Where last session's summary stands in a patient's opening turn, or None.
+
+    It is found by its own lines where ``last_summary`` is known (half of them must be there), else by its label.
+    """
+    label = next((start for start, _ in summary_labels(text)), None)
+    wanted = long_lines(last_summary)
+    found = [
+        (line.start(), line.end())
+        for line in LONG_PIECES.finditer(text)
+        if len(bare := _bare(line.group())) >= LONG_LINE and hash(bare) in wanted
+    ]
+    if found and 2 * len({hash(_bare(text[start:end])) for start, end in found}) >= len(wanted):
+        start = found[0][0] if label is None else min(label, found[0][0])
+        return start, max(end for _, end in found)
+    return None if label is None else (label, summary_end(text, label))

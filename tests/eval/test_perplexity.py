@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 import torch
+from lessons import documents_for
 from random_model import random_model
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -14,8 +15,7 @@ from cbtrain.model.adapters.lora import adapter_enabled, inject, lora_modules
 from cbtrain.model.adapters.peft_format import save_adapter
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights import load_decoder
-from cbtrain.tokens.chat import ChatRenderer, dialogue
-from cbtrain.tokens.tokenizer import plain_document
+from cbtrain.tokens.plain_text import plain_document
 from cbtrain.transcripts.types import Session, Turn
 
 SAID = [
@@ -37,11 +37,11 @@ def study(tmp_path):
     for module in lora_modules(decoder).values():
         module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
     save_adapter(decoder, tmp_path / "adapter", config, base=str(folder), facts={})
-    renderer = ChatRenderer(AutoTokenizer.from_pretrained(folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     turns = [Turn(role, text) for role, text in SAID]
     documents = {
-        "p1": [renderer.document(f"p1/{n}", dialogue(turns[:n], "therapist", None)) for n in (2, 4)],
-        "p2": [renderer.document("p2/4", dialogue(turns[::-1], "therapist", "Be brief."))],
+        "p1": documents_for(tokenizer, turns[:2], turns),
+        "p2": documents_for(tokenizer, turns[::-1], system="Be brief."),
     }
     return decoder, folder, tmp_path / "adapter", documents
 

@@ -23,7 +23,7 @@ from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.tokens.chat import Message as ChatMessage
+from cbtrain.tokens.dialogue import Message as ChatMessage
 
 ASK = (Message("system", "Be brief."), Message("user", "I feel low."))
 

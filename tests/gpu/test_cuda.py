@@ -8,8 +8,8 @@ from cbtrain.kernels.rms_norm import rms_norm, rms_norm_reference
 from cbtrain.model.adapters.lora import inject, trainable
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights import load_decoder
-from cbtrain.tokens.chat import Document
-from cbtrain.tokens.packing import build_pack
+from cbtrain.tokens.document import Document
+from cbtrain.tokens.pack import build_pack
 from cbtrain.training.step import loss_sum
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -30,8 +30,8 @@ def test_rms_norm_kernel(dtype):
 def test_decoder_equals_the_cpu(kind, tmp_path):
     random_model(tmp_path, kind)
     ids = torch.arange(90).remainder(300).to(torch.int32).numpy()
-    supervised = ids % 3 == 0
-    pack = build_pack([Document("a", ids[:50], supervised[:50]), Document("b", ids[50:], supervised[50:])])
+    weights = (ids % 3 == 0).astype("float32")
+    pack = build_pack([Document("a", ids[:50], weights[:50]), Document("b", ids[50:], weights[50:])])
     results = {}
     for device in ("cpu", "cuda"):
         decoder = load_decoder(str(tmp_path), device=device)

@@ -8,7 +8,7 @@ from cbtrain.tokens.tokenizer import train_tokenizer
 TEXT = "I feel low. What went through your mind? That I fail. How sure are you, from 0 to 100? Very sure, I think."
 
 
-def random_model(path, kind):
+def random_model(path, kind, positions=512):
     """Write a model of ``kind`` ("llama", or "mistral-window" with a sliding window) to ``path`` and return it."""
     tokenizer = train_tokenizer([TEXT] * 4, 350, 512)
     sizes = {
@@ -18,7 +18,7 @@ def random_model(path, kind):
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": positions,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

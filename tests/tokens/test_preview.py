@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from lessons import documents_for
 from random_model import random_model
 from transformers import AutoTokenizer
 
-from cbtrain.tokens.chat import ChatRenderer, dialogue
 from cbtrain.tokens.config import THERAPIST_SYSTEM
 from cbtrain.transcripts.reading import read
 
@@ -18,7 +18,7 @@ CBTRAIN = Path(sys.executable).with_name("cbtrain")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return random_model(tmp_path_factory.mktemp("preview") / "model", "llama")
+    return random_model(tmp_path_factory.mktemp("preview") / "model", "llama", positions=8192)
 
 
 def preview(*arguments, cwd, status=0):
@@ -35,7 +35,7 @@ def test_tokens_are_those_of_training_and_say_what_is_learnt(model, tmp_path, sp
     (course,) = [course for course in read("sample").courses if course.id == "sam"]
     turns = course.sessions[1].turns
     system = THERAPIST_SYSTEM if speaker == "therapist" else course.profile.brief
-    expected = ChatRenderer(AutoTokenizer.from_pretrained(model)).document("s", dialogue(turns, speaker, system))
+    (expected,) = documents_for(AutoTokenizer.from_pretrained(model), turns, speaker=speaker, system=system)
     assert [token["id"] for token in tokens] == expected.ids.tolist()
     assert [token["supervised"] for token in tokens] == expected.supervised.tolist()
     assert all(token["weight"] == float(token["supervised"]) for token in tokens)
@@ -64,3 +64,32 @@ def test_the_picture(model, tmp_path):
 def test_bad_input(model, tmp_path):
     assert "no session 'x/1'" in preview("sample", "--model", model, "--session", "x/1", cwd=tmp_path, status=2).stderr
     assert "no such model folder" in preview("sample", "--model", "./no", cwd=tmp_path, status=2).stderr
+
+
+def test_weights_supervision_pieces_and_formats_are_shown(model, tmp_path):
+    rule = "tokens.weights=[{match: ai_limits, weight: 0.1}]"
+    options = ("sample", "--model", model, "--session", "amara/1", "--set", rule)
+    tokens = json.loads(preview(*options, "--json", cwd=tmp_path).stdout)
+    assert {token["weight"] for token in tokens} == {0.0, 0.1, 1.0}
+    assert all(token["supervised"] == (token["weight"] > 0) for token in tokens)
+    text = preview(*options, cwd=tmp_path).stdout
+    assert "learnt, weight 0.1  learnt  context only" in text
+    both = json.loads(preview(*options, "--supervise", "both", "--json", cwd=tmp_path).stdout)
+    assert sum(t["supervised"] for t in both) > sum(t["supervised"] for t in tokens)
+    pieces = preview(*options, "--set", "tokens.document_tokens=1500", cwd=tmp_path).stdout
+    assert "4 documents" in pieces.splitlines()[0]
+    assert "amara/1#4: " in pieces
+    assert "[Earlier turns are left out.]" in pieces
+    records = preview(*options, "--set", "tokens.recipe=paper", "--set", "tokens.format=alpaca", cwd=tmp_path).stdout
+    assert "chat format: alpaca (named in the settings)" in records
+    assert records.count("### Response:") > 5
+    course = json.loads(preview(*options, "--set", "tokens.document=course", "--json", cwd=tmp_path).stdout)
+    assert len(course) > len(tokens)
+
+
+def test_a_model_folder_may_hold_a_tokenizer_alone(model, tmp_path):
+    (tmp_path / "m").mkdir()
+    for file in model.iterdir():
+        if "token" in file.name or file.suffix == ".jinja":
+            (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
+    assert "supervised" in preview("sample", "--model", "m", cwd=tmp_path).stdout

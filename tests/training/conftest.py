@@ -4,7 +4,7 @@ import torch
 
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.decoder import Decoder, initialize
-from cbtrain.tokens.chat import Document
+from cbtrain.tokens.document import Document
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def documents():
         length = int(random.integers(5, 40))
         supervised = random.random(length) < random.random()
         supervised[-1] = True
-        made.append(Document(f"d{i}", random.integers(0, 61, length).astype(np.int32), supervised))
+        made.append(Document(f"d{i}", random.integers(0, 61, length).astype(np.int32), supervised.astype(np.float32)))
     return made
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from batches import micro_batches
 
 from cbtrain.model.adapters.lora import inject, lora_modules, trainable
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import PackedAttention
-from cbtrain.tokens.chat import Document
-from cbtrain.tokens.packing import build_pack
+from cbtrain.tokens.document import Document
+from cbtrain.tokens.pack import build_pack
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.schedule import learning_rate
@@ -38,7 +39,7 @@ class Recorder(TorchEngine):
 def gradients(tiny, packs):
     decoder = adapted(tiny, random_b=True)
     engine = Recorder(trainable(decoder), TrainingConfig())
-    result = train_step(decoder, engine, packs, 1e-3)
+    result = train_step(decoder, engine, micro_batches(packs), 1e-3)
     return result, engine.gradients
 
 
@@ -62,7 +63,7 @@ def test_gradients_do_not_depend_on_how_documents_are_packed_or_accumulated(tiny
     for size in split:
         packs.append(build_pack(rest[:size]))
         rest = rest[size:]
-    unsupervised = Document("silent", np.zeros(7, np.int32), np.zeros(7, bool))
+    unsupervised = Document("silent", np.zeros(7, np.int32), np.zeros(7, np.float32))
     result, actual = gradients(tiny, [build_pack([unsupervised]), *packs])
     assert result.supervised == reference.supervised == sum(int(d.supervised[1:].sum()) for d in documents)
     assert result.loss == pytest.approx(reference.loss, rel=1e-5)
@@ -75,7 +76,8 @@ def test_after_one_step_every_lora_b_has_moved_and_the_base_has_not(tiny, docume
     decoder = adapted(tiny)
     before = {n: p.clone() for n, p in decoder.named_parameters() if not p.requires_grad}
     config = TrainingConfig()
-    train_step(decoder, TorchEngine(trainable(decoder), config), [build_pack(documents)], learning_rate(0.0, config))
+    batch = micro_batches([build_pack(documents)])
+    train_step(decoder, TorchEngine(trainable(decoder), config), batch, learning_rate(0.0, config))
     assert len(lora_modules(decoder)) == 14
     for name, module in lora_modules(decoder).items():
         assert module.lora_B.norm() > 0, name
@@ -86,9 +88,9 @@ def test_after_one_step_every_lora_b_has_moved_and_the_base_has_not(tiny, docume
 
 def test_a_step_with_nothing_supervised_is_skipped(tiny):
     decoder = adapted(tiny)
-    pack = build_pack([Document("silent", np.zeros(9, np.int32), np.zeros(9, bool))])
+    pack = build_pack([Document("silent", np.zeros(9, np.int32), np.zeros(9, np.float32))])
     before = [p.clone() for p in trainable(decoder)]
-    result = train_step(decoder, TorchEngine(trainable(decoder), TrainingConfig()), [pack], 1e-2)
+    result = train_step(decoder, TorchEngine(trainable(decoder), TrainingConfig()), micro_batches([pack]), 1e-2)
     assert result.skipped
     assert all(torch.equal(a, b) for a, b in zip(before, trainable(decoder), strict=True))
 
@@ -98,7 +100,7 @@ def test_a_non_finite_gradient_changes_nothing(tiny, documents):
     decoder.norm.weight.data[0] = float("inf")
     before = [p.clone() for p in trainable(decoder)]
     engine = TorchEngine(trainable(decoder), TrainingConfig())
-    result = train_step(decoder, engine, [build_pack(documents)], 1e-2)
+    result = train_step(decoder, engine, micro_batches([build_pack(documents)]), 1e-2)
     assert result.skipped
     assert all(torch.equal(a, b) for a, b in zip(before, trainable(decoder), strict=True))
     assert not engine.optimizer.state

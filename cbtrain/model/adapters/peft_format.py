@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,17 @@ from cbtrain.model.decoder import Decoder
 PREFIX = "base_model.model.model."
 
 
-def save_adapter(decoder: Decoder, folder: Path, config: LoraConfig, *, base: str, facts: dict[str, Any]) -> None:
-    """Write the adapter of ``decoder`` atomically; ``facts`` (JSON) go into ``cbtrain.json`` beside it."""
+def save_adapter(
+    decoder: Decoder,
+    folder: Path,
+    config: LoraConfig,
+    *,
+    base: str,
+    facts: dict[str, Any],
+    beside: Mapping[str, str] | None = None,
+) -> None:
+    """Write the adapter of ``decoder`` atomically; ``facts`` (JSON) go into ``cbtrain.json`` beside it, and so do the
+    texts of ``beside`` by file name."""
     tensors = {}
     for name, module in lora_modules(decoder).items():
         for leaf in ("lora_A", "lora_B"):
@@ -47,6 +57,8 @@ def save_adapter(decoder: Decoder, folder: Path, config: LoraConfig, *, base: st
     }
     with atomic_folder(folder) as temporary:
         (temporary / "adapter_config.json").write_text(json.dumps(peft_config, indent=2) + "\n")
+        for name, text in (beside or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
         (temporary / "cbtrain.json").write_text(json.dumps(facts, indent=2) + "\n")
         save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
 

@@ -1,0 +1,33 @@
+"""Tokens that a base model has hardly ever seen, told by the size of their rows in the output matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from cbtrain.model.decoder import Decoder
+
+WEAK = 0.5
+"""Share of the median row's norm below which a token counts as untrained.
+
+Base models carry chat tokens that pre-training never produced: their rows stay near zero, and a frozen head can then
+hardly choose them (Qwen3 issues 1064 and 927).
+"""
+
+SAMPLE = 20_000
+"""Rows from which the usual norm is taken."""
+
+
+@torch.inference_mode()
+def weak_rows(decoder: Decoder, ids: Iterable[int]) -> dict[int, float]:
+    """Those of ``ids`` whose rows in the language-model head are untrained, with their norm ÷ the median row's."""
+    head = decoder.lm_head.weight
+    step = max(1, head.shape[0] // SAMPLE)
+    usual = head[::step].float().norm(dim=1).median().item()
+    found = {}
+    for token in ids:
+        ratio = head[token].float().norm().item() / max(usual, 1e-12)
+        if ratio < WEAK:
+            found[token] = ratio
+    return found

@@ -1,0 +1,141 @@
+"""Which chat template lays out a session: the tokenizer's own where it is stable, else one that we froze.
+
+A template is *unstable* where a dialogue that grows does not only grow in its rendering: today's date, a system text
+that moves, old turns written anew. What is trained and what is served would then differ. For the families that we know
+we ship templates with the same token layout; they are saved with the adapter and served from there. Others are refused.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cbtrain.errors import UserError
+from cbtrain.tokens.stability import Layout, why_unstable
+from cbtrain.transcripts.types import Role
+
+TEMPLATE_FILE, FORMAT_FILE = "chat_template.jinja", "chat_format.json"
+LABELS: dict[Role, str] = {"therapist": "Therapist", "patient": "Patient"}
+
+FAMILY_TOKENS = {
+    "llama3.1": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "qwen3": ("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+    "mistral-v0.3": ("[INST]", "[/INST]", "▁the"),
+}
+"""Vocabulary entries by which the families with a frozen template are known, and which that template needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """A layout of chats. ``template`` is Jinja; ``stop_strings`` end an answer where the stop token did not come.
+
+    ``single_answer`` layouts hold one answer, at the end. ``note`` says why this one was taken.
+    """
+
+    name: str
+    template: str
+    stop_strings: tuple[str, ...] = ()
+    single_answer: bool = False
+    note: str = ""
+
+
+def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapist") -> ChatFormat:
+    """The layout for ``tokenizer``; ``wanted`` is a name of ``tokens.config.FORMATS``, ``speaker`` the model's part.
+
+    Raises UserError where there is no template and none is named, where the tokenizer's own is unstable and of no known
+    family, and where a named one needs tokens that the tokenizer lacks.
+    """
+    where = tokenizer.name_or_path or "tokenizer"
+    if wanted in ("plain", "alpaca"):
+        return _labelled(wanted, tokenizer, speaker)
+    if wanted not in ("auto", "template"):
+        missing = _missing(tokenizer, wanted)
+        if missing:
+            fix = "Choose tokens.format auto, or plain for a base model."
+            raise UserError(f"format {wanted!r} needs the token {missing!r}, which is not here", where=where, fix=fix)
+        return ChatFormat(wanted, _shipped(wanted), note="named in the settings")
+    own = tokenizer.chat_template
+    if isinstance(own, dict):  # several templates by name
+        own = own.get("default")
+    if not own:
+        fix = "Set tokens.format=plain for a base model, or use an instruct model."
+        raise UserError("this tokenizer has no chat template", where=where, fix=fix)
+    try:
+        reason = why_unstable(layout_of(tokenizer, own), own)
+    except Exception as error:  # Jinja's own kinds, or the template's: it fails on a plain dialogue
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = f"cannot lay out a plain dialogue ({first})"
+    if reason is None:
+        return ChatFormat("template", own)
+    family = next((name for name in FAMILY_TOKENS if not _missing(tokenizer, name)), None)
+    if family is None or wanted == "template":
+        fix = "Use a template whose rendering only grows, or set tokens.format" + (
+            f"={family}." if family else " to plain."
+        )
+        raise UserError(f"its chat template {reason}", where=where, fix=fix)
+    return ChatFormat(family, _shipped(family), note=f"the tokenizer's own chat template {reason}")
+
+
+def layout_of(tokenizer: Any, template: str) -> Layout:
+    """The function that lays out ``(role, content)`` pairs with ``template``."""
+
+    def layout(messages: Sequence[tuple[str, str]], generate: bool = False) -> str:
+        chat = [{"role": role, "content": content} for role, content in messages]
+        how = {"chat_template": template, "tokenize": False, "add_generation_prompt": generate}
+        return str(tokenizer.apply_chat_template(chat, **how))
+
+    return layout
+
+
+def format_files(chat_format: ChatFormat) -> dict[str, str]:
+    """The files that an adapter keeps its layout in: the template, where vLLM and ``transformers`` look for it, and
+    what else serving must know."""
+    facts = {
+        "name": chat_format.name,
+        "stop_strings": list(chat_format.stop_strings),
+        "single_answer": chat_format.single_answer,
+    }
+    return {TEMPLATE_FILE: chat_format.template, FORMAT_FILE: json.dumps(facts, indent=2) + "\n"}
+
+
+def saved_format(folder: str | Path) -> ChatFormat | None:
+    """The layout that was saved with an adapter, None where there is none. Raises UserError on a damaged file."""
+    template, facts = Path(folder) / TEMPLATE_FILE, Path(folder) / FORMAT_FILE
+    if not template.exists():
+        return None
+    try:
+        known = json.loads(facts.read_text(encoding="utf-8")) if facts.exists() else {}
+        return ChatFormat(
+            str(known.get("name", "template")),
+            template.read_text(encoding="utf-8"),
+            tuple(map(str, known.get("stop_strings", ()))),
+            bool(known.get("single_answer", False)),
+            note="saved with the adapter",
+        )
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        raise UserError(f"damaged ({error})", where=facts, fix="Train the adapter again, or remove it.") from None
+
+
+def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:
+    if not tokenizer.eos_token:
+        fix = "Use a tokenizer that has one, or an instruct model."
+        raise UserError(f"format {name!r} needs an end-of-text token", where=tokenizer.name_or_path, fix=fix)
+    other: Role = "patient" if speaker == "therapist" else "therapist"
+    labels = f"{{%- set assistant_label, user_label = '{LABELS[speaker]}', '{LABELS[other]}' %}}\n"
+    stops = tuple(f"\n{label}:" for label in LABELS.values())
+    if name == "alpaca":
+        stops += ("\n### Instruction:", "\n### Input:", "\n### Response:")
+    return ChatFormat(name, labels + _shipped(name), stops, name == "alpaca", "named in the settings")
+
+
+def _shipped(name: str) -> str:
+    return (importlib.resources.files("cbtrain.tokens") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def _missing(tokenizer: Any, family: str) -> str | None:
+    vocabulary: Callable[[str], int | None] = tokenizer.backend_tokenizer.token_to_id
+    return next((token for token in FAMILY_TOKENS[family] if vocabulary(token) is None), None)

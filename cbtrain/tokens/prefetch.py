@@ -1,0 +1,78 @@
+"""Build micro-batches ahead in a thread, while the model computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+
+from cbtrain.tokens.stream import MicroBatch, PackStream
+
+
+class Prefetcher:
+    """Micro-batches of ``stream``, ``ahead`` of them ready before they are asked for, page-locked with ``pin``.
+
+    Enter it to start the thread. :meth:`state` is the position of the next micro-batch that the caller gets, however
+    far the thread has run ahead. What the stream raises, the caller gets.
+    """
+
+    def __init__(self, stream: PackStream, *, ahead: int = 2, pin: bool = False) -> None:
+        self.stream, self.pin = stream, pin
+        self._state = stream.state()
+        self._ready: queue.Queue[tuple[MicroBatch, dict[str, int]] | BaseException] = queue.Queue(ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+
+    def __enter__(self) -> Prefetcher:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        while self._thread.is_alive():  # it may wait for a place in the queue
+            try:
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        while True:
+            got = self._ready.get()
+            if isinstance(got, BaseException):
+                raise got
+            batch, self._state = got
+            yield batch
+
+    def state(self) -> dict[str, int]:
+        return dict(self._state)
+
+    def step(self) -> list[MicroBatch]:
+        """The micro-batches of the next optimizer step."""
+        batches = []
+        for batch in self:
+            batches.append(batch)
+            if batch.last:
+                break
+        return batches
+
+    def _work(self) -> None:
+        try:
+            for batch in self.stream:
+                if self.pin:
+                    batch = MicroBatch(batch.pack.pinned(), batch.step, batch.last)
+                self._put((batch, self.stream.state()))
+                if self._stop.is_set():
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: tuple[MicroBatch, dict[str, int]] | BaseException) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
