@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     store = _tokenize(corpus, sum(map(len, texts)), tokenizer)
     for capacity in (4_096, 8_192, 16_384, 32_768):
         _compare(store, capacity)
+        if (store.lengths > capacity).any():
+            _cut(corpus, tokenizer, store, capacity)
     _plan_many(parsed.documents)
 
 
@@ -71,7 +73,7 @@ def _tokenize(corpus: Corpus, characters: int, tokenizer: Any) -> TokenStore:
 
 
 def _compare(store: TokenStore, capacity: int) -> None:
-    """Rows for this capacity: ours, cut between turns nowhere (longer documents have packs of their own), and TRL's."""
+    """Rows for this capacity: ours with every session whole (a longer one has a pack of its own), and TRL's."""
     print(f"\npacks of {capacity:,} tokens, {RANKS} ranks, one pack a rank and step")
     head = ("", "packs", "filled", "padding", "waiting", "tokens lost", "supervised lost", "documents cut", "seconds")
     print("  {:26} {:>7} {:>8} {:>8} {:>8} {:>12} {:>16} {:>14} {:>8}".format(*head))
@@ -85,7 +87,7 @@ def _compare(store: TokenStore, capacity: int) -> None:
     print(f"  {'  no packing has fewer than':26} {bound:7,} {possible:8.2%}")
     for strategy in ("bfd", "bfd_split", "wrapped"):
         try:
-            rows, seconds = _timed(lambda strategy=strategy: _trl(store, capacity, strategy))
+            rows, seconds = _trl(store, capacity, strategy)
         except ImportError:
             print(f"  trl {strategy}: trl is not installed")
             continue
@@ -95,14 +97,30 @@ def _compare(store: TokenStore, capacity: int) -> None:
         kept = sum(sum(row["mask"]) for row in rows)
         learnt = int(sum(document.supervised.sum() for document in store))
         lost = store.tokens - sum(map(sum, lengths))
-        if strategy == "wrapped":
-            cut = len(rows)  # a row ends in the middle of a document, nearly always
-        else:
-            cut = int((store.lengths > capacity).sum())
+        # A wrapped row ends in the middle of a document, nearly always.
+        cut = len(rows) if strategy == "wrapped" else int((store.lengths > capacity).sum())
         _row(f"trl {strategy}", lengths, capacity, waiting, lost, learnt - kept, cut, seconds)
 
 
-def _trl(store: TokenStore, capacity: int, strategy: str) -> list[dict[str, Any]]:
+def _cut(corpus: Corpus, tokenizer: Any, whole: TokenStore, capacity: int) -> None:
+    """The row of ours with documents cut between turns."""
+    config = TokensConfig()
+    builder = DocumentBuilder(ChatRenderer(tokenizer), "therapist", "therapist", config, capacity, 10**6)
+    units = [unit for course in corpus.courses for unit in units_of(course, config, config.therapist_system)]
+    store = tokenize(units, builder).documents
+    stream = PackStream(store, capacity, 0, packs_per_step=RANKS, world=RANKS)
+    plan, seconds = _timed(lambda: stream.plan(0))
+    lengths = [[int(store.lengths[i]) for i in pack] for step in plan.steps for pack in step]
+    lost = int(whole.supervised.sum() - store.supervised.sum())
+    _row("ours, cut between turns", lengths, capacity, imbalance(plan.costs, RANKS), 0, lost, 0, seconds)
+    repeated = store.tokens / whole.tokens - 1
+    print(
+        f"  {'':26} {repeated:.1%} more tokens: turns repeated as context in {len(store) - len(whole)} more documents"
+    )
+
+
+def _trl(store: TokenStore, capacity: int, strategy: str) -> tuple[list[dict[str, Any]], float]:
+    """TRL's rows, and the seconds of its packing alone."""
     from datasets import Dataset, disable_progress_bars
     from trl.data_utils import pack_dataset
 
@@ -110,8 +128,8 @@ def _trl(store: TokenStore, capacity: int, strategy: str) -> list[dict[str, Any]
     rows = [{"input_ids": d.ids.tolist(), "mask": d.supervised.astype(int).tolist()} for d in store]
     dataset = Dataset.from_list(rows)
     with contextlib.redirect_stderr(io.StringIO()):
-        packed = pack_dataset(dataset, capacity, strategy)
-    return [{"seq_lengths": None, **row} for row in packed]
+        packed, seconds = _timed(lambda: pack_dataset(dataset, capacity, strategy))
+    return [{"seq_lengths": None, **row} for row in packed], seconds
 
 
 def _row(
