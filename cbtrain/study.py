@@ -306,7 +306,7 @@ def train_adapter(
     settings: TrainingConfig = getattr(config, speaker)
     device = pick_device(config.model.device)
     decoder = load_decoder(str(model), dtype=DTYPES[config.model.dtype], device=device)
-    _warn_of_weak_stop(decoder, lessons.renderer, console)
+    warn_of_weak_stop(decoder, lessons.renderer, console)
     inject(decoder, settings.lora, seed=settings.seed)
     chosen, metrics = lessons.chosen, folder / "training" / speaker
     say(
@@ -330,7 +330,7 @@ def train_adapter(
     return result.as_dict()
 
 
-def _warn_of_weak_stop(decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:
+def warn_of_weak_stop(decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:
     """Say that a base model may never stop, where the token that ends a turn was never trained."""
     stop = renderer.answer_stop_id
     for ratio in weak_rows(decoder, [stop]).values():

@@ -4,6 +4,7 @@ import asyncio
 import html
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,13 @@ def test_the_report_says_what_was_done(run):
     assert len(report["sessions"]) == len(parts["test"]) * 2 * 2
     assert not [s for s in report["sessions"] if s["error"]]
     assert report["rater"]["kind"] == "cue"
+    for stage in report["training"][1:]:
+        data = stage["data"]
+        assert data["chat_format"] == "template"
+        assert data["tokens_per_epoch"] == data["whole_recipe_tokens_per_epoch"]
+        assert data["paper_recipe_tokens_per_epoch"] > 4 * data["tokens_per_epoch"]
+        assert 0 < data["supervised_per_epoch"] < data["tokens_per_epoch"]
+        assert f"{data['paper_recipe_tokens_per_epoch']:,}" in (folder / "report.html").read_text()
 
 
 def test_scores_events_and_report_agree(run):
@@ -242,6 +250,57 @@ def test_a_named_model_and_the_authors_layout(run, tmp_path):
     assert report["corpus"]["format"] == "author"
     assert [stage["name"] for stage in report["training"]] == ["therapist", "patient"]
     assert not (tmp_path / "run" / "base").exists()
+
+
+def without_template(folder, target):
+    """A copy of the base model in ``folder`` as base models come: without a chat template."""
+    shutil.copytree(folder / "base", target)
+    (target / "chat_template.jinja").unlink(missing_ok=True)
+    config = target / "tokenizer_config.json"
+    facts = json.loads(config.read_text())
+    facts.pop("chat_template", None)
+    config.write_text(json.dumps(facts))
+    return target
+
+
+def test_a_base_model_without_a_chat_template(run, tmp_path):
+    model = without_template(run[0], tmp_path / "model")
+    refused = cbtrain("run", "--config", "quick", f"model.path={model}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no chat template. Set tokens.format=plain" in refused.stderr
+    settings = [f"model.path={model}", "tokens.format=plain", "therapist.supervise=both"]
+    settings += ["tokens.weights=[{match: ai_limits, weight: 0.1}]"]
+    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [stage["data"]["chat_format"] for stage in report["training"]] == ["plain", "plain"]
+    # So small a model may stop before its first word; that is no failure of the layout.
+    assert {session["ending"] for session in report["sessions"]} <= {"max_turns", "empty_turn"}
+    assert any(session["turns"] for session in report["sessions"])
+    for speaker, label in (("therapist", "Therapist"), ("patient", "Patient")):
+        template = (tmp_path / "run" / speaker / "chat_template.jinja").read_text()
+        assert f"assistant_label, user_label = '{label}'" in template
+        stops = json.loads((tmp_path / "run" / speaker / "chat_format.json").read_text())["stop_strings"]
+        assert stops == ["\nTherapist:", "\nPatient:"]
+    # What is served is what was trained: no label is left in anybody's mouth.
+    said = [turn["text"] for session in report["sessions"] for turn in session["turns"]]
+    assert not [text for text in said if "Patient:" in text or "Therapist:" in text]
+
+
+def test_the_papers_recipe_runs_for_comparison(run, tmp_path):
+    model = without_template(run[0], tmp_path / "model")
+    budgets = [f"{speaker}.{key}={value}" for speaker in ("therapist", "patient") for key, value in PAPER.items()]
+    settings = [f"model.path={model}", *budgets, "evaluation.max_turns=4", "evaluation.perplexity_tokens=2000"]
+    done = cbtrain("run", "--config", "paper", "--out", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    data = report["training"][0]["data"]
+    assert data["chat_format"] == "alpaca"
+    assert data["whole_recipe_tokens_per_epoch"] is None
+    assert data["supervised_per_epoch"] > 0.9 * data["tokens_per_epoch"]
+
+
+PAPER = {"token_budget": 12_000, "validation_tokens": 4_000, "validate_every": 6_000}
 
 
 def test_a_run_can_be_evaluated_from_another_folder(run, tmp_path):

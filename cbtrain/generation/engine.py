@@ -72,7 +72,7 @@ class Engine:
         decode: Callable[[list[int]], str],
     ) -> None:
         self.decoder, self.config, self.stop_ids, self.decode = decoder.eval(), config, stop_ids, decode
-        self.context = min(config.context_tokens, decoder.architecture.max_positions)
+        self.context = min(config.context_tokens, decoder.architecture.context)
         dtype = decoder.embed_tokens.weight.dtype
         self.cache = KVCache(decoder.architecture, config.slots, self.context, dtype, decoder.device)
         self.waiting: deque[_Running] = deque()

@@ -102,8 +102,11 @@ class ChatRenderer:
         return frozenset({self.answer_stop_id, *([] if eos is None else [eos])})
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``, special tokens included."""
-        return str(self._encoder.decode(list(ids), skip_special_tokens=False))
+        """Text of ``ids``, special tokens and a first space included."""
+        text = str(self._encoder.decode(list(ids), skip_special_tokens=False))
+        # Sentencepiece's decoders take the first space of whatever they are given for their own.
+        first = self._encoder.id_to_token(ids[0]) if ids else ""
+        return f" {text}" if first.startswith("▁") and not text.startswith(" ") else text
 
     def _weigh(
         self,

@@ -79,7 +79,7 @@ class DocumentBuilder:
         if config.document_tokens is None and config.document == "session":
             self.limit = min(self.limit, positions)
         self.speaker, self.supervise = speaker, supervise
-        self.policy = LossPolicy(supervise, config)
+        self.policy = LossPolicy(supervise, speaker, config)
         if renderer.format.single_answer and config.recipe != "paper":
             fix = "Set tokens.recipe=paper, or another tokens.format."
             raise UserError(f"format {renderer.format.name!r} holds one answer a record", where="tokens", fix=fix)
@@ -103,8 +103,8 @@ class DocumentBuilder:
         name = _place(unit)
         messages = self.messages(unit)
         if not any(message.supervised for message in messages):
-            whom = "therapist" if self.supervise == "everything" else self.supervise
-            fix = f"It needs a turn to learn from (supervised: {whom}); clean the corpus or change tokens.weights."
+            whom = " and ".join(sorted(self.policy.roles))
+            fix = f"It needs a turn of the {whom} to learn from; clean the corpus or change tokens.weights."
             raise UserError("no token in it is supervised", where=name, fix=fix)
         if self.config.recipe == "whole":
             _refuse_empty_turns(messages, name)

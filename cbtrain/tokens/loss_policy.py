@@ -10,14 +10,6 @@ from cbtrain.tokens.config import PATTERNS, Supervise, TokensConfig
 from cbtrain.transcripts.summary import opening_turn, pasted_summary
 from cbtrain.transcripts.types import Role, Turn
 
-SUPERVISED_ROLES: dict[Supervise, frozenset[Role]] = {
-    "therapist": frozenset({"therapist"}),
-    "patient": frozenset({"patient"}),
-    "both": frozenset({"therapist", "patient"}),
-    "everything": frozenset({"therapist"}),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
     """Characters ``[begin, end)`` of a turn's text that weigh ``weight`` (> 0) in the loss. One that ends where the
@@ -29,10 +21,19 @@ class Span:
 
 
 class LossPolicy:
-    """``supervise`` says whose turns count; ``config`` has the weights by rule and the mask of pasted summaries."""
+    """``supervise`` says whose turns count; ``config`` has the weights by rule and the mask of pasted summaries.
 
-    def __init__(self, supervise: Supervise, config: TokensConfig) -> None:
-        self.roles = SUPERVISED_ROLES[supervise]
+    With ``everything`` the records that end with a turn of ``speaker`` count whole.
+    """
+
+    def __init__(self, supervise: Supervise, speaker: Role, config: TokensConfig) -> None:
+        roles: dict[Supervise, set[Role]] = {
+            "therapist": {"therapist"},
+            "patient": {"patient"},
+            "both": {"therapist", "patient"},
+            "everything": {speaker},
+        }
+        self.roles = roles[supervise]
         self.everything = supervise == "everything"
         self.mask_pasted_summary = config.mask_pasted_summary
         self.rules = [

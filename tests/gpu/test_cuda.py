@@ -10,6 +10,8 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights import load_decoder
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
+from cbtrain.tokens.prefetch import Prefetcher
+from cbtrain.tokens.stream import PackStream
 from cbtrain.training.step import loss_sum
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -24,6 +26,15 @@ def test_rms_norm_kernel(dtype):
     plain, fused = rms_norm_reference(x, r, weight, 1e-5), rms_norm(x, r, weight, 1e-5)
     for e, p, f in zip(exact, plain, fused, strict=True):
         assert (f.double() - e).abs().max() <= 2 * (p.double() - e).abs().max() + 2e-6 * e.abs().max()
+
+
+def test_prefetched_packs_are_page_locked():
+    document = Document("a", torch.arange(9).to(torch.int32).numpy(), torch.ones(9).numpy())
+    with Prefetcher(PackStream([document], 16, 0), pin=True) as ahead:
+        pack = ahead.step()[0].pack
+    tensors = (pack.input_ids, pack.labels, pack.weights, pack.position_ids, pack.cu_seqlens)
+    assert all(tensor.is_pinned() for tensor in tensors)
+    assert pack.input_ids.to("cuda", non_blocking=True).tolist() == list(range(9))
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral-window"])

@@ -112,6 +112,15 @@ def test_rope_is_exact_at_position_100_000():
     torch.testing.assert_close(cos[0, :64].double(), exact, atol=2e-2, rtol=0)
 
 
+def test_rope_scaling_reaches_further_than_the_positions_that_the_config_names():
+    from cbtrain.model.architecture import parse_architecture
+
+    config = {**LlamaConfig(**SIZES).to_dict(), "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 64}
+    assert parse_architecture(config, "x").context == 64
+    scaled = {**LLAMA3_ROPE, "original_max_position_embeddings": 64}
+    assert parse_architecture({**config, "rope_parameters": scaled}, "x").context == 512
+
+
 def edit_config(folder, **changes):
     import json
 
