@@ -10,6 +10,7 @@ from cbtrain.tokens.config import PATTERNS, Supervise, TokensConfig
 from cbtrain.transcripts.summary import opening_turn, pasted_summary
 from cbtrain.transcripts.types import Role, Turn
 
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Characters ``[begin, end)`` of a turn's text that weigh ``weight`` (> 0) in the loss. One that ends where the
