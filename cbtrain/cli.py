@@ -245,10 +245,9 @@ def _serve(parsed: argparse.Namespace) -> None:
         torch.set_num_threads(parsed.threads)
     config = EngineConfig(slots=parsed.slots, context_tokens=parsed.context)
     device = pick_device(parsed.device)
-    known = [name for name in FORMATS if name != "alpaca"]
-    if parsed.chat_format not in known:
+    if parsed.chat_format not in FORMATS:
         raise UserError(
-            f"unknown format {parsed.chat_format!r}", where="--chat-format", fix=nearest(parsed.chat_format, known)
+            f"unknown format {parsed.chat_format!r}", where="--chat-format", fix=nearest(parsed.chat_format, FORMATS)
         )
     model = LocalModel(
         parsed.model,

@@ -157,14 +157,14 @@ def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile 
         "tokens.therapist_system": config.tokens.therapist_system,
         "model.dtype": config.model.dtype,
         "the adapter": weights.hexdigest(),
-        "the chat format": layout.template if layout else None,
+        **({"the chat format": layout.template} if layout else {}),
         "the patients' profiles": blake2b("\n".join(known).encode(), digest_size=8).hexdigest(),
     }
 
 
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The first key on which two protocols differ."""
-    key = next(key for key in {**one, **other} if one.get(key) != other.get(key))
+    key = next(key for key in {**one, **other} if one.get(key, ...) != other.get(key, ...))
     inner, before = one.get(key), other.get(key)
     return f"{key}.{_difference(inner, before)}" if isinstance(inner, dict) and isinstance(before, dict) else key
 

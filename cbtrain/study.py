@@ -278,6 +278,7 @@ def held_out_lessons(
             builder,
             budget=config.evaluation.perplexity_tokens,
             seed=config.seed,
+            check=1 if course is material.split.test[0] else 0,
         )
         for course in material.split.test
     }
@@ -309,11 +310,14 @@ def train_adapter(
     warn_of_weak_stop(decoder, lessons.renderer, console)
     inject(decoder, settings.lora, seed=settings.seed)
     chosen, metrics = lessons.chosen, folder / "training" / speaker
-    say(
-        console,
-        f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch "
-        f"(by the 2024 recipe {chosen.paper_tokens:,})",
-    )
+    text = f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch"
+    if chosen.paper_tokens is not None and config.tokens.recipe == "whole":
+        text += f" (by the 2024 recipe {chosen.paper_tokens:,})"
+    if chosen.cut:
+        text += f"; {chosen.cut} of {len(chosen.units)} are cut between turns (tokens.document_tokens)"
+    if chosen.left_out:
+        text += f"; {chosen.left_out:,} tokens of turns found no room as context"
+    say(console, text)
     result = train(speaker, decoder, chosen.documents, lessons.unseen.documents, settings, metrics, console)
     result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.documents.tokens)
     result.data = {"chat_format": lessons.renderer.format.name, **chosen.facts(), **result.data}

@@ -74,7 +74,7 @@ def add_corpus_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     counted = _add(corpora, "tokens", tokens, "count the tokens of an epoch by recipe, and see how packs fill")
     counted.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and template count")
     counted.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom it plays")
-    counted.add_argument("--ranks", type=_positive, default=1, help="ranks that share each step (default: 1)")
+    counted.add_argument("--ranks", type=int, default=1, help="ranks that share each step (default: 1)")
     counted.add_argument("--json", action="store_true", help="print JSON")
     _policy_arguments(counted)
 
@@ -121,12 +121,6 @@ def _add(
         parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
     parser.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a whole number from 1 on")
-    return int(text)
 
 
 def _policy_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.commands.corpus_reading import config_of, on_bad_of, reading, source_of
+from cbtrain.commands.corpus_model import at_least_one, reader_of
+from cbtrain.commands.corpus_reading import on_bad_of, reading, source_of
 from cbtrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ CONTEXT, LEARNT, LESS, MORE = "dim", "#06281c on #8fe3b4", "#2b2200 on #f2d98b",
 
 def preview(parsed: argparse.Namespace) -> None:
     """Render one cleaned session (or its course) exactly as training does, and show its supervised tokens."""
+    at_least_one(parsed.lines, "--lines")
+    if parsed.corpus and parsed.path not in ("sample", parsed.corpus):
+        raise UserError(f"two corpora are named, {parsed.path} and {parsed.corpus}", where="--corpus", fix="Name one.")
     if parsed.corpus:
         parsed.path = parsed.corpus
     documents, renderer = _documents(parsed)
@@ -99,32 +103,19 @@ def _style(weight: float) -> str:
 
 
 def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer]:
-    from cbtrain.model.architecture import read_architecture
-    from cbtrain.model.weights import resolve_model
-    from cbtrain.study import make_builder, system_prompt
+    from cbtrain.study import system_prompt
     from cbtrain.tokens.agreement import check_dialogue, check_renderer
-    from cbtrain.tokens.chat import ChatRenderer
-    from cbtrain.tokens.documents import units_of
-    from cbtrain.tokens.formats import choose_format
+    from cbtrain.tokens.documents import place_of, units_of
     from cbtrain.tokens.tokenize import CHECKED_MESSAGES
-    from cbtrain.tokens.tokenizer import load_tokenizer
 
-    parsed.settings = [f"model.path={parsed.model}", *parsed.settings]  # not the defaults of a tiny model
-    config = config_of(parsed)
-    folder = resolve_model(parsed.model)
-    tokenizer = load_tokenizer(folder)
-    renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, parsed.speaker))
-    check_renderer(renderer)
-    positions = read_architecture(folder).context if (folder / "config.json").exists() else 2**31
-    settings = getattr(config, parsed.speaker).model_copy()
-    if parsed.supervise:
-        settings.supervise = parsed.supervise
-    builder = make_builder(renderer, parsed.speaker, settings, positions, config, measured=False)
+    reader = reader_of(parsed, parsed.supervise)
+    config, builder = reader.config, reader.builder
+    check_renderer(builder.renderer)
     course, session = _find(parsed, source_of(parsed), config.corpus.cleaning)
     units = units_of(course, config.tokens, system_prompt(parsed.speaker, config, course.profile))
     unit = next(unit for unit in units if session in {own.id for own in unit.sessions})
-    check_dialogue(renderer, builder.messages(unit)[:CHECKED_MESSAGES], unit.name)
-    return builder.build(unit).documents, renderer
+    check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
+    return builder.build(unit).documents, builder.renderer
 
 
 def _find(parsed: argparse.Namespace, source: CorpusSource, policy: Any) -> tuple[Course, str]:

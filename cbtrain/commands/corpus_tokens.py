@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
-from cbtrain.commands.corpus_reading import config_of, console_on_stdout, table_of, whole
+from cbtrain.commands.corpus_model import at_least_one, reader_of
+from cbtrain.commands.corpus_reading import console_on_stdout, table_of, whole
 from cbtrain.errors import UserError
 
 ROWS = {
     "chat_format": "chat format",
+    "units": "sessions (or courses, with tokens.document=course)",
+    "units_cut": "of them cut between turns",
     "documents": "documents",
     "longest_document": "longest document, tokens",
     "tokens_per_epoch": "tokens an epoch",
     "supervised_per_epoch": "of them supervised",
     "trimmed_tokens": "trimmed after the last supervised token",
+    "context_left_out_tokens": "in turns that found no room as context",
     "whole_recipe_tokens_per_epoch": "tokens an epoch, each session once",
     "paper_recipe_tokens_per_epoch": "tokens an epoch, the 2024 study's recipe",
     "packs": "packs",
@@ -30,6 +35,7 @@ ROWS = {
 
 def tokens(parsed: argparse.Namespace) -> None:
     """Tokenize the whole cleaned corpus as training would, and say what that comes to."""
+    at_least_one(parsed.ranks, "--ranks")
     facts = _facts(parsed)
     if parsed.json:
         print(json.dumps(facts, indent=2))
@@ -45,29 +51,17 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from cbtrain.model.architecture import read_architecture
-    from cbtrain.model.weights import resolve_model
-    from cbtrain.study import make_builder, system_prompt
-    from cbtrain.tokens.chat import ChatRenderer
+    from cbtrain.study import system_prompt
+    from cbtrain.tokens.balance import EQUAL_COST
     from cbtrain.tokens.documents import units_of
-    from cbtrain.tokens.formats import choose_format
     from cbtrain.tokens.stream import PackStream
     from cbtrain.tokens.tokenize import cache_root, tokenize
-    from cbtrain.tokens.tokenizer import load_tokenizer
+    from cbtrain.training.loop import check_packs_per_step, equal_cost
     from cbtrain.transcripts.cleaning import clean
 
-    parsed.settings = [f"model.path={parsed.model}", *parsed.settings]  # not the defaults of a tiny model
-    config = config_of(parsed)
-    settings = getattr(config, parsed.speaker)
-    per_step = settings.packs_per_step or parsed.ranks
-    if per_step < parsed.ranks:
-        fix = f"Set {parsed.speaker}.packs_per_step to {parsed.ranks} or more."
-        raise UserError(f"{per_step} packs a step cannot feed {parsed.ranks} ranks", where="--ranks", fix=fix)
-    folder = resolve_model(parsed.model)
-    tokenizer = load_tokenizer(folder)
-    renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, parsed.speaker))
-    positions = read_architecture(folder).context if (folder / "config.json").exists() else 2**31
-    builder = make_builder(renderer, parsed.speaker, settings, positions, config, measured=False)
+    reader = reader_of(parsed)
+    config, settings = reader.config, reader.settings
+    per_step = check_packs_per_step(settings, parsed.ranks, parsed.speaker)
     corpus, _ = clean(whole(parsed), config.corpus.cleaning)
     units = [
         unit
@@ -82,20 +76,28 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
         task = progress.add_task("", total=len(units))
         chosen = tokenize(
             units,
-            builder,
+            reader.builder,
             root=cache_root(config.tokens.cache),
             progress=lambda done, _: progress.update(task, completed=done),
         )
+    if chosen.note:
+        print(chosen.note, file=sys.stderr)
     stream = PackStream(
-        chosen.documents, settings.pack_tokens, settings.seed, packs_per_step=per_step, world=parsed.ranks
+        chosen.documents,
+        settings.pack_tokens,
+        settings.seed,
+        packs_per_step=per_step,
+        world=parsed.ranks,
+        equal=equal_cost(reader.architecture) if reader.architecture else EQUAL_COST,
     )
-    longest = int(chosen.documents.lengths.max())
-    return {"chat_format": renderer.format.name, "longest_document": longest, **chosen.facts(), **stream.describe()}
+    first = {
+        "chat_format": reader.builder.renderer.format.name,
+        "longest_document": int(chosen.documents.lengths.max()),
+    }
+    return {**first, **chosen.facts(), **stream.describe()}
 
 
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2%}"
-    return (
-        f"{value:,}" if isinstance(value, int) else str(value if value is not None else "the format holds one answer")
-    )
+    return f"{value:,}" if isinstance(value, int) else str("not defined here" if value is None else value)

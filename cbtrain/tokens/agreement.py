@@ -1,7 +1,8 @@
 """The second method: what serving feeds the model before an answer must be how training shows that answer.
 
-The weights of ``chat.py`` come from places in the text. Here nothing is known of places: each answer is found as what
-serving's prompt leaves open, up to the first special token. Both must name the same tokens.
+The weights of ``chat.py`` come from places in a text that was laid out with placeholders. Here the template gets the
+words themselves and nothing is known of places: each answer is what serving's prompt leaves open, up to the first
+special token. Both must name the same tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def check_dialogue(renderer: ChatRenderer, messages: Sequence[Message], name: st
 
     More than one beginning-of-text token, or one elsewhere than first, is an error too.
     """
-    marked = [_whole(message, index, name) for index, message in enumerate(messages)]
+    marked = [_whole(message, index) for index, message in enumerate(messages)]
     places = [index for index, message in enumerate(marked) if message.role == "assistant"]
     if renderer.format.single_answer:
         for place in places:
@@ -46,14 +47,11 @@ def _check(renderer: ChatRenderer, messages: Sequence[Message], places: Sequence
     expected = np.zeros(len(rendering.ids), dtype=bool)
     ids = rendering.ids.tolist()
     for place in places:
-        prompt, through = renderer.answered(messages[: place + 1], name)
-        if ids[: len(through)] != through:
-            raise UserError(
-                f"the chat format {renderer.format.name!r} shows message {place + 1} otherwise in training than in "
-                "serving",
-                where=name,
-                fix="Use a template whose rendering only grows.",
-            )
+        prompt, through = renderer.answered(messages[: place + 1])
+        if ids[: len(through)] != through or ids[:prompt] != renderer.prompt(messages[:place], name):
+            problem = f"the chat format {renderer.format.name!r} shows what leads to message {place + 1}, or its words"
+            fix = "Use a template whose rendering only grows, and that leaves words as they are."
+            raise UserError(f"{problem}, otherwise in serving than in training", where=name, fix=fix)
         expected[prompt : len(through)] = True
     found = rendering.weights > 0
     if (found != expected).any():
@@ -67,8 +65,9 @@ def _check(renderer: ChatRenderer, messages: Sequence[Message], places: Sequence
         raise UserError(problem, where=name, fix="Use a template that writes it once.")
 
 
-def _whole(message: Message, index: int, name: str) -> Message:
+def _whole(message: Message, index: int) -> Message:
     """``message`` with all of it supervised if it is an answer, else nothing."""
     if message.role != "assistant":
         return message.as_context()
-    return replace(message, said=(Said(name, index, (Span(0, len(message.content.strip()), 1.0),)),))
+    own = message.said[0] if message.said else Said("", index)
+    return replace(message, said=(replace(own, spans=(Span(0, len(message.content.strip()), 1.0),)),))

@@ -36,21 +36,16 @@ def into_steps(costs: NDArray[np.float64], packs_per_step: int, random: np.rando
 def share_out(costs: Sequence[float], world: int, done: int = 0) -> list[list[int | None]]:
     """The packs of one step by round and rank: ``[round][rank]`` is a place in ``costs``, None where none is left.
 
-    Each round takes the longest packs left and gives the longest of them to the rank with the least work so far. The
-    first ``done`` packs in that order are left out: they are computed already, by however many ranks.
+    Each round takes the longest packs left; every other round deals them out the other way round, so that nobody always
+    has the longest. The first ``done`` packs in that order are left out: they are computed already, by however many
+    ranks. A round depends on where it begins and on nothing before it, so any of them can be resumed.
     """
     order = sorted(range(len(costs)), key=lambda place: -costs[place])
-    loads = [0.0] * world
     rounds = []
-    # With the same number of ranks before, their loads so far are known, and the rounds go on as they would have.
-    for begin in range(0 if done % world == 0 else done, len(order), world):
-        ranks = sorted(range(world), key=lambda rank: (loads[rank], rank))
-        row: list[int | None] = [None] * world
-        for rank, place in zip(ranks, order[begin : begin + world], strict=False):
-            row[rank] = place
-            loads[rank] += costs[place]
-        if begin >= done:
-            rounds.append(row)
+    for begin in range(done, len(order), world):
+        own: list[int | None] = [*order[begin : begin + world]]
+        own += [None] * (world - len(own))
+        rounds.append(own if begin // world % 2 == 0 else own[::-1])
     return rounds
 
 

@@ -81,7 +81,8 @@ def _compare(store: TokenStore, capacity: int) -> None:
     plan, seconds = _timed(lambda: stream.plan(0))
     packs = [pack for step in plan.steps for pack in step]
     lengths = [[int(store.lengths[i]) for i in pack] for pack in packs]
-    _row(f"ours ({plan.method})", lengths, capacity, imbalance(plan.costs, RANKS), 0, 0, 0, seconds)
+    lost, unlearnt = _lost(store, packs)
+    _row(f"ours ({plan.method})", lengths, capacity, imbalance(plan.costs, RANKS), lost, unlearnt, 0, seconds)
     bound = fewest_packs(store.lengths, capacity)
     possible = np.minimum(store.lengths, capacity).sum() / (bound * capacity)
     print(f"  {'  no packing has fewer than':26} {bound:7,} {possible:8.2%}")
@@ -107,16 +108,27 @@ def _cut(corpus: Corpus, tokenizer: Any, whole: TokenStore, capacity: int) -> No
     config = TokensConfig()
     builder = DocumentBuilder(ChatRenderer(tokenizer), "therapist", "therapist", config, capacity, 10**6)
     units = [unit for course in corpus.courses for unit in units_of(course, config, config.therapist_system)]
-    store = tokenize(units, builder).documents
+    made = tokenize(units, builder)
+    store = made.documents
     stream = PackStream(store, capacity, 0, packs_per_step=RANKS, world=RANKS)
     plan, seconds = _timed(lambda: stream.plan(0))
-    lengths = [[int(store.lengths[i]) for i in pack] for step in plan.steps for pack in step]
-    lost = int(whole.supervised.sum() - store.supervised.sum())
-    _row("ours, cut between turns", lengths, capacity, imbalance(plan.costs, RANKS), 0, lost, 0, seconds)
+    packs = [pack for step in plan.steps for pack in step]
+    lengths = [[int(store.lengths[i]) for i in pack] for pack in packs]
+    lost, unlearnt = _lost(store, packs)
+    lost += made.left_out
+    unlearnt += int(whole.supervised.sum() - store.supervised.sum())
+    _row("ours, cut between turns", lengths, capacity, imbalance(plan.costs, RANKS), lost, unlearnt, 0, seconds)
     repeated = store.tokens / whole.tokens - 1
     print(
         f"  {'':26} {repeated:.1%} more tokens: turns repeated as context in {len(store) - len(whole)} more documents"
     )
+
+
+def _lost(store: TokenStore, packs: list[list[int]]) -> tuple[int, int]:
+    """Tokens and supervised tokens of ``store`` that are in no pack."""
+    packed = [index for pack in packs for index in pack]
+    tokens = store.tokens - int(store.lengths[packed].sum())
+    return tokens, int(store.supervised.sum() - store.supervised[packed].sum())
 
 
 def _trl(store: TokenStore, capacity: int, strategy: str) -> tuple[list[dict[str, Any]], float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,9 @@ except ImportError:  # no file locks on this system: two processes may then do t
 SCHEMA = "cbtrain.tokens/1"
 INDEX = "index.json"
 ARRAYS = ("ids", "offsets", "runs", "run_weights", "run_offsets", "trimmed", "names")
+OURS = re.compile(r"\.?[0-9a-f]{32}(\..*)?")
+"""Names of entries, of their locks, and of what an interrupted writer leaves."""
+
 UNUSED_DAYS = 30
 """Entries that nobody has opened for so long are removed when a new one is written."""
 
@@ -78,7 +82,9 @@ class TokenStore(Sequence[Document]):
                 "run_weights": np.concatenate(weights or [np.zeros(0, np.float32)]).astype(np.float32),
                 "run_offsets": np.cumsum([0, *counts], dtype=np.int64),
                 "trimmed": np.asarray([d.trimmed for d in documents], dtype=np.int32),
-                "names": np.frombuffer("\n".join(d.name for d in documents).encode(), dtype=np.uint8),
+                "names": np.frombuffer(
+                    "\n".join(d.name.replace("\n", " ") for d in documents).encode(), dtype=np.uint8
+                ),
             }
         )
 
@@ -119,8 +125,9 @@ def save(store: TokenStore, folder: Path, identity: Mapping[str, Any], facts: Ma
             np.save(temporary / f"{name}.npy", store.arrays[name], allow_pickle=False)
             checksums[name] = _checksum(temporary / f"{name}.npy")
         index = {"schema": SCHEMA, "identity": dict(identity), "facts": dict(facts), "checksums": checksums}
+        index["checksum"] = key_of(index)
         (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    folder.chmod(0o700)  # what patients said is in there
+        temporary.chmod(0o700)  # what patients said is in there
 
 
 def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, dict[str, Any]]:
@@ -130,10 +137,10 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
     """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if index.pop("checksum") != key_of(index) or index["schema"] != SCHEMA:
+            raise Damaged(f"{INDEX} has changed, or is of another version")
         known, checksums, facts = index["identity"], index["checksums"], index["facts"]
-        if index["schema"] != SCHEMA or set(checksums) != set(ARRAYS):
-            raise Damaged("another layout")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(str(error)) from None
     different = [key for key in identity if known.get(key) != identity[key]]
     if different:
@@ -170,17 +177,17 @@ def remove_unused(root: Path) -> None:
     before = time.time() - UNUSED_DAYS * 86_400
     for entry in root.glob("*"):
         with suppress(OSError):
-            if entry.stat().st_mtime >= before:
+            if not OURS.fullmatch(entry.name) or entry.stat().st_mtime >= before:
                 continue
-            if entry.suffix == ".lock":
-                entry.unlink()
-            elif (entry / INDEX).exists() or entry.suffix in (".tmp", ".old"):
+            if entry.is_dir():
                 shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
-def key_of(identity: Mapping[str, Any]) -> str:
-    """The folder name of an entry."""
-    return blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
+def key_of(facts: Mapping[str, Any]) -> str:
+    """A hash of ``facts`` (JSON); that of an identity is its entry's name."""
+    return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _runs(weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

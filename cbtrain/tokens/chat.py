@@ -77,18 +77,18 @@ class ChatRenderer:
 
     def prompt(self, messages: Sequence[Message], name: str = "prompt") -> list[int]:
         """The ids that a model continues with the assistant's next turn."""
-        text = self._lay_out(messages, name, generate=True)[0]
-        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+        return self._encode(self._lay_out(messages, name, generate=True)[0])
 
-    def answered(self, messages: Sequence[Message], name: str = "check") -> tuple[int, list[int]]:
+    def answered(self, messages: Sequence[Message]) -> tuple[int, list[int]]:
         """The prompt's length, and the ids up to and with the stop token of the answer that ends ``messages``.
 
-        For checks: found from serving's prompt and the first special token after it, without any span.
+        For checks: the template is given the words themselves, and the answer is what follows serving's prompt up to
+        the first special token; no place in the text is known.
         """
-        prompt = self.prompt(messages[:-1], name)
-        ids = self._encoder.encode(self._lay_out(messages, name)[0], add_special_tokens=False).ids
+        prompt = self._encode(self._laid_out_directly(messages[:-1], generate=True))
+        ids = self._encode(self._laid_out_directly(messages))
         stop = next((i for i in range(len(prompt), len(ids)) if ids[i] in self._special_ids), len(ids) - 1)
-        return len(prompt), list(ids[: stop + 1])
+        return len(prompt), ids[: stop + 1]
 
     @cached_property
     def answer_stop_id(self) -> int:
@@ -105,8 +105,15 @@ class ChatRenderer:
         """Text of ``ids``, special tokens and a first space included."""
         text = str(self._encoder.decode(list(ids), skip_special_tokens=False))
         # Sentencepiece's decoders take the first space of whatever they are given for their own.
-        first = self._encoder.id_to_token(ids[0]) if ids else ""
+        first = (self._encoder.id_to_token(ids[0]) if ids else None) or ""
         return f" {text}" if first.startswith("▁") and not text.startswith(" ") else text
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+
+    def _laid_out_directly(self, messages: Sequence[Message], *, generate: bool = False) -> str:
+        messages = self._fold_system(messages)
+        return self._layout([(message.role, message.content.strip()) for message in messages], generate)
 
     def _weigh(
         self,
@@ -121,7 +128,7 @@ class ChatRenderer:
         name: str,
     ) -> None:
         """Set the weights of one turn's tokens. ``begin`` and ``end`` are the message's place in the text."""
-        place, length = f"turn {said.turn + 1} of {said.session}", len(message.content)
+        place, length = _turn(said), len(message.content)
         offset = end - length  # ``begin`` may lie one space before the content
         for span in said.spans:
             first_char = begin if span.begin == 0 else offset + span.begin
@@ -180,10 +187,13 @@ class ChatRenderer:
 BORDER = "Use a template with special tokens around each turn, or tokens.format=plain."
 
 
+def _turn(said: Said) -> str:
+    return f"turn {said.turn + 1} of {said.session}" if said.session else f"turn {said.turn + 1}"
+
+
 def _place(message: Message, messages: Sequence[Message]) -> str:
     if message.said:
-        said = message.said[0]
-        return f"turn {said.turn + 1} of {said.session}" if said.session else f"turn {said.turn + 1}"
+        return _turn(message.said[0])
     return "the system prompt" if message.role == "system" else f"message {messages.index(message) + 1}"
 
 

@@ -25,17 +25,23 @@ Piece = tuple[list[Message], Rendering]
 @dataclass(slots=True)
 class Cutter:
     """Cuts chats into pieces of at most ``limit`` tokens, each counted up to its last supervised one; at most ``carry``
-    of a piece repeats turns that a piece before it held."""
+    of a piece repeats turns that a piece before it held.
+
+    ``left_out`` counts tokens of turns before the last supervised one that found no room in any piece: they would have
+    been context only.
+    """
 
     renderer: ChatRenderer
     system: str | None
     limit: int
     carry: float
+    left_out: int = 0
 
     def cut(self, messages: Sequence[Message], ends: Sequence[int], name: str) -> Iterator[Piece]:
         """The pieces of ``messages``; ``ends`` are those of their whole rendering.
 
-        Raises UserError where a supervised turn alone is longer than the limit, naming it.
+        Raises UserError where a turn alone is longer than the limit, naming it. The last piece may lack turns at its
+        end that nothing supervised follows.
         """
         talk = [message for message in messages if message.role != "system"]
         head = self._head()
@@ -54,12 +60,20 @@ class Cutter:
                 elif start < todo:
                     start += 1
                 else:
-                    said = talk[todo].said[0]
-                    problem = f"turn {said.turn + 1} of {said.session} needs {length} tokens with its system prompt"
-                    fix = "Raise pack_tokens (or tokens.document_tokens)."
-                    raise UserError(f"{problem}, and a document holds {self.limit}", where=name, fix=fix)
+                    raise self._too_long(talk[todo], length, name)
+            for index in range(begun, start):
+                alone = self._render(talk, index, index + 1, index + 1, name)[1]
+                if len(alone.ids) > self.limit:
+                    raise self._too_long(talk[index], len(alone.ids), name)
+                self.left_out += lengths[index]
             yield piece
             begun, todo = stop, _next_supervised(talk, stop)
+
+    def _too_long(self, message: Message, length: int, name: str) -> UserError:
+        said = message.said[0]
+        problem = f"turn {said.turn + 1} of {said.session} needs {length} tokens with its system prompt"
+        fix = "Raise pack_tokens (or tokens.document_tokens)."
+        return UserError(f"{problem}, and a document holds {self.limit}", where=name, fix=fix)
 
     def _guess(self, lengths: Sequence[int], begun: int, todo: int, head: int) -> tuple[int, int]:
         """Where a piece that goes on from message ``todo`` begins and ends, by the lengths in the whole rendering.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,12 +39,17 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The documents of one unit, and what one epoch of it costs by each recipe (``whole_tokens`` None: the chat format
-    holds one answer only)."""
+    """The documents of one unit, and what one epoch of it costs by each recipe (``whole_tokens`` is None where the chat
+    format holds one answer only, ``paper_tokens`` for a course, as the study's records end with their session).
+
+    ``cut``: whether it was cut between turns; ``left_out``: tokens of turns that found no room as context anywhere.
+    """
 
     documents: list[Document]
     whole_tokens: int | None
-    paper_tokens: int
+    paper_tokens: int | None
+    cut: bool = False
+    left_out: int = 0
 
 
 def units_of(course: Course, config: TokensConfig, system: str | None) -> list[Unit]:
@@ -100,7 +105,7 @@ class DocumentBuilder:
     def build(self, unit: Unit) -> Built:
         """The documents of ``unit``. Raises UserError, which names session and turn, on a unit that has no supervised
         token, on an empty turn, on what the chat format refuses, and on a turn longer than the limit."""
-        name = _place(unit)
+        name = place_of(unit)
         messages = self.messages(unit)
         if not any(message.supervised for message in messages):
             whom = " and ".join(sorted(self.policy.roles))
@@ -112,22 +117,30 @@ class DocumentBuilder:
         whole = None if rendering is None else trimmed(unit.name, rendering.ids, rendering.weights)
         if self.config.recipe == "whole" and whole is not None:
             self._refuse_beyond_positions(len(whole), name)
+        left_out = 0
         if self.config.recipe == "paper":
             pieces = list(self._records(messages, unit, name))
         elif whole is not None and rendering is not None and len(whole) > self.limit:
-            cut = self._cutter(unit, self.limit, self.config.carry).cut(messages, rendering.ends, name)
+            cutter = self._cutter(unit, self.limit, self.config.carry)
+            cut = cutter.cut(messages, rendering.ends, name)
             pieces = [(piece, trimmed(f"{unit.name}#{n}", r.ids, r.weights)) for n, (piece, r) in enumerate(cut, 1)]
+            # What stands after the whole's last supervised token is in no piece.
+            piece, last = pieces[-1]
+            pieces[-1] = (piece, replace(last, trimmed=whole.trimmed))
+            left_out = cutter.left_out
         else:
             assert whole is not None
             pieces = [(messages, whole)]
         counted = Counter(turn for piece, _ in pieces for turn in _supervised(piece))
-        assert counted == Counter(_supervised(messages)), f"{name}: not every turn is supervised once"
+        if counted != Counter(_supervised(messages)):
+            raise RuntimeError(f"{name}: a defect, not every turn is supervised once")
         documents = [document for _, document in pieces]
         if self.config.recipe == "paper":
             return Built(documents, None if whole is None else len(whole), sum(map(len, documents)))
         assert whole is not None
         assert rendering is not None
-        return Built(documents, len(whole), _paper_tokens(messages, rendering))
+        paper = None if self.config.document == "course" else _paper_tokens(messages, rendering)
+        return Built(documents, len(whole), paper, len(documents) > 1, left_out)
 
     def _records(self, messages: Sequence[Message], unit: Unit, name: str) -> Iterator[tuple[list[Message], Document]]:
         """One record for every supervised turn: the whole history, then the turn."""
@@ -156,7 +169,7 @@ class DocumentBuilder:
         return Cutter(self.renderer, unit.system, limit, carry)
 
 
-def _place(unit: Unit) -> str:
+def place_of(unit: Unit) -> str:
     """File and session, as a reader looks for them."""
     file = unit.sessions[0].where if len(unit.sessions) == 1 else ""
     return f"{file} ({unit.name})" if file and unit.name not in file else file or unit.name

@@ -26,7 +26,10 @@ FAMILY_TOKENS = {
     "qwen3": ("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
     "mistral-v0.3": ("[INST]", "[/INST]", "▁the"),
 }
-"""Vocabulary entries by which the families with a frozen template are known, and which that template needs."""
+"""Vocabulary entries that the frozen templates need."""
+
+FAMILY_WORDS = {"llama3.1": "Cutting Knowledge Date", "qwen3": "<think>", "mistral-v0.3": "[INST]"}
+"""What the stock template of each family says; with the entries above, that is how it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapi
     if isinstance(own, dict):  # several templates by name
         own = own.get("default")
     if not own:
-        fix = "Set tokens.format=plain for a base model, or use an instruct model."
+        fix = "Set tokens.format=plain (in serving: --chat-format plain) for a base model, or use an instruct model."
         raise UserError("this tokenizer has no chat template", where=where, fix=fix)
     try:
         reason = why_unstable(layout_of(tokenizer, own), own)
@@ -70,12 +73,11 @@ def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapi
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = f"cannot lay out a plain dialogue ({first})"
     if reason is None:
-        return ChatFormat("template", own)
-    family = next((name for name in FAMILY_TOKENS if not _missing(tokenizer, name)), None)
+        return ChatFormat("template", own, note=_without_beginning(tokenizer, own))
+    families = (name for name, says in FAMILY_WORDS.items() if says in own and not _missing(tokenizer, name))
+    family = next(families, None)
     if family is None or wanted == "template":
-        fix = "Use a template whose rendering only grows, or set tokens.format" + (
-            f"={family}." if family else " to plain."
-        )
+        fix = f"Use a template whose rendering only grows, or set tokens.format={family or 'plain'}."
         raise UserError(f"its chat template {reason}", where=where, fix=fix)
     return ChatFormat(family, _shipped(family), note=f"the tokenizer's own chat template {reason}")
 
@@ -130,6 +132,15 @@ def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:
     if name == "alpaca":
         stops += ("\n### Instruction:", "\n### Input:", "\n### Response:")
     return ChatFormat(name, labels + _shipped(name), stops, name == "alpaca", "named in the settings")
+
+
+def _without_beginning(tokenizer: Any, template: str) -> str:
+    """A note where the tokenizer begins texts with a token that the template leaves out: serving leaves it out too."""
+    bos = tokenizer.bos_token
+    if not bos or layout_of(tokenizer, template)([("user", "x")]).startswith(bos):
+        return ""
+    begins = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return f"the tokenizer begins texts with {bos}, its chat template does not" if begins else ""
 
 
 def _shipped(name: str) -> str:

@@ -22,15 +22,17 @@ class Pack:
 
     ``input_ids``, ``labels``, ``position_ids`` int64 ``[T]``; ``weights`` float32 ``[T]``. ``labels[t]`` is the token
     after ``t``, or :data:`IGNORED`, and ``weights[t]`` that token's weight, so no shift is left to do and no document's
-    last token predicts the next document's first. ``cu_seqlens`` int32 ``[D + 1]`` are the documents' borders, in
-    ``borders`` as host integers, the longest document has ``max_seqlen`` tokens. ``supervised`` counts the labels that
-    the loss counts, ``weight_sum`` adds their weights up: host numbers, so that nothing waits for a device.
+    last token predicts the next document's first; ``rows`` int64 ``[S]`` are the places that have a label.
+    ``cu_seqlens`` int32 ``[D + 1]`` are the documents' borders, in ``borders`` as host integers, the longest document
+    has ``max_seqlen`` tokens. ``supervised`` counts the labels that the loss counts, ``weight_sum`` adds their weights
+    up: host numbers, so that nothing waits for a device.
     """
 
     input_ids: Tensor
     labels: Tensor
     weights: Tensor
     position_ids: Tensor
+    rows: Tensor
     cu_seqlens: Tensor
     borders: list[int]
     max_seqlen: int
@@ -50,6 +52,7 @@ class Pack:
             labels=self.labels.pin_memory(),
             weights=self.weights.pin_memory(),
             position_ids=self.position_ids.pin_memory(),
+            rows=self.rows.pin_memory(),
             cu_seqlens=self.cu_seqlens.pin_memory(),
         )
 
@@ -63,15 +66,17 @@ def build_pack(documents: Sequence[Document]) -> Pack:
     weights = np.append(weights[1:], np.float32(0))
     weights[np.asarray(borders[1:]) - 1] = 0
     labels = np.where(weights > 0, np.append(ids[1:], 0), IGNORED)
+    rows = np.flatnonzero(weights > 0)
     return Pack(
         input_ids=torch.from_numpy(ids),
         labels=torch.from_numpy(labels),
         weights=torch.from_numpy(weights),
         position_ids=torch.from_numpy(np.concatenate([np.arange(len(document)) for document in documents])),
+        rows=torch.from_numpy(rows),
         cu_seqlens=torch.tensor(borders, dtype=torch.int32),
         borders=borders,
         max_seqlen=max(map(len, documents)),
-        supervised=int((weights > 0).sum()),
+        supervised=len(rows),
         weight_sum=float(weights.sum(dtype=np.float64)),
         names=[document.name for document in documents],
     )

@@ -25,40 +25,38 @@ SEARCHED_DOCUMENTS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """``packs`` are lists of document indices; ``method`` names the search that found them."""
+    """``packs`` are lists of document indices; ``method`` names the search that found them.
+
+    ``fill`` is the share of the slots that hold a token; a document longer than a pack brings its own slots.
+    """
 
     packs: list[list[int]]
     method: str
-    capacity: int
-    tokens: int
-
-    @property
-    def fill(self) -> float:
-        """Share of the slots that hold a token, every pack counted with ``capacity`` slots."""
-        return self.tokens / (len(self.packs) * self.capacity) if self.packs else 1.0
+    fill: float
 
 
-def plan_packs(lengths: NDArray[Any], capacity: int, random: np.random.Generator | None = None) -> Packing:
+def plan_packs(
+    lengths: NDArray[Any], capacity: int, random: np.random.Generator | None = None, *, search: bool = True
+) -> Packing:
     """Pack documents of ``lengths`` into as few packs of ``capacity`` tokens as two searches find.
 
     Best-fit decreasing first; where that fills less than :data:`GOOD_FILL` and fewer packs are possible at all
-    (:func:`fewest_packs`), :func:`refill` goes on from there. Ties and near-equal lengths come in an order drawn from
-    ``random``. A document longer than ``capacity`` gets a pack of its own.
+    (:func:`fewest_packs`), :func:`refill` goes on from there (not with ``search=False``). Ties and near-equal lengths
+    come in an order drawn from ``random``. A document longer than ``capacity`` gets a pack of its own.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     order = _decreasing(lengths, random)
+    packs, method = best_fit(lengths, order, capacity), "best fit decreasing"
     tokens = int(np.minimum(lengths, capacity).sum())
-    best = Packing(best_fit(lengths, order, capacity), "best fit decreasing", capacity, tokens)
-    if best.fill >= GOOD_FILL or len(lengths) > SEARCHED_DOCUMENTS:
-        return best
-    fewest = fewest_packs(lengths, capacity)
-    if len(best.packs) > fewest:
-        enough = max(fewest, int(tokens / (FULL * capacity)))
+    enough = max(fewest_packs(lengths, capacity), int(tokens / (FULL * capacity)))
+    poor = tokens < GOOD_FILL * len(packs) * capacity
+    if search and poor and enough < len(packs) and len(lengths) <= SEARCHED_DOCUMENTS:
         random = random or np.random.default_rng(0)
-        packs = refill(best.packs, np.minimum(lengths, capacity), capacity, enough, random)
-        if len(packs) < len(best.packs):
-            return Packing(packs, "refilled", capacity, tokens)
-    return best
+        better = refill(packs, np.minimum(lengths, capacity), capacity, enough, random)
+        if len(better) < len(packs):
+            packs, method = better, "refilled"
+    slots = len(packs) * capacity + int(np.maximum(lengths - capacity, 0).sum())
+    return Packing(packs, method, int(lengths.sum()) / slots if slots else 1.0)
 
 
 def best_fit(lengths: NDArray[np.int64], order: NDArray[np.int64], capacity: int) -> list[list[int]]:

@@ -21,6 +21,7 @@ class Prefetcher:
         self.stream, self.pin = stream, pin
         self._state = stream.state()
         self._ready: queue.Queue[tuple[MicroBatch, dict[str, int]] | BaseException] = queue.Queue(ahead)
+        self._error: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
 
@@ -41,8 +42,9 @@ class Prefetcher:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         while True:
-            got = self._ready.get()
+            got = self._error or self._ready.get()
             if isinstance(got, BaseException):
+                self._error = got  # the thread has ended: asking again must not wait for it
                 raise got
             batch, self._state = got
             yield batch

@@ -22,6 +22,9 @@ ROUNDS = 400
 PATIENCE = 120
 """Rounds without a pack less before the search ends."""
 
+GROUPS = 12_000
+"""Most groups of all rounds together: some seconds. A limit in time would give every rank another plan."""
+
 
 def refill(
     planned: Sequence[Sequence[int]],
@@ -34,11 +37,12 @@ def refill(
     sizes = lengths.tolist()
     packs = [list(pack) for pack in planned]
     fills = [sum(sizes[index] for index in pack) for pack in packs]
-    waited = 0
+    waited = done = 0
     for _ in range(ROUNDS):
-        if len(packs) <= enough or waited == PATIENCE:
+        if len(packs) <= enough or waited == PATIENCE or done > GROUPS:
             break
         groups = max(1, len(packs) // 100)
+        done += groups
         # Ties in a random order, or the same packs would meet again and again.
         order = np.lexsort((random.random(len(packs)), fills))
         worst, rest = order[: EMPTIEST * groups], random.permutation(order[EMPTIEST * groups :])[: OTHERS * groups]

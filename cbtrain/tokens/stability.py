@@ -68,6 +68,8 @@ def why_unstable(layout: Layout, template: str) -> str | None:
         # Some layouts put a space before the answer, which the model itself has to write.
         if not whole.startswith(prompt.rstrip(" ")):
             return "shows the model another prompt in training than in serving"
+        if whole[len(prompt.rstrip(" ")) : whole.index(content)].strip(" "):
+            return "does not say where an answer begins (add_generation_prompt has no effect)"
         begun = layout(messages[: index + 1])
         if begun[: begun.index(content)] != whole[: whole.index(content)]:
             return "renders earlier turns differently once later ones follow"

@@ -7,12 +7,14 @@ packs are computed.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from cbtrain.errors import UserError
 from cbtrain.tokens.balance import EQUAL_COST, cost, imbalance, into_steps, share_out
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
@@ -82,6 +84,8 @@ class PackStream:
         self.capacity, self.seed, self.packs_per_step = capacity, seed, packs_per_step
         self.rank, self.world, self.equal = rank, world, equal
         self.epoch = self.step = self.done = 0
+        plan = [capacity, seed, packs_per_step, *self.documents.lengths.tolist()]
+        self.fingerprint = zlib.crc32(np.asarray(plan, dtype=np.int64).tobytes())
         self._planned: tuple[int, EpochPlan] | None = None
 
     @property
@@ -138,24 +142,28 @@ class PackStream:
         )
 
     def state(self) -> dict[str, int]:
-        """The position of the next micro-batch: the same integers on every rank."""
-        return {"epoch": self.epoch, "step": self.step, "done": self.done}
+        """The position of the next micro-batch: the same integers on every rank, and a checksum of what was planned."""
+        return {"epoch": self.epoch, "step": self.step, "done": self.done, "plan": self.fingerprint}
 
     def load_state(self, state: dict[str, int]) -> None:
         """Go on from ``state``, also where it comes from another number of ranks: the packs of a begun step that no
-        rank has computed are shared out anew. Takes effect at the next iteration."""
+        rank has computed are shared out anew. Takes effect at the next iteration. Raises UserError on a position in
+        another stream."""
+        if state.get("plan") != self.fingerprint:
+            fix = "Go on with the documents, pack_tokens, packs_per_step and seed of the run that wrote it."
+            raise UserError("this position is one of another stream of packs", where="checkpoint", fix=fix)
         self.epoch, self.step, self.done = state["epoch"], state["step"], state["done"]
 
     def describe(self, epoch: int = 0) -> dict[str, Any]:
         """Fill, padding and balance of ``epoch``: shares, and counts of tokens, packs and steps."""
         plan = self.plan(epoch)
-        slots = plan.packs * self.capacity
+        tokens = self.documents.tokens
         return {
             "packs": plan.packs,
             "steps": len(plan.steps),
             "capacity": self.capacity,
             "fill": plan.fill,
-            "unused_slots": max(0, slots - int(np.minimum(self.documents.lengths, self.capacity).sum())),
+            "unused_slots": round(tokens / plan.fill) - tokens,
             "method": plan.method,
             "imbalance": imbalance(plan.costs, self.world),
         }

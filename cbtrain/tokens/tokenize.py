@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.resources
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +22,7 @@ from cbtrain.tokens.agreement import check_dialogue, check_renderer
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.document import Document
-from cbtrain.tokens.documents import Built, DocumentBuilder, Unit
+from cbtrain.tokens.documents import Built, DocumentBuilder, Unit, place_of
 
 CHECKED_UNITS, CHECKED_MESSAGES = 3, 60
 """Units of a corpus on which the second method is run before anything is trained, and how much of each: it renders
@@ -35,8 +37,9 @@ class Selection:
     """``documents`` of ``units``, which hold ``words`` of the ``words_offered``.
 
     ``whole_tokens`` and ``paper_tokens`` are what an epoch of them costs when each unit is seen once, and by the 2024
-    study's recipe: a record for every supervised turn with the whole history in each, in the same chat format.
-    ``note`` says why they were not kept, if so.
+    study's recipe: a record for every supervised turn with the whole history in each, in the same chat format (None
+    where that cannot be said). ``cut`` counts units cut between turns, ``left_out`` tokens of turns that found no room
+    as context in any piece. ``note`` says why the documents were not kept, if so.
     """
 
     documents: TokenStore
@@ -44,7 +47,9 @@ class Selection:
     words: int
     words_offered: int
     whole_tokens: int | None
-    paper_tokens: int
+    paper_tokens: int | None
+    cut: int
+    left_out: int
     note: str = ""
 
     @property
@@ -55,10 +60,13 @@ class Selection:
         """What a report says of it."""
         store = self.documents
         return {
+            "units": len(self.units),
+            "units_cut": self.cut,
             "documents": len(store),
             "tokens_per_epoch": store.tokens,
             "supervised_per_epoch": int(store.supervised.sum()),
             "trimmed_tokens": int(store.arrays["trimmed"].sum()),
+            "context_left_out_tokens": self.left_out,
             "whole_recipe_tokens_per_epoch": self.whole_tokens,
             "paper_recipe_tokens_per_epoch": self.paper_tokens,
         }
@@ -72,13 +80,14 @@ def tokenize(
     seed: int = 0,
     root: Path | None = None,
     progress: Progress = lambda done, of: None,
+    check: int = CHECKED_UNITS,
 ) -> Selection:
     """Documents of ``units``, in an order drawn from ``seed``, until they hold ``budget`` tokens (none: of all, as they
     come).
 
     With ``root`` they are kept there, and taken from there where nothing that decides them has changed. Before anything
-    is rendered, both methods of finding the supervised tokens must agree on the first units. Raises UserError as
-    :meth:`DocumentBuilder.build` does.
+    is rendered, both methods of finding the supervised tokens must agree on the first ``check`` units. Raises UserError
+    as :meth:`DocumentBuilder.build` does.
     """
     order = np.random.default_rng(seed).permutation(len(units)).tolist() if budget else list(range(len(units)))
     offered = sum(unit.words for unit in units)
@@ -86,10 +95,13 @@ def tokenize(
     def selection(documents: TokenStore, facts: dict[str, Any], note: str = "") -> Selection:
         used = [units[index] for index in order[: facts["units"]]]
         words = sum(unit.words for unit in used)
-        return Selection(documents, used, words, offered, facts["whole_tokens"], facts["paper_tokens"], note)
+        counts = (facts["whole_tokens"], facts["paper_tokens"], facts["cut"], facts["left_out"])
+        return Selection(documents, used, words, offered, *counts, note)
 
     def render() -> tuple[TokenStore, dict[str, Any]]:
-        return _render([units[index] for index in order], builder, budget, progress)
+        wanted = [units[index] for index in order]
+        _check_agreement(builder.renderer, wanted[:check], builder)
+        return _render(wanted, builder, budget, progress)
 
     if root is None:
         return selection(*render())
@@ -108,6 +120,9 @@ def tokenize(
             try:
                 cache.remove_unused(root)
                 cache.save(documents, folder, identity, facts)
+                documents, facts = cache.open_store(folder, identity)  # mapped: the copy in memory may go
+            except cache.Damaged as error:
+                note = f"tokens are not kept in {root} ({error})"
             except OSError as error:
                 note = f"tokens are not kept in {root} ({error.strerror})"
     return selection(documents, facts, note)
@@ -118,7 +133,7 @@ def cache_root(setting: str) -> Path | None:
     if setting == "none":
         return None
     if setting != "auto":
-        return Path(setting).expanduser()
+        return Path(setting).expanduser() / "tokens"
     own = os.environ.get("CBTRAIN_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
     return base / "tokens"
@@ -127,20 +142,23 @@ def cache_root(setting: str) -> Path | None:
 def _render(
     units: Sequence[Unit], builder: DocumentBuilder, budget: int | None, progress: Progress
 ) -> tuple[TokenStore, dict[str, Any]]:
-    _check_agreement(builder.renderer, units, builder)
     documents: list[Document] = []
-    tokens = used = paper = 0
+    tokens = used = cut = left_out = 0
     whole: int | None = 0
+    paper: int | None = 0
     for built in _build_all(units, builder):
         documents += built.documents
         tokens += sum(map(len, built.documents))
-        paper += built.paper_tokens
+        paper = None if paper is None or built.paper_tokens is None else paper + built.paper_tokens
+        cut += built.cut
+        left_out += built.left_out
         whole = None if whole is None or built.whole_tokens is None else whole + built.whole_tokens
         used += 1
         progress(used, len(units))
         if budget and tokens >= budget:
             break
-    return TokenStore.of(documents), {"units": used, "whole_tokens": whole, "paper_tokens": paper}
+    facts = {"units": used, "whole_tokens": whole, "paper_tokens": paper, "cut": cut, "left_out": left_out}
+    return TokenStore.of(documents), facts
 
 
 def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[Built]:
@@ -161,9 +179,10 @@ def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[Buil
 
 
 def _check_agreement(renderer: ChatRenderer, units: Sequence[Unit], builder: DocumentBuilder) -> None:
-    check_renderer(renderer)
-    for unit in units[:CHECKED_UNITS]:
-        check_dialogue(renderer, builder.messages(unit)[:CHECKED_MESSAGES], unit.name)
+    if units:
+        check_renderer(renderer)
+    for unit in units:
+        check_dialogue(renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
 
 
 def _cores() -> int:
@@ -182,15 +201,35 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
                 content.update(b"\2" + turn.role.encode() + b"\0" + turn.text.encode())
     renderer = builder.renderer
     kept = builder.config.model_dump(mode="json", exclude={"therapist_system", "cache", "format"})
-    policy = {**kept, "speaker": builder.speaker, "supervise": builder.supervise, "limit": builder.limit}
+    policy = {
+        **kept,
+        "speaker": builder.speaker,
+        "supervise": builder.supervise,
+        "limit": builder.limit,
+        "positions": builder.positions,
+    }
     return {
         "content": content.hexdigest(),
         "tokenizer": _tokenizer_hash(renderer.tokenizer),
         "chat format": blake2b(renderer.format.template.encode(), digest_size=16).hexdigest(),
         "mask policy": policy,
         "selection": [budget, seed if budget else 0],
-        "code": cache.SCHEMA,
+        "version": _code_hash(),
     }
+
+
+@lru_cache(maxsize=1)
+def _code_hash() -> str:
+    """Of the code that decides tokens and weights: this room, what it takes from transcripts, and the libraries."""
+    rooms = [importlib.resources.files("cbtrain.tokens"), importlib.resources.files("cbtrain.tokens") / "templates"]
+    files = [file for room in rooms for file in room.iterdir() if file.name.endswith((".py", ".jinja"))]
+    files.append(importlib.resources.files("cbtrain.transcripts") / "summary.py")
+    digest = blake2b(digest_size=16)
+    for file in sorted(files, key=lambda file: file.name):
+        digest.update(file.read_bytes())
+    for library in ("tokenizers", "transformers", "jinja2"):
+        digest.update(f"{library} {importlib.metadata.version(library)}".encode())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cbtrain.model.decoder import Decoder, PackedAttention
-from cbtrain.tokens.pack import IGNORED, Pack
+from cbtrain.tokens.pack import Pack
 from cbtrain.tokens.stream import MicroBatch
 from cbtrain.training.engines.torch_engine import TorchEngine
 
@@ -31,13 +31,16 @@ def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
 
     Only supervised rows meet the language-model head: the others cannot change the sum.
     """
-    device = decoder.device
+
+    def on_device(tensor: Tensor) -> Tensor:
+        return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked
+
     attend = PackedAttention(pack.borders, decoder.architecture)
-    hidden = decoder(pack.input_ids.to(device), pack.position_ids.to(device), attend)
-    rows = (pack.labels != IGNORED).nonzero().squeeze(1)  # counted on the host: no wait for the device
-    logits = decoder.logits(hidden[rows.to(device)]).float()
-    losses = F.cross_entropy(logits, pack.labels[rows].to(device), reduction="none")
-    return (losses * pack.weights[rows].to(device)).sum() if weighted else losses.sum()
+    hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend)
+    rows = on_device(pack.rows)
+    logits = decoder.logits(hidden[rows]).float()
+    losses = F.cross_entropy(logits, on_device(pack.labels)[rows], reduction="none")
+    return (losses * on_device(pack.weights)[rows]).sum() if weighted else losses.sum()
 
 
 def train_step(

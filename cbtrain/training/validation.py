@@ -38,7 +38,7 @@ def measure_loss(decoder: Decoder, documents: Sequence[Document], pack_tokens: i
     was_training = decoder.training
     decoder.eval()
     total, tokens = 0.0, 0
-    for indices in plan_packs(np.asarray([len(d) for d in documents], dtype=np.int64), pack_tokens).packs:
+    for indices in plan_packs(np.asarray([len(d) for d in documents], dtype=np.int64), pack_tokens, search=False).packs:
         pack = build_pack([documents[i] for i in indices])
         if pack.supervised:
             total += loss_sum(decoder, pack, weighted=False).item()

@@ -96,6 +96,8 @@ def test_whatever_decides_the_tokens_decides_the_entry(tokenizer, tmp_path):
         {"format": "plain"},
         {"carry": 0.5},
         {"pack_tokens": 300},
+        {"document_tokens": 9000, "positions": 9000},
+        {"document_tokens": 9000, "positions": 8000},
         {"weights": [{"match": "sleep", "weight": 0.5}]},
         {"budget": 2000},
         {"budget": 2000, "seed": 1},
@@ -119,7 +121,8 @@ def test_a_budget_ends_at_a_whole_session_in_an_order_of_the_seed(tokenizer):
 @pytest.mark.parametrize("name", [*(f"{name}.npy" for name in ARRAYS), "index.json"])
 @pytest.mark.parametrize("how", ["cut", "flipped", "gone", "empty"])
 def test_damage_is_found_and_mended(tokenizer, tmp_path, name, how):
-    before = selection(tokenizer, tmp_path)
+    before = selection(tokenizer, None)
+    selection(tokenizer, tmp_path)
     (entry,) = entries(tmp_path)
     file = entry / name
     data = bytearray(file.read_bytes())
@@ -183,9 +186,12 @@ def test_a_place_that_cannot_be_written_costs_nothing_but_time(tokenizer, tmp_pa
 def test_what_nobody_opens_for_long_goes(tokenizer, tmp_path):
     selection(tokenizer, tmp_path)
     (old,) = entries(tmp_path)
-    (tmp_path / "notes").mkdir()  # not ours
+    foreign = [tmp_path / name for name in ("notes", "yarn.lock", "thesis.old", "index.json")]
+    for path in foreign:
+        path.mkdir()
+        (path / "index.json").write_text("{}")
     long_ago = time.time() - (cache.UNUSED_DAYS + 1) * 86_400
-    for path in (old, tmp_path / "notes"):
+    for path in (old, *foreign):
         os.utime(path, (long_ago, long_ago))
     selection(tokenizer, tmp_path)  # opening makes it young again
     selection(tokenizer, tmp_path, supervise="both")
@@ -193,13 +199,13 @@ def test_what_nobody_opens_for_long_goes(tokenizer, tmp_path):
     os.utime(old, (long_ago, long_ago))
     selection(tokenizer, tmp_path, carry=0.5)
     assert not old.exists()
-    assert (tmp_path / "notes").exists()
-    assert len(entries(tmp_path)) == 3
+    assert all(path.exists() for path in foreign)
+    assert len(entries(tmp_path)) == 2 + len(foreign)
 
 
 def test_where_tokens_are_kept(monkeypatch, tmp_path):
     assert cache_root("none") is None
-    assert cache_root(str(tmp_path)) == tmp_path
+    assert cache_root(str(tmp_path)) == tmp_path / "tokens"
     monkeypatch.setenv("CBTRAIN_CACHE", str(tmp_path / "own"))
     assert cache_root("auto") == tmp_path / "own" / "tokens"
     monkeypatch.delenv("CBTRAIN_CACHE")

@@ -189,6 +189,35 @@ def test_unusable_templates_are_refused_with_the_reason():
         template(ignoring_system)
 
 
+def test_a_template_that_changes_words_is_refused():
+    """The first method puts the words in after the template is done; only the second one sees this."""
+    for change in ("m.content | upper", "m.content | replace('not', 'never')"):
+        renderer = template(made_template().replace("message['content'] | trim", change.replace("m.", "message.")))
+        with pytest.raises(UserError, match="or its words, otherwise in serving than in training"):
+            check_renderer(renderer)
+
+
+def test_a_template_that_does_not_say_where_an_answer_begins_is_refused():
+    deaf = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
+    with pytest.raises(UserError, match="does not say where an answer begins"):
+        template(deaf)
+
+
+def test_a_template_without_the_tokenizers_beginning_is_noted():
+    from tokenizers.processors import TemplateProcessing
+
+    made = tokenizer(NO_BOS, CASES["no bos"][1])
+    assert choose_format(made).note == ""  # this tokenizer adds none by itself
+    bos = (made.bos_token, made.bos_token_id)
+    made.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos])
+    assert choose_format(made).note == "the tokenizer begins texts with <|bos|>, its chat template does not"
+
+
+def test_ids_beyond_the_vocabulary_decode_to_nothing():
+    assert ChatRenderer(tokenizer()).decode([9999]) == ""
+    assert ChatRenderer(tokenizer()).decode([]) == ""
+
+
 def made_template():
     return tokenizer().chat_template
 

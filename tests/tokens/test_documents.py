@@ -90,6 +90,34 @@ def test_a_turn_that_does_not_fit_is_named():
         documents_for(TOKENIZER, said, pack_tokens=64)
 
 
+def test_a_context_turn_that_does_not_fit_is_named_too():
+    said = [*turns(4), Turn("patient", "sleep " * 150), Turn("therapist", "t5 I hear you."), *turns(4)]
+    with pytest.raises(UserError, match=r"c/1: turn 5 of c/1 needs \d+ tokens with its system prompt, and a document"):
+        documents_for(TOKENIZER, said, pack_tokens=64)
+
+
+@pytest.mark.parametrize("tail", [0, 1])
+def test_what_is_in_no_document_is_counted(tail):
+    said = []
+    for number in range(6):  # each patient's turn leaves little room for the answer to it, and none for the turn before
+        said += [Turn("patient", f"p{number} " + "sleep " * 30), Turn("therapist", f"t{number} " + "work " * 30)]
+    said += [Turn("patient", "bye " * 20)] * tail
+    builder = builder_for(TOKENIZER, pack_tokens=92)
+    (unit,) = units_for(builder, [said])
+    built = builder.build(unit)
+    rendered = builder_for(TOKENIZER)
+    (whole,) = rendered.build(units_for(rendered, [said])[0]).documents
+    missing = [n for n in range(6) if not any(f"p{n} " in TOKENIZER.decode(d.ids) for d in built.documents)]
+    assert missing
+    extents = {n: len(TOKENIZER(said[2 * n].text)["input_ids"]) for n in missing}
+    assert sum(extents.values()) <= built.left_out <= sum(extents.values()) + 4 * len(missing)
+    assert built.cut
+    assert sum(document.trimmed for document in built.documents) == whole.trimmed
+    assert (whole.trimmed > 20) == bool(tail)
+    roomy = builder_for(TOKENIZER, pack_tokens=200)
+    assert roomy.build(units_for(roomy, [said])[0]).left_out == 0
+
+
 def test_the_models_positions_are_a_limit():
     said = turns(40)
     pieces = documents_for(TOKENIZER, said, pack_tokens=5000, positions=200)

@@ -93,3 +93,33 @@ def test_a_model_folder_may_hold_a_tokenizer_alone(model, tmp_path):
         if "token" in file.name or file.suffix == ".jinja":
             (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
     assert "supervised" in preview("sample", "--model", "m", cwd=tmp_path).stdout
+
+
+def test_bad_options_are_one_line(model, tmp_path):
+    for arguments, said in (
+        (("--lines", "0"), "--lines: 0 is too small"),
+        (("--corpus", "other"), "two corpora are named, a and other"),
+        (("--set", "tokens.format=lama"), "unknown format 'lama'"),
+        (("--set", "tokens.document_tokens=20"), "needs"),
+    ):
+        path = "a" if "--corpus" in arguments else "sample"
+        error = preview(path, "--model", model, *arguments, cwd=tmp_path, status=2).stderr
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_tokens_of_an_epoch(model, tmp_path):
+    command = [CBTRAIN, "corpus", "tokens", "--model", str(model)]
+    options = ["--set", "therapist.pack_tokens=4000", "--ranks", "2", "--json"]
+    facts = json.loads(subprocess.run([*command, *options], capture_output=True, cwd=tmp_path, check=True).stdout)
+    assert facts["units"] == 18
+    assert facts["units_cut"] > 0
+    assert facts["documents"] > 18
+    assert facts["context_left_out_tokens"] == 0
+    assert facts["longest_document"] <= 4000
+    assert facts["paper_recipe_tokens_per_epoch"] > 5 * facts["whole_recipe_tokens_per_epoch"]
+    assert facts["steps"] == -(-facts["packs"] // 2)
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    assert "tokens an epoch, the 2024 study's recipe" in shown
+    refused = subprocess.run([*command, "--ranks", "0"], capture_output=True, text=True, cwd=tmp_path)
+    assert (refused.returncode, refused.stderr) == (2, "cbtrain: --ranks: 0 is too small. At least 1.\n")
