@@ -1,25 +1,29 @@
 """The facts of a decoder: what a Hugging Face ``config.json`` says, checked and named once.
 
-``LlamaForCausalLM``, ``MistralForCausalLM`` and ``Qwen2ForCausalLM`` are one architecture that differs by facts (QKV
-bias, sliding window, tied embeddings, RoPE scaling), so they are one dataclass here and one class in ``decoder.py``.
+``LlamaForCausalLM``, ``MistralForCausalLM``, ``Qwen2ForCausalLM`` and ``Qwen3ForCausalLM`` are one architecture that
+differs by facts (QKV bias, norms of queries and keys, sliding window, tied embeddings, RoPE scaling), so they are one
+dataclass here and one class in ``decoder.py``.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError, nearest
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
-ROPE_TYPES = ("default", "llama3")
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+QWEN = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Rotary embedding: ``theta`` and, for ``llama3``, the four numbers of its frequency scaling."""
+    """Rotary embedding: ``theta``, and the numbers of its frequency scaling: ``factor`` for all types of it, the next
+    three for ``llama3``, the last three for ``yarn``. ``attention_factor`` multiplies cosines and sines."""
 
     theta: float = 10_000.0
     type: str = "default"
@@ -27,6 +31,9 @@ class Rope:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_positions: int = 8192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class Architecture:
     mlp_bias: bool
     sliding_window: int | None
     eos_ids: tuple[int, ...]
+    qk_norm: bool = False
 
     @property
     def context(self) -> int:
@@ -95,6 +103,7 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
             mlp_bias=bool(config.get("mlp_bias", False)),
             sliding_window=_sliding_window(config, name, where),
             eos_ids=_eos_ids(config),
+            qk_norm=name == "Qwen3ForCausalLM",
         )
     except KeyError as error:
         raise UserError(
@@ -136,24 +145,53 @@ def _rope(config: dict[str, Any], where: object) -> Rope:
     theta = float(facts.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     if kind == "default":
         return Rope(theta=theta)
+    factor = float(facts["factor"])
+    original = int(facts.get("original_max_position_embeddings") or config.get("max_position_embeddings") or 2048)
+    if kind == "linear":
+        return Rope(theta=theta, type=kind, factor=factor, original_max_positions=original)
+    if kind == "yarn":
+        if facts.get("truncate") is False:
+            raise UserError("RoPE type 'yarn' with truncate=false is not supported", where=where, fix="Remove it.")
+        return Rope(
+            theta=theta,
+            type=kind,
+            factor=factor,
+            original_max_positions=original,
+            beta_fast=float(facts.get("beta_fast") or 32),
+            beta_slow=float(facts.get("beta_slow") or 1),
+            attention_factor=_yarn_attention(facts, factor),
+        )
     return Rope(
         theta=theta,
         type=kind,
-        factor=float(facts["factor"]),
+        factor=factor,
         low_freq_factor=float(facts["low_freq_factor"]),
         high_freq_factor=float(facts["high_freq_factor"]),
         original_max_positions=int(facts["original_max_position_embeddings"]),
     )
 
 
+def _yarn_attention(facts: dict[str, Any], factor: float) -> float:
+    """The factor on cosines and sines that YaRN recommends (arXiv 2309.00071, section 3.4), or the config's own."""
+
+    def scale(weight: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+    if facts.get("attention_factor") is not None:
+        return float(facts["attention_factor"])
+    if facts.get("mscale") and facts.get("mscale_all_dim"):
+        return scale(float(facts["mscale"])) / scale(float(facts["mscale_all_dim"]))
+    return scale(1.0)
+
+
 def _sliding_window(config: dict[str, Any], name: str, where: object) -> int | None:
     window = config.get("sliding_window")
-    if name == "Qwen2ForCausalLM":
-        # Qwen2 files carry a window that only counts with `use_sliding_window`, and then only in some layers.
+    if name in QWEN:
+        # Qwen files carry a window that only counts with `use_sliding_window`, and then only in some layers.
         if not config.get("use_sliding_window", False):
             return None
         raise UserError(
-            "Qwen2 with use_sliding_window is not supported", where=where, fix="Set use_sliding_window to false."
+            f"{name} with use_sliding_window is not supported", where=where, fix="Set use_sliding_window to false."
         )
     return int(window) if window and name == "MistralForCausalLM" else None
 

@@ -1,4 +1,4 @@
-"""The decoder that trains and generates: one class for the Llama, Mistral and Qwen2 shapes.
+"""The decoder that trains and generates: one class for the Llama, Mistral, Qwen2 and Qwen3 shapes.
 
 Tokens come as one flat row ``[T]`` (packed documents or the new tokens of many conversations); what differs between
 training and generation is only where keys and values are kept, and that is the ``attend`` argument. Module names
@@ -62,11 +62,17 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
         self.v_proj = nn.Linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
         self.o_proj = nn.Linear(a.heads * a.head_dim, a.hidden, bias=a.out_bias)
+        if a.qk_norm:
+            self.q_norm, self.k_norm = RMSNorm(a.head_dim, a.norm_eps), RMSNorm(a.head_dim, a.norm_eps)
+        self.qk_norm = a.qk_norm
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        q = apply_rope(self.q_proj(x).unflatten(-1, (-1, self.head_dim)), cos, sin)
-        k = apply_rope(self.k_proj(x).unflatten(-1, (-1, self.head_dim)), cos, sin)
+        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
+        k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))
         v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = apply_rope(q, cos, sin), apply_rope(k, cos, sin)
         return self.o_proj(attend(self.layer, q, k, v).flatten(-2))
 
 
@@ -112,13 +118,14 @@ class Decoder(nn.Module):
         self.lm_head = nn.Linear(a.hidden, a.vocabulary, bias=False)
         if a.tied_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
+        self.rope_factor = a.rope.attention_factor
         # Not part of any checkpoint, and kept in fp32 whatever the weights are: angles at position 100,000 need it.
         self.register_buffer("frequencies", inverse_frequencies(a.rope, a.head_dim), persistent=False)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
         """``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
         x = self.embed_tokens(input_ids)
-        cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies))
+        cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
         for layer in self.layers:
             x = layer(x, cos, sin, attend)
         return cast(Tensor, self.norm(x))

@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), with the Llama 3.1 frequency scaling."""
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), with linear, Llama 3.1 and YaRN frequency scaling."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
     frequencies = 1.0 / rope.theta**exponents
     if rope.type == "default":
         return frequencies
+    if rope.type == "linear":
+        return frequencies / rope.factor
+    if rope.type == "yarn":
+        return _yarn(rope, frequencies, head_dim)
     # Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between blended linearly.
     wavelengths = 2 * math.pi / frequencies
     low = rope.original_max_positions / rope.low_freq_factor
@@ -29,11 +33,26 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
     return torch.where(between, blended, scaled)
 
 
-def cos_sin(position_ids: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """fp32 cosines and sines ``[T, head_dim]`` at integer positions ``[T]``; both halves hold the same angles."""
+def _yarn(rope: Rope, frequencies: Tensor, head_dim: int) -> Tensor:
+    """YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2): dimensions that turn more than ``beta_fast`` times in the
+    original context stay, those that turn less than ``beta_slow`` times are stretched, the others blended."""
+
+    def dimension(turns: float) -> float:
+        return head_dim * math.log(rope.original_max_positions / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low = max(math.floor(dimension(rope.beta_fast)), 0)
+    high = min(math.ceil(dimension(rope.beta_slow)), head_dim - 1)
+    steps = torch.arange(head_dim // 2, dtype=torch.float32)
+    stretched = ((steps - low) / max(high - low, 0.001)).clamp(0, 1)
+    return frequencies / rope.factor * stretched + frequencies * (1 - stretched)
+
+
+def cos_sin(position_ids: Tensor, frequencies: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """fp32 cosines and sines ``[T, head_dim]`` at integer positions ``[T]``, times ``factor``; both halves hold the
+    same angles."""
     angles = position_ids.to(torch.float32)[:, None] * frequencies[None, :]
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    return angles.cos() * factor, angles.sin() * factor
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def resolve_model(name: str) -> Path:
 
 
 def load_decoder(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Decoder:
-    """Load ``LlamaForCausalLM``, ``MistralForCausalLM`` or ``Qwen2ForCausalLM`` from a folder or hub id.
+    """Load a Llama, Mistral, Qwen2 or Qwen3 ``…ForCausalLM`` from a folder or hub id.
 
     Built on the meta device; each tensor is read straight to its final dtype and device. Raises UserError on an
     unknown architecture, and on missing, surplus, damaged or wrongly shaped weights.

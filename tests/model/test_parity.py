@@ -11,6 +11,8 @@ from transformers import (
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from cbtrain.errors import UserError
@@ -34,6 +36,8 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
+YARN_ROPE = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 CASES = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
     "llama-3.1-rope": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=LLAMA3_ROPE)),
@@ -43,6 +47,18 @@ CASES = {
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
     "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=7)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "llama-linear-rope": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=LINEAR_ROPE)),
+    "qwen2-yarn": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, rope_parameters=YARN_ROPE)),
+    "qwen2-yarn-own-factor": lambda: Qwen2ForCausalLM(
+        Qwen2Config(**SIZES, rope_parameters={**YARN_ROPE, "attention_factor": 1.3, "beta_fast": 8, "beta_slow": 2})
+    ),
+    "llama-yarn-mscale": lambda: LlamaForCausalLM(
+        LlamaConfig(**SIZES, rope_parameters={**YARN_ROPE, "mscale": 0.7, "mscale_all_dim": 0.3})
+    ),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=16)),
+    "qwen3-tied-biases": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True, attention_bias=True)
+    ),
     "qwen2-tied": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True)),
 }
 
@@ -71,7 +87,7 @@ def test_logits_equal_transformers(case, seed, tmp_path):
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["llama", "mistral-window", "qwen2"])
+@pytest.mark.parametrize("case", ["llama", "mistral-window", "qwen2", "qwen3"])
 def test_packed_documents_do_not_see_each_other(case, tmp_path):
     random_weights(CASES[case](), 3).save_pretrained(tmp_path)
     decoder = load_decoder(str(tmp_path))
@@ -119,6 +135,10 @@ def test_rope_scaling_reaches_further_than_the_positions_that_the_config_names()
     assert parse_architecture(config, "x").context == 64
     scaled = {**LLAMA3_ROPE, "original_max_position_embeddings": 64}
     assert parse_architecture({**config, "rope_parameters": scaled}, "x").context == 512
+    assert parse_architecture({**config, "rope_parameters": LINEAR_ROPE}, "x").context == 256
+    # As Qwen 2.5's documentation has it: the config still names the original positions.
+    old = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    assert parse_architecture({**config, "rope_parameters": None, "rope_scaling": old}, "x").context == 256
 
 
 def edit_config(folder, **changes):
