@@ -62,9 +62,10 @@ class Cutter:
                 else:
                     raise self._too_long(talk[todo], length, name)
             for index in range(begun, start):
-                alone = self._render(talk, index, index + 1, index + 1, name)[1]
-                if len(alone.ids) > self.limit:
-                    raise self._too_long(talk[index], len(alone.ids), name)
+                if head + lengths[index] > self.limit:  # perhaps: the whole rendering's lengths are close, not exact
+                    alone = self._render(talk, index, index + 1, index + 1, name)[1]
+                    if len(alone.ids) > self.limit:
+                        raise self._too_long(talk[index], len(alone.ids), name)
                 self.left_out += lengths[index]
             yield piece
             begun, todo = stop, _next_supervised(talk, stop)

@@ -1,6 +1,6 @@
 """From sessions to documents: whole, as a course, cut between turns, or a record for every turn.
 
-Whatever the recipe, every turn that the loss counts is counted exactly once an epoch; this is asserted for every unit.
+Whatever the recipe, every turn that the loss counts is counted exactly once an epoch; this is checked for every unit.
 """
 
 from __future__ import annotations

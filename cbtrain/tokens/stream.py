@@ -2,7 +2,7 @@
 
 The plan is global. Which packs make the n-th optimizer step depends on documents, capacity, packs a step, seed and
 epoch, and not on how many ranks share the work. A position is three integers: the epoch, the step, and how many of its
-packs are computed.
+packs are computed; a checksum goes with them, so that no other stream is continued by mistake.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class PackStream:
         self.capacity, self.seed, self.packs_per_step = capacity, seed, packs_per_step
         self.rank, self.world, self.equal = rank, world, equal
         self.epoch = self.step = self.done = 0
-        plan = [capacity, seed, packs_per_step, *self.documents.lengths.tolist()]
+        plan = [capacity, seed, packs_per_step, round(1000 * equal), *self.documents.lengths.tolist()]
         self.fingerprint = zlib.crc32(np.asarray(plan, dtype=np.int64).tobytes())
         self._planned: tuple[int, EpochPlan] | None = None
 

@@ -25,8 +25,8 @@ def documents(count=23, seed=0):
     return made
 
 
-def stream(rank=0, world=1, seed=4, per_step=3, capacity=16, of=None):
-    return PackStream(of or documents(), capacity, seed, packs_per_step=per_step, rank=rank, world=world)
+def stream(rank=0, world=1, seed=4, per_step=3, capacity=16, of=None, equal=53_000.0):
+    return PackStream(of or documents(), capacity, seed, packs_per_step=per_step, rank=rank, world=world, equal=equal)
 
 
 def seen(batch):
@@ -183,7 +183,9 @@ def test_after_any_changes_of_ranks_a_resumed_run_is_the_one_that_went_on(change
             assert [seen(b) for b in islice(again, 9)] == [seen(b) for b in islice(iterator, 9)]
 
 
-@pytest.mark.parametrize("other", [{"per_step": 4}, {"capacity": 17}, {"seed": 5}, {"of": documents(seed=1)}])
+@pytest.mark.parametrize(
+    "other", [{"per_step": 4}, {"capacity": 17}, {"seed": 5}, {"of": documents(seed=1)}, {"equal": 90.0}]
+)
 def test_a_position_in_another_stream_is_refused(other):
     own = stream(**other)
     with pytest.raises(UserError, match="one of another stream of packs"):
