@@ -1,5 +1,6 @@
 """LoRA against ``peft``: logits, gradients, and files in both directions."""
 
+import itertools
 import json
 import shutil
 
@@ -7,7 +8,17 @@ import pytest
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.lora import adapter_enabled, inject, lora_modules
@@ -23,15 +34,7 @@ IDS = torch.randint(0, 97, (40,), generator=torch.Generator().manual_seed(0))
 @pytest.fixture
 def base(tmp_path):
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=97,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    FAMILIES["llama"]().save_pretrained(tmp_path / "base")
     return tmp_path / "base"
 
 
@@ -58,13 +61,39 @@ def test_adapter_covers_all_seven_linears_and_starts_from_the_base(base):
         torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
 
 
-def test_peft_loads_what_we_save_with_equal_logits_and_gradients(base, tmp_path):
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+FAMILIES = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=9)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=12)),
+}
+
+
+@pytest.mark.parametrize("documents", [[40], [11, 1, 28]], ids=["unpacked", "packed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_loads_what_we_save_with_equal_logits_and_gradients(family, documents, tmp_path):
+    torch.manual_seed(0)
+    base = tmp_path / "base"
+    FAMILIES[family]().save_pretrained(base)
     decoder = load_decoder(str(base))
     inject(decoder, CONFIG)
     randomize(decoder)
     save_adapter(decoder, tmp_path / "adapter", CONFIG, base=str(base), facts={})
-    model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), tmp_path / "adapter", is_trainable=True)
-    theirs, ours = model(IDS[None]).logits[0], logits(decoder)
+    reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(reference, tmp_path / "adapter", is_trainable=True)
+    # The oracle sees one document at a time, ours all of them in one row.
+    theirs = torch.cat([model(part[None]).logits[0] for part in IDS.split(documents)])
+    borders = [0, *itertools.accumulate(documents)]
+    positions = torch.cat([torch.arange(length) for length in documents])
+    ours = decoder.logits(decoder(IDS, positions, PackedAttention(borders, decoder.architecture)))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
     theirs.logsumexp(-1).sum().backward()
