@@ -108,6 +108,34 @@ def test_packed_documents_do_not_see_each_other(case, tmp_path):
     torch.testing.assert_close(before[34:], alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["llama", "mistral-window", "qwen2", "qwen3"])
+def test_a_documents_gradients_do_not_know_the_others_words(case, tmp_path):
+    random_weights(CASES[case](), 3).save_pretrained(tmp_path)
+    decoder = load_decoder(str(tmp_path))
+    cu = [0, 1, 34, 60]
+    positions = torch.cat([torch.arange(b - a) for a, b in itertools.pairwise(cu)])
+    ids = torch.randint(0, 211, (60,), generator=torch.Generator().manual_seed(5))
+    changed = ids.clone()
+    changed[1:34] = (changed[1:34] + 1) % 211
+    embedded = []
+
+    def keep(module, arguments, output):
+        embedded.append(output.requires_grad_())
+        return output
+
+    decoder.embed_tokens.register_forward_hook(keep)
+
+    def gradients(tokens):
+        hidden = decoder(tokens, positions, PackedAttention(cu, decoder.architecture))
+        return torch.autograd.grad(decoder.logits(hidden).logsumexp(-1).sum(), embedded.pop())[0]
+
+    before, after = gradients(ids), gradients(changed)
+    assert before.abs().max() > 0.01
+    assert torch.equal(before[:1], after[:1])
+    assert torch.equal(before[34:], after[34:])
+    assert not torch.allclose(before[1:34], after[1:34], atol=1e-3)
+
+
 def test_sharded_weights_load(tmp_path):
     reference = random_weights(CASES["llama"](), 4)
     reference.save_pretrained(tmp_path, max_shard_size="40KB")
