@@ -136,6 +136,17 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--context", type=int, default=8192, help="longest prompt plus answer, in tokens")
     serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
+    merge = _add(
+        commands,
+        "merge",
+        _merge,
+        "add an adapter into its base model, for programs that load no adapters",
+        "The folder opens in transformers, vLLM and llama.cpp's converter to GGUF.",
+    )
+    merge.add_argument("--model", required=True, help="model folder or hub id that the adapter was trained on")
+    merge.add_argument("--adapter", required=True, type=Path, help="adapter folder (PEFT format)")
+    merge.add_argument("--out", required=True, type=Path, help="new folder")
+
     add_corpus_commands(commands)
 
     synthesize = _add(commands, "synthesize", _synthesize, "write new sessions with a large model behind an API")
@@ -258,6 +269,33 @@ def _serve(parsed: argparse.Namespace) -> None:
         chat_format=parsed.chat_format,
     )
     asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))
+
+
+def _merge(parsed: argparse.Namespace) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cbtrain.model.adapters.merge import merge
+    from cbtrain.model.weights import resolve_model
+
+    require_new(parsed.out)
+    console = _console()
+    columns = (
+        TextColumn("Merging"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("weight files"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        changed = merge(
+            resolve_model(parsed.model),
+            parsed.adapter,
+            parsed.out,
+            base=parsed.model,
+            progress=lambda done, of: progress.update(task, completed=done, total=of),
+        )
+    console.print(f"{changed} matrices changed: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _synthesize(parsed: argparse.Namespace) -> int:

@@ -118,7 +118,7 @@ def llama_config(a: Architecture, *, bos_id: int | None, eos_id: int, pad_id: in
 
 
 def _read_tensors(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Iterator[tuple[str, Tensor]]:
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt", device=str(device)) as shard:
                 for key in shard.keys():  # noqa: SIM118 (safe_open is not a mapping)
@@ -129,7 +129,8 @@ def _read_tensors(folder: Path, dtype: torch.dtype, device: str | torch.device) 
             raise UserError(f"damaged safetensors file ({error})", where=file, fix="Download it again.") from None
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises UserError where there are none."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))

@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
@@ -22,6 +23,7 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
 
 PREFIX = "base_model.model.model."
+WEIGHTS = "adapter_model.safetensors"
 
 
 def save_adapter(
@@ -60,17 +62,17 @@ def save_adapter(
         for name, text in (beside or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
         (temporary / "cbtrain.json").write_text(json.dumps(facts, indent=2) + "\n")
-        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
 
 
-def load_adapter(decoder: Decoder, folder: str | Path) -> LoraConfig:
-    """Inject and fill the adapter that :func:`save_adapter` (or ``peft``) wrote.
+def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """The settings and tensors that :func:`save_adapter` (or ``peft``) wrote, tensors by their names there.
 
-    Raises UserError where files are missing or damaged, tensors do not fit the decoder, or the adapter uses a feature
-    that is not supported (rsLoRA, DoRA, trained biases, whole modules).
+    Raises UserError where files are missing or damaged, or the adapter uses a feature that is not supported (rsLoRA,
+    DoRA, trained biases, whole modules).
     """
     folder = Path(folder)
-    config_file, weights_file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    config_file, weights_file = folder / "adapter_config.json", folder / WEIGHTS
     try:
         facts = json.loads(config_file.read_text())
         tensors = load_file(weights_file)
@@ -80,7 +82,16 @@ def load_adapter(decoder: Decoder, folder: str | Path) -> LoraConfig:
         ) from None
     except (json.JSONDecodeError, SafetensorError) as error:
         raise UserError(f"damaged adapter ({error})", where=folder, fix="Train or download it again.") from None
-    config = _read_config(facts, config_file)
+    return _read_config(facts, config_file), tensors
+
+
+def load_adapter(decoder: Decoder, folder: str | Path) -> LoraConfig:
+    """Inject and fill the adapter in ``folder``.
+
+    Raises UserError as :func:`read_adapter` does, and where tensors do not fit the decoder.
+    """
+    weights_file = Path(folder) / WEIGHTS
+    config, tensors = read_adapter(folder)
     inject(decoder, config)
     for name, module in lora_modules(decoder).items():
         for leaf in ("lora_A", "lora_B"):
