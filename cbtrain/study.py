@@ -214,14 +214,6 @@ def choose_lessons(
     renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker))
     if renderer.format.note:
         say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
-    profiles = material.profiles()
-
-    def units(courses: Sequence[Course]) -> list[Unit]:
-        return [
-            unit
-            for course in courses
-            for unit in units_of(course, config.tokens, system_prompt(speaker, config, profiles[course.id]))
-        ]
 
     def builder(*, measured: bool) -> DocumentBuilder:
         return make_builder(renderer, speaker, settings, positions, config, measured=measured)
@@ -230,7 +222,7 @@ def choose_lessons(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         chosen = tokenize(
-            units(material.split.train),
+            course_units(material.split.train, speaker, config),
             builder(measured=False),
             budget=settings.token_budget,
             seed=settings.seed,
@@ -240,12 +232,21 @@ def choose_lessons(
     if chosen.note:
         say(console, chosen.note)
     unseen = tokenize(
-        units(material.split.validation),
+        course_units(material.split.validation, speaker, config),
         builder(measured=True),
         budget=settings.validation_tokens,
         seed=settings.seed,
     )
     return Lessons(renderer, chosen, unseen)
+
+
+def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) -> list[Unit]:
+    """What is rendered of ``courses`` for the model that plays ``speaker``, with its system prompts."""
+    return [
+        unit
+        for course in courses
+        for unit in units_of(course, config.tokens, system_prompt(speaker, config, course.profile))
+    ]
 
 
 def make_builder(

@@ -51,9 +51,8 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from cbtrain.study import system_prompt
+    from cbtrain.study import course_units
     from cbtrain.tokens.balance import EQUAL_COST
-    from cbtrain.tokens.documents import units_of
     from cbtrain.tokens.stream import PackStream
     from cbtrain.tokens.tokenize import cache_root, tokenize
     from cbtrain.training.loop import check_packs_per_step, equal_cost
@@ -63,11 +62,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     config, settings = reader.config, reader.settings
     per_step = check_packs_per_step(settings, parsed.ranks, parsed.speaker)
     corpus, _ = clean(whole(parsed), config.corpus.cleaning)
-    units = [
-        unit
-        for course in corpus.courses
-        for unit in units_of(course, config.tokens, system_prompt(parsed.speaker, config, course.profile))
-    ]
+    units = course_units(corpus.courses, parsed.speaker, config)
     if not units:
         raise UserError("no session in which both speak", where=parsed.path, fix="See `cbtrain corpus check`.")
     columns = (TextColumn("Tokenizing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cbtrain.errors import UserError
 from cbtrain.tokens.dialogue import Message, Said
 from cbtrain.tokens.formats import ChatFormat, choose_format, layout_of
-from cbtrain.tokens.stability import PLACEHOLDER, has_system_role
+from cbtrain.tokens.stability import PLACEHOLDER, has_system_role, probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,7 @@ class ChatRenderer:
                 problem = f"{_place(message, messages)} contains the special token {special.group()!r}"
                 raise UserError(problem, where=name, fix="Remove it from the text: it would end or open a turn.")
         try:
-            marked = [(message.role, f"\ue000{index}\ue001") for index, message in enumerate(messages)]
-            laid_out = self._layout(marked, generate)
+            laid_out = self._layout(probe(*(message.role for message in messages)), generate)
         except Exception as error:  # templates raise their own kinds to refuse what they do not take
             problem = f"the chat format {self.format.name!r} refuses {_refused(self._layout, messages)} ({error})"
             raise UserError(problem, where=name, fix="Clean the transcript: the speakers must take turns.") from None

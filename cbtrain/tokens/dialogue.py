@@ -12,8 +12,8 @@ from cbtrain.transcripts.types import Role, Session, Turn
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One transcript turn inside a message: ``turn`` (from 0) of ``session``, at ``begin`` of the message's content.
-    ``spans`` lie in the message's content."""
+    """One transcript turn inside a message: ``turn`` (from 0) of ``session``; ``spans`` are places in the message's
+    content."""
 
     session: str
     turn: int

@@ -87,15 +87,21 @@ def test_logits_equal_transformers(case, seed, tmp_path):
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["llama", "mistral-window", "qwen2", "qwen3"])
-def test_packed_documents_do_not_see_each_other(case, tmp_path):
-    random_weights(CASES[case](), 3).save_pretrained(tmp_path)
-    decoder = load_decoder(str(tmp_path))
+def three_documents():
+    """Borders, positions and ids of a pack, and the same ids with every token of the second document changed."""
     cu = [0, 1, 34, 60]
     positions = torch.cat([torch.arange(b - a) for a, b in itertools.pairwise(cu)])
     ids = torch.randint(0, 211, (60,), generator=torch.Generator().manual_seed(5))
     changed = ids.clone()
     changed[1:34] = (changed[1:34] + 1) % 211
+    return cu, positions, ids, changed
+
+
+@pytest.mark.parametrize("case", ["llama", "mistral-window", "qwen2", "qwen3"])
+def test_packed_documents_do_not_see_each_other(case, tmp_path):
+    random_weights(CASES[case](), 3).save_pretrained(tmp_path)
+    decoder = load_decoder(str(tmp_path))
+    cu, positions, ids, changed = three_documents()
 
     def run(tokens):
         return decoder.logits(decoder(tokens, positions, PackedAttention(cu, decoder.architecture)))
@@ -112,11 +118,7 @@ def test_packed_documents_do_not_see_each_other(case, tmp_path):
 def test_a_documents_gradients_do_not_know_the_others_words(case, tmp_path):
     random_weights(CASES[case](), 3).save_pretrained(tmp_path)
     decoder = load_decoder(str(tmp_path))
-    cu = [0, 1, 34, 60]
-    positions = torch.cat([torch.arange(b - a) for a, b in itertools.pairwise(cu)])
-    ids = torch.randint(0, 211, (60,), generator=torch.Generator().manual_seed(5))
-    changed = ids.clone()
-    changed[1:34] = (changed[1:34] + 1) % 211
+    cu, positions, ids, changed = three_documents()
     embedded = []
 
     def keep(module, arguments, output):
