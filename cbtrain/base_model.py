@@ -12,7 +12,7 @@ from cbtrain.config import StudyConfig
 from cbtrain.files import atomic_folder
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.decoder import Decoder, initialize
-from cbtrain.model.weights import llama_config, save_decoder
+from cbtrain.model.weights.saving import llama_config, save_decoder
 from cbtrain.tokens.plain_text import cut_windows, plain_documents
 from cbtrain.tokens.tokenizer import train_tokenizer
 from cbtrain.training.loop import TrainingResult, train

@@ -129,7 +129,16 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one and prints it")
-    serve.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    serve.add_argument(
+        "--weights",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "nf4"],
+        help="how weights are held; auto: bf16 on CUDA, fp32 elsewhere",
+    )
+    serve.add_argument("--compute", default="auto", choices=["auto", "fp32", "bf16"], help="dtype beside nf4 weights")
+    serve.add_argument("--single-quantization", action="store_true", help="with nf4: hold the scales in 32 bits")
+    serve.add_argument("--attention", default="auto", choices=["auto", "flash-attn", "torch-varlen", "sdpa"])
+    serve.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
     serve.add_argument("--device", default="auto")
     serve.add_argument("--threads", type=int, help="CPU threads")
     serve.add_argument("--slots", type=int, default=16, help="conversations kept in the cache")
@@ -146,6 +155,13 @@ def build_parser() -> argparse.ArgumentParser:
     merge.add_argument("--model", required=True, help="model folder or hub id that the adapter was trained on")
     merge.add_argument("--adapter", required=True, type=Path, help="adapter folder (PEFT format)")
     merge.add_argument("--out", required=True, type=Path, help="new folder")
+    merge.add_argument(
+        "--into",
+        choices=["original", "dequantized"],
+        help="for an adapter trained on NF4 weights, which must be chosen: the base's own weights, or those after "
+        "quantization",
+    )
+    merge.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
 
     add_corpus_commands(commands)
 
@@ -246,8 +262,13 @@ def _serve(parsed: argparse.Namespace) -> None:
     from cbtrain.generation.config import EngineConfig
     from cbtrain.generation.local_model import LocalModel, pick_device
     from cbtrain.generation.server import serve
+    from cbtrain.model.config import ModelConfig
+    from cbtrain.model.weights.progress import loading_bar
     from cbtrain.tokens.config import FORMATS
 
+    if parsed.compute != "auto" and parsed.weights != "nf4":
+        fix = "Leave it out; other weights compute in their own dtype."
+        raise UserError(f"{parsed.compute} beside {parsed.weights} weights", where="--compute", fix=fix)
     for name, low in (("threads", 1), ("slots", 1), ("context", 64), ("port", 0)):
         value = getattr(parsed, name)
         if value is not None and value < low:
@@ -260,40 +281,42 @@ def _serve(parsed: argparse.Namespace) -> None:
         raise UserError(
             f"unknown format {parsed.chat_format!r}", where="--chat-format", fix=nearest(parsed.chat_format, FORMATS)
         )
-    model = LocalModel(
-        parsed.model,
-        parsed.adapter,
-        config,
-        dtype=parsed.dtype,
-        device=device,
-        chat_format=parsed.chat_format,
+    held = ModelConfig(
+        weights=parsed.weights,
+        compute=parsed.compute,
+        double_quantization=not parsed.single_quantization,
+        attention=parsed.attention,
     )
+    with loading_bar(_console()) as progress:
+        model = LocalModel(
+            parsed.model,
+            parsed.adapter,
+            config,
+            held=held,
+            device=device,
+            chat_format=parsed.chat_format,
+            force=parsed.force,
+            progress=progress,
+        )
     asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))
 
 
 def _merge(parsed: argparse.Namespace) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from cbtrain.model.adapters.merge import merge
-    from cbtrain.model.weights import resolve_model
+    from cbtrain.model.weights.hub import resolve_model
+    from cbtrain.model.weights.progress import loading_bar
 
     require_new(parsed.out)
     console = _console()
-    columns = (
-        TextColumn("Merging"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("weight files"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
+    with loading_bar(console, "Merging") as progress:
         changed = merge(
             resolve_model(parsed.model),
             parsed.adapter,
             parsed.out,
             base=parsed.model,
-            progress=lambda done, of: progress.update(task, completed=done, total=of),
+            into=parsed.into,
+            force=parsed.force,
+            progress=progress,
         )
     console.print(f"{changed} matrices changed: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
 

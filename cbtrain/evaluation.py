@@ -44,9 +44,13 @@ from cbtrain.evaluation_report import (
 from cbtrain.generation.local_model import LocalModel, pick_device
 from cbtrain.generation.server_process import server_process
 from cbtrain.journal import journal as journals
+from cbtrain.lessons import held_out_lessons
+from cbtrain.material import Material, gather
+from cbtrain.model.weights.progress import loading_bar
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.openai import OpenAIProvider
-from cbtrain.study import STATE, Material, gather, heading, held_out_lessons, now, prepare_process, say
+from cbtrain.study import STATE, now, prepare_process
+from cbtrain.telling import heading, say
 from cbtrain.tokens.formats import saved_format
 from cbtrain.tokens.plain_text import plain_document
 from cbtrain.transcripts.profile import Profile
@@ -89,13 +93,15 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     settings = config.evaluation
     heading(console, "5/7", "Simulate sessions with held-out patients")
     model_path = _model_path(state, folder)
-    model = LocalModel(
-        model_path,
-        str(folder / "therapist"),
-        settings.engine,
-        dtype=config.model.dtype,
-        device=pick_device(config.model.device),
-    )
+    with loading_bar(console) as progress:
+        model = LocalModel(
+            model_path,
+            str(folder / "therapist"),
+            settings.engine,
+            held=config.model,
+            device=pick_device(config.model.device),
+            progress=progress,
+        )
     perplexity = _measure_perplexity(model, material, config, state, console)
     say(console, perplexity["verdict"])
     patients = [course.id for course in material.split.test][: settings.max_patients]
@@ -148,14 +154,16 @@ def _refuse_another_study(config: StudyConfig, state: Mapping[str, Any], materia
 def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile | None]) -> dict[str, Any]:
     """Everything that decides what is said in a session: one run of sessions holds to one protocol."""
     settings = config.evaluation.model_dump_json(exclude={"judging", "sessions_in_flight", "perplexity_tokens"})
-    weights = blake2b((folder / "therapist" / "adapter_model.safetensors").read_bytes(), digest_size=8)
+    weights = blake2b(digest_size=8)
+    for file in sorted((folder / "therapist").glob("*.safetensors")):
+        weights.update(file.read_bytes())
     layout = saved_format(folder / "therapist")
     known = [profile.model_dump_json() if profile else name for name, profile in patients.items()]
     return {
         "evaluation": json.loads(settings),
         "seed": config.seed,
         "tokens.therapist_system": config.tokens.therapist_system,
-        "model.dtype": config.model.dtype,
+        **{f"model.{key}": getattr(config.model, key) for key in ("weights", "double_quantization", "compute")},
         "the adapter": weights.hexdigest(),
         **({"the chat format": layout.template} if layout else {}),
         "the patients' profiles": blake2b("\n".join(known).encode(), digest_size=8).hexdigest(),
@@ -314,7 +322,9 @@ def _server_arguments(model_path: str, folder: Path, config: StudyConfig) -> lis
     return [
         *("--model", model_path, "--adapter", str(folder / "patient"), "--name", "patient", "--port", "0"),
         *("--threads", str(threads), "--slots", str(engine.slots), "--context", str(engine.context_tokens)),
-        *("--dtype", config.model.dtype, "--device", config.model.device),
+        *("--weights", config.model.weights, "--compute", config.model.compute),
+        *("--attention", config.model.attention, "--device", config.model.device),
+        *(() if config.model.double_quantization else ("--single-quantization",)),
     ]
 
 

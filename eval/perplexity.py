@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from cbtrain.model.adapters.lora import adapter_enabled
+from cbtrain.model.adapters.adapter import adapter_enabled
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.document import Document
 from cbtrain.training.validation import measure_loss

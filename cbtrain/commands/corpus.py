@@ -267,7 +267,7 @@ def _schema(parsed: argparse.Namespace) -> None:
 
 
 def _token_counter(name: str) -> Callable[[str], int]:
-    from cbtrain.model.weights import resolve_model
+    from cbtrain.model.weights.hub import resolve_model
     from cbtrain.tokens.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(resolve_model(name))

@@ -32,9 +32,9 @@ class Reader:
 
 def reader_of(parsed: argparse.Namespace, supervise: str | None = None) -> Reader:
     """What ``--model``, ``--speaker``, ``--config`` and ``--set`` name. Raises UserError as training would."""
+    from cbtrain.lessons import make_builder
     from cbtrain.model.architecture import read_architecture
-    from cbtrain.model.weights import resolve_model
-    from cbtrain.study import make_builder
+    from cbtrain.model.weights.hub import resolve_model
     from cbtrain.tokens.chat import ChatRenderer
     from cbtrain.tokens.formats import choose_format
     from cbtrain.tokens.tokenizer import load_tokenizer

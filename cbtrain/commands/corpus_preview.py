@@ -103,7 +103,7 @@ def _style(weight: float) -> str:
 
 
 def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer]:
-    from cbtrain.study import system_prompt
+    from cbtrain.lessons import system_prompt
     from cbtrain.tokens.agreement import check_dialogue, check_renderer
     from cbtrain.tokens.documents import place_of, units_of
     from cbtrain.tokens.tokenize import CHECKED_MESSAGES

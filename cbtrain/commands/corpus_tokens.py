@@ -51,7 +51,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from cbtrain.study import course_units
+    from cbtrain.lessons import course_units
     from cbtrain.tokens.balance import EQUAL_COST
     from cbtrain.tokens.stream import PackStream
     from cbtrain.tokens.tokenize import cache_root, tokenize

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.attention import cached_attention, packed_attention
+from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cached import cached_attention
+from cbtrain.model.attention.packed import packed_attention
 
 
 @dataclass(slots=True)
@@ -27,14 +29,20 @@ class KVCache:
     """Slabs ``[layers, slots, context, kv_heads, head_dim]`` of keys and values, and who owns each row."""
 
     def __init__(
-        self, a: Architecture, slots: int, context: int, dtype: torch.dtype, device: torch.device | str
+        self,
+        a: Architecture,
+        slots: int,
+        context: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        attention: str = "auto",
     ) -> None:
         shape = (a.layers, slots, context, a.kv_heads, a.head_dim)
         # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages cost
         # nothing until they are touched.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.window = a.sliding_window
+        self.window, self.attention = a.sliding_window, attention
         self.slots = [Slot(i) for i in range(slots)]
         self._clock = 0
 
@@ -78,18 +86,26 @@ class PrefillAttention:
 
     def __init__(self, cache: KVCache, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> None:
         self.cache, self.slots, self.starts, self.lengths = cache, slots, starts, lengths
+        self.new = [Borders((0, length)) for length in lengths]
+        self.seen = [Borders((0, start + length)) for start, length in zip(starts, lengths, strict=True)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         outputs, at = [], 0
-        for slot, start, length in zip(self.slots, self.starts, self.lengths, strict=True):
+        places = zip(self.slots, self.starts, self.lengths, self.new, self.seen, strict=True)
+        for slot, start, length, cu_q, cu_k in places:
             keys, values = self.cache.keys[layer, slot], self.cache.values[layer, slot]
             end = start + length
             keys[start:end] = k[at : at + length]
             values[start:end] = v[at : at + length]
-            new = q[at : at + length]
             outputs.append(
                 packed_attention(
-                    new, keys[:end], values[:end], cu_q=[0, length], cu_k=[0, end], window=self.cache.window
+                    q[at : at + length],
+                    keys[:end],
+                    values[:end],
+                    cu_q=cu_q,
+                    cu_k=cu_k,
+                    window=self.cache.window,
+                    backend=self.cache.attention,
                 )
             )
             at += length

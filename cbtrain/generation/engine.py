@@ -15,7 +15,7 @@ from torch import Tensor
 from cbtrain.generation.cache import DecodeAttention, KVCache, PrefillAttention, Slot
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.sampler import sample
-from cbtrain.model.adapters.lora import adapter_enabled
+from cbtrain.model.adapters.adapter import adapter_enabled
 from cbtrain.model.decoder import Decoder
 
 FinishReason = Literal["stop", "length"]
@@ -73,8 +73,9 @@ class Engine:
     ) -> None:
         self.decoder, self.config, self.stop_ids, self.decode = decoder.eval(), config, stop_ids, decode
         self.context = min(config.context_tokens, decoder.architecture.context)
-        dtype = decoder.embed_tokens.weight.dtype
-        self.cache = KVCache(decoder.architecture, config.slots, self.context, dtype, decoder.device)
+        self.cache = KVCache(
+            decoder.architecture, config.slots, self.context, decoder.dtype, decoder.device, decoder.attention
+        )
         self.waiting: deque[_Running] = deque()
         self.running: list[_Running] = []
 

@@ -11,8 +11,11 @@ from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import Completion, Engine, Request
 from cbtrain.generation.thread import EngineThread
-from cbtrain.model.adapters.peft_format import load_adapter
-from cbtrain.model.weights import DTYPES, load_decoder, resolve_model
+from cbtrain.model.adapters.methods import load_adapter
+from cbtrain.model.config import ModelConfig
+from cbtrain.model.weights.hub import resolve_model
+from cbtrain.model.weights.loading import load_configured
+from cbtrain.model.weights.reading import Progress
 from cbtrain.tokens.agreement import check_renderer
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.dialogue import Message
@@ -23,7 +26,8 @@ from cbtrain.tokens.tokenizer import load_tokenizer
 class LocalModel:
     """Answers chats with a model in this process. Enter it (``async with``) to start its engine.
 
-    Chats are laid out as the adapter was trained (its ``chat_template.jinja``), else as ``chat_format`` says.
+    Chats are laid out as the adapter was trained (its ``chat_template.jinja``), else as ``chat_format`` says. ``held``
+    says how the weights are held and which attention serves; ``force`` takes an adapter of another base.
     """
 
     def __init__(
@@ -32,18 +36,20 @@ class LocalModel:
         adapter: str | None,
         config: EngineConfig,
         *,
-        dtype: str = "float32",
+        held: ModelConfig | None = None,
         device: str = "cpu",
         chat_format: str = "auto",
+        force: bool = False,
+        progress: Progress = lambda done, of: None,
     ) -> None:
         folder = resolve_model(model)
         tokenizer = load_tokenizer(folder)
         saved = saved_format(adapter) if adapter else None
         self.renderer = ChatRenderer(tokenizer, saved or choose_format(tokenizer, chat_format))
         check_renderer(self.renderer)
-        self.decoder = load_decoder(str(folder), dtype=DTYPES[dtype], device=device)
+        self.decoder = load_configured(held or ModelConfig(), str(folder), device, progress)
         if adapter:
-            load_adapter(self.decoder, adapter)
+            load_adapter(self.decoder, adapter, force=force)
         stop_ids = self.renderer.stop_ids | set(self.decoder.architecture.eos_ids)
         engine = Engine(
             self.decoder,

@@ -85,7 +85,7 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
     try:
         heads = int(config["num_attention_heads"])
         hidden = int(config["hidden_size"])
-        return Architecture(
+        architecture = Architecture(
             name=name,
             vocabulary=int(config["vocab_size"]),
             hidden=hidden,
@@ -105,6 +105,8 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
             eos_ids=_eos_ids(config),
             qk_norm=name == "Qwen3ForCausalLM",
         )
+        _require_sound(architecture, where)
+        return architecture
     except KeyError as error:
         raise UserError(
             f"key {error.args[0]!r} is missing", where=where, fix="Is this a model's config.json?"
@@ -113,6 +115,18 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
         raise UserError(
             f"a value of a wrong kind ({error})", where=where, fix="Is this a model's config.json?"
         ) from None
+
+
+def _require_sound(a: Architecture, where: object) -> None:
+    sizes = (a.vocabulary, a.hidden, a.layers, a.heads, a.kv_heads, a.head_dim, a.intermediate)
+    fix = "Is this a model's config.json, unchanged?"
+    if min(sizes) < 1:
+        raise UserError(f"a size of {min(sizes)}", where=where, fix=fix)
+    if a.heads % a.kv_heads:
+        problem = f"{a.heads} attention heads cannot share {a.kv_heads} heads of keys and values"
+        raise UserError(problem, where=where, fix=fix)
+    if a.head_dim % 2:
+        raise UserError(f"RoPE needs heads of an even size, these have {a.head_dim}", where=where, fix=fix)
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -142,6 +156,11 @@ def _rope(config: dict[str, Any], where: object) -> Rope:
     kind = facts.get("rope_type") or facts.get("type") or "default"
     if kind not in ROPE_TYPES:
         raise UserError(f"RoPE type {kind!r} is not supported", where=where, fix=nearest(kind, ROPE_TYPES))
+    for partial in (facts.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
+        if partial not in (None, 1, 1.0):
+            raise UserError(
+                f"RoPE on {partial:g} of each head is not supported", where=where, fix="Only on all of it is."
+            )
     theta = float(facts.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     if kind == "default":
         return Rope(theta=theta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -10,7 +11,7 @@ from cbtrain.errors import nearest
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Weights = Literal["auto", "fp32", "bf16", "nf4"]
 
 
 class ModelConfig(BaseModel):
@@ -19,27 +20,74 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: str | None = Field(None, description="model folder or hub id; none makes a tiny model from the corpus")
-    dtype: Dtype = Field("float32", description="dtype of the frozen weights")
+    weights: Weights = Field(
+        "auto", description="format of the frozen weights: fp32, bf16, nf4; auto: bf16 on CUDA, fp32 elsewhere"
+    )
+    double_quantization: bool = Field(True, description="with nf4: hold the scales in eight bits too")
+    compute: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="with nf4: dtype of activations and other weights; auto: bf16 on CUDA, fp32 elsewhere"
+    )
+    attention: Literal["auto", "flash-attn", "torch-varlen", "sdpa"] = Field(
+        "auto", description="attention back-end; auto: the first of these that can serve"
+    )
     device: str = Field("auto", description="'cpu', 'cuda', 'cuda:1'; 'auto' takes CUDA where there is one")
+
+    @model_validator(mode="after")
+    def _computes(self) -> ModelConfig:
+        if self.compute != "auto" and self.weights not in ("nf4", self.compute):
+            raise ValueError(f"{self.weights} weights compute in their own dtype; compute is for nf4")
+        return self
 
 
 class LoraConfig(BaseModel):
-    """LoRA sizes; the update is scaled by ``alpha / rank``."""
+    """LoRA on some linears; the update is scaled by ``alpha / rank``, with rsLoRA by ``alpha / sqrt(rank)``."""
 
     model_config = ConfigDict(extra="forbid")
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(16.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: list[str] = Field(default_factory=lambda: list(LORA_TARGETS), min_length=1)
+    targets: list[str] = Field(
+        default_factory=lambda: list(LORA_TARGETS),
+        min_length=1,
+        description="linears by name, in all layers (q_proj) or one (layers.3.mlp.up_proj)",
+    )
+    layers: list[int] | None = Field(None, description="adapt these layers only")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank)")
+    dora: bool = Field(False, description="train direction and magnitude apart (DoRA)")
+    rank_pattern: dict[str, int] = Field(default_factory=dict, description="other ranks, by the end of a path (regex)")
+    alpha_pattern: dict[str, float] = Field(default_factory=dict, description="other alphas, in the same way")
+    modules_to_save: list[Literal["embed_tokens", "lm_head"]] = Field(
+        default_factory=list, description="modules that are trained as a whole beside the adapter"
+    )
+    ensure_weight_tying: bool = Field(True, description="embeddings and head that are tied stay so when one is trained")
 
     @field_validator("targets")
     @classmethod
     def _known(cls, targets: list[str]) -> list[str]:
         for target in targets:
-            if target not in LORA_TARGETS:
-                raise ValueError(f"unknown target {target!r}. {nearest(target, LORA_TARGETS)}")
+            leaf = target.rpartition(".")[2]
+            if leaf not in LORA_TARGETS:
+                raise ValueError(f"unknown target {leaf!r}. {nearest(leaf, LORA_TARGETS)}")
         return targets
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _usable(cls, patterns: dict[str, float]) -> dict[str, float]:
+        for pattern, value in patterns.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"pattern {pattern!r} is no regular expression ({error})") from None
+            if value <= 0:
+                raise ValueError(f"{value} for {pattern!r} is not positive")
+        return patterns
+
+
+class FullConfig(BaseModel):
+    """All weights are trained; there is nothing to set."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class TinyModelConfig(BaseModel):

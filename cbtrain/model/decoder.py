@@ -2,42 +2,45 @@
 
 Tokens come as one flat row ``[T]`` (packed documents or the new tokens of many conversations); what differs between
 training and generation is only where keys and values are kept, and that is the ``attend`` argument. Module names
-follow the Hugging Face checkpoints, so that weights and adapters need no renaming beyond a prefix.
-
-Load, forward and generate::
-
-    decoder = load_decoder("DIR-OR-HUB-ID")
-    tokenizer = load_tokenizer("DIR-OR-HUB-ID")
-    ids = torch.tensor(tokenizer.encode("Hello"))
-    hidden = decoder(ids, torch.arange(len(ids)), PackedAttention([0, len(ids)], decoder.architecture))
-    next_id = decoder.logits(hidden[-1]).argmax()
+follow the Hugging Face checkpoints, so that weights and adapters need no renaming beyond a prefix. ``docs/model.md``
+shows how to load, call and generate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.attention import packed_attention
+from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.packed import packed_attention
+from cbtrain.model.linears.dense import DenseLinear
+from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
+
+if TYPE_CHECKING:
+    from cbtrain.model.adapters.adapter import Adapter
+    from cbtrain.model.linears.formats import WeightFormat
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``attend(layer, q [T, heads, head_dim], k, v [T, kv_heads, head_dim]) -> [T, heads, head_dim]``"""
 
+MakeLinear = Callable[..., Linear]
+"""``make(in_features, out_features, *, bias)``"""
+
 
 class PackedAttention:
-    """``attend`` for documents that lie end to end: no cache, no sight across ``cu_seqlens``."""
+    """``attend`` for documents that lie end to end: no cache, no sight across ``cumulative`` lengths."""
 
-    def __init__(self, cu_seqlens: Sequence[int], architecture: Architecture) -> None:
-        self.cu_seqlens, self.window = cu_seqlens, architecture.sliding_window
+    def __init__(self, cumulative: Sequence[int], window: int | None, backend: str = "auto") -> None:
+        self.borders, self.window, self.backend = Borders(cumulative), window, backend
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return packed_attention(q, k, v, cu_q=self.cu_seqlens, cu_k=self.cu_seqlens, window=self.window)
+        return packed_attention(q, k, v, cu_q=self.borders, cu_k=self.borders, window=self.window, backend=self.backend)
 
 
 class RMSNorm(nn.Module):
@@ -55,13 +58,13 @@ class RMSNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, a: Architecture, layer: int) -> None:
+    def __init__(self, a: Architecture, layer: int, linear: MakeLinear) -> None:
         super().__init__()
         self.layer, self.head_dim = layer, a.head_dim
-        self.q_proj = nn.Linear(a.hidden, a.heads * a.head_dim, bias=a.qkv_bias)
-        self.k_proj = nn.Linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
-        self.v_proj = nn.Linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
-        self.o_proj = nn.Linear(a.heads * a.head_dim, a.hidden, bias=a.out_bias)
+        self.q_proj = linear(a.hidden, a.heads * a.head_dim, bias=a.qkv_bias)
+        self.k_proj = linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.v_proj = linear(a.hidden, a.kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.o_proj = linear(a.heads * a.head_dim, a.hidden, bias=a.out_bias)
         if a.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(a.head_dim, a.norm_eps), RMSNorm(a.head_dim, a.norm_eps)
         self.qk_norm = a.qk_norm
@@ -73,25 +76,25 @@ class SelfAttention(nn.Module):
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = apply_rope(q, cos, sin), apply_rope(k, cos, sin)
-        return self.o_proj(attend(self.layer, q, k, v).flatten(-2))
+        return cast(Tensor, self.o_proj(attend(self.layer, q, k, v).flatten(-2)))
 
 
 class MLP(nn.Module):
-    def __init__(self, a: Architecture) -> None:
+    def __init__(self, a: Architecture, linear: MakeLinear) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(a.hidden, a.intermediate, bias=a.mlp_bias)
-        self.up_proj = nn.Linear(a.hidden, a.intermediate, bias=a.mlp_bias)
-        self.down_proj = nn.Linear(a.intermediate, a.hidden, bias=a.mlp_bias)
+        self.gate_proj = linear(a.hidden, a.intermediate, bias=a.mlp_bias)
+        self.up_proj = linear(a.hidden, a.intermediate, bias=a.mlp_bias)
+        self.down_proj = linear(a.intermediate, a.hidden, bias=a.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return cast(Tensor, self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)))
 
 
 class Block(nn.Module):
-    def __init__(self, a: Architecture, layer: int) -> None:
+    def __init__(self, a: Architecture, layer: int, linear: MakeLinear) -> None:
         super().__init__()
-        self.self_attn = SelfAttention(a, layer)
-        self.mlp = MLP(a)
+        self.self_attn = SelfAttention(a, layer, linear)
+        self.mlp = MLP(a, linear)
         self.input_layernorm = RMSNorm(a.hidden, a.norm_eps)
         self.post_attention_layernorm = RMSNorm(a.hidden, a.norm_eps)
 
@@ -105,22 +108,31 @@ class Decoder(nn.Module):
 
     Projecting only those rows is exact and spares most of the head's work, because the loss counts the therapist's
     tokens only and generation looks at one token per conversation.
+
+    ``linear`` makes the seven linears of a layer (:mod:`cbtrain.model.linears`); embeddings, norms and head are dense.
+    ``attention`` names the attention back-end, ``adapter`` is what fine-tuning has added, ``fingerprint`` tells the
+    base's weights apart from others', ``source`` is the parsed ``config.json``, ``format`` how the weights are held.
     """
 
     frequencies: Tensor
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, linear: MakeLinear = DenseLinear) -> None:
         super().__init__()
         a = self.architecture = architecture
         self.embed_tokens = nn.Embedding(a.vocabulary, a.hidden)
-        self.layers = nn.ModuleList(Block(a, layer) for layer in range(a.layers))
+        self.layers = nn.ModuleList(Block(a, layer, linear) for layer in range(a.layers))
         self.norm = RMSNorm(a.hidden, a.norm_eps)
-        self.lm_head = nn.Linear(a.hidden, a.vocabulary, bias=False)
+        self.lm_head = DenseLinear(a.hidden, a.vocabulary, bias=False)
         if a.tied_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
+            self.lm_head.weight = cast(nn.Parameter, self.embed_tokens.weight)
         self.rope_factor = a.rope.attention_factor
         # Not part of any checkpoint, and kept in fp32 whatever the weights are: angles at position 100,000 need it.
         self.register_buffer("frequencies", inverse_frequencies(a.rope, a.head_dim), persistent=False)
+        self.attention = "auto"
+        self.adapter: Adapter | None = None
+        self.fingerprint: str | None = None
+        self.source: dict[str, Any] = {}
+        self.format: WeightFormat | None = None
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
         """``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
@@ -131,12 +143,30 @@ class Decoder(nn.Module):
         return cast(Tensor, self.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the weights."""
+        """``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
         return cast(Tensor, self.lm_head(hidden))
+
+    def packed(self, cumulative: Sequence[int]) -> PackedAttention:
+        """``attend`` for documents that begin at ``cumulative`` (the first 0, the last the number of tokens)."""
+        return PackedAttention(cumulative, self.architecture.sliding_window, self.attention)
 
     @property
     def device(self) -> torch.device:
-        return self.embed_tokens.weight.device
+        return self.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of hidden states."""
+        return self.norm.weight.dtype
+
+    @property
+    def linears(self) -> dict[str, Linear]:
+        """The layers' linears by their path, e.g. ``layers.0.self_attn.q_proj``, whether adapted or not."""
+        return {
+            name.removesuffix(".base"): module
+            for name, module in self.layers.named_modules(prefix="layers")
+            if isinstance(module, Linear)
+        }
 
 
 def initialize(decoder: Decoder, seed: int) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cbtrain.model.config import LoraConfig
+from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.tokens.config import Supervise
 
 
@@ -41,3 +41,8 @@ class TrainingConfig(BaseModel):
     validation_tokens: int = Field(40_000, ge=1, description="tokens of the validation split to look at")
     patience: int = Field(3, ge=1, description="validations without improvement before stopping")
     seed: int = Field(0, ge=0)
+
+    @property
+    def adapter(self) -> LoraConfig | FullConfig:
+        """The settings of the method."""
+        return self.lora if self.method == "lora" else FullConfig()

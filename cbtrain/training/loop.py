@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.lora import trainable
+from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.document import Document
@@ -138,7 +138,7 @@ def train(
         while result.tokens < budget and not best.exhausted:
             batch = batches.step()
             rate = learning_rate(result.tokens / budget, config)
-            done = train_step(decoder, engine, batch, rate)
+            done = train_step(decoder, engine, batch, rate, step=result.steps)
             result.steps += 1
             result.tokens += batch[0].step.tokens
             result.supervised_tokens += done.supervised

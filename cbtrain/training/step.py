@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtrain.model.decoder import Decoder, PackedAttention
+from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
 from cbtrain.tokens.stream import MicroBatch
 from cbtrain.training.engines.torch_engine import TorchEngine
@@ -35,7 +35,7 @@ def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
     def on_device(tensor: Tensor) -> Tensor:
         return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked
 
-    attend = PackedAttention(pack.borders, decoder.architecture)
+    attend = decoder.packed(pack.borders)
     hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend)
     rows = on_device(pack.rows)
     logits = decoder.logits(hidden[rows]).float()
@@ -44,9 +44,9 @@ def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
 
 
 def train_step(
-    decoder: Decoder, engine: TorchEngine, batches: Sequence[MicroBatch], learning_rate: float
+    decoder: Decoder, engine: TorchEngine, batches: Sequence[MicroBatch], learning_rate: float, *, step: int = 0
 ) -> StepResult:
-    """Train on ``batches``, this rank's micro-batches of one optimizer step.
+    """Train on ``batches``, this rank's micro-batches of optimizer step ``step``.
 
     The loss is the weighted sum over supervised tokens ÷ the sum of their weights in the whole step, all ranks
     together: the same gradient however the packs are spread over accumulation and ranks.
@@ -58,6 +58,8 @@ def train_step(
     for batch in batches:
         if batch.pack.supervised == 0:
             continue
+        if decoder.adapter:
+            decoder.adapter.prepare(step, batch.pack.names, batch.pack.borders)
         loss = loss_sum(decoder, batch.pack) / facts.weight_sum
         engine.backward(loss)
         total += loss.detach()

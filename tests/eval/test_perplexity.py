@@ -11,10 +11,11 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cbtrain.eval.perplexity import compare_perplexity
-from cbtrain.model.adapters.lora import adapter_enabled, inject, lora_modules
-from cbtrain.model.adapters.peft_format import save_adapter
+from cbtrain.model.adapters.adapter import adapter_enabled
+from cbtrain.model.adapters.lora import lora_modules
+from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.config import LoraConfig
-from cbtrain.model.weights import load_decoder
+from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.plain_text import plain_document
 from cbtrain.transcripts.types import Session, Turn
 
@@ -36,7 +37,7 @@ def study(tmp_path):
     generator = torch.Generator().manual_seed(3)
     for module in lora_modules(decoder).values():
         module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
-    save_adapter(decoder, tmp_path / "adapter", config, base=str(folder), facts={})
+    save_adapter(decoder, tmp_path / "adapter", base=str(folder), facts={})
     tokenizer = AutoTokenizer.from_pretrained(folder)
     turns = [Turn(role, text) for role, text in SAID]
     documents = {

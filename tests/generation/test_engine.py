@@ -7,9 +7,10 @@ from transformers import AutoModelForCausalLM
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import ContextOverflow, Engine, Request
 from cbtrain.generation.sampler import sample
-from cbtrain.model.adapters.lora import inject, lora_modules
+from cbtrain.model.adapters.lora import lora_modules
+from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
-from cbtrain.model.weights import load_decoder
+from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.tokenizer import load_tokenizer
 
 GREEDY = SamplingConfig(temperature=0, max_tokens=24)

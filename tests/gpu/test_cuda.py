@@ -5,9 +5,10 @@ import torch
 from random_model import random_model
 
 from cbtrain.kernels.rms_norm import rms_norm, rms_norm_reference
-from cbtrain.model.adapters.lora import inject, trainable
+from cbtrain.model.adapters.adapter import trainable
+from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
-from cbtrain.model.weights import load_decoder
+from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.tokens.prefetch import Prefetcher

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -21,11 +22,11 @@ from transformers import (
 )
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.lora import adapter_enabled, inject, lora_modules
-from cbtrain.model.adapters.peft_format import load_adapter, save_adapter
+from cbtrain.model.adapters.adapter import adapter_enabled
+from cbtrain.model.adapters.lora import lora_modules
+from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
 from cbtrain.model.config import LORA_TARGETS, LoraConfig
-from cbtrain.model.decoder import PackedAttention
-from cbtrain.model.weights import load_decoder
+from cbtrain.model.weights.loading import load_decoder
 
 CONFIG = LoraConfig(rank=4, alpha=6.0)
 IDS = torch.randint(0, 97, (40,), generator=torch.Generator().manual_seed(0))
@@ -39,19 +40,24 @@ def base(tmp_path):
 
 
 def logits(decoder):
-    return decoder.logits(decoder(IDS, torch.arange(40), PackedAttention([0, 40], decoder.architecture)))
+    return decoder.logits(decoder(IDS, torch.arange(40), decoder.packed([0, 40])))
 
 
 def randomize(decoder):
+    """Values far from where training starts, so that every part of a method shows."""
     generator = torch.Generator().manual_seed(1)
-    for module in lora_modules(decoder).values():
-        module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
+    with torch.no_grad():
+        for name, parameter in decoder.adapter.parameters().items():
+            if name.endswith("lora_B.weight"):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+            elif not name.endswith("lora_A.weight"):
+                parameter.mul_(1 + torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
 def test_adapter_covers_all_seven_linears_and_starts_from_the_base(base):
     decoder = load_decoder(str(base))
     before = logits(decoder)
-    parameters = inject(decoder, CONFIG)
+    parameters = inject(decoder, CONFIG).parameters()
     assert len(lora_modules(decoder)) == 2 * len(LORA_TARGETS)
     assert len(parameters) == 4 * len(LORA_TARGETS)
     torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
@@ -77,6 +83,66 @@ FAMILIES = {
 }
 
 
+METHODS = {
+    "lora": LoraConfig(rank=4, alpha=6.0),
+    "rslora": LoraConfig(rank=4, alpha=6.0, rslora=True),
+    "dora": LoraConfig(rank=4, alpha=6.0, dora=True),
+    "dora-rslora": LoraConfig(rank=4, alpha=6.0, dora=True, rslora=True),
+    "some-linears": LoraConfig(rank=3, alpha=5, targets=["v_proj", "layers.1.mlp.up_proj"]),
+    "some-layers": LoraConfig(rank=3, alpha=5, layers=[1]),
+    "patterns": LoraConfig(
+        rank=4,
+        alpha=6,
+        rslora=True,
+        rank_pattern={r"layers\.0\..*q_proj": 2, "down_proj": 6},
+        alpha_pattern={"v_proj": 11, r"layers\.1\.mlp\.up_proj": 2.5},
+    ),
+    "embeddings": LoraConfig(rank=4, alpha=6, modules_to_save=["embed_tokens"]),
+    "head": LoraConfig(rank=4, alpha=6, modules_to_save=["lm_head"]),
+    "both": LoraConfig(rank=4, alpha=6, modules_to_save=["embed_tokens", "lm_head"], dora=True),
+    "not-kept-tied": LoraConfig(rank=4, alpha=6, modules_to_save=["embed_tokens"], ensure_weight_tying=False),
+}
+
+
+def their_name(name, parameters):
+    """The name of our parameter ``name`` in a PEFT model."""
+    path, leaf = next(
+        (name.removesuffix(f".{end}"), end)
+        for end in ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "weight")
+        if name.endswith(f".{end}")
+    )
+    stem = f"base_model.model.{path}" if path == "lm_head" else f"base_model.model.model.{path}"
+    kinds = {
+        "weight": "modules_to_save.default.weight",
+        "lora_magnitude_vector": "lora_magnitude_vector.default.weight",
+    }
+    found = f"{stem}.{kinds.get(leaf, leaf.replace('.weight', '.default.weight'))}"
+    assert found in parameters, found
+    return found
+
+
+def compare_with_peft(base, adapter, decoder, documents):
+    """Equal logits and gradients, ``documents`` packed in one row here and one at a time there."""
+    reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(reference, adapter, is_trainable=True)
+    theirs = torch.cat([model(part[None]).logits[0] for part in IDS.split(documents)])
+    borders = [0, *itertools.accumulate(documents)]
+    positions = torch.cat([torch.arange(length) for length in documents])
+    ours = decoder.logits(decoder(IDS, positions, decoder.packed(borders)))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+    theirs.logsumexp(-1).sum().backward()
+    ours.logsumexp(-1).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    seen = set()
+    for name, parameter in decoder.adapter.parameters().items():
+        theirs_name = their_name(name, gradients)
+        expected = gradients[theirs_name]
+        assert (parameter.grad - expected).norm() / expected.norm() < 1e-5, name
+        seen.add(theirs_name)
+    assert seen == set(gradients)
+
+
 @pytest.mark.parametrize("documents", [[40], [11, 1, 28]], ids=["unpacked", "packed"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peft_loads_what_we_save_with_equal_logits_and_gradients(family, documents, tmp_path):
@@ -86,35 +152,128 @@ def test_peft_loads_what_we_save_with_equal_logits_and_gradients(family, documen
     decoder = load_decoder(str(base))
     inject(decoder, CONFIG)
     randomize(decoder)
-    save_adapter(decoder, tmp_path / "adapter", CONFIG, base=str(base), facts={})
-    reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    model = PeftModel.from_pretrained(reference, tmp_path / "adapter", is_trainable=True)
-    # The oracle sees one document at a time, ours all of them in one row.
-    theirs = torch.cat([model(part[None]).logits[0] for part in IDS.split(documents)])
-    borders = [0, *itertools.accumulate(documents)]
-    positions = torch.cat([torch.arange(length) for length in documents])
-    ours = decoder.logits(decoder(IDS, positions, PackedAttention(borders, decoder.architecture)))
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
-
-    theirs.logsumexp(-1).sum().backward()
-    ours.logsumexp(-1).sum().backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    for name, module in lora_modules(decoder).items():
-        for leaf in ("lora_A", "lora_B"):
-            expected = gradients[f"base_model.model.model.{name}.{leaf}.default.weight"]
-            error = (getattr(module, leaf).grad - expected).norm() / expected.norm()
-            assert error < 1e-5, (name, leaf)
+    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={})
+    compare_with_peft(base, tmp_path / "adapter", decoder, documents)
 
 
-def test_we_load_what_peft_saves(base, tmp_path):
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_equals_peft_and_comes_back(method, tied, tmp_path):
+    torch.manual_seed(0)
+    base = tmp_path / "base"
+    LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied, attention_bias=True)).save_pretrained(base)
+    decoder = load_decoder(str(base))
+    with torch.no_grad():
+        before = logits(decoder)
+    adapter = inject(decoder, METHODS[method])
+    torch.testing.assert_close(logits(decoder), before, atol=1e-5, rtol=0)  # training starts from the base
+    randomize(decoder)
+    assert not torch.allclose(logits(decoder), before, atol=1e-2)
+    with adapter_enabled(decoder, False):
+        torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
+    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={})
+    again = load_decoder(str(base))
+    loaded = load_adapter(again, tmp_path / "adapter")
+    together = tied and adapter.config.modules_to_save and adapter.config.ensure_weight_tying
+    assert loaded.config.model_dump(exclude={"targets", "modules_to_save", "ensure_weight_tying"}) == (
+        adapter.config.model_dump(exclude={"targets", "modules_to_save", "ensure_weight_tying"})
+    )
+    assert loaded.config.ensure_weight_tying == bool(together)
+    torch.testing.assert_close(logits(again.eval()), logits(decoder.eval()), atol=0, rtol=0)
+    compare_with_peft(base, tmp_path / "adapter", decoder.train(), [40])
+
+
+PEFT_SETTINGS = {
+    "lora": {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"]},
+    "all-linear": {"r": 3, "lora_alpha": 5, "target_modules": "all-linear"},
+    "regular-expression": {"r": 3, "target_modules": r".*\.(0\.self_attn\.k_proj|1\.mlp\.gate_proj)"},
+    "excluded": {"r": 3, "target_modules": ["q_proj", "up_proj"], "exclude_modules": r".*layers\.0\.mlp.*"},
+    "one-layer": {"r": 3, "target_modules": ["q_proj"], "layers_to_transform": 1},
+    "rslora-dora": {"r": 3, "use_rslora": True, "use_dora": True, "target_modules": ["o_proj"]},
+    "patterns": {
+        "r": 3,
+        "target_modules": ["q_proj", "v_proj"],
+        "rank_pattern": {"v_proj": 5},
+        "alpha_pattern": {"model.layers.1.self_attn.q_proj": 40},
+    },
+    "head": {"r": 3, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "embeddings": {"r": 3, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "kept-tied": {
+        "r": 3,
+        "target_modules": ["q_proj"],
+        "modules_to_save": ["embed_tokens"],
+        "ensure_weight_tying": True,
+    },
+}
+
+
+@pytest.mark.parametrize("settings", PEFT_SETTINGS)
+def test_we_load_what_peft_saves(settings, tmp_path):
     torch.manual_seed(2)
-    config = PeftLoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    base = tmp_path / "base"
+    LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=settings == "kept-tied")).save_pretrained(base)
+    config = PeftLoraConfig(**PEFT_SETTINGS[settings], init_lora_weights=False)
     model = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "lora_A" not in name and "lora_B" not in name:
+                parameter.mul_(1 + 0.2 * torch.randn_like(parameter))
     model.save_pretrained(tmp_path / "adapter")
     decoder = load_decoder(str(base))
-    loaded = load_adapter(decoder, tmp_path / "adapter")
-    assert (loaded.rank, loaded.alpha, loaded.targets) == (3, 5, ["down_proj", "q_proj"])
+    load_adapter(decoder, tmp_path / "adapter")
     torch.testing.assert_close(logits(decoder), model(IDS[None]).logits[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_an_adapter_on_nf4_weights_is_an_adapter_on_the_rounded_weights(method, tmp_path):
+    torch.manual_seed(0)
+    sizes = {**SIZES, "hidden_size": 64, "intermediate_size": 128}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path / "base")
+    rounded, plain = load_decoder(str(tmp_path / "base"), weights="nf4"), load_decoder(str(tmp_path / "base"))
+    for path, linear in plain.linears.items():
+        linear.weight.copy_(rounded.linears[path].dense())
+    outputs = []
+    for decoder in (rounded, plain):
+        inject(decoder, METHODS[method])
+        randomize(decoder)
+        out = logits(decoder)
+        out.logsumexp(-1).sum().backward()
+        outputs.append([out.detach(), *(p.grad for p in decoder.adapter.parameters().values())])
+    for a, b in zip(*outputs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_dora_forgets_a_norm_when_its_values_change(base):
+    decoder = load_decoder(str(base))
+    inject(decoder, METHODS["dora"])
+    randomize(decoder)
+    decoder.eval()
+    with torch.no_grad():
+        before = logits(decoder)
+        for module in lora_modules(decoder).values():
+            module.lora_B.mul_(2)
+        changed = logits(decoder)
+        decoder.train()
+        torch.testing.assert_close(changed, logits(decoder), atol=1e-5, rtol=0)
+    assert not torch.allclose(before, changed, atol=1e-2)
+
+
+def test_an_adapter_of_another_base_is_refused_unless_forced(base, tmp_path):
+    decoder = load_decoder(str(base))
+    inject(decoder, CONFIG)
+    save_adapter(decoder, tmp_path / "a", base=str(base), facts={})
+    facts = json.loads((tmp_path / "a" / "cbtrain.json").read_text())["base"]
+    assert facts == {"name": str(base), "base_fingerprint": decoder.fingerprint, "base_weights": "fp32"}
+    sister = tmp_path / "sister"
+    torch.manual_seed(9)
+    FAMILIES["llama"]().save_pretrained(sister)
+    with pytest.raises(UserError, match=r"trained on another base model .*--force"):
+        load_adapter(load_decoder(str(sister)), tmp_path / "a")
+    load_adapter(load_decoder(str(sister)), tmp_path / "a", force=True)
+    # Two files are enough for other programs; they carry the fingerprint too.
+    (tmp_path / "a" / "cbtrain.json").unlink()
+    with pytest.raises(UserError, match="another base model"):
+        load_adapter(load_decoder(str(sister)), tmp_path / "a")
 
 
 def test_bad_adapters_are_refused(base, tmp_path):
@@ -126,23 +285,44 @@ def test_bad_adapters_are_refused(base, tmp_path):
     inject(decoder, CONFIG)
     with pytest.raises(UserError, match="already has an adapter"):
         inject(decoder, CONFIG)
-    save_adapter(decoder, tmp_path / "a", CONFIG, base="x", facts={})
+    save_adapter(decoder, tmp_path / "a", base="x", facts={})
     described = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     for change, problem in [
-        ({"target_modules": "all-linear"}, "not a list"),
-        ({"target_modules": ["lm_head"]}, "unknown target 'lm_head'"),
         ({"r": None}, "rank: "),
-        ({"use_dora": True}, "use_dora"),
+        ({"use_dora": True}, "lora_magnitude_vector' is missing"),
         ({"peft_type": "IA3"}, "'IA3'"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"modules_to_save": ["lm_head"]}, r"lm_head\.weight' is missing"),
+        ({"modules_to_save": ["norm"]}, "modules_to_save"),
+        ({"trainable_token_indices": [3]}, r"trainable_token_indices=\[3\] is not supported"),
+        ({"bias": "all"}, "bias='all' is not supported"),
+        ({"init_lora_weights": "pissa"}, "'pissa' changes the base's weights too"),
+        ({"rank_pattern": {"q_proj": 2}}, r"q_proj\.lora_A\.weight' is of shape \(4, 32\), \(2, 32\) is needed"),
     ]:
         shutil.copytree(tmp_path / "a", tmp_path / "changed", dirs_exist_ok=True)
         (tmp_path / "changed" / "adapter_config.json").write_text(json.dumps(described | change))
         with pytest.raises(UserError, match=problem):
             load_adapter(load_decoder(str(base)), tmp_path / "changed")
-    other = LlamaForCausalLM(
-        LlamaConfig(vocab_size=97, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-    )
-    other.save_pretrained(tmp_path / "other")
-    with pytest.raises(UserError, match="another base model"):
-        load_adapter(load_decoder(str(tmp_path / "other")), tmp_path / "a")
+    weights = tmp_path / "a" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    key = next(iter(tensors))
+    for change, problem in [
+        ({key: tensors[key] * float("nan")}, "holds NaN or infinity"),
+        ({key: tensors[key][:1].clone()}, "is of shape"),
+        ({"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}, "has no place in this model"),
+    ]:
+        save_file({**tensors, **change}, weights)
+        with pytest.raises(UserError, match=problem):
+            load_adapter(load_decoder(str(base)), tmp_path / "a")
+    save_file({}, weights)
+    with pytest.raises(UserError, match="holds no tensors"):
+        load_adapter(load_decoder(str(base)), tmp_path / "a")
+    save_file(tensors, weights)
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(UserError, match="damaged safetensors file"):
+        load_adapter(load_decoder(str(base)), tmp_path / "a")
+    with pytest.raises(UserError, match=r"'layers\.5\.mlp\.up_proj' matches no linear of this model.*0 to 1"):
+        inject(load_decoder(str(base)), LoraConfig(targets=["layers.5.mlp.up_proj"]))
+    with pytest.raises(ValueError, match="no regular expression"):
+        LoraConfig(rank_pattern={"q_proj(": 3})
+    with pytest.raises(ValueError, match="not positive"):
+        LoraConfig(alpha_pattern={"q_proj": 0})

@@ -9,15 +9,15 @@ import pytest
 import torch
 from random_model import random_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.lora import inject, lora_modules
+from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.merge import merge
-from cbtrain.model.adapters.peft_format import save_adapter
+from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.config import LoraConfig
-from cbtrain.model.decoder import PackedAttention
-from cbtrain.model.weights import load_decoder
+from cbtrain.model.linears.formats import WeightFormat
+from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.formats import choose_format, format_files
 from cbtrain.tokens.tokenizer import load_tokenizer
 
@@ -40,8 +40,8 @@ def made(tmp_path):
     for module in lora_modules(decoder).values():
         module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
     beside = format_files(choose_format(load_tokenizer(base), "plain"))
-    save_adapter(decoder, tmp_path / "adapter", config, base=str(base), facts={}, beside=beside)
-    hidden = decoder(IDS, torch.arange(60), PackedAttention([0, 60], decoder.architecture))
+    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={}, beside=beside)
+    hidden = decoder(IDS, torch.arange(60), decoder.packed([0, 60]))
     return base, tmp_path / "adapter", decoder.logits(hidden).detach()
 
 
@@ -55,7 +55,15 @@ def test_logits_template_and_card(made, tmp_path):
     merged = tmp_path / "merged"
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     torch.testing.assert_close(model(IDS[None]).logits[0].detach(), expected, atol=1e-4, rtol=0)
-    assert sorted(p.name for p in merged.glob("*.safetensors")) == sorted(p.name for p in base.glob("*.safetensors"))
+    assert [p.name for p in merged.glob("*.safetensors*")] == ["model.safetensors"]  # no index of the base's five files
+    recorded = json.loads((merged / "cbtrain.json").read_text())["merged"]
+    assert recorded == {
+        "base": str(base),
+        "base_fingerprint": load_decoder(str(base)).fingerprint,
+        "into": "original",
+        "adapter": "adapter",
+        "base_weights_in_training": "fp32",
+    }
     # The layout of training, not the base's.
     tokenizer = AutoTokenizer.from_pretrained(merged)
     assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi."}], tokenize=False).endswith(
@@ -99,16 +107,97 @@ def test_what_cannot_be_merged_leaves_nothing(made, tmp_path):
         merge(base, adapter, tmp_path / "out", base="b")
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     save_file({**tensors, key: torch.ones(3, 16)}, file)
-    with pytest.raises(UserError, match=r"the update of 'model\.layers\.0.*is 32 × 16, it is \(32, 32\)"):
+    with pytest.raises(UserError, match=r"layers\.0.*lora_A\.weight' is of shape \(3, 16\), \(3, 32\) is needed"):
         merge(base, adapter, tmp_path / "out", base="b")
     save_file({**tensors, key: tensors[key] * float("inf")}, file)
-    with pytest.raises(UserError, match="is not finite any more"):
+    with pytest.raises(UserError, match="holds NaN or infinity"):
         merge(base, adapter, tmp_path / "out", base="b")
     save_file(tensors, file)
     next(base.glob("model-00002*")).write_bytes(b"x")
     with pytest.raises(UserError, match="damaged safetensors file"):
         merge(base, adapter, tmp_path / "out", base="b")
-    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "use_dora": True}))
-    with pytest.raises(UserError, match="use_dora"):
-        merge(base, adapter, tmp_path / "out", base="b")
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_an_adapter_of_another_base_is_not_merged_unless_forced(made, tmp_path):
+    _, adapter, _ = made
+    sister = random_model(tmp_path / "sister", "llama")
+    tensors = load_file(sister / "model.safetensors")
+    save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, sister / "model.safetensors")
+    with pytest.raises(UserError, match="another base model"):
+        merge(sister, adapter, tmp_path / "out", base="b")
+    assert not (tmp_path / "out").exists()
+    merge(sister, adapter, tmp_path / "forced", base="b", force=True)
+
+
+def adapted(base, out, config, **load):
+    """An adapter with random values, saved; logits of base and adapter together."""
+    decoder = load_decoder(str(base), **load)
+    inject(decoder, config)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in decoder.adapter.parameters().items():
+            if name.endswith("lora_B.weight"):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+            elif not name.endswith("lora_A.weight"):
+                parameter.mul_(1 + torch.randn(parameter.shape, generator=generator) * 0.2)
+    save_adapter(decoder, out, base=str(base), facts={})
+    with torch.no_grad():
+        return decoder.logits(decoder(IDS, torch.arange(60), decoder.packed([0, 60])))
+
+
+MERGED = {
+    "rslora": LoraConfig(rank=3, rslora=True),
+    "dora": LoraConfig(rank=3, dora=True),
+    "patterns": LoraConfig(rank=3, rank_pattern={"q_proj": 5}, alpha_pattern={"v_proj": 7}, layers=[1]),
+    "embeddings": LoraConfig(rank=3, modules_to_save=["embed_tokens"]),
+    "head": LoraConfig(rank=3, modules_to_save=["lm_head"]),
+    "not-kept-tied": LoraConfig(rank=3, modules_to_save=["embed_tokens"], ensure_weight_tying=False),
+    "head-not-kept-tied": LoraConfig(rank=3, modules_to_save=["lm_head"], ensure_weight_tying=False),
+}
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("method", MERGED)
+def test_every_method_merges(method, tied, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, tie_word_embeddings=tied))
+    model.save_pretrained(tmp_path / "base")
+    expected = adapted(tmp_path / "base", tmp_path / "adapter", MERGED[method])
+    merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out", base="b", limit=30_000)
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    torch.testing.assert_close(merged(IDS[None]).logits[0].detach(), expected, atol=1e-4, rtol=0)
+    assert merged.config.tie_word_embeddings == (tied and "not-kept-tied" not in method)
+
+
+@pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
+def test_an_adapter_of_nf4_weights_needs_a_choice_which_is_recorded(double, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4)).save_pretrained(tmp_path / "base")
+    form = WeightFormat("nf4", torch.float32, double)
+    config = LoraConfig(rank=3, targets=["q_proj"])
+    expected = adapted(tmp_path / "base", tmp_path / "adapter", config, weights=form)
+    command = [CBTRAIN, "merge", "--model", tmp_path / "base", "--adapter", tmp_path / "adapter", "--out"]
+    refused = subprocess.run([*command, tmp_path / "out"], capture_output=True, text=True, cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "trained on NF4 weights. Choose --into original" in refused.stderr
+    logits = {}
+    for into in ("original", "dequantized"):
+        done = subprocess.run([*command, tmp_path / into, "--into", into], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        recorded = json.loads((tmp_path / into / "cbtrain.json").read_text())["merged"]
+        assert (recorded["into"], recorded["base_weights_in_training"]) == (into, str(form))
+        assert ("after NF4 quantization" in (tmp_path / into / "README.md").read_text()) == (into == "dequantized")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / into, dtype=torch.float32)
+        logits[into] = model(IDS[None]).logits[0].detach()
+    torch.testing.assert_close(logits["dequantized"], expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(logits["original"], expected, atol=1e-2)
+
+
+def test_dequantized_is_for_adapters_of_nf4_weights(made, tmp_path):
+    base, adapter, _ = made
+    with pytest.raises(UserError, match="was not trained on NF4 weights"):
+        merge(base, adapter, tmp_path / "out", base="b", into="dequantized")

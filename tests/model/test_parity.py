@@ -16,8 +16,7 @@ from transformers import (
 )
 
 from cbtrain.errors import UserError
-from cbtrain.model.decoder import PackedAttention
-from cbtrain.model.weights import load_decoder
+from cbtrain.model.weights.loading import load_decoder
 
 SIZES = {
     "vocab_size": 211,
@@ -72,7 +71,7 @@ def random_weights(model, seed):
     return model.eval()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_transformers(case, seed, tmp_path):
     reference = random_weights(CASES[case](), seed)
@@ -81,7 +80,7 @@ def test_logits_equal_transformers(case, seed, tmp_path):
     ids = torch.randint(0, 211, (90,), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         expected = reference(ids[None]).logits[0]
-        hidden = decoder(ids, torch.arange(90), PackedAttention([0, 90], decoder.architecture))
+        hidden = decoder(ids, torch.arange(90), decoder.packed([0, 90]))
         actual = decoder.logits(hidden)
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
@@ -104,13 +103,13 @@ def test_packed_documents_do_not_see_each_other(case, tmp_path):
     cu, positions, ids, changed = three_documents()
 
     def run(tokens):
-        return decoder.logits(decoder(tokens, positions, PackedAttention(cu, decoder.architecture)))
+        return decoder.logits(decoder(tokens, positions, decoder.packed(cu)))
 
     before, after = run(ids), run(changed)
     assert torch.equal(before[:1], after[:1])
     assert torch.equal(before[34:], after[34:])
     assert not torch.allclose(before[1:34], after[1:34], atol=1e-2)
-    alone = decoder.logits(decoder(ids[34:], torch.arange(26), PackedAttention([0, 26], decoder.architecture)))
+    alone = decoder.logits(decoder(ids[34:], torch.arange(26), decoder.packed([0, 26])))
     torch.testing.assert_close(before[34:], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -128,7 +127,7 @@ def test_a_documents_gradients_do_not_know_the_others_words(case, tmp_path):
     decoder.embed_tokens.register_forward_hook(keep)
 
     def gradients(tokens):
-        hidden = decoder(tokens, positions, PackedAttention(cu, decoder.architecture))
+        hidden = decoder(tokens, positions, decoder.packed(cu))
         return torch.autograd.grad(decoder.logits(hidden).logsumexp(-1).sum(), embedded.pop())[0]
 
     before, after = gradients(ids), gradients(changed)
@@ -136,16 +135,6 @@ def test_a_documents_gradients_do_not_know_the_others_words(case, tmp_path):
     assert torch.equal(before[:1], after[:1])
     assert torch.equal(before[34:], after[34:])
     assert not torch.allclose(before[1:34], after[1:34], atol=1e-3)
-
-
-def test_sharded_weights_load(tmp_path):
-    reference = random_weights(CASES["llama"](), 4)
-    reference.save_pretrained(tmp_path, max_shard_size="40KB")
-    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
-    decoder = load_decoder(str(tmp_path), dtype=torch.bfloat16)
-    assert decoder.embed_tokens.weight.dtype == torch.bfloat16
-    assert decoder.frequencies.dtype == torch.float32
-    torch.testing.assert_close(decoder.lm_head.weight.float(), reference.lm_head.weight, atol=2e-2, rtol=2e-2)
 
 
 def test_rope_is_exact_at_position_100_000():
@@ -186,20 +175,20 @@ def test_unsupported_facts_are_refused_by_name(tmp_path):
     edit_config(tmp_path, architectures=["LlamaForCausalLM"], rope_parameters={"rope_type": "longrope"})
     with pytest.raises(UserError, match="RoPE type 'longrope'"):
         load_decoder(str(tmp_path))
-    edit_config(tmp_path, rope_parameters={"rope_theta": 1e4}, hidden_act="gelu")
+    edit_config(tmp_path, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5})
+    with pytest.raises(UserError, match="RoPE on 0.5 of each head"):
+        load_decoder(str(tmp_path))
+    edit_config(tmp_path, rope_parameters={"rope_theta": 1e4}, num_key_value_heads=4)
+    with pytest.raises(UserError, match="6 attention heads cannot share 4"):
+        load_decoder(str(tmp_path))
+    edit_config(tmp_path, num_key_value_heads=2, hidden_act="gelu")
     with pytest.raises(UserError, match="activation 'gelu'"):
         load_decoder(str(tmp_path))
 
 
-def test_damaged_weights_are_named(tmp_path):
-    CASES["llama"]().save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"model\.safetensors: damaged"):
+@pytest.mark.parametrize("case", ["qwen2", "qwen3"])
+def test_a_qwen_window_in_some_layers_is_refused(case, tmp_path):
+    CASES[case]().save_pretrained(tmp_path)
+    edit_config(tmp_path, use_sliding_window=True, sliding_window=7)
+    with pytest.raises(UserError, match="use_sliding_window is not supported"):
         load_decoder(str(tmp_path))
-    weights.unlink()
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match="pickled weights, which are never opened"):
-        load_decoder(str(tmp_path))
-    with pytest.raises(UserError, match="no such model folder"):
-        load_decoder(str(tmp_path / "missing"))

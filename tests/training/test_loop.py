@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.lora import inject, trainable
+from cbtrain.model.adapters.adapter import trainable
+from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.loop import train

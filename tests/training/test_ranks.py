@@ -11,7 +11,8 @@ WORKER = """
 import json, os, sys
 sys.path.insert(0, SHARED)
 import numpy as np, torch, torch.distributed as dist
-from cbtrain.model.adapters.lora import inject, trainable
+from cbtrain.model.adapters.methods import inject
+from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder, initialize

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from batches import micro_batches
 
-from cbtrain.model.adapters.lora import inject, lora_modules, trainable
+from cbtrain.model.adapters.adapter import trainable
+from cbtrain.model.adapters.lora import lora_modules
+from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
-from cbtrain.model.decoder import PackedAttention
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training.config import TrainingConfig
@@ -48,7 +49,7 @@ def test_loss_sum_equals_token_by_token_cross_entropy(tiny, documents):
     expected = torch.zeros(())
     for document in documents:
         ids = torch.from_numpy(document.ids.astype(np.int64))
-        attend = PackedAttention([0, len(ids)], decoder.architecture)
+        attend = decoder.packed([0, len(ids)])
         logits = decoder.logits(decoder(ids, torch.arange(len(ids)), attend))
         for t in range(1, len(ids)):
             if document.supervised[t]:

@@ -1,83 +1,149 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685): ``y = W x + (alpha / r) · B A dropout(x)`` beside a frozen ``W``."""
+"""The LoRA family as one adapter: which linears it adapts, how, and what it trains beside them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtrain.errors import UserError
+from cbtrain.model.adapters.adapter import Adapter
+from cbtrain.model.adapters.dropout import KeyedDropout
+from cbtrain.model.adapters.lora_linear import DoraLinear, LoraLinear
+from cbtrain.model.adapters.peft_format import PREFIX, WEIGHTS, peft_config
+from cbtrain.model.adapters.trained_modules import TrainedEmbedding, TrainedHead, TrainedModule, copy_of
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.weights.saving import file_name, save_tensors
+
+OTHER_BASE = "Is this adapter for another base model?"
 
 
-class LoraLinear(nn.Module):
-    """A frozen linear with a low-rank side path; ``enabled`` switches the side path off without touching weights."""
+class LoraAdapter(Adapter):
+    """LoRA, rsLoRA or DoRA on the linears that ``config`` names. It is put into the decoder when it is made; its
+    values come from :meth:`initialize` or :meth:`load`."""
 
-    def __init__(self, base: nn.Linear, config: LoraConfig) -> None:
-        super().__init__()
-        self.base = base
-        self.scale = config.alpha / config.rank
-        self.dropout = config.dropout
-        self.enabled = True
-        # fp32 whatever the base is: an optimizer step on bf16 adapters rounds most small updates away.
-        self.lora_A = nn.Parameter(torch.empty(config.rank, base.in_features, device=base.weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.rank, device=base.weight.device))
+    can_merge: ClassVar[bool] = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.base(x)
-        if not self.enabled:
-            return out
-        side = F.dropout(x, self.dropout, self.training).to(self.lora_A.dtype)
-        side = F.linear(F.linear(side, self.lora_A), self.lora_B)
-        return out + (self.scale * side).to(out.dtype)
+    def __init__(self, decoder: Decoder, config: LoraConfig, device: torch.device) -> None:
+        self.config, self.tied = config, decoder.architecture.tied_embeddings
+        self.dropout = KeyedDropout(config.dropout, seed=0)
+        self.modules: dict[str, LoraLinear] = {}
+        self.trained: dict[str, TrainedModule] = {}
+        make = DoraLinear if config.dora else LoraLinear
+        linears = decoder.linears
+        for target in config.targets:
+            if not any(_is_target(path, [target], config.layers) for path in linears):
+                fix = f"The layers are 0 to {decoder.architecture.layers - 1}."
+                raise UserError(f"target {target!r} matches no linear of this model", where="lora.targets", fix=fix)
+        for path, base in linears.items():
+            if _is_target(path, config.targets, config.layers):
+                rank = int(_pattern(config.rank_pattern, path, config.rank))
+                alpha = _pattern(config.alpha_pattern, path, config.alpha)
+                scale = alpha / (math.sqrt(rank) if config.rslora else rank)
+                self.modules[path] = make(base, path, rank, scale, self.dropout, device)
+                owner, _, leaf = path.rpartition(".")
+                setattr(decoder.get_submodule(owner), leaf, self.modules[path])
+        self._train_whole_modules(decoder, device)
+
+    def _train_whole_modules(self, decoder: Decoder, device: torch.device) -> None:
+        wanted = set(self.config.modules_to_save)
+        together = self.tied and self.config.ensure_weight_tying
+        if together and wanted:
+            wanted = {"embed_tokens", "lm_head"}
+        shared: nn.Parameter | None = None
+        if "embed_tokens" in wanted:
+            shared = copy_of(decoder.embed_tokens.weight, device)
+            self.trained["embed_tokens"] = TrainedEmbedding(decoder.embed_tokens, shared)
+        if "lm_head" in wanted:
+            weight = shared if together and shared is not None else copy_of(decoder.lm_head.weight, device)
+            self.trained["lm_head"] = TrainedHead(decoder.lm_head, weight)
+        for name, module in self.trained.items():
+            setattr(decoder, name, module)
+
+    def initialize(self, seed: int) -> None:
+        self.dropout.seed = seed
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules.values():
+            module.initialize(generator)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        found = {
+            f"{path}.{leaf}": parameter
+            for path, module in self.modules.items()
+            for leaf, parameter in module.tensors().items()
+        }
+        for name, module in self.trained.items():
+            if not any(module.weight is known for known in found.values()):
+                found[f"{name}.weight"] = module.weight
+        return found
+
+    def changed(self) -> frozenset[str]:
+        return frozenset(f"{path}.weight" for path in (*self.modules, *self.trained))
+
+    def effective_weight(self, name: str, weight: Tensor) -> Tensor:
+        path = name.removesuffix(".weight")
+        if path in self.trained:
+            return self.trained[path].weight.detach()
+        return self.modules[path].effective_weight(weight)
+
+    def enable(self, enabled: bool) -> None:
+        self.enabled = enabled
+        for module in (*self.modules.values(), *self.trained.values()):
+            module.enabled = enabled
+
+    def prepare(self, step: int, names: Sequence[str], borders: Sequence[int]) -> None:
+        self.dropout.prepare(step, names, borders)
+
+    def save(self, folder: Path, *, base: str, metadata: Mapping[str, str]) -> None:
+        (folder / "adapter_config.json").write_text(peft_config(self.config, base=base, tied=self.tied))
+        save_tensors({name: parameter.clone() for name, parameter in self._files().items()}, folder / WEIGHTS, metadata)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], where: Path) -> None:
+        left = dict(tensors)
+        for name, parameter in self._files().items():
+            tensor = left.pop(name, None)
+            if tensor is None or tensor.shape != parameter.shape:
+                found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+                problem = f"tensor {name!r} is {found}, {tuple(parameter.shape)} is needed"
+                raise UserError(problem, where=where, fix=OTHER_BASE)
+            if not bool(torch.isfinite(tensor).all()):
+                raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, fix="Train it again.")
+            parameter.copy_(tensor)
+        if left:
+            problem = f"tensor {next(iter(left))!r} has no place in this model"
+            raise UserError(problem, where=where, fix=OTHER_BASE)
+
+    def _files(self) -> dict[str, nn.Parameter]:
+        """Every tensor of the PEFT file, a tied one under both its names, as ``peft`` writes it."""
+        found = {
+            f"{PREFIX}model.{path}.{leaf}": parameter
+            for path, module in self.modules.items()
+            for leaf, parameter in module.tensors().items()
+        }
+        return found | {PREFIX + file_name(f"{n}.weight"): module.weight for n, module in self.trained.items()}
 
 
-def inject(decoder: Decoder, config: LoraConfig, *, seed: int = 0) -> list[nn.Parameter]:
-    """Freeze ``decoder`` and put a :class:`LoraLinear` in place of each target linear; returns the new parameters.
+def _is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) -> bool:
+    if layers is not None and int(path.split(".")[1]) not in layers:
+        return False
+    return any(path == target or path.endswith(f".{target}") for target in targets)
 
-    A is Kaiming-uniform as in the paper's code and B is zero, so that training starts from the base. Raises UserError
-    on a decoder that already has an adapter.
-    """
-    if lora_modules(decoder):
-        raise UserError("this decoder already has an adapter", fix="Load the base again.")
-    decoder.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, module in list(decoder.named_modules()):
-        owner, _, leaf = name.rpartition(".")
-        if leaf not in config.targets or not isinstance(module, nn.Linear):
-            continue
-        lora = LoraLinear(module, config)
-        bound = math.sqrt(1 / module.in_features)  # kaiming_uniform with a = sqrt(5)
-        values = torch.empty(lora.lora_A.shape).uniform_(-bound, bound, generator=generator)
-        lora.lora_A.data.copy_(values)
-        setattr(decoder.get_submodule(owner), leaf, lora)
-    return trainable(decoder)
+
+def _pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
+    """The value of the first pattern that matches the end of ``path``, as ``peft`` looks it up."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", f"model.{path}"):
+            return value
+    return default
 
 
 def lora_modules(decoder: Decoder) -> dict[str, LoraLinear]:
     """The adapted linears by their path, e.g. ``layers.0.self_attn.q_proj``."""
-    return {name: module for name, module in decoder.named_modules() if isinstance(module, LoraLinear)}
-
-
-def trainable(decoder: Decoder) -> list[nn.Parameter]:
-    """Parameters that a step updates, in a fixed order."""
-    return [parameter for parameter in decoder.parameters() if parameter.requires_grad]
-
-
-@contextmanager
-def adapter_enabled(decoder: Decoder, enabled: bool) -> Iterator[None]:
-    """Run the body with the adapter on or off: one set of weights serves the base arm and the tuned arm."""
-    modules = lora_modules(decoder).values()
-    before = [module.enabled for module in modules]
-    for module in modules:
-        module.enabled = enabled
-    try:
-        yield
-    finally:
-        for module, was in zip(modules, before, strict=True):
-            module.enabled = was
+    return decoder.adapter.modules if isinstance(decoder.adapter, LoraAdapter) else {}

@@ -1,4 +1,4 @@
-"""Adapters on disk in the PEFT layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
+"""The files of an adapter in the PEFT layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
 ``peft``, vLLM and llama.cpp's converter read this layout.
 """
@@ -6,42 +6,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cbtrain.errors import UserError
-from cbtrain.files import atomic_folder
-from cbtrain.model.adapters.lora import inject, lora_modules
-from cbtrain.model.config import LoraConfig
-from cbtrain.model.decoder import Decoder
+from cbtrain.model.config import LORA_TARGETS, LoraConfig
 
-PREFIX = "base_model.model.model."
+PREFIX = "base_model.model."
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
+PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Ways to initialize that leave the base's weights alone; after training they make no difference."""
 
-def save_adapter(
-    decoder: Decoder,
-    folder: Path,
-    config: LoraConfig,
-    *,
-    base: str,
-    facts: dict[str, Any],
-    beside: Mapping[str, str] | None = None,
-) -> None:
-    """Write the adapter of ``decoder`` atomically; ``facts`` (JSON) go into ``cbtrain.json`` beside it, and so do the
-    texts of ``beside`` by file name."""
-    tensors = {}
-    for name, module in lora_modules(decoder).items():
-        for leaf in ("lora_A", "lora_B"):
-            tensors[f"{PREFIX}{name}.{leaf}.weight"] = getattr(module, leaf).detach().contiguous().cpu()
-    peft_config = {
+NEUTRAL = {
+    "use_qalora": False,
+    "lora_bias": False,
+    "bias": "none",
+    "trainable_token_indices": None,
+    "layer_replication": None,
+    "target_parameters": None,
+    "megatron_config": None,
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "use_bdlora": None,
+    "monteclora_config": None,
+    "kasa_config": None,
+    "velora_config": None,
+}
+"""Settings of ``peft`` that change what an adapter computes, with the values at which they do nothing."""
+
+
+def peft_config(config: LoraConfig, *, base: str, tied: bool) -> str:
+    """The text of ``adapter_config.json``."""
+    facts = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -49,89 +52,86 @@ def save_adapter(
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
         "target_modules": sorted(config.targets),
+        "layers_to_transform": config.layers,
+        "rank_pattern": config.rank_pattern,
+        "alpha_pattern": config.alpha_pattern,
+        "use_rslora": config.rslora,
+        "use_dora": config.dora,
+        "modules_to_save": config.modules_to_save or None,
+        "ensure_weight_tying": bool(config.modules_to_save) and tied and config.ensure_weight_tying,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "use_rslora": False,
-        "use_dora": False,
-        "modules_to_save": None,
     }
-    with atomic_folder(folder) as temporary:
-        (temporary / "adapter_config.json").write_text(json.dumps(peft_config, indent=2) + "\n")
-        for name, text in (beside or {}).items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        (temporary / "cbtrain.json").write_text(json.dumps(facts, indent=2) + "\n")
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+    return json.dumps(facts, indent=2) + "\n"
 
 
-def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """The settings and tensors that :func:`save_adapter` (or ``peft``) wrote, tensors by their names there.
+def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dict[str, str]]:
+    """Settings, tensors by their names in the file, and the file's metadata, as ``peft`` or cbtrain wrote them.
 
-    Raises UserError where files are missing or damaged, or the adapter uses a feature that is not supported (rsLoRA,
-    DoRA, trained biases, whole modules).
+    Raises UserError where files are missing or damaged, and on features that are not supported, by name.
     """
     folder = Path(folder)
-    config_file, weights_file = folder / "adapter_config.json", folder / WEIGHTS
+    config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     try:
-        facts = json.loads(config_file.read_text())
-        tensors = load_file(weights_file)
+        facts = json.loads(config_file.read_text(encoding="utf-8"))
+        with safe_open(weights_file, framework="pt") as file:
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except FileNotFoundError as error:
-        raise UserError(
-            "adapter file is missing", where=error.filename or folder, fix="Name an adapter folder."
-        ) from None
-    except (json.JSONDecodeError, SafetensorError) as error:
-        raise UserError(f"damaged adapter ({error})", where=folder, fix="Train or download it again.") from None
-    return _read_config(facts, config_file), tensors
+        missing = error.filename or weights_file
+        raise UserError("adapter file is missing", where=missing, fix="Name an adapter folder.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"malformed JSON ({error})", where=config_file, fix="Train or download it again.") from None
+    except SafetensorError as error:
+        fix = "Train or download it again."
+        raise UserError(f"damaged safetensors file ({error})", where=weights_file, fix=fix) from None
+    if not tensors:
+        raise UserError("the adapter holds no tensors", where=weights_file, fix="Train it again.")
+    return _settings(facts, tensors, config_file), tensors, metadata
 
 
-def load_adapter(decoder: Decoder, folder: str | Path) -> LoraConfig:
-    """Inject and fill the adapter in ``folder``.
-
-    Raises UserError as :func:`read_adapter` does, and where tensors do not fit the decoder.
-    """
-    weights_file = Path(folder) / WEIGHTS
-    config, tensors = read_adapter(folder)
-    inject(decoder, config)
-    for name, module in lora_modules(decoder).items():
-        for leaf in ("lora_A", "lora_B"):
-            key = f"{PREFIX}{name}.{leaf}.weight"
-            tensor, parameter = tensors.pop(key, None), getattr(module, leaf)
-            if tensor is None or tensor.shape != parameter.shape:
-                found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
-                problem = f"tensor {key!r} is {found}, {tuple(parameter.shape)} is needed"
-                raise UserError(problem, where=weights_file, fix="Is this adapter for another base model?")
-            parameter.data.copy_(tensor.to(torch.float32))
-    if tensors:
-        surplus = f"tensor {next(iter(tensors))!r} has no place in this model"
-        raise UserError(surplus, where=weights_file, fix="Is this adapter for another base model?")
-    return config
-
-
-def _read_config(facts: Any, where: Path) -> LoraConfig:
+def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
     if not isinstance(facts, dict):
         raise UserError("not a mapping of settings", where=where, fix="Is this an adapter in PEFT format?")
     if facts.get("peft_type") != "LORA":
         raise UserError(f"adapter type {facts.get('peft_type')!r} is not supported", where=where, fix="Only LORA is.")
-    for key, neutral in (("use_rslora", False), ("use_dora", False), ("bias", "none")):
-        if facts.get(key, neutral) != neutral:
+    for key, neutral in NEUTRAL.items():
+        if facts.get(key) not in (neutral, None, False, {}, []):
             raise UserError(f"{key}={facts[key]!r} is not supported", where=where, fix=f"Train with {key}={neutral!r}.")
-    for key in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules"):
-        if facts.get(key):
-            raise UserError(f"{key} is not supported", where=where, fix=f"Train without {key}.")
-    targets = facts.get("target_modules")
-    if not isinstance(targets, list):
-        raise UserError(f"target_modules {targets!r} is not a list of names", where=where, fix="List the linears.")
+    start = facts.get("init_lora_weights", True)
+    if start not in PLAIN_STARTS:
+        fix = "Convert it to plain LoRA with peft (save_pretrained with path_initial_model_for_weight_conversion)."
+        raise UserError(f"init_lora_weights={start!r} changes the base's weights too", where=where, fix=fix)
+    whole = [str(name).rpartition(".")[2] for name in facts.get("modules_to_save") or []]
     try:
         return LoraConfig.model_validate(
             {
                 "rank": facts.get("r"),
                 "alpha": facts.get("lora_alpha"),
                 "dropout": facts.get("lora_dropout", 0.0),
-                "targets": sorted(targets),
+                "rslora": facts.get("use_rslora") or False,
+                "dora": facts.get("use_dora") or False,
+                "rank_pattern": facts.get("rank_pattern") or {},
+                "alpha_pattern": facts.get("alpha_pattern") or {},
+                "modules_to_save": sorted(set(whole)),
+                "ensure_weight_tying": facts.get("ensure_weight_tying") or False,
+                **_targets(facts, tensors),
             }
         )
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         raise UserError(problem, where=where, fix="Is this an adapter of the seven linears?") from None
+
+
+def _targets(facts: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:
+    """The adapted linears: as the settings list them, or, where they are a pattern, as the tensors show them."""
+    named, layers = facts.get("target_modules"), facts.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    if isinstance(named, list) and set(named) <= set(LORA_TARGETS) and not facts.get("exclude_modules"):
+        return {"targets": sorted(named), "layers": layers}
+    marks = f"{PREFIX}model.", ".lora_A.weight"
+    found = [name.removeprefix(marks[0]).removesuffix(marks[1]) for name in tensors if name.endswith(marks[1])]
+    return {"targets": sorted(found)}

@@ -1,0 +1,78 @@
+"""The interface behind which every method of fine-tuning stands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from cbtrain.model.decoder import Decoder
+
+
+class Adapter(ABC):
+    """What fine-tuning adds to one decoder: parameters of its own, or the decoder's.
+
+    Base weights are called by their parameter names, e.g. ``layers.0.self_attn.q_proj.weight``.
+    """
+
+    can_merge: ClassVar[bool]
+    """Whether its effect is a change of weights, so that a plain model can hold it."""
+
+    enabled: bool = True
+
+    @abstractmethod
+    def initialize(self, seed: int) -> None:
+        """Give its parameters the values that training starts from: the decoder's outputs are still the base's."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What training updates, by name, in a fixed order."""
+
+    @abstractmethod
+    def changed(self) -> frozenset[str]:
+        """Names of the base weights that differ with it."""
+
+    @abstractmethod
+    def effective_weight(self, name: str, weight: Tensor) -> Tensor:
+        """fp32: what ``weight``, the base's weight ``name``, comes to with the adapter."""
+
+    @abstractmethod
+    def enable(self, enabled: bool) -> None:
+        """Let it take part in the forward pass, or not."""
+
+    @abstractmethod
+    def save(self, folder: Path, *, base: str, metadata: Mapping[str, str]) -> None:
+        """Write its files into an existing ``folder``; ``metadata`` goes into the headers of the weights."""
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Tensor], where: Path) -> None:
+        """Take its values from ``tensors``, by their names in its files. Raises UserError where they do not fit."""
+
+    def prepare(  # noqa: B027 (most methods draw nothing)
+        self, step: int, names: Sequence[str], borders: Sequence[int]
+    ) -> None:
+        """Hear, before a forward pass of training, which optimizer step it belongs to and which documents lie in the
+        row; methods that draw something at random key it with these."""
+
+
+def trainable(decoder: Decoder) -> list[nn.Parameter]:
+    """Parameters that a step updates, in a fixed order."""
+    return [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def adapter_enabled(decoder: Decoder, enabled: bool) -> Iterator[None]:
+    """Run the body with the adapter on or off: one decoder serves the base arm and the tuned arm."""
+    adapter = decoder.adapter
+    if adapter is None or adapter.enabled == enabled:
+        yield
+        return
+    adapter.enable(enabled)
+    try:
+        yield
+    finally:
+        adapter.enable(not enabled)

@@ -1,0 +1,116 @@
+"""Linears with a low-rank side path: LoRA, rsLoRA and DoRA."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbtrain.model.adapters.dropout import KeyedDropout
+from cbtrain.model.linears.linear import Linear
+
+
+class LoraLinear(nn.Module):
+    """``y = W x + b + scale · B A dropout(x)`` beside a frozen ``W`` (Hu et al. 2021, arXiv 2106.09685).
+
+    ``scale`` is alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732). ``enabled``
+    switches the side path off without touching weights.
+    """
+
+    def __init__(
+        self, base: Linear, place: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.base, self.place, self.rank, self.scale, self.dropout = base, place, rank, scale, dropout
+        self.enabled = True
+        # fp32 whatever the base is: an optimizer step on bf16 adapters rounds most small updates away.
+        self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """A Kaiming-uniform as in the paper's code, B zero."""
+        bound = math.sqrt(1 / self.base.in_features)  # kaiming_uniform with a = sqrt(5)
+        values = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
+        with torch.no_grad():
+            self.lora_A.copy_(values)
+            self.lora_B.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.base(x)
+        return out + self._update(self._dropped(x)).to(out.dtype) if self.enabled else out
+
+    def effective_weight(self, weight: Tensor) -> Tensor:
+        """fp32 ``[out, in]``: ``weight`` with the update in it."""
+        return weight.float() + self.scale * (self.lora_B @ self.lora_A).detach()
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """Its parameters by their names in PEFT files, which follow the linear's path."""
+        return {"lora_A.weight": self.lora_A, "lora_B.weight": self.lora_B}
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return self.dropout(x, self.place) if self.training else x
+
+    def _update(self, x: Tensor) -> Tensor:
+        return self.scale * F.linear(F.linear(x.to(self.lora_A.dtype), self.lora_A), self.lora_B)
+
+
+class DoraLinear(LoraLinear):
+    """``y = m · (W + scale · B A) x / ‖W + scale · B A‖ + b`` with the norm of each row (Liu et al. 2024, DoRA, arXiv
+    2402.09353, equation 5); no gradient flows through the norm (section 4.3), as in ``peft``.
+
+    The norm is expanded, so that no matrix of the size of ``W`` but ``W`` itself is made:
+    ``‖w + s b A‖² = ‖w‖² + 2 s b·(A w) + s² b (A Aᵀ) bᵀ`` for each row ``w`` of W and ``b`` of B.
+    """
+
+    def __init__(
+        self, base: Linear, place: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
+    ) -> None:
+        super().__init__(base, place, rank, scale, dropout, device)
+        self.magnitude = nn.Parameter(torch.empty(base.out_features, device=device))
+        self._kept: tuple[tuple[int, int], Tensor] | None = None
+
+    def initialize(self, generator: torch.Generator) -> None:
+        super().initialize(generator)
+        self._kept = None
+        with torch.no_grad():
+            self.magnitude.copy_(self._norms())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.base(x)
+        if not self.enabled:
+            return out
+        dropped = self._dropped(x)
+        # Dropout applies to the whole direction, W included, as in the authors' code.
+        direction = out if dropped is x else self.base(dropped)
+        if self.base.bias is not None:
+            direction = direction - self.base.bias
+        ratio = self.magnitude / self._norms()
+        return out + ((ratio - 1) * direction + ratio * self._update(dropped)).to(out.dtype)
+
+    def effective_weight(self, weight: Tensor) -> Tensor:
+        direction = super().effective_weight(weight)
+        return self.magnitude.detach()[:, None] * direction / direction.norm(dim=1, keepdim=True)
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        return {**super().tensors(), "lora_magnitude_vector": self.magnitude}
+
+    def train(self, mode: bool = True) -> DoraLinear:
+        self._kept = None
+        super().train(mode)
+        return self
+
+    @torch.no_grad()
+    def _norms(self) -> Tensor:
+        """fp32 ``[out]``. Kept while nothing is trained: generation would compute it anew for every token."""
+        version = (self.lora_A._version, self.lora_B._version)
+        if not self.training and self._kept is not None and self._kept[0] == version:
+            return self._kept[1]
+        weight, a, b, scale = self.base.dense(), self.lora_A, self.lora_B, self.scale
+        crossed = (b * (weight @ a.T)).sum(1)
+        added = ((b @ (a @ a.T)) * b).sum(1)
+        norms = (weight.square().sum(1) + 2 * scale * crossed + scale**2 * added).clamp_min(1e-24).sqrt()
+        if not self.training:
+            self._kept = (version, norms)
+        return norms

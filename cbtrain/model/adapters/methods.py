@@ -1,0 +1,110 @@
+"""Every method of fine-tuning by its settings: put one into a decoder, save what it learnt, load it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from cbtrain.errors import UserError
+from cbtrain.files import atomic_folder
+from cbtrain.model.adapters.adapter import Adapter
+from cbtrain.model.adapters.full import FullAdapter
+from cbtrain.model.adapters.lora import LoraAdapter
+from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
+from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.decoder import Decoder
+from cbtrain.model.weights.reading import read_tensors, weight_files
+
+AdapterConfig = LoraConfig | FullConfig
+
+BASE = "base_fingerprint"
+"""Metadata of saved weights: which base they belong to (:mod:`cbtrain.model.weights.fingerprint`)."""
+
+BASE_WEIGHTS = "base_weights"
+"""Metadata of saved weights: the format in which the base was held in training."""
+
+
+def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter:
+    """Freeze ``decoder`` and put a new adapter into it, ready to be trained.
+
+    Raises UserError on a decoder that already has an adapter, and where the method does not fit the decoder.
+    """
+    adapter = _attach(decoder, config, decoder.device)
+    adapter.initialize(seed)
+    return adapter
+
+
+def _attach(decoder: Decoder, config: AdapterConfig, device: torch.device) -> Adapter:
+    if decoder.adapter is not None:
+        raise UserError("this decoder already has an adapter", fix="Load the base again.")
+    decoder.requires_grad_(False)
+    if isinstance(config, LoraConfig):
+        decoder.adapter = LoraAdapter(decoder, config, device)
+    else:
+        decoder.adapter = FullAdapter(decoder, config, device)
+    return decoder.adapter
+
+
+def save_adapter(
+    decoder: Decoder,
+    folder: Path,
+    *,
+    base: str,
+    facts: dict[str, Any],
+    beside: Mapping[str, str] | None = None,
+) -> None:
+    """Write the adapter of ``decoder`` to ``folder``, whole or not at all.
+
+    ``base`` names the base model; its fingerprint and the format of its weights go into the metadata. ``facts`` (JSON)
+    go into ``cbtrain.json`` beside it, and so do the texts of ``beside`` by file name.
+    """
+    assert decoder.adapter is not None
+    metadata = {BASE: decoder.fingerprint, BASE_WEIGHTS: str(decoder.format) if decoder.format else None}
+    known = {key: value for key, value in metadata.items() if value}
+    with atomic_folder(folder) as temporary:
+        decoder.adapter.save(temporary, base=base, metadata=known)
+        for name, text in (beside or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        (temporary / "cbtrain.json").write_text(json.dumps({"base": {"name": base, **known}, **facts}, indent=2) + "\n")
+
+
+def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -> Adapter:
+    """Put the adapter that lies in ``folder`` into ``decoder``: PEFT files, or a whole tuned model.
+
+    Raises UserError on missing or damaged files, on unsupported features, where tensors do not fit the decoder, and
+    where the adapter was trained on another base (unless ``force``).
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).exists() and (folder / "config.json").exists():
+        files = weight_files(folder)
+        require_base(decoder.fingerprint, _metadata(files[0]), folder, force=force)
+        adapter = _attach(decoder, FullConfig(), decoder.device)
+        adapter.load({name: tensor for name, tensor, _ in read_tensors(files)}, folder)
+        return adapter
+    config, tensors, metadata = read_adapter(folder)
+    require_base(decoder.fingerprint, metadata, folder / WEIGHTS, force=force)
+    device = torch.device("cpu") if decoder.device.type == "meta" else decoder.device
+    adapter = _attach(decoder, config, device)
+    adapter.load(tensors, folder / WEIGHTS)
+    return adapter
+
+
+def require_base(found: str | None, metadata: Mapping[str, str], where: Path, *, force: bool) -> None:
+    """Raise UserError where ``metadata`` names another base than the one with the fingerprint ``found``."""
+    meant = metadata.get(BASE)
+    if meant and found and meant != found and not force:
+        problem = f"trained on another base model (fingerprint {meant[:12]}, the one named here has {found[:12]})"
+        raise UserError(problem, where=where, fix="Name that base, or use --force if you know what you do.")
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, framework="pt") as shard:
+            return dict(shard.metadata() or {})
+    except (FileNotFoundError, SafetensorError):
+        return {}  # read_tensors will say what is wrong with it

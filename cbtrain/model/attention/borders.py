@@ -1,0 +1,29 @@
+"""Where the documents of a row begin: for the host and for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Borders:
+    """Cumulative lengths ``[documents + 1]`` of the documents that lie end to end in a row, the first of them 0.
+
+    ``host`` are integers, for what loops over documents; :meth:`on` gives them as int32 on a device, for kernels that
+    take them all at once. Both come from one place, so that nothing waits for a device to learn a length.
+    """
+
+    def __init__(self, cumulative: Sequence[int]) -> None:
+        self.host = tuple(cumulative)
+        self.longest = max((b - a for a, b in zip(self.host, self.host[1:], strict=False)), default=0)
+        self._tensor: Tensor | None = None
+
+    def on(self, device: torch.device) -> Tensor:
+        """int32 ``[documents + 1]`` on ``device``: the same tensor object at every call, as cuDNN demands for causal
+        attention where queries and keys share their borders."""
+        if self._tensor is None or self._tensor.device != device:
+            host = torch.tensor(self.host, dtype=torch.int32)
+            self._tensor = host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+        return self._tensor

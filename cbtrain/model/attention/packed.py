@@ -1,0 +1,65 @@
+"""Attention over packed documents: the one entrance, and which back-end stands behind it.
+
+Tokens of several documents lie end to end in one row; ``cu`` (cumulative lengths) says where each begins. Attention
+never crosses a document. With fewer queries than keys, the mask is causal from the bottom right: the last query sees
+the last key. So the same call serves training (as many queries as keys), generation with a key-value cache (a few
+queries against a long past) and shared prefixes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from cbtrain.errors import UserError, nearest
+from cbtrain.model.attention import flash, sdpa, torch_varlen
+from cbtrain.model.attention.borders import Borders
+
+BACKENDS: dict[str, ModuleType] = {"flash-attn": flash, "torch-varlen": torch_varlen, "sdpa": sdpa}
+"""In the order in which ``auto`` tries them. Not yet chosen by measurement on a GPU."""
+
+
+def packed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_q: Borders,
+    cu_k: Borders,
+    window: int | None,
+    backend: str = "auto",
+) -> Tensor:
+    """Causal attention inside each document.
+
+    ``q [Tq, heads, head_dim]``, ``k`` and ``v [Tk, kv_heads, head_dim]`` (``heads`` a multiple of ``kv_heads``), any
+    float dtype. ``window`` limits each query to the last ``window`` keys, itself included. Returns
+    ``[Tq, heads, head_dim]``. Raises UserError where ``backend`` is forced and cannot serve here.
+    """
+    chosen = choose_backend(backend, q.device, q.dtype, q.shape[-1])
+    out: Tensor = BACKENDS[chosen].attend(q, k, v, cu_q=cu_q, cu_k=cu_k, window=window)
+    return out
+
+
+@cache
+def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The back-end that serves: the first without an obstacle for ``auto``, else ``name``.
+
+    Raises UserError on an unknown name, and on one that cannot serve, with the reason.
+    """
+    if name == "auto":
+        return next(known for known, module in BACKENDS.items() if module.obstacle(device, dtype, head_dim) is None)
+    if name not in BACKENDS:
+        known = ("auto", *BACKENDS)
+        raise UserError(f"unknown attention back-end {name!r}", where="model.attention", fix=nearest(name, known))
+    reason = BACKENDS[name].obstacle(device, dtype, head_dim)
+    if reason is not None:
+        raise UserError(f"attention back-end {name!r} cannot serve: {reason}", where="model.attention", fix="Use auto.")
+    return name
+
+
+def obstacles(device: torch.device, dtype: torch.dtype, head_dim: int) -> dict[str, str | None]:
+    """For each back-end why it cannot serve here, None where it can."""
+    return {name: module.obstacle(device, dtype, head_dim) for name, module in BACKENDS.items()}

@@ -1,0 +1,52 @@
+"""The reference back-end: PyTorch's scaled dot-product attention, one document after another.
+
+It runs on every device and in every dtype, CPUs use it, and the other back-ends are compared with it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cbtrain.model.attention.borders import Borders
+
+
+def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Nothing stands in its way."""
+    return None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: Borders, cu_k: Borders, window: int | None) -> Tensor:
+    """As :func:`cbtrain.model.attention.packed.packed_attention`."""
+    outputs = [
+        _document(q[q0:q1], k[k0:k1], v[k0:k1], window)
+        for q0, q1, k0, k1 in zip(cu_q.host, cu_q.host[1:], cu_k.host, cu_k.host[1:], strict=False)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    queries, keys = q.shape[0], k.shape[0]
+    # A full square without a window is what SDPA's fused causal kernel serves; one query needs no mask at all.
+    windowed = window is not None and keys > window
+    square = queries == keys and not windowed
+    mask = None
+    if not square and (queries > 1 or windowed):
+        mask = bottom_right_mask(queries, keys, window, q.device)
+    out = F.scaled_dot_product_attention(
+        q.transpose(0, 1)[None],
+        k.transpose(0, 1)[None],
+        v.transpose(0, 1)[None],
+        attn_mask=mask,
+        is_causal=square,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return out[0].transpose(0, 1)
+
+
+def bottom_right_mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Boolean ``[queries, keys]``: True where the query may look (causal, aligned at the last query and key)."""
+    ahead = torch.arange(keys, device=device)[None] - (torch.arange(queries, device=device)[:, None] + keys - queries)
+    allowed = ahead <= 0
+    return allowed if window is None else allowed & (ahead > -window)

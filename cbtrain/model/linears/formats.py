@@ -1,0 +1,69 @@
+"""The formats of frozen weights, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from cbtrain.errors import UserError, nearest
+from cbtrain.model.linears.dense import DenseLinear
+from cbtrain.model.linears.linear import Linear
+from cbtrain.model.linears.nf4 import Nf4Linear
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+FORMATS = (*DTYPES, "nf4")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """How the linears of the layers are held (``name``), and the dtype ``compute`` of activations and all other
+    weights. ``double_quantization`` is about NF4."""
+
+    name: str
+    compute: torch.dtype
+    double_quantization: bool = True
+
+    def linear(self) -> Callable[..., Linear]:
+        """What makes a linear of this format: ``(in_features, out_features, *, bias)``."""
+        if self.name != "nf4":
+            return DenseLinear
+
+        return partial(Nf4Linear, double_quantization=self.double_quantization)
+
+    def __str__(self) -> str:
+        if self.name != "nf4":
+            return self.name
+        compute = next(name for name, dtype in DTYPES.items() if dtype == self.compute)
+        return f"nf4, {'double' if self.double_quantization else 'single'} quantization, computing in {compute}"
+
+    @classmethod
+    def from_text(cls, text: str | None) -> WeightFormat | None:
+        """The format whose ``str`` is ``text``; None where it is none."""
+        every = [cls(name, dtype) for name, dtype in DTYPES.items()]
+        every += [cls("nf4", dtype, double) for dtype in DTYPES.values() for double in (True, False)]
+        return next((form for form in every if str(form) == text), None)
+
+
+def weight_format(
+    name: str, device: str | torch.device, *, compute: str = "auto", double_quantization: bool = True
+) -> WeightFormat:
+    """The format ``name`` (``auto`` is bf16 on CUDA and fp32 elsewhere) for weights on ``device``.
+
+    ``compute`` ``auto`` is the weights' own dtype, for NF4 bf16 on CUDA and fp32 elsewhere. Raises UserError on an
+    unknown name, and on a computing dtype other than that of dense weights.
+    """
+    usual = "bf16" if torch.device(device).type == "cuda" else "fp32"
+    name = usual if name == "auto" else name
+    if name not in FORMATS:
+        raise UserError(f"unknown weight format {name!r}", where="model.weights", fix=nearest(name, ("auto", *FORMATS)))
+    own = usual if name == "nf4" else name
+    compute = own if compute == "auto" else compute
+    if compute not in DTYPES:
+        raise UserError(f"unknown dtype {compute!r}", where="model.compute", fix=nearest(compute, ("auto", *DTYPES)))
+    if name != "nf4" and compute != name:
+        fix = "Set model.compute to auto; it is for nf4."
+        raise UserError(f"{name} weights compute in {name}, not in {compute}", where="model.compute", fix=fix)
+    return WeightFormat(name, DTYPES[compute], double_quantization)

@@ -1,0 +1,41 @@
+"""A short name for a base model's weights, by which an adapter knows whether it stands on the right one.
+
+A fine-tuned sister of a base has its shapes and nearly its name, but other numbers nearly everywhere: a sample of each
+tensor tells them apart at no cost while the weights stream by. The values are rounded to bf16 first, so that one model
+has one fingerprint whether it is stored in fp32 or bf16, in one file or in thirty.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+SAMPLE = 256
+"""Numbers that are looked at in each tensor, evenly spaced."""
+
+
+class Fingerprint:
+    """Collects tensors in any order; ``tied`` leaves the head out, which some files repeat and some do not."""
+
+    def __init__(self, *, tied: bool) -> None:
+        self.tied = tied
+        self._digests: dict[str, bytes] = {}
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take in ``tensor`` as it is stored, before any quantization; ``name`` without the prefix ``model.``"""
+        if self.tied and name == "lm_head.weight":
+            return
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE].float().to(torch.bfloat16).cpu()
+        shape = "x".join(map(str, tensor.shape))
+        bits = sample.view(torch.int16).numpy().tobytes()
+        self._digests[name] = blake2b(f"{name} {shape} ".encode() + bits, digest_size=16).digest()
+
+    def hexdigest(self) -> str:
+        """32 hexadecimal digits."""
+        digest = blake2b(digest_size=16)
+        for name in sorted(self._digests):
+            digest.update(self._digests[name])
+        return digest.hexdigest()

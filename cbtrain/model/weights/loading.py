@@ -1,0 +1,95 @@
+"""A decoder out of a model folder or a hub repository."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from cbtrain.errors import UserError
+from cbtrain.model.architecture import parse_architecture, read_model_config
+from cbtrain.model.attention.packed import choose_backend
+from cbtrain.model.config import ModelConfig
+from cbtrain.model.decoder import Decoder
+from cbtrain.model.linears.formats import WeightFormat, weight_format
+from cbtrain.model.linears.linear import Linear
+from cbtrain.model.rope import inverse_frequencies
+from cbtrain.model.weights.fingerprint import Fingerprint
+from cbtrain.model.weights.hub import resolve_model
+from cbtrain.model.weights.reading import AGAIN, Progress, read_tensors, weight_files
+
+
+def load_decoder(
+    name: str,
+    *,
+    weights: str | WeightFormat = "fp32",
+    device: str | torch.device = "cpu",
+    attention: str = "auto",
+    progress: Progress = lambda done, of: None,
+) -> Decoder:
+    """Load a Llama, Mistral, Qwen2 or Qwen3 ``…ForCausalLM`` from a folder or hub id, all of it frozen.
+
+    Built on the meta device; each tensor is read straight to its final device and format, quantized on the way where
+    ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. Raises UserError on
+    an unknown architecture, on missing, surplus, damaged, wrongly shaped or non-finite weights, and on an attention
+    back-end that cannot serve here.
+    """
+    folder = resolve_model(name)
+    source = read_model_config(folder)
+    _refuse_quantized(source, folder)
+    architecture = parse_architecture(source, folder / "config.json")
+    form = weights if isinstance(weights, WeightFormat) else weight_format(weights, device)
+    with torch.device("meta"):
+        decoder = Decoder(architecture, form.linear())
+        wanted = {name: parameter.shape for name, parameter in Decoder(architecture).named_parameters()}
+    decoder.attention = choose_backend(attention, torch.device(device), form.compute, architecture.head_dim)
+    decoder.source, decoder.format = source, form
+    fingerprint = Fingerprint(tied=architecture.tied_embeddings)
+    for stored, tensor, file in read_tensors(weight_files(folder), device, progress):
+        key = stored.removeprefix("model.")
+        if key == "lm_head.weight" and architecture.tied_embeddings:
+            continue
+        if key.endswith("rotary_emb.inv_freq"):  # written by old exporters, derived here
+            continue
+        if key not in wanted:
+            fix = "Is it there twice, or are config.json and weights of two models?"
+            raise UserError(f"unexpected tensor {stored!r}", where=file, fix=fix)
+        if tensor.shape != wanted[key]:
+            shapes = f"{tuple(tensor.shape)}, config.json says {tuple(wanted[key])}"
+            raise UserError(f"tensor {stored!r} has shape {shapes}", where=file, fix=AGAIN)
+        fingerprint.add(key, tensor)
+        _assign(decoder, key, tensor, form.compute)
+        del wanted[key], tensor
+    if wanted:
+        missing = f"{len(wanted)} tensors are missing, the first is {next(iter(wanted))!r}"
+        raise UserError(missing, where=folder, fix=AGAIN)
+    if architecture.tied_embeddings:
+        decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
+    decoder.frequencies = inverse_frequencies(architecture.rope, architecture.head_dim).to(device)
+    decoder.fingerprint = fingerprint.hexdigest()
+    return decoder.requires_grad_(False)
+
+
+def load_configured(config: ModelConfig, name: str, device: str, progress: Progress = lambda done, of: None) -> Decoder:
+    """:func:`load_decoder` with the formats and the back-end that ``config`` asks for."""
+    form = weight_format(config.weights, device, compute=config.compute, double_quantization=config.double_quantization)
+    return load_decoder(name, weights=form, device=device, attention=config.attention, progress=progress)
+
+
+def _assign(decoder: Decoder, key: str, tensor: Tensor, compute: torch.dtype) -> None:
+    owner, _, leaf = key.rpartition(".")
+    module = decoder.get_submodule(owner)
+    # Copied even where nothing is to be converted: a window onto the file dies with the file.
+    if isinstance(module, Linear) and leaf == "weight":
+        module.take(tensor, compute)
+    else:
+        setattr(module, leaf, nn.Parameter(tensor.to(compute, copy=True), requires_grad=False))
+
+
+def _refuse_quantized(source: dict[str, Any], folder: object) -> None:
+    facts = source.get("quantization_config")
+    if facts:
+        kind = facts.get("quant_method", "unknown") if isinstance(facts, dict) else "unknown"
+        fix = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
+        raise UserError(f"its weights are already quantized ({kind})", where=folder, fix=fix)

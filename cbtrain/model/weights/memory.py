@@ -1,0 +1,51 @@
+"""What a decoder takes in memory, measured and not calculated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cbtrain.model.decoder import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class WeightMemory:
+    """Bytes held and numbers they stand for: of the layers' linears, and of the rest (embeddings, norms, head)."""
+
+    linear_bytes: int
+    linear_parameters: int
+    other_bytes: int
+    other_parameters: int
+
+    @property
+    def bytes(self) -> int:
+        return self.linear_bytes + self.other_bytes
+
+    @property
+    def parameters(self) -> int:
+        return self.linear_parameters + self.other_parameters
+
+    @property
+    def bytes_per_parameter(self) -> float:
+        return self.bytes / self.parameters
+
+    @property
+    def bytes_per_linear_parameter(self) -> float:
+        return self.linear_bytes / self.linear_parameters
+
+
+def weight_memory(decoder: Decoder) -> WeightMemory:
+    """Count the storage behind the base's weights, tied ones once, adapters not."""
+    linears = decoder.linears.values()
+    linear_bytes = sum(linear.weight_bytes for linear in linears)
+    linear_parameters = sum(linear.in_features * linear.out_features for linear in linears)
+    dense = {id(weight) for linear in linears for weight in linear.parameters(recurse=False) if weight.dim() == 2}
+    adapted = {id(parameter) for parameter in decoder.adapter.parameters().values()} if decoder.adapter else set()
+    rest: dict[int, Tensor] = {id(p): p for p in decoder.parameters() if id(p) not in dense and id(p) not in adapted}
+    return WeightMemory(
+        linear_bytes,
+        linear_parameters,
+        sum(p.numel() * p.element_size() for p in rest.values()),
+        sum(p.numel() for p in rest.values()),
+    )

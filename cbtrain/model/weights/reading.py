@@ -1,0 +1,73 @@
+"""Tensors out of a model folder, one after another: Hugging Face layout, safetensors only, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cbtrain.errors import UserError
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and all bytes."""
+
+AGAIN = "Download the model again."
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises UserError where there are none, and on a malformed index."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"malformed index ({type(error).__name__}: {error})", where=index, fix=AGAIN) from None
+        if not names or any(Path(name).name != name for name in names):
+            raise UserError("the index does not name files of this folder", where=index, fix=AGAIN)
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    pickled = [p for p in os.listdir(folder) if p.endswith((".bin", ".pt", ".pth"))]
+    reason = "holds pickled weights, which are never opened" if pickled else "holds no weights"
+    raise UserError(f"{reason}; model.safetensors is needed", where=folder, fix="Convert it with transformers.")
+
+
+def read_tensors(
+    files: list[Path], device: str | torch.device = "cpu", progress: Progress = lambda done, of: None
+) -> Iterator[tuple[str, Tensor, Path]]:
+    """Each tensor by its name in the file, as it is stored, on ``device``, and the file it came from.
+
+    On the CPU a tensor is a window onto its file: copy what is to outlive it. Raises UserError on a missing, truncated
+    or otherwise damaged file, and on weights that hold NaN or infinity or are not floats.
+    """
+    total, done = sum(file.stat().st_size for file in files if file.exists()), 0
+    for file in files:
+        try:
+            with safe_open(file, framework="pt", device=str(device)) as shard:
+                for key in shard.keys():  # noqa: SIM118 (safe_open is not a mapping)
+                    tensor = shard.get_tensor(key)
+                    _require_finite(key, tensor, file)
+                    yield key, tensor, file
+                    done += tensor.numel() * tensor.element_size()
+                    progress(done, total)
+                    del tensor  # a window that stays open keeps its whole shard in memory
+        except FileNotFoundError:
+            raise UserError("shard is missing", where=file, fix=AGAIN) from None
+        except SafetensorError as error:
+            raise UserError(f"damaged safetensors file ({error})", where=file, fix="Download it again.") from None
+    progress(total, total)
+
+
+def _require_finite(key: str, tensor: Tensor, file: Path) -> None:
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        fix = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
+        raise UserError(f"tensor {key!r} is stored as {kind}: this model is already quantized", where=file, fix=fix)
+    if tensor.numel() and not all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor)):
+        raise UserError(f"tensor {key!r} holds NaN or infinity", where=file, fix=AGAIN)
