@@ -1,9 +1,13 @@
-"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py {corpus,tokens} [PATH]``."""
+"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py {corpus,tokens,model} …``."""
 
 import importlib
 import sys
 
-BENCHMARKS = {"corpus": "cbtrain.transcripts.benchmark", "tokens": "cbtrain.tokens.benchmark"}
+BENCHMARKS = {
+    "corpus": "cbtrain.transcripts.benchmark",
+    "tokens": "cbtrain.tokens.benchmark",
+    "model": "cbtrain.model.benchmark",
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
