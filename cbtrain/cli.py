@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import cbtrain
 from cbtrain.commands.corpus import add_corpus_commands
+from cbtrain.commands.model import add_format_arguments, add_model_commands
 from cbtrain.errors import UserError, nearest
 from cbtrain.files import require_new
 
@@ -129,40 +131,14 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one and prints it")
-    serve.add_argument(
-        "--weights",
-        default="auto",
-        choices=["auto", "fp32", "bf16", "nf4"],
-        help="how weights are held; auto: bf16 on CUDA, fp32 elsewhere",
-    )
-    serve.add_argument("--compute", default="auto", choices=["auto", "fp32", "bf16"], help="dtype beside nf4 weights")
-    serve.add_argument("--single-quantization", action="store_true", help="with nf4: hold the scales in 32 bits")
-    serve.add_argument("--attention", default="auto", choices=["auto", "flash-attn", "torch-varlen", "sdpa"])
-    serve.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
+    add_format_arguments(serve)
     serve.add_argument("--device", default="auto")
     serve.add_argument("--threads", type=int, help="CPU threads")
     serve.add_argument("--slots", type=int, default=16, help="conversations kept in the cache")
     serve.add_argument("--context", type=int, default=8192, help="longest prompt plus answer, in tokens")
     serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
-    merge = _add(
-        commands,
-        "merge",
-        _merge,
-        "add an adapter into its base model, for programs that load no adapters",
-        "The folder opens in transformers, vLLM and llama.cpp's converter to GGUF.",
-    )
-    merge.add_argument("--model", required=True, help="model folder or hub id that the adapter was trained on")
-    merge.add_argument("--adapter", required=True, type=Path, help="adapter folder (PEFT format)")
-    merge.add_argument("--out", required=True, type=Path, help="new folder")
-    merge.add_argument(
-        "--into",
-        choices=["original", "dequantized"],
-        help="for an adapter trained on NF4 weights, which must be chosen: the base's own weights, or those after "
-        "quantization",
-    )
-    merge.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
-
+    add_model_commands(functools.partial(_add, commands))
     add_corpus_commands(commands)
 
     synthesize = _add(commands, "synthesize", _synthesize, "write new sessions with a large model behind an API")
@@ -299,26 +275,6 @@ def _serve(parsed: argparse.Namespace) -> None:
             progress=progress,
         )
     asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))
-
-
-def _merge(parsed: argparse.Namespace) -> None:
-    from cbtrain.model.adapters.merge import merge
-    from cbtrain.model.weights.hub import resolve_model
-    from cbtrain.model.weights.progress import loading_bar
-
-    require_new(parsed.out)
-    console = _console()
-    with loading_bar(console, "Merging") as progress:
-        changed = merge(
-            resolve_model(parsed.model),
-            parsed.adapter,
-            parsed.out,
-            base=parsed.model,
-            into=parsed.into,
-            force=parsed.force,
-            progress=progress,
-        )
-    console.print(f"{changed} matrices changed: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _synthesize(parsed: argparse.Namespace) -> int:

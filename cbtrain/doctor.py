@@ -97,19 +97,15 @@ def _cuda() -> Finding:
 def _attention() -> Finding:
     import torch
 
-    found, remedy = ["per-document SDPA (used)"], ""
-    try:
-        found.append(f"flash-attn {importlib.metadata.version('flash-attn')} (not used yet)")
-    except importlib.metadata.PackageNotFoundError:
-        found.append("no flash-attn")
-        remedy = "On CUDA: pip install 'cbtrain[flash]'." if torch.cuda.is_available() else "It needs CUDA."
-    try:
-        importlib.import_module("torch.nn.attention.varlen")
-        if torch.cuda.is_available():
-            found.append("torch varlen (not used yet)")
-    except ImportError:
-        pass
-    return Finding("attention", "ok", ", ".join(found), remedy)
+    from cbtrain.model.attention.packed import obstacles
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reasons = obstacles(device, torch.bfloat16, 128)
+    serving = [name for name, reason in reasons.items() if reason is None]
+    detail = "; ".join([f"{serving[0]} serves", *(f"{name}: {reason}" for name, reason in reasons.items() if reason)])
+    slow = device.type == "cuda" and serving == ["sdpa"]
+    remedy = "Take torch 2.11 or later, or pip install 'cbtrain[flash]'." if slow else ""
+    return Finding("attention", "absent" if slow else "ok", detail, remedy)
 
 
 def _nf4() -> Finding:
@@ -126,7 +122,7 @@ def _nf4() -> Finding:
     version = importlib.metadata.version("bitsandbytes")
     if error > 0.2:
         return Finding("NF4", "problem", f"bitsandbytes {version}: round trip is off by {error:.2f}", "Reinstall it.")
-    return Finding("NF4", "ok", f"bitsandbytes {version}, mean round-trip error {error:.3f} (not used yet)")
+    return Finding("NF4", "ok", f"bitsandbytes {version}, mean round-trip error {error:.3f}")
 
 
 def _distributed() -> Finding:

@@ -26,7 +26,7 @@ from cbtrain.model.weights.loading import load_decoder
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.model.weights.saving import save_decoder
 
-GEOMETRY = {
+GEOMETRY: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "vocab_size": 4096,  # the real one would hide the layers behind a gigabyte of embeddings
@@ -100,7 +100,7 @@ def _load_ours(form: str, folder: str) -> tuple[Callable[[torch.Tensor], torch.T
     memory = weight_memory(decoder)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        decoder.embed_tokens = _Given(x)
+        decoder.set_submodule("embed_tokens", _Given(x))
         return decoder(torch.zeros(len(x), dtype=torch.int64), torch.arange(len(x)), decoder.packed([0, len(x)]))
 
     return forward, memory.bytes_per_linear_parameter
