@@ -34,9 +34,10 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     try:
         save_file(whole, path, metadata={"format": "pt", **(metadata or {})})
     except (OSError, SafetensorError) as error:
-        reason = str(error).removeprefix("Error while serializing: ")
+        full = "No space left on device" in str(error)
+        reason = "the disk is full" if full else str(error)
         fix = "Free some space or choose another place."
-        raise UserError(f"weights cannot be written ({reason})", where=path.parent.parent, fix=fix) from None
+        raise UserError(f"weights cannot be written: {reason}", where=path.parent.parent, fix=fix) from None
 
 
 class ShardWriter:
