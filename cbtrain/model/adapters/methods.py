@@ -47,6 +47,7 @@ def _attach(decoder: Decoder, config: AdapterConfig, device: torch.device) -> Ad
         decoder.adapter = LoraAdapter(decoder, config, device)
     else:
         decoder.adapter = FullAdapter(decoder, config, device)
+    decoder.train(decoder.training)  # its modules are in the same mode as the rest
     return decoder.adapter
 
 

@@ -28,7 +28,8 @@ def load_decoder(
     attention: str = "auto",
     progress: Progress = lambda done, of: None,
 ) -> Decoder:
-    """Load a Llama, Mistral, Qwen2 or Qwen3 ``…ForCausalLM`` from a folder or hub id, all of it frozen.
+    """Load a Llama, Mistral, Qwen2 or Qwen3 ``…ForCausalLM`` from a folder or hub id, all of it frozen and in
+    evaluation mode.
 
     Built on the meta device; each tensor is read straight to its final device and format, quantized on the way where
     ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. Raises UserError on
@@ -68,7 +69,7 @@ def load_decoder(
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
     decoder.frequencies = inverse_frequencies(architecture.rope, architecture.head_dim).to(device)
     decoder.fingerprint = fingerprint.hexdigest()
-    return decoder.requires_grad_(False)
+    return decoder.requires_grad_(False).eval()
 
 
 def load_configured(config: ModelConfig, name: str, device: str, progress: Progress = lambda done, of: None) -> Decoder:
