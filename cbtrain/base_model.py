@@ -46,7 +46,7 @@ def make_base_model(
     settings = config.base
     chosen, share = plain_documents(sessions_of(split.train), tokenizer, settings.token_budget, settings.seed)
     unseen, _ = plain_documents(sessions_of(split.validation), tokenizer, settings.validation_tokens, settings.seed)
-    decoder = Decoder(_architecture(config, len(tokenizer), tokenizer.eos_token_id))
+    decoder = Decoder(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
     initialize(decoder, config.seed)
     windows = cut_windows(chosen, config.base_window)
     result = train("base", decoder, windows, unseen, settings, metrics, console)
@@ -82,7 +82,8 @@ def _texts(sessions: list[Session]) -> list[str]:
     return texts
 
 
-def _architecture(config: StudyConfig, vocabulary: int, eos_id: int) -> Architecture:
+def tiny_architecture(config: StudyConfig, vocabulary: int, eos_id: int) -> Architecture:
+    """The shape of the tiny base model that ``config`` describes."""
     sizes = config.tiny
     return Architecture(
         name="LlamaForCausalLM",

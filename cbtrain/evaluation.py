@@ -156,7 +156,9 @@ def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile 
     settings = config.evaluation.model_dump_json(exclude={"judging", "sessions_in_flight", "perplexity_tokens"})
     weights = blake2b(digest_size=8)
     for file in sorted((folder / "therapist").glob("*.safetensors")):
-        weights.update(file.read_bytes())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 24):
+                weights.update(block)
     layout = saved_format(folder / "therapist")
     known = [profile.model_dump_json() if profile else name for name, profile in patients.items()]
     return {

@@ -48,7 +48,7 @@ def require_new(path: Path) -> Path:
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that replaces ``path`` on success and vanishes on any error."""
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # '.' has no name of its own
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:

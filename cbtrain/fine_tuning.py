@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from rich.console import Console
 
 from cbtrain.config import StudyConfig
+from cbtrain.errors import UserError
 from cbtrain.generation.local_model import pick_device
 from cbtrain.lessons import Lessons
+from cbtrain.model.adapters.lora import check_targets
 from cbtrain.model.adapters.methods import inject, save_adapter
+from cbtrain.model.architecture import Architecture
+from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.linears.formats import weight_format
 from cbtrain.model.untrained import weak_rows
 from cbtrain.model.weights.loading import load_configured
 from cbtrain.model.weights.memory import weight_memory
@@ -23,6 +29,28 @@ from cbtrain.tokens.formats import format_files
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.loop import train
 from cbtrain.transcripts.types import Role
+
+
+def check_adapters(config: StudyConfig, architecture: Architecture) -> None:
+    """Find before anything is loaded what cannot be trained: raises UserError on methods, targets and back-ends that do
+    not fit the model, its weights or the device."""
+    device = pick_device(config.model.device)
+    form = weight_format(config.model.weights, device, compute=config.model.compute)
+    with torch.device("meta"):
+        decoder = Decoder(architecture)
+    for speaker in ("therapist", "patient"):
+        settings: TrainingConfig = getattr(config, speaker)
+        full = settings.method == "full"
+        if full and form.name == "nf4":
+            fix = "Set model.weights to fp32 or bf16."
+            raise UserError("method full needs fp32 or bf16 weights, not nf4", where=f"{speaker}.method", fix=fix)
+        dtype = torch.float32 if full else form.compute
+        choose_backend(config.model.attention, torch.device(device), dtype, architecture.head_dim)
+        if not full:
+            try:
+                check_targets(settings.lora, decoder)
+            except UserError as error:
+                raise UserError(error.what, where=f"{speaker}.{error.where}", fix=error.fix) from None
 
 
 def train_adapter(
@@ -40,13 +68,13 @@ def train_adapter(
     device = pick_device(config.model.device)
     with loading_bar(console) as progress:
         decoder = load_configured(config.model, str(model), device, progress)
+    inject(decoder, settings.adapter, seed=settings.seed)
     held = weight_memory(decoder)
     say(
         console,
         f"{speaker}: base weights {decoder.format}, {held.bytes / 1e6:,.1f} MB, {held.bytes_per_parameter:.2f} bytes "
-        f"a parameter; attention by {decoder.attention}",
+        f"a parameter; attention by {decoder.backend}",
     )
-    inject(decoder, settings.adapter, seed=settings.seed)
     if settings.method == "lora" and not settings.lora.modules_to_save:
         warn_of_weak_stop(decoder, lessons.renderer, console)
     chosen, metrics = lessons.chosen, folder / "training" / speaker
@@ -63,7 +91,7 @@ def train_adapter(
     result.data = {"chat_format": lessons.renderer.format.name, **chosen.facts(), **result.data}
     if not dist.is_initialized() or dist.get_rank() == 0:
         facts = {"speaker": speaker, "training": result.as_dict(), "therapist_system": config.tokens.therapist_system}
-        beside = format_files(lessons.renderer.format)
+        beside = format_files(lessons.renderer.format, [lessons.renderer.answer_stop_id])
         save_adapter(decoder, folder / speaker, base=base or str(model.resolve()), facts=facts, beside=beside)
     before, after = result.validation_before, result.validation_best
     say(
@@ -71,7 +99,8 @@ def train_adapter(
         f"{speaker}: validation loss {before:.3f} before, {after:.3f} at its best after {result.tokens:,} tokens",
     )
     weights = {"format": str(decoder.format), "bytes": held.bytes, "bytes_per_parameter": held.bytes_per_parameter}
-    return {**result.as_dict(), "base_weights": weights, "attention": decoder.attention}
+    result.parameters = held.parameters
+    return {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
 
 
 def warn_of_weak_stop(decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:

@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from cbtrain.base_model import make_base_model, make_tokenizer
+from cbtrain.base_model import make_base_model, make_tokenizer, tiny_architecture
 from cbtrain.config import StudyConfig, dump_config
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
 from cbtrain.files import write_atomic
-from cbtrain.fine_tuning import train_adapter
+from cbtrain.fine_tuning import check_adapters, train_adapter
 from cbtrain.generation.local_model import pick_device
 from cbtrain.lessons import check_held_out, choose_lessons
 from cbtrain.material import gather
@@ -77,6 +77,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     if config.model.path is None:
         with console.status("Training a tokenizer"):
             tokenizer = make_tokenizer(material.split, config)
+        check_adapters(config, tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
         positions = config.tiny.max_positions
         lessons = {r: choose_lessons(r, material, tokenizer, positions, config, console) for r in roles}
         check_held_out(material, lessons, positions, config)
@@ -85,7 +86,9 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         results.append(result.as_dict())
     else:
         model = resolve_model(config.model.path)
-        positions = read_architecture(model).context
+        architecture = read_architecture(model)
+        check_adapters(config, architecture)
+        positions = architecture.context
         tokenizer = load_tokenizer(model)
         lessons = {role: choose_lessons(role, material, tokenizer, positions, config, console) for role in roles}
         check_held_out(material, lessons, positions, config)

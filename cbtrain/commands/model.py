@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +102,7 @@ def _show(parsed: argparse.Namespace) -> None:
         "bytes_per_linear_parameter": round(memory.bytes_per_linear_parameter, 4),
         "device": str(decoder.device),
         "seconds_to_load": round(seconds, 2),
-        "attention": decoder.attention,
+        "attention": decoder.backend,
         "attention_backends": obstacles(decoder.device, form.compute, a.head_dim),
     }
     if parsed.adapter:
@@ -146,6 +148,8 @@ def _merge(parsed: argparse.Namespace) -> None:
     from cbtrain.model.weights.progress import loading_bar
 
     require_new(parsed.out)
+    # A job that is told to end must not leave half a model behind: an exception cleans up, the signal alone does not.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(stderr=True)
     with loading_bar(console, "Merging") as progress:
         changed = merge(

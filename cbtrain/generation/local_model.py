@@ -19,7 +19,7 @@ from cbtrain.model.weights.reading import Progress
 from cbtrain.tokens.agreement import check_renderer
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.dialogue import Message
-from cbtrain.tokens.formats import choose_format, saved_format
+from cbtrain.tokens.formats import FORMAT_FILE, choose_format, saved_format
 from cbtrain.tokens.tokenizer import load_tokenizer
 
 
@@ -45,6 +45,8 @@ class LocalModel:
         folder = resolve_model(model)
         tokenizer = load_tokenizer(folder)
         saved = saved_format(adapter) if adapter else None
+        if not adapter and chat_format == "auto" and (folder / FORMAT_FILE).exists():
+            saved = saved_format(folder)  # a merged or fully tuned model
         self.renderer = ChatRenderer(tokenizer, saved or choose_format(tokenizer, chat_format))
         check_renderer(self.renderer)
         self.decoder = load_configured(held or ModelConfig(), str(folder), device, progress)

@@ -72,7 +72,8 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
 
     Raises UserError on an unknown architecture, RoPE type or activation, and on missing keys.
     """
-    name = (config.get("architectures") or ["(none named)"])[0]
+    named = config.get("architectures")
+    name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else str(named or "(none named)")
     if name not in ARCHITECTURES:
         raise UserError(
             f"architecture {name!r} is not supported",
@@ -91,16 +92,16 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
             hidden=hidden,
             layers=int(config["num_hidden_layers"]),
             heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
+            kv_heads=int(_given(config, "num_key_value_heads", name) or heads),
+            head_dim=int(_given(config, "head_dim", name) or hidden // heads),
             intermediate=int(config["intermediate_size"]),
-            max_positions=int(config.get("max_position_embeddings") or 2048),
+            max_positions=int(_given(config, "max_position_embeddings", name)),
             norm_eps=float(config.get("rms_norm_eps", 1e-6)),
             rope=_rope(config, where),
-            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-            qkv_bias=bool(config.get("attention_bias", False)) or name == "Qwen2ForCausalLM",
-            out_bias=bool(config.get("attention_bias", False)) and name != "Qwen2ForCausalLM",
-            mlp_bias=bool(config.get("mlp_bias", False)),
+            tied_embeddings=_switch(config, "tie_word_embeddings"),
+            qkv_bias=_switch(config, "attention_bias") or name == "Qwen2ForCausalLM",
+            out_bias=_switch(config, "attention_bias") and name != "Qwen2ForCausalLM",
+            mlp_bias=_switch(config, "mlp_bias"),
             sliding_window=_sliding_window(config, name, where),
             eos_ids=_eos_ids(config),
             qk_norm=name == "Qwen3ForCausalLM",
@@ -111,10 +112,30 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
         raise UserError(
             f"key {error.args[0]!r} is missing", where=where, fix="Is this a model's config.json?"
         ) from None
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"a value of a wrong kind ({error})", where=where, fix="Is this a model's config.json?"
         ) from None
+
+
+DEFAULTS: dict[str, dict[str, int]] = {
+    "LlamaForCausalLM": {"max_position_embeddings": 2048},
+    "MistralForCausalLM": {"num_key_value_heads": 8, "max_position_embeddings": 131_072, "sliding_window": 4096},
+    "Qwen2ForCausalLM": {"num_key_value_heads": 32, "max_position_embeddings": 32_768},
+    "Qwen3ForCausalLM": {"num_key_value_heads": 32, "max_position_embeddings": 32_768, "head_dim": 128},
+}
+"""What ``transformers`` takes where a key is absent, so that old, short files mean the same here."""
+
+
+def _given(config: dict[str, Any], key: str, name: str) -> Any:
+    return config[key] if key in config else DEFAULTS[name].get(key)
+
+
+def _switch(config: dict[str, Any], key: str) -> bool:
+    value = config.get(key, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}, not true or false")
+    return value
 
 
 def _require_sound(a: Architecture, where: object) -> None:
@@ -125,6 +146,8 @@ def _require_sound(a: Architecture, where: object) -> None:
     if a.heads % a.kv_heads:
         problem = f"{a.heads} attention heads cannot share {a.kv_heads} heads of keys and values"
         raise UserError(problem, where=where, fix=fix)
+    if not a.rope.theta > 1 or not a.rope.factor >= 1 or not math.isfinite(a.rope.theta * a.rope.factor):
+        raise UserError(f"RoPE with theta {a.rope.theta:g} and factor {a.rope.factor:g}", where=where, fix=fix)
     if a.head_dim % 2:
         raise UserError(f"RoPE needs heads of an even size, these have {a.head_dim}", where=where, fix=fix)
 
@@ -204,7 +227,7 @@ def _yarn_attention(facts: dict[str, Any], factor: float) -> float:
 
 
 def _sliding_window(config: dict[str, Any], name: str, where: object) -> int | None:
-    window = config.get("sliding_window")
+    window = _given(config, "sliding_window", name)
     if name in QWEN:
         # Qwen files carry a window that only counts with `use_sliding_window`, and then only in some layers.
         if not config.get("use_sliding_window", False):
@@ -219,4 +242,4 @@ def _eos_ids(config: dict[str, Any]) -> tuple[int, ...]:
     eos = config.get("eos_token_id")
     if eos is None:
         return ()
-    return tuple(eos) if isinstance(eos, list) else (int(eos),)
+    return tuple(map(int, eos)) if isinstance(eos, list) else (int(eos),)

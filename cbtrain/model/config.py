@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -45,14 +46,14 @@ class LoraConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rank: int = Field(16, ge=1)
-    alpha: float = Field(16.0, gt=0)
+    alpha: float = Field(16.0, gt=0, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: list[str] = Field(
         default_factory=lambda: list(LORA_TARGETS),
         min_length=1,
         description="linears by name, in all layers (q_proj) or one (layers.3.mlp.up_proj)",
     )
-    layers: list[int] | None = Field(None, description="adapt these layers only")
+    layers: list[int] | None = Field(None, min_length=1, description="adapt these layers only")
     rslora: bool = Field(False, description="scale by alpha / sqrt(rank)")
     dora: bool = Field(False, description="train direction and magnitude apart (DoRA)")
     rank_pattern: dict[str, int] = Field(default_factory=dict, description="other ranks, by the end of a path (regex)")
@@ -79,8 +80,8 @@ class LoraConfig(BaseModel):
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"pattern {pattern!r} is no regular expression ({error})") from None
-            if value <= 0:
-                raise ValueError(f"{value} for {pattern!r} is not positive")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{value} for {pattern!r} is not a positive number")
         return patterns
 
 

@@ -9,6 +9,7 @@ shows how to load, call and generate.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.borders import Borders
-from cbtrain.model.attention.packed import packed_attention
+from cbtrain.model.attention.packed import choose_backend, packed_attention
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
@@ -110,8 +111,9 @@ class Decoder(nn.Module):
     tokens only and generation looks at one token per conversation.
 
     ``linear`` makes the seven linears of a layer (:mod:`cbtrain.model.linears`); embeddings, norms and head are dense.
-    ``attention`` names the attention back-end, ``adapter`` is what fine-tuning has added, ``fingerprint`` tells the
-    base's weights apart from others', ``source`` is the parsed ``config.json``, ``format`` how the weights are held.
+    ``attention`` names the attention back-end that is wanted, ``adapter`` is what fine-tuning has added,
+    ``fingerprint`` tells the base's weights apart from others', ``source`` is the parsed ``config.json`` of ``folder``,
+    ``format`` how the weights are held.
     """
 
     frequencies: Tensor
@@ -132,6 +134,7 @@ class Decoder(nn.Module):
         self.adapter: Adapter | None = None
         self.fingerprint: str | None = None
         self.source: dict[str, Any] = {}
+        self.folder: Path | None = None
         self.format: WeightFormat | None = None
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
@@ -146,6 +149,12 @@ class Decoder(nn.Module):
         """``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
         return cast(Tensor, self.lm_head(hidden))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
+        super()._apply(fn, recurse)
+        # Casts of the whole module would take the precision of far positions with them.
+        self.frequencies = inverse_frequencies(self.architecture.rope, self.architecture.head_dim).to(self.device)
+        return self
+
     def packed(self, cumulative: Sequence[int]) -> PackedAttention:
         """``attend`` for documents that begin at ``cumulative`` (the first 0, the last the number of tokens)."""
         return PackedAttention(cumulative, self.architecture.sliding_window, self.attention)
@@ -153,6 +162,11 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.norm.weight.device
+
+    @property
+    def backend(self) -> str:
+        """The attention back-end that serves. Raises UserError where the one that is wanted cannot."""
+        return choose_backend(self.attention, self.device, self.dtype, self.architecture.head_dim)
 
     @property
     def dtype(self) -> torch.dtype:

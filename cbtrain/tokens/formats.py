@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,13 +93,14 @@ def layout_of(tokenizer: Any, template: str) -> Layout:
     return layout
 
 
-def format_files(chat_format: ChatFormat) -> dict[str, str]:
+def format_files(chat_format: ChatFormat, stop_ids: Iterable[int] = ()) -> dict[str, str]:
     """The files that an adapter keeps its layout in: the template, where vLLM and ``transformers`` look for it, and
-    what else serving must know."""
+    what else serving must know; ``stop_ids`` are the tokens that end an answer."""
     facts = {
         "name": chat_format.name,
         "stop_strings": list(chat_format.stop_strings),
         "single_answer": chat_format.single_answer,
+        "stop_token_ids": sorted(stop_ids),
     }
     return {TEMPLATE_FILE: chat_format.template, FORMAT_FILE: json.dumps(facts, indent=2) + "\n"}
 

@@ -1,14 +1,18 @@
 """All weights trained: a model folder of its own, and two arms of one decoder when it is loaded beside its base."""
 
+import json
+
 import pytest
 import torch
 from random_model import random_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapter import adapter_enabled, trainable
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
+from cbtrain.model.attention import torch_varlen
+from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import FullConfig
 from cbtrain.model.weights.loading import load_decoder
 
@@ -64,6 +68,38 @@ def test_base_and_tuned_are_two_arms_of_one_decoder(tuned):
     torch.testing.assert_close(logits(decoder), expected, atol=1e-5, rtol=0)
 
 
+def test_bf16_kernels_are_not_asked_to_serve_fp32(tmp_path, monkeypatch):
+    def bf16_only(device, dtype, head_dim):
+        return None if dtype == torch.bfloat16 else "it computes in bf16"
+
+    base = random_model(tmp_path / "base", "llama")
+    monkeypatch.setattr(torch_varlen, "obstacle", bf16_only)
+    choose_backend.cache_clear()
+    try:
+        decoder = load_decoder(str(base), weights="bf16")
+        assert decoder.backend == "torch-varlen"
+        inject(decoder, FullConfig())
+        assert decoder.backend == "sdpa"
+        logits(decoder)
+        forced = load_decoder(str(base), weights="bf16", attention="torch-varlen")
+        with pytest.raises(UserError, match="'torch-varlen' cannot serve: it computes in bf16"):
+            inject(forced, FullConfig())
+    finally:
+        choose_backend.cache_clear()
+
+
+def test_a_tuned_hub_model_is_whole_and_says_what_ends_an_answer(tmp_path):
+    base = random_model(tmp_path / "base", "llama")
+    decoder = load_decoder(str(base))
+    inject(decoder, FullConfig())
+    beside = {"chat_format.json": json.dumps({"stop_token_ids": [7]})}
+    save_adapter(decoder, tmp_path / "tuned", base="org/model", facts={}, beside=beside)
+    assert AutoTokenizer.from_pretrained(tmp_path / "tuned").vocab_size > 0
+    known = json.loads((base / "config.json").read_text())["eos_token_id"]
+    assert GenerationConfig.from_pretrained(tmp_path / "tuned").eos_token_id == [7, known]
+    assert "base_model: org/model" in (tmp_path / "tuned" / "README.md").read_text()
+
+
 def test_what_does_not_fit_is_refused(tuned, tmp_path):
     base, folder, _ = tuned
     with pytest.raises(UserError, match="method full needs fp32 or bf16"):
@@ -75,6 +111,11 @@ def test_what_does_not_fit_is_refused(tuned, tmp_path):
     save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, other / "model.safetensors")
     with pytest.raises(UserError, match="another base model"):
         load_adapter(load_decoder(str(other)), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 77.0
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json differs from the base's"):
+        load_adapter(load_decoder(str(base)), folder)
     decoder = load_decoder(str(base))
     inject(decoder, FullConfig())
     with pytest.raises(RuntimeError, match="base's weights are gone"), adapter_enabled(decoder, False):

@@ -177,6 +177,29 @@ def test_what_is_wrong_with_a_model_is_said_in_one_line(sharded, tmp_path, chang
     assert str(tmp_path / "broken") in str(caught.value)
 
 
+def test_ambiguous_folders_are_read_as_transformers_does_or_refused(sharded, tmp_path):
+    single = load_file(tmp_path / "single" / "model.safetensors")
+    save_file({name: tensor * 2 for name, tensor in single.items()}, sharded / "model.safetensors")
+    both = load_decoder(str(sharded))
+    theirs = AutoModelForCausalLM.from_pretrained(sharded, dtype=torch.float32)
+    assert torch.equal(both.lm_head.weight, theirs.lm_head.weight)
+    tied = tmp_path / "single"
+    config = json.loads((tied / "config.json").read_text())
+    (tied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(UserError, match="ties head and embeddings, but they differ"):
+        load_decoder(str(tied))
+    single["lm_head.weight"] = single["model.embed_tokens.weight"].clone()
+    save_file(single, tied / "model.safetensors")
+    assert load_decoder(str(tied)).lm_head.weight is not None
+
+
+def test_a_cast_of_the_whole_decoder_keeps_its_angles(sharded):
+    decoder = load_decoder(str(sharded))
+    before = decoder.frequencies.clone()
+    decoder.to(torch.bfloat16)
+    assert torch.equal(decoder.frequencies, before)
+
+
 def test_a_tensor_that_no_decoder_has(sharded, tmp_path):
     def change(folder):
         file = next(folder.glob("model-00001*"))

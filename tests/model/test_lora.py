@@ -143,10 +143,11 @@ def compare_with_peft(base, adapter, decoder, documents):
     assert seen == set(gradients)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("documents", [[40], [11, 1, 28]], ids=["unpacked", "packed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_peft_loads_what_we_save_with_equal_logits_and_gradients(family, documents, tmp_path):
-    torch.manual_seed(0)
+def test_peft_loads_what_we_save_with_equal_logits_and_gradients(family, documents, seed, tmp_path):
+    torch.manual_seed(seed)
     base = tmp_path / "base"
     FAMILIES[family]().save_pretrained(base)
     decoder = load_decoder(str(base))
@@ -156,9 +157,10 @@ def test_peft_loads_what_we_save_with_equal_logits_and_gradients(family, documen
     compare_with_peft(base, tmp_path / "adapter", decoder, documents)
 
 
+@pytest.mark.parametrize("documents", [[40], [11, 1, 28]], ids=["unpacked", "packed"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_equals_peft_and_comes_back(method, tied, tmp_path):
+def test_every_method_equals_peft_and_comes_back(method, tied, documents, tmp_path):
     torch.manual_seed(0)
     base = tmp_path / "base"
     LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied, attention_bias=True)).save_pretrained(base)
@@ -180,7 +182,7 @@ def test_every_method_equals_peft_and_comes_back(method, tied, tmp_path):
     )
     assert loaded.config.ensure_weight_tying == bool(together)
     torch.testing.assert_close(logits(again.eval()), logits(decoder.eval()), atol=0, rtol=0)
-    compare_with_peft(base, tmp_path / "adapter", decoder.train(), [40])
+    compare_with_peft(base, tmp_path / "adapter", decoder.train(), documents)
 
 
 PEFT_SETTINGS = {
@@ -243,6 +245,40 @@ def test_an_adapter_on_nf4_weights_is_an_adapter_on_the_rounded_weights(method, 
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+def test_an_adapter_that_does_not_fit_leaves_the_decoder_as_it_was(base, tmp_path):
+    decoder = load_decoder(str(base))
+    before = logits(decoder)
+    donor = load_decoder(str(base))
+    inject(donor, METHODS["both"])
+    randomize(donor)
+    save_adapter(donor, tmp_path / "good", base=str(base), facts={})
+    shutil.copytree(tmp_path / "good", tmp_path / "bad")
+    weights = tmp_path / "bad" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    tensors.popitem()
+    save_file(tensors, weights)
+    with pytest.raises(UserError, match="is missing"):
+        load_adapter(decoder, tmp_path / "bad")
+    assert torch.equal(logits(decoder), before)
+    assert decoder.adapter is None
+    adapter = load_adapter(decoder, tmp_path / "good")
+    assert not any(p.requires_grad for p in adapter.parameters().values())
+    torch.testing.assert_close(logits(decoder), logits(donor.eval()), atol=0, rtol=0)
+
+
+def test_what_means_nothing_in_the_model_is_refused(base):
+    for settings, problem in [
+        ({"layers": [0, 7]}, "layer 7 is not in this model.*0 to 1"),
+        ({"targets": ["layers.5.mlp.up_proj"]}, "matches no linear"),
+        ({"rank_pattern": {"qproj": 3}}, "pattern 'qproj' matches no adapted linear"),
+    ]:
+        with pytest.raises(UserError, match=problem):
+            inject(load_decoder(str(base)), LoraConfig(**settings))
+    for settings in ({"layers": []}, {"alpha": float("inf")}, {"alpha_pattern": {"q_proj": float("nan")}}):
+        with pytest.raises(ValueError, match="LoraConfig"):
+            LoraConfig(**settings)
+
+
 def test_dora_forgets_a_norm_when_its_values_change(base):
     decoder = load_decoder(str(base))
     inject(decoder, METHODS["dora"])
@@ -295,6 +331,8 @@ def test_bad_adapters_are_refused(base, tmp_path):
         ({"modules_to_save": ["norm"]}, "modules_to_save"),
         ({"trainable_token_indices": [3]}, r"trainable_token_indices=\[3\] is not supported"),
         ({"bias": "all"}, "bias='all' is not supported"),
+        ({"target_modules": [["q_proj"]]}, "is not a list of names"),
+        ({"modules_to_save": 5}, "modules_to_save=5 is not a list of names"),
         ({"init_lora_weights": "pissa"}, "'pissa' changes the base's weights too"),
         ({"rank_pattern": {"q_proj": 2}}, r"q_proj\.lora_A\.weight' is of shape \(4, 32\), \(2, 32\) is needed"),
     ]:
@@ -308,6 +346,8 @@ def test_bad_adapters_are_refused(base, tmp_path):
     for change, problem in [
         ({key: tensors[key] * float("nan")}, "holds NaN or infinity"),
         ({key: tensors[key][:1].clone()}, "is of shape"),
+        ({key: tensors[key].to(torch.float8_e4m3fn)}, "is stored as float8_e4m3fn"),
+        ({key: tensors[key].to(torch.int32)}, "is stored as int32"),
         ({"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}, "has no place in this model"),
     ]:
         save_file({**tensors, **change}, weights)
@@ -324,5 +364,5 @@ def test_bad_adapters_are_refused(base, tmp_path):
         inject(load_decoder(str(base)), LoraConfig(targets=["layers.5.mlp.up_proj"]))
     with pytest.raises(ValueError, match="no regular expression"):
         LoraConfig(rank_pattern={"q_proj(": 3})
-    with pytest.raises(ValueError, match="not positive"):
+    with pytest.raises(ValueError, match="not a positive number"):
         LoraConfig(alpha_pattern={"q_proj": 0})

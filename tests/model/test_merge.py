@@ -9,9 +9,11 @@ import pytest
 import torch
 from random_model import random_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from cbtrain.errors import UserError
+from cbtrain.generation.config import EngineConfig
+from cbtrain.generation.local_model import LocalModel
 from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.merge import merge
 from cbtrain.model.adapters.methods import inject, save_adapter
@@ -39,7 +41,7 @@ def made(tmp_path):
     generator = torch.Generator().manual_seed(1)
     for module in lora_modules(decoder).values():
         module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
-    beside = format_files(choose_format(load_tokenizer(base), "plain"))
+    beside = format_files(choose_format(load_tokenizer(base), "plain"), [5])
     save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={}, beside=beside)
     hidden = decoder(IDS, torch.arange(60), decoder.packed([0, 60]))
     return base, tmp_path / "adapter", decoder.logits(hidden).detach()
@@ -73,6 +75,12 @@ def test_logits_template_and_card(made, tmp_path):
     assert "never" in card or "no evidence" in card
     assert f"base_model: {base}" in card
     assert "End answers at" in card
+    # A merged folder alone is laid out and stopped as base and adapter together.
+    alone = LocalModel(str(merged), None, EngineConfig(slots=1, context_tokens=128)).renderer.format
+    beside = LocalModel(str(base), str(adapter), EngineConfig(slots=1, context_tokens=128)).renderer.format
+    assert (alone.template, alone.stop_strings) == (beside.template, beside.stop_strings)
+    assert alone.stop_strings
+    assert GenerationConfig.from_pretrained(merged).eos_token_id == [5, 2]
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
 
@@ -195,6 +203,27 @@ def test_an_adapter_of_nf4_weights_needs_a_choice_which_is_recorded(double, tmp_
         logits[into] = model(IDS[None]).logits[0].detach()
     torch.testing.assert_close(logits["dequantized"], expected, atol=1e-4, rtol=0)
     assert not torch.allclose(logits["original"], expected, atol=1e-2)
+
+
+def test_old_exporters_frequencies_are_no_other_base(made, tmp_path):
+    base, adapter, _ = made
+    file = next(base.glob("model-00002*"))
+    save_file({**load_file(file), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}, file)
+    assert merge(base, adapter, tmp_path / "out", base="b") == 6
+    assert load_decoder(str(tmp_path / "out")).fingerprint
+
+
+def test_rows_of_zeros_merge(tmp_path):
+    base = random_model(tmp_path / "base", "llama")
+    file = base / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.0.mlp.up_proj.weight"][3] = 0
+    save_file(tensors, file)
+    decoder = load_decoder(str(base))
+    inject(decoder, LoraConfig(rank=2, dora=True))
+    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={})
+    merge(base, tmp_path / "adapter", tmp_path / "out", base="b")
+    assert not load_file(tmp_path / "out" / "model.safetensors")["model.layers.0.mlp.up_proj.weight"][3].any()
 
 
 def test_dequantized_is_for_adapters_of_nf4_weights(made, tmp_path):

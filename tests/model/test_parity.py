@@ -147,6 +147,66 @@ def test_rope_is_exact_at_position_100_000():
     torch.testing.assert_close(cos[0, :64].double(), exact, atol=2e-2, rtol=0)
 
 
+@pytest.mark.parametrize("case", ["llama", "llama-3.1-rope", "llama-linear-rope", "qwen2-yarn", "llama-yarn-mscale"])
+def test_logits_equal_transformers_at_position_100_000(case, tmp_path):
+    reference = random_weights(CASES[case](), 0)
+    reference.save_pretrained(tmp_path)
+    decoder = load_decoder(str(tmp_path))
+    ids = torch.randint(0, 211, (40,), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(100_000, 100_040)
+    with torch.no_grad():
+        expected = reference(ids[None], position_ids=positions[None]).logits[0]
+        actual = decoder.logits(decoder(ids, positions, decoder.packed([0, 40])))
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config])
+def test_absent_keys_mean_what_they_mean_in_transformers(family):
+    from cbtrain.model.architecture import parse_architecture
+
+    name = family.__name__.replace("Config", "ForCausalLM")
+    short = {"vocab_size": 64, "hidden_size": 1024, "intermediate_size": 64, "num_hidden_layers": 1}
+    short |= {"num_attention_heads": 32}
+    ours, theirs = parse_architecture({**short, "architectures": [name]}, "x"), family(**short)
+    assert ours.kv_heads == theirs.num_key_value_heads
+    assert ours.head_dim == (getattr(theirs, "head_dim", None) or 32)
+    assert ours.max_positions == theirs.max_position_embeddings
+    assert ours.norm_eps == theirs.rms_norm_eps
+    assert ours.rope.theta == theirs.rope_parameters["rope_theta"]
+    assert ours.tied_embeddings == theirs.tie_word_embeddings
+    if family is MistralConfig:
+        assert ours.sliding_window == theirs.sliding_window == 4096
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"architectures": [None]}, "is not supported"),
+        ({"architectures": "LlamaForCausalLM"}, None),
+        ({"vocab_size": float("inf")}, "a value of a wrong kind"),
+        ({"rope_parameters": {"rope_theta": -3.0}}, "RoPE with theta -3"),
+        ({"rope_parameters": {**LINEAR_ROPE, "factor": 0}}, "factor 0"),
+        ({"eos_token_id": ["a"]}, "a value of a wrong kind"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', not true or false"),
+        *(
+            ({"rope_parameters": {"rope_type": kind, "factor": 2.0}}, f"RoPE type '{kind}'")
+            for kind in ("dynamic", "su")
+        ),
+    ],
+    ids=str,
+)
+def test_odd_configs_are_read_or_refused_in_one_line(change, problem):
+    from cbtrain.model.architecture import parse_architecture
+
+    config = {**LlamaConfig(**SIZES).to_dict(), "architectures": ["LlamaForCausalLM"], **change}
+    if problem is None:
+        assert parse_architecture(config, "x").name == "LlamaForCausalLM"
+        return
+    with pytest.raises(UserError, match=problem) as caught:
+        parse_architecture(config, "x")
+    assert "\n" not in str(caught.value)
+
+
 def test_rope_scaling_reaches_further_than_the_positions_that_the_config_names():
     from cbtrain.model.architecture import parse_architecture
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +33,10 @@ class Adapter(ABC):
         """What training updates, by name, in a fixed order."""
 
     @abstractmethod
+    def base_parameters(self) -> list[nn.Parameter]:
+        """The decoder's parameters without those that it has added."""
+
+    @abstractmethod
     def changed(self) -> frozenset[str]:
         """Names of the base weights that differ with it."""
 
@@ -49,8 +53,12 @@ class Adapter(ABC):
         """Write its files into an existing ``folder``; ``metadata`` goes into the headers of the weights."""
 
     @abstractmethod
-    def load(self, tensors: Mapping[str, Tensor], where: Path) -> None:
+    def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
         """Take its values from ``tensors``, by their names in its files. Raises UserError where they do not fit."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Leave the decoder as it was before."""
 
     def prepare(  # noqa: B027 (most methods draw nothing)
         self, step: int, names: Sequence[str], borders: Sequence[int]
@@ -60,8 +68,9 @@ class Adapter(ABC):
 
 
 def trainable(decoder: Decoder) -> list[nn.Parameter]:
-    """Parameters that a step updates, in a fixed order."""
-    return [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    """Parameters that a step updates, in a fixed order: the adapter's, or all of a decoder that has none."""
+    own = decoder.adapter.parameters().values() if decoder.adapter else decoder.parameters()
+    return [parameter for parameter in own if parameter.requires_grad]
 
 
 @contextmanager

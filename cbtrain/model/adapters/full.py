@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +15,8 @@ from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.config import FullConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import weight_format
+from cbtrain.model.weights.card import copy_beside_weights, write_card
 from cbtrain.model.weights.saving import ShardWriter, file_name
-
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "*.jinja", "generation_config.json")
 
 
 class FullAdapter(Adapter):
@@ -42,9 +40,13 @@ class FullAdapter(Adapter):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         self.decoder.format = weight_format("fp32", self.decoder.device)
+        _ = self.decoder.backend  # one that is forced may not serve fp32
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.decoder.named_parameters())
+
+    def base_parameters(self) -> list[nn.Parameter]:
+        return list(self.decoder.parameters())
 
     def changed(self) -> frozenset[str]:
         return frozenset(self.parameters())
@@ -60,24 +62,32 @@ class FullAdapter(Adapter):
             parameter.data, self._other[name] = self._other[name], parameter.data
 
     def save(self, folder: Path, *, base: str, metadata: Mapping[str, str]) -> None:
-        for pattern in TOKENIZER_FILES if Path(base).is_dir() else ():
-            for file in Path(base).glob(pattern):
-                shutil.copyfile(file, folder / file.name)
+        # What else is in the base's folder makes the tuned one a whole model: tokenizer, template, licence.
+        if self.decoder.folder is not None:
+            copy_beside_weights(self.decoder.folder, folder)
         (folder / "config.json").write_text(json.dumps({**self.decoder.source, "dtype": "float32"}, indent=2) + "\n")
         writer = ShardWriter(folder, metadata=metadata)
         for name, parameter in self.parameters().items():
             writer.add(file_name(name), parameter)
         writer.close()
+        name, text = f"{Path(base).name}, fine-tuned", f"`{base}` with all of its weights trained"
+        write_card(folder, base=base, name=name, text=text, tags="cbtrain, fine-tuned")
 
     @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor], where: Path) -> None:
-        left = dict(tensors)
-        for name, parameter in self.parameters().items():
-            tensor = left.pop(file_name(name), None)
-            if tensor is None or tensor.shape != parameter.shape:
-                problem = f"weight {name!r} is {'missing' if tensor is None else f'of shape {tuple(tensor.shape)}'}"
+    def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
+        parameters = self.parameters()
+        for name, tensor in tensors:
+            parameter = parameters[name]
+            if tensor.shape != parameter.shape:
+                problem = f"weight {name!r} is of shape {tuple(tensor.shape)}, the base's {tuple(parameter.shape)}"
                 raise UserError(problem, where=where, fix="Is this a tuned model of another base?")
             self._other[name] = parameter.data
             parameter.data = tensor.to(parameter.device, parameter.dtype, copy=True)
-        if set(left) - {"lm_head.weight"}:
-            raise UserError(f"weight {next(iter(left))!r} has no place in this model", where=where)
+
+    def remove(self) -> None:
+        if not self.enabled:
+            self.enable(True)
+        for name, parameter in self.parameters().items():
+            if name in self._other:
+                parameter.data = self._other.pop(name)
+        self.decoder.adapter = None

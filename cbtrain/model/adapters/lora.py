@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.saving import file_name, save_tensors
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OTHER_BASE = "Is this adapter for another base model?"
 
 
@@ -31,24 +32,18 @@ class LoraAdapter(Adapter):
     can_merge: ClassVar[bool] = True
 
     def __init__(self, decoder: Decoder, config: LoraConfig, device: torch.device) -> None:
-        self.config, self.tied = config, decoder.architecture.tied_embeddings
+        self.decoder, self.config, self.tied = decoder, config, decoder.architecture.tied_embeddings
         self.dropout = KeyedDropout(config.dropout, seed=0)
         self.modules: dict[str, LoraLinear] = {}
         self.trained: dict[str, TrainedModule] = {}
         make = DoraLinear if config.dora else LoraLinear
-        linears = decoder.linears
-        for target in config.targets:
-            if not any(_is_target(path, [target], config.layers) for path in linears):
-                fix = f"The layers are 0 to {decoder.architecture.layers - 1}."
-                raise UserError(f"target {target!r} matches no linear of this model", where="lora.targets", fix=fix)
-        for path, base in linears.items():
+        for path, base in decoder.linears.items():
             if _is_target(path, config.targets, config.layers):
                 rank = int(_pattern(config.rank_pattern, path, config.rank))
                 alpha = _pattern(config.alpha_pattern, path, config.alpha)
                 scale = alpha / (math.sqrt(rank) if config.rslora else rank)
                 self.modules[path] = make(base, path, rank, scale, self.dropout, device)
-                owner, _, leaf = path.rpartition(".")
-                setattr(decoder.get_submodule(owner), leaf, self.modules[path])
+                decoder.set_submodule(path, self.modules[path])
         self._train_whole_modules(decoder, device)
 
     def _train_whole_modules(self, decoder: Decoder, device: torch.device) -> None:
@@ -83,6 +78,10 @@ class LoraAdapter(Adapter):
                 found[f"{name}.weight"] = module.weight
         return found
 
+    def base_parameters(self) -> list[nn.Parameter]:
+        added = {id(parameter) for parameter in self.parameters().values()}
+        return [parameter for parameter in self.decoder.parameters() if id(parameter) not in added]
+
     def changed(self) -> frozenset[str]:
         return frozenset(f"{path}.weight" for path in (*self.modules, *self.trained))
 
@@ -105,7 +104,7 @@ class LoraAdapter(Adapter):
         save_tensors({name: parameter.clone() for name, parameter in self._files().items()}, folder / WEIGHTS, metadata)
 
     @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor], where: Path) -> None:
+    def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
         left = dict(tensors)
         for name, parameter in self._files().items():
             tensor = left.pop(name, None)
@@ -113,12 +112,20 @@ class LoraAdapter(Adapter):
                 found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
                 problem = f"tensor {name!r} is {found}, {tuple(parameter.shape)} is needed"
                 raise UserError(problem, where=where, fix=OTHER_BASE)
+            if tensor.dtype not in FLOATS:
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise UserError(f"tensor {name!r} is stored as {kind}", where=where, fix="Save it in fp32 or bf16.")
             if not bool(torch.isfinite(tensor).all()):
                 raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, fix="Train it again.")
             parameter.copy_(tensor)
         if left:
             problem = f"tensor {next(iter(left))!r} has no place in this model"
             raise UserError(problem, where=where, fix=OTHER_BASE)
+
+    def remove(self) -> None:
+        for path, module in (*self.modules.items(), *self.trained.items()):
+            self.decoder.set_submodule(path, module.base)
+        self.decoder.adapter = None
 
     def _files(self) -> dict[str, nn.Parameter]:
         """Every tensor of the PEFT file, a tied one under both its names, as ``peft`` writes it."""
@@ -130,6 +137,28 @@ class LoraAdapter(Adapter):
         return found | {PREFIX + file_name(f"{n}.weight"): module.weight for n, module in self.trained.items()}
 
 
+def check_targets(config: LoraConfig, decoder: Decoder) -> None:
+    """Raise UserError on a target, a layer or a pattern that means nothing in ``decoder``: a typing error, mostly."""
+    layers = decoder.architecture.layers
+    fix = f"The layers are 0 to {layers - 1}."
+    for layer in config.layers or ():
+        if not 0 <= layer < layers:
+            raise UserError(f"layer {layer} is not in this model", where="lora.layers", fix=fix)
+    adapted = [path for path in decoder.linears if _is_target(path, config.targets, config.layers)]
+    for target in config.targets:
+        if not any(_is_target(path, [target], config.layers) for path in adapted):
+            raise UserError(f"target {target!r} matches no linear of this model", where="lora.targets", fix=fix)
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, key):
+            if not any(_matches(pattern, path) for path in adapted):
+                problem = f"pattern {pattern!r} matches no adapted linear"
+                raise UserError(problem, where=f"lora.{key}", fix="It must match the end of a path, or all of it.")
+
+
+def _matches(pattern: str, path: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", f"model.{path}") is not None
+
+
 def _is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) -> bool:
     if layers is not None and int(path.split(".")[1]) not in layers:
         return False
@@ -139,7 +168,7 @@ def _is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) 
 def _pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
     """The value of the first pattern that matches the end of ``path``, as ``peft`` looks it up."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", f"model.{path}"):
+        if _matches(pattern, path):
             return value
     return default
 

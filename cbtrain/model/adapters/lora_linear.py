@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.linears.linear import Linear
 
+TINY = 1e-12
+"""The least norm of a row, for rows of zeros."""
+
 
 class LoraLinear(nn.Module):
     """``y = W x + b + scale · B A dropout(x)`` beside a frozen ``W`` (Hu et al. 2021, arXiv 2106.09685).
@@ -60,8 +63,9 @@ class DoraLinear(LoraLinear):
     """``y = m · (W + scale · B A) x / ‖W + scale · B A‖ + b`` with the norm of each row (Liu et al. 2024, DoRA, arXiv
     2402.09353, equation 5); no gradient flows through the norm (section 4.3), as in ``peft``.
 
-    The norm is expanded, so that no matrix of the size of ``W`` but ``W`` itself is made:
-    ``‖w + s b A‖² = ‖w‖² + 2 s b·(A w) + s² b (A Aᵀ) bᵀ`` for each row ``w`` of W and ``b`` of B.
+    The norm is expanded, so that ``B A`` is never made:
+    ``‖w + s b A‖² = ‖w‖² + 2 s b·(A w) + s² b (A Aᵀ) bᵀ`` for each row ``w`` of W and ``b`` of B. The first term is
+    computed once.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class DoraLinear(LoraLinear):
     ) -> None:
         super().__init__(base, place, rank, scale, dropout, device)
         self.magnitude = nn.Parameter(torch.empty(base.out_features, device=device))
+        self._squares: Tensor | None = None
         self._kept: tuple[tuple[int, int], Tensor] | None = None
 
     def initialize(self, generator: torch.Generator) -> None:
@@ -91,7 +96,7 @@ class DoraLinear(LoraLinear):
 
     def effective_weight(self, weight: Tensor) -> Tensor:
         direction = super().effective_weight(weight)
-        return self.magnitude.detach()[:, None] * direction / direction.norm(dim=1, keepdim=True)
+        return self.magnitude.detach()[:, None] * direction / direction.norm(dim=1, keepdim=True).clamp_min(TINY)
 
     def tensors(self) -> dict[str, nn.Parameter]:
         return {**super().tensors(), "lora_magnitude_vector": self.magnitude}
@@ -101,16 +106,19 @@ class DoraLinear(LoraLinear):
         super().train(mode)
         return self
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _norms(self) -> Tensor:
-        """fp32 ``[out]``. Kept while nothing is trained: generation would compute it anew for every token."""
+        """fp32 ``[out]``. Kept in evaluation mode: generation would compute it anew for every token."""
         version = (self.lora_A._version, self.lora_B._version)
         if not self.training and self._kept is not None and self._kept[0] == version:
             return self._kept[1]
         weight, a, b, scale = self.base.dense(), self.lora_A, self.lora_B, self.scale
         crossed = (b * (weight @ a.T)).sum(1)
         added = ((b @ (a @ a.T)) * b).sum(1)
-        norms = (weight.square().sum(1) + 2 * scale * crossed + scale**2 * added).clamp_min(1e-24).sqrt()
+        if self._squares is None:
+            self._squares = torch.linalg.vector_norm(weight, dim=1).square()
+        norms = (self._squares + 2 * scale * crossed + scale**2 * added).clamp_min(TINY**2).sqrt()
         if not self.training:
             self._kept = (version, norms)
         return norms

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-import cbtrain
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
 from cbtrain.model.adapters.adapter import Adapter
@@ -20,26 +19,15 @@ from cbtrain.model.architecture import parse_architecture, read_model_config
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.linears.nf4 import dequantize, quantize
-from cbtrain.model.weights.fingerprint import Fingerprint
-from cbtrain.model.weights.reading import Progress, read_tensors, weight_files
-from cbtrain.model.weights.saving import SHARD_BYTES, ShardWriter
+from cbtrain.model.weights.card import copy_beside_weights, write_card
+from cbtrain.model.weights.checking import EMBEDDING, HEAD, fingerprint_of, read_weights
+from cbtrain.model.weights.reading import Progress
+from cbtrain.model.weights.saving import SHARD_BYTES, ShardWriter, file_name
+from cbtrain.model.weights.stops import CHAT_FORMAT, write_stop_ids
 
 Into = Literal["original", "dequantized"]
 
-KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
-"""Files of the base that go along: config, tokenizer, template, licence."""
-
-CARD = """---
-base_model: {base}
-tags: [cbtrain, merged]
----
-
-# {name}
-
-`{base}` with the adapter `{adapter}` ({method}) added into {into}, by cbtrain {version}.
-
-> {notice}
-{stops}"""
+TEMPLATE = "chat_template.jinja"
 
 INTO = {
     "original": "its weights",
@@ -72,7 +60,10 @@ def merge(
     source = read_model_config(model)
     architecture = parse_architecture(source, model / "config.json")
     config, _, metadata = read_adapter(adapter)
-    trained_on = WeightFormat.from_text(metadata.get(BASE_WEIGHTS))
+    told = metadata.get(BASE_WEIGHTS)
+    trained_on = WeightFormat.from_text(told)
+    if told and trained_on is None:
+        raise UserError(f"trained on weights held as {told!r}", where=adapter, fix="Merge with a later cbtrain.")
     into = _choose(into, trained_on, adapter)
     with torch.device("meta"):
         decoder = Decoder(architecture)
@@ -80,44 +71,27 @@ def merge(
     if not added.can_merge:
         problem = "an adapter of this method is not a change of weights and cannot be merged"
         raise UserError(problem, where=adapter, fix="Serve it beside its base.")
+    fingerprint = fingerprint_of(model, architecture)
+    require_base(fingerprint, metadata, adapter / WEIGHTS, force=force)
     weights = _Weights(added, trained_on if into == "dequantized" else None, frozenset(decoder.linears), adapter)
-    fingerprint = Fingerprint(tied=architecture.tied_embeddings)
     with atomic_folder(out) as temporary:
-        for pattern in KEPT:
-            for file in model.glob(pattern):
-                if not file.name.endswith(".index.json"):
-                    shutil.copyfile(file, temporary / file.name)
+        copy_beside_weights(model, temporary)
         writer = ShardWriter(temporary, limit)
-        for stored, tensor, _ in read_tensors(weight_files(model), progress=progress):
-            name = stored.removeprefix("model.")
-            fingerprint.add(name, tensor)
-            if architecture.tied_embeddings and name == "lm_head.weight":
-                continue  # the same numbers once more
-            writer.add(stored, weights.merged(name, tensor))
-            if architecture.tied_embeddings and name == "embed_tokens.weight" and weights.unties(tensor):
-                writer.add("lm_head.weight", weights.merged("lm_head.weight", tensor))
+        for name, tensor in read_weights(model, architecture, progress=progress):
+            writer.add(file_name(name), weights.merged(name, tensor))
+            if architecture.tied_embeddings and name == EMBEDDING and weights.unties(tensor):
+                writer.add(HEAD, weights.merged(HEAD, tensor))
                 untied = {**source, "tie_word_embeddings": False}
                 (temporary / "config.json").write_text(json.dumps(untied, indent=2) + "\n")
-        require_base(fingerprint.hexdigest(), metadata, adapter / WEIGHTS, force=force)
-        if weights.left:
-            problem = f"the base has no weight {min(weights.left)!r}"
-            raise UserError(problem, where=adapter / WEIGHTS, fix="Is this adapter for another base model?")
+            del tensor
         writer.close()
-        method = f"{'DoRA' if config.dora else 'rsLoRA' if config.rslora else 'LoRA'}, rank {config.rank}"
-        facts: dict[str, Any] = {"base": base, "base_fingerprint": fingerprint.hexdigest(), "into": into}
+        facts: dict[str, Any] = {"base": base, "base_fingerprint": fingerprint, "into": into}
         facts |= {"adapter": adapter.name, "base_weights_in_training": str(trained_on) if trained_on else None}
         (temporary / "cbtrain.json").write_text(json.dumps({"merged": facts}, indent=2) + "\n")
-        card = CARD.format(
-            base=base,
-            name=out.name,
-            adapter=adapter.name,
-            method=f"{method}, alpha {config.alpha:g}",
-            into=INTO[into],
-            version=cbtrain.__version__,
-            notice=cbtrain.NOTICE,
-            stops=_bring_format(adapter, temporary),
-        )
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+        method = f"{'DoRA' if config.dora else 'rsLoRA' if config.rslora else 'LoRA'}, rank {config.rank}"
+        text = f"`{base}` with the adapter `{adapter.name}` ({method}, alpha {config.alpha:g}) added into {INTO[into]}"
+        write_card(temporary, base=base, name=out.resolve().name, text=text, tags="cbtrain, merged")
+        _bring_format(adapter, temporary)
     return weights.changed
 
 
@@ -133,12 +107,11 @@ def _choose(into: Into | None, trained_on: WeightFormat | None, adapter: Path) -
 
 
 class _Weights:
-    """What each weight of the base comes to; ``left`` are those that the adapter changes and that have not come."""
+    """What each weight of the base comes to, and how many the adapter changes."""
 
     def __init__(self, adapter: Adapter, quantized: WeightFormat | None, linears: frozenset[str], where: Path) -> None:
         self.adapter, self.quantized, self.linears, self.where = adapter, quantized, linears, where
         self.changes = adapter.changed()
-        self.left = set(self.changes)
         self.changed = 0
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
@@ -149,13 +122,8 @@ class _Weights:
             before = dequantize(packed, state)
         if name not in self.changes:
             return before.to(weight.dtype, copy=True)
-        self.left.discard(name)
         self.changed += 1
-        after = self.adapter.effective_weight(name, before)
-        if after.shape != weight.shape:
-            problem = f"its update of {name!r} is {tuple(after.shape)}, the weight {tuple(weight.shape)}"
-            raise UserError(problem, where=self.where / WEIGHTS, fix="Is this adapter for another base model?")
-        after = after.to(weight.dtype)
+        after = self.adapter.effective_weight(name, before).to(weight.dtype)
         if not bool(torch.isfinite(after).all()):
             raise UserError(f"{name!r} is not finite any more", where=self.where / WEIGHTS, fix="Train again.")
         return after
@@ -166,23 +134,25 @@ class _Weights:
             self.adapter.effective_weight(name, embedding) if name in self.changes else embedding.float()
             for name in ("embed_tokens.weight", "lm_head.weight")
         ]
-        if torch.equal(*pair):
-            self.left.discard("lm_head.weight")
-            return False
-        return True
+        return not torch.equal(*pair)
 
 
-def _bring_format(adapter: Path, target: Path) -> str:
-    """Put the chat template of the adapter in place of the base's; what the model card says of it."""
-    template, facts = adapter / "chat_template.jinja", adapter / "chat_format.json"
-    if not template.exists():
-        return ""
-    shutil.copyfile(template, target / template.name)
+def _bring_format(adapter: Path, target: Path) -> None:
+    """Put the chat template of the adapter in place of the base's, and say in files and model card what ends an
+    answer."""
+    if not (adapter / TEMPLATE).exists():
+        return
+    shutil.copyfile(adapter / TEMPLATE, target / TEMPLATE)
     config = target / "tokenizer_config.json"
     if config.exists():  # an old place for the template, which some readers look at first
         settings = json.loads(config.read_text(encoding="utf-8"))
         if settings.pop("chat_template", None):
             config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    stops = json.loads(facts.read_text(encoding="utf-8")).get("stop_strings", []) if facts.exists() else []
-    text = "\nChats are laid out by `chat_template.jinja`, as in training."
-    return text + (f" End answers at {', '.join(map(repr, stops))} too.\n" if stops else "\n")
+    text = f"\nChats are laid out by `{TEMPLATE}`, as in training.\n"
+    if (adapter / CHAT_FORMAT).exists():
+        shutil.copyfile(adapter / CHAT_FORMAT, target / CHAT_FORMAT)
+        write_stop_ids(target)
+        stops = json.loads((adapter / CHAT_FORMAT).read_text(encoding="utf-8")).get("stop_strings", [])
+        text += f"End answers at {', '.join(map(repr, stops))} too.\n" if stops else ""
+    with (target / "README.md").open("a", encoding="utf-8") as card:
+        card.write(text)

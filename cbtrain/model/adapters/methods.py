@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.full import FullAdapter
-from cbtrain.model.adapters.lora import LoraAdapter
+from cbtrain.model.adapters.lora import LoraAdapter, check_targets
 from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
+from cbtrain.model.architecture import read_architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.weights.reading import read_tensors, weight_files
+from cbtrain.model.weights.checking import read_weights
+from cbtrain.model.weights.reading import weight_files
+from cbtrain.model.weights.stops import write_stop_ids
 
 AdapterConfig = LoraConfig | FullConfig
 
@@ -34,6 +38,8 @@ def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter
 
     Raises UserError on a decoder that already has an adapter, and where the method does not fit the decoder.
     """
+    if isinstance(config, LoraConfig):
+        check_targets(config, decoder)
     adapter = _attach(decoder, config, decoder.device)
     adapter.initialize(seed)
     return adapter
@@ -71,27 +77,40 @@ def save_adapter(
         decoder.adapter.save(temporary, base=base, metadata=known)
         for name, text in (beside or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
+        if (temporary / "config.json").exists():
+            write_stop_ids(temporary)
         (temporary / "cbtrain.json").write_text(json.dumps({"base": {"name": base, **known}, **facts}, indent=2) + "\n")
 
 
 def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -> Adapter:
-    """Put the adapter that lies in ``folder`` into ``decoder``: PEFT files, or a whole tuned model.
+    """Put the adapter that lies in ``folder`` into ``decoder``, frozen: PEFT files, or a whole tuned model.
 
     Raises UserError on missing or damaged files, on unsupported features, where tensors do not fit the decoder, and
     where the adapter was trained on another base (unless ``force``).
     """
     folder = Path(folder)
     if not (folder / CONFIG).exists() and (folder / "config.json").exists():
-        files = weight_files(folder)
-        require_base(decoder.fingerprint, _metadata(files[0]), folder, force=force)
-        adapter = _attach(decoder, FullConfig(), decoder.device)
-        adapter.load({name: tensor for name, tensor, _ in read_tensors(files)}, folder)
-        return adapter
+        require_base(decoder.fingerprint, _metadata(weight_files(folder)[0]), folder, force=force)
+        architecture = read_architecture(folder)
+        if architecture != decoder.architecture:
+            problem = "its config.json differs from the base's"
+            raise UserError(problem, where=folder, fix="Is this a tuned model of another base?")
+        return _filled(_attach(decoder, FullConfig(), decoder.device), read_weights(folder, architecture), folder)
     config, tensors, metadata = read_adapter(folder)
     require_base(decoder.fingerprint, metadata, folder / WEIGHTS, force=force)
     device = torch.device("cpu") if decoder.device.type == "meta" else decoder.device
-    adapter = _attach(decoder, config, device)
-    adapter.load(tensors, folder / WEIGHTS)
+    return _filled(_attach(decoder, config, device), tensors.items(), folder / WEIGHTS)
+
+
+def _filled(adapter: Adapter, tensors: Iterable[tuple[str, Tensor]], where: Path) -> Adapter:
+    """``adapter`` with its values, frozen; without them the decoder is left as it was."""
+    try:
+        adapter.load(tensors, where)
+    except BaseException:
+        adapter.remove()
+        raise
+    for parameter in adapter.parameters().values():
+        parameter.requires_grad_(False)
     return adapter
 
 

@@ -82,9 +82,9 @@ def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dic
     except FileNotFoundError as error:
         missing = error.filename or weights_file
         raise UserError("adapter file is missing", where=missing, fix="Name an adapter folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise UserError(f"malformed JSON ({error})", where=config_file, fix="Train or download it again.") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         fix = "Train or download it again."
         raise UserError(f"damaged safetensors file ({error})", where=weights_file, fix=fix) from None
     if not tensors:
@@ -104,7 +104,12 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
     if start not in PLAIN_STARTS:
         fix = "Convert it to plain LoRA with peft (save_pretrained with path_initial_model_for_weight_conversion)."
         raise UserError(f"init_lora_weights={start!r} changes the base's weights too", where=where, fix=fix)
-    whole = [str(name).rpartition(".")[2] for name in facts.get("modules_to_save") or []]
+    named, whole = facts.get("target_modules"), facts.get("modules_to_save") or []
+    for key, value in (("target_modules", named), ("modules_to_save", whole)):
+        lists = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+        if not lists and not (key == "target_modules" and isinstance(value, str)):
+            raise UserError(f"{key}={value!r} is not a list of names", where=where, fix="Is this an adapter of peft?")
+    whole = [name.rpartition(".")[2] for name in whole]
     try:
         return LoraConfig.model_validate(
             {
@@ -129,7 +134,7 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
 def _targets(facts: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:
     """The adapted linears: as the settings list them, or, where they are a pattern, as the tensors show them."""
     named, layers = facts.get("target_modules"), facts.get("layers_to_transform")
-    layers = [layers] if isinstance(layers, int) else layers
+    layers = [layers] if isinstance(layers, int) else layers or None
     if isinstance(named, list) and set(named) <= set(LORA_TARGETS) and not facts.get("exclude_modules"):
         return {"targets": sorted(named), "layers": layers}
     marks = f"{PREFIX}model.", ".lora_A.weight"

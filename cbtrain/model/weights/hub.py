@@ -23,14 +23,20 @@ def resolve_model(name: str) -> Path:
     if not looks_like_hub_id:
         raise UserError("no such model folder", where=name, fix="Name a folder or a hub id such as 'org/model'.")
     import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=NOT_WANTED))
     except GatedRepoError:
         fix = f"Accept its terms at https://huggingface.co/{name}, then run `hf auth login`."
         raise UserError("this hub repository is gated", where=name, fix=fix) from None
-    except RepositoryNotFoundError:
+    except (RepositoryNotFoundError, HFValidationError):
         raise UserError("no such folder and no such hub repository", where=name, fix="Check the spelling.") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         fix = "Check the network, or download it elsewhere and name its folder."

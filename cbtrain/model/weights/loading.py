@@ -15,9 +15,10 @@ from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import WeightFormat, weight_format
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import inverse_frequencies
+from cbtrain.model.weights.checking import read_weights
 from cbtrain.model.weights.fingerprint import Fingerprint
 from cbtrain.model.weights.hub import resolve_model
-from cbtrain.model.weights.reading import AGAIN, Progress, read_tensors, weight_files
+from cbtrain.model.weights.reading import Progress
 
 
 def load_decoder(
@@ -43,28 +44,13 @@ def load_decoder(
     form = weights if isinstance(weights, WeightFormat) else weight_format(weights, device)
     with torch.device("meta"):
         decoder = Decoder(architecture, form.linear())
-        wanted = {name: parameter.shape for name, parameter in Decoder(architecture).named_parameters()}
-    decoder.attention = choose_backend(attention, torch.device(device), form.compute, architecture.head_dim)
-    decoder.source, decoder.format = source, form
-    fingerprint = Fingerprint(tied=architecture.tied_embeddings)
-    for stored, tensor, file in read_tensors(weight_files(folder), device, progress):
-        key = stored.removeprefix("model.")
-        if key == "lm_head.weight" and architecture.tied_embeddings:
-            continue
-        if key.endswith("rotary_emb.inv_freq"):  # written by old exporters, derived here
-            continue
-        if key not in wanted:
-            fix = "Is it there twice, or are config.json and weights of two models?"
-            raise UserError(f"unexpected tensor {stored!r}", where=file, fix=fix)
-        if tensor.shape != wanted[key]:
-            shapes = f"{tuple(tensor.shape)}, config.json says {tuple(wanted[key])}"
-            raise UserError(f"tensor {stored!r} has shape {shapes}", where=file, fix=AGAIN)
-        fingerprint.add(key, tensor)
-        _assign(decoder, key, tensor, form.compute)
-        del wanted[key], tensor
-    if wanted:
-        missing = f"{len(wanted)} tensors are missing, the first is {next(iter(wanted))!r}"
-        raise UserError(missing, where=folder, fix=AGAIN)
+    choose_backend(attention, torch.device(device), form.compute, architecture.head_dim)
+    decoder.attention, decoder.source, decoder.folder, decoder.format = attention, source, folder, form
+    fingerprint = Fingerprint()
+    for name, tensor in read_weights(folder, architecture, device, progress):
+        fingerprint.add(name, tensor)
+        _assign(decoder, name, tensor, form.compute)
+        del tensor
     if architecture.tied_embeddings:
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
     decoder.frequencies = inverse_frequencies(architecture.rope, architecture.head_dim).to(device)

@@ -40,9 +40,9 @@ def weight_memory(decoder: Decoder) -> WeightMemory:
     linears = decoder.linears.values()
     linear_bytes = sum(linear.weight_bytes for linear in linears)
     linear_parameters = sum(linear.in_features * linear.out_features for linear in linears)
-    dense = {id(weight) for linear in linears for weight in linear.parameters(recurse=False) if weight.dim() == 2}
-    adapted = {id(parameter) for parameter in decoder.adapter.parameters().values()} if decoder.adapter else set()
-    rest: dict[int, Tensor] = {id(p): p for p in decoder.parameters() if id(p) not in dense and id(p) not in adapted}
+    counted = {id(weight) for linear in linears for weight in linear.parameters(recurse=False) if weight.dim() == 2}
+    base = decoder.adapter.base_parameters() if decoder.adapter else decoder.parameters()
+    rest: dict[int, Tensor] = {id(p): p for p in base if id(p) not in counted}
     return WeightMemory(
         linear_bytes,
         linear_parameters,

@@ -21,18 +21,18 @@ AGAIN = "Download the model again."
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder. Raises UserError where there are none, and on a malformed index."""
-    index = folder / "model.safetensors.index.json"
+    # As transformers looks: the single file first.
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
     if index.exists():
         try:
             names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise UserError(f"malformed index ({type(error).__name__}: {error})", where=index, fix=AGAIN) from None
         if not names or any(Path(name).name != name for name in names):
             raise UserError("the index does not name files of this folder", where=index, fix=AGAIN)
         return [folder / name for name in names]
-    single = folder / "model.safetensors"
-    if single.exists():
-        return [single]
     pickled = [p for p in os.listdir(folder) if p.endswith((".bin", ".pt", ".pth"))]
     reason = "holds pickled weights, which are never opened" if pickled else "holds no weights"
     raise UserError(f"{reason}; model.safetensors is needed", where=folder, fix="Convert it with transformers.")
@@ -59,7 +59,7 @@ def read_tensors(
                     del tensor  # a window that stays open keeps its whole shard in memory
         except FileNotFoundError:
             raise UserError("shard is missing", where=file, fix=AGAIN) from None
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise UserError(f"damaged safetensors file ({error})", where=file, fix="Download it again.") from None
     progress(total, total)
 

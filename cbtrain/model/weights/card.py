@@ -1,0 +1,37 @@
+"""What a model folder holds beside its weights: files of its base, and a card that says what it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cbtrain
+
+BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
+"""Files of a base that go along with its weights: config, tokenizer, template, licence."""
+
+CARD = """---
+base_model: {base}
+tags: [{tags}]
+---
+
+# {name}
+
+{text}, by cbtrain {version}.
+
+> {notice}
+"""
+
+
+def copy_beside_weights(source: Path, target: Path) -> None:
+    """Copy everything of a model folder but its weights and their index."""
+    for pattern in BESIDE_WEIGHTS:
+        for file in source.glob(pattern):
+            if file.is_file() and not file.name.endswith(".index.json"):
+                shutil.copyfile(file, target / file.name)
+
+
+def write_card(folder: Path, *, base: str, name: str, text: str, tags: str) -> None:
+    """``README.md`` of a model made from ``base``; ``text`` is a sentence without its end."""
+    card = CARD.format(base=base, tags=tags, name=name, text=text, version=cbtrain.__version__, notice=cbtrain.NOTICE)
+    (folder / "README.md").write_text(card, encoding="utf-8")

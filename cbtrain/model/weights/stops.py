@@ -1,0 +1,27 @@
+"""Where a model folder says which tokens end an answer, for programs that read nothing of ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+CHAT_FORMAT = "chat_format.json"
+GENERATION = "generation_config.json"
+
+
+def write_stop_ids(folder: Path) -> None:
+    """Add the stop tokens that ``chat_format.json`` in ``folder`` names to ``eos_token_id`` of
+    ``generation_config.json``, where vLLM, ``transformers`` and llama.cpp's converter look. Nothing where it names
+    none."""
+    chat = folder / CHAT_FORMAT
+    stops = json.loads(chat.read_text(encoding="utf-8")).get("stop_token_ids", []) if chat.exists() else []
+    if not stops:
+        return
+    generation = folder / GENERATION
+    settings = json.loads(generation.read_text(encoding="utf-8")) if generation.exists() else {}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    known = settings.get("eos_token_id", config.get("eos_token_id"))
+    before = known if isinstance(known, list) else [] if known is None else [known]
+    # The stop of the chats stands first: some readers take only one.
+    settings["eos_token_id"] = list(dict.fromkeys([*stops, *before]))
+    generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
