@@ -1,0 +1,66 @@
+"""The whole study with other methods and weight formats than plain LoRA on fp32, and what is refused before it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+CBTRAIN = Path(sys.executable).with_name("cbtrain")
+
+
+def cbtrain(*arguments, cwd):
+    return subprocess.run([CBTRAIN, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.slow
+def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
+    patient = ["patient.lora.dora=true", "patient.lora.dropout=0.1", "patient.lora.modules_to_save=[embed_tokens]"]
+    therapist = ["therapist.method=full", "therapist.learning_rate=1e-3"]
+    done = cbtrain("run", "--config", "quick", "--out", "run", *therapist, *patient, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["perplexity"]["mean_change_percent"] < 0
+    # The tuned therapist is a model of its own; the patient, merged, too.
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "therapist").num_parameters() > 100_000
+    merged = cbtrain("merge", "--model", "run/base", "--adapter", "run/patient", "--out", "merged", cwd=tmp_path)
+    assert merged.returncode == 0, merged.stderr
+    training = {t["name"]: t for t in json.loads((tmp_path / "run" / "study.json").read_text())["training"]}
+    assert training["therapist"]["trainable"] == training["therapist"]["parameters"] == training["base"]["parameters"]
+
+
+@pytest.mark.slow
+def test_nf4(tmp_path):
+    done = cbtrain("run", "--config", "quick", "--out", "run", "model.weights=nf4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    training = {t["name"]: t for t in json.loads((tmp_path / "run" / "study.json").read_text())["training"]}
+    assert training["therapist"]["base_weights"]["format"].startswith("nf4, double quantization")
+    assert training["therapist"]["parameters"] == training["base"]["parameters"]
+    assert training["therapist"]["validation_best"] < training["therapist"]["validation_before"]
+    into = ("--adapter", "run/therapist", "--out", "merged", "--into", "dequantized")
+    merged = cbtrain("merge", "--model", "run/base", *into, cwd=tmp_path)
+    assert merged.returncode == 0, merged.stderr
+    assert load_file(tmp_path / "merged" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["therapist.method=full", "model.weights=nf4"], "therapist.method: method full needs fp32 or bf16"),
+        (["model.attention=torch-varlen", "model.device=cpu"], "'torch-varlen' cannot serve"),
+        (["patient.lora.targets=[layers.99.mlp.up_proj]"], "patient.lora.targets: target 'layers.99.mlp.up_proj'"),
+        (["therapist.lora.layers=[0,77]"], "therapist.lora.layers: layer 77 is not in this model"),
+        (["therapist.lora.rank_pattern={qproj: 3}"], "pattern 'qproj' matches no adapted linear"),
+        (["therapist.lora.alpha=.inf"], "therapist.lora.alpha"),
+        (["model.weights=bf16", "model.compute=fp32"], "bf16 weights compute in their own dtype"),
+    ],
+)
+def test_what_cannot_be_trained_is_found_before_anything_is(settings, problem, tmp_path):
+    done = cbtrain("train", "--config", "quick", "--out", "run", *settings, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert problem in done.stderr
+    assert "validation loss" not in done.stdout
+    assert not (tmp_path / "run").exists()
