@@ -76,7 +76,7 @@ def train_adapter(
         f"a parameter; attention by {decoder.backend}",
     )
     if settings.method == "lora" and not settings.lora.modules_to_save:
-        warn_of_weak_stop(decoder, lessons.renderer, console)
+        warn_of_weak_stop(speaker, decoder, lessons.renderer, console)
     chosen, metrics = lessons.chosen, folder / "training" / speaker
     text = f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch"
     if chosen.paper_tokens is not None and config.tokens.recipe == "whole":
@@ -87,6 +87,7 @@ def train_adapter(
         text += f"; {chosen.left_out:,} tokens of turns found no room as context"
     say(console, text)
     result = train(speaker, decoder, chosen.documents, lessons.unseen.documents, settings, metrics, console)
+    result.parameters = held.parameters
     result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.documents.tokens)
     result.data = {"chat_format": lessons.renderer.format.name, **chosen.facts(), **result.data}
     if not dist.is_initialized() or dist.get_rank() == 0:
@@ -99,18 +100,17 @@ def train_adapter(
         f"{speaker}: validation loss {before:.3f} before, {after:.3f} at its best after {result.tokens:,} tokens",
     )
     weights = {"format": str(decoder.format), "bytes": held.bytes, "bytes_per_parameter": held.bytes_per_parameter}
-    result.parameters = held.parameters
     return {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
 
 
-def warn_of_weak_stop(decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:
+def warn_of_weak_stop(speaker: Role, decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:
     """Say that a base model may never stop, where the token that ends a turn was never trained."""
     stop = renderer.answer_stop_id
     for ratio in weak_rows(decoder, [stop]).values():
         token = renderer.decode([stop])
         text = (
             f"Warning: the base model hardly knows its stop token {token!r} (its output row has {ratio:.0%} of the "
-            "usual norm), and a LoRA adapter does not train it: the therapist may not learn to stop. Use an instruct "
-            "model, tokens.format=plain, or lora.modules_to_save=[embed_tokens,lm_head]."
+            "usual norm), and a LoRA adapter does not train it: the {speaker} may not learn to stop. Use an instruct "
+            f"model, tokens.format=plain, or {speaker}.lora.modules_to_save=[embed_tokens,lm_head]."
         )
         say(console, text)

@@ -49,7 +49,7 @@ def add_model_commands(add: Add) -> None:
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """How weights are held and which attention serves; the same words as ``model.*`` in a config."""
+    """How weights are held, which attention serves, and whether an adapter must fit its base."""
     parser.add_argument(
         "--weights",
         default="auto",
@@ -58,7 +58,12 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--compute", default="auto", choices=["auto", "fp32", "bf16"], help="dtype beside nf4 weights")
     parser.add_argument("--single-quantization", action="store_true", help="with nf4: hold the scales in 32 bits")
-    parser.add_argument("--attention", default="auto", choices=["auto", "flash-attn", "torch-varlen", "sdpa"])
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        choices=["auto", "flash-attn", "torch-varlen", "sdpa"],
+        help="what reads prompts and packs (single new tokens always go through sdpa)",
+    )
     parser.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
 
 

@@ -73,7 +73,8 @@ def test_logits_template_and_card(made, tmp_path):
     )
     card = (merged / "README.md").read_text()
     assert "never" in card or "no evidence" in card
-    assert f"base_model: {base}" in card
+    assert "base_model: base\n" in card
+    assert str(tmp_path) not in card
     assert "End answers at" in card
     # A merged folder alone is laid out and stopped as base and adapter together.
     alone = LocalModel(str(merged), None, EngineConfig(slots=1, context_tokens=128)).renderer.format
@@ -136,6 +137,8 @@ def test_an_adapter_of_another_base_is_not_merged_unless_forced(made, tmp_path):
         merge(sister, adapter, tmp_path / "out", base="b")
     assert not (tmp_path / "out").exists()
     merge(sister, adapter, tmp_path / "forced", base="b", force=True)
+    recorded = json.loads((tmp_path / "forced" / "cbtrain.json").read_text())["merged"]
+    assert recorded["forced_from_base_fingerprint"] != recorded["base_fingerprint"]
 
 
 def adapted(base, out, config, **load):

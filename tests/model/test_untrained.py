@@ -40,9 +40,9 @@ def test_a_study_warns_of_a_stop_token_that_was_never_trained(tmp_path):
     decoder = load_decoder(str(random_model(tmp_path, "llama")))
     renderer = ChatRenderer(load_tokenizer(tmp_path))
     said = StringIO()
-    warn_of_weak_stop(decoder, renderer, Console(file=said))
+    warn_of_weak_stop("therapist", decoder, renderer, Console(file=said))
     assert said.getvalue() == ""
     decoder.lm_head.weight[renderer.answer_stop_id] *= 0.1
-    warn_of_weak_stop(decoder, renderer, Console(file=said))
+    warn_of_weak_stop("therapist", decoder, renderer, Console(file=said))
     assert "the base model hardly knows its stop token '<|end|>'" in said.getvalue()
     assert "may not learn to stop" in said.getvalue()

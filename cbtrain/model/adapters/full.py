@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapter import Adapter
+from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import FullConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import weight_format
@@ -30,17 +31,19 @@ class FullAdapter(Adapter):
 
     def __init__(self, decoder: Decoder, config: FullConfig, device: torch.device) -> None:
         if decoder.format is not None and decoder.format.name == "nf4":
-            fix = "Set model.weights to fp32 or bf16, or train with method lora."
+            fix = "Hold the weights in fp32 or bf16, or take method lora."
             raise UserError("method full needs fp32 or bf16 weights, not nf4", where="model.weights", fix=fix)
         self.decoder, self.config = decoder, config
         self._other: dict[str, Tensor] = {}
 
     def initialize(self, seed: int) -> None:
+        decoder = self.decoder
+        # A back-end that is forced may not serve fp32: said before anything is changed.
+        choose_backend(decoder.attention, decoder.device, torch.float32, decoder.architecture.head_dim)
         for parameter in self.decoder.parameters():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         self.decoder.format = weight_format("fp32", self.decoder.device)
-        _ = self.decoder.backend  # one that is forced may not serve fp32
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.decoder.named_parameters())
@@ -55,6 +58,8 @@ class FullAdapter(Adapter):
         return self.parameters()[name].detach().float()
 
     def enable(self, enabled: bool) -> None:
+        if enabled == self.enabled:
+            return
         if not self._other:
             raise RuntimeError("the base's weights are gone: load the tuned ones beside them with load_adapter")
         self.enabled = enabled
@@ -85,9 +90,12 @@ class FullAdapter(Adapter):
             parameter.data = tensor.to(parameter.device, parameter.dtype, copy=True)
 
     def remove(self) -> None:
+        if not self._other and any(parameter.requires_grad for parameter in self.decoder.parameters()):
+            raise RuntimeError("the base's weights are gone: load the base again")
         if not self.enabled:
             self.enable(True)
         for name, parameter in self.parameters().items():
             if name in self._other:
                 parameter.data = self._other.pop(name)
+        self.decoder.requires_grad_(False)
         self.decoder.adapter = None

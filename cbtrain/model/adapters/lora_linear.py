@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,11 @@ class DoraLinear(LoraLinear):
 
     def tensors(self) -> dict[str, nn.Parameter]:
         return {**super().tensors(), "lora_magnitude_vector": self.magnitude}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DoraLinear:
+        self._squares = self._kept = None  # of other places or dtypes
+        super()._apply(fn, recurse)
+        return self
 
     def train(self, mode: bool = True) -> DoraLinear:
         self._kept = None

@@ -13,7 +13,7 @@ from torch import Tensor
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
 from cbtrain.model.adapters.adapter import Adapter
-from cbtrain.model.adapters.methods import BASE_WEIGHTS, load_adapter, require_base
+from cbtrain.model.adapters.methods import BASE, BASE_WEIGHTS, load_adapter, require_base
 from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
 from cbtrain.model.architecture import parse_architecture, read_model_config
 from cbtrain.model.decoder import Decoder
@@ -23,11 +23,9 @@ from cbtrain.model.weights.card import copy_beside_weights, write_card
 from cbtrain.model.weights.checking import EMBEDDING, HEAD, fingerprint_of, read_weights
 from cbtrain.model.weights.reading import Progress
 from cbtrain.model.weights.saving import SHARD_BYTES, ShardWriter, file_name
-from cbtrain.model.weights.stops import CHAT_FORMAT, write_stop_ids
+from cbtrain.model.weights.stops import CHAT_FORMAT, TEMPLATE, drop_old_template, write_stop_ids
 
 Into = Literal["original", "dequantized"]
-
-TEMPLATE = "chat_template.jinja"
 
 INTO = {
     "original": "its weights",
@@ -86,6 +84,8 @@ def merge(
             del tensor
         writer.close()
         facts: dict[str, Any] = {"base": base, "base_fingerprint": fingerprint, "into": into}
+        if metadata.get(BASE, fingerprint) != fingerprint:
+            facts["forced_from_base_fingerprint"] = metadata[BASE]
         facts |= {"adapter": adapter.name, "base_weights_in_training": str(trained_on) if trained_on else None}
         (temporary / "cbtrain.json").write_text(json.dumps({"merged": facts}, indent=2) + "\n")
         method = f"{'DoRA' if config.dora else 'rsLoRA' if config.rslora else 'LoRA'}, rank {config.rank}"
@@ -143,11 +143,7 @@ def _bring_format(adapter: Path, target: Path) -> None:
     if not (adapter / TEMPLATE).exists():
         return
     shutil.copyfile(adapter / TEMPLATE, target / TEMPLATE)
-    config = target / "tokenizer_config.json"
-    if config.exists():  # an old place for the template, which some readers look at first
-        settings = json.loads(config.read_text(encoding="utf-8"))
-        if settings.pop("chat_template", None):
-            config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    drop_old_template(target)
     text = f"\nChats are laid out by `{TEMPLATE}`, as in training.\n"
     if (adapter / CHAT_FORMAT).exists():
         shutil.copyfile(adapter / CHAT_FORMAT, target / CHAT_FORMAT)

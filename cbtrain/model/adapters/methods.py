@@ -22,7 +22,7 @@ from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.checking import read_weights
 from cbtrain.model.weights.reading import weight_files
-from cbtrain.model.weights.stops import write_stop_ids
+from cbtrain.model.weights.stops import drop_old_template, write_stop_ids
 
 AdapterConfig = LoraConfig | FullConfig
 
@@ -41,7 +41,11 @@ def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter
     if isinstance(config, LoraConfig):
         check_targets(config, decoder)
     adapter = _attach(decoder, config, decoder.device)
-    adapter.initialize(seed)
+    try:
+        adapter.initialize(seed)
+    except BaseException:
+        adapter.remove()
+        raise
     return adapter
 
 
@@ -78,6 +82,7 @@ def save_adapter(
         for name, text in (beside or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
         if (temporary / "config.json").exists():
+            drop_old_template(temporary)
             write_stop_ids(temporary)
         (temporary / "cbtrain.json").write_text(json.dumps({"base": {"name": base, **known}, **facts}, indent=2) + "\n")
 
@@ -117,8 +122,10 @@ def _filled(adapter: Adapter, tensors: Iterable[tuple[str, Tensor]], where: Path
 def require_base(found: str | None, metadata: Mapping[str, str], where: Path, *, force: bool) -> None:
     """Raise UserError where ``metadata`` names another base than the one with the fingerprint ``found``."""
     meant = metadata.get(BASE)
-    if meant and found and meant != found and not force:
-        problem = f"trained on another base model (fingerprint {meant[:12]}, the one named here has {found[:12]})"
+    # Fingerprints of two versions say nothing about each other.
+    comparable = meant and found and meant.partition(":")[0] == found.partition(":")[0]
+    if comparable and meant != found and not force:
+        problem = f"trained on another base model (fingerprint {meant}, the one named here has {found})"
         raise UserError(problem, where=where, fix="Name that base, or use --force if you know what you do.")
 
 

@@ -128,7 +128,9 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise UserError(problem, where=where, fix="Is this an adapter of the seven linears?") from None
+        raise UserError(
+            problem, where=where, fix="Adapters of the seven linears are supported, with embed_tokens and lm_head."
+        ) from None
 
 
 def _targets(facts: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Attention over packed documents: the one entrance, and which back-end stands behind it.
+"""Attention over packed documents: one entrance, whichever back-end stands behind it.
 
 Tokens of several documents lie end to end in one row; ``cu`` (cumulative lengths) says where each begins. Attention
 never crosses a document. With fewer queries than keys, the mask is causal from the bottom right: the last query sees

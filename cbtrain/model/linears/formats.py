@@ -11,7 +11,7 @@ import torch
 from cbtrain.errors import UserError, nearest
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
-from cbtrain.model.linears.nf4 import Nf4Linear
+from cbtrain.model.linears.nf4 import Nf4Linear, require_bitsandbytes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FORMATS = (*DTYPES, "nf4")
@@ -63,6 +63,8 @@ def weight_format(
     compute = own if compute == "auto" else compute
     if compute not in DTYPES:
         raise UserError(f"unknown dtype {compute!r}", where="model.compute", fix=nearest(compute, ("auto", *DTYPES)))
+    if name == "nf4":
+        require_bitsandbytes()
     if name != "nf4" and compute != name:
         fix = "Set model.compute to auto; it is for nf4."
         raise UserError(f"{name} weights compute in {name}, not in {compute}", where="model.compute", fix=fix)

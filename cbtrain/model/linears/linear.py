@@ -34,4 +34,4 @@ class Linear(nn.Module, ABC):
     @property
     @abstractmethod
     def weight_bytes(self) -> int:
-        """Bytes that the weight takes in memory, scales and maps included."""
+        """Bytes that the weight takes in memory, scales included."""

@@ -92,7 +92,7 @@ def quantize(weight: Tensor, *, double_quantization: bool) -> tuple[Tensor, Any]
 
     Raises UserError where bitsandbytes is not installed.
     """
-    library, flat = _bitsandbytes(), weight.contiguous().view(-1)
+    library, flat = require_bitsandbytes(), weight.contiguous().view(-1)
     # On CPUs bitsandbytes takes some fifty times a weight's memory while it works: a stretch at a time bounds that.
     stretches = flat.split(STRETCH if flat.device.type == "cpu" else flat.numel())
     parts = [
@@ -111,11 +111,12 @@ def quantize(weight: Tensor, *, double_quantization: bool) -> tuple[Tensor, Any]
 
 def dequantize(packed: Any, state: Any) -> Tensor:
     """The tensor that :func:`quantize` packed, in ``state.dtype`` and its old shape."""
-    tensor: Tensor = _bitsandbytes().dequantize_4bit(packed, state)
+    tensor: Tensor = require_bitsandbytes().dequantize_4bit(packed, state)
     return tensor
 
 
-def _bitsandbytes() -> Any:
+def require_bitsandbytes() -> Any:
+    """Its ``functional`` module. Raises UserError where it is not installed."""
     # It warns that an optional kernel for CPUs, which is not used here, could not be downloaded.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:

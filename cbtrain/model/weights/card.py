@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cbtrain
 
-BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
+BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 """Files of a base that go along with its weights: config, tokenizer, template, licence."""
 
 CARD = """---
@@ -33,5 +33,8 @@ def copy_beside_weights(source: Path, target: Path) -> None:
 
 def write_card(folder: Path, *, base: str, name: str, text: str, tags: str) -> None:
     """``README.md`` of a model made from ``base``; ``text`` is a sentence without its end."""
-    card = CARD.format(base=base, tags=tags, name=name, text=text, version=cbtrain.__version__, notice=cbtrain.NOTICE)
+    is_path = Path(base).is_dir()  # a card is for publishing: no paths of this machine in it
+    named = Path(base).resolve().name if is_path else base
+    text = text.replace(f"`{base}`", f"`{named}`")
+    card = CARD.format(base=named, tags=tags, name=name, text=text, version=cbtrain.__version__, notice=cbtrain.NOTICE)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cbtrain.errors import UserError
 
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*"]
 NOT_WANTED = ["consolidated*", "original/*"]
 """The same weights once more, in their makers' own layouts."""
 

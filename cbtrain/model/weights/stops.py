@@ -1,4 +1,4 @@
-"""Where a model folder says which tokens end an answer, for programs that read nothing of ours."""
+"""Where a model folder says how chats are laid out and what ends an answer, for programs that read nothing of ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 CHAT_FORMAT = "chat_format.json"
+TEMPLATE = "chat_template.jinja"
 GENERATION = "generation_config.json"
 
 
@@ -25,3 +26,14 @@ def write_stop_ids(folder: Path) -> None:
     # The stop of the chats stands first: some readers take only one.
     settings["eos_token_id"] = list(dict.fromkeys([*stops, *before]))
     generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def drop_old_template(folder: Path) -> None:
+    """Take the template in ``tokenizer_config.json`` away where ``folder`` has one in a file of its own: some readers
+    look at that old place first."""
+    config = folder / "tokenizer_config.json"
+    if not config.exists() or not (folder / TEMPLATE).exists():
+        return
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    if settings.pop("chat_template", None):
+        config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
