@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 import torch
+from adapter_values import lora_modules
 from lessons import documents_for
 from random_model import random_model
 from rich.console import Console
@@ -12,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cbtrain.eval.perplexity import compare_perplexity
 from cbtrain.model.adapters.adapter import adapter_enabled
-from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder

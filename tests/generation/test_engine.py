@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from adapter_values import lora_modules
 from transformers import AutoModelForCausalLM
 
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import ContextOverflow, Engine, Request
 from cbtrain.generation.sampler import sample
-from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from adapter_values import lora_modules
 from batches import micro_batches
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
@@ -10,7 +11,6 @@ from transformers import AutoModelForCausalLM
 
 from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.adapters.dropout import KeyedDropout
-from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from adapter_values import lora_modules, randomize
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -23,7 +24,6 @@ from transformers import (
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapter import adapter_enabled
-from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
 from cbtrain.model.config import LORA_TARGETS, LoraConfig
 from cbtrain.model.weights.loading import load_decoder
@@ -41,17 +41,6 @@ def base(tmp_path):
 
 def logits(decoder):
     return decoder.logits(decoder(IDS, torch.arange(40), decoder.packed([0, 40])))
-
-
-def randomize(decoder):
-    """Values far from where training starts, so that every part of a method shows."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in decoder.adapter.parameters().items():
-            if name.endswith("lora_B.weight"):
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-            elif not name.endswith("lora_A.weight"):
-                parameter.mul_(1 + torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
 def test_adapter_covers_all_seven_linears_and_starts_from_the_base(base):

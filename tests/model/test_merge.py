@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_values import lora_modules, randomize
 from random_model import random_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
@@ -14,7 +15,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig
 from cbtrain.generation.local_model import LocalModel
-from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.merge import merge
 from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.config import LoraConfig
@@ -145,13 +145,7 @@ def adapted(base, out, config, **load):
     """An adapter with random values, saved; logits of base and adapter together."""
     decoder = load_decoder(str(base), **load)
     inject(decoder, config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in decoder.adapter.parameters().items():
-            if name.endswith("lora_B.weight"):
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-            elif not name.endswith("lora_A.weight"):
-                parameter.mul_(1 + torch.randn(parameter.shape, generator=generator) * 0.2)
+    randomize(decoder)
     save_adapter(decoder, out, base=str(base), facts={})
     with torch.no_grad():
         return decoder.logits(decoder(IDS, torch.arange(60), decoder.packed([0, 60])))

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 import torch
+from adapter_values import lora_modules
 from random_model import random_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
-from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from adapter_values import lora_modules
 from batches import micro_batches
 
 from cbtrain.model.adapters.adapter import trainable
-from cbtrain.model.adapters.lora import lora_modules
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.tokens.document import Document

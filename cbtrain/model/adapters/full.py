@@ -33,7 +33,7 @@ class FullAdapter(Adapter):
         if decoder.format is not None and decoder.format.name == "nf4":
             fix = "Hold the weights in fp32 or bf16, or take method lora."
             raise UserError("method full needs fp32 or bf16 weights, not nf4", where="model.weights", fix=fix)
-        self.decoder, self.config = decoder, config
+        self.decoder = decoder
         self._other: dict[str, Tensor] = {}
 
     def initialize(self, seed: int) -> None:

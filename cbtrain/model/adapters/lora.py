@@ -171,8 +171,3 @@ def _pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
         if _matches(pattern, path):
             return value
     return default
-
-
-def lora_modules(decoder: Decoder) -> dict[str, LoraLinear]:
-    """The adapted linears by their path, e.g. ``layers.0.self_attn.q_proj``."""
-    return decoder.adapter.modules if isinstance(decoder.adapter, LoraAdapter) else {}
