@@ -110,7 +110,7 @@ def warn_of_weak_stop(speaker: Role, decoder: Decoder, renderer: ChatRenderer, c
         token = renderer.decode([stop])
         text = (
             f"Warning: the base model hardly knows its stop token {token!r} (its output row has {ratio:.0%} of the "
-            "usual norm), and a LoRA adapter does not train it: the {speaker} may not learn to stop. Use an instruct "
+            f"usual norm), and a LoRA adapter does not train it: the {speaker} may not learn to stop. Use an instruct "
             f"model, tokens.format=plain, or {speaker}.lora.modules_to_save=[embed_tokens,lm_head]."
         )
         say(console, text)

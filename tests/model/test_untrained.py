@@ -45,4 +45,5 @@ def test_a_study_warns_of_a_stop_token_that_was_never_trained(tmp_path):
     decoder.lm_head.weight[renderer.answer_stop_id] *= 0.1
     warn_of_weak_stop("therapist", decoder, renderer, Console(file=said))
     assert "the base model hardly knows its stop token '<|end|>'" in said.getvalue()
-    assert "may not learn to stop" in said.getvalue()
+    assert "the therapist may not learn to stop" in said.getvalue()
+    assert "therapist.lora.modules_to_save" in said.getvalue()

@@ -24,6 +24,13 @@ class Adapter(ABC):
 
     enabled: bool = True
 
+    metadata: Mapping[str, str] = {}
+    """What its files say of its training, where it was loaded from some."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The method and its sizes in a few words, for a model card."""
+
     @abstractmethod
     def initialize(self, seed: int) -> None:
         """Give its parameters the values that training starts from: the decoder's outputs are still the base's."""

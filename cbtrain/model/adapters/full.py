@@ -36,6 +36,9 @@ class FullAdapter(Adapter):
         self.decoder = decoder
         self._other: dict[str, Tensor] = {}
 
+    def describe(self) -> str:
+        return "all weights trained"
+
     def initialize(self, seed: int) -> None:
         decoder = self.decoder
         # A back-end that is forced may not serve fp32: said before anything is changed.

@@ -61,6 +61,10 @@ class LoraAdapter(Adapter):
         for name, module in self.trained.items():
             setattr(decoder, name, module)
 
+    def describe(self) -> str:
+        method = "DoRA" if self.config.dora else "rsLoRA" if self.config.rslora else "LoRA"
+        return f"{method}, rank {self.config.rank}, alpha {self.config.alpha:g}"
+
     def initialize(self, seed: int) -> None:
         self.dropout.seed = seed
         generator = torch.Generator().manual_seed(seed)

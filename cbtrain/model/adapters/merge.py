@@ -13,12 +13,11 @@ from torch import Tensor
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
 from cbtrain.model.adapters.adapter import Adapter
-from cbtrain.model.adapters.methods import BASE, BASE_WEIGHTS, load_adapter, require_base
-from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
+from cbtrain.model.adapters.methods import BASE, BASE_WEIGHTS, is_whole_model, load_adapter, require_base
+from cbtrain.model.adapters.peft_format import WEIGHTS
 from cbtrain.model.architecture import parse_architecture, read_model_config
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import WeightFormat
-from cbtrain.model.linears.nf4 import dequantize, quantize
 from cbtrain.model.weights.card import copy_beside_weights, write_card
 from cbtrain.model.weights.checking import EMBEDDING, HEAD, fingerprint_of, read_weights
 from cbtrain.model.weights.reading import Progress
@@ -53,25 +52,25 @@ def merge(
     model card and ``cbtrain.json`` record it. ``base`` is what the model card calls the model. Raises UserError where
     the adapter is not one of this base (unless ``force``) or cannot be merged.
     """
-    if not (adapter / CONFIG).exists() and (adapter / "config.json").exists():
+    if is_whole_model(adapter):
         raise UserError("this is a whole model already", where=adapter, fix="Use the folder as it is.")
     source = read_model_config(model)
     architecture = parse_architecture(source, model / "config.json")
-    config, _, metadata = read_adapter(adapter)
+    with torch.device("meta"):
+        decoder = Decoder(architecture)
+    added = load_adapter(decoder, adapter)
+    metadata = added.metadata
     told = metadata.get(BASE_WEIGHTS)
     trained_on = WeightFormat.from_text(told)
     if told and trained_on is None:
         raise UserError(f"trained on weights held as {told!r}", where=adapter, fix="Merge with a later cbtrain.")
     into = _choose(into, trained_on, adapter)
-    with torch.device("meta"):
-        decoder = Decoder(architecture)
-    added = load_adapter(decoder, adapter)
     if not added.can_merge:
         problem = "an adapter of this method is not a change of weights and cannot be merged"
         raise UserError(problem, where=adapter, fix="Serve it beside its base.")
     fingerprint = fingerprint_of(model, architecture)
     require_base(fingerprint, metadata, adapter / WEIGHTS, force=force)
-    weights = _Weights(added, trained_on if into == "dequantized" else None, frozenset(decoder.linears), adapter)
+    weights = _Weights(added, trained_on if into == "dequantized" else None, decoder, adapter)
     with atomic_folder(out) as temporary:
         copy_beside_weights(model, temporary)
         writer = ShardWriter(temporary, limit)
@@ -88,8 +87,7 @@ def merge(
             facts["forced_from_base_fingerprint"] = metadata[BASE]
         facts |= {"adapter": adapter.name, "base_weights_in_training": str(trained_on) if trained_on else None}
         (temporary / "cbtrain.json").write_text(json.dumps({"merged": facts}, indent=2) + "\n")
-        method = f"{'DoRA' if config.dora else 'rsLoRA' if config.rslora else 'LoRA'}, rank {config.rank}"
-        text = f"`{base}` with the adapter `{adapter.name}` ({method}, alpha {config.alpha:g}) added into {INTO[into]}"
+        text = f"`{base}` with the adapter `{adapter.name}` ({added.describe()}) added into {INTO[into]}"
         write_card(temporary, base=base, name=out.resolve().name, text=text, tags="cbtrain, merged")
         _bring_format(adapter, temporary)
     return weights.changed
@@ -109,17 +107,18 @@ def _choose(into: Into | None, trained_on: WeightFormat | None, adapter: Path) -
 class _Weights:
     """What each weight of the base comes to, and how many the adapter changes."""
 
-    def __init__(self, adapter: Adapter, quantized: WeightFormat | None, linears: frozenset[str], where: Path) -> None:
-        self.adapter, self.quantized, self.linears, self.where = adapter, quantized, linears, where
+    def __init__(self, adapter: Adapter, quantized: WeightFormat | None, decoder: Decoder, where: Path) -> None:
+        self.adapter, self.quantized, self.where = adapter, quantized, where
+        self.linears = {f"{path}.weight" for path in decoder.linears}
         self.changes = adapter.changed()
         self.changed = 0
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
         before = weight
-        if self.quantized and name.removesuffix(".weight") in self.linears and name.endswith(".weight"):
-            packed, state = quantize(weight, double_quantization=self.quantized.double_quantization)
-            state.dtype = self.quantized.compute
-            before = dequantize(packed, state)
+        if self.quantized and name in self.linears:  # as training held it
+            held = self.quantized.linear()(weight.shape[1], weight.shape[0], bias=False)
+            held.take(weight, self.quantized.compute)
+            before = held.dense()
         if name not in self.changes:
             return before.to(weight.dtype, copy=True)
         self.changed += 1
@@ -132,7 +131,7 @@ class _Weights:
         """Whether head and embedding, one weight in the base, come out of the adapter as two."""
         pair = [
             self.adapter.effective_weight(name, embedding) if name in self.changes else embedding.float()
-            for name in ("embed_tokens.weight", "lm_head.weight")
+            for name in (EMBEDDING, HEAD)
         ]
         return not torch.equal(*pair)
 

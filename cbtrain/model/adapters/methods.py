@@ -94,26 +94,36 @@ def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -
     where the adapter was trained on another base (unless ``force``).
     """
     folder = Path(folder)
-    if not (folder / CONFIG).exists() and (folder / "config.json").exists():
-        require_base(decoder.fingerprint, _metadata(weight_files(folder)[0]), folder, force=force)
+    if is_whole_model(folder):
+        metadata = _metadata(weight_files(folder)[0])
+        require_base(decoder.fingerprint, metadata, folder, force=force)
         architecture = read_architecture(folder)
         if architecture != decoder.architecture:
             problem = "its config.json differs from the base's"
             raise UserError(problem, where=folder, fix="Is this a tuned model of another base?")
-        return _filled(_attach(decoder, FullConfig(), decoder.device), read_weights(folder, architecture), folder)
+        full = _attach(decoder, FullConfig(), decoder.device)
+        return _filled(full, read_weights(folder, architecture), metadata, folder)
     config, tensors, metadata = read_adapter(folder)
     require_base(decoder.fingerprint, metadata, folder / WEIGHTS, force=force)
     device = torch.device("cpu") if decoder.device.type == "meta" else decoder.device
-    return _filled(_attach(decoder, config, device), tensors.items(), folder / WEIGHTS)
+    return _filled(_attach(decoder, config, device), tensors.items(), metadata, folder / WEIGHTS)
 
 
-def _filled(adapter: Adapter, tensors: Iterable[tuple[str, Tensor]], where: Path) -> Adapter:
+def is_whole_model(folder: Path) -> bool:
+    """Whether ``folder`` holds a tuned model and not an adapter in PEFT files."""
+    return not (folder / CONFIG).exists() and (folder / "config.json").exists()
+
+
+def _filled(
+    adapter: Adapter, tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str], where: Path
+) -> Adapter:
     """``adapter`` with its values, frozen; without them the decoder is left as it was."""
     try:
         adapter.load(tensors, where)
     except BaseException:
         adapter.remove()
         raise
+    adapter.metadata = metadata
     for parameter in adapter.parameters().values():
         parameter.requires_grad_(False)
     return adapter
