@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from rich.console import Console
 
 from cbtrain.config import StudyConfig
-from cbtrain.files import atomic_folder
+from cbtrain.files import atomic_folder, write_atomic
+from cbtrain.fine_tuning import SUMMARY
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.weights.saving import llama_config, save_decoder
 from cbtrain.tokens.plain_text import cut_windows, plain_documents
 from cbtrain.tokens.tokenizer import train_tokenizer
-from cbtrain.training.loop import TrainingResult, train
+from cbtrain.training import ranks
+from cbtrain.training.loop import train
+from cbtrain.training.result import TrainingResult
 from cbtrain.transcripts.split import Split
 from cbtrain.transcripts.types import Course, Session
 
@@ -49,10 +52,11 @@ def make_base_model(
     decoder = Decoder(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
     initialize(decoder, config.seed)
     windows = cut_windows(chosen, config.base_window)
-    result = train("base", decoder, windows, unseen, settings, metrics, console)
+    # So small a model is not worth sharding.
+    runtime = config.training.model_copy(update={"engine": "torch"})
+    result, _ = train("base", decoder, windows, unseen, settings, metrics, console, runtime=runtime)
     result.share_of_corpus = share * min(1.0, result.tokens / sum(map(len, chosen)))
-    together = dist.is_available() and dist.is_initialized()
-    if not together or dist.get_rank() == 0:
+    if ranks.rank() == 0:
         with atomic_folder(folder) as temporary:
             described = llama_config(
                 decoder.architecture,
@@ -62,8 +66,8 @@ def make_base_model(
             )
             save_decoder(decoder, temporary, described)
             tokenizer.save_pretrained(temporary)
-    if together:
-        dist.barrier()  # the others read it next
+        write_atomic(metrics / SUMMARY, json.dumps(result.as_dict(), indent=2) + "\n")
+    ranks.barrier()  # the others read it next
     return result
 
 

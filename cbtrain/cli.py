@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cbtrain
+from cbtrain.commands.config import add_config_arguments, show_config
 from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.commands.model import add_format_arguments, add_model_commands
-from cbtrain.errors import UserError, nearest
+from cbtrain.errors import Stopped, UserError, nearest
 from cbtrain.files import require_new
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 BAD_INPUT = 2
+STOPPED = 75
+"""Training was asked to stop, and can go on: EX_TEMPFAIL of sysexits.h, "try again"."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -53,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return parsed.run(parsed) or 0
     except UserError as error:
         return _complain(str(error))
+    except Stopped as stopped:
+        if _rank() == 0:
+            print(f"cbtrain: {stopped}. The same command with --out goes on from there.", file=sys.stderr)
+        return STOPPED
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -117,8 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     rate.add_argument("--out", required=True, type=Path, help="folder for scores.csv; an interrupted run in it goes on")
     _upload_argument(rate, "transcripts")
 
-    config = _add(commands, "config", _config, "print the resolved settings of a study as YAML", study)
-    _study_arguments(config)
+    settings = "print the resolved settings of a study as YAML, check config files, or list the shipped ones"
+    add_config_arguments(_add(commands, "config", show_config, settings, study))
 
     serve = _add(commands, "serve", _serve, "serve a model over the OpenAI chat protocol (this machine, no login)")
     serve.add_argument("--model", required=True, help="model folder or hub id")
@@ -178,8 +185,8 @@ def _run(parsed: argparse.Namespace) -> None:
     from cbtrain.config import load_config
     from cbtrain.study import new_run_folder, train_study
 
-    config = load_config(parsed.config, parsed.settings)
-    folder = require_new(parsed.out or new_run_folder("study"))
+    folder = parsed.out or new_run_folder("study")
+    config = load_config(parsed.config, parsed.settings, _begun(folder))
     from cbtrain.evaluation import check_evaluation, evaluate_study
 
     check_evaluation(config, allow_upload=parsed.allow_upload)
@@ -193,11 +200,21 @@ def _train(parsed: argparse.Namespace) -> None:
     from cbtrain.config import load_config
     from cbtrain.study import new_run_folder, train_study
 
-    config = load_config(parsed.config, parsed.settings)
-    folder = require_new(parsed.out or new_run_folder("train"))
+    folder = parsed.out or new_run_folder("train")
+    config = load_config(parsed.config, parsed.settings, _begun(folder))
     console = _console()
     folder = train_study(config, folder, console)
     console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)
+
+
+def _begun(folder: Path) -> Path | None:
+    """The settings of a run that was begun in ``folder``, on whose ground it goes on; None where there is nothing.
+    Raises UserError where something else is there."""
+    settings = folder / "config.yaml"
+    if settings.exists() and (folder / "training").is_dir():
+        return settings
+    require_new(folder)
+    return None
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
@@ -224,12 +241,6 @@ def _rate(parsed: argparse.Namespace) -> None:
 
     config = load_config(parsed.config, parsed.settings)
     rate_corpus(config, parsed.out, _console(), allow_upload=parsed.allow_upload)
-
-
-def _config(parsed: argparse.Namespace) -> None:
-    from cbtrain.config import dump_config, load_config
-
-    print(dump_config(load_config(parsed.config, parsed.settings)), end="")
 
 
 def _serve(parsed: argparse.Namespace) -> None:

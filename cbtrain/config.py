@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,7 +17,7 @@ from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.tokens.config import TokensConfig
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import RuntimeConfig, TrainingConfig
 from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -64,6 +66,7 @@ class StudyConfig(BaseModel):
     tokens: TokensConfig = Field(default_factory=TokensConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     tiny: TinyModelConfig = Field(default_factory=TinyModelConfig)
+    training: RuntimeConfig = Field(default_factory=RuntimeConfig)
     base: TrainingConfig = Field(default_factory=TrainingConfig, description="how a tiny base model is trained")
     base_window: int = Field(
         512, ge=16, description="most base documents are cut to this many tokens, one in four is whole"
@@ -81,6 +84,35 @@ class StudyConfig(BaseModel):
         if isinstance(model, dict) and model.get("path"):
             return given
         return _merge(TINY_DEFAULTS, given)
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> StudyConfig:
+        """What one section asks for and another rules out. Stages that are not trained may say what they like."""
+        stages = [*(["base"] if self.model.path is None else []), *self.training.speakers]
+        for stage in stages if self.training.engine == "deepspeed" else ():
+            problem = _beyond_zero(stage, getattr(self, stage), self)
+            if problem:
+                raise ValueError(problem)
+        return self
+
+
+def _beyond_zero(stage: str, settings: TrainingConfig, study: StudyConfig) -> str | None:
+    """Why DeepSpeed cannot train ``stage`` so, and what to do; None where it can."""
+    if settings.optimizer not in ("adamw", "sgd"):
+        fix = "take adamw or sgd, or set training.engine=torch"
+        return f"{stage}.optimizer: {settings.optimizer} is not tested under ZeRO; {fix}"
+    if settings.lora_plus_ratio:
+        return f"{stage}.lora_plus_ratio: ZeRO takes one learning rate; leave it out, or set training.engine=torch"
+    if study.training.zero_stage < 3:
+        return None
+    less = "set training.zero_stage to 1 or 2"
+    if study.model.weights == "nf4":
+        return f"model.weights: ZeRO-3 cannot shard the packed weights of nf4; {less}, or take bf16"
+    if settings.method == "lora" and settings.lora.dora:
+        return f"{stage}.lora.dora: its norm needs whole weights, which ZeRO-3 shards; {less}"
+    if settings.method == "lora" and settings.lora.modules_to_save:
+        return f"{stage}.lora.modules_to_save: not tested under ZeRO-3; {less}"
+    return None
 
 
 def load_config(source: str | None, overrides: Sequence[str] = (), ground: Path | None = None) -> StudyConfig:
@@ -110,16 +142,63 @@ def _load(
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
-        shown = not isinstance(first["input"], dict) and not key.endswith("api_key_env")  # it may be a key
-        typed = any(
-            override.partition("=")[0].startswith(key) or key.startswith(override.partition("=")[0])
-            for override in overrides
-        )
-        where = "command line" if typed else source or str(ground or "command line")
-        raise UserError(f"{key}: {problem}", where=where, fix=f"Got {first['input']!r}." if shown else None) from None
+        key, problem, fix = _first_problem(error, model)
+        typed = [override.partition("=")[0] for override in overrides]
+        if key:
+            by_hand = any(name.startswith(key) or key.startswith(name) for name in typed)
+        else:  # sections that do not fit together
+            by_hand = any(name in problem for name in typed)
+        where = "command line" if by_hand else source or str(ground or "command line")
+        raise UserError(f"{key}: {problem}" if key else problem, where=where, fix=fix) from None
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str, str | None]:
+    """Key (empty where sections do not fit together), problem and remedy of the first thing wrong."""
+    first = error.errors()[0]
+    at = _known_part(first["loc"], model)
+    key, got = ".".join(map(str, at)), first["input"]
+    problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        problem = "Input should be a section of keys and values"
+    # Where a value may be of several kinds, pydantic complains once for each.
+    kinds = dict.fromkeys(e["msg"].partition(",")[0] for e in error.errors() if e["loc"][: len(at)] == tuple(at))
+    if len(at) < len(first["loc"]) and len(kinds) > 1:
+        problem = " or ".join(kinds).replace("or Input should be", "or")
+    named = first["type"] == "value_error" and (repr(got) in problem or problem.endswith("?"))
+    if isinstance(got, dict) or named or key.endswith("api_key_env"):  # which may be the key itself
+        return key, problem, None
+    return key, problem, f"{_got(got)}{_meant(first)}"
+
+
+def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> list[str | int]:
+    """``loc`` up to the last part that is written in a config: pydantic adds which kind of value it tried."""
+    at: list[str | int] = []
+    inner: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, str) and inner and part not in inner.model_fields:
+            break
+        if isinstance(part, str) and not inner:
+            break
+        at.append(part)
+        if isinstance(part, str) and inner:
+            inner = _section(inner.model_fields[part].annotation)
+    return at
+
+
+def _got(value: Any) -> str:
+    text = repr(value)
+    return f"Got {text if len(text) <= 80 else text[:77] + '...'}."
+
+
+def _meant(error: Mapping[str, Any]) -> str:
+    """What was probably meant by a value of the wrong kind, where that can be told."""
+    if error["type"] == "int_parsing" and re.fullmatch(r"\d+e\d", error["input"]):  # to YAML 1e6 is a text
+        return f" Write it as {int(float(error['input']))}."
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        close = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.6)
+        return f" Did you mean {close[0]!r}?" if close else ""
+    return ""
 
 
 def dump_config(config: StudyConfig) -> str:
@@ -131,6 +210,17 @@ def shipped_configs(folder: str = ".") -> list[str]:
     """Names of the configs of one kind in the package: studies, or those of ``folder``."""
     names = [file.name for file in (importlib.resources.files("cbtrain.configs") / folder).iterdir()]
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def first_comment(name: str, folder: str = ".") -> str:
+    """What a shipped config says of itself in its first line."""
+    text = (importlib.resources.files("cbtrain.configs") / folder / f"{name}.yaml").read_text("utf-8")
+    return text.partition("\n")[0].lstrip("# ")
+
+
+def read_keys(source: str) -> list[str]:
+    """The sections that the file ``source`` has, known or not. Raises UserError as :func:`load_config`."""
+    return [str(key) for key in _read(source, ".")]
 
 
 def _read(source: str, folder: str) -> dict[str, Any]:
@@ -194,21 +284,52 @@ def _annotation(model: type[BaseModel], parts: Sequence[str]) -> Any:
     return _annotation(inner, parts[1:]) if inner else None
 
 
-def _refuse_unknown(given: dict[str, Any], model: type[BaseModel], where: str, prefix: str = "") -> None:
+def _refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
+    for section, at, key in _unknown(given, model, ()):
+        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, fix=_known_key(key, section, model))
+
+
+def _unknown(
+    given: Mapping[str, Any], section: type[BaseModel], at: tuple[str, ...]
+) -> Iterator[tuple[type[BaseModel], tuple[str, ...], str]]:
+    """Keys of ``given`` that ``section`` has not, with the section and the way to it."""
     for key, value in given.items():
-        field = model.model_fields.get(key)
+        field = section.model_fields.get(key)
         if field is None:
-            raise UserError(
-                f"unknown key {prefix + str(key)!r}", where=where, fix=nearest(str(key), model.model_fields)
-            )
+            yield section, at, str(key)
+            continue
         inner = _section(field.annotation)
-        if inner and isinstance(value, dict):
-            _refuse_unknown(value, inner, where, f"{prefix}{key}.")
+        entries = [(value, (*at, key))]
+        if isinstance(value, list):
+            entries = [(entry, (*at, key, str(place))) for place, entry in enumerate(value)]
+        for entry, way in entries:
+            if inner and isinstance(entry, dict):
+                yield from _unknown(entry, inner, way)
+
+
+def _known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
+    """A hint: the key of this section that is all but the same, else a key of that name elsewhere, else the nearest."""
+    if not difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.8):
+        same = [path for path in _paths(model) if path.rpartition(".")[2] == key]
+        # What each stage of training has is most likely meant for the therapist.
+        same = [path for path in same if path.partition(".")[0] not in ("base", "patient")] or same
+        if same:
+            return f"Did you mean {' or '.join(map(repr, same[:3]))}?"
+    return nearest(key, section.model_fields)
+
+
+def _paths(model: type[BaseModel], at: str = "") -> Iterator[str]:
+    """Every key of ``model`` and its sections, with dots."""
+    for key, field in model.model_fields.items():
+        yield at + key
+        inner = _section(field.annotation)
+        if inner and get_origin(field.annotation) is not list:
+            yield from _paths(inner, f"{at}{key}.")
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The config class of a field, also where it is optional."""
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+    """The config class of a field, also where it is optional or a list."""
+    for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None

@@ -33,3 +33,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"Did you mean {spelt[0]!r}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else "Known: " + ", ".join(known) + "."
+
+
+class Stopped(Exception):
+    """Training ended before its time because a signal asked for it; everything is saved."""
+
+    def __init__(self, name: str, step: int) -> None:
+        super().__init__(f"stopped by {name} after step {step}, everything is saved")
+        self.name, self.step = name, step

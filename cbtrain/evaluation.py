@@ -261,6 +261,10 @@ def uses_llm_judge(judging: JudgingConfig) -> bool:
 def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubric:
     """Find before a long run what would stop it at its end. Raises UserError."""
     judging, patient = config.evaluation.judging, config.evaluation.patient_provider
+    missing = {"therapist"} if patient else {"therapist", "patient"}
+    if absent := sorted(missing - set(config.training.speakers)):
+        fix = "Train both, or name a patient behind an API (evaluation.patient_provider)."
+        raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", fix=fix)
     if uses_llm_judge(judging):
         what = "sessions simulated from its profiles and transcripts"
         require_consent(config.corpus.path, what, judging.provider.base_url, allow_upload)

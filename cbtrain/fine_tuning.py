@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
 
 from cbtrain.config import StudyConfig
 from cbtrain.errors import UserError
+from cbtrain.files import write_atomic
 from cbtrain.generation.local_model import pick_device
 from cbtrain.lessons import Lessons
 from cbtrain.model.adapters.lora import check_targets
-from cbtrain.model.adapters.methods import inject, save_adapter
+from cbtrain.model.adapters.methods import AdapterFiles, inject, save_adapter
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.decoder import Decoder
@@ -26,9 +28,18 @@ from cbtrain.model.weights.progress import loading_bar
 from cbtrain.telling import say
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.formats import format_files
+from cbtrain.tokens.tokenize import Selection
+from cbtrain.training import ranks
 from cbtrain.training.config import TrainingConfig
+from cbtrain.training.engines.partitioned import partitioner, whole
 from cbtrain.training.loop import train
+from cbtrain.training.memory import MemoryMeter
 from cbtrain.transcripts.types import Role
+
+SUMMARY = "summary.json"
+"""What a stage came to, in its folder: written last, so that a stage that has it is finished."""
+
+PIECE = re.compile(r"[#@]\d+$")
 
 
 def check_adapters(config: StudyConfig, architecture: Architecture) -> None:
@@ -38,7 +49,7 @@ def check_adapters(config: StudyConfig, architecture: Architecture) -> None:
     form = weight_format(config.model.weights, device, compute=config.model.compute)
     with torch.device("meta"):
         decoder = Decoder(architecture)
-    for speaker in ("therapist", "patient"):
+    for speaker in config.training.speakers:
         settings: TrainingConfig = getattr(config, speaker)
         full = settings.method == "full"
         if full and form.name == "nf4":
@@ -63,11 +74,59 @@ def train_adapter(
     *,
     base: str | None,
 ) -> dict[str, Any]:
-    """Train the adapter of one speaker and save it to ``folder/SPEAKER``; returns the report's facts."""
+    """Train the adapter of one speaker and save it to ``folder/SPEAKER``; returns the report's facts, which are in
+    ``folder/training/SPEAKER/summary.json`` too."""
     settings: TrainingConfig = getattr(config, speaker)
-    device = pick_device(config.model.device)
+    place, name = folder / "training" / speaker, base or str(model.resolve())
+    with MemoryMeter(pick_device(config.model.device)) as meter:
+        decoder = load_for_training(speaker, model, config, console)
+        if settings.method == "lora" and not settings.lora.modules_to_save:
+            with whole([decoder.lm_head.weight]):
+                warn_of_weak_stop(speaker, decoder, lessons.renderer, console)
+        _tell_lessons(speaker, lessons, config, console)
+        held = weight_memory(decoder)
+        beside = format_files(lessons.renderer.format, [lessons.renderer.answer_stop_id])
+        facts: dict[str, Any] = {"speaker": speaker, "therapist_system": config.tokens.therapist_system}
+        result, values = train(
+            speaker,
+            decoder,
+            lessons.chosen.documents,
+            lessons.unseen.documents,
+            settings,
+            place,
+            console,
+            runtime=config.training,
+            files=AdapterFiles(decoder, base=name, facts=facts, beside=beside),
+            groups=phases_of(lessons.unseen),
+            meter=meter,
+        )
+    chosen = lessons.chosen
+    result.parameters = held.parameters
+    result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.documents.tokens)
+    result.data = {"chat_format": lessons.renderer.format.name, **chosen.facts(), **result.data}
+    weights = {"format": str(decoder.format), "bytes": held.bytes, "bytes_per_parameter": held.bytes_per_parameter}
+    summary = {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
+    if ranks.rank() == 0:
+        facts = {**facts, "training": result.as_dict()}
+        save_adapter(decoder, folder / speaker, base=name, facts=facts, beside=beside, values=values)
+        write_atomic(place / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    before, after = result.validation_before, result.validation_best
+    say(
+        console,
+        f"{speaker}: validation loss {before:.3f} before, {after:.3f} at its best after {result.tokens:,} tokens",
+    )
+    return summary
+
+
+def load_for_training(speaker: Role, model: Path, config: StudyConfig, console: Console) -> Decoder:
+    """The base model with a new adapter in it."""
+    settings: TrainingConfig = getattr(config, speaker)
+    device, runtime = pick_device(config.model.device), config.training
+    placed = None
+    if runtime.engine == "deepspeed" and runtime.zero_stage == 3:
+        placed = partitioner(device, weight_format(config.model.weights, device).compute, runtime)
     with loading_bar(console) as progress:
-        decoder = load_configured(config.model, str(model), device, progress)
+        decoder = load_configured(config.model, str(model), device, progress, placed)
     inject(decoder, settings.adapter, seed=settings.seed)
     held = weight_memory(decoder)
     say(
@@ -75,9 +134,19 @@ def train_adapter(
         f"{speaker}: base weights {decoder.format}, {held.bytes / 1e6:,.1f} MB, {held.bytes_per_parameter:.2f} bytes "
         f"a parameter; attention by {decoder.backend}",
     )
-    if settings.method == "lora" and not settings.lora.modules_to_save:
-        warn_of_weak_stop(speaker, decoder, lessons.renderer, console)
-    chosen, metrics = lessons.chosen, folder / "training" / speaker
+    return decoder
+
+
+def phases_of(selection: Selection) -> list[str]:
+    """The treatment phase that each document belongs to; ``all`` where a document is a course of all phases."""
+    phases = {unit.name: unit.sessions[0].phase if len(unit.sessions) == 1 else "all" for unit in selection.units}
+    names = selection.documents.names
+    # Pieces and records of a unit bear its name and their number.
+    return [phases.get(name) or phases.get(PIECE.sub("", name), "all") for name in names]
+
+
+def _tell_lessons(speaker: Role, lessons: Lessons, config: StudyConfig, console: Console) -> None:
+    chosen = lessons.chosen
     text = f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch"
     if chosen.paper_tokens is not None and config.tokens.recipe == "whole":
         text += f" (by the 2024 recipe {chosen.paper_tokens:,})"
@@ -86,21 +155,6 @@ def train_adapter(
     if chosen.left_out:
         text += f"; {chosen.left_out:,} tokens of turns found no room as context"
     say(console, text)
-    result = train(speaker, decoder, chosen.documents, lessons.unseen.documents, settings, metrics, console)
-    result.parameters = held.parameters
-    result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.documents.tokens)
-    result.data = {"chat_format": lessons.renderer.format.name, **chosen.facts(), **result.data}
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        facts = {"speaker": speaker, "training": result.as_dict(), "therapist_system": config.tokens.therapist_system}
-        beside = format_files(lessons.renderer.format, [lessons.renderer.answer_stop_id])
-        save_adapter(decoder, folder / speaker, base=base or str(model.resolve()), facts=facts, beside=beside)
-    before, after = result.validation_before, result.validation_best
-    say(
-        console,
-        f"{speaker}: validation loss {before:.3f} before, {after:.3f} at its best after {result.tokens:,} tokens",
-    )
-    weights = {"format": str(decoder.format), "bytes": held.bytes, "bytes_per_parameter": held.bytes_per_parameter}
-    return {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
 
 
 def warn_of_weak_stop(speaker: Role, decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:

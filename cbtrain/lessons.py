@@ -122,8 +122,9 @@ def system_prompt(speaker: Role, config: StudyConfig, profile: Profile | None) -
 def check_held_out(material: Material, lessons: Mapping[Role, Lessons], positions: int, config: StudyConfig) -> None:
     """Find before training what would stop an evaluation: raises UserError on held-out patients' sessions and profiles
     that cannot be rendered."""
-    held_out_lessons(material, lessons["therapist"].renderer, config, positions)
-    for course in material.split.test:
+    if "therapist" in lessons:
+        held_out_lessons(material, lessons["therapist"].renderer, config, positions)
+    for course in material.split.test if "patient" in lessons else ():
         try:
             lessons["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
         except UserError as error:

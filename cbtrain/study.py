@@ -13,9 +13,10 @@ import shutil
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.distributed as dist
+import yaml
 from rich.console import Console
 
 from cbtrain.base_model import make_base_model, make_tokenizer, tiny_architecture
@@ -23,7 +24,7 @@ from cbtrain.config import StudyConfig, dump_config
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
 from cbtrain.files import write_atomic
-from cbtrain.fine_tuning import check_adapters, train_adapter
+from cbtrain.fine_tuning import SUMMARY, check_adapters, train_adapter
 from cbtrain.generation.local_model import pick_device
 from cbtrain.lessons import check_held_out, choose_lessons
 from cbtrain.material import gather
@@ -31,12 +32,18 @@ from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.telling import heading, say
 from cbtrain.tokens.tokenizer import load_tokenizer
-from cbtrain.training.loop import check_packs_per_step
+from cbtrain.training import ranks
+from cbtrain.training.checkpoints.resuming import differences
+from cbtrain.training.packs import check_packs_per_step
 from cbtrain.transcripts.reading import SAMPLE
-from cbtrain.transcripts.types import Role
 
 STATE = "study.json"
 """What the training half tells the evaluation half."""
+
+CONFIG = "config.yaml"
+
+FREE = ("training.", "threads", "evaluation.", "tokens.cache", "model.device")
+"""Settings that an interrupted run may go on with changed: they decide where and how it runs, not what is learnt."""
 
 
 def new_run_folder(name: str) -> Path:
@@ -48,21 +55,41 @@ def new_run_folder(name: str) -> Path:
 def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     """Read, split, make or take a base model, train both adapters; returns the run folder, the same on every rank.
 
-    Whatever can be wrong with the input is found before the first file is written; where the disk fills up or another
-    such thing ends the run, what it has written is removed.
+    A run that was interrupted in ``folder`` goes on where it stood. Whatever can be wrong with the input is found
+    before the first file is written; where the disk fills up or another such thing ends a run that has no checkpoint
+    yet, what it has written is removed. Raises Stopped where a signal ends it.
     """
     prepare_process(config)
-    folder = _agreed(folder)
+    folder = ranks.agreed(folder)
+    fresh = not (folder / CONFIG).exists()
+    if not fresh:
+        check_same_study(config, folder)
     try:
         return _train_study(config, folder, console)
     except Exception as error:
         # safetensors and tokenizers write from Rust, with exceptions of their own
-        if isinstance(error, (UserError, OSError)) or "No space left" in str(error):
-            for path in folder.iterdir() if folder.exists() and _rank() == 0 else ():
+        ended = isinstance(error, (UserError, OSError)) or "No space left" in str(error)
+        if ended and fresh and ranks.rank() == 0 and not any(folder.glob("training/*/checkpoints/step-*")):
+            for path in folder.iterdir() if folder.exists() else ():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def check_same_study(config: StudyConfig, folder: Path) -> None:
+    """Raise UserError where the run in ``folder`` is finished, is not to go on, or was begun with other settings."""
+    if (folder / STATE).exists():
+        fix = f"`cbtrain evaluate --run {folder}` goes on from here; choose another --out to train again."
+        raise UserError("training has come to its end here", where=folder, fix=fix)
+    if config.training.resume == "never":
+        fix = "Choose another --out, or leave out training.resume=never to go on."
+        raise UserError("an interrupted run is in this folder", where=folder, fix=fix)
+    before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    for key, one, other in differences(before, yaml.safe_load(dump_config(_anchored(config)))):
+        if not key.startswith(FREE):
+            fix = f"Set {key}={one} to go on, or choose another --out."
+            raise UserError(f"{key} is {other}, the interrupted run has {one}", where=folder, fix=fix)
 
 
 def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
@@ -72,44 +99,59 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     heading(console, "2/7", "Split it by patient")
     say(console, ", ".join(f"{len(ids)} {side}" for side, ids in material.facts["split"].items()))
     heading(console, "3/7", "Base model")
-    results = []
-    roles: tuple[Role, ...] = ("therapist", "patient")
+    results: list[dict[str, Any]] = []
+    roles = config.training.speakers
     if config.model.path is None:
         with console.status("Training a tokenizer"):
             tokenizer = make_tokenizer(material.split, config)
         check_adapters(config, tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
-        positions = config.tiny.max_positions
-        lessons = {r: choose_lessons(r, material, tokenizer, positions, config, console) for r in roles}
-        check_held_out(material, lessons, positions, config)
-        model = folder / "base"
-        result = make_base_model(material.split, tokenizer, config, model, folder / "training" / "base", console)
-        results.append(result.as_dict())
+        model, positions = folder / "base", config.tiny.max_positions
     else:
         model = resolve_model(config.model.path)
         architecture = read_architecture(model)
         check_adapters(config, architecture)
-        positions = architecture.context
-        tokenizer = load_tokenizer(model)
-        lessons = {role: choose_lessons(role, material, tokenizer, positions, config, console) for role in roles}
-        check_held_out(material, lessons, positions, config)
+        positions, tokenizer = architecture.context, load_tokenizer(model)
+    lessons = {role: choose_lessons(role, material, tokenizer, positions, config, console) for role in roles}
+    check_held_out(material, lessons, positions, config)
+    _begin(config, folder)
+    if config.model.path is None:
+        place = folder / "training" / "base"
+        done = _finished(place, model, console)
+        results.append(done or make_base_model(material.split, tokenizer, config, model, place, console).as_dict())
     say(console, f"base model: {model}")
-    heading(console, "4/7", "Fine-tune a therapist, and a patient with the mask on the other side")
-    results += [
-        train_adapter(role, model, lessons[role], config, folder, console, base=_anchored(config).model.path)
-        for role in roles
-    ]
-    if _rank() == 0:
-        anchored = _anchored(config)
-        base = anchored.model.path or os.path.relpath(model, folder)
-        seconds = time.perf_counter() - started
+    heading(console, "4/7", f"Fine-tune: {', '.join(roles)}")
+    for role in roles:
+        done = _finished(folder / "training" / role, folder / role, console)
+        base = _anchored(config).model.path
+        results.append(done or train_adapter(role, model, lessons[role], config, folder, console, base=base))
+    if ranks.rank() == 0:
+        base = _anchored(config).model.path or os.path.relpath(model, folder)
+        seconds = sum(stage["seconds"] for stage in results)  # of every part of an interrupted run
+        seconds = max(seconds, time.perf_counter() - started)
         state = {"model": base, "corpus": material.facts, "training": results, "seconds": seconds}
-        write_atomic(folder / "config.yaml", dump_config(anchored))
-        write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
         write_atomic(folder / STATE, json.dumps(state, indent=2) + "\n")
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()  # nobody leaves before everything is written
-        dist.destroy_process_group()
+    ranks.leave()
     return folder
+
+
+def _begin(config: StudyConfig, folder: Path) -> None:
+    """Write down what is about to be run, so that it can be run again or go on."""
+    if ranks.rank() == 0:
+        (folder / "training").mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / CONFIG, dump_config(_anchored(config)))
+        write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+    ranks.barrier()
+
+
+def _finished(place: Path, product: Path, console: Console) -> dict[str, Any] | None:
+    """What a stage came to that an earlier part of this run has finished; None where there is none."""
+    found: dict[str, Any] | None = None
+    if ranks.rank() == 0 and (place / SUMMARY).exists() and product.is_dir():
+        found = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
+    found = ranks.agreed(found)
+    if found is not None:
+        say(console, f"{place.name}: finished before, kept")
+    return found
 
 
 def prepare_process(config: StudyConfig) -> None:
@@ -117,24 +159,14 @@ def prepare_process(config: StudyConfig) -> None:
     pick_device(config.model.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    ranks.join(config.training.timeout_minutes)
     if config.base.method != "full" and config.model.path is None:
         raise UserError("base.method is 'lora'", where="config", fix="A base model is made with method 'full'.")
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    for name in ("base", "therapist", "patient"):
-        check_packs_per_step(getattr(config, name), world, name)
-
-
-def _agreed(folder: Path) -> Path:
-    """The leading rank's choice: a name made from the clock can differ between ranks."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return folder
-    box = [folder]
-    dist.broadcast_object_list(box)
-    return box[0]
+    for name in ("base", *config.training.speakers):
+        check_packs_per_step(getattr(config, name), ranks.launched(), name)
 
 
 def _anchored(config: StudyConfig) -> StudyConfig:
@@ -148,7 +180,3 @@ def _anchored(config: StudyConfig) -> StudyConfig:
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

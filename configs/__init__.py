@@ -1,1 +1,1 @@
-"""Package data: rubrics, recipes, evaluations. Addressed by name, e.g. `smoke`."""
+"""Package data: rubrics, recipes, evaluations. Addressed by name, e.g. `quick`."""

@@ -55,7 +55,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from cbtrain.tokens.balance import EQUAL_COST
     from cbtrain.tokens.stream import PackStream
     from cbtrain.tokens.tokenize import cache_root, tokenize
-    from cbtrain.training.loop import check_packs_per_step, equal_cost
+    from cbtrain.training.packs import check_packs_per_step, equal_cost
     from cbtrain.transcripts.cleaning import clean
 
     reader = reader_of(parsed)

@@ -21,6 +21,7 @@ from cbtrain.model.attention.borders import Borders
 from cbtrain.model.attention.packed import choose_backend, packed_attention
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
+from cbtrain.model.recompute import recomputed
 from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Decoder(nn.Module):
     tokens only and generation looks at one token per conversation.
 
     ``linear`` makes the seven linears of a layer (:mod:`cbtrain.model.linears`); embeddings, norms and head are dense.
-    ``attention`` names the attention back-end that is wanted, ``adapter`` is what fine-tuning has added,
+    ``attention`` names the attention back-end that is wanted, ``recompute`` what the backward pass of training computes
+    again (:mod:`cbtrain.model.recompute`), ``adapter`` is what fine-tuning has added,
     ``fingerprint`` tells the base's weights apart from others', ``source`` is the parsed ``config.json`` of ``folder``,
     ``format`` how the weights are held.
     """
@@ -131,6 +133,7 @@ class Decoder(nn.Module):
         # Not part of any checkpoint, and kept in fp32 whatever the weights are: angles at position 100,000 need it.
         self.register_buffer("frequencies", inverse_frequencies(a.rope, a.head_dim), persistent=False)
         self.attention = "auto"
+        self.recompute = "none"
         self.adapter: Adapter | None = None
         self.fingerprint: str | None = None
         self.source: dict[str, Any] = {}
@@ -141,8 +144,9 @@ class Decoder(nn.Module):
         """``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
         x = self.embed_tokens(input_ids)
         cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
+        spare = self.recompute != "none" and torch.is_grad_enabled() and self.training
         for layer in self.layers:
-            x = layer(x, cos, sin, attend)
+            x = recomputed(layer, self.recompute, x, cos, sin, attend) if spare else layer(x, cos, sin, attend)
         return cast(Tensor, self.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:

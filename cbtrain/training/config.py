@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.tokens.config import Supervise
+from cbtrain.transcripts.types import Role
+
+Optimizer = Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd"]
+Recompute = Literal["none", "selective", "full"]
 
 
 class TrainingConfig(BaseModel):
@@ -22,18 +26,33 @@ class TrainingConfig(BaseModel):
         description="whose turns the loss counts: therapist, patient, both, or everything (with tokens.recipe=paper); "
         "none: the adapter's own speaker",
     )
+    optimizer: Optimizer = Field(
+        "adamw",
+        description="8bit: moments in eight bits; paged: moments that may leave the GPU (both bitsandbytes)",
+    )
     learning_rate: float = Field(2e-4, gt=0)
+    lora_plus_ratio: float | None = Field(
+        None, ge=1, description="LoRA+: learning rate of the B matrices over that of the rest; none: the same"
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after warm-up, to zero")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the token budget with a rising learning rate")
     weight_decay: float = Field(0.01, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    recompute: Recompute = Field(
+        "none",
+        description="what the backward pass computes again instead of keeping: nothing, all but matrix products and "
+        "attention, or whole layers",
+    )
     pack_tokens: int = Field(
         8192, ge=16, description="tokens in a pack, and in a document (but see tokens.document_tokens)"
     )
     packs_per_step: int | None = Field(
         None, ge=1, description="packs whose gradients one optimizer step sums, all ranks together; none: one a rank"
+    )
+    tokens_per_step: int | None = Field(
+        None, ge=16, description="size of an optimizer step in tokens, in place of packs_per_step"
     )
     token_budget: int = Field(400_000, ge=1, description="stop after this many tokens")
     max_epochs: int = Field(20, ge=1, description="stop after this many passes over the sessions")
@@ -42,7 +61,66 @@ class TrainingConfig(BaseModel):
     patience: int = Field(3, ge=1, description="validations without improvement before stopping")
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="after")
+    def _fits(self) -> TrainingConfig:
+        if self.packs_per_step and self.tokens_per_step:
+            raise ValueError("packs_per_step and tokens_per_step both say how large a step is: set one of them")
+        if self.tokens_per_step and self.tokens_per_step < self.pack_tokens:
+            raise ValueError(f"tokens_per_step {self.tokens_per_step} is less than one pack ({self.pack_tokens})")
+        if self.lora_plus_ratio and self.method != "lora":
+            raise ValueError("lora_plus_ratio is for method lora")
+        if self.lora_plus_ratio and self.optimizer == "sgd":
+            raise ValueError("lora_plus_ratio is for the AdamW optimizers")
+        return self
+
     @property
     def adapter(self) -> LoraConfig | FullConfig:
         """The settings of the method."""
         return self.lora if self.method == "lora" else FullConfig()
+
+
+class CheckpointConfig(BaseModel):
+    """When a training stage saves where it stands, and what it keeps of that."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    every_steps: int | None = Field(None, ge=1, description="save after so many optimizer steps")
+    every_minutes: float | None = Field(10.0, gt=0, description="save after so many minutes")
+    keep_last: int = Field(2, ge=1, description="newest checkpoints to keep")
+    keep_best: int = Field(1, ge=1, description="checkpoints with the lowest validation loss to keep beside them")
+
+
+class RuntimeConfig(BaseModel):
+    """How training runs on this machine: nothing here is meant to change what is learnt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    speakers: list[Role] = Field(
+        ["therapist", "patient"],
+        min_length=1,
+        description="whose adapters are trained; a patient behind an API needs none",
+    )
+    engine: Literal["torch", "deepspeed"] = Field(
+        "torch", description="torch: one process, or ranks that sum gradients; deepspeed: ZeRO"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        1, description="with deepspeed: shard optimizer states (1), gradients too (2), all weights too (3)"
+    )
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    resume: Literal["auto", "never"] = Field(
+        "auto", description="auto: an unfinished run in the folder goes on from its newest whole checkpoint"
+    )
+    max_skipped_steps: int = Field(5, ge=1, description="non-finite steps in a row before the run is given up")
+    deterministic: bool = Field(False, description="only algorithms that repeat to the last bit, also on GPUs; slower")
+    timeout_minutes: float = Field(30.0, gt=0, description="how long a rank waits for the others")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="denominator of MFU and HFU; none: the data sheet's, or a measured product of matrices"
+    )
+    tensorboard: bool = Field(False, description="also write TensorBoard event files")
+    wandb: str | None = Field(None, description="also log to this Weights & Biases project")
+
+    @model_validator(mode="after")
+    def _fits(self) -> RuntimeConfig:
+        if len(set(self.speakers)) != len(self.speakers):
+            raise ValueError("a speaker is named twice in speakers")
+        return self

@@ -1,80 +1,47 @@
-"""The training loop: step until the budget ends or validation stops improving, keep the best."""
+"""The training loop: step until the budget ends or validation stops improving, keep the best, lose nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 
-from cbtrain.errors import UserError
-from cbtrain.model.adapters.adapter import trainable
-from cbtrain.model.architecture import Architecture
+from cbtrain.errors import Stopped, UserError
+from cbtrain.files import write_atomic
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.prefetch import Prefetcher
-from cbtrain.tokens.stream import PackStream
-from cbtrain.training.config import TrainingConfig
-from cbtrain.training.engines.torch_engine import TorchEngine
+from cbtrain.tokens.stream import MicroBatch, PackStream, StepFacts
+from cbtrain.training import ranks
+from cbtrain.training.checkpoints.checkpoint import Checkpoint, ParameterFiles, PlainFiles
+from cbtrain.training.checkpoints.clock import SaveClock
+from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
+from cbtrain.training.checkpoints.writer import CheckpointWriter, remove_leftovers
+from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.engines.engine import State, make_engine
+from cbtrain.training.flops import Flops, step_flops
+from cbtrain.training.memory import MemoryMeter
+from cbtrain.training.packs import open_stream
+from cbtrain.training.progress import Progress
+from cbtrain.training.result import TrainingResult
 from cbtrain.training.schedule import learning_rate
-from cbtrain.training.step import train_step
-from cbtrain.training.telemetry import Telemetry
-from cbtrain.training.validation import Loss, measure_loss
+from cbtrain.training.step import StepResult, train_step
+from cbtrain.training.stopping import StopSignals
+from cbtrain.training.telemetry.loggers import open_loggers
+from cbtrain.training.telemetry.peak import find_peak
+from cbtrain.training.telemetry.telemetry import Telemetry
+from cbtrain.training.validation import Loss, overall, validate
 
-MAX_SKIPPED = 5
-"""Steps in a row with a non-finite gradient before the run is given up."""
-
-
-@dataclass(slots=True)
-class TrainingResult:
-    """What was trained, on how much, and what it came to. Losses are nats per supervised token.
-
-    ``share_of_corpus`` is the share of the training split that the model has seen; the caller, who chose the
-    documents, fills it in. ``data`` says how the documents were laid out and packed.
-    """
-
-    name: str
-    method: str
-    parameters: int
-    trainable: int
-    token_budget: int
-    tokens: int = 0
-    supervised_tokens: int = 0
-    epochs: float = 0.0
-    steps: int = 0
-    skipped_steps: int = 0
-    seconds: float = 0.0
-    tokens_per_second: float = 0.0
-    share_of_corpus: float = 0.0
-    stopped: str = "budget"
-    validation_before: float | None = None
-    validation_best: float | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    curve: list[dict[str, float | None]] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def equal_cost(architecture: Architecture) -> float:
-    """The document length at which attention costs as much as the linears, as for ``balance.EQUAL_COST``."""
-    a = architecture
-    attention = a.heads * a.head_dim
-    weights = a.hidden * (2 * attention + 2 * a.kv_heads * a.head_dim + 3 * a.intermediate)
-    return weights / attention
-
-
-def check_packs_per_step(config: TrainingConfig, world: int, name: str) -> int:
-    """Packs of one optimizer step of stage ``name``. Raises UserError where they cannot feed ``world`` ranks."""
-    packs = config.packs_per_step or world
-    if packs < world:
-        fix = f"Set {name}.packs_per_step to a multiple of {world}."
-        raise UserError(f"{packs} packs a step cannot feed {world} ranks", where=f"{name}.packs_per_step", fix=fix)
-    return packs
+SKIPPED = "skipped.json"
+"""Which documents were in the steps that were not finite, written when a run is given up."""
 
 
 def train(
@@ -85,117 +52,318 @@ def train(
     config: TrainingConfig,
     folder: Path,
     console: Console,
-) -> TrainingResult:
-    """Train the parameters of ``decoder`` that require a gradient; it ends with the best of them in place.
+    *,
+    runtime: RuntimeConfig | None = None,
+    files: ParameterFiles | None = None,
+    groups: Sequence[str] | None = None,
+    meter: MemoryMeter | None = None,
+) -> tuple[TrainingResult, State]:
+    """Train the parameters of ``decoder`` that require a gradient; it ends with the best of them in place (but in ZeRO
+    stage 3), and the leading rank gets them too, in fp32 by name.
 
     ``documents`` are what one epoch holds. ``validation`` is measured before the first step, every
-    ``config.validate_every`` tokens, and at the end. Raises UserError when gradients stay non-finite.
+    ``config.validate_every`` tokens, and at the end, also by ``groups`` (of each document one). Checkpoints, in which
+    trained parameters lie as ``files`` says, and ``metrics.jsonl`` are written to ``folder``; with
+    ``runtime.resume=auto`` it goes on from the newest whole one there. Raises UserError when gradients stay non-finite,
+    :class:`Stopped` when a signal ends it.
     """
-    parameters = trainable(decoder)
-    engine = TorchEngine(parameters, config)
-    packs_per_step = check_packs_per_step(config, engine.world, name)
-    stream = PackStream(
-        documents,
-        config.pack_tokens,
-        config.seed,
-        packs_per_step=packs_per_step,
-        rank=engine.rank,
-        world=engine.world,
-        equal=equal_cost(decoder.architecture),
-    )
-    budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
-    result = TrainingResult(
-        name=name,
-        method=config.method,
-        parameters=sum(p.numel() for p in decoder.parameters()),
-        trainable=sum(p.numel() for p in parameters),
-        token_budget=config.token_budget,
-        data=stream.describe(),
-    )
-    best = _Best(parameters, patience=config.patience)
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config.seed)
-    decoder.train()
-    in_a_row, last_validated = 0, 0
-    loss_since: list[float] = []
-    with (
-        Telemetry(name, budget, folder, console, active=engine.rank == 0) as telemetry,
-        Prefetcher(stream, pin=decoder.device.type == "cuda") as batches,
-    ):
-
-        def validate() -> None:
-            own = measure_loss(decoder, validation[engine.rank :: engine.world], config.pack_tokens)
-            # Summed, so that every rank has the same number to the last bit and stops at the same step.
-            shared = engine.sum(torch.tensor([own.total, own.tokens], dtype=torch.float64, device=parameters[0].device))
-            loss = Loss(*shared.tolist()).mean
-            recent = sum(loss_since) / len(loss_since) if loss_since else None
-            result.curve.append({"tokens": result.tokens, "train_loss": recent, "validation_loss": loss})
-            telemetry.validation(tokens=result.tokens, loss=loss, best=best.offer(loss))
-            loss_since.clear()
-
-        validate()
-        result.validation_before = best.loss
-        while result.tokens < budget and not best.exhausted:
-            batch = batches.step()
-            rate = learning_rate(result.tokens / budget, config)
-            done = train_step(decoder, engine, batch, rate, step=result.steps)
-            result.steps += 1
-            result.tokens += batch[0].step.tokens
-            result.supervised_tokens += done.supervised
-            result.skipped_steps += done.skipped
-            in_a_row = in_a_row + 1 if done.skipped else 0
-            if in_a_row == MAX_SKIPPED:
-                sessions = ", ".join(batch[0].pack.names[:3])
-                fix = "Lower the learning rate."
-                raise UserError(f"gradients are not finite {MAX_SKIPPED} steps in a row", where=sessions, fix=fix)
-            loss_since.append(done.loss)
-            telemetry.step(
-                tokens=result.tokens,
-                loss=done.loss,
-                validation=result.curve[-1]["validation_loss"],
-                step=result.steps,
-                epoch=batch[0].step.epoch,
-                learning_rate=rate,
-                grad_norm=done.grad_norm,
-                supervised=done.supervised,
-                skipped=done.skipped,
-            )
-            if result.tokens - last_validated >= config.validate_every:
-                last_validated = result.tokens
-                validate()
-        if result.tokens > last_validated:
-            validate()
-        best.restore()
-        result.seconds = round(telemetry.seconds, 2)
-    decoder.eval()
-    result.stopped = "validation" if best.exhausted else "budget"
-    result.validation_best = best.loss
-    result.epochs = round(result.tokens / stream.tokens_per_epoch, 3)
-    result.tokens_per_second = round(result.tokens / max(result.seconds, 1e-9), 1)
-    return result
+    runtime = runtime or RuntimeConfig()
+    with MemoryMeter(decoder.device) if meter is None else contextlib.nullcontext(meter) as meter:
+        stage = _Stage(name, decoder, documents, config, folder, runtime, files or PlainFiles(), meter)
+        return stage.run(validation, groups or ["all"] * len(validation), console)
 
 
-class _Best:
-    """The parameters of the best validation so far, and how long ago that was."""
+class _Stage:
+    """One stage while it runs: the objects that belong together, and what is done with them."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], patience: int) -> None:
-        self.parameters, self.patience = parameters, patience
-        self.loss, self.waited = float("inf"), 0
-        self.values: list[Tensor] = []
+    def __init__(
+        self,
+        name: str,
+        decoder: Decoder,
+        documents: Sequence[Document],
+        config: TrainingConfig,
+        folder: Path,
+        runtime: RuntimeConfig,
+        files: ParameterFiles,
+        meter: MemoryMeter,
+    ) -> None:
+        self.name, self.decoder, self.documents, self.config = name, decoder, documents, config
+        self.folder, self.runtime, self.files, self.meter = folder, runtime, files, meter
+        self.checkpoints = folder / "checkpoints"
+        self.parameters = sum(p.numel() for p in decoder.parameters())
+        decoder.recompute = config.recompute
+        self.engine = make_engine(decoder, config, runtime)
+        self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in decoder.parameters() if p.requires_grad)
+        self.progress = Progress()
+        self.best: State = {}
+        self.saved_step: int | None = None
+        self.largest = 0
 
-    def offer(self, loss: float) -> bool:
-        """Keep the current parameters if ``loss`` is the lowest yet; says whether it is."""
-        if loss < self.loss:
-            self.loss, self.waited = loss, 0
-            self.values = [p.detach().clone() for p in self.parameters]
+    def run(
+        self, validation: Sequence[Document], groups: Sequence[str], console: Console
+    ) -> tuple[TrainingResult, State]:
+        config, engine, runtime = self.config, self.engine, self.runtime
+        self.folder.mkdir(parents=True, exist_ok=True)
+        messages: list[str] = []
+        resumed = self._resume(messages.append) if runtime.resume == "auto" else False
+        progress = self.progress
+        architecture = self.decoder.architecture
+        stream = open_stream(self.documents, config, architecture, self.name, progress.packs_per_step)
+        progress.packs_per_step = stream.packs_per_step
+        if progress.position:
+            stream.load_state(progress.position)
+        budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
+        torch.manual_seed(config.seed)
+        self.decoder.train()
+        with contextlib.ExitStack() as stack:
+            enter = stack.enter_context
+            self.telemetry = enter(self._telemetry(budget, console, resumed))
+            self.signals = enter(StopSignals())
+            self.writer = enter(CheckpointWriter(self.checkpoints, self.files, runtime.checkpoints))
+            batches = enter(Prefetcher(stream, pin=self.decoder.device.type == "cuda"))
+            for text in messages:
+                self.telemetry.event("warning", text)
+            if resumed:
+                self.telemetry.event("resumed", f"{self.name}: going on after step {progress.step}")
+            self.meter.reset_peak()
+            clock = SaveClock(runtime.checkpoints, progress.step)
+            while True:
+                if self._validation_due(budget):
+                    self._validate(validation, groups)
+                if progress.tokens >= budget or progress.waited >= config.patience:
+                    break
+                self._step(batches, budget)
+                save = clock.due(progress.step) and engine.rank == 0
+                if self.signals.asked(save=save):
+                    self._stop()
+                if self.signals.save_agreed():
+                    self._save()
+                    clock.reset(progress.step)
+                self._tell_warnings()
+        self._tell_warnings()
+        self._restore_best()
+        return self._result(stream), self.best
+
+    def _step(self, batches: Prefetcher, budget: int) -> None:
+        progress, config = self.progress, self.config
+        before = time.perf_counter()
+        micro = batches.step()
+        wait = time.perf_counter() - before
+        rate = learning_rate(progress.scheduled / budget, config)
+        self._watch(micro)
+        done = train_step(self.decoder, self.engine, micro, rate, step=progress.step, stop=self.signals.asked)
+        self.engine.watch = contextlib.nullcontext
+        if done is None:
+            self._stop()
+            return
+        facts = micro[0].step
+        progress.step += 1
+        progress.tokens += facts.tokens
+        progress.supervised += done.supervised
+        progress.position = batches.state()
+        self._count(done, micro)
+        self.telemetry.step(
+            step=progress.step,
+            epoch=facts.epoch,
+            tokens=progress.tokens,
+            step_tokens=facts.tokens,
+            supervised=done.supervised,
+            loss=done.loss,
+            learning_rate=rate,
+            grad_norm=done.grad_norm,
+            skipped=done.skipped,
+            flops=self._flops(facts),
+            wait=wait,
+        )
+
+    def _count(self, done: StepResult, micro: Sequence[MicroBatch]) -> None:
+        """Go on with the schedule after a step that was made; give up after too many that were not."""
+        progress, facts = self.progress, micro[0].step
+        if not done.skipped:
+            progress.scheduled += facts.tokens
+            progress.skipped_batches.clear()
+            progress.recent.append(done.loss)
+            return
+        progress.skipped += 1
+        if facts.weight_sum == 0:  # nothing to learn from is no failure
+            return
+        names = [self.documents[index].name for pack in facts.packs for index in pack]
+        progress.skipped_batches.append({"step": progress.step, "epoch": facts.epoch, "documents": names})
+        if len(progress.skipped_batches) < self.runtime.max_skipped_steps:
+            return
+        where = self.folder / SKIPPED
+        if self.engine.rank == 0:
+            write_atomic(where, json.dumps(progress.skipped_batches, indent=1) + "\n")
+        problem = f"loss or gradients are not finite {len(progress.skipped_batches)} steps in a row"
+        fix = f"Lower {self.name}.learning_rate, or look at these documents; the newest checkpoint is from before."
+        raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, fix=fix)
+
+    def _validation_due(self, budget: int) -> bool:
+        progress = self.progress
+        if progress.validated is None or progress.tokens - progress.validated >= self.config.validate_every:
             return True
-        self.waited += 1
-        return False
+        return progress.tokens >= budget and progress.tokens > progress.validated
 
-    @property
-    def exhausted(self) -> bool:
-        return self.waited >= self.patience
+    def _validate(self, documents: Sequence[Document], groups: Sequence[str]) -> None:
+        progress, telemetry = self.progress, self.telemetry
+        with telemetry.paused():
+            found = validate(self.engine, documents, self.config.pack_tokens, groups, self.signals.asked)
+            if found is None:
+                self._stop()
+                return
+            whole = overall(found)
+            recent = sum(progress.recent) / len(progress.recent) if progress.recent else None
+            phases = {name: loss.mean for name, loss in found.items()} if len(found) > 1 else {}
+            progress.curve.append(
+                {
+                    "step": progress.step,
+                    "tokens": progress.tokens,
+                    "train_loss": recent,
+                    "validation_loss": whole.mean,
+                    "phases": phases,
+                }
+            )
+            progress.recent.clear()
+            progress.validated = progress.tokens
+            best = progress.offer(whole.mean)
+            telemetry.validation(
+                step=progress.step,
+                tokens=progress.tokens,
+                loss=whole.mean,
+                perplexity=whole.perplexity,
+                phases=phases,
+                best=best,
+            )
+            if best:
+                self.best = self.engine.parameters()
+                self._save(self.best, validation_loss=whole.mean)
 
-    def restore(self) -> None:
-        for parameter, value in zip(self.parameters, self.values, strict=True):
-            parameter.data.copy_(value)
+    def _save(self, parameters: State | None = None, validation_loss: float | None = None) -> None:
+        """Hand a copy of everything to the thread that writes it; every rank must call it."""
+        progress, engine = self.progress, self.engine
+        if self.saved_step == progress.step:
+            return
+        with self.telemetry.paused():
+            parameters = engine.parameters() if parameters is None else parameters
+            optimizer = engine.optimizer_state()
+        self.saved_step = progress.step
+        if engine.rank:
+            return
+        progress.seconds = self.telemetry.seconds
+        state = {
+            "progress": json.loads(json.dumps(progress.as_dict())),  # a copy that training does not change
+            "validation_loss": validation_loss,
+            "config": self.config.model_dump(mode="json"),
+            "written_by": {"engine": self.runtime.engine, "ranks": engine.world},
+        }
+        self.writer.put(Checkpoint(state, parameters, optimizer))
+        self.telemetry.event("checkpoint", "", step=progress.step)
+
+    def _stop(self) -> None:
+        """Save where the last whole step left everything, and end the run. Raises Stopped."""
+        self._save()
+        self.telemetry.event("stopped", f"{self.name}: stopped by {self.signals.name}, saving", step=self.progress.step)
+        raise Stopped(self.signals.name, self.progress.step)
+
+    def _resume(self, warn: Any) -> bool:
+        if self.engine.rank == 0:
+            remove_leftovers(self.checkpoints)
+        found = find_newest(self.checkpoints, self.files, warn)
+        if found is None:
+            return False
+        check_same(found, self.config, self.name, self.checkpoints)
+        self.progress = Progress(**found.state["progress"])
+        self.engine.load(found.parameters, found.optimizer)
+        self.saved_step = self.progress.step
+        best = find_best(self.checkpoints, self.files, self.progress, found, warn)
+        if self.engine.rank == 0:
+            self.best = dict(best)
+        return True
+
+    def _telemetry(self, budget: int, console: Console, resumed: bool) -> Telemetry:
+        progress, active = self.progress, self.engine.rank == 0
+        return Telemetry(
+            self.name,
+            budget=budget,
+            folder=self.folder,
+            console=console,
+            peak=find_peak(self.decoder.device, self.decoder.dtype, self.runtime.peak_tflops),
+            active=active,
+            loggers=open_loggers(self.runtime, self.name, self.folder) if active else (),
+            tokens=progress.tokens,
+            seconds=progress.seconds,
+            step=progress.step,
+            keep_until=progress.step if resumed else None,
+            devices=self.engine.world,
+        )
+
+    def _watch(self, micro: Sequence[MicroBatch]) -> None:
+        """Count what a forward pass keeps, where a pack is larger than all before."""
+        largest = max(batch.pack.tokens for batch in micro)
+        if largest > 1.05 * self.largest:
+            self.largest = largest
+            self.engine.watch = self.meter.watching_activations
+
+    def _flops(self, facts: StepFacts) -> Flops:
+        full = self.config.method == "full"
+        return step_flops(
+            self.decoder.architecture,
+            [[len(self.documents[i]) for i in pack] for pack in facts.packs],
+            facts.supervised,
+            adapter=0 if full else self.trained,
+            full=full,
+            recompute=self.config.recompute,
+        )
+
+    def _tell_warnings(self) -> None:
+        for text in self.writer.warnings():
+            self.telemetry.event("warning", text)
+
+    def _restore_best(self) -> None:
+        best = ranks.agreed(self.best) if self.engine.world > 1 else self.best
+        if best:
+            self.engine.load(best, None)
+
+    def _result(self, stream: PackStream) -> TrainingResult:
+        progress, config, engine = self.progress, self.config, self.engine
+        held, weights = engine.held_bytes(), weight_memory(self.decoder)
+        split = self.meter.split(
+            weights=weights.bytes, adapters=held.adapters, gradients=held.gradients, optimizer=held.optimizer
+        )
+        best = next((p for p in progress.curve if p["step"] == progress.best_step), {})
+        result = TrainingResult(
+            name=self.name,
+            method=config.method,
+            parameters=self.parameters,
+            trainable=self.trained,
+            token_budget=config.token_budget,
+            tokens=progress.tokens,
+            supervised_tokens=progress.supervised,
+            epochs=round(progress.tokens / stream.tokens_per_epoch, 3),
+            steps=progress.step,
+            skipped_steps=progress.skipped,
+            seconds=round(self.telemetry.seconds, 2),
+            tokens_per_second=round(progress.tokens / max(self.telemetry.seconds, 1e-9), 1),
+            stopped="validation" if progress.waited >= config.patience else "budget",
+            validation_before=progress.curve[0]["validation_loss"],
+            validation_best=progress.best_loss,
+            best_step=progress.best_step,
+            phases={name: _as_loss(mean) for name, mean in best.get("phases", {}).items()},
+            engine=self._engine_name(),
+            ranks=engine.world,
+            data=stream.describe(),
+            speed=self.telemetry.summary(),
+            memory=split.as_dict(),
+            curve=progress.curve,
+        )
+        self.decoder.eval()
+        engine.close()
+        return result
+
+    def _engine_name(self) -> str:
+        runtime = self.runtime
+        return "torch" if runtime.engine == "torch" else f"deepspeed, ZeRO stage {runtime.zero_stage}"
+
+
+def _as_loss(mean: float) -> dict[str, float]:
+    return {"loss": mean, "perplexity": Loss(mean, 1).perplexity if not math.isnan(mean) else math.nan}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.document import Document
-from cbtrain.tokens.pack import build_pack
+from cbtrain.tokens.pack import Pack, build_pack, filler_pack
 from cbtrain.tokens.packing import plan_packs
-from cbtrain.training.step import loss_sum
+from cbtrain.training.engines.engine import Engine
+from cbtrain.training.loss import loss_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Loss:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.mean)
+        return math.exp(min(self.mean, 700.0))
 
 
 @torch.inference_mode()
@@ -38,10 +40,62 @@ def measure_loss(decoder: Decoder, documents: Sequence[Document], pack_tokens: i
     was_training = decoder.training
     decoder.eval()
     total, tokens = 0.0, 0
-    for indices in plan_packs(np.asarray([len(d) for d in documents], dtype=np.int64), pack_tokens, search=False).packs:
-        pack = build_pack([documents[i] for i in indices])
+    for pack in _packs(documents, pack_tokens)[0]:
         if pack.supervised:
             total += loss_sum(decoder, pack, weighted=False).item()
             tokens += pack.supervised
     decoder.train(was_training)
     return Loss(total, tokens)
+
+
+@torch.no_grad()
+def validate(
+    engine: Engine,
+    documents: Sequence[Document],
+    pack_tokens: int,
+    groups: Sequence[str],
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Loss] | None:
+    """:func:`measure_loss` by the ranks together, for each of ``groups``, of which document i belongs to ``groups[i]``.
+
+    Every rank computes as many packs as any other and gets the same numbers to the last bit. None where ``stop``, asked
+    after each pack, ended it.
+    """
+    decoder, names = engine.decoder, sorted(set(groups))
+    number = {name: place for place, name in enumerate(names)}
+    packs, members = _packs(documents, pack_tokens)
+    sums = torch.zeros(2, len(names), dtype=torch.float64, device=decoder.device)
+    was_training = decoder.training
+    decoder.eval()
+    stopped = False
+    for first in range(0, len(packs), engine.world):
+        place = first + engine.rank
+        own = [number[groups[i]] for i in members[place]] if place < len(packs) else [0]
+        _add(sums, engine, packs[place] if place < len(packs) else filler_pack(), own)
+        if stopped := stop():
+            break
+    decoder.train(was_training)
+    if stopped:
+        return None
+    totals, tokens = engine.sum(sums).tolist()
+    return {name: Loss(totals[place], round(tokens[place])) for name, place in number.items()}
+
+
+def overall(losses: dict[str, Loss]) -> Loss:
+    """All groups as one."""
+    return Loss(sum(loss.total for loss in losses.values()), sum(loss.tokens for loss in losses.values()))
+
+
+def _add(sums: Tensor, engine: Engine, pack: Pack, groups: Sequence[int]) -> None:
+    losses, _ = engine.token_losses(pack)
+    document = torch.bucketize(pack.rows, torch.tensor(pack.borders[1:]), right=True)
+    group = torch.tensor(groups)[document].to(sums.device)
+    sums[0].index_add_(0, group, losses.double())
+    sums[1].index_add_(0, group, torch.ones_like(losses, dtype=torch.float64))
+
+
+def _packs(documents: Sequence[Document], pack_tokens: int) -> tuple[list[Pack], list[list[int]]]:
+    """The documents as packs, and which of them each pack holds."""
+    lengths = np.asarray([len(document) for document in documents], dtype=np.int64)
+    members = [list(map(int, pack)) for pack in plan_packs(lengths, pack_tokens, search=False).packs]
+    return [build_pack([documents[i] for i in pack]) for pack in members], members

@@ -13,7 +13,7 @@ from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import PackStream
-from cbtrain.training.step import loss_sum
+from cbtrain.training.loss import loss_sum
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

@@ -9,7 +9,6 @@ from peft import get_peft_model
 from random_model import random_model
 from transformers import AutoModelForCausalLM
 
-from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
@@ -47,10 +46,10 @@ def gradients(base, packs, *, seed=3, step=7, config=CONFIG):
 
     class Kept(TorchEngine):
         def step(self, learning_rate):
-            self.kept = torch.cat([p.grad.flatten() for p in self.parameters])
+            self.kept = torch.cat([p.grad.flatten() for p in self.live.values()])
             return super().step(0.0)
 
-    engine = Kept(trainable(decoder), TrainingConfig())
+    engine = Kept(decoder, TrainingConfig())
     result = train_step(decoder, engine, micro_batches([build_pack(pack) for pack in packs]), 0.0, step=step)
     return result.loss, engine.kept
 

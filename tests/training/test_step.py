@@ -14,8 +14,9 @@ from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
+from cbtrain.training.loss import loss_sum
 from cbtrain.training.schedule import learning_rate
-from cbtrain.training.step import loss_sum, train_step
+from cbtrain.training.step import train_step
 from cbtrain.training.validation import measure_loss
 
 
@@ -33,13 +34,13 @@ class Recorder(TorchEngine):
     """A real engine that keeps the gradients of the step for comparison."""
 
     def step(self, learning_rate):
-        self.gradients = [p.grad.clone() for p in self.parameters]
+        self.gradients = [p.grad.clone() for p in self.live.values()]
         return super().step(learning_rate)
 
 
 def gradients(tiny, packs):
     decoder = adapted(tiny, random_b=True)
-    engine = Recorder(trainable(decoder), TrainingConfig())
+    engine = Recorder(decoder, TrainingConfig())
     result = train_step(decoder, engine, micro_batches(packs), 1e-3)
     return result, engine.gradients
 
@@ -78,7 +79,7 @@ def test_after_one_step_every_lora_b_has_moved_and_the_base_has_not(tiny, docume
     before = {n: p.clone() for n, p in decoder.named_parameters() if not p.requires_grad}
     config = TrainingConfig()
     batch = micro_batches([build_pack(documents)])
-    train_step(decoder, TorchEngine(trainable(decoder), config), batch, learning_rate(0.0, config))
+    train_step(decoder, TorchEngine(decoder, config), batch, learning_rate(0.0, config))
     assert len(lora_modules(decoder)) == 14
     for name, module in lora_modules(decoder).items():
         assert module.lora_B.norm() > 0, name
@@ -91,7 +92,7 @@ def test_a_step_with_nothing_supervised_is_skipped(tiny):
     decoder = adapted(tiny)
     pack = build_pack([Document("silent", np.zeros(9, np.int32), np.zeros(9, np.float32))])
     before = [p.clone() for p in trainable(decoder)]
-    result = train_step(decoder, TorchEngine(trainable(decoder), TrainingConfig()), micro_batches([pack]), 1e-2)
+    result = train_step(decoder, TorchEngine(decoder, TrainingConfig()), micro_batches([pack]), 1e-2)
     assert result.skipped
     assert all(torch.equal(a, b) for a, b in zip(before, trainable(decoder), strict=True))
 
@@ -100,7 +101,7 @@ def test_a_non_finite_gradient_changes_nothing(tiny, documents):
     decoder = adapted(tiny)
     decoder.norm.weight.data[0] = float("inf")
     before = [p.clone() for p in trainable(decoder)]
-    engine = TorchEngine(trainable(decoder), TrainingConfig())
+    engine = TorchEngine(decoder, TrainingConfig())
     result = train_step(decoder, engine, micro_batches([build_pack(documents)]), 1e-2)
     assert result.skipped
     assert all(torch.equal(a, b) for a, b in zip(before, trainable(decoder), strict=True))

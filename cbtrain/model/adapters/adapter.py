@@ -56,8 +56,15 @@ class Adapter(ABC):
         """Let it take part in the forward pass, or not."""
 
     @abstractmethod
-    def save(self, folder: Path, *, base: str, metadata: Mapping[str, str]) -> None:
-        """Write its files into an existing ``folder``; ``metadata`` goes into the headers of the weights."""
+    def save(
+        self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write its files into an existing ``folder``; ``metadata`` goes into the headers of the weights. Where
+        ``values`` are given, by the names of :meth:`parameters`, they are written in place of its own."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> dict[str, Tensor]:
+        """What :meth:`save` has written to ``folder``, by the names of :meth:`parameters`."""
 
     @abstractmethod
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
@@ -76,8 +83,13 @@ class Adapter(ABC):
 
 def trainable(decoder: Decoder) -> list[nn.Parameter]:
     """Parameters that a step updates, in a fixed order: the adapter's, or all of a decoder that has none."""
-    own = decoder.adapter.parameters().values() if decoder.adapter else decoder.parameters()
-    return [parameter for parameter in own if parameter.requires_grad]
+    return list(named_trainable(decoder).values())
+
+
+def named_trainable(decoder: Decoder) -> dict[str, nn.Parameter]:
+    """:func:`trainable`, by name."""
+    own = decoder.adapter.parameters() if decoder.adapter else dict(decoder.named_parameters())
+    return {name: parameter for name, parameter in own.items() if parameter.requires_grad}
 
 
 @contextmanager

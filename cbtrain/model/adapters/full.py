@@ -17,6 +17,7 @@ from cbtrain.model.config import FullConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import weight_format
 from cbtrain.model.weights.card import copy_beside_weights, write_card
+from cbtrain.model.weights.checking import read_weights
 from cbtrain.model.weights.saving import ShardWriter, file_name
 
 
@@ -69,17 +70,22 @@ class FullAdapter(Adapter):
         for name, parameter in self.parameters().items():
             parameter.data, self._other[name] = self._other[name], parameter.data
 
-    def save(self, folder: Path, *, base: str, metadata: Mapping[str, str]) -> None:
+    def save(
+        self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
+    ) -> None:
         # What else is in the base's folder makes the tuned one a whole model: tokenizer, template, licence.
         if self.decoder.folder is not None:
             copy_beside_weights(self.decoder.folder, folder)
         (folder / "config.json").write_text(json.dumps({**self.decoder.source, "dtype": "float32"}, indent=2) + "\n")
         writer = ShardWriter(folder, metadata=metadata)
-        for name, parameter in self.parameters().items():
-            writer.add(file_name(name), parameter)
+        for name, parameter in (self.parameters() if values is None else values).items():
+            writer.add(file_name(name), parameter.detach().float())
         writer.close()
         name, text = f"{Path(base).name}, fine-tuned", f"`{base}` with all of its weights trained"
         write_card(folder, base=base, name=name, text=text, tags="cbtrain, fine-tuned")
+
+    def read(self, folder: Path) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in read_weights(folder, self.decoder.architecture)}
 
     @torch.no_grad()
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cbtrain.errors import UserError
@@ -103,14 +104,22 @@ class LoraAdapter(Adapter):
     def prepare(self, step: int, names: Sequence[str], borders: Sequence[int]) -> None:
         self.dropout.prepare(step, names, borders)
 
-    def save(self, folder: Path, *, base: str, metadata: Mapping[str, str]) -> None:
+    def save(
+        self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
+    ) -> None:
         (folder / "adapter_config.json").write_text(peft_config(self.config, base=base, tied=self.tied))
-        save_tensors({name: parameter.clone() for name, parameter in self._files().items()}, folder / WEIGHTS, metadata)
+        own = self.parameters() if values is None else values
+        tensors = {file: own[name].detach().float().clone() for file, name in self._files().items()}
+        save_tensors(tensors, folder / WEIGHTS, metadata)
+
+    def read(self, folder: Path) -> dict[str, Tensor]:
+        tensors = load_file(folder / WEIGHTS)
+        return {name: tensors[file] for file, name in self._files().items()}
 
     @torch.no_grad()
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
-        left = dict(tensors)
-        for name, parameter in self._files().items():
+        left, own = dict(tensors), self.parameters()
+        for name, parameter in ((file, own[name]) for file, name in self._files().items()):
             tensor = left.pop(name, None)
             if tensor is None or tensor.shape != parameter.shape:
                 found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
@@ -131,14 +140,16 @@ class LoraAdapter(Adapter):
             self.decoder.set_submodule(path, module.base)
         self.decoder.adapter = None
 
-    def _files(self) -> dict[str, nn.Parameter]:
-        """Every tensor of the PEFT file, a tied one under both its names, as ``peft`` writes it."""
+    def _files(self) -> dict[str, str]:
+        """Every tensor of the PEFT file with the name of its parameter: a tied one under both its names, as ``peft``
+        writes it."""
+        names = {id(parameter): name for name, parameter in self.parameters().items()}
         found = {
-            f"{PREFIX}model.{path}.{leaf}": parameter
+            f"{PREFIX}model.{path}.{leaf}": f"{path}.{leaf}"
             for path, module in self.modules.items()
-            for leaf, parameter in module.tensors().items()
+            for leaf in module.tensors()
         }
-        return found | {PREFIX + file_name(f"{n}.weight"): module.weight for n, module in self.trained.items()}
+        return found | {PREFIX + file_name(f"{n}.weight"): names[id(m.weight)] for n, m in self.trained.items()}
 
 
 def check_targets(config: LoraConfig, decoder: Decoder) -> None:

@@ -57,7 +57,8 @@ class LoraLinear(nn.Module):
         return self.dropout(x, self.place) if self.training else x
 
     def _update(self, x: Tensor) -> Tensor:
-        return self.scale * F.linear(F.linear(x.to(self.lora_A.dtype), self.lora_A), self.lora_B)
+        # In the dtype of the activations: copies of them in fp32 would be the largest thing a layer keeps.
+        return self.scale * F.linear(F.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype))
 
 
 class DoraLinear(LoraLinear):

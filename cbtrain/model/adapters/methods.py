@@ -68,8 +68,10 @@ def save_adapter(
     base: str,
     facts: dict[str, Any],
     beside: Mapping[str, str] | None = None,
+    values: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the adapter of ``decoder`` to ``folder``, whole or not at all.
+    """Write the adapter of ``decoder`` to ``folder``, whole or not at all, with other ``values`` in it where they are
+    given.
 
     ``base`` names the base model; its fingerprint and the format of its weights go into the metadata. ``facts`` (JSON)
     go into ``cbtrain.json`` beside it, and so do the texts of ``beside`` by file name.
@@ -78,13 +80,30 @@ def save_adapter(
     metadata = {BASE: decoder.fingerprint, BASE_WEIGHTS: str(decoder.format) if decoder.format else None}
     known = {key: value for key, value in metadata.items() if value}
     with atomic_folder(folder) as temporary:
-        decoder.adapter.save(temporary, base=base, metadata=known)
+        decoder.adapter.save(temporary, base=base, metadata=known, values=values)
         for name, text in (beside or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
         if (temporary / "config.json").exists():
             drop_old_template(temporary)
             write_stop_ids(temporary)
         (temporary / "cbtrain.json").write_text(json.dumps({"base": {"name": base, **known}, **facts}, indent=2) + "\n")
+
+
+class AdapterFiles:
+    """How a checkpoint holds the adapter of ``decoder``: in a folder that can be served like any other."""
+
+    FOLDER = "adapter"
+
+    def __init__(self, decoder: Decoder, *, base: str, facts: dict[str, Any], beside: Mapping[str, str]) -> None:
+        self.decoder, self.base, self.facts, self.beside = decoder, base, facts, beside
+
+    def save(self, folder: Path, values: Mapping[str, Tensor]) -> None:
+        place = folder / self.FOLDER
+        save_adapter(self.decoder, place, base=self.base, facts=self.facts, beside=self.beside, values=values)
+
+    def load(self, folder: Path) -> dict[str, Tensor]:
+        assert self.decoder.adapter is not None
+        return self.decoder.adapter.read(folder / self.FOLDER)
 
 
 def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -> Adapter:

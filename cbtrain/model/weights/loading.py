@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,8 @@ from cbtrain.model.weights.fingerprint import Fingerprint
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.model.weights.reading import Progress
 
+Placed = Callable[[nn.Parameter], None]
+
 
 def load_decoder(
     name: str,
@@ -28,12 +31,14 @@ def load_decoder(
     device: str | torch.device = "cpu",
     attention: str = "auto",
     progress: Progress = lambda done, of: None,
+    placed: Placed | None = None,
 ) -> Decoder:
     """Load a Llama, Mistral, Qwen2 or Qwen3 ``…ForCausalLM`` from a folder or hub id, all of it frozen and in
     evaluation mode.
 
     Built on the meta device; each tensor is read straight to its final device and format, quantized on the way where
-    ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. Raises UserError on
+    ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. ``placed`` is given
+    each parameter when it is in its place, to do with it what it likes. Raises UserError on
     an unknown architecture, on missing, surplus, damaged, wrongly shaped or non-finite weights, and on an attention
     back-end that cannot serve here.
     """
@@ -49,7 +54,9 @@ def load_decoder(
     fingerprint = Fingerprint()
     for name, tensor in read_weights(folder, architecture, device, progress):
         fingerprint.add(name, tensor)
-        _assign(decoder, name, tensor, form.compute)
+        parameter = _assign(decoder, name, tensor, form.compute)
+        if placed and parameter is not None:
+            placed(parameter)
         del tensor
     if architecture.tied_embeddings:
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
@@ -58,13 +65,19 @@ def load_decoder(
     return decoder.requires_grad_(False).eval()
 
 
-def load_configured(config: ModelConfig, name: str, device: str, progress: Progress = lambda done, of: None) -> Decoder:
+def load_configured(
+    config: ModelConfig,
+    name: str,
+    device: str,
+    progress: Progress = lambda done, of: None,
+    placed: Placed | None = None,
+) -> Decoder:
     """:func:`load_decoder` with the formats and the back-end that ``config`` asks for."""
     form = weight_format(config.weights, device, compute=config.compute, double_quantization=config.double_quantization)
-    return load_decoder(name, weights=form, device=device, attention=config.attention, progress=progress)
+    return load_decoder(name, weights=form, device=device, attention=config.attention, progress=progress, placed=placed)
 
 
-def _assign(decoder: Decoder, key: str, tensor: Tensor, compute: torch.dtype) -> None:
+def _assign(decoder: Decoder, key: str, tensor: Tensor, compute: torch.dtype) -> nn.Parameter | None:
     owner, _, leaf = key.rpartition(".")
     module = decoder.get_submodule(owner)
     # Copied even where nothing is to be converted: a window onto the file dies with the file.
@@ -72,6 +85,8 @@ def _assign(decoder: Decoder, key: str, tensor: Tensor, compute: torch.dtype) ->
         module.take(tensor, compute)
     else:
         setattr(module, leaf, nn.Parameter(tensor.to(compute, copy=True), requires_grad=False))
+    held = getattr(module, leaf, None)  # NF4 has no such parameter
+    return held if isinstance(held, nn.Parameter) else None
 
 
 def _refuse_quantized(source: dict[str, Any], folder: object) -> None:

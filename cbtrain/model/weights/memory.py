@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.linears.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class WeightMemory:
 
 
 def weight_memory(decoder: Decoder) -> WeightMemory:
-    """Count the storage behind the base's weights, tied ones once, adapters not."""
+    """Count the storage behind the base's weights, tied ones once, adapters not, and on one rank its own share."""
     linears = decoder.linears.values()
-    linear_bytes = sum(linear.weight_bytes for linear in linears)
+    linear_bytes = sum(_share(linear, linear.weight_bytes) for linear in linears)
     linear_parameters = sum(linear.in_features * linear.out_features for linear in linears)
     counted = {id(weight) for linear in linears for weight in linear.parameters(recurse=False) if weight.dim() == 2}
     base = decoder.adapter.base_parameters() if decoder.adapter else decoder.parameters()
@@ -46,6 +47,12 @@ def weight_memory(decoder: Decoder) -> WeightMemory:
     return WeightMemory(
         linear_bytes,
         linear_parameters,
-        sum(p.numel() * p.element_size() for p in rest.values()),
-        sum(p.numel() for p in rest.values()),
+        sum(getattr(p, "ds_tensor", p).numel() * p.element_size() for p in rest.values()),
+        sum(getattr(p, "ds_numel", p.numel()) for p in rest.values()),
     )
+
+
+def _share(linear: Linear, own: int) -> int:
+    """Bytes of this rank's share, where DeepSpeed has cut up the weight and left an empty tensor in its place."""
+    shares = [p.ds_tensor for p in linear.parameters(recurse=False) if hasattr(p, "ds_tensor") and p.dim() <= 2]
+    return shares[0].numel() * shares[0].element_size() if shares else own

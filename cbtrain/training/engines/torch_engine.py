@@ -5,60 +5,132 @@ Adapter gradients are small (some 40 million numbers for a 7B model), so one all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cbtrain.model.adapters.adapter import named_trainable
+from cbtrain.model.decoder import Decoder
+from cbtrain.tokens.pack import Pack
 from cbtrain.training.config import TrainingConfig
+from cbtrain.training.engines.engine import Engine, HeldBytes, State, bytes_of, on_host
+from cbtrain.training.loss import token_losses
+from cbtrain.training.optimizers import make_optimizer, set_learning_rate
 
 
-class TorchEngine:
-    """AdamW over ``parameters``. ``rank`` and ``world`` are 0 and 1 without a process group."""
+class TorchEngine(Engine):
+    """Steps on fp32 numbers: those of the decoder itself, or masters of its parameters where these are bf16, whose
+    gradients are then added up in fp32 too."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], config: TrainingConfig) -> None:
-        self.parameters, self.clip_norm = list(parameters), config.clip_norm
-        self.distributed = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if self.distributed else 0
-        self.world = dist.get_world_size() if self.distributed else 1
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+    def __init__(self, decoder: Decoder, config: TrainingConfig) -> None:
+        super().__init__(decoder)
+        self.config = config
+        self.live = named_trainable(decoder)
+        self.masters: dict[str, Tensor] = {name: _master(p) for name, p in self.live.items()}
+        self.rounded = [(p, self.masters[name]) for name, p in self.live.items() if self.masters[name] is not p]
+        self.optimizer: Any = make_optimizer(self.masters, config)
+
+    def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        with self.watch():
+            return token_losses(self.decoder, pack)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
+        for parameter, master in self.rounded:
+            if parameter.grad is not None:
+                wide = parameter.grad.float()
+                master.grad = wide if master.grad is None else master.grad.add_(wide)
+                parameter.grad = None
 
-    def step(self, learning_rate: float) -> Tensor:
-        """Sum gradients over ranks, clip, update; returns the gradient norm before clipping (0-d, on the device).
-
-        A non-finite norm leaves parameters and optimizer state as they are.
-        """
+    def step(self, learning_rate: float) -> tuple[Tensor, bool]:
         self._sum_gradients()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        if bool(torch.isfinite(norm)):
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+        norm = nn.utils.clip_grad_norm_(self.masters.values(), self.config.clip_norm)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            set_learning_rate(self.optimizer, learning_rate)
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
+            for parameter, master in self.rounded:
+                parameter.data.copy_(master)
+        self.discard()
+        return norm, finite
 
-    def sum(self, value: Tensor) -> Tensor:
-        """``value`` summed over ranks (in place)."""
-        if self.distributed:
-            dist.all_reduce(value)
-        return value
+    def discard(self) -> None:
+        for tensor in (*self.masters.values(), *self.live.values()):
+            tensor.grad = None
+
+    def parameters(self) -> State:
+        return {} if self.rank else {name: on_host(master) for name, master in self.masters.items()}
+
+    def optimizer_state(self) -> State:
+        if self.rank:
+            return {}
+        return {
+            f"{name}/{key}": on_host(torch.as_tensor(value))
+            for name, master in self.masters.items()
+            for key, value in self.optimizer.state.get(master, {}).items()
+        }
+
+    @torch.no_grad()
+    def load(self, parameters: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None) -> None:
+        for name, master in self.masters.items():
+            master.copy_(parameters[name])
+        for parameter, master in self.rounded:
+            parameter.copy_(master)
+        if optimizer is None:
+            return
+        self.optimizer.state.clear()
+        places = {name: (g, p) for g, p, name in self._places()}
+        for key, value in optimizer.items():
+            name, _, leaf = key.rpartition("/")
+            self._set_state(name, leaf, value, *places[name])
+
+    def _places(self) -> list[tuple[int, int, str]]:
+        """Group, place in it and name of every tensor that the optimizer steps on."""
+        names = {id(master): name for name, master in self.masters.items()}
+        groups = enumerate(self.optimizer.param_groups)
+        return [(g, p, names[id(t)]) for g, group in groups for p, t in enumerate(group["params"])]
+
+    def _set_state(self, name: str, leaf: str, value: Tensor, group: int, place: int) -> None:
+        master = self.masters[name]
+        state = self.optimizer.state[master]
+        if not hasattr(self.optimizer, "init_state"):
+            on_cpu = leaf == "step" and not self.optimizer.param_groups[group].get("fused")
+            state[leaf] = value.clone() if on_cpu else value.to(master.device, copy=True)
+            return
+        # bitsandbytes: moments that may be paged out have buffers of a kind of their own.
+        if not state:
+            self.optimizer.check_overrides()
+            self.optimizer.initialized = True
+            self.optimizer.init_state(self.optimizer.param_groups[group], master, group, place)
+            state = self.optimizer.state[master]
+        if isinstance(state[leaf], Tensor):
+            state[leaf].copy_(value)
+        else:
+            state[leaf] = value.item()
+
+    def held_bytes(self) -> HeldBytes:
+        states = [v for state in self.optimizer.state.values() for v in state.values()]
+        trained = list(self.masters.values())
+        adapters = bytes_of(*self.live.values()) if self.decoder.adapter else 0
+        extra = bytes_of(*(master for _, master in self.rounded))
+        return HeldBytes(adapters, 4 * sum(t.numel() for t in trained), bytes_of(*states) + extra)
 
     def _sum_gradients(self) -> None:
-        if not self.distributed:
+        if self.world == 1:
             return
         # A rank whose packs had nothing supervised has no gradients, and must still take part.
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        trained = list(self.masters.values())
+        gradients = [t.grad if t.grad is not None else torch.zeros_like(t) for t in trained]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        for parameter, part in zip(self.parameters, flat.split([g.numel() for g in gradients]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        for tensor, part in zip(trained, flat.split([g.numel() for g in gradients]), strict=True):
+            tensor.grad = part.view_as(tensor)
+
+
+def _master(parameter: nn.Parameter) -> Tensor:
+    if parameter.dtype == torch.float32:
+        return parameter
+    return nn.Parameter(parameter.detach().float())

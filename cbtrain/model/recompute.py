@@ -1,0 +1,44 @@
+"""Trade time for memory: what a layer keeps for the backward pass, and what it computes again there.
+
+Nothing random is drawn in a layer that is not keyed (:mod:`cbtrain.model.adapters.dropout`), so what is computed again
+is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+LEVELS = ("none", "selective", "full")
+
+CHEAP_DEPTH = 128
+"""Matrix products over fewer terms are computed again: an adapter's B costs little and its output is as large as any.
+"""
+
+PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}
+"""Operators whose cost is the length of the summed axis, with the place of their left matrix."""
+
+
+def recomputed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:
+    """``layer(*inputs)``, of which the backward pass finds only what ``level`` keeps.
+
+    ``full`` keeps the inputs, ``selective`` also the results of large matrix products and of attention, so that norms,
+    activations and products of small matrices are what is computed again (Korthikanti et al. 2022, arXiv 2205.05198,
+    chose the other way round, for models without fused attention).
+    """
+    context = {"context_fn": partial(create_selective_checkpoint_contexts, _keep)} if level == "selective" else {}
+    out: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False, **context)
+    return out
+
+
+def _keep(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    place = PRODUCTS.get(operator)
+    if place is not None:
+        large = args[place].shape[-1] >= CHEAP_DEPTH
+    else:
+        large = "attention" in operator.name() or "varlen" in operator.name()
+    return CheckpointPolicy.MUST_SAVE if large else CheckpointPolicy.PREFER_RECOMPUTE

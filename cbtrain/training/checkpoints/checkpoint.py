@@ -1,0 +1,129 @@
+"""One checkpoint: a folder ``step-N`` that is there whole or not at all.
+
+```
+step-N/
+  state.json             counters, stream position, settings; size and checksum of every other file
+  adapter/               what is trained, in the format in which it is delivered (or parameters.safetensors)
+  optimizer.safetensors  the optimizer's state, whole tensors in fp32 by parameter
+```
+
+Nothing in it depends on the number of ranks or on the engine, nothing in it is a pickle, and the frozen base is not in
+it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cbtrain.files import atomic_folder
+from cbtrain.model.weights.saving import save_tensors
+
+SCHEMA = "cbtrain.checkpoint/1"
+STATE, OPTIMIZER, PARAMETERS = "state.json", "optimizer.safetensors", "parameters.safetensors"
+CHUNK = 1 << 22
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint is incomplete, or not as it was written."""
+
+
+class ParameterFiles(Protocol):
+    """How trained parameters are laid down in a folder, by their names in training."""
+
+    def save(self, folder: Path, values: Mapping[str, Tensor]) -> None: ...
+
+    def load(self, folder: Path) -> dict[str, Tensor]: ...
+
+
+class PlainFiles:
+    """One safetensors file."""
+
+    def save(self, folder: Path, values: Mapping[str, Tensor]) -> None:
+        save_tensors(dict(values), folder / PARAMETERS)
+
+    def load(self, folder: Path) -> dict[str, Tensor]:
+        return load_file(folder / PARAMETERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """``state`` is JSON; ``parameters`` and ``optimizer`` are whole tensors on the CPU (:mod:`..engines.engine`)."""
+
+    state: dict[str, Any]
+    parameters: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["progress"]["step"])
+
+
+def write(folder: Path, checkpoint: Checkpoint, files: ParameterFiles) -> Path:
+    """Write ``folder/step-N``, whole or not at all."""
+    target = folder / f"step-{checkpoint.step}"
+    with atomic_folder(target) as temporary:
+        files.save(temporary, checkpoint.parameters)
+        save_file(dict(checkpoint.optimizer), temporary / OPTIMIZER)
+        found = sorted(path for path in temporary.rglob("*") if path.is_file())
+        sums = {str(path.relative_to(temporary)): _checksum(path) for path in found}
+        state = {"schema": SCHEMA, **checkpoint.state, "files": sums}
+        (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+def read(folder: Path, files: ParameterFiles) -> Checkpoint:
+    """The checkpoint in ``folder``. Raises DamagedCheckpoint where a file is missing or differs from what was
+    written."""
+    state = read_state(folder)
+    for name, expected in state["files"].items():
+        if not (folder / name).is_file() or _checksum(folder / name) != expected:
+            raise DamagedCheckpoint(f"{name} is missing or damaged")
+    try:
+        return Checkpoint(state, files.load(folder), load_file(folder / OPTIMIZER))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DamagedCheckpoint(str(error)) from None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The JSON part alone, unchecked. Raises DamagedCheckpoint where it is none."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DamagedCheckpoint(f"{STATE} is missing or damaged") from None
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise DamagedCheckpoint(f"{STATE} is not of a checkpoint of this version")
+    return state
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, whole or not, the newest first."""
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: -int(path.name[5:]))
+
+
+def newest(folder: Path, files: ParameterFiles, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint in ``folder``; damaged ones are passed over, with a warning. None where there is
+    none."""
+    for path in steps(folder):
+        try:
+            return read(path, files)
+        except DamagedCheckpoint as error:
+            warn(f"checkpoint {path} is passed over: {error}")
+    return None
+
+
+def _checksum(path: Path) -> str:
+    digest = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return f"{path.stat().st_size}:{digest.hexdigest()}"

@@ -1,0 +1,85 @@
+"""Write checkpoints in a thread while training goes on, and remove old ones."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from cbtrain.training.checkpoints.checkpoint import (
+    Checkpoint,
+    DamagedCheckpoint,
+    ParameterFiles,
+    read_state,
+    steps,
+    write,
+)
+from cbtrain.training.config import CheckpointConfig
+
+
+class CheckpointWriter:
+    """Enter it to start the thread; leaving waits until everything is on disk.
+
+    Only one checkpoint waits at a time: a disk that cannot keep up slows training and does not fill the memory. Of one
+    that cannot be written (a full disk, say) :meth:`warnings` tells, and training goes on.
+    """
+
+    def __init__(self, folder: Path, files: ParameterFiles, config: CheckpointConfig) -> None:
+        self.folder, self.files, self.config = folder, files, config
+        self._warnings: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._queue: queue.Queue[Checkpoint | None] = queue.Queue(1)
+        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+
+    def __enter__(self) -> CheckpointWriter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        """Have ``checkpoint`` written; its tensors must not change any more."""
+        self._queue.put(checkpoint)
+
+    def warnings(self) -> list[str]:
+        """What has gone wrong since they were last asked for."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._warnings.get_nowait())
+        return found
+
+    def _work(self) -> None:
+        while (checkpoint := self._queue.get()) is not None:
+            try:
+                write(self.folder, checkpoint, self.files)
+                self._remove_old()
+            except Exception as error:  # Rust code raises exceptions of its own
+                self._warnings.put(f"the checkpoint of step {checkpoint.step} could not be written: {error}")
+
+    def _remove_old(self) -> None:
+        """Keep the newest, and those with the lowest validation loss."""
+        found = steps(self.folder)
+        losses = {}
+        for path in found:
+            try:
+                losses[path] = read_state(path)["validation_loss"]
+            except (DamagedCheckpoint, KeyError):
+                continue
+        measured = [path for path in reversed(found) if losses.get(path) is not None]
+        best = sorted(measured, key=lambda path: losses[path])[: self.config.keep_best]
+        for path in found[self.config.keep_last :]:
+            if path not in best:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed have left half done in ``folder``."""
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)

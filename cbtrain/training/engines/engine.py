@@ -1,0 +1,109 @@
+"""The interface behind which gradients are summed over ranks and turned into steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cbtrain.model.decoder import Decoder
+from cbtrain.tokens.pack import Pack
+from cbtrain.training import ranks
+from cbtrain.training.config import RuntimeConfig, TrainingConfig
+
+State = dict[str, Tensor]
+"""Tensors by name, whole (not a rank's share of them), on the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBytes:
+    """Memory that this rank holds between steps, beside the base's weights. ``gradients`` are those of a step."""
+
+    adapters: int
+    gradients: int
+    optimizer: int
+
+
+class Engine(ABC):
+    """One optimizer step is: for each micro-batch :meth:`token_losses` and :meth:`backward`, then :meth:`step`.
+
+    ``lockstep`` says that every rank must run every micro-batch, because ranks exchange tensors inside it.
+    """
+
+    lockstep: bool = False
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.rank, self.world = ranks.rank(), ranks.world()
+        self.watch: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What stands around each forward pass: somebody who counts memory, now and then."""
+
+    @abstractmethod
+    def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        """:func:`cbtrain.training.loss.token_losses`, with whatever the engine must do around it."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of ``loss``, this rank's part of a sum over ranks, to that of the step."""
+
+    @abstractmethod
+    def step(self, learning_rate: float) -> tuple[Tensor, bool]:
+        """Sum gradients over ranks, clip, update. Returns the gradient norm before clipping (0-d, not finite where the
+        gradient is not) and whether the update was made: a gradient that is not finite leaves parameters and optimizer
+        as they are. Waits for the device."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Forget the gradients of a step that is not to be finished."""
+
+    @abstractmethod
+    def parameters(self) -> State:
+        """What is trained, in fp32. Every rank must call it; the leading one gets the tensors, the others nothing."""
+
+    @abstractmethod
+    def optimizer_state(self) -> State:
+        """What the optimizer knows, as ``PARAMETER/KEY``, in the same way as :meth:`parameters`."""
+
+    @abstractmethod
+    def load(self, parameters: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None) -> None:
+        """Take over what :meth:`parameters` and :meth:`optimizer_state` gave, on this or another number of ranks;
+        every rank is given all of it. Without ``optimizer`` its state is left as it is."""
+
+    @abstractmethod
+    def held_bytes(self) -> HeldBytes:
+        """What this rank holds."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """``value`` summed over ranks (in place)."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def close(self) -> None:  # noqa: B027 (most engines hold nothing)
+        """Let go of what the engine has put into the decoder."""
+
+
+def make_engine(decoder: Decoder, config: TrainingConfig, runtime: RuntimeConfig) -> Engine:
+    """The engine that ``runtime`` names, over what is trainable in ``decoder``. Raises UserError where the package that
+    it needs is not installed."""
+    if runtime.engine == "torch":
+        from cbtrain.training.engines.torch_engine import TorchEngine
+
+        return TorchEngine(decoder, config)
+    from cbtrain.training.engines.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(decoder, config, runtime)
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """A copy of ``tensor`` on the CPU that nothing else writes to."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+def bytes_of(*tensors: Tensor | None) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))

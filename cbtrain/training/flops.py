@@ -1,0 +1,88 @@
+"""What a micro-batch costs in floating-point operations: the numerators of MFU and HFU.
+
+The convention, for a frozen base. A frozen weight costs 2 operations a token in the forward pass and 2 for the
+gradient of its input; its own gradient is never computed. With N the weights of the layers' linears, H those of the
+head, P those of the adapter, A the forward cost of causal attention and s the share of tokens that reach the head:
+
+- **model operations** (MFU): ``4 N + 4 s H + 3 A + 6 P`` a token;
+- **hardware operations** (HFU): ``(4 + 2c) N + 4 s H + (3.5 + c) A + (6 + 2c) P``, where c is the share of a layer's
+  forward pass that the backward pass computes again. Fused attention computes its scores again: hence 3.5.
+
+Where all weights are trained it is ``6 N + 6 s H + 3 A``. ``6 N`` for LoRA would overstate by up to a half. Unpacking
+NF4 counts in neither. Only supervised tokens reach the head, since the others cannot change a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from cbtrain.model.architecture import Architecture
+
+RECOMPUTED = {"none": 0.0, "selective": 0.0, "full": 1.0}
+"""c by level of recomputation. Selective recomputes no large product, and the rest counts as nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """Floating-point operations of forward and backward pass together."""
+
+    model: float
+    hardware: float
+
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(self.model + other.model, self.hardware + other.hardware)
+
+
+def linear_weights(a: Architecture) -> int:
+    """N: the weights of the linears of all layers."""
+    attention = a.hidden * a.head_dim * (2 * a.heads + 2 * a.kv_heads)
+    return a.layers * (attention + 3 * a.hidden * a.intermediate)
+
+
+def micro_batch_flops(
+    a: Architecture,
+    borders: Sequence[int],
+    supervised: int,
+    *,
+    adapter: int,
+    full: bool = False,
+    recompute: str = "none",
+) -> Flops:
+    """Operations of one pack whose documents begin at ``borders``, with ``supervised`` labels.
+
+    ``adapter`` counts the trained numbers beside the base; with ``full`` the base's own weights are what is trained.
+    """
+    tokens, again = borders[-1], RECOMPUTED[recompute]
+    weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised
+    attention = 2 * a.layers * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(borders))
+    grown = 6 if full else 4
+    own = 0 if full else adapter * tokens
+    model = grown * (weights + head) + 3 * attention + 6 * own
+    hardware = (grown + 2 * again) * weights + grown * head + (3.5 + again) * attention + (6 + 2 * again) * own
+    return Flops(float(model), float(hardware))
+
+
+def step_flops(
+    a: Architecture,
+    packs: Sequence[Sequence[int]],
+    supervised: int,
+    *,
+    adapter: int,
+    full: bool = False,
+    recompute: str = "none",
+) -> Flops:
+    """Operations of an optimizer step, all ranks together: ``packs`` are the lengths of their documents, ``supervised``
+    counts the labels of all."""
+    # Documents do not see each other: end to end they cost what they cost in several packs.
+    borders = list(accumulate((length for pack in packs for length in pack), initial=0))
+    return micro_batch_flops(a, borders, supervised, adapter=adapter, full=full, recompute=recompute)
+
+
+def _pairs(length: int, a: Architecture) -> float:
+    """Twice the pairs of query and key in a document: length², less what a sliding window cuts off."""
+    window = a.sliding_window
+    if window is None or length <= window:
+        return float(length**2)
+    return float(window**2 + 2 * (length - window) * window)

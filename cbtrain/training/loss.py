@@ -1,0 +1,33 @@
+"""Cross-entropy of one pack, token by token. What it is divided by is decided in one place, the training step."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from cbtrain.model.decoder import Decoder
+from cbtrain.tokens.pack import Pack
+
+
+def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
+    """Weighted sum of the cross-entropy over the supervised tokens of ``pack``: 0-d fp32, zero where there is none.
+    With ``weighted=False`` each of them counts once.
+
+    Only supervised rows meet the language-model head: the others cannot change the sum.
+    """
+    losses, weights = token_losses(decoder, pack)
+    return (losses * weights).sum() if weighted else losses.sum()
+
+
+def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
+    """Cross-entropy in nats and weight of each supervised token of ``pack``, in order: fp32 ``[S]`` both."""
+
+    def on_device(tensor: Tensor) -> Tensor:
+        return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked
+
+    attend = decoder.packed(pack.borders)
+    hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend)
+    rows = on_device(pack.rows)
+    logits = decoder.logits(hidden[rows]).float()
+    losses = F.cross_entropy(logits, on_device(pack.labels)[rows], reduction="none")
+    return losses, on_device(pack.weights)[rows]

@@ -1,0 +1,47 @@
+"""Where a training stage stands: everything beside tensors that the next step depends on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Progress:
+    """JSON-able counters of one stage; losses are nats per supervised token.
+
+    ``tokens`` counts all that were computed, ``scheduled`` those of steps that were made, by which the learning rate
+    goes. ``position`` is the stream's (:meth:`cbtrain.tokens.stream.PackStream.state`) and ``packs_per_step`` what it
+    was planned with. ``validated`` is the number of tokens at the last validation, ``waited`` counts validations since
+    the best, ``recent`` are the losses of the steps since then. ``skipped_batches`` names the documents of steps in a
+    row that were not finite.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    scheduled: int = 0
+    supervised: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    packs_per_step: int | None = None
+    position: dict[str, int] = field(default_factory=dict)
+    validated: int | None = None
+    waited: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+    recent: list[float] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    skipped_batches: list[dict[str, Any]] = field(default_factory=list)
+
+    def offer(self, loss: float) -> bool:
+        """Hear of a validation; says whether it is the best one yet."""
+        best = self.best_loss is None or loss < self.best_loss
+        if best and not math.isnan(loss):
+            self.best_loss, self.best_step, self.waited = loss, self.step, 0
+            return True
+        self.waited += 1
+        return False
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)

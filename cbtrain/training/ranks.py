@@ -1,0 +1,70 @@
+"""The processes of one run, as ``torchrun`` started them: who this is, and how to speak with the others."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+Thing = TypeVar("Thing")
+
+
+def joined() -> bool:
+    """Whether this process belongs to a group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if joined() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if joined() else 1
+
+
+def launched() -> int:
+    """Processes that the launcher says there are, whether they have met yet or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(timeout_minutes: float, *, alone: bool = False) -> None:
+    """Meet the other ranks, where there are several; ``alone`` makes a group of one too, as DeepSpeed wants it.
+
+    Tensors on CPUs travel by gloo, those on GPUs by NCCL.
+    """
+    if joined() or (launched() == 1 and not alone):
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    timeout = datetime.timedelta(minutes=timeout_minutes)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    if launched() > 1:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def leave() -> None:
+    """Part from the others; nobody leaves before all have come here."""
+    if joined():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()
+
+
+def agreed(thing: Thing) -> Thing:
+    """The leading rank's ``thing`` (anything that can be pickled), on every rank."""
+    if world() == 1:
+        return thing
+    box = [thing]
+    dist.broadcast_object_list(box)
+    return box[0]

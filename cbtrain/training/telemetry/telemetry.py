@@ -1,0 +1,280 @@
+"""What a run tells while it goes: ``metrics.jsonl`` always, a display in a terminal or plain lines without one, and the
+loggers that a user asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from cbtrain.training.flops import Flops
+from cbtrain.training.telemetry import wording
+from cbtrain.training.telemetry.display import INDENT, Display
+from cbtrain.training.telemetry.loggers import Logger, finite
+from cbtrain.training.telemetry.memory import memory_now
+from cbtrain.training.telemetry.metrics import MetricsFile
+from cbtrain.training.telemetry.peak import Peak
+from cbtrain.training.telemetry.speed import Sample, Speed, Speedometer
+from cbtrain.training.telemetry.status import Status
+
+LINE_SECONDS = 30.0
+LINES = 10
+"""Without a terminal: a line after so many seconds, and at least so many lines, evenly over the budget."""
+
+
+class Telemetry:
+    """Tells of one training stage called ``title`` that ends after ``budget`` tokens.
+
+    ``tokens``, ``seconds`` (of training) and ``step`` are where a resumed run stands, and ``keep_until`` is the last
+    step whose metrics stay (None for a new run). ``active=False`` (ranks other than 0) measures, but writes and shows
+    nothing. ``devices`` is how many share the work; MFU and HFU are shares of ``peak`` × ``devices``.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        budget: int,
+        folder: Path,
+        console: Console,
+        peak: Peak,
+        devices: int = 1,
+        active: bool = True,
+        loggers: Sequence[Logger] = (),
+        tokens: int = 0,
+        seconds: float = 0.0,
+        step: int = 0,
+        keep_until: int | None = None,
+    ) -> None:
+        self.console, self.active, self.peak = console, active, peak
+        self.loggers = list(loggers) if active else []
+        self.status = Status(title, budget, step=step, tokens=tokens, seconds=seconds)
+        self._speedometer = Speedometer(peak, devices)
+        self._clock = _Clock(seconds)
+        self._stepped = seconds
+        self._begun = tokens
+        self._file = MetricsFile(folder, keep_until) if active else None
+        self._live = active and console.is_terminal and not console.is_dumb_terminal
+        self._display = Display(self.status, console) if self._live else None
+        self._line_at, self._lines = 0.0, 0
+
+    def __enter__(self) -> Telemetry:
+        self._clock.start()
+        self._line_at, self._lines = time.perf_counter(), self._parts()
+        if self._file:
+            self._write("run", title=self.status.title, budget=self.status.budget, peak=self.peak.name)
+        if self._display:
+            self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = self.status
+        status.seconds = self.seconds
+        status.state = f"{'stopped after' if kind else 'in'} {wording.clock(status.seconds)}"
+        if self._display:
+            self._display.stop()
+        if self._file:
+            self._file.close()
+        for logger in self.loggers:
+            self._guarded(logger, logger.close)
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, earlier parts of a resumed run included, without what went on in :meth:`paused`."""
+        return self._clock.seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock during the body, e.g. for a validation or a checkpoint."""
+        self._clock.stop()
+        try:
+            yield
+        finally:
+            self._clock.start()
+
+    def step(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        tokens: int,
+        step_tokens: int,
+        supervised: int,
+        loss: float,
+        learning_rate: float,
+        grad_norm: float,
+        skipped: bool,
+        flops: Flops,
+        wait: float,
+    ) -> None:
+        """Record one optimizer step. All counts and ``flops`` are of all ranks together: ``tokens`` so far,
+        ``step_tokens`` and ``supervised`` of this step. ``wait`` is the time (seconds) it waited for input."""
+        now = self.seconds
+        duration, self._stepped = now - self._stepped, now
+        speed = self._speedometer.add(Sample(duration, step_tokens, supervised, flops, wait))
+        if not self.active:
+            return
+        status = self.status
+        status.step, status.epoch, status.tokens, status.loss = step, epoch, tokens, loss
+        status.learning_rate, status.grad_norm, status.speed = learning_rate, grad_norm, speed
+        status.memory, status.seconds = memory_now(), now
+        status.left = self._left(speed)
+        if not skipped:
+            status.smoothed.add(loss)
+            status.curve.add(loss)
+        numbers = self._numbers(duration, wait)
+        counts = {"tokens": tokens, "step_tokens": step_tokens, "supervised": supervised}
+        told = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
+        self._write("step", epoch=epoch, **counts, **told, skipped=skipped, **numbers)
+        self._log(step, "train", {**told, "epoch": epoch, "tokens": tokens})
+        self._log(step, "speed", numbers)
+        self._line()
+
+    def validation(
+        self, *, step: int, tokens: int, loss: float, perplexity: float, phases: Mapping[str, float], best: bool
+    ) -> None:
+        """Record a validation after ``step``: its mean loss (nats a supervised token), also by phase of the session;
+        ``best`` says that it is the lowest so far."""
+        status = self.status
+        status.step, status.tokens, status.validation = step, tokens, loss
+        if best or status.best is None:
+            status.best = loss
+        if not self.active:
+            return
+        told = {"loss": loss, "perplexity": perplexity}
+        self._write("validation", tokens=tokens, **told, phases=dict(phases), best=best)
+        self._log(step, "validation", {**told, **{f"loss_{name}": value for name, value in phases.items()}})
+        self._say(wording.validation_line(status, loss, perplexity, phases, best=best))
+
+    def event(self, kind: str, text: str, **facts: Any) -> None:
+        """Record something that happened (``checkpoint``, ``resumed``, ``stopped``, ``warning`` …) and say ``text``
+        where there is any. Also after the end of the run."""
+        if not self.active:
+            return
+        self._write(kind, text=text, **facts)
+        if text:
+            self._say(f"Warning: {text}" if kind == "warning" else text, "yellow" if kind == "warning" else "")
+
+    def summary(self) -> dict[str, Any]:
+        """Speed of this run, all ranks together: over all its steps but the first, which warms up and is left out.
+
+        ``tokens_per_second``, ``supervised_tokens_per_second``, ``mfu``, ``hfu`` and ``input_wait_share`` are over the
+        whole time, pauses left out; ``median_tokens_per_second`` and ``step_seconds`` are of single steps. ``seconds``
+        are those of training, the first step and earlier parts of a resumed run included; ``memory_gb`` is the last
+        step's.
+        """
+        memory = self.status.memory
+        return {
+            **self._speedometer.summary(),
+            "seconds": round(self.seconds, 2),
+            "memory_gb": round(memory.used, 3) if memory else None,
+        }
+
+    def _numbers(self, duration: float, wait: float) -> dict[str, Any]:
+        """What a step's line says of time and memory: speeds are over the window, ``input_wait`` is the step's own."""
+        status = self.status
+        speed, memory = status.speed, status.memory
+        assert speed is not None
+        assert memory is not None
+        numbers = {
+            "seconds": round(status.seconds, 3),
+            "step_seconds": round(duration, 4),
+            "tokens_per_second": round(speed.tokens_per_second, 1),
+            "supervised_tokens_per_second": round(speed.supervised_tokens_per_second, 1),
+            "mfu": round(speed.mfu, 5),
+            "hfu": round(speed.hfu, 5),
+            "memory_gb": round(memory.used, 3),
+            "input_wait": round(wait, 4),
+        }
+        return numbers if memory.reserved is None else {**numbers, "memory_reserved_gb": round(memory.reserved, 3)}
+
+    def _left(self, speed: Speed) -> float | None:
+        """Seconds until the budget is used up, with pauses as they have been so far."""
+        if speed.tokens_per_second <= 0:
+            return None
+        rest = max(0, self.status.budget - self.status.tokens)
+        return rest / speed.tokens_per_second * self._clock.stretch
+
+    def _line(self) -> None:
+        """Without a terminal, a line where one is due."""
+        if self._live:
+            return
+        now, parts = time.perf_counter(), self._parts()
+        if now - self._line_at >= LINE_SECONDS or parts > self._lines:
+            self._line_at, self._lines = now, parts
+            self._say(wording.step_line(self.status))
+
+    def _parts(self) -> int:
+        """How many parts of the budget, each worth a line, are behind."""
+        return int(self.status.share * LINES)
+
+    def _say(self, text: str, style: str = "") -> None:
+        if self._live:  # wrapped at words under the indent; a file takes the line as it is
+            self.console.print(Padding(Text(text, style), (0, 0, 0, INDENT)))
+        else:
+            self.console.print(" " * INDENT + text, highlight=False, markup=False, soft_wrap=True)
+
+    def _write(self, kind: str, **record: Any) -> None:
+        if self._file:
+            self._file.write({"kind": kind, "step": self.status.step, "seconds": round(self.seconds, 3), **record})
+
+    def _log(self, step: int, group: str, values: Mapping[str, Any]) -> None:
+        named = {f"{group}/{name}": value for name, value in finite(values).items()}
+        for logger in list(self.loggers):
+            self._guarded(logger, lambda logger=logger: logger.log(step, named))
+
+    def _guarded(self, logger: Logger, call: Any) -> None:
+        """A service that fails must not take the run with it."""
+        try:
+            call()
+        except Exception as error:
+            self.loggers.remove(logger)
+            self.event("warning", f"{logger.name} failed and gets no more numbers ({type(error).__name__}: {error})")
+
+
+class _Clock:
+    """Seconds of training; ``stretch`` is all time since the start over that of training."""
+
+    def __init__(self, before: float) -> None:
+        self.before = before
+        self._started: float | None = None
+        self._since: float | None = None
+        self._run = 0.0
+        self._stops = 0
+
+    def start(self) -> None:
+        now = time.perf_counter()
+        if self._started is None:
+            self._started = now
+        self._stops = max(0, self._stops - 1)
+        if self._stops == 0 and self._since is None:
+            self._since = now
+
+    def stop(self) -> None:
+        self._stops += 1
+        if self._since is not None:
+            self._run += time.perf_counter() - self._since
+            self._since = None
+
+    @property
+    def seconds(self) -> float:
+        return self.before + self._own
+
+    @property
+    def stretch(self) -> float:
+        if self._started is None or self._own <= 0:
+            return 1.0
+        return (time.perf_counter() - self._started) / self._own
+
+    @property
+    def _own(self) -> float:
+        return self._run + (time.perf_counter() - self._since if self._since is not None else 0.0)

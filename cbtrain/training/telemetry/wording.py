@@ -1,0 +1,91 @@
+"""Numbers and lines as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from cbtrain.training.telemetry.status import Status
+
+NONE = "–"
+
+
+def clock(seconds: float | None) -> str:
+    """``0:42``, ``1:02:03``, ``2 d 03:04``."""
+    if seconds is None or not math.isfinite(seconds):
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24} d {hours % 24:02}:{minutes:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def short(value: float) -> str:
+    """Three significant digits."""
+    if math.isnan(value):
+        return NONE
+    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 or math.isinf(value) else f"{value:.2e}"
+
+
+def rate(value: float) -> str:
+    """A learning rate: ``3.10e-3``."""
+    if math.isnan(value):
+        return NONE
+    if value == 0:
+        return "0"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def thousands(tokens: int) -> str:
+    """``950``, ``12k``, ``1.2M``, ``3.4B``."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if tokens >= size:
+            shown = tokens / size
+            return f"{shown:.1f}{unit}" if shown < 9.95 else f"{shown:.0f}{unit}"
+    return str(tokens)
+
+
+def percent(share: float) -> str:
+    """Two significant digits at least: ``0.012``, ``1.4``, ``31.2``."""
+    value = 100 * share
+    return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
+
+
+def step_line(status: Status) -> str:
+    """One line without a terminal."""
+    parts = [
+        f"{status.title}: {status.share:.0%}",
+        f"step {status.step:,}",
+        f"epoch {status.epoch}",
+        f"loss {fixed(status.smoothed.value)}",
+        f"learning rate {rate(status.learning_rate)}",
+        f"grad norm {short(status.grad_norm)}",
+    ]
+    speed = status.speed
+    if speed:
+        supervised = count(speed.supervised_tokens_per_second)
+        parts.append(f"{count(speed.tokens_per_second)} tokens/s ({supervised} supervised)")
+        parts.append(f"MFU {percent(speed.mfu)}%")
+        parts.append(f"HFU {percent(speed.hfu)}%")
+    parts.append(f"memory {status.memory}")
+    parts.append(f"{clock(status.left)} left")
+    return ", ".join(parts)
+
+
+def validation_line(status: Status, loss: float, perplexity: float, phases: Mapping[str, float], *, best: bool) -> str:
+    """What a validation came to."""
+    text = f"{status.title}: step {status.step:,}, validation loss {fixed(loss)}"
+    text += f"{' (best)' if best else f' (best {fixed(status.best)})'}, perplexity {short(perplexity)}"
+    if phases:
+        text += "; " + ", ".join(f"{name} {fixed(value)}" for name, value in phases.items())
+    return text

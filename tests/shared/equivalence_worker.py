@@ -1,0 +1,138 @@
+"""One rank of an equivalence test: train a tiny decoder on fixed packs and write down every number.
+
+Arguments: runs by name in JSON, each with its settings (engine, stage, optimizer, layout, …), and the file to write.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batches import micro_batches
+
+from cbtrain.model.adapters.adapter import named_trainable
+from cbtrain.model.adapters.methods import inject
+from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.tokens.document import Document
+from cbtrain.tokens.pack import build_pack
+from cbtrain.training import ranks
+from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.engines.engine import make_engine
+from cbtrain.training.step import train_step
+
+SUPERVISED = (0.9, 0.05, 0.5, 0.0, 1.0, 0.2, 0.0)
+"""Very unequal shares: a document without any supervised token among them."""
+
+
+def documents(step):
+    random = np.random.default_rng(step)
+    made = []
+    for place, share in enumerate(SUPERVISED):
+        length = int(random.integers(6, 40))
+        weights = (random.random(length) < share).astype(np.float32) * random.choice([1.0, 0.5])
+        made.append(Document(f"s{step}d{place}", random.integers(0, 61, length).astype(np.int32), weights))
+    return made
+
+
+def packs(step, layout):
+    """The same documents as one pack, or as several: accumulated, spread over ranks, one of them all masked."""
+    own = documents(step)
+    if layout == "one":
+        return [build_pack(own)]
+    return [build_pack(own[0:2]), build_pack(own[3:4]), build_pack([own[2], own[4]]), build_pack(own[5:])]
+
+
+def decoder(method, *, weights="fp32", recompute="none"):
+    shape = Architecture(
+        "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
+    )
+    if weights == "nf4":
+        from cbtrain.model.linears.formats import weight_format
+
+        dense = decoder_of(shape)
+        made = Decoder(shape, weight_format("nf4", "cpu").linear())
+        for path, linear in made.linears.items():
+            linear.take(dense.linears[path].weight.detach(), torch.float32)
+        state = {k: v for k, v in dense.state_dict().items() if k in made.state_dict()}
+        made.load_state_dict(state, strict=False)
+    else:
+        made = decoder_of(shape).to(torch.bfloat16 if weights == "bf16" else torch.float32)
+    # Rank 3: some tensors have an odd number of entries and cannot be shared evenly by two ranks.
+    inject(made, LoraConfig(rank=3, alpha=6, dropout=0.1) if method == "lora" else FullConfig(), seed=1)
+    if method == "lora":
+        generator = torch.Generator().manual_seed(2)
+        for name, parameter in named_trainable(made).items():
+            if name.endswith("lora_B.weight"):
+                parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    made.recompute = recompute
+    return made.train()
+
+
+def decoder_of(shape):
+    made = Decoder(shape)
+    initialize(made, 0)
+    return made
+
+
+def train(settings):
+    """Every number of one short run; None on ranks other than the leading one."""
+    made = decoder(
+        settings.get("method", "lora"),
+        weights=settings.get("weights", "fp32"),
+        recompute=settings.get("recompute", "none"),
+    )
+    decay = settings.get("decay", 0.01)
+    config = TrainingConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
+    runtime = RuntimeConfig(engine=settings["engine"], zero_stage=settings.get("stage", 1))
+    engine = make_engine(made, config, runtime)
+    poisoned = []
+    made.norm.register_forward_hook(lambda module, inputs, out: out * float("nan") if poisoned else out)
+    first = engine.parameters()
+    begin, results, after_one = 0, [], {}
+    if settings.get("load"):
+        state = torch.load(settings["load"], weights_only=True)
+        engine.load(state["parameters"], state["optimizer"])
+        begin = state["step"]
+    for step in range(begin, settings["steps"]):
+        batches = micro_batches(packs(step, settings["layout"]), engine.rank, engine.world)
+        if step == settings.get("poison"):
+            poisoned.append(step)
+        results.append(train_step(made, engine, batches, settings["rate"], step=step))
+        poisoned.clear()
+        if step == 0:
+            after_one = engine.parameters()
+    last, optimizer, held = engine.parameters(), engine.optimizer_state(), engine.held_bytes()
+    engine.close()
+    return {
+        "loss": [r.loss for r in results],
+        "norm": [r.grad_norm for r in results],
+        "skipped": [r.skipped for r in results],
+        # An update of SGD is the gradient times the rate, which is high here so that nothing is rounded away.
+        "gradients": {n: (first[n] - after_one[n]) / settings["rate"] for n in after_one},
+        "parameters": last,
+        "optimizer": optimizer,
+        "step": settings["steps"],
+        "world": engine.world,
+        "held": (held.gradients, held.optimizer),
+    }
+
+
+def main(runs, out):
+    torch.set_num_threads(1)
+    ranks.join(5)
+    found = {name: train(settings) for name, settings in runs.items()}
+    if ranks.rank() == 0:
+        torch.save(found, out)
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), sys.argv[2])
+    sys.stdout.flush()
+    os._exit(0)  # as `cbtrain` leaves: gloo may abort the interpreter's shutdown
