@@ -36,6 +36,11 @@ class StepFacts:
     supervised: int
     weight_sum: float
 
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that tell its packs apart from those of another step."""
+        return f"{zlib.crc32(repr((self.epoch, self.step, self.packs)).encode()):08x}"
+
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:

@@ -131,14 +131,14 @@ class _Stage:
                 if self._validation_due(budget):
                     self._validate(validation, groups)
                 if progress.tokens >= budget or progress.waited >= config.patience:
+                    self._save()
                     break
-                self._step(batches, budget)
-                save = clock.due(progress.step) and engine.rank == 0
-                if self.signals.asked(save=save):
-                    self._stop()
                 if self.signals.save_agreed():
                     self._save()
                     clock.reset(progress.step)
+                self._step(batches, budget)
+                if self.signals.asked(save=engine.rank == 0 and clock.due(progress.step)):
+                    self._stop()
                 self._tell_warnings()
         self._tell_warnings()
         self._restore_best()
@@ -174,6 +174,7 @@ class _Stage:
             skipped=done.skipped,
             flops=self._flops(facts),
             wait=wait,
+            batch=facts.fingerprint,
         )
 
     def _count(self, done: StepResult, micro: Sequence[MicroBatch]) -> None:
@@ -236,9 +237,9 @@ class _Stage:
             )
             if best:
                 self.best = self.engine.parameters()
-                self._save(self.best, validation_loss=whole.mean)
+                self._save(self.best)
 
-    def _save(self, parameters: State | None = None, validation_loss: float | None = None) -> None:
+    def _save(self, parameters: State | None = None) -> None:
         """Hand a copy of everything to the thread that writes it; every rank must call it."""
         progress, engine = self.progress, self.engine
         if self.saved_step == progress.step:
@@ -250,9 +251,10 @@ class _Stage:
         if engine.rank:
             return
         progress.seconds = self.telemetry.seconds
+        last = progress.curve[-1] if progress.curve else {}
         state = {
             "progress": json.loads(json.dumps(progress.as_dict())),  # a copy that training does not change
-            "validation_loss": validation_loss,
+            "validation_loss": last["validation_loss"] if last.get("step") == progress.step else None,
             "config": self.config.model_dump(mode="json"),
             "written_by": {"engine": self.runtime.engine, "ranks": engine.world},
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -47,7 +47,7 @@ class View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         indent = INDENT if options.max_width >= NARROW + INDENT else 0
         width = min(options.max_width, WIDEST) - indent
-        rows = [bar(self.status, width), grid(self.status, width)]
+        rows: list[RenderableType] = [bar(self.status, width), grid(self.status, width)]
         if width >= NARROWEST and len(self.status.curve.points) > 2 and not options.ascii_only:
             rows.append(curve(self.status))
         for row in rows:
@@ -58,7 +58,7 @@ def bar(status: Status, width: int) -> Table:
     """Title, bar, share, tokens of the budget, time left; what does not fit is left out from the right."""
     row = Table.grid(padding=(0, 1))
     time = status.state or (f"{wording.clock(status.left)} left" if status.step else "starting")
-    cells = [
+    cells: list[RenderableType] = [
         Text(status.title, "bold"),
         ProgressBar(total=max(status.budget, 1), completed=min(status.tokens, status.budget), width=None),
         Text(f"{status.share:>4.0%}", "bold"),

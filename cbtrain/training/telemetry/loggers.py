@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import secrets
@@ -41,7 +42,7 @@ class TensorBoardLogger(Logger):
         from torch.utils.tensorboard import SummaryWriter
 
         purge = step + 1 if step else None
-        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -62,8 +63,7 @@ class WandbLogger(Logger):
 
     def __init__(self, project: str, run: str, folder: Path, *, resumed: bool) -> None:
         _require("wandb", "training.wandb", "null")
-        import wandb
-
+        wandb: Any = importlib.import_module("wandb")
         kept = folder / WANDB_ID
         identity = kept.read_text(encoding="utf-8").strip() if resumed and kept.exists() else secrets.token_hex(4)
         kept.write_text(identity + "\n", encoding="utf-8")

@@ -115,9 +115,11 @@ class Telemetry:
         skipped: bool,
         flops: Flops,
         wait: float,
+        batch: str = "",
     ) -> None:
         """Record one optimizer step. All counts and ``flops`` are of all ranks together: ``tokens`` so far,
-        ``step_tokens`` and ``supervised`` of this step. ``wait`` is the time (seconds) it waited for input."""
+        ``step_tokens`` and ``supervised`` of this step. ``wait`` is the time (seconds) it waited for input, ``batch``
+        tells what it has seen apart from what other steps have."""
         now = self.seconds
         duration, self._stepped = now - self._stepped, now
         speed = self._speedometer.add(Sample(duration, step_tokens, supervised, flops, wait))
@@ -134,7 +136,7 @@ class Telemetry:
         numbers = self._numbers(duration, wait)
         counts = {"tokens": tokens, "step_tokens": step_tokens, "supervised": supervised}
         told = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
-        self._write("step", epoch=epoch, **counts, **told, skipped=skipped, **numbers)
+        self._write("step", epoch=epoch, **counts, **told, skipped=skipped, batch=batch, **numbers)
         self._log(step, "train", {**told, "epoch": epoch, "tokens": tokens})
         self._log(step, "speed", numbers)
         self._line()

@@ -1,0 +1,96 @@
+"""One rank of a resume test: train a tiny decoder through the real loop. Arguments: settings in JSON."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from cbtrain.errors import Stopped
+from cbtrain.model.adapters.methods import AdapterFiles, inject
+from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.tokens.document import Document
+from cbtrain.training import ranks
+from cbtrain.training.checkpoints.checkpoint import PlainFiles
+from cbtrain.training.config import CheckpointConfig, RuntimeConfig, TrainingConfig
+from cbtrain.training.loop import train
+
+
+def documents():
+    random = np.random.default_rng(0)
+    made = []
+    for i in range(14):
+        length = int(random.integers(5, 40))
+        weights = (random.random(length) < random.random()).astype(np.float32)
+        weights[-1] = 1
+        made.append(Document(f"d{i}", random.integers(0, 61, length).astype(np.int32), weights))
+    return made
+
+
+def main(settings):
+    torch.set_num_threads(1)
+    ranks.join(5)
+    made = Decoder(
+        Architecture(
+            "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
+        )
+    )
+    initialize(made, 0)
+    full = settings.get("method") == "full"
+    inject(made, FullConfig() if full else LoraConfig(rank=3, alpha=6, dropout=0.1), seed=1)
+    pause = settings.get("pause", 0.0)
+    made.norm.register_forward_pre_hook(lambda module, inputs: time.sleep(pause if module.training else 0))
+    config = TrainingConfig(
+        **{
+            "method": "full" if full else "lora",
+            "learning_rate": 1e-2,
+            "pack_tokens": 64,
+            "packs_per_step": 2,
+            "token_budget": 1600,
+            "max_epochs": 99,
+            "validate_every": 300,
+            "patience": 99,
+            **settings.get("config", {}),
+        }
+    )
+    runtime = RuntimeConfig(
+        checkpoints=CheckpointConfig(**settings.get("checkpoints", {"every_steps": 1, "keep_last": 3})),
+        **settings.get("runtime", {}),
+    )
+    folder = Path(settings["folder"])
+    files = PlainFiles() if full else AdapterFiles(made, base="tiny", facts={}, beside={})
+    every = documents()
+    try:
+        result, best = train(
+            "tiny",
+            made,
+            every[:11],
+            every[11:],
+            config,
+            folder,
+            Console(quiet=ranks.rank() != 0),
+            runtime=runtime,
+            files=files,
+            groups=["early", "late", "late"],
+        )
+    except Stopped as stopped:
+        if ranks.rank() == 0:
+            print(stopped, flush=True)
+        return 75
+    if ranks.rank() == 0:
+        torch.save(best, folder / "best.pt")
+        (folder / "result.json").write_text(json.dumps(result.as_dict()))
+    ranks.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(json.loads(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(status)  # as `cbtrain` leaves: gloo may abort the interpreter's shutdown
