@@ -31,9 +31,11 @@ from cbtrain.tokens.formats import format_files
 from cbtrain.tokens.tokenize import Selection
 from cbtrain.training import ranks
 from cbtrain.training.config import TrainingConfig
-from cbtrain.training.engines.partitioned import partitioner, whole
+from cbtrain.training.engines.partitioned import partitioner
+from cbtrain.training.engines.whole import whole
 from cbtrain.training.loop import train
 from cbtrain.training.memory import MemoryMeter
+from cbtrain.training.telemetry.loggers import check_loggers
 from cbtrain.transcripts.types import Role
 
 SUMMARY = "summary.json"
@@ -44,7 +46,8 @@ PIECE = re.compile(r"[#@]\d+$")
 
 def check_adapters(config: StudyConfig, architecture: Architecture) -> None:
     """Find before anything is loaded what cannot be trained: raises UserError on methods, targets and back-ends that do
-    not fit the model, its weights or the device."""
+    not fit the model, its weights or the device, and on packages that are wanted and missing."""
+    check_loggers(config.training)
     device = pick_device(config.model.device)
     form = weight_format(config.model.weights, device, compute=config.model.compute)
     with torch.device("meta"):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.borders import Borders
 from cbtrain.model.attention.packed import choose_backend, packed_attention
+from cbtrain.model.head import Head
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.recompute import recomputed
@@ -126,7 +127,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(a.vocabulary, a.hidden)
         self.layers = nn.ModuleList(Block(a, layer, linear) for layer in range(a.layers))
         self.norm = RMSNorm(a.hidden, a.norm_eps)
-        self.lm_head = DenseLinear(a.hidden, a.vocabulary, bias=False)
+        self.lm_head = Head(a.hidden, a.vocabulary, bias=False)
         if a.tied_embeddings:
             self.lm_head.weight = cast(nn.Parameter, self.embed_tokens.weight)
         self.rope_factor = a.rope.attention_factor

@@ -284,6 +284,7 @@ class _Stage:
 
     def _telemetry(self, budget: int, console: Console, resumed: bool) -> Telemetry:
         progress, active = self.progress, self.engine.rank == 0
+        stand = progress.step if resumed else None
         return Telemetry(
             self.name,
             budget=budget,
@@ -291,11 +292,11 @@ class _Stage:
             console=console,
             peak=find_peak(self.decoder.device, self.decoder.dtype, self.runtime.peak_tflops),
             active=active,
-            loggers=open_loggers(self.runtime, self.name, self.folder) if active else (),
+            loggers=open_loggers(self.runtime, self.name, self.folder, step=stand) if active else (),
             tokens=progress.tokens,
             seconds=progress.seconds,
             step=progress.step,
-            keep_until=progress.step if resumed else None,
+            keep_until=stand,
             devices=self.engine.world,
         )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.head import row_losses
 from cbtrain.tokens.pack import Pack
 
 
@@ -28,6 +28,5 @@ def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
     attend = decoder.packed(pack.borders)
     hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend)
     rows = on_device(pack.rows)
-    logits = decoder.logits(hidden[rows]).float()
-    losses = F.cross_entropy(logits, on_device(pack.labels)[rows], reduction="none")
+    losses = row_losses(decoder, hidden[rows], on_device(pack.labels)[rows])
     return losses, on_device(pack.weights)[rows]

@@ -14,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from batches import micro_batches
 
+from cbtrain.model import head
 from cbtrain.model.adapters.adapter import named_trainable
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.architecture import Architecture, Rope
@@ -91,6 +92,7 @@ def train(settings):
     config = TrainingConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
     runtime = RuntimeConfig(engine=settings["engine"], zero_stage=settings.get("stage", 1))
     engine = make_engine(made, config, runtime)
+    head.LOGITS_AT_ONCE = settings.get("logits", 2**27)
     poisoned = []
     made.norm.register_forward_hook(lambda module, inputs, out: out * float("nan") if poisoned else out)
     first = engine.parameters()

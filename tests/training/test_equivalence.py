@@ -19,6 +19,8 @@ BASIC = {"gradient": GRADIENT, "sgd": SGD, "adam": ADAM}
 NON_FINITE = {"healthy": {**ADAM, "steps": 3}, "poisoned": {**ADAM, "steps": 4, "poison": 3}}
 FULL = {"full": {**ADAM, "method": "full"}}
 BF16 = {"bf16": {**ADAM, "weights": "bf16"}}
+# Nine rows of logits at once: the losses of a pack are worked out in several stretches.
+STRETCHES = {f"{name} in stretches": {**one, "logits": 9 * 61} for name, one in BASIC.items()}
 NF4 = {"nf4": {**ADAM, "weights": "nf4"}}
 STAGES = (0, 1, 2, 3)
 
@@ -45,7 +47,8 @@ def reference(tmp_path_factory):
 @pytest.fixture(scope="module")
 def accumulated(tmp_path_factory):
     runs = BASIC | {f"again {level}": {**ADAM, "recompute": level} for level in ("selective", "full")}
-    return run(tmp_path_factory.mktemp("accumulated"), {**runs, **NON_FINITE})
+    full = {"full in stretches": {**FULL["full"], "logits": 9 * 61}}
+    return run(tmp_path_factory.mktemp("accumulated"), {**runs, **NON_FINITE, **STRETCHES, **full})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def zero(tmp_path_factory):
 
     def of(stage):
         if stage not in made:
-            runs = BASIC | NON_FINITE | (BF16 | FULL if stage else {}) | (NF4 if stage in (1, 2) else {})
+            runs = BASIC | NON_FINITE | STRETCHES | (BF16 | FULL if stage else {}) | (NF4 if stage in (1, 2) else {})
             runs = runs | {"half": {**ADAM, "steps": 5}}
             folder = tmp_path_factory.mktemp(f"zero{stage}")
             made[stage] = run(folder, runs, 2, engine="deepspeed", stage=stage)
@@ -104,6 +107,15 @@ def test_recomputation_changes_nothing(accumulated, level):
     assert all(torch.equal(spared["parameters"][name], value) for name, value in plain["parameters"].items())
 
 
+def in_stretches(found):
+    return {name: found[f"{name} in stretches"] for name in BASIC}
+
+
+def test_losses_in_stretches_are_the_same(accumulated, reference):
+    assert_equal_runs(in_stretches(accumulated), reference)
+    assert accumulated["full in stretches"]["loss"] == pytest.approx(reference["full"]["loss"], rel=1e-5)
+
+
 def test_a_non_finite_step_changes_nothing(accumulated):
     assert_untouched(accumulated)
 
@@ -118,6 +130,7 @@ def test_two_ranks_equal_one(two_ranks, reference):
 @pytest.mark.parametrize("stage", STAGES)
 def test_deepspeed_on_two_ranks_equals_plain_autograd_on_one(zero, reference, stage):
     assert_equal_runs(zero(stage), reference)
+    assert_equal_runs(in_stretches(zero(stage)), reference)
     held, whole = zero(stage)["adam"]["held"], reference["adam"]["held"]
     assert held[0] <= whole[0] * (0.6 if stage >= 2 else 1)
     # Moments and masters: 12 bytes a number in all, halved by sharding.

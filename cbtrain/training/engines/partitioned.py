@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -29,17 +27,3 @@ def partitioner(device: str, dtype: torch.dtype, runtime: RuntimeConfig) -> Call
         deepspeed.zero.Init(module=holder, config_dict_or_path=config)
 
     return partition
-
-
-@contextmanager
-def whole(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Inside, ``parameters`` hold all of their values on every rank, whether they are cut up or not."""
-    cut = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
-    if not cut:
-        yield
-        return
-    import deepspeed
-
-    gathered: Any = deepspeed.zero.GatheredParameters(cut)
-    with gathered:
-        yield

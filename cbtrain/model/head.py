@@ -1,0 +1,79 @@
+"""The language-model head, and the cross-entropy of many rows against a large vocabulary.
+
+A row of logits over 128,000 words takes half a megabyte in fp32, and autograd wants several of them: for 10,000
+supervised tokens that is more than the model. So rows are taken some at a time. Where the head is frozen, the gradient
+of a row's loss is worked out in the forward pass already and only scaled in the backward pass (as in Liger Kernel,
+Hsu et al. 2024, arXiv 2410.10989): it costs no operation more than the plain way.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from cbtrain.model.linears.dense import DenseLinear
+
+if TYPE_CHECKING:
+    from cbtrain.model.decoder import Decoder
+
+LOGITS_AT_ONCE = 2**27
+"""Numbers in the logits of one stretch of rows: half a gigabyte in fp32."""
+
+
+class Head(DenseLinear):
+    """Logits of each row; with ``labels`` the losses of the rows in stretches of ``rows``, for a frozen head. Both are
+    calls of the module: DeepSpeed's ZeRO-3 fetches weights around those."""
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, rows: int = 0) -> Tensor:
+        if labels is None:
+            return F.linear(x, self.weight, self.bias)
+        losses: Tensor = _FrozenHead.apply(x, self.weight, labels, rows)
+        return losses
+
+
+def row_losses(decoder: Decoder, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats of each row of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``: fp32 ``[S]``."""
+    rows, head = max(1, LOGITS_AT_ONCE // decoder.architecture.vocabulary), decoder.lm_head
+    # Ranks that share a head (ZeRO-3) must all call it alike, however many rows each has.
+    if len(hidden) <= rows and not hasattr(head.weight, "ds_id"):
+        return _plain(decoder, hidden, labels)
+    if type(head) is Head and not head.weight.requires_grad:
+        losses: Tensor = head(hidden, labels, rows)
+        return losses
+    if hasattr(head.weight, "ds_id"):
+        return _plain(decoder, hidden, labels)
+    # The head's own gradient depends on how each loss is weighted, which is known later: so logits are made twice.
+    again = partial(checkpoint, _plain, decoder, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(*part) for part in zip(hidden.split(rows), labels.split(rows), strict=True)])
+
+
+def _plain(decoder: Decoder, hidden: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(decoder.logits(hidden).float(), labels, reduction="none")
+
+
+class _FrozenHead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, rows: int) -> Tensor:
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        losses = [hidden.new_zeros(0, dtype=torch.float32)]
+        for begin in range(0, len(hidden), rows):
+            part, target = hidden[begin : begin + rows], labels[begin : begin + rows]
+            logits = (part @ weight.T).float()
+            total = logits.logsumexp(-1)
+            losses.append(total - logits.gather(-1, target[:, None])[:, 0])
+            if gradient is not None:
+                logits.sub_(total[:, None]).exp_()  # probabilities, in place
+                logits[torch.arange(len(target), device=target.device), target] -= 1
+                gradient[begin : begin + rows] = logits.to(weight.dtype) @ weight
+        ctx.save_for_backward(*(() if gradient is None else (gradient,)))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (grad[:, None] * gradient).to(gradient.dtype), None, None, None
