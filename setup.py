@@ -63,6 +63,7 @@ setup(
             "pytest-asyncio",
             "ruff",
             "sentencepiece>=0.2",
+            "tensorboard",
             "triton>=3.6" + LINUX,
             "trl>=1.10" + NEWER_PYTHON,
             "types-PyYAML",

@@ -84,3 +84,33 @@ def sync_folder(path: Path) -> None:
         pass
     finally:
         os.close(handle)
+
+
+_HELD: dict[Path, int] = {}
+"""Descriptors of held files: they stay open as long as the process lives."""
+
+
+def hold(path: Path) -> bool:
+    """Keep ``path`` (made if need be) for this process until it ends, however it does; says whether it has it. Where
+    there are no file locks everybody has it."""
+    path = Path(os.path.abspath(path))
+    if holds(path):
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    except (ImportError, OSError):  # no locks on this system, or on this file system
+        pass
+    _HELD[path] = handle
+    return True
+
+
+def holds(path: Path) -> bool:
+    """Whether this process has ``path``."""
+    return Path(os.path.abspath(path)) in _HELD

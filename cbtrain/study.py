@@ -23,7 +23,7 @@ from cbtrain.base_model import make_base_model, make_tokenizer, tiny_architectur
 from cbtrain.config import StudyConfig, dump_config
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
-from cbtrain.files import write_atomic
+from cbtrain.files import hold, holds, write_atomic
 from cbtrain.fine_tuning import SUMMARY, check_adapters, train_adapter
 from cbtrain.generation.local_model import pick_device
 from cbtrain.lessons import check_held_out, choose_lessons
@@ -41,6 +41,9 @@ STATE = "study.json"
 """What the training half tells the evaluation half."""
 
 CONFIG = "config.yaml"
+
+LOCK = Path("training") / ".lock"
+"""Held by the process that trains: torchrun's ranks outlive it where it is killed."""
 
 FREE = ("training.", "threads", "evaluation.", "tokens.cache", "model.device")
 """Settings that an interrupted run may go on with changed: they decide where and how it runs, not what is learnt."""
@@ -64,17 +67,33 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     fresh = not (folder / CONFIG).exists()
     if not fresh:
         check_same_study(config, folder)
+        _hold(folder)
     try:
         return _train_study(config, folder, console)
     except Exception as error:
         # safetensors and tokenizers write from Rust, with exceptions of their own
         ended = isinstance(error, (UserError, OSError)) or "No space left" in str(error)
-        if ended and fresh and ranks.rank() == 0 and not any(folder.glob("training/*/checkpoints/step-*")):
-            for path in folder.iterdir() if folder.exists() else ():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        if ended and fresh and holds(folder / LOCK):
+            _remove_fruitless(folder)
         raise
+
+
+def _remove_fruitless(folder: Path) -> None:
+    """Remove a run that has not come to a checkpoint."""
+    if any(folder.glob("training/*/checkpoints/step-*")):
+        return
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _hold(folder: Path) -> None:
+    """Keep ``folder`` for this run. Raises UserError where another one is at it."""
+    free = ranks.agreed(hold(folder / LOCK) if ranks.rank() == 0 else True)
+    if not free:
+        fix = "Wait for it, end it, or choose another --out."
+        raise UserError("another process is training in this folder", where=folder, fix=fix)
 
 
 def check_same_study(config: StudyConfig, folder: Path) -> None:
@@ -136,8 +155,8 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
 
 def _begin(config: StudyConfig, folder: Path) -> None:
     """Write down what is about to be run, so that it can be run again or go on."""
+    _hold(folder)
     if ranks.rank() == 0:
-        (folder / "training").mkdir(parents=True, exist_ok=True)
         write_atomic(folder / CONFIG, dump_config(_anchored(config)))
         write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
     ranks.barrier()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from adapter_values import lora_modules
 from random_model import random_model
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -99,3 +100,16 @@ def test_a_full_disk_while_merging_is_one_line(decoder, tmp_path):
         assert not list(small.iterdir())
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_equal_tensors_make_equal_files(tmp_path):
+    metadata = {f"key {i}": "ä\n" * i for i in range(9)}
+    tensors = {"b": torch.ones(3), "a": torch.arange(4)}
+    texts = set()
+    for i in range(8):
+        save_tensors(tensors, tmp_path / f"{i}.safetensors", metadata)
+        texts.add((tmp_path / f"{i}.safetensors").read_bytes())
+    assert len(texts) == 1
+    with safe_open(tmp_path / "0.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt", **metadata}
+        assert torch.equal(file.get_tensor("a"), tensors["a"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import children, kill
 
 from cbtrain.training.checkpoints.checkpoint import read
 
@@ -102,9 +103,7 @@ def edge(whole):
 def kill_at(folder, step, **settings):
     child = start(folder, **settings)
     wait_for_step(child, folder, step)
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    return child
+    kill(child)
 
 
 def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
@@ -165,8 +164,7 @@ def test_every_optimizer_comes_back(tmp_path, optimizer):
 def test_on_another_number_of_ranks_it_is_the_same_run(whole, tmp_path, before, after):
     child = start(tmp_path, before)
     wait_for_step(child, tmp_path, 4)
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    kill(child)
     run(tmp_path, after)
     ours, theirs = numbers(tmp_path), numbers(whole)
     assert [line["batch"] for line in ours] == [line["batch"] for line in theirs]
@@ -199,8 +197,7 @@ def test_ranks_stop_together(whole, tmp_path):
     """The signal reaches one rank only."""
     child = start(tmp_path, 2, checkpoints={"every_minutes": 60})
     wait_for_step(child, tmp_path, 4)
-    listed = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True, check=True).stdout.split()
-    os.kill(int(listed[-1]), signal.SIGUSR1)
+    os.kill(children(child)[-1], signal.SIGUSR1)
     out, _ = child.communicate(timeout=60)
     assert child.returncode == 1, out  # torchrun's own
     assert "stopped by SIGUSR1 after step" in out
@@ -216,7 +213,8 @@ def test_ctrl_c_under_torchrun_is_one_press(tmp_path):
     """The terminal sends it to every process, and torchrun passes it on once more."""
     child = start(tmp_path, 2, checkpoints={"every_minutes": 60})
     wait_for_step(child, tmp_path, 3)
-    os.killpg(child.pid, signal.SIGINT)
+    for pid in (child.pid, *children(child)):
+        os.kill(pid, signal.SIGINT)
     out, _ = child.communicate(timeout=60)
     assert "stopped by SIGINT after step" in out
     stopped = lines(tmp_path, "stopped")[0]["step"]

@@ -33,11 +33,25 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     whole = {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}
     try:
         save_file(whole, path, metadata={"format": "pt", **(metadata or {})})
+        _sort_header(path)
     except (OSError, SafetensorError) as error:
         full = "No space left on device" in str(error)
         reason = "the disk is full" if full else str(error)
         fix = "Free some space or choose another place."
         raise UserError(f"weights cannot be written: {reason}", where=path.parent.parent, fix=fix) from None
+
+
+def _sort_header(path: Path) -> None:
+    """Put the file's header in one order: the library writes metadata in another one each time, and files of equal
+    content should be equal."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+        text = json.dumps({"__metadata__": metadata, **header}, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 class ShardWriter:

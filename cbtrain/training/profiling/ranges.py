@@ -1,0 +1,110 @@
+"""Names for parts of a training step, put around them from outside: training itself holds no code of the profiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch.distributed as dist
+from torch._C._profiler import _RecordFunctionFast
+
+from cbtrain.model.adapters.lora_linear import LoraLinear
+from cbtrain.model.decoder import Block, Decoder, RMSNorm
+from cbtrain.model.linears.linear import Linear
+from cbtrain.training.engines.engine import Engine
+
+PREFIX = "cbtrain::"
+STEP = "step"
+
+RANGES: dict[str, tuple[str, str]] = {
+    "attention": ("attention", "forward"),
+    "linears": ("linears", "forward"),
+    "lora": ("LoRA", "forward"),
+    "embedding": ("embedding", "forward"),
+    "norms": ("norms", "forward"),
+    "decoder": ("rest of the decoder", "forward"),
+    "loss": ("loss", "forward"),
+    "optimizer": ("optimizer", ""),
+    "communication": ("communication", ""),
+    "input": ("input wait", ""),
+    STEP: ("other", ""),
+    "backward": ("other", "backward"),
+}
+"""Of each range, by its name in the trace behind :data:`PREFIX`: the component it belongs to, and the pass. A range
+inside another takes its time out of it: a linear inside LoRA's counts as a linear."""
+
+COMPONENTS = tuple(dict.fromkeys(component for component, _ in RANGES.values()))
+
+COLLECTIVES = (
+    "all_reduce",
+    "all_gather",
+    "all_gather_into_tensor",
+    "reduce_scatter_tensor",
+    "reduce",
+    "broadcast",
+    "all_to_all_single",
+    "barrier",
+)
+
+
+@contextmanager
+def ranges(decoder: Decoder, engine: Engine) -> Iterator[None]:
+    """During the body, every part of ``decoder`` and ``engine`` that :data:`RANGES` names is in its range."""
+    with ExitStack() as stack:
+        for owner, attribute, name in _places(decoder, engine):
+            stack.enter_context(_replaced(owner, attribute, _ranged(getattr(owner, attribute), name)))
+        stack.enter_context(_replaced(decoder, "packed", _attending(decoder.packed)))
+        yield
+
+
+def _places(decoder: Decoder, engine: Engine) -> Iterator[tuple[Any, str, str]]:
+    """What is called, as an attribute of its owner, and the range it belongs to."""
+    yield decoder, "forward", "decoder"
+    yield decoder.embed_tokens, "forward", "embedding"
+    yield decoder.lm_head, "forward", "loss"
+    for module in (*decoder.layers.modules(), decoder.norm):
+        if isinstance(module, LoraLinear):
+            yield module, "forward", "lora"
+        elif isinstance(module, Linear):
+            yield module, "forward", "linears"
+        elif isinstance(module, RMSNorm):
+            yield module, "forward", "norms"
+        elif isinstance(module, Block):
+            yield module, "forward", "decoder"  # its own, for when it is computed again in the backward pass
+    yield engine, "token_losses", "loss"
+    yield engine, "backward", "backward"
+    yield engine, "step", "optimizer"
+    if engine.world > 1:
+        for collective in COLLECTIVES:
+            yield dist, collective, "communication"
+
+
+def within(name: str) -> Any:
+    """The range ``name`` of :data:`RANGES`, as a context."""
+    # Not torch.profiler.record_function: that one is an operator, which selective recomputation would intercept and
+    # whose ranges then end too late.
+    return _RecordFunctionFast(PREFIX + name)
+
+
+def _ranged(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with within(name):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _attending(packed: Callable[..., Any]) -> Callable[..., Any]:
+    """``packed`` whose result, which the layers call, is in the range of attention."""
+    return lambda *args, **kwargs: _ranged(packed(*args, **kwargs), "attention")
+
+
+@contextmanager
+def _replaced(owner: Any, attribute: str, value: Any) -> Iterator[None]:
+    before = vars(owner).get(attribute)
+    setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        delattr(owner, attribute) if before is None else setattr(owner, attribute, before)
