@@ -58,8 +58,7 @@ def check_adapters(config: StudyConfig, architecture: Architecture) -> None:
         if full and form.name == "nf4":
             fix = "Set model.weights to fp32 or bf16."
             raise UserError("method full needs fp32 or bf16 weights, not nf4", where=f"{speaker}.method", fix=fix)
-        dtype = torch.float32 if full else form.compute
-        choose_backend(config.model.attention, torch.device(device), dtype, architecture.head_dim)
+        choose_backend(config.model.attention, torch.device(device), form.compute, architecture.head_dim)
         if not full:
             try:
                 check_targets(settings.lora, decoder)

@@ -11,8 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapter import adapter_enabled, trainable
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
-from cbtrain.model.attention import torch_varlen
-from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import FullConfig
 from cbtrain.model.weights.loading import load_decoder
 
@@ -26,10 +24,9 @@ def logits(decoder):
 @pytest.fixture
 def tuned(tmp_path):
     base = random_model(tmp_path / "base", "llama")
-    decoder = load_decoder(str(base), weights="bf16")
+    decoder = load_decoder(str(base))
     adapter = inject(decoder, FullConfig())
     assert len(trainable(decoder)) == len(adapter.parameters()) == 21
-    assert {p.dtype for p in trainable(decoder)} == {torch.float32}
     with torch.no_grad():
         for parameter in trainable(decoder):
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -68,24 +65,20 @@ def test_base_and_tuned_are_two_arms_of_one_decoder(tuned):
     torch.testing.assert_close(logits(decoder), expected, atol=1e-5, rtol=0)
 
 
-def test_bf16_kernels_are_not_asked_to_serve_fp32(tmp_path, monkeypatch):
-    def bf16_only(device, dtype, head_dim):
-        return None if dtype == torch.bfloat16 else "it computes in bf16"
-
+def test_bf16_weights_stay_bf16_and_are_saved_as_the_masters_are(tmp_path):
     base = random_model(tmp_path / "base", "llama")
-    monkeypatch.setattr(torch_varlen, "obstacle", bf16_only)
-    choose_backend.cache_clear()
-    try:
-        decoder = load_decoder(str(base), weights="bf16")
-        assert decoder.backend == "torch-varlen"
-        inject(decoder, FullConfig())
-        assert decoder.backend == "sdpa"
-        logits(decoder)
-        forced = load_decoder(str(base), weights="bf16", attention="torch-varlen")
-        with pytest.raises(UserError, match="'torch-varlen' cannot serve: it computes in bf16"):
-            inject(forced, FullConfig())
-    finally:
-        choose_backend.cache_clear()
+    decoder = load_decoder(str(base), weights="bf16")
+    inject(decoder, FullConfig())
+    assert decoder.dtype == torch.bfloat16
+    assert all(parameter.requires_grad for parameter in decoder.parameters())
+    masters = {name: parameter.detach().float() + 1e-5 for name, parameter in decoder.adapter.parameters().items()}
+    save_adapter(decoder, tmp_path / "tuned", base="org/model", facts={}, values=masters)
+    saved = load_file(tmp_path / "tuned" / "model.safetensors")
+    assert torch.equal(saved["model.norm.weight"], masters["norm.weight"])
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["dtype"] == "float32"
+    read = decoder.adapter.read(tmp_path / "tuned")
+    assert read.keys() == masters.keys()
+    assert all(torch.equal(read[name], value) for name, value in masters.items())
 
 
 def test_a_tuned_hub_model_is_whole_and_says_what_ends_an_answer(tmp_path):

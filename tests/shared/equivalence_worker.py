@@ -117,6 +117,7 @@ def train(settings):
         "skipped": [r.skipped for r in results],
         # An update of SGD is the gradient times the rate, which is high here so that nothing is rounded away.
         "gradients": {n: (first[n] - after_one[n]) / settings["rate"] for n in after_one},
+        "first": first,
         "parameters": last,
         "optimizer": optimizer,
         "step": settings["steps"],

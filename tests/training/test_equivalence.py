@@ -19,6 +19,7 @@ BASIC = {"gradient": GRADIENT, "sgd": SGD, "adam": ADAM}
 NON_FINITE = {"healthy": {**ADAM, "steps": 3}, "poisoned": {**ADAM, "steps": 4, "poison": 3}}
 FULL = {"full": {**ADAM, "method": "full"}}
 BF16 = {"bf16": {**ADAM, "weights": "bf16"}}
+FULL_BF16 = {"full bf16": {**ADAM, "weights": "bf16", "method": "full"}}
 # Nine rows of logits at once: the losses of a pack are worked out in several stretches.
 STRETCHES = {f"{name} in stretches": {**one, "logits": 9 * 61} for name, one in BASIC.items()}
 NF4 = {"nf4": {**ADAM, "weights": "nf4"}}
@@ -41,7 +42,7 @@ def run(folder, runs, world=1, **settings):
 def reference(tmp_path_factory):
     """Everything in one pack, one process."""
     folder = tmp_path_factory.mktemp("reference")
-    return run(folder, {**BASIC, **NON_FINITE, **FULL, **BF16, **NF4}, layout="one")
+    return run(folder, {**BASIC, **NON_FINITE, **FULL, **BF16, **FULL_BF16, **NF4}, layout="one")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,7 @@ def zero(tmp_path_factory):
     def of(stage):
         if stage not in made:
             runs = BASIC | NON_FINITE | STRETCHES | (BF16 | FULL if stage else {}) | (NF4 if stage in (1, 2) else {})
+            runs = runs | (FULL_BF16 if stage in (2, 3) else {})
             runs = runs | {"half": {**ADAM, "steps": 5}}
             folder = tmp_path_factory.mktemp(f"zero{stage}")
             made[stage] = run(folder, runs, 2, engine="deepspeed", stage=stage)
@@ -163,6 +165,23 @@ def test_a_bf16_base_under_zero(zero, reference, stage):
     # Stages 1 and 2 leave adapters in fp32; stage 3 holds them in bf16 beside fp32 masters.
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2 if stage == 3 else 2e-3)
     assert all(value.dtype == torch.float32 for value in found["parameters"].values())
+
+
+def test_bf16_weights_are_trained_on_fp32_masters(reference):
+    """They follow training in fp32, though each single step is smaller than what bf16 can hold."""
+    found = reference["full bf16"]
+    assert all(value.dtype == torch.float32 for value in found["parameters"].values())
+    assert found["loss"] == pytest.approx(reference["full"]["loss"], rel=2e-3)
+    name = "layers.0.self_attn.q_proj.weight"
+    moved = [(run["parameters"][name] - run["first"][name]).norm().item() for run in (found, reference["full"])]
+    assert moved[0] == pytest.approx(moved[1], rel=0.05)
+    assert not torch.equal(found["parameters"][name], found["parameters"][name].bfloat16().float())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_bf16_weights_trained_by_deepspeed(zero, reference, stage):
+    assert zero(stage)["full bf16"]["loss"] == pytest.approx(reference["full bf16"]["loss"], rel=2e-3)
 
 
 @pytest.mark.slow

@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapter import Adapter
-from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import FullConfig
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.linears.formats import weight_format
 from cbtrain.model.weights.card import copy_beside_weights, write_card
 from cbtrain.model.weights.checking import read_weights
 from cbtrain.model.weights.saving import ShardWriter, file_name
 
 
 class FullAdapter(Adapter):
-    """Trains the decoder's own parameters, in fp32: a step on bf16 weights rounds most small updates away.
+    """Trains the decoder's own parameters. Where these are bf16, the engine steps on fp32 masters beside them, since a
+    step on bf16 weights rounds most small updates away, and the masters are what is saved.
 
     Loaded beside a base it keeps both sets of weights and changes them over, so that base and tuned model are two arms
     of one decoder as with any other method.
@@ -41,13 +40,7 @@ class FullAdapter(Adapter):
         return "all weights trained"
 
     def initialize(self, seed: int) -> None:
-        decoder = self.decoder
-        # A back-end that is forced may not serve fp32: said before anything is changed.
-        choose_backend(decoder.attention, decoder.device, torch.float32, decoder.architecture.head_dim)
-        for parameter in self.decoder.parameters():
-            parameter.data = parameter.data.float()
-            parameter.requires_grad_(True)
-        self.decoder.format = weight_format("fp32", self.decoder.device)
+        self.decoder.requires_grad_(True)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.decoder.named_parameters())

@@ -42,9 +42,13 @@ class DeepSpeedEngine(Engine):
         super().__init__(decoder)
         self.config, self.stage = config, int(runtime.zero_stage)
         self.live = named_trainable(decoder)
-        dtype = decoder.dtype if self.stage == 3 else torch.float32
+        # Adapters are fp32 beside any base, but in stage 3, which knows one dtype; masters in fp32 are the optimizer's.
+        dtype = decoder.dtype if self.stage == 3 else next(iter(self.live.values())).dtype
+        if dtype == torch.bfloat16 and self.stage < 2:
+            fix = "Set training.zero_stage to 2 or 3, or model.weights to fp32."
+            raise UserError("bf16 weights are trained in ZeRO stages 2 and 3", where="training.zero_stage", fix=fix)
         for parameter in self.live.values():
-            parameter.data = parameter.data.to(dtype)  # masters in fp32 are the optimizer's
+            parameter.data = parameter.data.to(dtype)
         optimizer = make_optimizer(self.live, config)
         if self.stage == 0:
             optimizer.register_step_pre_hook(self._clip_or_drop)
