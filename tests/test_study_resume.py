@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from killing import children, kill
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -140,3 +141,20 @@ def test_what_does_not_go_on(whole, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
     assert "already exists and is not an empty folder" in refused("--out", "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_zero_3_loads_shares_and_trains_the_same(whole, corpus, tmp_path):
+    out = finish(tmp_path, "run", "training.engine=deepspeed", "training.zero_stage=3", *corpus)
+    ours, theirs = steps(tmp_path / "run"), steps(whole)
+    assert [line[:2] for line in ours] == [line[:2] for line in theirs]
+    assert [loss for *_, loss in ours] == pytest.approx([loss for *_, loss in theirs], rel=1e-5)
+    tuned, expected = (load_file(run / "therapist" / "adapter_model.safetensors") for run in (tmp_path / "run", whole))
+    assert tuned.keys() == expected.keys()
+    assert max((tuned[name] - value).abs().max() for name, value in expected.items()) < 1e-4
+    summary = json.loads((tmp_path / "run" / "training" / "therapist" / "summary.json").read_text())
+    # Each rank holds half of the base.
+    assert summary["base_weights"]["bytes"] == pytest.approx(
+        json.loads((whole / "training" / "therapist" / "summary.json").read_text())["base_weights"]["bytes"] / 2,
+        rel=0.02,
+    )
+    assert "validation loss" in out

@@ -46,6 +46,9 @@ class LoraAdapter(Adapter):
                 self.modules[path] = make(base, path, rank, scale, self.dropout, device)
                 decoder.set_submodule(path, self.modules[path])
         self._train_whole_modules(decoder, device)
+        # Found once: under ZeRO-3 to look at a parameter is to fetch it from every rank, which a thread that writes a
+        # checkpoint must not do.
+        self._files = self._file_names()
 
     def _train_whole_modules(self, decoder: Decoder, device: torch.device) -> None:
         wanted = set(self.config.modules_to_save)
@@ -109,17 +112,17 @@ class LoraAdapter(Adapter):
     ) -> None:
         (folder / "adapter_config.json").write_text(peft_config(self.config, base=base, tied=self.tied))
         own = self.parameters() if values is None else values
-        tensors = {file: own[name].detach().float().clone() for file, name in self._files().items()}
+        tensors = {file: own[name].detach().float().clone() for file, name in self._files.items()}
         save_tensors(tensors, folder / WEIGHTS, metadata)
 
     def read(self, folder: Path) -> dict[str, Tensor]:
         tensors = load_file(folder / WEIGHTS)
-        return {name: tensors[file] for file, name in self._files().items()}
+        return {name: tensors[file] for file, name in self._files.items()}
 
     @torch.no_grad()
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
         left, own = dict(tensors), self.parameters()
-        for name, parameter in ((file, own[name]) for file, name in self._files().items()):
+        for name, parameter in ((file, own[name]) for file, name in self._files.items()):
             tensor = left.pop(name, None)
             if tensor is None or tensor.shape != parameter.shape:
                 found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
@@ -140,7 +143,7 @@ class LoraAdapter(Adapter):
             self.decoder.set_submodule(path, module.base)
         self.decoder.adapter = None
 
-    def _files(self) -> dict[str, str]:
+    def _file_names(self) -> dict[str, str]:
         """Every tensor of the PEFT file with the name of its parameter: a tied one under both its names, as ``peft``
         writes it."""
         names = {id(parameter): name for name, parameter in self.parameters().items()}

@@ -41,7 +41,7 @@ def weight_memory(decoder: Decoder) -> WeightMemory:
     linears = decoder.linears.values()
     linear_bytes = sum(_share(linear, linear.weight_bytes) for linear in linears)
     linear_parameters = sum(linear.in_features * linear.out_features for linear in linears)
-    counted = {id(weight) for linear in linears for weight in linear.parameters(recurse=False) if weight.dim() == 2}
+    counted = {id(weight) for linear in linears for weight in linear.parameters(recurse=False) if weight is not linear.bias}
     base = decoder.adapter.base_parameters() if decoder.adapter else decoder.parameters()
     rest: dict[int, Tensor] = {id(p): p for p in base if id(p) not in counted}
     return WeightMemory(
@@ -54,5 +54,5 @@ def weight_memory(decoder: Decoder) -> WeightMemory:
 
 def _share(linear: Linear, own: int) -> int:
     """Bytes of this rank's share, where DeepSpeed has cut up the weight and left an empty tensor in its place."""
-    shares = [p.ds_tensor for p in linear.parameters(recurse=False) if hasattr(p, "ds_tensor") and p.dim() <= 2]
+    shares = [p.ds_tensor for p in linear.parameters(recurse=False) if hasattr(p, "ds_tensor") and p is not linear.bias]
     return shares[0].numel() * shares[0].element_size() if shares else own
