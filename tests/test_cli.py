@@ -114,22 +114,45 @@ def test_a_port_in_use_is_named(tmp_path):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("size", ["300k", "900k"])  # before and after the base model is saved
-def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path, size):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system that can be made larger."""
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", small], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", small], capture_output=True)
     if mounted.returncode:
         pytest.skip("this user may not mount a small file system")
-    try:
-        status, _, err = run("train", "--config", "quick", "--out", small / "run", cwd=tmp_path)
-        left = list(small.rglob("*"))
-    finally:
-        subprocess.run(["umount", small], check=True)
+
+    def resize(size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", small], check=True)
+
+    yield small, resize
+    subprocess.run(["umount", small], check=True)
+
+
+def test_a_full_disk_before_the_first_checkpoint_leaves_nothing(tmp_path, small_disk):
+    small, _ = small_disk
+    status, _, err = run("train", "--config", "quick", "--out", small / "run", cwd=tmp_path)
     assert status == 2
     assert "disk is full" in err
     assert "Traceback" not in err
-    assert not left
+    assert not list(small.rglob("*"))
+
+
+def test_a_full_disk_after_a_checkpoint_loses_nothing(tmp_path, small_disk):
+    small, resize = small_disk
+    resize("3m")  # room for a checkpoint of the base, not for a second one beside it and all else
+    status, out, err = run("train", "--config", "quick", "--out", small / "run", cwd=tmp_path)
+    assert status == 2
+    assert "disk is full" in err
+    assert "Traceback" not in err
+    assert "could not be written" in out
+    assert list(small.rglob("checkpoints/step-*/state.json"))
+    assert not list(small.rglob("*.tmp"))
+    resize("60m")
+    status, out, err = run("train", "--out", small / "run", cwd=tmp_path)
+    assert status == 0, err
+    assert "finished before, kept" in out or "going on after step" in out
 
 
 HELD_OUT = {

@@ -49,7 +49,7 @@ def packs(step, layout):
     return [build_pack(own[0:2]), build_pack(own[3:4]), build_pack([own[2], own[4]]), build_pack(own[5:])]
 
 
-def decoder(method, *, weights="fp32", recompute="none"):
+def decoder(method, *, weights="fp32", recompute="none", device="cpu"):
     shape = Architecture(
         "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
     )
@@ -64,6 +64,7 @@ def decoder(method, *, weights="fp32", recompute="none"):
         made.load_state_dict(state, strict=False)
     else:
         made = decoder_of(shape).to(torch.bfloat16 if weights == "bf16" else torch.float32)
+    made = made.to(device)
     # Rank 3: some tensors have an odd number of entries and cannot be shared evenly by two ranks.
     inject(made, LoraConfig(rank=3, alpha=6, dropout=0.1) if method == "lora" else FullConfig(), seed=1)
     if method == "lora":
@@ -87,6 +88,7 @@ def train(settings):
         settings.get("method", "lora"),
         weights=settings.get("weights", "fp32"),
         recompute=settings.get("recompute", "none"),
+        device=settings.get("device", "cpu"),
     )
     decay = settings.get("decay", 0.01)
     config = TrainingConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)

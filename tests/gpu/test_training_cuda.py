@@ -1,0 +1,62 @@
+"""Training on a GPU: ZeRO 1 to 3 at world size 1 under NCCL, recomputation, optimizers, memory that adds up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+WORKER = Path(__file__).parents[1] / "shared" / "equivalence_worker.py"
+ADAM = {"optimizer": "adamw", "rate": 3e-3, "clip": 0.2, "steps": 10, "layout": "several", "device": "cuda"}
+
+
+def run(folder, runs):
+    command = [
+        sys.executable,
+        WORKER,
+        json.dumps({name: {**ADAM, **one} for name, one in runs.items()}),
+        folder / "o.pt",
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / "o.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    runs = {f"{weights} {level}": {"engine": "torch", "weights": weights, "recompute": level}
+            for weights in ("fp32", "bf16") for level in ("none", "selective", "full")}  # fmt: skip
+    cpu = {"cpu": {"engine": "torch", "device": "cpu"}}
+    return run(tmp_path_factory.mktemp("plain"), {**runs, **cpu})
+
+
+def test_fp32_on_the_gpu_is_what_the_cpu_computes(plain):
+    # Dropout draws other numbers on another kind of device, so only the course of the loss can be compared.
+    assert plain["fp32 none"]["loss"] == pytest.approx(plain["cpu"]["loss"], rel=5e-3)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("level", ["selective", "full"])
+def test_recomputation_changes_nothing(plain, weights, level):
+    assert plain[f"{weights} {level}"]["loss"] == pytest.approx(plain[f"{weights} none"]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+def test_zero_under_nccl(plain, tmp_path, stage, weights):
+    pytest.importorskip("deepspeed")
+    found = run(tmp_path, {"zero": {"engine": "deepspeed", "stage": stage, "weights": weights}})["zero"]
+    tolerance = 1e-5 if weights == "fp32" else 1e-2
+    assert found["loss"] == pytest.approx(plain[f"{weights} none"]["loss"], rel=tolerance)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "paged_adamw", "paged_adamw8bit"])
+def test_bitsandbytes_optimizers(tmp_path, optimizer):
+    pytest.importorskip("bitsandbytes")
+    found = run(tmp_path, {"one": {"engine": "torch", "optimizer": optimizer}})["one"]
+    assert all(value == value for value in found["loss"])
+    assert not any(found["skipped"])

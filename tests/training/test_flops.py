@@ -1,0 +1,72 @@
+"""The documented convention against a count of what really runs."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cbtrain.model.adapters.adapter import trainable
+from cbtrain.model.adapters.methods import inject
+from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.tokens.document import Document
+from cbtrain.tokens.pack import build_pack
+from cbtrain.training.flops import linear_weights, micro_batch_flops, step_flops
+from cbtrain.training.loss import loss_sum
+
+DEEP = Architecture(
+    "LlamaForCausalLM", 97, 32, 24, 4, 2, 8, 64, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
+)
+
+
+def counted(config, pack, recompute="none"):
+    """Operations of products of matrices alone: attention stands outside the counter's classes on CPUs."""
+    decoder = Decoder(DEEP)
+    initialize(decoder, 0)
+    inject(decoder, config)
+    decoder.recompute = recompute
+    decoder.train()
+    with FlopCounterMode(display=False) as counter:
+        loss_sum(decoder, pack).backward()
+    products = sum(count for operator, count in counter.get_flop_counts()["Global"].items() if "mm" in str(operator))
+    return products, sum(p.numel() for p in trainable(decoder))
+
+
+@pytest.mark.parametrize("supervised", [60, 15])
+@pytest.mark.parametrize(("config", "full"), [(LoraConfig(rank=4), False), (FullConfig(), True)])
+def test_model_operations_are_what_runs(config, full, supervised):
+    weights = torch.zeros(60)
+    weights[-supervised:] = 1
+    pack = build_pack([Document("a", torch.arange(60).int().numpy(), weights.numpy())])
+    products, trained = counted(config, pack)
+    told = micro_batch_flops(DEEP, pack.borders, pack.supervised, adapter=0 if full else trained, full=full)
+    attention = 3 * 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
+    # The first layer's input needs no gradient, which spares a little.
+    assert products == pytest.approx(told.model - attention, rel=0.03)
+
+
+def test_hardware_operations_with_recomputation():
+    pack = build_pack([Document("a", torch.arange(60).int().numpy(), torch.ones(60).numpy())])
+    config = LoraConfig(rank=4)
+    products, trained = counted(config, pack, "full")
+    told = micro_batch_flops(DEEP, pack.borders, pack.supervised, adapter=trained, recompute="full")
+    attention = 4.5 * 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
+    assert products == pytest.approx(told.hardware - attention, rel=0.03)
+    assert told.hardware > told.model
+
+
+def test_the_published_numbers_of_llama_8b():
+    llama = Architecture(
+        "LlamaForCausalLM", 128_256, 4096, 32, 32, 8, 128, 14_336, 131_072, 1e-5, Rope(), False, False, False, False,
+        None, (1,),
+    )  # fmt: skip
+    assert linear_weights(llama) == pytest.approx(6.979e9, rel=1e-3)
+    adapter = 41_943_040
+    # Every token supervised, one document of 2,048: 31.9 GFLOP a token, 46.5 with full recomputation.
+    flops = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter)
+    assert flops.model / 2048 / 1e9 == pytest.approx(31.9, abs=0.1)
+    again = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter, recompute="full")
+    assert again.hardware / 2048 / 1e9 == pytest.approx(46.5, abs=0.5)
+    assert step_flops(llama, [[2048], [1024, 1024]], 4096, adapter=adapter).model == pytest.approx(
+        flops.model + 2 * micro_batch_flops(llama, [0, 1024], 1024, adapter=adapter).model
+    )
