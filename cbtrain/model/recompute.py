@@ -30,7 +30,9 @@ def recomputed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:
     activations and products of small matrices are what is computed again (Korthikanti et al. 2022, arXiv 2205.05198,
     chose the other way round, for models without fused attention).
     """
-    context = {"context_fn": partial(create_selective_checkpoint_contexts, _keep)} if level == "selective" else {}
+    context: dict[str, Any] = (
+        {"context_fn": partial(create_selective_checkpoint_contexts, _keep)} if level == "selective" else {}
+    )
     out: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False, **context)
     return out
 

@@ -41,7 +41,7 @@ def weight_memory(decoder: Decoder) -> WeightMemory:
     linears = decoder.linears.values()
     linear_bytes = sum(_share(linear, linear.weight_bytes) for linear in linears)
     linear_parameters = sum(linear.in_features * linear.out_features for linear in linears)
-    counted = {id(weight) for linear in linears for weight in linear.parameters(recurse=False) if weight is not linear.bias}
+    counted = {id(p) for linear in linears for p in linear.parameters(recurse=False) if p is not linear.bias}
     base = decoder.adapter.base_parameters() if decoder.adapter else decoder.parameters()
     rest: dict[int, Tensor] = {id(p): p for p in base if id(p) not in counted}
     return WeightMemory(
