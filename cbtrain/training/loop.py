@@ -32,6 +32,7 @@ from cbtrain.training.memory import MemoryMeter
 from cbtrain.training.packs import open_stream
 from cbtrain.training.progress import Progress
 from cbtrain.training.result import TrainingResult
+from cbtrain.training.returning import returning_memory
 from cbtrain.training.schedule import learning_rate
 from cbtrain.training.step import StepResult, train_step
 from cbtrain.training.stopping import StopSignals
@@ -117,6 +118,7 @@ class _Stage:
         self.decoder.train()
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
+            enter(returning_memory(self.decoder.device, config.recompute))
             self.telemetry = enter(self._telemetry(budget, console, resumed))
             self.signals = enter(StopSignals())
             self.writer = enter(CheckpointWriter(self.checkpoints, self.files, runtime.checkpoints))

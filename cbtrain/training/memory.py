@@ -16,6 +16,7 @@ pages back. A thread looks every ten milliseconds, so a shorter peak can be miss
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import threading
@@ -25,6 +26,7 @@ from typing import Any, Protocol
 
 import torch
 
+from cbtrain.training.returning import trim
 from cbtrain.training.storages import LiveStorages
 
 INTERVAL = 0.01
@@ -189,6 +191,9 @@ class _ProcessMemory:
             self.file: int | None = os.open("/proc/self/statm", os.O_RDONLY)
         except OSError:
             self.file = None
+        # What an earlier stage has left free in the heap would be used again without being seen.
+        gc.collect()
+        trim()
         self.start = self._highest = self.now()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory meter", daemon=True)

@@ -1,0 +1,1 @@
+"""What training will need, before anything is loaded: peak memory, and time for an epoch."""

@@ -1,0 +1,119 @@
+"""The machine that is to train: its memory, and how fast it may be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cbtrain.errors import UserError, nearest
+from cbtrain.training.telemetry.peak import data_sheet
+
+MIB = 1 << 20
+
+CONTEXT = 1_000_000_000
+"""Bytes of a GPU that CUDA's context, libraries and an allocator in pieces keep from the tensors."""
+
+LIBRARIES = 600_000_000
+"""Bytes that Python, torch and the tokenizer take on a CPU, before a model is loaded."""
+
+ASSUMED_SHARE = 0.4
+"""Share of the peak that training is taken to reach on a GPU that is not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """``name`` as CUDA gives it, ``memory`` in bytes as the driver reports it, ``fp32`` the data sheet's TFLOP/s
+    without TF32."""
+
+    name: str
+    memory: int
+    fp32: float
+
+    @property
+    def bf16(self) -> float:
+        """TFLOP/s of dense bf16 products."""
+        found = data_sheet(self.name)
+        assert found is not None
+        return found
+
+
+GPUS = {
+    "h200": Gpu("NVIDIA H200", 143_771 * MIB, 67),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", 81_559 * MIB, 67),
+    "b200": Gpu("NVIDIA B200", 183_359 * MIB, 75),
+    "a100-80gb": Gpu("NVIDIA A100-SXM4-80GB", 81_920 * MIB, 19.5),
+    "a100-40gb": Gpu("NVIDIA A100-SXM4-40GB", 40_960 * MIB, 19.5),
+    "l40s": Gpu("NVIDIA L40S", 46_068 * MIB, 91.6),
+    "l4": Gpu("NVIDIA L4", 23_034 * MIB, 30.3),
+    "a10g": Gpu("NVIDIA A10G", 23_028 * MIB, 35),
+    "rtx4090": Gpu("NVIDIA GeForce RTX 4090", 24_564 * MIB, 82.6),
+    "rtx3090": Gpu("NVIDIA GeForce RTX 3090", 24_576 * MIB, 35.6),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """``kind`` is ``cpu`` or ``cuda``. ``memory`` are all bytes there are for training, of which ``reserve`` goes to
+    what is no tensor. ``gpu`` is set where it is not this machine, and time is estimated instead of measured."""
+
+    name: str
+    kind: str
+    memory: int
+    gpu: Gpu | None = None
+
+    @property
+    def reserve(self) -> int:
+        return CONTEXT if self.kind == "cuda" else LIBRARIES
+
+    def fits(self, peak: int) -> bool:
+        return peak + self.reserve <= self.memory
+
+
+def this_machine(device: str, memory: float | None = None) -> Machine:
+    """The machine that runs this, with ``memory`` GB (1e9 bytes) in place of what it has."""
+    given = _bytes(memory)
+    if torch.device(device).type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        return Machine(torch.cuda.get_device_name(device), "cuda", given or total)
+    return Machine("this machine's CPU", "cpu", given or available_memory())
+
+
+def other_machine(gpu: str, memory: float | None = None) -> Machine:
+    """A GPU by its name. Raises UserError on an unknown one."""
+    key = gpu.lower().replace("_", "-")
+    if key not in GPUS:
+        raise UserError(f"unknown GPU {gpu!r}", where="--gpu", fix=nearest(key, GPUS))
+    return Machine(GPUS[key].name, "cuda", _bytes(memory) or GPUS[key].memory, GPUS[key])
+
+
+def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that a process can still take: what the system has left, or what its control group leaves it."""
+    free = _field(proc / "meminfo", r"MemAvailable:\s+(\d+) kB")
+    limits = [1024 * free] if free is not None else []
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        most, taken = _field(cgroup / limit, r"(\d+)"), _field(cgroup / used, r"(\d+)")
+        if most is not None and taken is not None:
+            limits.append(max(most - taken, 0))
+    if not limits:
+        raise UserError("this system does not say how much memory is free", where="--memory", fix="Give it in GB.")
+    return min(limits)
+
+
+def _field(file: Path, pattern: str) -> int | None:
+    try:
+        found = re.search(pattern, file.read_text())
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def _bytes(memory: float | None) -> int | None:
+    if memory is not None and not memory > 0:
+        raise UserError(f"{memory:g} GB is no memory", where="--memory", fix="Give a positive number of GB.")
+    return None if memory is None else int(memory * 1e9)

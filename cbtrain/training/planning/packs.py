@@ -1,0 +1,107 @@
+"""The pack that takes most memory, and what an epoch holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cbtrain.model.architecture import Architecture
+from cbtrain.model.head import LOGITS_AT_ONCE
+from cbtrain.tokens.cache import TokenStore
+from cbtrain.tokens.document import Document
+from cbtrain.tokens.pack import Pack, build_pack
+from cbtrain.tokens.packing import plan_packs
+
+ASSUMED_SHARE = 0.6
+"""Supervised share of the tokens where no corpus can be looked at; of the study's corpus it is 0.61."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What training is fed, in packs of ``capacity``. ``lengths`` and ``supervised`` are of an epoch's documents, None
+    where they are not known. ``longest`` is what a document may have whatever the packs (``tokens.document_tokens``),
+    None where that is the capacity."""
+
+    capacity: int
+    lengths: Sequence[int] | None = None
+    supervised: Sequence[int] | None = None
+    longest: int | None = None
+
+    @classmethod
+    def of(cls, documents: TokenStore, capacity: int, longest: int | None = None) -> Load:
+        return cls(capacity, documents.lengths.tolist(), documents.supervised.tolist(), longest)
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of an epoch."""
+        return sum(self.lengths) if self.lengths is not None else None
+
+    def resized(self, capacity: int) -> Load:
+        """The same tokens in packs of ``capacity``, to which documents are thought to be cut where they would be."""
+        if self.lengths is None or self.supervised is None:
+            return Load(capacity)
+        pieces = [
+            piece
+            for length, counted in zip(self.lengths, self.supervised, strict=True)
+            for piece in _cut(length, counted, self.longest or capacity)
+        ]
+        return Load(capacity, [length for length, _ in pieces], [counted for _, counted in pieces], self.longest)
+
+    def packs(self) -> list[Shape]:
+        """The packs of an epoch; one of a single document where the documents are not known."""
+        if not self.lengths or self.supervised is None:
+            return [Shape((self.capacity,), round(ASSUMED_SHARE * self.capacity))]
+        planned = plan_packs(np.asarray(self.lengths), self.capacity, np.random.default_rng(0)).packs
+        return [Shape(tuple(self.lengths[i] for i in pack), sum(self.supervised[i] for i in pack)) for pack in planned]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Lengths of a pack's documents, and how many of its tokens are supervised."""
+
+    lengths: tuple[int, ...]
+    supervised: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def borders(self) -> list[int]:
+        return [0, *np.cumsum(self.lengths).tolist()]
+
+    def scaled(self, share: float) -> Shape:
+        """A smaller pack of the same kind: its documents shortened to ``share``, at least two tokens each."""
+        lengths = tuple(max(2, round(length * share)) for length in self.lengths)
+        return Shape(lengths, min(max(1, round(self.supervised * share)), sum(lengths) - len(lengths)))
+
+    def pack(self, vocabulary: int) -> Pack:
+        """A pack of this shape with made-up words. The supervised tokens lie at the documents' ends."""
+        random, left = np.random.default_rng(0), self.supervised
+        documents = []
+        for number, length in enumerate(self.lengths):
+            share = left if number == len(self.lengths) - 1 else round(self.supervised * length / self.tokens)
+            counted = max(0, min(share, left, length - 1))
+            left -= counted
+            weights = np.zeros(length, np.float32)
+            weights[length - counted :] = 1
+            ids = random.integers(0, vocabulary, length).astype(np.int32)
+            documents.append(Document(f"document {number}", ids, weights))
+        return build_pack(documents)
+
+
+def largest(packs: Iterable[Shape], a: Architecture, *, recompute: str, compute_bytes: int) -> Shape:
+    """The pack that takes most memory, by a rough count: what layers keep of a token, and the logits of a supervised
+    one. What it takes is then found by a trace."""
+    wide = a.hidden * 6 + a.intermediate * 4 + 3 * (a.heads + a.kv_heads) * a.head_dim
+    token = a.layers * compute_bytes * (a.hidden if recompute == "full" else wide)
+    row, most = a.vocabulary * (3 * 4 + compute_bytes), LOGITS_AT_ONCE // a.vocabulary
+    return max(packs, key=lambda pack: (pack.tokens * token + min(pack.supervised, most) * row, pack.tokens))
+
+
+def _cut(length: int, counted: int, capacity: int) -> list[tuple[int, int]]:
+    """Pieces of at most ``capacity`` tokens, each with its share of the ``counted`` ones."""
+    pieces = [min(capacity, length - begin) for begin in range(0, length, capacity)]
+    return [(piece, round(counted * piece / length)) for piece in pieces]

@@ -1,0 +1,186 @@
+"""Alternatives of one training stage, with what each takes, and the one to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from cbtrain.model.adapters.adapter import trainable
+from cbtrain.training.config import TrainingConfig
+from cbtrain.training.memory import MemorySplit
+from cbtrain.training.planning.machine import Machine
+from cbtrain.training.planning.memory_plan import predict_memory
+from cbtrain.training.planning.packs import Load, Shape, largest
+from cbtrain.training.planning.setting import Setting
+from cbtrain.training.planning.shadow import shadow_decoder
+from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_time
+
+LEVELS = ("none", "selective", "full")
+
+SMALLEST_PACK = 256
+"""Packs below this are no advice: hardly a therapist's turn would fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One training stage: ``name`` is its section in the config, ``load`` what it is fed as configured."""
+
+    name: str
+    config: TrainingConfig
+    setting: Setting
+    load: Load
+    notes: tuple[str, ...] = ()
+
+    def with_pack(self, recompute: str, pack_tokens: int) -> Setting:
+        """The setting of an alternative: the size of a step stays, its number of micro-batches follows."""
+        packs = self.config.packs_per_step or self.setting.world
+        if self.config.tokens_per_step:
+            packs = round(self.config.tokens_per_step / pack_tokens)
+        return replace(self.setting, recompute=recompute, accumulates=packs > self.setting.world)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """``memory`` is the predicted peak of one rank; ``tokens_per_second`` of all ranks together, over an epoch that
+    takes ``epoch_seconds`` (None where nothing is known of the documents). ``how`` says where the time comes from."""
+
+    recompute: str
+    pack_tokens: int
+    memory: MemorySplit
+    fits: bool
+    tokens_per_second: float
+    epoch_seconds: float | None
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What was found for one stage. ``configured`` is one of ``alternatives``; ``choice`` the nearest that fits."""
+
+    stage: Stage
+    alternatives: list[Alternative]
+    configured: Alternative
+    choice: Alternative | None
+    advice: str
+
+
+def plan_stage(stage: Stage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> StagePlan:
+    """Predict every alternative. ``tell`` hears what is being done. Raises UserError as the parts do."""
+    wanted = stage.config.pack_tokens
+    clock = _Clock(stage, machine, device, tell)
+    found = [
+        _alternative(stage, machine, clock, level, tokens)
+        for tokens in (wanted, wanted // 2, 2 * wanted)
+        if tokens >= SMALLEST_PACK or tokens == wanted
+        for level in LEVELS
+    ]
+    configured = next(a for a in found if a.pack_tokens == wanted and a.recompute == stage.config.recompute)
+    choice = configured if configured.fits else _nearest(found, wanted)
+    if choice is None:
+        for smaller in _smaller(wanted // 4):
+            found.append(_alternative(stage, machine, clock, "full", smaller))
+            if found[-1].fits:
+                choice = found[-1]
+                break
+    return StagePlan(stage, found, configured, choice, _advice(stage, machine, configured, choice, found))
+
+
+def _alternative(stage: Stage, machine: Machine, clock: _Clock, recompute: str, pack_tokens: int) -> Alternative:
+    setting = stage.with_pack(recompute, pack_tokens)
+    load = stage.load if pack_tokens == stage.load.capacity else stage.load.resized(pack_tokens)
+    packs = load.packs()
+    worst = largest(packs, setting.architecture, recompute=recompute, compute_bytes=setting.compute.itemsize)
+    memory = predict_memory(setting, worst)
+    speed, epoch, how = clock.speed(setting, packs)
+    seconds = epoch if load.lengths else None
+    return Alternative(recompute, pack_tokens, memory, machine.fits(memory.total), speed, seconds, how)
+
+
+class _Clock:
+    """Times the configured pack at each level of recomputation once, and carries it over to others by operations."""
+
+    def __init__(self, stage: Stage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> None:
+        self.machine, self.device, self.tell, self.name = machine, device, tell, stage.name
+        self.stage = stage
+        self.trained = sum(p.numel() for p in trainable(shadow_decoder(stage.setting)))
+        packs = stage.load.packs()
+        compute = stage.setting.compute.itemsize
+        self.shape = largest(packs, stage.setting.architecture, recompute="none", compute_bytes=compute)
+        self.known: dict[str, Timing] = {}
+
+    def speed(self, setting: Setting, packs: list[Shape]) -> tuple[float, float, str]:
+        """Tokens a second, seconds of going through ``packs``, and how they were found; all ranks together."""
+        timing = self._timing(setting)
+        once = flops_of(setting, self.shape, self.trained).hardware
+        done = sum(flops_of(setting, pack, self.trained).hardware for pack in packs)
+        per_step = self._packs_per_step(setting, packs)
+        steps = max(1, len(packs) // per_step)
+        seconds = timing.micro_batch * done / once / setting.world + timing.step * steps
+        return sum(pack.tokens for pack in packs) / seconds, seconds, timing.how
+
+    def _packs_per_step(self, setting: Setting, packs: list[Shape]) -> int:
+        config = self.stage.config
+        if config.tokens_per_step:
+            mean = sum(pack.tokens for pack in packs) / len(packs)
+            return max(setting.world, round(config.tokens_per_step / mean))
+        return config.packs_per_step or setting.world
+
+    def _timing(self, setting: Setting) -> Timing:
+        level = setting.recompute
+        if level not in self.known:
+            if self.machine.gpu:
+                self.known[level] = estimate_time(setting, self.shape, self.trained, self.machine.gpu)
+            else:
+                self.tell(f"Timing the {self.name}, recompute {level}")
+                self.known[level] = measure_time(setting, self.shape, self.device)
+        return self.known[level]
+
+
+def _nearest(found: list[Alternative], wanted: int) -> Alternative | None:
+    """What fits and changes least: recomputation changes nothing that is learnt, smaller packs may cut documents."""
+    fitting = [a for a in found if a.fits and a.pack_tokens <= wanted]
+    return min(fitting, key=lambda a: (wanted - a.pack_tokens, LEVELS.index(a.recompute)), default=None)
+
+
+def _smaller(tokens: int) -> Iterator[int]:
+    while tokens >= SMALLEST_PACK:
+        yield tokens
+        tokens //= 2
+
+
+def _advice(
+    stage: Stage,
+    machine: Machine,
+    configured: Alternative,
+    choice: Alternative | None,
+    found: list[Alternative],
+) -> str:
+    def keys(a: Alternative) -> str:
+        return f"{stage.name}.pack_tokens={a.pack_tokens} {stage.name}.recompute={a.recompute}"
+
+    room = machine.memory - machine.reserve
+    if choice is configured:
+        text = f"fits with {keys(configured)}: {_gb(room - configured.memory.total)} GB of {_gb(room)} are left"
+        faster = [a for a in found if a.fits and a.pack_tokens == configured.pack_tokens]
+        best = max(faster, key=lambda a: a.tokens_per_second)
+        if best.tokens_per_second > 1.1 * configured.tokens_per_second:
+            gain = best.tokens_per_second / configured.tokens_per_second
+            text += f"; {keys(best)} fits too and is {gain:.1f} times as fast"
+        return text + "."
+    over = _gb(configured.memory.total - room)
+    if choice is not None:
+        return f"does not fit: {over} GB too much. The nearest that does: {keys(choice)}."
+    smallest = min(found, key=lambda a: a.memory.total)
+    remedy = "Take a larger machine or a smaller model"
+    if not stage.setting.full and stage.setting.format.name != "nf4":
+        remedy = "Set model.weights=nf4, or take a larger machine"
+    elif stage.setting.full:
+        remedy = f"Set {stage.name}.method=lora, or take a larger machine"
+    still = _gb(smallest.memory.total - room)
+    return f"does not fit: {over} GB too much, and with {keys(smallest)} still {still}. {remedy}."
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f}" if abs(count) >= 1e9 else f"{count / 1e9:.2f}"

@@ -1,0 +1,42 @@
+"""A decoder with random weights in the format of a setting: what timing needs of a model, without its files."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from cbtrain.model.adapters.methods import inject
+from cbtrain.model.decoder import Decoder
+from cbtrain.model.linears.linear import Linear
+from cbtrain.model.rope import inverse_frequencies
+from cbtrain.training.planning.setting import Setting
+
+WIDTH = 0.02
+"""Standard deviation of the weights."""
+
+
+def random_decoder(setting: Setting, device: torch.device) -> Decoder:
+    """A decoder on ``device`` with the adapter of ``setting``, in training mode."""
+    a, form = setting.architecture, setting.format
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.device("meta"):
+        decoder = Decoder(a, form.linear())
+    for name, module in decoder.named_modules():
+        if isinstance(module, Linear) and name != "lm_head":
+            shape = (module.out_features, module.in_features)
+            module.take(WIDTH * torch.randn(shape, device=device, generator=generator), form.compute)
+        for leaf, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                filled = torch.ones(parameter.shape, device=device, dtype=form.compute)
+                if parameter.dim() > 1:
+                    filled.normal_(0, WIDTH, generator=generator)
+                setattr(module, leaf, nn.Parameter(filled, requires_grad=False))
+    if a.tied_embeddings:
+        decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
+    decoder.frequencies = inverse_frequencies(a.rope, a.head_dim).to(device)
+    decoder.format, decoder.attention, decoder.recompute = form, setting.attention, setting.recompute
+    decoder.requires_grad_(False)
+    inject(decoder, setting.adapter)
+    return decoder.train()

@@ -1,0 +1,53 @@
+"""One way of training, as far as memory and time depend on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cbtrain.model.adapters.methods import AdapterConfig
+from cbtrain.model.architecture import Architecture
+from cbtrain.model.attention.packed import choose_backend
+from cbtrain.model.config import LoraConfig
+from cbtrain.model.linears.formats import WeightFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """``device`` is the kind that trains, ``cpu`` or ``cuda``, whichever this one is; ``attention`` the back-end that
+    serves there. ``accumulates`` says that an optimizer step has several micro-batches a rank, so that gradients wait
+    through forward passes; ``copies`` that the best parameters and a checkpoint on its way to the disk lie in the
+    memory that trains, as on CPUs. ``zero_stage`` is None with the torch engine."""
+
+    architecture: Architecture
+    format: WeightFormat
+    adapter: AdapterConfig
+    optimizer: str = "adamw"
+    recompute: str = "none"
+    device: str = "cpu"
+    attention: str = "sdpa"
+    accumulates: bool = False
+    copies: bool = False
+    zero_stage: int | None = None
+    world: int = 1
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained."""
+        return not isinstance(self.adapter, LoraConfig)
+
+    @property
+    def compute(self) -> torch.dtype:
+        return self.format.compute
+
+
+def attention_of(wanted: str, device: str, compute: torch.dtype, head_dim: int) -> str:
+    """The back-end that would serve on ``device``. One that is not here is taken to have what its makers promise:
+    kernels over packed documents for bf16."""
+    if device == "cpu" or torch.cuda.is_available():
+        return choose_backend(wanted, torch.device(device), compute, head_dim)
+    if wanted != "auto":
+        return wanted
+    suited = compute == torch.bfloat16 and head_dim % 8 == 0 and head_dim <= 256
+    return "torch-varlen" if suited else "sdpa"

@@ -1,0 +1,144 @@
+"""The time of a micro-batch and of an optimizer step: measured on few layers and carried over to all, or estimated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from cbtrain.model.config import LoraConfig
+from cbtrain.training.config import TrainingConfig
+from cbtrain.training.engines.engine import Engine
+from cbtrain.training.engines.torch_engine import TorchEngine
+from cbtrain.training.flops import Flops, micro_batch_flops
+from cbtrain.training.loss import loss_sum
+from cbtrain.training.planning.machine import ASSUMED_SHARE, Gpu
+from cbtrain.training.planning.packs import Shape
+from cbtrain.training.planning.random_model import random_decoder
+from cbtrain.training.planning.setting import Setting
+from cbtrain.training.returning import returning_memory
+from cbtrain.training.telemetry.peak import measured_flops
+
+LAYERS = (1, 3)
+"""Depths of the decoders that are timed; what a layer takes is their difference."""
+
+ROUNDS = 5
+LONGEST = 3.0
+"""Seconds that one pass through the deeper of them may take; beyond it the pack is made smaller."""
+
+LARGEST_VOCABULARY = 32_768
+"""Of the decoders that are timed, where the pack has to be made smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of a micro-batch (forward and backward pass) and of an optimizer step. ``how`` says where they come
+    from."""
+
+    micro_batch: float
+    step: float
+    how: str
+
+
+def flops_of(setting: Setting, shape: Shape, adapter: int) -> Flops:
+    """Operations of one micro-batch; ``adapter`` counts the trained numbers."""
+    return micro_batch_flops(
+        setting.architecture,
+        shape.borders,
+        shape.supervised,
+        adapter=adapter,
+        full=setting.full,
+        recompute=setting.recompute,
+    )
+
+
+def estimate_time(setting: Setting, shape: Shape, adapter: int, gpu: Gpu) -> Timing:
+    """On a GPU that is not here: operations ÷ an assumed share of the peak of its data sheet."""
+    peak = 1e12 * (gpu.bf16 if setting.compute == torch.bfloat16 else gpu.fp32)
+    seconds = flops_of(setting, shape, adapter).hardware / (ASSUMED_SHARE * peak)
+    return Timing(seconds, 0.0, f"estimated at {ASSUMED_SHARE:.0%} of the data sheet's peak")
+
+
+def measure_time(setting: Setting, shape: Shape, device: torch.device) -> Timing:
+    """On ``device``, with decoders of the real sizes but few layers and random weights."""
+    share = _affordable(setting, shape, device)
+    a = setting.architecture
+    small = shape.scaled(share) if share < 1 else shape
+    vocabulary = min(a.vocabulary, LARGEST_VOCABULARY) if share < 1 else a.vocabulary
+    with returning_memory(device, setting.recompute):  # as in training: it takes time
+        timed = [_Timed(_shallow(setting, layers, vocabulary), small, device) for layers in LAYERS]
+        for _ in range(ROUNDS):  # in turns, so that a busy moment of the machine falls on both
+            for one in timed:
+                one.run()
+    # The quickest of several: what other programs on the machine have disturbed least.
+    passes, steps = [min(one.passes) for one in timed], [min(one.steps) for one in timed]
+    layer, rest = _line(passes)
+    one_layer, head = _parts(setting, shape)
+    small_layer, small_head = _parts(_shallow(setting, 1, vocabulary), small)
+    micro_batch = a.layers * layer * one_layer / small_layer + rest * head / small_head
+    step_layer, step_rest = _line(steps)
+    how = f"measured with {LAYERS[0]} and {LAYERS[1]} layers"
+    if share < 1:
+        how += f", on {share:.1%} of a pack, carried over by operations"
+    return Timing(micro_batch, a.layers * step_layer + step_rest * a.vocabulary / vocabulary, how)
+
+
+class _Timed:
+    """One decoder of few layers, its engine and a pack; the first run warms it up and is forgotten."""
+
+    def __init__(self, setting: Setting, shape: Shape, device: torch.device) -> None:
+        decoder = self.decoder = random_decoder(setting, device)
+        self.pack = shape.pack(setting.architecture.vocabulary)
+        if decoder.adapter:
+            decoder.adapter.prepare(0, self.pack.names, self.pack.borders)
+        self.engine: Engine = TorchEngine(decoder, TrainingConfig(optimizer=setting.optimizer))
+        self.device = device
+        self.passes: list[float] = []
+        self.steps: list[float] = []
+        self.run()
+        self.passes, self.steps = [], []
+
+    def run(self) -> None:
+        """A micro-batch and an optimizer step."""
+        self.passes.append(self._seconds(lambda: self.engine.backward(loss_sum(self.decoder, self.pack))))
+        self.steps.append(self._seconds(lambda: self.engine.step(1e-6)))
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
+
+
+def _shallow(setting: Setting, layers: int, vocabulary: int) -> Setting:
+    """``setting`` with few layers, all of which are adapted."""
+    adapter = setting.adapter
+    if isinstance(adapter, LoraConfig):
+        adapter = adapter.model_copy(update={"layers": None})
+    architecture = replace(setting.architecture, layers=layers, vocabulary=vocabulary)
+    return replace(setting, architecture=architecture, adapter=adapter)
+
+
+def _line(seconds: list[float]) -> tuple[float, float]:
+    """What one layer takes, and what the rest takes: neither is less than nothing."""
+    first, second = LAYERS
+    layer = max((seconds[1] - seconds[0]) / (second - first), 0.0)
+    return layer, max(seconds[0] - first * layer, 0.0)
+
+
+def _parts(setting: Setting, shape: Shape) -> tuple[float, float]:
+    """Operations of one layer and of the head."""
+    one = replace(setting, architecture=replace(setting.architecture, layers=1))
+    head = replace(setting, architecture=replace(setting.architecture, layers=0))
+    outside = flops_of(head, shape, 0).hardware
+    return flops_of(one, shape, 0).hardware - outside, outside
+
+
+def _affordable(setting: Setting, shape: Shape, device: torch.device) -> float:
+    """Share of the pack that the deeper decoder gets through in time, at the speed of a product of matrices."""
+    rate = measured_flops(device, setting.compute)
+    needed = flops_of(_shallow(setting, LAYERS[-1], setting.architecture.vocabulary), shape, 0).hardware
+    return min(1.0, LONGEST * rate / needed)
