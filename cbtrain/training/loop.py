@@ -325,9 +325,9 @@ class _Stage:
             self.telemetry.event("warning", text)
 
     def _restore_best(self) -> None:
-        best = ranks.agreed(self.best) if self.engine.world > 1 else self.best
-        if best:
-            self.engine.load(best, None)
+        if ranks.agreed(bool(self.best)):
+            shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.live.items()}
+            self.engine.load(ranks.Shared(self.best, shapes), None)
 
     def _result(self, stream: PackStream) -> TrainingResult:
         progress, config, engine = self.progress, self.config, self.engine

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 Thing = TypeVar("Thing")
 
@@ -68,3 +70,23 @@ def agreed(thing: Thing) -> Thing:
     box = [thing]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+class Shared(Mapping[str, Tensor]):
+    """The leading rank's ``tensors`` (fp32 on the CPU, of ``shapes``) on every rank: each is sent when it is asked for,
+    which all ranks must do in the same order. So no rank but the leading one holds more than one of them."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+        self.tensors, self.shapes = tensors, shapes
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.tensors[name].contiguous() if rank() == 0 else torch.empty(self.shapes[name])
+        if world() > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
@@ -36,6 +36,9 @@ class Engine(ABC):
     """
 
     lockstep: bool = False
+
+    live: dict[str, nn.Parameter]
+    """What is trained, by name, as it is in the decoder."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
