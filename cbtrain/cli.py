@@ -31,7 +31,8 @@ BROKEN_PIPE = 141
 
 
 def entry(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 on success, 2 with one line on bad input, 130 when interrupted."""
+    """Run one command and exit: 0 on success, 2 with one line on bad input, 75 when training was stopped and can go
+    on, 130 when interrupted."""
     status = main(arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Gloo's threads can abort a rank while the interpreter shuts down, after all work is done and the group is
@@ -100,12 +101,19 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = _add(commands, "run", _run, "the whole study: train, simulate, score, report", study)
     _study_arguments(run)
-    run.add_argument("--out", type=Path, help="run folder to make (default: runs/study-DATE-TIME)")
+    run.add_argument(
+        "--out", type=Path, help="run folder to make (default: runs/study-DATE-TIME), or one in which to go on"
+    )
     _upload_argument(run, "patients' profiles and simulated sessions")
 
     train = _add(commands, "train", _train, "the first half: base model, therapist and patient adapters", study)
     _study_arguments(train)
-    train.add_argument("--out", type=Path, help="run folder to make (default: runs/train-DATE-TIME)")
+    train.add_argument(
+        "--out",
+        type=Path,
+        help="run folder to make (default: runs/train-DATE-TIME), or to go on in: a run that was interrupted there, or "
+        "stopped by a signal (exit status 75), continues with its own settings",
+    )
 
     evaluate = _add(commands, "evaluate", _evaluate, "the second half: simulate, score, report", study)
     _study_arguments(evaluate)
@@ -215,6 +223,8 @@ def _begun(folder: Path) -> Path | None:
     settings = folder / "config.yaml"
     if settings.exists() and (folder / "training").is_dir():
         return settings
+    if folder.is_dir() and {path.name for path in folder.rglob("*")} <= {"training", ".lock", "corpus.json"}:
+        return None  # killed at its very beginning
     require_new(folder)
     return None
 

@@ -88,6 +88,9 @@ class StudyConfig(BaseModel):
     @model_validator(mode="after")
     def _sections_fit(self) -> StudyConfig:
         """What one section asks for and another rules out. Stages that are not trained may say what they like."""
+        for stage in self.training.speakers:
+            if getattr(self, stage).method == "full" and self.model.weights == "nf4":
+                raise ValueError(f"{stage}.method: full needs fp32 or bf16 weights, not nf4; set model.weights")
         stages = [*(["base"] if self.model.path is None else []), *self.training.speakers]
         for stage in stages if self.training.engine == "deepspeed" else ():
             problem = _beyond_zero(stage, getattr(self, stage), self)
@@ -103,6 +106,8 @@ def _beyond_zero(stage: str, settings: TrainingConfig, study: StudyConfig) -> st
         return f"{stage}.optimizer: {settings.optimizer} is not tested under ZeRO; {fix}"
     if settings.lora_plus_ratio:
         return f"{stage}.lora_plus_ratio: ZeRO takes one learning rate; leave it out, or set training.engine=torch"
+    if settings.method == "full" and study.model.weights == "bf16" and study.training.zero_stage < 2:
+        return f"{stage}.method: bf16 weights are trained in ZeRO stages 2 and 3; set training.zero_stage=2"
     if study.training.zero_stage < 3:
         return None
     less = "set training.zero_stage to 1 or 2"

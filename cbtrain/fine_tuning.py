@@ -113,10 +113,8 @@ def train_adapter(
         save_adapter(decoder, folder / speaker, base=name, facts=facts, beside=beside, values=values)
         write_atomic(place / SUMMARY, json.dumps(summary, indent=2) + "\n")
     before, after = result.validation_before, result.validation_best
-    say(
-        console,
-        f"{speaker}: validation loss {before:.3f} before, {after:.3f} at its best after {result.tokens:,} tokens",
-    )
+    best = f"{after:.3f} at its best" if after is not None else "never finite"
+    say(console, f"{speaker}: validation loss {before:.3f} before, {best} after {result.tokens:,} tokens")
     return summary
 
 

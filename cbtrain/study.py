@@ -34,6 +34,7 @@ from cbtrain.telling import heading, say
 from cbtrain.tokens.tokenizer import load_tokenizer
 from cbtrain.training import ranks
 from cbtrain.training.checkpoints.resuming import differences
+from cbtrain.training.loop import SKIPPED
 from cbtrain.training.packs import check_packs_per_step
 from cbtrain.transcripts.reading import SAMPLE
 
@@ -79,11 +80,13 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
 
 
 def _remove_fruitless(folder: Path) -> None:
-    """Remove a run that has not come to a checkpoint."""
-    if any(folder.glob("training/*/checkpoints/step-*")):
+    """Remove what a run has written that has not come to a checkpoint, nor to a list of what went wrong."""
+    if any(folder.glob("training/*/checkpoints/step-*")) or any(folder.glob(f"training/*/{SKIPPED}")):
         return
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in ("training", "base", "therapist", "patient"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (CONFIG, "environment.json"):
+        (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -132,7 +135,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         positions, tokenizer = architecture.context, load_tokenizer(model)
     lessons = {role: choose_lessons(role, material, tokenizer, positions, config, console) for role in roles}
     check_held_out(material, lessons, positions, config)
-    _begin(config, folder)
+    _begin(config, folder, material.facts["fingerprint"])
     if config.model.path is None:
         place = folder / "training" / "base"
         done = _finished(place, model, console)
@@ -153,10 +156,16 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     return folder
 
 
-def _begin(config: StudyConfig, folder: Path) -> None:
-    """Write down what is about to be run, so that it can be run again or go on."""
+def _begin(config: StudyConfig, folder: Path, corpus: str) -> None:
+    """Write down what is about to be run, so that it can be run again or go on. Raises UserError where a run goes on
+    whose transcripts, with the fingerprint ``corpus``, were others."""
     _hold(folder)
+    known = folder / "training" / "corpus.json"
+    if known.exists() and json.loads(known.read_text(encoding="utf-8"))["fingerprint"] != corpus:
+        fix = "Bring the transcripts back to go on, or choose another --out."
+        raise UserError("the transcripts have changed since this run began", where=folder, fix=fix)
     if ranks.rank() == 0:
+        write_atomic(known, json.dumps({"fingerprint": corpus}) + "\n")
         write_atomic(folder / CONFIG, dump_config(_anchored(config)))
         write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
     ranks.barrier()

@@ -17,7 +17,7 @@ Recompute = Literal["none", "selective", "full"]
 class TrainingConfig(BaseModel):
     """One training stage. Lengths are in tokens, and ``token_budget`` counts every token of every pack."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     method: Literal["lora", "full"] = Field("lora", description="an adapter beside frozen weights, or all weights")
     lora: LoraConfig = Field(default_factory=LoraConfig)
@@ -93,7 +93,7 @@ class CheckpointConfig(BaseModel):
 class RuntimeConfig(BaseModel):
     """How training runs on this machine: nothing here is meant to change what is learnt."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     speakers: list[Role] = Field(
         ["therapist", "patient"],

@@ -21,7 +21,7 @@ from cbtrain.tokens.document import Document
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import MicroBatch, PackStream, StepFacts
 from cbtrain.training import ranks
-from cbtrain.training.checkpoints.checkpoint import Checkpoint, ParameterFiles, PlainFiles
+from cbtrain.training.checkpoints.checkpoint import Checkpoint, ParameterFiles, PlainFiles, set_aside
 from cbtrain.training.checkpoints.clock import SaveClock
 from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
 from cbtrain.training.checkpoints.writer import CheckpointWriter, remove_leftovers
@@ -97,7 +97,7 @@ class _Stage:
         self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in decoder.parameters() if p.requires_grad)
         self.progress = Progress()
         self.best: State = {}
-        self.saved_step: int | None = None
+        self.saved: tuple[int, int | None] | None = None
         self.largest = 0
 
     def run(
@@ -106,7 +106,7 @@ class _Stage:
         config, engine, runtime = self.config, self.engine, self.runtime
         self.folder.mkdir(parents=True, exist_ok=True)
         messages: list[str] = []
-        resumed = self._resume(messages.append) if runtime.resume == "auto" else False
+        resumed = self._resume(messages.append)
         progress = self.progress
         architecture = self.decoder.architecture
         stream = open_stream(self.documents, config, architecture, self.name, progress.packs_per_step)
@@ -116,35 +116,51 @@ class _Stage:
         budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
         torch.manual_seed(config.seed)
         self.decoder.train()
-        with contextlib.ExitStack() as stack:
-            enter = stack.enter_context
-            enter(returning_memory(self.decoder.device, config.recompute))
-            self.telemetry = enter(self._telemetry(budget, console, resumed))
-            self.signals = enter(StopSignals())
-            self.writer = enter(CheckpointWriter(self.checkpoints, self.files, runtime.checkpoints))
-            batches = enter(Prefetcher(stream, pin=self.decoder.device.type == "cuda"))
-            for text in messages:
-                self.telemetry.event("warning", text)
-            if resumed:
-                self.telemetry.event("resumed", f"{self.name}: going on after step {progress.step}")
-            self.meter.reset_peak()
-            clock = SaveClock(runtime.checkpoints, progress.step)
-            while True:
-                if self._validation_due(budget):
-                    self._validate(validation, groups)
-                if progress.tokens >= budget or progress.waited >= config.patience:
-                    self._save()
-                    break
-                if self.signals.save_agreed():
-                    self._save()
-                    clock.reset(progress.step)
-                self._step(batches, budget)
-                if self.signals.asked(save=engine.rank == 0 and clock.due(progress.step)):
-                    self._stop()
-                self._tell_warnings()
+        try:
+            with contextlib.ExitStack() as stack:
+                enter = stack.enter_context
+                enter(returning_memory(self.decoder.device, config.recompute))
+                self.telemetry = enter(self._telemetry(budget, console, resumed))
+                self.signals = enter(StopSignals(runtime.timeout_minutes))
+                self.writer = enter(CheckpointWriter(self.checkpoints, self.files, runtime.checkpoints))
+                batches = enter(Prefetcher(stream, pin=self.decoder.device.type == "cuda"))
+                for text in messages:
+                    self.telemetry.event("warning", text)
+                if resumed:
+                    self.telemetry.event("resumed", f"{self.name}: going on after step {progress.step}")
+                self.meter.reset_peak()
+                clock = SaveClock(runtime.checkpoints, progress.step)
+                while True:
+                    if self._validation_due(budget):
+                        self._validate(validation, groups)
+                    if progress.tokens >= budget or progress.waited >= config.patience:
+                        self._save()
+                        break
+                    if self.signals.save_agreed() or clock.steps_due(progress.step):
+                        self._save()
+                        clock.reset(progress.step)
+                    self._step(batches, budget)
+                    if self.signals.asked(save=engine.rank == 0 and clock.minutes_due()):
+                        self._stop()
+                    self._tell_warnings()
+        except Stopped as stopped:
+            # torchrun ends the others half a minute after the first has left: nobody does before all is written.
+            ranks.barrier()
+            self._refuse_unsaved(stopped)
+            raise
         self._tell_warnings()
+        if self.signals.late():
+            raise Stopped(self.signals.name, progress.step)
         self._restore_best()
         return self._result(stream), self.best
+
+    def _refuse_unsaved(self, stopped: Stopped) -> None:
+        """Raise UserError where the last checkpoint of a run that is stopped could not be written."""
+        self._tell_warnings()
+        if self.writer.failed:
+            fix = "Free some space; the same command goes on from the newest checkpoint that is there."
+            problem = f"stopped by {stopped.name}, but the checkpoint of step {stopped.step} could not be written"
+            raise UserError(problem, where=self.checkpoints, fix=fix) from None
 
     def _step(self, batches: Prefetcher, budget: int) -> None:
         progress, config = self.progress, self.config
@@ -198,7 +214,7 @@ class _Stage:
         if self.engine.rank == 0:
             write_atomic(where, json.dumps(progress.skipped_batches, indent=1) + "\n")
         problem = f"loss or gradients are not finite {len(progress.skipped_batches)} steps in a row"
-        fix = f"Lower {self.name}.learning_rate, or look at these documents; the newest checkpoint is from before."
+        fix = f"Lower {self.name}.learning_rate, or look at these documents."
         raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, fix=fix)
 
     def _validation_due(self, budget: int) -> bool:
@@ -244,19 +260,20 @@ class _Stage:
     def _save(self, parameters: State | None = None) -> None:
         """Hand a copy of everything to the thread that writes it; every rank must call it."""
         progress, engine = self.progress, self.engine
-        if self.saved_step == progress.step:
+        if self.saved == (progress.step, progress.validated):
             return
         with self.telemetry.paused():
             parameters = engine.parameters() if parameters is None else parameters
             optimizer = engine.optimizer_state()
-        self.saved_step = progress.step
+        self.saved = (progress.step, progress.validated)
         if engine.rank:
             return
         progress.seconds = self.telemetry.seconds
         last = progress.curve[-1] if progress.curve else {}
+        loss = last["validation_loss"] if last.get("step") == progress.step else None
         state = {
             "progress": json.loads(json.dumps(progress.as_dict())),  # a copy that training does not change
-            "validation_loss": last["validation_loss"] if last.get("step") == progress.step else None,
+            "validation_loss": loss if loss is not None and math.isfinite(loss) else None,
             "config": self.config.model_dump(mode="json"),
             "written_by": {"engine": self.runtime.engine, "ranks": engine.world},
         }
@@ -272,13 +289,16 @@ class _Stage:
     def _resume(self, warn: Any) -> bool:
         if self.engine.rank == 0:
             remove_leftovers(self.checkpoints)
+            if self.runtime.resume == "never":
+                set_aside(self.checkpoints)
+        ranks.barrier()
         found = find_newest(self.checkpoints, self.files, warn)
         if found is None:
             return False
         check_same(found, self.config, self.name, self.checkpoints)
         self.progress = Progress(**found.state["progress"])
         self.engine.load(found.parameters, found.optimizer)
-        self.saved_step = self.progress.step
+        self.saved = (self.progress.step, self.progress.validated)
         best = find_best(self.checkpoints, self.files, self.progress, found, warn)
         if self.engine.rank == 0:
             self.best = dict(best)
@@ -322,10 +342,13 @@ class _Stage:
 
     def _tell_warnings(self) -> None:
         for text in self.writer.warnings():
+            self.saved = None
             self.telemetry.event("warning", text)
 
     def _restore_best(self) -> None:
-        if ranks.agreed(bool(self.best)):
+        if not ranks.agreed(bool(self.best)):  # no validation was finite, or the best one's files are gone
+            self.best = self.engine.parameters()
+        else:
             shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.live.items()}
             self.engine.load(ranks.Shared(self.best, shapes), None)
 

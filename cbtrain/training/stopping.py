@@ -1,11 +1,13 @@
 """Stop when asked to, all ranks at the same place, with everything saved.
 
-SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (what SLURM can send before a time limit) ask for it. A second Ctrl-C ends the
-process at once; checkpoints are written beside their place and renamed, so that it harms none.
+SIGTERM, SIGINT (Ctrl-C), SIGUSR1 (what SLURM can send before a time limit) and SIGHUP (a lost login) ask for it. A
+second Ctrl-C, two seconds later or more, ends the process at once. Checkpoints are written beside their place and
+renamed, so that it harms none.
 """
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import sys
@@ -20,7 +22,7 @@ import torch.distributed as dist
 from cbtrain.errors import Stopped
 from cbtrain.training import ranks
 
-SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 SAME_PRESS = 2.0
 """Seconds in which a second SIGINT is taken for the same Ctrl-C: torchrun passes on what the terminal has already sent
@@ -34,11 +36,12 @@ class StopSignals:
     round, so a signal is obeyed one call later than it came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_minutes: float) -> None:
         self.heard: str | None = None
         self._at = 0.0
         self._before: dict[int, Any] = {}
-        self._group = dist.new_group(backend="gloo") if ranks.world() > 1 else None
+        timeout = datetime.timedelta(minutes=timeout_minutes)
+        self._group = dist.new_group(backend="gloo", timeout=timeout) if ranks.world() > 1 else None
         self._flags = torch.zeros(2, dtype=torch.int64)
         self._sent: Any = None
         self._agreed = [0, 0]
@@ -68,6 +71,16 @@ class StopSignals:
         number = getattr(signal, self.heard) if self.heard else 0
         self._flags = torch.tensor([int(number), int(save)])
         self._sent = dist.all_reduce(self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return self._agreed[0] > 0
+
+    def late(self) -> bool:
+        """Whether any rank has heard a signal by now; waits for the others. For a stage's end, when nobody asks any
+        more."""
+        number = getattr(signal, self.heard) if self.heard else 0
+        flag = torch.tensor([int(number)])
+        if self._group is not None:
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+        self._agreed[0] = max(self._agreed[0], int(flag))
         return self._agreed[0] > 0
 
     def save_agreed(self) -> bool:

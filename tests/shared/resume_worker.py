@@ -65,6 +65,15 @@ def main(settings):
     )
     folder = Path(settings["folder"])
     files = PlainFiles() if full else AdapterFiles(made, base="tiny", facts={}, beside={})
+    save, slow, failing = files.save, settings.get("slow_writing", 0.0), settings.get("fail_writing_after")
+
+    def slowly(folder, values):
+        if failing is not None and not folder.name.startswith(f".step-{failing}."):
+            raise OSError(28, "No space left on device")
+        time.sleep(slow)
+        save(folder, values)
+
+    files.save = slowly
     every = documents()
     try:
         result, best = train(

@@ -260,6 +260,69 @@ def test_damaged_checkpoints_are_passed_over(whole, tmp_path):
     assert_same(folder, whole)
 
 
+def test_what_is_written_after_a_damaged_checkpoint_stays(whole, tmp_path):
+    """Damaged ones of later steps must not count among the newest, or the next kill would lose everything again."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    found = sorted((folder / "checkpoints").glob("step-*"), key=lambda path: -int(path.name[5:]))
+    for path in found:
+        (path / "optimizer.safetensors").write_bytes(b"")
+    (folder / "metrics.jsonl").unlink()
+    child = start(folder)
+    wait_for_step(child, folder, 4)
+    kill(child)
+    kept = {int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")}
+    assert kept & {2, 3, 4}
+    assert (folder / "checkpoints" / f"damaged-{found[0].name}").is_dir()
+    out = run(folder)
+    assert "going on after step" in out
+    assert numbers(folder) == numbers(whole)
+
+
+def test_a_stop_where_validation_is_due_keeps_the_best(whole, tmp_path):
+    """The checkpoint of the stop is written before the validation, and must hold it after the run went on."""
+    rare = {"checkpoints": {"every_minutes": 60, "keep_last": 1}}
+    due = next(step for step, _, best, _ in validations(whole) if step and best)
+    child = start(tmp_path, pause=0.3, **rare)
+    wait_for_step(child, tmp_path, due - 1)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    stopped = lines(tmp_path, "stopped")[0]["step"]
+    child = start(tmp_path, **rare)
+    wait_for_step(child, tmp_path, min(due + 2, len(steps(whole)) - 1))
+    kill(child)
+    out = run(tmp_path, **rare)
+    assert "is lost" not in out
+    assert stopped in (due - 1, due)
+    assert validations(tmp_path) == validations(whole)
+
+
+def test_a_signal_at_the_end_is_not_swallowed(tmp_path):
+    """While the last checkpoint is written nobody asks for signals any more."""
+    child = start(tmp_path, pause=0.0, slow_writing=2.0, checkpoints={"every_minutes": 60})
+    deadline = time.monotonic() + 90
+    while not lines(tmp_path, "checkpoint") or lines(tmp_path, "checkpoint")[-1]["step"] < 5:
+        assert time.monotonic() < deadline
+        assert child.poll() is None, child.stdout.read()
+        time.sleep(0.01)
+    child.send_signal(signal.SIGUSR1)
+    out, _ = child.communicate(timeout=90)
+    assert child.returncode == STOPPED, out
+    assert not (tmp_path / "result.json").exists()
+    run(tmp_path)
+    assert (tmp_path / "result.json").exists()
+
+
+def test_a_stop_that_cannot_save_does_not_say_that_it_did(tmp_path):
+    child = start(tmp_path, fail_writing_after=0, checkpoints={"every_minutes": 60}, config={"validate_every": 10**9})
+    wait_for_step(child, tmp_path, 4)
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode not in (0, STOPPED)
+    assert "stopped by SIGTERM, but the checkpoint of step" in out
+    assert "everything is saved" not in out
+
+
 def test_other_settings_do_not_go_on(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)

@@ -103,7 +103,10 @@ class AdapterFiles:
 
     def load(self, folder: Path) -> dict[str, Tensor]:
         assert self.decoder.adapter is not None
-        return self.decoder.adapter.read(folder / self.FOLDER)
+        place = folder / self.FOLDER
+        if not is_whole_model(place):
+            require_base(self.decoder.fingerprint, _metadata(place / WEIGHTS), place, force=False)
+        return self.decoder.adapter.read(place)
 
 
 def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -> Adapter:

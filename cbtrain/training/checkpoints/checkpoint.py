@@ -14,8 +14,9 @@ it.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from cbtrain.files import atomic_folder
 from cbtrain.model.weights.saving import save_tensors
+from cbtrain.training.progress import Progress
 
 SCHEMA = "cbtrain.checkpoint/1"
 STATE, OPTIMIZER, PARAMETERS = "state.json", "optimizer.safetensors", "parameters.safetensors"
@@ -84,11 +86,21 @@ def read(folder: Path, files: ParameterFiles) -> Checkpoint:
     """The checkpoint in ``folder``. Raises DamagedCheckpoint where a file is missing or differs from what was
     written."""
     state = read_state(folder)
-    for name, expected in state["files"].items():
-        if not (folder / name).is_file() or _checksum(folder / name) != expected:
+    parameters = read_parameters(folder, files)
+    if _damaged(folder, OPTIMIZER, state):
+        raise DamagedCheckpoint(f"{OPTIMIZER} is missing or damaged")
+    return Checkpoint(state, parameters, load_file(folder / OPTIMIZER))
+
+
+def read_parameters(folder: Path, files: ParameterFiles) -> dict[str, Tensor]:
+    """What was trained alone. Raises DamagedCheckpoint where a file of it is missing or differs from what was
+    written."""
+    state = read_state(folder)
+    for name in state["files"]:
+        if name != OPTIMIZER and _damaged(folder, name, state):
             raise DamagedCheckpoint(f"{name} is missing or damaged")
     try:
-        return Checkpoint(state, files.load(folder), load_file(folder / OPTIMIZER))
+        return files.load(folder)
     except (OSError, SafetensorError, KeyError) as error:
         raise DamagedCheckpoint(str(error)) from None
 
@@ -101,6 +113,10 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{STATE} is missing or damaged") from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         raise DamagedCheckpoint(f"{STATE} is not of a checkpoint of this version")
+    known = {field.name for field in fields(Progress)}
+    progress = state.get("progress")
+    if not isinstance(progress, dict) or progress.keys() - known or not {"files", "config"} <= state.keys():
+        raise DamagedCheckpoint(f"{STATE} lacks parts")
     return state
 
 
@@ -108,6 +124,16 @@ def steps(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, whole or not, the newest first."""
     found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
     return sorted(found, key=lambda path: -int(path.name[5:]))
+
+
+def set_aside(folder: Path, after: int = -1) -> None:
+    """Rename checkpoints of later steps than ``after``, which were passed over: a run that goes on from an earlier one
+    writes these steps again, and they must not count among the newest."""
+    for path in steps(folder):
+        if int(path.name[5:]) > after:
+            target = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(target, ignore_errors=True)
+            path.rename(target)
 
 
 def newest(folder: Path, files: ParameterFiles, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -119,6 +145,10 @@ def newest(folder: Path, files: ParameterFiles, warn: Callable[[str], None]) -> 
         except DamagedCheckpoint as error:
             warn(f"checkpoint {path} is passed over: {error}")
     return None
+
+
+def _damaged(folder: Path, name: str, state: dict[str, Any]) -> bool:
+    return not (folder / name).is_file() or _checksum(folder / name) != state["files"].get(name)
 
 
 def _checksum(path: Path) -> str:

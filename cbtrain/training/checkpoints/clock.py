@@ -17,10 +17,13 @@ class SaveClock:
     def reset(self, step: int) -> None:
         self.step, self.time, self.proposed = step, time.monotonic(), False
 
-    def due(self, step: int) -> bool:
-        """True once, until it is reset: the other ranks hear of it later."""
-        steps, minutes = self.config.every_steps, self.config.every_minutes
-        late = minutes is not None and time.monotonic() - self.time >= 60 * minutes
-        due = not self.proposed and (late or (steps is not None and step - self.step >= steps))
+    def steps_due(self, step: int) -> bool:
+        """Whether so many steps are behind: every rank knows."""
+        return self.config.every_steps is not None and step - self.step >= self.config.every_steps
+
+    def minutes_due(self) -> bool:
+        """Whether so many minutes are: true once, until it is reset, since the other ranks hear of it later."""
+        minutes = self.config.every_minutes
+        due = not self.proposed and minutes is not None and time.monotonic() - self.time >= 60 * minutes
         self.proposed = self.proposed or due
         return due

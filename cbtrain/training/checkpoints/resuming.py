@@ -10,7 +10,15 @@ from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.training import ranks
-from cbtrain.training.checkpoints.checkpoint import Checkpoint, DamagedCheckpoint, ParameterFiles, newest, read
+from cbtrain.training.checkpoints.checkpoint import (
+    Checkpoint,
+    DamagedCheckpoint,
+    ParameterFiles,
+    newest,
+    read,
+    read_parameters,
+    set_aside,
+)
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.progress import Progress
 
@@ -23,6 +31,8 @@ def find_newest(folder: Path, files: ParameterFiles, warn: Warn) -> Checkpoint |
     Raises UserError where a rank cannot read what the leading one can: a folder that they do not share.
     """
     found = newest(folder, files, warn) if ranks.rank() == 0 else None
+    if ranks.rank() == 0:
+        set_aside(folder, found.step if found else -1)
     step = ranks.agreed(found.step if found else None)
     if step is None or found is not None:
         return found
@@ -45,7 +55,7 @@ def find_best(
         return current.parameters
     path = folder / f"step-{progress.best_step}"
     try:
-        return read(path, files).parameters
+        return read_parameters(path, files)
     except DamagedCheckpoint as error:
         warn(f"the best checkpoint so far, {path}, is lost ({error}): the best of what follows will be kept")
         progress.best_loss = progress.best_step = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import shutil
 import threading
@@ -29,6 +30,8 @@ class CheckpointWriter:
 
     def __init__(self, folder: Path, files: ParameterFiles, config: CheckpointConfig) -> None:
         self.folder, self.files, self.config = folder, files, config
+        self.failed = False
+        """Whether the last checkpoint could not be written."""
         self._warnings: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._queue: queue.Queue[Checkpoint | None] = queue.Queue(1)
         self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
@@ -59,8 +62,10 @@ class CheckpointWriter:
         while (checkpoint := self._queue.get()) is not None:
             try:
                 write(self.folder, checkpoint, self.files)
+                self.failed = False
                 self._remove_old()
             except Exception as error:  # Rust code raises exceptions of its own
+                self.failed = True
                 self._warnings.put(f"the checkpoint of step {checkpoint.step} could not be written: {error}")
 
     def _remove_old(self) -> None:
@@ -69,10 +74,11 @@ class CheckpointWriter:
         losses = {}
         for path in found:
             try:
-                losses[path] = read_state(path)["validation_loss"]
-            except (DamagedCheckpoint, KeyError):
+                losses[path] = read_state(path).get("validation_loss")
+            except DamagedCheckpoint:
                 continue
-        measured = [path for path in reversed(found) if losses.get(path) is not None]
+        # The earlier of two equals, as in validation; not a number is not a loss.
+        measured = [path for path in reversed(found) if math.isfinite(losses.get(path) or math.nan)]
         best = sorted(measured, key=lambda path: losses[path])[: self.config.keep_best]
         for path in found[self.config.keep_last :]:
             if path not in best:

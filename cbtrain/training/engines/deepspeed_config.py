@@ -23,6 +23,7 @@ def deepspeed_config(stage: int, dtype: torch.dtype, clip_norm: float) -> dict[s
         "managed_gradient_accumulation": False,  # our call of step() ends an optimizer step, whatever its size
         "gradient_allreduce_op": "mean",
         "prescale_gradients": False,
+        "communication_data_type": "fp32",  # by default gradients of bf16 weights are summed over ranks in bf16
         # Stage 0 clips in our hook, which also looks for infinities.
         "gradient_clipping": clip_norm if stage else 0.0,
         "data_types": {"grad_accum_dtype": "fp32"},

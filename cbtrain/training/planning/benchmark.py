@@ -22,8 +22,11 @@ import torch
 from cbtrain.model.adapters.methods import AdapterConfig
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import weight_format
+from cbtrain.tokens.pack import Pack
 from cbtrain.training.config import TrainingConfig
+from cbtrain.training.engines.engine import Engine
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory import MemoryMeter
@@ -31,13 +34,15 @@ from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.packs import Shape
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.setting import Setting, attention_of
-from cbtrain.training.planning.timing import measure_time
+from cbtrain.training.planning.timing import Clock, measure_time
 from cbtrain.training.returning import returning_memory
 
 STEPS = 5
 
 ROUNDS = 2
 """Times that a row is planned and measured in turn: the machine may be shared."""
+
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
 
 TOLERANCE = {"cpu": 0.15, "cuda": 0.10}
 
@@ -98,24 +103,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmark.py plan", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--only", type=int, action="append", help="number of a row; may be given several times")
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=CLOCKS,
+        help="processor: seconds that processors worked for it, where other programs run beside (CPU only)",
+    )
     parser.add_argument("--half", nargs=2, metavar=("WHICH", "ROW"), help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     rows = ROWS[parsed.device]
     if parsed.half:
         which, number = parsed.half
         work = planned if which == "planned" else measured
-        print(json.dumps(work(*setting_of(rows[int(number)], parsed.device))))
+        print(json.dumps(work(*setting_of(rows[int(number)], parsed.device), CLOCKS[parsed.clock])))
         return
     print(f"{'':48} {'memory (MB)':>22} {'ratio':>6}   {'micro-batch + step (s)':>22} {'ratio':>6}")
     good = True
     for number, row in enumerate(rows):
         if parsed.only is None or number in parsed.only:
-            good &= _compare(number, row, parsed.device)
+            good &= _compare(number, row, parsed.device, parsed.clock)
     sys.exit(0 if good else 1)
 
 
-def _compare(number: int, row: tuple[Any, ...], device: str) -> bool:
-    halves = [(_half("planned", number, device), _half("measured", number, device)) for _ in range(ROUNDS)]
+def _compare(number: int, row: tuple[Any, ...], device: str, clock: str) -> bool:
+    halves = [[_half(which, number, device, clock) for which in ("planned", "measured")] for _ in range(ROUNDS)]
     plan, real = (_quietest([pair[side] for pair in halves]) for side in (0, 1))
     memory, seconds = plan["peak"] / real["peak"], plan["seconds"] / real["seconds"]
     within = TOLERANCE[device]
@@ -138,8 +149,8 @@ def _quietest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _half(which: str, number: int, device: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", __spec__.name, "--device", device, "--half", which, str(number)]
+def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", __spec__.name, "--device", device, "--clock", clock, "--half", which, str(number)]
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as the cbtrain command sets it
     with tempfile.TemporaryDirectory() as folder:  # the repository's folders must not shadow packages
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=environment)
@@ -156,33 +167,40 @@ def setting_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[
     return replace(made, accumulates=accumulates), SHAPES[pack]
 
 
-def planned(setting: Setting, shape: Shape) -> dict[str, Any]:
+def planned(setting: Setting, shape: Shape, clock: Clock = time.perf_counter) -> dict[str, Any]:
     """What the plan says: peak in bytes, seconds of a micro-batch and an optimizer step."""
     split = predict_memory(setting, shape)
-    timing = measure_time(setting, shape, torch.device(setting.device))
-    return {"peak": split.total, "seconds": timing.micro_batch + timing.step, "split": split.as_dict()}
+    timing = measure_time(setting, shape, torch.device(setting.device), clock)
+    return {"peak": split.total, "seconds": timing.micro_batch + timing.step}
 
 
-def measured(setting: Setting, shape: Shape, steps: int = STEPS) -> dict[str, Any]:
+def measured(setting: Setting, shape: Shape, clock: Clock = time.perf_counter, *, steps: int = STEPS) -> dict[str, Any]:
     """What training takes from the second step on; the quickest step counts, as in the plan."""
     device = torch.device(setting.device)
-    with MemoryMeter(device) as meter, returning_memory(device, setting.recompute):
+    with MemoryMeter(device) as meter:
         decoder = random_decoder(setting, device)
         engine = TorchEngine(decoder, TrainingConfig(optimizer=setting.optimizer))
         pack, seconds = shape.pack(setting.architecture.vocabulary), []
-        meter.reset_peak()
-        for step in range(steps):
-            started = time.perf_counter()
-            for _ in range(1 + setting.accumulates):
-                engine.backward(loss_sum(decoder, pack))
-            passes = time.perf_counter() - started
-            engine.step(1e-6)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            took = time.perf_counter() - started
-            if step:
-                seconds.append(took - passes / 2 if setting.accumulates else took)
-        return {"peak": meter.peak, "seconds": min(seconds)}
+        with returning_memory(device, setting.recompute):  # after loading, as the loop does
+            meter.reset_peak()
+            for step in range(steps):
+                took = _step(engine, decoder, pack, setting, clock)
+                if step:
+                    seconds.append(took)
+            return {"peak": meter.peak, "seconds": min(seconds)}
+
+
+def _step(engine: Engine, decoder: Decoder, pack: Pack, setting: Setting, clock: Clock) -> float:
+    """Seconds of a micro-batch and an optimizer step, also where the step has two micro-batches."""
+    started = clock()
+    for _ in range(1 + setting.accumulates):
+        engine.backward(loss_sum(decoder, pack))
+    passes = clock() - started
+    engine.step(1e-6)
+    if setting.device == "cuda":
+        torch.cuda.synchronize()
+    took = clock() - started
+    return took - passes / 2 if setting.accumulates else took
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from cbtrain.training.planning.setting import Setting
 from cbtrain.training.returning import returning_memory
 from cbtrain.training.telemetry.peak import measured_flops
 
+Clock = Callable[[], float]
+"""Seconds since some moment."""
+
 LAYERS = (1, 3)
 """Depths of the decoders that are timed; what a layer takes is their difference."""
 
@@ -61,14 +64,14 @@ def estimate_time(setting: Setting, shape: Shape, adapter: int, gpu: Gpu) -> Tim
     return Timing(seconds, 0.0, f"estimated at {ASSUMED_SHARE:.0%} of the data sheet's peak")
 
 
-def measure_time(setting: Setting, shape: Shape, device: torch.device) -> Timing:
+def measure_time(setting: Setting, shape: Shape, device: torch.device, clock: Clock = time.perf_counter) -> Timing:
     """On ``device``, with decoders of the real sizes but few layers and random weights."""
     share = _affordable(setting, shape, device)
     a = setting.architecture
     small = shape.scaled(share) if share < 1 else shape
     vocabulary = min(a.vocabulary, LARGEST_VOCABULARY) if share < 1 else a.vocabulary
     with returning_memory(device, setting.recompute):  # as in training: it takes time
-        timed = [_Timed(_shallow(setting, layers, vocabulary), small, device) for layers in LAYERS]
+        timed = [_Timed(_shallow(setting, layers, vocabulary), small, device, clock) for layers in LAYERS]
         for _ in range(ROUNDS):  # in turns, so that a busy moment of the machine falls on both
             for one in timed:
                 one.run()
@@ -88,13 +91,13 @@ def measure_time(setting: Setting, shape: Shape, device: torch.device) -> Timing
 class _Timed:
     """One decoder of few layers, its engine and a pack; the first run warms it up and is forgotten."""
 
-    def __init__(self, setting: Setting, shape: Shape, device: torch.device) -> None:
+    def __init__(self, setting: Setting, shape: Shape, device: torch.device, clock: Clock) -> None:
         decoder = self.decoder = random_decoder(setting, device)
         self.pack = shape.pack(setting.architecture.vocabulary)
         if decoder.adapter:
             decoder.adapter.prepare(0, self.pack.names, self.pack.borders)
         self.engine: Engine = TorchEngine(decoder, TrainingConfig(optimizer=setting.optimizer))
-        self.device = device
+        self.device, self.clock = device, clock
         self.passes: list[float] = []
         self.steps: list[float] = []
         self.run()
@@ -106,11 +109,11 @@ class _Timed:
         self.steps.append(self._seconds(lambda: self.engine.step(1e-6)))
 
     def _seconds(self, work: Callable[[], object]) -> float:
-        started = time.perf_counter()
+        started = self.clock()
         work()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter() - started
+        return self.clock() - started
 
 
 def _shallow(setting: Setting, layers: int, vocabulary: int) -> Setting:
