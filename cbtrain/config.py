@@ -88,9 +88,9 @@ class StudyConfig(BaseModel):
     @model_validator(mode="after")
     def _sections_fit(self) -> StudyConfig:
         """What one section asks for and another rules out. Stages that are not trained may say what they like."""
-        for stage in self.training.speakers:
-            if getattr(self, stage).method == "full" and self.model.weights == "nf4":
-                raise ValueError(f"{stage}.method: full needs fp32 or bf16 weights, not nf4; set model.weights")
+        for speaker in self.training.speakers:
+            if getattr(self, speaker).method == "full" and self.model.weights == "nf4":
+                raise ValueError(f"{speaker}.method: full needs fp32 or bf16 weights, not nf4; set model.weights")
         stages = [*(["base"] if self.model.path is None else []), *self.training.speakers]
         for stage in stages if self.training.engine == "deepspeed" else ():
             problem = _beyond_zero(stage, getattr(self, stage), self)

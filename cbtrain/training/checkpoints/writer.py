@@ -71,14 +71,15 @@ class CheckpointWriter:
     def _remove_old(self) -> None:
         """Keep the newest, and those with the lowest validation loss."""
         found = steps(self.folder)
-        losses = {}
+        losses: dict[Path, float] = {}
         for path in found:
             try:
-                losses[path] = read_state(path).get("validation_loss")
+                loss = read_state(path).get("validation_loss")
             except DamagedCheckpoint:
                 continue
-        # The earlier of two equals, as in validation; not a number is not a loss.
-        measured = [path for path in reversed(found) if math.isfinite(losses.get(path) or math.nan)]
+            if loss is not None and math.isfinite(loss):
+                losses[path] = loss
+        measured = [path for path in reversed(found) if path in losses]  # the earlier of two equals, as in validation
         best = sorted(measured, key=lambda path: losses[path])[: self.config.keep_best]
         for path in found[self.config.keep_last :]:
             if path not in best:
