@@ -49,7 +49,7 @@ def test_nf4(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        (["therapist.method=full", "model.weights=nf4"], "therapist.method: method full needs fp32 or bf16"),
+        (["therapist.method=full", "model.weights=nf4"], "therapist.method: full needs fp32 or bf16 weights, not nf4"),
         (["model.attention=torch-varlen", "model.device=cpu"], "'torch-varlen' cannot serve"),
         (["patient.lora.targets=[layers.99.mlp.up_proj]"], "patient.lora.targets: target 'layers.99.mlp.up_proj'"),
         (["therapist.lora.layers=[0,77]"], "therapist.lora.layers: layer 77 is not in this model"),
