@@ -35,10 +35,10 @@ run: install
 	@$(BIN)/cbtrain run $(if $(MODEL),"model.path=$(MODEL)") $(if $(CORPUS),"corpus.path=$(CORPUS)") $(ARGS)
 
 test: install
-	@$(BIN)/pytest -m "not slow" $(ARGS)
+	@$(BIN)/pytest -m "not slow" --durations 12 $(ARGS)
 
 test-slow: install
-	@$(BIN)/pytest -m slow $(ARGS)
+	@$(BIN)/pytest -m slow --durations 30 $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -167,8 +167,18 @@ def _begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     if ranks.rank() == 0:
         write_atomic(known, json.dumps({"fingerprint": corpus}) + "\n")
         write_atomic(folder / CONFIG, dump_config(_anchored(config)))
-        write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+        _write_environment(folder / "environment.json")
     ranks.barrier()
+
+
+def _write_environment(path: Path) -> None:
+    """Where the run began, and under ``continued`` the other environments in which it went on."""
+    here = describe_environment() | {"ranks": ranks.world()}
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else here
+    known = [facts, *facts.get("continued", [])]
+    if all({key: one.get(key) for key in here} != here for one in known):
+        facts["continued"] = [*known[1:], here]
+    write_atomic(path, json.dumps(facts, indent=2) + "\n")
 
 
 def _finished(place: Path, product: Path, console: Console) -> dict[str, Any] | None:

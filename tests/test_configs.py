@@ -55,6 +55,9 @@ def test_every_shipped_config_is_checked_and_listed(capsys):
     status, out, err = check(capsys, *names, *synthesis)
     assert (status, err) == (0, [])
     assert out == [f"ok: {name} (study)" for name in names] + [f"ok: {name} (synthesis)" for name in synthesis]
+    status, out, err = check(capsys, "quick", "paper", "therapist.pack_tokens=8")
+    assert (status, out, len(err)) == (2, [], 2)
+    assert all("therapist.pack_tokens" in line for line in err)
     assert main(["config", "list"]) == 0
     listed = capsys.readouterr().out.splitlines()
     for name in (*names, *synthesis):

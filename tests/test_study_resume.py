@@ -118,6 +118,8 @@ def test_stopped_by_slurms_signal_it_goes_on_elsewhere(whole, corpus, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    environment = json.loads((run / "environment.json").read_text())
+    assert (environment["ranks"], [one["ranks"] for one in environment["continued"]]) == (2, [1])
     assert [line[:2] for line in steps(run)] == [line[:2] for line in steps(whole)]
     ours, theirs = ([loss for *_, loss in steps(folder)] for folder in (run, whole))
     assert ours == pytest.approx(theirs, rel=1e-6)

@@ -22,8 +22,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "settings",
         nargs="*",
         metavar="key=value",
-        help="settings that override the config; or `check FILE…` (files or shipped names, of studies or of synthesis; "
-        "all are checked) or `list` (what is shipped)",
+        help="settings that override the config; or `check FILE… [key=value…]` (files or shipped names, of studies or "
+        "of synthesis; all are checked) or `list` (what is shipped)",
     )
 
 
@@ -42,10 +42,13 @@ def show_config(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _check(sources: list[str]) -> int:
-    """One line for each of ``sources``, the bad ones on standard error."""
+def _check(words: list[str]) -> int:
+    """One line for each config among ``words``, with the settings (``key=value``) among them; the bad ones on standard
+    error."""
     from cbtrain.config import load_config, load_synthesis_config
 
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    sources = [word for word in words if word not in settings]
     if not sources:
         raise UserError("nothing to check", where="command line", fix="Name files or shipped configs.")
     status = 0
@@ -53,9 +56,9 @@ def _check(sources: list[str]) -> int:
         try:
             kind = _kind(source)
             if kind == SYNTHESIS:
-                load_synthesis_config(source)
+                load_synthesis_config(source, settings)
             else:
-                load_config(source)
+                load_config(source, settings)
             print(f"ok: {source} ({kind})", flush=True)
         except UserError as error:
             print(f"cbtrain: {error}", file=sys.stderr, flush=True)

@@ -74,10 +74,8 @@ def run(parsed: argparse.Namespace) -> None:
     out = require_new(parsed.out or new_run_folder("profile"))
     prepare_process(config)
     console = Console(quiet=ranks.rank() != 0)
-    try:
-        _profile(parsed, config, out, console)
-    finally:
-        ranks.leave()
+    _profile(parsed, config, out, console)
+    ranks.leave()  # not after an error: a rank that failed alone would wait here for the others
 
 
 def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console: Console) -> None:

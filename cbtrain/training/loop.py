@@ -111,6 +111,9 @@ class _Stage:
         architecture = self.decoder.architecture
         stream = open_stream(self.documents, config, architecture, self.name, progress.packs_per_step)
         progress.packs_per_step = stream.packs_per_step
+        if stream.packs_per_step < engine.world:
+            packs, idle = stream.packs_per_step, engine.world - stream.packs_per_step
+            messages.append(f"{self.name}: packs a step of this run: {packs}; ranks without work: {idle}")
         if progress.position:
             stream.load_state(progress.position)
         budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
@@ -260,7 +263,8 @@ class _Stage:
     def _save(self, parameters: State | None = None) -> None:
         """Hand a copy of everything to the thread that writes it; every rank must call it."""
         progress, engine = self.progress, self.engine
-        if self.saved == (progress.step, progress.validated):
+        saved = self.saved == (progress.step, progress.validated)
+        if saved and not ranks.agreed(self.writer.failed):
             return
         with self.telemetry.paused():
             parameters = engine.parameters() if parameters is None else parameters
@@ -342,7 +346,6 @@ class _Stage:
 
     def _tell_warnings(self) -> None:
         for text in self.writer.warnings():
-            self.saved = None
             self.telemetry.event("warning", text)
 
     def _restore_best(self) -> None:
@@ -372,7 +375,7 @@ class _Stage:
             skipped_steps=progress.skipped,
             seconds=round(self.telemetry.seconds, 2),
             tokens_per_second=round(progress.tokens / max(self.telemetry.seconds, 1e-9), 1),
-            stopped="validation" if progress.waited >= config.patience else "budget",
+            stopped=progress.ended_by(config),
             validation_before=progress.curve[0]["validation_loss"],
             validation_best=progress.best_loss,
             best_step=progress.best_step,

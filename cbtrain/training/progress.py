@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cbtrain.training.config import TrainingConfig
+
 
 @dataclass(slots=True)
 class Progress:
@@ -42,6 +44,12 @@ class Progress:
             return True
         self.waited += 1
         return False
+
+    def ended_by(self, config: TrainingConfig) -> str:
+        """What ended a stage that is over: ``validation`` (no improvement), ``budget`` (tokens) or ``epochs``."""
+        if self.waited >= config.patience:
+            return "validation"
+        return "budget" if self.tokens >= config.token_budget else "epochs"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -28,6 +28,8 @@ SAME_PRESS = 2.0
 """Seconds in which a second SIGINT is taken for the same Ctrl-C: torchrun passes on what the terminal has already sent
 to every process."""
 
+HINT = b"\r\x1b[2Kstopping as soon as everything is saved; Ctrl-C again, in two seconds or later, ends at once\n"
+
 
 class StopSignals:
     """Inside the ``with``, signals are heard. :meth:`asked` must be called by every rank at the same places.
@@ -107,3 +109,5 @@ class StopSignals:
             os._exit(130)
         if self.heard is None:
             self.heard, self._at = name, time.monotonic()
+            if name == "SIGINT" and ranks.rank() == 0 and os.isatty(sys.stderr.fileno()):
+                os.write(sys.stderr.fileno(), HINT)

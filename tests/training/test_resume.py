@@ -172,6 +172,17 @@ def test_on_another_number_of_ranks_it_is_the_same_run(whole, tmp_path, before, 
         assert [line[key] for line in ours] == pytest.approx([line[key] for line in theirs], rel=1e-6)
 
 
+@pytest.mark.slow
+def test_ranks_without_work_are_told_of(tmp_path):
+    settings = {"config": {"packs_per_step": None}}
+    kill_at(tmp_path, 3, **settings)
+    before = numbers(tmp_path)
+    run(tmp_path, 2, **settings)
+    (warning,) = lines(tmp_path, "warning")
+    assert "packs a step of this run: 1; ranks without work: 1" in warning["text"]
+    assert [line["batch"] for line in numbers(tmp_path)][: len(before)] == [line["batch"] for line in before]
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_signal_saves_everything_and_says_so(whole, tmp_path, name):
     # No checkpoint is due: what is there is what the signal had written.
@@ -321,6 +332,16 @@ def test_a_stop_that_cannot_save_does_not_say_that_it_did(tmp_path):
     assert child.returncode not in (0, STOPPED)
     assert "stopped by SIGTERM, but the checkpoint of step" in out
     assert "everything is saved" not in out
+
+
+def test_a_disk_that_stays_full_is_told_of_once(tmp_path):
+    done = subprocess.run(
+        command(tmp_path, fail_writing_after=0, checkpoints={"every_steps": 1}, pause=0.0),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(lines(tmp_path, "warning")) == 1
+    assert len(steps(tmp_path)) > 10
 
 
 def test_other_settings_do_not_go_on(whole, tmp_path):

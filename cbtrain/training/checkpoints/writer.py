@@ -65,8 +65,10 @@ class CheckpointWriter:
                 self.failed = False
                 self._remove_old()
             except Exception as error:  # Rust code raises exceptions of its own
+                if not self.failed:  # once for a disk that stays full, whatever the number of checkpoints
+                    text = f"the checkpoint of step {checkpoint.step} could not be written: {error}"
+                    self._warnings.put(f"{text}; training goes on, and tries again at each checkpoint")
                 self.failed = True
-                self._warnings.put(f"the checkpoint of step {checkpoint.step} could not be written: {error}")
 
     def _remove_old(self) -> None:
         """Keep the newest, and those with the lowest validation loss."""
