@@ -33,6 +33,18 @@ def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_determinism_switch_refuses_no_operation_and_repeats(tmp_path):
+    settings = ["training.deterministic=true", "therapist.lora.dropout=0.1", "therapist.recompute=selective"]
+    for name in ("one", "two"):
+        done = cbtrain(
+            "train", "--config", "quick", "--out", name, "training.speakers=[therapist]", *settings, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    adapters = [(tmp_path / name / "therapist" / "adapter_model.safetensors").read_bytes() for name in ("one", "two")]
+    assert adapters[0] == adapters[1]
+
+
+@pytest.mark.slow
 def test_nf4(tmp_path):
     done = cbtrain("run", "--config", "quick", "--out", "run", "model.weights=nf4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

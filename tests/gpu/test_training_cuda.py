@@ -54,6 +54,13 @@ def test_zero_under_nccl(plain, tmp_path, stage, weights):
     assert found["loss"] == pytest.approx(plain[f"{weights} none"]["loss"], rel=tolerance)
 
 
+def test_the_determinism_switch_repeats_to_the_last_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    once = {"engine": "torch", "weights": "bf16", "deterministic": True}
+    found = run(tmp_path, {"one": once, "two": once})
+    assert found["one"]["loss"] == found["two"]["loss"]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw8bit", "paged_adamw", "paged_adamw8bit"])
 def test_bitsandbytes_optimizers(tmp_path, optimizer):
     pytest.importorskip("bitsandbytes")

@@ -90,6 +90,7 @@ def train(settings):
         recompute=settings.get("recompute", "none"),
         device=settings.get("device", "cpu"),
     )
+    torch.use_deterministic_algorithms(settings.get("deterministic", False))
     decay = settings.get("decay", 0.01)
     config = TrainingConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
     runtime = RuntimeConfig(engine=settings["engine"], zero_stage=settings.get("stage", 1))

@@ -163,7 +163,7 @@ def test_nf4_under_zero(zero, reference, stage):
 def test_a_bf16_base_under_zero(zero, reference, stage):
     found, expected = zero(stage)["bf16"], reference["bf16"]
     # Stages 1 and 2 leave adapters in fp32; stage 3 holds them in bf16 beside fp32 masters.
-    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2 if stage == 3 else 2e-3)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2 if stage == 3 else 5e-4)
     assert all(value.dtype == torch.float32 for value in found["parameters"].values())
 
 
@@ -181,7 +181,7 @@ def test_bf16_weights_are_trained_on_fp32_masters(reference):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
 def test_bf16_weights_trained_by_deepspeed(zero, reference, stage):
-    assert zero(stage)["full bf16"]["loss"] == pytest.approx(reference["full bf16"]["loss"], rel=2e-3)
+    assert zero(stage)["full bf16"]["loss"] == pytest.approx(reference["full bf16"]["loss"], rel=5e-4)
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_all_weights_and_their_optimizer_come_back(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd"])
+@pytest.mark.parametrize("optimizer", ["paged_adamw8bit", "sgd"])  # the others share their code
 def test_every_optimizer_comes_back(tmp_path, optimizer):
     settings = {"config": {"optimizer": optimizer, "token_budget": 800, "learning_rate": 3e-3}, "method": "full"}
     for name in ("whole", "killed"):
