@@ -124,7 +124,7 @@ class _Stage:
                 enter = stack.enter_context
                 enter(returning_memory(self.decoder.device, config.recompute))
                 self.telemetry = enter(self._telemetry(budget, console, resumed))
-                self.signals = enter(StopSignals(runtime.timeout_minutes))
+                self.signals = enter(StopSignals(runtime.timeout_minutes, self.telemetry.stopping))
                 self.writer = enter(CheckpointWriter(self.checkpoints, self.files, runtime.checkpoints))
                 batches = enter(Prefetcher(stream, pin=self.decoder.device.type == "cuda"))
                 for text in messages:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -28,17 +29,16 @@ SAME_PRESS = 2.0
 """Seconds in which a second SIGINT is taken for the same Ctrl-C: torchrun passes on what the terminal has already sent
 to every process."""
 
-HINT = b"\r\x1b[2Kstopping as soon as everything is saved; Ctrl-C again, in two seconds or later, ends at once\n"
-
 
 class StopSignals:
     """Inside the ``with``, signals are heard. :meth:`asked` must be called by every rank at the same places.
 
     Ranks agree without waiting for each other or for a device: each call collects what the call before it has sent
-    round, so a signal is obeyed one call later than it came.
+    round, so a signal is obeyed one call later than it came. ``on_heard`` gets the name of the first at once.
     """
 
-    def __init__(self, timeout_minutes: float) -> None:
+    def __init__(self, timeout_minutes: float, on_heard: Callable[[str], None] = lambda name: None) -> None:
+        self._on_heard = on_heard
         self.heard: str | None = None
         self._at = 0.0
         self._before: dict[int, Any] = {}
@@ -109,5 +109,4 @@ class StopSignals:
             os._exit(130)
         if self.heard is None:
             self.heard, self._at = name, time.monotonic()
-            if name == "SIGINT" and ranks.rank() == 0 and os.isatty(sys.stderr.fileno()):
-                os.write(sys.stderr.fileno(), HINT)
+            self._on_heard(name)

@@ -87,6 +87,10 @@ class Telemetry:
         for logger in self.loggers:
             self._guarded(logger, logger.close)
 
+    def stopping(self, name: str) -> None:
+        """Show that signal ``name`` was heard, before it can be obeyed."""
+        self.status.state = "stopping; Ctrl-C: at once" if name == "SIGINT" else "stopping"
+
     @property
     def seconds(self) -> float:
         """Of training so far, earlier parts of a resumed run included, without what went on in :meth:`paused`."""
