@@ -237,7 +237,7 @@ def _read(source: str, folder: str) -> dict[str, Any]:
             text = (importlib.resources.files("cbtrain.configs") / folder / f"{source}.yaml").read_text("utf-8")
         else:
             raise UserError("no such config file", where=source, fix=nearest(source, shipped))
-        given = yaml.safe_load(text)
+        given = yaml.load(text, UniqueKeys)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = source if line is None else f"{source}:{line + 1}"
@@ -249,6 +249,18 @@ def _read(source: str, folder: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise UserError("not a mapping of keys to values", where=source, fix="See `cbtrain config`.")
     return given
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key may come once: of two, one would be dropped silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _apply(given: dict[str, Any], override: str, model: type[BaseModel]) -> None:

@@ -12,6 +12,9 @@ from cbtrain.errors import UserError
 Add = Callable[..., argparse.ArgumentParser]
 """``add(name, function, help, more)`` makes the parser of one command."""
 
+BIG = 2048
+"""Hidden size from which a model is slow to time on a CPU."""
+
 
 def add_plan_command(add: Add) -> None:
     plan = add(
@@ -36,6 +39,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     from cbtrain.config import load_config
     from cbtrain.generation.local_model import pick_device
     from cbtrain.planned_stages import planned_stages
+    from cbtrain.training.packs import check_packs_per_step
     from cbtrain.training.planning.machine import other_machine, this_machine
     from cbtrain.training.planning.plan import plan_stage
     from cbtrain.training.planning.table import WIDTH, facts, print_plan
@@ -48,8 +52,14 @@ def _plan(parsed: argparse.Namespace) -> int:
         torch.set_num_threads(config.threads)
     device = pick_device("auto" if parsed.gpu else config.model.device)
     machine = other_machine(parsed.gpu, parsed.memory) if parsed.gpu else this_machine(device, parsed.memory)
+    for name in (parsed.stage,) if parsed.stage else config.training.speakers:
+        check_packs_per_step(getattr(config, name), ranks, name)
     notes = Console(stderr=True)
     stages = planned_stages(config, machine.kind, ranks, notes, [parsed.stage] if parsed.stage else [])
+    if machine.kind == "cpu" and any(stage.setting.architecture.hidden >= BIG for stage in stages):
+        notes.print(
+            "Timing a large model on this CPU takes minutes; `--gpu h100` plans for a GPU instead.", soft_wrap=True
+        )
     with notes.status("Planning") as status:
         plans = [plan_stage(stage, machine, torch.device(device), status.update) for stage in stages]
     good = all(plan.configured.fits for plan in plans)

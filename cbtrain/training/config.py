@@ -35,7 +35,12 @@ class TrainingConfig(BaseModel):
         None, ge=1, description="LoRA+: learning rate of the B matrices over that of the rest; none: the same"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after warm-up, to zero")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the token budget with a rising learning rate")
+    warmup: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of the run (token_budget or max_epochs, whichever ends it) with a rising rate",
+    )
     weight_decay: float = Field(0.01, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)

@@ -111,12 +111,11 @@ class _Stage:
         architecture = self.decoder.architecture
         stream = open_stream(self.documents, config, architecture, self.name, progress.packs_per_step)
         progress.packs_per_step = stream.packs_per_step
-        if stream.packs_per_step < engine.world:
-            packs, idle = stream.packs_per_step, engine.world - stream.packs_per_step
-            messages.append(f"{self.name}: packs a step of this run: {packs}; ranks without work: {idle}")
+        if (idle := engine.world - stream.packs_per_step) > 0:
+            messages.append(f"{self.name}: steps of {stream.packs_per_step} packs leave {idle} ranks without work")
         if progress.position:
             stream.load_state(progress.position)
-        budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
+        self.budget = budget = min(config.token_budget, config.max_epochs * stream.tokens_per_epoch)
         torch.manual_seed(config.seed)
         self.decoder.train()
         try:
@@ -368,6 +367,7 @@ class _Stage:
             parameters=self.parameters,
             trainable=self.trained,
             token_budget=config.token_budget,
+            planned_tokens=self.budget,
             tokens=progress.tokens,
             supervised_tokens=progress.supervised,
             epochs=round(progress.tokens / stream.tokens_per_epoch, 3),

@@ -12,7 +12,8 @@ class TrainingResult:
 
     ``share_of_corpus`` is the share of the training split that the model has seen; the caller, who chose the
     documents, fills it in. ``data`` says how the documents were laid out and packed, ``speed`` is
-    :meth:`Telemetry.summary`, ``memory`` a :class:`MemorySplit`.
+    :meth:`Telemetry.summary`, ``memory`` a :class:`MemorySplit`. ``planned_tokens`` is what the schedule goes by:
+    ``token_budget``, or fewer where ``max_epochs`` ends the run before.
     """
 
     name: str
@@ -20,6 +21,7 @@ class TrainingResult:
     parameters: int
     trainable: int
     token_budget: int
+    planned_tokens: int = 0
     tokens: int = 0
     supervised_tokens: int = 0
     epochs: float = 0.0

@@ -45,6 +45,7 @@ def test_training_learns_what_it_sees_and_records_every_step(tiny, documents, tm
 def test_it_says_that_epochs_ended_it(tiny, documents, tmp_path):
     result, _ = run(tiny(), documents, tmp_path, max_epochs=2, token_budget=50_000)
     assert (result.stopped, result.epochs) == ("epochs", 2.0)
+    assert result.planned_tokens == result.tokens < result.token_budget
 
 
 def test_it_ends_with_the_best_parameters_not_the_last(tiny, documents, tmp_path):

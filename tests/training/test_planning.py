@@ -176,6 +176,9 @@ def test_shapes_and_loads():
     assert load.resized(50).tokens == 200
     whole = Load.of(TokenStore.of(documents), 100, 100).resized(50)
     assert max(shape.tokens for shape in whole.packs()) == 100
+    assert load.changes(50)
+    long = Load.of(TokenStore.of(documents[:1]), 20, 100)  # a document a pack, whatever its size
+    assert not long.changes(40)
     assert Load(64).packs() == [Shape((64,), 38)]
     few, many = Shape((100,), 10), Shape((99,), 90)
     assert largest([few, many], ARCHITECTURE, recompute="full", compute_bytes=4) is many
@@ -190,10 +193,10 @@ def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
     assert times[1] / times[0] == pytest.approx(989 / 121)
 
 
-def plan(memory, config=None, load=None):
+def plan(memory, config=None, load=None, architecture=ARCHITECTURE):
     config = config or TrainingConfig(pack_tokens=1024)
     made = setting("bf16", device="cuda", attention="torch-varlen", recompute=config.recompute)
-    made = replace(made, architecture=replace(ARCHITECTURE, layers=2))
+    made = replace(made, architecture=replace(architecture, layers=2))
     stage = Stage("therapist", config, made, load or Load(config.pack_tokens))
     gpu = other_machine("h100").gpu
     return plan_stage(stage, Machine("a GPU", "cuda", memory, gpu), CPU, lambda text: None)
@@ -214,7 +217,9 @@ def test_advice_names_what_fits():
 
     none = plan(1_000_001_000)
     assert none.choice is None
-    assert "model.weights=nf4" in none.advice
+    assert "Take a larger machine" in none.advice  # its weights are the least of it
+    wide = plan(1_000_001_000, architecture=replace(ARCHITECTURE, hidden=512, intermediate=2048, head_dim=128))
+    assert "Set model.weights=nf4" in wide.advice
 
 
 def test_epochs_count_the_real_documents():
@@ -240,6 +245,8 @@ def test_available_memory_heeds_the_control_group(tmp_path):
 def test_unknown_gpus_are_named():
     with pytest.raises(UserError, match="rtx4090"):
         other_machine("rtx4900")
+    with pytest.raises(UserError, match="Known: h200, h100.* --memory"):
+        other_machine("mi300x")
     with pytest.raises(UserError, match="no memory"):
         other_machine("h100", -3)
 
@@ -259,6 +266,7 @@ def test_the_command_plans_without_weights(tmp_path, capsys):
     assert main([*arguments, "--memory", "1.01"]) == 1
     assert "does not fit" in capsys.readouterr().out
     assert main([*arguments, "--ranks", "0"]) == 2
+    assert main([*arguments, "--ranks", "3", "therapist.packs_per_step=2"]) == 2
     assert main(["plan", "--gpu", "abacus"]) == 2
 
 
@@ -267,6 +275,12 @@ def test_the_command_plans_a_tiny_study_here(capsys):
     (stage,) = json.loads(capsys.readouterr().out)["stages"]
     assert stage["tokens_per_epoch"] >= 4000
     assert stage["configured"]["epoch_seconds"] > 0
+    # Ranks share the machine: each needs its own memory, and together they are no faster.
+    needed = stage["configured"]["peak"]
+    memory = str((600_000_000 + 1.5 * needed) / 1e9)
+    two = ["--ranks", "2", "therapist.packs_per_step=2", "--memory", memory]
+    assert main(["plan", "--stage", "therapist", *SMALL, "--memory", memory]) == 0
+    assert main(["plan", "--stage", "therapist", *SMALL, *two]) == 1
 
 
 MEASURED = """

@@ -179,7 +179,7 @@ def test_ranks_without_work_are_told_of(tmp_path):
     before = numbers(tmp_path)
     run(tmp_path, 2, **settings)
     (warning,) = lines(tmp_path, "warning")
-    assert "packs a step of this run: 1; ranks without work: 1" in warning["text"]
+    assert "steps of 1 packs leave 1 ranks without work" in warning["text"]
     assert [line["batch"] for line in numbers(tmp_path)][: len(before)] == [line["batch"] for line in before]
 
 

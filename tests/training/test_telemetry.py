@@ -231,7 +231,7 @@ def test_plain_lines_without_a_terminal(tmp_path, clock):
         telemetry.event("warning", "something [odd]")
     said = console.file.getvalue().splitlines()
     assert len([line for line in said if "tokens/s" in line]) in range(10, 14)  # 10 tenths, 100 s
-    assert "100%, step 1,000, epoch 0, loss 3.000" in said[-3]
+    assert "100%, step 1,000, epoch 0, loss (smoothed) 3.000" in said[-3]
     assert "MFU 200.0%" in said[-3]
     assert said[-2].strip() == ("therapist: step 1,000, validation loss 2.500 (best), perplexity 12.2; opening 2.000")
     assert said[-1].strip() == "Warning: something [odd]"

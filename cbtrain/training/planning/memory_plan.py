@@ -35,7 +35,7 @@ def predict_memory(setting: Setting, shape: Shape) -> MemorySplit:
         gradients //= setting.world
     if always.gradients + always.step > activations + gradients + workspace:
         activations, gradients, workspace = 0, always.gradients, always.step
-    if setting.device == "cpu" and setting.world == 1:
+    if setting.device == "cpu":
         flat = always.weights + always.adapters + gradients + always.optimizer + activations + workspace
         threshold = LOW if gives_back(setting.device, setting.recompute) else None
         real = peak_of(held_sizes(decoder, setting), traced.events, threshold=threshold)

@@ -49,6 +49,10 @@ class Load:
         ]
         return Load(capacity, [length for length, _ in pieces], [counted for _, counted in pieces], self.longest)
 
+    def changes(self, capacity: int) -> bool:
+        """Whether packs of ``capacity`` would be others: not where each holds one long document either way."""
+        return self.resized(capacity).packs() != self.packs()
+
     def packs(self) -> list[Shape]:
         """The packs of an epoch; one of a single document where the documents are not known."""
         if not self.lengths or self.supervised is None:

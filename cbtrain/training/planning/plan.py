@@ -43,12 +43,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """``memory`` is the predicted peak of one rank; ``tokens_per_second`` of all ranks together, over an epoch that
-    takes ``epoch_seconds`` (None where nothing is known of the documents). ``how`` says where the time comes from."""
+    """``memory`` is the predicted peak of one rank, ``needed`` the bytes of it on one device: on a CPU all ranks share
+    the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None where
+    nothing is known of the documents). ``how`` says where the time comes from."""
 
     recompute: str
     pack_tokens: int
     memory: MemorySplit
+    needed: int
     fits: bool
     tokens_per_second: float
     epoch_seconds: float | None
@@ -73,12 +75,12 @@ def plan_stage(stage: Stage, machine: Machine, device: torch.device, tell: Calla
     found = [
         _alternative(stage, machine, clock, level, tokens)
         for tokens in (wanted, wanted // 2, 2 * wanted)
-        if tokens >= SMALLEST_PACK or tokens == wanted
+        if tokens == wanted or (tokens >= SMALLEST_PACK and stage.load.changes(tokens))
         for level in LEVELS
     ]
     configured = next(a for a in found if a.pack_tokens == wanted and a.recompute == stage.config.recompute)
     choice = configured if configured.fits else _nearest(found, wanted)
-    if choice is None:
+    if choice is None and stage.load.changes(wanted // 2):
         for smaller in _smaller(wanted // 4):
             found.append(_alternative(stage, machine, clock, "full", smaller))
             if found[-1].fits:
@@ -95,7 +97,8 @@ def _alternative(stage: Stage, machine: Machine, clock: _Clock, recompute: str, 
     memory = predict_memory(setting, worst)
     speed, epoch, how = clock.speed(setting, packs)
     seconds = epoch if load.lengths else None
-    return Alternative(recompute, pack_tokens, memory, machine.fits(memory.total), speed, seconds, how)
+    needed = memory.total * (setting.world if machine.kind == "cpu" else 1)
+    return Alternative(recompute, pack_tokens, memory, needed, machine.fits(needed), speed, seconds, how)
 
 
 class _Clock:
@@ -117,7 +120,8 @@ class _Clock:
         done = sum(flops_of(setting, pack, self.trained).hardware for pack in packs)
         per_step = self._packs_per_step(setting, packs)
         steps = max(1, len(packs) // per_step)
-        seconds = timing.micro_batch * done / once / setting.world + timing.step * steps
+        parallel = 1 if self.machine.kind == "cpu" else setting.world  # ranks on a CPU share its cores
+        seconds = timing.micro_batch * done / once / parallel + timing.step * steps
         return sum(pack.tokens for pack in packs) / seconds, seconds, timing.how
 
     def _packs_per_step(self, setting: Setting, packs: list[Shape]) -> int:
@@ -162,23 +166,26 @@ def _advice(
 
     room = machine.memory - machine.reserve
     if choice is configured:
-        text = f"fits with {keys(configured)}: {_gb(room - configured.memory.total)} GB of {_gb(room)} are left"
+        text = f"fits with {keys(configured)}: {_gb(room - configured.needed)} GB of {_gb(room)} are left"
         faster = [a for a in found if a.fits and a.pack_tokens == configured.pack_tokens]
         best = max(faster, key=lambda a: a.tokens_per_second)
         if best.tokens_per_second > 1.1 * configured.tokens_per_second:
             gain = best.tokens_per_second / configured.tokens_per_second
             text += f"; {keys(best)} fits too and is {gain:.1f} times as fast"
         return text + "."
-    over = _gb(configured.memory.total - room)
+    over = _gb(configured.needed - room)
     if choice is not None:
         return f"does not fit: {over} GB too much. The nearest that does: {keys(choice)}."
     smallest = min(found, key=lambda a: a.memory.total)
     remedy = "Take a larger machine or a smaller model"
-    if not stage.setting.full and stage.setting.format.name != "nf4":
+    heavy = 4 * smallest.memory.weights > smallest.memory.total
+    if not heavy and not stage.load.changes(configured.pack_tokens // 2):
+        remedy = "Set tokens.document_tokens lower, or take a larger machine"
+    elif heavy and not stage.setting.full and stage.setting.format.name != "nf4":
         remedy = "Set model.weights=nf4, or take a larger machine"
     elif stage.setting.full:
         remedy = f"Set {stage.name}.method=lora, or take a larger machine"
-    still = _gb(smallest.memory.total - room)
+    still = _gb(smallest.needed - room)
     return f"does not fit: {over} GB too much, and with {keys(smallest)} still {still}. {remedy}."
 
 

@@ -67,7 +67,7 @@ def step_line(status: Status) -> str:
         f"{status.title}: {status.share:.0%}",
         f"step {status.step:,}",
         f"epoch {status.epoch}",
-        f"loss {fixed(status.smoothed.value)}",
+        f"loss (smoothed) {fixed(status.smoothed.value)}",
         f"learning rate {rate(status.learning_rate)}",
         f"grad norm {short(status.grad_norm)}",
     ]
