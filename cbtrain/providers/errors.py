@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-ErrorKind = Literal["rate_limit", "transient", "permanent", "content_filter", "context_overflow"]
+ErrorKind = Literal["rate_limit", "transient", "permanent", "content_filter", "context_overflow", "budget"]
 
 OVERFLOW_MARKS = ("maximum context length", "context_length_exceeded", "context window")
 FILTER_MARKS = ("content_filter", "content management policy", "safety")
 
 
 class ProviderError(Exception):
-    """An API call that ended without an answer. ``message`` never holds the key; ``status`` is None without a reply."""
+    """An API call that ended without an answer. ``message`` never holds the key; ``status`` is None without a reply.
+    ``sent`` says that the request may have been worked on, and billed, all the same."""
 
     def __init__(
         self,
@@ -21,8 +22,10 @@ class ProviderError(Exception):
         status: int | None = None,
         attempts: int = 1,
         retry_after_s: float | None = None,
+        sent: bool = False,
     ) -> None:
         self.kind: ErrorKind = kind
+        self.sent = sent
         self.message, self.status, self.attempts, self.retry_after_s = message, status, attempts, retry_after_s
         super().__init__(message)
 

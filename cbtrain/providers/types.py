@@ -29,8 +29,15 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Tokens. ``prompt_tokens`` are all of the prompt, of which ``cached_tokens`` were read from the API's own cache
+    and ``cache_write_tokens`` written to it; ``completion_tokens`` are all that is paid as output, ``reasoning_tokens``
+    of them thinking that is not in the text."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,113 @@
+"""What a run has spent, what is under way, and when to stop: money is set aside before a request goes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from cbtrain.errors import UserError
+from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.types import Usage
+
+
+class BudgetSpent(Exception):
+    """The next request could exceed the budget."""
+
+
+@dataclass(slots=True)
+class RoleCost:
+    """What one role (patient, judge, …) has cost. ``unpriced`` are answers whose price is not known."""
+
+    dollars: float = 0.0
+    requests: int = 0
+    unpriced: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Dollars set aside for one request."""
+
+    role: str
+    dollars: float
+    open: bool = True
+
+
+@dataclass(slots=True)
+class Budget:
+    """All money of a run, in US dollars; ``cap`` None: no bound. Spent and set aside together never exceed the cap, if
+    requests cost no more than what was set aside for them."""
+
+    cap: float | None = None
+    roles: dict[str, RoleCost] = field(default_factory=lambda: defaultdict(RoleCost))
+    reserved: float = 0.0
+    _open: int = 0
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def spent(self) -> float:
+        return sum(role.dollars for role in self.roles.values())
+
+    async def reserve(self, role: str, price: Price | None, prompt_tokens: int, max_tokens: int) -> Reservation:
+        """Set aside what a request costs at most: its prompt uncached, its answer as long as it may be.
+
+        Where that is there only if others cost less than was set aside for them, it waits for them. Raises BudgetSpent
+        where it is not there whatever they cost, UserError where there is a cap and no price.
+        """
+        if price is None:
+            if self.cap is not None:
+                fix = "Add it to the table of prices, or set no budget."
+                raise UserError("a budget is set, and the price of this model is not known", where=role, fix=fix)
+            dollars = 0.0
+        else:
+            # A prompt that is written to the API's cache may cost more than one that is not.
+            dear = prompt_tokens if (price.written or 0) > price.input else 0
+            dollars = price.cost(Usage(prompt_tokens, max_tokens, cache_write_tokens=dear))
+        while self.cap is not None and self.spent + self.reserved + dollars > self.cap:
+            if self._open == 0 or self.spent + dollars > self.cap:
+                left = max(self.cap - self.spent, 0.0)
+                raise BudgetSpent(f"the next {role} request may cost ${dollars:.4f}, and ${left:.4f} are left")
+            self._freed.clear()
+            await self._freed.wait()
+        self.reserved += dollars
+        self._open += 1
+        return Reservation(role, dollars)
+
+    def settle(self, reservation: Reservation, price: Price | None, usage: Usage) -> float:
+        """Book what an answer has really cost; returns it."""
+        self.release(reservation)
+        role = self.roles[reservation.role]
+        role.requests += 1
+        role.prompt_tokens += usage.prompt_tokens
+        role.cached_tokens += usage.cached_tokens
+        role.completion_tokens += usage.completion_tokens
+        if price is None:
+            role.unpriced += 1
+            return 0.0
+        dollars = price.cost(usage)
+        role.dollars += dollars
+        return dollars
+
+    def lose(self, reservation: Reservation) -> float:
+        """Book a request of which nobody knows whether it was answered, at all that was set aside for it."""
+        self.release(reservation)
+        role = self.roles[reservation.role]
+        role.requests += 1
+        role.dollars += reservation.dollars
+        return reservation.dollars
+
+    def release(self, reservation: Reservation) -> None:
+        """Give back what was set aside; again does nothing."""
+        if reservation.open:
+            reservation.open = False
+            self._open -= 1
+            self.reserved = self.reserved - reservation.dollars if self._open else 0.0
+            self._freed.set()
+
+    def projected(self, role: str, requests: int) -> float:
+        """What ``requests`` of ``role`` will have cost in all, by the mean so far; 0 before the first."""
+        known = self.roles.get(role)
+        return known.dollars / known.requests * requests if known and known.requests else 0.0

@@ -1,0 +1,74 @@
+"""What an answer costs: a dated table of prices, and the sum for an answer's tokens."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.resources
+import re
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cbtrain.errors import UserError
+from cbtrain.providers.types import Usage
+
+DATED = re.compile(r"[-@](20\d{2}-?\d{2}-?\d{2}|latest|preview(-\d{2}-\d{2,4})?|\d{3})$")
+"""What a model's name may end with beyond that of its family."""
+
+MILLION = 1_000_000
+
+
+class Price(BaseModel):
+    """US dollars for a million tokens. ``cached`` and ``written`` cost as ``input`` where nothing is said."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0)
+    written: float | None = Field(None, ge=0)
+
+    def cost(self, usage: Usage) -> float:
+        """US dollars."""
+        cached = self.input if self.cached is None else self.cached
+        written = self.input if self.written is None else self.written
+        plain = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens
+        dollars = max(plain, 0) * self.input + usage.cached_tokens * cached + usage.cache_write_tokens * written
+        return (dollars + usage.completion_tokens * self.output) / MILLION
+
+
+class Prices(BaseModel):
+    """Prices by model, as of ``date``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    date: datetime.date
+    models: dict[str, Price]
+
+    def of(self, model: str) -> Price | None:
+        """The price of ``model`` or, where it is a dated version, of its family; None where it is not known.
+
+        A prefix such as a router's ``anthropic/`` is left out. A longer name is never taken for a shorter one
+        otherwise: a ``-pro`` is not its plain namesake.
+        """
+        name = model.rpartition("/")[2]
+        return self.models.get(model) or self.models.get(name) or self.models.get(DATED.sub("", name))
+
+
+def load_prices(path: Path | None = None) -> Prices:
+    """The table in ``path``, else the shipped one. Raises UserError where it cannot be used."""
+    shipped = importlib.resources.files("cbtrain.providers.costs") / "prices.yaml"
+    where = str(path or "prices.yaml")
+    try:
+        text = (path or shipped).read_text(encoding="utf-8")
+        return Prices.model_validate(yaml.safe_load(text))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", where=where, fix="Name a readable YAML file.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, fix="Mend it.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        fix = "See cbtrain/providers/costs/prices.yaml for the form."
+        raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, fix=fix) from None

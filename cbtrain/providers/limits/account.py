@@ -1,0 +1,69 @@
+"""All limits of one account at one API: every provider object that uses it goes through the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cbtrain.providers.limits.adaptive import AdaptiveLimit
+from cbtrain.providers.limits.clock import Clock
+from cbtrain.providers.limits.gate import Gate
+from cbtrain.providers.limits.retries import RetryBudget
+from cbtrain.providers.limits.tokens import TokenBucket
+
+REST_S = 10.0
+"""Seconds that an API is left alone once repeats are more than their share: most of what goes out fails."""
+
+
+class Account:
+    """``async with account.turn(tokens):`` is entered when a request may go out; its deadline's clock starts there.
+
+    The order is gate, tokens, permit: a permit is held only while a request is under way, never while one waits.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: int = 20,
+        least: int = 1,
+        most: int = 100,
+        tokens_per_minute: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
+        self.limit = AdaptiveLimit(start, least, most, self.clock)
+        self.gate = Gate(self.clock)
+        self.tokens = TokenBucket(tokens_per_minute, self.clock) if tokens_per_minute else None
+        self.retries = RetryBudget(clock=self.clock)
+
+    @asynccontextmanager
+    async def turn(self, tokens: int) -> AsyncIterator[None]:
+        """``tokens`` is what the request is thought to use; correct it by :meth:`settle`."""
+        await self.gate.passing()
+        if self.tokens:
+            await self.tokens.take(tokens)
+        try:
+            while True:
+                async with self.limit.permit():
+                    if self.gate.left == 0:
+                        yield
+                        return
+                await self.gate.passing()  # it was closed while the permit was waited for
+        except BaseException:
+            self.settle(tokens, 0)
+            raise
+
+    def settle(self, tokens: int, used: int) -> None:
+        """Correct what :meth:`turn` has taken from the tokens a minute."""
+        if self.tokens:
+            self.tokens.settle(tokens, used)
+
+    def refused(self, wait_s: float) -> None:
+        """A request met 429: all others wait too, and fewer go out at once."""
+        self.limit.refused()
+        self.gate.hold(wait_s)
+
+    def repeating(self) -> None:
+        """A request is about to be repeated."""
+        if not self.retries.spend():
+            self.gate.hold(REST_S)

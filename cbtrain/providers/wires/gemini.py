@@ -1,0 +1,112 @@
+"""Google's generateContent protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.types import ChatRequest, FinishReason, Usage
+from cbtrain.providers.wires.failures import failure_of
+from cbtrain.providers.wires.wire import (
+    Malformed,
+    Structure,
+    WireAnswer,
+    WireRequest,
+    asking_for_json,
+    count_of,
+    entries,
+    section,
+    text_of,
+)
+
+FILTERED = ("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION", "MODEL_ARMOR")
+"""Finish reasons with which the API keeps back what the model has said."""
+
+HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
+"""Categories of which the API lets a caller switch the filter off: patients speak of suicide."""
+
+LASTING = ("API_KEY_INVALID", "check your plan and billing")
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiWire:
+    """Thinking models spend ``maxOutputTokens`` on thoughts too; ``extra_body`` can set ``generationConfig``'s
+    ``thinkingConfig``: it is merged, not put in place of what is there."""
+
+    model: str
+    base_url: str = "https://generativelanguage.googleapis.com/v1beta"
+    structure: Structure = "json_schema"
+    seed: bool = True
+    extra_body: dict[str, Any] = field(default_factory=dict)
+
+    def request(self, request: ChatRequest) -> WireRequest:
+        if request.json_schema is not None and self.structure != "json_schema":
+            request = asking_for_json(request)
+        system = [message.content for message in request.messages if message.role == "system"]
+        config: dict[str, Any] = {
+            "maxOutputTokens": request.max_tokens,
+            "temperature": request.temperature,
+            "topP": request.top_p,
+        }
+        if request.seed is not None and self.seed:
+            config["seed"] = request.seed
+        if request.stop:
+            config["stopSequences"] = list(request.stop)
+        if request.json_schema is not None and self.structure != "none":
+            config["responseMimeType"] = "application/json"
+        if request.json_schema is not None and self.structure == "json_schema":
+            config["responseJsonSchema"] = request.json_schema
+        body: dict[str, Any] = {
+            "contents": [
+                {"role": "model" if message.role == "assistant" else "user", "parts": [{"text": message.content}]}
+                for message in request.messages
+                if message.role != "system"
+            ],
+            "generationConfig": config,
+            "safetySettings": [{"category": f"HARM_CATEGORY_{harm}", "threshold": "BLOCK_NONE"} for harm in HARMS],
+        }
+        if system:
+            body["systemInstruction"] = {"parts": [{"text": "\n\n".join(system)}]}
+        extra = dict(self.extra_body)
+        config |= extra.pop("generationConfig", {})
+        return WireRequest(f"{self.base_url.rstrip('/')}/models/{self.model}:generateContent", {}, body | extra)
+
+    def authorization(self, key: str) -> dict[str, str]:
+        return {"x-goog-api-key": key}
+
+    def answer(self, body: Any) -> WireAnswer:
+        body = section(body, "the answer")
+        usage = _usage(section(body.get("usageMetadata"), "usageMetadata"))
+        model = text_of(body.get("modelVersion"), "modelVersion") or self.model
+        candidates = entries(body.get("candidates"), "candidates")
+        if not candidates:
+            if section(body.get("promptFeedback"), "promptFeedback").get("blockReason"):
+                return WireAnswer("", "content_filter", usage, model)
+            raise Malformed("there are no candidates")
+        finish = str(candidates[0].get("finishReason"))
+        content = section(candidates[0].get("content"), "content")
+        parts = entries(content.get("parts"), "parts")
+        text = "".join(text_of(part.get("text"), "text") for part in parts if not part.get("thought"))
+        return WireAnswer(text, _finish(finish), usage, model)
+
+    def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
+        return failure_of(status, headers, text, lasting=LASTING)
+
+
+def _finish(reason: str) -> FinishReason:
+    if reason in FILTERED:
+        return "content_filter"
+    return "length" if reason == "MAX_TOKENS" else "stop"
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    """Thoughts are paid as output and counted beside the candidates' tokens."""
+    thoughts = count_of(usage, "thoughtsTokenCount")
+    return Usage(
+        prompt_tokens=count_of(usage, "promptTokenCount"),
+        completion_tokens=count_of(usage, "candidatesTokenCount") + thoughts,
+        cached_tokens=count_of(usage, "cachedContentTokenCount"),
+        reasoning_tokens=thoughts,
+    )

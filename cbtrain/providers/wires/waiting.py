@@ -1,0 +1,91 @@
+"""How long an API asks to be left alone: ``Retry-After`` and its relatives, in every form that is sent."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+RETRY_DELAY = re.compile(r'"retryDelay"\s*:\s*"([^"]+)"')
+"""Where Google says it: in the body."""
+
+RESET = re.compile(r"^(?:x-ratelimit-reset-(?P<openai>[\w-]+)|anthropic-ratelimit-(?P<anthropic>[\w-]+)-reset)$")
+
+
+def requested_wait(headers: Mapping[str, str], body: str, now: datetime | None = None) -> float | None:
+    """Seconds that a refusal asks for, None where it says nothing that can be understood.
+
+    ``Retry-After`` (and ``retry-after-ms``, and the ``retryDelay`` of a body) is taken at its word. Without it, the
+    latest reset of those limits that are used up; where it is not said which are, the latest of all.
+    """
+    now = now or datetime.now(timezone.utc)
+    found = {name.lower(): value for name, value in headers.items()}
+    direct = [parse_wait(found.get("retry-after"), now)]
+    milliseconds = parse_wait(found.get("retry-after-ms"), now)
+    direct.append(None if milliseconds is None else milliseconds / 1000)
+    delay = RETRY_DELAY.search(body)
+    direct.append(parse_wait(delay[1], now) if delay else None)
+    said = [wait for wait in direct if wait is not None]
+    return max(said) if said else _reset(found, now)
+
+
+def parse_wait(text: str | None, now: datetime) -> float | None:
+    """Seconds from ``now``; ``text`` is a number of them, a duration (``1m30s``, ``250ms``), an HTTP date, ISO 8601."""
+    if not text or not (text := text.strip()):
+        return None
+    try:
+        number = float(text)
+        return max(0.0, number) if math.isfinite(number) else None
+    except ValueError:
+        pass
+    if PARTS.sub("", text) == "":
+        return sum(float(count) * SECONDS[unit] for count, unit in PARTS.findall(text))
+    moment = _moment(text)
+    if moment is None:
+        return None
+    return max(0.0, (moment - now).total_seconds())
+
+
+def _moment(text: str) -> datetime | None:
+    for parse in (parsedate_to_datetime, _iso):
+        try:
+            moment = parse(text)
+        except (ValueError, OverflowError):
+            continue
+        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return None
+
+
+def _iso(text: str) -> datetime:
+    return datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+
+
+def _reset(headers: Mapping[str, str], now: datetime) -> float | None:
+    used_up, any_limit = [], []
+    for name, value in headers.items():
+        match = RESET.match(name)
+        wait = parse_wait(value, now) if match else None
+        if match is None or wait is None:
+            continue
+        any_limit.append(wait)
+        if _remaining(match, headers) == 0:
+            used_up.append(wait)
+    waits = used_up or any_limit
+    return max(waits) if waits else None
+
+
+def _remaining(reset: re.Match[str], headers: Mapping[str, str]) -> float | None:
+    """What is left of the limit whose header ``reset`` is."""
+    if reset["openai"]:
+        text = headers.get(f"x-ratelimit-remaining-{reset['openai']}")
+    else:
+        text = headers.get(f"anthropic-ratelimit-{reset['anthropic']}-remaining")
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None

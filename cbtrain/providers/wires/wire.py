@@ -1,0 +1,107 @@
+"""What one API protocol is: how a request is written, and how an answer or a failure is read. No network here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.types import ChatRequest, FinishReason, Message, Usage
+
+Structure = Literal["json_schema", "json_object", "none"]
+"""How an API can be held to JSON: by a schema, to some object, or not at all (then only the prompt asks for it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """What is posted, as JSON. ``headers`` never hold the key."""
+
+    url: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WireAnswer:
+    """What an answer with status 200 says. ``text`` is empty where the API has kept it back."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+
+
+class Malformed(ValueError):
+    """An answer of another shape than the protocol's."""
+
+
+class Wire(Protocol):
+    """One protocol, for one model at one address."""
+
+    def request(self, request: ChatRequest) -> WireRequest: ...
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """The headers that carry the key."""
+        ...
+
+    def answer(self, body: Any) -> WireAnswer:
+        """Read the parsed body of a reply with status 200. Raises Malformed, and ProviderError where the body is an
+        error after all."""
+        ...
+
+    def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
+        """What a reply with another status means."""
+        ...
+
+
+def text_of(value: Any, what: str) -> str:
+    """``value`` as text that can be written down (half a surrogate pair cannot). Raises Malformed."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Malformed(f"{what} is no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"{what} is no whole text") from None
+    return value
+
+
+def count_of(usage: Mapping[str, Any], name: str) -> int:
+    """A number of tokens, 0 where there is none. Raises Malformed."""
+    value = usage.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise Malformed(f"{name} is no number of tokens")
+    return value
+
+
+def section(value: Any, what: str) -> Mapping[str, Any]:
+    """``value`` as a JSON object, empty where there is none. Raises Malformed."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Malformed(f"{what} is no object")
+    return value
+
+
+def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
+    """``value`` as a list of JSON objects, empty where there is none. Raises Malformed."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Malformed(f"{what} is no list")
+    return [section(entry, what) for entry in value]
+
+
+def asking_for_json(request: ChatRequest) -> ChatRequest:
+    """The same request for an API that cannot be given a schema: the system prompt asks for it. One system message, at
+    the beginning: some templates know no other."""
+    schema = json.dumps(request.json_schema, ensure_ascii=False)
+    asks = f"Answer with one JSON object and nothing else. It must match this JSON schema:\n{schema}"
+    system = [message.content for message in request.messages if message.role == "system"]
+    rest = [message for message in request.messages if message.role != "system"]
+    return replace(request, messages=(Message("system", "\n\n".join([*system, asks])), *rest))

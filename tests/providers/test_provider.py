@@ -1,0 +1,223 @@
+"""The whole way of a request against a real server that misbehaves."""
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+from loopback import completion, cut_off, hang, serve, status
+
+from cbtrain.providers.attempt import Endpoint
+from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.limits.account import Account
+from cbtrain.providers.provider import Patience, Provider
+from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.providers.wires.openai import OpenAIWire
+
+REQUEST = ChatRequest((Message("system", "s"), Message("user", "u")), max_tokens=9)
+PRICE = Price(input=1000.0, output=1000.0)
+QUICK = Patience(attempt_s=5, overall_s=20, backoff_s=0.01)
+
+
+@asynccontextmanager
+async def provider(plan, *, account=None, budget=None, price=None, patience=QUICK, key=""):
+    async with serve(plan) as script, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        endpoint = Endpoint(OpenAIWire(script.url, "m"), key)
+        made = Provider(
+            session, endpoint, account or Account(), role="patient", budget=budget, price=price, patience=patience
+        )
+        yield made, script
+
+
+def then_ok(*faults):
+    return lambda number, body: faults[number - 1] if number <= len(faults) else completion("fine")
+
+
+async def not_json(request):
+    return web.Response(text="<html>", content_type="text/html")
+
+
+async def empty(request):
+    return web.Response(body=b"")
+
+
+async def half_json(request):
+    return web.Response(text='{"choices": [{"mess', content_type="application/json")
+
+
+async def blank_lines(request):
+    """What DeepSeek sends while a request is queued, and then never answers."""
+    reply = web.StreamResponse()
+    await reply.prepare(request)
+    for _ in range(1000):
+        await reply.write(b"\n")
+        await asyncio.sleep(0.01)
+    return reply
+
+
+async def late(request):
+    """Blank lines, then the answer after all."""
+    reply = web.StreamResponse()
+    await reply.prepare(request)
+    for _ in range(3):
+        await reply.write(b"\n")
+        await asyncio.sleep(0.01)
+    await reply.write(web.json_response(completion("fine")).body)
+    return reply
+
+
+async def hang_up(request):
+    request.transport.close()
+    return web.Response()
+
+
+PASSING = [status(500), status(503), status(429), cut_off, not_json, empty, half_json, hang_up, {"choices": []}]
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_passing_faults_are_repeated(fault):
+    async with provider(then_ok(fault, fault)) as (made, script):
+        response = await made.chat(REQUEST)
+    assert (response.text, response.attempts, len(script.bodies)) == ("fine", 3, 3)
+
+
+async def test_blank_lines_before_an_answer_are_nothing_and_without_one_end_at_the_deadline():
+    async with provider(then_ok(late)) as (made, _):
+        assert (await made.chat(REQUEST)).attempts == 1
+    async with provider(then_ok(blank_lines), patience=Patience(attempt_s=0.2, backoff_s=0.01)) as (made, _):
+        assert (await made.chat(REQUEST)).attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (status(400, "bad field"), "permanent"),
+        (status(401), "permanent"),
+        (status(400, "This model's maximum context length is 9"), "context_overflow"),
+        (status(400, "stopped by content_filter"), "content_filter"),
+        (status(301, headers={"Location": "http://127.0.0.1:9/"}), "permanent"),
+    ],
+)
+async def test_lasting_faults_end_at_once(fault, kind):
+    async with provider(lambda number, body: fault) as (made, script):
+        with pytest.raises(ProviderError) as caught:
+            await made.chat(REQUEST)
+    assert (caught.value.kind, len(script.bodies)) == (kind, 1)
+
+
+async def test_repeats_end():
+    patience = Patience(retries=2, backoff_s=0.01)
+    async with provider(lambda number, body: status(500, "still broken"), patience=patience) as (made, script):
+        with pytest.raises(ProviderError, match="HTTP 500, transient: still broken after 3 attempts"):
+            await made.chat(REQUEST)
+    assert len(script.bodies) == 3
+    patience = Patience(attempt_s=0.2, overall_s=0.5, retries=1000, backoff_s=0.01)
+    async with provider(lambda number, body: hang, patience=patience) as (made, script):
+        with pytest.raises(ProviderError, match="no whole answer"):
+            await made.chat(REQUEST)
+    assert len(script.bodies) <= 3
+
+
+async def test_a_refusal_holds_back_the_other_requests_too():
+    times = []
+
+    async def note(request):
+        times.append(asyncio.get_running_loop().time())
+        return web.json_response(completion("fine"))
+
+    plan = lambda number, body: status(429, headers={"Retry-After": "0.5"}) if number == 1 else note  # noqa: E731
+    account = Account(start=1, most=1)
+    async with provider(plan, account=account) as (made, _):
+        begun = asyncio.get_running_loop().time()
+        await asyncio.gather(*(made.chat(REQUEST) for _ in range(5)))
+    assert len(times) == 5
+    assert min(times) - begun >= 0.5
+    assert [change.why for change in account.limit.history] == ["start"]  # it is as low as it goes
+
+
+async def test_costs_are_booked_as_answered_lost_or_not_at_all():
+    budget = Budget(cap=10.0)
+    async with provider(then_ok(status(500), hang, cut_off), budget=budget, price=PRICE,
+                        patience=Patience(attempt_s=0.3, backoff_s=0.01)) as (made, _):  # fmt: skip
+        await made.chat(REQUEST)
+    role = budget.roles["patient"]
+    prompt = 2 * 8  # of estimated tokens
+    lost = 2 * (prompt + 9) / 1000
+    assert role.requests == 3
+    assert role.dollars == pytest.approx(lost + (7 + 3) / 1000)
+    assert budget.reserved == 0
+
+
+async def test_a_budget_stops_requests_before_it_is_exceeded():
+    budget = Budget(cap=0.1)
+    async with provider(then_ok(), budget=budget, price=PRICE) as (made, script):
+        found = await asyncio.gather(*(made.chat(REQUEST) for _ in range(30)), return_exceptions=True)
+        errors = [error for error in found if isinstance(error, ProviderError)]
+        assert {error.kind for error in errors} == {"budget"}
+        # Each sets 2.5 cents aside and costs 1: the last goes out while 2.5 are left.
+        assert len(script.bodies) == 30 - len(errors) == 8
+    assert budget.spent == pytest.approx(0.08)
+    assert budget.reserved == 0
+
+
+async def test_cancelled_in_the_queue_costs_nothing_and_under_way_what_was_set_aside():
+    budget, account, arrived = Budget(), Account(start=1, most=1), asyncio.Event()
+
+    async def arrive(request):
+        arrived.set()
+        await hang(request)
+
+    async with provider(lambda number, body: arrive, budget=budget, price=PRICE, account=account) as (made, _):
+        tasks = [asyncio.create_task(made.chat(REQUEST)) for _ in range(3)]
+        await asyncio.wait_for(arrived.wait(), 5)
+        for task in reversed(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert budget.roles["patient"].requests == 1
+    assert budget.spent == pytest.approx((16 + 9) / 1000)
+    assert (budget.reserved, account.limit.in_use, account.limit.waiting) == (0, 0, 0)
+
+
+async def test_the_key_goes_out_and_nowhere_else():
+    key = "planted-secret-123"
+    async with provider(lambda number, body: status(401, f"bad key {key}"), key=key) as (made, script):
+        with pytest.raises(ProviderError) as caught:
+            await made.chat(REQUEST)
+        shown = f"{made!r} {made.endpoint!r} {caught.value} {caught.value!r} {caught.value.__dict__}"
+    assert script.headers[0]["Authorization"] == f"Bearer {key}"
+    assert key not in shown
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_many_conversations_under_a_mix_of_faults_all_end_and_nothing_leaks(seed):
+    draw = random.Random(seed)
+
+    def plan(number, body):
+        if draw.random() < 0.75:
+            return completion(f"answer to {body['messages'][-1]['content']}")
+        return draw.choice([*PASSING, late, status(400, "no"), status(429, headers={"Retry-After": "0.05"})])
+
+    account, budget = Account(start=10), Budget(cap=100.0)
+    patience = Patience(attempt_s=2, overall_s=20, retries=5, backoff_s=0.01)
+    async with provider(plan, account=account, budget=budget, price=PRICE, patience=patience) as (made, _):
+        account.repeating = lambda: None  # the API's rest, ten seconds, has a test of its own
+
+        async def talk(number):
+            for turn in range(3):
+                said = f"{number}/{turn}"
+                response = await made.chat(ChatRequest((Message("user", said),), max_tokens=9))
+                assert response.text == f"answer to {said}" or response.text == "fine"
+
+        tasks = [asyncio.create_task(talk(number)) for number in range(60)]
+        for task in tasks[::10]:
+            asyncio.get_running_loop().call_later(draw.random(), task.cancel)
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+    kinds = {type(end) for end in found}
+    assert kinds <= {type(None), ProviderError, asyncio.CancelledError}
+    assert type(None) in kinds
+    assert (account.limit.in_use, account.limit.waiting) == (0, 0)
+    assert budget.reserved == pytest.approx(0)
