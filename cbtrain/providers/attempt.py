@@ -1,4 +1,4 @@
-"""One attempt at a request over HTTP: what goes out, and what comes of it, as an answer or a classified failure."""
+"""One attempt at a request: what goes out, and what comes of it, as an answer or a classified failure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.types import ChatRequest
 from cbtrain.providers.wires.wire import Malformed, Wire, WireAnswer
-
-LONGEST_ANSWER = 32 * 1024 * 1024
-"""Bytes of a reply; more is no chat answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,49 +29,31 @@ class Endpoint:
         return text.replace(self.key, "[key]") if self.key else text
 
 
-async def attempt(
-    session: aiohttp.ClientSession, endpoint: Endpoint, request: ChatRequest, timeout_s: float
-) -> WireAnswer:
-    """Post ``request`` once and read the whole answer within ``timeout_s`` seconds.
+async def attempt(carrier: Carrier, endpoint: Endpoint, request: ChatRequest, timeout_s: float) -> WireAnswer:
+    """Send ``request`` once and read the whole answer within ``timeout_s`` seconds.
 
     Raises ProviderError; its ``sent`` tells whether the API may have done (and billed) the work.
     """
+    secret = endpoint.wire.authorization(endpoint.key) if endpoint.key else {}
     try:
-        return await asyncio.wait_for(_exchange(session, endpoint, request), timeout_s)
+        reply = await asyncio.wait_for(carrier.post(endpoint.wire.request(request), secret), timeout_s)
     except asyncio.TimeoutError:
         raise ProviderError("transient", f"no whole answer within {timeout_s:.3g} s", sent=True) from None
     except aiohttp.ClientConnectorError as error:
-        raise ProviderError("transient", endpoint.redact(_named(error))) from None
+        raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}")) from None
     except (aiohttp.ClientError, OSError) as error:
         # A kept-alive connection that the server has closed raises here too: aiohttp does not repeat a POST.
-        raise ProviderError("transient", endpoint.redact(_named(error)), sent=True) from None
+        raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}"), sent=True) from None
+    return _read(endpoint, reply)
 
 
-async def _exchange(session: aiohttp.ClientSession, endpoint: Endpoint, request: ChatRequest) -> WireAnswer:
-    wire = endpoint.wire
-    made = wire.request(request)
-    headers = made.headers | (wire.authorization(endpoint.key) if endpoint.key else {})
-    async with session.post(made.url, json=made.body, headers=headers, allow_redirects=False) as reply:
-        raw = await _read(reply)
-        if reply.status != 200:
-            raise wire.failure(reply.status, reply.headers, endpoint.redact(raw.decode(errors="replace")))
+def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
+    if reply.status != 200:
+        text = endpoint.redact(reply.body.decode(errors="replace"))
+        raise endpoint.wire.failure(reply.status, reply.headers, text)
     try:
-        return wire.answer(json.loads(raw))
+        return endpoint.wire.answer(json.loads(reply.body))
     except (Malformed, ValueError, RecursionError) as error:
-        beginning = endpoint.redact(raw[:80].decode(errors="replace"))
+        beginning = endpoint.redact(reply.body[:80].decode(errors="replace"))
         problem = f"not an answer of this protocol ({error}): {beginning!r}"
         raise ProviderError("transient", problem, status=200, sent=True) from None
-
-
-async def _read(reply: aiohttp.ClientResponse) -> bytes:
-    parts, size = [], 0
-    async for part in reply.content.iter_any():
-        size += len(part)
-        if size > LONGEST_ANSWER:
-            raise ProviderError("permanent", f"a reply of more than {LONGEST_ANSWER:,} bytes", status=reply.status)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import aiohttp
-
 from cbtrain.providers.attempt import Endpoint, attempt
 from cbtrain.providers.caching.cache import AnswerCache
 from cbtrain.providers.caching.key import request_key
+from cbtrain.providers.carrier import Carrier
 from cbtrain.providers.costs.budget import Budget, BudgetSpent, Reservation
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
@@ -44,7 +43,7 @@ class Provider:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        carrier: Carrier,
         endpoint: Endpoint,
         account: Account,
         *,
@@ -55,7 +54,7 @@ class Provider:
         cache: AnswerCache | None = None,
         run: str = "",
     ) -> None:
-        self.session, self.endpoint, self.account, self.role = session, endpoint, account, role
+        self.carrier, self.endpoint, self.account, self.role = carrier, endpoint, account, role
         self.budget, self.price, self.patience = budget or Budget(), price, patience or Patience()
         self.cache, self.run = cache, run
 
@@ -79,19 +78,23 @@ class Provider:
         number = 0
         while True:
             number += 1
-            reservation, out = await self._reserve(request), False
+            reservation, out, noted = await self._reserve(request), False, False
             try:
                 async with account.turn(tokens_of(request)):
                     started = account.clock.now()
                     deadline = deadline or started + patience.overall_s
                     left = min(patience.attempt_s, deadline - started)
+                    if left <= 0:
+                        raise ProviderError("transient", f"no turn within {patience.overall_s:.3g} s")
                     if self.cache:
+                        noted = True
                         await self.cache.begin(key, run=self.run, role=self.role, dollars=reservation.dollars)
                     out = True
-                    answer = await attempt(self.session, self.endpoint, request, max(left, 0.001))
+                    answer = await attempt(self.carrier, self.endpoint, request, left)
                     self._learn(number)
                 if self.cache:
                     await self.cache.finish(key, self.endpoint.wire.request(request).body, answer)
+                    noted = False
                 return self._done(answer, reservation, request, account.clock.now() - started, number)
             except ProviderError as error:
                 error.attempts = number
@@ -106,8 +109,8 @@ class Provider:
                 if reservation.open and out:  # cancelled under way: nobody knows what became of it
                     self.budget.lose(reservation)
                 self.budget.release(reservation)
-                if self.cache:
-                    await self.cache.drop(key)  # an answer has already taken its place
+                if self.cache and noted:
+                    await self.cache.drop(key)
             account.repeating()
             await account.clock.sleep(wait)
 

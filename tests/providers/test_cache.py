@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import aiohttp
 import pytest
 from aiohttp import web
 from loopback import completion, hang, serve, status
@@ -16,6 +15,7 @@ from cbtrain.errors import UserError
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache
 from cbtrain.providers.caching.key import request_key
+from cbtrain.providers.carrier import HttpCarrier, open_session
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.limits.account import Account
@@ -35,7 +35,7 @@ def asking(text, **more):
 def provider(session, script, cache, **more):
     endpoint = Endpoint(OpenAIWire(script.url, "m"))
     settings = {"role": "judge", "patience": Patience(backoff_s=0.01), "cache": cache, "run": "a run", **more}
-    return Provider(session, endpoint, Account(), **settings)
+    return Provider(HttpCarrier(session), endpoint, Account(), **settings)
 
 
 def test_a_key_is_the_request_whatever_the_order_of_its_fields():
@@ -53,7 +53,7 @@ def test_a_key_is_the_request_whatever_the_order_of_its_fields():
 
 async def test_an_answer_is_asked_for_once_a_sample_by_any_run(tmp_path):
     answers = lambda number, body: completion(f"answer {number}")  # noqa: E731
-    async with serve(answers) as script, aiohttp.ClientSession() as session:
+    async with serve(answers) as script, open_session() as session:
         for run in ("one", "two"):
             async with AnswerCache(tmp_path / "answers.sqlite") as cache:
                 budget = Budget()
@@ -68,7 +68,7 @@ async def test_an_answer_is_asked_for_once_a_sample_by_any_run(tmp_path):
 
 
 async def test_the_same_at_once_goes_out_once(tmp_path):
-    async with serve(lambda number, body: completion("fine")) as script, aiohttp.ClientSession() as session:
+    async with serve(lambda number, body: completion("fine")) as script, open_session() as session:
         async with AnswerCache(tmp_path / "a") as cache:
             made = provider(session, script, cache)
             await asyncio.gather(*(made.chat(asking("same")) for _ in range(20)))
@@ -81,7 +81,7 @@ NOT_KEPT = [completion("", "content_filter"), completion(None, refusal="No."), c
 
 @pytest.mark.parametrize("answer", NOT_KEPT)
 async def test_refusals_and_empty_answers_are_not_kept(answer, tmp_path):
-    async with serve(lambda number, body: answer) as script, aiohttp.ClientSession() as session:
+    async with serve(lambda number, body: answer) as script, open_session() as session:
         async with AnswerCache(tmp_path / "a") as cache:
             made = provider(session, script, cache)
             for _ in range(2):
@@ -92,7 +92,7 @@ async def test_refusals_and_empty_answers_are_not_kept(answer, tmp_path):
 
 async def test_failures_and_cancellation_leave_no_note(tmp_path):
     async with serve(lambda number, body: status(400) if number == 1 else hang) as script:
-        async with aiohttp.ClientSession() as session, AnswerCache(tmp_path / "a") as cache:
+        async with open_session() as session, AnswerCache(tmp_path / "a") as cache:
             made = provider(session, script, cache)
             with pytest.raises(Exception, match="permanent"):
                 await made.chat(asking("x"))

@@ -4,12 +4,12 @@ import asyncio
 import random
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 from aiohttp import web
 from loopback import completion, cut_off, hang, serve, status
 
 from cbtrain.providers.attempt import Endpoint
+from cbtrain.providers.carrier import HttpCarrier, open_session
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
@@ -25,10 +25,16 @@ QUICK = Patience(attempt_s=5, overall_s=20, backoff_s=0.01)
 
 @asynccontextmanager
 async def provider(plan, *, account=None, budget=None, price=None, patience=QUICK, key=""):
-    async with serve(plan) as script, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with serve(plan) as script, open_session() as session:
         endpoint = Endpoint(OpenAIWire(script.url, "m"), key)
         made = Provider(
-            session, endpoint, account or Account(), role="patient", budget=budget, price=price, patience=patience
+            HttpCarrier(session),
+            endpoint,
+            account or Account(),
+            role="patient",
+            budget=budget,
+            price=price,
+            patience=patience,
         )
         yield made, script
 
@@ -120,6 +126,23 @@ async def test_repeats_end():
         with pytest.raises(ProviderError, match="no whole answer"):
             await made.chat(REQUEST)
     assert len(script.bodies) <= 3
+
+
+async def test_a_repeat_whose_turn_comes_too_late_does_not_go_out():
+    account = Account()
+
+    async def busy(request):
+        account.gate.hold(0.6)
+        return await status(500)(request)
+
+    patience = Patience(overall_s=0.4, backoff_s=0.01)
+    budget = Budget()
+    async with provider(lambda number, body: busy, account=account, budget=budget, price=PRICE,
+                        patience=patience) as (made, script):  # fmt: skip
+        with pytest.raises(ProviderError, match=r"no turn within 0.4 s after 2 attempts"):
+            await made.chat(REQUEST)
+    assert len(script.bodies) == 1
+    assert (budget.spent, budget.reserved, account.limit.in_use) == (0, 0, 0)
 
 
 async def test_a_refusal_holds_back_the_other_requests_too():

@@ -5,10 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-import aiohttp
-
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache
+from cbtrain.providers.carrier import HttpCarrier, open_session
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.types import ChatRequest, Message
@@ -16,11 +15,13 @@ from cbtrain.providers.wires.openai import OpenAIWire
 
 
 async def main(settings):
-    async with AnswerCache(Path(settings["cache"])) as cache, aiohttp.ClientSession() as session:
+    async with AnswerCache(Path(settings["cache"])) as cache, open_session() as session:
         print(json.dumps([lost.key for lost in await cache.lost("the run")]), flush=True)
         endpoint = Endpoint(OpenAIWire(settings["url"], "m"))
         patience = Patience(backoff_s=0.01)
-        made = Provider(session, endpoint, Account(), role="judge", patience=patience, cache=cache, run="the run")
+        made = Provider(
+            HttpCarrier(session), endpoint, Account(), role="judge", patience=patience, cache=cache, run="the run"
+        )
 
         async def ask(number):
             request = ChatRequest((Message("user", f"question {number}"),), max_tokens=9)

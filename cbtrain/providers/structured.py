@@ -1,0 +1,67 @@
+"""Answers that must have a shape: asked for, validated, asked for again with what is wrong, and never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cbtrain.providers.types import ChatRequest, ChatResponse, Message
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+REASKS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Structured(Generic[Shape]):
+    """``value`` is set where ``status`` is ``ok``; ``problem`` says what the last answer lacks otherwise. ``responses``
+    are all that were paid for."""
+
+    status: Literal["ok", "invalid", "refused", "truncated"]
+    value: Shape | None
+    problem: str
+    responses: tuple[ChatResponse, ...]
+
+
+async def ask(
+    chat: Callable[[ChatRequest], Awaitable[ChatResponse]],
+    request: ChatRequest,
+    shape: type[Shape],
+    reasks: int = REASKS,
+) -> Structured[Shape]:
+    """The answer to ``request`` as a ``shape``. Where the request brings no schema, the shape's own goes out.
+
+    An invalid answer is asked for again, at most ``reasks`` times, with the first thing that is wrong; a refused or a
+    truncated one is not: it would be the same. Raises what ``chat`` raises.
+    """
+    if request.json_schema is None:
+        request = replace(request, json_schema=shape.model_json_schema())
+    responses: list[ChatResponse] = []
+    problem = ""
+    for _ in range(reasks + 1):
+        response = await chat(request)
+        responses.append(response)
+        if response.finish_reason in ("refusal", "content_filter"):
+            return Structured("refused", None, f"answered with {response.finish_reason}", tuple(responses))
+        if response.finish_reason == "length":
+            return Structured("truncated", None, "the answer was cut at max_tokens", tuple(responses))
+        try:
+            value = shape.model_validate_json(json_part(response.text))
+            return Structured("ok", value, "", tuple(responses))
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
+        again = f"This is not a valid answer ({problem}). Answer again with the whole JSON object."
+        request = replace(
+            request, messages=(*request.messages, Message("assistant", response.text), Message("user", again))
+        )
+    return Structured("invalid", None, problem, tuple(responses))
+
+
+def json_part(text: str) -> str:
+    """The outermost object of an answer that may be fenced or introduced."""
+    start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1] if 0 <= start < end else text

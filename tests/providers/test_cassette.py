@@ -1,0 +1,78 @@
+"""Traffic on record: what is served back is what came, and what is secret is not in it."""
+
+import json
+
+import pytest
+from loopback import completion, serve, status
+
+from cbtrain.errors import UserError
+from cbtrain.providers.attempt import Endpoint
+from cbtrain.providers.carrier import HttpCarrier, open_session
+from cbtrain.providers.cassette import Recorder, Replay
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.limits.account import Account
+from cbtrain.providers.provider import Patience, Provider
+from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.providers.wires.anthropic import AnthropicWire
+from cbtrain.providers.wires.openai import OpenAIWire
+
+KEY = 'planted-"secret"-123'
+
+
+def asking(text):
+    return ChatRequest((Message("user", text),), max_tokens=9)
+
+
+def provider(carrier, url, key=KEY, wire=OpenAIWire):
+    made = wire(url, "m") if wire is OpenAIWire else wire("m", url)
+    return Provider(carrier, Endpoint(made, key), Account(), role="judge", patience=Patience(backoff_s=0.01))
+
+
+async def test_a_recording_is_served_back_and_holds_no_key(tmp_path):
+    tape = tmp_path / "tapes" / "one.jsonl"
+
+    def plan(number, body):
+        said = body["messages"][-1]["content"]
+        if number == 1:
+            return status(500, f"it broke over {KEY}", headers={"Set-Cookie": "session=abc", "Retry-After": "0"})
+        return completion(f"to {said}: {KEY}" if said == "two" else f"to {said}")
+
+    async with serve(plan) as script, open_session() as session:
+        with Recorder(HttpCarrier(session), tape) as recorder:
+            made = provider(recorder, script.url)
+            real = [(await made.chat(asking(text))).text for text in ("one", "two")]
+    assert real[0] == "to one"
+    text = tape.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["status"] for line in lines] == [500, 200, 200]
+    assert "session=abc" not in text
+    assert "secret" not in text
+    assert "Retry-After" in lines[0]["headers"]
+    replayed = provider(Replay(tape), script.url, key="")
+    found = [(await replayed.chat(asking(text))).text for text in ("one", "two", "one")]
+    assert found[0] == found[2] == real[0]
+    assert found[1] == real[1].replace(KEY, "[key]") != real[1]
+    with pytest.raises(ProviderError, match="not on record"):
+        await replayed.chat(asking("three"))
+
+
+@pytest.mark.parametrize("wire", [OpenAIWire, AnthropicWire])
+async def test_keys_that_come_back_are_taken_out(tmp_path, wire):
+    tape = tmp_path / "tape.jsonl"
+    async with serve(lambda number, body: status(401, f"no such key: {KEY}")) as script, open_session() as session:
+        with Recorder(HttpCarrier(session), tape) as recorder:
+            made = provider(recorder, script.url, wire=wire)
+            with pytest.raises(ProviderError):
+                await made.chat(asking("x"))
+    assert "secret" not in tape.read_text()
+    assert tape.read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("line", ["no json", "{}", "[]", '{"key": "k", "status": "x", "headers": {}, "reply": ""}'])
+def test_another_file_is_refused_with_its_line(tmp_path, line):
+    file = tmp_path / "tape.jsonl"
+    file.write_text(f"\n{line}\n")
+    with pytest.raises(UserError, match=r"tape.jsonl:2: not a line of a recording"):
+        Replay(file)
+    with pytest.raises(UserError, match="cannot be read"):
+        Replay(tmp_path / "none.jsonl")
