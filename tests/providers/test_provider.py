@@ -94,7 +94,7 @@ async def test_passing_faults_are_repeated(fault):
 async def test_blank_lines_before_an_answer_are_nothing_and_without_one_end_at_the_deadline():
     async with provider(then_ok(late)) as (made, _):
         assert (await made.chat(REQUEST)).attempts == 1
-    async with provider(then_ok(blank_lines), patience=Patience(attempt_s=0.2, backoff_s=0.01)) as (made, _):
+    async with provider(then_ok(blank_lines), patience=Patience(attempt_s=1.0, backoff_s=0.01)) as (made, _):
         assert (await made.chat(REQUEST)).attempts == 2
 
 
@@ -123,7 +123,7 @@ async def test_repeats_end():
     assert len(script.bodies) == 3
     patience = Patience(attempt_s=0.2, overall_s=0.5, retries=1000, backoff_s=0.01)
     async with provider(lambda number, body: hang, patience=patience) as (made, script):
-        with pytest.raises(ProviderError, match="no whole answer"):
+        with pytest.raises(ProviderError, match="no whole answer|no turn"):
             await made.chat(REQUEST)
     assert len(script.bodies) <= 3
 
@@ -165,7 +165,7 @@ async def test_a_refusal_holds_back_the_other_requests_too():
 async def test_costs_are_booked_as_answered_lost_or_not_at_all():
     budget = Budget(cap=10.0)
     async with provider(then_ok(status(500), hang, cut_off), budget=budget, price=PRICE,
-                        patience=Patience(attempt_s=0.3, backoff_s=0.01)) as (made, _):  # fmt: skip
+                        patience=Patience(attempt_s=1.5, backoff_s=0.01)) as (made, _):  # fmt: skip
         await made.chat(REQUEST)
     role = budget.roles["patient"]
     prompt = 2 * 8  # of estimated tokens
