@@ -7,13 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from cbtrain.eval.rubric import Domain, Rubric
 from cbtrain.eval.scores import Score, Status
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.openai import OpenAIProvider
-from cbtrain.providers.types import ChatRequest, ChatResponse, Message
+from cbtrain.providers.structured import ask
+from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.transcripts.types import Turn
 
 RESIDUE = re.compile(r"<\|[^|>]*\|>|\[/?INST\]|\[END\]|</?s>")
@@ -84,39 +85,21 @@ async def _ask(
     repeat: int,
 ) -> dict[str, Any]:
     """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
-    shape = _answer_shape(rubric, domains)
-    messages = [Message("system", _instructions(rubric, domains)), Message("user", _transcript(turns))]
-    problem = ""
-    for _ in range(config.max_reasks + 1):
-        request = ChatRequest(
-            tuple(messages),
-            max_tokens=config.max_tokens,
-            temperature=config.temperature,
-            seed=repeat,
-            json_schema=_schema(rubric, domains),
-        )
-        try:
-            response = await provider.chat(request)
-        except ProviderError as error:
-            raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None
-        _refuse_incomplete(response)
-        try:
-            return shape.model_validate_json(_json_part(response.text)).model_dump()
-        except ValidationError as error:
-            first = error.errors()[0]
-            problem = f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
-        messages += [
-            Message("assistant", response.text),
-            Message("user", f"This is not a valid answer ({problem}). Answer again with the whole JSON object."),
-        ]
-    raise _Stop("invalid", problem)
-
-
-def _refuse_incomplete(response: ChatResponse) -> None:
-    if response.finish_reason == "length":
-        raise _Stop("truncated", "the answer was cut at max_tokens")
-    if response.finish_reason in ("refusal", "content_filter"):
-        raise _Stop("refused", f"the judge answered with {response.finish_reason}")
+    request = ChatRequest(
+        (Message("system", _instructions(rubric, domains)), Message("user", _transcript(turns))),
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        seed=repeat,
+        json_schema=_schema(rubric, domains),
+    )
+    try:
+        found = await ask(provider.chat, request, _answer_shape(rubric, domains), config.max_reasks)
+    except ProviderError as error:
+        raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None
+    if found.status == "ok":
+        assert found.value is not None
+        return found.value.model_dump()
+    raise _Stop(found.status, f"the judge {found.problem}" if found.status == "refused" else found.problem)
 
 
 def _instructions(rubric: Rubric, domains: Sequence[Domain]) -> str:
@@ -138,12 +121,6 @@ def _transcript(turns: Sequence[Turn]) -> str:
         f"[{number}] {turn.role.capitalize()}: {RESIDUE.sub('', turn.text).strip()}"
         for number, turn in enumerate(turns, 1)
     )
-
-
-def _json_part(text: str) -> str:
-    """The outermost object of an answer that may be fenced or introduced."""
-    start, end = text.find("{"), text.rfind("}")
-    return text[start : end + 1] if 0 <= start < end else text
 
 
 def _answer_shape(rubric: Rubric, domains: Sequence[Domain]) -> type[BaseModel]:

@@ -10,8 +10,7 @@ import aiohttp
 
 from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.types import ChatRequest
-from cbtrain.providers.wires.wire import Malformed, Wire, WireAnswer
+from cbtrain.providers.wires.wire import Malformed, Wire, WireAnswer, WireRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +28,14 @@ class Endpoint:
         return text.replace(self.key, "[key]") if self.key else text
 
 
-async def attempt(carrier: Carrier, endpoint: Endpoint, request: ChatRequest, timeout_s: float) -> WireAnswer:
-    """Send ``request`` once and read the whole answer within ``timeout_s`` seconds.
+async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeout_s: float) -> WireAnswer:
+    """Send ``made`` once and read the whole answer within ``timeout_s`` seconds.
 
     Raises ProviderError; its ``sent`` tells whether the API may have done (and billed) the work.
     """
     secret = endpoint.wire.authorization(endpoint.key) if endpoint.key else {}
     try:
-        reply = await asyncio.wait_for(carrier.post(endpoint.wire.request(request), secret), timeout_s)
+        reply = await asyncio.wait_for(carrier.post(made, secret), timeout_s)
     except asyncio.TimeoutError:
         raise ProviderError("transient", f"no whole answer within {timeout_s:.3g} s", sent=True) from None
     except aiohttp.ClientConnectorError as error:

@@ -13,8 +13,8 @@ from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.retry import backoff_s
-from cbtrain.providers.types import ChatRequest, ChatResponse, Message
-from cbtrain.providers.wires.wire import WireAnswer
+from cbtrain.providers.types import ChatRequest, ChatResponse
+from cbtrain.providers.wires.wire import WireAnswer, WireRequest
 
 CHARACTERS_A_TOKEN = 3
 """Fewer than most text has: an estimate that is rather too high."""
@@ -62,25 +62,28 @@ class Provider:
         """The answer to ``request``, from the cache (with 0 attempts) or the API; ``sample`` numbers the repeats of one
         request. Raises ProviderError where the error's kind, retries, deadline or budget forbid another attempt;
         UserError where there is a budget and no price."""
+        made = self.endpoint.wire.request(request)
         if self.cache is None:
-            return await self._ask(request, "")
-        key = request_key(self.endpoint.wire.request(request), sample)
+            return await self._ask(request, made, "")
+        key = request_key(made, sample)
         async with self.cache.alone(key):
             found = await self.cache.get(key)
             if found is not None:
                 return ChatResponse(found.text, found.finish_reason, found.usage, found.model, 0.0, 0)
-            return await self._ask(request, key)
+            return await self._ask(request, made, key)
 
-    async def _ask(self, request: ChatRequest, key: str) -> ChatResponse:
+    async def _ask(self, request: ChatRequest, made: WireRequest, key: str) -> ChatResponse:
         patience, account = self.patience, self.account
+        prompt = tokens_of(request)
+        tokens = prompt + request.max_tokens
         account.retries.began()
         deadline: float | None = None
         number = 0
         while True:
             number += 1
-            reservation, out, noted = await self._reserve(request), False, False
+            reservation, out, noted = await self._reserve(prompt, request.max_tokens), False, False
             try:
-                async with account.turn(tokens_of(request)):
+                async with account.turn(tokens):
                     started = account.clock.now()
                     deadline = deadline or started + patience.overall_s
                     left = min(patience.attempt_s, deadline - started)
@@ -90,12 +93,13 @@ class Provider:
                         noted = True
                         await self.cache.begin(key, run=self.run, role=self.role, dollars=reservation.dollars)
                     out = True
-                    answer = await attempt(self.carrier, self.endpoint, request, left)
-                    self._learn(number)
+                    answer = await attempt(self.carrier, self.endpoint, made, left)
+                    if number == 1:
+                        account.limit.succeeded()
                 if self.cache:
-                    await self.cache.finish(key, self.endpoint.wire.request(request).body, answer)
+                    await self.cache.finish(key, made.body, answer)
                     noted = False
-                return self._done(answer, reservation, request, account.clock.now() - started, number)
+                return self._done(answer, reservation, tokens, account.clock.now() - started, number)
             except ProviderError as error:
                 error.attempts = number
                 self._failed(error, reservation)
@@ -114,23 +118,18 @@ class Provider:
             account.repeating()
             await account.clock.sleep(wait)
 
-    async def _reserve(self, request: ChatRequest) -> Reservation:
-        prompt = sum(map(_tokens, request.messages))
+    async def _reserve(self, prompt: int, longest: int) -> Reservation:
         try:
-            return await self.budget.reserve(self.role, self.price, prompt, request.max_tokens)
+            return await self.budget.reserve(self.role, self.price, prompt, longest)
         except BudgetSpent as error:
             raise ProviderError("budget", str(error)) from None
 
-    def _learn(self, number: int) -> None:
-        if number == 1:
-            self.account.limit.succeeded()
-
     def _done(
-        self, answer: WireAnswer, reservation: Reservation, request: ChatRequest, latency_s: float, number: int
+        self, answer: WireAnswer, reservation: Reservation, tokens: int, latency_s: float, number: int
     ) -> ChatResponse:
         usage = answer.usage
         self.budget.settle(reservation, self.price, usage)
-        self.account.settle(tokens_of(request), usage.prompt_tokens + usage.completion_tokens)
+        self.account.settle(tokens, usage.prompt_tokens + usage.completion_tokens)
         return ChatResponse(answer.text, answer.finish_reason, usage, answer.model, latency_s, number)
 
     def _failed(self, error: ProviderError, reservation: Reservation) -> None:
@@ -143,9 +142,5 @@ class Provider:
 
 
 def tokens_of(request: ChatRequest) -> int:
-    """What a request may use of the tokens a minute: prompt and longest answer, estimated from characters."""
-    return sum(map(_tokens, request.messages)) + request.max_tokens
-
-
-def _tokens(message: Message) -> int:
-    return len(message.content) // CHARACTERS_A_TOKEN + MESSAGE_TOKENS
+    """Tokens of a request's prompt, estimated from its characters."""
+    return sum(len(message.content) // CHARACTERS_A_TOKEN + MESSAGE_TOKENS for message in request.messages)

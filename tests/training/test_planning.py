@@ -290,7 +290,7 @@ from cbtrain.training.planning import benchmark
 made, shape = benchmark.setting_of(("32M", "fp32", "lora", sys.argv[1], "1024 in 3", False), "cpu")
 made = replace(made, architecture=replace(made.architecture, layers=2))
 split = benchmark.predict_memory(made, shape)
-print(json.dumps([benchmark.measured(made, shape, steps=2)["peak"], split.total]))
+print(json.dumps([benchmark.measured(made, shape, steps=benchmark.STEPS)["peak"], split.total]))
 """
 
 

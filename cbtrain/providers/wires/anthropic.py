@@ -14,10 +14,11 @@ from cbtrain.providers.wires.wire import (
     Structure,
     WireAnswer,
     WireRequest,
-    asking_for_json,
     count_of,
     entries,
+    fitted,
     section,
+    system_apart,
     text_of,
 )
 
@@ -46,17 +47,12 @@ class AnthropicWire:
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def request(self, request: ChatRequest) -> WireRequest:
-        if request.json_schema is not None and self.structure != "json_schema":
-            request = asking_for_json(request)
-        system = [message.content for message in request.messages if message.role == "system"]
+        request = fitted(request, self.structure)
+        system, dialogue = system_apart(request.messages)
         body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": request.max_tokens,
-            "messages": [
-                {"role": message.role, "content": message.content}
-                for message in request.messages
-                if message.role != "system"
-            ],
+            "messages": [{"role": message.role, "content": message.content} for message in dialogue],
         }
         if self.sampling and request.top_p != 1.0:
             body["top_p"] = request.top_p

@@ -14,10 +14,11 @@ from cbtrain.providers.wires.wire import (
     Structure,
     WireAnswer,
     WireRequest,
-    asking_for_json,
     count_of,
     entries,
+    fitted,
     section,
+    system_apart,
     text_of,
 )
 
@@ -42,9 +43,8 @@ class GeminiWire:
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def request(self, request: ChatRequest) -> WireRequest:
-        if request.json_schema is not None and self.structure != "json_schema":
-            request = asking_for_json(request)
-        system = [message.content for message in request.messages if message.role == "system"]
+        request = fitted(request, self.structure)
+        system, dialogue = system_apart(request.messages)
         config: dict[str, Any] = {
             "maxOutputTokens": request.max_tokens,
             "temperature": request.temperature,
@@ -61,8 +61,7 @@ class GeminiWire:
         body: dict[str, Any] = {
             "contents": [
                 {"role": "model" if message.role == "assistant" else "user", "parts": [{"text": message.content}]}
-                for message in request.messages
-                if message.role != "system"
+                for message in dialogue
             ],
             "generationConfig": config,
             "safetySettings": [{"category": f"HARM_CATEGORY_{harm}", "threshold": "BLOCK_NONE"} for harm in HARMS],

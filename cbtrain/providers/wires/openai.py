@@ -14,9 +14,9 @@ from cbtrain.providers.wires.wire import (
     Structure,
     WireAnswer,
     WireRequest,
-    asking_for_json,
     count_of,
     entries,
+    fitted,
     section,
     text_of,
 )
@@ -45,8 +45,7 @@ class OpenAIWire:
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def request(self, request: ChatRequest) -> WireRequest:
-        if request.json_schema is not None and self.structure != "json_schema":
-            request = asking_for_json(request)
+        request = fitted(request, self.structure)
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         body: dict[str, Any] = {"model": self.model, "messages": messages, self.limit: request.max_tokens}
         if self.sampling:

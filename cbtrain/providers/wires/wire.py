@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -97,11 +97,18 @@ def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
     return [section(entry, what) for entry in value]
 
 
-def asking_for_json(request: ChatRequest) -> ChatRequest:
-    """The same request for an API that cannot be given a schema: the system prompt asks for it. One system message, at
-    the beginning: some templates know no other."""
+def system_apart(messages: Sequence[Message]) -> tuple[list[str], list[Message]]:
+    """The system prompt's parts, and the dialogue."""
+    system = [message.content for message in messages if message.role == "system"]
+    return system, [message for message in messages if message.role != "system"]
+
+
+def fitted(request: ChatRequest, structure: Structure) -> ChatRequest:
+    """The same request for an API that cannot be given its schema: the system prompt asks for it. One system message,
+    at the beginning: some templates know no other."""
+    if request.json_schema is None or structure == "json_schema":
+        return request
     schema = json.dumps(request.json_schema, ensure_ascii=False)
     asks = f"Answer with one JSON object and nothing else. It must match this JSON schema:\n{schema}"
-    system = [message.content for message in request.messages if message.role == "system"]
-    rest = [message for message in request.messages if message.role != "system"]
+    system, rest = system_apart(request.messages)
     return replace(request, messages=(Message("system", "\n\n".join([*system, asks])), *rest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +85,7 @@ def other_machine(gpu: str, memory: float | None = None) -> Machine:
     """A GPU by its name. Raises UserError on an unknown one."""
     key = gpu.lower().replace("_", "-")
     if key not in GPUS:
-        close = difflib.get_close_matches(key, GPUS, n=1, cutoff=0.95)
-        fix = (
-            f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(GPUS)}; with --memory, the nearest of them."
-        )
+        fix = f"Known: {', '.join(GPUS)}; with --memory, the nearest of them."
         raise UserError(f"unknown GPU {gpu!r}", where="--gpu", fix=fix)
     return Machine(GPUS[key].name, "cuda", _bytes(memory) or GPUS[key].memory, GPUS[key])
 
