@@ -27,7 +27,6 @@ setup(
         "cbtrain": ["py.typed"],
         "cbtrain.transcripts": ["sample/*"],
         "cbtrain.tokens": ["templates/*.jinja"],
-        "cbtrain.providers.costs": ["*.yaml"],
         "cbtrain.configs": ["*.yaml", "*/*.yaml"],
         "cbtrain.eval": ["report/*.html", "report/*.css", "report/*.js"],
     },

@@ -17,6 +17,7 @@ from cbtrain.commands.config import add_config_arguments, show_config
 from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.commands.model import add_format_arguments, add_model_commands
 from cbtrain.commands.plan import add_plan_command
+from cbtrain.commands.providers import add_providers_commands
 from cbtrain.errors import Stopped, UserError, nearest
 from cbtrain.files import require_new
 
@@ -157,6 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_plan_command(functools.partial(_add, commands))
     add_model_commands(functools.partial(_add, commands))
     add_corpus_commands(commands)
+    add_providers_commands(functools.partial(_add, commands))
 
     synthesize = _add(commands, "synthesize", _synthesize, "write new sessions with a large model behind an API")
     synthesize.add_argument("--config", default="hermes", help="YAML file, or the name of a shipped config")
@@ -315,10 +317,20 @@ def _synthesize(parsed: argparse.Namespace) -> int:
     if not profiles:
         raise UserError("no patient profile here", where=parsed.profiles, fix="Add profiles.jsonl to it.")
     folder, console = parsed.out, _console()
-    columns = (TextColumn("Writing"), BarColumn(), MofNCompleteColumn(), TextColumn("parts"), TimeElapsedColumn())
+    columns = (
+        *(TextColumn("Writing"), BarColumn(), MofNCompleteColumn(), TextColumn("parts  {task.fields[line]}")),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(profiles) * config.sessions * len(PARTS))
-        written = asyncio.run(write_corpus(config, profiles, folder, lambda: progress.advance(task)))
+        task = progress.add_task("", total=len(profiles) * config.sessions * len(PARTS), line="")
+
+        def advance(line: str) -> None:
+            progress.update(task, advance=1, line=line)
+
+        def warn(text: str) -> None:
+            console.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
+
+        written = asyncio.run(write_corpus(config, profiles, folder, advance, warn))
     sessions = sum(1 for _ in written.corpus.sessions())
     if sessions:
         text = f"{len(written.corpus.courses)} courses, {sessions} sessions: {folder / 'corpus'}"

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig
+from cbtrain.providers.presets import FOLDER
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.tokens.config import TokensConfig
 from cbtrain.training.config import RuntimeConfig, TrainingConfig
@@ -74,6 +76,7 @@ class StudyConfig(BaseModel):
     therapist: TrainingConfig = Field(default_factory=TrainingConfig)
     patient: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    providers: ProvidersConfig = Field(default_factory=ProvidersConfig)
 
     @model_validator(mode="before")
     @classmethod
@@ -132,6 +135,11 @@ def load_config(source: str | None, overrides: Sequence[str] = (), ground: Path 
 def load_synthesis_config(source: str, overrides: Sequence[str] = ()) -> SynthesisConfig:
     """How new transcripts are to be written; as :func:`load_config`."""
     return _load(SynthesisConfig, source, overrides, "synthesis")
+
+
+def load_provider_config(source: str, overrides: Sequence[str] = ()) -> ProviderConfig:
+    """One API's settings, from a YAML file or a preset; as :func:`load_config`."""
+    return _load(ProviderConfig, source, overrides, FOLDER)
 
 
 def _load(

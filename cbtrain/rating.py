@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,11 +14,15 @@ from rich.table import Table
 
 import cbtrain
 from cbtrain.config import StudyConfig
-from cbtrain.eval.rubric import load_rubric
+from cbtrain.eval.report.terminal import costs_line
+from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.runner import SessionRecord
-from cbtrain.eval.scores import write_scores_csv
+from cbtrain.eval.scores import Score, write_scores_csv
 from cbtrain.eval.statistics import summarize
 from cbtrain.evaluation import score_sessions, uses_llm_judge
+from cbtrain.providers.providers import check
+from cbtrain.providers.summary import costs
+from cbtrain.traffic import open_traffic
 from cbtrain.transcripts.reading import read, speaker_labels
 from cbtrain.transcripts.types import Session
 from cbtrain.uploads import require_consent
@@ -32,7 +37,8 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     read, and where it would have to be sent away without ``allow_upload``.
     """
     judging = config.evaluation.judging
-    if uses_llm_judge(judging):
+    if uses_llm_judge(judging, config.providers):
+        check(config.providers, [("judge", judging.provider)])
         require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allow_upload)
     rubric = load_rubric(judging.rubric)
     settings = config.corpus
@@ -42,7 +48,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
         console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     sessions = list(records(corpus.sessions()))
     folder.mkdir(parents=True, exist_ok=True)
-    scores, rater = asyncio.run(score_sessions(sessions, rubric, config, folder, console))
+    scores, rater, spent = asyncio.run(_rate(sessions, rubric, config, folder, console))
     path = folder / "scores.csv"
     write_scores_csv(scores, path)
     table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
@@ -52,9 +58,19 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
         numbers = (f"{value:.2f}" if value is not None else "n/a" for value in (arm.total_mean, arm.total_sd))
         table.add_row(escape(arm.name), f"{len(own):,}", f"{rated:,}", *numbers)
     console.print(table)
+    if spent:
+        console.print(costs_line(spent), highlight=False, markup=False)
     credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
     console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
     return path
+
+
+async def _rate(
+    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
+) -> tuple[list[Score], dict[str, str], dict[str, Any] | None]:
+    async with open_traffic(config.providers, folder, console) as traffic:
+        scores, rater = await score_sessions(sessions, rubric, config, traffic, console)
+        return scores, rater, costs(traffic.providers)
 
 
 def records(sessions: Iterable[Session]) -> Iterable[SessionRecord]:

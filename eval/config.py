@@ -19,10 +19,11 @@ PATIENT_INSTRUCTIONS = (
 
 
 def _over(default: BaseModel) -> BeforeValidator:
-    """Settings that are given one by one leave the others of ``default`` as they are."""
+    """Settings that are given one by one leave the others of ``default`` as they are; a preset has its own."""
 
     def merge(given: Any) -> Any:
-        return {**default.model_dump(), **given} if isinstance(given, dict) else given
+        alone = not isinstance(given, dict) or given.get("preset")
+        return given if alone else {**default.model_dump(), **given}
 
     return BeforeValidator(merge)
 

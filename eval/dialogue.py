@@ -16,10 +16,11 @@ Ending = Literal[
     "empty_turn",
     "context_limit",
     "content_filter",
+    "budget",
     "provider_error",
     "internal_error",
 ]
-FAILURES: tuple[Ending, ...] = ("content_filter", "provider_error", "internal_error")
+FAILURES: tuple[Ending, ...] = ("content_filter", "budget", "provider_error", "internal_error")
 """Endings that say nothing about the therapist."""
 
 END_MARK = "[END]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from cbtrain.eval.rubric import Domain, Rubric
 from cbtrain.eval.scores import Score, Status
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.provider import Provider
 from cbtrain.providers.structured import ask
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.transcripts.types import Turn
@@ -40,7 +41,7 @@ class _Stop(Exception):
 
 
 async def judge_session(
-    provider: OpenAIProvider,
+    provider: Provider,
     rubric: Rubric,
     turns: Sequence[Turn],
     config: JudgeConfig,
@@ -56,7 +57,7 @@ async def judge_session(
     An answer that stays invalid after the re-asks leaves the score empty with the status ``invalid``.
     """
     empty: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
-    judge = provider.config.model
+    judge = provider.model
     score = Score(session_id, arm, patient, seed, judge, repeat, "ok", empty)
     groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
     for group in groups:
@@ -77,7 +78,7 @@ async def judge_session(
 
 
 async def _ask(
-    provider: OpenAIProvider,
+    provider: Provider,
     rubric: Rubric,
     domains: Sequence[Domain],
     turns: Sequence[Turn],
@@ -93,7 +94,9 @@ async def _ask(
         json_schema=_schema(rubric, domains),
     )
     try:
-        found = await ask(provider.chat, request, _answer_shape(rubric, domains), config.max_reasks)
+        # A judge without a seed is asked for another answer all the same.
+        chat = functools.partial(provider.chat, sample=repeat)
+        found = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
     except ProviderError as error:
         raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None
     if found.status == "ok":

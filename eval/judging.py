@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,36 +14,42 @@ from rich.console import Console
 from cbtrain.eval.config import JudgingConfig
 from cbtrain.eval.judge import judge_session
 from cbtrain.eval.rubric import Rubric
-from cbtrain.eval.runner import SessionRecord, session_progress
+from cbtrain.eval.runner import SessionRecord, session_progress, ticking
 from cbtrain.eval.scores import Score
 from cbtrain.journal.journal import Journal
 from cbtrain.journal.journal import read as read_journal
-from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.provider import Provider
 
 
 async def judge_sessions(
-    provider: OpenAIProvider,
+    provider: Provider,
     rubric: Rubric,
     sessions: Sequence[SessionRecord],
     config: JudgingConfig,
-    events: Path,
+    journal: Journal,
     console: Console,
+    status: Callable[[float], str] = lambda share: "",
 ) -> list[Score]:
     """Ratings of ``sessions``, ``config.judge.repeats`` each, in their order.
 
-    Good ratings that the journal ``events`` holds for the same dialogue, judge and rubric are not asked for again.
+    Good ratings that the journal holds for the same dialogue, judge and rubric are not asked for again. ``status`` says
+    how things stand with the API, given the share of the work that is done.
     """
     past = {}
-    for event in read_journal(events):
+    for event in read_journal(journal.path):
         if event["kind"] == "rating" and event["score"]["status"] == "ok":
             past[event["key"]] = Score(**event["score"])
     progress = session_progress(console)
     wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
     task = progress.add_task("judge", total=len(wanted), line="")
-    unrated = 0
+    unrated = done = 0
+
+    def show() -> None:
+        line = ", ".join(filter(None, [status(done / len(wanted)), f"{unrated} not rated" if unrated else ""]))
+        progress.update(task, completed=done, line=line)
 
     async def rating(session: SessionRecord, repeat: int) -> Score:
-        nonlocal unrated
+        nonlocal unrated, done
         key = _key(session, repeat, rubric, config)
         score = past.get(key)
         if score is None:
@@ -61,11 +66,13 @@ async def judge_sessions(
             )
             journal.append("rating", key=key, score=asdict(score))
         unrated += score.status != "ok"
-        progress.update(task, advance=1, line=f"{unrated} not rated" if unrated else "")
+        done += 1
+        show()
         return score
 
-    with Journal(events) as journal, progress:
-        return list(await asyncio.gather(*(rating(session, repeat) for session, repeat in wanted)))
+    with progress:
+        async with ticking(show):
+            return list(await asyncio.gather(*(rating(session, repeat) for session, repeat in wanted)))
 
 
 def _key(session: SessionRecord, repeat: int, rubric: Rubric, config: JudgingConfig) -> str:
@@ -76,6 +83,6 @@ def _key(session: SessionRecord, repeat: int, rubric: Rubric, config: JudgingCon
         "repeat": repeat,
         "rubric": rubric.model_dump(mode="json"),
         "judge": config.judge.model_dump(mode="json", exclude={"repeats"}),
-        "model": [config.provider.base_url, config.provider.model, config.provider.extra_body],
+        "model": config.provider.identity(),
     }
     return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,18 +81,26 @@ async def run_sessions(
     max_words: int,
     run_seed: int,
     console: Console,
+    status: Callable[[float], str] = lambda share: "",
 ) -> None:
-    """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other."""
+    """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other.
+
+    ``status`` says how things stand with the APIs, given the share of the turns that have been said.
+    """
     gate = asyncio.Semaphore(in_flight)
     progress = session_progress(console)
     task = progress.add_task("simulate", total=len(sessions), line="")
-    progress.update(task, completed=sum(s.ending is not None for s in sessions))
     running = 0
 
-    def show(advance: int = 0) -> None:
+    def show() -> None:
         turns, failed = sum(len(s.turns) for s in sessions), sum(s.failed for s in sessions)
-        line = f"{running} in flight, {turns} turns" + (f", [red]{failed} failed[/]" if failed else "")
-        progress.update(task, advance=advance, line=line)
+        ended = [len(s.turns) for s in sessions if s.ending is not None and not s.failed]
+        # Sessions that go on are thought to become as long as those that have ended.
+        whole = len(sessions) * (sum(ended) / len(ended) if ended else max_turns)
+        parts = [f"{running} in flight, {turns} turns", status(min(turns / whole, 1.0))]
+        parts += [f"[red]{failed} failed[/]"] if failed else []
+        line = ", ".join(filter(None, parts))
+        progress.update(task, completed=sum(s.ending is not None for s in sessions), line=line)
 
     async def hold(session: SessionRecord) -> None:
         nonlocal running
@@ -123,10 +132,28 @@ async def run_sessions(
                 journal.append("defect", session=session.id, trace=traceback.format_exc())
             journal.append("session_finished", session=session.id, ending=session.ending, error=session.error)
             running -= 1
-            show(advance=1)
+            show()
 
     with progress:
-        await asyncio.gather(*(hold(session) for session in sessions if session.ending is None))
+        async with ticking(show):
+            await asyncio.gather(*(hold(session) for session in sessions if session.ending is None))
+
+
+@asynccontextmanager
+async def ticking(show: Callable[[], None], every_s: float = 1.0) -> AsyncIterator[None]:
+    """Call ``show`` now and then: what is waited for changes without an event."""
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            show()
+
+    task = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def session_progress(console: Console) -> Progress:

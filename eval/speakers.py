@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from cbtrain.errors import UserError
 from cbtrain.eval.dialogue import Ending, SpeakerStopped, Spoken
@@ -10,7 +11,7 @@ from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.provider import Provider
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.tokens.dialogue import dialogue
 from cbtrain.transcripts.profile import Profile
@@ -29,7 +30,7 @@ class ApiPatient:
 
     def __init__(
         self,
-        provider: OpenAIProvider,
+        provider: Provider,
         profile: Profile | None,
         sampling: SamplingConfig,
         instructions: str | None,
@@ -51,18 +52,17 @@ class ApiPatient:
             seed=seed,
         )
         try:
-            response = await self.provider.chat(request)
+            response = await self.provider.chat(request, sample=seed)
         except ProviderError as error:
             if error.kind == "context_overflow":
                 raise SpeakerStopped("context_limit", str(error)) from None
-            ending: Ending = "content_filter" if error.kind == "content_filter" else "provider_error"
-            raise SpeakerStopped(ending, str(error)) from None
+            endings: dict[str, Ending] = {"content_filter": "content_filter", "budget": "budget"}
+            raise SpeakerStopped(endings.get(error.kind, "provider_error"), str(error)) from None
         if response.finish_reason in ("content_filter", "refusal"):
             raise SpeakerStopped("content_filter", f"the patient's model answered with {response.finish_reason}")
         facts = {
             "finish_reason": response.finish_reason,
-            "prompt_tokens": response.usage.prompt_tokens,
-            "completion_tokens": response.usage.completion_tokens,
+            **{name: count for name, count in asdict(response.usage).items() if count},
             "model": response.model,
             "latency_s": round(response.latency_s, 3),
             "attempts": response.attempts,

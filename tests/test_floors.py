@@ -82,7 +82,7 @@ LIGHT = [
     "cbtrain.cli",
     "cbtrain.transcripts.reading",
     "cbtrain.transcripts.cleaning",
-    "cbtrain.providers.openai",
+    "cbtrain.providers.providers",
     "cbtrain.journal.journal",
     "cbtrain.model.config",
     "cbtrain.tokens.config",

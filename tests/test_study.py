@@ -19,7 +19,6 @@ from cbtrain.eval.scores import read_scores_csv
 from cbtrain.eval.speakers import ApiPatient
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.journal.journal import read as read_journal
-from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.writing import write_canonical
 
@@ -200,7 +199,7 @@ def test_special_tokens_in_a_patients_mouth_are_taken_out(run):
     async def speak():
         script_ = {"choices": [{"message": {"content": "Low.<|end|> And tired."}, "finish_reason": "stop"}]}
         async with serve(lambda number, body: script_) as script:
-            async with OpenAIProvider(script.config()) as provider:
+            async with script.provider() as provider:
                 patient = ApiPatient(provider, None, SamplingConfig(), None, forbidden=["<|end|>"])
                 return await patient.speak((), 0)
 

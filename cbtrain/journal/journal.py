@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +16,7 @@ from cbtrain.errors import UserError
 
 
 class Journal:
-    """Appends records to ``path``; one writer at a time.
+    """Appends records to ``path``; one process at a time, of which any thread may write.
 
     Opening repairs a torn last line (a crash in mid-write) by cutting it off, and notes that in a record of kind
     ``repaired``. Raises UserError where another living process writes the same file.
@@ -23,6 +24,7 @@ class Journal:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._alone = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -43,10 +45,11 @@ class Journal:
         moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         record = {"kind": kind, "time": moment, **fields}
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        written = os.write(self._file, line)
-        if written != len(line):  # a full disk can take half a line: take it back, so that the file stays whole
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OSError(28, "No space left on device", str(self.path))
+        with self._alone:
+            written = os.write(self._file, line)
+            if written != len(line):  # a full disk can take half a line: take it back, so that the file stays whole
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+                raise OSError(28, "No space left on device", str(self.path))
         os.fsync(self._file)
         return record
 

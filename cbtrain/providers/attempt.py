@@ -9,16 +9,20 @@ from dataclasses import dataclass
 import aiohttp
 
 from cbtrain.providers.carrier import Carrier, Reply
+from cbtrain.providers.deadline import timeout
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.wires.stream import events_of
 from cbtrain.providers.wires.wire import Malformed, Wire, WireAnswer, WireRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests go: a protocol, and the key that goes with each. The key shows in no text of this object."""
+    """Where requests go: a protocol, and the key that goes with each. The key shows in no text of this object.
+    ``stream`` has answers sent in pieces, so that a long one can be told from a dead connection."""
 
     wire: Wire
     key: str = ""
+    stream: bool = False
 
     def __repr__(self) -> str:
         return f"Endpoint({self.wire!r})"
@@ -34,12 +38,16 @@ async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeo
     Raises ProviderError; its ``sent`` tells whether the API may have done (and billed) the work.
     """
     secret = endpoint.wire.authorization(endpoint.key) if endpoint.key else {}
+    sent = endpoint.wire.streamed(made) if endpoint.stream else made
     try:
-        reply = await asyncio.wait_for(carrier.post(made, secret), timeout_s)
+        async with timeout(timeout_s):
+            reply = await carrier.post(sent, secret)
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise ProviderError("permanent", endpoint.redact(f"not a usable address: {error}")) from None
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}")) from None
     except asyncio.TimeoutError:
         raise ProviderError("transient", f"no whole answer within {timeout_s:.3g} s", sent=True) from None
-    except aiohttp.ClientConnectorError as error:
-        raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}")) from None
     except (aiohttp.ClientError, OSError) as error:
         # A kept-alive connection that the server has closed raises here too: aiohttp does not repeat a POST.
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}"), sent=True) from None
@@ -51,6 +59,8 @@ def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
         text = endpoint.redact(reply.body.decode(errors="replace"))
         raise endpoint.wire.failure(reply.status, reply.headers, text)
     try:
+        if reply.headers.get("Content-Type", "").startswith("text/event-stream"):
+            return endpoint.wire.answer(endpoint.wire.folded(events_of(reply.body)))
         return endpoint.wire.answer(json.loads(reply.body))
     except (Malformed, ValueError, RecursionError) as error:
         beginning = endpoint.redact(reply.body[:80].decode(errors="replace"))

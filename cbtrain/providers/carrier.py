@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
 
+from cbtrain.providers.deadline import timeout
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.wires.wire import WireRequest
 
@@ -31,28 +33,39 @@ class Carrier(Protocol):
 
 
 class HttpCarrier:
-    """Posts by ``session``, whose connections must have no limit of their own: waiting for one would use up the time of
-    an attempt."""
+    """Posts by ``session``. ``connect_s`` bounds the building of a connection, ``idle_s`` each silence of a reply that
+    has begun; how long it may take to begin, and take in all, is the caller's business."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self.session = session
+    def __init__(self, session: aiohttp.ClientSession, connect_s: float = 10.0, idle_s: float = 60.0) -> None:
+        self.session, self.idle_s = session, idle_s
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
 
     async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
         headers = made.headers | dict(secret)
         # A redirect would take the key to another address.
-        async with self.session.post(made.url, json=made.body, headers=headers, allow_redirects=False) as reply:
-            parts, size = [], 0
-            async for part in reply.content.iter_any():
-                size += len(part)
-                if size > LONGEST_REPLY:
-                    raise ProviderError("permanent", f"a reply of more than {LONGEST_REPLY:,} bytes", sent=True)
-                parts.append(part)
-            return Reply(reply.status, reply.headers, b"".join(parts))
+        async with self.session.post(
+            made.url, json=made.body, headers=headers, allow_redirects=False, timeout=self._timeout
+        ) as reply:
+            return Reply(reply.status, reply.headers, await self._body(reply.content))
+
+    async def _body(self, content: aiohttp.StreamReader) -> bytes:
+        parts, size = [], 0
+        while not content.at_eof():
+            try:
+                async with timeout(self.idle_s):
+                    part = await content.readany()
+            except asyncio.TimeoutError:
+                problem = f"the reply fell silent for {self.idle_s:.3g} s"
+                raise ProviderError("transient", problem, sent=True) from None
+            size += len(part)
+            if size > LONGEST_REPLY:
+                raise ProviderError("permanent", f"a reply of more than {LONGEST_REPLY:,} bytes", sent=True)
+            parts.append(part)
+        return b"".join(parts)
 
 
-def open_session(connect_s: float = 10.0, silence_s: float = 120.0) -> aiohttp.ClientSession:
-    """A session for all providers of a run. ``silence_s`` is the longest time without a byte of an open connection; how
-    long an attempt may take is its caller's business."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=silence_s)
+def open_session() -> aiohttp.ClientSession:
+    """A session for all providers of a run. Its connections have no limit of their own: waiting for one would use up
+    the time of an attempt."""
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30)
-    return aiohttp.ClientSession(timeout=timeout, connector=connector)
+    return aiohttp.ClientSession(connector=connector)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from multidict import CIMultiDict
+
 from cbtrain.errors import UserError
 from cbtrain.providers.caching.key import request_key
 from cbtrain.providers.carrier import Carrier, Reply
@@ -61,8 +63,9 @@ class Recorder:
 
 
 class Replay:
-    """A carrier that answers from a recording, by the request; the same request again gets the next reply on record to
-    it, and the last one for ever after. Raises UserError where the recording cannot be read."""
+    """A carrier that answers from a recording, by the request; the same request again gets the next answer on record to
+    it, and the last one for ever after. Failures that an answer came after are passed over. Raises UserError where the
+    recording cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,8 +87,11 @@ class Replay:
     def _keep(self, line: str, number: int) -> None:
         try:
             found: dict[str, Any] = json.loads(line)
-            reply = Reply(int(found["status"]), dict(found["headers"]), str(found["reply"]).encode())
-            self._replies[str(found["key"])].append(reply)
+            reply = Reply(int(found["status"]), CIMultiDict(found["headers"]), str(found["reply"]).encode())
+            replies = self._replies[str(found["key"])]
+            while reply.status == 200 and replies and replies[-1].status != 200:
+                replies.pop()
+            replies.append(reply)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError("not a line of a recording", where=f"{self.path}:{number}", fix="Record it anew.") from None
 

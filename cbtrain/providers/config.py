@@ -1,30 +1,119 @@
-"""What a user sets about one API."""
+"""What a user sets about APIs: one model at one of them, and what holds for all of a run's."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cbtrain.errors import UserError
+from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.presets import preset
+from cbtrain.providers.wires.wire import Structure
+
+BASES = {
+    "anthropic": "https://api.anthropic.com/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta",
+}
+"""Addresses of the kinds that have one; those that speak the OpenAI protocol are many."""
+
+DECIDING = frozenset({"kind", "base_url", "model", "structure", "seed", "sampling", "output_limit", "extra_body"})
+"""Fields that decide what an answer says. All others only decide when it comes, and what it costs."""
 
 
 class ProviderConfig(BaseModel):
-    """An account at an API that speaks the OpenAI chat protocol (OpenAI, OpenRouter, vLLM, SGLang, our server, …)."""
+    """One model at one API. The name of a preset may stand in its place (``cbtrain providers list``)."""
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["openai"] = "openai"
+    preset: str | None = Field(None, description="shipped settings to start from: `cbtrain providers list`")
+    kind: Literal["openai", "anthropic", "gemini"] = Field(
+        "openai", description="protocol; openai is also that of DeepSeek, OpenRouter, vLLM, SGLang and `cbtrain serve`"
+    )
     base_url: str = Field(description="up to and including the version, e.g. https://api.openai.com/v1")
     model: str
     api_key_env: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="NAME of the environment variable that holds the key, never the key itself",
+        description="NAME of the environment variable that holds the key, never the key itself; none: a free server",
+    )
+    structure: Structure = Field(
+        "json_schema", description="how the API can be held to JSON; none: the prompt asks for it"
+    )
+    seed: bool = Field(True, description="the API takes a seed")
+    sampling: bool = Field(True, description="the API takes temperature and top-p (reasoning models do not)")
+    output_limit: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="what the openai protocol calls it; newer OpenAI models know the second only"
+    )
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="provider-specific request fields")
+    price: Price | None = Field(None, description="dollars for a million tokens; none: as in the table of prices")
+    reuse: bool | None = Field(
+        None, description="keep answers and take kept ones; none: where a key is used, that is, where they are paid for"
+    )
+    stream: bool = Field(
+        False, description="have answers sent in pieces: a long one can then be told from a dead connection"
     )
     connect_timeout_s: float = Field(10, gt=0)
-    read_timeout_s: float = Field(120, gt=0, description="longest silence of an open connection")
-    attempt_timeout_s: float = Field(180, gt=0)
-    overall_deadline_s: float = Field(600, gt=0, description="all attempts and waits together")
-    max_retries: int = Field(5, ge=0)
+    idle_timeout_s: float = Field(60, gt=0, description="longest silence of a reply that has begun")
+    attempt_timeout_s: float = Field(180, gt=0, description="one attempt, from the request to the end of its answer")
+    overall_deadline_s: float = Field(
+        900, gt=0, description="all attempts and the waits between them, from the first one on"
+    )
+    max_retries: int = Field(8, ge=0)
     backoff_s: float = Field(1.0, gt=0, description="upper bound of the first wait; it doubles with each retry")
-    max_in_flight: int = Field(32, ge=1)
-    extra_body: dict[str, Any] = Field(default_factory=dict, description="provider-specific request fields")
+    first_in_flight: int = Field(
+        20, ge=1, description="requests at once to begin with; what the API takes is found out"
+    )
+    max_in_flight: int = Field(100, ge=1, description="most requests of the account at once")
+    tokens_per_minute: int | None = Field(None, ge=1, description="of the account, where it has such a limit")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_kind(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = {"preset": given}
+        if not isinstance(given, dict):
+            return given
+        if isinstance(given.get("preset"), str):
+            try:
+                given = preset(given["preset"]) | given
+            except UserError as error:
+                raise ValueError(f"{error.what}. {error.fix}") from None
+        kind = given.get("kind")
+        if kind in BASES:
+            given = {"base_url": BASES[kind], **given}
+        if kind == "anthropic":  # newer models answer them with 400
+            given = {"sampling": False, **given}
+        return given
+
+    @property
+    def paid(self) -> bool:
+        """Whether somebody is billed: then requests are booked, and answers kept."""
+        return self.api_key_env is not None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides an answer."""
+        return self.model_dump(mode="json", include=set(DECIDING))
+
+
+class ProvidersConfig(BaseModel):
+    """What holds for all APIs of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: float | None = Field(None, ge=0, description="US dollars; no request goes out that could exceed them")
+    prices: Path | None = Field(
+        None, description="table of prices (YAML); none: the shipped one, of third-party figures"
+    )
+    answers: str = Field(
+        "auto", description="file of kept answers, shared by runs; auto: in $CBTRAIN_CACHE or ~/.cache/cbtrain"
+    )
+    record: Path | None = Field(None, description="file to which all traffic is written, without keys")
+    replay: Path | None = Field(None, description="recording that answers in place of the APIs: no key, no cost")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ProvidersConfig:
+        if self.record and self.replay:
+            raise ValueError("record and replay exclude each other; leave one out")
+        return self

@@ -6,9 +6,6 @@ from typing import Literal
 
 ErrorKind = Literal["rate_limit", "transient", "permanent", "content_filter", "context_overflow", "budget"]
 
-OVERFLOW_MARKS = ("maximum context length", "context_length_exceeded", "context window")
-FILTER_MARKS = ("content_filter", "content management policy", "safety")
-
 
 class ProviderError(Exception):
     """An API call that ended without an answer. ``message`` never holds the key; ``status`` is None without a reply.
@@ -37,17 +34,3 @@ class ProviderError(Exception):
     @property
     def retryable(self) -> bool:
         return self.kind in ("rate_limit", "transient")
-
-
-def classify(status: int, body: str) -> ErrorKind:
-    """The kind of a reply with a status other than 200."""
-    lowered = body.lower()
-    if status == 429:
-        return "rate_limit"
-    if status >= 500 or status == 408:
-        return "transient"
-    if any(mark in lowered for mark in OVERFLOW_MARKS):
-        return "context_overflow"
-    if any(mark in lowered for mark in FILTER_MARKS):
-        return "content_filter"
-    return "permanent"

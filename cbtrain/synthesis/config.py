@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 
 
 class SynthesisConfig(BaseModel):
@@ -13,6 +13,7 @@ class SynthesisConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     provider: ProviderConfig
+    providers: ProvidersConfig = Field(default_factory=ProvidersConfig)
     sessions: int = Field(20, ge=1, le=20, description="sessions of each course")
     max_tokens: int = Field(4096, ge=1, description="longest part")
     temperature: float = Field(0.4, ge=0, le=2)

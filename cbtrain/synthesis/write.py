@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.journal.journal import Journal
 from cbtrain.journal.journal import read as read_journal
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.provider import Provider
+from cbtrain.providers.providers import Providers
+from cbtrain.providers.summary import status
 from cbtrain.providers.types import ChatRequest
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.synthesis.prompts import PARTS, part_request
@@ -41,17 +45,26 @@ async def write_corpus(
     config: SynthesisConfig,
     profiles: Sequence[Profile],
     folder: Path,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Written:
     """Write a course for every profile into ``folder/corpus`` and return it; an interrupted run goes on where it
-    stopped (``folder/events.jsonl``). ``progress`` is called after each part, those of before included.
+    stopped (``folder/events.jsonl``). ``progress`` is told after each part, those of before included, how things stand
+    with the API; ``warn`` what a person should know.
 
     Raises UserError where the folder holds a run with other settings, or the API refuses for good.
     """
-    async with OpenAIProvider(config.provider) as provider:
-        with Journal(folder / "events.jsonl") as journal:
-            parts = _resume(journal, config, profiles)
-            writer = _Writer(config, provider, journal, parts, progress)
+    with Journal(folder / "events.jsonl") as journal:
+        events = list(read_journal(journal.path))
+        parts = _resume(journal, events, config, profiles)
+        async with Providers(config.providers, append=journal.append, events=events, warn=warn) as providers:
+            provider = await providers.open(config.provider, "writer")
+            whole, done = len(profiles) * config.sessions * len(PARTS), itertools.count(1)
+
+            def advance() -> None:
+                progress(status(providers, "writer", next(done) / whole))
+
+            writer = _Writer(config, provider, journal, parts, advance)
             permits = asyncio.Semaphore(config.courses_in_flight)
 
             async def one(profile: Profile) -> Course | str:
@@ -78,7 +91,7 @@ class _Writer:
     def __init__(
         self,
         config: SynthesisConfig,
-        provider: OpenAIProvider,
+        provider: Provider,
         journal: Journal,
         parts: dict[Key, str],
         progress: Callable[[], None],
@@ -120,7 +133,7 @@ class _Writer:
                 temperature=self.config.temperature,
                 seed=_seed(self.config.seed, key, attempt),
             )
-            response = await self.provider.chat(request)
+            response = await self.provider.chat(request, sample=request.seed or 0)
             text = RESIDUE.sub("", response.text).strip()
             problem = part_problem(text, part, response.finish_reason)
             self.journal.append(
@@ -165,16 +178,19 @@ def part_problem(text: str, part: int, finish_reason: str = "stop") -> str:
     return "asterisks" if "*" in text else ""
 
 
-def _resume(journal: Journal, config: SynthesisConfig, profiles: Sequence[Profile]) -> dict[Key, str]:
+def _resume(
+    journal: Journal, events: Sequence[dict[str, Any]], config: SynthesisConfig, profiles: Sequence[Profile]
+) -> dict[Key, str]:
     """The good parts of an earlier run in the same folder."""
+    words = config.model_dump(mode="json", exclude={"courses_in_flight", "provider", "providers"})
     settings = {
-        # How patiently the API is asked changes no word.
-        "config": config.model_dump(mode="json", exclude={"courses_in_flight": True, "provider": {"max_in_flight"}}),
+        # How patiently the API is asked, and at what cost, changes no word.
+        "config": words | {"provider": config.provider.identity()},
         "profiles": blake2s("\n".join(p.model_dump_json() for p in profiles).encode()).hexdigest(),
     }
     parts: dict[Key, str] = {}
     started = None
-    for record in read_journal(journal.path):
+    for record in events:
         if record["kind"] == "started":
             started = {name: record[name] for name in settings}
         elif record["kind"] == "part" and not record["problem"]:

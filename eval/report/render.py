@@ -58,6 +58,7 @@ def _environment() -> Environment:
     made.filters |= {
         "fixed": values.fixed,
         "whole": values.whole,
+        "dollars": values.dollars,
         "percent": values.percent,
         "share": values.share,
         "p_value": values.p_value,

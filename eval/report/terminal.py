@@ -13,7 +13,7 @@ from rich.text import Text
 from cbtrain import NOTICE
 from cbtrain.eval.report.claim import claim_of, perplexity_sentence
 from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import GAP, fixed, number, percent, whole
+from cbtrain.eval.report.values import GAP, dollars, fixed, number, percent, whole
 
 
 def summary(report: Report) -> RenderableType:
@@ -27,6 +27,9 @@ def summary(report: Report) -> RenderableType:
     ]
     if table(report.get("perplexity")):
         parts.append(perplexity_table(report))
+    spent = table(report.get("costs"))
+    if spent:
+        parts.append(_text(costs_line(spent)))
     return Group(*parts, _text(words(report.get("notice")) or NOTICE, "dim"))
 
 
@@ -51,6 +54,17 @@ def score_table(report: Report) -> Table:
     ):
         made.add_row(name, *[form(arm.get(key)) for arm in arms])
     return made
+
+
+def costs_line(raw: dict[str, Any]) -> str:
+    """What the APIs were asked and have cost, by role."""
+    parts = []
+    for row in rows(raw.get("roles")):
+        text = f"{words(row.get('role'))} {whole(row.get('requests'))} requests"
+        if row.get("reused"):
+            text += f" and {whole(row.get('reused'))} kept answers"
+        parts.append(f"{text}, {dollars(row.get('dollars'))}")
+    return f"APIs: {'; '.join(parts)} (by prices of {words(raw.get('prices'))})"
 
 
 def perplexity_table(report: Report) -> Table:

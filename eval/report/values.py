@@ -46,6 +46,14 @@ def share(value: object) -> str:
     return percent(100 * found, 2 if 0 < abs(found) < 0.01 else 1)
 
 
+def dollars(value: object) -> str:
+    """US dollars; cents, and where there are few of them more digits."""
+    found = number(value)
+    if found is None:
+        return GAP
+    return f"${fixed(found, 4 if 0 < abs(found) < 0.1 else 2)}"
+
+
 def p_value(value: object) -> str:
     found = number(value)
     if found is None:

@@ -7,7 +7,6 @@ from loopback import completion, serve, status
 
 from cbtrain.eval.judge import JudgeConfig, judge_session
 from cbtrain.eval.rubric import load_rubric
-from cbtrain.providers.openai import OpenAIProvider
 from cbtrain.transcripts.types import Turn
 
 RUBRIC = load_rubric()
@@ -21,7 +20,7 @@ def answer(score=4, **changes):
 
 async def judge(plan, **config):
     async with serve(plan) as script:
-        async with OpenAIProvider(script.config(max_retries=1)) as provider:
+        async with script.provider("judge", max_retries=1) as provider:
             score = await judge_session(
                 provider,
                 RUBRIC,

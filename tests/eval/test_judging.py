@@ -9,7 +9,7 @@ from cbtrain.eval.config import JudgingConfig
 from cbtrain.eval.judging import judge_sessions
 from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.runner import SessionRecord
-from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.journal.journal import Journal
 from cbtrain.transcripts.types import Turn
 
 RUBRIC = load_rubric()
@@ -31,8 +31,9 @@ def sessions(*texts):
 
 async def judge(script, records, events, **judge):
     config = JudgingConfig(provider=script.config(max_retries=0), judge=judge)
-    async with OpenAIProvider(config.provider) as provider:
-        return await judge_sessions(provider, RUBRIC, records, config, events, Console(quiet=True))
+    async with script.provider("judge", max_retries=0) as provider:
+        with Journal(events) as journal:
+            return await judge_sessions(provider, RUBRIC, records, config, journal, Console(quiet=True))
 
 
 async def test_ratings_are_kept_and_only_what_changed_is_asked_again(tmp_path):

@@ -19,9 +19,9 @@ from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.server import make_app
 from cbtrain.generation.server_process import server_process
-from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.openai import OpenAIProvider
+from cbtrain.providers.providers import Providers
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.tokens.dialogue import Message as ChatMessage
 
@@ -60,7 +60,8 @@ def url(model_folder):
 async def test_the_server_gives_what_the_engine_gives_and_counts_tokens(model_folder, url):
     sampling = SamplingConfig(temperature=0.9, top_p=0.9, max_tokens=12)
     requests = [ChatRequest(ASK, 12, 0.9, 0.9, seed) for seed in range(10)]
-    async with OpenAIProvider(ProviderConfig(base_url=url, model="m")) as provider:
+    async with Providers(ProvidersConfig()) as providers:
+        provider = await providers.open(ProviderConfig(base_url=url, model="m"), "patient")
         served = await asyncio.gather(*(provider.chat(request) for request in requests))
     chat = [ChatMessage(m.role, m.content) for m in ASK]
     async with LocalModel(str(model_folder), None, EngineConfig(slots=4, context_tokens=256)) as model:
@@ -92,7 +93,8 @@ async def test_bad_requests_get_an_openai_style_error(url):
                 assert message in answer["error"]["message"]
         async with session.get(f"{url}/models") as reply:
             assert [m["id"] for m in (await reply.json())["data"]] == ["m"]
-    async with OpenAIProvider(ProviderConfig(base_url=url, model="m")) as provider:
+    async with Providers(ProvidersConfig()) as providers:
+        provider = await providers.open(ProviderConfig(base_url=url, model="m"), "patient")
         with pytest.raises(ProviderError) as caught:
             await provider.chat(ChatRequest((Message("user", "word " * 400),), 5))
     assert caught.value.kind == "context_overflow"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
 import sys
 from collections import Counter
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from loopback import completion, hang, serve, status
+from loopback import completion, serve
 
 from cbtrain.errors import UserError
+from cbtrain.journal.journal import read
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache
 from cbtrain.providers.caching.key import request_key
 from cbtrain.providers.carrier import HttpCarrier, open_session
+from cbtrain.providers.costs.book import Book
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.limits.account import Account
@@ -35,7 +38,7 @@ def asking(text, **more):
 
 def provider(session, script, cache, **more):
     endpoint = Endpoint(OpenAIWire(script.url, "m"))
-    settings = {"role": "judge", "patience": Patience(backoff_s=0.01), "cache": cache, "run": "a run", **more}
+    settings = {"role": "judge", "patience": Patience(backoff_s=0.01), "cache": cache, **more}
     return Provider(HttpCarrier(session), endpoint, Account(), **settings)
 
 
@@ -58,14 +61,16 @@ async def test_an_answer_is_asked_for_once_a_sample_by_any_run(tmp_path):
         for run in ("one", "two"):
             async with AnswerCache(tmp_path / "answers.sqlite") as cache:
                 budget = Budget()
-                made = provider(session, script, cache, run=run, budget=budget, price=PRICE)
+                made = provider(session, script, cache, book=Book(budget), price=PRICE)
                 found = [await made.chat(asking("same"), sample) for sample in (0, 0, 1)]
                 assert [response.text for response in found] == ["answer 1", "answer 1", "answer 2"]
                 assert [response.usage.prompt_tokens for response in found] == [7, 7, 7]
-                assert budget.roles["judge"].requests == (2 if run == "one" else 0)
+                role = budget.roles["judge"]
+                assert (role.requests, role.reused) == ((2, 1) if run == "one" else (0, 3))
+                assert role.dollars == pytest.approx(0.02 if run == "one" else 0)
         assert len(script.bodies) == 2
         assert found[0].attempts == 0
-    assert not list((tmp_path / "answers.sqlite.owners").iterdir())
+    assert (tmp_path / "answers.sqlite").stat().st_mode & 0o077 == 0  # patients' words are nobody else's
 
 
 async def test_the_same_at_once_goes_out_once(tmp_path):
@@ -87,36 +92,77 @@ async def test_refusals_and_empty_answers_are_not_kept(answer, tmp_path):
             made = provider(session, script, cache)
             for _ in range(2):
                 await made.chat(asking("x"))
-            assert await cache.lost("a run") == []
         assert len(script.bodies) == 2
 
 
-async def test_failures_and_cancellation_leave_no_note(tmp_path):
-    async with serve(lambda number, body: status(400) if number == 1 else hang) as script:
-        async with open_session() as session, AnswerCache(tmp_path / "a") as cache:
-            made = provider(session, script, cache)
-            with pytest.raises(Exception, match="permanent"):
-                await made.chat(asking("x"))
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(made.chat(asking("y")), 0.3)
-            left = await cache._do(lambda: cache._database.execute("SELECT COUNT(*) FROM intents").fetchone())
-            assert left == (0,)
+async def test_kept_answers_are_not_taken_where_they_shall_not_be(tmp_path):
+    async with serve(lambda number, body: completion(f"answer {number}")) as script, open_session() as session:
+        async with AnswerCache(tmp_path / "a") as cache:
+            anew = provider(session, script, cache, reuse=False)
+            assert [(await anew.chat(asking("x"))).text for _ in range(2)] == ["answer 1", "answer 2"]
+            assert (await provider(session, script, cache).chat(asking("x"))).text == "answer 1"
+
+
+async def test_an_answer_that_cannot_be_kept_is_not_lost(tmp_path):
+    told = []
+    async with serve(lambda number, body: completion("fine")) as script, open_session() as session:
+        async with AnswerCache(tmp_path / "a") as cache:
+            made = provider(session, script, cache, warn=told.append)
+            await cache._do(lambda: cache._database.execute("PRAGMA max_page_count = 3"))
+            long = completion("a long answer " * 2000)
+            script.plan = lambda number, body: long
+            for number in range(3):
+                assert (await made.chat(asking(str(number)))).text.startswith("a long answer")
+    assert len(told) == 1
+    assert "answers cannot be kept here (database or disk is full)" in told[0]
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be looked at" * 20])
 async def test_another_file_is_refused_in_one_line(tmp_path, content):
     file = tmp_path / "a"
     file.write_bytes(content)
-    with pytest.raises(UserError, match="cannot be used as a cache") as caught:
+    with pytest.raises(UserError, match="answers cannot be kept here") as caught:
         async with AnswerCache(file):
             pass
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == content
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="answers cannot be kept here"):
+        async with AnswerCache(tmp_path / "folder"):
+            pass
+
+
+async def test_two_processes_may_use_one_file(tmp_path):
+    async with serve(lambda number, body: completion(f"to {body['messages'][0]['content']}")) as script:
+        settings = run_settings(tmp_path, script, count=40)
+        workers = [await start(settings | {"folder": str(tmp_path / name)}) for name in ("one", "two")]
+        ended = [await worker.communicate() for worker in workers]
+    for worker, (out, err) in zip(workers, ended, strict=True):
+        assert worker.returncode == 0, err.decode()
+        answers, costs = json.loads(out.splitlines()[-1])
+        assert answers == [f"to question {number}" for number in range(40)]
+        assert costs["roles"][0]["requests"] + costs["roles"][0]["reused"] == 40
+
+
+def run_settings(tmp_path, script, **more):
+    provider = {"base_url": script.url, "model": "m", "backoff_s": 0.01, "api_key_env": "PAYING_WORKER_KEY"}
+    price = {"input": 1000.0, "output": 1000.0}
+    answers, folder = str(tmp_path / "answers"), str(tmp_path / "run")
+    return {"answers": answers, "folder": folder, "provider": provider | {"price": price}, **more}
+
+
+async def start(settings):
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, WORKER, json.dumps(settings)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PAYING_WORKER_KEY": "a-key"},
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_killed_anywhere_nothing_that_was_answered_is_asked_for_again(seed, tmp_path):
-    """By the server's own log: twice at most what was in flight at a kill, and that is known as lost."""
+    """By the server's own log: twice at most what was in flight at a kill. That is counted at what it may have cost."""
     draw = random.Random(seed)
     handled = Counter()
 
@@ -129,14 +175,11 @@ async def test_killed_anywhere_nothing_that_was_answered_is_asked_for_again(seed
         handled[body["messages"][0]["content"]] += 1
         return slow
 
-    lost = []
     async with serve(plan) as script:
-        settings = json.dumps({"cache": str(tmp_path / "a"), "url": script.url, "count": 60})
+        settings = run_settings(tmp_path, script, count=60)
         for kill in (True, True, False):
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, WORKER, settings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-            )
-            lost += json.loads(await child.stdout.readline())
+            child = await start(settings)
+            await child.stdout.readline()
             if kill:
                 before = sum(handled.values())
                 wanted = before + draw.randrange(5, 25)
@@ -148,9 +191,41 @@ async def test_killed_anywhere_nothing_that_was_answered_is_asked_for_again(seed
             else:
                 out, err = await child.communicate()
                 assert child.returncode == 0, err.decode()
-                assert json.loads(out) == [f"to question {number}" for number in range(60)]
+    answers, spent = json.loads(out)
+    assert answers == [f"to question {number}" for number in range(60)]
     assert set(handled) == {f"question {number}" for number in range(60)}
+    events = list(read(tmp_path / "run" / "events.jsonl"))
+    unknown = [event for event in events if event["kind"] == "unknown_outcome"]
     repeats = sum(handled.values()) - 60
-    assert repeats <= len(lost)
-    async with AnswerCache(tmp_path / "a") as cache:
-        assert await cache.lost("the run") == []
+    assert repeats <= len(unknown)
+    started = [event["request"] for event in events if event["kind"] == "request_started"]
+    closed = [e["request"] for e in events if e["kind"] in ("request_ended", "unknown_outcome")]
+    assert sorted(closed) == sorted(started) == sorted(set(started))
+    (role,) = spent["roles"]
+    answered = [event for event in events if event["kind"] == "request_ended"]
+    assert (role["requests"], role["unknown"]) == (len(answered) + len(unknown), len(unknown))
+    by_hand = sum(event["dollars"] for event in events if event["kind"] in ("request_ended", "unknown_outcome"))
+    assert role["dollars"] == spent["dollars"] == pytest.approx(by_hand)
+    # At what was set aside: the prompt as estimated, and the longest answer.
+    prompt = len("question 10") // 3 + 8
+    assert {event["dollars"] for event in unknown} <= {(prompt + 9) / 1000}
+
+
+async def test_a_budget_holds_over_kills_and_continued_runs(tmp_path):
+    async with serve(lambda number, body: completion("fine")) as script:
+        settings = run_settings(tmp_path, script, count=60, budget=0.2)
+        child = await start(settings)
+        _, err = await child.communicate()
+        assert b"budget: the next judge request may cost" in err
+        once = len(script.bodies)
+        assert 15 <= once <= 20
+        child = await start(settings)
+        out, err = await child.communicate()
+        assert b"budget: the next judge request may cost" in err
+        assert len(script.bodies) == once
+        assert json.loads(out)["dollars"] == pytest.approx(once * 0.01)
+        child = await start(settings | {"budget": 1.0})
+        out, err = await child.communicate()
+        assert child.returncode == 0, err.decode()
+        assert len(script.bodies) == 60
+        assert json.loads(out.splitlines()[-1])[1]["dollars"] == pytest.approx(0.6)

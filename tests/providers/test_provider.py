@@ -9,7 +9,9 @@ from aiohttp import web
 from loopback import completion, cut_off, hang, serve, status
 
 from cbtrain.providers.attempt import Endpoint
+from cbtrain.providers.caching.cache import AnswerCache
 from cbtrain.providers.carrier import HttpCarrier, open_session
+from cbtrain.providers.costs.book import Book
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
@@ -24,15 +26,15 @@ QUICK = Patience(attempt_s=5, overall_s=20, backoff_s=0.01)
 
 
 @asynccontextmanager
-async def provider(plan, *, account=None, budget=None, price=None, patience=QUICK, key=""):
+async def provider(plan, *, account=None, budget=None, price=None, patience=QUICK, key="", idle_s=60.0):
     async with serve(plan) as script, open_session() as session:
         endpoint = Endpoint(OpenAIWire(script.url, "m"), key)
         made = Provider(
-            HttpCarrier(session),
+            HttpCarrier(session, idle_s=idle_s),
             endpoint,
             account or Account(),
             role="patient",
-            budget=budget,
+            book=Book(budget or Budget()),
             price=price,
             patience=patience,
         )
@@ -81,10 +83,39 @@ async def hang_up(request):
     return web.Response()
 
 
+async def stuck(request):
+    """The beginning of an answer, and nothing more."""
+    reply = web.StreamResponse()
+    await reply.prepare(request)
+    await reply.write(b'{"choices": [')
+    await asyncio.sleep(3600)
+    raise AssertionError
+
+
+async def dripping(request):
+    """An answer byte by byte: slow, but never silent."""
+    reply = web.StreamResponse()
+    await reply.prepare(request)
+    body = web.json_response(completion("fine")).body
+    for place in range(0, len(body), 40):
+        await reply.write(body[place : place + 40])
+        await asyncio.sleep(0.05)
+    return reply
+
+
+ODD = [
+    {"choices": [{"message": None}]},
+    {"choices": [{"message": {"content": ["x"]}}]},
+    {"choices": [{"message": {"content": "x"}}], "usage": "none"},
+    {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "7"}},
+    {"choices": [{"message": {"content": "\ud800"}}]},
+    {"choices": "x"},
+]
+
 PASSING = [status(500), status(503), status(429), cut_off, not_json, empty, half_json, hang_up, {"choices": []}]
 
 
-@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("fault", [*PASSING, *ODD])
 async def test_passing_faults_are_repeated(fault):
     async with provider(then_ok(fault, fault)) as (made, script):
         response = await made.chat(REQUEST)
@@ -96,6 +127,111 @@ async def test_blank_lines_before_an_answer_are_nothing_and_without_one_end_at_t
         assert (await made.chat(REQUEST)).attempts == 1
     async with provider(then_ok(blank_lines), patience=Patience(attempt_s=1.0, backoff_s=0.01)) as (made, _):
         assert (await made.chat(REQUEST)).attempts == 2
+
+
+async def test_a_reply_that_falls_silent_is_given_up_and_a_slow_one_is_not():
+    async with provider(then_ok(stuck), idle_s=0.3) as (made, _):
+        assert (await made.chat(REQUEST)).attempts == 2
+    async with provider(lambda number, body: dripping, idle_s=0.5) as (made, _):
+        assert (await made.chat(REQUEST)).attempts == 1
+    budget = Budget()
+    patience = Patience(retries=0)
+    async with provider(lambda number, body: stuck, idle_s=0.2, budget=budget, price=PRICE, patience=patience) as (
+        made,
+        _,
+    ):
+        with pytest.raises(ProviderError, match=r"fell silent for 0.2 s"):
+            await made.chat(REQUEST)
+    assert budget.roles["patient"].unknown == 1
+
+
+async def test_nobody_there_costs_nothing():
+    budget = Budget()
+    async with open_session() as session:
+        endpoint = Endpoint(OpenAIWire("http://127.0.0.1:9/v1", "m"))
+        made = Provider(HttpCarrier(session), endpoint, Account(), role="patient", book=Book(budget), price=PRICE,
+                        patience=Patience(retries=1, backoff_s=0.01))  # fmt: skip
+        with pytest.raises(ProviderError, match="transient: .*after 2 attempts"):
+            await made.chat(REQUEST)
+        made = Provider(HttpCarrier(session), Endpoint(OpenAIWire("no-address", "m")), Account(), role="patient")
+        with pytest.raises(ProviderError, match="permanent: not a usable address"):
+            await made.chat(REQUEST)
+    assert (budget.spent, budget.reserved) == (0, 0)
+
+
+async def test_another_name_in_the_answers_is_told_of_once_a_name():
+    told = []
+    names = ["a", "a", "b", "a", "b", "c"]
+    async with provider(lambda number, body: completion("fine") | {"model": names[number - 1]}) as (made, _):
+        made.warn = told.append
+        for _ in names:
+            await made.chat(REQUEST)
+    assert [text.split(":")[0] for text in told] == [
+        "the patient's API answers as b now, before as a",
+        "the patient's API answers as c now, before as a, b",
+    ]
+
+
+class CancelledAt:
+    """Runs a coroutine and cancels its task where it waits for the ``number``-th time; ``reached`` tells whether it
+    ever waited so often."""
+
+    def __init__(self, coroutine, number):
+        self.coroutine, self.number, self.reached = coroutine, number, False
+
+    def __await__(self):
+        steps, waits = self.coroutine.__await__(), 0
+        send, value = steps.send, None
+        while True:
+            try:
+                future = send(value)
+            except StopIteration as end:
+                return end.value
+            waits += 1
+            if waits == self.number:
+                self.reached = True
+                asyncio.current_task().cancel()
+            try:
+                send, value = steps.send, (yield future)
+            except BaseException as error:  # cancelled: hand it on to where the coroutine waits
+                send, value = steps.throw, error
+
+
+@pytest.mark.parametrize("fault", [None, status(500), status(429, headers={"Retry-After": "0"}), cut_off])
+async def test_cancelled_at_every_await_leaves_nothing_taken(fault, tmp_path):
+    """Permit, tokens, money, locks: all are back, and what went out and is not known is booked."""
+    events = []
+    async with AnswerCache(tmp_path / "answers") as cache:
+        number = 0
+        while True:
+            number += 1
+            budget, account = Budget(cap=1.0), Account(tokens_per_minute=1_000_000)
+            plan = then_ok(fault) if fault else then_ok()
+            async with provider(plan, account=account, price=PRICE, budget=budget) as (made, script):
+                with Book(budget, lambda kind, **fields: events.append((kind, fields))) as made.book:
+                    made.cache = cache
+                    waiting = CancelledAt(made.chat(REQUEST, sample=number), number)
+
+                    async def ask(waiting=waiting):
+                        await waiting
+
+                    found = (await asyncio.gather(asyncio.create_task(ask()), return_exceptions=True))[0]
+                    assert (account.limit.in_use, account.limit.waiting, cache._locks) == (0, 0, {})
+                    assert (budget.reserved, made.under_way) == (0, {})
+                    role = budget.roles["patient"]
+                    assert budget.spent == pytest.approx(0.01 * (role.requests - role.unknown) + 0.025 * role.unknown)
+                    # One may have been cancelled between its note and its way out.
+                    assert role.requests <= len(script.bodies) + 1
+                    assert account.tokens.level > 1_000_000 - 100
+            started = [fields["request"] for kind, fields in events if kind == "request_started"]
+            ended = [fields["request"] for kind, fields in events if kind == "request_ended"]
+            assert started == ended
+            events.clear()
+            if not waiting.reached:
+                assert found is None
+                break
+            assert isinstance(found, asyncio.CancelledError)
+    assert number > 5
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig
+from cbtrain.providers.providers import Providers
 
 
 def completion(text, finish="stop", **message):
@@ -44,6 +45,12 @@ class Script:
             return web.json_response(answer) if isinstance(answer, dict) else await answer(request)
         finally:
             self.in_flight -= 1
+
+    @asynccontextmanager
+    async def provider(self, role="patient", settings=None, **changes):
+        """A provider as a run has it; without changes nobody is paid and nothing is kept."""
+        async with Providers(settings or ProvidersConfig()) as providers:
+            yield await providers.open(self.config(**changes), role)
 
     def config(self, **changes) -> ProviderConfig:
         settings = {"base_url": self.url, "model": "m", "backoff_s": 0.01, "attempt_timeout_s": 5}

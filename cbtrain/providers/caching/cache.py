@@ -1,46 +1,31 @@
 """Answers on disk, shared by runs: what was paid for once is not asked for again.
 
-SQLite with a write-ahead log, every commit synced. Before a request goes out, a note that it will is on disk; the
-answer takes the note's place in one transaction. The notes that a killed process leaves are the requests of which
-nobody knows whether they were answered, and billed.
+SQLite with a write-ahead log, every commit synced, so that several processes may use one file and none loses an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from cbtrain.errors import UserError
-from cbtrain.providers.caching.owner import Owner
 from cbtrain.providers.types import Usage
 from cbtrain.providers.wires.wire import WireAnswer
 
 Made = TypeVar("Made")
 
 VERSION = 1
-TABLES = """
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, request TEXT, answer TEXT, at REAL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS intents (key TEXT, owner TEXT, run TEXT, role TEXT, dollars REAL, at REAL,
-                                    PRIMARY KEY (key, owner)) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A request that was under way when its process ended; ``dollars`` is what was set aside for it."""
-
-    key: str
-    role: str
-    dollars: float
+TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, request TEXT, answer TEXT, at REAL) WITHOUT ROWID"
 
 
 def worth_keeping(answer: WireAnswer) -> bool:
@@ -48,11 +33,20 @@ def worth_keeping(answer: WireAnswer) -> bool:
     return answer.finish_reason in ("stop", "length") and bool(answer.text.strip())
 
 
-class AnswerCache:
-    """``async with AnswerCache(path) as cache:``; several processes may use the same file.
+def answers_file(setting: str) -> Path:
+    """The file that ``providers.answers`` names."""
+    if setting != "auto":
+        return Path(setting).expanduser()
+    own = os.environ.get("CBTRAIN_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
+    return base / "answers.sqlite"
 
-    A thread of its own does the reading and writing, so that a slow disk does not hold up other conversations. Raises
-    UserError where the file is no such cache.
+
+class AnswerCache:
+    """``async with AnswerCache(path) as cache:``. All methods raise UserError where the file cannot be used.
+
+    A thread of its own does the reading and writing, so that a slow disk does not hold up other conversations. The file
+    holds what patients and judges were asked and said, and is readable by its owner alone.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,13 +55,17 @@ class AnswerCache:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def __aenter__(self) -> AnswerCache:
-        await self._do(self._open)
+        try:
+            await self._do(self._open)
+        except BaseException:
+            self._thread.shutdown()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._do(self._close)
+        await self._do(lambda: self._database.close())
         self._thread.shutdown()
 
     @asynccontextmanager
@@ -92,84 +90,39 @@ class AnswerCache:
 
         return await self._do(read)
 
-    async def begin(self, key: str, *, run: str, role: str, dollars: float) -> None:
-        """Write down that the request is about to go out; it is on disk on return."""
-
-        def write() -> None:
-            values = (key, self._owner.name, run, role, dollars, time.time())
-            with self._database:
-                self._database.execute("INSERT OR REPLACE INTO intents VALUES (?, ?, ?, ?, ?, ?)", values)
-
-        await self._do(write)
-
-    async def finish(self, key: str, request: dict[str, Any], answer: WireAnswer) -> None:
-        """Keep the answer, if it is worth it, and cross out that it was under way; on disk on return."""
+    async def keep(self, key: str, request: dict[str, Any], answer: WireAnswer) -> None:
+        """Keep the answer, if it is worth it; on disk on return."""
+        if not worth_keeping(answer):
+            return
 
         def write() -> None:
             with self._database:
-                if worth_keeping(answer):
-                    values = (key, _json(request), _json(asdict(answer)), time.time())
-                    self._database.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", values)
-                self._cross_out(key)
+                values = (key, _json(request), _json(asdict(answer)), time.time())
+                self._database.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", values)
 
         await self._do(write)
-
-    async def drop(self, key: str) -> None:
-        """Cross out a request that has come to nothing, or whose loss is booked."""
-
-        def write() -> None:
-            with self._database:
-                self._cross_out(key)
-
-        await self._do(write)
-
-    async def lost(self, run: str) -> list[Lost]:
-        """Requests of ``run`` that were under way in processes that live no more; each is told of once."""
-
-        def take() -> list[Lost]:
-            with self._database:
-                self._database.execute("BEGIN IMMEDIATE")
-                rows = self._database.execute(
-                    "SELECT key, owner, role, dollars FROM intents WHERE run = ? ORDER BY at", (run,)
-                ).fetchall()
-                dead = {owner for _, owner, _, _ in rows if not self._owner.alive(owner)}
-                for owner in dead:
-                    self._database.execute("DELETE FROM intents WHERE run = ? AND owner = ?", (run, owner))
-            for owner in dead:
-                if not self._database.execute("SELECT 1 FROM intents WHERE owner = ?", (owner,)).fetchone():
-                    self._owner.forget(owner)
-            return [Lost(key, role, dollars) for key, owner, role, dollars in rows if owner in dead]
-
-        return await self._do(take)
-
-    def _cross_out(self, key: str) -> None:
-        self._database.execute("DELETE FROM intents WHERE key = ? AND owner = ?", (key, self._owner.name))
 
     def _open(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=60)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
-                fix = "Name another file, or update cbtrain."
-                raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=self.path, fix=fix)
-            with self._database:
-                self._database.executescript(TABLES)
-                self._database.execute(f"PRAGMA user_version = {VERSION}")
-        except (sqlite3.Error, OSError) as error:
-            fix = "Name another file, or move this one away."
-            raise UserError(f"cannot be used as a cache of answers ({error})", where=self.path, fix=fix) from None
-        self._owner = Owner(self.path.with_name(f"{self.path.name}.owners"))
-
-    def _close(self) -> None:
-        self._database.close()
-        self._owner.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._database = sqlite3.connect(self.path, timeout=60)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            fix = "Name another file (providers.answers), or update cbtrain."
+            raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=self.path, fix=fix)
+        with self._database:
+            self._database.execute(TABLE)
+            self._database.execute(f"PRAGMA user_version = {VERSION}")
 
     async def _do(self, work: Callable[[], Made]) -> Made:
-        # Shielded: a cancelled caller must not leave half a transaction's news behind.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+        # Shielded: a cancelled caller must not leave half of it undone.
+        try:
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+        except (sqlite3.Error, OSError) as error:
+            fix = "Free some space, move it away, or name another file (providers.answers)."
+            raise UserError(f"answers cannot be kept here ({error})", where=self.path, fix=fix) from None
 
 
 def _json(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from cbtrain.errors import UserError
@@ -17,14 +17,28 @@ class BudgetSpent(Exception):
 
 @dataclass(slots=True)
 class RoleCost:
-    """What one role (patient, judge, …) has cost. ``unpriced`` are answers whose price is not known."""
+    """What one role (patient, judge, …) has cost. Of its ``requests``, ``unknown`` are those of which nobody knows
+    whether they were answered, and ``unpriced`` answers whose price is not known; ``reused`` answers were on disk
+    already. ``models`` counts answers by the name that the API returned."""
 
     dollars: float = 0.0
     requests: int = 0
+    unknown: int = 0
     unpriced: int = 0
+    reused: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    models: Counter[str] = field(default_factory=Counter)
+
+    def add(self, usage: Usage, dollars: float, *, priced: bool = True) -> None:
+        """Count an answer."""
+        self.requests += 1
+        self.unpriced += not priced
+        self.dollars += dollars
+        self.prompt_tokens += usage.prompt_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.completion_tokens += usage.completion_tokens
 
 
 @dataclass(slots=True)
@@ -79,25 +93,22 @@ class Budget:
     def settle(self, reservation: Reservation, price: Price | None, usage: Usage) -> float:
         """Book what an answer has really cost; returns it."""
         self.release(reservation)
-        role = self.roles[reservation.role]
-        role.requests += 1
-        role.prompt_tokens += usage.prompt_tokens
-        role.cached_tokens += usage.cached_tokens
-        role.completion_tokens += usage.completion_tokens
-        if price is None:
-            role.unpriced += 1
-            return 0.0
-        dollars = price.cost(usage)
-        role.dollars += dollars
+        dollars = price.cost(usage) if price else 0.0
+        self.roles[reservation.role].add(usage, dollars, priced=price is not None)
         return dollars
 
     def lose(self, reservation: Reservation) -> float:
         """Book a request of which nobody knows whether it was answered, at all that was set aside for it."""
         self.release(reservation)
-        role = self.roles[reservation.role]
-        role.requests += 1
-        role.dollars += reservation.dollars
+        self.book_lost(reservation.role, reservation.dollars)
         return reservation.dollars
+
+    def book_lost(self, role: str, dollars: float) -> None:
+        """Count a request of another process whose outcome is not known."""
+        known = self.roles[role]
+        known.requests += 1
+        known.unknown += 1
+        known.dollars += dollars
 
     def release(self, reservation: Reservation) -> None:
         """Give back what was set aside; again does nothing."""
@@ -106,8 +117,3 @@ class Budget:
             self._open -= 1
             self.reserved = self.reserved - reservation.dollars if self._open else 0.0
             self._freed.set()
-
-    def projected(self, role: str, requests: int) -> float:
-        """What ``requests`` of ``role`` will have cost in all, by the mean so far; 0 before the first."""
-        known = self.roles.get(role)
-        return known.dollars / known.requests * requests if known and known.requests else 0.0

@@ -58,8 +58,8 @@ class Prices(BaseModel):
 
 def load_prices(path: Path | None = None) -> Prices:
     """The table in ``path``, else the shipped one. Raises UserError where it cannot be used."""
-    shipped = importlib.resources.files("cbtrain.providers.costs") / "prices.yaml"
-    where = str(path or "prices.yaml")
+    shipped = importlib.resources.files("cbtrain.configs") / "prices" / "default.yaml"
+    where = str(path or "prices/default.yaml")
     try:
         text = (path or shipped).read_text(encoding="utf-8")
         return Prices.model_validate(yaml.safe_load(text))
@@ -70,5 +70,5 @@ def load_prices(path: Path | None = None) -> Prices:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        fix = "See cbtrain/providers/costs/prices.yaml for the form."
+        fix = "See configs/prices/default.yaml for the form."
         raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, fix=fix) from None

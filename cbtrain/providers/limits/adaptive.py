@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +26,7 @@ COOLDOWN_S = 15.0
 """Seconds after a cut in which neither another refusal nor a success says anything new: they answer requests that were
 in flight before it."""
 
-Why = Literal["start", "growth", "rate_limit"]
+Why = Literal["start", "setting", "growth", "rate_limit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class AdaptiveLimit:
         self.least, self.most, self.clock = least, most, clock or Clock()
         self.limit, self.in_use = start, 0
         self.history = [LimitChange(self.clock.now(), start, "start")]
+        self.on_change: Callable[[LimitChange], None] = lambda change: None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._slow_start = True
         self._clean = self._peak = 0
@@ -69,6 +70,13 @@ class AdaptiveLimit:
         finally:
             self.in_use -= 1
             self._wake()
+
+    def hold_to(self, most: int) -> None:
+        """Never more than ``most`` from now on, where more was allowed before."""
+        if most < self.most:
+            self.most = most
+            self.least = min(self.least, most)
+            self._change(min(self.limit, most), "setting")
 
     def succeeded(self) -> None:
         if self._cooling:
@@ -104,6 +112,7 @@ class AdaptiveLimit:
         if limit != self.limit:
             self.limit = limit
             self.history.append(LimitChange(self.clock.now(), limit, why))
+            self.on_change(self.history[-1])
             self._wake()
 
     async def _acquire(self) -> None:

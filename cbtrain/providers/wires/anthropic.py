@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.types import ChatRequest, FinishReason, Usage
 from cbtrain.providers.wires.failures import failure_of
 from cbtrain.providers.wires.wire import (
+    CUT_SHORT,
     Malformed,
     Structure,
     WireAnswer,
@@ -31,6 +33,10 @@ FINISHES: dict[str, FinishReason] = {
     "max_tokens": "length",
     "refusal": "refusal",
 }
+
+STATUSES = {"invalid_request_error": 400, "authentication_error": 401, "permission_error": 403, "rate_limit_error": 429,
+            "overloaded_error": 529}  # fmt: skip
+"""What an error in the middle of a stream would have been as a reply of its own."""
 
 LASTING = ("billing_error", "credit balance is too low", "spend_limit_reached", "spend limit")
 
@@ -66,6 +72,35 @@ class AnthropicWire:
             body["system"] = "\n\n".join(system)
         headers = {"anthropic-version": SAMPLED if self.sampling else VERSION}
         return WireRequest(f"{self.base_url.rstrip('/')}/messages", headers, body | self.extra_body)
+
+    def streamed(self, made: WireRequest) -> WireRequest:
+        return WireRequest(made.url, made.headers, made.body | {"stream": True})
+
+    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+        message: dict[str, Any] = {}
+        blocks: dict[int, dict[str, Any]] = {}
+        for event in events:
+            kind, index = event.get("type"), count_of(event, "index")
+            if kind == "error":
+                error = section(event.get("error"), "error")
+                status = STATUSES.get(str(error.get("type")), 500)
+                raise self.failure(status, {}, json.dumps({"error": error}))
+            if kind == "message_start":
+                message = dict(section(event.get("message"), "message"))
+            elif kind == "content_block_start":
+                blocks[index] = dict(section(event.get("content_block"), "content_block"))
+            elif kind == "content_block_delta":
+                delta = section(event.get("delta"), "delta")
+                if delta.get("type") == "text_delta" and index in blocks:
+                    blocks[index]["text"] = text_of(blocks[index].get("text"), "text") + text_of(delta["text"], "text")
+            elif kind == "message_delta":
+                message |= section(event.get("delta"), "delta")
+                # Counts so far, not differences.
+                counts = {k: v for k, v in section(event.get("usage"), "usage").items() if v is not None}
+                message["usage"] = {**section(message.get("usage"), "usage"), **counts}
+        if not message.get("stop_reason"):
+            raise Malformed(CUT_SHORT)
+        return message | {"content": [block for _, block in sorted(blocks.items())]}
 
     def authorization(self, key: str) -> dict[str, str]:
         return {"x-api-key": key} if self.sampling else {"Authorization": f"Bearer {key}"}

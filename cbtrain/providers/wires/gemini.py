@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.types import ChatRequest, FinishReason, Usage
 from cbtrain.providers.wires.failures import failure_of
 from cbtrain.providers.wires.wire import (
+    CUT_SHORT,
     Malformed,
     Structure,
     WireAnswer,
@@ -40,16 +42,15 @@ class GeminiWire:
     base_url: str = "https://generativelanguage.googleapis.com/v1beta"
     structure: Structure = "json_schema"
     seed: bool = True
+    sampling: bool = True
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def request(self, request: ChatRequest) -> WireRequest:
         request = fitted(request, self.structure)
         system, dialogue = system_apart(request.messages)
-        config: dict[str, Any] = {
-            "maxOutputTokens": request.max_tokens,
-            "temperature": request.temperature,
-            "topP": request.top_p,
-        }
+        config: dict[str, Any] = {"maxOutputTokens": request.max_tokens}
+        if self.sampling:
+            config |= {"temperature": request.temperature, "topP": request.top_p}
         if request.seed is not None and self.seed:
             config["seed"] = request.seed
         if request.stop:
@@ -71,6 +72,28 @@ class GeminiWire:
         extra = dict(self.extra_body)
         config |= extra.pop("generationConfig", {})
         return WireRequest(f"{self.base_url.rstrip('/')}/models/{self.model}:generateContent", {}, body | extra)
+
+    def streamed(self, made: WireRequest) -> WireRequest:
+        url = made.url.replace(":generateContent", ":streamGenerateContent?alt=sse")
+        return WireRequest(url, made.headers, made.body)
+
+    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+        whole: dict[str, Any] = {}
+        parts: list[Any] = []
+        finish = None
+        for event in events:
+            if event.get("error"):
+                error = section(event["error"], "error")
+                raise self.failure(count_of(error, "code") or 500, {}, json.dumps({"error": error}))
+            whole |= {k: v for k, v in event.items() if k != "candidates"}
+            for candidate in entries(event.get("candidates"), "candidates")[:1]:
+                finish = candidate.get("finishReason") or finish
+                parts += entries(section(candidate.get("content"), "content").get("parts"), "parts")
+        if finish:
+            whole["candidates"] = [{"finishReason": finish, "content": {"parts": parts}}]
+        elif not section(whole.get("promptFeedback"), "promptFeedback").get("blockReason"):
+            raise Malformed(CUT_SHORT)
+        return whole
 
     def authorization(self, key: str) -> dict[str, str]:
         return {"x-goog-api-key": key}

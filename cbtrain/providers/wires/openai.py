@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.types import ChatRequest, FinishReason, Usage
 from cbtrain.providers.wires.failures import failure_of
 from cbtrain.providers.wires.wire import (
+    CUT_SHORT,
     Malformed,
     Structure,
     WireAnswer,
@@ -60,6 +61,27 @@ class OpenAIWire:
         elif request.json_schema is not None and self.structure == "json_object":
             body["response_format"] = {"type": "json_object"}
         return WireRequest(f"{self.base_url.rstrip('/')}/chat/completions", {}, body | self.extra_body)
+
+    def streamed(self, made: WireRequest) -> WireRequest:
+        more = {"stream": True, "stream_options": {"include_usage": True}}
+        return WireRequest(made.url, made.headers, made.body | more)
+
+    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+        said: dict[str, list[str]] = {"content": [], "refusal": []}
+        finish = usage = model = None
+        for event in events:
+            if event.get("error"):
+                return event
+            usage, model = event.get("usage") or usage, model or event.get("model")
+            for choice in entries(event.get("choices"), "choices")[:1]:
+                finish = choice.get("finish_reason") or finish
+                delta = section(choice.get("delta"), "delta")
+                for name, parts in said.items():
+                    parts.append(text_of(delta.get(name), name))
+        if finish is None:
+            raise Malformed(CUT_SHORT)
+        message = {name: "".join(parts) for name, parts in said.items()}
+        return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
 
     def authorization(self, key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {key}"}

@@ -37,10 +37,27 @@ class Malformed(ValueError):
     """An answer of another shape than the protocol's."""
 
 
+CUT_SHORT = "the stream ended before the answer did"
+
+
 class Wire(Protocol):
     """One protocol, for one model at one address."""
 
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def base_url(self) -> str: ...
+
     def request(self, request: ChatRequest) -> WireRequest: ...
+
+    def streamed(self, made: WireRequest) -> WireRequest:
+        """The same request, to be answered in pieces as they are said."""
+        ...
+
+    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+        """The body that the answer would have had in one piece. Raises Malformed, also where its end is missing."""
+        ...
 
     def authorization(self, key: str) -> dict[str, str]:
         """The headers that carry the key."""

@@ -1,0 +1,144 @@
+"""A run's paid requests, each written down before it goes out and again when it has ended.
+
+What is written goes where the run keeps its events. A process that is killed leaves requests that were begun and never
+ended: nobody knows whether they were answered, and billed. The next process that takes the run up counts each of them
+at all that was set aside for it (``unknown_outcome``), and asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cbtrain.providers.costs.budget import Budget, Reservation
+from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.types import Usage
+
+Append = Callable[..., object]
+"""Writes an event, ``append(kind, **fields)``, and returns when it is on disk; called from a thread of its own."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One attempt at a request. ``number`` is 0 until it is written down."""
+
+    role: str
+    price: Price | None
+    reservation: Reservation
+    number: int = 0
+
+
+class Book:
+    """Books requests on ``budget`` and, where ``append`` is given, in the run's events too.
+
+    Only :meth:`begin` waits for the disk: an end that is lost in a crash counts as unknown, which is never too little.
+    Use it as a context manager: leaving it waits for what is still to be written.
+    """
+
+    def __init__(self, budget: Budget, append: Append | None = None) -> None:
+        self.budget, self._append = budget, append
+        self._last = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="book")
+
+    def __enter__(self) -> Book:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+
+    def resume(self, events: Iterable[Mapping[str, Any]]) -> int:
+        """Take over what earlier processes of this run have written; returns how many requests had no end."""
+        begun: dict[int, Mapping[str, Any]] = {}
+        for event in events:
+            kind = event.get("kind")
+            if kind == "request_started":
+                begun[event["request"]] = event
+                self._last = max(self._last, event["request"])
+            elif kind == "request_ended":
+                begun.pop(event["request"], None)
+                self._restore(event)
+            elif kind == "unknown_outcome":
+                begun.pop(event["request"], None)
+                self.budget.book_lost(event["role"], event["dollars"])
+            elif kind == "request_reused":
+                self.budget.roles[event["role"]].reused += 1
+        for number, event in begun.items():
+            role, dollars = event["role"], event["dollars"]
+            self.budget.book_lost(role, dollars)
+            self.note("unknown_outcome", request=number, role=role, dollars=dollars, key=event["key"])
+        return len(begun)
+
+    async def reserve(self, role: str, price: Price | None, prompt_tokens: int, max_tokens: int) -> Entry:
+        """Set money aside. Raises as :meth:`Budget.reserve`."""
+        return Entry(role, price, await self.budget.reserve(role, price, prompt_tokens, max_tokens))
+
+    async def begin(self, entry: Entry, key: str) -> None:
+        """Write down that the request is about to go out; on disk on return. Raises OSError where it cannot be."""
+        if self._append is None:
+            return
+        self._last += 1
+        entry.number = self._last
+        written = self._write(
+            "request_started",
+            request=entry.number,
+            role=entry.role,
+            dollars=entry.reservation.dollars,
+            key=key,
+        )
+        assert written is not None
+        # Shielded: a cancelled caller must not leave a begin that its end overtakes.
+        await asyncio.shield(asyncio.wrap_future(written))
+
+    def answered(self, entry: Entry, usage: Usage, model: str, latency_s: float) -> None:
+        """Book an answer at what it has really cost."""
+        dollars = self.budget.settle(entry.reservation, entry.price, usage)
+        self.budget.roles[entry.role].models[model] += 1
+        self._end(
+            entry,
+            "answered",
+            dollars=dollars,
+            priced=entry.price is not None,
+            model=model,
+            usage=asdict(usage),
+            latency_s=round(latency_s, 3),
+        )
+
+    def unknown(self, entry: Entry, problem: str) -> None:
+        """Book a request that went out and of which nobody knows whether it was answered."""
+        if entry.reservation.open:
+            self._end(entry, "unknown", dollars=self.budget.lose(entry.reservation), problem=problem)
+
+    def nothing(self, entry: Entry, problem: str = "") -> None:
+        """Give back what was set aside for a request that did not go out, or that the API has not worked on."""
+        if entry.reservation.open:
+            self.budget.release(entry.reservation)
+            self._end(entry, "failed", dollars=0.0, problem=problem)
+
+    def reused(self, role: str, key: str) -> None:
+        """An answer on disk was taken."""
+        self.budget.roles[role].reused += 1
+        self.note("request_reused", role=role, key=key)
+
+    def note(self, kind: str, **fields: Any) -> None:
+        """Write another event, without waiting for it."""
+        self._write(kind, **fields)
+
+    def _end(self, entry: Entry, outcome: str, **fields: Any) -> None:
+        if entry.number:
+            self._write("request_ended", request=entry.number, role=entry.role, outcome=outcome, **fields)
+
+    def _write(self, kind: str, **fields: Any) -> Future[object] | None:
+        if self._append is None:
+            return None
+        return self._thread.submit(self._append, kind, **fields)
+
+    def _restore(self, event: Mapping[str, Any]) -> None:
+        role = self.budget.roles[event["role"]]
+        if event["outcome"] == "unknown":
+            self.budget.book_lost(event["role"], event["dollars"])
+        elif event["outcome"] == "answered":
+            role.models[event["model"]] += 1
+            role.add(Usage(**event["usage"]), event["dollars"], priced=event["priced"])

@@ -1,0 +1,87 @@
+"""One tiny call to an API: whether it answers, what it can do, and what limits it tells of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cbtrain.providers.attempt import Endpoint, attempt
+from cbtrain.providers.carrier import Carrier, HttpCarrier, Reply, open_session
+from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.limits.clock import Clock
+from cbtrain.providers.providers import key_of, wire_of
+from cbtrain.providers.structured import json_part
+from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.providers.wires.wire import WireAnswer, WireRequest
+
+LIMIT = re.compile(r"^(x|anthropic)-ratelimit-|^retry-after")
+
+TOKENS = 512
+"""Room for a model that thinks before it answers."""
+
+
+class _Mood(BaseModel):
+    """What the call asks for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    mood: Literal["low", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """``shaped`` says whether the answer had the shape that was asked for; ``limits`` are the headers that tell of
+    limits, in seconds ``latency_s`` the time to the whole answer."""
+
+    answer: WireAnswer
+    latency_s: float
+    shaped: bool
+    limits: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Overheard:
+    """A carrier that keeps the headers of the last reply."""
+
+    carrier: Carrier
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
+        reply = await self.carrier.post(made, secret)
+        self.headers = reply.headers
+        return reply
+
+
+async def probe(config: ProviderConfig) -> Probe:
+    """Ask once, without retries. Raises ProviderError where there is no answer, UserError where there is no key."""
+    request = ChatRequest(
+        (
+            Message("system", 'You sort sentences by mood. Answer with JSON like {"mood": "low"}.'),
+            Message("user", "I slept badly and cancelled everything. Low or high?"),
+        ),
+        max_tokens=TOKENS,
+        temperature=0.0,
+        seed=1,
+        json_schema={**_Mood.model_json_schema(), "additionalProperties": False},
+    )
+    endpoint = Endpoint(wire_of(config), key_of(config), config.stream)
+    clock = Clock()
+    async with open_session() as session:
+        carrier = _Overheard(HttpCarrier(session, config.connect_timeout_s, config.idle_timeout_s))
+        began = clock.now()
+        answer = await attempt(carrier, endpoint, endpoint.wire.request(request), config.attempt_timeout_s)
+        latency = clock.now() - began
+    limits = {name.lower(): value for name, value in carrier.headers.items() if LIMIT.match(name.lower())}
+    return Probe(answer, latency, _has_shape(answer.text), limits)
+
+
+def _has_shape(text: str) -> bool:
+    try:
+        _Mood.model_validate_json(json_part(text))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""All APIs of one run: one HTTP session, one book, one store of answers, an account for each key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any
+
+from cbtrain.errors import UserError
+from cbtrain.providers.attempt import Endpoint
+from cbtrain.providers.caching.cache import AnswerCache, answers_file
+from cbtrain.providers.carrier import Carrier, HttpCarrier, open_session
+from cbtrain.providers.cassette import Recorder, Replay
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig
+from cbtrain.providers.costs.book import Append, Book
+from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.prices import Price, Prices, load_prices
+from cbtrain.providers.limits.account import Account
+from cbtrain.providers.provider import Patience, Provider
+from cbtrain.providers.wires.anthropic import AnthropicWire
+from cbtrain.providers.wires.gemini import GeminiWire
+from cbtrain.providers.wires.openai import OpenAIWire
+from cbtrain.providers.wires.wire import Wire
+
+FREE = Price(input=0.0, output=0.0)
+
+
+class Providers:
+    """``async with Providers(settings) as providers: judge = await providers.open(config, "judge")``.
+
+    ``append`` writes an event of the run and ``events`` are those of its earlier processes; without them nothing is
+    remembered of what was spent. ``warn`` is told what a person should know.
+    """
+
+    def __init__(
+        self,
+        settings: ProvidersConfig,
+        *,
+        append: Append | None = None,
+        events: Iterable[Mapping[str, Any]] = (),
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.settings, self.warn = settings, warn
+        self.budget = Budget(settings.budget)
+        self.prices = load_prices(settings.prices)
+        self.book = Book(self.budget, append)
+        self.opened: list[Provider] = []
+        self._free = Book(Budget())
+        self._events = events
+        self._accounts: dict[tuple[str, str, str], Account] = {}
+        self._stack = AsyncExitStack()
+        self._cache: AnswerCache | None = None
+        self._traffic: Carrier | None = None
+
+    async def __aenter__(self) -> Providers:
+        self._stack.enter_context(self.book)
+        lost = self.book.resume(self._events)
+        if lost:
+            self.warn(
+                f"{lost} paid requests were under way when this run was stopped; whether they were answered is not "
+                f"known. They count as if they were (${self.budget.spent:.2f} in all so far), and are asked again"
+            )
+        self._session = await self._stack.enter_async_context(open_session())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def open(self, config: ProviderConfig, role: str, *, own: bool = False) -> Provider:
+        """The provider that ``config`` describes, for one ``role``. ``own`` is a server that this run has started: it
+        is neither recorded nor replayed, nor are its answers kept.
+
+        Raises UserError where a key, a price beside a budget, or the store of answers is missing.
+        """
+        if not self.settings.replay:
+            check(self.settings, [(role, config)], self.prices)
+        replayed = bool(self.settings.replay) and not own
+        paid = config.paid and not replayed
+        provider = Provider(
+            self._carrier(config, own),
+            Endpoint(wire_of(config), "" if replayed else key_of(config), config.stream),
+            self._account(config),
+            role=role,
+            book=self.book if paid else self._free,
+            price=price_of(config, self.prices) if paid else FREE,
+            patience=Patience(
+                config.attempt_timeout_s, config.overall_deadline_s, config.max_retries, config.backoff_s
+            ),
+            cache=await self._answers(config, own or replayed),
+            reuse=not self.settings.record,
+            warn=self.warn,
+        )
+        self.opened.append(provider)
+        return provider
+
+    def _carrier(self, config: ProviderConfig, own: bool) -> Carrier:
+        direct = HttpCarrier(self._session, config.connect_timeout_s, config.idle_timeout_s)
+        if own or not (self.settings.record or self.settings.replay):
+            return direct
+        if self.settings.replay:
+            self._traffic = self._traffic or Replay(self.settings.replay)
+            return self._traffic
+        assert self.settings.record
+        return self._stack.enter_context(Recorder(direct, self.settings.record))
+
+    def _account(self, config: ProviderConfig) -> Account:
+        name = (config.kind, config.base_url, config.api_key_env or "")
+        if name not in self._accounts:
+            start = min(config.first_in_flight, config.max_in_flight)
+            account = Account(start=start, most=config.max_in_flight, tokens_per_minute=config.tokens_per_minute)
+            account.limit.on_change = lambda change: self.book.note(
+                "limit_change", api=config.base_url, limit=change.limit, why=change.why
+            )
+            self._accounts[name] = account
+        account = self._accounts[name]
+        account.limit.hold_to(config.max_in_flight)
+        return account
+
+    async def _answers(self, config: ProviderConfig, outside: bool) -> AnswerCache | None:
+        wanted = config.paid if config.reuse is None else config.reuse
+        if not wanted or outside:
+            return None
+        if self._cache is None:
+            cache = AnswerCache(answers_file(self.settings.answers))
+            self._cache = await self._stack.enter_async_context(cache)
+        return self._cache
+
+
+def wire_of(config: ProviderConfig) -> Wire:
+    """The protocol that ``config`` names."""
+    if config.kind == "anthropic":
+        return AnthropicWire(config.model, config.base_url, config.structure, config.sampling, config.extra_body)
+    if config.kind == "gemini":
+        return GeminiWire(
+            config.model, config.base_url, config.structure, config.seed, config.sampling, config.extra_body
+        )
+    return OpenAIWire(
+        config.base_url,
+        config.model,
+        config.structure,
+        config.seed,
+        config.sampling,
+        config.output_limit,
+        config.extra_body,
+    )
+
+
+def price_of(config: ProviderConfig, prices: Prices) -> Price | None:
+    """What a million tokens cost; nothing where no key is used, None where it is not known."""
+    if not config.paid:
+        return FREE
+    return config.price or prices.of(config.model)
+
+
+def check(
+    settings: ProvidersConfig, configs: Sequence[tuple[str, ProviderConfig]], prices: Prices | None = None
+) -> None:
+    """Find what would stop a run that opens ``configs`` (each with its role). Raises UserError."""
+    prices = prices or load_prices(settings.prices)
+    if settings.replay:
+        Replay(settings.replay)
+        return
+    for role, config in configs:
+        key_of(config)
+        if settings.budget is not None and price_of(config, prices) is None:
+            fix = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
+            raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, fix=fix)
+
+
+def key_of(config: ProviderConfig) -> str:
+    """The key, from the environment; empty where none is used. Raises UserError where it should be there and is not."""
+    if config.api_key_env is None:
+        return ""
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key:
+        fix = f"export {config.api_key_env}=… before the run."
+        raise UserError("this environment variable holds the API key and is not set", where=config.api_key_env, fix=fix)
+    if not key.isascii() or any(letter.isspace() for letter in key):
+        fix = "Copy the key again, alone and whole."
+        raise UserError("this environment variable holds no API key", where=config.api_key_env, fix=fix)
+    return key

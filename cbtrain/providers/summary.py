@@ -1,0 +1,69 @@
+"""What a run's APIs are doing and have cost, for people and for the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cbtrain.providers.providers import Providers
+
+SLOW_S = 30.0
+"""Seconds from which on it is worth saying how long a request has been out, or has to wait."""
+
+
+def status(providers: Providers, role: str, share: float) -> str:
+    """One line on the requests of ``role``, of whose work ``share`` (0 to 1) is done: money spent and projected, how
+    many requests are out, and what holds them up."""
+    parts = []
+    cost, budget = providers.budget.roles.get(role), providers.budget
+    if cost and cost.requests:
+        text = f"${cost.dollars:.2f}" if not cost.unpriced else f"{cost.unpriced} answers of unknown price"
+        if 0 < share < 1 and cost.dollars:
+            text += f" of about ${projected(cost.dollars, share):.2f}"
+        parts.append(text)
+    if budget.cap is not None:
+        parts.append(f"${budget.spent:.2f} of the budget's ${budget.cap:.2f}")
+    for provider in providers.opened:
+        if provider.role != role:
+            continue
+        limit, gate = provider.account.limit, provider.account.gate
+        parts.append(f"{limit.in_use} of {limit.limit} requests out")
+        if gate.left > 1:
+            parts.append(f"the API asks to wait {gate.left:.0f} s")
+        oldest = min(provider.under_way.values(), default=None)
+        if oldest is not None and (age := provider.account.clock.now() - oldest) > SLOW_S:
+            parts.append(f"the oldest for {age:.0f} s")
+    return ", ".join(parts)
+
+
+def projected(dollars: float, share: float) -> float:
+    """What the whole will have cost, if the rest of it costs as the ``share`` (above 0) that is done."""
+    return dollars / share
+
+
+def costs(providers: Providers) -> dict[str, Any] | None:
+    """What the run's paid requests have cost, by role; None where there were none."""
+    budget = providers.budget
+    rows = [
+        {
+            "role": role,
+            "models": dict(cost.models),
+            "requests": cost.requests,
+            "unknown": cost.unknown,
+            "reused": cost.reused,
+            "prompt_tokens": cost.prompt_tokens,
+            "cached_tokens": cost.cached_tokens,
+            "completion_tokens": cost.completion_tokens,
+            "dollars": None if cost.unpriced else round(cost.dollars, 6),
+        }
+        for role, cost in budget.roles.items()
+        if cost.requests or cost.reused
+    ]
+    if not rows:
+        return None
+    unpriced = any(row["dollars"] is None for row in rows)
+    return {
+        "budget": budget.cap,
+        "dollars": None if unpriced else round(budget.spent, 6),
+        "prices": str(providers.prices.date),
+        "roles": rows,
+    }
