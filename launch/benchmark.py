@@ -1,4 +1,4 @@
-"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py {corpus,tokens,model,plan} …``."""
+"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py {corpus,tokens,model,plan,providers} …``."""
 
 import importlib
 import sys
@@ -7,6 +7,7 @@ BENCHMARKS = {
     "corpus": "cbtrain.transcripts.benchmark",
     "tokens": "cbtrain.tokens.benchmark",
     "model": "cbtrain.model.benchmark",
+    "providers": "cbtrain.providers.benchmark",
     "plan": "cbtrain.training.planning.benchmark",
 }
 

@@ -41,12 +41,15 @@ def _list(parsed: argparse.Namespace) -> int:
     from cbtrain.providers.config import ProviderConfig
     from cbtrain.providers.presets import FOLDER, presets
 
-    table = Table("preset", "model", "key", "", "what it is", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for title in ("preset", "key", ""):
+        table.add_column(title, no_wrap=True)
+    table.add_column("what it is, and its model where none is named")
     for name in presets():
         config = ProviderConfig.model_validate(name)
         key = config.api_key_env
         state = "" if key is None else "[green]set[/]" if os.environ.get(key) else "[dim]not set[/]"
-        table.add_row(name, config.model, key or "[dim]none[/]", state, first_comment(name, FOLDER))
+        table.add_row(name, key or "[dim]none[/]", state, f"{first_comment(name, FOLDER)}. [cyan]{config.model}[/]")
     console = Console()
     console.print(table)
     text = (

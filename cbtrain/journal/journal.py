@@ -37,8 +37,9 @@ class Journal:
         if dropped:
             self.append("repaired", dropped_bytes=dropped)
 
-    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Write one record with ``kind`` and ``time`` (UTC, ISO 8601) and return it once it is on disk.
+    def append(self, kind: str, *, sync: bool = True, **fields: Any) -> dict[str, Any]:
+        """Write one record with ``kind`` and ``time`` (UTC, ISO 8601) and return it once it is on disk (without
+        ``sync``, where a crash of the machine may lose it: as soon as the system has it).
 
         Raises ValueError on what JSON has no word for (NaN, objects).
         """
@@ -50,7 +51,8 @@ class Journal:
             if written != len(line):  # a full disk can take half a line: take it back, so that the file stays whole
                 os.ftruncate(self._file, os.fstat(self._file).st_size - written)
                 raise OSError(28, "No space left on device", str(self.path))
-        os.fsync(self._file)
+        if sync:
+            os.fsync(self._file)
         return record
 
     def close(self) -> None:

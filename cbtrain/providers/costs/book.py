@@ -18,7 +18,8 @@ from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.types import Usage
 
 Append = Callable[..., object]
-"""Writes an event, ``append(kind, **fields)``, and returns when it is on disk; called from a thread of its own."""
+"""Writes an event, ``append(kind, sync=…, **fields)``, and with ``sync`` returns when it is on disk; called from a
+thread of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +84,7 @@ class Book:
         entry.number = self._last
         written = self._write(
             "request_started",
+            sync=True,
             request=entry.number,
             role=entry.role,
             dollars=entry.reservation.dollars,
@@ -130,10 +132,10 @@ class Book:
         if entry.number:
             self._write("request_ended", request=entry.number, role=entry.role, outcome=outcome, **fields)
 
-    def _write(self, kind: str, **fields: Any) -> Future[object] | None:
+    def _write(self, kind: str, *, sync: bool = False, **fields: Any) -> Future[object] | None:
         if self._append is None:
             return None
-        return self._thread.submit(self._append, kind, **fields)
+        return self._thread.submit(self._append, kind, sync=sync, **fields)
 
     def _restore(self, event: Mapping[str, Any]) -> None:
         role = self.budget.roles[event["role"]]
