@@ -313,7 +313,8 @@ def _synthesize(parsed: argparse.Namespace) -> int:
 
     config = load_synthesis_config(str(parsed.config), parsed.settings)
     profiles = [course.profile for course in read(str(parsed.profiles)).courses if course.profile]
-    require_consent(str(parsed.profiles), "its patients' profiles", config.provider.base_url, parsed.allow_upload)
+    allowed = parsed.allow_upload or config.providers.replay is not None  # a recording is on this machine
+    require_consent(str(parsed.profiles), "its patients' profiles", config.provider.base_url, allowed)
     if not profiles:
         raise UserError("no patient profile here", where=parsed.profiles, fix="Add profiles.jsonl to it.")
     folder, console = parsed.out, _console()

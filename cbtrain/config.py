@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
-from cbtrain.providers.config import ProviderConfig, ProvidersConfig
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig, begins_anew
 from cbtrain.providers.presets import FOLDER
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.tokens.config import TokensConfig
@@ -23,6 +23,9 @@ from cbtrain.training.config import RuntimeConfig, TrainingConfig
 from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 
 Config = TypeVar("Config", bound=BaseModel)
+
+NAMING = ("preset", "kind", "provider", "patient_provider")
+"""Keys that say which API is meant."""
 
 # A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
 TINY_DEFAULTS: dict[str, Any] = {
@@ -149,7 +152,8 @@ def _load(
     _refuse_unknown(given, model, source or "command line")
     if ground:
         given = _merge(_read(str(ground), folder), given)
-    for override in overrides:
+    # What names another API comes first: it sets aside what lower layers say of the one before.
+    for override in sorted(overrides, key=lambda text: text.partition("=")[0].split(".")[-1] not in NAMING):
         _apply(given, override, model)
     _refuse_unknown(given, model, "command line" if overrides else source or str(ground))
     try:
@@ -178,7 +182,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str,
     if len(at) < len(first["loc"]) and len(kinds) > 1:
         problem = " or ".join(kinds).replace("or Input should be", "or")
     named = first["type"] == "value_error" and (repr(got) in problem or problem.endswith("?"))
-    if isinstance(got, dict) or named or key.endswith("api_key_env"):  # which may be the key itself
+    if isinstance(got, dict) or named or key.endswith(("api_key_env", "base_url")):  # which may hold the key itself
         return key, problem, None
     return key, problem, f"{_got(got)}{_meant(first)}"
 
@@ -282,10 +286,15 @@ def _apply(given: dict[str, Any], override: str, model: type[BaseModel]) -> None
         inner = at.get(part)
         if inner is None:
             inner = at[part] = {}
+        if isinstance(inner, str) and part.endswith("provider"):
+            inner = at[part] = {"preset": inner}
         if not isinstance(inner, dict):
             raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
         at = inner
-    at[parts[-1]] = _value(value, _annotation(model, parts))
+    new = _value(value, _annotation(model, parts))
+    if begins_anew(at, {parts[-1]: new}):
+        at.clear()
+    at[parts[-1]] = new
 
 
 def _value(text: str, annotation: Any) -> Any:
@@ -361,6 +370,8 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    if begins_anew(base, over):
+        return dict(over)
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)

@@ -162,6 +162,7 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
     if absent := sorted(missing - set(config.training.speakers)):
         fix = "Train both, or name a patient behind an API (evaluation.patient_provider)."
         raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", fix=fix)
+    allow_upload = allow_upload or config.providers.replay is not None  # a recording is on this machine
     if uses_llm_judge(judging, config.providers):
         what = "sessions simulated from its profiles and transcripts"
         require_consent(config.corpus.path, what, judging.provider.base_url, allow_upload)
@@ -192,9 +193,14 @@ async def score_sessions(
             console,
             status=lambda share: status(traffic.providers, "judge", share),
         )
-        if scores and all(score.status == "error" for score in scores):
-            fix = "The dialogues are kept: mend this and run `cbtrain evaluate` on the same run folder."
-            raise UserError(scores[0].reason["error"], where=judging.provider.base_url, fix=fix)
+        errors = [score.reason["error"] for score in scores if score.status == "error"]
+        where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
+        if errors and len(errors) == len(scores):
+            fix = "Nothing is lost: mend this and run the same command again."
+            raise UserError(f"no session could be rated: {errors[0]}", where=where, fix=fix)
+        if errors:
+            what = f"{len(errors)} of {len(scores)} ratings are missing ({where}: {errors[0]})"
+            say(console, f"note: {what}; mend this and run the same command again to have them")
         return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}
     say(console, CUE_RATER_LABEL)
     scores = [

@@ -39,7 +39,8 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     judging = config.evaluation.judging
     if uses_llm_judge(judging, config.providers):
         check(config.providers, [("judge", judging.provider)])
-        require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allow_upload)
+        allowed = allow_upload or config.providers.replay is not None  # a recording is on this machine
+        require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allowed)
     rubric = load_rubric(judging.rubric)
     settings = config.corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)

@@ -127,7 +127,8 @@ async def simulate(
         say(console, f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to go on")
     if sessions and all(session.ending in ("provider_error", "budget") for session in sessions):
         fix = "Nothing is lost: mend this and run `cbtrain evaluate` on the same run folder."
-        raise UserError(f"every session failed: {sessions[0].error}", where=provider_config.base_url, fix=fix)
+        where = "providers.budget" if short else provider_config.base_url
+        raise UserError(f"every session failed: {sessions[0].error}", where=where, fix=fix)
 
 
 def _server_arguments(model_path: str, folder: Path, config: StudyConfig) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cbtrain.eval.judge import JudgeConfig
 from cbtrain.generation.config import EngineConfig, SamplingConfig
-from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.config import ProviderConfig, begins_anew
 
 PATIENT_INSTRUCTIONS = (
     "You play a patient in a simulated therapy session, for research. Stay in character, speak in the first person "
@@ -19,11 +19,14 @@ PATIENT_INSTRUCTIONS = (
 
 
 def _over(default: BaseModel) -> BeforeValidator:
-    """Settings that are given one by one leave the others of ``default`` as they are; a preset has its own."""
+    """Settings that are given one by one leave the others of ``default`` as they are; a preset and another kind of API
+    have their own."""
 
     def merge(given: Any) -> Any:
-        alone = not isinstance(given, dict) or given.get("preset")
-        return given if alone else {**default.model_dump(), **given}
+        below = default.model_dump()
+        if not isinstance(given, dict) or begins_anew(below, given):
+            return given
+        return {**below, **given}
 
     return BeforeValidator(merge)
 

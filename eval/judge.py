@@ -22,6 +22,10 @@ RESIDUE = re.compile(r"<\|[^|>]*\|>|\[/?INST\]|\[END\]|</?s>")
 """Template and end marks, which would tell the judge what kind of speaker it reads."""
 
 
+MANY = 1_000_000
+"""More repeats than anybody asks for."""
+
+
 class JudgeConfig(BaseModel):
     """How the judge is asked."""
 
@@ -51,8 +55,10 @@ async def judge_session(
     patient: str,
     seed: int,
     repeat: int,
+    tries: int = 0,
 ) -> Score:
-    """Rate one dialogue. What goes to the judge is the numbered dialogue and the rubric, never ids or arms.
+    """Rate one dialogue. What goes to the judge is the numbered dialogue and the rubric, never ids or arms. ``tries``
+    counts earlier attempts at this rating that came to nothing: another answer is asked for, not the kept one.
 
     An answer that stays invalid after the re-asks leaves the score empty with the status ``invalid``.
     """
@@ -62,7 +68,7 @@ async def judge_session(
     groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
     for group in groups:
         try:
-            ratings = await _ask(provider, rubric, group, turns, config, repeat)
+            ratings = await _ask(provider, rubric, group, turns, config, repeat, tries)
         except _Stop as stop:
             score.status = stop.status
             score.reason["error"] = str(stop)
@@ -84,6 +90,7 @@ async def _ask(
     turns: Sequence[Turn],
     config: JudgeConfig,
     repeat: int,
+    tries: int,
 ) -> dict[str, Any]:
     """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
     request = ChatRequest(
@@ -95,7 +102,7 @@ async def _ask(
     )
     try:
         # A judge without a seed is asked for another answer all the same.
-        chat = functools.partial(provider.chat, sample=repeat)
+        chat = functools.partial(provider.chat, sample=repeat + MANY * tries)
         found = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
     except ProviderError as error:
         raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ from rich.console import Console
 from cbtrain.eval.config import JudgingConfig
 from cbtrain.eval.judge import judge_session
 from cbtrain.eval.rubric import Rubric
-from cbtrain.eval.runner import SessionRecord, session_progress, ticking
+from cbtrain.eval.runner import SessionRecord, session_progress, ticking, together
 from cbtrain.eval.scores import Score
 from cbtrain.journal.journal import Journal
 from cbtrain.journal.journal import read as read_journal
@@ -36,9 +37,12 @@ async def judge_sessions(
     how things stand with the API, given the share of the work that is done.
     """
     past = {}
+    tries: Counter[str] = Counter()
     for event in read_journal(journal.path):
         if event["kind"] == "rating" and event["score"]["status"] == "ok":
             past[event["key"]] = Score(**event["score"])
+        elif event["kind"] == "rating":
+            tries[event["key"]] += 1
     progress = session_progress(console)
     wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
     task = progress.add_task("judge", total=len(wanted), line="")
@@ -63,8 +67,9 @@ async def judge_sessions(
                 patient=session.patient,
                 seed=session.seed,
                 repeat=repeat,
+                tries=tries[key],
             )
-            journal.append("rating", key=key, score=asdict(score))
+            await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
         unrated += score.status != "ok"
         done += 1
         show()
@@ -72,7 +77,7 @@ async def judge_sessions(
 
     with progress:
         async with ticking(show):
-            return list(await asyncio.gather(*(rating(session, repeat) for session, repeat in wanted)))
+            return await together(rating(session, repeat) for session, repeat in wanted)
 
 
 def _key(session: SessionRecord, repeat: int, rubric: Rubric, config: JudgingConfig) -> str:

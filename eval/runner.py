@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from cbtrain.eval.dialogue import FAILURES, Ending, Speaker, Spoken, hold_session
 from cbtrain.journal.journal import Journal
 from cbtrain.transcripts.types import Turn
+
+Done = TypeVar("Done")
 
 
 @dataclass(slots=True)
@@ -109,9 +111,8 @@ async def run_sessions(
             patient, therapist = speakers(session)
 
             async def record(index: int, turn: Turn, spoken: Spoken) -> None:
-                journal.append(
-                    "turn", session=session.id, index=index, role=turn.role, text=turn.text, facts=spoken.facts
-                )
+                fields: dict[str, Any] = {"session": session.id, "index": index, "role": turn.role, "text": turn.text}
+                await asyncio.to_thread(journal.append, "turn", **fields, facts=spoken.facts)
                 show()
 
             journal.append(
@@ -136,7 +137,19 @@ async def run_sessions(
 
     with progress:
         async with ticking(show):
-            await asyncio.gather(*(hold(session) for session in sessions if session.ending is None))
+            await together(hold(session) for session in sessions if session.ending is None)
+
+
+async def together(works: Iterable[Coroutine[Any, Any, Done]]) -> list[Done]:
+    """All results in order; where one work fails, the others are cancelled and have ended before it is told of."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 @asynccontextmanager

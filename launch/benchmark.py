@@ -1,4 +1,4 @@
-"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py {corpus,tokens,model,plan,providers} …``."""
+"""Benchmarks that print ratios measured side by side: ``python launch/benchmark.py NAME …``."""
 
 import importlib
 import sys

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from loopback import serve
+from loopback import background, completion, serve
 
+from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.scores import read_scores_csv
 from cbtrain.eval.speakers import ApiPatient
 from cbtrain.generation.config import SamplingConfig
@@ -193,6 +195,66 @@ def test_a_patient_api_that_never_answers_is_no_success(run, tmp_path):
     assert done.returncode == 2
     assert "http://127.0.0.1:9/v1: every session failed: " in done.stderr
     assert not (again / "report.html").exists()
+
+
+def test_patients_and_judge_behind_apis_within_a_budget(run, tmp_path):
+    """Killed in the middle and taken up again, with a budget that first ends sessions and then is raised."""
+    folder, _ = run
+    again, keys = tmp_path / "run", {"PATIENT_KEY": "planted-patient-key", "JUDGE_KEY": "planted-judge-key"}
+    subprocess.run(["cp", "-r", folder, again], check=True)
+    for name in ("events.jsonl", "scores.csv", "report.html", "report.json", "sessions.jsonl"):
+        (again / name).unlink()
+    asked = Counter()
+
+    def plan(number, body):
+        asked[json.dumps(body["messages"])] += 1
+        if body["model"] == "patient":
+            return completion(f"I slept badly, number {len(body['messages'])}.") | {"model": "patient-1"}
+        rating = {"evidence": [1], "reason": "asks", "score": 3}
+        return completion(json.dumps({domain.id: rating for domain in load_rubric().domains}))
+
+    with background(plan) as script:
+        dear = "price: {input: 0, output: 1000}"  # three tokens an answer: 0.3 cents
+        api = f"base_url: '{script.url}', {dear}"
+        settings = [
+            f"evaluation.patient_provider={{{api}, model: patient, api_key_env: PATIENT_KEY}}",
+            f"evaluation.judging.provider={{{api}, model: judge, api_key_env: JUDGE_KEY}}",
+            *("evaluation.perplexity_tokens=100", "evaluation.max_turns=6", "evaluation.patient.max_tokens=10"),
+            *("evaluation.judging.judge.max_tokens=100", f"providers.record={tmp_path}/tape.jsonl"),
+        ]
+        environment = os.environ | keys | {"CBTRAIN_CACHE": str(tmp_path / "cache")}
+        done = cbtrain("evaluate", "--run", "run", *settings, "providers.budget=0.02", cwd=tmp_path, env=environment)
+        assert "the budget ended" in done.stdout
+        patients = sum(event["kind"] == "turn" and event["role"] == "patient"
+                       for event in read_journal(again / "events.jsonl"))  # fmt: skip
+        assert 1 <= patients == sum(asked.values()) <= 6
+        assert not (again / "report.html").exists() or "Failed" in done.stdout
+        done = cbtrain("evaluate", "--run", "run", *settings, "providers.budget=9", cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    report = json.loads((again / "report.json").read_text())
+    rows = {row["role"]: row for row in report["costs"]["roles"]}
+    turns = [turn for session in report["sessions"] for turn in session["turns"] if turn["role"] == "patient"]
+    assert rows["patient"]["requests"] + rows["patient"]["reused"] == len(turns)
+    assert rows["patient"]["models"] == {"patient-1": rows["patient"]["requests"]}
+    assert rows["judge"]["requests"] == len(report["sessions"])
+    assert report["costs"]["dollars"] == pytest.approx(0.003 * sum(row["requests"] for row in rows.values()))
+    assert sum(asked.values()) == sum(row["requests"] for row in rows.values())
+    assert "APIs: patient" in done.stdout
+    page = html.unescape((again / "report.html").read_text())
+    assert "Requests to APIs and what they cost" in page
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or not any(key.encode() in path.read_bytes() for key in keys.values())
+    assert not any(key in done.stdout + done.stderr for key in keys.values())
+    # The recording plays the same study without keys, APIs or costs.
+    for name in ("events.jsonl", "scores.csv", "report.html", "report.json"):
+        (again / name).unlink()
+    settings = [*settings[:-1], f"providers.replay={tmp_path}/tape.jsonl"]
+    done = cbtrain("evaluate", "--run", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    replayed = json.loads((again / "report.json").read_text())
+    assert replayed["costs"] is None
+    assert [s["turns"] for s in replayed["sessions"]] == [s["turns"] for s in report["sessions"]]
+    assert [s["total"] for s in replayed["sessions"]] == [s["total"] for s in report["sessions"]]
 
 
 def test_special_tokens_in_a_patients_mouth_are_taken_out(run):

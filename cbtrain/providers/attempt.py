@@ -29,7 +29,15 @@ class Endpoint:
 
     def redact(self, text: str) -> str:
         """``text`` without the key, should an API have sent it back."""
-        return text.replace(self.key, "[key]") if self.key else text
+        for written in {self.key, json.dumps(self.key)[1:-1]} - {""}:
+            text = text.replace(written, "[key]")
+        return text
+
+    def redact_bytes(self, body: bytes) -> bytes:
+        """As :meth:`redact`; nothing is decoded where nothing has to be taken out."""
+        if not self.key or (self.key.encode() not in body and json.dumps(self.key)[1:-1].encode() not in body):
+            return body
+        return self.redact(body.decode(errors="replace")).encode()
 
 
 async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeout_s: float) -> WireAnswer:
@@ -51,18 +59,20 @@ async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeo
     except (aiohttp.ClientError, OSError) as error:
         # A kept-alive connection that the server has closed raises here too: aiohttp does not repeat a POST.
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}"), sent=True) from None
-    return _read(endpoint, reply)
+    return _read(endpoint, Reply(reply.status, reply.headers, endpoint.redact_bytes(reply.body)))
 
 
 def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
     if reply.status != 200:
-        text = endpoint.redact(reply.body.decode(errors="replace"))
-        raise endpoint.wire.failure(reply.status, reply.headers, text)
+        raise endpoint.wire.failure(reply.status, reply.headers, reply.body.decode(errors="replace"))
     try:
         if reply.headers.get("Content-Type", "").startswith("text/event-stream"):
             return endpoint.wire.answer(endpoint.wire.folded(events_of(reply.body)))
         return endpoint.wire.answer(json.loads(reply.body))
-    except (Malformed, ValueError, RecursionError) as error:
-        beginning = endpoint.redact(reply.body[:80].decode(errors="replace"))
+    except ProviderError as error:
+        error.sent = True  # it came in the place of an answer, which may be billed
+        raise
+    except (Malformed, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        beginning = reply.body[:80].decode(errors="replace")
         problem = f"not an answer of this protocol ({error}): {beginning!r}"
         raise ProviderError("transient", problem, status=200, sent=True) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -34,8 +36,15 @@ class Recorder:
         self._file: TextIO | None = None
 
     def __enter__(self) -> Recorder:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", encoding="utf-8")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # It holds what patients said: nobody else's business.
+            self._file = os.fdopen(
+                os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "a", encoding="utf-8"
+            )
+        except OSError as error:
+            fix = "Name another file (providers.record)."
+            raise UserError(f"cannot be written ({error.strerror})", where=self.path, fix=fix) from None
         return self
 
     def __exit__(
@@ -71,12 +80,14 @@ class Replay:
         self.path = path
         self._replies: dict[str, deque[Reply]] = defaultdict(deque)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            *lines, torn = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot be read ({error})", where=path, fix="Name a recording.") from None
         for number, line in enumerate(lines, 1):
             if line.strip():
                 self._keep(line, number)
+        with contextlib.suppress(UserError):  # a kill may have torn it
+            self._keep(torn, len(lines) + 1)
 
     async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
         replies = self._replies.get(request_key(made))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.errors import UserError
 from cbtrain.providers.costs.prices import Price
@@ -17,6 +20,8 @@ BASES = {
     "gemini": "https://generativelanguage.googleapis.com/v1beta",
 }
 """Addresses of the kinds that have one; those that speak the OpenAI protocol are many."""
+
+KEYS = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 
 DECIDING = frozenset({"kind", "base_url", "model", "structure", "seed", "sampling", "output_limit", "extra_body"})
 """Fields that decide what an answer says. All others only decide when it comes, and what it costs."""
@@ -32,10 +37,10 @@ class ProviderConfig(BaseModel):
         "openai", description="protocol; openai is also that of DeepSeek, OpenRouter, vLLM, SGLang and `cbtrain serve`"
     )
     base_url: str = Field(description="up to and including the version, e.g. https://api.openai.com/v1")
-    model: str
+    model: str = Field(min_length=1)
     api_key_env: str | None = Field(
         None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        pattern=r"^[A-Z_][A-Z0-9_]*$",
         description="NAME of the environment variable that holds the key, never the key itself; none: a free server",
     )
     structure: Structure = Field(
@@ -77,15 +82,53 @@ class ProviderConfig(BaseModel):
             return given
         if isinstance(given.get("preset"), str):
             try:
-                given = preset(given["preset"]) | given
+                shipped = preset(given["preset"])
             except UserError as error:
                 raise ValueError(f"{error.what}. {error.fix}") from None
+            if given.get("kind", shipped.get("kind", "openai")) != shipped.get("kind", "openai"):
+                raise ValueError(f"the preset {given['preset']!r} is of another kind than {given['kind']!r}")
+            given = shipped | given
         kind = given.get("kind")
         if kind in BASES:
-            given = {"base_url": BASES[kind], **given}
+            given = {"base_url": BASES[kind], "api_key_env": KEYS[kind], **given}
         if kind == "anthropic":  # newer models answer them with 400
             given = {"sampling": False, **given}
         return given
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, given: str) -> str:
+        """An address without key or password, which would go into files; without a slash at its end."""
+        parts = urlsplit(given)
+        try:
+            usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("not an address like https://api.openai.com/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("no key, password, query or fragment may stand here; a key goes into the environment")
+        return given.rstrip("/")
+
+    @field_validator("extra_body")
+    @classmethod
+    def _plain(cls, given: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(given, allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"not plain JSON ({error}); quote dates and the like") from None
+        return given
+
+    @model_validator(mode="after")
+    def _kind_of_its_address(self) -> ProviderConfig:
+        """A key must not go to another company than its own."""
+        host = urlsplit(self.base_url).hostname
+        known = {urlsplit(base).hostname: kind for kind, base in BASES.items()} | {"api.openai.com": "openai"}
+        if known.get(host, self.kind) != self.kind:
+            raise ValueError(f"{host} speaks {known[host]}, not {self.kind}; set base_url with kind, or take a preset")
+        if self.kind == "gemini" and not isinstance(self.extra_body.get("generationConfig", {}), dict):
+            raise ValueError("extra_body.generationConfig should be a section of keys and values")
+        return self
 
     @property
     def paid(self) -> bool:
@@ -95,6 +138,13 @@ class ProviderConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What decides an answer."""
         return self.model_dump(mode="json", include=set(DECIDING))
+
+
+def begins_anew(below: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether ``given`` names another API than the settings ``below`` it, which then have no part in it."""
+    return "base_url" in below and (
+        given.get("preset") is not None or given.get("kind", below.get("kind")) != below.get("kind")
+    )
 
 
 class ProvidersConfig(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,17 +20,23 @@ from cbtrain.providers.retry import backoff_s
 from cbtrain.providers.types import ChatRequest, ChatResponse
 from cbtrain.providers.wires.wire import WireAnswer, WireRequest
 
-CHARACTERS_A_TOKEN = 3
+BYTES_A_TOKEN = 3
 """Fewer than most text has: an estimate that is rather too high."""
 
-MESSAGE_TOKENS = 8
-"""What a template adds to a message."""
+TELLING, DENSEST = 500, 4.0
+"""Tokens from which on a prompt tells how dense an API's tokens are, and the densest that is believed."""
+
+MALFORMED_TRIES = 3
+"""How often a whole reply that is no answer of the protocol is worth paying for."""
+
+LONG_WAIT_S = 60.0
+"""A wait that a person should hear of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """Deadlines in seconds. An attempt's begins when the request goes out, the overall one with the first attempt:
-    waiting for a turn, which may take hours in a large run, counts for neither."""
+    waiting for a turn, which may take hours in a large run, counts for neither, also where it is a repeat's turn."""
 
     attempt_s: float = 180.0
     overall_s: float = 900.0
@@ -61,6 +68,7 @@ class Provider:
         self.carrier, self.endpoint, self.account, self.role = carrier, endpoint, account, role
         self.book, self.price, self.patience = book or Book(Budget()), price, patience or Patience()
         self.cache, self.reuse, self.warn = cache, reuse, warn
+        self._dense = 1.0
         self.under_way: dict[Entry, float] = {}
         """Requests that are out, by the account's clock when they went."""
         self._warned = False
@@ -88,27 +96,28 @@ class Provider:
 
     async def _ask(self, request: ChatRequest, made: WireRequest, key: str) -> ChatResponse:
         patience, account = self.patience, self.account
-        prompt = tokens_of(request)
-        tokens = prompt + request.max_tokens
-        account.retries.began()
-        deadline: float | None = None
-        number = 0
+        prompt, longest = round(tokens_of(made) * self._dense), max(request.max_tokens, _longest(made))
+        tokens = prompt + longest
+        spent = 0.0  # seconds, of the overall deadline's
+        number = malformed = 0
         while True:
             number += 1
-            entry, out = await self._reserve(prompt, request.max_tokens), False
+            entry, out = await self._reserve(prompt, longest), False
+            started = None
             try:
                 async with account.turn(tokens):
                     started = account.clock.now()
-                    deadline = deadline or started + patience.overall_s
-                    left = min(patience.attempt_s, deadline - started)
-                    if left <= 0:
-                        raise ProviderError("transient", f"no turn within {patience.overall_s:.3g} s")
+                    if number == 1:
+                        account.retries.began()
+                    left = min(patience.attempt_s, patience.overall_s - spent)
                     await self.book.begin(entry, key)
                     out, self.under_way[entry] = True, started
                     answer = await attempt(self.carrier, self.endpoint, made, left)
                     # Booked before anything else is waited for: from here on it is not lost.
                     latency = account.clock.now() - started
-                    self._book(entry, answer, tokens, latency)
+                    self._book(entry, answer, prompt, tokens, latency)
+                    if answer.finish_reason == "error":
+                        raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
                     if number == 1:
                         account.limit.succeeded()
                 await self._keep(key, made, answer)
@@ -117,9 +126,11 @@ class Provider:
                 error.attempts = number
                 self._failed(entry, error)
                 wait = max(backoff_s(number, patience.backoff_s), error.retry_after_s or 0.0)
+                spent += wait + (account.clock.now() - started if started else 0.0)
+                malformed += error.status == 200
+                last = number > patience.retries or spent >= patience.overall_s or malformed == MALFORMED_TRIES
                 if error.kind == "rate_limit":
-                    account.refused(wait)
-                last = number > patience.retries or account.clock.now() + wait > (deadline or 0.0)
+                    self._refused(error, wait)
                 if not error.retryable or last:
                     raise
             finally:
@@ -136,14 +147,28 @@ class Provider:
         except BudgetSpent as error:
             raise ProviderError("budget", str(error)) from None
 
-    def _book(self, entry: Entry, answer: WireAnswer, tokens: int, latency_s: float) -> None:
+    def _book(self, entry: Entry, answer: WireAnswer, prompt: int, tokens: int, latency_s: float) -> None:
+        if answer.usage.prompt_tokens > prompt > TELLING:  # this API counts more tokens than was thought
+            self._dense = min(self._dense * answer.usage.prompt_tokens / prompt, DENSEST)
         known = list(self.book.budget.roles[self.role].models)
         self.book.answered(entry, answer.usage, answer.model, latency_s)
-        self.account.settle(tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens)
+        used = answer.usage.prompt_tokens + answer.usage.completion_tokens
+        self.account.settle(tokens, used or tokens)
         if known and answer.model not in known:
             self.book.note("model_changed", role=self.role, before=known, now=answer.model)
             before = ", ".join(known)
             self.warn(f"the {self.role}'s API answers as {answer.model} now, before as {before}: answers may differ")
+
+    def _refused(self, error: ProviderError, wait: float) -> None:
+        """Leave the API alone as long as it asks, but not for so long that nobody would wait for it."""
+        account = self.account
+        if wait > self.patience.overall_s:
+            error.message += f" (it asks to wait {wait:,.0f} s)"
+            account.refused(0.0)
+            return
+        if wait > LONG_WAIT_S and account.gate.left < wait - LONG_WAIT_S:
+            self.warn(f"the {self.role}'s API asks to wait {wait:.0f} s: {error.message}")
+        account.refused(wait)
 
     def _failed(self, entry: Entry, error: ProviderError) -> None:
         if error.sent:
@@ -165,6 +190,13 @@ class Provider:
             self._warned = True
 
 
-def tokens_of(request: ChatRequest) -> int:
-    """Tokens of a request's prompt, estimated from its characters."""
-    return sum(len(message.content) // CHARACTERS_A_TOKEN + MESSAGE_TOKENS for message in request.messages)
+def tokens_of(made: WireRequest) -> int:
+    """Tokens of what is sent, schema and all, estimated from its bytes."""
+    return len(json.dumps(made.body, ensure_ascii=False).encode(errors="surrogatepass")) // BYTES_A_TOKEN
+
+
+def _longest(made: WireRequest) -> int:
+    """The longest answer that the body allows, which ``extra_body`` may have set; 0 where it says nothing."""
+    config = made.body.get("generationConfig", {})
+    found = [made.body.get("max_tokens"), made.body.get("max_completion_tokens"), config.get("maxOutputTokens")]
+    return max((limit for limit in found if isinstance(limit, int)), default=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from hashlib import sha256
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -105,19 +107,24 @@ class Providers:
             self._traffic = self._traffic or Replay(self.settings.replay)
             return self._traffic
         assert self.settings.record
+        if self._traffic is None and _filled(self.settings.record):
+            self.warn(f"{self.settings.record} has recordings already; more are put behind them")
+        self._traffic = direct
         return self._stack.enter_context(Recorder(direct, self.settings.record))
 
     def _account(self, config: ProviderConfig) -> Account:
-        name = (config.kind, config.base_url, config.api_key_env or "")
+        key = "" if self.settings.replay else key_of(config)
+        name = (config.kind, config.base_url, sha256(key.encode()).hexdigest())
         if name not in self._accounts:
             start = min(config.first_in_flight, config.max_in_flight)
-            account = Account(start=start, most=config.max_in_flight, tokens_per_minute=config.tokens_per_minute)
+            account = Account(start=start, most=config.max_in_flight)
             account.limit.on_change = lambda change: self.book.note(
                 "limit_change", api=config.base_url, limit=change.limit, why=change.why
             )
             self._accounts[name] = account
         account = self._accounts[name]
         account.limit.hold_to(config.max_in_flight)
+        account.hold_to(config.tokens_per_minute)
         return account
 
     async def _answers(self, config: ProviderConfig, outside: bool) -> AnswerCache | None:
@@ -164,11 +171,17 @@ def check(
     if settings.replay:
         Replay(settings.replay)
         return
+    if settings.record and settings.record.is_dir():
+        raise UserError("a folder, not a file", where=settings.record, fix="Name a file (providers.record).")
     for role, config in configs:
         key_of(config)
         if settings.budget is not None and price_of(config, prices) is None:
             fix = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
             raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, fix=fix)
+
+
+def _filled(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def key_of(config: ProviderConfig) -> str:
@@ -179,7 +192,7 @@ def key_of(config: ProviderConfig) -> str:
     if not key:
         fix = f"export {config.api_key_env}=… before the run."
         raise UserError("this environment variable holds the API key and is not set", where=config.api_key_env, fix=fix)
-    if not key.isascii() or any(letter.isspace() for letter in key):
+    if not key.isascii() or not key.isprintable() or " " in key:
         fix = "Copy the key again, alone and whole."
         raise UserError("this environment variable holds no API key", where=config.api_key_env, fix=fix)
     return key

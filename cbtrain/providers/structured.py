@@ -55,9 +55,11 @@ async def ask(
             first = error.errors()[0]
             problem = f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
         again = f"This is not a valid answer ({problem}). Answer again with the whole JSON object."
-        request = replace(
-            request, messages=(*request.messages, Message("assistant", response.text), Message("user", again))
-        )
+        *before, last = request.messages
+        more = [last, Message("assistant", response.text), Message("user", again)]
+        if not response.text.strip():  # an empty turn is an error to some APIs
+            more = [replace(last, content=f"{last.content}\n\n{again}")]
+        request = replace(request, messages=(*before, *more))
     return Structured("invalid", None, problem, tuple(responses))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FinishReason = Literal["stop", "length", "content_filter", "refusal"]
+FinishReason = Literal["stop", "length", "content_filter", "refusal", "error"]
+"""``error``: the API broke off what it was saying. Such an answer is asked for again, and never handed on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
 from itertools import pairwise
@@ -57,6 +58,7 @@ async def write_corpus(
     with Journal(folder / "events.jsonl") as journal:
         events = list(read_journal(journal.path))
         parts = _resume(journal, events, config, profiles)
+        tries = Counter(_key_of(event) for event in events if event["kind"] == "part" and event["problem"])
         async with Providers(config.providers, append=journal.append, events=events, warn=warn) as providers:
             provider = await providers.open(config.provider, "writer")
             whole, done = len(profiles) * config.sessions * len(PARTS), itertools.count(1)
@@ -64,7 +66,7 @@ async def write_corpus(
             def advance() -> None:
                 progress(status(providers, "writer", next(done) / whole))
 
-            writer = _Writer(config, provider, journal, parts, advance)
+            writer = _Writer(config, provider, journal, parts, tries, advance)
             permits = asyncio.Semaphore(config.courses_in_flight)
 
             async def one(profile: Profile) -> Course | str:
@@ -94,10 +96,11 @@ class _Writer:
         provider: Provider,
         journal: Journal,
         parts: dict[Key, str],
+        tries: Mapping[Key, int],
         progress: Callable[[], None],
     ) -> None:
         self.config, self.provider, self.journal = config, provider, journal
-        self.parts, self.progress = parts, progress
+        self.parts, self.tries, self.progress = parts, tries, progress
 
     async def course(self, profile: Profile) -> Course | str:
         """The whole course, or why it stopped."""
@@ -126,7 +129,9 @@ class _Writer:
             return self.parts[key]
         course, number, part = key
         problem = ""
-        for attempt in range(1, self.config.attempts + 1):
+        # Attempts of earlier processes are on disk: with their seeds the same answers would come again.
+        first = self.tries.get(key, 0) + 1
+        for attempt in range(first, first + self.config.attempts):
             request = ChatRequest(
                 part_request(profile, number, part, before, summary),
                 max_tokens=self.config.max_tokens,
@@ -183,7 +188,7 @@ def _resume(
 ) -> dict[Key, str]:
     """The good parts of an earlier run in the same folder."""
     words = config.model_dump(mode="json", exclude={"courses_in_flight", "provider", "providers"})
-    settings = {
+    settings: dict[str, Any] = {
         # How patiently the API is asked, and at what cost, changes no word.
         "config": words | {"provider": config.provider.identity()},
         "profiles": blake2s("\n".join(p.model_dump_json() for p in profiles).encode()).hexdigest(),
@@ -194,7 +199,7 @@ def _resume(
         if record["kind"] == "started":
             started = {name: record[name] for name in settings}
         elif record["kind"] == "part" and not record["problem"]:
-            parts[record["course"], record["session"], record["part"]] = record["text"]
+            parts[_key_of(record)] = record["text"]
     if started is None:
         journal.append("started", **settings)
     elif started != settings:
@@ -202,6 +207,10 @@ def _resume(
             "holds a run with other settings or profiles", where=journal.path.parent, fix="Choose another --out."
         )
     return parts
+
+
+def _key_of(event: Mapping[str, Any]) -> Key:
+    return event["course"], event["session"], event["part"]
 
 
 def _seed(seed: int, key: Key, attempt: int) -> int:

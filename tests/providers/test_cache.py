@@ -23,7 +23,7 @@ from cbtrain.providers.costs.book import Book
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.limits.account import Account
-from cbtrain.providers.provider import Patience, Provider
+from cbtrain.providers.provider import Patience, Provider, tokens_of
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.providers.wires.openai import OpenAIWire
 from cbtrain.providers.wires.wire import WireRequest
@@ -100,7 +100,7 @@ async def test_kept_answers_are_not_taken_where_they_shall_not_be(tmp_path):
         async with AnswerCache(tmp_path / "a") as cache:
             anew = provider(session, script, cache, reuse=False)
             assert [(await anew.chat(asking("x"))).text for _ in range(2)] == ["answer 1", "answer 2"]
-            assert (await provider(session, script, cache).chat(asking("x"))).text == "answer 1"
+            assert (await provider(session, script, cache).chat(asking("x"))).text == "answer 2"
 
 
 async def test_an_answer_that_cannot_be_kept_is_not_lost(tmp_path):
@@ -207,8 +207,8 @@ async def test_killed_anywhere_nothing_that_was_answered_is_asked_for_again(seed
     by_hand = sum(event["dollars"] for event in events if event["kind"] in ("request_ended", "unknown_outcome"))
     assert role["dollars"] == spent["dollars"] == pytest.approx(by_hand)
     # At what was set aside: the prompt as estimated, and the longest answer.
-    prompt = len("question 10") // 3 + 8
-    assert {event["dollars"] for event in unknown} <= {(prompt + 9) / 1000}
+    bodies = [OpenAIWire(script.url, "m").request(asking(f"question {number}")) for number in (1, 10)]
+    assert {event["dollars"] for event in unknown} <= {(tokens_of(made) + 9) / 1000 for made in bodies}
 
 
 async def test_a_budget_holds_over_kills_and_continued_runs(tmp_path):

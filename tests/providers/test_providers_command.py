@@ -1,41 +1,15 @@
 """``cbtrain providers list`` and ``check``."""
 
-import asyncio
 import json
-import threading
-from contextlib import contextmanager
 
 import pytest
 from aiohttp import web
-from loopback import completion, serve, status
+from loopback import background, completion, status
 
 from cbtrain.cli import main
 from cbtrain.providers.presets import presets
 
 KEY = "planted-secret-123"
-
-
-@contextmanager
-def background(plan):
-    """The test server in a thread: the command has an event loop of its own."""
-    loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
-    found = []
-
-    async def hold():
-        async with serve(plan) as script:
-            found.append(script)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(hold(),))
-    thread.start()
-    ready.wait(10)
-    try:
-        yield found[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
 
 
 def check(capsys, plan, *settings, name="openai"):

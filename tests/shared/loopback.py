@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
@@ -90,3 +91,26 @@ async def serve(plan):
         yield script
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def background(plan):
+    """The same server in a thread, for clients that have an event loop of their own, or none."""
+    loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+    found = []
+
+    async def hold():
+        async with serve(plan) as script:
+            found.append(script)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(hold(),))
+    thread.start()
+    ready.wait(10)
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

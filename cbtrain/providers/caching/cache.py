@@ -86,7 +86,7 @@ class AnswerCache:
     async def get(self, key: str) -> WireAnswer | None:
         def read() -> WireAnswer | None:
             row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            return None if row is None else _answer(json.loads(row[0]))
+            return None if row is None else _answer(row[0])
 
         return await self._do(read)
 
@@ -98,7 +98,7 @@ class AnswerCache:
         def write() -> None:
             with self._database:
                 values = (key, _json(request), _json(asdict(answer)), time.time())
-                self._database.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", values)
+                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", values)
 
         await self._do(write)
 
@@ -126,8 +126,13 @@ class AnswerCache:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
 
 
-def _answer(found: dict[str, Any]) -> WireAnswer:
-    return WireAnswer(found["text"], found["finish_reason"], Usage(**found["usage"]), found["model"])
+def _answer(text: str) -> WireAnswer | None:
+    """What was kept; None where it cannot be read: then it is asked for again, and replaced."""
+    try:
+        found = json.loads(text)
+        return WireAnswer(found["text"], found["finish_reason"], Usage(**found["usage"]), found["model"])
+    except (ValueError, KeyError, TypeError):
+        return None

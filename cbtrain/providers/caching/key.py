@@ -14,4 +14,4 @@ def request_key(made: WireRequest, sample: int = 0) -> str:
     canonical = json.dumps(
         [made.url, made.body, sample], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()

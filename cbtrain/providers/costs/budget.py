@@ -91,9 +91,10 @@ class Budget:
         return Reservation(role, dollars)
 
     def settle(self, reservation: Reservation, price: Price | None, usage: Usage) -> float:
-        """Book what an answer has really cost; returns it."""
+        """Book what an answer has really cost, or where that is not said all that was set aside; returns it."""
         self.release(reservation)
-        dollars = price.cost(usage) if price else 0.0
+        said = usage.prompt_tokens + usage.completion_tokens > 0
+        dollars = reservation.dollars if not said else price.cost(usage) if price else 0.0
         self.roles[reservation.role].add(usage, dollars, priced=price is not None)
         return dollars
 

@@ -36,6 +36,11 @@ class Account:
         self.tokens = TokenBucket(tokens_per_minute, self.clock) if tokens_per_minute else None
         self.retries = RetryBudget(clock=self.clock)
 
+    def hold_to(self, tokens_per_minute: int | None) -> None:
+        """Never more tokens a minute than so, where more were allowed before; None leaves it at that."""
+        if tokens_per_minute and (self.tokens is None or self.tokens.per_minute > tokens_per_minute):
+            self.tokens = TokenBucket(tokens_per_minute, self.clock)
+
     @asynccontextmanager
     async def turn(self, tokens: int) -> AsyncIterator[None]:
         """``tokens`` is what the request is thought to use; correct it by :meth:`settle`."""
@@ -65,5 +70,5 @@ class Account:
 
     def repeating(self) -> None:
         """A request is about to be repeated."""
-        if not self.retries.spend():
+        if not self.retries.spend() and self.gate.left == 0:
             self.gate.hold(REST_S)

@@ -28,5 +28,6 @@ class RetryBudget:
             while times and times[0] < self.clock.now() - self.window_s:
                 times.popleft()
         within = len(self._retries) < max(self.least, self.ratio * len(self._requests))
-        self._retries.append(self.clock.now())
+        if within:
+            self._retries.append(self.clock.now())
         return within

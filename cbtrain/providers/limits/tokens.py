@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from cbtrain.providers.limits.clock import Clock
 
 
@@ -14,6 +16,7 @@ class TokenBucket:
 
     def __init__(self, per_minute: int, clock: Clock | None = None) -> None:
         self.per_minute, self.clock = per_minute, clock or Clock()
+        self._turn = asyncio.Lock()
         self._level, self._at = float(per_minute), self.clock.now()
 
     @property
@@ -26,9 +29,10 @@ class TokenBucket:
 
     async def take(self, estimate: int) -> None:
         """Wait until ``estimate`` tokens are there (or the bucket is full), and take them."""
-        while (missing := min(estimate, self.per_minute) - self.level) > 1e-6:
-            await self.clock.sleep(missing * 60 / self.per_minute)
-        self._level -= estimate
+        async with self._turn:  # first come, first served: small requests must not starve a large one
+            while (missing := min(estimate, self.per_minute) - self.level) > 1e-6:
+                await self.clock.sleep(missing * 60 / self.per_minute)
+            self._level -= estimate
 
     def settle(self, estimate: int, used: int) -> None:
         """Correct an estimate; 0 used where the request came to nothing."""

@@ -92,7 +92,8 @@ class AnthropicWire:
             elif kind == "content_block_delta":
                 delta = section(event.get("delta"), "delta")
                 if delta.get("type") == "text_delta" and index in blocks:
-                    blocks[index]["text"] = text_of(blocks[index].get("text"), "text") + text_of(delta["text"], "text")
+                    more = text_of(delta.get("text"), "text")
+                    blocks[index]["text"] = text_of(blocks[index].get("text"), "text") + more
             elif kind == "message_delta":
                 message |= section(event.get("delta"), "delta")
                 # Counts so far, not differences.
@@ -115,7 +116,7 @@ class AnthropicWire:
         blocks = entries(body.get("content"), "content")
         return WireAnswer(
             text="".join(text_of(block.get("text"), "text") for block in blocks if block.get("type") == "text"),
-            finish_reason=FINISHES.get(stop, "stop"),
+            finish_reason=FINISHES.get(stop, "error"),
             usage=_usage(section(body.get("usage"), "usage")),
             model=text_of(body.get("model"), "model") or self.model,
         )

@@ -24,13 +24,26 @@ from cbtrain.providers.wires.wire import (
     text_of,
 )
 
-FILTERED = ("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION", "MODEL_ARMOR")
+FINISHES: dict[str, FinishReason] = {"STOP": "stop", "MAX_TOKENS": "length"}
+
+FILTERED = (
+    "SAFETY",
+    "RECITATION",
+    "LANGUAGE",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "IMAGE_SAFETY",
+    "ESCALATION",
+    "MODEL_ARMOR",
+)
 """Finish reasons with which the API keeps back what the model has said."""
 
 HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
 """Categories of which the API lets a caller switch the filter off: patients speak of suicide."""
 
-LASTING = ("API_KEY_INVALID", "check your plan and billing")
+LASTING = ("API_KEY_INVALID", "PerDay")
+"""Words of failures that waiting does not mend: a bad key, and a quota that is used up for today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,8 @@ class GeminiWire:
             body["systemInstruction"] = {"parts": [{"text": "\n\n".join(system)}]}
         extra = dict(self.extra_body)
         config |= extra.pop("generationConfig", {})
-        return WireRequest(f"{self.base_url.rstrip('/')}/models/{self.model}:generateContent", {}, body | extra)
+        name = self.model.removeprefix("models/")
+        return WireRequest(f"{self.base_url.rstrip('/')}/models/{name}:generateContent", {}, body | extra)
 
     def streamed(self, made: WireRequest) -> WireRequest:
         url = made.url.replace(":generateContent", ":streamGenerateContent?alt=sse")
@@ -120,7 +134,7 @@ class GeminiWire:
 def _finish(reason: str) -> FinishReason:
     if reason in FILTERED:
         return "content_filter"
-    return "length" if reason == "MAX_TOKENS" else "stop"
+    return FINISHES.get(reason, "error")
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

@@ -89,7 +89,8 @@ class OpenAIWire:
     def answer(self, body: Any) -> WireAnswer:
         body = section(body, "the answer")
         if body.get("error"):  # OpenRouter hands on the failures of others with status 200
-            error = section(body["error"], "error")
+            said = body["error"]
+            error = section({"message": said} if isinstance(said, str) else said, "error")
             code = error.get("code")
             status = code if isinstance(code, int) and 400 <= code < 600 else 502
             raise failure_of(status, {}, text_of(error.get("message"), "message"))
@@ -100,8 +101,8 @@ class OpenAIWire:
         if not isinstance(choice.get("message"), dict):
             raise Malformed("there is no message")
         message = section(choice["message"], "message")
-        text, refusal = text_of(message.get("content"), "content"), text_of(message.get("refusal"), "refusal")
-        finish: FinishReason = FINISHES.get(str(choice.get("finish_reason")), "stop")
+        text, refusal = _text(message.get("content")), text_of(message.get("refusal"), "refusal")
+        finish: FinishReason = FINISHES.get(str(choice.get("finish_reason")), "error")
         return WireAnswer(
             text=text or refusal,
             finish_reason="refusal" if refusal else finish,
@@ -111,6 +112,13 @@ class OpenAIWire:
 
     def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
         return failure_of(status, headers, text, lasting=LASTING)
+
+
+def _text(content: Any) -> str:
+    """A message's text, which some servers send in parts."""
+    if not isinstance(content, list):
+        return text_of(content, "content")
+    return "".join(text_of(part.get("text"), "text") for part in entries(content, "content"))
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

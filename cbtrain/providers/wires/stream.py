@@ -18,7 +18,7 @@ def events_of(body: bytes) -> list[Mapping[str, Any]]:
     event that the end of ``body`` cuts off is left out. Raises Malformed."""
     events: list[Mapping[str, Any]] = []
     for block in re.split(r"\n\n|\r\n\r\n|\r\r", body.decode("utf-8", "replace"))[:-1]:
-        lines = (line.partition(":") for line in block.splitlines())
+        lines = (line.partition(":") for line in re.split(r"\r\n|\n|\r", block))
         data = "\n".join(text.removeprefix(" ") for name, _, text in lines if name == "data")
         if not data or data.strip() == END:
             continue

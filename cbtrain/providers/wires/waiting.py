@@ -11,6 +11,9 @@ from email.utils import parsedate_to_datetime
 PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+EPOCH = 1e9
+"""No API asks to wait for thirty years."""
+
 RETRY_DELAY = re.compile(r'"retryDelay"\s*:\s*"([^"]+)"')
 """Where Google says it: in the body."""
 
@@ -40,6 +43,8 @@ def parse_wait(text: str | None, now: datetime) -> float | None:
         return None
     try:
         number = float(text)
+        if number > EPOCH:  # a moment since 1970, in seconds or thousandths
+            number = number / (1000 if number > 1000 * EPOCH else 1) - now.timestamp()
         return max(0.0, number) if math.isfinite(number) else None
     except ValueError:
         pass
