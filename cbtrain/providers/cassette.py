@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from multidict import CIMultiDict
 
 from cbtrain.errors import UserError
+from cbtrain.providers.attempt import SHORTEST_KEY
 from cbtrain.providers.caching.key import request_key
 from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.errors import ProviderError
@@ -111,7 +112,7 @@ def _without(text: str, secret: Mapping[str, str]) -> str:
     """``text`` without the values of headers and the keys that they carry after a scheme's name, as they are or as JSON
     writes them."""
     for value in secret.values():
-        for word in filter(None, {value, value.rpartition(" ")[2]}):
+        for word in (word for word in {value, value.rpartition(" ")[2]} if len(word) >= SHORTEST_KEY):
             for written in (word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1]):
                 text = text.replace(written, "[key]")
     return text

@@ -1,7 +1,9 @@
 """All sessions rated by an LLM judge at once, against a real server; paid ratings are never asked for twice."""
 
+import asyncio
 import json
 
+import pytest
 from loopback import completion, serve, status
 from rich.console import Console
 
@@ -10,6 +12,8 @@ from cbtrain.eval.judging import judge_sessions
 from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.journal.journal import Journal
+from cbtrain.providers.config import ProvidersConfig
+from cbtrain.providers.providers import Providers
 from cbtrain.transcripts.types import Turn
 
 RUBRIC = load_rubric()
@@ -60,3 +64,42 @@ async def test_ratings_are_kept_and_only_what_changed_is_asked_again(tmp_path):
         assert both[0] == first[0]
         assert both[1].repeat == 1
         assert len(script.bodies) == 8
+
+
+async def test_a_rating_that_came_to_nothing_is_asked_for_anew(tmp_path, monkeypatch):
+    """Not taken from the answers on disk, which would be as useless as before."""
+    monkeypatch.setenv("TEST_API_KEY", "k")
+    events, useless = tmp_path / "events.jsonl", True
+    settings = ProvidersConfig(answers=str(tmp_path / "answers"))
+    async with serve(lambda number, body: completion("Well.") if useless else answer(2)) as script:
+        config = JudgingConfig(provider=script.config(api_key_env="TEST_API_KEY"), judge={"max_reasks": 1})
+        for status_, posts in (("invalid", 2), ("invalid", 4), ("ok", 5), ("ok", 5)):
+            useless = status_ == "invalid"
+            async with Providers(settings) as providers:
+                provider = await providers.open(config.provider, "judge")
+                with Journal(events) as journal:
+                    (score,) = await judge_sessions(
+                        provider, RUBRIC, sessions("x"), config, journal, Console(quiet=True)
+                    )
+            assert (score.status, len(script.bodies)) == (status_, posts)
+
+
+async def test_where_one_rating_breaks_the_others_have_ended(tmp_path):
+    """A disk that is full, say: nothing goes on behind what is told of."""
+
+    async def slow(request):
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    class Full(Journal):
+        def append(self, kind, **fields):
+            raise OSError(28, "No space left on device")
+
+    async with serve(lambda number, body: slow if number > 1 else answer(3)) as script:
+        config = JudgingConfig(provider=script.config())
+        async with script.provider("judge") as provider:
+            (tmp_path / "events.jsonl").touch()
+            with Full(tmp_path / "events.jsonl") as journal, pytest.raises(OSError, match="No space"):
+                await judge_sessions(provider, RUBRIC, sessions("a", "b", "c"), config, journal, Console(quiet=True))
+            assert not provider.under_way
+            assert provider.account.limit.in_use == 0

@@ -117,6 +117,27 @@ async def test_an_answer_that_cannot_be_kept_is_not_lost(tmp_path):
     assert "answers cannot be kept here (database or disk is full)" in told[0]
 
 
+async def test_a_damaged_answer_is_asked_for_again_and_replaced(tmp_path):
+    async with serve(lambda number, body: completion(f"answer {number}")) as script, open_session() as session:
+        async with AnswerCache(tmp_path / "a") as cache:
+            made = provider(session, script, cache)
+            await made.chat(asking("x"))
+
+            def damage():
+                with cache._database:
+                    cache._database.execute("UPDATE answers SET answer = '{'")
+
+            await cache._do(damage)
+            assert [(await made.chat(asking("x"))).text for _ in range(2)] == ["answer 2", "answer 2"]
+
+
+async def test_half_a_letter_breaks_nothing(tmp_path):
+    async with serve(lambda number, body: completion("fine")) as script, open_session() as session:
+        async with AnswerCache(tmp_path / "a") as cache:
+            made = provider(session, script, cache)
+            assert [(await made.chat(asking("x\ud83d"))).attempts for _ in range(2)] == [1, 0]
+
+
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be looked at" * 20])
 async def test_another_file_is_refused_in_one_line(tmp_path, content):
     file = tmp_path / "a"

@@ -76,3 +76,24 @@ def test_another_file_is_refused_with_its_line(tmp_path, line):
         Replay(file)
     with pytest.raises(UserError, match="cannot be read"):
         Replay(tmp_path / "none.jsonl")
+
+
+async def test_what_is_unusual_in_a_recording(tmp_path):
+    """Letters that end a line to some, a line that a kill has torn, and eyes of others."""
+    tape = tmp_path / "tape.jsonl"
+    async with serve(lambda number, body: completion("one\u2028two\x85three")) as script, open_session() as session:
+        with Recorder(HttpCarrier(session), tape) as recorder:
+            await provider(recorder, script.url).chat(asking("x"))
+    assert tape.stat().st_mode & 0o077 == 0
+    with tape.open("a") as file:
+        file.write('{"key": "torn')
+    assert (await provider(Replay(tape), script.url).chat(asking("x"))).text == "one\u2028two\x85three"
+
+
+async def test_failures_that_an_answer_came_after_are_not_waited_for_again(tmp_path):
+    tape = tmp_path / "tape.jsonl"
+    plan = lambda number, body: status(429, headers={"Retry-After": "0.3"}) if number < 3 else completion("fine")  # noqa: E731
+    async with serve(plan) as script, open_session() as session:
+        with Recorder(HttpCarrier(session), tape) as recorder:
+            assert (await provider(recorder, script.url).chat(asking("x"))).attempts == 3
+    assert (await provider(Replay(tape), script.url).chat(asking("x"))).attempts == 1

@@ -206,6 +206,18 @@ async def test_tokens_a_minute():
     assert bucket.level == pytest.approx(-4400)
 
 
+async def test_small_requests_do_not_starve_a_large_one():
+    bucket, order = TokenBucket(60_000), []
+    await bucket.take(60_000)
+
+    async def take(name, tokens):
+        await bucket.take(tokens)
+        order.append(name)
+
+    await asyncio.gather(take("small", 50), take("large", 500), *(take(f"later {n}", 1) for n in range(5)))
+    assert order == ["small", "large", *(f"later {n}" for n in range(5))]
+
+
 def test_retries_are_a_tenth_of_requests():
     clock = Virtual()
     budget = RetryBudget(ratio=0.1, least=2, window_s=60, clock=clock)
@@ -272,4 +284,8 @@ async def test_too_many_repeats_close_the_gate():
         account.repeating()
     assert account.gate.left == 0
     account.repeating()
-    assert account.gate.left > 0
+    rest = account.gate.left
+    assert rest > 0
+    account.clock.time += 1
+    account.repeating()  # a rest is not begun anew by everybody who would have repeated too
+    assert account.gate.left == pytest.approx(rest - 1)

@@ -373,8 +373,6 @@ async def test_an_api_that_counts_more_tokens_than_was_thought_is_believed():
     async with provider(lambda number, body: many, budget=budget, price=PRICE) as (made, _):
         await made.chat(long)
         estimate = tokens_of(made.endpoint.wire.request(long))
-        entry = await made.book.reserve("patient", PRICE, 1, 1)
-        made.book.nothing(entry)
         assert made._dense == pytest.approx(3000 / estimate)
 
 
@@ -444,6 +442,11 @@ async def test_the_key_goes_out_and_nowhere_else():
         shown = f"{made!r} {made.endpoint!r} {caught.value} {caught.value!r} {caught.value.__dict__}"
     assert script.headers[0]["Authorization"] == f"Bearer {key}"
     assert key not in shown
+
+
+async def test_a_word_in_a_keys_place_is_left_in_answers():
+    async with provider(lambda number, body: completion("EMPTY is how I feel. x"), key="EMPTY") as (made, _):
+        assert (await made.chat(REQUEST)).text == "EMPTY is how I feel. x"
 
 
 @pytest.mark.parametrize("seed", range(3))

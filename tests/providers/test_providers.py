@@ -1,13 +1,15 @@
 """All APIs of a run, opened from settings."""
 
 import asyncio
+import datetime
 import json
 
 import pytest
+import yaml
 from loopback import completion, serve, status
 from pydantic import ValidationError
 
-from cbtrain.config import load_config
+from cbtrain.config import dump_config, load_config, load_provider_config
 from cbtrain.errors import UserError
 from cbtrain.journal.journal import Journal, read
 from cbtrain.providers.config import BASES, DECIDING, ProviderConfig, ProvidersConfig
@@ -92,6 +94,71 @@ def test_a_judge_may_be_changed_in_part_or_be_a_preset():
         load_config(None, ["evaluation.patient_provider=vlm"])
 
 
+ANTHROPIC = ("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", False)
+DEEPSEEK = ("openai", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", True)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["provider.kind=anthropic", "provider.model=claude-x"], ANTHROPIC),
+        (["provider.model=claude-x", "provider.preset=anthropic"], ANTHROPIC),
+        (["provider=anthropic", "provider.model=claude-x"], ANTHROPIC),
+        (["provider.model=claude-x", "provider=deepseek"], DEEPSEEK),
+        (["provider.preset=deepseek", "provider.model=claude-x"], DEEPSEEK),
+    ],
+)
+@pytest.mark.parametrize("ground", ["nothing", "a run's settings", "a preset's settings"])
+def test_another_api_takes_nothing_of_the_one_before(words, found, ground, tmp_path):
+    """Least of all its address: a key must not go to another company."""
+    below = tmp_path / "config.yaml"
+    earlier = ["evaluation.judging.provider=gemini"] if ground == "a preset's settings" else []
+    below.write_text(dump_config(load_config(None, earlier)))
+    words = [f"evaluation.judging.{word}" for word in words]
+    judge = load_config(None, words, None if ground == "nothing" else below).evaluation.judging.provider
+    assert (judge.kind, judge.base_url, judge.api_key_env, judge.sampling) == found
+    assert judge.model == "claude-x"
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_config(load_config(None, words)))
+    assert load_config(str(again)).evaluation.judging.provider == judge
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"kind": "anthropic", "base_url": "https://api.openai.com/v1"}, "api.openai.com speaks openai, not anthropic"),
+        ({"preset": "openai", "kind": "gemini"}, "the preset 'openai' is of another kind"),
+        ({"base_url": "http://me:sekrit@host/v1"}, "no key, password"),
+        ({"base_url": "https://host/v1?key=sekrit"}, "no key, password"),
+        ({"base_url": "localhost:8000/v1"}, "not an address like"),
+        ({"base_url": "ftp://host/v1"}, "not an address like"),
+        ({"base_url": "http://[::1"}, "not an address like|Invalid"),
+        ({"base_url": "http://host:99999/v1"}, "not an address like"),
+        ({"base_url": ""}, "not an address like"),
+        ({"model": ""}, "at least 1 character"),
+        ({"api_key_env": "AIzaSyD-sekrit"}, "api_key_env"),
+        ({"api_key_env": "AIzaSyDsekrit"}, "api_key_env"),
+        ({"extra_body": {"x": float("nan")}}, "not plain JSON"),
+        ({"extra_body": {"x": datetime.date(2020, 1, 1)}}, "not plain JSON"),
+        ({"kind": "gemini", "extra_body": {"generationConfig": 3}, "base_url": "http://host"}, "generationConfig"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_line_without_secrets(given, problem, tmp_path):
+    given = {"base_url": "http://host/v1", "model": "m"} | given
+    if given.get("preset"):
+        given.pop("base_url")
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(given))
+    with pytest.raises(UserError, match=problem) as caught:
+        load_provider_config(str(file))
+    assert "sekrit" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_has_no_slash_at_its_end():
+    assert ProviderConfig(base_url="http://host/v1/", model="m") == ProviderConfig(base_url="http://host/v1", model="m")
+
+
 @pytest.mark.parametrize(
     ("settings", "provider", "problem"),
     [
@@ -100,6 +167,7 @@ def test_a_judge_may_be_changed_in_part_or_be_a_preset():
         ({"budget": 1}, {"api_key_env": "TEST_API_KEY"}, "judge: a budget is set, and what m costs is not known"),
         ({"prices": "none.yaml"}, {}, "none.yaml: cannot be read"),
         ({"replay": "none.jsonl"}, {}, "none.jsonl: cannot be read"),
+        ({"record": "/tmp"}, {}, "/tmp: a folder, not a file"),
     ],
 )
 async def test_what_would_stop_a_run_is_found_before_it(settings, provider, problem, key, monkeypatch):
@@ -129,6 +197,9 @@ async def test_one_budget_and_one_account_for_all_roles_of_a_key(key, tmp_path):
             free = await providers.open(script.config(), "writer")
             assert patient.account is judge.account is not free.account
             assert patient.account.limit.limit == patient.account.limit.most == 8
+            assert patient.account.tokens is None
+            await providers.open(paid(script, tokens_per_minute=90_000), "judge")
+            assert patient.account.tokens.per_minute == 90_000
             for number in range(3):
                 await patient.chat(asking(f"p{number}"))
                 await judge.chat(asking(f"j{number}"))

@@ -215,7 +215,8 @@ def test_events_in_all_their_forms():
     ]
     assert events_of(b'data: {"a": 1}\n\ndata: {"cut": ') == [{"a": 1}]
     assert events_of(b"\n\n\n\n") == []
-    assert events_of(sse([{"a": "\u2028 not an end of line"}]).encode()) == [{"a": "\u2028 not an end of line"}]
+    odd = {"a": "\u2028, \x85 and \x0b end no line"}
+    assert events_of(b"data: " + json.dumps(odd, ensure_ascii=False).encode() + b"\n\n") == [odd]
     with pytest.raises(ValueError, match="no object"):
         events_of(b"data: 3\n\n")
 

@@ -69,3 +69,11 @@ async def test_what_is_cut_or_refused_is_not_asked_for_again(finish, status):
 def test_the_object_in_an_answer():
     assert json_part('x {"a": {"b": 1}} y') == '{"a": {"b": 1}}'
     assert json_part("} {") == "} {"
+
+
+async def test_an_empty_answer_is_no_turn_of_its_own_when_it_is_asked_for_again():
+    chat = Answers(" ", json.dumps(GOOD))
+    assert (await ask(chat, REQUEST, Rating)).status == "ok"
+    (message,) = chat.asked[1].messages
+    assert message.role == "user"
+    assert message.content.startswith("Rate this.\n\nThis is not a valid answer")

@@ -26,6 +26,8 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
         ("2026-03-01T12:01:00Z", 60.0),
         ("2026-03-01T13:00:30+01:00", 30.0),
         (" 7 ", 7.0),
+        (str(NOW.timestamp() + 40), 40.0),  # a moment since 1970, which would be a wait of 56 years
+        (str(int(NOW.timestamp() * 1000) + 2500), 2.5),
         ("", None),
         ("soon", None),
         ("inf", None),

@@ -269,6 +269,10 @@ def changed(answer, **parts):
         ("gemini", changed(GEMINI_ANSWER, candidates__0={"finishReason": "PROHIBITED_CONTENT"}), "content_filter", ""),
         ("gemini", {"promptFeedback": {"blockReason": "OTHER"}, "usageMetadata": {}}, "content_filter", ""),
         ("gemini", changed(GEMINI_ANSWER, candidates__0={"finishReason": "STOP"}), "stop", ""),
+        ("gemini", changed(GEMINI_ANSWER, candidates__0={"finishReason": "IMAGE_SAFETY"}), "content_filter", ""),
+        *(("gemini", changed(GEMINI_ANSWER, candidates__0__finishReason=r), "error", None) for r in ("OTHER", None)),
+        *(("openai", changed(OPENAI_ANSWER, choices__0__finish_reason=r), "error", None) for r in ("abort", None)),
+        *(("anthropic", changed(ANTHROPIC_ANSWER, stop_reason=r), "error", None) for r in ("pause_turn", None)),
     ],
 )
 def test_how_answers_end(name, body, finish, text):
@@ -302,6 +306,16 @@ def test_other_shapes_are_malformed(name, body):
         WIRES[name].answer(body)
 
 
+def google_quota(quota):
+    """What Google says of a quota that is used up, be it the minute's or the day's."""
+    details = [
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": quota}]},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"},
+    ]
+    message = "You exceeded your current quota, please check your plan and billing details."
+    return error(code=429, status="RESOURCE_EXHAUSTED", message=message, details=details)
+
+
 def error(**facts):
     return json.dumps({"error": facts})
 
@@ -332,6 +346,8 @@ def error(**facts):
         ("anthropic", 400, error(message="Your credit balance is too low to access the API"), "permanent"),
         ("anthropic", 401, error(type="authentication_error", message="invalid x-api-key"), "permanent"),
         ("gemini", 429, error(code=429, status="RESOURCE_EXHAUSTED", message="Resource exhausted."), "rate_limit"),
+        ("gemini", 429, google_quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier"), "rate_limit"),
+        ("gemini", 429, google_quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier"), "permanent"),
         ("gemini", 503, error(code=503, status="RESOURCE_EXHAUSTED", message="quota"), "rate_limit"),
         ("gemini", 503, error(code=503, status="UNAVAILABLE", message="overloaded"), "transient"),
         (
@@ -353,6 +369,17 @@ def test_failures_are_classified(name, status, body, kind):
     found = WIRES[name].failure(status, {}, body)
     assert (found.kind, found.status) == (kind, status)
     assert found.message
+
+
+def test_text_in_parts_and_failures_in_a_word():
+    parts = [{"type": "text", "text": "Work — "}, {"type": "text", "text": "was hard."}]
+    assert WIRES["openai"].answer(changed(OPENAI_ANSWER, choices__0__message={"content": parts})).text == (
+        "Work — was hard."
+    )
+    with pytest.raises(ProviderError, match="busy"):
+        WIRES["openai"].answer({"error": "busy"})
+    made = GeminiWire("models/gemini-x").request(PLAIN)
+    assert made.url.endswith("/v1beta/models/gemini-x:generateContent")
 
 
 def test_failures_inside_answers():

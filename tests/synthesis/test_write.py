@@ -114,6 +114,33 @@ async def test_an_interrupted_run_asks_for_nothing_twice(tmp_path):
     assert len(done) + len(script.bodies) == 2 * 2 * 4
 
 
+async def test_a_continued_run_asks_anew_for_what_was_unusable(tmp_path, monkeypatch):
+    """With other seeds: answers on disk would be the same unusable ones."""
+    monkeypatch.setenv("TEST_API_KEY", "k")
+    bad = True
+
+    def plan(n, body):
+        return completion("I cannot.") if bad and asked(body)[2] == 3 else good(body)
+
+    async with serve(plan) as script:
+        provider = script.config(max_retries=0, api_key_env="TEST_API_KEY")
+        settings = SynthesisConfig(provider=provider, sessions=1, attempts=2,
+                                   providers={"answers": str(tmp_path / "answers")})  # fmt: skip
+        for _ in range(2):
+            written = await write_corpus(settings, PROFILES[:1], tmp_path / "out")
+            assert "part 3" in written.failed[PROFILES[0].course]
+        third = [body["seed"] for body in script.bodies if asked(body)[2] == 3]
+        assert len(third) == len(set(third)) == 4
+        bad = False
+        lines = []
+        written = await write_corpus(settings, PROFILES[:1], tmp_path / "out", lines.append)
+        assert not written.failed
+        assert len(script.bodies) == 2 + 4 + 2
+    assert "requests out" in lines[-1]
+    kinds = [event["kind"] for event in read_journal(tmp_path / "out" / "events.jsonl")]
+    assert kinds.count("request_ended") == 8
+
+
 async def test_other_settings_do_not_mix_into_a_begun_run(tmp_path):
     async with serve(lambda n, body: good(body)) as script:
         await write_corpus(config(script), PROFILES, tmp_path / "out")
