@@ -38,6 +38,7 @@ setup(
         "deepspeed>=0.19.8" + LINUX,
         "bitsandbytes>=0.50" + LINUX,
         "aiohttp>=3.12",
+        'async-timeout>=4; python_version < "3.11"',
         "scipy>=1.15",
         "numpy>=1.26",
         "rich>=14",
