@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from cbtrain.eval.dialogue import FAILURES, Ending, Speaker, Spoken, hold_session
 from cbtrain.journal.journal import Journal
@@ -175,7 +176,7 @@ def session_progress(console: Console) -> Progress:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("sessions  {task.fields[line]}"),
         TimeElapsedColumn(),
         console=console,

@@ -21,12 +21,13 @@ def status(providers: Providers, role: str, share: float) -> str:
             text += f" of about ${projected(cost.dollars, share):.2f}"
         parts.append(text)
     if budget.cap is not None:
-        parts.append(f"${budget.spent:.2f} of the budget's ${budget.cap:.2f}")
+        others = budget.spent - (cost.dollars if cost else 0.0)
+        parts.append(f"budget ${budget.cap:.2f}" + (f", ${budget.spent:.2f} of it spent" if others > 0.005 else ""))
     for provider in providers.opened:
         if provider.role != role:
             continue
         limit, gate = provider.account.limit, provider.account.gate
-        parts.append(f"{limit.in_use} of {limit.limit} requests out")
+        parts.append(f"{limit.in_use} of {limit.limit} out")
         if gate.left > 1:
             parts.append(f"the API asks to wait {gate.left:.0f} s")
         oldest = min(provider.under_way.values(), default=None)

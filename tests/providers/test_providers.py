@@ -282,16 +282,15 @@ async def test_how_things_stand_in_one_line(key, tmp_path):
     async with serve(lambda number, body: completion("fine")) as script:
         async with Providers(ProvidersConfig(budget=2, answers=str(tmp_path / "a"))) as providers:
             made = await providers.open(paid(script), "judge")
-            assert line(providers, "judge", 0.0) == "$0.00 of the budget's $2.00, 0 of 20 requests out"
+            assert line(providers, "judge", 0.0) == "budget $2.00, 0 of 20 out"
             for number in range(5):
                 await made.chat(asking(f"{number}"))
             made.account.gate.hold(30)
             made.under_way[object()] = made.account.clock.now() - 75
             assert line(providers, "judge", 0.25) == (
-                "$0.05 of about $0.20, $0.05 of the budget's $2.00, 0 of 20 requests out, the API asks to wait 30 s, "
-                "the oldest for 75 s"
+                "$0.05 of about $0.20, budget $2.00, 0 of 20 out, the API asks to wait 30 s, the oldest for 75 s"
             )
-            assert line(providers, "patient", 0.5) == "$0.05 of the budget's $2.00"
+            assert line(providers, "patient", 0.5) == "budget $2.00, $0.05 of it spent"
 
 
 async def test_limits_and_what_changes_them_are_events(key, tmp_path):
