@@ -10,8 +10,9 @@ import json
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +53,7 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._pending: deque[tuple[tuple[str, str, str, float], Future[None]]] = deque()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def __aenter__(self) -> AnswerCache:
@@ -94,13 +96,26 @@ class AnswerCache:
         """Keep the answer, if it is worth it; on disk on return."""
         if not worth_keeping(answer):
             return
+        kept: Future[None] = Future()
+        self._pending.append(((key, _json(request), _json(asdict(answer)), time.time()), kept))
+        await self._do(self._write)
+        await asyncio.shield(asyncio.wrap_future(kept))
 
-        def write() -> None:
+    def _write(self) -> None:
+        """Everything that is pending, in one transaction: what comes while the disk is busy is synced once."""
+        writes = [self._pending.popleft() for _ in range(len(self._pending))]
+        if not writes:
+            return
+        try:
             with self._database:
-                values = (key, _json(request), _json(asdict(answer)), time.time())
-                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", values)
-
-        await self._do(write)
+                rows = [row for row, _ in writes]
+                self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
+        except (sqlite3.Error, OSError) as error:
+            for _, kept in writes:
+                kept.set_exception(self._unusable(error))
+        else:
+            for _, kept in writes:
+                kept.set_result(None)
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,8 +136,11 @@ class AnswerCache:
         try:
             return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
         except (sqlite3.Error, OSError) as error:
-            fix = "Free some space, move it away, or name another file (providers.answers)."
-            raise UserError(f"answers cannot be kept here ({error})", where=self.path, fix=fix) from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> UserError:
+        fix = "Free some space, move it away, or name another file (providers.answers)."
+        return UserError(f"answers cannot be kept here ({error})", where=self.path, fix=fix)
 
 
 def _json(value: Any) -> str:

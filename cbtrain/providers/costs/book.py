@@ -8,9 +8,10 @@ at all that was set aside for it (``unknown_outcome``), and asks again.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cbtrain.providers.costs.budget import Budget, Reservation
@@ -32,16 +33,26 @@ class Entry:
     number: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    kind: str
+    fields: dict[str, Any]
+    sync: bool
+    done: Future[None] = field(default_factory=Future)
+
+
 class Book:
     """Books requests on ``budget`` and, where ``append`` is given, in the run's events too.
 
     Only :meth:`begin` waits for the disk: an end that is lost in a crash counts as unknown, which is never too little.
+    What comes while the disk is busy is written together, and synced once.
     Use it as a context manager: leaving it waits for what is still to be written.
     """
 
     def __init__(self, budget: Budget, append: Append | None = None) -> None:
         self.budget, self._append = budget, append
         self._last = 0
+        self._pending: deque[_Write] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="book")
 
     def __enter__(self) -> Book:
@@ -132,10 +143,30 @@ class Book:
         if entry.number:
             self._write("request_ended", request=entry.number, role=entry.role, outcome=outcome, **fields)
 
-    def _write(self, kind: str, *, sync: bool = False, **fields: Any) -> Future[object] | None:
+    def _write(self, kind: str, *, sync: bool = False, **fields: Any) -> Future[None] | None:
         if self._append is None:
             return None
-        return self._thread.submit(self._append, kind, sync=sync, **fields)
+        write = _Write(kind, fields, sync)
+        self._pending.append(write)
+        self._thread.submit(self._flush)
+        return write.done
+
+    def _flush(self) -> None:
+        """Write all that is pending, which may be more than there was when this was asked for, or nothing any more."""
+        writes = [self._pending.popleft() for _ in range(len(self._pending))]
+        sync = any(write.sync for write in writes)
+        failure: Exception | None = None
+        assert self._append
+        for place, write in enumerate(writes, 1):
+            try:
+                self._append(write.kind, sync=sync and place == len(writes), **write.fields)
+            except Exception as error:
+                failure = error
+        for write in writes:
+            if failure:
+                write.done.set_exception(failure)
+            else:
+                write.done.set_result(None)
 
     def _restore(self, event: Mapping[str, Any]) -> None:
         role = self.budget.roles[event["role"]]
