@@ -116,10 +116,10 @@ class Provider:
                     # Booked before anything else is waited for: from here on it is not lost.
                     latency = account.clock.now() - started
                     self._book(entry, answer, prompt, tokens, latency)
-                    if answer.finish_reason == "error":
-                        raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
-                    if number == 1:
+                    if number == 1 and answer.finish_reason != "error":
                         account.limit.succeeded()
+                if answer.finish_reason == "error":
+                    raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
                 await self._keep(key, made, answer)
                 return ChatResponse(answer.text, answer.finish_reason, answer.usage, answer.model, latency, number)
             except ProviderError as error:

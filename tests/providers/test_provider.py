@@ -329,13 +329,16 @@ async def test_whole_replies_that_are_no_answers_are_not_paid_for_for_ever():
 
 @pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource", None, "tool_calls"])
 async def test_an_answer_that_was_broken_off_is_asked_for_again_and_paid(finish, tmp_path):
-    budget = Budget()
+    budget, account, settled = Budget(), Account(), []
+    account.settle = lambda tokens, used: settled.append(used)
     async with AnswerCache(tmp_path / "a") as cache:
-        async with provider(then_ok(completion("half an ans", finish)), budget=budget, price=PRICE) as (made, script):
+        plan = then_ok(completion("half an ans", finish))
+        async with provider(plan, budget=budget, price=PRICE, account=account) as (made, script):
             made.cache = cache
             assert [(await made.chat(REQUEST)).text for _ in range(2)] == ["fine", "fine"]
     assert len(script.bodies) == 2
     assert budget.spent == pytest.approx(0.02)
+    assert settled == [10, 10]  # tokens a minute are given back once
 
 
 async def test_an_answer_that_says_no_usage_costs_all_that_was_set_aside():
