@@ -1,6 +1,6 @@
 """What differs between two evaluations' protocols is named, also where one of them does not know of it."""
 
-from cbtrain.evaluation import _difference
+from cbtrain.simulation import _difference
 
 
 def test_the_first_difference_is_named():
