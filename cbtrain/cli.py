@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cbtrain
+from cbtrain.commands.analyze import add_analyze_command
 from cbtrain.commands.config import add_config_arguments, show_config
 from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.commands.model import add_format_arguments, add_model_commands
@@ -155,6 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--context", type=int, default=8192, help="longest prompt plus answer, in tokens")
     serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
+    add_analyze_command(functools.partial(_add, commands))
     add_plan_command(functools.partial(_add, commands))
     add_model_commands(functools.partial(_add, commands))
     add_corpus_commands(commands)

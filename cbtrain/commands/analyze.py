@@ -1,0 +1,133 @@
+"""``cbtrain analyze``: from a table of scores to claims with their intervals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cbtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Add = Callable[..., argparse.ArgumentParser]
+
+WIDE = 100
+"""Columns of a terminal that has room for all figures; narrower ones show the primary ones, and --json has the rest."""
+
+
+def add_analyze_command(add: Add) -> None:
+    analyze = add(
+        "analyze",
+        _analyze,
+        "compare arms from a table of scores, the patient as the unit, or as the 2024 study did",
+        "Reads scores.csv of a run, and the 2024 study's all_scores_with_patients.csv.",
+    )
+    analyze.add_argument("scores", type=Path, metavar="SCORES", help="a table of scores (CSV)")
+    analyze.add_argument(
+        "--protocol",
+        choices=("default", "paper"),
+        default="default",
+        help="default: planned contrasts by patient; paper: the 2024 study's own mixed model, to reproduce it",
+    )
+    analyze.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    analyze.add_argument("--out", type=Path, metavar="DIR", help="folder in which to write analysis.json as well")
+    analyze.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
+    analyze.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+
+
+def _analyze(parsed: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from cbtrain.eval.analysis.analyze import analysis
+    from cbtrain.eval.analysis.paper import DoesNotFit
+    from cbtrain.eval.analysis.ratings import read_ratings
+    from cbtrain.files import write_atomic
+
+    if parsed.draws < 100:
+        raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", fix="At least 100.")
+    if parsed.seed < 0:
+        raise UserError(f"{parsed.seed} is below 0", where="--seed", fix="Any number from 0 on.")
+    ratings = read_ratings(parsed.scores)
+    try:
+        found = analysis(ratings, parsed.protocol, draws=parsed.draws, seed=parsed.seed)
+    except DoesNotFit as error:
+        raise UserError(str(error), where=parsed.scores, fix="Take --protocol default, or another table.") from None
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    if parsed.out:
+        parsed.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(parsed.out / "analysis.json", text + "\n")
+    if parsed.json:
+        print(text)
+        return
+    console = Console()
+    _show(found, console)
+    if parsed.out:
+        console.print(f"\nanalysis: {parsed.out / 'analysis.json'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show(found: dict[str, Any], console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        for place, column in enumerate(columns):
+            made.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
+        console.print()
+        return made
+
+    shown = table(
+        f"{found['ratings']:,} ratings of {found['patients']} patients", "arm", "rated", "mean", "SD", "range"
+    )
+    for group in found["groups"]:
+        span = f"{_number(group['low'], 0)} to {_number(group['high'], 0)}"
+        shown.add_row(group["name"], f"{group['n']}", _number(group["mean"]), _number(group["sd"]), span)
+    console.print(shown)
+    if found["protocol"] == "paper":
+        shown = table("Mixed model as published", "term", "estimate", "95 % interval", "p", "p, Bonf.")
+        for term in found["fixed_effects"]:
+            shown.add_row(
+                term["term"], _number(term["estimate"], 3), _interval(term, 3), _p(term["p"]), _p(term["p_adjusted"])
+            )
+        console.print(shown)
+        console.print(
+            f"Variance of patients {found['patient_variance']:.3f}, residual {found['scale']:.3f}, log-likelihood "
+            f"{found['log_likelihood']:.3f}, AIC {found['aic']:.2f}, n {found['n']}, optimizer {found['optimizer']}"
+            + (f". PROBLEM: {found['problem']}" if found["problem"] else ""),
+            highlight=False,
+        )
+        console.print(
+            "A reproduction: its effect of tuning is pooled over bases, sessions without a score are left out."
+        )
+    else:
+        roomy = console.width >= WIDE
+        more = ("bootstrap", "d_z") if roomy else ()
+        shown = table("Contrasts, the patient as the unit", "", "difference", "95 % interval", "p", "p, Holm", *more)
+        for one in found["contrasts"]:
+            numbers = [_number(one["estimate"]), _interval(one), _p(one["p"]), _p(one["p_adjusted"])]
+            if roomy:
+                drawn = _interval({"ci_low": one["bootstrap_low"], "ci_high": one["bootstrap_high"]})
+                numbers += [drawn, _number((one["effect"] or {}).get("d_z"))]
+            shown.add_row(one["id"], *numbers)
+        console.print(shown)
+        for note in dict.fromkeys(note for one in found["contrasts"] for note in one["notes"]):
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    console.print(found["notice"], style="dim", highlight=False)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _interval(row: dict[str, Any], digits: int = 2) -> str:
+    if row["ci_low"] is None:
+        return "n/a"
+    return f"{_number(row['ci_low'], digits)} to {_number(row['ci_high'], digits)}"
+
+
+def _p(value: float | None) -> str:
+    return "n/a" if value is None else "< .0001" if value < 0.0001 else f"{value:.4f}".lstrip("0")

@@ -1,0 +1,106 @@
+"""From a table of ratings to everything that may be claimed from it, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import cbtrain
+from cbtrain.eval.analysis.agreement import halo
+from cbtrain.eval.analysis.contrasts import Contrast, compare, plan_contrasts
+from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published, groups
+from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.resampling import holm
+
+SCHEMA = "cbtrain.analysis/1"
+
+
+def analysis(ratings: Ratings, protocol: str, *, draws: int = 10_000, seed: int = 0) -> dict[str, Any]:
+    """The analysis by ``protocol`` (``default`` or ``paper``) as JSON has it: what cannot be given is null.
+
+    Raises DoesNotFit where the protocol does not fit the table.
+    """
+    found = {
+        "schema": SCHEMA,
+        "protocol": protocol,
+        "cbtrain_version": cbtrain.__version__,
+        "notice": cbtrain.NOTICE,
+        "ratings": len(ratings),
+        "patients": len(set(ratings.patient)),
+        "groups": [asdict(group) for group in groups(ratings)],
+        "unrated": _unrated(ratings),
+    }
+    found |= _published(analyze_as_published(ratings)) if protocol == "paper" else _default(ratings, draws, seed)
+    plain: dict[str, Any] = _plain(found)
+    return plain
+
+
+def _default(ratings: Ratings, draws: int, seed: int) -> dict[str, Any]:
+    plans = plan_contrasts(ratings.arms)
+    total = compare(ratings, plans, ratings.total, draws, seed)
+    rated = ratings.items[np.isfinite(ratings.total)]
+    try:
+        spread: dict[str, Any] | None = asdict(halo(rated))
+    except ValueError:
+        spread = None
+    return {
+        "unit": "patient",
+        "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
+        "contrasts": [asdict(contrast) for contrast in total],
+        "items": _items(ratings, draws, seed),
+        "halo": spread,
+    }
+
+
+def _items(ratings: Ratings, draws: int, seed: int) -> list[dict[str, Any]]:
+    """Each contrast of the tuning family (or of all arms) item by item, Holm over the items of one contrast."""
+    plans = [plan for plan in plan_contrasts(ratings.arms) if plan.family in ("tuning", "arms")]
+    rows = []
+    for plan in plans:
+        made: list[Contrast] = []
+        for place in range(len(ratings.item_names)):
+            made += compare(ratings, [plan], ratings.items[:, place], draws, seed)
+        adjusted = holm([math.nan if one.p is None else one.p for one in made])
+        for name, one, p in zip(ratings.item_names, made, adjusted, strict=True):
+            keys = ("estimate", "ci_low", "ci_high", "p")
+            rows.append(
+                {"contrast": plan.id, "item": name, **{key: getattr(one, key) for key in keys}, "p_adjusted": p}
+            )
+    return rows
+
+
+def _published(found: PaperAnalysis) -> dict[str, Any]:
+    fit = found.fit
+    return {
+        "method": "total ~ base + variant + session, random intercept by patient, maximum likelihood, Wald intervals; "
+        "Bonferroni over all coefficients, the patients' variance included, as published",
+        "fixed_effects": [asdict(term) | {"p_adjusted": found.p_adjusted[term.term]} for term in found.terms],
+        "patient_variance": fit.patient_variance,
+        "scale": fit.scale,
+        "log_likelihood": fit.log_likelihood,
+        "aic": fit.aic,
+        "n": fit.n,
+        "optimizer": fit.optimizer,
+        "problem": fit.problem,
+    }
+
+
+def _unrated(ratings: Ratings) -> dict[str, int]:
+    """Ratings without a total, by arm: outcomes too, and never filled in."""
+    missing = ~np.isfinite(ratings.total)
+    return {name: int((missing & (ratings.arm == name)).sum()) for name in ratings.arms}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with null in place of what JSON has no word for."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

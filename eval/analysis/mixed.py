@@ -1,0 +1,98 @@
+"""A linear mixed model with a random intercept for each patient, by maximum likelihood.
+
+statsmodels fits it. Its default optimizer stops short on the 2024 study's scores and says so in a warning only, so
+optimizers are tried in a stated order, and a fit is taken once one says that it has converged and the likelihood is a
+number. What no optimizer reaches, and a variance at its boundary of zero, are told of.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import statsmodels.api as sm
+from scipy import stats
+
+OPTIMIZERS = ("powell", "cg", "nm", "bfgs")
+"""Tried in this order. ``lbfgs`` is left out: it leaves the region where the likelihood is a number."""
+
+BOUNDARY = 1e-6
+"""Variance of patients, as a share of the residual one, below which it counts as zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A coefficient with its Wald interval and p value (normal approximation)."""
+
+    term: str
+    estimate: float
+    se: float
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class MixedFit:
+    """``patient_variance`` and ``scale`` (residual variance) in squared points; ``aic`` counts fixed effects, the
+    patients' variance and the scale. ``problem`` says what is wrong with the fit, and is empty for a good one."""
+
+    terms: tuple[Term, ...]
+    patient_variance: float
+    patient_variance_se: float
+    scale: float
+    log_likelihood: float
+    aic: float
+    n: int
+    patients: int
+    optimizer: str
+    problem: str
+
+
+def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients: np.ndarray) -> MixedFit:
+    """``y``: float ``[rows]``; ``design``: float ``[rows, terms]``, an intercept among its columns; ``patients``:
+    ``[rows]``, of which there must be two at least. 95 % intervals. Raises ValueError on what is not finite, and on a
+    design whose columns depend on each other."""
+    if not (np.isfinite(y).all() and np.isfinite(design).all()):
+        raise ValueError("scores and design must be finite")
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise ValueError("columns of the design depend on each other")
+    tried = []
+    for optimizer in OPTIMIZERS:
+        with warnings.catch_warnings():  # what they say is looked at below
+            warnings.simplefilter("ignore")
+            fit = sm.MixedLM(y, design, groups=patients).fit(reml=False, method=optimizer)
+        usable = bool(fit.converged) and math.isfinite(fit.llf)
+        tried.append((optimizer, fit, usable))
+        if usable:
+            break
+    else:
+        tried.sort(key=lambda attempt: attempt[1].llf if math.isfinite(attempt[1].llf) else -math.inf)
+    optimizer, fit, usable = tried[-1]
+    variance, scale = float(fit.cov_re[0, 0]), float(fit.scale)
+    problems = [] if usable else [f"no optimizer of {', '.join(OPTIMIZERS)} converged"]
+    if variance < BOUNDARY * scale:
+        problems.append("the patients' variance is at its boundary of zero")
+    count = design.shape[1]
+    terms = [_term(name, float(b), float(s)) for name, b, s in zip(names, fit.fe_params, fit.bse_fe, strict=True)]
+    return MixedFit(
+        terms=tuple(terms),
+        patient_variance=variance,
+        patient_variance_se=float(fit.bse[count]) * scale,
+        scale=scale,
+        log_likelihood=float(fit.llf),
+        aic=float(-2 * fit.llf + 2 * (count + 2)),
+        n=len(y),
+        patients=len(np.unique(patients)),
+        optimizer=optimizer,
+        problem="; ".join(problems),
+    )
+
+
+def _term(name: str, estimate: float, se: float) -> Term:
+    margin = float(stats.norm.ppf(0.975)) * se
+    p = float(2 * stats.norm.sf(abs(estimate) / se)) if se > 0 else math.nan
+    return Term(name, estimate, se, estimate - margin, estimate + margin, p)

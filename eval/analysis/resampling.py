@@ -1,0 +1,76 @@
+"""Intervals and p values that assume no distribution, with the patient as the unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+EXACT = 16
+"""Patients up to which every assignment of signs is tried: 65,536."""
+
+
+def hierarchical_bootstrap(
+    groups: Sequence[np.ndarray], draws: int = 10_000, seed: int = 0, *, by_patient: bool = True
+) -> np.ndarray:
+    """Means of resampled data, float64 ``[draws]``: patients with replacement, then each one's values with replacement.
+
+    ``groups`` holds the values (paired differences, say) of each patient, one at least in each. ``by_patient`` gives
+    every drawn patient the same weight; without it every drawn value has. Raises ValueError on no patients.
+    """
+    if not groups or not all(len(group) for group in groups):
+        raise ValueError("every patient needs a value")
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(groups), size=(draws, len(groups)))
+    sums, counts = np.empty(chosen.shape), np.empty(chosen.shape)
+    for place, group in enumerate(groups):
+        here = chosen == place
+        size = (int(here.sum()), len(group))
+        sums[here] = np.asarray(group, dtype=np.float64)[rng.integers(len(group), size=size)].sum(axis=1)
+        counts[here] = len(group)
+    if by_patient:
+        return np.asarray((sums / counts).mean(axis=1))
+    return np.asarray(sums.sum(axis=1) / counts.sum(axis=1))
+
+
+def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The middle ``level`` of bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def sign_flip_p(differences: np.ndarray, draws: int = 100_000, seed: int = 0) -> float:
+    """Two-sided p of the mean of ``differences`` (one a patient) if signs are a matter of chance (Fisher's
+    randomization).
+
+    Exact up to 16 patients: then the smallest p there can be is 2 / 2ⁿ. Beyond, ``draws`` random assignments, of which
+    the observed one counts as one (Phipson and Smyth 2010). NaN where all differences are zero.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    values = values[values != 0]
+    if not len(values):
+        return float("nan")
+    n, observed = len(values), abs(values.sum())
+    near = observed * (1 - 1e-12)  # sums of the same numbers in another order
+    if n <= EXACT:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ values) >= near).mean())
+    rng = np.random.default_rng(seed)
+    hits = done = 0
+    while done < draws:
+        size = min(10_000, draws - done)
+        signs = rng.integers(2, size=(size, n)) * 2 - 1
+        hits += int((np.abs(signs @ values) >= near).sum())
+        done += size
+    return (hits + 1) / (draws + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979) in the order given. A NaN stays one and counts for nothing."""
+    order = sorted((p, place) for place, p in enumerate(p_values) if p == p)
+    adjusted = [float("nan")] * len(p_values)
+    highest = 0.0
+    for rank, (p, place) in enumerate(order):
+        highest = max(highest, min(1.0, p * (len(order) - rank)))
+        adjusted[place] = highest
+    return adjusted

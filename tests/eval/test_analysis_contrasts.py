@@ -1,0 +1,103 @@
+"""Planned contrasts by patient: the 2024 study's figures, and what is told where figures cannot be given."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
+from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.scores import Score, write_scores_csv
+
+BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
+SCORES = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE)) / "Code/evaluation_results/all_scores_with_patients.csv"
+
+needs_scores = pytest.mark.skipif(not SCORES.exists(), reason="the scores of the 2024 study are not here")
+
+
+def table(tmp_path, rows):
+    """Ratings of (arm, patient, seed, total), a total of None being no score."""
+    scores = [Score(f"{p}.{arm}.{seed}", arm, p, seed, "j", 0, "ok", {"agenda": value}) for arm, p, seed, value in rows]
+    write_scores_csv(scores, tmp_path / "scores.csv")
+    return read_ratings(tmp_path / "scores.csv")
+
+
+@needs_scores
+def test_the_studys_contrasts():
+    ratings = read_ratings(SCORES)
+    found = {contrast.id: contrast for contrast in compare(ratings, plan_contrasts(ratings.arms), ratings.total)}
+    assert list(found) == [
+        *(f"{base}: tuned − instruct" for base in ("Llama", "Mistral", "Qwen")),
+        "all bases: tuned − instruct",
+        *("tuned: Llama − Mistral", "tuned: Llama − Qwen", "tuned: Mistral − Qwen"),
+    ]
+    for base, interval, p in (("Llama", (3.2, 12.9), ".0099"), ("Mistral", (8.6, 25.0), ".0046"), ("Qwen", (4.4, 13.9), ".0058")):  # fmt: skip
+        one = found[f"{base}: tuned − instruct"]
+        assert (round(one.ci_low, 1), round(one.ci_high, 1)) == interval
+        assert f"{one.p:.4f}".lstrip("0") == p
+        assert one.bootstrap_low < one.estimate < one.bootstrap_high
+        assert one.p_sign_flip == 2 / 2**5
+        assert one.notes[-1] == "5 patients: a sign-flip test cannot give p below 0.0625"
+    assert found["Mistral: tuned − instruct"].pairs == 93
+    assert "left out: 7 of" in found["Mistral: tuned − instruct"].notes[0]
+    tuned = [found[name].p for name in found if name.startswith("tuned: ")]
+    assert [round(p, 2) for p in tuned] == [0.08, 0.11, 0.93]
+    assert found["tuned: Llama − Qwen"].estimate == pytest.approx(3.58)
+    # Holm inside the family of three.
+    assert found["Mistral: tuned − instruct"].p_adjusted == pytest.approx(3 * found["Mistral: tuned − instruct"].p)
+    pooled = found["all bases: tuned − instruct"]
+    t = pooled.estimate / pooled.se
+    assert (f"{t:.3f}", f"{pooled.p:.4f}", pooled.pairs) == ("8.202", "0.0012", 293)
+    assert pooled.p_adjusted == pooled.p
+
+
+def test_the_patient_is_the_unit(tmp_path):
+    """Many sessions of a few patients are a few patients."""
+    rng = np.random.default_rng(0)
+    effects = [1.0, 4.0, -2.0, 3.0, 5.0, 2.0, 0.5]
+    rows = []
+    for n, effect in enumerate(effects):
+        for seed in range(20):
+            level = rng.normal(30, 5)
+            rows += [("tuned", f"p{n}", seed, level + effect), ("base", f"p{n}", seed, level)]
+    (found,) = compare(ratings := table(tmp_path, rows), plan_contrasts(ratings.arms), ratings.total)
+    assert (found.id, found.family, found.pairs) == ("tuned − base", "tuning", 140)
+    expected = stats.ttest_1samp(effects, 0)
+    assert (found.estimate, found.p) == (
+        pytest.approx(np.mean(effects), abs=1e-3),
+        pytest.approx(expected.pvalue, rel=1e-3),
+    )
+    interval = expected.confidence_interval()
+    assert (found.ci_low, found.ci_high) == (
+        pytest.approx(interval.low, abs=1e-3),
+        pytest.approx(interval.high, abs=1e-3),
+    )
+    assert found.notes == []
+    assert found.effect.d_z == pytest.approx(np.mean(effects) / np.std(effects, ddof=1), rel=1e-3)
+
+
+def test_what_cannot_be_said_is_a_gap_with_a_reason(tmp_path):
+    def only(rows):
+        ratings = table(tmp_path, rows)
+        return compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=200)[0]
+
+    nobody = only([("tuned", "p", 0, 3.0), ("base", "q", 0, 2.0)])
+    assert (nobody.estimate, nobody.p, nobody.notes[0]) == (None, None, "no patient has a session in both arms")
+    one = only([("tuned", "p", 0, 3.0), ("base", "p", 0, 2.0)])
+    assert (one.estimate, one.se, one.notes[0]) == (1.0, None, "one patient: no interval can be given")
+    equal = only([(arm, p, 0, v) for p in "pq" for arm, v in (("tuned", 3.0), ("base", 2.0))])
+    assert (equal.ci_low, equal.ci_high, equal.p, equal.p_adjusted) == (1.0, 1.0, None, None)
+    assert "p is not defined" in equal.notes[-1]
+    missing = only([("tuned", p, s, 3.0 + s) for p in "pq" for s in range(2)]
+                   + [("base", "p", 0, 1.0), ("base", "p", 1, None), ("base", "q", 0, 2.0), ("base", "q", 1, 2.0)])  # fmt: skip
+    assert (missing.pairs, missing.patients) == (3, {"p": 2.0, "q": 1.5})
+    assert "left out: 1 of the sessions of tuned and base" in missing.notes[0]
+
+
+def test_arms_of_other_names_are_all_compared(tmp_path):
+    ratings = table(tmp_path, [(arm, "p", 0, 1.0) for arm in ("a", "b", "c")])
+    assert [plan.id for plan in plan_contrasts(ratings.arms)] == ["a − b", "a − c", "b − c"]
+    assert math.isnan(ratings.total.sum()) is False
