@@ -99,7 +99,7 @@ async def run_sessions(
         turns, failed = sum(len(s.turns) for s in sessions), sum(s.failed for s in sessions)
         ended = [len(s.turns) for s in sessions if s.ending is not None and not s.failed]
         # Sessions that go on are thought to become as long as those that have ended.
-        whole = len(sessions) * (sum(ended) / len(ended) if ended else max_turns)
+        whole = len(sessions) * (sum(ended) / len(ended) if sum(ended) else max_turns)
         parts = [f"{running} in flight, {turns} turns", status(min(turns / whole, 1.0))]
         parts += [f"[red]{failed} failed[/]"] if failed else []
         line = ", ".join(filter(None, parts))

@@ -88,6 +88,25 @@ async def run(sessions, speakers, path, in_flight=8):
         )
 
 
+@pytest.mark.parametrize("patient", ["", "[END]", SpeakerStopped("budget", "spent")])
+async def test_sessions_that_end_before_a_word_is_said(patient, tmp_path):
+    sessions, shares = plan_sessions(["p", "q"], ["base"], 1), []
+    with Journal(tmp_path / "events.jsonl") as journal:
+        await run_sessions(
+            sessions,
+            lambda session: (Scripted(patient), Scripted(counting)),
+            journal,
+            in_flight=1,
+            max_turns=6,
+            max_words=1000,
+            run_seed=0,
+            console=Console(file=io.StringIO()),
+            status=lambda share: shares.append(share) or "",
+        )
+    assert all(session.ending and not session.turns for session in sessions)
+    assert set(shares) == {0.0}
+
+
 async def test_one_broken_session_stops_no_other_and_is_taken_up_again(tmp_path):
     path, arms = tmp_path / "events.jsonl", ["base", "tuned"]
     broken = {"p.base.0": RuntimeError("lost"), "q.tuned.1": SpeakerStopped("provider_error", "HTTP 500")}
