@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             errno.ENOENT: "no such file or folder, and it cannot be made there",
             errno.EACCES: "permission denied; choose another place or change its permissions",
             errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
+            errno.EEXIST: "a file is there, where a folder has to be; choose another place",
+            errno.EISDIR: "a folder is there, where a file has to be; choose another place",
             errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
             errno.EROFS: "the file system is read-only; choose another place",
         }

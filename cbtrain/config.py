@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
-from cbtrain.providers.config import ProviderConfig, ProvidersConfig, begins_anew
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig
+from cbtrain.providers.layers import merge
 from cbtrain.providers.presets import FOLDER
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.tokens.config import TokensConfig
@@ -24,8 +25,8 @@ from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 
 Config = TypeVar("Config", bound=BaseModel)
 
-NAMING = ("preset", "kind", "provider", "patient_provider")
-"""Keys that say which API is meant."""
+FIRST = ("provider", "patient_provider", "preset", "kind", "base_url", "model")
+"""Keys that say which API is meant, in the order in which they are taken: each sets aside something of lower layers."""
 
 # A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
 TINY_DEFAULTS: dict[str, Any] = {
@@ -89,7 +90,7 @@ class StudyConfig(BaseModel):
         model = given.get("model")
         if isinstance(model, dict) and model.get("path"):
             return given
-        return _merge(TINY_DEFAULTS, given)
+        return merge(TINY_DEFAULTS, given)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> StudyConfig:
@@ -151,9 +152,8 @@ def _load(
     given = _read(source, folder) if source else {}
     _refuse_unknown(given, model, source or "command line")
     if ground:
-        given = _merge(_read(str(ground), folder), given)
-    # What names another API comes first: it sets aside what lower layers say of the one before.
-    for override in sorted(overrides, key=lambda text: text.partition("=")[0].split(".")[-1] not in NAMING):
+        given = merge(_read(str(ground), folder), given)
+    for override in sorted(overrides, key=_rank):
         _apply(given, override, model)
     _refuse_unknown(given, model, "command line" if overrides else source or str(ground))
     try:
@@ -162,11 +162,17 @@ def _load(
         key, problem, fix = _first_problem(error, model)
         typed = [override.partition("=")[0] for override in overrides]
         if key:
-            by_hand = any(name.startswith(key) or key.startswith(name) for name in typed)
+            moved = key.replace("api_key_env", "base_url")  # which asks for the other
+            by_hand = any(name.startswith((key, moved)) or key.startswith(name) for name in typed)
         else:  # sections that do not fit together
             by_hand = any(name in problem for name in typed)
         where = "command line" if by_hand else source or str(ground or "command line")
         raise UserError(f"{key}: {problem}" if key else problem, where=where, fix=fix) from None
+
+
+def _rank(override: str) -> int:
+    key = override.partition("=")[0].rpartition(".")[2]
+    return FIRST.index(key) if key in FIRST else len(FIRST)
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str, str | None]:
@@ -256,6 +262,8 @@ def _read(source: str, folder: str) -> dict[str, Any]:
         raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, fix="Mend it.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", where=source, fix="Name a readable YAML file.") from None
+    except ValueError as error:  # such as the 45th of a month
+        raise UserError(f"malformed YAML ({error})", where=source, fix="Quote or mend it.") from None
     if given is None:
         return {}
     if not isinstance(given, dict):
@@ -291,10 +299,10 @@ def _apply(given: dict[str, Any], override: str, model: type[BaseModel]) -> None
         if not isinstance(inner, dict):
             raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
         at = inner
-    new = _value(value, _annotation(model, parts))
-    if begins_anew(at, {parts[-1]: new}):
-        at.clear()
-    at[parts[-1]] = new
+    new = {parts[-1]: _value(value, _annotation(model, parts))}
+    whole = merge(at, new) | new
+    at.clear()
+    at.update(whole)
 
 
 def _value(text: str, annotation: Any) -> Any:
@@ -305,7 +313,7 @@ def _value(text: str, annotation: Any) -> Any:
         return text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # such as the 45th of a month
         return text
 
 
@@ -367,13 +375,3 @@ def _section(annotation: Any) -> type[BaseModel] | None:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    if begins_anew(base, over):
-        return dict(over)
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged

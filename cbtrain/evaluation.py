@@ -41,7 +41,7 @@ from cbtrain.lessons import held_out_lessons
 from cbtrain.material import Material, gather
 from cbtrain.model.weights.progress import loading_bar
 from cbtrain.providers.config import ProvidersConfig
-from cbtrain.providers.providers import check
+from cbtrain.providers.providers import check, recorded
 from cbtrain.providers.summary import costs, status
 from cbtrain.simulation import simulate
 from cbtrain.study import STATE, now, prepare_process
@@ -146,10 +146,12 @@ def _refuse_another_study(config: StudyConfig, state: Mapping[str, Any], materia
 
 
 def uses_llm_judge(judging: JudgingConfig, providers: ProvidersConfig) -> bool:
-    """Whether an LLM judge rates; ``auto`` looks for its key (a recording needs none). Raises UserError where it is
-    demanded without a key."""
+    """Whether an LLM judge rates; ``auto`` looks for its key or, where a recording answers, for its ratings in that.
+    Raises UserError where it is demanded without a key."""
     key = judging.provider.api_key_env
-    has_key = key is None or bool(os.environ.get(key)) or providers.replay is not None
+    if providers.replay:
+        return judging.rater == "llm" or (judging.rater == "auto" and recorded(providers, judging.provider))
+    has_key = key is None or bool(os.environ.get(key))
     if judging.rater == "llm" and not has_key:
         raise UserError("the LLM judge's API key is not set", where=key, fix=f"export {key}=… before the run.")
     return judging.rater == "llm" or (judging.rater == "auto" and has_key)

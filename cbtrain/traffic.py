@@ -37,5 +37,5 @@ async def open_traffic(settings: ProvidersConfig, folder: Path, console: Console
         def warn(text: str) -> None:
             say(console, f"note: {text}")
 
-        async with Providers(settings, append=journal.append, events=past, warn=warn) as providers:
+        async with Providers(settings, events=journal, past=past, warn=warn) as providers:
             yield Traffic(journal, past, providers)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cbtrain.eval.judge import JudgeConfig
 from cbtrain.generation.config import EngineConfig, SamplingConfig
-from cbtrain.providers.config import ProviderConfig, begins_anew
+from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.layers import merge
 
 PATIENT_INSTRUCTIONS = (
     "You play a patient in a simulated therapy session, for research. Stay in character, speak in the first person "
@@ -19,16 +20,8 @@ PATIENT_INSTRUCTIONS = (
 
 
 def _over(default: BaseModel) -> BeforeValidator:
-    """Settings that are given one by one leave the others of ``default`` as they are; a preset and another kind of API
-    have their own."""
-
-    def merge(given: Any) -> Any:
-        below = default.model_dump()
-        if not isinstance(given, dict) or begins_anew(below, given):
-            return given
-        return {**below, **given}
-
-    return BeforeValidator(merge)
+    """Settings that are given one by one leave the others of ``default`` as they are; another API has its own."""
+    return BeforeValidator(lambda given: merge(default.model_dump(), given) if isinstance(given, dict) else given)
 
 
 JUDGE = ProviderConfig(base_url="https://api.openai.com/v1", model="gpt-4.1-mini", api_key_env="CBTRAIN_JUDGE_API_KEY")

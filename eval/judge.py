@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -55,10 +55,11 @@ async def judge_session(
     patient: str,
     seed: int,
     repeat: int,
-    tries: int = 0,
+    tries: Mapping[str, int] | None = None,
 ) -> Score:
     """Rate one dialogue. What goes to the judge is the numbered dialogue and the rubric, never ids or arms. ``tries``
-    counts earlier attempts at this rating that came to nothing: another answer is asked for, not the kept one.
+    counts, by the first domain of a call, earlier answers to it that came to nothing: another one is asked for, not the
+    kept one.
 
     An answer that stays invalid after the re-asks leaves the score empty with the status ``invalid``.
     """
@@ -68,9 +69,10 @@ async def judge_session(
     groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
     for group in groups:
         try:
-            ratings = await _ask(provider, rubric, group, turns, config, repeat, tries)
+            sample = repeat + MANY * (tries or {}).get(group[0].id, 0)
+            ratings = await _ask(provider, rubric, group, turns, config, repeat, sample)
         except _Stop as stop:
-            score.status = stop.status
+            score.status, score.stopped_at = stop.status, group[0].id
             score.reason["error"] = str(stop)
             return score
         for domain in group:
@@ -90,7 +92,7 @@ async def _ask(
     turns: Sequence[Turn],
     config: JudgeConfig,
     repeat: int,
-    tries: int,
+    sample: int,
 ) -> dict[str, Any]:
     """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
     request = ChatRequest(
@@ -102,7 +104,7 @@ async def _ask(
     )
     try:
         # A judge without a seed is asked for another answer all the same.
-        chat = functools.partial(provider.chat, sample=repeat + MANY * tries)
+        chat = functools.partial(provider.chat, sample=sample)
         found = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
     except ProviderError as error:
         raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -33,16 +33,10 @@ async def judge_sessions(
 ) -> list[Score]:
     """Ratings of ``sessions``, ``config.judge.repeats`` each, in their order.
 
-    Good ratings that the journal holds for the same dialogue, judge and rubric are not asked for again. ``status`` says
-    how things stand with the API, given the share of the work that is done.
+    Ratings that the journal holds for the same dialogue, judge and rubric are not asked for again, but where they came
+    to nothing. ``status`` says how things stand with the API, given the share of the work that is done.
     """
-    past = {}
-    tries: Counter[str] = Counter()
-    for event in read_journal(journal.path):
-        if event["kind"] == "rating" and event["score"]["status"] == "ok":
-            past[event["key"]] = Score(**event["score"])
-        elif event["kind"] == "rating":
-            tries[event["key"]] += 1
+    past, tries = _past_ratings(journal, rubric)
     progress = session_progress(console)
     wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
     task = progress.add_task("judge", total=len(wanted), line="")
@@ -67,7 +61,7 @@ async def judge_sessions(
                 patient=session.patient,
                 seed=session.seed,
                 repeat=repeat,
-                tries=tries[key],
+                tries=tries.get(key),
             )
             await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
         unrated += score.status != "ok"
@@ -78,6 +72,22 @@ async def judge_sessions(
     with progress:
         async with ticking(show):
             return await together(rating(session, repeat) for session, repeat in wanted)
+
+
+def _past_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], dict[str, Counter[str]]]:
+    """Ratings by their key, and how often a call for one (by its first domain) was answered in vain: what ended in an
+    error, or for want of money, was not answered at all."""
+    past: dict[str, Score] = {}
+    tries: dict[str, Counter[str]] = defaultdict(Counter)
+    for event in read_journal(journal.path):
+        if event["kind"] != "rating":
+            continue
+        key, score = event["key"], event["score"]
+        if score["status"] in ("ok", "unratable"):
+            past[key] = Score(**score)
+        elif score["status"] in ("invalid", "refused", "truncated"):
+            tries[key][score.get("stopped_at") or rubric.domains[0].id] += 1
+    return past, tries
 
 
 def _key(session: SessionRecord, repeat: int, rubric: Rubric, config: JudgingConfig) -> str:

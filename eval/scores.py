@@ -20,7 +20,8 @@ FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 class Score:
     """A rating; ``domains`` maps each domain to a score or None, and None is never filled in.
 
-    ``evidence`` lists the indices of the turns behind each score.
+    ``evidence`` lists the indices of the turns behind each score; ``stopped_at`` is the first domain of the call to the
+    judge that came to nothing.
     """
 
     session_id: str
@@ -33,6 +34,7 @@ class Score:
     domains: dict[str, float | None]
     evidence: dict[str, list[int]] = field(default_factory=dict)
     reason: dict[str, str] = field(default_factory=dict)
+    stopped_at: str = ""
 
     @property
     def total(self) -> float | None:

@@ -12,6 +12,7 @@ from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
     from cbtrain.providers.config import ProviderConfig
+    from cbtrain.providers.costs.prices import Price, Prices
     from cbtrain.providers.probe import Probe
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -65,25 +66,29 @@ def _check(parsed: argparse.Namespace) -> int:
 
     from cbtrain.providers.errors import ProviderError
     from cbtrain.providers.probe import probe
+    from cbtrain.providers.providers import price_of
 
-    config = _chosen(parsed)
+    config, prices = _chosen(parsed)
     console = Console()
     try:
         with console.status(f"Asking {config.model} at {config.base_url}"):
             found = asyncio.run(probe(config))
     except ProviderError as error:
         raise UserError(f"{config.model}: {error}", where=config.base_url, fix=_remedy(error.status)) from None
-    for name, text in _facts(config, found):
+    for name, text in _facts(config, found, price_of(config, prices)):
         console.print(f"{name:<18} {text}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _chosen(parsed: argparse.Namespace) -> ProviderConfig:
+def _chosen(parsed: argparse.Namespace) -> tuple[ProviderConfig, Prices]:
+    """What is to be checked, and the prices that hold for it."""
     from cbtrain.config import load_config, load_provider_config
+    from cbtrain.providers.costs.prices import load_prices
 
     if not parsed.config:
-        return load_provider_config(parsed.name, parsed.settings)
-    evaluation = load_config(parsed.config, parsed.settings).evaluation
+        return load_provider_config(parsed.name, parsed.settings), load_prices()
+    study = load_config(parsed.config, parsed.settings)
+    evaluation = study.evaluation
     roles = {"patient": evaluation.patient_provider, "judge": evaluation.judging.provider}
     if parsed.name not in roles:
         raise UserError("a study has a patient and a judge", where=parsed.name, fix="Name one of them.")
@@ -91,13 +96,10 @@ def _chosen(parsed: argparse.Namespace) -> ProviderConfig:
     if config is None:
         fix = "Set evaluation.patient_provider to ask an API."
         raise UserError("this study's patients are served on this machine", where=parsed.config, fix=fix)
-    return config
+    return config, load_prices(study.providers.prices)
 
 
-def _facts(config: ProviderConfig, found: Probe) -> Iterator[tuple[str, str]]:
-    from cbtrain.providers.costs.prices import load_prices
-    from cbtrain.providers.providers import price_of
-
+def _facts(config: ProviderConfig, found: Probe, price: Price | None) -> Iterator[tuple[str, str]]:
     answer, usage = found.answer, found.answer.usage
     yield "answers", f"{answer.model} at {config.base_url}, asked for as {config.model}"
     yield "latency", f"{found.latency_s:.2f} s to the whole answer{', streamed' if config.stream else ''}"
@@ -111,7 +113,6 @@ def _facts(config: ProviderConfig, found: Probe) -> Iterator[tuple[str, str]]:
     thinking = f", {usage.reasoning_tokens} of them thinking" if usage.reasoning_tokens else ""
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
     yield "tokens", f"{usage.prompt_tokens} asked{cached}, {usage.completion_tokens} answered{thinking}"
-    price = price_of(config, load_prices())
     if not config.paid:
         yield "cost", "none: no key is used"
     elif price is None:

@@ -52,8 +52,12 @@ class Journal:
                 os.ftruncate(self._file, os.fstat(self._file).st_size - written)
                 raise OSError(28, "No space left on device", str(self.path))
         if sync:
-            os.fsync(self._file)
+            self.sync()
         return record
+
+    def sync(self) -> None:
+        """Return when all that was appended is on disk."""
+        os.fsync(self._file)
 
     def close(self) -> None:
         os.close(self._file)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import aiohttp
 
 from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.deadline import timeout
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.redaction import redacted
 from cbtrain.providers.wires.stream import events_of
 from cbtrain.providers.wires.wire import Malformed, Wire, WireAnswer, WireRequest
 
-SHORTEST_KEY = 12
-"""Letters of a secret; local servers are given ``EMPTY``, ``x`` or ``not-needed``."""
+STREAM = re.compile(r"\s*(data|event|id|retry)?:")
+"""How a stream of events begins, whatever its headers say; JSON does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +34,7 @@ class Endpoint:
 
     def redact(self, text: str) -> str:
         """``text`` without the key, should an API have sent it back."""
-        for written in self._written():
-            text = text.replace(written, "[key]")
-        return text
-
-    def redact_bytes(self, body: bytes) -> bytes:
-        """As :meth:`redact`; nothing is decoded where nothing has to be taken out."""
-        if not any(written.encode() in body for written in self._written()):
-            return body
-        return self.redact(body.decode(errors="replace")).encode()
-
-    def _written(self) -> set[str]:
-        """The key as it is and as JSON has it; none for a word that stands in a key's place and may be said."""
-        return {self.key, json.dumps(self.key)[1:-1]} if len(self.key) >= SHORTEST_KEY else set()
+        return redacted(text, [self.key])
 
 
 async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeout_s: float) -> WireAnswer:
@@ -57,7 +47,7 @@ async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeo
     try:
         async with timeout(timeout_s):
             reply = await carrier.post(sent, secret)
-    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise ProviderError("permanent", endpoint.redact(f"not a usable address: {error}")) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}")) from None
@@ -66,20 +56,28 @@ async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeo
     except (aiohttp.ClientError, OSError) as error:
         # A kept-alive connection that the server has closed raises here too: aiohttp does not repeat a POST.
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}"), sent=True) from None
-    return _read(endpoint, Reply(reply.status, reply.headers, endpoint.redact_bytes(reply.body)))
+    # Before it is read, since errors are shortened, and after it, since JSON may have escaped any letter.
+    try:
+        answer = _read(endpoint, reply)
+    except ProviderError as error:
+        error.message = endpoint.redact(error.message)
+        raise
+    return replace(answer, text=endpoint.redact(answer.text), model=endpoint.redact(answer.model))
 
 
 def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
     if reply.status != 200:
-        raise endpoint.wire.failure(reply.status, reply.headers, reply.body.decode(errors="replace"))
+        text = endpoint.redact(reply.body.decode(errors="replace"))
+        raise endpoint.wire.failure(reply.status, reply.headers, text)
     try:
-        if reply.headers.get("Content-Type", "").startswith("text/event-stream"):
-            return endpoint.wire.answer(endpoint.wire.folded(events_of(reply.body)))
-        return endpoint.wire.answer(json.loads(reply.body))
+        text = endpoint.redact(reply.body.decode("utf-8-sig"))
+        if STREAM.match(text):
+            return endpoint.wire.answer(endpoint.wire.folded(events_of(text)))
+        return endpoint.wire.answer(json.loads(text))
     except ProviderError as error:
         error.sent = True  # it came in the place of an answer, which may be billed
         raise
     except (Malformed, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        beginning = reply.body[:80].decode(errors="replace")
+        beginning = endpoint.redact(reply.body.decode(errors="replace"))[:80]
         problem = f"not an answer of this protocol ({error}): {beginning!r}"
         raise ProviderError("transient", problem, status=200, sent=True) from None

@@ -108,8 +108,8 @@ async def _opened(name: str, url: str, stack: AsyncExitStack) -> Callable[[int],
     booked = name != "cbtrain"
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     settings = ProvidersConfig(answers=str(folder / "answers.sqlite"))
-    append = stack.enter_context(_Lines(folder / "events.jsonl")).append if booked else None
-    providers = await stack.enter_async_context(Providers(settings, append=append))
+    events = stack.enter_context(_Lines(folder / "events.jsonl")) if booked else None
+    providers = await stack.enter_async_context(Providers(settings, events=events))
     config = ProviderConfig.model_validate(
         {
             **{"base_url": url, "model": "m", "first_in_flight": AT_ONCE, "max_in_flight": AT_ONCE},
@@ -139,10 +139,13 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
-    def append(self, kind: str, *, sync: bool, **fields: object) -> None:
+    def append(self, kind: str, *, sync: bool = True, **fields: object) -> None:
         os.write(self._file, json.dumps({"kind": kind, **fields}).encode() + b"\n")
         if sync:
-            os.fsync(self._file)
+            self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self._file)
 
 
 async def _lag(url: str) -> dict[str, float]:
@@ -159,9 +162,9 @@ async def _lag(url: str) -> dict[str, float]:
 
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        append = stack.enter_context(_Lines(folder / "events.jsonl")).append
+        events = stack.enter_context(_Lines(folder / "events.jsonl"))
         settings = ProvidersConfig(answers=str(folder / "answers.sqlite"))
-        providers = await stack.enter_async_context(Providers(settings, append=append))
+        providers = await stack.enter_async_context(Providers(settings, events=events))
         os.environ["BENCHMARK_KEY"] = "k"
         config = ProviderConfig.model_validate(
             {

@@ -7,19 +7,20 @@ import json
 import os
 import re
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from multidict import CIMultiDict
 
 from cbtrain.errors import UserError
-from cbtrain.providers.attempt import SHORTEST_KEY
 from cbtrain.providers.caching.key import request_key
 from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.wires.wire import WireRequest
+from cbtrain.providers.redaction import redacted
+from cbtrain.providers.types import ChatRequest
+from cbtrain.providers.wires.wire import Wire, WireRequest
 
 KEPT = re.compile(r"^(content-type|retry-after.*|(x|anthropic)-ratelimit-.*)$")
 """Headers of replies that are recorded: others name accounts, cookies and machines."""
@@ -29,47 +30,66 @@ class Recorder:
     """A carrier that writes down what another one brings, a line of JSON for each exchange.
 
     Keys are neither in what is recorded of a request (its own headers and body) nor, should an API send one back, in
-    the reply: every value of the secret headers is taken out.
+    the reply: every value of the secret headers is taken out. What cannot be written down (a full disk) is missing in
+    the recording, of which ``warn`` is told, and not in the run.
     """
 
-    def __init__(self, carrier: Carrier, path: Path) -> None:
-        self.carrier, self.path = carrier, path
-        self._file: TextIO | None = None
+    def __init__(self, carrier: Carrier, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
+        self.carrier, self.path, self.warn = carrier, path, warn
+        self._file: int | None = None
+        self._warned = False
 
     def __enter__(self) -> Recorder:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # It holds what patients said: nobody else's business.
-            self._file = os.fdopen(
-                os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "a", encoding="utf-8"
-            )
-        except OSError as error:
-            fix = "Name another file (providers.record)."
-            raise UserError(f"cannot be written ({error.strerror})", where=self.path, fix=fix) from None
+        self._file = open_recording(self.path)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file:
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # everything was written, or told of, before
+                os.close(self._file)
 
     async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
         reply = await self.carrier.post(made, secret)
+        try:
+            self._write(self._line(made, secret, reply))
+        except OSError as error:
+            if not self._warned:
+                self.warn(f"{self.path} has gaps: it cannot be written ({error.strerror}), and the run goes on without")
+            self._warned = True
+        return reply
+
+    def _line(self, made: WireRequest, secret: Mapping[str, str], reply: Reply) -> bytes:
+        # Headers may name a scheme before the key.
+        keys = {key for value in secret.values() for key in (value, value.rpartition(" ")[2])}
         line = {
             "key": request_key(made),
             "url": made.url,
             "body": made.body,
             "status": reply.status,
             "headers": {name: value for name, value in reply.headers.items() if KEPT.match(name.lower())},
-            "reply": _without(reply.body.decode(errors="replace"), secret),
+            "reply": redacted(reply.body.decode(errors="replace"), keys),
         }
-        text = _without(json.dumps(line, ensure_ascii=False), secret)
+        return (redacted(json.dumps(line, ensure_ascii=False), keys) + "\n").encode(errors="replace")
+
+    def _write(self, line: bytes) -> None:
         if self._file is None:
             raise RuntimeError("enter the recorder with `with` first")
-        self._file.write(text + "\n")
-        self._file.flush()
-        return reply
+        written = os.write(self._file, line)
+        if written != len(line):  # a full disk can take half a line: take it back, so that the file stays whole
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError(28, "No space left on device", str(self.path))
+
+
+def open_recording(path: Path) -> int:
+    """A file to add to, readable for its owner alone: it holds what patients said. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    except OSError as error:
+        fix = "Name another file (providers.record)."
+        raise UserError(f"cannot be written ({error.strerror})", where=path, fix=fix) from None
 
 
 class Replay:
@@ -80,6 +100,7 @@ class Replay:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._replies: dict[str, deque[Reply]] = defaultdict(deque)
+        self._asked: set[tuple[str, Any]] = set()
         try:
             *lines, torn = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
@@ -96,23 +117,19 @@ class Replay:
             raise ProviderError("permanent", f"this request is not on record in {self.path.name}")
         return replies.popleft() if len(replies) > 1 else replies[0]
 
+    def knows(self, wire: Wire) -> bool:
+        """Whether the model at the address of ``wire`` was asked anything."""
+        made = wire.request(ChatRequest((), max_tokens=1))
+        return any((one.url, one.body.get("model")) in self._asked for one in (made, wire.streamed(made)))
+
     def _keep(self, line: str, number: int) -> None:
         try:
             found: dict[str, Any] = json.loads(line)
             reply = Reply(int(found["status"]), CIMultiDict(found["headers"]), str(found["reply"]).encode())
+            self._asked.add((str(found["url"]), found["body"].get("model")))
             replies = self._replies[str(found["key"])]
             while reply.status == 200 and replies and replies[-1].status != 200:
                 replies.pop()
             replies.append(reply)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError("not a line of a recording", where=f"{self.path}:{number}", fix="Record it anew.") from None
-
-
-def _without(text: str, secret: Mapping[str, str]) -> str:
-    """``text`` without the values of headers and the keys that they carry after a scheme's name, as they are or as JSON
-    writes them."""
-    for value in secret.values():
-        for word in (word for word in {value, value.rpartition(" ")[2]} if len(word) >= SHORTEST_KEY):
-            for written in (word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1]):
-                text = text.replace(written, "[key]")
-    return text

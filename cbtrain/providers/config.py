@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cbtrain.errors import UserError
 from cbtrain.providers.costs.prices import Price
-from cbtrain.providers.presets import preset
+from cbtrain.providers.layers import BASES, UNSAID, resolved
 from cbtrain.providers.wires.wire import Structure
-
-BASES = {
-    "anthropic": "https://api.anthropic.com/v1",
-    "gemini": "https://generativelanguage.googleapis.com/v1beta",
-}
-"""Addresses of the kinds that have one; those that speak the OpenAI protocol are many."""
-
-KEYS = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 
 DECIDING = frozenset({"kind", "base_url", "model", "structure", "seed", "sampling", "output_limit", "extra_body"})
 """Fields that decide what an answer says. All others only decide when it comes, and what it costs."""
@@ -54,7 +44,7 @@ class ProviderConfig(BaseModel):
     extra_body: dict[str, Any] = Field(default_factory=dict, description="provider-specific request fields")
     price: Price | None = Field(None, description="dollars for a million tokens; none: as in the table of prices")
     reuse: bool | None = Field(
-        None, description="keep answers and take kept ones; none: where a key is used, that is, where they are paid for"
+        None, description="keep answers and take kept ones; none: where they are paid for (with a key, or a price)"
     )
     stream: bool = Field(
         False, description="have answers sent in pieces: a long one can then be told from a dead connection"
@@ -78,30 +68,23 @@ class ProviderConfig(BaseModel):
     def _of_its_kind(cls, given: Any) -> Any:
         if isinstance(given, str):
             given = {"preset": given}
-        if not isinstance(given, dict):
-            return given
-        if isinstance(given.get("preset"), str):
-            try:
-                shipped = preset(given["preset"])
-            except UserError as error:
-                raise ValueError(f"{error.what}. {error.fix}") from None
-            if given.get("kind", shipped.get("kind", "openai")) != shipped.get("kind", "openai"):
-                raise ValueError(f"the preset {given['preset']!r} is of another kind than {given['kind']!r}")
-            given = shipped | given
-        kind = given.get("kind")
-        if kind in BASES:
-            given = {"base_url": BASES[kind], "api_key_env": KEYS[kind], **given}
-        if kind == "anthropic":  # newer models answer them with 400
-            given = {"sampling": False, **given}
+        return resolved(given) if isinstance(given, dict) else given
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if given == UNSAID:
+            raise ValueError("base_url is another host than the key's; say whose key goes there, or null for none")
         return given
 
     @field_validator("base_url")
     @classmethod
     def _address(cls, given: str) -> str:
         """An address without key or password, which would go into files; without a slash at its end."""
-        parts = urlsplit(given)
         try:
+            parts = urlsplit(given)
             usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+            (parts.hostname or "").encode("idna")
         except ValueError:
             usable = False
         if not usable:
@@ -117,6 +100,10 @@ class ProviderConfig(BaseModel):
             json.dumps(given, allow_nan=False)
         except (ValueError, TypeError) as error:
             raise ValueError(f"not plain JSON ({error}); quote dates and the like") from None
+        inner = given.get("generationConfig")
+        for name, section in (*((name, given) for name in ("n", "best_of")), ("candidateCount", inner)):
+            if isinstance(section, dict) and section.get(name, 1) != 1:
+                raise ValueError(f"{name} asks for answers that would be paid for and not read; leave it out")
         return given
 
     @model_validator(mode="after")
@@ -133,18 +120,11 @@ class ProviderConfig(BaseModel):
     @property
     def paid(self) -> bool:
         """Whether somebody is billed: then requests are booked, and answers kept."""
-        return self.api_key_env is not None
+        return self.api_key_env is not None or self.price is not None
 
     def identity(self) -> dict[str, Any]:
         """What decides an answer."""
         return self.model_dump(mode="json", include=set(DECIDING))
-
-
-def begins_anew(below: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether ``given`` names another API than the settings ``below`` it, which then have no part in it."""
-    return "base_url" in below and (
-        given.get("preset") is not None or given.get("kind", below.get("kind")) != below.get("kind")
-    )
 
 
 class ProvidersConfig(BaseModel):

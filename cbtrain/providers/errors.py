@@ -21,6 +21,7 @@ class ProviderError(Exception):
         retry_after_s: float | None = None,
         sent: bool = False,
     ) -> None:
+        message = message.encode("utf-8", "replace").decode()  # half a letter cannot be written down
         self.kind: ErrorKind = kind
         self.sent = sent
         self.message, self.status, self.attempts, self.retry_after_s = message, status, attempts, retry_after_s

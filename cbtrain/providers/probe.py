@@ -14,8 +14,7 @@ from cbtrain.providers.carrier import Carrier, HttpCarrier, Reply, open_session
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.limits.clock import Clock
 from cbtrain.providers.providers import key_of, wire_of
-from cbtrain.providers.structured import json_part
-from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.providers.types import ChatRequest, Message, json_part
 from cbtrain.providers.wires.wire import WireAnswer, WireRequest
 
 LIMIT = re.compile(r"^(x|anthropic)-ratelimit-|^retry-after")
@@ -75,7 +74,11 @@ async def probe(config: ProviderConfig) -> Probe:
         began = clock.now()
         answer = await attempt(carrier, endpoint, endpoint.wire.request(request), config.attempt_timeout_s)
         latency = clock.now() - began
-    limits = {name.lower(): value for name, value in carrier.headers.items() if LIMIT.match(name.lower())}
+    limits = {
+        name.lower(): endpoint.redact(value).encode(errors="replace").decode()
+        for name, value in carrier.headers.items()
+        if LIMIT.match(name.lower())
+    }
     return Probe(answer, latency, _has_shape(answer.text), limits)
 
 

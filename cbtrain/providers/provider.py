@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +24,8 @@ from cbtrain.providers.wires.wire import WireAnswer, WireRequest
 BYTES_A_TOKEN = 3
 """Fewer than most text has: an estimate that is rather too high."""
 
-TELLING, DENSEST = 500, 4.0
-"""Tokens from which on a prompt tells how dense an API's tokens are, and the densest that is believed."""
+TELLING = 500
+"""Tokens from which on a prompt tells how dense an API's tokens are; a shorter one tells what it adds to each."""
 
 MALFORMED_TRIES = 3
 """How often a whole reply that is no answer of the protocol is worth paying for."""
@@ -42,6 +43,25 @@ class Patience:
     overall_s: float = 900.0
     retries: int = 8
     backoff_s: float = 1.0
+
+
+@dataclass(slots=True)
+class _Course:
+    """One request on its way: what it takes, and what has become of it so far. ``spent_s`` is of the overall deadline's
+    seconds, ``failure`` that of the last attempt."""
+
+    made: WireRequest
+    key: str
+    tokens: int
+    longest: int
+    number: int = 0
+    malformed: int = 0
+    spent_s: float = 0.0
+    failure: ProviderError | None = None
+
+
+class _Dearer(Exception):
+    """While a request waited for its turn, the API turned out to count more tokens than was set aside for."""
 
 
 class Provider:
@@ -68,7 +88,7 @@ class Provider:
         self.carrier, self.endpoint, self.account, self.role = carrier, endpoint, account, role
         self.book, self.price, self.patience = book or Book(Budget()), price, patience or Patience()
         self.cache, self.reuse, self.warn = cache, reuse, warn
-        self._dense = 1.0
+        self._dense, self._added = 1.0, 0
         self.under_way: dict[Entry, float] = {}
         """Requests that are out, by the account's clock when they went."""
         self._warned = False
@@ -81,8 +101,8 @@ class Provider:
     async def chat(self, request: ChatRequest, sample: int = 0) -> ChatResponse:
         """The answer to ``request``, from the cache (with 0 attempts) or the API; ``sample`` numbers the repeats of one
         request. Raises ProviderError where the error's kind, retries, deadline or budget forbid another attempt;
-        UserError where there is a budget and no price, or where the request cannot be written down before it goes
-        out."""
+        UserError where there is a budget and no price, where the request cannot be written down before it goes out, or
+        where kept answers cannot be read."""
         made = self.endpoint.wire.request(request)
         key = request_key(made, sample)
         if self.cache is None:
@@ -95,65 +115,118 @@ class Provider:
         return ChatResponse(found.text, found.finish_reason, found.usage, found.model, 0.0, 0)
 
     async def _ask(self, request: ChatRequest, made: WireRequest, key: str) -> ChatResponse:
-        patience, account = self.patience, self.account
-        prompt, longest = round(tokens_of(made) * self._dense), max(request.max_tokens, _longest(made))
-        tokens = prompt + longest
-        spent = 0.0  # seconds, of the overall deadline's
-        number = malformed = 0
+        """Attempts until there is an answer. Raises ProviderError, that of the last attempt."""
+        course = _Course(made, key, tokens_of(made), max(request.max_tokens, _longest(made)))
         while True:
-            number += 1
-            entry, out = await self._reserve(prompt, longest), False
-            started = None
+            course.number += 1
             try:
-                async with account.turn(tokens):
-                    started = account.clock.now()
-                    if number == 1:
-                        account.retries.began()
-                    left = min(patience.attempt_s, patience.overall_s - spent)
-                    await self.book.begin(entry, key)
-                    out, self.under_way[entry] = True, started
-                    answer = await attempt(self.carrier, self.endpoint, made, left)
-                    # Booked before anything else is waited for: from here on it is not lost.
-                    latency = account.clock.now() - started
-                    self._book(entry, answer, prompt, tokens, latency)
-                    if number == 1 and answer.finish_reason != "error":
-                        account.limit.succeeded()
+                answer, latency = await self._attempt(course)
                 if answer.finish_reason == "error":
                     raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
                 await self._keep(key, made, answer)
-                return ChatResponse(answer.text, answer.finish_reason, answer.usage, answer.model, latency, number)
+                return ChatResponse(
+                    answer.text, answer.finish_reason, answer.usage, answer.model, latency, course.number
+                )
             except ProviderError as error:
-                error.attempts = number
-                self._failed(entry, error)
-                wait = max(backoff_s(number, patience.backoff_s), error.retry_after_s or 0.0)
-                spent += wait + (account.clock.now() - started if started else 0.0)
-                malformed += error.status == 200
-                last = number > patience.retries or spent >= patience.overall_s or malformed == MALFORMED_TRIES
-                if error.kind == "rate_limit":
-                    self._refused(error, wait)
-                if not error.retryable or last:
+                if not await self._again(course, error):
                     raise
+
+    async def _attempt(self, course: _Course) -> tuple[WireAnswer, float]:
+        """One attempt, with the money for it set aside before and given back after it: its answer, and the seconds that
+        it took. Raises ProviderError."""
+        while True:
+            prompt = self._estimate(course.tokens)
+            entry = await self._reserve(course, prompt)
+            try:
+                async with self.account.turn(prompt + course.longest):
+                    if self.book.budget.cap is not None and self._estimate(course.tokens) > prompt:
+                        raise _Dearer
+                    return await self._send(course, entry, prompt)
+            except _Dearer:
+                continue
+            except ProviderError as error:
+                self._failed(entry, error)
+                raise
             finally:
-                self.under_way.pop(entry, None)
-                if out:  # cancelled under way: nobody knows what became of it
-                    self.book.unknown(entry, "cancelled")
                 self.book.nothing(entry)
-            account.repeating()
-            await account.clock.sleep(wait)
 
-    async def _reserve(self, prompt: int, longest: int) -> Entry:
+    async def _send(self, course: _Course, entry: Entry, prompt: int) -> tuple[WireAnswer, float]:
+        clock, patience = self.account.clock, self.patience
+        started, out = clock.now(), False
+        if course.number == 1:
+            self.account.retries.began()
         try:
-            return await self.book.reserve(self.role, self.price, prompt, longest)
-        except BudgetSpent as error:
-            raise ProviderError("budget", str(error)) from None
+            await self.book.begin(entry, course.key)
+            out, self.under_way[entry] = True, started
+            left = min(patience.attempt_s, patience.overall_s - course.spent_s)
+            answer = await attempt(self.carrier, self.endpoint, course.made, left)
+            # Booked before anything else is waited for: from here on it is not lost.
+            latency = clock.now() - started
+            self._book(course, entry, answer, prompt, latency)
+            if course.number == 1 and answer.finish_reason != "error":
+                self.account.limit.succeeded()
+            return answer, latency
+        except ProviderError:
+            raise
+        except BaseException:
+            if out:  # cancelled under way: nobody knows what became of it
+                self.book.unknown(entry, "cancelled")
+            raise
+        finally:
+            self.under_way.pop(entry, None)
+            course.spent_s += clock.now() - started
 
-    def _book(self, entry: Entry, answer: WireAnswer, prompt: int, tokens: int, latency_s: float) -> None:
-        if answer.usage.prompt_tokens > prompt > TELLING:  # this API counts more tokens than was thought
-            self._dense = min(self._dense * answer.usage.prompt_tokens / prompt, DENSEST)
+    async def _again(self, course: _Course, error: ProviderError) -> bool:
+        """Whether, after ``error``, there is to be another attempt; returns when it may begin."""
+        account, patience = self.account, self.patience
+        if error.kind == "budget":
+            return False
+        course.failure, error.attempts = error, course.number
+        wait = max(backoff_s(course.number, patience.backoff_s), error.retry_after_s or 0.0)
+        course.spent_s += wait
+        course.malformed += error.status == 200
+        if error.kind == "rate_limit":
+            self._refused(error, wait)
+        last = course.number > patience.retries or course.malformed == MALFORMED_TRIES
+        if not error.retryable or last or course.spent_s >= patience.overall_s:
+            return False
+        await account.clock.sleep(wait)
+        if error.kind == "rate_limit":  # the API says itself when it may be asked again
+            return True
+        since = account.clock.now()
+        allowed = await account.repeat(patience.overall_s - course.spent_s)
+        course.spent_s += account.clock.now() - since
+        allowed = allowed and course.spent_s < patience.overall_s
+        if not allowed:
+            error.message += " (and too many requests fail for this one to be repeated)"
+        return allowed
+
+    def _estimate(self, tokens: int) -> int:
+        """What the API may count where ``tokens`` are thought to be sent."""
+        return round(tokens * self._dense) + self._added
+
+    def _learn(self, tokens: int, counted: int) -> None:
+        """The API has ``counted`` tokens where ``tokens`` were thought to be sent."""
+        if counted <= self._estimate(tokens):
+            return
+        if tokens > TELLING:
+            self._dense = (counted - self._added) / tokens
+        else:
+            self._added = math.ceil(counted - tokens * self._dense)
+
+    async def _reserve(self, course: _Course, prompt: int) -> Entry:
+        try:
+            return await self.book.reserve(self.role, self.price, prompt, course.longest)
+        except BudgetSpent as error:
+            before = f"; the attempt before: {course.failure}" if course.failure else ""
+            raise ProviderError("budget", f"{error}{before}", attempts=course.number - 1) from None
+
+    def _book(self, course: _Course, entry: Entry, answer: WireAnswer, prompt: int, latency_s: float) -> None:
+        self._learn(course.tokens, answer.usage.prompt_tokens)
         known = list(self.book.budget.roles[self.role].models)
         self.book.answered(entry, answer.usage, answer.model, latency_s)
-        used = answer.usage.prompt_tokens + answer.usage.completion_tokens
-        self.account.settle(tokens, used or tokens)
+        taken, used = prompt + course.longest, answer.usage.prompt_tokens + answer.usage.completion_tokens
+        self.account.settle(taken, used or taken)
         if known and answer.model not in known:
             self.book.note("model_changed", role=self.role, before=known, now=answer.model)
             before = ", ".join(known)
@@ -197,6 +270,7 @@ def tokens_of(made: WireRequest) -> int:
 
 def _longest(made: WireRequest) -> int:
     """The longest answer that the body allows, which ``extra_body`` may have set; 0 where it says nothing."""
-    config = made.body.get("generationConfig", {})
-    found = [made.body.get("max_tokens"), made.body.get("max_completion_tokens"), config.get("maxOutputTokens")]
+    config = made.body.get("generationConfig")
+    found = [made.body.get("max_tokens"), made.body.get("max_completion_tokens")]
+    found.append(config.get("maxOutputTokens") if isinstance(config, dict) else None)
     return max((limit for limit in found if isinstance(limit, int)), default=0)

@@ -12,14 +12,15 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.providers.attempt import Endpoint
-from cbtrain.providers.caching.cache import AnswerCache, answers_file
+from cbtrain.providers.caching.cache import AnswerCache, answers_file, open_answers
 from cbtrain.providers.carrier import Carrier, HttpCarrier, open_session
-from cbtrain.providers.cassette import Recorder, Replay
+from cbtrain.providers.cassette import Recorder, Replay, open_recording
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
-from cbtrain.providers.costs.book import Append, Book
+from cbtrain.providers.costs.book import Book, Events
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.prices import Price, Prices, load_prices
 from cbtrain.providers.limits.account import Account
+from cbtrain.providers.limits.clock import Clock, Skipping
 from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.wires.anthropic import AnthropicWire
 from cbtrain.providers.wires.gemini import GeminiWire
@@ -32,7 +33,7 @@ FREE = Price(input=0.0, output=0.0)
 class Providers:
     """``async with Providers(settings) as providers: judge = await providers.open(config, "judge")``.
 
-    ``append`` writes an event of the run and ``events`` are those of its earlier processes; without them nothing is
+    ``events`` takes the events of the run and ``past`` are those of its earlier processes; without them nothing is
     remembered of what was spent. ``warn`` is told what a person should know.
     """
 
@@ -40,25 +41,26 @@ class Providers:
         self,
         settings: ProvidersConfig,
         *,
-        append: Append | None = None,
-        events: Iterable[Mapping[str, Any]] = (),
+        events: Events | None = None,
+        past: Iterable[Mapping[str, Any]] = (),
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.settings, self.warn = settings, warn
         self.budget = Budget(settings.budget)
         self.prices = load_prices(settings.prices)
-        self.book = Book(self.budget, append)
+        self.book = Book(self.budget, events)
         self.opened: list[Provider] = []
         self._free = Book(Budget())
-        self._events = events
+        self._past = past
         self._accounts: dict[tuple[str, str, str], Account] = {}
         self._stack = AsyncExitStack()
         self._cache: AnswerCache | None = None
         self._traffic: Carrier | None = None
+        self._gaps = False
 
     async def __aenter__(self) -> Providers:
         self._stack.enter_context(self.book)
-        lost = self.book.resume(self._events)
+        lost = self.book.resume(self._past)
         if lost:
             self.warn(
                 f"{lost} paid requests were under way when this run was stopped; whether they were answered is not "
@@ -85,7 +87,7 @@ class Providers:
         provider = Provider(
             self._carrier(config, own),
             Endpoint(wire_of(config), "" if replayed else key_of(config), config.stream),
-            self._account(config),
+            self._account(config, replayed),
             role=role,
             book=self.book if paid else self._free,
             price=price_of(config, self.prices) if paid else FREE,
@@ -99,6 +101,12 @@ class Providers:
         self.opened.append(provider)
         return provider
 
+    def _warn_once(self, text: str) -> None:
+        """All providers of a run write to one recording."""
+        if not self._gaps:
+            self.warn(text)
+        self._gaps = True
+
     def _carrier(self, config: ProviderConfig, own: bool) -> Carrier:
         direct = HttpCarrier(self._session, config.connect_timeout_s, config.idle_timeout_s)
         if own or not (self.settings.record or self.settings.replay):
@@ -110,14 +118,15 @@ class Providers:
         if self._traffic is None and _filled(self.settings.record):
             self.warn(f"{self.settings.record} has recordings already; more are put behind them")
         self._traffic = direct
-        return self._stack.enter_context(Recorder(direct, self.settings.record))
+        return self._stack.enter_context(Recorder(direct, self.settings.record, self._warn_once))
 
-    def _account(self, config: ProviderConfig) -> Account:
-        key = "" if self.settings.replay else key_of(config)
+    def _account(self, config: ProviderConfig, replayed: bool) -> Account:
+        key = "" if replayed else key_of(config)
         name = (config.kind, config.base_url, sha256(key.encode()).hexdigest())
         if name not in self._accounts:
             start = min(config.first_in_flight, config.max_in_flight)
-            account = Account(start=start, most=config.max_in_flight)
+            clock = Skipping() if replayed else Clock()
+            account = Account(start=start, most=config.max_in_flight, clock=clock)
             account.limit.on_change = lambda change: self.book.note(
                 "limit_change", api=config.base_url, limit=change.limit, why=change.why
             )
@@ -128,8 +137,7 @@ class Providers:
         return account
 
     async def _answers(self, config: ProviderConfig, outside: bool) -> AnswerCache | None:
-        wanted = config.paid if config.reuse is None else config.reuse
-        if not wanted or outside:
+        if not keeps_answers(config) or outside:
             return None
         if self._cache is None:
             cache = AnswerCache(answers_file(self.settings.answers))
@@ -171,13 +179,25 @@ def check(
     if settings.replay:
         Replay(settings.replay)
         return
-    if settings.record and settings.record.is_dir():
-        raise UserError("a folder, not a file", where=settings.record, fix="Name a file (providers.record).")
+    if settings.record:
+        os.close(open_recording(settings.record))
+    if any(keeps_answers(config) for _, config in configs):
+        open_answers(answers_file(settings.answers)).close()
     for role, config in configs:
         key_of(config)
         if settings.budget is not None and price_of(config, prices) is None:
             fix = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
             raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, fix=fix)
+
+
+def keeps_answers(config: ProviderConfig) -> bool:
+    """Whether its answers are kept, and kept ones taken."""
+    return config.paid if config.reuse is None else config.reuse
+
+
+def recorded(settings: ProvidersConfig, config: ProviderConfig) -> bool:
+    """Whether the recording that answers in place of the APIs has anything of this one. Raises UserError."""
+    return settings.replay is not None and Replay(settings.replay).knows(wire_of(config))
 
 
 def _filled(path: Path) -> bool:

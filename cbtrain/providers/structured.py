@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cbtrain.providers.types import ChatRequest, ChatResponse, Message
+from cbtrain.providers.types import ChatRequest, ChatResponse, Message, json_part
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -61,9 +61,3 @@ async def ask(
             more = [replace(last, content=f"{last.content}\n\n{again}")]
         request = replace(request, messages=(*before, *more))
     return Structured("invalid", None, problem, tuple(responses))
-
-
-def json_part(text: str) -> str:
-    """The outermost object of an answer that may be fenced or introduced."""
-    start, end = text.find("{"), text.rfind("}")
-    return text[start : end + 1] if 0 <= start < end else text

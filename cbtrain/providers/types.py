@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,3 +52,18 @@ class ChatResponse:
     model: str
     latency_s: float
     attempts: int
+
+    @property
+    def parsed(self) -> Any | None:
+        """The JSON object in the text, as it is, not held to any shape; None where there is none."""
+        try:
+            found = json.loads(json_part(self.text))
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def json_part(text: str) -> str:
+    """The outermost object of an answer that may be fenced or introduced."""
+    start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1] if 0 <= start < end else text

@@ -59,7 +59,7 @@ async def write_corpus(
         events = list(read_journal(journal.path))
         parts = _resume(journal, events, config, profiles)
         tries = Counter(_key_of(event) for event in events if event["kind"] == "part" and event["problem"])
-        async with Providers(config.providers, append=journal.append, events=events, warn=warn) as providers:
+        async with Providers(config.providers, events=journal, past=events, warn=warn) as providers:
             provider = await providers.open(config.provider, "writer")
             whole, done = len(profiles) * config.sessions * len(PARTS), itertools.count(1)
 

@@ -84,6 +84,44 @@ async def test_a_rating_that_came_to_nothing_is_asked_for_anew(tmp_path, monkeyp
             assert (score.status, len(script.bodies)) == (status_, posts)
 
 
+@pytest.mark.parametrize(
+    "fault", [status(400, "no"), status(401), completion("Well."), completion("", "content_filter")]
+)
+async def test_domains_that_are_kept_are_not_bought_again_whatever_became_of_another(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_API_KEY", "k")
+    third, broken = RUBRIC.domains[2], True
+
+    def plan(number, body):
+        (asked,) = [domain for domain in RUBRIC.domains if f"{domain.id} ({domain.name})" in str(body["messages"])]
+        if broken and asked is third:
+            return fault
+        return completion(json.dumps({asked.id: {"evidence": [1], "reason": "asks", "score": 4}}))
+
+    settings = ProvidersConfig(answers=str(tmp_path / "answers"))
+    async with serve(plan) as script:
+        judge = {"per_domain": True, "max_reasks": 0}
+        config = JudgingConfig(provider=script.config(api_key_env="TEST_API_KEY"), judge=judge)
+        for posts in (3, 4, 4 + len(RUBRIC.domains) - 2):  # two are kept
+            broken = posts <= 4
+            async with Providers(settings) as providers:
+                provider = await providers.open(config.provider, "judge")
+                with Journal(tmp_path / "events.jsonl") as journal:
+                    (score,) = await judge_sessions(
+                        provider, RUBRIC, sessions("x"), config, journal, Console(quiet=True)
+                    )
+            assert len(script.bodies) == posts
+            assert (score.status == "ok", score.stopped_at) == ((False, third.id) if broken else (True, ""))
+    assert score.total == 4 * len(RUBRIC.domains)
+
+
+async def test_that_a_domain_cannot_be_rated_is_an_answer(tmp_path):
+    async with serve(lambda number, body: answer(None)) as script:
+        for _ in range(2):
+            (score,) = await judge(script, sessions("x"), tmp_path / "events.jsonl")
+            assert (score.status, score.total) == ("unratable", None)
+        assert len(script.bodies) == 1
+
+
 async def test_where_one_rating_breaks_the_others_have_ended(tmp_path):
     """A disk that is full, say: nothing goes on behind what is told of."""
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+import time
 
 import pytest
 
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.limits.adaptive import COOLDOWN_S, AdaptiveLimit
-from cbtrain.providers.limits.clock import Clock
+from cbtrain.providers.limits.clock import Clock, Skipping
 from cbtrain.providers.limits.gate import Gate
 from cbtrain.providers.limits.retries import RetryBudget
 from cbtrain.providers.limits.tokens import TokenBucket
@@ -278,14 +279,48 @@ async def test_an_account_loses_neither_permits_nor_tokens(seed):
     assert account.tokens.level == pytest.approx(10**9)
 
 
-async def test_too_many_repeats_close_the_gate():
-    account = Account(clock=Virtual())
-    for _ in range(10):
-        account.repeating()
-    assert account.gate.left == 0
-    account.repeating()
-    rest = account.gate.left
-    assert rest > 0
-    account.clock.time += 1
-    account.repeating()  # a rest is not begun anew by everybody who would have repeated too
-    assert account.gate.left == pytest.approx(rest - 1)
+async def test_too_many_repeats_close_the_gate_and_wait_for_their_share():
+    clock = Virtual()
+    account = Account(clock=clock)
+    assert [await account.repeat(100) for _ in range(10)] == [True] * 10
+    assert (account.gate.left, clock.slept) == (0, [])
+    began = clock.time
+    assert await account.repeat(100)
+    assert clock.time - began == pytest.approx(60, abs=1.1)  # the ten are a minute old
+    assert account.gate.opens_at == began + 10  # a rest is begun once, not by everybody who waits
+    assert [await account.repeat(100) for _ in range(9)] == [True] * 9
+    began = clock.time
+    assert not await account.repeat(20)
+    assert clock.time - began == pytest.approx(20)
+    for _ in range(200):
+        account.retries.began()
+    assert [await account.repeat(0) for _ in range(11)] == [True] * 10 + [False]  # a tenth of 200, ten are spent
+
+
+async def test_repeats_are_let_through_in_order_and_their_places_are_given_back():
+    budget, order = RetryBudget(least=1, window_s=0.5), []
+
+    async def take(name, patience_s=60.0):
+        if await budget.take(patience_s):
+            order.append(name)
+
+    assert budget.spend()
+    tasks = [asyncio.create_task(take(name)) for name in "abc"]
+    short = asyncio.create_task(take("short", 0.1))
+    await asyncio.sleep(0.05)
+    assert budget.waiting == 4
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, short, return_exceptions=True)
+    assert order == ["a", "c"]
+    assert budget.waiting == 0
+
+
+async def test_on_record_nobody_waits():
+    clock = Skipping()
+    real, began = time.monotonic(), clock.now()
+    account = Account(clock=clock)
+    account.refused(3600)
+    async with account.turn(1):
+        pass
+    assert clock.now() - began >= 3600
+    assert time.monotonic() - real < 60

@@ -200,6 +200,23 @@ class CancelledAt:
                 send, value = steps.throw, error
 
 
+class Listed:
+    """A journal that is a list of kinds and fields; ``failing`` says of an event what its writing raises, ``unsynced``
+    what every sync does."""
+
+    def __init__(self, events, failing=lambda kind, fields: None, unsynced=None):
+        self.events, self.failing, self.unsynced = events, failing, unsynced
+
+    def append(self, kind, *, sync=True, **fields):
+        if error := self.failing(kind, fields):
+            raise error
+        self.events.append((kind, fields))
+
+    def sync(self):
+        if self.unsynced:
+            raise self.unsynced
+
+
 @pytest.mark.parametrize("fault", [None, status(500), status(429, headers={"Retry-After": "0"}), cut_off])
 async def test_cancelled_at_every_await_leaves_nothing_taken(fault, tmp_path):
     """Permit, tokens, money, locks: all are back, and what went out and is not known is booked."""
@@ -211,7 +228,7 @@ async def test_cancelled_at_every_await_leaves_nothing_taken(fault, tmp_path):
             budget, account = Budget(cap=1.0), Account(tokens_per_minute=1_000_000)
             plan = then_ok(fault) if fault else then_ok()
             async with provider(plan, account=account, price=PRICE, budget=budget) as (made, script):
-                with Book(budget, lambda kind, **fields: events.append((kind, fields))) as made.book:
+                with Book(budget, Listed(events)) as made.book:
                     made.cache = cache
                     waiting = CancelledAt(made.chat(REQUEST, sample=number), number)
 
@@ -464,7 +481,7 @@ async def test_many_conversations_under_a_mix_of_faults_all_end_and_nothing_leak
     account, budget = Account(start=10), Budget(cap=100.0)
     patience = Patience(attempt_s=2, overall_s=20, retries=5, backoff_s=0.01)
     async with provider(plan, account=account, budget=budget, price=PRICE, patience=patience) as (made, _):
-        account.repeating = lambda: None  # the API's rest, ten seconds, has a test of its own
+        account.retries.least = 10**6  # their share, for which they would wait, has tests of its own
 
         async def talk(number):
             for turn in range(3):

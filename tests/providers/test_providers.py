@@ -9,12 +9,13 @@ import yaml
 from loopback import completion, serve, status
 from pydantic import ValidationError
 
-from cbtrain.config import dump_config, load_config, load_provider_config
+from cbtrain.config import StudyConfig, dump_config, load_config, load_provider_config, load_synthesis_config
 from cbtrain.errors import UserError
 from cbtrain.journal.journal import Journal, read
-from cbtrain.providers.config import BASES, DECIDING, ProviderConfig, ProvidersConfig
+from cbtrain.providers.config import DECIDING, ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.layers import BASES
 from cbtrain.providers.presets import presets
 from cbtrain.providers.providers import Providers, check, wire_of
 from cbtrain.providers.summary import costs
@@ -123,10 +124,108 @@ def test_another_api_takes_nothing_of_the_one_before(words, found, ground, tmp_p
     assert load_config(str(again)).evaluation.judging.provider == judge
 
 
+PRESETS = [f"preset={name}" for name in presets()]
+KINDS = ["kind=openai", "kind=anthropic", "kind=gemini"]
+
+
+def provider_of(file, *words):
+    """The provider that a file and ``words`` describe, None where they are refused."""
+    try:
+        return load_provider_config(str(file), list(words))
+    except UserError:
+        return None
+
+
+@pytest.mark.parametrize("own", ["", "api_key_env: WORK_KEY", "base_url: 'http://proxy/v1'\napi_key_env: WORK_KEY"])
+@pytest.mark.parametrize("dumped", [False, True])
+def test_no_key_goes_to_another_company_whatever_is_said_over_what(own, dumped, tmp_path):
+    """All pairs of presets and kinds, the first in a file, with or without settings of its own, as written by hand or as
+    a run writes it down; the second over it."""
+    file = tmp_path / "mine.yaml"
+    for below in PRESETS + KINDS:
+        name, _, value = below.partition("=")
+        model = "model: m\n" if name == "kind" else ""
+        address = "base_url: 'http://local/v1'\n" if below == "kind=openai" and "base_url" not in own else ""
+        file.write_text(f"{name}: {value}\n{model}{address}{own}\n")
+        before = provider_of(file)
+        if dumped:
+            file.write_text(yaml.safe_dump(before.model_dump(mode="json")))
+        for preset in presets():
+            assert provider_of(file, f"preset={preset}") == ProviderConfig.model_validate(preset)
+            with_model = provider_of(file, "model=m2", f"preset={preset}")
+            assert with_model == ProviderConfig.model_validate({"preset": preset, "model": "m2"})
+        for kind in ("openai", "anthropic", "gemini"):
+            found = provider_of(file, f"kind={kind}", "model=m2")
+            if kind == before.kind:
+                assert found == before.model_copy(update={"model": "m2"})
+            elif kind == "openai":
+                assert found is None  # the address is missing
+            else:
+                assert found == ProviderConfig.model_validate({"kind": kind, "model": "m2"})
+
+
+@pytest.mark.parametrize("below", ["openai", "anthropic", "gemini", "deepseek", "{base_url: 'http://a/v1', model: m}"])
+def test_a_key_does_not_move_to_another_host_with_its_settings(below, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"preset: {below}\n" if "{" not in below else below)
+    before = load_provider_config(str(file))
+    moved = "base_url=https://elsewhere.example/v1"
+    if before.api_key_env is None:
+        assert load_provider_config(str(file), [moved]).api_key_env is None
+    else:
+        with pytest.raises(UserError, match="command line: api_key_env: base_url is another host than the key's"):
+            load_provider_config(str(file), [moved])
+    for order in ([moved, "api_key_env=MINE"], ["api_key_env=MINE", moved]):
+        found = load_provider_config(str(file), order)
+        assert (found.base_url, found.api_key_env) == ("https://elsewhere.example/v1", "MINE")
+        assert (found.kind, found.model) == (before.kind, before.model)
+    assert load_provider_config(str(file), [moved, "api_key_env=null"]).api_key_env is None
+    host = before.base_url.rpartition("/")[0]
+    assert load_provider_config(str(file), [f"base_url={host}/v9"]).api_key_env == before.api_key_env
+
+
+def test_the_default_judges_key_stays_with_its_host(tmp_path):
+    moved = "evaluation.judging.provider.base_url=https://api.deepseek.com/v1"
+    with pytest.raises(UserError, match="judging.provider.api_key_env: base_url is another host"):
+        load_config(None, [moved])
+    ground = tmp_path / "config.yaml"
+    ground.write_text(dump_config(load_config(None)))
+    with pytest.raises(UserError, match="judging.provider.api_key_env: base_url is another host"):
+        load_config(None, [moved], ground)
+    found = load_config(None, [moved, "evaluation.judging.provider.api_key_env=DEEPSEEK_API_KEY"], ground)
+    assert found.evaluation.judging.provider.api_key_env == "DEEPSEEK_API_KEY"
+
+
+def test_a_writer_may_be_another_api_than_its_files(tmp_path):
+    written = load_synthesis_config("hermes", ["provider.preset=openai"]).provider
+    assert written == ProviderConfig.model_validate("openai")
+    with pytest.raises(UserError, match="provider.model: Field required"):
+        load_synthesis_config("hermes", ["provider.kind=anthropic"])
+
+
+def test_a_price_is_that_of_its_model():
+    priced = ["price={input: 1, output: 2}"]
+    assert load_provider_config("openai", priced).price == Price(input=1, output=2)
+    assert load_provider_config("openai", [*priced, "model=gpt-5"]).price == Price(input=1, output=2)
+    study = {"evaluation": {"patient_provider": {"preset": "openai", "price": {"input": 1, "output": 2}}}}
+    assert StudyConfig.model_validate(study).evaluation.patient_provider.price
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"kind": "anthropic", "base_url": "https://api.openai.com/v1"}, "api.openai.com speaks openai, not anthropic"),
+        (
+            {"kind": "anthropic", "base_url": "https://api.openai.com/v1", "api_key_env": "K"},
+            "api.openai.com speaks openai, not anthropic",
+        ),
+        ({"kind": "anthropic", "base_url": "https://proxy/v1"}, "api_key_env: base_url is another host than the key's"),
+        ({"kind": ["gemini"]}, "kind: Input should be 'openai'"),
+        ({"preset": ["gemini"]}, "preset: Input should be a valid string"),
+        ({"base_url": "http://a..b/v1"}, "not an address like"),
+        ({"base_url": f"http://{'a' * 64}.com/v1"}, "not an address like"),
+        ({"extra_body": {"n": 3}}, "n asks for answers that would be paid for"),
+        ({"extra_body": {"best_of": 2}}, "best_of asks for answers"),
+        ({"extra_body": {"generationConfig": {"candidateCount": 2}}}, "candidateCount asks for answers"),
         ({"preset": "openai", "kind": "gemini"}, "the preset 'openai' is of another kind"),
         ({"base_url": "http://me:sekrit@host/v1"}, "no key, password"),
         ({"base_url": "https://host/v1?key=sekrit"}, "no key, password"),
@@ -135,12 +234,13 @@ def test_another_api_takes_nothing_of_the_one_before(words, found, ground, tmp_p
         ({"base_url": "http://[::1"}, "not an address like|Invalid"),
         ({"base_url": "http://host:99999/v1"}, "not an address like"),
         ({"base_url": ""}, "not an address like"),
+        ({"base_url": 3}, "base_url: Input should be a valid string"),
         ({"model": ""}, "at least 1 character"),
         ({"api_key_env": "AIzaSyD-sekrit"}, "api_key_env"),
         ({"api_key_env": "AIzaSyDsekrit"}, "api_key_env"),
         ({"extra_body": {"x": float("nan")}}, "not plain JSON"),
         ({"extra_body": {"x": datetime.date(2020, 1, 1)}}, "not plain JSON"),
-        ({"kind": "gemini", "extra_body": {"generationConfig": 3}, "base_url": "http://host"}, "generationConfig"),
+        ({"kind": "gemini", "extra_body": {"generationConfig": 3}, "api_key_env": None}, "generationConfig"),
     ],
 )
 def test_settings_that_cannot_be_used_are_one_line_without_secrets(given, problem, tmp_path):
@@ -167,7 +267,9 @@ def test_an_address_has_no_slash_at_its_end():
         ({"budget": 1}, {"api_key_env": "TEST_API_KEY"}, "judge: a budget is set, and what m costs is not known"),
         ({"prices": "none.yaml"}, {}, "none.yaml: cannot be read"),
         ({"replay": "none.jsonl"}, {}, "none.jsonl: cannot be read"),
-        ({"record": "/tmp"}, {}, "/tmp: a folder, not a file"),
+        ({"record": "/tmp"}, {}, r"/tmp: cannot be written \(Is a directory\)"),
+        ({"record": "/dev/null/tape"}, {}, r"/dev/null/tape: cannot be written"),
+        ({"answers": "/dev/null/a"}, {"api_key_env": "TEST_API_KEY"}, "/dev/null/a: answers cannot be kept here"),
     ],
 )
 async def test_what_would_stop_a_run_is_found_before_it(settings, provider, problem, key, monkeypatch):
@@ -264,7 +366,7 @@ async def test_a_continued_run_knows_what_was_spent_and_who_answered(key, tmp_pa
             with Journal(events) as journal:
                 settings = ProvidersConfig(answers=str(tmp_path / "answers"))
                 past = list(read(events))
-                async with Providers(settings, append=journal.append, events=past, warn=told.append) as providers:
+                async with Providers(settings, events=journal, past=past, warn=told.append) as providers:
                     made = await providers.open(paid(script), "judge")
                     await made.chat(asking(f"x{number}"))
                     await made.chat(asking("x0"))
@@ -297,7 +399,7 @@ async def test_limits_and_what_changes_them_are_events(key, tmp_path):
     async with serve(lambda number, body: status(429) if number == 1 else completion("fine")) as script:
         with Journal(tmp_path / "events.jsonl") as journal:
             settings = ProvidersConfig(answers=str(tmp_path / "answers"))
-            async with Providers(settings, append=journal.append) as providers:
+            async with Providers(settings, events=journal) as providers:
                 made = await providers.open(paid(script), "judge")
                 await made.chat(asking("x"))
     (event,) = [event for event in read(tmp_path / "events.jsonl") if event["kind"] == "limit_change"]

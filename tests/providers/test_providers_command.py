@@ -15,7 +15,7 @@ KEY = "planted-secret-123"
 def check(capsys, plan, *settings, name="openai"):
     """Exit status and what is said, on standard output and as an error."""
     with background(plan) as script:
-        place = [f"base_url={script.url}"] if name in presets() else []
+        place = [f"base_url={script.url}", "api_key_env=OPENAI_API_KEY"] if name in presets() else []
         code = main(["providers", "check", name, *place, *settings])
     out, err = capsys.readouterr()
     assert KEY not in out + err

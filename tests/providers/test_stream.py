@@ -209,16 +209,16 @@ def test_failures_in_the_middle_of_a_stream(wire, event, kind):
 
 
 def test_events_in_all_their_forms():
-    assert events_of(b'data: {"a": 1}\r\n\r\n: note\r\n\r\ndata:{"b":\r\ndata: 2}\r\n\r\ndata: [DONE]\r\n\r\n') == [
+    assert events_of('data: {"a": 1}\r\n\r\n: note\r\n\r\ndata:{"b":\r\ndata: 2}\r\n\r\ndata: [DONE]\r\n\r\n') == [
         {"a": 1},
         {"b": 2},
     ]
-    assert events_of(b'data: {"a": 1}\n\ndata: {"cut": ') == [{"a": 1}]
-    assert events_of(b"\n\n\n\n") == []
+    assert events_of('data: {"a": 1}\n\ndata: {"cut": ') == [{"a": 1}]
+    assert events_of("\n\n\n\n") == []
     odd = {"a": "\u2028, \x85 and \x0b end no line"}
-    assert events_of(b"data: " + json.dumps(odd, ensure_ascii=False).encode() + b"\n\n") == [odd]
+    assert events_of("data: " + json.dumps(odd, ensure_ascii=False) + "\n\n") == [odd]
     with pytest.raises(ValueError, match="no object"):
-        events_of(b"data: 3\n\n")
+        events_of("data: 3\n\n")
 
 
 async def test_a_server_that_does_not_stream_is_read_all_the_same():

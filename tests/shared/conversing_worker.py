@@ -21,7 +21,7 @@ async def main(settings):
     with Journal(Path(settings["folder"]) / "events.jsonl") as journal:
         run = ProvidersConfig(answers=settings["answers"])
         events = list(read(journal.path))
-        async with Providers(run, append=journal.append, events=events) as providers:
+        async with Providers(run, events=journal, past=events) as providers:
             made = await providers.open(ProviderConfig(**settings["provider"]), "patient")
             print("begun", flush=True)
 

@@ -112,35 +112,45 @@ class AnswerCache:
                 self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
         except (sqlite3.Error, OSError) as error:
             for _, kept in writes:
-                kept.set_exception(self._unusable(error))
+                kept.set_exception(_unusable(self.path, error))
         else:
             for _, kept in writes:
                 kept.set_result(None)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._database = sqlite3.connect(self.path, timeout=60)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
-            fix = "Name another file (providers.answers), or update cbtrain."
-            raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=self.path, fix=fix)
-        with self._database:
-            self._database.execute(TABLE)
-            self._database.execute(f"PRAGMA user_version = {VERSION}")
+        self._database = open_answers(self.path)
 
     async def _do(self, work: Callable[[], Made]) -> Made:
         # Shielded: a cancelled caller must not leave half of it undone.
         try:
             return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
         except (sqlite3.Error, OSError) as error:
-            raise self._unusable(error) from None
+            raise _unusable(self.path, error) from None
 
-    def _unusable(self, error: Exception) -> UserError:
-        fix = "Free some space, move it away, or name another file (providers.answers)."
-        return UserError(f"answers cannot be kept here ({error})", where=self.path, fix=fix)
+
+def open_answers(path: Path) -> sqlite3.Connection:
+    """The file of kept answers, made where it is not there. Raises UserError where it cannot be used."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        database = sqlite3.connect(path, timeout=60)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            fix = "Name another file (providers.answers), or update cbtrain."
+            raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=path, fix=fix)
+        with database:
+            database.execute(TABLE)
+            database.execute(f"PRAGMA user_version = {VERSION}")
+        return database
+    except (sqlite3.Error, OSError) as error:
+        raise _unusable(path, error) from None
+
+
+def _unusable(path: Path, error: Exception) -> UserError:
+    fix = "Free some space, move it away, or name another file (providers.answers)."
+    return UserError(f"answers cannot be kept here ({error})", where=path, fix=fix)
 
 
 def _json(value: Any) -> str:

@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from cbtrain.errors import UserError
 from cbtrain.providers.costs.budget import Budget, Reservation
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.types import Usage
 
-Append = Callable[..., object]
-"""Writes an event, ``append(kind, sync=…, **fields)``, and with ``sync`` returns when it is on disk; called from a
-thread of its own."""
+
+class Events(Protocol):
+    """Where a run's events are written, from a thread of its own."""
+
+    def append(self, kind: str, *, sync: bool = True, **fields: Any) -> object:
+        """Write an event; with ``sync``, it is on disk on return."""
+        ...
+
+    def sync(self) -> None:
+        """Return when all that was written is on disk."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -42,15 +51,15 @@ class _Write:
 
 
 class Book:
-    """Books requests on ``budget`` and, where ``append`` is given, in the run's events too.
+    """Books requests on ``budget`` and, where they are given, in the run's ``events`` too.
 
     Only :meth:`begin` waits for the disk: an end that is lost in a crash counts as unknown, which is never too little.
     What comes while the disk is busy is written together, and synced once.
     Use it as a context manager: leaving it waits for what is still to be written.
     """
 
-    def __init__(self, budget: Budget, append: Append | None = None) -> None:
-        self.budget, self._append = budget, append
+    def __init__(self, budget: Budget, events: Events | None = None) -> None:
+        self.budget, self._events = budget, events
         self._last = 0
         self._pending: deque[_Write] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="book")
@@ -61,10 +70,10 @@ class Book:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
 
-    def resume(self, events: Iterable[Mapping[str, Any]]) -> int:
+    def resume(self, past: Iterable[Mapping[str, Any]]) -> int:
         """Take over what earlier processes of this run have written; returns how many requests had no end."""
         begun: dict[int, Mapping[str, Any]] = {}
-        for event in events:
+        for event in past:
             kind = event.get("kind")
             if kind == "request_started":
                 begun[event["request"]] = event
@@ -88,8 +97,8 @@ class Book:
         return Entry(role, price, await self.budget.reserve(role, price, prompt_tokens, max_tokens))
 
     async def begin(self, entry: Entry, key: str) -> None:
-        """Write down that the request is about to go out; on disk on return. Raises OSError where it cannot be."""
-        if self._append is None:
+        """Write down that the request is about to go out; on disk on return. Raises UserError where it cannot be."""
+        if self._events is None:
             return
         self._last += 1
         entry.number = self._last
@@ -103,7 +112,12 @@ class Book:
         )
         assert written is not None
         # Shielded: a cancelled caller must not leave a begin that its end overtakes.
-        await asyncio.shield(asyncio.wrap_future(written))
+        try:
+            await asyncio.shield(asyncio.wrap_future(written))
+        except OSError as error:
+            fix = "Free some space and run the same command again: nothing is lost."
+            problem = f"a request cannot be written down before it goes out ({error.strerror})"
+            raise UserError(problem, where=error.filename or "the run's events", fix=fix) from None
 
     def answered(self, entry: Entry, usage: Usage, model: str, latency_s: float) -> None:
         """Book an answer at what it has really cost."""
@@ -144,7 +158,7 @@ class Book:
             self._write("request_ended", request=entry.number, role=entry.role, outcome=outcome, **fields)
 
     def _write(self, kind: str, *, sync: bool = False, **fields: Any) -> Future[None] | None:
-        if self._append is None:
+        if self._events is None:
             return None
         write = _Write(kind, fields, sync)
         self._pending.append(write)
@@ -153,19 +167,23 @@ class Book:
 
     def _flush(self) -> None:
         """Write all that is pending, which may be more than there was when this was asked for, or nothing any more."""
+        assert self._events
         writes = [self._pending.popleft() for _ in range(len(self._pending))]
-        sync = any(write.sync for write in writes)
-        failure: Exception | None = None
-        assert self._append
-        for place, write in enumerate(writes, 1):
-            try:
-                self._append(write.kind, sync=sync and place == len(writes), **write.fields)
-            except Exception as error:
-                failure = error
+        written = []
         for write in writes:
-            if failure:
-                write.done.set_exception(failure)
-            else:
+            try:
+                self._events.append(write.kind, sync=False, **write.fields)
+                written.append(write)
+            except Exception as error:  # its own: the others are none the worse for it
+                write.done.set_exception(error)
+        try:
+            if any(write.sync for write in written):
+                self._events.sync()
+        except OSError as error:
+            for write in written:
+                write.done.set_exception(error)
+        else:
+            for write in written:
                 write.done.set_result(None)
 
     def _restore(self, event: Mapping[str, Any]) -> None:

@@ -72,3 +72,5 @@ def load_prices(path: Path | None = None) -> Prices:
         key = ".".join(map(str, first["loc"]))
         fix = "See configs/prices/default.yaml for the form."
         raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, fix=fix) from None
+    except ValueError as error:  # such as the 45th of a month
+        raise UserError(f"malformed YAML ({error})", where=where, fix="Mend it.") from None

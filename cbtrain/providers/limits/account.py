@@ -12,7 +12,7 @@ from cbtrain.providers.limits.retries import RetryBudget
 from cbtrain.providers.limits.tokens import TokenBucket
 
 REST_S = 10.0
-"""Seconds that an API is left alone once repeats are more than their share: most of what goes out fails."""
+"""Seconds that an API is left alone once repeats are more than their share."""
 
 
 class Account:
@@ -68,7 +68,11 @@ class Account:
         self.limit.refused()
         self.gate.hold(wait_s)
 
-    def repeating(self) -> None:
-        """A request is about to be repeated."""
-        if not self.retries.spend() and self.gate.left == 0:
+    async def repeat(self, patience_s: float) -> bool:
+        """Wait until one more repeat is within its share, and take it; False where ``patience_s`` are over first. The
+        API is left alone for a while where repeats have to wait: most of what goes out fails."""
+        if not self.retries.waiting and self.retries.spend():
+            return True
+        if self.gate.left == 0:
             self.gate.hold(REST_S)
+        return await self.retries.take(patience_s)

@@ -74,7 +74,7 @@ class AnthropicWire:
         return WireRequest(f"{self.base_url.rstrip('/')}/messages", headers, body | self.extra_body)
 
     def streamed(self, made: WireRequest) -> WireRequest:
-        return WireRequest(made.url, made.headers, made.body | {"stream": True})
+        return WireRequest(made.url, made.headers, made.body | {"stream": True}, made)
 
     def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
         message: dict[str, Any] = {}

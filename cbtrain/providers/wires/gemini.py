@@ -89,7 +89,7 @@ class GeminiWire:
 
     def streamed(self, made: WireRequest) -> WireRequest:
         url = made.url.replace(":generateContent", ":streamGenerateContent?alt=sse")
-        return WireRequest(url, made.headers, made.body)
+        return WireRequest(url, made.headers, made.body, made)
 
     def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
         whole: dict[str, Any] = {}

@@ -64,7 +64,7 @@ class OpenAIWire:
 
     def streamed(self, made: WireRequest) -> WireRequest:
         more = {"stream": True, "stream_options": {"include_usage": True}}
-        return WireRequest(made.url, made.headers, made.body | more)
+        return WireRequest(made.url, made.headers, made.body | more, made)
 
     def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
         said: dict[str, list[str]] = {"content": [], "refusal": []}
@@ -76,8 +76,8 @@ class OpenAIWire:
             for choice in entries(event.get("choices"), "choices")[:1]:
                 finish = choice.get("finish_reason") or finish
                 delta = section(choice.get("delta"), "delta")
-                for name, parts in said.items():
-                    parts.append(text_of(delta.get(name), name))
+                said["content"].append(_text(delta.get("content")))
+                said["refusal"].append(text_of(delta.get("refusal"), "refusal"))
         if finish is None:
             raise Malformed(CUT_SHORT)
         message = {name: "".join(parts) for name, parts in said.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,17 +14,25 @@ END = "[DONE]"
 """How the OpenAI protocol says that nothing more comes."""
 
 
-def events_of(body: bytes) -> list[Mapping[str, Any]]:
+def events_of(body: str) -> list[Mapping[str, Any]]:
     """The JSON object of each event that has one; comments, with which servers keep a connection open, are none. An
     event that the end of ``body`` cuts off is left out. Raises Malformed."""
     events: list[Mapping[str, Any]] = []
-    for block in re.split(r"\n\n|\r\n\r\n|\r\r", body.decode("utf-8", "replace"))[:-1]:
-        lines = (line.partition(":") for line in re.split(r"\r\n|\n|\r", block))
-        data = "\n".join(text.removeprefix(" ") for name, _, text in lines if name == "data")
-        if not data or data.strip() == END:
-            continue
-        event = json.loads(data)
-        if not isinstance(event, dict):
-            raise Malformed("an event is no object")
-        events.append(event)
+    *whole, last = re.split(r"\n\n|\r\n\r\n|\r\r", body.lstrip())
+    for block in whole:
+        data = _data(block)
+        if data and data.strip() != END:
+            event = json.loads(data)
+            if not isinstance(event, dict):
+                raise Malformed("an event is no object")
+            events.append(event)
+    with contextlib.suppress(ValueError):  # some servers leave out the blank line behind it
+        event = json.loads(_data(last))
+        if isinstance(event, dict):
+            events.append(event)
     return events
+
+
+def _data(block: str) -> str:
+    lines = (line.partition(":") for line in re.split(r"\r\n|\n|\r", block))
+    return "\n".join(text.removeprefix(" ") for name, _, text in lines if name == "data")

@@ -16,11 +16,13 @@ Structure = Literal["json_schema", "json_object", "none"]
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """What is posted, as JSON. ``headers`` never hold the key."""
+    """What is posted, as JSON. ``headers`` never hold the key. ``whole`` is the same request for an answer in one
+    piece, where this one is for an answer in several."""
 
     url: str
     headers: dict[str, str]
     body: dict[str, Any]
+    whole: WireRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class WireAnswer:
 class Malformed(ValueError):
     """An answer of another shape than the protocol's."""
 
+
+MOST_TOKENS = 10**9
+"""More than any request has."""
 
 CUT_SHORT = "the stream ended before the answer did"
 
@@ -91,7 +96,7 @@ def count_of(usage: Mapping[str, Any], name: str) -> int:
     value = usage.get(name)
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise Malformed(f"{name} is no number of tokens")
     return value
 

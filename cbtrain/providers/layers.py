@@ -1,0 +1,88 @@
+"""How settings of an API lie over others: a key must not get to another company than its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from cbtrain.errors import UserError
+from cbtrain.providers.presets import preset, presets
+
+BASES = {
+    "anthropic": "https://api.anthropic.com/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta",
+}
+"""Addresses of the kinds that have one; those that speak the OpenAI protocol are many."""
+
+KEYS = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
+
+UNSAID = "?"
+"""Stands for the name of a key that is not known, because its settings were moved to another host."""
+
+NAMING = ("preset", "kind", "base_url")
+"""Fields of which one at least says which API is meant."""
+
+
+def merge(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` over ``below``, key by key and section by section. An API that is named anew takes nothing of the one
+    before; one that is only moved to another host keeps all but its key."""
+    if begins_anew(below, given):
+        return dict(given)
+    merged = _moved(below, given)
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            merged[key] = merge(below[key], value)
+    return merged
+
+
+def begins_anew(below: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether ``given`` names another API than the settings ``below``, which then have no part in it. The name of a
+    preset always does; a kind, where it is another one."""
+    if all(below.get(name) is None for name in NAMING):
+        return False
+    return given.get("preset") is not None or ("kind" in given and given["kind"] != _shipped(below).get("kind"))
+
+
+def resolved(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` over what its preset and its kind bring. Raises ValueError where they are not of one API."""
+    name, kind = given.get("preset"), given.get("kind")
+    if isinstance(name, str):
+        try:
+            known = preset(name)
+        except UserError as error:
+            raise ValueError(f"{error.what}. {error.fix}") from None
+        if kind not in (None, known.get("kind", "openai")):
+            raise ValueError(f"the preset {name!r} is of another kind than {kind!r}")
+    return _moved(_shipped(given), given)
+
+
+def _shipped(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preset and the kind of ``given`` bring, with the kind in any case; nothing of a preset that is none."""
+    name = given.get("preset")
+    brought = preset(name) if isinstance(name, str) and name in presets() else {}
+    kind = given.get("kind") or brought.get("kind", "openai")
+    if isinstance(kind, str) and kind in BASES:
+        brought = {"base_url": BASES[kind], "api_key_env": KEYS[kind], **brought}
+    if kind == "anthropic":  # newer models answer sampling settings with 400
+        brought = {"sampling": False, **brought}
+    return {**brought, "kind": kind}
+
+
+def _moved(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` over ``below``, key by key, without the key of another host and the price of another model."""
+    merged = {**below, **given}
+    if "base_url" in given and "api_key_env" not in given:
+        before = {**_shipped(below), **below}
+        if before.get("api_key_env") is not None and _host(before.get("base_url")) != _host(given["base_url"]):
+            merged["api_key_env"] = UNSAID
+    if "price" in below and "price" not in given and given.get("model", below.get("model")) != below.get("model"):
+        merged["price"] = None
+    return merged
+
+
+def _host(address: Any) -> str | None:
+    try:
+        return urlsplit(address).hostname if isinstance(address, str) else None
+    except ValueError:
+        return None

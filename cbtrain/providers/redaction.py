@@ -1,0 +1,33 @@
+"""Keys taken out of texts that come from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+STAND_INS = frozenset("dummy empty key local no-key none not-needed sk-no-key-required test token unused x xxx".split())
+"""What is put in a key's place where a server wants none."""
+
+SHORTEST, LONGEST_WORD = 4, 12
+"""Letters: what is shorter, and a plain word that is, may be said by anybody and is not taken out."""
+
+
+def is_secret(key: str) -> bool:
+    """Whether ``key`` is more than a stand-in or a word, which would be taken out of what patients say."""
+    word = key.isalpha() and len(key) < LONGEST_WORD
+    return len(key) >= SHORTEST and not word and key.lower() not in STAND_INS
+
+
+def redacted(text: str, keys: Iterable[str]) -> str:
+    """``text`` without ``keys``, in whatever way they are written: as they are, or with letters escaped as JSON and
+    addresses have them, once or several times over."""
+    for key in filter(is_secret, keys):
+        text = _written(key).sub("[key]", text)
+    return text
+
+
+@lru_cache(maxsize=64)
+def _written(key: str) -> re.Pattern[str]:
+    letters = (rf"\\*(?:{re.escape(letter)}|u{ord(letter):04x}|%{ord(letter):02x})" for letter in key)
+    return re.compile("".join(letters), re.IGNORECASE)
