@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cbtrain.cli import main
+
 CBTRAIN = Path(sys.executable).with_name("cbtrain")
 SESSION = (
     '{"schema":"cbtrain.session/1","course":"%s","session":1,"turns":'
@@ -243,3 +245,15 @@ def test_doctor_prints_a_remedy_for_what_is_absent(tmp_path):
     assert status == 0
     for check in ("Python", "torch", "CUDA", "attention", "NF4", "distributed", "memory", "disk", "hub access"):
         assert check in out
+
+
+@pytest.mark.parametrize("command", ["rate", "synthesize"])
+def test_a_file_in_a_folders_place_is_one_line(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OPENROUTER_API_KEY", "planted-secret-123")
+    (tmp_path / "f").write_text("mine")
+    settings = ["--allow-upload"] if command == "synthesize" else ["evaluation.judging.rater=cue"]
+    assert main([command, "--out", str(tmp_path / "f"), *settings]) == 2
+    error = capsys.readouterr().err
+    assert "a file is there, where a folder has to be" in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "f").read_text() == "mine"

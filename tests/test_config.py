@@ -37,6 +37,7 @@ def test_every_shipped_config_is_valid(name):
     [
         ("therapist:\n  lerning_rate: 1", r"unknown key 'therapist.lerning_rate'. Did you mean 'learning_rate'\?"),
         ("evaluation:\n  judging:\n    ratr: cue", r"unknown key 'evaluation.judging.ratr'. Did you mean 'rater'\?"),
+        ("seed: 2026-13-45", r"malformed YAML \(month must be in 1..12"),
         ("seed: [", r"c\.yaml:\d+: malformed YAML"),
         ("therapist:\n  seed: 1\n  seed: 2", r"c\.yaml:3: malformed YAML \(key 'seed' comes twice"),
         ("- 1", "not a mapping"),

@@ -1,17 +1,23 @@
 """Traffic on record: what is served back is what came, and what is secret is not in it."""
 
 import json
+import time
 
 import pytest
+from aiohttp import web
 from loopback import completion, serve, status
 
 from cbtrain.errors import UserError
+from cbtrain.eval.config import JudgingConfig
+from cbtrain.evaluation import uses_llm_judge
 from cbtrain.providers.attempt import Endpoint
-from cbtrain.providers.carrier import HttpCarrier, open_session
+from cbtrain.providers.carrier import HttpCarrier, Reply, open_session
 from cbtrain.providers.cassette import Recorder, Replay
+from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider
+from cbtrain.providers.providers import Providers, recorded, wire_of
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.providers.wires.anthropic import AnthropicWire
 from cbtrain.providers.wires.openai import OpenAIWire
@@ -97,3 +103,66 @@ async def test_failures_that_an_answer_came_after_are_not_waited_for_again(tmp_p
         with Recorder(HttpCarrier(session), tape) as recorder:
             assert (await provider(recorder, script.url).chat(asking("x"))).attempts == 3
     assert (await provider(Replay(tape), script.url).chat(asking("x"))).attempts == 1
+
+
+EVENTS = [
+    {"model": "m", "choices": [{"index": 0, "delta": {"content": "in "}, "finish_reason": None}]},
+    {"choices": [{"index": 0, "delta": {"content": "pieces"}, "finish_reason": "stop"}]},
+]
+
+
+async def in_pieces(request):
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in EVENTS)
+    return web.Response(text=body, content_type="text/event-stream")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_recording_serves_whole_answers_and_those_in_pieces(streamed, tmp_path):
+    tape, answer = tmp_path / "tape.jsonl", in_pieces if streamed else completion("in pieces")
+    async with serve(lambda number, body: answer) as script, open_session() as session:
+        with Recorder(HttpCarrier(session), tape) as recorder:
+            made = provider(recorder, script.url)
+            made.endpoint = Endpoint(made.endpoint.wire, KEY, stream=streamed)
+            await made.chat(asking("x"))
+    made = provider(Replay(tape), script.url)
+    made.endpoint = Endpoint(made.endpoint.wire, stream=not streamed)
+    assert (await made.chat(asking("x"))).text == "in pieces"
+
+
+async def test_failures_on_record_are_not_waited_for(tmp_path, monkeypatch):
+    """Neither their repeats, nor the rest that an API has asked for."""
+    monkeypatch.setenv("TEST_API_KEY", "planted-secret-123")
+    tape = tmp_path / "tape.jsonl"
+    plan = lambda number, body: status(429, "busy", headers={"Retry-After": "40"})  # noqa: E731
+    async with serve(plan) as script:
+        config = script.config(api_key_env="TEST_API_KEY", max_retries=0)
+        async with Providers(ProvidersConfig(record=tape, answers=str(tmp_path / "a"))) as providers:
+            with pytest.raises(ProviderError, match="busy"):
+                await (await providers.open(config, "judge")).chat(asking("x"))
+    began = time.monotonic()
+    async with Providers(ProvidersConfig(replay=tape)) as providers:
+        made = await providers.open(config.model_copy(update={"max_retries": 6, "backoff_s": 60.0}), "judge")
+        for _ in range(3):
+            with pytest.raises(ProviderError, match="busy after 7 attempts"):
+                await made.chat(asking("x"))
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini"])
+async def test_a_recording_knows_who_was_asked(kind, tmp_path):
+    config = ProviderConfig(kind=kind, base_url="http://host/v1", model="models/m", api_key_env=None)
+    wire, tape = wire_of(config), tmp_path / "tape.jsonl"
+
+    class Api:
+        async def post(self, made, secret):
+            return Reply(200, {}, b"{}")
+
+    with Recorder(Api(), tape) as recorder:
+        await recorder.post(wire.streamed(wire.request(asking("x"))), {})
+    settings = ProvidersConfig(replay=tape)
+    assert recorded(settings, config)
+    for other in ({"model": "n"}, {"base_url": "http://other/v1"}):
+        assert not recorded(settings, config.model_copy(update=other))
+    judging = JudgingConfig(provider=config.model_copy(update={"api_key_env": "NOT_SET_AT_ALL"}))
+    assert uses_llm_judge(judging, settings)
+    assert not uses_llm_judge(JudgingConfig(), settings)  # a study that the cue rater rated is rated by it again

@@ -48,6 +48,7 @@ def test_which_price_a_name_has(model, known):
         ("models: {}", "date: Field required"),
         ("- 1", "valid dictionary"),
         ("date: [", "malformed YAML"),
+        ("date: 2026-13-45\nmodels: {}", "malformed YAML (month must be in 1..12)"),
     ],
 )
 def test_bad_tables_are_one_line(tmp_path, text, problem):

@@ -18,7 +18,7 @@ from cbtrain.journal.journal import read
 SHARED = Path(__file__).parents[1] / "shared"
 KEY = "planted-secret-of-the-fault-test"
 
-TIMED_OUT = {"hang", "blank for ever"}
+TIMED_OUT = {"hang", "blank for ever", "stalls", "keeps alive for ever"}
 """What a client gives up on; the API may have done the work."""
 
 REFUSED = {"refusal": "refusal", "400": "permanent", "overflow": "context_overflow", "filtered": "content_filter"}
@@ -49,20 +49,24 @@ def start(settings):
     )
 
 
-def settings(tmp_path, url):
+def settings(tmp_path, url, **provider_settings):
     provider = {
         **{"base_url": f"{url}/v1", "model": "fault-model", "api_key_env": "FAULT_TEST_KEY"},
         **{"attempt_timeout_s": 2.0, "idle_timeout_s": 1.0, "backoff_s": 0.05, "overall_deadline_s": 60.0},
         **{"max_retries": 12, "price": {"input": 1.0, "output": 1.0}},
+        **provider_settings,
     }
     folders = {"folder": str(tmp_path / "run"), "answers": str(tmp_path / "answers.sqlite")}
     return {"provider": provider, "conversations": 200, "turns": 10, **folders}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("api", "kills"), [(0, 0), (1, 3)], indirect=["api"])
-def test_every_turn_ends_and_nothing_is_paid_for_twice(api, kills, tmp_path):
-    draw, asked = random.Random(kills), settings(tmp_path, api)
+@pytest.mark.parametrize(("api", "kills", "stream"), [(0, 0, True), (1, 3, False)], indirect=["api"])
+def test_every_turn_ends_and_nothing_is_paid_for_twice(api, kills, stream, tmp_path):
+    """Answers in pieces, and on a disk that takes no recording; answers in one piece, killed again and again."""
+    draw, asked = random.Random(kills), settings(tmp_path, api, stream=stream)
+    if stream:
+        asked |= {"record": "/dev/full"}
     for _ in range(kills):
         with start(asked) as worker:
             worker.stdout.readline()
@@ -91,12 +95,13 @@ def test_every_turn_ends_and_nothing_is_paid_for_twice(api, kills, tmp_path):
             assert what == f"to {turn}"
         else:
             assert what in ("transient", "rate_limit")
-    assert sum(how == "failed" for how, _ in result["ended"].values()) < 100
+    # What passes is repeated until it has passed: hardly any turn ends by it, and only on a machine that has no time.
+    assert sum(what in ("transient", "rate_limit") for how, what in result["ended"].values() if how == "failed") <= 5
 
     # Nothing that was answered to the end is asked for again, but what was under way at a kill.
     events = list(read(tmp_path / "run" / "events.jsonl"))
     unknown = [event for event in events if event["kind"] == "unknown_outcome"]
-    kept = {"ok", "drip", "blanks first", "renamed"}
+    kept = {"ok", "drip", "blanks first", "renamed", "no last line", "unmarked"}
     answered = Counter(entry["said"] for entry in log if entry["done"] in kept and entry["sent"])
     twice = sum(count - 1 for count in answered.values())
     assert twice <= len(unknown)

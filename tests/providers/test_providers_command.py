@@ -28,7 +28,12 @@ def key(monkeypatch):
 
 
 async def good(request):
-    headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-tokens": "29000", "Set-Cookie": f"k={KEY}"}
+    headers = {
+        "x-ratelimit-account": KEY,
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-tokens": "29000",
+        "Set-Cookie": f"k={KEY}",
+    }
     return web.json_response(completion(json.dumps({"mood": "low"})), headers=headers)
 
 
@@ -82,6 +87,12 @@ def test_what_can_be_checked(capsys, tmp_path, monkeypatch):
         study.write_text(f"evaluation: {{judging: {{provider: {{base_url: '{script.url}', api_key_env: JUDGE}}}}}}\n")
         monkeypatch.setenv("JUDGE", KEY)
         assert main(["providers", "check", "judge", "--config", str(study)]) == 0
+        assert "not known: the table of prices has no gpt-4.1-mini" not in capsys.readouterr().out
+        prices = tmp_path / "prices.yaml"
+        prices.write_text("date: 2026-01-01\nmodels: {gpt-4.1-mini: {input: 100, output: 100}}\n")
+        own = ["--config", str(study), f"providers.prices={prices}"]
+        assert main(["providers", "check", "judge", *own]) == 0
+        assert "$0.001000 for this call ($100 and $100 for" in capsys.readouterr().out
         assert main(["providers", "check", "patient", "--config", str(study)]) == 2
         assert "served on this machine" in capsys.readouterr().err
     assert main(["providers", "check", "opnai"]) == 2

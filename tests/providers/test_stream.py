@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from cbtrain.providers.attempt import Endpoint, attempt
-from cbtrain.providers.carrier import HttpCarrier, open_session
+from cbtrain.providers.carrier import HttpCarrier, Reply, open_session
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.types import ChatRequest, Message, Usage
 from cbtrain.providers.wires.anthropic import AnthropicWire
@@ -214,11 +214,32 @@ def test_events_in_all_their_forms():
         {"b": 2},
     ]
     assert events_of('data: {"a": 1}\n\ndata: {"cut": ') == [{"a": 1}]
+    assert events_of('data: {"a": 1}\n\ndata: {"b": 2}\n') == [{"a": 1}, {"b": 2}]  # no blank line behind the last
     assert events_of("\n\n\n\n") == []
     odd = {"a": "\u2028, \x85 and \x0b end no line"}
     assert events_of("data: " + json.dumps(odd, ensure_ascii=False) + "\n\n") == [odd]
     with pytest.raises(ValueError, match="no object"):
         events_of("data: 3\n\n")
+
+
+SAID = [
+    {"model": "x", "choices": [{"delta": {"content": [{"type": "text", "text": "Lo"}]}, "finish_reason": None}]},
+    {"choices": [{"delta": {"content": "ng."}, "finish_reason": "stop"}]},
+]
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "Text/Event-Stream; charset=utf-8", "text/plain", None])
+@pytest.mark.parametrize("before", ["", "\ufeff", ": wait\n\n", "\n\nevent: message\n"])
+async def test_a_stream_is_known_by_how_it_begins(kind, before):
+    class Api:
+        async def post(self, made, secret):
+            body = before + "\n\n".join(f"data: {json.dumps(event)}" for event in SAID)
+            return Reply(200, {"Content-Type": kind} if kind else {}, body.encode())
+
+    wire = OpenAIWire("http://host/v1", "m")
+    asked = wire.request(REQUEST)
+    answer = await attempt(Api(), Endpoint(wire, stream=True), asked, 5)
+    assert answer.text == "Long."
 
 
 async def test_a_server_that_does_not_stream_is_read_all_the_same():

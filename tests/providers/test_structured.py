@@ -77,3 +77,19 @@ async def test_an_empty_answer_is_no_turn_of_its_own_when_it_is_asked_for_again(
     (message,) = chat.asked[1].messages
     assert message.role == "user"
     assert message.content.startswith("Rate this.\n\nThis is not a valid answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        (json.dumps(GOOD), GOOD),
+        (f"```json\n{json.dumps(GOOD)}\n```", GOOD),
+        ('{"score": 9}', {"score": 9}),
+        ("Low, I think.", None),
+        ("[1]", None),
+        ('{"a": ', None),
+        ("{" * 100_000 + "}" * 100_000, None),
+    ],
+)
+def test_an_answer_is_parsed_whatever_its_shape(text, parsed):
+    assert ChatResponse(text, "stop", Usage(), "m", 0.1, 1).parsed == parsed

@@ -19,7 +19,7 @@ from cbtrain.providers.types import ChatRequest, Message
 async def main(settings):
     ended = {}
     with Journal(Path(settings["folder"]) / "events.jsonl") as journal:
-        run = ProvidersConfig(answers=settings["answers"])
+        run = ProvidersConfig(answers=settings["answers"], record=settings.get("record"))
         events = list(read(journal.path))
         async with Providers(run, events=journal, past=events) as providers:
             made = await providers.open(ProviderConfig(**settings["provider"]), "patient")

@@ -6,6 +6,7 @@ answer was sent to its end. It has no part of cbtrain in it.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -50,8 +51,8 @@ WAITS = {
 }
 
 
-async def stream(request, parts, pause):
-    reply = web.StreamResponse(headers={"Content-Type": "application/json"})
+async def stream(request, parts, pause, kind="application/json"):
+    reply = web.StreamResponse(headers={"Content-Type": kind})
     await reply.prepare(request)
     for part in parts:
         await reply.write(part)
@@ -79,10 +80,55 @@ FAULTS = {
     "empty": lambda request: web.Response(body=b""),
     "blank for ever": lambda request: stream(request, [b"\n"] * 1000, 0.05),
     "503": lambda request: error(503, "overloaded"),
-    "400": lambda request: error(400, "bad field"),
+    "400": lambda request: error(400, "bad field \ud83d"),
     "overflow": lambda request: error(400, "This model's maximum context length is 8192 tokens"),
     "filtered": lambda request: error(400, "stopped by our content_filter"),
 }
+
+
+def events(text, model="fault-model", finish="stop", **more):
+    """The same completion in pieces, as lines of a stream."""
+    middle = len(text) // 2
+    deltas = [{"role": "assistant", "content": text[:middle]}, {"content": text[middle:]} | more, {}]
+    chunks = [
+        {"model": model, "choices": [{"index": 0, "delta": delta, "finish_reason": finish if delta == {} else None}]}
+        for delta in deltas
+    ]
+    chunks.append({"model": model, "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+    return [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks] + [b"data: [DONE]\n\n"]
+
+
+async def broken_stream(request):
+    reply = await stream(request, events("half of it")[:2], 0.01, "text/event-stream")
+    request.transport.close()
+    return reply
+
+
+STREAM_FAULTS = {
+    "ends early": lambda request: stream(request, events("half of it")[:2], 0.01, "text/event-stream"),
+    "breaks": broken_stream,
+    "stalls": lambda request: stream(request, [*events("half of it")[:2], *[b""] * 60], 60, "text/event-stream"),
+    "error inside": lambda request: stream(
+        request, [events("half")[0], b'data: {"error": {"message": "overloaded \\ud83d"}}\n\n'], 0, "text/event-stream"
+    ),
+    "cut event": lambda request: stream(request, [b'data: {"choices": [{"del'], 0, "text/event-stream"),
+    "keeps alive for ever": lambda request: stream(request, [b": wait\n\n"] * 1000, 0.05, "text/event-stream"),
+}
+
+
+def streams(request, text):
+    """Answers in pieces, though odd ones."""
+    whole, kind = events(text), "text/event-stream"
+    return {
+        "ok": lambda: stream(request, [b"".join(whole)], 0, kind),
+        "drip": lambda: stream(request, whole, 0.02, kind),
+        "blanks first": lambda: stream(request, [b": wait\n\n", b"\n", *whole], 0.01, kind),
+        "refusal": lambda: stream(request, events("", refusal="I will not."), 0, kind),
+        "renamed": lambda: stream(request, events(text, model="another-model"), 0, kind),
+        "no text": lambda: stream(request, events(""), 0, kind),
+        "no last line": lambda: stream(request, [b"".join(whole[:-1]).rstrip()], 0, kind),
+        "unmarked": lambda: stream(request, whole, 0, "text/plain"),
+    }
 
 
 def answers(request, text):
@@ -102,8 +148,9 @@ class Api:
         self.draw, self.share, self.burst = random.Random(seed), share, 0
 
     async def chat(self, request):
-        said = json.loads(await request.read())["messages"][-1]["content"]
-        entry = {"said": said, "done": self.choose(), "sent": False}
+        body = json.loads(await request.read())
+        said, streamed = body["messages"][-1]["content"], body.get("stream", False)
+        entry = {"said": said, "done": self.choose(streamed), "sent": False}
         LOG.append(entry)
         await asyncio.sleep(self.draw.random() * 0.03)
         done, text = entry["done"], f"to {said}"
@@ -111,6 +158,10 @@ class Api:
             reply = error(429, "slow down", **WAITS[done]())
         elif done in FAULTS:
             reply = FAULTS[done](request)
+        elif done in STREAM_FAULTS:
+            reply = STREAM_FAULTS[done](request)
+        elif streamed and done != "500":
+            reply = streams(request, text)[done]()
         elif done == "ok":
             reply = web.json_response(completion(text))
         elif done == "500":
@@ -121,17 +172,19 @@ class Api:
             reply = await reply
         if not reply.prepared:
             await reply.prepare(request)
-        await reply.write_eof()
-        entry["sent"] = True
+        with contextlib.suppress(ConnectionError):  # it was to break
+            await reply.write_eof()
+            entry["sent"] = True
         return reply
 
-    def choose(self):
+    def choose(self, streamed):
         if self.burst:
             self.burst -= 1
             return "500"
         if self.draw.random() >= self.share:
             return "ok"
-        done = self.draw.choice([*WAITS, *FAULTS, "500", "drip", "blanks first", "refusal", "renamed", "no text"])
+        ways = [*WAITS, *FAULTS, "500", "drip", "blanks first", "refusal", "renamed", "no text"]
+        done = self.draw.choice(ways + [*STREAM_FAULTS, "no last line", "unmarked"] * streamed)
         self.burst = 4 if done == "500" else 0
         return done
 

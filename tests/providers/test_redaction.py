@@ -1,0 +1,50 @@
+"""Keys are taken out of what comes from elsewhere, however they are written, and words of patients are not."""
+
+import json
+import urllib.parse
+
+import pytest
+from asked import REQUEST, provider
+from loopback import completion, status
+
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.redaction import is_secret, redacted
+
+KEY = "sk-a/b+c=_9'd"
+
+
+@pytest.mark.parametrize("key", ["s3cret", "abc-1", "a1b2c3d4", "sk-planted", "averylongsecretword", "12345678"])
+def test_short_keys_are_secrets_too(key):
+    assert redacted(f"Bearer {key}, {key.upper()}", [key]) == "Bearer [key], [key]"
+
+
+@pytest.mark.parametrize("stand_in", ["", "EMPTY", "x", "none", "not-needed", "sk-no-key-required", "hope", "sadness"])
+def test_what_stands_in_a_keys_place_or_is_a_word_may_be_said(stand_in):
+    assert not is_secret(stand_in)
+    said = f"I feel {stand_in} today"
+    assert redacted(said, [stand_in]) == said
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        KEY,
+        json.dumps(KEY),
+        KEY.replace("/", "\\/"),
+        json.dumps(json.dumps({"key": KEY.replace("/", "\\/")})),
+        "".join(f"\\u{ord(letter):04X}" for letter in KEY),
+        KEY.replace("+", "\\u002b").replace("=", "\\u003D").replace("'", "\\u0027"),
+        urllib.parse.quote(KEY, safe=""),
+    ],
+)
+async def test_a_key_is_found_in_every_way_of_writing_it(written):
+    assert "[key]" in redacted(f'{{"x": "{written}"}}', [KEY])
+    assert "9" not in redacted(written, [KEY]).replace("[key]", "")
+    for answer in (completion(f"your key: {written}"), status(400, "x" * 290 + written), status(400, written)):
+        async with provider(lambda number, body, answer=answer: answer, key=KEY) as (made, _):
+            try:
+                said = (await made.chat(REQUEST)).text
+            except ProviderError as error:
+                said = str(error)
+        assert "sk-a" not in said
+        assert "u0073" not in said.lower()
