@@ -389,8 +389,10 @@ async def test_how_things_stand_in_one_line(key, tmp_path):
                 await made.chat(asking(f"{number}"))
             made.account.gate.hold(30)
             made.under_way[object()] = made.account.clock.now() - 75
+            made.account.retries.waiting = 4
             assert line(providers, "judge", 0.25) == (
-                "$0.05 of about $0.20, budget $2.00, 0 of 20 out, the API asks to wait 30 s, the oldest for 75 s"
+                "$0.05 of about $0.20, budget $2.00, 0 of 20 out, the API asks to wait 30 s, "
+                "4 repeats held back: too many requests fail, the oldest for 75 s"
             )
             assert line(providers, "patient", 0.5) == "budget $2.00, $0.05 of it spent"
 

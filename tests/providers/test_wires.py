@@ -1,4 +1,8 @@
-"""Requests and answers of each protocol, beside the official packages: the same bodies, read to the same numbers."""
+"""Requests and answers of each protocol, beside the official packages: the same bodies, read to the same numbers.
+
+Answers and errors have the shape, field by field, that the published references of the APIs and the packages' own types
+(openai 3.57, anthropic 2.14, google-genai 3.6) give them, with words and numbers of our own: no paid API was asked.
+"""
 
 import json
 import types
