@@ -122,6 +122,7 @@ class Provider:
             try:
                 answer, latency = await self._attempt(course)
                 if answer.finish_reason == "error":
+                    self.account.limit.troubled()
                     raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
                 await self._keep(key, made, answer)
                 return ChatResponse(
