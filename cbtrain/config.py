@@ -188,6 +188,8 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str,
     if len(at) < len(first["loc"]) and len(kinds) > 1:
         problem = " or ".join(kinds).replace("or Input should be", "or")
     named = first["type"] == "value_error" and (repr(got) in problem or problem.endswith("?"))
+    if first["type"] == "missing" and str(at[-1]) == "model":
+        return key, problem, "Name one, or take a preset, which brings one (`cbtrain providers list`)."
     if isinstance(got, dict) or named or key.endswith(("api_key_env", "base_url")):  # which may hold the key itself
         return key, problem, None
     return key, problem, f"{_got(got)}{_meant(first)}"

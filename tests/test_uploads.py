@@ -45,7 +45,14 @@ JUDGE = (
     "evaluation.judging.provider={base_url: 'http://judge.invalid/v1', model: m, api_key_env: CBTRAIN_JUDGE_API_KEY}"
 )
 PATIENT = "evaluation.patient_provider={base_url: 'http://patient.invalid/v1', model: m}"
-SYNTHESIS = ["synthesize", "--out", "new", "provider.base_url=http://writer.invalid/v1", "--profiles"]
+SYNTHESIS = [
+    "synthesize",
+    "--out",
+    "new",
+    "provider.base_url=http://writer.invalid/v1",
+    "provider.api_key_env=null",
+    "--profiles",
+]
 
 
 @pytest.mark.parametrize(
