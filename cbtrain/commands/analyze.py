@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.errors import UserError
+from cbtrain.eval.report.values import fixed, p_value
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Add = Callable[..., argparse.ArgumentParser]
 
-WIDE = 100
+WIDE = 116
 """Columns of a terminal that has room for all figures; narrower ones show the primary ones, and --json has the rest."""
 
 
@@ -84,14 +85,18 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"{found['ratings']:,} ratings of {found['patients']} patients", "arm", "rated", "mean", "SD", "range"
     )
     for group in found["groups"]:
-        span = f"{_number(group['low'], 0)} to {_number(group['high'], 0)}"
-        shown.add_row(group["name"], f"{group['n']}", _number(group["mean"]), _number(group["sd"]), span)
+        span = f"{fixed(group['low'], 0)} to {fixed(group['high'], 0)}"
+        shown.add_row(group["name"], f"{group['n']}", fixed(group["mean"], 2), fixed(group["sd"], 2), span)
     console.print(shown)
     if found["protocol"] == "paper":
         shown = table("Mixed model as published", "term", "estimate", "95 % interval", "p", "p, Bonf.")
         for term in found["fixed_effects"]:
             shown.add_row(
-                term["term"], _number(term["estimate"], 3), _interval(term, 3), _p(term["p"]), _p(term["p_adjusted"])
+                term["term"],
+                fixed(term["estimate"], 3),
+                _interval(term["ci_low"], term["ci_high"], 3),
+                p_value(term["p"]),
+                p_value(term["p_adjusted"]),
             )
         console.print(shown)
         console.print(
@@ -105,29 +110,33 @@ def _show(found: dict[str, Any], console: Console) -> None:
         )
     else:
         roomy = console.width >= WIDE
-        more = ("bootstrap", "d_z") if roomy else ()
+        more = ("bootstrap", "mixed model", "d_z") if roomy else ()
         shown = table("Contrasts, the patient as the unit", "", "difference", "95 % interval", "p", "p, Holm", *more)
-        for one in found["contrasts"]:
-            numbers = [_number(one["estimate"]), _interval(one), _p(one["p"]), _p(one["p_adjusted"])]
+        for one, model in zip(found["contrasts"], found["mixed_models"], strict=True):
+            interval = _interval(one["ci_low"], one["ci_high"])
+            numbers = [fixed(one["estimate"], 2), interval, p_value(one["p"]), p_value(one["p_adjusted"])]
             if roomy:
-                drawn = _interval({"ci_low": one["bootstrap_low"], "ci_high": one["bootstrap_high"]})
-                numbers += [drawn, _number((one["effect"] or {}).get("d_z"))]
+                numbers.append(_interval(one["bootstrap_low"], one["bootstrap_high"]))
+                numbers.append(_interval(model["ci_low"], model["ci_high"]))
+                numbers.append(fixed((one["effect"] or {}).get("d_z"), 2))
             shown.add_row(one["id"], *numbers)
         console.print(shown)
+        if found["interaction"]:
+            console.print(_interaction(found["interaction"]), highlight=False, markup=False, soft_wrap=True)
+        for problem in dict.fromkeys(model["problem"] for model in found["mixed_models"] if model["problem"]):
+            console.print(f"mixed model: {problem}", highlight=False, markup=False, soft_wrap=True)
         for note in dict.fromkeys(note for one in found["contrasts"] for note in one["notes"]):
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(found["notice"], style="dim", highlight=False)
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}".replace("-", "−")
+def _interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    return "n/a" if low is None else f"{fixed(low, digits)} to {fixed(high, digits)}"
 
 
-def _interval(row: dict[str, Any], digits: int = 2) -> str:
-    if row["ci_low"] is None:
-        return "n/a"
-    return f"{_number(row['ci_low'], digits)} to {_number(row['ci_high'], digits)}"
-
-
-def _p(value: float | None) -> str:
-    return "n/a" if value is None else "< .0001" if value < 0.0001 else f"{value:.4f}".lstrip("0")
+def _interaction(found: dict[str, Any]) -> str:
+    """What the test of base × variant says, in a sentence."""
+    what = f"Does tuning change bases by different amounts? χ²({found['df']}) = {fixed(found['statistic'], 2)}"
+    beyond = ", ".join(f"{base} {fixed(size, 2, signed=True)}" for base, size in found["sizes"].items())
+    problem = f". PROBLEM: {found['problem']}" if found["problem"] else ""
+    return f"{what}, p {p_value(found['p'])}; points beyond {found['reference']}: {beyond}{problem}"

@@ -12,6 +12,7 @@ import numpy as np
 import cbtrain
 from cbtrain.eval.analysis.agreement import halo
 from cbtrain.eval.analysis.contrasts import Contrast, compare, plan_contrasts
+from cbtrain.eval.analysis.models import interaction, model_contrasts
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published, groups
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import holm
@@ -51,6 +52,8 @@ def _default(ratings: Ratings, draws: int, seed: int) -> dict[str, Any]:
         "unit": "patient",
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
         "contrasts": [asdict(contrast) for contrast in total],
+        "mixed_models": [asdict(contrast) for contrast in model_contrasts(ratings, plans)],
+        "interaction": asdict(crossed) if (crossed := interaction(ratings)) else None,
         "items": _items(ratings, draws, seed),
         "halo": spread,
     }

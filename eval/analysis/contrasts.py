@@ -124,7 +124,7 @@ def _differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tuple[dict
     own: dict[str, list[float]] = {}
     notes = []
     for a, b in plan.pairs:
-        first, second = _sessions(ratings, values, a), _sessions(ratings, values, b)
+        first, second = session_means(ratings, values, a), session_means(ratings, values, b)
         both = sorted(first.keys() & second.keys())
         alone = len(first.keys() ^ second.keys())
         if alone:
@@ -134,7 +134,7 @@ def _differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tuple[dict
     return {patient: np.array(found) for patient, found in sorted(own.items())}, notes
 
 
-def _sessions(ratings: Ratings, values: np.ndarray, arm: str) -> dict[tuple[str, int], float]:
+def session_means(ratings: Ratings, values: np.ndarray, arm: str) -> dict[tuple[str, int], float]:
     """Mean over judges and repeats of each rated session of an arm, by patient and number."""
     found: dict[tuple[str, int], list[float]] = {}
     for row in np.flatnonzero((ratings.arm == arm) & np.isfinite(values)):

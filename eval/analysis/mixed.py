@@ -38,9 +38,11 @@ class Term:
 @dataclass(frozen=True, slots=True)
 class MixedFit:
     """``patient_variance`` and ``scale`` (residual variance) in squared points; ``aic`` counts fixed effects, the
-    patients' variance and the scale. ``problem`` says what is wrong with the fit, and is empty for a good one."""
+    patients' variance and the scale. ``covariance`` (float ``[terms, terms]``) is that of the fixed effects.
+    ``problem`` says what is wrong with the fit, and is empty for a good one."""
 
     terms: tuple[Term, ...]
+    covariance: np.ndarray
     patient_variance: float
     patient_variance_se: float
     scale: float
@@ -80,6 +82,7 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
     terms = [_term(name, float(b), float(s)) for name, b, s in zip(names, fit.fe_params, fit.bse_fe, strict=True)]
     return MixedFit(
         terms=tuple(terms),
+        covariance=np.asarray(fit.cov_params())[:count, :count],
         patient_variance=variance,
         patient_variance_se=float(fit.bse[count]) * scale,
         scale=scale,

@@ -1,21 +1,15 @@
 """Planned contrasts by patient: the 2024 study's figures, and what is told where figures cannot be given."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from authors_scores import SCORES, needs_scores
 from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.scores import Score, write_scores_csv
-
-BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
-SCORES = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE)) / "Code/evaluation_results/all_scores_with_patients.csv"
-
-needs_scores = pytest.mark.skipif(not SCORES.exists(), reason="the scores of the 2024 study are not here")
 
 
 def table(tmp_path, rows):

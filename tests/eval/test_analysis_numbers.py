@@ -1,23 +1,17 @@
 """Agreement, effects and resampling: published examples, known answers, and the 2024 study's scores."""
 
 import math
-import os
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
+from authors_scores import SCORES, needs_scores
 from scipy import stats
 
 from cbtrain.eval.analysis.agreement import halo, icc, krippendorff_alpha, quadratic_kappa
 from cbtrain.eval.analysis.effects import paired_effect
 from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
-
-BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
-SCORES = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE)) / "Code/evaluation_results/all_scores_with_patients.csv"
-
-needs_scores = pytest.mark.skipif(not SCORES.exists(), reason="the scores of the 2024 study are not here")
 
 SHROUT_FLEISS = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
 """Six targets, four judges: table 2 of Shrout and Fleiss (1979)."""

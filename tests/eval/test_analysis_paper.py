@@ -1,10 +1,8 @@
 """The 2024 study's analysis, from its own raw scores, to the printed digit."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from authors_scores import SCORES, needs_scores
 
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.mixed import OPTIMIZERS, fit_mixed
@@ -12,11 +10,7 @@ from cbtrain.eval.analysis.paper import analyze_as_published, groups
 from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.scores import Score, write_scores_csv
 
-BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
-SCORES = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE)) / "Code/evaluation_results/all_scores_with_patients.csv"
 HEAD = "id,patient_id,group,Agenda,Homework,justifications\n"
-
-needs_scores = pytest.mark.skipif(not SCORES.exists(), reason="the scores of the 2024 study are not here")
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,12 @@
 """``cbtrain analyze`` on the 2024 study's scores and on tables of our own."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
+from authors_scores import SCORES, needs_scores
 
 from cbtrain.cli import main
 from cbtrain.eval.scores import Score, write_scores_csv
-
-BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
-SCORES = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE)) / "Code/evaluation_results/all_scores_with_patients.csv"
-
-needs_scores = pytest.mark.skipif(not SCORES.exists(), reason="the scores of the 2024 study are not here")
 
 
 def analyze(capsys, *words):
@@ -61,6 +55,7 @@ def test_what_a_person_sees(capsys):
     assert "Llama: tuned − instruct" in out
     assert "3.20 to 12.86" in out
     assert "a sign-flip test cannot give p below 0.0625" in out
+    assert "Does tuning change bases by different amounts? χ²(2) = " in out
     _, out, _ = analyze(capsys, SCORES, "--protocol", "paper")
     assert "−11.326" in out
     assert "optimizer powell" in " ".join(out.split())
