@@ -16,7 +16,7 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
-from cbtrain.providers.layers import merge
+from cbtrain.providers.layers import FOREIGN, merge
 from cbtrain.providers.presets import FOLDER
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.tokens.config import TokensConfig
@@ -257,20 +257,27 @@ def _read(source: str, folder: str) -> dict[str, Any]:
             text = (importlib.resources.files("cbtrain.configs") / folder / f"{source}.yaml").read_text("utf-8")
         else:
             raise UserError("no such config file", where=source, fix=nearest(source, shipped))
-        given = yaml.load(text, UniqueKeys)
+        given = _unshared(yaml.load(text, UniqueKeys))
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = source if line is None else f"{source}:{line + 1}"
         raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, fix="Mend it.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", where=source, fix="Name a readable YAML file.") from None
-    except ValueError as error:  # such as the 45th of a month
+    except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a section inside itself
         raise UserError(f"malformed YAML ({error})", where=source, fix="Quote or mend it.") from None
     if given is None:
         return {}
     if not isinstance(given, dict):
         raise UserError("not a mapping of keys to values", where=source, fix="See `cbtrain config`.")
     return given
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing stands twice: what YAML's anchors share would change together."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -302,7 +309,7 @@ def _apply(given: dict[str, Any], override: str, model: type[BaseModel]) -> None
             raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
         at = inner
     new = {parts[-1]: _value(value, _annotation(model, parts))}
-    whole = merge(at, new) | new
+    whole = (at if FOREIGN in parts else merge(at, new)) | new
     at.clear()
     at.update(whole)
 

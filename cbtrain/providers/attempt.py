@@ -12,7 +12,7 @@ import aiohttp
 from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.deadline import timeout
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.redaction import redacted
+from cbtrain.providers.redaction import redacted, redacted_texts
 from cbtrain.providers.wires.stream import events_of
 from cbtrain.providers.wires.wire import Malformed, Wire, WireAnswer, WireRequest
 
@@ -56,24 +56,24 @@ async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeo
     except (aiohttp.ClientError, OSError) as error:
         # A kept-alive connection that the server has closed raises here too: aiohttp does not repeat a POST.
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}"), sent=True) from None
-    # Before it is read, since errors are shortened, and after it, since JSON may have escaped any letter.
     try:
         answer = _read(endpoint, reply)
     except ProviderError as error:
         error.message = endpoint.redact(error.message)
         raise
+    # Once more: a key may have come in pieces.
     return replace(answer, text=endpoint.redact(answer.text), model=endpoint.redact(answer.model))
 
 
 def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
+    keys = [endpoint.key]
     if reply.status != 200:
-        text = endpoint.redact(reply.body.decode(errors="replace"))
-        raise endpoint.wire.failure(reply.status, reply.headers, text)
+        raise endpoint.wire.failure(reply.status, reply.headers, _clean(reply.body.decode(errors="replace"), keys))
     try:
-        text = endpoint.redact(reply.body.decode("utf-8-sig"))
+        text = reply.body.decode("utf-8-sig")
         if STREAM.match(text):
-            return endpoint.wire.answer(endpoint.wire.folded(events_of(text)))
-        return endpoint.wire.answer(json.loads(text))
+            return endpoint.wire.answer(endpoint.wire.folded(redacted_texts(events_of(text), keys)))
+        return endpoint.wire.answer(redacted_texts(json.loads(text), keys))
     except ProviderError as error:
         error.sent = True  # it came in the place of an answer, which may be billed
         raise
@@ -81,3 +81,11 @@ def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
         beginning = endpoint.redact(reply.body.decode(errors="replace"))[:80]
         problem = f"not an answer of this protocol ({error}): {beginning!r}"
         raise ProviderError("transient", problem, status=200, sent=True) from None
+
+
+def _clean(text: str, keys: list[str]) -> str:
+    """What an API says of a failure without ``keys``, before it is shortened."""
+    try:
+        return json.dumps(redacted_texts(json.loads(text), keys), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return redacted(text, keys)

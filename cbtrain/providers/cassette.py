@@ -18,7 +18,7 @@ from cbtrain.errors import UserError
 from cbtrain.providers.caching.key import request_key
 from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.redaction import redacted
+from cbtrain.providers.redaction import redacted_texts
 from cbtrain.providers.types import ChatRequest
 from cbtrain.providers.wires.wire import Wire, WireRequest
 
@@ -63,15 +63,15 @@ class Recorder:
     def _line(self, made: WireRequest, secret: Mapping[str, str], reply: Reply) -> bytes:
         # Headers may name a scheme before the key.
         keys = {key for value in secret.values() for key in (value, value.rpartition(" ")[2])}
-        line = {
-            "key": request_key(made),
+        exchange = {
             "url": made.url,
             "body": made.body,
             "status": reply.status,
             "headers": {name: value for name, value in reply.headers.items() if KEPT.match(name.lower())},
-            "reply": redacted(reply.body.decode(errors="replace"), keys),
+            "reply": reply.body.decode(errors="replace"),
         }
-        return (redacted(json.dumps(line, ensure_ascii=False), keys) + "\n").encode(errors="replace")
+        line = {"key": request_key(made)} | redacted_texts(exchange, keys)
+        return (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace")
 
     def _write(self, line: bytes) -> None:
         if self._file is None:

@@ -74,7 +74,8 @@ class ProviderConfig(BaseModel):
     @classmethod
     def _known(cls, given: Any) -> Any:
         if given == UNSAID:
-            raise ValueError("base_url is another host than the key's; say whose key goes there, or null for none")
+            other = "base_url is another host than the key's, or http in place of https"
+            raise ValueError(f"{other}; say whose key goes there, or null for none")
         return given
 
     @field_validator("base_url")
@@ -111,7 +112,8 @@ class ProviderConfig(BaseModel):
         """A key must not go to another company than its own."""
         host = urlsplit(self.base_url).hostname
         known = {urlsplit(base).hostname: kind for kind, base in BASES.items()} | {"api.openai.com": "openai"}
-        if known.get(host, self.kind) != self.kind:
+        # Others speak the openai protocol beside their own.
+        if self.kind != "openai" and known.get(host, self.kind) != self.kind:
             raise ValueError(f"{host} speaks {known[host]}, not {self.kind}; set base_url with kind, or take a preset")
         if self.kind == "gemini" and not isinstance(self.extra_body.get("generationConfig", {}), dict):
             raise ValueError("extra_body.generationConfig should be a section of keys and values")

@@ -20,8 +20,8 @@ KEYS = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 UNSAID = "?"
 """Stands for the name of a key that is not known, because its settings were moved to another host."""
 
-NAMING = ("preset", "kind", "base_url")
-"""Fields of which one at least says which API is meant."""
+FOREIGN = "extra_body"
+"""The section whose keys are an API's own, whatever they are called."""
 
 
 def merge(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,15 +32,21 @@ def merge(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     merged = _moved(below, given)
     for key, value in given.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
-            merged[key] = merge(below[key], value)
+            merged[key] = (_plainly if key == FOREIGN else merge)(below[key], value)
+    return merged
+
+
+def _plainly(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**below, **given}
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            merged[key] = _plainly(below[key], value)
     return merged
 
 
 def begins_anew(below: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether ``given`` names another API than the settings ``below``, which then have no part in it. The name of a
-    preset always does; a kind, where it is another one."""
-    if all(below.get(name) is None for name in NAMING):
-        return False
+    """Whether ``given`` names another API than the settings ``below``, which then have no part in it: what they leave
+    open may stand for a default. The name of a preset always does; a kind, where it is another one."""
     return given.get("preset") is not None or ("kind" in given and given["kind"] != _shipped(below).get("kind"))
 
 
@@ -70,19 +76,21 @@ def _shipped(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moved(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` over ``below``, key by key, without the key of another host and the price of another model."""
+    """``given`` over ``below``, key by key, without the key of another place and the price of another model."""
     merged = {**below, **given}
     if "base_url" in given and "api_key_env" not in given:
         before = {**_shipped(below), **below}
-        if before.get("api_key_env") is not None and _host(before.get("base_url")) != _host(given["base_url"]):
+        if before.get("api_key_env") is not None and _place(before.get("base_url")) != _place(given["base_url"]):
             merged["api_key_env"] = UNSAID
     if "price" in below and "price" not in given and given.get("model", below.get("model")) != below.get("model"):
         merged["price"] = None
     return merged
 
 
-def _host(address: Any) -> str | None:
+def _place(address: Any) -> tuple[str, str | None] | None:
+    """Host, and whether the way there is encrypted."""
     try:
-        return urlsplit(address).hostname if isinstance(address, str) else None
+        parts = urlsplit(address) if isinstance(address, str) else None
+        return (parts.scheme, parts.hostname) if parts else None
     except ValueError:
         return None

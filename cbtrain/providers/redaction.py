@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import lru_cache
+from typing import Any
 
 STAND_INS = frozenset("dummy empty key local no-key none not-needed sk-no-key-required test token unused x xxx".split())
 """What is put in a key's place where a server wants none."""
 
 SHORTEST, LONGEST_WORD = 4, 12
-"""Letters: what is shorter, and a plain word that is, may be said by anybody and is not taken out."""
+"""Letters: what is shorter, and a plain word or number that is, may be said by anybody and is not taken out."""
+
+ESCAPES = 8
+"""Backslashes before a letter that are looked through; without a bound a long run of them would take for ever."""
 
 
 def is_secret(key: str) -> bool:
-    """Whether ``key`` is more than a stand-in or a word, which would be taken out of what patients say."""
-    word = key.isalpha() and len(key) < LONGEST_WORD
+    """Whether ``key`` is more than a stand-in, a word or a number, which would be taken out of what patients say."""
+    word = (key.isalpha() or key.isdigit()) and len(key) < LONGEST_WORD
     return len(key) >= SHORTEST and not word and key.lower() not in STAND_INS
 
 
-def redacted(text: str, keys: Iterable[str]) -> str:
+def redacted(text: str, keys: Collection[str]) -> str:
     """``text`` without ``keys``, in whatever way they are written: as they are, or with letters escaped as JSON and
-    addresses have them, once or several times over."""
+    addresses have them; JSON inside JSON too."""
     for key in filter(is_secret, keys):
         if _may_hold(text, key):
             text = _written(key).sub("[key]", text)
     return text
+
+
+def redacted_texts(value: Any, keys: Collection[str]) -> Any:
+    """JSON with ``keys`` taken out of all its texts; numbers are no keys."""
+    if isinstance(value, str):
+        return redacted(value, keys)
+    if isinstance(value, dict):
+        return {redacted(name, keys): redacted_texts(inner, keys) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [redacted_texts(inner, keys) for inner in value]
+    return value
 
 
 def _may_hold(text: str, key: str) -> bool:
@@ -36,5 +51,5 @@ def _may_hold(text: str, key: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _written(key: str) -> re.Pattern[str]:
-    letters = (rf"\\*(?:{re.escape(letter)}|u{ord(letter):04x}|%{ord(letter):02x})" for letter in key)
+    letters = (rf"\\{{0,{ESCAPES}}}(?:{re.escape(letter)}|u{ord(letter):04x}|%{ord(letter):02x})" for letter in key)
     return re.compile("".join(letters), re.IGNORECASE)

@@ -315,6 +315,18 @@ async def test_repeats_are_let_through_in_order_and_their_places_are_given_back(
     assert budget.waiting == 0
 
 
+async def test_nobodys_patience_waits_for_anothers():
+    clock = Virtual()
+    budget = RetryBudget(least=1, window_s=60, clock=clock)
+    assert budget.spend()
+    began = clock.time
+    long = asyncio.create_task(budget.take(1000))
+    assert not await budget.take(5)
+    assert clock.time - began < 15  # both sleep on this clock
+    assert await long
+    assert budget.waiting == 0
+
+
 async def test_on_record_nobody_waits():
     clock = Skipping()
     real, began = time.monotonic(), clock.now()

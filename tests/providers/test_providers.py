@@ -196,6 +196,51 @@ def test_the_default_judges_key_stays_with_its_host(tmp_path):
     assert found.evaluation.judging.provider.api_key_env == "DEEPSEEK_API_KEY"
 
 
+@pytest.mark.parametrize("below", ["api_key_env: OPENAI_API_KEY", "{api_key_env: OPENAI_API_KEY, model: gpt-4.1}"])
+@pytest.mark.parametrize("part", ["judging.provider", "patient_provider"])
+def test_what_stands_for_a_default_goes_nowhere_else(below, part, tmp_path):
+    """A file that names a key and no API means the default one's."""
+    below = below if "{" in below else f"{{{below}}}"
+    file = tmp_path / "study.yaml"
+    file.write_text(f"evaluation: {{judging: {{provider: {below}}}}}" if "judging" in part else
+                    f"evaluation: {{patient_provider: {below}}}")  # fmt: skip
+    for words, found in ((["preset=deepseek"], "deepseek"), (["kind=anthropic", "model=claude-x"], None)):
+        config = load_config(str(file), [f"evaluation.{part}.{word}" for word in words]).evaluation
+        made = config.judging.provider if "judging" in part else config.patient_provider
+        assert made == ProviderConfig.model_validate(found or {"kind": "anthropic", "model": "claude-x"})
+
+
+def test_what_two_roles_share_in_a_file_is_changed_for_one(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("evaluation:\n  judging: {provider: &a {preset: openai}}\n  patient_provider: *a\n")
+    found = load_config(str(file), ["evaluation.judging.provider.preset=deepseek"]).evaluation
+    assert found.patient_provider == ProviderConfig.model_validate("openai")
+    assert found.judging.provider == ProviderConfig.model_validate("deepseek")
+    file.write_text("evaluation: &a\n  judging: *a\n")
+    with pytest.raises(UserError, match="malformed YAML"):
+        load_config(str(file))
+
+
+def test_an_apis_own_fields_are_not_ours(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: openrouter\nextra_body: {preset: one, base_url: 'http://a', api_key_env: Q, in: {a: 1}}\n")
+    found = load_provider_config(
+        str(file), ["extra_body.preset=two", "extra_body.base_url=http://b", "extra_body.in.b=2"]
+    )
+    assert found.extra_body == {"preset": "two", "base_url": "http://b", "api_key_env": "Q", "in": {"a": 1, "b": 2}}
+
+
+def test_others_speak_the_openai_protocol_too():
+    address = "https://generativelanguage.googleapis.com/v1beta/openai"
+    made = ProviderConfig(base_url=address, model="m", api_key_env="GEMINI_API_KEY")
+    assert (made.kind, made.base_url) == ("openai", address)
+
+
+def test_a_key_does_not_go_out_unencrypted_unasked():
+    with pytest.raises(UserError, match="http in place of https"):
+        load_provider_config("openai", ["base_url=http://api.openai.com/v1"])
+
+
 def test_a_writer_may_be_another_api_than_its_files(tmp_path):
     written = load_synthesis_config("hermes", ["provider.preset=openai"]).provider
     assert written == ProviderConfig.model_validate("openai")
@@ -389,7 +434,7 @@ async def test_how_things_stand_in_one_line(key, tmp_path):
                 await made.chat(asking(f"{number}"))
             made.account.gate.hold(30)
             made.under_way[object()] = made.account.clock.now() - 75
-            made.account.retries.waiting = 4
+            made.account.retries._queue.extend(range(4))
             assert line(providers, "judge", 0.25) == (
                 "$0.05 of about $0.20, budget $2.00, 0 of 20 out, the API asks to wait 30 s, "
                 "4 repeats held back: too many requests fail, the oldest for 75 s"

@@ -1,6 +1,7 @@
 """Keys are taken out of what comes from elsewhere, however they are written, and words of patients are not."""
 
 import json
+import time
 import urllib.parse
 
 import pytest
@@ -13,12 +14,14 @@ from cbtrain.providers.redaction import is_secret, redacted
 KEY = "sk-a/b+c=_9'd"
 
 
-@pytest.mark.parametrize("key", ["s3cret", "abc-1", "a1b2c3d4", "sk-planted", "averylongsecretword", "12345678"])
+@pytest.mark.parametrize("key", ["s3cret", "abc-1", "a1b2c3d4", "sk-planted", "averylongsecretword", "123456789012"])
 def test_short_keys_are_secrets_too(key):
     assert redacted(f"Bearer {key}, {key.upper()}", [key]) == "Bearer [key], [key]"
 
 
-@pytest.mark.parametrize("stand_in", ["", "EMPTY", "x", "none", "not-needed", "sk-no-key-required", "hope", "sadness"])
+@pytest.mark.parametrize(
+    "stand_in", ["", "EMPTY", "x", "none", "not-needed", "sk-no-key-required", "hope", "sadness", "1234", "2024"]
+)
 def test_what_stands_in_a_keys_place_or_is_a_word_may_be_said(stand_in):
     assert not is_secret(stand_in)
     said = f"I feel {stand_in} today"
@@ -48,3 +51,20 @@ async def test_a_key_is_found_in_every_way_of_writing_it(written):
                 said = str(error)
         assert "sk-a" not in said
         assert "u0073" not in said.lower()
+
+
+async def test_a_key_of_digits_leaves_numbers_alone():
+    """They are what is paid for."""
+    key = "123456789012"
+    answer = completion(f"{key} it is") | {"created": int(key), "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    async with provider(lambda number, body: answer, key=key) as (made, _):
+        response = await made.chat(REQUEST)
+    assert (response.text, response.attempts, response.usage.prompt_tokens) == ("[key] it is", 1, 7)
+
+
+def test_long_runs_of_backslashes_take_no_time():
+    """A model that is stuck says nothing else; nothing may hold up the other conversations."""
+    text = json.dumps({"said": "\\" * 100_000 + " 100 % \u00fc"})
+    began = time.process_time()
+    assert redacted(text, ["sk-" + "a1" * 25]) == text
+    assert time.process_time() - began < 5  # with runs of any length it would be half an hour

@@ -216,10 +216,30 @@ def test_events_in_all_their_forms():
     assert events_of('data: {"a": 1}\n\ndata: {"cut": ') == [{"a": 1}]
     assert events_of('data: {"a": 1}\n\ndata: {"b": 2}\n') == [{"a": 1}, {"b": 2}]  # no blank line behind the last
     assert events_of("\n\n\n\n") == []
+    for blank in ("\n\n", "\r\r", "\r\n\r\n", "\n\r\n", "\r\n\n", "\n\n\n"):
+        assert events_of(f'data: {{"a": 1}}{blank}data: {{"b": 2}}{blank}') == [{"a": 1}, {"b": 2}]
     odd = {"a": "\u2028, \x85 and \x0b end no line"}
     assert events_of("data: " + json.dumps(odd, ensure_ascii=False) + "\n\n") == [odd]
     with pytest.raises(ValueError, match="no object"):
         events_of("data: 3\n\n")
+
+
+def test_a_letter_that_comes_in_two_halves_is_whole():
+    halves = [json.loads(half) for half in ('"Good \\ud83d"', '"\\ude00."')]
+    chunks = [{"choices": [{"delta": {"content": half}, "finish_reason": "stop"}]} for half in halves]
+    blocks = [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": h}} for h in halves]
+    begun = [
+        {"type": "message_start", "message": {"type": "message", "model": "m", "usage": {}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    ]
+    ended = [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}]
+    for wire, whole, half in (
+        (OpenAIWire("http://x/v1", "m"), chunks, chunks[:1]),
+        (AnthropicWire("m"), [*begun, *blocks, *ended], [*begun, blocks[0], *ended]),
+    ):
+        assert wire.answer(wire.folded(whole)).text == "Good \U0001f600."
+        with pytest.raises(ValueError, match="no whole text"):
+            wire.folded(half)
 
 
 SAID = [

@@ -179,7 +179,7 @@ class Book:
         try:
             if any(write.sync for write in written):
                 self._events.sync()
-        except OSError as error:
+        except Exception as error:
             for write in written:
                 write.done.set_exception(error)
         else:

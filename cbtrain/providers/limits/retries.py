@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 
 from cbtrain.providers.limits.clock import Clock
@@ -19,10 +18,13 @@ class RetryBudget:
 
     def __init__(self, ratio: float = 0.1, least: int = 10, window_s: float = 60.0, clock: Clock | None = None) -> None:
         self.ratio, self.least, self.window_s, self.clock = ratio, least, window_s, clock or Clock()
-        self.waiting = 0
         self._requests: deque[float] = deque()
         self._retries: deque[float] = deque()
-        self._turn = asyncio.Lock()
+        self._queue: deque[object] = deque()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
 
     def began(self) -> None:
         """A request goes out for the first time."""
@@ -40,15 +42,14 @@ class RetryBudget:
 
     async def take(self, patience_s: float) -> bool:
         """Wait for a retry, first come first served, and take it; False where that takes more than ``patience_s``."""
-        until = self.clock.now() + patience_s
-        self.waiting += 1
+        until, ticket = self.clock.now() + patience_s, object()
+        self._queue.append(ticket)
         try:
-            async with self._turn:
-                while not self.spend():
-                    left = until - self.clock.now()
-                    if left <= 0:
-                        return False
-                    await self.clock.sleep(min(LOOK_S, left))
+            while self._queue[0] is not ticket or not self.spend():
+                left = until - self.clock.now()
+                if left <= 0:
+                    return False
+                await self.clock.sleep(min(LOOK_S, left))
         finally:
-            self.waiting -= 1
+            self._queue.remove(ticket)
         return True

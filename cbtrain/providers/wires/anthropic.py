@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from cbtrain.providers.wires.wire import (
     count_of,
     entries,
     fitted,
+    joined,
     section,
     system_apart,
     text_of,
@@ -79,6 +81,7 @@ class AnthropicWire:
     def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
         message: dict[str, Any] = {}
         blocks: dict[int, dict[str, Any]] = {}
+        texts: dict[int, list[Any]] = defaultdict(list)
         for event in events:
             kind, index = event.get("type"), count_of(event, "index")
             if kind == "error":
@@ -92,8 +95,7 @@ class AnthropicWire:
             elif kind == "content_block_delta":
                 delta = section(event.get("delta"), "delta")
                 if delta.get("type") == "text_delta" and index in blocks:
-                    more = text_of(delta.get("text"), "text")
-                    blocks[index]["text"] = text_of(blocks[index].get("text"), "text") + more
+                    texts[index].append(delta.get("text"))
             elif kind == "message_delta":
                 message |= section(event.get("delta"), "delta")
                 # Counts so far, not differences.
@@ -101,6 +103,8 @@ class AnthropicWire:
                 message["usage"] = {**section(message.get("usage"), "usage"), **counts}
         if not message.get("stop_reason"):
             raise Malformed(CUT_SHORT)
+        for index, pieces in texts.items():
+            blocks[index]["text"] = joined([blocks[index].get("text"), *pieces], "text")
         return message | {"content": [block for _, block in sorted(blocks.items())]}
 
     def authorization(self, key: str) -> dict[str, str]:

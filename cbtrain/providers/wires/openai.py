@@ -18,6 +18,7 @@ from cbtrain.providers.wires.wire import (
     count_of,
     entries,
     fitted,
+    joined,
     section,
     text_of,
 )
@@ -67,7 +68,7 @@ class OpenAIWire:
         return WireRequest(made.url, made.headers, made.body | more, made)
 
     def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
-        said: dict[str, list[str]] = {"content": [], "refusal": []}
+        said: dict[str, list[Any]] = {"content": [], "refusal": []}
         finish = usage = model = None
         for event in events:
             if event.get("error"):
@@ -76,11 +77,12 @@ class OpenAIWire:
             for choice in entries(event.get("choices"), "choices")[:1]:
                 finish = choice.get("finish_reason") or finish
                 delta = section(choice.get("delta"), "delta")
-                said["content"].append(_text(delta.get("content")))
-                said["refusal"].append(text_of(delta.get("refusal"), "refusal"))
+                content = delta.get("content")
+                said["content"] += [_text(content)] if isinstance(content, list) else [content]
+                said["refusal"].append(delta.get("refusal"))
         if finish is None:
             raise Malformed(CUT_SHORT)
-        message = {name: "".join(parts) for name, parts in said.items()}
+        message = {name: joined(parts, name) for name, parts in said.items()}
         return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
 
     def authorization(self, key: str) -> dict[str, str]:

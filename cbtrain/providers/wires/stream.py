@@ -18,7 +18,7 @@ def events_of(body: str) -> list[Mapping[str, Any]]:
     """The JSON object of each event that has one; comments, with which servers keep a connection open, are none. An
     event that the end of ``body`` cuts off is left out. Raises Malformed."""
     events: list[Mapping[str, Any]] = []
-    *whole, last = re.split(r"\n\n|\r\n\r\n|\r\r", body.lstrip())
+    *whole, last = re.split(r"\n\n+", re.sub(r"\r\n?", "\n", body.lstrip()))
     for block in whole:
         data = _data(block)
         if data and data.strip() != END:
@@ -34,5 +34,5 @@ def events_of(body: str) -> list[Mapping[str, Any]]:
 
 
 def _data(block: str) -> str:
-    lines = (line.partition(":") for line in re.split(r"\r\n|\n|\r", block))
+    lines = (line.partition(":") for line in block.split("\n"))
     return "\n".join(text.removeprefix(" ") for name, _, text in lines if name == "data")

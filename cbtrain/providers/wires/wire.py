@@ -91,6 +91,17 @@ def text_of(value: Any, what: str) -> str:
     return value
 
 
+def joined(pieces: Sequence[Any], what: str) -> str:
+    """The text that came in ``pieces``, a pair of surrogates of which may have come in two. Raises Malformed."""
+    if not all(piece is None or isinstance(piece, str) for piece in pieces):
+        raise Malformed(f"{what} is no text")
+    whole = "".join(piece or "" for piece in pieces)
+    try:
+        return whole.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise Malformed(f"{what} is no whole text") from None
+
+
 def count_of(usage: Mapping[str, Any], name: str) -> int:
     """A number of tokens, 0 where there is none. Raises Malformed."""
     value = usage.get(name)
