@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable
@@ -89,6 +90,7 @@ class Provider:
         self.book, self.price, self.patience = book or Book(Budget()), price, patience or Patience()
         self.cache, self.reuse, self.warn = cache, reuse, warn
         self._dense, self._added = 1.0, 0
+        self._first, self._first_ended = asyncio.Lock(), False
         self.under_way: dict[Entry, float] = {}
         """Requests that are out, by the account's clock when they went."""
         self._warned = False
@@ -133,6 +135,18 @@ class Provider:
                     raise
 
     async def _attempt(self, course: _Course) -> tuple[WireAnswer, float]:
+        """As :meth:`_attempt_paid`. Where there is a budget the first request goes out alone: what it is answered tells
+        how many tokens the API counts, and what has to be set aside for the others."""
+        if self.book.budget.cap is not None and not self._first_ended:
+            async with self._first:
+                if not self._first_ended:
+                    try:
+                        return await self._attempt_paid(course)
+                    finally:
+                        self._first_ended = True
+        return await self._attempt_paid(course)
+
+    async def _attempt_paid(self, course: _Course) -> tuple[WireAnswer, float]:
         """One attempt, with the money for it set aside before and given back after it: its answer, and the seconds that
         it took. Raises ProviderError."""
         while True:

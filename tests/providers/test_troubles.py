@@ -105,9 +105,9 @@ async def test_nothing_goes_out_while_the_disk_takes_nothing():
     assert (made.book.budget.spent, made.book.budget.reserved, made.account.limit.in_use) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("at_once", [1, 5])
+@pytest.mark.parametrize("at_once", [1, 5, 50])
 async def test_a_budget_holds_where_an_api_counts_more_than_short_prompts_seem_to_have(at_once):
-    """A hidden system prompt, say. What is out before the first answer has come cannot be known; the rest is."""
+    """A hidden system prompt, say. The first request goes out alone, and tells."""
     many = completion("fine") | {"usage": {"prompt_tokens": 900, "completion_tokens": 9}}
     price, budget = Price(input=1.0, output=1.0), Budget(cap=0.02)
     account = Account(start=at_once, most=at_once)
