@@ -313,11 +313,11 @@ def _synthesize(parsed: argparse.Namespace) -> int:
     from cbtrain.synthesis.prompts import PARTS
     from cbtrain.synthesis.write import write_corpus
     from cbtrain.transcripts.reading import read
-    from cbtrain.uploads import require_consent
+    from cbtrain.uploads import require_consent, stays_here
 
     config = load_synthesis_config(str(parsed.config), parsed.settings)
     profiles = [course.profile for course in read(str(parsed.profiles)).courses if course.profile]
-    allowed = parsed.allow_upload or config.providers.replay is not None  # a recording is on this machine
+    allowed = parsed.allow_upload or stays_here(config.providers)
     require_consent(str(parsed.profiles), "its patients' profiles", config.provider.base_url, allowed)
     if not profiles:
         raise UserError("no patient profile here", where=parsed.profiles, fix="Add profiles.jsonl to it.")

@@ -309,7 +309,7 @@ def _apply(given: dict[str, Any], override: str, model: type[BaseModel]) -> None
             raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
         at = inner
     new = {parts[-1]: _value(value, _annotation(model, parts))}
-    whole = (at if FOREIGN in parts else merge(at, new)) | new
+    whole = merge(at, new, FOREIGN not in parts[:-1]) | new
     at.clear()
     at.update(whole)
 

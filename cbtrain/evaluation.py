@@ -49,7 +49,7 @@ from cbtrain.telling import heading, say
 from cbtrain.tokens.plain_text import plain_document
 from cbtrain.traffic import Traffic, open_traffic
 from cbtrain.transcripts.writing import write_sessions
-from cbtrain.uploads import require_consent
+from cbtrain.uploads import require_consent, stays_here
 
 
 def trained_config(folder: Path) -> Path:
@@ -164,14 +164,14 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
     if absent := sorted(missing - set(config.training.speakers)):
         fix = "Train both, or name a patient behind an API (evaluation.patient_provider)."
         raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", fix=fix)
-    allow_upload = allow_upload or config.providers.replay is not None  # a recording is on this machine
+    allow_upload = allow_upload or stays_here(config.providers)
+    roles = [("patient", patient)] if patient else []
     if uses_llm_judge(judging, config.providers):
+        roles.append(("judge", judging.provider))
         what = "sessions simulated from its profiles and transcripts"
         require_consent(config.corpus.path, what, judging.provider.base_url, allow_upload)
     if patient:
         require_consent(config.corpus.path, "its patients' profiles", patient.base_url, allow_upload)
-    roles = [*([("patient", patient)] if patient else [])]
-    roles += [("judge", judging.provider)] if uses_llm_judge(judging, config.providers) else []
     check(config.providers, roles)
     return load_rubric(config.evaluation.judging.rubric)
 

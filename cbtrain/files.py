@@ -1,7 +1,8 @@
-"""Write a file or a folder so that it is there whole or not at all."""
+"""Write a file, a folder or a line so that it is there whole or not at all; and where files are kept between runs."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -36,6 +37,21 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append_whole(file: int, line: bytes, path: Path) -> None:
+    """Append ``line`` to the open ``file``, which is at ``path``. Raises OSError where there is no room for all of it,
+    and leaves nothing of it then."""
+    written = os.write(file, line)
+    if written != len(line):  # a full disk can take half a line
+        os.ftruncate(file, os.fstat(file).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def cache_folder() -> Path:
+    """Where all runs of this user keep what they share."""
+    own = os.environ.get("CBTRAIN_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
 
 
 def require_new(path: Path) -> Path:

@@ -25,7 +25,7 @@ from cbtrain.providers.summary import costs
 from cbtrain.traffic import open_traffic
 from cbtrain.transcripts.reading import read, speaker_labels
 from cbtrain.transcripts.types import Session
-from cbtrain.uploads import require_consent
+from cbtrain.uploads import require_consent, stays_here
 
 ONE_ARM = "transcripts"
 
@@ -39,7 +39,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     judging = config.evaluation.judging
     if uses_llm_judge(judging, config.providers):
         check(config.providers, [("judge", judging.provider)])
-        allowed = allow_upload or config.providers.replay is not None  # a recording is on this machine
+        allowed = allow_upload or stays_here(config.providers)
         require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allowed)
     rubric = load_rubric(judging.rubric)
     settings = config.corpus

@@ -10,6 +10,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from cbtrain.errors import UserError
+from cbtrain.providers.config import ProvidersConfig
 from cbtrain.transcripts.reading import SAMPLE
 
 
@@ -22,6 +23,11 @@ def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> Non
         where=corpus,
         fix="If you may share them with that service, say --allow-upload (with make: ARGS=--allow-upload).",
     )
+
+
+def stays_here(providers: ProvidersConfig) -> bool:
+    """Whether a recording on this machine answers in place of all APIs."""
+    return providers.replay is not None
 
 
 def is_local(base_url: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.errors import UserError
-from cbtrain.eval.report.values import fixed, p_value
+from cbtrain.eval.report.values import fixed, p_value, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,8 +85,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"{found['ratings']:,} ratings of {found['patients']} patients", "arm", "rated", "mean", "SD", "range"
     )
     for group in found["groups"]:
-        span = f"{fixed(group['low'], 0)} to {fixed(group['high'], 0)}"
-        shown.add_row(group["name"], f"{group['n']}", fixed(group["mean"], 2), fixed(group["sd"], 2), span)
+        mean, sd = fixed(group["mean"], 2), fixed(group["sd"], 2)
+        shown.add_row(group["name"], f"{group['n']}", mean, sd, span(group["low"], group["high"], 0))
     console.print(shown)
     if found["protocol"] == "paper":
         shown = table("Mixed model as published", "term", "estimate", "95 % interval", "p", "p, Bonf.")
@@ -94,7 +94,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
             shown.add_row(
                 term["term"],
                 fixed(term["estimate"], 3),
-                _interval(term["ci_low"], term["ci_high"], 3),
+                span(term["ci_low"], term["ci_high"], 3),
                 p_value(term["p"]),
                 p_value(term["p_adjusted"]),
             )
@@ -113,11 +113,11 @@ def _show(found: dict[str, Any], console: Console) -> None:
         more = ("bootstrap", "mixed model", "d_z") if roomy else ()
         shown = table("Contrasts, the patient as the unit", "", "difference", "95 % interval", "p", "p, Holm", *more)
         for one, model in zip(found["contrasts"], found["mixed_models"], strict=True):
-            interval = _interval(one["ci_low"], one["ci_high"])
-            numbers = [fixed(one["estimate"], 2), interval, p_value(one["p"]), p_value(one["p_adjusted"])]
+            numbers = [fixed(one["estimate"], 2), span(one["ci_low"], one["ci_high"], 2)]
+            numbers += [p_value(one["p"]), p_value(one["p_adjusted"])]
             if roomy:
-                numbers.append(_interval(one["bootstrap_low"], one["bootstrap_high"]))
-                numbers.append(_interval(model["ci_low"], model["ci_high"]))
+                numbers.append(span(one["bootstrap_low"], one["bootstrap_high"], 2))
+                numbers.append(span(model["ci_low"], model["ci_high"], 2))
                 numbers.append(fixed((one["effect"] or {}).get("d_z"), 2))
             shown.add_row(one["id"], *numbers)
         console.print(shown)
@@ -128,10 +128,6 @@ def _show(found: dict[str, Any], console: Console) -> None:
         for note in dict.fromkeys(note for one in found["contrasts"] for note in one["notes"]):
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(found["notice"], style="dim", highlight=False)
-
-
-def _interval(low: float | None, high: float | None, digits: int = 2) -> str:
-    return "n/a" if low is None else f"{fixed(low, digits)} to {fixed(high, digits)}"
 
 
 def _interaction(found: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.files import append_whole
 
 
 class Journal:
@@ -47,10 +48,7 @@ class Journal:
         record = {"kind": kind, "time": moment, **fields}
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with self._alone:
-            written = os.write(self._file, line)
-            if written != len(line):  # a full disk can take half a line: take it back, so that the file stays whole
-                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-                raise OSError(28, "No space left on device", str(self.path))
+            append_whole(self._file, line, self.path)
         if sync:
             self.sync()
         return record

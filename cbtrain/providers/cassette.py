@@ -15,6 +15,7 @@ from typing import Any
 from multidict import CIMultiDict
 
 from cbtrain.errors import UserError
+from cbtrain.files import append_whole
 from cbtrain.providers.caching.key import request_key
 from cbtrain.providers.carrier import Carrier, Reply
 from cbtrain.providers.errors import ProviderError
@@ -31,13 +32,12 @@ class Recorder:
 
     Keys are neither in what is recorded of a request (its own headers and body) nor, should an API send one back, in
     the reply: every value of the secret headers is taken out. What cannot be written down (a full disk) is missing in
-    the recording, of which ``warn`` is told, and not in the run.
+    the recording, of which ``warn`` is told each time, and not in the run.
     """
 
     def __init__(self, carrier: Carrier, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self.carrier, self.path, self.warn = carrier, path, warn
         self._file: int | None = None
-        self._warned = False
 
     def __enter__(self) -> Recorder:
         self._file = open_recording(self.path)
@@ -55,9 +55,7 @@ class Recorder:
         try:
             self._write(self._line(made, secret, reply))
         except OSError as error:
-            if not self._warned:
-                self.warn(f"{self.path} has gaps: it cannot be written ({error.strerror}), and the run goes on without")
-            self._warned = True
+            self.warn(f"{self.path} has gaps: it cannot be written ({error.strerror}), and the run goes on without")
         return reply
 
     def _line(self, made: WireRequest, secret: Mapping[str, str], reply: Reply) -> bytes:
@@ -76,10 +74,7 @@ class Recorder:
     def _write(self, line: bytes) -> None:
         if self._file is None:
             raise RuntimeError("enter the recorder with `with` first")
-        written = os.write(self._file, line)
-        if written != len(line):  # a full disk can take half a line: take it back, so that the file stays whole
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OSError(28, "No space left on device", str(self.path))
+        append_whole(self._file, line, self.path)
 
 
 def open_recording(path: Path) -> int:

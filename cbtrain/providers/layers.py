@@ -24,23 +24,16 @@ FOREIGN = "extra_body"
 """The section whose keys are an API's own, whatever they are called."""
 
 
-def merge(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], given: Mapping[str, Any], ours: bool = True) -> dict[str, Any]:
     """``given`` over ``below``, key by key and section by section. An API that is named anew takes nothing of the one
-    before; one that is only moved to another host keeps all but its key."""
-    if begins_anew(below, given):
+    before; one that is only moved to another host keeps all but its key. Without ``ours`` the keys are an API's own and
+    mean neither."""
+    if ours and begins_anew(below, given):
         return dict(given)
-    merged = _moved(below, given)
+    merged = _moved(below, given) if ours else {**below, **given}
     for key, value in given.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
-            merged[key] = (_plainly if key == FOREIGN else merge)(below[key], value)
-    return merged
-
-
-def _plainly(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**below, **given}
-    for key, value in given.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
-            merged[key] = _plainly(below[key], value)
+            merged[key] = merge(below[key], value, ours and key != FOREIGN)
     return merged
 
 

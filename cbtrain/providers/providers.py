@@ -81,7 +81,7 @@ class Providers:
         Raises UserError where a key, a price beside a budget, or the store of answers is missing.
         """
         if not self.settings.replay:
-            check(self.settings, [(role, config)], self.prices)
+            _check_role(self.settings, role, config, self.prices)
         replayed = bool(self.settings.replay) and not own
         paid = config.paid and not replayed
         provider = Provider(
@@ -171,11 +171,9 @@ def price_of(config: ProviderConfig, prices: Prices) -> Price | None:
     return config.price or prices.of(config.model)
 
 
-def check(
-    settings: ProvidersConfig, configs: Sequence[tuple[str, ProviderConfig]], prices: Prices | None = None
-) -> None:
+def check(settings: ProvidersConfig, configs: Sequence[tuple[str, ProviderConfig]]) -> None:
     """Find what would stop a run that opens ``configs`` (each with its role). Raises UserError."""
-    prices = prices or load_prices(settings.prices)
+    prices = load_prices(settings.prices)
     if settings.replay:
         Replay(settings.replay)
         return
@@ -184,10 +182,14 @@ def check(
     if any(keeps_answers(config) for _, config in configs):
         open_answers(answers_file(settings.answers)).close()
     for role, config in configs:
-        key_of(config)
-        if settings.budget is not None and price_of(config, prices) is None:
-            fix = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
-            raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, fix=fix)
+        _check_role(settings, role, config, prices)
+
+
+def _check_role(settings: ProvidersConfig, role: str, config: ProviderConfig, prices: Prices) -> None:
+    key_of(config)
+    if settings.budget is not None and price_of(config, prices) is None:
+        fix = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
+        raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, fix=fix)
 
 
 def keeps_answers(config: ProviderConfig) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cbtrain.files import cache_folder
 from cbtrain.tokens import cache
 from cbtrain.tokens.agreement import check_dialogue, check_renderer
 from cbtrain.tokens.cache import TokenStore
@@ -134,9 +135,7 @@ def cache_root(setting: str) -> Path | None:
         return None
     if setting != "auto":
         return Path(setting).expanduser() / "tokens"
-    own = os.environ.get("CBTRAIN_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
-    return base / "tokens"
+    return cache_folder() / "tokens"
 
 
 def _render(

@@ -79,7 +79,7 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
     if variance < BOUNDARY * scale:
         problems.append("the patients' variance is at its boundary of zero")
     count = design.shape[1]
-    terms = [_term(name, float(b), float(s)) for name, b, s in zip(names, fit.fe_params, fit.bse_fe, strict=True)]
+    terms = [wald(name, float(b), float(s)) for name, b, s in zip(names, fit.fe_params, fit.bse_fe, strict=True)]
     return MixedFit(
         terms=tuple(terms),
         covariance=np.asarray(fit.cov_params())[:count, :count],
@@ -95,7 +95,8 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
     )
 
 
-def _term(name: str, estimate: float, se: float) -> Term:
+def wald(name: str, estimate: float, se: float) -> Term:
+    """An estimate with its interval and p value; p is NaN where nothing varies."""
     margin = float(stats.norm.ppf(0.975)) * se
     p = float(2 * stats.norm.sf(abs(estimate) / se)) if se > 0 else math.nan
     return Term(name, estimate, se, estimate - margin, estimate + margin, p)

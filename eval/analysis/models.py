@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import Plan, session_means
-from cbtrain.eval.analysis.mixed import MixedFit, fit_mixed
+from cbtrain.eval.analysis.mixed import MixedFit, fit_mixed, wald
 from cbtrain.eval.analysis.ratings import Ratings
 
 
@@ -120,9 +120,8 @@ def _contrast(fit: MixedFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:
         weights[arms.index(b)] -= 1 / len(plan.pairs)
     estimate = float(weights @ np.array([term.estimate for term in fit.terms]))
     se = math.sqrt(max(float(weights @ fit.covariance @ weights), 0.0))
-    margin = float(stats.norm.ppf(0.975)) * se
-    p = float(2 * stats.norm.sf(abs(estimate) / se)) if se > 0 else math.nan
-    return ModelContrast(plan.id, estimate, se, estimate - margin, estimate + margin, p, fit.problem)
+    found = wald(plan.id, estimate, se)
+    return ModelContrast(plan.id, estimate, se, found.ci_low, found.ci_high, found.p, fit.problem)
 
 
 def _gap(plan: Plan, problem: str) -> ModelContrast:

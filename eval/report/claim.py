@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbtrain.eval.report.shape import Report, arms_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import GAP, fixed, number, p_value, percent, whole
+from cbtrain.eval.report.values import fixed, number, p_value, percent, span, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,7 @@ def interval(contrast: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def bounds_text(contrast: dict[str, Any], digits: int = 1) -> str:
-    bounds = interval(contrast)
-    return GAP if bounds is None else f"{fixed(bounds[0], digits)} to {fixed(bounds[1], digits)}"
+    return span(contrast.get("ci_low"), contrast.get("ci_high"), digits)
 
 
 def interval_text(contrast: dict[str, Any]) -> str:

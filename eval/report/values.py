@@ -29,6 +29,12 @@ def fixed(value: object, digits: int = 1, signed: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def span(low: object, high: object, digits: int = 1) -> str:
+    """``1.2 to 3.4``; a gap where either is missing."""
+    gap = number(low) is None or number(high) is None
+    return GAP if gap else f"{fixed(low, digits)} to {fixed(high, digits)}"
+
+
 def whole(value: object) -> str:
     return fixed(value, 0)
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from cbtrain.errors import UserError
+from cbtrain.files import cache_folder
 from cbtrain.providers.types import Usage
 from cbtrain.providers.wires.wire import WireAnswer
 
@@ -38,9 +39,7 @@ def answers_file(setting: str) -> Path:
     """The file that ``providers.answers`` names."""
     if setting != "auto":
         return Path(setting).expanduser()
-    own = os.environ.get("CBTRAIN_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
-    return base / "answers.sqlite"
+    return cache_folder() / "answers.sqlite"
 
 
 class AnswerCache:
