@@ -6,7 +6,9 @@ import json
 import os
 import random
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from loopback import completion, serve
 from cbtrain.errors import UserError
 from cbtrain.journal.journal import read
 from cbtrain.providers.attempt import Endpoint
-from cbtrain.providers.caching.cache import AnswerCache
+from cbtrain.providers.caching.cache import AnswerCache, open_answers
 from cbtrain.providers.caching.key import request_key
 from cbtrain.providers.carrier import HttpCarrier, open_session
 from cbtrain.providers.costs.book import Book
@@ -151,6 +153,19 @@ async def test_another_file_is_refused_in_one_line(tmp_path, content):
     with pytest.raises(UserError, match="answers cannot be kept here"):
         async with AnswerCache(tmp_path / "folder"):
             pass
+
+
+def test_many_may_make_the_file_at_the_same_moment(tmp_path):
+    """The switch to the write-ahead log is the one lock that SQLite itself does not wait for."""
+    together = threading.Barrier(8)
+
+    def opened(path):
+        together.wait()
+        open_answers(path).close()
+
+    with ThreadPoolExecutor(8) as many:
+        for round_number in range(60):
+            list(many.map(opened, [tmp_path / str(round_number)] * 8))
 
 
 async def test_two_processes_may_use_one_file(tmp_path):

@@ -27,6 +27,7 @@ from cbtrain.providers.wires.wire import WireAnswer
 Made = TypeVar("Made")
 
 VERSION = 1
+PATIENCE_S = 60  # for another process that holds the file
 TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, request TEXT, answer TEXT, at REAL) WITHOUT ROWID"
 
 
@@ -132,8 +133,8 @@ def open_answers(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        database = sqlite3.connect(path, timeout=60)
-        database.execute("PRAGMA journal_mode = WAL")
+        database = sqlite3.connect(path, timeout=PATIENCE_S)
+        _log_ahead(database)
         database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
@@ -145,6 +146,19 @@ def open_answers(path: Path) -> sqlite3.Connection:
         return database
     except (sqlite3.Error, OSError) as error:
         raise _unusable(path, error) from None
+
+
+def _log_ahead(database: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. SQLite does not wait its time-out for this one lock: the waiting is done here."""
+    given_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > given_up:
+                raise
+            time.sleep(0.01)
 
 
 def _unusable(path: Path, error: Exception) -> UserError:
