@@ -27,6 +27,7 @@ def describe_scale(rubric: Rubric) -> dict[str, Any]:
         "min": rubric.minimum,
         "max": rubric.maximum,
         "total_max": rubric.maximum * len(rubric.domains),
+        "cutoff": rubric.cutoff,
         "note": rubric.note,
         "domains": [{"id": d.id, "name": d.name, "description": d.description} for d in rubric.domains],
     }

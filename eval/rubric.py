@@ -55,7 +55,9 @@ class Domain(BaseModel):
 
 
 class Rubric(BaseModel):
-    """A scale from ``minimum`` to ``maximum`` in every domain, with an anchor at every point."""
+    """A scale from ``minimum`` to ``maximum`` in every domain, with an anchor at every point.
+
+    ``cutoff``: the total from which on a session counts as competent, where the scale has one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,6 +66,7 @@ class Rubric(BaseModel):
     source: str
     minimum: int
     maximum: int
+    cutoff: int | None = None
     domains: list[Domain] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -48,13 +48,15 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The instrument. ``total_low`` and ``total_high`` bound a session's total; None where the report does not say."""
+    """The instrument. ``total_low`` and ``total_high`` bound a session's total, which is competent from ``cutoff`` on;
+    None where the report does not say."""
 
     name: str
     low: float | None
     high: float | None
     total_low: float | None
     total_high: float | None
+    cutoff: float | None
     note: str
     domains: tuple[Domain, ...]
 
@@ -79,6 +81,7 @@ def scale_of(report: Report) -> Scale:
         number(raw.get("max")),
         total_low,
         number(raw.get("total_max")),
+        number(raw.get("cutoff")),
         words(raw.get("note")),
         tuple(found.values()),
     )

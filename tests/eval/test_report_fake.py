@@ -155,6 +155,7 @@ def fake_report():
             "min": 0,
             "max": 6,
             "total_max": 66,
+            "cutoff": 40,
             "note": "Our own instrument; it is not the CTRS and it is not validated.",
             "domains": [{"id": i, "name": n, "description": d} for i, n, d in DOMAINS],
         },
