@@ -61,9 +61,10 @@ def describe_arms(sessions: Sequence[SessionRecord], scores: Sequence[Score]) ->
 
 def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
     """Simulated sessions as transcripts, so that whatever reads a corpus reads them too: a course is one patient with
-    one arm, the session's number is the repeat."""
+    one arm, the session's number is one above the seed; ``facts`` hold what tables of scores know it by."""
     for session in sessions:
         facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
+        facts |= {"id": session.id, "seed": str(session.seed)}
         yield Session(
             f"{session.arm}/{session.patient}",
             session.seed + 1,

@@ -14,6 +14,8 @@ from rich.table import Table
 
 import cbtrain
 from cbtrain.config import StudyConfig
+from cbtrain.eval.analysis.sessions import seed_of
+from cbtrain.eval.dialogue import FAILURES
 from cbtrain.eval.report.terminal import costs_line
 from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.runner import SessionRecord
@@ -75,8 +77,13 @@ async def _rate(
 
 
 def records(sessions: Iterable[Session]) -> Iterable[SessionRecord]:
-    """Transcripts in the shape that raters take: a session's number stands for the seed, ``facts.arm`` for the arm."""
+    """Transcripts in the shape that raters take: ``facts.arm`` names the arm; where a run did not write them, a
+    session's number stands for the seed."""
     for session in sessions:
-        patient = session.patient or session.course
-        arm = session.facts.get("arm", ONE_ARM)
-        yield SessionRecord(session.id, arm, patient, session.number, list(session.turns))
+        patient, facts = session.patient or session.course, session.facts
+        made = SessionRecord(
+            facts.get("id", session.id), facts.get("arm", ONE_ARM), patient, seed_of(session), list(session.turns)
+        )
+        failure = [ending for ending in FAILURES if ending == facts.get("ending")]
+        made.ending, made.error = (failure[0], facts.get("error")) if failure else (None, None)
+        yield made

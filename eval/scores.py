@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,10 +69,13 @@ def read_scores_csv(path: Path) -> list[Score]:
     scores = []
     for line, row in enumerate(rows, 2):
         try:
-            values = {name: float(row[name]) if row[name] else None for name in domains}
+            values = {name: _score(row[name], name) for name in domains}
             status: Status = row["status"]  # type: ignore[assignment]
             if status not in get_args(Status):
                 raise ValueError(f"unknown status {status!r}")
+            for name in ("session_id", "arm", "patient", "judge"):
+                if not row[name]:
+                    raise ValueError(f"{name} is empty")
             scores.append(
                 Score(
                     session_id=row["session_id"],
@@ -87,6 +91,16 @@ def read_scores_csv(path: Path) -> list[Score]:
         except ValueError as error:
             raise UserError(str(error), where=f"{path}:{line}", fix="Mend or remove the row.") from None
     return scores
+
+
+def _score(text: str | None, name: str) -> float | None:
+    """None where the cell is empty. Raises ValueError."""
+    if not text:
+        return None
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: {text!r} is no score (an empty cell marks a missing one)")
+    return value
 
 
 def _cell(value: float | None) -> str:

@@ -1,8 +1,13 @@
-"""How far raters agree, and how far a rater tells items apart."""
+"""How far raters agree, and how far a rater tells items apart.
+
+Each statistic comes in two forms: of the ratings as they are, and ``…_draws``, of many resamples of the sessions at
+once. A resample is a row of weights: how often each session was drawn.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -24,16 +29,28 @@ def icc(ratings: np.ndarray) -> Icc:
     n, k = values.shape
     if n < 2 or k < 2 or not np.isfinite(values).all():
         raise ValueError("an ICC needs two sessions, two raters and no gaps")
-    grand = values.mean()
-    rows, columns = values.mean(axis=1) - grand, values.mean(axis=0) - grand
-    between = k * (rows**2).sum() / (n - 1)
-    raters = n * (columns**2).sum() / (k - 1)
-    residual = ((values - grand - rows[:, None] - columns) ** 2).sum() / ((n - 1) * (k - 1))
+    single, mean, consistency = icc_draws(values, np.ones((1, n)))
+    return Icc(float(single[0]), float(mean[0]), float(consistency[0]))
+
+
+def icc_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ICC(2,1), (2,k) and (3,1), float64 ``[draws]`` each. ``values``: ``[sessions, raters]``; ``weights``: ``[draws,
+    sessions]``, whose rows sum to the number of sessions."""
+    n, k = values.shape
+    centred = values - values.mean()  # sums of squares of small numbers lose nothing
+    rows = centred.mean(axis=1)
+    columns = weights @ centred / n
+    grand = columns.mean(axis=1)
+    between = k * (weights @ rows**2 - n * grand**2) / (n - 1)
+    raters = n * ((columns - grand[:, None]) ** 2).sum(axis=1) / (k - 1)
+    within = weights @ ((centred - rows[:, None]) ** 2).sum(axis=1)
+    residual = (within - raters * (k - 1)) / ((n - 1) * (k - 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         single = (between - residual) / (between + (k - 1) * residual + k * (raters - residual) / n)
         mean = (between - residual) / (between + (raters - residual) / n)
         consistency = (between - residual) / (between + (k - 1) * residual)
-    return Icc(float(single), float(mean), float(consistency))
+    flat = np.abs(between) + np.abs(raters) + np.abs(residual) < 1e-12
+    return tuple(np.where(flat, np.nan, found) for found in (single, mean, consistency))  # type: ignore[return-value]
 
 
 def quadratic_kappa(one: np.ndarray, other: np.ndarray) -> float:
@@ -42,9 +59,21 @@ def quadratic_kappa(one: np.ndarray, other: np.ndarray) -> float:
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if first.shape != second.shape or not len(first):
         raise ValueError("two raters' scores of the same sessions are needed")
-    observed = ((first - second) ** 2).mean()
-    expected = ((first[:, None] - second) ** 2).mean()
-    return float(1 - observed / expected) if expected > 0 else float("nan")
+    return float(kappa_draws(np.stack([first, second], axis=1), np.ones((1, len(first))))[0])
+
+
+def kappa_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Quadratic kappa, its mean over pairs of raters, float64 ``[draws]``; arguments as :func:`icc_draws` has them."""
+    n = len(values)
+    centred = values - values.mean()
+    means, squares = weights @ centred / n, weights @ centred**2 / n
+    found = []
+    for i, j in combinations(range(values.shape[1]), 2):
+        observed = weights @ (centred[:, i] - centred[:, j]) ** 2 / n
+        expected = squares[:, i] + squares[:, j] - 2 * means[:, i] * means[:, j]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append(np.where(expected > 1e-12, 1 - observed / expected, np.nan))
+    return np.asarray(np.mean(found, axis=0))
 
 
 def krippendorff_alpha(ratings: np.ndarray) -> float:
@@ -54,21 +83,29 @@ def krippendorff_alpha(ratings: np.ndarray) -> float:
     where all ratings are the same, or no session has two.
     """
     values = np.asarray(ratings, dtype=np.float64)
-    values = values[np.isfinite(values).sum(axis=1) > 1]
+    return float(alpha_draws(values, np.ones((1, len(values))))[0])
+
+
+def alpha_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Krippendorff's ordinal alpha, float64 ``[draws]``; ``values`` may have gaps (NaN)."""
+    enough = np.isfinite(values).sum(axis=1) > 1
+    values, weights = values[enough], weights[:, enough]
     levels = np.unique(values[np.isfinite(values)])
     if len(levels) < 2:
-        return float("nan")
-    coincidences = np.zeros((len(levels), len(levels)))
-    for row in values:
+        return np.full(len(weights), np.nan)
+    coincidences = np.zeros((len(values), len(levels), len(levels)))
+    for place, row in enumerate(values):
         counts = np.bincount(np.searchsorted(levels, row[np.isfinite(row)]), minlength=len(levels)).astype(np.float64)
-        coincidences += (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
-    totals = coincidences.sum(axis=0)
-    below = np.cumsum(totals)
+        coincidences[place] = (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
+    drawn = (weights @ coincidences.reshape(len(values), -1)).reshape(-1, len(levels), len(levels))
+    totals = drawn.sum(axis=1)
     # Between two levels lie all ratings from the one to the other, half of those at each end.
-    distance = np.abs((below - totals / 2)[:, None] - (below - totals / 2)) ** 2
-    observed = (coincidences * distance).sum()
-    expected = (np.outer(totals, totals) * distance).sum() / (totals.sum() - 1)
-    return float(1 - observed / expected)
+    middle = np.cumsum(totals, axis=1) - totals / 2
+    distance = (middle[:, :, None] - middle[:, None, :]) ** 2
+    observed = (drawn * distance).sum(axis=(1, 2))
+    expected = np.einsum("di,dj,dij->d", totals, totals, distance) / (totals.sum(axis=1) - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected > 0, 1 - observed / expected, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +122,32 @@ def halo(items: np.ndarray) -> Halo:
     """``items``: ``[ratings, items]`` without gaps. An item that never varies is left out of correlations. Raises
     ValueError on gaps and fewer than two ratings or varying items."""
     values = np.asarray(items, dtype=np.float64)
-    varying = values[:, values.std(axis=0) > 0]
-    if len(values) < 2 or varying.shape[1] < 2 or not np.isfinite(values).all():
+    if len(values) < 2 or (values.std(axis=0) > 0).sum() < 2 or not np.isfinite(values).all():
         raise ValueError("halo needs two ratings, two items that vary and no gaps")
-    k = values.shape[1]
-    alpha = k / (k - 1) * (1 - values.var(axis=0, ddof=1).sum() / values.sum(axis=1).var(ddof=1))
-    correlations = np.corrcoef(varying, rowvar=False)
-    upper = correlations[np.triu_indices(len(correlations), 1)]
-    shares = np.linalg.eigvalsh(correlations)[::-1] / len(correlations)
-    return Halo(float(alpha), float(upper.mean()), tuple(float(share) for share in shares))
+    alpha, mean_r, shares = halo_draws(values, np.ones((1, len(values))))
+    return Halo(float(alpha[0]), float(mean_r[0]), tuple(float(share) for share in shares[0]))
+
+
+def halo_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Alpha and mean correlation, float64 ``[draws]``, and the shares of factors, ``[draws, varying items]``; NaN in
+    draws in which an item does not vary."""
+    n, k = values.shape
+    varying = np.flatnonzero(values.std(axis=0) > 0)
+    centred = values - values.mean(axis=0)
+    means = weights @ centred / n
+    products = (centred[:, :, None] * centred[:, None, :]).reshape(n, -1)
+    second = (weights @ products / n).reshape(-1, k, k)
+    covariance = (second - means[:, :, None] * means[:, None, :]) * n / (n - 1)
+    variances = np.diagonal(covariance, axis1=1, axis2=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        alpha = k / (k - 1) * (1 - variances.sum(axis=1) / covariance.sum(axis=(1, 2)))
+    chosen = covariance[:, varying][:, :, varying]
+    sd = np.sqrt(np.maximum(variances[:, varying], 0))
+    usable = (sd > 1e-9).all(axis=1)
+    mean_r = np.full(len(weights), np.nan)
+    shares = np.full((len(weights), len(varying)), np.nan)
+    correlations = chosen[usable] / (sd[usable][:, :, None] * sd[usable][:, None, :])
+    upper = np.triu_indices(len(varying), 1)
+    mean_r[usable] = correlations[:, upper[0], upper[1]].mean(axis=1)
+    shares[usable] = np.linalg.eigvalsh(correlations)[:, ::-1] / len(varying)
+    return alpha, mean_r, shares

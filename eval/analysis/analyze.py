@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 import cbtrain
-from cbtrain.eval.analysis.agreement import halo
-from cbtrain.eval.analysis.contrasts import Contrast, compare, plan_contrasts
+from cbtrain.eval.analysis.completion import bounds, completion
+from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts
+from cbtrain.eval.analysis.length import length_analysis
+from cbtrain.eval.analysis.levels import levels, session_groups
 from cbtrain.eval.analysis.models import interaction, model_contrasts
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published, groups
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.reliability import reliability
 from cbtrain.eval.analysis.resampling import holm
+from cbtrain.eval.analysis.sessions import Key, SessionFacts
 
 SCHEMA = "cbtrain.analysis/1"
 
 
-def analysis(ratings: Ratings, protocol: str, *, draws: int = 10_000, seed: int = 0) -> dict[str, Any]:
-    """The analysis by ``protocol`` (``default`` or ``paper``) as JSON has it: what cannot be given is null.
+def analysis(
+    ratings: Ratings,
+    protocol: str,
+    facts: Mapping[Key, SessionFacts] | None = None,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The analysis by ``protocol`` (``default`` or ``paper``) as JSON has it: what cannot be given is null. ``facts``
+    are those of the sessions, where they are known.
 
     Raises DoesNotFit where the protocol does not fit the table.
     """
@@ -32,41 +44,48 @@ def analysis(ratings: Ratings, protocol: str, *, draws: int = 10_000, seed: int 
         "notice": cbtrain.NOTICE,
         "ratings": len(ratings),
         "patients": len(set(ratings.patient)),
-        "groups": [asdict(group) for group in groups(ratings)],
+        "judges": ratings.judges,
+        "scale": _scale(ratings),
         "unrated": _unrated(ratings),
     }
-    found |= _published(analyze_as_published(ratings)) if protocol == "paper" else _default(ratings, draws, seed)
+    if protocol == "paper":
+        found |= {"groups": [asdict(group) for group in groups(ratings)], **_published(analyze_as_published(ratings))}
+    else:
+        found |= _default(ratings, facts or {}, draws, seed)
     plain: dict[str, Any] = _plain(found)
     return plain
 
 
-def _default(ratings: Ratings, draws: int, seed: int) -> dict[str, Any]:
+def _default(ratings: Ratings, facts: Mapping[Key, SessionFacts], draws: int, seed: int) -> dict[str, Any]:
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
-    rated = ratings.items[np.isfinite(ratings.total)]
-    try:
-        spread: dict[str, Any] | None = asdict(halo(rated))
-    except ValueError:
-        spread = None
+    length = length_analysis(ratings, facts, plans, draws, seed)
     return {
         "unit": "patient",
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
+        "plan": [asdict(plan) for plan in plans],
+        "groups": [asdict(group) for group in session_groups(ratings)],
         "contrasts": [asdict(contrast) for contrast in total],
         "mixed_models": [asdict(contrast) for contrast in model_contrasts(ratings, plans)],
         "interaction": asdict(crossed) if (crossed := interaction(ratings)) else None,
-        "items": _items(ratings, draws, seed),
-        "halo": spread,
+        "items": _items(ratings, plans, seed),
+        "levels": [asdict(level) for level in levels(ratings, draws, seed)],
+        "length": asdict(length) if length else None,
+        "completion": asdict(completion(ratings, facts, plans)),
+        "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total)],
+        "agreement": reliability(ratings, plans, draws, seed),
     }
 
 
-def _items(ratings: Ratings, draws: int, seed: int) -> list[dict[str, Any]]:
+def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:
     """Each contrast of the tuning family (or of all arms) item by item, Holm over the items of one contrast."""
-    plans = [plan for plan in plan_contrasts(ratings.arms) if plan.family in ("tuning", "arms")]
     rows = []
     for plan in plans:
+        if plan.family not in ("tuning", "arms"):
+            continue
         made: list[Contrast] = []
         for place in range(len(ratings.item_names)):
-            made += compare(ratings, [plan], ratings.items[:, place], draws, seed)
+            made += compare(ratings, [plan], ratings.items[:, place], draws=0, seed=seed)
         adjusted = holm([math.nan if one.p is None else one.p for one in made])
         for name, one, p in zip(ratings.item_names, made, adjusted, strict=True):
             keys = ("estimate", "ci_low", "ci_high", "p")
@@ -74,6 +93,14 @@ def _items(ratings: Ratings, draws: int, seed: int) -> list[dict[str, Any]]:
                 {"contrast": plan.id, "item": name, **{key: getattr(one, key) for key in keys}, "p_adjusted": p}
             )
     return rows
+
+
+def _scale(ratings: Ratings) -> dict[str, Any] | None:
+    if ratings.scale is None:
+        return None
+    count = len(ratings.item_names)
+    totals = {"total_min": ratings.scale.low * count, "total_max": ratings.scale.high * count}
+    return {"min": ratings.scale.low, "max": ratings.scale.high, **totals, "cutoff": ratings.scale.cutoff}
 
 
 def _published(found: PaperAnalysis) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from cbtrain.eval.analysis.ratings import Arm, Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
 
 METHOD = "mean over patients of the paired difference; 95 % t interval"
+Differences = dict[str, np.ndarray]
+"""Differences between paired sessions, float64 ``[pairs]``, of each patient."""
+
 LEAST_FOR_SIGNS = 6
 """Patients from which on an exact sign-flip test can give p below .05."""
 
@@ -80,17 +83,15 @@ def compare(
     ratings: Ratings, plans: Sequence[Plan], values: np.ndarray, draws: int = 10_000, seed: int = 0
 ) -> list[Contrast]:
     """Every planned contrast of ``values`` (float ``[rows]``: totals, or an item; NaN is left out and counted)."""
-    found = [_contrast(ratings, plan, values, draws, seed) for plan in plans]
-    for family in dict.fromkeys(plan.family for plan in plans):
-        places = [place for place, contrast in enumerate(found) if contrast.family == family]
-        raw = [p if (p := found[place].p) is not None else math.nan for place in places]
-        for place, adjusted in zip(places, holm(raw), strict=True):
-            found[place] = replace(found[place], p_adjusted=None if math.isnan(adjusted) else adjusted)
-    return found
+    return with_holm(
+        [contrast_of(plan, *paired_differences(ratings, plan, values), draws=draws, seed=seed) for plan in plans]
+    )
 
 
-def _contrast(ratings: Ratings, plan: Plan, values: np.ndarray, draws: int, seed: int) -> Contrast:
-    differences, notes = _differences(ratings, plan, values)
+def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draws: int, seed: int) -> Contrast:
+    """A contrast from ``differences`` of each patient; ``notes`` say what is not among them. ``draws`` of 0 leave the
+    bootstrap, the sign-flip test and effect sizes out. ``p_adjusted`` is the family's affair."""
+    notes = list(notes)
     means = {patient: float(np.mean(own)) for patient, own in differences.items()}
     pairs, n = sum(map(len, differences.values())), len(differences)
     gap = Contrast(plan.id, plan.family, means, pairs)
@@ -103,40 +104,101 @@ def _contrast(ratings: Ratings, plan: Plan, values: np.ndarray, draws: int, seed
     if n < LEAST_FOR_SIGNS:
         notes.append(f"{n} patients: a sign-flip test cannot give p below {2 / 2**n:g}")
     se = float(observed.std(ddof=1) / math.sqrt(n))
-    low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
-    made = replace(gap, estimate=estimate, se=se, bootstrap_low=low, bootstrap_high=high, notes=notes)
-    if se == 0:
+    made = replace(gap, estimate=estimate, se=se, notes=notes)
+    if draws:
+        low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
+        made = replace(made, bootstrap_low=low, bootstrap_high=high)
+    # Equal differences may differ by the rounding of their means.
+    if se <= 1e-12 * max(1.0, abs(estimate)):
         notes.append("all patients differ by the same amount: the interval is a point and p is not defined")
-        return replace(made, ci_low=estimate, ci_high=estimate)
+        return replace(made, se=0.0, ci_low=estimate, ci_high=estimate)
     margin = float(stats.t.ppf(0.975, n - 1)) * se
-    return replace(
-        made,
-        ci_low=estimate - margin,
-        ci_high=estimate + margin,
-        p=float(2 * stats.t.sf(abs(estimate) / se, n - 1)),
-        p_sign_flip=sign_flip_p(observed, seed=seed),
-        effect=paired_effect(observed),
+    p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
+    made = replace(made, ci_low=estimate - margin, ci_high=estimate + margin, p=p)
+    return (
+        replace(made, p_sign_flip=sign_flip_p(observed, seed=seed), effect=paired_effect(observed)) if draws else made
     )
 
 
-def _differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Paired differences of each patient that has any, in the patients' order, and what was left out."""
+def with_holm(found: Sequence[Contrast]) -> list[Contrast]:
+    """``found`` with p values adjusted inside each family."""
+    adjusted: dict[int, float] = {}
+    for family in dict.fromkeys(contrast.family for contrast in found):
+        places = [place for place, contrast in enumerate(found) if contrast.family == family]
+        raw = [math.nan if (p := found[place].p) is None else p for place in places]
+        adjusted |= dict(zip(places, holm(raw), strict=True))
+    return [
+        replace(contrast, p_adjusted=None if math.isnan(adjusted[place]) else adjusted[place])
+        for place, contrast in enumerate(found)
+    ]
+
+
+def paired_differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tuple[Differences, list[str]]:
+    """Differences of each patient that has any, in the patients' order, and what was left out.
+
+    Sessions are paired by patient and number, within each judge: judges differ in severity, so a session is compared
+    only with one that the same judge rated. Judges weigh the same.
+    """
     own: dict[str, list[float]] = {}
     notes = []
     for a, b in plan.pairs:
-        first, second = session_means(ratings, values, a), session_means(ratings, values, b)
-        both = sorted(first.keys() & second.keys())
-        alone = len(first.keys() ^ second.keys())
-        if alone:
+        first, second = judged_means(ratings, values, a), judged_means(ratings, values, b)
+        pairs: dict[tuple[str, int], list[float]] = {}
+        for key in sorted(first.keys() & second.keys()):
+            patient, session, _ = key
+            pairs.setdefault((patient, session), []).append(first[key] - second[key])
+        for (patient, _), by_judge in pairs.items():
+            own.setdefault(patient, []).append(sum(by_judge) / len(by_judge))
+        alone = len({key[:2] for key in first.keys() | second.keys()} - set(pairs))
+        if not pairs and len(plan.pairs) > 1:
+            notes.append(f"{a} and {b} have no pair and are not in this mean")
+        elif alone:
             notes.append(f"left out: {alone} of the sessions of {a} and {b}, which have no rated partner")
-        for patient, session in both:
-            own.setdefault(patient, []).append(first[patient, session] - second[patient, session])
     return {patient: np.array(found) for patient, found in sorted(own.items())}, notes
 
 
-def session_means(ratings: Ratings, values: np.ndarray, arm: str) -> dict[tuple[str, int], float]:
-    """Mean over judges and repeats of each rated session of an arm, by patient and number."""
-    found: dict[tuple[str, int], list[float]] = {}
+def judged_means(ratings: Ratings, values: np.ndarray, arm: str) -> dict[tuple[str, int, str], float]:
+    """Mean over repeats of each rated session of an arm, by patient, number and judge."""
+    found: dict[tuple[str, int, str], list[float]] = {}
     for row in np.flatnonzero((ratings.arm == arm) & np.isfinite(values)):
-        found.setdefault((str(ratings.patient[row]), int(ratings.session[row])), []).append(float(values[row]))
+        key = (str(ratings.patient[row]), int(ratings.session[row]), str(ratings.judge[row]))
+        found.setdefault(key, []).append(float(values[row]))
     return {key: sum(scores) / len(scores) for key, scores in found.items()}
+
+
+def session_means(ratings: Ratings, values: np.ndarray, arm: str) -> dict[tuple[str, int], float]:
+    """Mean over judges of their means over repeats for each rated session of an arm, by patient and number.
+
+    Where not every judge has rated every session, each one's severity is taken off first: otherwise a session's score
+    would depend on who happened to rate it.
+    """
+    severity = severities(ratings, values)
+    found: dict[tuple[str, int], list[float]] = {}
+    for (patient, session, judge), mean in judged_means(ratings, values, arm).items():
+        found.setdefault((patient, session), []).append(mean - severity[judge])
+    return {key: sum(means) / len(means) for key, means in found.items()}
+
+
+def severities(ratings: Ratings, values: np.ndarray) -> dict[str, float]:
+    """How far each judge's values lie above the judges' mean on the same sessions, by least squares with an effect for
+    each session. Judges without a common session cannot be compared and count as equal."""
+    judges = ratings.judges
+    if len(judges) == 1:
+        return {judges[0]: 0.0}
+    cells = [
+        ((arm, patient, session), judges.index(judge), mean)
+        for arm in ratings.arms
+        for (patient, session, judge), mean in judged_means(ratings, values, arm).items()
+    ]
+    if not cells:
+        return dict.fromkeys(judges, 0.0)
+    sessions = {key: place for place, key in enumerate(dict.fromkeys(key for key, _, _ in cells))}
+    session = np.array([sessions[key] for key, _, _ in cells])
+    design = np.zeros((len(cells), len(judges)))
+    design[np.arange(len(cells)), [place for _, place, _ in cells]] = 1.0
+    both = np.column_stack([design, [mean for _, _, mean in cells]])
+    sums = np.zeros((len(sessions), both.shape[1]))
+    np.add.at(sums, session, both)
+    both -= (sums / np.bincount(session)[:, None])[session]
+    effects = np.linalg.lstsq(both[:, :-1], both[:, -1], rcond=None)[0]
+    return dict(zip(judges, (effects - effects.mean()).tolist(), strict=True))

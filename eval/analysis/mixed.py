@@ -79,12 +79,17 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
     if variance < BOUNDARY * scale:
         problems.append("the patients' variance is at its boundary of zero")
     count = design.shape[1]
-    terms = [wald(name, float(b), float(s)) for name, b, s in zip(names, fit.fe_params, fit.bse_fe, strict=True)]
+    covariance = np.asarray(fit.cov_params())
+    with np.errstate(invalid="ignore"):
+        errors = np.sqrt(np.diag(covariance))
+    if not np.isfinite(errors[:count]).all():
+        problems.append("standard errors cannot be told")
+    terms = [wald(name, float(b), float(se)) for name, b, se in zip(names, fit.fe_params, errors, strict=False)]
     return MixedFit(
         terms=tuple(terms),
-        covariance=np.asarray(fit.cov_params())[:count, :count],
+        covariance=covariance[:count, :count],
         patient_variance=variance,
-        patient_variance_se=float(fit.bse[count]) * scale,
+        patient_variance_se=float(errors[count]) * scale,
         scale=scale,
         log_likelihood=float(fit.llf),
         aic=float(-2 * fit.llf + 2 * (count + 2)),

@@ -8,14 +8,14 @@ primary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import Plan, session_means
-from cbtrain.eval.analysis.mixed import MixedFit, fit_mixed, wald
+from cbtrain.eval.analysis.mixed import MixedFit, Term, fit_mixed, wald
 from cbtrain.eval.analysis.ratings import Ratings
 
 
@@ -56,14 +56,24 @@ class _Sessions:
 
 def model_contrasts(ratings: Ratings, plans: Sequence[Plan]) -> list[ModelContrast]:
     """Each of ``plans`` from one model of all arms, in their order."""
+    return adjusted_contrasts(ratings, plans, {})[0]
+
+
+def adjusted_contrasts(
+    ratings: Ratings, plans: Sequence[Plan], covariates: Mapping[str, np.ndarray]
+) -> tuple[list[ModelContrast], list[Term]]:
+    """Each of ``plans`` from one model of all arms and ``covariates`` (by name; float ``[rows]``, the same for all
+    ratings of a session), and their coefficients; none where there is no fit."""
     rows = _sessions(ratings)
     arms = [arm for arm in ratings.arms if (rows.arm == arm).any()]
     if len(arms) < 2 or len(set(rows.patient)) < 2:
-        return [_gap(plan, "a mixed model needs two arms and two patients") for plan in plans]
-    fit = _fit(rows, np.stack([rows.arm == arm for arm in arms], axis=1).astype(float), arms)
+        return [_gap(plan, "a mixed model needs two arms and two patients") for plan in plans], []
+    columns = [(rows.arm == arm).astype(float) for arm in arms]
+    columns += [_by_session(ratings, values) for values in covariates.values()]
+    fit = _fit(rows, np.stack(columns, axis=1), [*arms, *covariates])
     if isinstance(fit, str):
-        return [_gap(plan, fit) for plan in plans]
-    return [_contrast(fit, plan, arms) for plan in plans]
+        return [_gap(plan, fit) for plan in plans], []
+    return [_contrast(fit, plan, arms) for plan in plans], list(fit.terms[len(arms) :])
 
 
 def interaction(ratings: Ratings) -> Interaction | None:
@@ -101,6 +111,12 @@ def _sessions(ratings: Ratings) -> _Sessions:
     return _Sessions(np.array(arms), np.array(patients), np.array(totals, dtype=np.float64))
 
 
+def _by_session(ratings: Ratings, values: np.ndarray) -> np.ndarray:
+    """``values`` of the rated sessions in the order of :func:`_sessions`."""
+    rated = np.where(np.isfinite(ratings.total), values, np.nan)
+    return np.array([value for arm in ratings.arms for value in session_means(ratings, rated, arm).values()])
+
+
 def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> MixedFit | str:
     """The fit, or why there is none."""
     if float(rows.total.std()) == 0:
@@ -112,7 +128,7 @@ def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> MixedFit 
 
 
 def _contrast(fit: MixedFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:
-    weights = np.zeros(len(arms))
+    weights = np.zeros(len(fit.terms))
     for a, b in plan.pairs:
         if a not in arms or b not in arms:
             return _gap(plan, f"{a if a not in arms else b} has no rated session")

@@ -6,12 +6,13 @@ import csv
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.scores import FIXED, read_scores_csv
 
 AUTHORS = ("id", "patient_id", "group")
@@ -35,9 +36,27 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """The points of an item, and the total from which on a session counts as competent, where there is such a line."""
+
+    low: float
+    high: float
+    cutoff: float | None = None
+
+
+AUTHORS_SCALE = Scale(1, 10)
+"""Of the 2024 study's modified rating scale, which has no cut-off."""
+
+
+COLUMNS = ("arm", "patient", "session", "judge", "repeat", "items")
+"""The arrays of a table of ratings."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ratings:
     """One row a rating. ``items``: float64 ``[rows, items]``, NaN where there is no score; the other arrays are
-    ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat."""
+    ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat. ``scale`` is
+    None where the instrument is not known."""
 
     item_names: tuple[str, ...]
     arms: dict[str, Arm]
@@ -47,6 +66,17 @@ class Ratings:
     judge: np.ndarray
     repeat: np.ndarray
     items: np.ndarray
+    scale: Scale | None = None
+
+    @property
+    def judges(self) -> list[str]:
+        """In the order in which they first appear."""
+        return list(dict.fromkeys(map(str, self.judge)))
+
+    def only(self, rows: np.ndarray) -> Ratings:
+        """The ratings that ``rows`` (bool ``[rows]``) choose; arms stay known."""
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return replace(self, **columns)
 
     @property
     def total(self) -> np.ndarray:
@@ -57,8 +87,9 @@ class Ratings:
         return len(self.arm)
 
 
-def read_ratings(path: Path) -> Ratings:
-    """Read either table, told apart by its columns. Raises UserError with the line of what cannot be used."""
+def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
+    """Read either table, told apart by its columns. ``rubric`` is the instrument of a table of ours; without it the
+    shipped one is taken where its domains are the table's. Raises UserError with the line of what cannot be used."""
     csv.field_size_limit(sys.maxsize)  # justifications are long
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -66,7 +97,7 @@ def read_ratings(path: Path) -> Ratings:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", where=path, fix="Name a table of scores.") from None
     if set(FIXED) <= set(columns):
-        found = _ours(path)
+        found = _ours(path, rubric)
     elif set(AUTHORS) <= set(columns):
         found = _authors(path, columns)
     else:
@@ -76,10 +107,48 @@ def read_ratings(path: Path) -> Ratings:
     if len(found) == 0:
         raise UserError("no ratings in it", where=path, fix="Name a table that has rows.")
     _refuse_doubles(found, path)
+    _refuse_other_points(found, path)
     return found
 
 
-def _ours(path: Path) -> Ratings:
+def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
+    """Several tables of the same instrument as one. Raises UserError, which names ``where``, on different items and on
+    ratings that come twice."""
+    first = tables[0]
+    for table in tables[1:]:
+        if set(table.item_names) != set(first.item_names):
+            other = sorted(set(table.item_names) ^ set(first.item_names))[0]
+            fix = "Tables that are read together need the same items."
+            raise UserError(f"item {other!r} is in one table only", where=where, fix=fix)
+    order = [[table.item_names.index(name) for name in first.item_names] for table in tables]
+    alike = [replace(table, items=table.items[:, places]) for table, places in zip(tables, order, strict=True)]
+    columns = {name: np.concatenate([getattr(table, name) for table in alike]) for name in COLUMNS}
+    made = replace(first, arms={name: arm for table in tables for name, arm in table.arms.items()}, **columns)
+    _refuse_doubles(made, Path(where))
+    return made
+
+
+def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
+    """The ratings of the judge called ``name``. Raises UserError where there is none."""
+    if name not in ratings.judges:
+        fix = f"Judges here: {', '.join(ratings.judges)}."
+        raise UserError(f"no rating by {name!r}", where=where, fix=fix)
+    return ratings.only(ratings.judge == name)
+
+
+def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Scale | None:
+    """The scale of a table of ours with these items."""
+    chosen = rubric or load_rubric()
+    if [domain.id for domain in chosen.domains] == list(names):
+        return Scale(chosen.minimum, chosen.maximum, chosen.cutoff)
+    if rubric is None:
+        return None
+    other = next((name for name in names if name not in {d.id for d in chosen.domains}), None)
+    problem = f"{other!r} is no domain of it" if other else "its domains are not those of the table"
+    raise UserError(problem, where=f"rubric {chosen.name}", fix=f"Name the rubric by which {path} was rated.")
+
+
+def _ours(path: Path, rubric: Rubric | None) -> Ratings:
     scores = read_scores_csv(path)
     names = tuple(scores[0].domains) if scores else ()
     items = [[math.nan if (value := score.domains[name]) is None else value for name in names] for score in scores]
@@ -92,6 +161,7 @@ def _ours(path: Path) -> Ratings:
         np.array([score.judge for score in scores]),
         np.array([score.repeat for score in scores]),
         np.array(items, dtype=np.float64).reshape(len(scores), len(names)),
+        _instrument(names, rubric, path) if scores else None,
     )
 
 
@@ -125,6 +195,7 @@ def _authors(path: Path, columns: Sequence[str]) -> Ratings:
         np.full(rows, "the author's judge"),
         np.zeros(rows, dtype=np.int64),
         np.array(items, dtype=np.float64).reshape(rows, len(names)),
+        AUTHORS_SCALE,
     )
 
 
@@ -150,3 +221,16 @@ def _refuse_doubles(found: Ratings, path: Path) -> None:
             what = f"session {session} of patient {patient} with {arm} is there twice (same judge and repeat)"
             raise UserError(what, where=path, fix="Leave one of the rows out, or number the repeats.")
         seen.add(row)
+
+
+def _refuse_other_points(found: Ratings, path: Path) -> None:
+    """A score that the scale does not have is a fault of the table."""
+    if found.scale is None:
+        return
+    low, high = found.scale.low, found.scale.high
+    outside = np.argwhere((found.items < low) | (found.items > high))
+    if len(outside):
+        row, place = outside[0]
+        who = f"session {found.session[row]} of patient {found.patient[row]} with {found.arm[row]}"
+        what = f"{found.item_names[place]} of {who} is {found.items[row, place]:g}, outside {low:g} to {high:g}"
+        raise UserError(what, where=path, fix="Mend the cell, or name the instrument (--rubric).")

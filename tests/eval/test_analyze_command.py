@@ -46,7 +46,7 @@ def test_the_default_analysis_repeats_and_is_written(capsys, tmp_path):
     gains = {row["item"]: row["estimate"] for row in found["items"] if row["contrast"].startswith("Llama")}
     assert len(gains) == 11
     assert gains["Agenda"] == pytest.approx(5.79 - 3.92)
-    assert f"{found['halo']['alpha']:.3f}" == "0.909"
+    assert f"{found['agreement']['halo'][0]['alpha']['estimate']:.3f}" == "0.909"
 
 
 @needs_scores

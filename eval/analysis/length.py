@@ -1,0 +1,182 @@
+"""Whether differences between arms are differences in length: longer dialogues are scored higher.
+
+Length may follow from the therapist (one who closes early does less), so nothing here replaces the planned contrasts.
+They stand beside three others: a mixed model with ln(turns) as a covariate, sessions of at least six turns, and pairs
+of sessions of about equal length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+from cbtrain.eval.analysis.contrasts import (
+    Contrast,
+    Differences,
+    Plan,
+    compare,
+    contrast_of,
+    session_means,
+    with_holm,
+)
+from cbtrain.eval.analysis.mixed import Term
+from cbtrain.eval.analysis.models import ModelContrast, adjusted_contrasts
+from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.resampling import percentile_interval
+from cbtrain.eval.analysis.sessions import Key, SessionFacts
+
+LEAST_TURNS = 6
+CALIPER = 0.2
+"""Largest difference of ln(turns) in a matched pair, in standard deviations over both arms (Austin 2011)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmLength:
+    """Turns of both speakers and words of a session, over sessions that did not fail; SD with n − 1."""
+
+    name: str
+    sessions: int
+    turns_mean: float
+    turns_sd: float
+    words_mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """Spearman's, with a percentile interval from resampled patients."""
+
+    r: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    turns: int
+    contrasts: list[Contrast]
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """``caliper``: the largest difference of ln(turns) in a pair."""
+
+    caliper: float
+    contrasts: list[Contrast]
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """``covariate``: points for each unit of ln(turns) in the mixed model that gives ``adjusted``."""
+
+    arms: list[ArmLength]
+    spearman: RankCorrelation | None
+    covariate: Term | None
+    adjusted: list[ModelContrast]
+    at_least: AtLeast
+    matched: Matched
+
+
+def length_analysis(
+    ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan], draws: int, seed: int
+) -> Length | None:
+    """None where no rated session's length is known. Sessions of unknown length are left out."""
+    turns = np.array([_turns(facts, key) for key in zip(ratings.arm, ratings.patient, ratings.session, strict=True)])
+    known = np.isfinite(turns)
+    if not known.any():
+        return None
+    rated, turns = ratings.only(known), turns[known]
+    adjusted, terms = adjusted_contrasts(rated, plans, {"ln(turns)": np.log(turns)})
+    long_enough = rated.only(turns >= LEAST_TURNS)
+    return Length(
+        arms=[_arm(name, facts) for name in ratings.arms],
+        spearman=_correlation(rated, turns, draws, seed),
+        covariate=terms[0] if terms else None,
+        adjusted=adjusted,
+        at_least=AtLeast(LEAST_TURNS, compare(long_enough, plans, long_enough.total, draws, seed)),
+        matched=_matched(rated, turns, plans, draws, seed),
+    )
+
+
+def _turns(facts: Mapping[Key, SessionFacts], key: tuple[object, object, object]) -> float:
+    arm, patient, session = key
+    found = facts.get((str(arm), str(patient), int(str(session))))
+    return float(found.turns) if found and found.turns else math.nan
+
+
+def _arm(name: str, facts: Mapping[Key, SessionFacts]) -> ArmLength:
+    own = [session for (arm, _, _), session in facts.items() if arm == name and not session.failed]
+    turns = np.array([session.turns for session in own], dtype=np.float64)
+    words = np.array([session.words for session in own], dtype=np.float64)
+    return ArmLength(
+        name,
+        len(own),
+        float(turns.mean()) if len(own) else math.nan,
+        float(turns.std(ddof=1)) if len(own) > 1 else math.nan,
+        float(words.mean()) if len(own) else math.nan,
+    )
+
+
+def _sessions(rated: Ratings, turns: np.ndarray, arm: str) -> dict[str, list[tuple[float, float]]]:
+    """(turns, total) of the arm's rated sessions, by patient."""
+    lengths, found = session_means(rated, turns, arm), dict[str, list[tuple[float, float]]]()
+    for (patient, session), total in session_means(rated, rated.total, arm).items():
+        found.setdefault(patient, []).append((lengths[patient, session], total))
+    return found
+
+
+def _correlation(rated: Ratings, turns: np.ndarray, draws: int, seed: int) -> RankCorrelation | None:
+    by_patient: dict[str, list[tuple[float, float]]] = {}
+    for arm in rated.arms:
+        for patient, own in _sessions(rated, turns, arm).items():
+            by_patient.setdefault(patient, []).extend(own)
+    groups = [np.array(own) for own in by_patient.values()]
+    both = np.concatenate(groups) if groups else np.empty((0, 2))
+    if len(both) < 3 or (both == both[0]).all(axis=0).any():
+        return None
+    rng = np.random.default_rng(seed)
+    resampled = []
+    for _ in range(min(draws, 1000)):
+        drawn = np.concatenate([groups[place] for place in rng.integers(len(groups), size=len(groups))])
+        if not (drawn == drawn[0]).all(axis=0).any():
+            resampled.append(_spearman(drawn))
+    low, high = percentile_interval(np.array(resampled)) if len(groups) > 1 and resampled else (math.nan, math.nan)
+    return RankCorrelation(_spearman(both), low, high, len(both))
+
+
+def _spearman(both: np.ndarray) -> float:
+    return float(np.corrcoef(stats.rankdata(both, axis=0), rowvar=False)[0, 1])
+
+
+def _matched(rated: Ratings, turns: np.ndarray, plans: Sequence[Plan], draws: int, seed: int) -> Matched:
+    spread = float(np.log(turns).std(ddof=1)) if len(turns) > 1 else 0.0
+    caliper = CALIPER * spread
+    found = [contrast_of(plan, *_matches(rated, turns, plan, caliper), draws=draws, seed=seed) for plan in plans]
+    return Matched(caliper, with_holm(found))
+
+
+def _matches(rated: Ratings, turns: np.ndarray, plan: Plan, caliper: float) -> tuple[Differences, list[str]]:
+    """Within each patient, as many pairs of sessions of the two arms as the caliper allows, and of such pairings the
+    one whose lengths are closest."""
+    own: dict[str, list[float]] = {}
+    notes = []
+    for a, b in plan.pairs:
+        first, second = _sessions(rated, turns, a), _sessions(rated, turns, b)
+        made = 0
+        for patient in sorted(first.keys() & second.keys()):
+            one, other = np.array(first[patient]), np.array(second[patient])
+            gaps = np.abs(np.log(one[:, None, 0]) - np.log(other[None, :, 0]))
+            # A forbidden pair costs more than all allowed ones together.
+            allowed = gaps <= caliper + 1e-12
+            costs = np.where(allowed, gaps, 1 + gaps.max() * min(gaps.shape) * 2)
+            for i, j in zip(*optimize.linear_sum_assignment(costs), strict=True):
+                if allowed[i, j]:
+                    own.setdefault(patient, []).append(float(one[i, 1] - other[j, 1]))
+                    made += 1
+        count = sum(map(len, first.values()))
+        notes.append(f"{made} of {count} sessions of {a} have a partner of about equal length in {b}")
+    return {patient: np.array(found) for patient, found in sorted(own.items())}, notes

@@ -1,0 +1,165 @@
+"""What ratings are worth: agreement between judges, of a judge with itself, halo, and each judge's own conclusions.
+
+Intervals resample sessions: agreement is a property of a rater on transcripts, whoever the patient is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from cbtrain.eval.analysis.agreement import alpha_draws, halo_draws, icc_draws, kappa_draws
+from cbtrain.eval.analysis.contrasts import (
+    Contrast,
+    Plan,
+    compare,
+    contrast_of,
+    judged_means,
+    paired_differences,
+    severities,
+)
+from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.resampling import percentile_interval
+
+DRAWS = 2_000
+"""Resamples at most: coincidences of totals take memory with each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A statistic with its 95 % percentile interval. NaN where it is not defined."""
+
+    estimate: float
+    ci_low: float
+    ci_high: float
+
+
+def reliability(ratings: Ratings, plans: Sequence[Plan], draws: int, seed: int) -> dict[str, Any] | None:
+    """Everything that the ratings tell of their raters, as plain data; None where nothing is rated."""
+    rated = ratings.only(np.isfinite(ratings.total))
+    if not len(rated):
+        return None
+    draws = min(draws, DRAWS)
+    judges = rated.judges
+    groups = [judges, *([list(pair) for pair in combinations(judges, 2)] if len(judges) > 2 else [])]
+    between = [_between(rated, group, draws, seed) for group in groups if len(group) > 1]
+    by_judge = [_conclusions(rated, judge, plans) for judge in judges] if len(judges) > 1 else []
+    return {
+        "bootstrap": {"draws": draws, "seed": seed, "levels": "sessions"},
+        "judges": judges,
+        "between": [found for found in between if found],
+        "severity": severities(rated, rated.total) if len(judges) > 1 else {},
+        "retest": [found for judge in judges if (found := _retest(rated, judge, draws, seed))],
+        "halo": [found for judge in judges if (found := _halo(rated, judge, draws, seed))],
+        "by_judge": by_judge,
+        "judge_by_arm": [_judge_by_arm(rated, plan, *pair) for pair in combinations(judges, 2) for plan in plans],
+    }
+
+
+def _resamples(n: int, draws: int, seed: int) -> np.ndarray:
+    """How often each of ``n`` sessions was drawn, float64 ``[1 + draws, n]``; the first row is the data itself."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    return np.concatenate([np.ones((1, n)), drawn])
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    """From the statistic of the data and of resamples; those in which it is not defined are left out."""
+    drawn = values[1:][np.isfinite(values[1:])]
+    if not math.isfinite(values[0]) or not len(drawn):
+        return Estimate(math.nan, math.nan, math.nan)
+    return Estimate(float(values[0]), *percentile_interval(drawn))
+
+
+def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """Each judge's mean over repeats, ``[sessions that all of them rated, judges]``."""
+    cells = {(arm, *key): mean for arm in rated.arms for key, mean in judged_means(rated, values, arm).items()}
+    sessions = dict.fromkeys(key[:3] for key in cells)
+    both = [[cells.get((*session, judge), math.nan) for judge in judges] for session in sessions]
+    found = np.array(both, dtype=np.float64).reshape(len(both), len(judges))
+    return found[np.isfinite(found).all(axis=1)]
+
+
+def _between(rated: Ratings, judges: Sequence[str], draws: int, seed: int) -> dict[str, Any] | None:
+    totals = _matrix(rated, judges, rated.total)
+    if len(totals) < 2:
+        return None
+    weights = _resamples(len(totals), draws, seed)
+    items = [
+        {"item": name, **_agreement(_matrix(rated, judges, rated.items[:, place]), weights)}
+        for place, name in enumerate(rated.item_names)
+    ]
+    return {"judges": list(judges), "sessions": len(totals), "total": _agreement(totals, weights), "items": items}
+
+
+def _agreement(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+    """Exact agreement is a difference below half a point, adjacent one below one and a half, over pairs of judges."""
+    single, mean, consistency = icc_draws(values, weights)
+    gaps = np.abs(np.stack([values[:, i] - values[:, j] for i, j in combinations(range(values.shape[1]), 2)], axis=1))
+    found = {
+        "icc_single": single,
+        "icc_mean": mean,
+        "icc_consistency": consistency,
+        "kappa": kappa_draws(values, weights),
+        "alpha": alpha_draws(values, weights),
+        "exact": weights @ (gaps < 0.5).mean(axis=1) / len(values),
+        "adjacent": weights @ (gaps < 1.5).mean(axis=1) / len(values),
+    }
+    return {name: asdict(_estimate(values)) for name, values in found.items()}
+
+
+def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
+    """A judge against its own repeats, on sessions that have all of them."""
+    own = rated.only(rated.judge == judge)
+    repeats = sorted({int(number) for number in own.repeat})
+    if len(repeats) < 2:
+        return None
+    cells: dict[tuple[str, str, int], dict[int, float]] = {}
+    for row, total in enumerate(own.total):
+        key = (str(own.arm[row]), str(own.patient[row]), int(own.session[row]))
+        cells.setdefault(key, {})[int(own.repeat[row])] = float(total)
+    values = np.array([[found[number] for number in repeats] for found in cells.values() if len(found) == len(repeats)])
+    if len(values) < 2:
+        return None
+    weights = _resamples(len(values), draws, seed)
+    spread = np.sqrt(weights @ values.var(axis=1, ddof=1) / len(values))
+    icc = asdict(_estimate(icc_draws(values, weights)[0]))
+    shown = {"judge": judge, "sessions": len(values), "repeats": len(repeats)}
+    return {**shown, "icc": icc, "sd": asdict(_estimate(spread))}
+
+
+def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
+    values = rated.items[rated.judge == judge]
+    if len(values) < 2 or (values.std(axis=0) > 0).sum() < 2:
+        return None
+    alpha, mean_r, shares = halo_draws(values, _resamples(len(values), draws, seed))
+    return {
+        "judge": judge,
+        "ratings": len(values),
+        "alpha": asdict(_estimate(alpha)),
+        "mean_r": asdict(_estimate(mean_r)),
+        "first_factor": asdict(_estimate(shares[:, 0])),
+        "shares": shares[0].tolist(),
+    }
+
+
+def _conclusions(rated: Ratings, judge: str, plans: Sequence[Plan]) -> dict[str, Any]:
+    own = rated.only(rated.judge == judge)
+    return {"judge": judge, "contrasts": [asdict(found) for found in compare(own, plans, own.total, draws=0)]}
+
+
+def _judge_by_arm(rated: Ratings, plan: Plan, one: str, other: str) -> dict[str, Any]:
+    """Whether two judges see a contrast differently: the patients' differences by the one minus those by the other."""
+    found = []
+    for judge in (one, other):
+        own = rated.only(rated.judge == judge)
+        differences, _ = paired_differences(own, plan, own.total)
+        found.append({patient: float(values.mean()) for patient, values in differences.items()})
+    both = {patient: np.array([found[0][patient] - found[1][patient]]) for patient in found[0] if patient in found[1]}
+    contrast: Contrast = replace(contrast_of(plan, both, [], draws=0, seed=0), method="one judge minus the other")
+    return {"judges": [one, other], **asdict(contrast)}

@@ -1,0 +1,39 @@
+"""What became of every session, rated or not: length, ending, failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cbtrain.eval.dialogue import FAILURES
+from cbtrain.transcripts.types import Session
+
+Key = tuple[str, str, int]
+"""Arm, patient, and number or seed: what tables of scores know a session by."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """``turns`` of both speakers and their ``words``; ``ending`` as the source names it. ``failed``: it ended by a
+    failure that says nothing about the therapist."""
+
+    turns: int
+    words: int
+    ending: str
+    failed: bool
+
+
+def session_facts(sessions: Iterable[Session]) -> dict[Key, SessionFacts]:
+    """Facts of simulated sessions by arm, patient and number (the seed, where a run's own transcripts hold one)."""
+    found = {}
+    for session in sessions:
+        ending = session.facts.get("ending", "")
+        key = (session.facts.get("arm", ""), session.patient or session.course, seed_of(session))
+        found[key] = SessionFacts(len(session.turns), session.words, ending, ending in FAILURES)
+    return found
+
+
+def seed_of(session: Session) -> int:
+    """What tables of scores number this session by."""
+    seed = session.facts.get("seed", "")
+    return int(seed) if seed.isdecimal() else session.number
