@@ -19,6 +19,7 @@ from cbtrain.eval.speakers import ApiPatient, LocalTherapist
 from cbtrain.evaluation_report import ARMS
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.server_process import server_process
+from cbtrain.protocol import differing, weights_digest
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.summary import status
 from cbtrain.telling import say
@@ -33,11 +34,6 @@ def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile 
     settings = config.evaluation.model_dump(
         mode="json", exclude={"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider"}
     )
-    weights = blake2b(digest_size=8)
-    for file in sorted((folder / "therapist").glob("*.safetensors")):
-        with file.open("rb") as handle:
-            while block := handle.read(1 << 24):
-                weights.update(block)
     layout = saved_format(folder / "therapist")
     known = [profile.model_dump_json() if profile else name for name, profile in patients.items()]
     return {
@@ -45,17 +41,10 @@ def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile 
         "seed": config.seed,
         "tokens.therapist_system": config.tokens.therapist_system,
         **{f"model.{key}": getattr(config.model, key) for key in ("weights", "double_quantization", "compute")},
-        "the adapter": weights.hexdigest(),
+        "the adapter": weights_digest(folder / "therapist"),
         **({"the chat format": layout.template} if layout else {}),
         "the patients' profiles": blake2b("\n".join(known).encode(), digest_size=8).hexdigest(),
     }
-
-
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The first key on which two protocols differ."""
-    key = next(key for key in {**one, **other} if one.get(key, ...) != other.get(key, ...))
-    inner, before = one.get(key), other.get(key)
-    return f"{key}.{_difference(inner, before)}" if isinstance(inner, dict) and isinstance(before, dict) else key
 
 
 async def simulate(
@@ -74,7 +63,7 @@ async def simulate(
     begun = next((event["settings"] for event in traffic.past if event["kind"] == "run_started"), None)
     if begun not in (None, protocol):
         fix = f"Set it back, or remove {EVENTS} to simulate anew."
-        raise UserError(f"{_difference(protocol, begun)} differs from the sessions begun here", where=folder, fix=fix)
+        raise UserError(f"{differing(protocol, begun)[0]} differs from the sessions begun here", where=folder, fix=fix)
     restore(sessions, traffic.past)
     if begun:
         kept = sum(session.ending is not None for session in sessions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.rubric import Rubric, load_rubric
-from cbtrain.eval.scores import FIXED, read_scores_csv
+from cbtrain.eval.scores import FIXED, Score, read_scores_csv
 
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
@@ -140,7 +140,7 @@ def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Sc
     """The scale of a table of ours with these items."""
     chosen = rubric or load_rubric()
     if [domain.id for domain in chosen.domains] == list(names):
-        return Scale(chosen.minimum, chosen.maximum, chosen.cutoff)
+        return scale_of_rubric(chosen)
     if rubric is None:
         return None
     other = next((name for name in names if name not in {d.id for d in chosen.domains}), None)
@@ -151,18 +151,28 @@ def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Sc
 def _ours(path: Path, rubric: Rubric | None) -> Ratings:
     scores = read_scores_csv(path)
     names = tuple(scores[0].domains) if scores else ()
-    items = [[math.nan if (value := score.domains[name]) is None else value for name in names] for score in scores]
+    scale = _instrument(names, rubric, path) if scores else None
+    return ratings_of(scores, names, dict.fromkeys(score.arm for score in scores), scale)
+
+
+def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], scale: Scale | None) -> Ratings:
+    """Scores as a table. ``items`` and ``arms`` are named, since there may be no score at all."""
+    values = [[math.nan if (value := score.domains[name]) is None else value for name in items] for score in scores]
     return Ratings(
-        names,
-        {score.arm: Arm(score.arm, "", OURS.get(score.arm, "")) for score in scores},
+        tuple(items),
+        {name: Arm(name, "", OURS.get(name, "")) for name in arms},
         np.array([score.arm for score in scores]),
         np.array([score.patient for score in scores]),
-        np.array([score.seed for score in scores]),
+        np.array([score.seed for score in scores], dtype=np.int64),
         np.array([score.judge for score in scores]),
-        np.array([score.repeat for score in scores]),
-        np.array(items, dtype=np.float64).reshape(len(scores), len(names)),
-        _instrument(names, rubric, path) if scores else None,
+        np.array([score.repeat for score in scores], dtype=np.int64),
+        np.array(values, dtype=np.float64).reshape(len(scores), len(items)),
+        scale,
     )
+
+
+def scale_of_rubric(rubric: Rubric) -> Scale:
+    return Scale(rubric.minimum, rubric.maximum, rubric.cutoff)
 
 
 def _authors(path: Path, columns: Sequence[str]) -> Ratings:
@@ -180,6 +190,8 @@ def _authors(path: Path, columns: Sequence[str]) -> Ratings:
                 raise UserError(f"unknown group {group!r}", where=where, fix=fix)
             if not number.isdigit():
                 raise UserError(f"no session number in id {row['id']!r}", where=where, fix="Ids begin with it: 7_….")
+            if not row["patient_id"]:
+                raise UserError("patient_id is empty", where=where, fix="Name the patient, or remove the row.")
             arms.setdefault(group, Arm(group, known[0], VARIANTS[known[1]]))
             arm.append(group)
             patient.append(row["patient_id"])

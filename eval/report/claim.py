@@ -8,6 +8,9 @@ from typing import Any
 from cbtrain.eval.report.shape import Report, arms_of, rows, scale_of, table, words
 from cbtrain.eval.report.values import fixed, number, p_value, percent, span, whole
 
+LEVEL = 0.05
+"""A difference among several is claimed where its p, adjusted by Holm, is below this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -18,14 +21,21 @@ class Claim:
 
 
 def claim_of(report: Report) -> Claim:
-    """The first contrast is the primary one."""
-    contrasts = rows(report.get("contrasts"))
-    primary = contrasts[0] if contrasts else {}
-    estimate = number(primary.get("estimate"))
-    if estimate is None:
-        return Claim("No difference between the therapists could be computed.", words(primary.get("note")))
+    """What the first family of planned contrasts shows."""
+    contrasts = contrasts_of(report)
+    family = [one for one in contrasts if one.get("family") == contrasts[0].get("family")]
+    given = [one for one in family if number(one.get("estimate")) is not None]
+    if not given:
+        notes = contrasts[0].get("notes") if contrasts else None
+        return Claim("No difference between the therapists could be computed.", _joined(notes))
     counted = words(table(report.get("rater")).get("kind")) == "cue"
-    return Claim(("Smoke test: " if counted else "") + _sentence(report, primary, estimate), _basis(primary))
+    sentence = _one(report, given[0]) if len(family) == 1 else _several(report, given)
+    return Claim(("Smoke test: " if counted else "") + sentence, _basis(given))
+
+
+def contrasts_of(report: Report) -> list[dict[str, Any]]:
+    """The planned contrasts on the total, the primary ones first."""
+    return rows(table(report.get("analysis")).get("contrasts"))
 
 
 def perplexity_sentence(report: Report) -> str:
@@ -39,56 +49,85 @@ def perplexity_sentence(report: Report) -> str:
     return f"Perplexity of the therapist's words {moved} on average over {patients}."
 
 
-def interval(contrast: dict[str, Any]) -> tuple[float, float] | None:
-    low, high = number(contrast.get("ci_low")), number(contrast.get("ci_high"))
-    return None if low is None or high is None else (low, high)
-
-
 def bounds_text(contrast: dict[str, Any], digits: int = 1) -> str:
     return span(contrast.get("ci_low"), contrast.get("ci_high"), digits)
 
 
-def interval_text(contrast: dict[str, Any]) -> str:
-    """``95% interval 2.1 to 10.3``; the level is named only where the report names it (``level``, a share)."""
-    level = number(contrast.get("level"))
-    kind = "interval" if level is None else f"{100 * level:g}% interval"
-    return f"{kind} {bounds_text(contrast)}"
+def is_settled(contrast: dict[str, Any], alone: bool = True) -> bool:
+    """Whether its interval leaves zero out; among several, its adjusted p has to say so too. An interval that is a
+    point comes from too few differing patients, and settles nothing."""
+    low, high = number(contrast.get("ci_low")), number(contrast.get("ci_high"))
+    if low is None or high is None or not low < high or low <= 0 <= high:
+        return False
+    adjusted = number(contrast.get("p_adjusted"))
+    return alone or (adjusted is not None and adjusted < LEVEL)
 
 
-def _sentence(report: Report, contrast: dict[str, Any], estimate: float) -> str:
-    scale = scale_of(report)
+def _one(report: Report, contrast: dict[str, Any]) -> str:
+    scale, estimate = scale_of(report), number(contrast.get("estimate")) or 0.0
     frame = "" if scale.total_high is None else f"; scale {whole(scale.total_low)} to {whole(scale.total_high)}"
-    frame = f"({interval_text(contrast)}{frame})"
+    frame = f"(95% interval {bounds_text(contrast)}{frame})"
     size, signed = fixed(abs(estimate)), fixed(estimate, signed=True)
     points = "point" if size == "1.0" else "points"
-    bounds = interval(contrast)
-    # An interval that is a point comes from too few differing patients: it settles nothing.
-    settled = bounds is not None and bounds[0] < bounds[1] and (bounds[0] > 0 or bounds[1] < 0)
     pair = _pair(report, contrast)
     if pair is None:
         text = f"{words(contrast.get('id')) or 'Contrast'}: {signed} {points} {frame}"
-        return f"{text}." if settled else f"{text}; no difference is shown."
-    if settled:
+        return f"{text}." if is_settled(contrast) else f"{text}; no difference is shown."
+    if is_settled(contrast):
         return f"{pair[0]} scored {size} {points} {'higher' if estimate > 0 else 'lower'} than {pair[1]} {frame}."
     return f"No difference is shown between {pair[0]} and {pair[1]}: {signed} {points} {frame}."
 
 
+def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
+    """All contrasts of a family in a sentence: those that are shown, then those that are not."""
+    shown = [one for one in contrasts if is_settled(one, alone=False)]
+    others = [one for one in contrasts if not is_settled(one, alone=False)]
+    listed = "; ".join(f"{words(one.get('id'))} {_size(one)}" for one in shown)
+    parts = [f"{listed} points (95% intervals)"] if shown else []
+    if others:
+        names = "; ".join(f"{words(one.get('id'))} {_size(one)}" for one in others)
+        parts.append(f"no difference is shown for {names}")
+    return f"{'. '.join(part[0].upper() + part[1:] for part in parts)}."
+
+
+def _size(contrast: dict[str, Any]) -> str:
+    return f"{fixed(contrast.get('estimate'), signed=True)} ({bounds_text(contrast)})"
+
+
 def _pair(report: Report, contrast: dict[str, Any]) -> tuple[str, str] | None:
-    """Labels of the two arms that the contrast's id names, the first minus the second (``tuned-base``)."""
-    name = words(contrast.get("id"))
-    named = [(name.find(arm["name"]), arm["label"]) for arm in arms_of(report) if arm["name"] in name]
-    return (sorted(named)[0][1], sorted(named)[1][1]) if len(named) == 2 else None
+    """Labels of the two arms that a contrast compares, the first minus the second."""
+    for plan in rows(table(report.get("analysis")).get("plan")):
+        pairs = plan.get("pairs")
+        if plan.get("id") == contrast.get("id") and isinstance(pairs, list) and len(pairs) == 1:
+            labels = {arm["name"]: arm["label"] for arm in arms_of(report)}
+            named = [labels.get(words(name)) for name in pairs[0]] if isinstance(pairs[0], list) else []
+            if len(named) == 2 and named[0] and named[1]:
+                return named[0], named[1]
+    return None
 
 
-def _basis(contrast: dict[str, Any]) -> str:
-    patients = number(contrast.get("n_patients"))
+def _basis(contrasts: list[dict[str, Any]]) -> str:
+    first = contrasts[0]
+    patients = len({patient for one in contrasts for patient in table(one.get("patients"))})
+    p = number(first.get("p")) if len(contrasts) == 1 else None
+    notes = list(dict.fromkeys(note for one in contrasts for note in _notes(one)))
     parts = [
-        "" if patients is None else _counted(int(patients), "simulated patient"),
-        "" if number(contrast.get("p")) is None else f"p {p_value(contrast['p'])}",
-        words(contrast.get("method")),
-        words(contrast.get("note")),
+        _counted(patients, "simulated patient") if patients else "",
+        "" if p is None else f"p {p_value(p)}",
+        words(first.get("method")),
+        "p adjusted by Holm" if len(contrasts) > 1 else "",
+        *notes,
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _notes(contrast: dict[str, Any]) -> list[str]:
+    raw = contrast.get("notes")
+    return [words(note) for note in raw] if isinstance(raw, list) else []
+
+
+def _joined(notes: object) -> str:
+    return "; ".join(words(note) for note in notes) if isinstance(notes, list) else ""
 
 
 def _counted(count: int, noun: str) -> str:

@@ -1,0 +1,84 @@
+"""What was rated, from where it lies: a run folder, or tables of scores with or without their transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cbtrain.errors import UserError
+from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
+from cbtrain.eval.analysis.sessions import Key, SessionFacts, session_facts
+from cbtrain.eval.rubric import Rubric, load_rubric
+from cbtrain.transcripts.reading import read
+from cbtrain.transcripts.types import Session
+
+SCORES, HUMAN_SCORES = "scores.csv", "human_scores.csv"
+TRANSCRIPTS = "sessions.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """``rubric`` is None where no instrument of ours is known; ``folder`` is the run's, or that of the first table."""
+
+    ratings: Ratings
+    rubric: Rubric | None
+    transcripts: list[Session]
+    facts: dict[Key, SessionFacts]
+    folder: Path
+
+
+def gather_rated(
+    paths: Sequence[Path], *, rubric: str | None = None, judge: str | None = None, transcripts: Path | None = None
+) -> Rated:
+    """Read the tables at ``paths`` as one; a folder stands for its ``scores.csv`` and ``human_scores.csv``.
+
+    The rubric is the one named, else that of the run's settings, else the shipped one where its domains are the
+    table's. Transcripts are those named, else ``sessions.jsonl`` beside the first table. ``judge`` keeps one judge's
+    ratings. Raises UserError.
+    """
+    folder = paths[0] if paths[0].is_dir() else paths[0].parent
+    name = rubric or _rubric_of_run(folder)
+    chosen = load_rubric(name) if name else None
+    files = [file for path in paths for file in _tables(path)]
+    where = ", ".join(map(str, files))
+    ratings = join_ratings([read_ratings(file, chosen) for file in files], where)
+    if judge is not None:
+        ratings = one_judge(ratings, judge, where)
+    beside = folder / TRANSCRIPTS
+    source = transcripts or (beside if beside.is_file() else None)
+    sessions = list(read(str(source)).sessions()) if source else []
+    facts = session_facts(sessions)
+    if transcripts and not any(key[0] in ratings.arms for key in facts):
+        arms = ", ".join(sorted({key[0] for key in facts})[:6]) or "none"
+        fix = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
+        raise UserError("no session of any arm that was rated", where=transcripts, fix=fix)
+    return Rated(ratings, chosen, sessions, facts, folder)
+
+
+def _tables(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = [path / name for name in (SCORES, HUMAN_SCORES) if (path / name).is_file()]
+    if not found:
+        raise UserError(f"no {SCORES} in it", where=path, fix="Name a run that was evaluated, or a table of scores.")
+    return found
+
+
+def _rubric_of_run(folder: Path) -> str | None:
+    """The rubric that the settings beside the scores name; None where there are none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        settings: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return str(settings["evaluation"]["judging"]["rubric"])
+    except (KeyError, TypeError):
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"cannot be read ({error})", where=path, fix="Mend it, or name the instrument (--rubric)."
+        ) from None
