@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import cbtrain
 from cbtrain.commands.analyze import add_analyze_command
+from cbtrain.commands.compare import add_compare_command
 from cbtrain.commands.config import add_config_arguments, show_config
 from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.commands.model import add_format_arguments, add_model_commands
@@ -159,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
     add_analyze_command(functools.partial(_add, commands))
+    add_compare_command(functools.partial(_add, commands))
     add_plan_command(functools.partial(_add, commands))
     add_model_commands(functools.partial(_add, commands))
     add_corpus_commands(commands)

@@ -43,8 +43,20 @@ def add_analyze_command(add: Add) -> None:
         "--rubric", help="instrument of the scores (default: the run's, or the shipped one if it fits)"
     )
     analyze.add_argument("--judge", metavar="NAME", help="this judge's ratings only")
-    analyze.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
-    analyze.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add_bootstrap_arguments(analyze)
+
+
+def add_bootstrap_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+
+
+def check_bootstrap(parsed: argparse.Namespace) -> None:
+    """Raises UserError."""
+    if parsed.draws < 100:
+        raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", fix="At least 100.")
+    if parsed.seed < 0:
+        raise UserError(f"{parsed.seed} is below 0", where="--seed", fix="Any number from 0 on.")
 
 
 def _analyze(parsed: argparse.Namespace) -> None:
@@ -56,10 +68,7 @@ def _analyze(parsed: argparse.Namespace) -> None:
     from cbtrain.files import write_atomic
     from cbtrain.rated import gather_rated
 
-    if parsed.draws < 100:
-        raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", fix="At least 100.")
-    if parsed.seed < 0:
-        raise UserError(f"{parsed.seed} is below 0", where="--seed", fix="Any number from 0 on.")
+    check_bootstrap(parsed)
     rated = gather_rated(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
     try:
         found = analysis(rated.ratings, parsed.protocol, rated.facts, draws=parsed.draws, seed=parsed.seed)

@@ -1,0 +1,87 @@
+"""Runs beside each other: one analysis over the arms of all of them, where they hold to the same protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbtrain.errors import UserError
+from cbtrain.eval.analysis.ratings import Arm, Ratings, join_ratings
+from cbtrain.eval.analysis.sessions import Key, SessionFacts
+from cbtrain.protocol import differing, value_at
+from cbtrain.rated import Rated, gather_rated
+
+NAMED = 6
+"""Differences that are named; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All runs as one table, whose arms are called ``RUN: ARM`` and have the run as their base."""
+
+    names: list[str]
+    ratings: Ratings
+    facts: dict[Key, SessionFacts]
+    runs: list[Rated]
+
+
+def compare_runs(folders: Sequence[Path]) -> Comparison:
+    """Raises UserError where a folder is no evaluated run, or its protocol is not that of the first."""
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError("two different runs at least are needed", where=folders[0], fix="Name the run folders.")
+    protocols = [_protocol(folder) for folder in folders]
+    for folder, protocol in zip(folders[1:], protocols[1:], strict=True):
+        _refuse_another(protocols[0], protocol, folders[0], folder)
+    runs = [gather_rated([folder]) for folder in folders]
+    names = _names(folders)
+    renamed = [_renamed(run.ratings, name) for run, name in zip(runs, names, strict=True)]
+    facts = {
+        (_arm(name, arm), patient, seed): found
+        for run, name in zip(runs, names, strict=True)
+        for (arm, patient, seed), found in run.facts.items()
+    }
+    return Comparison(names, join_ratings(renamed, ", ".join(map(str, folders))), facts, runs)
+
+
+def _protocol(folder: Path) -> dict[str, Any]:
+    path = folder / "report.json"
+    try:
+        protocol = json.loads(path.read_text(encoding="utf-8")).get("protocol")
+    except FileNotFoundError:
+        raise UserError("not an evaluated run", where=folder, fix="Name a folder that holds a report.json.") from None
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"damaged ({error})", where=path, fix="Evaluate the run again.") from None
+    if not isinstance(protocol, dict) or not protocol:
+        fix = f"`cbtrain evaluate --run {folder}` writes a report that tells it; sessions and ratings are kept."
+        raise UserError("its report does not tell the protocol", where=folder, fix=fix)
+    return protocol
+
+
+def _refuse_another(one: dict[str, Any], other: dict[str, Any], first: Path, second: Path) -> None:
+    found = differing(one, other)
+    if not found:
+        return
+    told = [f"{key} ({value_at(one, key)} and {value_at(other, key)})" for key in found[:NAMED]]
+    more = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
+    fix = "Scores are comparable under one protocol only: evaluate one of them again with the settings of the other."
+    raise UserError(f"another protocol than {first}: {'; '.join([*told, *more])}", where=second, fix=fix)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, or their paths where those are not different."""
+    short = [folder.resolve().name for folder in folders]
+    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+
+
+def _renamed(ratings: Ratings, name: str) -> Ratings:
+    arms = {_arm(name, arm.name): Arm(_arm(name, arm.name), name, arm.variant) for arm in ratings.arms.values()}
+    return replace(ratings, arms=arms, arm=np.array([_arm(name, str(arm)) for arm in ratings.arm]))
+
+
+def _arm(run: str, arm: str) -> str:
+    return f"{run}: {arm}"
