@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,10 @@ from cbtrain.eval.statistics import summarize
 from cbtrain.evaluation import score_sessions, uses_llm_judge
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
+from cbtrain.rated_sessions import records
 from cbtrain.traffic import open_traffic
 from cbtrain.transcripts.reading import read, speaker_labels
-from cbtrain.transcripts.types import Session
 from cbtrain.uploads import require_consent, stays_here
-
-ONE_ARM = "transcripts"
 
 
 def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
@@ -72,11 +70,3 @@ async def _rate(
     async with open_traffic(config.providers, folder, console) as traffic:
         scores, rater = await score_sessions(sessions, rubric, config, traffic, console)
         return scores, rater, costs(traffic.providers)
-
-
-def records(sessions: Iterable[Session]) -> Iterable[SessionRecord]:
-    """Transcripts in the shape that raters take: a session's number stands for the seed, ``facts.arm`` for the arm."""
-    for session in sessions:
-        patient = session.patient or session.course
-        arm = session.facts.get("arm", ONE_ARM)
-        yield SessionRecord(session.id, arm, patient, session.number, list(session.turns))

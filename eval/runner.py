@@ -42,10 +42,15 @@ Speakers = Callable[[SessionRecord], tuple[Speaker, Speaker]]
 """The patient and the therapist of a session."""
 
 
+def session_id(patient: str, arm: str, seed: int) -> str:
+    """What a simulated session is called in a run's journal and scores."""
+    return f"{patient}.{arm}.{seed}"
+
+
 def plan_sessions(patients: Sequence[str], arms: Sequence[str], seeds: int) -> list[SessionRecord]:
     """Every patient with every arm and seed; the arms of one patient and seed stand side by side."""
     return [
-        SessionRecord(f"{patient}.{arm}.{seed}", arm, patient, seed)
+        SessionRecord(session_id(patient, arm, seed), arm, patient, seed)
         for patient in patients
         for seed in range(seeds)
         for arm in arms
