@@ -148,12 +148,12 @@ def _tell_export(
     if failures:
         say(f"note: {_count(failures, 'session')} failed and cannot be rated")
     table = table_of("rater", "form", "sessions", "give them this folder", numbers=1, words=1)
-    table.columns[-1].overflow = "fold"
     for number, (folder, form) in enumerate(exported.folders, 1):
-        table.add_row(str(number), form, str(len(dealt.hands[number - 1])), f"{folder}/")
+        table.add_row(str(number), form, str(len(dealt.hands[number - 1])), f"{folder.name}/")
     console.print()
     console.print(table, highlight=False, markup=False)
-    say(f"\nKeep to yourself: {exported.key} (it lifts the blind)")
+    say(f"\nforms: {parsed.out}")
+    say(f"KEEP TO YOURSELF: {exported.key} (it lifts the blind)")
     say(f"next: cbtrain rate import FORM… --key {exported.key}")
     console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
 

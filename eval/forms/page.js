@@ -6,6 +6,7 @@
   const KEPT = `${data.ratingsSchema}:${data.form}`;
   const DOMAINS = new Map(data.domains.map((domain) => [domain.id, domain]));
   const SESSIONS = new Map(data.sessions.map((session) => [session.code, session]));
+  const NAMED = 4; // gaps of a session that are told by name; more of them are seen in the list
   let ratings = empty(); // what the rater has said: {rater, sessions: {code: {ratings: {domain: {score, evidence}}, note}}}
   let open = 0; // index of the session on show
   let active = 0; // index of the domain that is open, or null
@@ -159,7 +160,7 @@
     part("progress").value = all - missing;
     const whole = data.sessions.filter(({ code }) => !gaps(code).length).length;
     const here = gaps(data.sessions[open].code);
-    const names = here.length && here.length < data.domains.length ? `; here: ${here.map(({ name }) => name).join(", ")}` : "";
+    const names = here.length && here.length <= NAMED ? `; here: ${here.map(({ name }) => name).join(", ")}` : "";
     part("missing").textContent = missing
       ? `${whole} of ${plural(data.sessions.length, "session")} done, ${plural(missing, "rating")} missing${names}`
       : "Nothing is missing: download your ratings.";

@@ -44,7 +44,7 @@ def reading_text(form: Form) -> str:
         f"THE SCALE: {rubric.name}\n\n{_fill(rubric.note)}",
     ]
     for domain in rubric.domains:
-        points = "".join(_fill(f"{point}  {text}", "  ") for point, text in sorted(domain.anchors.items()))
+        points = "".join(_fill(f"{point}  {text}", "  ", "     ") for point, text in sorted(domain.anchors.items()))
         parts.append(f"{domain.name} (column {domain.id})\n{_fill(domain.description)}{points}")
     for number, session in enumerate(form.sessions, 1):
         parts.append(f"{'=' * WIDTH}\nSESSION {session.code}  ({number} of {len(form.sessions)})\n")
@@ -71,12 +71,13 @@ def instructions(rubric: Rubric) -> list[str]:
     ]
 
 
-def _fill(text: str, indent: str = "") -> str:
+def _fill(text: str, indent: str = "", hanging: str | None = None) -> str:
     """``text`` in lines of at most ``WIDTH`` columns, its own line breaks kept; ends with a line break."""
-    lines = [
-        textwrap.fill(
-            line, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
-        for line in text.splitlines()
-    ]
-    return "\n".join(lines) + "\n"
+    wrapper = textwrap.TextWrapper(
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(map(wrapper.fill, text.splitlines())) + "\n"
