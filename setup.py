@@ -28,7 +28,7 @@ setup(
         "cbtrain.transcripts": ["sample/*"],
         "cbtrain.tokens": ["templates/*.jinja"],
         "cbtrain.configs": ["*.yaml", "*/*.yaml"],
-        "cbtrain.eval": ["report/*.html", "report/*.css", "report/*.js"],
+        "cbtrain.eval": [f"{room}/*.{kind}" for room in ("report", "forms") for kind in ("html", "css", "js")],
     },
     install_requires=[
         "torch>=2.11",

@@ -20,6 +20,7 @@ from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.commands.model import add_format_arguments, add_model_commands
 from cbtrain.commands.plan import add_plan_command
 from cbtrain.commands.providers import add_providers_commands
+from cbtrain.commands.rate_forms import FORM_COMMANDS, add_rate_form_commands
 from cbtrain.errors import Stopped, UserError, nearest
 from cbtrain.files import require_new
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
-    parsed, more = parser.parse_known_args(arguments)
+    parsed, more = parser.parse_known_args(_two_words(sys.argv[1:] if arguments is None else arguments))
     # argparse takes positional arguments from one place only; settings may stand on both sides of an option.
     if more and hasattr(parsed, "settings") and not any(word.startswith("-") or "=" not in word for word in more):
         parsed.settings += more
@@ -132,11 +133,13 @@ def build_parser() -> argparse.ArgumentParser:
         "rate",
         _rate,
         "score sessions that exist already, as labelled in their files",
-        "Settings are key=value: corpus.path names the transcripts, evaluation.judging the rater.",
+        "Settings are key=value: corpus.path names the transcripts, evaluation.judging the rater. People rate too: "
+        "`cbtrain rate export` makes blind forms for them, `cbtrain rate import` brings their ratings back.",
     )
     _study_arguments(rate)
     rate.add_argument("--out", required=True, type=Path, help="folder for scores.csv; an interrupted run in it goes on")
     _upload_argument(rate, "transcripts")
+    add_rate_form_commands(functools.partial(_add, commands))
 
     settings = "print the resolved settings of a study as YAML, check config files, or list the shipped ones"
     add_config_arguments(_add(commands, "config", show_config, settings, study))
@@ -175,6 +178,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add(commands, "doctor", _doctor, "what this machine can run, and the remedy for what it cannot")
     return parser
+
+
+def _two_words(arguments: Sequence[str]) -> list[str]:
+    """``rate export`` and ``rate import`` are commands of their own: `rate` takes settings in their place."""
+    joined = " ".join(arguments[:2])
+    return [joined, *arguments[2:]] if joined in FORM_COMMANDS else list(arguments)
 
 
 def _add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from rich.table import Table
 
 import cbtrain
 from cbtrain.config import StudyConfig
-from cbtrain.eval.analysis.sessions import seed_of
-from cbtrain.eval.dialogue import FAILURES
 from cbtrain.eval.report.terminal import costs_line
 from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.runner import SessionRecord
@@ -24,12 +22,10 @@ from cbtrain.eval.statistics import summarize
 from cbtrain.evaluation import score_sessions, uses_llm_judge
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
+from cbtrain.rated_sessions import records
 from cbtrain.traffic import open_traffic
 from cbtrain.transcripts.reading import read, speaker_labels
-from cbtrain.transcripts.types import Session
 from cbtrain.uploads import require_consent, stays_here
-
-ONE_ARM = "transcripts"
 
 
 def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
@@ -74,16 +70,3 @@ async def _rate(
     async with open_traffic(config.providers, folder, console) as traffic:
         scores, rater = await score_sessions(sessions, rubric, config, traffic, console)
         return scores, rater, costs(traffic.providers)
-
-
-def records(sessions: Iterable[Session]) -> Iterable[SessionRecord]:
-    """Transcripts in the shape that raters take: ``facts.arm`` names the arm; where a run did not write them, a
-    session's number stands for the seed."""
-    for session in sessions:
-        patient, facts = session.patient or session.course, session.facts
-        made = SessionRecord(
-            facts.get("id", session.id), facts.get("arm", ONE_ARM), patient, seed_of(session), list(session.turns)
-        )
-        failure = [ending for ending in FAILURES if ending == facts.get("ending")]
-        made.ending, made.error = (failure[0], facts.get("error")) if failure else (None, None)
-        yield made

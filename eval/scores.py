@@ -62,6 +62,8 @@ def read_scores_csv(path: Path) -> list[Score]:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         raise UserError("no such file", where=path, fix="Name a scores.csv.") from None
+    except UnicodeDecodeError:
+        raise UserError("not UTF-8", where=path, fix="Name a scores.csv that cbtrain wrote.") from None
     missing = [name for name in (*FIXED, "total") if rows and name not in rows[0]]
     if missing:
         raise UserError(f"column {missing[0]!r} is missing", where=path, fix="Name a scores.csv that cbtrain wrote.")
@@ -88,7 +90,7 @@ def read_scores_csv(path: Path) -> list[Score]:
                     domains=values,
                 )
             )
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # a row that is too short has None in the place of text
             raise UserError(str(error), where=f"{path}:{line}", fix="Mend or remove the row.") from None
     return scores
 
