@@ -18,6 +18,7 @@ from cbtrain.commands.config import add_config_arguments, show_config
 from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.commands.model import add_format_arguments, add_model_commands
 from cbtrain.commands.plan import add_plan_command
+from cbtrain.commands.power import add_power_command
 from cbtrain.commands.providers import add_providers_commands
 from cbtrain.errors import Stopped, UserError, nearest
 from cbtrain.files import require_new
@@ -159,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
     add_analyze_command(functools.partial(_add, commands))
+    add_power_command(functools.partial(_add, commands))
     add_plan_command(functools.partial(_add, commands))
     add_model_commands(functools.partial(_add, commands))
     add_corpus_commands(commands)
