@@ -20,6 +20,7 @@ from cbtrain.commands.model import add_format_arguments, add_model_commands
 from cbtrain.commands.plan import add_plan_command
 from cbtrain.commands.power import add_power_command
 from cbtrain.commands.providers import add_providers_commands
+from cbtrain.commands.rate_audit import add_audit_arguments, audit_rater_command
 from cbtrain.errors import Stopped, UserError, nearest
 from cbtrain.files import require_new
 
@@ -31,6 +32,9 @@ STOPPED = 75
 """Training was asked to stop, and can go on: EX_TEMPFAIL of sysexits.h, "try again"."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+
+JOINED = {("rate", "audit")}
+"""Commands of two words whose first one is a command too."""
 
 
 def entry(arguments: Sequence[str] | None = None) -> None:
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
-    parsed, more = parser.parse_known_args(arguments)
+    parsed, more = parser.parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
     # argparse takes positional arguments from one place only; settings may stand on both sides of an option.
     if more and hasattr(parsed, "settings") and not any(word.startswith("-") or "=" not in word for word in more):
         parsed.settings += more
@@ -92,6 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """``words`` with a command of two words as one, beside a command of the first word alone that takes settings."""
+    return [" ".join(words[:2]), *words[2:]] if tuple(words[:2]) in JOINED else list(words)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -137,6 +146,17 @@ def build_parser() -> argparse.ArgumentParser:
     _study_arguments(rate)
     rate.add_argument("--out", required=True, type=Path, help="folder for scores.csv; an interrupted run in it goes on")
     _upload_argument(rate, "transcripts")
+
+    audit = _add(
+        commands,
+        "rate audit",
+        audit_rater_command,
+        "test a rater on changed copies of sessions: padded, without an agenda, contradicting, empty …",
+        "Settings are key=value, as for `cbtrain rate`. A fair rater lowers what was taken away, and nothing else.",
+    )
+    _study_arguments(audit)
+    add_audit_arguments(audit)
+    _upload_argument(audit, "transcripts")
 
     settings = "print the resolved settings of a study as YAML, check config files, or list the shipped ones"
     add_config_arguments(_add(commands, "config", show_config, settings, study))
