@@ -19,8 +19,10 @@ from cbtrain.commands.config import add_config_arguments, show_config
 from cbtrain.commands.corpus import add_corpus_commands
 from cbtrain.commands.model import add_format_arguments, add_model_commands
 from cbtrain.commands.plan import add_plan_command
+from cbtrain.commands.power import add_power_command
 from cbtrain.commands.providers import add_providers_commands
-from cbtrain.commands.rate_forms import FORM_COMMANDS, add_rate_form_commands
+from cbtrain.commands.rate_audit import add_audit_arguments, audit_rater_command
+from cbtrain.commands.rate_forms import add_rate_form_commands
 from cbtrain.errors import Stopped, UserError, nearest
 from cbtrain.files import require_new
 
@@ -32,6 +34,9 @@ STOPPED = 75
 """Training was asked to stop, and can go on: EX_TEMPFAIL of sysexits.h, "try again"."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+
+JOINED = {("rate", "audit"), ("rate", "export"), ("rate", "import")}
+"""Commands of two words whose first one is a command too."""
 
 
 def entry(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
-    parsed, more = parser.parse_known_args(_two_words(sys.argv[1:] if arguments is None else arguments))
+    parsed, more = parser.parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
     # argparse takes positional arguments from one place only; settings may stand on both sides of an option.
     if more and hasattr(parsed, "settings") and not any(word.startswith("-") or "=" not in word for word in more):
         parsed.settings += more
@@ -93,6 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """``words`` with a command of two words as one, beside a command of the first word alone that takes settings."""
+    return [" ".join(words[:2]), *words[2:]] if tuple(words[:2]) in JOINED else list(words)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -141,6 +151,17 @@ def build_parser() -> argparse.ArgumentParser:
     _upload_argument(rate, "transcripts")
     add_rate_form_commands(functools.partial(_add, commands))
 
+    audit = _add(
+        commands,
+        "rate audit",
+        audit_rater_command,
+        "test a rater on changed copies of sessions: padded, without an agenda, contradicting, empty …",
+        "Settings are key=value, as for `cbtrain rate`. A fair rater lowers what was taken away, and nothing else.",
+    )
+    _study_arguments(audit)
+    add_audit_arguments(audit)
+    _upload_argument(audit, "transcripts")
+
     settings = "print the resolved settings of a study as YAML, check config files, or list the shipped ones"
     add_config_arguments(_add(commands, "config", show_config, settings, study))
 
@@ -164,6 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_analyze_command(functools.partial(_add, commands))
     add_compare_command(functools.partial(_add, commands))
+    add_power_command(functools.partial(_add, commands))
     add_plan_command(functools.partial(_add, commands))
     add_model_commands(functools.partial(_add, commands))
     add_corpus_commands(commands)
@@ -178,12 +200,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add(commands, "doctor", _doctor, "what this machine can run, and the remedy for what it cannot")
     return parser
-
-
-def _two_words(arguments: Sequence[str]) -> list[str]:
-    """``rate export`` and ``rate import`` are commands of their own: `rate` takes settings in their place."""
-    joined = " ".join(arguments[:2])
-    return [joined, *arguments[2:]] if joined in FORM_COMMANDS else list(arguments)
 
 
 def _add(

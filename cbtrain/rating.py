@@ -34,20 +34,11 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     Paid ratings are journalled in ``folder``: an interrupted run goes on. Raises UserError on a corpus that cannot be
     read, and where it would have to be sent away without ``allow_upload``.
     """
-    judging = config.evaluation.judging
-    if uses_llm_judge(judging, config.providers):
-        check(config.providers, [("judge", judging.provider)])
-        allowed = allow_upload or stays_here(config.providers)
-        require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allowed)
-    rubric = load_rubric(judging.rubric)
-    settings = config.corpus
-    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
-    for line in corpus.skipped:
-        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
-    sessions = list(records(corpus.sessions()))
+    check_rating(config, allow_upload=allow_upload)
+    rubric = load_rubric(config.evaluation.judging.rubric)
+    sessions = read_records(config, console)
     folder.mkdir(parents=True, exist_ok=True)
-    scores, rater, spent = asyncio.run(_rate(sessions, rubric, config, folder, console))
+    scores, rater, spent = asyncio.run(rate_records(sessions, rubric, config, folder, console))
     path = folder / "scores.csv"
     write_scores_csv(scores, path)
     table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
@@ -64,9 +55,30 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     return path
 
 
-async def _rate(
+def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
+    """Raise UserError where the judge that ``config`` names has no key, or the transcripts would have to be sent to it
+    without ``allow_upload``."""
+    judging = config.evaluation.judging
+    if uses_llm_judge(judging, config.providers):
+        check(config.providers, [("judge", judging.provider)])
+        allowed = allow_upload or stays_here(config.providers)
+        require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allowed)
+
+
+def read_records(config: StudyConfig, console: Console) -> list[SessionRecord]:
+    """Every session of ``config.corpus``; says what was left out. Raises UserError on what cannot be read."""
+    settings = config.corpus
+    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
+    corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+    for line in corpus.skipped:
+        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
+    return list(records(corpus.sessions()))
+
+
+async def rate_records(
     sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
 ) -> tuple[list[Score], dict[str, str], dict[str, Any] | None]:
+    """Scores of ``sessions``, journalled in ``folder``, the rater, and what was spent (None: no API was asked)."""
     async with open_traffic(config.providers, folder, console) as traffic:
         scores, rater = await score_sessions(sessions, rubric, config, traffic, console)
         return scores, rater, costs(traffic.providers)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Add = Callable[..., argparse.ArgumentParser]
 
-FORM_COMMANDS = ("rate export", "rate import")
 DEFAULT_RUBRIC = "cbt_fidelity"
 
 

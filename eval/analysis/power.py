@@ -1,0 +1,80 @@
+"""How many patients show an effect: power of the paired comparison, with the patient as the unit.
+
+Every patient talks to both arms in the same number of sessions (seeds), and every session is rated the same number of
+times. The analysis (:mod:`cbtrain.eval.analysis.contrasts`) takes each patient's mean difference and a t test over
+patients. The variance of such a difference is
+
+    between² + 2 · (within² + repeat² / repeats) / seeds
+
+``between``: SD of the patients' true differences (patient × condition); ``within``: SD of one patient's sessions with
+one arm, as if each were rated without noise; ``repeat``: SD of repeated ratings of one session. The factor 2 is there
+because both arms have such sessions.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy import optimize, stats
+
+MOST_PATIENTS = 10_000
+"""More patients than anybody simulates: what needs more is not reached."""
+
+
+LARGEST = 1e6
+"""Effect in SDs from which on the power is 1 with two patients, to all digits that count; scipy has no more far on."""
+
+LEAST_ALPHA, MOST_POWER = 1e-4, 0.999
+"""Between these the noncentral F of scipy was found to be sound from 2 to 10,000 patients."""
+
+
+def variance_of_difference(between: float, within: float, repeat: float, seeds: int, repeats: int = 1) -> float:
+    """Variance of a patient's mean difference between two arms; SDs in points."""
+    return between**2 + 2 * (within**2 + repeat**2 / repeats) / seeds
+
+
+def power_of(patients: int, effect: float, sd: float, alpha: float = 0.05) -> float:
+    """Power of the two-sided one-sample t test over ``patients`` (two at least) differences with mean ``effect`` and
+    this ``sd``, exact under the normal distribution.
+
+    The square of a noncentral t is a noncentral F with one degree of freedom above and the squared noncentrality: both
+    tails in one number, and computed where scipy's noncentral t gives NaN (2 patients and a noncentrality of 8, say).
+    """
+    if effect == 0:
+        return alpha
+    df, d_z = patients - 1, min(effect / sd, LARGEST)
+    critical = float(stats.t.isf(alpha / 2, df))
+    return float(stats.ncf.sf(critical**2, 1, df, patients * d_z**2))
+
+
+def patients_needed(effect: float, sd: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """The fewest patients with which ``effect`` is found with this ``power``; None where ``MOST_PATIENTS`` do not."""
+    low, high = 1, 2
+    while power_of(high, effect, sd, alpha) < power:
+        if high == MOST_PATIENTS:
+            return None
+        low, high = high, min(2 * high, MOST_PATIENTS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if power_of(middle, effect, sd, alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def detectable_difference(patients: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest difference, in points, that so many patients show with this ``power`` (above ``alpha``)."""
+
+    def excess(d_z: float) -> float:
+        return power_of(patients, d_z, 1.0, alpha) - power
+
+    high = 1.0
+    while excess(high) < 0:
+        high *= 2
+    return sd * float(optimize.brentq(excess, 0.0, high))
+
+
+def least_for_signs(alpha: float) -> int:
+    """Patients from which on an exact sign-flip test can give a p of at most ``alpha``: its smallest is 2 / 2ⁿ."""
+    return math.ceil(1 - math.log2(alpha))
