@@ -3,6 +3,7 @@ const comparison = part("comparison");
 const sides = [...comparison.querySelectorAll(".side")].map((element) => ({
   element,
   select: element.querySelector("select"),
+  title: element.querySelector(".side-title"), // for print, where selects are left out
   facts: element.querySelector(".side-facts"),
   flags: element.querySelector(".flags"),
   error: element.querySelector(".error"),
@@ -40,6 +41,7 @@ function openComparison(pair) {
     const session = data.sessions[pair[place]];
     side.select.replaceChildren(...own.map((index) => choice(String(index), sessionName(index))));
     side.select.value = String(pair[place]);
+    side.title.textContent = sessionName(pair[place]);
     side.facts.textContent = factsOf(pair[place], ratings[place]);
     showFlags(side.flags, session);
     showError(side.error, session, ratings[place]);
@@ -49,7 +51,7 @@ function openComparison(pair) {
     cell.replaceChildren(dot(data.sessions[pair[place]]), sessionName(pair[place], data.sessions[pair[1 - place]]));
   });
   part("comparison-domains").replaceChildren(
-    comparedRow(make("b", "", "Total"), ratings.map(({ total }) => total)),
+    comparedRow(make("b", "", data.totalHigh === null ? "Total" : `Total (of ${data.totalHigh})`), ratings.map(({ total }) => total)),
     ...data.domains.map((_, domain) => comparedRow(comparedName(ratings, domain), ratings.map(({ domains }) => domains[domain].score))));
   markBoth(ratings, null);
   part("comparison-status").textContent = "Difference: second minus first. Choose a domain for reasons and evidence.";

@@ -10,7 +10,7 @@ const selects = {
   patient: { element: part("filter-patient"), all: "All patients", read: (session) => [session.patient] },
   ending: { element: part("filter-ending"), all: "All endings", read: (session) => [session.ending] },
   flag: {
-    element: part("filter-flag"), all: "With and without flags", read: (session) => session.flags, counted: true,
+    element: part("filter-flag"), all: "Any or none", read: (session) => session.flags, counted: true,
     order: data.flags.map((flag) => flag.name),
   },
 };

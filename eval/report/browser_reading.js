@@ -76,8 +76,14 @@ function markTurns(element, rating, from) {
     }
   }
   if (!evidence.length || from) return;
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  element.children[evidence[0]].scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  bringIntoView(element, element.children[evidence[0]]);
+}
+
+// Inside a dialogue that scrolls only the dialogue moves: two smooth scrolls of one page would stop each other.
+function bringIntoView(element, item) {
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  if (getComputedStyle(element).overflowY === "visible") item.scrollIntoView({ block: "nearest", behavior });
+  else element.scrollTo({ top: Math.max(item.offsetTop - 16, 0), behavior });
 }
 
 function namedTurns(evidence) {
@@ -124,7 +130,7 @@ function domainItem(rating, domain) {
   const active = evidence.length || reasons.length;
   const row = make(active ? "button" : "div", active ? "" : "domain");
   const value = make("span", score === null ? "score gap" : "score", scoreText(score));
-  if (range) value.prepend(make("small", "", `${range} · `));
+  if (range) value.prepend(make("small", "", range));
   row.append(make("span", "name", name), value);
   if (score !== null && data.high > (data.low ?? 0)) {
     const meter = make("span", "meter");

@@ -115,7 +115,11 @@ def fake_stage(name, method, start, end, tokens):
 def fake_report():
     """A report of two therapists, four patients and eight sessions, one of them failed."""
     sessions = [fake_session(arm, p, 1, i) for arm in ("base", "tuned") for i, p in enumerate(PATIENTS)]
-    failed = {"error": "provider_error: no answer after 5 attempts", "ending": "provider_error", "status": "not rated: the session failed"}
+    failed = {
+        "error": "provider_error: no answer after 5 attempts",
+        "ending": "provider_error",
+        "status": "not rated: the session failed",
+    }
     failed |= {"flags": ["failed", "not_rated", "short"], "ratings": []}
     sessions[3] |= failed | {"total": None, "domains": {d: None for d, *_ in DOMAINS}}
     sessions[3]["turns"] = sessions[3]["turns"][:3]
