@@ -121,7 +121,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         "scale": describe_scale(rubric),
         "arms": describe_arms(sessions, scores),
         "contrasts": [asdict(paired_contrast(scores, "tuned", "base"))],
-        "sessions": describe_sessions(sessions, scores, names),
+        "sessions": describe_sessions(sessions, scores, names, rubric),
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cbtrain.eval.report.flags import Facts, Range, flags_of
 from cbtrain.eval.rubric import Rubric
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.eval.scores import Score
@@ -75,13 +76,24 @@ def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
 
 
 def describe_sessions(
-    sessions: Sequence[SessionRecord], scores: Sequence[Score], names: Mapping[str, str]
+    sessions: Sequence[SessionRecord], scores: Sequence[Score], names: Mapping[str, str], rubric: Rubric
 ) -> list[dict[str, Any]]:
-    """Every session with its dialogue and, where it was rated, the first rating's scores and evidence."""
-    first = {score.session_id: score for score in reversed(scores)}
+    """Every session with its dialogue, all its ratings, their mean, and its flags.
+
+    A mean is over judges, of each judge's mean over repeats, so that a judge who was asked more often weighs no more;
+    a rating without a total counts in the domains that it scored. ``status`` names those of the ratings.
+    """
+    ratings: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        ratings[score.session_id].append(score)
+    scale = Range(rubric.minimum, rubric.maximum, rubric.cutoff)
     described = []
     for session in sessions:
-        score = first.get(session.id)
+        own = ratings[session.id]
+        domains = {d.id: _mean_of_judges([(s.judge, s.domains.get(d.id)) for s in own]) for d in rubric.domains}
+        total = _mean_of_judges([(s.judge, s.total) for s in own])
+        totals = [s.total for s in own if s.total is not None]
+        unrated = "not rated: the session failed" if session.failed else "not rated"
         described.append(
             {
                 "id": session.id,
@@ -92,13 +104,37 @@ def describe_sessions(
                 "ending": session.ending,
                 "error": session.error,
                 "turns": [{"role": turn.role, "text": turn.text} for turn in session.turns],
-                "domains": score.domains if score else {},
-                "total": score.total if score else None,
-                "status": score.status if score else "not rated: the session failed",
-                "evidence": score.evidence if score else {},
+                "domains": domains,
+                "total": total,
+                "status": ", ".join(dict.fromkeys(s.status for s in own)) or unrated,
+                "flags": flags_of(
+                    Facts(session.ending, len(session.turns), list(domains.values()), total, totals), scale
+                ),
+                "ratings": [_describe_rating(score) for score in own],
             }
         )
     return described
+
+
+def _describe_rating(score: Score) -> dict[str, Any]:
+    return {
+        "judge": score.judge,
+        "repeat": score.repeat,
+        "status": score.status,
+        "total": score.total,
+        "domains": score.domains,
+        "evidence": score.evidence,
+        "reason": score.reason,
+    }
+
+
+def _mean_of_judges(scores: Sequence[tuple[str, float | None]]) -> float | None:
+    """The mean over judges of each one's mean; None where no judge gave a score."""
+    judges: dict[str, list[float]] = defaultdict(list)
+    for judge, score in scores:
+        if score is not None:
+            judges[judge].append(score)
+    return _mean([sum(own) / len(own) for own in judges.values()])
 
 
 def title_of(state: Mapping[str, Any]) -> str:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, scale_of, table, words
+from cbtrain.eval.report.flags import FLAGS
+from cbtrain.eval.report.shape import Report, Scale, arms_of, rows, scale_of, table, words
 from cbtrain.eval.report.values import number
 
 # Inside <script> a parser ends at "</script", wavers at "<!--"; old ones end a line at U+2028 and U+2029.
 ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+FOLDER = Path(__file__).parent
+SCRIPTS = ("browser_data.js", "browser_filters.js", "browser_reading.js", "browser_comparison.js", "browser.js")
+"""In this order: each may use what those before it name."""
+KNOWN = {flag.id: flag for flag in FLAGS}
 
 
 def script_json(value: object) -> Markup:
@@ -20,18 +29,34 @@ def script_json(value: object) -> Markup:
     return Markup(text.translate(ESCAPES))
 
 
+def browser_script() -> str:
+    """The browser's parts as one script: a page with one script needs one hash in its security policy."""
+    parts = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
+
+
 def browser_data(report: Report) -> dict[str, Any]:
-    """Sessions with arms as indices, scores and evidence in the order of the domains."""
+    """Sessions with arms and ratings as indices, scores, evidence and reasons in the order of the domains.
+
+    What only an open session needs (dialogue, ratings) is JSON in a text of its own (``body``), parsed when it is
+    wanted: with hundreds of sessions the list must not wait for their words.
+    """
     scale, arms = scale_of(report), arms_of(report)
+    sessions = rows(report.get("sessions"))
     places = {arm["name"]: place for place, arm in enumerate(arms)}
+    raters = _raters(sessions)
+    patients = _patients(sessions)
     return {
-        "rater": rater_of(report),
         "low": scale.low,
         "high": scale.high,
         "totalHigh": scale.total_high,
-        "arms": [arm["label"] for arm in arms],
+        "arms": [{"name": arm["name"], "label": arm["label"]} for arm in arms],
         "domains": [domain.name for domain in scale.domains],
-        "sessions": [_session(row, scale, places) for row in rows(report.get("sessions"))],
+        "raters": list(raters.values()),
+        "flags": [{"name": name, "meaning": meaning} for name, meaning in _flags(sessions).items()],
+        "sessions": [
+            _session(row, patient, scale, places, raters) for row, patient in zip(sessions, patients, strict=True)
+        ],
     }
 
 
@@ -39,21 +64,83 @@ def patient_name(session: dict[str, Any]) -> str:
     return words(session.get("patient_name") or session.get("patient")) or "patient not recorded"
 
 
-def _session(raw: dict[str, Any], scale: Scale, places: dict[str, int]) -> dict[str, Any]:
+def flag_names(session: dict[str, Any]) -> list[str]:
+    """The session's flags by name; one that is not known is shown as it is."""
+    found = session.get("flags")
+    flags = [words(flag) for flag in found] if isinstance(found, list) else []
+    return [KNOWN[flag].name if flag in KNOWN else flag for flag in flags if flag]
+
+
+def _patients(sessions: list[dict[str, Any]]) -> list[str]:
+    """Each session's patient by name; where two patients share a name, with the id."""
+    ids: dict[str, set[str]] = defaultdict(set)
+    for row in sessions:
+        ids[patient_name(row)].add(words(row.get("patient")))
+    return [
+        f"{name} ({words(row.get('patient')) or 'no id'})" if len(ids[name]) > 1 else name
+        for row, name in zip(sessions, map(patient_name, sessions), strict=True)
+    ]
+
+
+def _raters(sessions: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """Who rated, judge by judge and repeat by repeat, and what each is called; repeats only where there are several."""
+    pairs = dict.fromkeys(_rater(rating) for row in sessions for rating in rows(row.get("ratings")))
+    repeats = Counter(judge for judge, _ in pairs)
+    return {
+        (judge, repeat): f"{judge}, repeat {repeat or 'not recorded'}" if repeats[judge] > 1 else judge
+        for judge, repeat in sorted(pairs, key=lambda pair: [judge for judge, _ in pairs].index(pair[0]))
+    }
+
+
+def _rater(rating: dict[str, Any]) -> tuple[str, str]:
+    return words(rating.get("judge")) or "judge not recorded", words(rating.get("repeat"))
+
+
+def _flags(sessions: list[dict[str, Any]]) -> dict[str, str]:
+    """What every flag means; one that only a session names has no meaning here."""
+    found = {flag.name: flag.meaning for flag in FLAGS}
+    for row in sessions:
+        for name in flag_names(row):
+            found.setdefault(name, "")
+    return found
+
+
+def _session(
+    raw: dict[str, Any], patient: str, scale: Scale, places: dict[str, int], raters: dict[tuple[str, str], str]
+) -> dict[str, Any]:
     turns = rows(raw.get("turns"))
-    scores, evidence = table(raw.get("domains")), table(raw.get("evidence"))
+    scores = table(raw.get("domains"))
+    judged = list(raters)
+    body = {
+        "turns": [{"role": words(turn.get("role")), "text": words(turn.get("text"))} for turn in turns],
+        "scores": [number(scores.get(domain.id)) for domain in scale.domains],
+        "ratings": [_rating(rating, scale, judged, len(turns)) for rating in rows(raw.get("ratings"))],
+    }
     return {
         "id": words(raw.get("id")),
         "arm": places.get(words(raw.get("arm"))),
-        "patient": patient_name(raw),
+        "patient": patient,
         "seed": words(raw.get("seed")),
         "ending": words(raw.get("ending")).replace("_", " ") or "ending not recorded",
         "error": words(raw.get("error")),
         "status": words(raw.get("status")),
         "total": number(raw.get("total")),
-        "turns": [{"role": words(turn.get("role")), "text": words(turn.get("text"))} for turn in turns],
+        "length": len(turns),
+        "flags": flag_names(raw),
+        "body": json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False),
+    }
+
+
+def _rating(raw: dict[str, Any], scale: Scale, judged: list[tuple[str, str]], turns: int) -> dict[str, Any]:
+    scores, evidence, reasons = table(raw.get("domains")), table(raw.get("evidence")), table(raw.get("reason"))
+    return {
+        "rater": judged.index(_rater(raw)),
+        "status": words(raw.get("status")),
+        "error": words(reasons.get("error")),
+        "total": number(raw.get("total")),
         "scores": [number(scores.get(domain.id)) for domain in scale.domains],
-        "evidence": [_indices(evidence.get(domain.id), len(turns)) for domain in scale.domains],
+        "evidence": [_indices(evidence.get(domain.id), turns) for domain in scale.domains],
+        "reasons": [words(reasons.get(domain.id)) for domain in scale.domains],
     }
 
 

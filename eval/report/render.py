@@ -17,7 +17,7 @@ from cbtrain import NOTICE
 from cbtrain.eval.report import values
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures import curve_figure, domains_figure, totals_figure
-from cbtrain.eval.report.payload import browser_data, patient_name, script_json
+from cbtrain.eval.report.payload import browser_data, browser_script, flag_names, patient_name, script_json
 from cbtrain.eval.report.shape import Report, arms_of, plain, rater_of, rows, scale_of, table, words
 
 FOLDER = Path(__file__).parent
@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent
 def render_html(report: Report) -> str:
     """One self-contained page: no network, no file beside it, nothing from a transcript that a browser would run."""
     report = plain(table(report))
-    script = (FOLDER / "browser.js").read_text(encoding="utf-8")
+    script = browser_script()
     template = _environment().get_template("report.html")
     return template.render(
         report=report,
@@ -71,6 +71,7 @@ def _environment() -> Environment:
         "bounds": bounds_text,
         "curve": curve_figure,
         "patient": patient_name,
+        "flags": flag_names,
         "heat": _heat,
         "change": _change,
     }

@@ -50,8 +50,19 @@ def fake_session(arm, patient, seed, place):
         "turns": turns[: 10 + 2 * place],
         "domains": scores,
         "total": sum(scores.values()),
-        "status": "scored",
-        "evidence": {"agenda": [1], "discovery": [3, 5], "homework": [7], "feedback": []},
+        "status": "ok",
+        "flags": [] if place % 3 else ["stopped_by_limit"],
+        "ratings": [
+            {
+                "judge": "cue",
+                "repeat": 0,
+                "status": "ok",
+                "total": sum(scores.values()),
+                "domains": scores,
+                "evidence": {"agenda": [1], "discovery": [3, 5], "homework": [7], "feedback": []},
+                "reason": {"agenda": "Proposes what to cover and asks for more.", "pacing": "Even throughout."},
+            }
+        ],
     }
 
 
@@ -104,8 +115,13 @@ def fake_stage(name, method, start, end, tokens):
 def fake_report():
     """A report of two therapists, four patients and eight sessions, one of them failed."""
     sessions = [fake_session(arm, p, 1, i) for arm in ("base", "tuned") for i, p in enumerate(PATIENTS)]
-    failed = {"error": "provider_error: no answer after 5 attempts", "ending": "provider_error", "status": "failed"}
-    sessions[3] |= failed | {"total": None, "domains": {d: None for d, *_ in DOMAINS}, "evidence": {}}
+    failed = {
+        "error": "provider_error: no answer after 5 attempts",
+        "ending": "provider_error",
+        "status": "not rated: the session failed",
+    }
+    failed |= {"flags": ["failed", "not_rated", "short"], "ratings": []}
+    sessions[3] |= failed | {"total": None, "domains": {d: None for d, *_ in DOMAINS}}
     sessions[3]["turns"] = sessions[3]["turns"][:3]
     arms = [fake_arm("base", "Base model", sessions), fake_arm("tuned", "CBT-tuned model", sessions)]
     held_out = [("set_41", "Robin, 34", 18.2, 12.9), ("set_46", "Ines, 51", 17.4, 12.7), ("set_47", None, 19.9, 14.8)]

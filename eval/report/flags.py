@@ -1,0 +1,115 @@
+"""What a reader of many sessions should notice about one: each flag by name, with the threshold it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cbtrain.eval.dialogue import FAILURES, Ending
+
+SHORT_TURNS = 6
+"""A session of fewer turns is short: patient and therapist have not spoken three times each."""
+LIMITS: tuple[Ending, ...] = ("max_turns", "max_words", "context_limit")
+"""Endings by a limit and not by patient or therapist."""
+EXTREME_SHARE = 0.5
+"""Share of the domains at an end of the scale from which on the session is at that end."""
+DISAGREEMENT = 1.0
+"""Points a domain, on average, by which the totals of two ratings differ where ratings disagree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The scale of one domain, and the total from which on a session counts as competent (None: the scale has none)."""
+
+    low: float
+    high: float
+    cutoff: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the flags of one session rest on. ``domains`` and ``total``: means over its ratings, None where there is no
+    score; ``totals``: of each of its ratings that has one."""
+
+    ending: str | None
+    turns: int
+    domains: Sequence[float | None]
+    total: float | None
+    totals: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    id: str
+    name: str
+    meaning: str
+    raised: Callable[[Facts, Range], bool]
+
+
+def _at_end(point: float, facts: Facts) -> bool:
+    """Whether the share of the domains whose score is ``point`` is large; a missing score is at no end."""
+    found = sum(score == point for score in facts.domains)
+    return facts.total is not None and found >= EXTREME_SHARE * len(facts.domains)
+
+
+def _disagree(facts: Facts, scale: Range) -> bool:
+    return bool(facts.totals) and max(facts.totals) - min(facts.totals) >= DISAGREEMENT * len(facts.domains)
+
+
+def _competent(facts: Facts, scale: Range) -> bool:
+    return scale.cutoff is not None and facts.total is not None and facts.total >= scale.cutoff
+
+
+FLAGS = (
+    Flag(
+        "failed",
+        "Failed",
+        "An API, the budget, a content filter or a defect ended the session. It says nothing of the therapist and is "
+        "not rated.",
+        lambda facts, scale: facts.ending in FAILURES,
+    ),
+    Flag(
+        "not_rated",
+        "Not rated",
+        "No rating gave a score in every domain, so there is no total. None is filled in.",
+        lambda facts, scale: facts.total is None,
+    ),
+    Flag("short", "Short", f"Fewer than {SHORT_TURNS} turns.", lambda facts, scale: facts.turns < SHORT_TURNS),
+    Flag(
+        "stopped_by_limit",
+        "Stopped by a limit",
+        "The limit of turns, of words or of the model's context ended the session, neither patient nor therapist.",
+        lambda facts, scale: facts.ending in LIMITS,
+    ),
+    Flag(
+        "at_or_above_cutoff",
+        "At or above the cut-off",
+        "The mean total reaches the point from which on the scale calls a session competent.",
+        _competent,
+    ),
+    Flag(
+        "at_floor",
+        "At the floor",
+        "At least half of the domains have the scale's lowest score: it could not have measured worse.",
+        lambda facts, scale: _at_end(scale.low, facts),
+    ),
+    Flag(
+        "at_ceiling",
+        "At the ceiling",
+        "At least half of the domains have the scale's highest score: it could not have measured better.",
+        lambda facts, scale: _at_end(scale.high, facts),
+    ),
+    Flag(
+        "ratings_disagree",
+        "Ratings disagree",
+        f"The totals of two of its ratings (judges or repeats) differ by {DISAGREEMENT:g} point a domain or more, on "
+        "average over the domains.",
+        _disagree,
+    ),
+)
+"""Every flag, in the order in which they are shown."""
+
+
+def flags_of(facts: Facts, scale: Range) -> list[str]:
+    """The ids of the flags that a session raises."""
+    return [flag.id for flag in FLAGS if flag.raised(facts, scale)]
