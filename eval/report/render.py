@@ -16,16 +16,23 @@ from markupsafe import Markup
 from cbtrain import NOTICE
 from cbtrain.eval.report import values
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
-from cbtrain.eval.report.figures import curve_figure, domains_figure, totals_figure
+from cbtrain.eval.report.figures.all import Figures, figures_of
+from cbtrain.eval.report.figures.heatmap import compared, domain_means, item_difference
+from cbtrain.eval.report.findings import analysis_of, families_of, findings_of, row_of, significant
+from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.payload import browser_data, browser_script, flag_names, patient_name, script_json
 from cbtrain.eval.report.shape import Report, arms_of, plain, rater_of, rows, scale_of, table, words
 
 FOLDER = Path(__file__).parent
 
 
-def render_html(report: Report) -> str:
-    """One self-contained page: no network, no file beside it, nothing from a transcript that a browser would run."""
+def render_html(report: Report, figures: Figures | None = None) -> str:
+    """One self-contained page: no network, no file beside it, nothing from a transcript that a browser would run.
+
+    ``figures``: those of this report, where they have been drawn already.
+    """
     report = plain(table(report))
+    figures = figures_of(report) if figures is None else figures
     script = browser_script()
     template = _environment().get_template("report.html")
     return template.render(
@@ -37,8 +44,13 @@ def render_html(report: Report) -> str:
         rater=rater_of(report),
         scale=scale_of(report),
         arms=arms_of(report),
-        totals_figure=totals_figure(report),
-        domains_figure=domains_figure(report),
+        figures={name: figure.page for name, figure in figures.items() if figure.on_page},
+        analysis=analysis_of(report),
+        families=families_of(findings_of(report)),
+        interaction=interaction_sentence(report),
+        compared=compared(report),
+        item=functools.partial(item_difference, report),
+        domain_means=domain_means(report),
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -69,7 +81,9 @@ def _environment() -> Environment:
         "moment": _moment,
         "yaml": _yaml,
         "bounds": bounds_text,
-        "curve": curve_figure,
+        "row_of": row_of,
+        "significant": significant,
+        "span": values.span,
         "patient": patient_name,
         "flags": flag_names,
         "heat": _heat,

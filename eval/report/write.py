@@ -1,22 +1,45 @@
-"""The report's two files."""
+"""The report's files."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cbtrain.eval.report.figures.all import figures_of
+from cbtrain.eval.report.latex import render_latex
+from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.render import render_html
 from cbtrain.eval.report.shape import plain
 from cbtrain.files import write_atomic
 
+FIGURES = "figures"
+OURS = re.compile(r"(forest|scores|heatmap|length|curve-\d+)\.(svg|png)")
+
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
-    """Write ``report.json``, then ``report.html``, into ``folder`` and return the path of the latter."""
+    """Write the report into ``folder`` and return the path of its page.
+
+    ``report.json`` with everything, each figure as SVG and PNG in ``figures/``, ``contrasts.tex``, ``report.md``, and
+    last ``report.html``: where that is, the others are. Figures that an earlier report left there and this one does
+    not have are removed.
+    """
     folder = Path(folder)
     content = plain(report)
     write_atomic(folder / "report.json", json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    figures = figures_of(content)
+    wanted = set()
+    for name, figure in figures.items():
+        for file, data in ((f"{name}.svg", figure.svg), (f"{name}.png", figure.png)):
+            write_atomic(folder / FIGURES / file, data)
+            wanted.add(file)
+    for old in (folder / FIGURES).glob("*.*"):
+        if OURS.fullmatch(old.name) and old.name not in wanted:
+            old.unlink()
+    write_atomic(folder / "contrasts.tex", render_latex(content))
+    write_atomic(folder / "report.md", render_markdown(content, figures))
     page = folder / "report.html"
-    write_atomic(page, render_html(content))
+    write_atomic(page, render_html(content, figures))
     return page

@@ -1,0 +1,63 @@
+"""Learning curve of one training stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from cbtrain.eval.report.figures.drawn import Drawn
+from cbtrain.eval.report.figures.style import ARMS, MUTED, drawing
+from cbtrain.eval.report.shape import rows, words
+from cbtrain.eval.report.values import fixed, number
+
+LETTERS = 9
+"""The figure is narrower than the others, and so shown larger."""
+
+
+def curve_figure(stage: dict[str, Any], place: int = 0) -> Drawn | None:
+    """Training and validation loss over the tokens seen; ``place`` tells stages apart. None without any loss."""
+    name = words(stage.get("name")) or "model"
+    series = {key: _series(stage, f"{key}_loss") for key in ("train", "validation")}
+    if not any(series.values()):
+        return None
+    with drawing():
+        figure = Figure(figsize=(3.4, 2.3), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="y")
+        looks: dict[str, dict[str, Any]] = {
+            "train": {"color": MUTED, "linewidth": 1},
+            "validation": {"color": ARMS[1], "linewidth": 1.8, "marker": "o", "markersize": 3.5},
+        }
+        for key, points in series.items():
+            if points:
+                axes.plot(*zip(*points, strict=True), label=key, **looks[key])
+        before = number(stage.get("validation_before"))
+        if before is not None:
+            axes.axhline(before, color=ARMS[0], linewidth=1, linestyle=(0, (4, 3)), label="before")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.tick_params(labelcolor=MUTED, labelsize=LETTERS)
+        axes.set_xlabel("tokens", fontsize=LETTERS)
+        axes.set_ylabel("loss", fontsize=LETTERS)
+        figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1, fontsize=LETTERS)
+        best = fixed(stage.get("validation_best"), 3)
+        alt = f"Learning curve of the {name} model: validation loss {fixed(before, 3)} before training, best {best}."
+        return Drawn(f"curve-{place}", figure, alt)
+
+
+def _series(stage: dict[str, Any], key: str) -> list[tuple[float, float]]:
+    found = []
+    for point in rows(stage.get("curve")):
+        tokens, loss = number(point.get("tokens")), number(point.get(key))
+        if tokens is not None and loss is not None:
+            found.append((tokens, loss))
+    return sorted(found)
+
+
+def _short(value: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g} {unit}"
+    return f"{value:g}"

@@ -1,0 +1,148 @@
+"""Forest plot: every contrast with its interval, the patients' own differences, and what checks it, on one axis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Transform, blended_transform_factory
+
+from cbtrain.eval.report.figures.drawn import Drawn
+from cbtrain.eval.report.figures.style import INK, LINE, MUTED, PAPER, SMALL, WIDTH, drawing, label, scatter_heights
+from cbtrain.eval.report.findings import Band, Finding, families_of, findings_of
+from cbtrain.eval.report.shape import Report
+from cbtrain.eval.report.values import fixed, number, span
+
+ROW, LINE_OF_TEXT, GAP = 0.175, 0.19, 0.14  # inches
+LEFT = 1.1
+GROUND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
+"""Names stand across the plot, whose lines must not run through them."""
+
+MANY = 8
+"""Contrasts from which on only bootstrap and mixed model are drawn beside the interval; tables have the rest."""
+
+MARKS = {"bootstrap": "", "mixed model": "D", "ln(turns)": "^", "matched": "v", "worst case": "|"}
+
+
+def forest_figure(report: Report) -> Drawn | None:
+    """None where no contrast has an estimate."""
+    findings = findings_of(report)
+    if not any(finding.estimate is not None for finding in findings):
+        return None
+    kept = ("bootstrap", "mixed model") if len(findings) > MANY else None
+    families = families_of(findings)
+    with drawing():
+        figure = Figure(figsize=(WIDTH, 1))
+        axes = figure.add_axes((0, 0, 1, 1))
+        page = blended_transform_factory(figure.transFigure, axes.transData)
+        depth = 0.0
+        for family, members in families:
+            if len(families) > 1:
+                looks: dict[str, Any] = {
+                    "va": "center",
+                    "fontweight": "bold",
+                    "fontsize": SMALL,
+                    "bbox": GROUND,
+                    "zorder": 3,
+                }
+                axes.text(0.01, depth + 0.1, family, transform=page, **looks)
+                depth += 0.27
+            for finding in members:
+                bands = [band for band in finding.bands if kept is None or band.name in kept]
+                depth = _draw(axes, page, depth, finding, bands) + GAP
+        depth -= GAP - 0.04
+        _frame(figure, axes, depth, top=len(findings) > 2)
+        return Drawn("forest", figure, _alt(findings))
+
+
+def _frame(figure: Figure, axes: Axes, depth: float, top: bool) -> None:
+    """Sizes the figure so that a unit of height in ``axes`` is an inch."""
+    above, below = (0.26 if top else 0.04), 0.5
+    height = depth + above + below
+    figure.set_size_inches(WIDTH, height)
+    axes.set_position((LEFT / WIDTH, below / height, 1 - (LEFT + 0.1) / WIDTH, depth / height))
+    axes.set_ylim(depth, 0)
+    axes.autoscale(axis="x")
+    axes.margins(x=0.04)
+    axes.axvline(0, color=INK, linewidth=1, zorder=1)
+    axes.grid(axis="x")
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: fixed(value, 0 if value == int(value) else 1, True)))
+    axes.tick_params(axis="x", length=0, labeltop=top)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("difference in points of the total")
+
+
+def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: list[Band]) -> float:
+    """Draws one contrast from ``depth`` on and returns where it ends."""
+    name = label(finding.id, 27, 3)
+    axes.text(0.01, depth, name, transform=page, va="top", linespacing=1.15, bbox=GROUND, zorder=3)
+    axes.text(0.99, depth, numbers(finding), transform=page, va="top", ha="right", bbox=GROUND, zorder=3)
+    depth += LINE_OF_TEXT * (name.count("\n") + 1) + 0.03
+    if finding.estimate is None:
+        why = label("; ".join(finding.notes) or "no estimate", 44, 3)
+        axes.text(0.03, depth, why, transform=page, va="top", color=MUTED, fontsize=SMALL, fontstyle="italic")
+        return depth + LINE_OF_TEXT * (why.count("\n") + 1)
+    place = depth + ROW / 2
+    _name_row(axes, page, place, "t interval", INK)
+    if finding.low is not None and finding.high is not None:
+        axes.plot(
+            [finding.low, finding.high], [place, place], color=INK, linewidth=2.6, solid_capstyle="butt", zorder=4
+        )
+    mark: dict[str, Any] = {"marker": "s", "markersize": 7.5, "mfc": INK, "mec": INK, "ls": ""}
+    axes.plot([finding.estimate], [place], **mark, zorder=5, gid=f"estimate of {finding.id}")
+    depth += ROW + 0.02
+    if finding.patients:
+        values = list(finding.patients.values())
+        height = ROW if len(values) > 12 else 0.13
+        place = depth + height / 2
+        spread = 0.8 * height if len(values) > 12 else 0.35 * height
+        heights = [place + spread * up for up in scatter_heights(len(values))]
+        _name_row(axes, page, place, "patients", MUTED)
+        axes.scatter(
+            values, heights, s=11, color=MUTED, alpha=0.6 if len(values) > 12 else 0.85, linewidths=0, zorder=4
+        )
+        depth += height + 0.05
+    for band in bands:
+        place = depth + ROW / 2
+        _name_row(axes, page, place, band.name, MUTED)
+        dashed = (0, (3, 2)) if band.name == "worst case" else "-"
+        axes.plot([band.low, band.high], [place, place], color=MUTED, linewidth=1.2, linestyle=dashed, zorder=4)
+        if band.name in ("bootstrap", "worst case"):
+            axes.plot([band.low, band.high], [place, place], color=MUTED, marker="|", markersize=6, ls="", zorder=4)
+        if band.estimate is not None:
+            axes.plot([band.estimate], [place], marker=MARKS.get(band.name, "o"), markersize=4.5, color=MUTED, zorder=5)
+        depth += ROW
+    return depth
+
+
+def _name_row(axes: Axes, page: Transform, place: float, name: str, colour: str) -> None:
+    axes.text(0.03, place, name, transform=page, va="center", color=colour, fontsize=SMALL)
+    axes.axhline(place, color=LINE, linewidth=0.5, zorder=0)
+
+
+def numbers(finding: Finding) -> str:
+    """``+11.2 [6.1, 16.3]``."""
+    if finding.low is None or finding.high is None:
+        return fixed(finding.estimate, signed=True)
+    return f"{fixed(finding.estimate, signed=True)} [{fixed(finding.low)}, {fixed(finding.high)}]"
+
+
+def _alt(findings: list[Finding]) -> str:
+    parts = []
+    for finding in findings:
+        if finding.estimate is None:
+            parts.append(f"{finding.id}: no estimate.")
+            continue
+        said = f"{finding.id}: {fixed(finding.estimate, signed=True)} points"
+        if finding.low is not None:
+            said += f", interval {span(finding.low, finding.high)}"
+        if finding.patients:
+            said += f"; patients from {span(min(finding.patients.values()), max(finding.patients.values()))}"
+        if number(finding.raw.get("p_adjusted")) is not None:
+            said += f"; p after Holm {fixed(finding.raw['p_adjusted'], 3)}"
+        parts.append(said + ".")
+    return "Forest plot of differences in points of the total score. " + " ".join(parts)

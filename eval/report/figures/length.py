@@ -1,0 +1,183 @@
+"""How the dialogues went, by arm: turns of each session, and how sessions ended."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import blended_transform_factory
+
+from cbtrain.eval.report.figures.drawn import Drawn
+from cbtrain.eval.report.figures.style import (
+    INK,
+    MUTED,
+    PAPER,
+    SMALL,
+    WIDTH,
+    arm_colour,
+    arm_look,
+    drawing,
+    label,
+    scatter_heights,
+)
+from cbtrain.eval.report.findings import analysis_of, row_of
+from cbtrain.eval.report.shape import Report, arms_of, rows, table, words
+from cbtrain.eval.report.values import fixed, number
+
+TITLE, BAND, GAP = 0.2, 0.26, 0.1  # inches
+PATTERNS = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "oo", "++")
+SHADES = (0.12, 0.3, 0.06, 0.2, 0.04, 0.38, 0.1, 0.25)
+
+
+def turns_of(report: Report) -> dict[str, list[int]]:
+    """Turns of each session that has any, by arm."""
+    found: dict[str, list[int]] = {arm["name"]: [] for arm in arms_of(report)}
+    for session in rows(report.get("sessions")):
+        if (count := len(rows(session.get("turns")))) and words(session.get("arm")) in found:
+            found[words(session.get("arm"))].append(count)
+    return found
+
+
+def endings_of(report: Report) -> dict[str, dict[str, int]]:
+    """How many sessions ended how, by arm: as the analysis has it, else as the arms have it, else counted."""
+    completion = table(analysis_of(report).get("completion")).get("arms")
+    found = {}
+    for arm in arms_of(report):
+        own = table(row_of(completion, arm["name"], "name").get("endings")) or table(arm.get("endings"))
+        counts = {words(name): number(count) for name, count in own.items()}
+        found[arm["name"]] = {name: int(count) for name, count in counts.items() if count is not None and count > 0}
+        if not found[arm["name"]]:
+            mine = [row for row in rows(report.get("sessions")) if words(row.get("arm")) == arm["name"]]
+            found[arm["name"]] = dict(Counter(words(row["ending"]) for row in mine if row.get("ending")))
+    return found
+
+
+def length_figure(report: Report) -> Drawn | None:
+    """None where neither turns nor endings are known."""
+    turns, endings, arms = turns_of(report), endings_of(report), arms_of(report)
+    kinds = [name for name, _ in Counter({k: n for own in endings.values() for k, n in own.items()}).most_common()]
+    if not any(turns.values()) and not kinds:
+        return None
+    with drawing():
+        titles = [label(arm["label"], 30, 2) for arm in arms]
+        text = TITLE * sum(title.count("\n") + 1 for title in titles)
+        depth = text + (BAND + GAP) * len(arms)
+        legend = 0.21 * len(kinds) + 0.1
+        heights = [depth if any(turns.values()) else 0, depth if kinds else 0]
+        height = sum(heights) + 0.62 * bool(heights[0]) + (0.6 + legend) * bool(heights[1])
+        figure = Figure(figsize=(WIDTH, height))
+        bottom = height
+        if heights[0]:
+            bottom -= heights[0] + 0.05
+            axes = figure.add_axes((0.03, bottom / height, 0.94, heights[0] / height))
+            _turns(figure, axes, titles, [turns[arm["name"]] for arm in arms], depth)
+            bottom -= 0.57
+        if heights[1]:
+            bottom -= heights[1] + 0.05
+            axes = figure.add_axes((0.03, bottom / height, 0.94, heights[1] / height))
+            looks = {kind: _pattern(place) for place, kind in enumerate(kinds)}
+            _endings(figure, axes, titles, [endings[arm["name"]] for arm in arms], looks, depth)
+            handles = [
+                Rectangle((0, 0), 1, 1, label=label(_named(kind), 40, 1), **look) for kind, look in looks.items()
+            ]
+            corner = (0.03, (bottom - 0.48) / height)
+            figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, borderpad=0, handlelength=1.8)
+        return Drawn("length", figure, _alt(report, turns, endings))
+
+
+def _turns(figure: Figure, axes: Axes, titles: list[str], turns: list[list[int]], depth: float) -> None:
+    place = 0.0
+    for order, (title, values) in enumerate(zip(titles, turns, strict=True)):
+        told = f"median {statistics.median(values):g}, n {len(values)}" if values else "no turns recorded"
+        place = _title(figure, axes, place, title, told)
+        middle = place + BAND / 2
+        if values:
+            colour, marker = arm_colour(order), arm_look(order)["marker"]
+            heights = [middle + 0.75 * BAND * up for up in scatter_heights(len(values))]
+            alpha = 0.75 if len(values) < 60 else 0.45
+            axes.scatter(values, heights, marker=marker, s=9, color=colour, alpha=alpha, linewidths=0, zorder=2)
+            # Quartiles need a few sessions.
+            if len(values) > 3:
+                low, centre, high = statistics.quantiles(values, n=4, method="inclusive")
+                box: dict[str, Any] = {"facecolor": "none", "edgecolor": colour, "linewidth": 1.2, "zorder": 3}
+                axes.add_patch(Rectangle((low, place), high - low, BAND, **box))
+                axes.plot([centre, centre], [place, place + BAND], color=colour, linewidth=2.4, zorder=3)
+        place += BAND + GAP
+    axes.set_ylim(depth, 0)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(axis="x")
+    _plain(axes, "turns of a session (box: quartiles)")
+
+
+def _endings(
+    figure: Figure, axes: Axes, titles: list[str], endings: list[dict[str, int]], looks: dict[str, Any], depth: float
+) -> None:
+    place = 0.0
+    for title, counts in zip(titles, endings, strict=True):
+        total = sum(counts.values())
+        place = _title(figure, axes, place, title, f"{total} sessions" if total else "endings not recorded")
+        left = 0.0
+        for kind, look in looks.items():
+            if not (count := counts.get(kind, 0)):
+                continue
+            share = 100 * count / total
+            axes.add_patch(Rectangle((left, place), share, BAND, zorder=2, **look))
+            if share >= 7:
+                ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2}
+                middle = left + share / 2, place + BAND / 2
+                axes.text(*middle, f"{count}", ha="center", va="center_baseline", fontsize=SMALL, bbox=ground, zorder=3)
+            left += share
+        place += BAND + GAP
+    axes.set_ylim(depth, 0)
+    axes.set_xlim(0, 100)
+    axes.set_xticks([0, 25, 50, 75, 100])
+    axes.get_xticklabels()[0].set_horizontalalignment("left")
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")
+    _plain(axes, "endings, % of sessions (counts in the bars)")
+
+
+def _title(figure: Figure, axes: Axes, place: float, title: str, told: str) -> float:
+    page = blended_transform_factory(figure.transFigure, axes.transData)
+    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
+    axes.text(0.03, place, title, transform=page, va="top", linespacing=1.15, fontsize=SMALL, bbox=ground, zorder=2)
+    looks: dict[str, Any] = {"va": "top", "ha": "right", "color": MUTED, "fontsize": SMALL, "bbox": ground, "zorder": 2}
+    axes.text(0.97, place, told, transform=page, **looks)
+    return place + TITLE * (title.count("\n") + 1)
+
+
+def _plain(axes: Axes, measure: str) -> None:
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(measure)
+
+
+def _pattern(place: int) -> dict[str, Any]:
+    """Endings differ by pattern and by shade; colours are the arms'."""
+    shade = SHADES[place % len(SHADES)]
+    return {"facecolor": (INK, shade), "edgecolor": MUTED, "hatch": PATTERNS[place % len(PATTERNS)], "linewidth": 0.8}
+
+
+def _named(kind: str) -> str:
+    return kind.replace("_", " ") or "not recorded"
+
+
+def _alt(report: Report, turns: dict[str, list[int]], endings: dict[str, dict[str, int]]) -> str:
+    parts = []
+    for arm in arms_of(report):
+        own, ended = turns[arm["name"]], endings[arm["name"]]
+        said = f"{arm['label']}: "
+        said += (
+            f"{fixed(statistics.fmean(own))} turns on average, from {min(own)} to {max(own)}"
+            if own
+            else "turns not recorded"
+        )
+        told = ", ".join(f"{_named(kind)} {count}" for kind, count in ended.items())
+        parts.append(f"{said}; endings: {told or 'not recorded'}.")
+    return "Length and endings of sessions by therapist. " + " ".join(parts)

@@ -1,0 +1,163 @@
+"""Totals by arm: the sessions as dots under a density, and the patients' means joined from arm to arm."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import blended_transform_factory
+from scipy import stats
+
+from cbtrain.eval.report.figures.drawn import Drawn
+from cbtrain.eval.report.figures.style import (
+    INK,
+    MUTED,
+    PAPER,
+    WIDTH,
+    arm_colour,
+    arm_look,
+    drawing,
+    label,
+    scatter_heights,
+)
+from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, scale_of, words
+from cbtrain.eval.report.values import fixed, number
+
+TITLE, CLOUD, DOTS, GAP = 0.2, 0.34, 0.2, 0.16  # inches
+
+
+@dataclass
+class Totals:
+    """One arm's totals; ``patients``: the totals of each patient's sessions."""
+
+    label: str
+    place: int
+    values: list[float] = field(default_factory=list)
+    patients: dict[str, list[float]] = field(default_factory=dict)
+
+    def means(self) -> dict[str, float]:
+        return {patient: statistics.fmean(own) for patient, own in self.patients.items()}
+
+    def spoken(self) -> str:
+        """``34.5 ± 7.2, n 100``."""
+        spread = f" ± {fixed(statistics.stdev(self.values))}" if len(self.values) > 1 else ""
+        return f"{fixed(statistics.fmean(self.values))}{spread}, n {len(self.values)}" if self.values else "no score"
+
+
+def totals_of(report: Report) -> list[Totals]:
+    """Every arm in the report's order, those without a total too."""
+    found = {arm["name"]: Totals(arm["label"], place) for place, arm in enumerate(arms_of(report))}
+    for session in rows(report.get("sessions")):
+        own, total = found.get(words(session.get("arm"))), number(session.get("total"))
+        if own is not None and total is not None:
+            own.values.append(total)
+            own.patients.setdefault(words(session.get("patient")), []).append(total)
+    return list(found.values())
+
+
+def scores_figure(report: Report) -> Drawn | None:
+    """None where no session has a total."""
+    arms, scale = totals_of(report), scale_of(report)
+    if not any(arm.values for arm in arms):
+        return None
+    with drawing():
+        figure = Figure(figsize=(WIDTH, 1))
+        axes = figure.add_axes((0, 0, 1, 1))
+        grounds, depth = [], 0.0
+        for arm in arms:
+            name = label(arm.label, 24, 2)
+            title = TITLE * (name.count("\n") + 1)
+            page = blended_transform_factory(figure.transFigure, axes.transData)
+            box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
+            axes.text(0.02, depth, name, transform=page, va="top", linespacing=1.15, bbox=box, zorder=2)
+            axes.text(0.98, depth, arm.spoken(), transform=page, va="top", ha="right", color=MUTED, bbox=box, zorder=2)
+            ground = depth + title + CLOUD
+            _cloud(axes, ground, arm, scale)
+            grounds.append(ground)
+            depth = ground + DOTS + GAP
+        _join(axes, grounds, arms)
+        _frame(figure, axes, depth - GAP + 0.03, scale, [value for arm in arms for value in arm.values])
+        return Drawn("scores", figure, _alt(report, arms, scale))
+
+
+def _cloud(axes: Axes, ground: float, arm: Totals, scale: Scale) -> None:
+    colour, look = arm_colour(arm.place), arm_look(arm.place)
+    axes.axhline(ground, color=colour, linewidth=0.8, zorder=1)
+    if not arm.values:
+        return
+    if len(arm.values) > 2 and len(set(arm.values)) > 1:
+        spread = statistics.stdev(arm.values)
+        low, high = min(arm.values) - spread, max(arm.values) + spread
+        low = low if scale.total_low is None or scale.total_low > min(arm.values) else max(low, scale.total_low)
+        high = high if scale.total_high is None or scale.total_high < max(arm.values) else min(high, scale.total_high)
+        where = np.linspace(low, high, 160)
+        density = stats.gaussian_kde(arm.values)(where)
+        top = ground - 0.92 * CLOUD * density / density.max()
+        axes.fill_between(where, ground, top, color=colour, alpha=0.16, linewidth=0, zorder=1)
+        axes.plot(where, top, color=colour, linewidth=1.2, zorder=2)
+    heights = [ground + DOTS * (0.62 + 0.7 * up) for up in scatter_heights(len(arm.values))]
+    alpha = 0.75 if len(arm.values) < 60 else 0.45
+    dots = {"marker": look["marker"], "s": 9, "color": colour, "alpha": alpha, "linewidths": 0}
+    axes.scatter(arm.values, heights, **dots, zorder=2, gid=f"sessions of {arm.label}")
+    means = arm.means()
+    axes.scatter(
+        list(means.values()), [ground] * len(means), s=15, color=INK, edgecolors=PAPER, linewidths=0.5, zorder=4
+    )
+    axes.plot([statistics.fmean(arm.values)], [ground], **look, markersize=9.5, zorder=3.5, clip_on=False)
+
+
+def _join(axes: Axes, grounds: list[float], arms: list[Totals]) -> None:
+    """A line for each patient through their means; an arm that has no score of theirs is passed over."""
+    means = [arm.means() for arm in arms]
+    patients = dict.fromkeys(patient for own in means for patient in own)
+    faint = 0.55 if len(patients) <= 12 else 0.22
+    for patient in patients:
+        points = [(own[patient], ground) for own, ground in zip(means, grounds, strict=True) if patient in own]
+        if len(points) > 1:
+            axes.plot(*zip(*points, strict=True), color=INK, alpha=faint, linewidth=0.9, zorder=3)
+
+
+def _frame(figure: Figure, axes: Axes, depth: float, scale: Scale, values: list[float]) -> None:
+    above, below = (0.28 if scale.cutoff is not None else 0.05), 0.5
+    height = depth + above + below
+    figure.set_size_inches(WIDTH, height)
+    axes.set_position((0.02, below / height, 0.96, depth / height))
+    axes.set_ylim(depth, 0)
+    low, high = scale.total_low, scale.total_high
+    # A value outside its scale is a fault to be seen, not to be cut off: then the axis follows the data.
+    if low is not None and high is not None and low < high and low <= min(values) and max(values) <= high:
+        axes.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+        parts = next((parts for parts in (6, 5, 4, 3) if ((high - low) / parts).is_integer()), 6)
+        ticks = [low + (high - low) * place / parts for place in range(parts + 1)]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    else:
+        axes.margins(x=0.06)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    if scale.cutoff is not None:
+        axes.axvline(scale.cutoff, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+        ends = axes.get_xlim()
+        side = "right" if scale.cutoff > sum(ends) / 2 else "left"
+        text = f"competent from {scale.cutoff:g}"
+        axes.text(scale.cutoff, -0.05, text, ha=side, va="bottom", color=MUTED)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("total score")
+
+
+def _alt(report: Report, arms: list[Totals], scale: Scale) -> str:
+    parts = []
+    for arm in arms:
+        said = f"{arm.label}: {arm.spoken()} sessions" if arm.values else f"{arm.label}: no session has a total"
+        if arm.values:
+            said += f" of {len(arm.patients)} patients, from {fixed(min(arm.values))} to {fixed(max(arm.values))}"
+            if scale.cutoff is not None:
+                at = sum(value >= scale.cutoff for value in arm.values)
+                said += f", {at} at or above the cut-off of {scale.cutoff:g}"
+        parts.append(said + ".")
+    return "Total scores by therapist, mean ± SD. " + " ".join(parts) + f" Rated by {rater_of(report)}."

@@ -1,0 +1,121 @@
+"""``contrasts.tex``: the table of contrasts for a paper, a ``tabular`` that needs the package booktabs and no other."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from cbtrain.eval.report.findings import Finding, families_of, findings_of
+from cbtrain.eval.report.shape import Report, rater_of, table
+from cbtrain.eval.report.values import GAP, fixed, number, p_value, span
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    '"': "''",
+    "−": "$-$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "–": "--",
+    "—": "---",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+    "ı": r"\i{}",
+}
+ACCENTS = {
+    "\u0300": "`",
+    "\u0301": "'",
+    "\u0302": "^",
+    "\u0303": "~",
+    "\u0304": "=",
+    "\u0306": "u",
+    "\u0307": ".",
+    "\u0308": '"',
+    "\u030a": "r",
+    "\u030b": "H",
+    "\u030c": "v",
+    "\u0327": "c",
+}
+HEAD = r"Contrast & Difference & 95\% interval & $p$ & $p$ (Holm) & $d_z$ [95\% interval] & Patients \\"
+
+
+def render_latex(report: Report) -> str:
+    """Plain ASCII, so that it compiles whatever the document's encoding; what has no LaTeX command becomes ``?``."""
+    families = families_of(findings_of(report))
+    lines = [
+        "% Differences between therapists in points of the total score, the patient as the unit; t intervals.",
+        f"% Holm inside each family. Rated by: {_comment(rater_of(report))}",
+        "% Needs \\usepackage{booktabs}. Written by cbtrain; not for clinical use.",
+        r"\begin{tabular}{lrrrrrr}",
+        r"\toprule",
+        HEAD,
+        r"\midrule",
+    ]
+    for place, (family, findings) in enumerate(families):
+        if len(families) > 1:
+            lines += [r"\addlinespace"] if place else []
+            lines.append(rf"\multicolumn{{7}}{{l}}{{\emph{{{escape(family)}}}}} \\")
+        lines += [_row(finding) for finding in findings]
+    if not families:
+        lines.append(r"\multicolumn{7}{l}{No comparison between therapists was computed.} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def escape(text: str) -> str:
+    """``text`` as LaTeX sets it, letter by letter."""
+    made: list[str] = []
+    for letter in unicodedata.normalize("NFD", " ".join(text.split())):
+        if letter in ACCENTS and made and made[-1].isalpha() and made[-1].isascii():
+            made[-1] = f"\\{ACCENTS[letter]}{{{made[-1]}}}"
+        elif letter in SPECIAL:
+            made.append(SPECIAL[letter])
+        elif letter.isascii() and letter.isprintable():
+            made.append(letter)
+        else:
+            made.append("" if unicodedata.combining(letter) else "?")
+    return "".join(made)
+
+
+def _row(finding: Finding) -> str:
+    row, effect = finding.raw, table(finding.raw.get("effect"))
+    size = GAP
+    if number(effect.get("d_z")) is not None:
+        size = f"{fixed(effect['d_z'], 2)} [{span(effect.get('d_z_low'), effect.get('d_z_high'), 2)}]"
+    cells = [
+        finding.id,
+        fixed(finding.estimate, 2, signed=True),
+        span(finding.low, finding.high, 2),
+        p_value(row.get("p")),
+        p_value(row.get("p_adjusted")),
+        size,
+        GAP if finding.count is None else f"{finding.count}",
+    ]
+    return " & ".join(escape(cell) for cell in cells) + r" \\"
+
+
+def _comment(text: str) -> str:
+    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)
