@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ PACKAGES = (
     "scipy",
     "numpy",
 )
+
+
+def now() -> str:
+    """The time in UTC (ISO 8601), to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def describe_environment() -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,22 @@ from rich.progress import track
 
 import cbtrain
 from cbtrain.config import StudyConfig
-from cbtrain.environment import describe_environment, peak_memory_gb
+from cbtrain.environment import describe_environment, now, peak_memory_gb
 from cbtrain.errors import UserError
+from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
+from cbtrain.eval.analysis.sessions import session_facts
 from cbtrain.eval.config import JudgingConfig
 from cbtrain.eval.cue_rater import CUE_RATER_LABEL, rate
+from cbtrain.eval.judge import judge_instructions
 from cbtrain.eval.judging import judge_sessions
 from cbtrain.eval.perplexity import compare_perplexity
+from cbtrain.eval.report import SCHEMA
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
 from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.runner import SessionRecord, plan_sessions
 from cbtrain.eval.scores import Score, write_scores_csv
-from cbtrain.eval.statistics import paired_contrast
 from cbtrain.evaluation_report import (
     ARMS,
     as_transcripts,
@@ -37,14 +40,17 @@ from cbtrain.evaluation_report import (
     title_of,
 )
 from cbtrain.generation.local_model import LocalModel, pick_device
+from cbtrain.human_ratings import human_scores
+from cbtrain.journal.journal import read as read_journal
 from cbtrain.lessons import held_out_lessons
 from cbtrain.material import Material, gather
 from cbtrain.model.weights.progress import loading_bar
+from cbtrain.protocol import PLAN, deviations, study_protocol
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import check, recorded
 from cbtrain.providers.summary import costs, status
 from cbtrain.simulation import simulate
-from cbtrain.study import STATE, now, prepare_process
+from cbtrain.study import STATE, prepare_process
 from cbtrain.telling import heading, say
 from cbtrain.tokens.plain_text import plain_document
 from cbtrain.traffic import Traffic, open_traffic
@@ -97,16 +103,26 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     say(console, perplexity["verdict"])
     patients = [course.id for course in material.split.test][: settings.max_patients]
     sessions = plan_sessions(patients, list(ARMS), settings.seeds)
+    chosen = {patient: profiles[patient] for patient in patients}
+    protocol = study_protocol(config, folder, chosen, rubric, _rating_protocol(config), list(ARMS))
     async with open_traffic(config.providers, folder, console) as traffic:
+        if not any(event["kind"] in (PLAN, "run_started") for event in traffic.past):
+            traffic.journal.append(PLAN, protocol=protocol)
         await simulate(sessions, model, model_path, profiles, config, folder, traffic, console)
         write_sessions(as_transcripts(sessions), [], folder / "sessions.jsonl")
         heading(console, "6/7", "Score the sessions")
         scores, rater = await score_sessions(sessions, rubric, config, traffic, console)
         spent = costs(traffic.providers)
+        changed = deviations(protocol, read_journal(traffic.journal.path))
     write_scores_csv(scores, folder / "scores.csv")
     heading(console, "7/7", "Report")
+    scores, rater = _with_people(scores, rater, sessions, folder)
+    scale = scale_of_rubric(rubric)
+    ratings = ratings_of(scores, [domain.id for domain in rubric.domains], ARMS, scale)
+    with console.status("Comparing the therapists"):
+        found = analysis(ratings, "default", session_facts(as_transcripts(sessions)), seed=config.seed)
     report = {
-        "schema": "cbtrain.report/1",
+        "schema": SCHEMA,
         "created": now(),
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
@@ -118,17 +134,52 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         "perplexity": perplexity,
         "rater": rater,
         "costs": spent,
-        "scale": describe_scale(rubric),
-        "arms": describe_arms(sessions, scores),
-        "contrasts": [asdict(paired_contrast(scores, "tuned", "base"))],
-        "sessions": describe_sessions(sessions, scores, names, rubric),
+        "scale": describe_scale(ratings, rubric),
+        "arms": describe_arms(sessions, ratings),
+        "analysis": found,
+        "protocol": protocol,
+        "deviations": changed,
+        "prompts": _prompts(config, rubric, rater),
+        "sessions": describe_sessions(sessions, scores, names, ratings),
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
     }
-    path = write_report(report, folder)
+    with console.status("Drawing figures, writing the report"):
+        path = write_report(report, folder)
     console.print(summary(report))
     console.print(f"\nreport: {path}", highlight=False, markup=False, soft_wrap=True)
     return path
+
+
+def _rating_protocol(config: StudyConfig) -> dict[str, Any]:
+    """Who rates, and how they are asked."""
+    judging = config.evaluation.judging
+    if not uses_llm_judge(judging, config.providers):
+        return {"kind": "cue"}
+    return {"kind": "llm", "api": judging.provider.identity(), **judging.judge.model_dump(mode="json")}
+
+
+def _with_people(
+    scores: list[Score], rater: dict[str, str], sessions: Sequence[SessionRecord], folder: Path
+) -> tuple[list[Score], dict[str, str]]:
+    """``scores`` and those of people on the same sessions, and how the raters are called together."""
+    known = {session.id for session in sessions}
+    human = [score for score in human_scores(folder) if score.session_id in known]
+    if not human:
+        return scores, rater
+    people = ", ".join(dict.fromkeys(score.judge for score in human))
+    return scores + human, rater | {"kind": "several", "label": f"{rater['label']}; {people}"}
+
+
+def _prompts(config: StudyConfig, rubric: Rubric, rater: Mapping[str, str]) -> dict[str, str]:
+    """What the models were told, word for word."""
+    settings = config.evaluation
+    found = {"therapist": config.tokens.therapist_system or "", "patient": ""}
+    if settings.patient_provider:
+        found["patient"] = settings.patient_instructions
+    if rater["judge"] != "cue":
+        found["judge"] = judge_instructions(rubric, rubric.domains)
+    return {name: text for name, text in found.items() if text}
 
 
 def _refuse_another_study(config: StudyConfig, state: Mapping[str, Any], material: Material, folder: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cbtrain.eval.analysis.levels import session_groups
+from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.report.flags import Facts, Range, flags_of
 from cbtrain.eval.rubric import Rubric
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.eval.scores import Score
-from cbtrain.eval.statistics import summarize
 from cbtrain.transcripts.types import Session
 
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
@@ -22,38 +24,42 @@ def is_tiny(state: Mapping[str, Any]) -> bool:
     return any(stage["name"] == "base" for stage in state["training"])
 
 
-def describe_scale(rubric: Rubric) -> dict[str, Any]:
+def describe_scale(ratings: Ratings, rubric: Rubric | None) -> dict[str, Any]:
+    """The instrument: its ``rubric``, where one of ours is known, else what the table of ratings tells."""
+    scale, items = ratings.scale, ratings.item_names
+    domains = [{"id": name, "name": name.replace("_", " ")} for name in items]
+    if rubric:
+        domains = [{"id": d.id, "name": d.name, "description": d.description} for d in rubric.domains]
     return {
-        "name": rubric.name,
-        "min": rubric.minimum,
-        "max": rubric.maximum,
-        "total_max": rubric.maximum * len(rubric.domains),
-        "cutoff": rubric.cutoff,
-        "note": rubric.note,
-        "domains": [{"id": d.id, "name": d.name, "description": d.description} for d in rubric.domains],
+        "name": rubric.name if rubric else "",
+        "min": scale.low if scale else None,
+        "max": scale.high if scale else None,
+        "total_max": scale.high * len(items) if scale else None,
+        "cutoff": scale.cutoff if scale else None,
+        "note": rubric.note if rubric else "The instrument of these scores is not known to this program.",
+        "domains": domains,
     }
 
 
-def describe_arms(sessions: Sequence[SessionRecord], scores: Sequence[Score]) -> list[dict[str, Any]]:
+def describe_arms(sessions: Sequence[SessionRecord], ratings: Ratings) -> list[dict[str, Any]]:
     """One entry an arm: scores, endings, lengths. Failures are counted, never imputed."""
-    summaries = {entry.name: entry for entry in summarize(scores)}
     arms = []
-    for name, label in ARMS.items():
-        own = [session for session in sessions if session.arm == name]
-        spoken = [len(t.text.split()) for s in own for t in s.turns if t.role == "therapist"]
-        entry = summaries.get(name)
+    for group in session_groups(ratings):
+        own = [session for session in sessions if session.arm == group.name]
+        held = [session for session in own if session.turns]
+        spoken = [len(t.text.split()) for s in held for t in s.turns if t.role == "therapist"]
         arms.append(
             {
-                "name": name,
-                "label": label,
+                "name": group.name,
+                "label": ARMS.get(group.name, group.name),
                 "sessions": len(own),
-                "rated": len({s.session_id for s in scores if s.arm == name and s.total is not None}),
+                "rated": group.n,
                 "failed": sum(session.failed for session in own),
-                "total_mean": entry.total_mean if entry else None,
-                "total_sd": entry.total_sd if entry else None,
-                "domains": entry.domain_means if entry else {},
-                "endings": dict(Counter(str(session.ending) for session in own)),
-                "turns_mean": _mean([len(session.turns) for session in own]),
+                "total_mean": group.mean,
+                "total_sd": group.sd,
+                "domains": group.items,
+                "endings": dict(Counter(str(session.ending) for session in own if session.ending)),
+                "turns_mean": _mean([len(session.turns) for session in held]),
                 "words_per_therapist_turn": _mean(spoken),
             }
         )
@@ -76,21 +82,23 @@ def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
 
 
 def describe_sessions(
-    sessions: Sequence[SessionRecord], scores: Sequence[Score], names: Mapping[str, str], rubric: Rubric
+    sessions: Sequence[SessionRecord], scores: Sequence[Score], names: Mapping[str, str], ratings: Ratings
 ) -> list[dict[str, Any]]:
-    """Every session with its dialogue, all its ratings, their mean, and its flags.
+    """Every session with its dialogue, all its ratings, their mean, its flags. ``ratings`` are ``scores`` as a table.
 
     A mean is over judges, of each judge's mean over repeats, so that a judge who was asked more often weighs no more;
     a rating without a total counts in the domains that it scored. ``status`` names those of the ratings.
     """
-    ratings: dict[str, list[Score]] = defaultdict(list)
+    by_session: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
-        ratings[score.session_id].append(score)
-    scale = Range(rubric.minimum, rubric.maximum, rubric.cutoff)
+        by_session[score.session_id].append(score)
+    scale = ratings.scale
+    # A scale that is not known has no ends that a score could be at.
+    limits = Range(scale.low, scale.high, scale.cutoff) if scale else Range(-math.inf, math.inf)
     described = []
     for session in sessions:
-        own = ratings[session.id]
-        domains = {d.id: _mean_of_judges([(s.judge, s.domains.get(d.id)) for s in own]) for d in rubric.domains}
+        own = by_session[session.id]
+        domains = {d: _mean_of_judges([(s.judge, s.domains.get(d)) for s in own]) for d in ratings.item_names}
         total = _mean_of_judges([(s.judge, s.total) for s in own])
         totals = [s.total for s in own if s.total is not None]
         unrated = "not rated: the session failed" if session.failed else "not rated"
@@ -108,7 +116,7 @@ def describe_sessions(
                 "total": total,
                 "status": ", ".join(dict.fromkeys(s.status for s in own)) or unrated,
                 "flags": flags_of(
-                    Facts(session.ending, len(session.turns), list(domains.values()), total, totals), scale
+                    Facts(session.ending, len(session.turns), list(domains.values()), total, totals), limits
                 ),
                 "ratings": [_describe_rating(score) for score in own],
             }

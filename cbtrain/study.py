@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,3 @@ def _anchored(config: StudyConfig) -> StudyConfig:
         if part.path and part.path != SAMPLE and Path(part.path).expanduser().exists():
             part.path = str(Path(part.path).expanduser().resolve())
     return anchored
-
-
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -96,7 +96,7 @@ async def _ask(
 ) -> dict[str, Any]:
     """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
     request = ChatRequest(
-        (Message("system", _instructions(rubric, domains)), Message("user", _transcript(turns))),
+        (Message("system", judge_instructions(rubric, domains)), Message("user", _transcript(turns))),
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         seed=repeat,
@@ -114,7 +114,8 @@ async def _ask(
     raise _Stop(found.status, f"the judge {found.problem}" if found.status == "refused" else found.problem)
 
 
-def _instructions(rubric: Rubric, domains: Sequence[Domain]) -> str:
+def judge_instructions(rubric: Rubric, domains: Sequence[Domain]) -> str:
+    """What a judge is told, before the transcript."""
     parts = [
         "You rate the therapist in a transcript of a therapy session. Read it whole, then rate each domain below from "
         f"{rubric.minimum} to {rubric.maximum} by its anchors. Name the numbers of the turns your rating rests on, "

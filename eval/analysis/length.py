@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from scipy import optimize, stats
@@ -23,7 +23,6 @@ from cbtrain.eval.analysis.contrasts import (
     session_means,
     with_holm,
 )
-from cbtrain.eval.analysis.mixed import Term
 from cbtrain.eval.analysis.models import ModelContrast, adjusted_contrasts
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
@@ -56,6 +55,17 @@ class RankCorrelation:
 
 
 @dataclass(frozen=True, slots=True)
+class Slope:
+    """Points for each unit of ln(turns), with its Wald interval."""
+
+    slope: float
+    se: float
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
 class AtLeast:
     turns: int
     contrasts: list[Contrast]
@@ -71,11 +81,11 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """``covariate``: points for each unit of ln(turns) in the mixed model that gives ``adjusted``."""
+    """``covariate`` is of the mixed model that gives ``adjusted``."""
 
     arms: list[ArmLength]
     spearman: RankCorrelation | None
-    covariate: Term | None
+    covariate: Slope | None
     adjusted: list[ModelContrast]
     at_least: AtLeast
     matched: Matched
@@ -95,7 +105,7 @@ def length_analysis(
     return Length(
         arms=[_arm(name, facts) for name in ratings.arms],
         spearman=_correlation(rated, turns, draws, seed),
-        covariate=terms[0] if terms else None,
+        covariate=Slope(*astuple(terms[0])[1:]) if terms else None,
         adjusted=adjusted,
         at_least=AtLeast(LEAST_TURNS, compare(long_enough, plans, long_enough.total, draws, seed)),
         matched=_matched(rated, turns, plans, draws, seed),

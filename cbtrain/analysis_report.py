@@ -1,0 +1,104 @@
+"""A report on scores that exist already: of a run, of tables alone, of several runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cbtrain
+from cbtrain.environment import now
+from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.report import SCHEMA
+from cbtrain.eval.rubric import Rubric
+from cbtrain.eval.runner import SessionRecord
+from cbtrain.eval.scores import Score
+from cbtrain.evaluation_report import describe_arms, describe_scale, describe_sessions
+from cbtrain.human_ratings import human_scores
+from cbtrain.rated import Rated
+from cbtrain.rated_sessions import records
+
+Said = Mapping[tuple[str, str, int], Mapping[str, Any]]
+"""Evidence and reasons of ratings, by session id, judge and repeat."""
+
+
+def report_of(rated: Rated, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The report on ``rated`` with the analysis ``found``. What the run's own report tells of training, costs and
+    protocol is taken over, where the scores are those of a run."""
+    ground = _report_of_run(rated.folder)
+    sessions = list(records(rated.transcripts))
+    names = {row["patient"]: row["patient_name"] for row in ground.get("sessions", [])}
+    title = ground.get("title") or f"Scores of {len(set(rated.ratings.patient))} patients, analysed"
+    made = compose(title, rated.ratings, sessions, rated.rubric, names, found, _said(rated.folder, ground))
+    return ground | made
+
+
+def compose(
+    title: str,
+    ratings: Ratings,
+    sessions: Sequence[SessionRecord],
+    rubric: Rubric | None,
+    names: Mapping[str, str],
+    found: Mapping[str, Any],
+    said: Said,
+) -> dict[str, Any]:
+    """The parts of a report that come from ratings. Sessions that were rated are listed also where no transcript of
+    them is there."""
+    held = [session for session in sessions if session.arm in ratings.arms]
+    known = {(session.arm, session.patient, session.seed): session.id for session in held}
+    scores = [_score(ratings, row, known, said) for row in range(len(ratings))]
+    unseen = {s.session_id: s for s in scores if (s.arm, s.patient, s.seed) not in known}
+    held += [SessionRecord(score.session_id, score.arm, score.patient, score.seed) for score in unseen.values()]
+    return {
+        "schema": SCHEMA,
+        "created": now(),
+        "cbtrain_version": cbtrain.__version__,
+        "notice": cbtrain.NOTICE,
+        "title": title,
+        "rater": describe_raters(ratings.judges),
+        "scale": describe_scale(ratings, rubric),
+        "arms": describe_arms(held, ratings),
+        "analysis": dict(found),
+        "sessions": describe_sessions(held, scores, names, ratings),
+    }
+
+
+def describe_raters(judges: Sequence[str]) -> dict[str, str]:
+    kind = "cue" if list(judges) == ["cue"] else "other"
+    return {"judge": ", ".join(judges), "kind": kind, "label": ", ".join(judges) or "nobody"}
+
+
+def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str], said: Said) -> Score:
+    arm, patient, seed = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
+    name = known.get((arm, patient, seed), f"{arm}/{patient}/{seed}")
+    judge, repeat = str(ratings.judge[row]), int(ratings.repeat[row])
+    values = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
+    domains = {item: None if math.isnan(value) else value for item, value in values}
+    told = said.get((name, judge, repeat), {})
+    status = told.get("status") or ("ok" if None not in domains.values() else "unratable")
+    return Score(
+        name, arm, patient, seed, judge, repeat, status, domains, told.get("evidence", {}), told.get("reason", {})
+    )
+
+
+def _report_of_run(folder: Path) -> dict[str, Any]:
+    """The report in ``folder``; empty where there is none, or none that this program has written like this."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) and report.get("schema") == SCHEMA else {}
+
+
+def _said(folder: Path, ground: Mapping[str, Any]) -> Said:
+    found: dict[tuple[str, str, int], Mapping[str, Any]] = {
+        (session["id"], rating["judge"], rating["repeat"]): rating
+        for session in ground.get("sessions", [])
+        for rating in session["ratings"]
+    }
+    for score in human_scores(folder):
+        key = (score.session_id, score.judge, score.repeat)
+        found[key] = {"status": score.status, "evidence": score.evidence, "reason": score.reason}
+    return found
