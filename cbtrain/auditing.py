@@ -36,10 +36,10 @@ def audit_rater(
     ids = {session.id for session in originals}
     own = [score for score in scores if score.session_id in ids]
     if all(score.total is None for score in own):
-        found = ", ".join(sorted({score.status for score in own})) or "there is none"
+        why = ", ".join(sorted({score.status for score in own})) or "there is none"
         fix = "Take transcripts of whole sessions, or another rater."
-        raise UserError(f"no session could be rated ({found})", where=config.corpus.path, fix=fix)
-    found = {
+        raise UserError(f"no session could be rated ({why})", where=config.corpus.path, fix=fix)
+    found: dict[str, Any] = {
         "schema": SCHEMA,
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,

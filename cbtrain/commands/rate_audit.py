@@ -58,7 +58,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
     def say(text: str, style: str | None = None) -> None:
         console.print(text, highlight=False, markup=False, style=style)
 
-    say(f"\n{found['sessions']} sessions of {found['patients']} patients and changed copies of them")
+    say(f"\n{found['sessions']} sessions of {found['patients']} patients and changed copies of them\n")
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for place, column in enumerate(("copies", "expected", "n", "shift", "95 % interval", "verdict")):
         shown.add_column(column, justify="right" if place in (2, 3, 4) else "left", no_wrap=place > 1)

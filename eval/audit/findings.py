@@ -46,18 +46,20 @@ def shift(
 ) -> Finding:
     """``pairs``: patient, the value before and the one after, of each session that has both."""
     groups: dict[str, list[float]] = defaultdict(list)
-    for patient, before, after in pairs:
-        groups[patient].append(after - before)
+    for patient, *values in pairs:
+        groups[patient].append(values[1] - values[0])
     if not pairs:
         return Finding(measure, expected, 0, 0, margin=margin, verdict="cannot be told" if expected else None)
-    means = [float(np.mean([pair[place] for pair in pairs])) for place in (1, 2)]
+    before, after = (float(np.mean([pair[place] for pair in pairs])) for place in (1, 2))
     draws = hierarchical_bootstrap([np.array(own) for own in groups.values()], DRAWS, seed, by_patient=False)
     low, high = percentile_interval(draws)
     verdict: Verdict | None = None
     if expected:
         enough = len(groups) >= FEWEST_PATIENTS
-        verdict = _verdict(expected, means[1] - means[0], low, high, margin) if enough else "cannot be told"
-    return Finding(measure, expected, len(pairs), len(groups), *means, means[1] - means[0], low, high, margin, verdict)
+        verdict = _verdict(expected, after - before, low, high, margin) if enough else "cannot be told"
+    return Finding(
+        measure, expected, len(pairs), len(groups), before, after, after - before, low, high, margin, verdict
+    )
 
 
 def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float) -> Verdict:

@@ -45,8 +45,9 @@ AGENDA = re.compile(
 )
 WISHES = re.compile(
     r"\bwhat (?:would|do|shall|should|else would|else should) (?:you|we) (?:like|want|need|hope|add|put|have)\b"
-    r"|\b(?:what|where) shall we\b|\banything (?:else )?(?:you|that|to) (?:would |should )?(?:like|want|need|add|put|go)\b"
-    r"|\bI(?: would|'d)? (?:suggest|propose) (?:that )?we\b|\bfor today\b|\b(?:we|to)(?: could)? cover\b|\bhad in mind\b"
+    r"|\b(?:what|where) shall we\b|\bfor today\b|\bhad in mind\b"
+    r"|\banything (?:else )?(?:you|that|to) (?:would |should )?(?:like|want|need|add|put|go)\b"
+    r"|\bI(?: would|'d)? (?:suggest|propose) (?:that )?we\b|\b(?:we|to)(?: could)? cover\b"
     r"|\b(?:wish|hopes?) for (?:the|this|our)\b|\brather do first\b|\bin front of\b|\ba place today\b",
     re.IGNORECASE,
 )
