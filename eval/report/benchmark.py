@@ -29,8 +29,8 @@ WORDS = (
 
 READY = """
 const look = () => requestAnimationFrame(() => {
-  if (document.querySelector("#browser:not([hidden]) #session-list button")) setTimeout(() => { window.ready = performance.now(); });
-  else look();
+  if (!document.querySelector("#browser:not([hidden]) #session-list button")) return look();
+  setTimeout(() => { window.ready = performance.now(); });
 });
 look();
 """

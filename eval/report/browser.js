@@ -124,8 +124,9 @@ function closeComparison() {
   part("compare").focus();
 }
 part("comparison-close").addEventListener("click", closeComparison);
-comparison.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") closeComparison();
+document.addEventListener("keydown", (event) => {
+  const here = document.activeElement === document.body || comparison.contains(document.activeElement);
+  if (event.key === "Escape" && !comparison.hidden && here) closeComparison();
 });
 
 list.addEventListener("click", (event) => {

@@ -157,7 +157,8 @@ function mark(index, domain, from) {
   for (const row of part("session-domains").querySelectorAll("[data-domain]")) {
     const own = Number(row.dataset.domain) === marked;
     if (row.matches("button")) row.setAttribute("aria-pressed", String(own));
-    row.parentElement.replaceChildren(row, ...(own ? reasonsOf(rating.domains[marked]) : []));
+    for (const reason of row.parentElement.querySelectorAll(".reason")) reason.remove();
+    if (own) row.after(...reasonsOf(rating.domains[marked]));
     if (own && from) row.scrollIntoView({ block: "nearest" });
   }
   part("evidence-status").textContent = marked === null ? "No domain chosen."

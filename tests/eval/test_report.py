@@ -73,7 +73,7 @@ def test_a_transcript_cannot_break_out_of_the_page():
     assert "<!--" not in page
     data = re.search(r'id="browser-data">(.*?)</script>', page, re.DOTALL)[1]
     assert not set("<>&\u2028\u2029") & set(data)
-    assert json.loads(data)["sessions"][0]["turns"][1]["text"] == HOSTILE
+    assert json.loads(json.loads(data)["sessions"][0]["body"])["turns"][1]["text"] == HOSTILE
     # A name that is no text for a terminal either.
     report["arms"][0]["label"] = "[red]\x1b[31mbase"
     assert "[red] [31mbase" in shown(summary(report), 200)
@@ -86,11 +86,24 @@ def test_script_json_is_json():
 
 def test_browser_data_keeps_only_evidence_that_exists():
     report = fake_report()
-    report["sessions"][0]["evidence"] = {"agenda": [5, 1, 1, -1, 99, "2", True, None]}
+    report["sessions"][0]["ratings"][0]["evidence"] = {"agenda": [5, 1, 1, -1, 99, "2", True, None]}
     data = browser_data(report)
-    assert data["sessions"][0]["evidence"][0] == [1, 5]
+    bodies = [json.loads(session["body"]) for session in data["sessions"]]
+    assert bodies[0]["ratings"][0]["evidence"][0] == [1, 5]
     assert data["sessions"][3]["total"] is None
-    assert set(data["sessions"][3]["scores"]) == {None}
+    assert set(bodies[3]["scores"]) == {None}
+
+
+def test_browser_data_tells_ratings_and_namesakes_apart():
+    report = fake_report()
+    first = report["sessions"][0]
+    rating = first["ratings"][0]
+    first["ratings"] += [rating | {"judge": "human"}, rating | {"repeat": 1}, rating | {"judge": "human"}]
+    report["sessions"][1]["patient_name"] = first["patient_name"]
+    data = browser_data(report)
+    assert data["raters"] == ["cue, repeat 0", "cue, repeat 1", "human"]
+    assert [rating["rater"] for rating in json.loads(data["sessions"][0]["body"])["ratings"]] == [0, 2, 1, 2]
+    assert [s["patient"] for s in data["sessions"][:3]] == ["Mara Lindqvist (p1)", "Mara Lindqvist (p2)", "June Okafor"]
 
 
 def test_files_round_trip(tmp_path):

@@ -1,0 +1,58 @@
+"""What the report says of sessions that several judges rated several times."""
+
+from cbtrain.eval.rubric import load_rubric
+from cbtrain.eval.runner import SessionRecord
+from cbtrain.eval.scores import Score
+from cbtrain.evaluation_report import describe_sessions
+from cbtrain.transcripts.types import Turn
+
+RUBRIC = load_rubric()
+IDS = [domain.id for domain in RUBRIC.domains]
+SESSION = SessionRecord(
+    "p1.base.0", "base", "p1", 0, [Turn("patient", "Hm."), Turn("therapist", "Yes?")] * 4, "patient_end"
+)
+
+
+def rated(judge, repeat, points, missing=0, status="ok"):
+    domains = {name: None if place < missing else float(points) for place, name in enumerate(IDS)}
+    return Score("p1.base.0", "base", "p1", 0, judge, repeat, status, domains, {IDS[0]: [1]}, {IDS[0]: f"{points}!"})
+
+
+def described(*scores, session=SESSION):
+    return describe_sessions([session], scores, {"p1": "Mara"}, RUBRIC)[0]
+
+
+def test_a_mean_is_over_judges_not_over_ratings():
+    found = described(rated("a", 0, 2), rated("a", 1, 2), rated("a", 2, 5), rated("b", 0, 5))
+    assert found["total"] == 11 * 4.0
+    assert found["domains"] == dict.fromkeys(IDS, 4.0)
+    assert found["flags"] == ["at_or_above_cutoff", "ratings_disagree"]
+    assert found["status"] == "ok"
+    assert found["patient_name"] == "Mara"
+    assert [(r["judge"], r["repeat"], r["total"]) for r in found["ratings"]] == [
+        ("a", 0, 22.0),
+        ("a", 1, 22.0),
+        ("a", 2, 55.0),
+        ("b", 0, 55.0),
+    ]
+    assert found["ratings"][2]["evidence"] == {IDS[0]: [1]}
+    assert found["ratings"][2]["reason"] == {IDS[0]: "5!"}
+
+
+def test_what_was_not_scored_is_filled_in_nowhere():
+    found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"))
+    assert found["total"] == 33.0
+    assert [found["domains"][name] for name in IDS[:2]] == [3.0, 2.0]
+    assert found["status"] == "ok, unratable"
+    found = described(rated("b", 0, 1, missing=11, status="refused"))
+    assert found["total"] is None
+    assert found["domains"] == dict.fromkeys(IDS)
+    assert (found["status"], found["flags"]) == ("refused", ["not_rated"])
+
+
+def test_a_session_without_a_rating():
+    failed = SessionRecord("p1.base.0", "base", "p1", 0, [], "budget", "spent")
+    found = described(session=failed)
+    assert (found["status"], found["ratings"]) == ("not rated: the session failed", [])
+    assert found["flags"] == ["failed", "not_rated", "short"]
+    assert described()["status"] == "not rated"
