@@ -14,7 +14,7 @@ from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.report import SCHEMA
 from cbtrain.eval.rubric import Rubric
 from cbtrain.eval.runner import SessionRecord
-from cbtrain.eval.scores import Score
+from cbtrain.eval.scores import Score, Status
 from cbtrain.evaluation_report import describe_arms, describe_scale, describe_sessions
 from cbtrain.human_ratings import human_scores
 from cbtrain.rated import Rated
@@ -77,7 +77,7 @@ def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str]
     values = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
     domains = {item: None if math.isnan(value) else value for item, value in values}
     told = said.get((name, judge, repeat), {})
-    status = told.get("status") or ("ok" if None not in domains.values() else "unratable")
+    status: Status = told.get("status") or ("ok" if None not in domains.values() else "unratable")
     return Score(
         name, arm, patient, seed, judge, repeat, status, domains, told.get("evidence", {}), told.get("reason", {})
     )

@@ -113,7 +113,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         heading(console, "6/7", "Score the sessions")
         scores, rater = await score_sessions(sessions, rubric, config, traffic, console)
         spent = costs(traffic.providers)
-        changed = deviations(protocol, read_journal(traffic.journal.path))
+        changed = deviations(protocol, list(read_journal(traffic.journal.path)))
     write_scores_csv(scores, folder / "scores.csv")
     heading(console, "7/7", "Report")
     scores, rater = _with_people(scores, rater, sessions, folder)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cbtrain.eval.analysis.levels import session_groups
+from cbtrain.eval.analysis.levels import Group, session_groups
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.report.flags import Facts, Range, flags_of
 from cbtrain.eval.rubric import Rubric
@@ -31,12 +31,12 @@ def describe_scale(ratings: Ratings, rubric: Rubric | None) -> dict[str, Any]:
     if rubric:
         domains = [{"id": d.id, "name": d.name, "description": d.description} for d in rubric.domains]
     return {
-        "name": rubric.name if rubric else "",
+        "name": rubric.name if rubric else scale.name if scale else "",
         "min": scale.low if scale else None,
         "max": scale.high if scale else None,
         "total_max": scale.high * len(items) if scale else None,
         "cutoff": scale.cutoff if scale else None,
-        "note": rubric.note if rubric else "The instrument of these scores is not known to this program.",
+        "note": rubric.note if rubric else "" if scale else "The instrument of these scores is not known here.",
         "domains": domains,
     }
 
@@ -51,7 +51,7 @@ def describe_arms(sessions: Sequence[SessionRecord], ratings: Ratings) -> list[d
         arms.append(
             {
                 "name": group.name,
-                "label": ARMS.get(group.name, group.name),
+                "label": _label(group),
                 "sessions": len(own),
                 "rated": group.n,
                 "failed": sum(session.failed for session in own),
@@ -64,6 +64,11 @@ def describe_arms(sessions: Sequence[SessionRecord], ratings: Ratings) -> list[d
             }
         )
     return arms
+
+
+def _label(arm: Group) -> str:
+    """Where a table names the base, as in ``Llama tuned``; else what this program calls its own arms."""
+    return f"{arm.base} {arm.variant}" if arm.base else ARMS.get(arm.name, arm.name)
 
 
 def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:

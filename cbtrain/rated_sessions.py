@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cbtrain.eval.analysis.sessions import seed_of
+from cbtrain.eval.analysis.sessions import ONE_ARM, seed_of
 from cbtrain.eval.dialogue import FAILURES
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.transcripts.types import Session
-
-ONE_ARM = "transcripts"
 
 
 def records(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
@@ -20,9 +18,7 @@ def records(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
         facts = session.facts
         arm, patient = facts.get("arm", ONE_ARM), session.patient or session.course
         made = SessionRecord(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
-        if failed(session):
-            made.ending = next(ending for ending in FAILURES if ending == facts["ending"])
-            made.error = facts.get("error")
+        made.ending, made.error = facts.get("ending"), facts.get("error")
         yield made
 
 

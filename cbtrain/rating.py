@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from rich.table import Table
 
 import cbtrain
 from cbtrain.config import StudyConfig
+from cbtrain.eval.analysis.levels import session_groups
+from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.report.terminal import costs_line
+from cbtrain.eval.report.values import fixed
 from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.eval.scores import Score, write_scores_csv
-from cbtrain.eval.statistics import summarize
 from cbtrain.evaluation import score_sessions, uses_llm_judge
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
@@ -42,16 +45,19 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     path = folder / "scores.csv"
     write_scores_csv(scores, path)
     table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
-    for arm in summarize(scores):
-        own = [score for score in scores if score.arm == arm.name]
-        rated = sum(score.total is not None for score in own)
-        numbers = (f"{value:.2f}" if value is not None else "n/a" for value in (arm.total_mean, arm.total_sd))
-        table.add_row(escape(arm.name), f"{len(own):,}", f"{rated:,}", *numbers)
+    arms = Counter(session.arm for session in sessions)
+    items = [domain.id for domain in rubric.domains]
+    for group in session_groups(ratings_of(scores, items, arms, scale_of_rubric(rubric))):
+        numbers = (fixed(group.mean, 2), fixed(group.sd, 2))
+        table.add_row(escape(group.name), f"{arms[group.name]:,}", f"{group.n:,}", *numbers)
     console.print(table)
     if spent:
         console.print(costs_line(spent), highlight=False, markup=False)
     credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
     console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
+    if len(arms) > 1:
+        next_step = f"cbtrain analyze {path} --transcripts {config.corpus.path}"
+        console.print(f"next: {next_step}", highlight=False, markup=False, soft_wrap=True)
     return path
 
 

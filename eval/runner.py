@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from cbtrain.eval.dialogue import FAILURES, Ending, Speaker, Spoken, hold_session
+from cbtrain.eval.dialogue import FAILURES, Speaker, Spoken, hold_session
 from cbtrain.journal.journal import Journal
 from cbtrain.transcripts.types import Turn
 
@@ -23,14 +23,15 @@ Done = TypeVar("Done")
 
 @dataclass(slots=True)
 class SessionRecord:
-    """One simulated session; ``ending`` is None while it has not ended."""
+    """One session; ``ending`` is None while it has not ended, and an Ending, or what another program calls it, after
+    that."""
 
     id: str
     arm: str
     patient: str
     seed: int
     turns: list[Turn] = field(default_factory=list)
-    ending: Ending | None = None
+    ending: str | None = None
     error: str | None = None
 
     @property

@@ -62,9 +62,11 @@ def check_bootstrap(parsed: argparse.Namespace) -> None:
 def _analyze(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from cbtrain.analysis_report import report_of
     from cbtrain.commands.analysis_tables import show_analysis
     from cbtrain.eval.analysis.analyze import analysis
     from cbtrain.eval.analysis.paper import DoesNotFit
+    from cbtrain.eval.report.write import write_report
     from cbtrain.files import write_atomic
     from cbtrain.rated import gather_rated
 
@@ -78,10 +80,12 @@ def _analyze(parsed: argparse.Namespace) -> None:
     if parsed.out:
         parsed.out.mkdir(parents=True, exist_ok=True)
         write_atomic(parsed.out / "analysis.json", text + "\n")
+        page = write_report(report_of(rated, found), parsed.out) if parsed.protocol == "default" else None
     if parsed.json:
         print(text)
         return
     console = Console()
     show_analysis(found, console)
     if parsed.out:
-        console.print(f"\nanalysis: {parsed.out / 'analysis.json'}", highlight=False, markup=False, soft_wrap=True)
+        told = f"\nanalysis: {parsed.out / 'analysis.json'}" + (f"\nreport: {page}" if page else "")
+        console.print(told, highlight=False, markup=False, soft_wrap=True)

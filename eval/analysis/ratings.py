@@ -37,15 +37,17 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The points of an item, and the total from which on a session counts as competent, where there is such a line."""
+    """The points of an item, the total from which on a session counts as competent, where there is such a line, and
+    what the instrument is called, where no rubric says it."""
 
     low: float
     high: float
     cutoff: float | None = None
+    name: str = ""
 
 
-AUTHORS_SCALE = Scale(1, 10)
-"""Of the 2024 study's modified rating scale, which has no cut-off."""
+AUTHORS_SCALE = Scale(1, 10, name="The 2024 study's modified rating scale")
+"""It has no cut-off."""
 
 
 COLUMNS = ("arm", "patient", "session", "judge", "repeat", "items")

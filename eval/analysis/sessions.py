@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from cbtrain.eval.dialogue import FAILURES
 from cbtrain.transcripts.types import Session
 
+ONE_ARM = "transcripts"
+"""What transcripts that name no arm are taken for."""
+
 Key = tuple[str, str, int]
 """Arm, patient, and number or seed: what tables of scores know a session by."""
 
@@ -28,7 +31,7 @@ def session_facts(sessions: Iterable[Session]) -> dict[Key, SessionFacts]:
     found = {}
     for session in sessions:
         ending = session.facts.get("ending", "")
-        key = (session.facts.get("arm", ""), session.patient or session.course, seed_of(session))
+        key = (session.facts.get("arm", ONE_ARM), session.patient or session.course, seed_of(session))
         found[key] = SessionFacts(len(session.turns), session.words, ending, ending in FAILURES)
     return found
 

@@ -18,7 +18,6 @@ from cbtrain.files import write_atomic
 from cbtrain.transcripts.validation import validate
 
 TABLE = "human_scores.csv"
-RECORD_SCHEMA = "cbtrain.imported-forms/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class _Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    schema_: Literal["cbtrain.imported-forms/1"] = Field(RECORD_SCHEMA, alias="schema")
+    schema_: Literal["cbtrain.imported-forms/1"] = Field("cbtrain.imported-forms/1", alias="schema")
     forms: dict[str, _Form] = Field(default_factory=dict)
 
 

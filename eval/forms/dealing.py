@@ -98,12 +98,12 @@ def _units(sessions: Sequence[SessionRecord], sampling: bool, rng: random.Random
     by_patient: dict[str, list[Unit]] = defaultdict(list)
     for unit in complete:
         by_patient[unit[0].patient].append(unit)
-    for own in by_patient.values():
-        rng.shuffle(own)
+    for units in by_patient.values():
+        rng.shuffle(units)
     patients = list(by_patient.values())
     rng.shuffle(patients)
     rounds = max(map(len, patients))
-    return [own[turn] for turn in range(rounds) for own in patients if turn < len(own)], paired
+    return [units[turn] for turn in range(rounds) for units in patients if turn < len(units)], paired
 
 
 def _draw(units: list[Unit], wanted: int) -> list[Unit]:

@@ -58,7 +58,7 @@ class Key(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    schema_: Literal["cbtrain.rating-key/1"] = Field(KEY_SCHEMA, alias="schema")
+    schema_: Literal["cbtrain.rating-key/1"] = Field("cbtrain.rating-key/1", alias="schema")
     cbtrain_version: str
     source: str
     run: str | None

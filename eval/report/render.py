@@ -20,6 +20,7 @@ from cbtrain.eval.report.figures.all import Figures, figures_of
 from cbtrain.eval.report.figures.heatmap import compared, domain_means, item_difference
 from cbtrain.eval.report.findings import analysis_of, families_of, findings_of, row_of, significant
 from cbtrain.eval.report.interaction import interaction_sentence
+from cbtrain.eval.report.limits import limits_of
 from cbtrain.eval.report.payload import browser_data, browser_script, flag_names, patient_name, script_json
 from cbtrain.eval.report.shape import Report, arms_of, plain, rater_of, rows, scale_of, table, words
 
@@ -51,6 +52,9 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         compared=compared(report),
         item=functools.partial(item_difference, report),
         domain_means=domain_means(report),
+        domain_names={domain.id: domain.name for domain in scale_of(report).domains},
+        limits=limits_of(report),
+        deviations=report.get("deviations") if isinstance(report.get("deviations"), list) else None,
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

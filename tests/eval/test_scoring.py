@@ -1,15 +1,12 @@
 """Rubric, cue rater, scores and statistics."""
 
-import dataclasses
 
 import pytest
-from scipy import stats as scipy_stats
 
 from cbtrain.errors import UserError
 from cbtrain.eval.cue_rater import rate
 from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.scores import Score, read_scores_csv, write_scores_csv
-from cbtrain.eval.statistics import paired_contrast, summarize
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Turn
 
@@ -148,46 +145,3 @@ def test_scores_survive_the_csv(tmp_path):
     (tmp_path / "scores.csv").write_text("\n".join([*lines, lines[1].replace(",4,", ",four,")]))
     with pytest.raises(UserError, match=r"scores\.csv:4: "):
         read_scores_csv(tmp_path / "scores.csv")
-
-
-def test_contrast_is_the_paired_t_over_patients_not_over_sessions():
-    base, gain = [10.0, 14.0, 9.0, 12.0], [5.0, 3.0, 6.0, 2.5]
-    scores = []
-    for i, (b, g) in enumerate(zip(base, gain, strict=True)):
-        for seed, wobble in enumerate((-1.0, 1.0)):
-            scores += [made("base", f"p{i}", b + wobble, seed), made("tuned", f"p{i}", b + g - wobble, seed)]
-    contrast = paired_contrast(scores, "tuned", "base")
-    expected = scipy_stats.ttest_rel([b + g for b, g in zip(base, gain, strict=True)], base)
-    interval = expected.confidence_interval()
-    assert contrast.estimate == pytest.approx(sum(gain) / 4)
-    assert contrast.p == pytest.approx(expected.pvalue)
-    assert (contrast.ci_low, contrast.ci_high) == pytest.approx((interval.low, interval.high))
-    assert (contrast.n_patients, "0.125" in contrast.note) == (4, True)
-
-
-def test_gaps_are_marked_never_filled():
-    nothing = paired_contrast([made("tuned", "p", 3.0)], "tuned", "base")
-    assert (nothing.estimate, nothing.n_patients) == (None, 0)
-    assert "no patient in both arms" in nothing.note
-    one = paired_contrast([made("tuned", "p", 3.0), made("base", "p", 1.0)], "tuned", "base")
-    assert (one.estimate, one.ci_low, one.p) == (2.0, None, None)
-    assert "no interval" in one.note
-    alone = [made("tuned", "q", 9.0), made("base", "q", None, status="error")]
-    left_out = paired_contrast([made("tuned", "p", 3.0), made("base", "p", 1.0), *alone], "tuned", "base")
-    assert (left_out.estimate, left_out.n_patients) == (2.0, 1)
-    assert "1 patients have a score in one arm only" in left_out.note
-    equal = paired_contrast([made(a, p, t) for p in "pq" for a, t in (("tuned", 3.0), ("base", 1.0))], "tuned", "base")
-    assert (equal.estimate, equal.p) == (2.0, None)
-
-
-def test_summaries_count_what_has_no_total():
-    scores = [made("base", "p", 2.0), made("base", "q", 4.0), made("base", "r", None, status="invalid")]
-    (summary,) = summarize(scores)
-    assert dataclasses.asdict(summary) == {
-        "name": "base",
-        "n": 2,
-        "n_failed": 1,
-        "total_mean": 4.0,
-        "total_sd": pytest.approx(2**0.5),
-        "domain_means": {"agenda": 3.0, "homework": 1.0},
-    }
