@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cbtrain.errors import UserError
 from cbtrain.eval.dialogue import FAILURES
 from cbtrain.eval.runner import SessionRecord, session_id
 from cbtrain.transcripts.types import Session
@@ -21,9 +22,13 @@ def records(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
 
 
 def records_of_run(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
-    """The ``sessions.jsonl`` of a run folder, with the ids and seeds that the run's ``scores.csv`` has."""
+    """The ``sessions.jsonl`` of a run folder, with the ids and seeds that the run's ``scores.csv`` has. Raises UserError
+    on a session that no evaluation has written."""
     for session in sessions:
-        arm, seed = session.facts["arm"], session.number - 1
+        arm, seed = session.facts.get("arm"), session.number - 1
+        if not arm or not session.patient:
+            fix = "Name the file itself to take it as a corpus."
+            raise UserError("no session of an evaluation: arm or patient is missing", where=session.where, fix=fix)
         name = session_id(session.patient, arm, seed)
         yield SessionRecord(name, arm, session.patient, seed, list(session.turns))
 

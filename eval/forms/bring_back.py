@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ from cbtrain.files import write_atomic
 from cbtrain.transcripts.validation import validate
 
 TABLE = "human_scores.csv"
-RECORD_SCHEMA = "cbtrain.imported-forms/1"
+RECORD_SCHEMA: Final = "cbtrain.imported-forms/1"
 
 
 @dataclass(frozen=True, slots=True)

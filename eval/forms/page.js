@@ -69,7 +69,9 @@
     unsaved = true;
     try {
       localStorage.setItem(KEPT, JSON.stringify(packed()));
+      keeps = true;
       part("kept").textContent = "Kept in this browser, on this machine only.";
+      part("kept").classList.remove("warning");
     } catch {
       keepsNothing();
     }
