@@ -22,8 +22,8 @@ def records(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
 
 
 def records_of_run(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
-    """The ``sessions.jsonl`` of a run folder, with the ids and seeds that the run's ``scores.csv`` has. Raises UserError
-    on a session that no evaluation has written."""
+    """The ``sessions.jsonl`` of a run folder, with the ids and seeds that the run's ``scores.csv`` has. Raises
+    UserError on a session that no evaluation has written."""
     for session in sessions:
         arm, seed = session.facts.get("arm"), session.number - 1
         if not arm or not session.patient:
