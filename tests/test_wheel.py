@@ -38,6 +38,8 @@ def test_the_wheel_works_where_nothing_else_of_ours_is(tmp_path):
     assert "sessions_in_flight" in run(bin / "cbtrain", "config", "--config", "quick")
     for command in ("run", "train", "evaluate"):
         assert "usage: cbtrain" in run(bin / "cbtrain", command, "--help")
+    run(bin / "cbtrain", "rate", "export", "sample", "--out", "forms", "--sessions", "2")
+    assert "Content-Security-Policy" in (tmp_path / "forms" / "rater-1" / "form.html").read_text()
     out = run(bin / "cbtrain", "run", "--config", "quick", "--out", "run", "base.token_budget=8000")
     assert "report: run/report.html" in out
     page = (tmp_path / "run" / "report.html").read_text()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,7 @@ from cbtrain.files import write_atomic
 from cbtrain.transcripts.validation import validate
 
 TABLE = "human_scores.csv"
+RECORD_SCHEMA: Final = "cbtrain.imported-forms/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class _Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    schema_: Literal["cbtrain.imported-forms/1"] = Field("cbtrain.imported-forms/1", alias="schema")
+    schema_: Literal["cbtrain.imported-forms/1"] = Field(RECORD_SCHEMA, alias="schema")
     forms: dict[str, _Form] = Field(default_factory=dict)
 
 

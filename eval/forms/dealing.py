@@ -93,8 +93,9 @@ def _units(sessions: Sequence[SessionRecord], sampling: bool, rng: random.Random
     if not sampling:
         return list(groups.values()), paired
     if not complete:
-        by_arm = [rng.sample(own, len(own)) for arm in arms if (own := [one for one in sessions if one.arm == arm])]
-        return [list(unit) for unit in zip(*by_arm, strict=False)], False
+        by_arm = [[session for session in sessions if session.arm == arm] for arm in arms]
+        shuffled = [rng.sample(those, len(those)) for those in by_arm]
+        return [list(unit) for unit in zip(*shuffled, strict=False)], False
     by_patient: dict[str, list[Unit]] = defaultdict(list)
     for unit in complete:
         by_patient[unit[0].patient].append(unit)

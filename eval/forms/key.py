@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,7 @@ from cbtrain.errors import UserError
 from cbtrain.files import atomic_file
 from cbtrain.transcripts.validation import validate
 
-KEY_SCHEMA = "cbtrain.rating-key/1"
+KEY_SCHEMA: Final = "cbtrain.rating-key/1"
 KEY_FILE = "key.json"
 
 
@@ -58,7 +58,7 @@ class Key(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    schema_: Literal["cbtrain.rating-key/1"] = Field("cbtrain.rating-key/1", alias="schema")
+    schema_: Literal["cbtrain.rating-key/1"] = Field(KEY_SCHEMA, alias="schema")
     cbtrain_version: str
     source: str
     run: str | None

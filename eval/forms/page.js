@@ -1,13 +1,10 @@
-// The rating form. Transcripts and scale reach the page through textContent and nothing else.
-"use strict";
+// The rating form, after ratings.js. Transcripts and scale reach the page through textContent and nothing else.
 (() => {
   const data = JSON.parse(document.getElementById("form-data").textContent);
   const part = (id) => document.getElementById(id);
   const KEPT = `${data.ratingsSchema}:${data.form}`;
-  const DOMAINS = new Map(data.domains.map((domain) => [domain.id, domain]));
-  const SESSIONS = new Map(data.sessions.map((session) => [session.code, session]));
   const NAMED = 4; // gaps of a session that are told by name; more of them are seen in the list
-  let ratings = empty(); // what the rater has said: {rater, sessions: {code: {ratings: {domain: {score, evidence}}, note}}}
+  let ratings = emptyRatings(data);
   let open = 0; // index of the session on show
   let active = 0; // index of the domain that is open, or null
   let keeps = true; // whether this browser keeps what is said
@@ -25,51 +22,15 @@
   const rated = (session, domain) => session.ratings[domain.id]?.score !== undefined;
   const gaps = (code) => data.domains.filter((domain) => !rated(ratings.sessions[code], domain));
 
-  function empty() {
-    const sessions = {};
-    for (const { code } of data.sessions) sessions[code] = { ratings: {}, note: "" };
-    return { rater: "", sessions };
-  }
-
   // In and out
-
-  function packed() {
-    const sessions = data.sessions.map(({ code }) => ({ code, ...ratings.sessions[code] }));
-    return { schema: data.ratingsSchema, form: data.form, rater: ratings.rater.trim(), sessions };
-  }
-
-  // What packed() gave, checked: throws an Error that says what is wrong with it.
-  function unpacked(text) {
-    let found;
-    try {
-      found = JSON.parse(text);
-    } catch {
-      throw new Error("it is no file of ratings");
-    }
-    if (found?.schema !== data.ratingsSchema || !Array.isArray(found.sessions)) throw new Error("it is no file of ratings");
-    if (found.form !== data.form) throw new Error(`it belongs to form ${found.form}, and this is form ${data.form}`);
-    const taken = empty();
-    taken.rater = typeof found.rater === "string" ? found.rater.slice(0, 60) : "";
-    for (const given of found.sessions) {
-      const session = SESSIONS.get(given?.code);
-      if (!session) throw new Error("it has a session that this form has not");
-      const own = taken.sessions[session.code];
-      own.note = typeof given.note === "string" ? given.note : "";
-      for (const [id, { score, evidence }] of Object.entries(given.ratings ?? {})) {
-        const domain = DOMAINS.get(id);
-        const fits = score === undefined || score === data.unratable || domain?.anchors.some(([point]) => point === score);
-        if (!domain || !fits) throw new Error(`its ratings of session ${session.code} do not fit the scale`);
-        own.ratings[id] = { score, evidence: (evidence ?? []).filter((turn) => Number.isInteger(turn) && turn >= 1 && turn <= session.turns.length) };
-      }
-    }
-    return taken;
-  }
 
   function keep() {
     unsaved = true;
     try {
-      localStorage.setItem(KEPT, JSON.stringify(packed()));
+      localStorage.setItem(KEPT, JSON.stringify(packRatings(data, ratings)));
+      keeps = true;
       part("kept").textContent = "Kept in this browser, on this machine only.";
+      part("kept").classList.remove("warning");
     } catch {
       keepsNothing();
     }
@@ -90,7 +51,7 @@
         part("kept").textContent = "What you rate is kept in this browser, on this machine only.";
         return;
       }
-      ratings = unpacked(kept);
+      ratings = unpackRatings(data, kept);
       part("kept").textContent = "Taken up where you stopped in this browser.";
     } catch (error) {
       if (error instanceof DOMException) keepsNothing();
@@ -106,7 +67,7 @@
       return;
     }
     const link = make("a");
-    link.href = URL.createObjectURL(new Blob([JSON.stringify(packed(), null, 1)], { type: "application/json" }));
+    link.href = URL.createObjectURL(new Blob([JSON.stringify(packRatings(data, ratings), null, 1)], { type: "application/json" }));
     link.download = `ratings-${data.form}-${ratings.rater.replace(/[^\p{L}\p{N}]+/gu, "-")}.json`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
@@ -118,7 +79,7 @@
 
   async function load(file) {
     try {
-      const taken = unpacked(await file.text());
+      const taken = unpackRatings(data, await file.text());
       const begun = data.sessions.some(({ code }) => gaps(code).length < data.domains.length);
       if (begun && !confirm("Replace what is rated on this page by what is in the file?")) return;
       ratings = taken;

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 def render_form(form: Form) -> str:
     """A page that opens from disk, fetches nothing, and shows transcripts as text only."""
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("ratings.js", "page.js"))
     return environment.get_template("page.html").render(
         form=form,
         notice=NOTICE,

@@ -181,6 +181,7 @@ BAD = {
     "too many": (["RUN", "--sessions", "14"], "At most 12, or leave it out"),
     "overlap": (["RUN", "--overlap", "13"], "--overlap: 13 sessions for every rater, of 12"),
     "run without sessions": (["BARE"], "no simulated sessions in this run"),
+    "no run's sessions": (["ARMLESS"], "no session of an evaluation: arm or patient is missing"),
     "all failed": (["FAILED"], "all its sessions failed"),
     "malformed": (["BROKEN"], "sessions.jsonl:13"),
 }
@@ -189,7 +190,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(case, tmp_path, capsys):
     arguments, message = BAD[case]
-    for name in ("RUN", "BARE", "FAILED", "BROKEN"):
+    for name in ("RUN", "BARE", "FAILED", "BROKEN", "ARMLESS"):
         if name in arguments:
             sessions = sessions_of()
             for session in sessions:
@@ -197,6 +198,9 @@ def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(case, tmp_path, 
             run_folder(tmp_path / name, sessions)
     if "BARE" in arguments:
         (tmp_path / "BARE" / "sessions.jsonl").unlink()
+    if "ARMLESS" in arguments:
+        path = tmp_path / "ARMLESS" / "sessions.jsonl"
+        path.write_text(path.read_text().replace('"arm"', '"group"'))
     if "BROKEN" in arguments:
         with (tmp_path / "BROKEN" / "sessions.jsonl").open("a") as file:
             file.write("{oops")

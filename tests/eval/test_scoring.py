@@ -1,6 +1,5 @@
 """Rubric, cue rater, scores and statistics."""
 
-
 import pytest
 
 from cbtrain.errors import UserError
