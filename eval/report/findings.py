@@ -19,6 +19,9 @@ FAMILIES = {
 
 SIGNIFICANT = 0.05
 
+MANY = 8
+"""With more contrasts than this figures and wide tables keep to the primary numbers; other tables have the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Band:
@@ -90,6 +93,13 @@ def findings_of(report: Report) -> list[Finding]:
             )
         )
     return found
+
+
+def shared_notes(findings: list[Finding]) -> list[str]:
+    """Notes that stand on every contrast, where there is more than one: they are shown once."""
+    if len(findings) < 2:
+        return []
+    return [note for note in findings[0].notes if all(note in finding.notes for finding in findings)]
 
 
 def families_of(findings: list[Finding]) -> list[tuple[str, list[Finding]]]:

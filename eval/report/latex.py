@@ -97,7 +97,9 @@ def escape(text: str) -> str:
             made.append(letter)
         else:
             made.append("" if unicodedata.combining(letter) else "?")
-    return "".join(made)
+    text = "".join(made)
+    # After the end of a row these would be read as its argument.
+    return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text
 
 
 def _row(finding: Finding) -> str:

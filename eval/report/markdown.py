@@ -9,8 +9,8 @@ from typing import Any
 from cbtrain import NOTICE
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.all import Figures
-from cbtrain.eval.report.figures.heatmap import compared, domain_means, item_difference
-from cbtrain.eval.report.findings import Finding, analysis_of, findings_of, row_of, significant
+from cbtrain.eval.report.figures.heatmap import columns_of, domain_means, item_difference
+from cbtrain.eval.report.findings import Finding, analysis_of, findings_of, row_of, shared_notes, significant
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
 from cbtrain.eval.report.values import GAP, fixed, p_value, share, span, whole
@@ -60,9 +60,9 @@ def escape(text: str) -> str:
     """``text`` on one line, with nothing in it that Markdown or HTML would read as markup."""
     flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    flat = re.sub(r"([\\`*_{}\[\]()#|~$!])", r"\\\1", flat)
+    flat = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", flat)
     # What would be a list or a link at the beginning of a line or by itself.
-    flat = re.sub(r"^([-+]|\d+[.])(?=\s)", r"\\\1", flat)
+    flat = re.sub(r"^(\d*)([-+.])(?=\s)", r"\1\\\2", flat)
     return re.sub(r"(?i)\b(https?|ftp|www|mailto)(?=[:.])", lambda found: f"{found[0]}&#8203;", flat).replace(
         "@", "&#64;"
     )
@@ -86,7 +86,10 @@ def _contrasts(report: Report) -> list[str]:
         "Patients",
     ]
     made = _table(head, [_contrast(finding, row_of(models, finding.id)) for finding in findings])
-    notes = [f"- {escape(one.id)}: {escape('; '.join(one.notes))}" for one in findings if one.notes]
+    shared = shared_notes(findings)
+    own = [(one.id, [note for note in one.notes if note not in shared]) for one in findings]
+    notes = [f"- {escape(name)}: {escape('; '.join(some))}" for name, some in own if some]
+    notes += [f"- All: {escape(note)}" for note in shared]
     caption = "In points of the total score, the patient as the unit; Holm inside each family. "
     caption += f"Rated by {escape(rater_of(report))}."
     return [caption, made, "\n".join(notes), escape(interaction_sentence(report))]
@@ -137,7 +140,7 @@ def _totals(report: Report) -> str:
 
 
 def _domains(report: Report) -> str:
-    means, arms, contrasts = domain_means(report), arms_of(report), compared(report)
+    means, arms, contrasts = domain_means(report), arms_of(report), columns_of(report)
     if not any(means.values()):
         return "*No domain has a mean score.*"
     lines = []

@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cbtrain import NOTICE
 from cbtrain.eval.report import values
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.all import Figures, figures_of
-from cbtrain.eval.report.figures.heatmap import compared, domain_means, item_difference
-from cbtrain.eval.report.findings import analysis_of, families_of, findings_of, row_of, significant
+from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_means, item_difference
+from cbtrain.eval.report.findings import analysis_of, families_of, findings_of, row_of, shared_notes, significant
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.limits import limits_of
 from cbtrain.eval.report.payload import browser_data, browser_script, flag_names, patient_name, script_json
@@ -48,8 +48,10 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         figures={name: figure.page for name, figure in figures.items() if figure.on_page},
         analysis=analysis_of(report),
         families=families_of(findings_of(report)),
+        shared_notes=shared_notes(findings_of(report)),
         interaction=interaction_sentence(report),
         compared=compared(report),
+        difference_columns=columns_of(report),
         item=functools.partial(item_difference, report),
         domain_means=domain_means(report),
         domain_names={domain.id: domain.name for domain in scale_of(report).domains},
@@ -85,6 +87,7 @@ def _environment() -> Environment:
         "moment": _moment,
         "yaml": _yaml,
         "bounds": bounds_text,
+        "parted": _parted,
         "row_of": row_of,
         "significant": significant,
         "span": values.span,
@@ -99,6 +102,11 @@ def _environment() -> Environment:
 def _text(value: object) -> str:
     """Text, or the mark of a gap."""
     return values.GAP if isinstance(value, Undefined) else words(value) or values.GAP
+
+
+def _parted(value: object) -> Markup:
+    """A name that may be broken after its underscores."""
+    return escape(value).replace("_", Markup("_<wbr>"))
 
 
 def _moment(value: object) -> str:

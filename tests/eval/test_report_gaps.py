@@ -4,13 +4,17 @@ import io
 import re
 
 import pytest
+from analyzed import random_ratings, with_sensitivities
 from rich.console import Console
 
 from cbtrain import NOTICE
+from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.report import render
-from cbtrain.eval.report.figures import curve_figure, domains_figure, totals_figure
+from cbtrain.eval.report.figures.all import figures_of
+from cbtrain.eval.report.latex import render_latex
+from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.render import render_html
-from cbtrain.eval.report.shape import rows
 from cbtrain.eval.report.terminal import summary
 
 from .test_report_fake import fake_report
@@ -36,6 +40,9 @@ def small_report():
     report = fake_report()
     report["sessions"] = [{**session, "turns": session["turns"][:2]} for session in report["sessions"][3:5]]
     report["training"] = [{**stage, "curve": stage["curve"][:3]} for stage in report["training"][:1]]
+    pair = [Arm("base", "", "instruct"), Arm("tuned", "", "tuned")]
+    found = analysis(random_ratings(pair, 3, 2, items=2), "default", draws=100)
+    report["analysis"] = with_sensitivities({**found, "items": found["items"][:2]})
     scale, arms = report["scale"], report["arms"]
     scale["domains"] = scale["domains"][:2]
     for scored in arms + report["sessions"]:
@@ -64,29 +71,29 @@ def test_an_empty_report_shows_its_gaps(report):
 @pytest.mark.parametrize("replacements", [[None], pytest.param(ODD, marks=pytest.mark.slow)], ids=["missing", "odd"])
 def test_no_part_breaks_page_or_terminal(monkeypatch, replacements):
     # Drawing is slow; the figures have their own case below.
-    monkeypatch.setattr(render, "totals_figure", lambda report: None)
-    monkeypatch.setattr(render, "domains_figure", lambda report: None)
-    monkeypatch.setitem(render._environment().filters, "curve", lambda stage, place: None)
+    monkeypatch.setattr(render, "figures_of", lambda report: {})
     for path, report in variants(small_report(), replacements):
         try:
             assert render_html(report).endswith("</html>")
             assert printed(summary(report))
+            assert render_markdown(report, {})
+            assert render_latex(report)
         except Exception as error:
             raise AssertionError(path) from error
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
-@pytest.mark.parametrize("part", ["arms", "sessions", "scale", "training"])
+@pytest.mark.parametrize("part", ["arms", "sessions", "scale", "training", "analysis"])
 def test_no_part_breaks_a_figure(part):
     report = small_report()
-    unseen = {"evidence", "description", "endings", "seed", "status", "error", "note", "turns"}
+    # The other parts stay, but a stage that does not change need not be drawn again and again.
+    rest = report if part == "training" else {**report, "training": []}
+    unseen = {"evidence", "description", "endings", "seed", "status", "error", "note", "turns", "notes", "p"}
     for path, changed in variants(report[part], [None, "odd", -7, 10**400], (part,)):
         if unseen.isdisjoint(path):
             try:
-                for draw in (totals_figure, domains_figure):
-                    draw(report | {part: changed})
-                for stage in rows(changed) if part == "training" else ():
-                    curve_figure(stage)
+                for drawn in figures_of({**rest, part: changed}).values():
+                    assert drawn.page.startswith("<svg")
             except Exception as error:
                 raise AssertionError(path) from error

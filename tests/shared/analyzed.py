@@ -42,6 +42,51 @@ def random_ratings(arms: list[Arm], patients: int, sessions: int, items: int = 1
     return ratings_of(arms, found, tuple(f"domain {place + 1}" for place in range(items)))
 
 
+def with_sensitivities(found: dict[str, Any]) -> dict[str, Any]:
+    """An analysis with every part that a report may show: those that it has not are made up, in their form."""
+    contrasts, arms = found["contrasts"], [group["name"] for group in found["groups"]]
+    moved = [{**one, "estimate": None if one["estimate"] is None else one["estimate"] - 1} for one in contrasts]
+    slope = {"slope": 2.5, "se": 1.0, "ci_low": 0.5, "ci_high": 4.5, "p": 0.014}
+    made = {
+        "length": {
+            "arms": [
+                {"name": n, "sessions": 6, "turns_mean": 14.0, "turns_sd": 4.25, "words_mean": 900.0} for n in arms
+            ],
+            "spearman": {"r": 0.31, "ci_low": 0.12, "ci_high": 0.48, "n": 24},
+            "covariate": slope,
+            "adjusted": [{**one, "problem": "" if place else "no convergence"} for place, one in enumerate(moved)],
+            "at_least": {"turns": 6, "contrasts": moved},
+            "matched": {"contrasts": moved},
+        },
+        "levels": [
+            {"name": n, "n": 6, "cutoff": 40, "at_or_above": 2, "share": 1 / 3, "share_low": 0.1, "share_high": 0.7}
+            | {"floor_share": 0.02, "ceiling_share": 0.0}
+            for n in arms
+        ],
+        "completion": {
+            "arms": [
+                {"name": n, "planned": 7, "failed": 1, "unrated": 0, "rated": 6, "endings": {"max_turns": 7}}
+                for n in arms
+            ],
+            "contrasts": [
+                {"id": one["id"], "estimate": -0.05, "ci_low": -0.2, "ci_high": 0.1, "p": 0.4} for one in contrasts
+            ],
+        },
+        "bounds": [
+            {
+                "id": one["id"],
+                "estimate": one["estimate"],
+                "ci_low": -1.0,
+                "ci_high": 1.0,
+                "worst_low": -7.25,
+                "worst_high": 8.5,
+            }
+            for one in contrasts
+        ],
+    }
+    return made | found
+
+
 def analyzed_report(ratings: Ratings, scale: dict[str, Any] | None = None, draws: int = 200) -> dict[str, Any]:
     """The report that an evaluation would make of these ratings, with dialogues of made-up length."""
     random = np.random.default_rng(0)

@@ -29,9 +29,10 @@ class Drawn:
 
     def __post_init__(self) -> None:
         # Laid out once here, not again for each form.
-        with drawing():
-            self.figure.draw_without_rendering()
-            self.figure.set_layout_engine("none")
+        if self.figure.get_layout_engine() is not None:
+            with drawing():
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
 
     @cached_property
     def page(self) -> Markup:

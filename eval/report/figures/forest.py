@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.transforms import Transform, blended_transform_factory
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import INK, LINE, MUTED, PAPER, SMALL, WIDTH, drawing, label, scatter_heights
-from cbtrain.eval.report.findings import Band, Finding, families_of, findings_of
+from cbtrain.eval.report.findings import MANY, Band, Finding, families_of, findings_of
 from cbtrain.eval.report.shape import Report
 from cbtrain.eval.report.values import fixed, number, span
 
@@ -20,10 +21,7 @@ LEFT = 1.1
 GROUND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
 """Names stand across the plot, whose lines must not run through them."""
 
-MANY = 8
-"""Contrasts from which on only bootstrap and mixed model are drawn beside the interval; tables have the rest."""
-
-MARKS = {"bootstrap": "", "mixed model": "D", "ln(turns)": "^", "matched": "v", "worst case": "|"}
+MARKS = {"mixed model": "D", "ln(turns)": "^", "matched": "v"}
 
 
 def forest_figure(report: Report) -> Drawn | None:
@@ -31,13 +29,12 @@ def forest_figure(report: Report) -> Drawn | None:
     findings = findings_of(report)
     if not any(finding.estimate is not None for finding in findings):
         return None
-    kept = ("bootstrap", "mixed model") if len(findings) > MANY else None
     families = families_of(findings)
     with drawing():
         figure = Figure(figsize=(WIDTH, 1))
         axes = figure.add_axes((0, 0, 1, 1))
         page = blended_transform_factory(figure.transFigure, axes.transData)
-        depth = 0.0
+        depth, order = 0.0, 0
         for family, members in families:
             if len(families) > 1:
                 looks: dict[str, Any] = {
@@ -50,8 +47,9 @@ def forest_figure(report: Report) -> Drawn | None:
                 axes.text(0.01, depth + 0.1, family, transform=page, **looks)
                 depth += 0.27
             for finding in members:
-                bands = [band for band in finding.bands if kept is None or band.name in kept]
-                depth = _draw(axes, page, depth, finding, bands) + GAP
+                order += 1
+                bands = finding.bands if len(findings) <= MANY else ()
+                depth = _draw(axes, page, depth, finding, bands, order) + GAP
         depth -= GAP - 0.04
         _frame(figure, axes, depth, top=len(findings) > 2)
         return Drawn("forest", figure, _alt(findings))
@@ -76,8 +74,8 @@ def _frame(figure: Figure, axes: Axes, depth: float, top: bool) -> None:
     axes.set_xlabel("difference in points of the total")
 
 
-def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: list[Band]) -> float:
-    """Draws one contrast from ``depth`` on and returns where it ends."""
+def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: Sequence[Band], order: int) -> float:
+    """Draws the contrast number ``order`` from ``depth`` on and returns where it ends."""
     name = label(finding.id, 27, 3)
     axes.text(0.01, depth, name, transform=page, va="top", linespacing=1.15, bbox=GROUND, zorder=3)
     axes.text(0.99, depth, numbers(finding), transform=page, va="top", ha="right", bbox=GROUND, zorder=3)
@@ -93,7 +91,7 @@ def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: li
             [finding.low, finding.high], [place, place], color=INK, linewidth=2.6, solid_capstyle="butt", zorder=4
         )
     mark: dict[str, Any] = {"marker": "s", "markersize": 7.5, "mfc": INK, "mec": INK, "ls": ""}
-    axes.plot([finding.estimate], [place], **mark, zorder=5, gid=f"estimate of {finding.id}")
+    axes.plot([finding.estimate], [place], **mark, zorder=5, gid=f"estimate-{order}")
     depth += ROW + 0.02
     if finding.patients:
         values = list(finding.patients.values())

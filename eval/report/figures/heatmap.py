@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import HEAT, INK, LINE, MUTED, SMALL, columns, drawing, label
-from cbtrain.eval.report.findings import analysis_of, row_of, significant
+from cbtrain.eval.report.findings import MANY, analysis_of, row_of, significant
 from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, scale_of, table, words
 from cbtrain.eval.report.values import GAP, fixed, number
 
@@ -38,6 +38,12 @@ def compared(report: Report) -> list[str]:
     return list(dict.fromkeys(words(row.get("contrast")) for row in rows(analysis_of(report).get("items"))))
 
 
+def columns_of(report: Report) -> list[str]:
+    """Those of :func:`compared` that have a column beside the means; none where there are too many to read."""
+    found = compared(report)
+    return found if len(found) <= MANY else []
+
+
 def item_difference(report: Report, contrast: str, domain: str) -> dict[str, Any]:
     """The analysis' row of one domain in one contrast; empty where it has none."""
     own = [row for row in rows(analysis_of(report).get("items")) if words(row.get("contrast")) == contrast]
@@ -46,7 +52,7 @@ def item_difference(report: Report, contrast: str, domain: str) -> dict[str, Any
 
 def heatmap_figure(report: Report) -> Drawn | None:
     """None where no domain has a mean. For files only: the page has it as a table."""
-    means, scale, arms, contrasts = domain_means(report), scale_of(report), arms_of(report), compared(report)
+    means, scale, arms, contrasts = domain_means(report), scale_of(report), arms_of(report), columns_of(report)
     domains = [domain for domain in scale.domains if any(domain.id in own for own in means.values())]
     if not domains:
         return None
@@ -113,7 +119,7 @@ def _alt(report: Report, means: dict[str, dict[str, float]], scale: Scale) -> st
     parts = []
     for domain in scale.domains:
         own = [f"{arm['label']} {fixed(means[arm['name']].get(domain.id), 2)}" for arm in arms_of(report)]
-        for contrast in compared(report):
+        for contrast in columns_of(report):
             row = item_difference(report, contrast, domain.id)
             stands = ", p < .05 after Holm" if significant(row) else ""
             own.append(f"{contrast} {fixed(row.get('estimate'), 2, signed=True)}{stands}")

@@ -28,6 +28,8 @@ from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, sc
 from cbtrain.eval.report.values import fixed, number
 
 TITLE, CLOUD, DOTS, GAP = 0.2, 0.34, 0.2, 0.16  # inches
+LEAST = 8
+"""Sessions from which on a density is drawn: of fewer it would show the method more than the scores."""
 
 
 @dataclass
@@ -89,20 +91,21 @@ def _cloud(axes: Axes, ground: float, arm: Totals, scale: Scale) -> None:
     axes.axhline(ground, color=colour, linewidth=0.8, zorder=1)
     if not arm.values:
         return
-    if len(arm.values) > 2 and len(set(arm.values)) > 1:
-        spread = statistics.stdev(arm.values)
+    if len(arm.values) >= LEAST and len(set(arm.values)) > 1:
+        shape = stats.gaussian_kde(arm.values)
+        spread = 3 * float(shape.factor) * statistics.stdev(arm.values)
         low, high = min(arm.values) - spread, max(arm.values) + spread
         low = low if scale.total_low is None or scale.total_low > min(arm.values) else max(low, scale.total_low)
         high = high if scale.total_high is None or scale.total_high < max(arm.values) else min(high, scale.total_high)
         where = np.linspace(low, high, 160)
-        density = stats.gaussian_kde(arm.values)(where)
+        density = shape(where)
         top = ground - 0.92 * CLOUD * density / density.max()
         axes.fill_between(where, ground, top, color=colour, alpha=0.16, linewidth=0, zorder=1)
         axes.plot(where, top, color=colour, linewidth=1.2, zorder=2)
     heights = [ground + DOTS * (0.62 + 0.7 * up) for up in scatter_heights(len(arm.values))]
     alpha = 0.75 if len(arm.values) < 60 else 0.45
     dots = {"marker": look["marker"], "s": 9, "color": colour, "alpha": alpha, "linewidths": 0}
-    axes.scatter(arm.values, heights, **dots, zorder=2, gid=f"sessions of {arm.label}")
+    axes.scatter(arm.values, heights, **dots, zorder=2, gid=f"sessions-{arm.place + 1}")
     means = arm.means()
     axes.scatter(
         list(means.values()), [ground] * len(means), s=15, color=INK, edgecolors=PAPER, linewidths=0.5, zorder=4
