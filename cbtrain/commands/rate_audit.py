@@ -53,12 +53,14 @@ def _show(found: dict[str, Any], console: Console) -> None:
     from rich import box
     from rich.table import Table
 
+    from cbtrain.eval.audit.findings import FEWEST_PATIENTS
     from cbtrain.eval.report.terminal import costs_line
 
     def say(text: str, style: str | None = None) -> None:
         console.print(text, highlight=False, markup=False, style=style)
 
-    say(f"\n{found['sessions']} sessions of {found['patients']} patients and changed copies of them\n")
+    sizes = f"sessions: {found['sessions']:,}, patients: {found['patients']:,}"
+    say(f"\nOriginals and changed copies of them ({sizes})\n")
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for place, column in enumerate(("copies", "expected", "n", "shift", "95 % interval", "verdict")):
         shown.add_column(column, justify="right" if place in (2, 3, 4) else "left", no_wrap=place > 1)
@@ -70,6 +72,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
     say("\nshift: points from originals to copies, mean over sessions; others: mean of the other domains")
     verdicts = [finding["verdict"] for probe in found["probes"] for finding in probe["findings"] if finding["verdict"]]
     say(", ".join(f"{verdicts.count(one)} {one}" for one in ("as expected", "not as expected", "cannot be told")))
+    if found["patients"] < FEWEST_PATIENTS:
+        say(f"note: no interval, and no verdict on shifts, from fewer than {FEWEST_PATIENTS} patients")
     if found["unrated_originals"]:
         say(f"note: {found['unrated_originals']} of the originals could not be rated and tell nothing")
     for probe in found["probes"]:

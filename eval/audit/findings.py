@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from cbtrain.eval.scores import Status
 
 DRAWS = 10_000
 FEWEST_PATIENTS = 5
-"""With fewer, a bootstrap over patients gives an interval that is far too narrow."""
+"""With fewer, a bootstrap over patients gives an interval that is far too narrow: none is given."""
 
 Verdict = Literal["as expected", "not as expected", "cannot be told"]
 
@@ -51,15 +51,13 @@ def shift(
     if not pairs:
         return Finding(measure, expected, 0, 0, margin=margin, verdict="cannot be told" if expected else None)
     before, after = (float(np.mean([pair[place] for pair in pairs])) for place in (1, 2))
+    told = Finding(measure, expected, len(pairs), len(groups), before, after, after - before, margin=margin)
+    if len(groups) < FEWEST_PATIENTS:
+        return replace(told, verdict="cannot be told" if expected else None)
     draws = hierarchical_bootstrap([np.array(own) for own in groups.values()], DRAWS, seed, by_patient=False)
     low, high = percentile_interval(draws)
-    verdict: Verdict | None = None
-    if expected:
-        enough = len(groups) >= FEWEST_PATIENTS
-        verdict = _verdict(expected, after - before, low, high, margin) if enough else "cannot be told"
-    return Finding(
-        measure, expected, len(pairs), len(groups), before, after, after - before, low, high, margin, verdict
-    )
+    verdict = _verdict(expected, after - before, low, high, margin) if expected else None
+    return replace(told, ci_low=low, ci_high=high, verdict=verdict)
 
 
 def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float) -> Verdict:

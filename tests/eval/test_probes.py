@@ -139,7 +139,7 @@ def test_verdicts(expected, shifts, verdict):
     if shifts:
         assert found.before == 3.0
         assert found.shift == pytest.approx(sum(shifts) / len(shifts))
-        assert found.ci_low <= found.shift <= found.ci_high
+        assert found.ci_low is None if len(shifts) < 5 else found.ci_low <= found.shift <= found.ci_high
 
 
 def test_sessions_of_one_patient_are_not_six_patients():

@@ -45,8 +45,8 @@ def test_the_cue_rater_on_the_embedded_corpus(capsys, tmp_path):
     assert again == found
     status, out, _ = run(capsys, "--out", tmp_path / "a", "--sessions", 3)
     assert status == 0
-    assert "3 sessions of 3 patients" in out
-    assert "cannot be told" in out
+    assert "sessions: 3, patients: 3" in out
+    assert "no interval, and no verdict on shifts, from fewer than 5 patients" in out
     assert "Not a medical device" in out
 
 
