@@ -1,5 +1,6 @@
 """What the report says of sessions that several judges rated several times."""
 
+from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.eval.scores import Score
@@ -19,7 +20,8 @@ def rated(judge, repeat, points, missing=0, status="ok"):
 
 
 def described(*scores, session=SESSION):
-    return describe_sessions([session], scores, {"p1": "Mara"}, RUBRIC)[0]
+    ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
+    return describe_sessions([session], scores, {"p1": "Mara"}, ratings)[0]
 
 
 def test_a_mean_is_over_judges_not_over_ratings():

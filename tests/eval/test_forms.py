@@ -181,7 +181,6 @@ BAD = {
     "too many": (["RUN", "--sessions", "14"], "At most 12, or leave it out"),
     "overlap": (["RUN", "--overlap", "13"], "--overlap: 13 sessions for every rater, of 12"),
     "run without sessions": (["BARE"], "no simulated sessions in this run"),
-    "no run's sessions": (["ARMLESS"], "no session of an evaluation: arm or patient is missing"),
     "all failed": (["FAILED"], "all its sessions failed"),
     "malformed": (["BROKEN"], "sessions.jsonl:13"),
 }

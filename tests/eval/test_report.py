@@ -27,11 +27,13 @@ def shown(renderable, width=100):
 
 def test_the_page_holds_the_result_and_the_rater_beside_every_score():
     page = render_html(fake_report())
-    assert "CBT-tuned model scored 11.2 points higher than Base model (interval 3.9 to 18.6; scale 0 to 66)." in page
+    assert (
+        "CBT-tuned model scored 11.2 points higher than Base model (95% interval 3.9 to 18.6; scale 0 to 66)." in page
+    )
     assert "Not for clinical use." in page
     assert "Perplexity of the therapist&#39;s words fell by 27.3% on average over 3 held-out patients." in page
     sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
-    assert sections == ["result", "scores", "perplexity", "making", "transcripts"]
+    assert sections == ["result", "scores", "agreement", "perplexity", "transcripts", "protocol", "making"]
     for name in ("result", "scores", "transcripts"):
         section = page[page.index(f'<section id="{name}"') :]
         assert RATER in section[: section.index("</section>")]
@@ -62,7 +64,7 @@ def test_a_transcript_cannot_break_out_of_the_page():
         (session, "error"),
         (report["arms"][0], "label"),
         (report["scale"]["domains"][0], "name"),
-        (report["contrasts"][0], "note"),
+        (report["analysis"]["contrasts"][0], "method"),
         (report["config"], "planted"),
     ):
         row[key] = HOSTILE
@@ -128,32 +130,58 @@ def test_what_json_cannot_hold_becomes_a_gap_or_text(tmp_path):
     assert "Perplexity of the" not in page.read_text(encoding="utf-8")
 
 
+CLAIM = "CBT-tuned model scored 11.2 points higher than Base model (95% interval 3.9 to 18.6; scale 0 to 66)."
+NOTHING = "No difference is shown between CBT-tuned model and Base model: +11.2 points"
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({}, "CBT-tuned model scored 11.2 points higher than Base model (interval 3.9 to 18.6; scale 0 to 66)."),
-        ({"level": 0.95}, "CBT-tuned model scored 11.2 points higher than Base model (95% interval 3.9 to 18.6; "),
+        ({}, CLAIM),
         ({"estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5}, "CBT-tuned model scored 1.0 point lower than Base model"),
-        (
-            {"ci_low": -2.0},
-            "No difference is shown between CBT-tuned model and Base model: +11.2 points (interval −2.0",
-        ),
+        ({"ci_low": -2.0}, f"{NOTHING} (95% interval −2.0 to 18.6; scale 0 to 66)."),
         ({"ci_low": 0.0}, "No difference is shown"),
         ({"ci_low": 11.25, "ci_high": 11.25}, "No difference is shown"),
-        ({"ci_low": None}, "No difference is shown between CBT-tuned model and Base model: +11.2 points (interval n/a"),
+        ({"ci_low": None}, f"{NOTHING} (95% interval n/a"),
         ({"estimate": None}, "No difference between the therapists could be computed."),
-        ({"id": "other"}, "other: +11.2 points (interval 3.9 to 18.6; scale 0 to 66)."),
-        ({"id": "base - tuned"}, "Base model scored 11.2 points higher than CBT-tuned model"),
+        ({"id": "other"}, "other: +11.2 points (95% interval 3.9 to 18.6; scale 0 to 66)."),
+        ({"id": "other", "ci_low": -1.0}, "other: +11.2 points (95% interval −1.0 to 18.6; scale 0 to 66); no diff"),
     ],
 )
 def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
     report = fake_report()
-    report["contrasts"][0] |= changes
+    report["analysis"]["contrasts"][0] |= changes
     report["rater"] = {"judge": "m", "kind": "llm", "label": "LLM judge m"}
     assert claim_of(report).sentence.startswith(sentence)
     # Counted words are no rating, however clear the difference.
     counted = claim_of(report | {"rater": {"kind": "cue"}}).sentence
     assert counted.startswith(sentence if "could be computed" in sentence else f"Smoke test: {sentence}")
+
+
+def test_of_several_differences_those_that_hold_after_holm_are_claimed():
+    report = fake_report() | {"rater": {"kind": "llm", "label": "LLM judge m"}}
+    (contrast,) = report["analysis"]["contrasts"]
+
+    def claimed(*changes):
+        report["analysis"]["contrasts"] = [{**contrast, "id": name, **more} for name, more in changes]
+        return claim_of(report)
+
+    both = claimed(("A", {}), ("B", {"p_adjusted": 0.06}), ("C", {"ci_low": -1.0}), ("D", {"estimate": None}))
+    assert both.sentence == (
+        "A +11.2 (3.9 to 18.6) points (95% intervals). No difference is shown for B +11.2 (3.9 to 18.6); "
+        "C +11.2 (−1.0 to 18.6)."
+    )
+    assert both.basis.startswith("3 simulated patients; mean over patients")
+    assert "p adjusted by Holm" in both.basis
+    assert claimed(("A", {"p_adjusted": 0.2}), ("B", {"p_adjusted": None})).sentence.startswith(
+        "No difference is shown"
+    )
+    # Another family is not the headline.
+    assert "B" not in claimed(("A", {}), ("B", {"family": "tuned"})).sentence
+    notes = {"estimate": None, "notes": ["no patient has a session in both arms"]}
+    assert claimed(("A", notes)) == type(both)(
+        "No difference between the therapists could be computed.", "no patient has a session in both arms"
+    )
 
 
 def test_numbers_as_words():

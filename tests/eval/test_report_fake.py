@@ -1,6 +1,7 @@
 """A made-up report for the tests of the report: two therapists, four patients, eight sessions, one of them failed."""
 
 from cbtrain import NOTICE
+from cbtrain.eval.report import SCHEMA
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'> \u2028\u2029 <!-- & [red]x[/]"
 RATER = "Cue rater: counts surface cues, measures no competence"
@@ -112,6 +113,25 @@ def fake_stage(name, method, start, end, tokens):
     }
 
 
+def fake_analysis():
+    """One contrast, with what it rests on and nothing beside it."""
+    contrast = {
+        "id": "tuned − base",
+        "family": "tuning",
+        "patients": {"p1": 8.0, "p2": 16.0, "p3": 9.75},
+        "estimate": 11.25,
+        "se": 2.31,
+        "ci_low": 3.9,
+        "ci_high": 18.6,
+        "p": 0.0164,
+        "p_adjusted": 0.0164,
+        "method": "mean over patients of the paired difference; 95 % t interval",
+        "notes": [],
+    }
+    plan = {"id": "tuned − base", "family": "tuning", "pairs": [["tuned", "base"]]}
+    return {"unit": "patient", "plan": [plan], "contrasts": [contrast]}
+
+
 def fake_report():
     """A report of two therapists, four patients and eight sessions, one of them failed."""
     sessions = [fake_session(arm, p, 1, i) for arm in ("base", "tuned") for i, p in enumerate(PATIENTS)]
@@ -126,7 +146,7 @@ def fake_report():
     arms = [fake_arm("base", "Base model", sessions), fake_arm("tuned", "CBT-tuned model", sessions)]
     held_out = [("set_41", "Robin, 34", 18.2, 12.9), ("set_46", "Ines, 51", 17.4, 12.7), ("set_47", None, 19.9, 14.8)]
     return {
-        "schema": "cbtrain.report/1",
+        "schema": SCHEMA,
         "created": "2026-11-23T03:10:00Z",
         "cbtrain_version": "0.1.0",
         "notice": NOTICE,
@@ -176,19 +196,7 @@ def fake_report():
             "domains": [{"id": i, "name": n, "description": d} for i, n, d in DOMAINS],
         },
         "arms": arms,
-        "contrasts": [
-            {
-                "id": "tuned-base",
-                "estimate": 11.25,
-                "se": 2.31,
-                "ci_low": 3.9,
-                "ci_high": 18.6,
-                "p": 0.0164,
-                "method": "mean paired difference, t interval over patients",
-                "n_patients": 4,
-                "note": "",
-            }
-        ],
+        "analysis": fake_analysis(),
         "sessions": sessions,
         "config": {"model": {"preset": "tiny", "layers": 6}, "training": {"token_budget": 600_000, "seed": 7}},
         "environment": {"python": "3.11.2", "torch": "2.13.0", "device": "cpu", "threads": 2},

@@ -89,7 +89,9 @@ def test_markdown_has_the_numbers_and_the_figures(report):
         assert f'<img src="figures/{name}.png" alt="' in html
     assert NOTICE in html
     assert "Tuning changed" in text or "No difference between bases" in text
-    assert "Shares at the cut-off, the floor and the ceiling were not computed." in html
+    level = report["analysis"]["levels"][0]
+    levels = next(table for table in tables if "Cut-off" in table[0])
+    assert levels[1][1:4] == [str(level["n"]), "40", str(level["at_or_above"])]
 
 
 @pytest.mark.parametrize("name", ODD)

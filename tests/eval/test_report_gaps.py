@@ -4,11 +4,10 @@ import io
 import re
 
 import pytest
-from analyzed import random_ratings, with_sensitivities
+from analyzed import analyzed_report, random_ratings
 from rich.console import Console
 
 from cbtrain import NOTICE
-from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.report import render
 from cbtrain.eval.report.figures.all import figures_of
@@ -41,8 +40,7 @@ def small_report():
     report["sessions"] = [{**session, "turns": session["turns"][:2]} for session in report["sessions"][3:5]]
     report["training"] = [{**stage, "curve": stage["curve"][:3]} for stage in report["training"][:1]]
     pair = [Arm("base", "", "instruct"), Arm("tuned", "", "tuned")]
-    found = analysis(random_ratings(pair, 3, 2, items=2), "default", draws=100)
-    report["analysis"] = with_sensitivities({**found, "items": found["items"][:2]})
+    report["analysis"] = analyzed_report(random_ratings(pair, 3, 2, items=2), draws=100)["analysis"]
     scale, arms = report["scale"], report["arms"]
     scale["domains"] = scale["domains"][:2]
     for scored in arms + report["sessions"]:

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.paper import groups
-from cbtrain.eval.analysis.ratings import Arm, Ratings
+from cbtrain.eval.analysis.levels import session_groups
+from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
+from cbtrain.eval.analysis.sessions import SessionFacts
+from cbtrain.eval.report import SCHEMA
 
 ENDINGS = ("patient_end", "max_turns", "goodbye")
 
@@ -23,6 +25,7 @@ def ratings_of(arms: list[Arm], totals: dict[tuple[str, str, int], list[float]],
         np.full(len(keys), "judge"),
         np.zeros(len(keys), dtype=np.int64),
         np.array([totals[key] for key in keys], dtype=np.float64).reshape(len(keys), len(names)),
+        Scale(0, 6, 40),
     )
 
 
@@ -42,55 +45,9 @@ def random_ratings(arms: list[Arm], patients: int, sessions: int, items: int = 1
     return ratings_of(arms, found, tuple(f"domain {place + 1}" for place in range(items)))
 
 
-def with_sensitivities(found: dict[str, Any]) -> dict[str, Any]:
-    """An analysis with every part that a report may show: those that it has not are made up, in their form."""
-    contrasts, arms = found["contrasts"], [group["name"] for group in found["groups"]]
-    moved = [{**one, "estimate": None if one["estimate"] is None else one["estimate"] - 1} for one in contrasts]
-    slope = {"slope": 2.5, "se": 1.0, "ci_low": 0.5, "ci_high": 4.5, "p": 0.014}
-    made = {
-        "length": {
-            "arms": [
-                {"name": n, "sessions": 6, "turns_mean": 14.0, "turns_sd": 4.25, "words_mean": 900.0} for n in arms
-            ],
-            "spearman": {"r": 0.31, "ci_low": 0.12, "ci_high": 0.48, "n": 24},
-            "covariate": slope,
-            "adjusted": [{**one, "problem": "" if place else "no convergence"} for place, one in enumerate(moved)],
-            "at_least": {"turns": 6, "contrasts": moved},
-            "matched": {"contrasts": moved},
-        },
-        "levels": [
-            {"name": n, "n": 6, "cutoff": 40, "at_or_above": 2, "share": 1 / 3, "share_low": 0.1, "share_high": 0.7}
-            | {"floor_share": 0.02, "ceiling_share": 0.0}
-            for n in arms
-        ],
-        "completion": {
-            "arms": [
-                {"name": n, "planned": 7, "failed": 1, "unrated": 0, "rated": 6, "endings": {"max_turns": 7}}
-                for n in arms
-            ],
-            "contrasts": [
-                {"id": one["id"], "estimate": -0.05, "ci_low": -0.2, "ci_high": 0.1, "p": 0.4} for one in contrasts
-            ],
-        },
-        "bounds": [
-            {
-                "id": one["id"],
-                "estimate": one["estimate"],
-                "ci_low": -1.0,
-                "ci_high": 1.0,
-                "worst_low": -7.25,
-                "worst_high": 8.5,
-            }
-            for one in contrasts
-        ],
-    }
-    return made | found
-
-
 def analyzed_report(ratings: Ratings, scale: dict[str, Any] | None = None, draws: int = 200) -> dict[str, Any]:
     """The report that an evaluation would make of these ratings, with dialogues of made-up length."""
     random = np.random.default_rng(0)
-    found = analysis(ratings, "default", draws=draws)
     sessions = []
     for row in range(len(ratings)):
         total = float(ratings.total[row])
@@ -111,8 +68,15 @@ def analyzed_report(ratings: Ratings, scale: dict[str, Any] | None = None, draws
                 "status": "scored",
             }
         )
+    facts = {
+        (row["arm"], row["patient"], row["seed"]): SessionFacts(
+            len(row["turns"]), 80 * len(row["turns"]), row["ending"], row["ending"] == "provider_error"
+        )
+        for row in sessions
+    }
+    found = analysis(ratings, "default", facts, draws=draws)
     arms = []
-    for group in groups(ratings):
+    for group in session_groups(ratings):
         own = [session for session in sessions if session["arm"] == group.name]
         endings = [session["ending"] for session in own]
         arms.append(
@@ -133,7 +97,7 @@ def analyzed_report(ratings: Ratings, scale: dict[str, Any] | None = None, draws
     names = ratings.item_names
     plain = {"name": "A scale", "min": 0, "max": 6, "total_max": 6 * len(names), "cutoff": None, "note": ""}
     return {
-        "schema": "cbtrain.report/2",
+        "schema": SCHEMA,
         "title": "Analyzed",
         "rater": {"judge": "judge", "kind": "llm", "label": "LLM judge"},
         "scale": {**plain, "domains": [{"id": name, "name": name} for name in names], **(scale or {})},
