@@ -122,6 +122,22 @@ def significant(row: dict[str, Any]) -> bool:
     return p is not None and p < SIGNIFICANT
 
 
+def length_notes(report: Report) -> list[str]:
+    """What the checks of length leave out or could not compute, a line for each contrast and check."""
+    length = table(analysis_of(report).get("length"))
+    found = [
+        f"{words(row.get('id'))}, adjusted for ln(turns): {words(row['problem'])}"
+        for row in rows(length.get("adjusted"))
+        if row.get("problem")
+    ]
+    for name, part in (("matched on length", "matched"), ("long sessions only", "at_least")):
+        for row in rows(table(length.get(part)).get("contrasts")):
+            notes = row.get("notes")
+            if isinstance(notes, list) and notes:
+                found.append(f"{words(row.get('id'))}, {name}: {'; '.join(map(words, notes))}")
+    return found
+
+
 def _wald(row: dict[str, Any]) -> tuple[Any, Any, Any]:
     return row.get("estimate"), row.get("ci_low"), row.get("ci_high")
 

@@ -18,7 +18,15 @@ from cbtrain.eval.report import values
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.all import Figures, figures_of
 from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_means, item_difference
-from cbtrain.eval.report.findings import analysis_of, families_of, findings_of, row_of, shared_notes, significant
+from cbtrain.eval.report.findings import (
+    analysis_of,
+    families_of,
+    findings_of,
+    length_notes,
+    row_of,
+    shared_notes,
+    significant,
+)
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.limits import limits_of
 from cbtrain.eval.report.payload import browser_data, browser_script, flag_names, patient_name, script_json
@@ -55,6 +63,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         item=functools.partial(item_difference, report),
         domain_means=domain_means(report),
         domain_names={domain.id: domain.name for domain in scale_of(report).domains},
+        told=length_notes(report),
         limits=limits_of(report),
         deviations=report.get("deviations") if isinstance(report.get("deviations"), list) else None,
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
