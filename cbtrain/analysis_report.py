@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cbtrain
+from cbtrain.comparison import Comparison, run_arm
 from cbtrain.environment import now
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.report import SCHEMA
@@ -17,7 +19,7 @@ from cbtrain.eval.runner import SessionRecord
 from cbtrain.eval.scores import Score, Status
 from cbtrain.evaluation_report import describe_arms, describe_scale, describe_sessions
 from cbtrain.human_ratings import human_scores
-from cbtrain.rated import Rated
+from cbtrain.rated import Rated, audit_of
 from cbtrain.rated_sessions import records
 
 Said = Mapping[tuple[str, str, int], Mapping[str, Any]]
@@ -28,14 +30,32 @@ def report_of(rated: Rated, found: Mapping[str, Any]) -> dict[str, Any]:
     """The report on ``rated`` with the analysis ``found``. What the run's own report tells of training, costs and
     protocol is taken over, where the scores are those of a run."""
     ground = _report_of_run(rated.folder)
-    sessions = list(records(rated.transcripts))
-    names = {row["patient"]: row["patient_name"] for row in ground.get("sessions", [])}
     title = ground.get("title") or f"Scores of {len(set(rated.ratings.patient))} patients, analysed"
-    made = compose(title, rated.ratings, sessions, rated.rubric, names, found, _said(rated.folder, ground))
-    return ground | made
+    sessions, names, said = list(records(rated.transcripts)), _names(ground), _said(rated.folder, ground)
+    made = _parts(title, rated.ratings, sessions, rated.rubric, names, found, said)
+    return ground | made | {"audit": audit_of(rated.folder)}
 
 
-def compose(
+def report_of_runs(both: Comparison, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The report on several runs of one protocol."""
+    sessions: list[SessionRecord] = []
+    names: dict[str, str] = {}
+    said: dict[tuple[str, str, int], Mapping[str, Any]] = {}
+    for name, run in zip(both.names, both.runs, strict=True):
+        ground = _report_of_run(run.folder)
+        sessions += [
+            replace(session, id=f"{name}: {session.id}", arm=run_arm(name, session.arm))
+            for session in records(run.transcripts)
+        ]
+        told = _said(run.folder, ground).items()
+        said |= {(f"{name}: {known}", judge, repeat): rating for (known, judge, repeat), rating in told}
+        names |= _names(ground)
+    title = f"{' and '.join(both.names)}, compared"
+    made = _parts(title, both.ratings, sessions, both.runs[0].rubric, names, found, said)
+    return made | {"protocol": both.protocol}
+
+
+def _parts(
     title: str,
     ratings: Ratings,
     sessions: Sequence[SessionRecord],
@@ -44,8 +64,7 @@ def compose(
     found: Mapping[str, Any],
     said: Said,
 ) -> dict[str, Any]:
-    """The parts of a report that come from ratings. Sessions that were rated are listed also where no transcript of
-    them is there."""
+    """What comes from ratings. Sessions that were rated are listed also where no transcript of them is there."""
     held = [session for session in sessions if session.arm in ratings.arms]
     known = {(session.arm, session.patient, session.seed): session.id for session in held}
     scores = [_score(ratings, row, known, said) for row in range(len(ratings))]
@@ -90,6 +109,10 @@ def _report_of_run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) and report.get("schema") == SCHEMA else {}
+
+
+def _names(ground: Mapping[str, Any]) -> dict[str, str]:
+    return {row["patient"]: row["patient_name"] for row in ground.get("sessions", [])}
 
 
 def _said(folder: Path, ground: Mapping[str, Any]) -> Said:

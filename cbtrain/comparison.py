@@ -28,6 +28,7 @@ class Comparison:
     ratings: Ratings
     facts: dict[Key, SessionFacts]
     runs: list[Rated]
+    protocol: dict[str, Any]
 
 
 def compare_runs(folders: Sequence[Path]) -> Comparison:
@@ -41,11 +42,12 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     names = _names(folders)
     renamed = [_renamed(run.ratings, name) for run, name in zip(runs, names, strict=True)]
     facts = {
-        (_arm(name, arm), patient, seed): found
+        (run_arm(name, arm), patient, seed): found
         for run, name in zip(runs, names, strict=True)
         for (arm, patient, seed), found in run.facts.items()
     }
-    return Comparison(names, join_ratings(renamed, ", ".join(map(str, folders))), facts, runs)
+    joined = join_ratings(renamed, ", ".join(map(str, folders)))
+    return Comparison(names, joined, facts, runs, protocols[0])
 
 
 def _protocol(folder: Path) -> dict[str, Any]:
@@ -79,9 +81,10 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _renamed(ratings: Ratings, name: str) -> Ratings:
-    arms = {_arm(name, arm.name): Arm(_arm(name, arm.name), name, arm.variant) for arm in ratings.arms.values()}
-    return replace(ratings, arms=arms, arm=np.array([_arm(name, str(arm)) for arm in ratings.arm]))
+    arms = {run_arm(name, arm.name): Arm(run_arm(name, arm.name), name, arm.variant) for arm in ratings.arms.values()}
+    return replace(ratings, arms=arms, arm=np.array([run_arm(name, str(arm)) for arm in ratings.arm]))
 
 
-def _arm(run: str, arm: str) -> str:
+def run_arm(run: str, arm: str) -> str:
+    """What an arm of a run is called among those of several runs."""
     return f"{run}: {arm}"

@@ -49,6 +49,7 @@ from cbtrain.protocol import PLAN, deviations, study_protocol
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import check, recorded
 from cbtrain.providers.summary import costs, status
+from cbtrain.rated import audit_of
 from cbtrain.simulation import simulate
 from cbtrain.study import STATE, prepare_process
 from cbtrain.telling import heading, say
@@ -137,6 +138,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         "scale": describe_scale(ratings, rubric),
         "arms": describe_arms(sessions, ratings),
         "analysis": found,
+        "audit": audit_of(folder),
         "protocol": protocol,
         "deviations": changed,
         "prompts": _prompts(config, rubric, rater),

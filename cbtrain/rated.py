@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from cbtrain.transcripts.types import Session
 
 SCORES, HUMAN_SCORES = "scores.csv", "human_scores.csv"
 TRANSCRIPTS = "sessions.jsonl"
+AUDIT = "audit.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,17 @@ def gather_rated(
         fix = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
         raise UserError("no session of any arm that was rated", where=transcripts, fix=fix)
     return Rated(ratings, chosen, sessions, facts, folder)
+
+
+def audit_of(folder: Path) -> dict[str, Any] | None:
+    """What an audit of the rater found, where ``cbtrain rate audit`` left it in the run folder or in ``audit/`` there."""
+    for path in (folder / AUDIT, folder / "audit" / AUDIT):
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return found
+    return None
 
 
 def _tables(path: Path) -> list[Path]:

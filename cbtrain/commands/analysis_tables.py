@@ -138,13 +138,17 @@ def _show_agreement(found: dict[str, Any], console: Console) -> None:
     agreement = found["agreement"]
     if not agreement:
         return
-    for between in agreement["between"]:
-        names = ", ".join(between["judges"])
-        title = f"Agreement of {names} on {between['sessions']:,} sessions (95 % intervals)"
-        shown = _table(console, title, "", "ICC(2,1)", "ICC(3,1)", "weighted kappa", "Krippendorff")
-        for row in ({"item": "total", **between["total"]}, *between["items"]):
-            numbers = [row[key] for key in ("icc_single", "icc_consistency", "kappa", "alpha")]
-            shown.add_row(escape(row["item"]), *map(_with_interval, numbers))
+    if agreement["between"]:
+        names = ("ICC(2,1)", "ICC(3,1)", "weighted kappa", "Krippendorff")
+        shown = _table(console, "Agreement of judges on the total (95 % intervals)", "", *names)
+        for between in agreement["between"]:
+            who = f"{', '.join(between['judges'])}: {between['sessions']:,} sessions"
+            shown.add_row(escape(who), *_coefficients(between["total"]))
+        console.print(shown)
+        first = agreement["between"][0]
+        shown = _table(console, f"By item, {', '.join(map(escape, first['judges']))}", "", *names)
+        for row in first["items"]:
+            shown.add_row(escape(row["item"]), *_coefficients(row))
         console.print(shown)
     for row in agreement["judge_by_arm"]:
         if row["estimate"] is not None:
@@ -155,6 +159,10 @@ def _show_agreement(found: dict[str, Any], console: Console) -> None:
     for row in agreement["halo"]:
         parts = f"r between items {_with_interval(row['mean_r'])}, first factor {_with_interval(row['first_factor'])}"
         _say(console, f"Halo, {row['judge']}: Cronbach's alpha {_with_interval(row['alpha'])}, {parts}")
+
+
+def _coefficients(row: dict[str, Any]) -> list[str]:
+    return [_with_interval(row[key]) for key in ("icc_single", "icc_consistency", "kappa", "alpha")]
 
 
 def _with_interval(row: dict[str, Any]) -> str:

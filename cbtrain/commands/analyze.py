@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cbtrain.errors import UserError
 
@@ -29,10 +30,6 @@ def add_analyze_command(add: Add) -> None:
         default="default",
         help="default: planned contrasts by patient; paper: the 2024 study's own mixed model, to reproduce it",
     )
-    analyze.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    analyze.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for analysis.json and a report: page, Markdown, figures, LaTeX"
-    )
     analyze.add_argument(
         "--transcripts",
         type=Path,
@@ -43,10 +40,15 @@ def add_analyze_command(add: Add) -> None:
         "--rubric", help="instrument of the scores (default: the run's, or the shipped one if it fits)"
     )
     analyze.add_argument("--judge", metavar="NAME", help="this judge's ratings only")
-    add_bootstrap_arguments(analyze)
+    add_output_arguments(analyze)
 
 
-def add_bootstrap_arguments(parser: argparse.ArgumentParser) -> None:
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where an analysis goes, and how its intervals are drawn."""
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for analysis.json and a report: page, Markdown, figures, LaTeX"
+    )
     parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
 
@@ -60,14 +62,9 @@ def check_bootstrap(parsed: argparse.Namespace) -> None:
 
 
 def _analyze(parsed: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from cbtrain.analysis_report import report_of
-    from cbtrain.commands.analysis_tables import show_analysis
     from cbtrain.eval.analysis.analyze import analysis
     from cbtrain.eval.analysis.paper import DoesNotFit
-    from cbtrain.eval.report.write import write_report
-    from cbtrain.files import write_atomic
     from cbtrain.rated import gather_rated
 
     check_bootstrap(parsed)
@@ -76,11 +73,25 @@ def _analyze(parsed: argparse.Namespace) -> None:
         found = analysis(rated.ratings, parsed.protocol, rated.facts, draws=parsed.draws, seed=parsed.seed)
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], fix="Take --protocol default, or other scores.") from None
+    tell_analysis(found, (lambda: report_of(rated, found)) if parsed.protocol == "default" else None, parsed)
+
+
+def tell_analysis(
+    found: dict[str, Any], report: Callable[[], dict[str, Any]] | None, parsed: argparse.Namespace
+) -> None:
+    """Print ``found``, and write it with its report (None: it has none) where ``--out`` says."""
+    from rich.console import Console
+
+    from cbtrain.commands.analysis_tables import show_analysis
+    from cbtrain.eval.report.write import write_report
+    from cbtrain.files import write_atomic
+
     text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    page = None
     if parsed.out:
         parsed.out.mkdir(parents=True, exist_ok=True)
         write_atomic(parsed.out / "analysis.json", text + "\n")
-        page = write_report(report_of(rated, found), parsed.out) if parsed.protocol == "default" else None
+        page = write_report(report(), parsed.out) if report else None
     if parsed.json:
         print(text)
         return
