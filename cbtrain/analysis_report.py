@@ -13,6 +13,7 @@ import cbtrain
 from cbtrain.comparison import Comparison, run_arm
 from cbtrain.environment import now
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.report import SCHEMA
 from cbtrain.eval.rubric import Rubric
 from cbtrain.eval.runner import SessionRecord
@@ -85,8 +86,10 @@ def _parts(
 
 
 def describe_raters(judges: Sequence[str]) -> dict[str, str]:
-    kind = "cue" if list(judges) == ["cue"] else "other"
-    return {"judge": ", ".join(judges), "kind": kind, "label": ", ".join(judges) or "nobody"}
+    """Who rated. The cue rater is called what it is wherever its scores appear."""
+    kind = "cue" if list(judges) == [CUE_RATER] else "several" if len(judges) > 1 else "one"
+    label = "; ".join(CUE_RATER_LABEL if judge == CUE_RATER else judge for judge in judges)
+    return {"judge": ", ".join(judges), "kind": kind, "label": label or "nobody"}
 
 
 def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str], said: Said) -> Score:

@@ -20,7 +20,7 @@ from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.analysis.sessions import session_facts
 from cbtrain.eval.config import JudgingConfig
-from cbtrain.eval.cue_rater import CUE_RATER_LABEL, rate
+from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL, rate
 from cbtrain.eval.judge import judge_instructions
 from cbtrain.eval.judging import judge_sessions
 from cbtrain.eval.perplexity import compare_perplexity
@@ -179,7 +179,7 @@ def _prompts(config: StudyConfig, rubric: Rubric, rater: Mapping[str, str]) -> d
     found = {"therapist": config.tokens.therapist_system or "", "patient": ""}
     if settings.patient_provider:
         found["patient"] = settings.patient_instructions
-    if rater["judge"] != "cue":
+    if rater["judge"] != CUE_RATER:
         found["judge"] = judge_instructions(rubric, rubric.domains)
     return {name: text for name, text in found.items() if text}
 
@@ -269,7 +269,7 @@ async def score_sessions(
         )
         for session in track(ratable, "score", console=console, disable=not console.is_terminal)
     ]
-    return scores, {"judge": "cue", "kind": "cue", "label": CUE_RATER_LABEL}
+    return scores, {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
 
 
 def _measure_perplexity(

@@ -62,7 +62,7 @@ def gather_rated(
 
 
 def audit_of(folder: Path) -> dict[str, Any] | None:
-    """What an audit of the rater found, where ``cbtrain rate audit`` left it in the run folder or in ``audit/`` there."""
+    """What ``cbtrain rate audit`` found of the rater, where it lies in the run folder or in ``audit/`` there."""
     for path in (folder / AUDIT, folder / "audit" / AUDIT):
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

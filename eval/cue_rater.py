@@ -16,6 +16,9 @@ from cbtrain.eval.rubric import Cue, Rubric
 from cbtrain.eval.scores import Score
 from cbtrain.transcripts.types import Turn
 
+CUE_RATER = "cue"
+"""The judge of its ratings."""
+
 CUE_RATER_LABEL = "smoke-test cue rater: counts wording, no clinical judgement"
 
 OPEN_QUESTION = re.compile(r"\b(?:what|how|when|where|which|who|could you|can you)\b[^.?!]*\?", re.IGNORECASE)
@@ -37,7 +40,7 @@ COMMON = frozenset(
 def rate(turns: Sequence[Turn], rubric: Rubric, *, session_id: str, arm: str, patient: str, seed: int) -> Score:
     """Score one dialogue. Without two turns of words from each speaker it is ``unratable``, never a minimum."""
     domains: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
-    score = Score(session_id, arm, patient, seed, "cue", 0, "unratable", domains)
+    score = Score(session_id, arm, patient, seed, CUE_RATER, 0, "unratable", domains)
     if not _ratable(turns):
         return score
     score.status = "ok"

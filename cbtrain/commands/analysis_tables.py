@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.report.values import GAP, fixed, p_value, share, span
 
 WIDE = 116
@@ -25,6 +26,8 @@ def show_analysis(found: dict[str, Any], console: Console) -> None:
         _show_checks(found, console)
         _show_arms(found, console)
         _show_agreement(found, console)
+    if CUE_RATER in found["judges"]:
+        _say(console, f"{CUE_RATER}: {CUE_RATER_LABEL}")
     console.print(found["notice"], style="dim", highlight=False)
 
 
