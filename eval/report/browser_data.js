@@ -51,6 +51,7 @@ function ratingOf(index) {
     total: mean ? session.total : one?.total ?? null,
     status: mean ? session.status : one?.status ?? "this rating was not made",
     error: used.map((rating) => rating.error).filter(Boolean).join("; "),
+    notes: used.filter((rating) => rating.note).map((rating) => ({ who: data.raters[rating.rater], text: rating.note })),
     domains: data.domains.map((name, domain) => {
       const given = used.map((rating) => rating.scores[domain]).filter((score) => score !== null);
       return {

@@ -119,6 +119,7 @@ function openSession(index) {
   if (partner !== null) part("compare").textContent = `Compare with ${sessionName(partner, session)}`;
   part("session-total").replaceChildren(
     make("span", rating.total === null ? "gap" : "", figure(rating.total)), make("small", "", totalText(rating.total)));
+  part("session-notes").replaceChildren(...reasonsOf({ reasons: rating.notes }));
   part("session-domains").replaceChildren(...rating.domains.map((_, domain) => domainItem(rating, domain)));
   part("evidence-status").textContent = rating.domains.some(({ evidence }) => evidence.length)
     ? "Turns that a score rests on name its domain. Choose a domain for the reason." : "No evidence was recorded.";

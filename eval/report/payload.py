@@ -137,6 +137,7 @@ def _rating(raw: dict[str, Any], scale: Scale, judged: list[tuple[str, str]], tu
         "rater": judged.index(_rater(raw)),
         "status": words(raw.get("status")),
         "error": words(reasons.get("error")),
+        "note": words(reasons.get("note")),
         "total": number(raw.get("total")),
         "scores": [number(scores.get(domain.id)) for domain in scale.domains],
         "evidence": [_indices(evidence.get(domain.id), turns) for domain in scale.domains],
