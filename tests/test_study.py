@@ -78,6 +78,32 @@ def test_the_report_says_what_was_done(run):
         assert data["paper_recipe_tokens_per_epoch"] > 4 * data["tokens_per_epoch"]
         assert 0 < data["supervised_per_epoch"] < data["tokens_per_epoch"]
         assert f"{data['paper_recipe_tokens_per_epoch']:,}" in (folder / "report.html").read_text()
+    assert (report["protocol"]["patients"], report["protocol"]["judge"]) == (parts["test"], {"kind": "cue"})
+    assert report["prompts"]["therapist"] == report["config"]["tokens"]["therapist_system"]
+    found = report["analysis"]
+    assert [contrast["id"] for contrast in found["contrasts"]] == report["protocol"]["contrasts"] == ["tuned − base"]
+    assert found["length"]["arms"][0]["sessions"] == len(parts["test"]) * 2
+    assert sum(arm["planned"] for arm in found["completion"]["arms"]) == len(report["sessions"])
+    assert {path.name for path in (folder / "figures").glob("*.png")} >= {"forest.png", "scores.png", "length.png"}
+
+
+def test_the_plan_comes_before_the_sessions_and_what_is_changed_later_is_told(run, tmp_path):
+    folder, _ = run
+    kinds = [event["kind"] for event in read_journal(folder / "events.jsonl")]
+    assert kinds.index("plan") < kinds.index("run_started") < kinds.index("turn")
+    assert json.loads((folder / "report.json").read_text())["deviations"] == []
+    again = tmp_path / "run"
+    subprocess.run(["cp", "-r", folder, again], check=True)
+    rubric = (ROOT / "configs" / "rubrics" / "cbt_fidelity.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(rubric.replace("name: CBT Fidelity Rating", "name: My rating"))
+    done = cbtrain("evaluate", "--run", "run", f"evaluation.judging.rubric={tmp_path}/mine.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((again / "report.json").read_text())["deviations"]
+    assert [line.split()[0] for line in told] == ["rubric.name", "rubric.digest"]
+    assert "My rating" in told[0]
+    done = cbtrain("compare", folder, again, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "rubric.name (CBT Fidelity Rating (11 domains, 0-6) and My rating (11 domains, 0-6))" in done.stderr
 
 
 def test_scores_events_and_report_agree(run):

@@ -1,0 +1,175 @@
+"""Run folders are analysed whole: transcripts, people's ratings, an audit; runs of one protocol are compared."""
+
+import copy
+import csv
+import json
+
+import pytest
+from rated_run import ARMS, key_of, run_folder, sessions_of
+
+from cbtrain.cli import main
+from cbtrain.eval.cue_rater import CUE_RATER_LABEL
+from cbtrain.eval.rubric import load_rubric
+from cbtrain.eval.scores import Score, write_scores_csv
+
+DOMAINS = [domain.id for domain in load_rubric().domains]
+PROTOCOL = {"seed": 7, "patients": ["p"], "judge": {"kind": "llm", "api": {"model": "one"}}, "sessions": {"seeds": 2}}
+
+
+def call(capsys, *words):
+    status = main([*map(str, words)])
+    return status, *capsys.readouterr()
+
+
+def points(session, place, shift=0):
+    """Scores that differ by arm, patient and seed, with the tuned arm ahead."""
+    base = 2 + (session.arm in ("tuned", ARMS[1])) + (place % 3 == 0) + shift
+    return {domain: float(min(6, base + (number + place) % 2)) for number, domain in enumerate(DOMAINS)}
+
+
+def evaluated(folder, arms=("base", "tuned"), protocol=None, shift=0, judge="judge-1"):
+    """A run folder with scores, and with a report that tells evidence and protocol as an evaluation's does."""
+    sessions = sessions_of(arms=arms)
+    run_folder(folder, sessions)
+    scores = [
+        Score(s.id, s.arm, s.patient, s.seed, judge, 0, "ok", points(s, place, shift))
+        for place, s in enumerate(sessions)
+    ]
+    write_scores_csv(scores, folder / "scores.csv")
+    assert main(["analyze", str(folder), "--out", str(folder), "--draws", "200"]) == 0
+    report = json.loads((folder / "report.json").read_text())
+    for session in report["sessions"]:
+        session["ratings"][0] |= {"evidence": {"agenda": [1]}, "reason": {"agenda": "asked"}}
+    report |= {"protocol": protocol or PROTOCOL, "deviations": ["the moon was full"], "title": "A study"}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_a_run_folder_brings_its_transcripts_rubric_and_report(tmp_path, capsys):
+    run = evaluated(tmp_path / "run")
+    status, out, _ = call(capsys, "analyze", run, "--draws", 200, "--out", tmp_path / "out")
+    assert status == 0
+    assert "a total of 40 or more" in out
+    assert "≥ 6 turns" in out  # lengths are known
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["title"], report["deviations"]) == ("A study", ["the moon was full"])
+    (rating,) = report["sessions"][0]["ratings"]
+    assert (rating["evidence"], rating["reason"]) == ({"agenda": [1]}, {"agenda": "asked"})
+    assert report["sessions"][0]["turns"][1]["text"].startswith("Words 0")
+    assert report["analysis"] == json.loads((tmp_path / "out" / "analysis.json").read_text())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "the moon was full" in page
+    assert "One judge alone" in page
+
+
+def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
+    run = evaluated(tmp_path / "run", judge="cue")
+    assert call(capsys, "rate", "export", run, "--out", tmp_path / "forms", "--raters", 1)[0] == 0
+    sheet = tmp_path / "forms" / "rater-1" / "ratings.csv"
+    rows = list(csv.DictReader(sheet.open()))
+    of = {row["code"]: row["session_id"] for row in key_of(tmp_path / "forms")["forms"][0]["sessions"]}
+    sessions = {session.id: (session, place) for place, session in enumerate(sessions_of(arms=("base", "tuned")))}
+    for row in rows:
+        row |= {"rater": "Ann", "note": "saw it"} | points(*sessions[of[row["session"]]], shift=1)
+    with sheet.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    assert call(capsys, "rate", "import", sheet, "--key", tmp_path / "forms" / "key.json")[0] == 0
+    audit = {"sessions": 4, "rater": {"label": "judge"}, "probes": [
+        {"text": "agenda left out", "copies": 4, "findings": [
+            {"measure": "agenda", "expected": "falls", "shift": -1.5, "ci_low": -2.0, "ci_high": -1.0,
+             "verdict": "as expected"}]}]}  # fmt: skip
+    (run / "audit").mkdir()
+    (run / "audit" / "audit.json").write_text(json.dumps(audit))
+    status, out, _ = call(capsys, "analyze", run, "--draws", 200, "--out", run)
+    assert status == 0
+    shown = " ".join(out.split())
+    assert "Agreement of judges on the total" in shown
+    assert "cue, human: Ann" in shown
+    assert CUE_RATER_LABEL in shown
+    report = json.loads((run / "report.json").read_text())
+    judges = [rating["judge"] for rating in report["sessions"][0]["ratings"]]
+    assert judges == ["cue", "human: Ann"]
+    assert report["sessions"][0]["ratings"][1]["reason"]["note"] == "saw it"
+    assert report["rater"]["label"] == f"{CUE_RATER_LABEL}; human: Ann"
+    (between,) = report["analysis"]["agreement"]["between"]
+    # One point more in every domain, but where the scale ends.
+    assert between["total"]["icc_consistency"]["estimate"] == pytest.approx(1.0)
+    assert report["analysis"]["agreement"]["severity"]["human: Ann"] == pytest.approx(5.5)
+    page = (run / "report.html").read_text()
+    assert "agenda left out" in page
+    assert "as expected" in page
+    only = json.loads(call(capsys, "analyze", run, "--draws", 200, "--judge", "human: Ann", "--json")[1])
+    assert (only["judges"], only["ratings"]) == (["human: Ann"], 12)
+    status, _, err = call(capsys, "analyze", run, "--judge", "Ann")
+    assert status == 2
+    assert "no rating by 'Ann'. Judges here: cue, human: Ann" in err
+
+
+def test_runs_of_one_protocol_are_compared(tmp_path, capsys):
+    one, other = evaluated(tmp_path / "one"), evaluated(tmp_path / "other", shift=1)
+    capsys.readouterr()
+    status, out, _ = call(capsys, "compare", one, other, "--draws", 200, "--out", tmp_path / "both")
+    assert status == 0
+    found = json.loads((tmp_path / "both" / "analysis.json").read_text())
+    contrasts = {row["id"]: row for row in found["contrasts"]}
+    assert contrasts["tuned: one − other"]["estimate"] == pytest.approx(-11.0)
+    assert contrasts["one: tuned − instruct"]["estimate"] == pytest.approx(contrasts["other: tuned − instruct"]["estimate"])  # fmt: skip
+    assert found["completion"]["arms"][0]["planned"] == 6
+    report = json.loads((tmp_path / "both" / "report.json").read_text())
+    assert [arm["label"] for arm in report["arms"]] == ["one instruct", "one tuned", "other instruct", "other tuned"]
+    assert len({session["id"] for session in report["sessions"]}) == 24
+    assert report["sessions"][0]["ratings"][0]["reason"] == {"agenda": "asked"}
+    assert report["protocol"] == PROTOCOL
+    assert "tuned: one − other" in out
+
+
+def test_runs_of_other_protocols_are_refused_and_the_differences_named(tmp_path, capsys):
+    changed = copy.deepcopy(PROTOCOL) | {"seed": 8}
+    changed["judge"]["api"]["model"] = "two"
+    one, other = evaluated(tmp_path / "one"), evaluated(tmp_path / "other", protocol=changed)
+    capsys.readouterr()
+    status, out, err = call(capsys, "compare", one, other, "--out", tmp_path / "both")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"another protocol than {one}: seed (7 and 8); judge.api.model (one and two)" in err
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["compare", "one"], "two different runs at least are needed"),
+        (["compare", "one", "./one"], "two different runs at least are needed"),
+        (["compare", "one", "bare"], "bare: not an evaluated run"),
+        (["compare", "one", "old"], "its report does not tell the protocol"),
+        (["compare", "one", "torn"], "damaged"),
+        (["analyze", "bare"], "bare: no scores.csv in it"),
+        (["analyze", "one", "one"], "is there twice"),
+        (["analyze", "one", "--transcripts", "elsewhere"], "no session of any arm that was rated"),
+        (["analyze", "one", "--rubric", "none"], "none: no such rubric"),
+        (["analyze", "high.csv"], "agenda of session 0 of patient p with tuned is 7, outside 0 to 6"),
+        (["analyze", "nan.csv"], "nan.csv:2: agenda: 'nan' is no score"),
+        (["analyze", "nobody.csv"], "nobody.csv:2: judge is empty"),
+        (["analyze", "all.csv", "other-items.csv"], "item 'agenda' is in one table only"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(words, problem, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluated(tmp_path / "one")
+    for name, content in (("old", '{"schema": "cbtrain.report/1"}'), ("torn", '{"schema"')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(content)
+    (tmp_path / "bare").mkdir()
+    run_folder(tmp_path / "elsewhere", sessions_of())
+    scores = [Score("s", "tuned", "p", 0, "j", 0, "ok", dict.fromkeys(DOMAINS, 3.0))]
+    for name, (old, new) in {"high": (",3", ",7"), "nan": (",3", ",nan"), "nobody": (",j,", ",,")}.items():
+        write_scores_csv(scores, tmp_path / "all.csv")
+        head, row = (tmp_path / "all.csv").read_text().splitlines()
+        (tmp_path / f"{name}.csv").write_text(f"{head}\n{row.replace(old, new, 1)}\n")
+    write_scores_csv([Score("s", "t", "p", 0, "j", 0, "ok", {"mood": 3.0})], tmp_path / "other-items.csv")
+    capsys.readouterr()
+    status, out, err = call(capsys, *words, "--out", "made")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert problem in err
+    assert not (tmp_path / "made").exists()
