@@ -8,6 +8,7 @@ BENCHMARKS = {
     "tokens": "cbtrain.tokens.benchmark",
     "model": "cbtrain.model.benchmark",
     "providers": "cbtrain.providers.benchmark",
+    "analysis": "cbtrain.eval.analysis.benchmark",
     "report": "cbtrain.eval.report.benchmark",
     "plan": "cbtrain.training.planning.benchmark",
 }

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["model.md", "training.md", "providers.md"])
+@pytest.mark.parametrize("page", ["model.md", "training.md", "providers.md", "analysis.md", "report.md"])
 def test_every_test_that_the_docs_name_is_there(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)

@@ -74,7 +74,8 @@ def twice_rated():
     report = fake_report()
     session = report["sessions"][0]
     first = session["ratings"][0]
-    second = copy.deepcopy(first) | {"judge": "judge B", "evidence": {"agenda": [3]}, "reason": {"agenda": "No order."}}
+    told = {"agenda": "No order.", "note": "A kind voice."}
+    second = copy.deepcopy(first) | {"judge": "judge B", "evidence": {"agenda": [3]}, "reason": told}
     second["domains"] = {name: score - 1 for name, score in first["domains"].items()}
     second["total"] = first["total"] - 11
     session["ratings"] = [first, second]
@@ -191,6 +192,7 @@ def test_every_rating_can_be_read(visit):
     reasons = ["cue: 0 Proposes what to cover and asks for more.", "judge B: −1 No order."]
     assert page.locator("#session-domains .reason").all_text_contents() == reasons
     assert domain_button(page, "Agenda").locator("small").text_content() == "−1 to 0"
+    assert page.locator("#session-notes").text_content() == "judge B A kind voice."
     choice.select_option("judge B")
     assert page.locator("#session-total").text_content() == "13 of 66"
     assert page.locator("#turns .cited .who").all_text_contents() == ["Therapist · 4 Agenda"]
@@ -295,7 +297,9 @@ def test_planted_markup_stays_text(visit):
     for session in (report["sessions"][0], report["sessions"][4]):
         rating = session["ratings"][0]
         session["turns"][1]["text"] = session["patient_name"] = session["ending"] = session["error"] = HOSTILE
-        session["status"] = rating["reason"]["agenda"] = rating["reason"]["error"] = rating["status"] = HOSTILE
+        session["status"] = rating["reason"]["note"] = rating["reason"]["agenda"] = rating["reason"]["error"] = rating[
+            "status"
+        ] = HOSTILE
         session["flags"] = [HOSTILE, "short"]
         session["ratings"] = [rating, rating | {"judge": HOSTILE, "repeat": HOSTILE}]
     report["sessions"][0]["seed"] = HOSTILE

@@ -1,0 +1,74 @@
+"""How long a whole analysis of 600 sessions takes: ``python launch/benchmark.py analysis``.
+
+Six arms (three bases, tuned and not), twenty patients, five sessions of each with each arm, 10,000 bootstrap draws;
+once with a rating each, once rated three times by two judges. Beside them the bootstrap of one contrast, ours and as a
+loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+
+from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
+from cbtrain.eval.analysis.resampling import hierarchical_bootstrap
+from cbtrain.eval.analysis.sessions import Key, SessionFacts
+
+ITEMS = 11
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmark.py analysis", description=__doc__)
+    parser.add_argument("--patients", type=int, default=20)
+    parser.add_argument("--sessions", type=int, default=5, help="of each patient with each arm")
+    parser.add_argument("--draws", type=int, default=10_000)
+    parsed = parser.parse_args(arguments)
+    _seconds(lambda: analysis(*made_up(3, 2, 1, 1), draws=100))  # what is imported and compiled once
+    for judges, repeats in ((1, 1), (2, 3)):
+        ratings, protocol, facts = made_up(parsed.patients, parsed.sessions, judges, repeats)
+
+        def whole(
+            ratings: Ratings = ratings, protocol: str = protocol, facts: dict[Key, SessionFacts] = facts
+        ) -> object:
+            return analysis(ratings, protocol, facts, draws=parsed.draws)
+
+        seconds = _seconds(whole)
+        print(f"{len(facts):,} sessions, {len(ratings):,} ratings, {parsed.draws:,} draws: {seconds:.2f} s")
+    groups = [np.random.default_rng(place).normal(size=parsed.sessions) for place in range(parsed.patients)]
+    ours = _seconds(lambda: hierarchical_bootstrap(groups, parsed.draws))
+    loop = _seconds(lambda: _by_loop(groups, parsed.draws))
+    print(f"bootstrap of one contrast: {ours * 1000:.0f} ms, as a loop {loop * 1000:.0f} ms: {loop / ours:.0f} times")
+
+
+def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ratings, str, dict[Key, SessionFacts]]:
+    """Ratings from 0 to 6, the protocol, and what became of the sessions; the same every time."""
+    draw = np.random.default_rng(1)
+    names = [(base, variant) for base in ("llama", "mistral", "qwen") for variant in ("tuned", "instruct")]
+    arms = {f"{base}-{variant}": Arm(f"{base}-{variant}", base, variant) for base, variant in names}
+    held = list(product(arms, [f"p{place}" for place in range(patients)], range(sessions)))
+    facts = {key: SessionFacts(int(draw.integers(2, 40)), 500, "patient_end", False) for key in held}
+    rows = [(*key, f"judge {judge}", repeat) for key in held for judge in range(judges) for repeat in range(repeats)]
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    scores = np.clip(np.round(draw.normal(3.3, 1.2, (len(rows), ITEMS))), 0, 6)
+    items = tuple(f"item {place}" for place in range(ITEMS))
+    return Ratings(items, arms, *columns, scores, Scale(0, 6, 40)), "default", facts
+
+
+def _by_loop(groups: Sequence[np.ndarray], draws: int) -> list[float]:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(draws):
+        chosen = [groups[place] for place in rng.integers(len(groups), size=len(groups))]
+        found.append(float(np.mean([rng.choice(own, len(own)).mean() for own in chosen])))
+    return found
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
