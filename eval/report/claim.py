@@ -79,19 +79,36 @@ def _one(report: Report, contrast: dict[str, Any]) -> str:
 
 
 def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
-    """All contrasts of a family in a sentence: those that are shown, then those that are not."""
-    shown = [one for one in contrasts if is_settled(one, alone=False)]
-    others = [one for one in contrasts if not is_settled(one, alone=False)]
-    listed = "; ".join(f"{words(one.get('id'))} {_size(one)}" for one in shown)
-    parts = [f"{listed} points (95% intervals)"] if shown else []
-    if others:
-        names = "; ".join(f"{words(one.get('id'))} {_size(one)}" for one in others)
-        parts.append(f"no difference is shown for {names}")
-    return f"{'. '.join(part[0].upper() + part[1:] for part in parts)}."
+    """All contrasts of a family in a sentence or two: those that are shown, then those that are not."""
+    tuning = all(words(one.get("family")) == "tuning" for one in contrasts)
+    higher = [one for one in contrasts if is_settled(one, alone=False) and (number(one.get("estimate")) or 0) > 0]
+    lower = [one for one in contrasts if is_settled(one, alone=False) and one not in higher]
+    open_ = [one for one in contrasts if not is_settled(one, alone=False)]
+    parts = []
+    if tuning:
+        for shown, way in ((higher, "higher"), (lower, "lower")):
+            listed = ", ".join(f"{_base(one)} by {_size(one, signed=False)}" for one in shown)
+            parts += [f"Tuned models scored {way} than untuned ones: {listed} points (95% intervals)"] if shown else []
+    elif higher or lower:
+        listed = "; ".join(f"{words(one.get('id'))} {_size(one)}" for one in contrasts if one not in open_)
+        parts.append(f"{listed} points (95% intervals)")
+    if open_:
+        listed = "; ".join(f"{_base(one) if tuning else words(one.get('id'))} {_size(one)}" for one in open_)
+        parts.append(f"No difference is shown for {listed}")
+    return f"{'. '.join(parts)}."
 
 
-def _size(contrast: dict[str, Any]) -> str:
-    return f"{fixed(contrast.get('estimate'), signed=True)} ({bounds_text(contrast)})"
+def _base(contrast: dict[str, Any]) -> str:
+    """The base in an id like ``Llama: tuned − instruct``."""
+    return words(contrast.get("id")).rpartition(":")[0] or words(contrast.get("id"))
+
+
+def _size(contrast: dict[str, Any], signed: bool = True) -> str:
+    estimate = number(contrast.get("estimate")) or 0.0
+    if signed:
+        return f"{fixed(estimate, signed=True)} ({bounds_text(contrast)})"
+    ends = [abs(number(contrast.get(end)) or 0.0) for end in ("ci_low", "ci_high")]
+    return f"{fixed(abs(estimate))} ({span(min(ends), max(ends), 1)})"
 
 
 def _pair(report: Report, contrast: dict[str, Any]) -> tuple[str, str] | None:

@@ -166,10 +166,18 @@ def test_of_several_differences_those_that_hold_after_holm_are_claimed():
         report["analysis"]["contrasts"] = [{**contrast, "id": name, **more} for name, more in changes]
         return claim_of(report)
 
-    both = claimed(("A", {}), ("B", {"p_adjusted": 0.06}), ("C", {"ci_low": -1.0}), ("D", {"estimate": None}))
+    both = claimed(("A: t − i", {}), ("B", {"p_adjusted": 0.06}), ("C", {"ci_low": -1.0}), ("D", {"estimate": None}))
     assert both.sentence == (
-        "A +11.2 (3.9 to 18.6) points (95% intervals). No difference is shown for B +11.2 (3.9 to 18.6); "
-        "C +11.2 (−1.0 to 18.6)."
+        "Tuned models scored higher than untuned ones: A by 11.2 (3.9 to 18.6) points (95% intervals). "
+        "No difference is shown for B +11.2 (3.9 to 18.6); C +11.2 (−1.0 to 18.6)."
+    )
+    worse = {"estimate": -5.0, "ci_low": -7.0, "ci_high": -3.0}
+    assert claimed(("A", worse), ("B", {"ci_low": -1.0})).sentence.startswith(
+        "Tuned models scored lower than untuned ones: A by 5.0 (3.0 to 7.0) points (95% intervals). No difference"
+    )
+    pairs = claimed(("x − y", {"family": "arms"}), ("x − z", {"family": "arms", "ci_low": -1.0}))
+    assert pairs.sentence == (
+        "x − y +11.2 (3.9 to 18.6) points (95% intervals). No difference is shown for x − z +11.2 (−1.0 to 18.6)."
     )
     assert both.basis.startswith("3 simulated patients; mean over patients")
     assert "p adjusted by Holm" in both.basis
