@@ -15,7 +15,7 @@ from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contra
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
 from cbtrain.eval.analysis.models import interaction, model_contrasts
-from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published, groups
+from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.reliability import reliability
 from cbtrain.eval.analysis.resampling import holm
@@ -49,7 +49,7 @@ def analysis(
         "unrated": _unrated(ratings),
     }
     if protocol == "paper":
-        found |= {"groups": [asdict(group) for group in groups(ratings)], **_published(analyze_as_published(ratings))}
+        found |= _published(analyze_as_published(ratings))
     else:
         found |= _default(ratings, facts or {}, draws, seed)
     plain: dict[str, Any] = _plain(found)
@@ -108,6 +108,7 @@ def _published(found: PaperAnalysis) -> dict[str, Any]:
     return {
         "method": "total ~ base + variant + session, random intercept by patient, maximum likelihood, Wald intervals; "
         "Bonferroni over all coefficients, the patients' variance included, as published",
+        "groups": [asdict(group) for group in found.groups],
         "fixed_effects": [asdict(term) | {"p_adjusted": found.p_adjusted[term.term]} for term in found.terms],
         "patient_variance": fit.patient_variance,
         "scale": fit.scale,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from cbtrain.eval.analysis.levels import Group, session_groups
 from cbtrain.eval.analysis.mixed import MixedFit, Term, fit_mixed
 from cbtrain.eval.analysis.ratings import Ratings
 
@@ -23,21 +24,6 @@ REFERENCE = ("Llama", "tuned")
 
 class DoesNotFit(ValueError):
     """The published analysis cannot be made from this table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Totals of one arm; ``sd`` with n - 1, NaN for one session. ``items``: mean of each item."""
-
-    name: str
-    base: str
-    variant: str
-    n: int
-    mean: float
-    sd: float
-    low: float
-    high: float
-    items: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +38,14 @@ class PaperAnalysis:
 
 
 def analyze_as_published(ratings: Ratings) -> PaperAnalysis:
-    """Raises DoesNotFit where arms have no base and variant, or there are fewer than two of either, or of patients."""
+    """Raises DoesNotFit where arms have no base and variant, there are fewer than two of either, or of patients, or
+    sessions were rated more than once: each row would count as a session."""
     bases = sorted({arm.base for arm in ratings.arms.values()})
     variants = sorted({arm.variant for arm in ratings.arms.values()}, key=lambda name: name != REFERENCE[1])
     if "" in bases or len(bases) < 2 or len(variants) != 2:
         raise DoesNotFit("the published analysis needs two bases at least, each tuned and not")
+    if len(ratings.judges) > 1 or len(set(ratings.repeat.tolist())) > 1:
+        raise DoesNotFit("the published analysis takes one rating a session, and some have several")
     if REFERENCE[0] in bases:
         bases.remove(REFERENCE[0])
         bases.insert(0, REFERENCE[0])
@@ -79,34 +68,7 @@ def analyze_as_published(ratings: Ratings) -> PaperAnalysis:
         raise DoesNotFit(str(error)) from None
     terms = (*fit.terms, _variance(fit))
     adjusted = {term.term: min(1.0, term.p * len(terms)) for term in terms}
-    return PaperAnalysis(groups(ratings), fit, terms, adjusted)
-
-
-def groups(ratings: Ratings) -> tuple[Group, ...]:
-    """Every arm's totals and item means, in the order in which arms first appear."""
-    made = []
-    total = ratings.total
-    for arm in ratings.arms.values():
-        own = (ratings.arm == arm.name) & np.isfinite(total)
-        values, items = total[own], ratings.items[own]
-        n = len(values)
-        means = {
-            name: float(items[:, place].mean()) if n else math.nan for place, name in enumerate(ratings.item_names)
-        }
-        made.append(
-            Group(
-                arm.name,
-                arm.base,
-                arm.variant,
-                n,
-                float(values.mean()) if n else math.nan,
-                float(values.std(ddof=1)) if n > 1 else math.nan,
-                float(values.min()) if n else math.nan,
-                float(values.max()) if n else math.nan,
-                means,
-            )
-        )
-    return tuple(made)
+    return PaperAnalysis(tuple(session_groups(ratings)), fit, terms, adjusted)
 
 
 def _variance(fit: MixedFit) -> Term:

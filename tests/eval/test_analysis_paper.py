@@ -1,13 +1,16 @@
 """The 2024 study's analysis, from its own raw scores, to the printed digit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from authors_scores import SCORES, needs_scores
 
 from cbtrain.errors import UserError
+from cbtrain.eval.analysis.levels import session_groups
 from cbtrain.eval.analysis.mixed import OPTIMIZERS, fit_mixed
-from cbtrain.eval.analysis.paper import analyze_as_published, groups
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.paper import DoesNotFit, analyze_as_published
+from cbtrain.eval.analysis.ratings import join_ratings, read_ratings
 from cbtrain.eval.scores import Score, write_scores_csv
 
 HEAD = "id,patient_id,group,Agenda,Homework,justifications\n"
@@ -118,7 +121,7 @@ def test_our_own_scores_are_read_and_gaps_stay_gaps(tmp_path):
     ratings = read_ratings(tmp_path / "scores.csv")
     assert (len(ratings), ratings.item_names) == (4, ("agenda", "homework"))
     assert np.isnan(ratings.total).tolist() == [False, True, False, True]
-    (group,) = groups(ratings)
+    (group,) = session_groups(ratings)
     assert (group.n, group.mean, group.sd) == (2, 5.0, 0.0)
     with pytest.raises(ValueError, match="two bases"):
         analyze_as_published(ratings)
@@ -147,3 +150,11 @@ def test_bad_tables_are_one_line(text, problem, tmp_path):
     with pytest.raises(UserError, match=problem) as caught:
         read_ratings(file)
     assert "\n" not in str(caught.value)
+
+
+@needs_scores
+def test_sessions_rated_twice_are_not_taken_for_more_sessions():
+    ratings = read_ratings(SCORES)
+    again = replace(ratings, judge=np.full(len(ratings), "another"))
+    with pytest.raises(DoesNotFit, match="one rating a session"):
+        analyze_as_published(join_ratings([ratings, again], "both"))

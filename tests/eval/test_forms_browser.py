@@ -1,7 +1,6 @@
 """The rating form in a real browser, opened from disk: filled by mouse and keys, kept, downloaded, taken up again."""
 
 import json
-import shutil
 
 import pytest
 from rated_run import DOMAINS, key_of, run_folder, sessions_of
@@ -13,24 +12,9 @@ from cbtrain.transcripts.types import Turn
 
 from .test_report_fake import HOSTILE
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-ARGUMENTS += ["--disable-component-update", "--disable-sync"]
 NAMES = [domain.name for domain in load_rubric().domains]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (apt-get install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield running
-        running.close()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
