@@ -53,10 +53,11 @@ def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ra
     held = list(product(arms, [f"p{place}" for place in range(patients)], range(sessions)))
     facts = {key: SessionFacts(int(draw.integers(2, 40)), 500, "patient_end", False) for key in held}
     rows = [(*key, f"judge {judge}", repeat) for key in held for judge in range(judges) for repeat in range(repeats)]
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    arm, patient, session, judge, repeat = (np.array(column) for column in zip(*rows, strict=True))
     scores = np.clip(np.round(draw.normal(3.3, 1.2, (len(rows), ITEMS))), 0, 6)
     items = tuple(f"item {place}" for place in range(ITEMS))
-    return Ratings(items, arms, *columns, scores, Scale(0, 6, 40)), "default", facts
+    made = Ratings(items, arms, arm, patient, session, judge, repeat, scores, Scale(0, 6, 40))
+    return made, "default", facts
 
 
 def _by_loop(groups: Sequence[np.ndarray], draws: int) -> list[float]:
