@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 from analyzed import analyzed_report, random_ratings
@@ -172,3 +174,17 @@ def test_latex_escapes(report, name, tex):
     assert all(
         line.startswith(("%", "\\", "A", "B", "all", "tuned", "Contrast", tex[:1])) for line in text.splitlines()
     )
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on the PATH")
+def test_latex_compiles_whatever_the_names(report, tmp_path):
+    changed = json.loads(json.dumps(report))
+    for contrast, name in zip(changed["analysis"]["contrasts"], [*ODD[:3], "50% & $x_1 #~^\\{}"], strict=False):
+        contrast["id"] = name
+    changed["rater"]["label"] = "50% \n\\input{nowhere} é"
+    (tmp_path / "contrasts.tex").write_text(render_latex(changed))
+    body = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{contrasts}\end{document}"
+    (tmp_path / "paper.tex").write_text(body)
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1500:]
