@@ -57,42 +57,59 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
 
 
 def read_scores_csv(path: Path) -> list[Score]:
-    """What :func:`write_scores_csv` wrote. Raises UserError with the line of a malformed row."""
+    """What :func:`write_scores_csv` wrote, or a spreadsheet made of it. Raises UserError with the line of a malformed
+    row."""
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        table = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        columns, rows = next(table, []), [row for row in table if row]
     except FileNotFoundError:
         raise UserError("no such file", where=path, fix="Name a scores.csv.") from None
     except UnicodeDecodeError:
         raise UserError("not UTF-8", where=path, fix="Name a scores.csv that cbtrain wrote.") from None
-    missing = [name for name in (*FIXED, "total") if rows and name not in rows[0]]
+    missing = [name for name in (*FIXED, "total") if name not in columns]
     if missing:
-        raise UserError(f"column {missing[0]!r} is missing", where=path, fix="Name a scores.csv that cbtrain wrote.")
-    domains = [name for name in (rows[0] if rows else ()) if name not in (*FIXED, "total")]
+        fix = "Save it with commas." if ";" in "".join(columns) else "Name a scores.csv that cbtrain wrote."
+        raise UserError(f"column {missing[0]!r} is missing", where=path, fix=fix)
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"column {twice!r} is there twice", where=path, fix="Leave one of them out.")
+    domains = [name for name in columns if name not in (*FIXED, "total")]
     scores = []
-    for line, row in enumerate(rows, 2):
+    for line, cells in enumerate(rows, 2):
         try:
-            values = {name: _score(row[name], name) for name in domains}
-            status: Status = row["status"]  # type: ignore[assignment]
-            if status not in get_args(Status):
-                raise ValueError(f"unknown status {status!r}")
-            for name in ("session_id", "arm", "patient", "judge"):
-                if not row[name]:
-                    raise ValueError(f"{name} is empty")
-            scores.append(
-                Score(
-                    session_id=row["session_id"],
-                    arm=row["arm"],
-                    patient=row["patient"],
-                    seed=int(row["seed"]),
-                    judge=row["judge"],
-                    repeat=int(row["repeat"]),
-                    status=status,
-                    domains=values,
-                )
-            )
-        except (TypeError, ValueError) as error:  # a row that is too short has None in the place of text
+            if len(cells) != len(columns):
+                raise ValueError(f"{len(cells)} cells where there are {len(columns)} columns")
+            scores.append(_read_row(dict(zip(columns, map(str.strip, cells), strict=True)), domains))
+        except ValueError as error:
             raise UserError(str(error), where=f"{path}:{line}", fix="Mend or remove the row.") from None
     return scores
+
+
+def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
+    """Raises ValueError on what cannot be, or contradicts itself."""
+    values = {name: _score(row[name], name) for name in domains}
+    status: Status = row["status"]  # type: ignore[assignment]
+    if status not in get_args(Status):
+        raise ValueError(f"unknown status {status!r}")
+    for name in ("session_id", "arm", "patient", "judge"):
+        if not row[name]:
+            raise ValueError(f"{name} is empty")
+    score = Score(
+        session_id=row["session_id"],
+        arm=row["arm"],
+        patient=row["patient"],
+        seed=int(row["seed"]),
+        judge=row["judge"],
+        repeat=int(row["repeat"]),
+        status=status,
+        domains=values,
+    )
+    if status != "ok" and score.total is not None:
+        raise ValueError(f"status {status!r}, and a score in every domain")
+    total = _score(row["total"], "total")
+    if total is not None and score.total is not None and abs(total - score.total) > 1e-6 * max(1.0, abs(total)):
+        raise ValueError(f"the total is {total:g}, and the domains sum to {score.total:g}")
+    return score
 
 
 def _score(text: str | None, name: str) -> float | None:

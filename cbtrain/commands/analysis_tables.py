@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
+from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.values import GAP, fixed, p_value, share, span
 
 WIDE = 116
@@ -44,7 +45,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _show_groups(found: dict[str, Any], console: Console) -> None:
-    title = f"{found['ratings']:,} ratings of {found['patients']} patients"
+    title = f"Ratings: {found['ratings']:,}; patients: {found['patients']}"
     shown = _table(console, title, "arm", "rated", "mean", "SD", "range")
     for group in found["groups"]:
         numbers = (fixed(group["mean"], 2), fixed(group["sd"], 2), span(group["low"], group["high"], 0))
@@ -53,6 +54,11 @@ def _show_groups(found: dict[str, Any], console: Console) -> None:
 
 
 def _show_published(found: dict[str, Any], console: Console) -> None:
+    arms = [f"{group['base']} {group['variant']}" for group in found["groups"]]
+    shown = _table(console, "Item means", "item", *arms)
+    for item in found["groups"][0]["items"]:
+        shown.add_row(escape(item), *(fixed(group["items"][item], 2) for group in found["groups"]))
+    console.print(shown)
     shown = _table(console, "Mixed model as published", "term", "estimate", "95 % interval", "p", "p, Bonf.")
     for term in found["fixed_effects"]:
         shown.add_row(
@@ -73,6 +79,10 @@ def _show_published(found: dict[str, Any], console: Console) -> None:
 
 
 def _show_contrasts(found: dict[str, Any], console: Console) -> None:
+    if not found["contrasts"]:
+        for note in found["notes"]:
+            _say(console, f"note: {note}")
+        return
     roomy = console.width >= WIDE
     more = ("bootstrap", "mixed model", "d_z") if roomy else ()
     title = "Contrasts, the patient as the unit"
@@ -86,11 +96,11 @@ def _show_contrasts(found: dict[str, Any], console: Console) -> None:
             numbers.append(fixed((one["effect"] or {}).get("d_z"), 2))
         shown.add_row(escape(one["id"]), *numbers)
     console.print(shown)
-    if found["interaction"]:
-        _say(console, _interaction(found["interaction"]))
+    if crossed := interaction_sentence({"analysis": found}):
+        _say(console, crossed)
     for problem in dict.fromkeys(model["problem"] for model in found["mixed_models"] if model["problem"]):
         _say(console, f"mixed model: {problem}")
-    for note in dict.fromkeys(note for one in found["contrasts"] for note in one["notes"]):
+    for note in dict.fromkeys([*found["notes"], *(note for one in found["contrasts"] for note in one["notes"])]):
         _say(console, f"note: {note}")
 
 
@@ -172,11 +182,3 @@ def _with_interval(row: dict[str, Any]) -> str:
     if row["estimate"] is None:
         return GAP
     return f"{fixed(row['estimate'], 2)} ({span(row['ci_low'], row['ci_high'], 2)})"
-
-
-def _interaction(found: dict[str, Any]) -> str:
-    """What the test of base × variant says, in a sentence."""
-    what = f"Does tuning change bases by different amounts? χ²({found['df']}) = {fixed(found['statistic'], 2)}"
-    beyond = ", ".join(f"{base} {fixed(size, 2, signed=True)}" for base, size in found["sizes"].items())
-    problem = f". PROBLEM: {found['problem']}" if found["problem"] else ""
-    return f"{what}, p {p_value(found['p'])}; points beyond {found['reference']}: {beyond}{problem}"

@@ -12,9 +12,11 @@ import numpy as np
 import cbtrain
 from cbtrain.eval.analysis.completion import bounds, completion
 from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts
+from cbtrain.eval.analysis.interaction import interaction
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
-from cbtrain.eval.analysis.models import interaction, model_contrasts
+from cbtrain.eval.analysis.models import model_contrasts
+from cbtrain.eval.analysis.panel import Panel, panel_of, panel_ratings
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.reliability import reliability
@@ -29,11 +31,13 @@ def analysis(
     protocol: str,
     facts: Mapping[Key, SessionFacts] | None = None,
     *,
+    planned: Sequence[str] = (),
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The analysis by ``protocol`` (``default`` or ``paper``) as JSON has it: what cannot be given is null. ``facts``
-    are those of the sessions, where they are known.
+    are those of the sessions, where they are known; ``planned`` are the judges that were to rate all of them, where
+    that is known (else :mod:`cbtrain.eval.analysis.panel` tells who decides).
 
     Raises DoesNotFit where the protocol does not fit the table.
     """
@@ -51,30 +55,47 @@ def analysis(
     if protocol == "paper":
         found |= _published(analyze_as_published(ratings))
     else:
-        found |= _default(ratings, facts or {}, draws, seed)
+        found |= _default(ratings, facts or {}, planned, draws, seed)
     plain: dict[str, Any] = _plain(found)
     return plain
 
 
-def _default(ratings: Ratings, facts: Mapping[Key, SessionFacts], draws: int, seed: int) -> dict[str, Any]:
+def _default(
+    everything: Ratings, facts: Mapping[Key, SessionFacts], planned: Sequence[str], draws: int, seed: int
+) -> dict[str, Any]:
+    panel = panel_of(everything, planned)
+    ratings = panel_ratings(everything, panel)
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
     length = length_analysis(ratings, facts, plans, draws, seed)
+    crossed = interaction(ratings, plans)
     return {
         "unit": "patient",
+        "panel": asdict(panel),
+        "notes": _notes(ratings, panel),
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
         "plan": [asdict(plan) for plan in plans],
         "groups": [asdict(group) for group in session_groups(ratings)],
         "contrasts": [asdict(contrast) for contrast in total],
         "mixed_models": [asdict(contrast) for contrast in model_contrasts(ratings, plans)],
-        "interaction": asdict(crossed) if (crossed := interaction(ratings)) else None,
+        "interaction": asdict(crossed) if crossed else None,
         "items": _items(ratings, plans, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed)],
         "length": asdict(length) if length else None,
         "completion": asdict(completion(ratings, facts, plans)),
-        "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total)],
-        "agreement": reliability(ratings, plans, draws, seed),
+        "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total, pooled=panel.pooled)],
+        "agreement": reliability(everything, plans, draws, seed),
     }
+
+
+def _notes(ratings: Ratings, panel: Panel) -> list[str]:
+    """What a reader has to know of the table."""
+    notes = [panel.note] if panel.note else []
+    if len(ratings.arms) < 2:
+        notes.append("one arm: there is nothing to compare")
+    if ratings.scale is None:
+        notes.append("the instrument of these scores is not known: no cut-off, no bounds, no check of their points")
+    return notes
 
 
 def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:

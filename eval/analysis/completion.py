@@ -47,7 +47,7 @@ class Completion:
 class Bounds:
     """``estimate`` and its interval from the pairs that have both scores, and how far it could move: estimates if each
     of the ``missing`` scores were the worst or the best for the first arm, and the outer ends of their intervals. None
-    where the scale, and with it the worst score, is not known."""
+    where the scale, and with it the worst score, is not known, and for pooled judges."""
 
     id: str
     missing: int
@@ -61,10 +61,13 @@ class Bounds:
 
 
 def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionFacts]) -> dict[str, list[Cell]]:
-    """Every session that an arm held or was rated for. What no file tells of cannot be counted."""
+    """The sessions that each arm was to hold: those that are known, and, since arms treat the same patients in sessions
+    of the same numbers, those that another arm held with a patient of this one."""
     known = {(str(a), str(p), int(s)) for a, p, s in zip(ratings.arm, ratings.patient, ratings.session, strict=True)}
     known |= {key for key in facts if key[0] in ratings.arms}
-    return {arm: sorted(key[1:] for key in known if key[0] == arm) for arm in ratings.arms}
+    cells = {key[1:] for key in known}
+    treated = {(arm, patient) for arm, patient, _ in known}
+    return {arm: sorted(cell for cell in cells if (arm, cell[0]) in treated) for arm in ratings.arms}
 
 
 def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan]) -> Completion:
@@ -83,21 +86,26 @@ def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Seque
 
 
 def bounds(
-    ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan], complete: Sequence[Contrast]
+    ratings: Ratings,
+    facts: Mapping[Key, SessionFacts],
+    plans: Sequence[Plan],
+    complete: Sequence[Contrast],
+    *,
+    pooled: bool = False,
 ) -> list[Bounds]:
-    """How far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs)."""
+    """How far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs). None
+    for ``pooled`` judges, of whom each could have rated any session."""
     planned = planned_sessions(ratings, facts)
-    scores = {arm: session_means(ratings, ratings.total, arm) for arm in planned}
-    scale, count = ratings.scale, len(ratings.item_names)
-    ends = (scale.low * count, scale.high * count) if scale else None
+    ends = [_totals(ratings, planned, end) for end in (0, 1)] if ratings.scale and not pooled else []
+    rated = {arm: session_means(ratings, ratings.total, arm) for arm in planned}
     made = []
     for plan, found in zip(plans, complete, strict=True):
         cells = {pair: sorted(set(planned[pair[0]]) & set(planned[pair[1]])) for pair in plan.pairs}
-        missing = sum(cell not in scores[arm] for pair, own in cells.items() for arm in pair for cell in own)
+        missing = sum(cell not in rated[arm] for pair, own in cells.items() for arm in pair for cell in own)
         low = high = None
         if ends and found.estimate is not None:
-            low = contrast_of(plan, _filled(cells, scores, ends), [], draws=0, seed=0)
-            high = contrast_of(plan, _filled(cells, scores, ends[::-1]), [], draws=0, seed=0)
+            low = contrast_of(plan, _differences(cells, *ends), [], draws=0, seed=0)
+            high = contrast_of(plan, _differences(cells, *ends[::-1]), [], draws=0, seed=0)
         made.append(
             Bounds(
                 id=plan.id,
@@ -114,17 +122,43 @@ def bounds(
     return made
 
 
-def _filled(
+def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -> dict[tuple[str, Cell], float]:
+    """Each planned session's total, with the scale's lowest point (``end`` 0) or highest (1) for every score that is
+    missing: a session that one item is missing from can move by that item only."""
+    assert ratings.scale is not None
+    point, count = (ratings.scale.low, ratings.scale.high)[end], len(ratings.item_names)
+    scored: dict[tuple[str, Cell], dict[str, list[np.ndarray]]] = {}
+    for row in range(len(ratings)):
+        cell = (str(ratings.patient[row]), int(ratings.session[row]))
+        by_judge = scored.setdefault((str(ratings.arm[row]), cell), {})
+        by_judge.setdefault(str(ratings.judge[row]), []).append(ratings.items[row])
+    made = {}
+    for arm, cells in planned.items():
+        for cell in cells:
+            totals = [_judged(np.array(rows), point) for rows in scored.get((arm, cell), {}).values()]
+            totals += [point * count] * (len(ratings.judges) - len(totals))
+            made[arm, cell] = sum(totals) / len(totals) if totals else point * count
+    return made
+
+
+def _judged(rows: np.ndarray, point: float) -> float:
+    """A judge's total of one session, ``rows`` being the items of its repeats: those that have every score decide."""
+    whole = rows[np.isfinite(rows).all(axis=1)]
+    if len(whole):
+        return float(whole.sum(axis=1).mean())
+    return float(np.where(np.isfinite(rows), rows, point).sum(axis=1).mean())
+
+
+def _differences(
     cells: Mapping[tuple[str, str], Iterable[Cell]],
-    scores: Mapping[str, Mapping[Cell, float]],
-    ends: tuple[float, float],
+    first: Mapping[tuple[str, Cell], float],
+    second: Mapping[tuple[str, Cell], float],
 ) -> Differences:
-    """Differences with the first of ``ends`` for missing scores of a pair's first arm, the other for its second."""
+    """Of each pair's first arm by ``first`` and its second by ``second``."""
     own: dict[str, list[float]] = {}
     for (a, b), both in cells.items():
         for cell in both:
-            difference = scores[a].get(cell, ends[0]) - scores[b].get(cell, ends[1])
-            own.setdefault(cell[0], []).append(difference)
+            own.setdefault(cell[0], []).append(first[a, cell] - second[b, cell])
     return {patient: np.array(found) for patient, found in sorted(own.items())}
 
 

@@ -9,6 +9,7 @@ assume no distribution, stand beside it. Holm's adjustment holds inside each fam
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -17,12 +18,18 @@ import numpy as np
 from scipy import stats
 
 from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
-from cbtrain.eval.analysis.ratings import Arm, Ratings
+from cbtrain.eval.analysis.ratings import UNTUNED, Arm, Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
 
 METHOD = "mean over patients of the paired difference; 95 % t interval"
 Differences = dict[str, np.ndarray]
 """Differences between paired sessions, float64 ``[pairs]``, of each patient."""
+
+LEAST_FOR_BOOTSTRAP = 5
+"""Patients below which resampling them says next to nothing of others."""
+
+FEW = 12
+"""Patients below which intervals by resampling and by Wald are told to be too narrow."""
 
 LEAST_FOR_SIGNS = 6
 """Patients from which on an exact sign-flip test can give p below .05."""
@@ -61,22 +68,25 @@ class Contrast:
 
 
 def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
-    """Tuned − instruct for each base and over all of them; tuned against tuned; where arms have no such names, every
-    pair of them."""
-    by = {(arm.base, arm.variant): name for name, arm in arms.items() if arm.variant}
+    """Tuned − untuned for each base and over all of them; tuned against tuned; and every pair with an arm that has no
+    such name, or shares it with another."""
+    named = Counter((arm.base, arm.variant) for arm in arms.values())
+    by = {(arm.base, arm.variant): name for name, arm in arms.items() if named[arm.base, arm.variant] == 1}
+    untuned = {base: variant for base, variant in by if variant in UNTUNED}
     bases = sorted({base for base, _ in by})
-    both = [base for base in bases if (base, "tuned") in by and (base, "instruct") in by]
-    if not both:
-        return [Plan(f"{a} − {b}", "arms", ((a, b),)) for a, b in combinations(arms, 2)]
-    tuning = tuple((by[base, "tuned"], by[base, "instruct"]) for base in both)
-    names = [f"{base}: tuned − instruct" if base else "tuned − base" for base in both]
+    both = [base for base in bases if (base, "tuned") in by and base in untuned]
+    tuning = tuple((by[base, "tuned"], by[base, untuned[base]]) for base in both)
+    names = [f"{base}: tuned − {untuned[base]}" if base else f"tuned − {untuned[base]}" for base in both]
     plans = [Plan(name, "tuning", (pair,)) for name, pair in zip(names, tuning, strict=True)]
     if len(both) > 1:
-        plans.append(Plan("all bases: tuned − instruct", "pooled", tuning))
-    tuned = [base for base in bases if (base, "tuned") in by]
+        kinds = {untuned[base] for base in both}
+        plans.append(Plan(f"all bases: tuned − {kinds.pop() if len(kinds) == 1 else 'untuned'}", "pooled", tuning))
+    tuned = [base for base in bases if (base, "tuned") in by] if both else []
     for one, other in combinations(tuned, 2):
         plans.append(Plan(f"tuned: {one} − {other}", "tuned", ((by[one, "tuned"], by[other, "tuned"]),)))
-    return plans
+    placed = {name for pair in tuning for name in pair} | {by[base, "tuned"] for base in tuned}
+    others = [Plan(f"{a} − {b}", "arms", ((a, b),)) for a, b in combinations(arms, 2) if not {a, b} <= placed]
+    return plans + others
 
 
 def compare(
@@ -105,13 +115,17 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
         notes.append(f"{n} patients: a sign-flip test cannot give p below {2 / 2**n:g}")
     se = float(observed.std(ddof=1) / math.sqrt(n))
     made = replace(gap, estimate=estimate, se=se, notes=notes)
-    if draws:
+    if draws and n < FEW:
+        narrow = "bootstrap and mixed-model intervals are too narrow; report the t interval"
+        notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else 'too few for a bootstrap interval'}")
+    if draws and n >= LEAST_FOR_BOOTSTRAP:
         low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
         made = replace(made, bootstrap_low=low, bootstrap_high=high)
     # Equal differences may differ by the rounding of their means.
     if se <= 1e-12 * max(1.0, abs(estimate)):
-        notes.append("all patients differ by the same amount: the interval is a point and p is not defined")
-        return replace(made, se=0.0, ci_low=estimate, ci_high=estimate)
+        notes.append("all patients differ by the same amount: the interval is a point and a t test is not defined")
+        signs = 2 / 2**n if abs(estimate) > 1e-12 else None
+        return replace(made, se=0.0, ci_low=estimate, ci_high=estimate, p_sign_flip=signs)
     margin = float(stats.t.ppf(0.975, n - 1)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
     made = replace(made, ci_low=estimate - margin, ci_high=estimate + margin, p=p)
@@ -141,6 +155,7 @@ def paired_differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tupl
     """
     own: dict[str, list[float]] = {}
     notes = []
+    counted: dict[tuple[str, str], int] = {}
     for a, b in plan.pairs:
         first, second = judged_means(ratings, values, a), judged_means(ratings, values, b)
         pairs: dict[tuple[str, int], list[float]] = {}
@@ -149,11 +164,16 @@ def paired_differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tupl
             pairs.setdefault((patient, session), []).append(first[key] - second[key])
         for (patient, _), by_judge in pairs.items():
             own.setdefault(patient, []).append(sum(by_judge) / len(by_judge))
+        counted[a, b] = len(pairs)
         alone = len({key[:2] for key in first.keys() | second.keys()} - set(pairs))
         if not pairs and len(plan.pairs) > 1:
             notes.append(f"{a} and {b} have no pair and are not in this mean")
         elif alone:
             notes.append(f"left out: {alone} of the sessions of {a} and {b}, which have no rated partner")
+    counts = {pair: count for pair, count in counted.items() if count}
+    if len(counts) > 1 and max(counts.values()) > 1.2 * min(counts.values()):
+        told = ", ".join(f"{a} {count}" for (a, _), count in counts.items())
+        notes.append(f"bases count by their pairs of sessions: {told}")
     return {patient: np.array(found) for patient, found in sorted(own.items())}, notes
 
 

@@ -12,7 +12,8 @@ from scipy import optimize, special, stats
 @dataclass(frozen=True, slots=True)
 class PairedEffect:
     """``d_z``: mean difference over the SD of differences (Cohen 1988); ``hedges_g``: the same without its bias in
-    small samples (Hedges 1981). 95 % intervals; NaN where the differences do not vary."""
+    small samples (Hedges 1981), which two patients cannot give. 95 % intervals; NaN where the differences do not vary.
+    """
 
     d_z: float
     d_z_low: float
@@ -37,7 +38,7 @@ def paired_effect(differences: np.ndarray, level: float = 0.95) -> PairedEffect:
     low = _noncentrality(t, df, (1 + level) / 2) / math.sqrt(n)
     high = _noncentrality(t, df, (1 - level) / 2) / math.sqrt(n)
     correction = (
-        math.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else 0.0
+        math.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else math.nan
     )
     return PairedEffect(d, low, high, d * correction, low * correction, high * correction)
 

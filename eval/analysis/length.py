@@ -73,7 +73,7 @@ class AtLeast:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """``caliper``: the largest difference of ln(turns) in a pair."""
+    """``caliper``: the largest difference of ln(turns) in a pair, in SDs over the sessions of both arms."""
 
     caliper: float
     contrasts: list[Contrast]
@@ -163,20 +163,24 @@ def _spearman(both: np.ndarray) -> float:
 
 
 def _matched(rated: Ratings, turns: np.ndarray, plans: Sequence[Plan], draws: int, seed: int) -> Matched:
-    spread = float(np.log(turns).std(ddof=1)) if len(turns) > 1 else 0.0
-    caliper = CALIPER * spread
-    found = [contrast_of(plan, *_matches(rated, turns, plan, caliper), draws=draws, seed=seed) for plan in plans]
-    return Matched(caliper, with_holm(found))
+    found = [contrast_of(plan, *_matches(rated, turns, plan), draws=draws, seed=seed) for plan in plans]
+    return Matched(CALIPER, with_holm(found))
 
 
-def _matches(rated: Ratings, turns: np.ndarray, plan: Plan, caliper: float) -> tuple[Differences, list[str]]:
+def _spread(sessions: Sequence[list[tuple[float, float]]]) -> float:
+    """SD of ln(turns) over all ``sessions`` (turns and total, by patient)."""
+    lengths = [math.log(turns) for own in sessions for turns, _ in own]
+    return float(np.std(lengths, ddof=1)) if len(lengths) > 1 else 0.0
+
+
+def _matches(rated: Ratings, turns: np.ndarray, plan: Plan) -> tuple[Differences, list[str]]:
     """Within each patient, as many pairs of sessions of the two arms as the caliper allows, and of such pairings the
     one whose lengths are closest."""
     own: dict[str, list[float]] = {}
     notes = []
     for a, b in plan.pairs:
         first, second = _sessions(rated, turns, a), _sessions(rated, turns, b)
-        made = 0
+        made, caliper = 0, CALIPER * _spread([*first.values(), *second.values()])
         for patient in sorted(first.keys() & second.keys()):
             one, other = np.array(first[patient]), np.array(second[patient])
             gaps = np.abs(np.log(one[:, None, 0]) - np.log(other[None, :, 0]))

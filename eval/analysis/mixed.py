@@ -51,6 +51,7 @@ class MixedFit:
     n: int
     patients: int
     optimizer: str
+    converged: bool
     problem: str
 
 
@@ -79,8 +80,9 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
     if variance < BOUNDARY * scale:
         problems.append("the patients' variance is at its boundary of zero")
     count = design.shape[1]
-    covariance = np.asarray(fit.cov_params())
-    with np.errstate(invalid="ignore"):
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore")
+        covariance = np.asarray(fit.cov_params())
         errors = np.sqrt(np.diag(covariance))
     if not np.isfinite(errors[:count]).all():
         problems.append("standard errors cannot be told")
@@ -96,6 +98,7 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
         n=len(y),
         patients=len(np.unique(patients)),
         optimizer=optimizer,
+        converged=usable,
         problem="; ".join(problems),
     )
 

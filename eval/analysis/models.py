@@ -1,8 +1,8 @@
-"""Mixed models beside the contrasts: the same differences from all sessions at once, and whether they differ by base.
+"""Mixed models beside the contrasts: the same differences from all sessions at once.
 
-``total ~ arm + (1 | patient)`` and ``total ~ base × variant + (1 | patient)`` by maximum likelihood, on sessions
-averaged over judges and repeats. Wald intervals are too narrow with few patients: the patients' differences stay
-primary.
+``total ~ arm + (1 | patient)`` by maximum likelihood, on sessions averaged over judges and repeats. Patients who differ
+in what an arm does for them are not in it, and Wald intervals are too narrow with few patients: the patients'
+differences stay primary.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import Plan, session_means
 from cbtrain.eval.analysis.mixed import MixedFit, Term, fit_mixed, wald
+from cbtrain.eval.analysis.panel import connected
 from cbtrain.eval.analysis.ratings import Ratings
 
 
@@ -29,19 +29,6 @@ class ModelContrast:
     ci_low: float
     ci_high: float
     p: float
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Interaction:
-    """Whether tuning changes bases by different amounts: a likelihood-ratio test of base × variant, ``df`` degrees of
-    freedom. ``sizes``: of each base, its effect beyond that of ``reference``, in points."""
-
-    statistic: float
-    df: int
-    p: float
-    reference: str
-    sizes: dict[str, float]
     problem: str
 
 
@@ -65,6 +52,8 @@ def adjusted_contrasts(
     """Each of ``plans`` from one model of all arms and ``covariates`` (by name; float ``[rows]``, the same for all
     ratings of a session), and their coefficients; none where there is no fit."""
     rows = _sessions(ratings)
+    if not connected(ratings):
+        return [_gap(plan, "judges without a common session cannot be put into one model") for plan in plans], []
     arms = [arm for arm in ratings.arms if (rows.arm == arm).any()]
     if len(arms) < 2 or len(set(rows.patient)) < 2:
         return [_gap(plan, "a mixed model needs two arms and two patients") for plan in plans], []
@@ -74,31 +63,6 @@ def adjusted_contrasts(
     if isinstance(fit, str):
         return [_gap(plan, fit) for plan in plans], []
     return [_contrast(fit, plan, arms) for plan in plans], list(fit.terms[len(arms) :])
-
-
-def interaction(ratings: Ratings) -> Interaction | None:
-    """None where there are not two bases that both have a tuned and an instruct arm."""
-    rows = _sessions(ratings)
-    cells = {(arm.base, arm.variant): name for name, arm in ratings.arms.items() if (rows.arm == name).any()}
-    bases = sorted({base for base, _ in cells if {(base, "tuned"), (base, "instruct")} <= set(cells)})
-    if len(bases) < 2 or len(set(rows.patient)) < 2:
-        return None
-    chosen = np.isin(rows.arm, [cells[base, variant] for base in bases for variant in ("tuned", "instruct")])
-    rows = _Sessions(rows.arm[chosen], rows.patient[chosen], rows.total[chosen])
-    base = np.array([ratings.arms[name].base for name in rows.arm])
-    tuned = np.array([ratings.arms[name].variant == "tuned" for name in rows.arm], dtype=float)
-    others = [(base == name).astype(float) for name in bases[1:]]
-    plain = np.stack([np.ones(len(base)), *others, tuned], axis=1)
-    crossed = np.concatenate([plain, np.stack([other * tuned for other in others], axis=1)], axis=1)
-    names = ["intercept", *bases[1:], "tuned"]
-    without, with_it = _fit(rows, plain, names), _fit(rows, crossed, [*names, *(f"tuned × {b}" for b in bases[1:])])
-    if isinstance(without, str) or isinstance(with_it, str):
-        problem = without if isinstance(without, str) else str(with_it)
-        return Interaction(math.nan, len(others), math.nan, bases[0], {}, problem)
-    statistic = max(0.0, 2 * (with_it.log_likelihood - without.log_likelihood))
-    sizes = {name: term.estimate for name, term in zip(bases[1:], with_it.terms[-len(others) :], strict=True)}
-    problem = "; ".join(dict.fromkeys(filter(None, (without.problem, with_it.problem))))
-    return Interaction(statistic, len(others), float(stats.chi2.sf(statistic, len(others))), bases[0], sizes, problem)
 
 
 def _sessions(ratings: Ratings) -> _Sessions:
@@ -122,9 +86,10 @@ def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> MixedFit 
     if float(rows.total.std()) == 0:
         return "all totals are equal: there is nothing to model"
     try:
-        return fit_mixed(rows.total, design, names, rows.patient)
+        fit = fit_mixed(rows.total, design, names, rows.patient)
     except (ValueError, np.linalg.LinAlgError) as error:
         return f"no mixed model could be fitted ({error})"
+    return fit if fit.converged else fit.problem
 
 
 def _contrast(fit: MixedFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:

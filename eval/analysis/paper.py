@@ -18,6 +18,8 @@ from cbtrain.eval.analysis.levels import Group, session_groups
 from cbtrain.eval.analysis.mixed import MixedFit, Term, fit_mixed
 from cbtrain.eval.analysis.ratings import Ratings
 
+ITEMS = 11
+
 REFERENCE = ("Llama", "tuned")
 """Base and variant that the others are compared to."""
 
@@ -44,6 +46,8 @@ def analyze_as_published(ratings: Ratings) -> PaperAnalysis:
     variants = sorted({arm.variant for arm in ratings.arms.values()}, key=lambda name: name != REFERENCE[1])
     if "" in bases or len(bases) < 2 or len(variants) != 2:
         raise DoesNotFit("the published analysis needs two bases at least, each tuned and not")
+    if len(ratings.item_names) != ITEMS:
+        raise DoesNotFit(f"the published total takes {ITEMS} items, and there are {len(ratings.item_names)}")
     if len(ratings.judges) > 1 or len(set(ratings.repeat.tolist())) > 1:
         raise DoesNotFit("the published analysis takes one rating a session, and some have several")
     if REFERENCE[0] in bases:
@@ -62,12 +66,14 @@ def analyze_as_published(ratings: Ratings) -> PaperAnalysis:
     if spread > 0:
         columns["session"] = (session - session.mean()) / spread
     design = np.column_stack(list(columns.values()))
+    if float(np.std(ratings.total[rated])) == 0:
+        raise DoesNotFit("all totals are equal: there is nothing to model")
     try:
         fit = fit_mixed(ratings.total[rated], design, list(columns), ratings.patient[rated])
     except ValueError as error:
         raise DoesNotFit(str(error)) from None
     terms = (*fit.terms, _variance(fit))
-    adjusted = {term.term: min(1.0, term.p * len(terms)) for term in terms}
+    adjusted = {term.term: min(1.0, term.p * len(terms)) if math.isfinite(term.p) else math.nan for term in terms}
     return PaperAnalysis(tuple(session_groups(ratings)), fit, terms, adjusted)
 
 

@@ -18,11 +18,29 @@ from cbtrain.eval.scores import FIXED, Score, read_scores_csv
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
 
+AUTHORS_ITEMS = (
+    "Agenda",
+    "Feedback",
+    "Understanding",
+    "Interpersonal Effectiveness",
+    "Collaboration",
+    "Pacing and Efficient Use of Time",
+    "Guided Discovery",
+    "Focusing on Key Cognitions or Behaviors",
+    "Strategy for Change",
+    "Application of Cognitive-Behavioral Techniques",
+    "Homework",
+)
+"""A table that has some of these and not all has lost a column, and its totals mean something else."""
+
 VARIANTS = {"Finetune": "tuned", "Instruct": "instruct"}
 """What the author's groups call the two variants of a base."""
 
 
-OURS = {"tuned": "tuned", "base": "instruct"}
+UNTUNED = ("instruct", "base")
+"""What variants are called that were not tuned."""
+
+OURS = {"tuned": "tuned", "base": "base"}
 """Variants of the arms that an evaluation has."""
 
 
@@ -179,6 +197,9 @@ def scale_of_rubric(rubric: Rubric) -> Scale:
 
 def _authors(path: Path, columns: Sequence[str]) -> Ratings:
     names = tuple(name for name in columns if name not in (*AUTHORS, "justifications"))
+    lost = [name for name in AUTHORS_ITEMS if name not in names]
+    if lost and len(lost) < len(AUTHORS_ITEMS):
+        raise UserError(f"column {lost[0]!r} is missing", where=path, fix="A total takes all eleven items.")
     arms: dict[str, Arm] = {}
     arm, patient, session, items = [], [], [], []
     with path.open(encoding="utf-8-sig", newline="") as file:

@@ -20,7 +20,6 @@ from cbtrain.eval.analysis.contrasts import (
     compare,
     contrast_of,
     judged_means,
-    paired_differences,
     severities,
 )
 from cbtrain.eval.analysis.ratings import Ratings
@@ -134,18 +133,30 @@ def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any]
 
 
 def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
-    values = rated.items[rated.judge == judge]
+    """Over sessions, each item averaged over the judge's repeats: those are no more sessions."""
+    own = rated.only(rated.judge == judge)
+    cells: dict[tuple[str, str, int], list[np.ndarray]] = {}
+    for row, items in enumerate(own.items):
+        cells.setdefault((str(own.arm[row]), str(own.patient[row]), int(own.session[row])), []).append(items)
+    values = np.array([np.mean(items, axis=0) for items in cells.values()])
     if len(values) < 2 or (values.std(axis=0) > 0).sum() < 2:
         return None
     alpha, mean_r, shares = halo_draws(values, _resamples(len(values), draws, seed))
     return {
         "judge": judge,
-        "ratings": len(values),
+        "sessions": len(values),
         "alpha": asdict(_estimate(alpha)),
         "mean_r": asdict(_estimate(mean_r)),
-        "first_factor": asdict(_estimate(shares[:, 0])),
+        "first_factor": asdict(_inside(_estimate(shares[:, 0]))),
         "shares": shares[0].tolist(),
     }
+
+
+def _inside(found: Estimate) -> Estimate:
+    """The largest share of a resample is biased upwards; where an interval has left its own estimate there is none."""
+    if found.ci_low <= found.estimate <= found.ci_high:
+        return found
+    return Estimate(found.estimate, math.nan, math.nan)
 
 
 def _conclusions(rated: Ratings, judge: str, plans: Sequence[Plan]) -> dict[str, Any]:
@@ -154,12 +165,16 @@ def _conclusions(rated: Ratings, judge: str, plans: Sequence[Plan]) -> dict[str,
 
 
 def _judge_by_arm(rated: Ratings, plan: Plan, one: str, other: str) -> dict[str, Any]:
-    """Whether two judges see a contrast differently: the patients' differences by the one minus those by the other."""
-    found = []
-    for judge in (one, other):
-        own = rated.only(rated.judge == judge)
-        differences, _ = paired_differences(own, plan, own.total)
-        found.append({patient: float(values.mean()) for patient, values in differences.items()})
-    both = {patient: np.array([found[0][patient] - found[1][patient]]) for patient in found[0] if patient in found[1]}
+    """Whether two judges see a contrast differently: by the one minus by the other, on pairs that both of them rated,
+    the patient as the unit."""
+    found: dict[str, list[float]] = {}
+    for a, b in plan.pairs:
+        first, second = judged_means(rated, rated.total, a), judged_means(rated, rated.total, b)
+        for patient, session, judge in sorted(first):
+            keys = ((patient, session, one), (patient, session, other))
+            if judge == one and all(key in first and key in second for key in keys):
+                by_one, by_other = (first[key] - second[key] for key in keys)
+                found.setdefault(patient, []).append(by_one - by_other)
+    both = {patient: np.array(own) for patient, own in sorted(found.items())}
     contrast: Contrast = replace(contrast_of(plan, both, [], draws=0, seed=0), method="one judge minus the other")
     return {"judges": [one, other], **asdict(contrast)}

@@ -15,6 +15,10 @@ Key = tuple[str, str, int]
 """Arm, patient, and number or seed: what tables of scores know a session by."""
 
 
+FAILED = (*FAILURES, "Critical Error")
+"""Endings that say nothing about the therapist: ours, and what the 2024 study's simulations call theirs."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
     """``turns`` of both speakers and their ``words``; ``ending`` as the source names it. ``failed``: it ended by a
@@ -32,7 +36,7 @@ def session_facts(sessions: Iterable[Session]) -> dict[Key, SessionFacts]:
     for session in sessions:
         ending = session.facts.get("ending", "")
         key = (session.facts.get("arm", ONE_ARM), session.patient or session.course, seed_of(session))
-        found[key] = SessionFacts(len(session.turns), session.words, ending, ending in FAILURES)
+        found[key] = SessionFacts(len(session.turns), session.words, ending, ending in FAILED)
     return found
 
 

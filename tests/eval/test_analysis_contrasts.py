@@ -8,7 +8,7 @@ from authors_scores import SCORES, needs_scores
 from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.ratings import Arm, read_ratings
 from cbtrain.eval.scores import Score, write_scores_csv
 
 
@@ -34,7 +34,10 @@ def test_the_studys_contrasts():
         assert f"{one.p:.4f}".lstrip("0") == p
         assert one.bootstrap_low < one.estimate < one.bootstrap_high
         assert one.p_sign_flip == 2 / 2**5
-        assert one.notes[-1] == "5 patients: a sign-flip test cannot give p below 0.0625"
+        assert one.notes[-2:] == [
+            "5 patients: a sign-flip test cannot give p below 0.0625",
+            "5 patients: bootstrap and mixed-model intervals are too narrow; report the t interval",
+        ]
     assert found["Mistral: tuned − instruct"].pairs == 93
     assert "left out: 7 of" in found["Mistral: tuned − instruct"].notes[0]
     tuned = [found[name].p for name in found if name.startswith("tuned: ")]
@@ -69,7 +72,7 @@ def test_the_patient_is_the_unit(tmp_path):
         pytest.approx(interval.low, abs=1e-3),
         pytest.approx(interval.high, abs=1e-3),
     )
-    assert found.notes == []
+    assert found.notes == ["7 patients: bootstrap and mixed-model intervals are too narrow; report the t interval"]
     assert found.effect.d_z == pytest.approx(np.mean(effects) / np.std(effects, ddof=1), rel=1e-3)
 
 
@@ -84,7 +87,8 @@ def test_what_cannot_be_said_is_a_gap_with_a_reason(tmp_path):
     assert (one.estimate, one.se, one.notes[0]) == (1.0, None, "one patient: no interval can be given")
     equal = only([(arm, p, 0, v) for p in "pq" for arm, v in (("tuned", 3.0), ("base", 2.0))])
     assert (equal.ci_low, equal.ci_high, equal.p, equal.p_adjusted) == (1.0, 1.0, None, None)
-    assert "p is not defined" in equal.notes[-1]
+    assert "a t test is not defined" in equal.notes[-1]
+    assert (equal.bootstrap_low, equal.p_sign_flip) == (None, 0.5)
     missing = only([("tuned", p, s, 3.0 + s) for p in "pq" for s in range(2)]
                    + [("base", "p", 0, 1.0), ("base", "p", 1, None), ("base", "q", 0, 2.0), ("base", "q", 1, 2.0)])  # fmt: skip
     assert (missing.pairs, missing.patients) == (3, {"p": 2.0, "q": 1.5})
@@ -95,3 +99,35 @@ def test_arms_of_other_names_are_all_compared(tmp_path):
     ratings = table(tmp_path, [(arm, "p", 0, 1.0) for arm in ("a", "b", "c")])
     assert [plan.id for plan in plan_contrasts(ratings.arms)] == ["a − b", "a − c", "b − c"]
     assert math.isnan(ratings.total.sum()) is False
+
+
+def test_an_arm_of_another_name_is_compared_too_and_twins_with_each_other(tmp_path):
+    arms = [Arm("base", "", "base"), Arm("tuned", "", "tuned"), Arm("placebo", "", "")]
+    plans = plan_contrasts({arm.name: arm for arm in arms})
+    assert [plan.id for plan in plans] == ["tuned − base", "base − placebo", "tuned − placebo"]
+    twins = [Arm("x", "Llama", "tuned"), Arm("y", "Llama", "tuned"), Arm("z", "Llama", "instruct")]
+    assert [plan.id for plan in plan_contrasts({arm.name: arm for arm in twins})] == ["x − y", "x − z", "y − z"]
+
+
+def test_twelve_patients_with_the_same_gain_are_told_by_their_signs(tmp_path):
+    rows = [(arm, f"p{n}", 0, 20.0 + n + 11 * (arm == "tuned")) for n in range(12) for arm in ("tuned", "base")]
+    ratings = table(tmp_path, rows)
+    (found,) = compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=200)
+    assert (found.estimate, found.p, found.p_sign_flip) == (11.0, None, 2 / 2**12)
+
+
+def test_bases_with_other_numbers_of_sessions_are_told(tmp_path):
+    rows = []
+    for base, sessions in (("A", 6), ("B", 2)):
+        rows += [
+            (f"{base}_{kind}_1", p, s, 5.0 + s)
+            for kind in ("Finetune", "Instruct")
+            for p in "pq"
+            for s in range(sessions)
+        ]
+    lines = [f"{s}_x,{p},{arm},{total:g},1" for arm, p, s, total in rows]
+    (tmp_path / "s.csv").write_text("\n".join(["id,patient_id,group,One,Two", *lines]))
+    ratings = read_ratings(tmp_path / "s.csv")
+    pooled = compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=0)[2]
+    assert pooled.id == "all bases: tuned − instruct"
+    assert "bases count by their pairs of sessions: A_Finetune_1 12, B_Finetune_1 4" in pooled.notes

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import statsmodels.formula.api as smf
 from authors_scores import SCORES, needs_scores
-from scipy import stats
 
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
-from cbtrain.eval.analysis.models import interaction, model_contrasts
+from cbtrain.eval.analysis.models import model_contrasts
 from cbtrain.eval.analysis.ratings import Arm, Ratings, read_ratings
 
 pandas = pytest.importorskip("pandas")
@@ -56,18 +55,6 @@ def fitted(formula, table):
 EFFECTS = {"Llama": 8.0, "Mistral": 15.0, "Qwen": 8.0}
 
 
-def test_the_interaction_is_the_ratio_of_the_likelihoods():
-    ratings = study(EFFECTS)
-    table, found = frame(ratings), interaction(ratings)
-    crossed = fitted("total ~ base * variant", table)
-    statistic = 2 * (crossed.llf - fitted("total ~ base + variant", table).llf)
-    assert (found.statistic, found.df, found.problem) == (pytest.approx(statistic, rel=1e-4), 2, "")
-    assert found.p == pytest.approx(stats.chi2.sf(statistic, 2), rel=1e-3)
-    assert found.sizes["Mistral"] == pytest.approx(crossed.fe_params["base[T.Mistral]:variant[T.tuned]"], abs=1e-6)
-    assert found.p < 0.001
-    assert interaction(study(dict.fromkeys(EFFECTS, 8.0), seed=1)).p > 0.05
-
-
 def test_contrasts_are_those_of_a_model_of_all_arms():
     ratings = study(EFFECTS)
     plans = plan_contrasts(ratings.arms)
@@ -100,7 +87,6 @@ def test_repeats_of_a_judge_are_not_more_sessions():
 
 def test_what_cannot_be_modelled_is_a_gap_with_its_reason():
     ratings = study({"Llama": 5.0})
-    assert interaction(ratings) is None
     plans = plan_contrasts(ratings.arms)
     ratings.items[:] = 3.0
     (gap,) = model_contrasts(ratings, plans)
@@ -114,11 +100,20 @@ def test_what_cannot_be_modelled_is_a_gap_with_its_reason():
     assert "two patients" in model_contrasts(one, plans)[0].problem
 
 
+def test_judges_who_share_no_session_are_not_put_into_one_model():
+    """One judge for each arm: severity and therapist cannot be told apart."""
+    ratings = study({"Llama": 5.0})
+    ratings.judge[:] = np.where(ratings.arm == "Llama-tuned", "one", "two")
+    plans = plan_contrasts(ratings.arms)
+    (gap,) = model_contrasts(ratings, plans)
+    assert math.isnan(gap.estimate)
+    assert "judges without a common session" in gap.problem
+    assert compare(ratings, plans, ratings.total, draws=0)[0].estimate is None
+
+
 @needs_scores
-def test_on_the_2024_scores_tuning_helps_mistral_most():
+def test_on_the_2024_scores_models_and_contrasts_agree():
     found = analysis(read_ratings(SCORES), "default", draws=100)
-    assert found["interaction"]["p"] < 0.001
-    assert found["interaction"]["sizes"]["Mistral"] > 5 > abs(found["interaction"]["sizes"]["Qwen"])
     for contrast, model in zip(found["contrasts"], found["mixed_models"], strict=True):
         assert contrast["id"] == model["id"]
         assert model["estimate"] == pytest.approx(contrast["estimate"], abs=1.0)  # 7 sessions have no score

@@ -13,7 +13,7 @@ from cbtrain.eval.analysis.paper import DoesNotFit, analyze_as_published
 from cbtrain.eval.analysis.ratings import join_ratings, read_ratings
 from cbtrain.eval.scores import Score, write_scores_csv
 
-HEAD = "id,patient_id,group,Agenda,Homework,justifications\n"
+HEAD = "id,patient_id,group,Warmth,Task,justifications\n"
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,8 @@ def test_our_own_scores_are_read_and_gaps_stay_gaps(tmp_path):
         (HEAD, "no ratings in it"),
         (HEAD + "1_x,p,Llama_Chat_1,3,4,\n", r":2: unknown group 'Llama_Chat_1'"),
         (HEAD + "x,p,Llama_Instruct_1,3,4,\n", r":2: no session number in id 'x'"),
-        (HEAD + "1_x,p,Llama_Instruct_1,3,many,\n", r":2: Homework: 'many' is no number"),
-        (HEAD + "1_x,p,Llama_Instruct_1,3,inf,\n", r":2: Homework: 'inf' is no number"),
+        (HEAD + "1_x,p,Llama_Instruct_1,3,many,\n", r":2: Task: 'many' is no number"),
+        (HEAD + "1_x,p,Llama_Instruct_1,3,inf,\n", r":2: Task: 'inf' is no number"),
         (
             HEAD + "1_x,p,Llama_Instruct_1,3,4,\n1_y,p,Llama_Instruct_1,3,5,\n",
             "session 1 of patient p .* is there twice",
