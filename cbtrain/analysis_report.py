@@ -12,6 +12,7 @@ from typing import Any
 import cbtrain
 from cbtrain.comparison import Comparison, run_arm
 from cbtrain.environment import now
+from cbtrain.eval.analysis.panel import Panel, panel_of, panel_ratings
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.report import SCHEMA
@@ -30,11 +31,22 @@ Said = Mapping[tuple[str, str, int], Mapping[str, Any]]
 def report_of(rated: Rated, found: Mapping[str, Any]) -> dict[str, Any]:
     """The report on ``rated`` with the analysis ``found``. What the run's own report tells of training, costs and
     protocol is taken over, where the scores are those of a run."""
-    ground = _report_of_run(rated.folder)
+    ground = _report_of_run(rated.run)
     title = ground.get("title") or f"Scores of {len(set(rated.ratings.patient))} patients, analysed"
-    sessions, names, said = list(records(rated.transcripts)), _names(ground), _said(rated.folder, ground)
-    made = _parts(title, rated.ratings, sessions, rated.rubric, names, found, said)
-    return ground | made | {"audit": audit_of(rated.folder)}
+    sessions, names, said = list(records(rated.transcripts)), _names(ground), _said(rated.run, ground)
+    made = _parts(title, rated.ratings, rated.planned, sessions, rated.rubric, names, found, said)
+    if rated.run is None:
+        return made
+    told = [f"analysed by {rated.chosen} alone"] if rated.chosen else []
+    deviations = ground.get("deviations")
+    return (
+        ground
+        | made
+        | {
+            "audit": audit_of(rated.run) if not rated.chosen else None,
+            "deviations": [*deviations, *told] if isinstance(deviations, list) else deviations,
+        }
+    )
 
 
 def report_of_runs(both: Comparison, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,22 +55,23 @@ def report_of_runs(both: Comparison, found: Mapping[str, Any]) -> dict[str, Any]
     names: dict[str, str] = {}
     said: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     for name, run in zip(both.names, both.runs, strict=True):
-        ground = _report_of_run(run.folder)
+        ground = _report_of_run(run.run)
         sessions += [
             replace(session, id=f"{name}: {session.id}", arm=run_arm(name, session.arm))
             for session in records(run.transcripts)
         ]
-        told = _said(run.folder, ground).items()
+        told = _said(run.run, ground).items()
         said |= {(f"{name}: {known}", judge, repeat): rating for (known, judge, repeat), rating in told}
         names |= _names(ground)
     title = f"{' and '.join(both.names)}, compared"
-    made = _parts(title, both.ratings, sessions, both.runs[0].rubric, names, found, said)
+    made = _parts(title, both.ratings, both.planned, sessions, both.runs[0].rubric, names, found, said)
     return made | {"protocol": both.protocol}
 
 
 def _parts(
     title: str,
     ratings: Ratings,
+    planned: Sequence[str],
     sessions: Sequence[SessionRecord],
     rubric: Rubric | None,
     names: Mapping[str, str],
@@ -66,6 +79,7 @@ def _parts(
     said: Said,
 ) -> dict[str, Any]:
     """What comes from ratings. Sessions that were rated are listed also where no transcript of them is there."""
+    panel = panel_of(ratings, planned)
     held = [session for session in sessions if session.arm in ratings.arms]
     known = {(session.arm, session.patient, session.seed): session.id for session in held}
     scores = [_score(ratings, row, known, said) for row in range(len(ratings))]
@@ -77,19 +91,20 @@ def _parts(
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
         "title": title,
-        "rater": describe_raters(ratings.judges),
+        "rater": describe_raters(panel),
         "scale": describe_scale(ratings, rubric),
-        "arms": describe_arms(held, ratings),
+        "arms": describe_arms(held, panel_ratings(ratings, panel)),
         "analysis": dict(found),
-        "sessions": describe_sessions(held, scores, names, ratings),
+        "sessions": describe_sessions(held, scores, names, ratings, panel),
     }
 
 
-def describe_raters(judges: Sequence[str]) -> dict[str, str]:
-    """Who rated. The cue rater is called what it is wherever its scores appear."""
-    kind = "cue" if list(judges) == [CUE_RATER] else "several" if len(judges) > 1 else "one"
-    label = "; ".join(CUE_RATER_LABEL if judge == CUE_RATER else judge for judge in judges)
-    return {"judge": ", ".join(judges), "kind": kind, "label": label or "nobody"}
+def describe_raters(panel: Panel) -> dict[str, str]:
+    """Who decides, and who stands beside. The cue rater is called what it is wherever its scores appear."""
+    kind = "cue" if panel.judges == [CUE_RATER] else "several" if len(panel.judges) > 1 else "one"
+    label = "; ".join(CUE_RATER_LABEL if judge == CUE_RATER else judge for judge in panel.judges) or "nobody"
+    beside = f" (beside: {', '.join(panel.beside)})" if panel.beside else ""
+    return {"judge": ", ".join(panel.judges), "kind": kind, "label": label + beside}
 
 
 def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str], said: Said) -> Score:
@@ -105,8 +120,10 @@ def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str]
     )
 
 
-def _report_of_run(folder: Path) -> dict[str, Any]:
+def _report_of_run(folder: Path | None) -> dict[str, Any]:
     """The report in ``folder``; empty where there is none, or none that this program has written like this."""
+    if folder is None:
+        return {}
     try:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,13 +135,13 @@ def _names(ground: Mapping[str, Any]) -> dict[str, str]:
     return {row["patient"]: row["patient_name"] for row in ground.get("sessions", [])}
 
 
-def _said(folder: Path, ground: Mapping[str, Any]) -> Said:
+def _said(folder: Path | None, ground: Mapping[str, Any]) -> Said:
     found: dict[tuple[str, str, int], Mapping[str, Any]] = {
         (session["id"], rating["judge"], rating["repeat"]): rating
         for session in ground.get("sessions", [])
         for rating in session["ratings"]
     }
-    for score in human_scores(folder):
+    for score in human_scores(folder) if folder else ():
         key = (score.session_id, score.judge, score.repeat)
         found[key] = {"status": score.status, "evidence": score.evidence, "reason": score.reason}
     return found

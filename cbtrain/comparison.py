@@ -28,6 +28,7 @@ class Comparison:
     ratings: Ratings
     facts: dict[Key, SessionFacts]
     runs: list[Rated]
+    planned: list[str]
     protocol: dict[str, Any]
 
 
@@ -47,7 +48,8 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
         for (arm, patient, seed), found in run.facts.items()
     }
     joined = join_ratings(renamed, ", ".join(map(str, folders)))
-    return Comparison(names, joined, facts, runs, protocols[0])
+    planned = list(dict.fromkeys(judge for run in runs for judge in run.planned or run.ratings.judges))
+    return Comparison(names, joined, facts, runs, planned, protocols[0])
 
 
 def _protocol(folder: Path) -> dict[str, Any]:

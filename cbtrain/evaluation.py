@@ -17,6 +17,7 @@ from cbtrain.config import StudyConfig
 from cbtrain.environment import describe_environment, now, peak_memory_gb
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.panel import panel_of, panel_ratings
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.analysis.sessions import session_facts
 from cbtrain.eval.config import JudgingConfig
@@ -121,7 +122,11 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     scale = scale_of_rubric(rubric)
     ratings = ratings_of(scores, [domain.id for domain in rubric.domains], ARMS, scale)
     with console.status("Comparing the therapists"):
-        found = analysis(ratings, "default", session_facts(as_transcripts(sessions)), seed=config.seed)
+        planned = [rater["judge"]]
+        facts = session_facts(as_transcripts(sessions))
+        found = analysis(ratings, "default", facts, planned=planned, seed=config.seed)
+        panel = panel_of(ratings, planned)
+        decided = panel_ratings(ratings, panel)
     report = {
         "schema": SCHEMA,
         "created": now(),
@@ -136,13 +141,13 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         "rater": rater,
         "costs": spent,
         "scale": describe_scale(ratings, rubric),
-        "arms": describe_arms(sessions, ratings),
+        "arms": describe_arms(sessions, decided),
         "analysis": found,
         "audit": audit_of(folder),
         "protocol": protocol,
         "deviations": changed,
         "prompts": _prompts(config, rubric, rater),
-        "sessions": describe_sessions(sessions, scores, names, ratings),
+        "sessions": describe_sessions(sessions, scores, names, ratings, panel),
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
     }
@@ -164,13 +169,14 @@ def _rating_protocol(config: StudyConfig) -> dict[str, Any]:
 def _with_people(
     scores: list[Score], rater: dict[str, str], sessions: Sequence[SessionRecord], folder: Path
 ) -> tuple[list[Score], dict[str, str]]:
-    """``scores`` and those of people on the same sessions, and how the raters are called together."""
+    """``scores`` and those of people on the same sessions, and how the raters are called together: the planned one
+    decides."""
     known = {session.id for session in sessions}
     human = [score for score in human_scores(folder) if score.session_id in known]
     if not human:
         return scores, rater
     people = ", ".join(dict.fromkeys(score.judge for score in human))
-    return scores + human, rater | {"kind": "several", "label": f"{rater['label']}; {people}"}
+    return scores + human, rater | {"label": f"{rater['label']} (beside: {people})"}
 
 
 def _prompts(config: StudyConfig, rubric: Rubric, rater: Mapping[str, str]) -> dict[str, str]:

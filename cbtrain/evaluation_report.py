@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cbtrain.eval.analysis.levels import Group, session_groups
+from cbtrain.eval.analysis.panel import Panel
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.report.flags import Facts, Range, flags_of
 from cbtrain.eval.rubric import Rubric
@@ -87,12 +88,17 @@ def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
 
 
 def describe_sessions(
-    sessions: Sequence[SessionRecord], scores: Sequence[Score], names: Mapping[str, str], ratings: Ratings
+    sessions: Sequence[SessionRecord],
+    scores: Sequence[Score],
+    names: Mapping[str, str],
+    ratings: Ratings,
+    panel: Panel,
 ) -> list[dict[str, Any]]:
     """Every session with its dialogue, all its ratings, their mean, its flags. ``ratings`` are ``scores`` as a table.
 
-    A mean is over judges, of each judge's mean over repeats, so that a judge who was asked more often weighs no more;
-    a rating without a total counts in the domains that it scored. ``status`` names those of the ratings.
+    A mean is over the judges of the panel, of each one's mean over repeats, so that a judge who was asked more often
+    weighs no more; where one of them gave no score there is none. A rating without a total counts in the domains that
+    it scored. ``status`` names those of the ratings.
     """
     by_session: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
@@ -103,8 +109,8 @@ def describe_sessions(
     described = []
     for session in sessions:
         own = by_session[session.id]
-        domains = {d: _mean_of_judges([(s.judge, s.domains.get(d)) for s in own]) for d in ratings.item_names}
-        total = _mean_of_judges([(s.judge, s.total) for s in own])
+        domains = {d: _decided([(s.judge, s.domains.get(d)) for s in own], panel) for d in ratings.item_names}
+        total = _decided([(s.judge, s.total) for s in own], panel)
         totals = [s.total for s in own if s.total is not None]
         unrated = "not rated: the session failed" if session.failed else "not rated"
         described.append(
@@ -141,12 +147,14 @@ def _describe_rating(score: Score) -> dict[str, Any]:
     }
 
 
-def _mean_of_judges(scores: Sequence[tuple[str, float | None]]) -> float | None:
-    """The mean over judges of each one's mean; None where no judge gave a score."""
+def _decided(scores: Sequence[tuple[str, float | None]], panel: Panel) -> float | None:
+    """The mean over the panel of each judge's mean; None where one of them (of pooled judges: all) gave no score."""
     judges: dict[str, list[float]] = defaultdict(list)
     for judge, score in scores:
-        if score is not None:
+        if score is not None and judge in panel.judges:
             judges[judge].append(score)
+    if not judges or (not panel.pooled and len(judges) < len(panel.judges)):
+        return None
     return _mean([sum(own) / len(own) for own in judges.values()])
 
 

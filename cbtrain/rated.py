@@ -24,13 +24,17 @@ AUDIT = "audit.json"
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """``rubric`` is None where no instrument of ours is known; ``folder`` is the run's, or that of the first table."""
+    """``rubric`` is None where no instrument of ours is known. ``run``: the run folder, where one was named and not
+    tables. ``planned``: the judges that were to rate everything, where that is known; ``chosen``: the one judge whose
+    ratings were asked for."""
 
     ratings: Ratings
     rubric: Rubric | None
     transcripts: list[Session]
     facts: dict[Key, SessionFacts]
-    folder: Path
+    run: Path | None
+    planned: list[str]
+    chosen: str | None
 
 
 def gather_rated(
@@ -47,7 +51,10 @@ def gather_rated(
     chosen = load_rubric(name) if name else None
     files = [file for path in paths for file in _tables(path)]
     where = ", ".join(map(str, files))
-    ratings = join_ratings([read_ratings(file, chosen) for file in files], where)
+    tables = [read_ratings(file, chosen) for file in files]
+    ratings = join_ratings(tables, where)
+    # The machine's judges were to rate everything; people may have rated a sample.
+    planned = tables[0].judges if files[0].name == SCORES and files[-1].name == HUMAN_SCORES else []
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
     beside = folder / TRANSCRIPTS
@@ -58,7 +65,8 @@ def gather_rated(
         arms = ", ".join(sorted({key[0] for key in facts})[:6]) or "none"
         fix = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
         raise UserError("no session of any arm that was rated", where=transcripts, fix=fix)
-    return Rated(ratings, chosen, sessions, facts, folder)
+    run = paths[0] if paths == [folder] else None
+    return Rated(ratings, chosen, sessions, facts, run, planned if judge is None else [], judge)
 
 
 def audit_of(folder: Path) -> dict[str, Any] | None:

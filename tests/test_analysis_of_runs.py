@@ -82,6 +82,7 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
              "verdict": "as expected"}]}]}  # fmt: skip
     (run / "audit").mkdir()
     (run / "audit" / "audit.json").write_text(json.dumps(audit))
+    alone = json.loads((run / "report.json").read_text())["analysis"]["contrasts"]
     status, out, _ = call(capsys, "analyze", run, "--draws", 200, "--out", run)
     assert status == 0
     shown = " ".join(out.split())
@@ -89,10 +90,13 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     assert "cue, human: Ann" in shown
     assert CUE_RATER_LABEL in shown
     report = json.loads((run / "report.json").read_text())
+    # People stand beside the judge that was planned: they change no figure of its.
+    assert report["analysis"]["panel"] == {"judges": ["cue"], "beside": ["human: Ann"], "pooled": False}
+    assert report["analysis"]["contrasts"] == alone
     judges = [rating["judge"] for rating in report["sessions"][0]["ratings"]]
     assert judges == ["cue", "human: Ann"]
     assert report["sessions"][0]["ratings"][1]["reason"]["note"] == "saw it"
-    assert report["rater"]["label"] == f"{CUE_RATER_LABEL}; human: Ann"
+    assert report["rater"]["label"] == f"{CUE_RATER_LABEL} (beside: human: Ann)"
     (between,) = report["analysis"]["agreement"]["between"]
     # One point more in every domain, but where the scale ends.
     assert between["total"]["icc_consistency"]["estimate"] == pytest.approx(1.0)
@@ -115,10 +119,10 @@ def test_runs_of_one_protocol_are_compared(tmp_path, capsys):
     found = json.loads((tmp_path / "both" / "analysis.json").read_text())
     contrasts = {row["id"]: row for row in found["contrasts"]}
     assert contrasts["tuned: one − other"]["estimate"] == pytest.approx(-11.0)
-    assert contrasts["one: tuned − instruct"]["estimate"] == pytest.approx(contrasts["other: tuned − instruct"]["estimate"])  # fmt: skip
+    assert contrasts["one: tuned − base"]["estimate"] == pytest.approx(contrasts["other: tuned − base"]["estimate"])  # fmt: skip
     assert found["completion"]["arms"][0]["planned"] == 6
     report = json.loads((tmp_path / "both" / "report.json").read_text())
-    assert [arm["label"] for arm in report["arms"]] == ["one instruct", "one tuned", "other instruct", "other tuned"]
+    assert [arm["label"] for arm in report["arms"]] == ["one base", "one tuned", "other base", "other tuned"]
     assert len({session["id"] for session in report["sessions"]}) == 24
     assert report["sessions"][0]["ratings"][0]["reason"] == {"agenda": "asked"}
     assert report["protocol"] == PROTOCOL
@@ -163,10 +167,11 @@ def test_bad_input_is_one_line_and_writes_nothing(words, problem, tmp_path, caps
     (tmp_path / "bare").mkdir()
     run_folder(tmp_path / "elsewhere", sessions_of())
     scores = [Score("s", "tuned", "p", 0, "j", 0, "ok", dict.fromkeys(DOMAINS, 3.0))]
-    for name, (old, new) in {"high": (",3", ",7"), "nan": (",3", ",nan"), "nobody": (",j,", ",,")}.items():
+    for name, (old, new) in {"high": (",3,", ",7,"), "nan": (",3", ",nan"), "nobody": (",j,", ",,")}.items():
         write_scores_csv(scores, tmp_path / "all.csv")
         head, row = (tmp_path / "all.csv").read_text().splitlines()
-        (tmp_path / f"{name}.csv").write_text(f"{head}\n{row.replace(old, new, 1)}\n")
+        row = row.replace(old, new, 1).replace(",33", ",37" if name == "high" else ",33")
+        (tmp_path / f"{name}.csv").write_text(f"{head}\n{row}\n")
     write_scores_csv([Score("s", "t", "p", 0, "j", 0, "ok", {"mood": 3.0})], tmp_path / "other-items.csv")
     capsys.readouterr()
     status, out, err = call(capsys, *words, "--out", "made")

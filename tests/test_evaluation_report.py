@@ -1,5 +1,6 @@
 """What the report says of sessions that several judges rated several times."""
 
+from cbtrain.eval.analysis.panel import panel_of
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.runner import SessionRecord
@@ -19,9 +20,9 @@ def rated(judge, repeat, points, missing=0, status="ok"):
     return Score("p1.base.0", "base", "p1", 0, judge, repeat, status, domains, {IDS[0]: [1]}, {IDS[0]: f"{points}!"})
 
 
-def described(*scores, session=SESSION):
+def described(*scores, session=SESSION, planned=("a", "b")):
     ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
-    return describe_sessions([session], scores, {"p1": "Mara"}, ratings)[0]
+    return describe_sessions([session], scores, {"p1": "Mara"}, ratings, panel_of(ratings, planned))[0]
 
 
 def test_a_mean_is_over_judges_not_over_ratings():
@@ -44,7 +45,7 @@ def test_a_mean_is_over_judges_not_over_ratings():
 def test_what_was_not_scored_is_filled_in_nowhere():
     found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"))
     assert found["total"] == 33.0
-    assert [found["domains"][name] for name in IDS[:2]] == [3.0, 2.0]
+    assert [found["domains"][name] for name in IDS[:2]] == [3.0, 3.0]  # a judge without any total decides nothing
     assert found["status"] == "ok, unratable"
     found = described(rated("b", 0, 1, missing=11, status="refused"))
     assert found["total"] is None
@@ -58,3 +59,15 @@ def test_a_session_without_a_rating():
     assert (found["status"], found["ratings"]) == ("not rated: the session failed", [])
     assert found["flags"] == ["failed", "not_rated", "short"]
     assert described()["status"] == "not rated"
+
+
+def test_judges_beside_the_panel_change_no_score_and_a_panel_is_whole_or_silent():
+    beside = described(rated("a", 0, 2), rated("human: Ann", 0, 6), planned=["a"])
+    assert (beside["total"], len(beside["ratings"])) == (22.0, 2)
+    scores = [rated("a", 0, 2), rated("b", 0, 4)]
+    other = Score("p2.base.0", "base", "p2", 0, "a", 0, "ok", dict.fromkeys(IDS, 5.0))
+    ratings = ratings_of([*scores, other], IDS, ["base"], scale_of_rubric(RUBRIC))
+    alone = SessionRecord("p2.base.0", "base", "p2", 0, SESSION.turns, "patient_end")
+    panel = panel_of(ratings, ["a", "b"])
+    both, one = describe_sessions([SESSION, alone], [*scores, other], {}, ratings, panel)
+    assert (both["total"], one["total"]) == (33.0, None)

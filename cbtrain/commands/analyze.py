@@ -70,7 +70,9 @@ def _analyze(parsed: argparse.Namespace) -> None:
     check_bootstrap(parsed)
     rated = gather_rated(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
     try:
-        found = analysis(rated.ratings, parsed.protocol, rated.facts, draws=parsed.draws, seed=parsed.seed)
+        found = analysis(
+            rated.ratings, parsed.protocol, rated.facts, planned=rated.planned, draws=parsed.draws, seed=parsed.seed
+        )
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], fix="Take --protocol default, or other scores.") from None
     tell_analysis(found, (lambda: report_of(rated, found)) if parsed.protocol == "default" else None, parsed)

@@ -55,10 +55,13 @@ def bounds_text(contrast: dict[str, Any], digits: int = 1) -> str:
 
 def is_settled(contrast: dict[str, Any], alone: bool = True) -> bool:
     """Whether its interval leaves zero out; among several, its adjusted p has to say so too. An interval that is a
-    point comes from too few differing patients, and settles nothing."""
+    point comes from patients who all differ by the same: only their signs, if they are many, settle anything."""
     low, high = number(contrast.get("ci_low")), number(contrast.get("ci_high"))
-    if low is None or high is None or not low < high or low <= 0 <= high:
+    if low is None or high is None or low <= 0 <= high:
         return False
+    if low == high:
+        signs = number(contrast.get("p_sign_flip"))
+        return signs is not None and signs < LEVEL
     adjusted = number(contrast.get("p_adjusted"))
     return alone or (adjusted is not None and adjusted < LEVEL)
 

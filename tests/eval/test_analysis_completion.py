@@ -110,3 +110,24 @@ def test_groups_count_sessions_and_not_ratings():
     assert together.sd == pytest.approx(alone.sd)
     assert together.mean == pytest.approx(alone.mean - 1)
     assert compare(both, plan_contrasts(ARMS), both.total, 0)[0].estimate == 0.0
+
+
+def test_a_session_without_a_row_is_missing_where_another_arm_held_it():
+    """No transcripts: what the other arm held with the same patient tells what was planned."""
+    ratings = rated([row for row in ROWS if row[:3] not in {("b", "p", 0), ("b", "p", 1), ("b", "q", 0)}])
+    found = completion(ratings, {}, plan_contrasts(ARMS))
+    # An arm that never treated p is not taken to have been planned for p.
+    assert [(arm.planned, arm.unrated) for arm in found.arms] == [(6, 0), (4, 1)]
+    plans = plan_contrasts(ARMS)
+    (bound,) = bounds(ratings, {}, plans, compare(ratings, plans, ratings.total, 0))
+    assert bound.missing == 1
+    assert bound.worst_low < bound.estimate < bound.worst_high
+
+
+def test_a_missing_item_moves_a_session_by_that_item_only():
+    rows = [(*row[:4], NAN) if row[:3] == ("b", "p", 0) else row for row in ROWS]
+    plans = plan_contrasts(ARMS)
+    ratings = rated(rows)
+    (bound,) = bounds(ratings, held(), plans, compare(ratings, plans, ratings.total, 0))
+    # One of six sessions, an item of 0 to 6: the mean over three patients of two sessions moves by one point.
+    assert bound.worst_high - bound.worst_low == pytest.approx(6 / 6)

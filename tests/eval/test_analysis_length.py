@@ -98,3 +98,16 @@ def test_where_no_length_is_known_nothing_is_said():
     assert (alone.spearman, alone.covariate) == (None, None)
     assert alone.at_least.contrasts[0].estimate is None  # of four turns
     assert alone.matched.contrasts[0].estimate == pytest.approx(1.0)
+
+
+def test_another_base_changes_nothing_in_the_matching_of_this_one():
+    draw = np.random.default_rng(5)
+    rows = [(arm, p, s, float(draw.integers(0, 67)), int(draw.integers(8, 12)))
+            for p in "pqr" for arm in "tb" for s in range(5)]  # fmt: skip
+    more = [(arm, p, s, 30.0, int(draw.integers(2, 60))) for p in "pqr" for arm in ("x", "y") for s in range(5)]
+    alone, together = (
+        length_analysis(ratings, facts, plan_contrasts(ratings.arms), 100, 0).matched.contrasts[0]
+        for ratings, facts in (one_item(rows), one_item(rows + more))
+    )
+    assert alone.id == together.id
+    assert (alone.pairs, alone.estimate) == (together.pairs, together.estimate)

@@ -291,7 +291,7 @@ def test_the_sections_show_every_part_of_the_analysis(crossed, figures):
         span(bound["worst_low"], bound["worst_high"], 2),
         f"{level['n']} 40 {level['at_or_above']}",
         f"{share['id']} : {fixed(100 * share['estimate'], 1, signed=True)}".replace(" :", ":"),
-        "likelihood-ratio test",
+        "test over 6 patients",
         f"{fixed(halo['alpha']['estimate'], 2)} {span(halo['alpha']['ci_low'], halo['alpha']['ci_high'], 2)}",
         "One judge rated these sessions",
         "The judge was not probed",

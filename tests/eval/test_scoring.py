@@ -144,3 +144,31 @@ def test_scores_survive_the_csv(tmp_path):
     (tmp_path / "scores.csv").write_text("\n".join([*lines, lines[1].replace(",4,", ",four,")]))
     with pytest.raises(UserError, match=r"scores\.csv:4: "):
         read_scores_csv(tmp_path / "scores.csv")
+
+
+HEAD = "session_id,arm,patient,seed,judge,repeat,status,agenda,homework,total"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{HEAD}\ns,a,p,0,j,0,ok,1,2,9", r":2: the total is 9, and the domains sum to 3"),
+        (f"{HEAD}\ns,a,p,0,j,0,refused,1,2,3", r":2: status 'refused', and a score in every domain"),
+        (f"{HEAD}\ns,a,p,0,j,0,ok,1,2", r":2: 9 cells where there are 10 columns"),
+        (f"{HEAD}\ns,,p,0,j,0,ok,1,2,3", r":2: arm is empty"),
+        (f"{HEAD}\ns,a,p,0,j,0,ok,inf,2,3", r":2: agenda: 'inf' is no score"),
+        (HEAD.replace("homework", "agenda"), r"column 'agenda' is there twice"),
+        ("my thesis notes", r"column 'session_id' is missing"),
+        (HEAD.replace(",", ";"), r"column 'session_id' is missing. Save it with commas"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_one_line(text, problem, tmp_path):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(UserError, match=problem):
+        read_scores_csv(tmp_path / "s.csv")
+
+
+def test_a_spreadsheets_table_is_read(tmp_path):
+    (tmp_path / "s.csv").write_text(f"\ufeff{HEAD}\r\ns, a ,p,0,j,0,ok,1,2,3.0\r\n", encoding="utf-8")
+    (score,) = read_scores_csv(tmp_path / "s.csv")
+    assert (score.arm, score.total) == ("a", 3.0)

@@ -1,0 +1,113 @@
+"""Whose ratings decide: what a sample by people may not change, and what judges of different coverage cannot give."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.panel import connected, panel_of, panel_ratings
+from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
+
+ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "base")}
+
+
+def rated(judges, patients=8, sessions=4):
+    """``judges``: name → function of (arm, patient, session, generator) to a total from 0 to 60, or None."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for arm in ARMS:
+        for patient in range(patients):
+            for session in range(sessions):
+                for judge, rate in judges.items():
+                    total = rate(arm, patient, session, draw)
+                    if total is not None:
+                        rows.append((arm, f"p{patient}", session, judge, 0, total))
+    *columns, totals = zip(*rows, strict=True)
+    items = np.stack([np.array(totals) / 2] * 2, axis=1)
+    return Ratings(("one", "two"), ARMS, *map(np.array, columns), items, Scale(0, 30, 40))
+
+
+def level(arm, patient, session, draw=None):
+    return 30.0 + patient + 2 * session + 8 * (arm == "t") + (patient % 3) * (arm == "t")
+
+
+def sample(rate, shift=0.0):
+    """Rates the first session of each patient only."""
+    return lambda arm, patient, session, draw: rate(arm, patient, session) + shift if session == 0 else None
+
+
+def test_a_sample_by_people_changes_no_figure():
+    alone = analysis(rated({"machine": level}), "default", draws=200)
+    ratings = rated({"machine": level, "human": sample(level, shift=-12.0)})
+    found = analysis(ratings, "default", draws=200)
+    assert found["panel"] == {"judges": ["machine"], "beside": ["human"], "pooled": False}
+    for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
+        assert found[part] == alone[part], part
+    assert found["notes"] == ["by machine; beside: human"]
+    assert found["agreement"]["severity"]["machine"] == pytest.approx(6.0)
+    # The two agree on every session that both rated, but for severity: no difference in what they conclude.
+    (difference,) = found["agreement"]["judge_by_arm"]
+    assert difference["estimate"] == pytest.approx(0.0)
+    assert len(difference["patients"]) == 8
+
+
+def test_a_panel_counts_the_sessions_that_all_of_it_rated():
+    def other(arm, patient, session, draw):
+        return None if (arm, patient, session) == ("b", 0, 0) else level(arm, patient, session) + 4
+
+    ratings = rated({"one": level, "other": other})
+    panel = panel_of(ratings)
+    assert (panel.judges, panel.beside, panel.pooled) == (["one", "other"], [], False)
+    found = analysis(ratings, "default", draws=200)
+    base = found["groups"][1]
+    assert (base["n"], found["completion"]["arms"][1]["unrated"]) == (31, 1)
+    whole = [level("b", p, s) + 2 for p in range(8) for s in range(4) if (p, s) != (0, 0)]
+    assert base["mean"] == pytest.approx(np.mean(whole))
+    bound = found["bounds"][0]
+    assert bound["missing"] == 1
+    assert bound["worst_low"] < bound["estimate"] < bound["worst_high"]
+    kept = panel_ratings(ratings, panel_of(ratings, ["one"]))
+    assert set(kept.judge) == {"one"}
+    assert np.isfinite(kept.total).all()
+
+
+def test_where_nobody_rated_all_pairs_are_within_judges_and_the_rest_is_told():
+    """Two people share the patients between them; one is ten points more severe."""
+
+    def half(parity, shift):
+        return lambda arm, patient, session, draw: (
+            level(arm, patient, session) + shift if patient % 2 == parity or session == 0 else None
+        )
+
+    found = analysis(rated({"ann": half(0, 0.0), "bo": half(1, -10.0)}), "default", draws=200)
+    assert found["panel"]["pooled"] is True
+    assert "no judge rated nearly all sessions" in found["notes"][0]
+    gain = np.mean([8 + patient % 3 for patient in range(8)])
+    assert found["contrasts"][0]["estimate"] == pytest.approx(gain)
+    assert found["mixed_models"][0]["estimate"] == pytest.approx(gain, abs=1e-6)
+    assert found["bounds"][0]["worst_low"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_judges_who_are_told_apart_by_nothing_but_the_arm():
+    ratings = rated({"one": lambda arm, *rest: level(arm, *rest) if arm == "t" else None,
+                     "two": lambda arm, *rest: level(arm, *rest) if arm == "b" else None})  # fmt: skip
+    assert not connected(ratings)
+    found = analysis(ratings, "default", draws=200)
+    assert found["contrasts"][0]["estimate"] is None
+    assert found["mixed_models"][0]["estimate"] is None
+    assert connected(rated({"one": level, "two": sample(level)}))
+
+
+def test_repeats_are_no_more_sessions_to_halo():
+    once = rated({"one": level})
+    many = Ratings(
+        once.item_names, ARMS, *(np.tile(column, 6) for column in (once.arm, once.patient, once.session, once.judge)),
+        np.repeat(np.arange(6), len(once)), np.tile(once.items + np.arange(len(once))[:, None] % 3 * [1, 0], (6, 1)),
+        once.scale,
+    )  # fmt: skip
+    one = Ratings(once.item_names, ARMS, once.arm, once.patient, once.session, once.judge, once.repeat,
+                  many.items[: len(once)], once.scale)  # fmt: skip
+    first, second = (analysis(table, "default", draws=300)["agreement"]["halo"] for table in (one, many))
+    assert first == second
