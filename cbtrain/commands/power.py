@@ -32,7 +32,7 @@ def add_power_command(add: Add) -> None:
         "Variances come from a pilot's table of scores, or from --sd-between and --sd-within. With --effect it says "
         "how many patients are needed, with --patients what so many can show.",
     )
-    pilot = "a pilot's table of scores: scores.csv of a run, or the 2024 study's all_scores_with_patients.csv"
+    pilot = "a pilot: a run folder, its scores.csv, or the 2024 study's all_scores_with_patients.csv"
     power.add_argument("--pilot", type=Path, metavar="SCORES", help=pilot)
     which = "which of the pilot's contrasts to plan for (default: the one that varies most)"
     power.add_argument("--contrast", metavar="NAME", help=which)
@@ -132,10 +132,12 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     if by_hand:
         raise UserError("the pilot gives this SD", where=by_hand[0], fix="Leave out this, or --pilot.")
     from cbtrain.eval.analysis.contrasts import plan_contrasts
+    from cbtrain.eval.analysis.panel import panel_of, panel_ratings
     from cbtrain.eval.analysis.pilot import NoPilot, estimate
-    from cbtrain.eval.analysis.ratings import read_ratings
+    from cbtrain.rated import gather_rated
 
-    ratings = read_ratings(parsed.pilot)
+    rated = gather_rated([parsed.pilot])
+    ratings = panel_ratings(rated.ratings, panel_of(rated.ratings, rated.planned))
     plans = {plan.id: plan for plan in plan_contrasts(ratings.arms) if len(plan.pairs) == 1}
     if not plans:
         fix = "A pilot needs two arms with the same patients."

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from cbtrain.eval.analysis.contrasts import Plan, session_means
+from cbtrain.eval.analysis.contrasts import Plan, paired_differences
 from cbtrain.eval.analysis.power import variance_of_difference
 from cbtrain.eval.analysis.ratings import Ratings
 
@@ -66,7 +65,7 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
     (Weerahandi 1993): each mean square over its chi-square distribution. Raises NoPilot.
     """
     [(a, b)] = plan.pairs
-    groups = _differences(ratings, a, b)
+    groups, _ = paired_differences(ratings, plan, ratings.total)
     values, sizes = list(groups.values()), np.array([len(own) for own in groups.values()])
     if len(values) == 0:
         raise NoPilot("no patient has a rated session in both arms")
@@ -101,15 +100,6 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
     sd = np.sqrt(likely[:, 0])
     spread = Spread(float(sd[0]), float(sd[1]), float(sd[2]) if df_noise else None)
     return Pilot(plan.id, spread, n, pairs, float(means.mean()), notes, likely[:, 1:])
-
-
-def _differences(ratings: Ratings, a: str, b: str) -> Mapping[str, np.ndarray]:
-    """``a − b`` of every session that both arms have, by patient."""
-    first, second = session_means(ratings, ratings.total, a), session_means(ratings, ratings.total, b)
-    found: dict[str, list[float]] = defaultdict(list)
-    for patient, session in sorted(first.keys() & second.keys()):
-        found[patient].append(first[patient, session] - second[patient, session])
-    return {patient: np.array(own) for patient, own in found.items()}
 
 
 def _repeats(ratings: Ratings, arms: Sequence[str]) -> tuple[float, int, float, float]:

@@ -3,7 +3,7 @@ const MARK = "#transcripts&"; // addresses of the browser's own, beside those of
 const pickers = [...root.querySelectorAll(".rating-choice")];
 for (const picker of pickers) {
   picker.hidden = data.raters.length < 2;
-  picker.querySelector("select").append(choice("", "All ratings, mean"), ...data.raters.map((name) => choice(name, name)));
+  picker.querySelector("select").append(choice("", data.meanLabel), ...data.raters.map((name) => choice(name, name)));
 }
 
 function show() {

@@ -8,6 +8,9 @@ from typing import Any
 from cbtrain.eval.report.shape import Report, arms_of, rows, scale_of, table, words
 from cbtrain.eval.report.values import fixed, number, p_value, percent, span, whole
 
+NAMED = 4
+"""Differences that a headline names; of more it gives the number."""
+
 LEVEL = 0.05
 """A difference among several is claimed where its p, adjusted by Holm, is below this."""
 
@@ -93,9 +96,15 @@ def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
             listed = ", ".join(f"{_base(one)} by {_size(one, signed=False)}" for one in shown)
             parts += [f"Tuned models scored {way} than untuned ones: {listed} points (95% intervals)"] if shown else []
     elif higher or lower:
-        listed = "; ".join(f"{words(one.get('id'))} {_size(one)}" for one in contrasts if one not in open_)
-        parts.append(f"{listed} points (95% intervals)")
-    if open_:
+        shown = sorted(higher + lower, key=lambda one: -abs(number(one.get("estimate")) or 0.0))
+        listed = "; ".join(f"{words(one.get('id'))} {_size(one)}" for one in shown[:NAMED])
+        count = (
+            f"{len(shown)} of {len(contrasts)} differences hold after Holm, the largest: " if len(shown) > NAMED else ""
+        )
+        parts.append(f"{count}{listed} points (95% intervals)")
+    if open_ and len(open_) > NAMED:
+        parts.append(f"No difference is shown for {len(open_)} of {len(contrasts)}")
+    elif open_:
         listed = "; ".join(f"{_base(one) if tuning else words(one.get('id'))} {_size(one)}" for one in open_)
         parts.append(f"No difference is shown for {listed}")
     return f"{'. '.join(parts)}."

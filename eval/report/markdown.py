@@ -83,6 +83,7 @@ def _contrasts(report: Report) -> list[str]:
         "Sign-flip p",
         "Mixed model",
         "d_z",
+        "Hedges g",
         "Patients",
     ]
     made = _table(head, [_contrast(finding, row_of(models, finding.id)) for finding in findings])
@@ -106,8 +107,11 @@ def _contrast(finding: Finding, model: dict[str, Any]) -> list[str]:
         span(row.get("bootstrap_low"), row.get("bootstrap_high"), 2),
         p_value(row.get("p_sign_flip")),
         with_interval(model),
-        with_interval(
-            {"estimate": effect.get("d_z"), "ci_low": effect.get("d_z_low"), "ci_high": effect.get("d_z_high")}
+        *(
+            with_interval(
+                {"estimate": effect.get(key), "ci_low": effect.get(f"{key}_low"), "ci_high": effect.get(f"{key}_high")}
+            )
+            for key in ("d_z", "hedges_g")
         ),
         whole(finding.count),
     ]

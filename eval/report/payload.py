@@ -20,6 +20,7 @@ ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u202
 FOLDER = Path(__file__).parent
 SCRIPTS = ("browser_data.js", "browser_filters.js", "browser_reading.js", "browser_comparison.js", "browser.js")
 """In this order: each may use what those before it name."""
+ALL = "All ratings, mean"
 KNOWN = {flag.id: flag for flag in FLAGS}
 
 
@@ -53,11 +54,19 @@ def browser_data(report: Report) -> dict[str, Any]:
         "arms": [{"name": arm["name"], "label": arm["label"]} for arm in arms],
         "domains": [domain.name for domain in scale.domains],
         "raters": list(raters.values()),
+        "meanLabel": _mean_label(report),
         "flags": [{"name": name, "meaning": meaning} for name, meaning in _flags(sessions).items()],
         "sessions": [
             _session(row, patient, scale, places, raters) for row, patient in zip(sessions, patients, strict=True)
         ],
     }
+
+
+def _mean_label(report: Report) -> str:
+    """What a session's own scores are: the mean over all judges, or over those that decide."""
+    panel = table(table(report.get("analysis")).get("panel"))
+    judges = panel.get("judges")
+    return f"Mean, {', '.join(map(words, judges))}" if panel.get("beside") and isinstance(judges, list) else ALL
 
 
 def patient_name(session: dict[str, Any]) -> str:

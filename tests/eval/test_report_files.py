@@ -105,7 +105,7 @@ def test_names_are_text_in_markdown(report, name):
     tables, html = cells(render_markdown(changed, {}))
     # Gaps are set in italics; nothing else is.
     assert not re.search(r"<(script|img|a|code|s|del)\b|<em>(?!No |Shares|Sensitivity|Completion)", html)
-    assert {len(line) for line in tables[0]} == {10}
+    assert {len(line) for line in tables[0]} == {11}
     shown = tables[0][1][0].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
     flat = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     assert shown.replace("\u200b", "") == flat
