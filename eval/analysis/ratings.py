@@ -118,6 +118,9 @@ def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
         raise UserError(f"cannot be read ({error})", where=path, fix="Name a table of scores.") from None
     if set(FIXED) <= set(columns):
         found = _ours(path, rubric)
+    elif set(AUTHORS) <= set(columns) and rubric is not None:
+        fix = "Leave --rubric out; only tables of ours are rated by one."
+        raise UserError("the 2024 study's table has a scale of its own", where=path, fix=fix)
     elif set(AUTHORS) <= set(columns):
         found = _authors(path, columns)
     else:
