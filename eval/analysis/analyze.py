@@ -65,6 +65,7 @@ def _default(
 ) -> dict[str, Any]:
     panel = panel_of(everything, planned)
     ratings = panel_ratings(everything, panel)
+    known = everything.only(np.isin(everything.judge, panel.judges))
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
     length = length_analysis(ratings, facts, plans, draws, seed)
@@ -83,7 +84,7 @@ def _default(
         "levels": [asdict(level) for level in levels(ratings, draws, seed)],
         "length": asdict(length) if length else None,
         "completion": asdict(completion(ratings, facts, plans)),
-        "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total, pooled=panel.pooled)],
+        "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total, known=known, pooled=panel.pooled)],
         "agreement": reliability(everything, plans, draws, seed),
     }
 

@@ -91,12 +91,14 @@ def bounds(
     plans: Sequence[Plan],
     complete: Sequence[Contrast],
     *,
+    known: Ratings | None = None,
     pooled: bool = False,
 ) -> list[Bounds]:
-    """How far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs). None
-    for ``pooled`` judges, of whom each could have rated any session."""
+    """How far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs).
+    ``known``: what the same judges also gave, for sessions that not all of them rated. None for ``pooled`` judges, of
+    whom each could have rated any session."""
     planned = planned_sessions(ratings, facts)
-    ends = [_totals(ratings, planned, end) for end in (0, 1)] if ratings.scale and not pooled else []
+    ends = [_totals(known or ratings, planned, end) for end in (0, 1)] if ratings.scale and not pooled else []
     rated = {arm: session_means(ratings, ratings.total, arm) for arm in planned}
     made = []
     for plan, found in zip(plans, complete, strict=True):

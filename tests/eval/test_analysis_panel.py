@@ -67,6 +67,8 @@ def test_a_panel_counts_the_sessions_that_all_of_it_rated():
     bound = found["bounds"][0]
     assert bound["missing"] == 1
     assert bound["worst_low"] < bound["estimate"] < bound["worst_high"]
+    # The one judge's score of that session is known: the other's, half of the mean, moves from 0 to 60.
+    assert bound["worst_high"] - bound["worst_low"] == pytest.approx(60 / 2 / 4 / 8)
     kept = panel_ratings(ratings, panel_of(ratings, ["one"]))
     assert set(kept.judge) == {"one"}
     assert np.isfinite(kept.total).all()
