@@ -88,6 +88,10 @@ def test_no_part_breaks_a_figure(part):
     # The other parts stay, but a stage that does not change need not be drawn again and again.
     rest = report if part == "training" else {**report, "training": []}
     unseen = {"evidence", "description", "endings", "seed", "status", "error", "note", "turns", "notes", "p"}
+    if part == "analysis":  # tables show the rest
+        report[part] = {key: report[part][key] for key in ("contrasts", "mixed_models", "length", "bounds", "items")}
+        unseen |= {"effect", "arms", "spearman", "covariate", "method", "p_sign_flip", "se", "df"}
+        report[part]["items"] = report[part]["items"][:1]
     for path, changed in variants(report[part], [None, "odd", -7, 10**400], (part,)):
         if unseen.isdisjoint(path):
             try:
