@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from cbtrain.errors import UserError
+from cbtrain.eval.analysis.panel import panel_of
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionFacts, session_facts
 from cbtrain.eval.rubric import Rubric, load_rubric
@@ -53,8 +54,9 @@ def gather_rated(
     where = ", ".join(map(str, files))
     tables = [read_ratings(file, chosen) for file in files]
     ratings = join_ratings(tables, where)
-    # The machine's judges were to rate everything; people may have rated a sample.
-    planned = tables[0].judges if files[0].name == SCORES and files[-1].name == HUMAN_SCORES else []
+    # People who rated a sample change nothing of who decides among the machine's judges.
+    machine = panel_of(tables[0])
+    planned = machine.judges if files[-1].name == HUMAN_SCORES and not machine.pooled else []
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
     beside = folder / TRANSCRIPTS

@@ -98,9 +98,9 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
         session_id=row["session_id"],
         arm=row["arm"],
         patient=row["patient"],
-        seed=int(row["seed"]),
+        seed=_whole(row["seed"], "seed"),
         judge=row["judge"],
-        repeat=int(row["repeat"]),
+        repeat=_whole(row["repeat"], "repeat"),
         status=status,
         domains=values,
     )
@@ -110,6 +110,14 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
     if total is not None and score.total is not None and abs(total - score.total) > 1e-6 * max(1.0, abs(total)):
         raise ValueError(f"the total is {total:g}, and the domains sum to {score.total:g}")
     return score
+
+
+def _whole(text: str, name: str) -> int:
+    """Raises ValueError."""
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"{name}: {text} is too large")
+    return value
 
 
 def _score(text: str | None, name: str) -> float | None:

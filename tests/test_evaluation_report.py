@@ -43,9 +43,9 @@ def test_a_mean_is_over_judges_not_over_ratings():
 
 
 def test_what_was_not_scored_is_filled_in_nowhere():
-    found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"))
+    found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"), planned=["a"])
     assert found["total"] == 33.0
-    assert [found["domains"][name] for name in IDS[:2]] == [3.0, 3.0]  # a judge without any total decides nothing
+    assert [found["domains"][name] for name in IDS[:2]] == [3.0, 3.0]
     assert found["status"] == "ok, unratable"
     found = described(rated("b", 0, 1, missing=11, status="refused"))
     assert found["total"] is None

@@ -16,7 +16,7 @@ from cbtrain.eval.analysis.interaction import interaction
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
 from cbtrain.eval.analysis.models import model_contrasts
-from cbtrain.eval.analysis.panel import Panel, panel_of, panel_ratings
+from cbtrain.eval.analysis.panel import Panel, connected, panel_of, panel_ratings
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.reliability import reliability
@@ -92,6 +92,10 @@ def _default(
 def _notes(ratings: Ratings, panel: Panel) -> list[str]:
     """What a reader has to know of the table."""
     notes = [panel.note] if panel.note else []
+    if not connected(ratings):
+        notes.append(
+            "judges share no session: their severity cannot be told, and means and shares by arm are mixed with it"
+        )
     if len(ratings.arms) < 2:
         notes.append("one arm: there is nothing to compare")
     if ratings.scale is None:

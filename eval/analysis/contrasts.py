@@ -167,7 +167,7 @@ def paired_differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tupl
         counted[a, b] = len(pairs)
         alone = len({key[:2] for key in first.keys() | second.keys()} - set(pairs))
         if not pairs and len(plan.pairs) > 1:
-            notes.append(f"{a} and {b} have no pair and are not in this mean")
+            return {}, [f"{a} and {b} have no pair: there is no mean over all bases"]
         elif alone:
             notes.append(f"left out: {alone} of the sessions of {a} and {b}, which have no rated partner")
     counts = {pair: count for pair, count in counted.items() if count}

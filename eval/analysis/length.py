@@ -24,6 +24,7 @@ from cbtrain.eval.analysis.contrasts import (
     with_holm,
 )
 from cbtrain.eval.analysis.models import ModelContrast, adjusted_contrasts
+from cbtrain.eval.analysis.panel import connected
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
@@ -94,7 +95,10 @@ class Length:
 def length_analysis(
     ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan], draws: int, seed: int
 ) -> Length | None:
-    """None where no rated session's length is known. Sessions of unknown length are left out."""
+    """None where no rated session's length is known, or judges share no session: then severity would pass for length.
+    Sessions of unknown length are left out."""
+    if not connected(ratings):
+        return None
     turns = np.array([_turns(facts, key) for key in zip(ratings.arm, ratings.patient, ratings.session, strict=True)])
     known = np.isfinite(turns)
     if not known.any():
@@ -191,6 +195,8 @@ def _matches(rated: Ratings, turns: np.ndarray, plan: Plan) -> tuple[Differences
                 if allowed[i, j]:
                     own.setdefault(patient, []).append(float(one[i, 1] - other[j, 1]))
                     made += 1
+        if not made and len(plan.pairs) > 1:
+            return {}, [f"{a} and {b} have no pair: there is no mean over all bases"]
         count = sum(map(len, first.values()))
         notes.append(f"{made} of {count} sessions of {a} have a partner of about equal length in {b}")
     return {patient: np.array(found) for patient, found in sorted(own.items())}, notes

@@ -39,10 +39,11 @@ class Panel:
 
 
 def panel_of(ratings: Ratings, planned: Sequence[str] = ()) -> Panel:
-    """The panel of ``ratings``: judges that were ``planned`` to rate everything, else those that did."""
+    """The panel of ``ratings``: judges that were ``planned`` to rate everything, whatever they came to, else those that
+    did."""
     sessions = {judge: _sessions(ratings.only(ratings.judge == judge)) for judge in ratings.judges}
     everything = set().union(*sessions.values()) if sessions else set()
-    judges = [judge for judge in planned if sessions.get(judge)] or [
+    judges = [judge for judge in planned if judge in sessions] or [
         judge for judge, own in sessions.items() if own and len(own) >= NEARLY_ALL * len(everything)
     ]
     if not judges:

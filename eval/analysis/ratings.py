@@ -148,6 +148,7 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     columns = {name: np.concatenate([getattr(table, name) for table in alike]) for name in COLUMNS}
     made = replace(first, arms={name: arm for table in tables for name, arm in table.arms.items()}, **columns)
     _refuse_doubles(made, Path(where))
+    _refuse_other_points(made, Path(where))
     return made
 
 
@@ -162,7 +163,7 @@ def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
 def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Scale | None:
     """The scale of a table of ours with these items."""
     chosen = rubric or load_rubric()
-    if [domain.id for domain in chosen.domains] == list(names):
+    if {domain.id for domain in chosen.domains} == set(names):
         return scale_of_rubric(chosen)
     if rubric is None:
         return None

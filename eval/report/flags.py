@@ -74,7 +74,12 @@ FLAGS = (
         "No rating gave a score in every domain, so there is no total. None is filled in.",
         lambda facts, scale: facts.total is None,
     ),
-    Flag("short", "Short", f"Fewer than {SHORT_TURNS} turns.", lambda facts, scale: facts.turns < SHORT_TURNS),
+    Flag(
+        "short",
+        "Short",
+        f"Fewer than {SHORT_TURNS} turns.",
+        lambda facts, scale: facts.turns < SHORT_TURNS and bool(facts.turns or facts.ending),
+    ),
     Flag(
         "stopped_by_limit",
         "Stopped by a limit",

@@ -113,3 +113,10 @@ def test_repeats_are_no_more_sessions_to_halo():
                   many.items[: len(once)], once.scale)  # fmt: skip
     first, second = (analysis(table, "default", draws=300)["agreement"]["halo"] for table in (one, many))
     assert first == second
+
+
+def test_a_planned_judge_without_a_score_is_a_gap_and_nobody_takes_its_place():
+    ratings = rated({"machine": lambda *_: float("nan"), "human": sample(level)})
+    found = analysis(ratings, "default", planned=["machine"], draws=200)
+    assert (found["panel"]["judges"], found["panel"]["beside"]) == (["machine"], ["human"])
+    assert found["contrasts"][0]["estimate"] is None

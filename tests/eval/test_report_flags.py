@@ -35,7 +35,7 @@ PLAIN = Facts("patient_end", 6, [3.0] * 11, 33.0, [33.0, 33.0])
         ),
         # Scores in some domains make no total; nothing is said of the scale's ends.
         ({"domains": [0.0] * 10 + [None], "total": None, "totals": []}, ["not_rated"]),
-        ({"ending": None, "turns": 0, "domains": [], "total": None, "totals": []}, ["not_rated", "short"]),
+        ({"ending": None, "turns": 0, "domains": [], "total": None, "totals": []}, ["not_rated"]),  # no transcript
     ],
 )
 def test_a_flag_is_raised_from_its_threshold_on(changes, flags):
