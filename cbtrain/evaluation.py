@@ -42,7 +42,6 @@ from cbtrain.evaluation_report import (
 )
 from cbtrain.generation.local_model import LocalModel, pick_device
 from cbtrain.human_ratings import human_scores
-from cbtrain.journal.journal import read as read_journal
 from cbtrain.lessons import held_out_lessons
 from cbtrain.material import Material, gather
 from cbtrain.model.weights.progress import loading_bar
@@ -108,14 +107,14 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     chosen = {patient: profiles[patient] for patient in patients}
     protocol = study_protocol(config, folder, chosen, rubric, _rating_protocol(config), list(ARMS))
     async with open_traffic(config.providers, folder, console) as traffic:
-        if not any(event["kind"] in (PLAN, "run_started") for event in traffic.past):
-            traffic.journal.append(PLAN, protocol=protocol)
+        events = traffic.past
+        if not any(event["kind"] in (PLAN, "run_started") for event in events):
+            events = [*events, traffic.journal.append(PLAN, protocol=protocol)]
         await simulate(sessions, model, model_path, profiles, config, folder, traffic, console)
         write_sessions(as_transcripts(sessions), [], folder / "sessions.jsonl")
         heading(console, "6/7", "Score the sessions")
         scores, rater = await score_sessions(sessions, rubric, config, traffic, console)
         spent = costs(traffic.providers)
-        changed = deviations(protocol, list(read_journal(traffic.journal.path)))
     write_scores_csv(scores, folder / "scores.csv")
     heading(console, "7/7", "Report")
     scores, rater = _with_people(scores, rater, sessions, folder)
@@ -145,7 +144,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         "analysis": found,
         "audit": audit_of(folder),
         "protocol": protocol,
-        "deviations": changed,
+        "deviations": deviations(protocol, events),
         "prompts": _prompts(config, rubric, rater),
         "sessions": describe_sessions(sessions, scores, names, ratings, panel),
         "config": config.model_dump(mode="json"),

@@ -14,11 +14,12 @@ from cbtrain.errors import UserError
 from cbtrain.eval.analysis.panel import panel_of
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionFacts, session_facts
+from cbtrain.eval.forms.bring_back import TABLE
 from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
 
-SCORES, HUMAN_SCORES = "scores.csv", "human_scores.csv"
+SCORES = "scores.csv"
 TRANSCRIPTS = "sessions.jsonl"
 AUDIT = "audit.json"
 
@@ -56,7 +57,7 @@ def gather_rated(
     ratings = join_ratings(tables, where)
     # People who rated a sample change nothing of who decides among the machine's judges.
     machine = panel_of(tables[0])
-    planned = machine.judges if files[-1].name == HUMAN_SCORES and not machine.pooled else []
+    planned = machine.judges if files[-1].name == TABLE and not machine.pooled else []
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
     beside = folder / TRANSCRIPTS
@@ -85,7 +86,7 @@ def audit_of(folder: Path) -> dict[str, Any] | None:
 def _tables(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = [path / name for name in (SCORES, HUMAN_SCORES) if (path / name).is_file()]
+    found = [path / name for name in (SCORES, TABLE) if (path / name).is_file()]
     if not found:
         raise UserError(f"no {SCORES} in it", where=path, fix="Name a run that was evaluated, or a table of scores.")
     return found

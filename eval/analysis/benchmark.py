@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -28,16 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, default=5, help="of each patient with each arm")
     parser.add_argument("--draws", type=int, default=10_000)
     parsed = parser.parse_args(arguments)
-    _seconds(lambda: analysis(*made_up(3, 2, 1, 1), draws=100))  # what is imported and compiled once
+    first, held = made_up(3, 2, 1, 1)
+    _seconds(lambda: analysis(first, "default", held, draws=100))  # what is imported and compiled once
     for judges, repeats in ((1, 1), (2, 3)):
-        ratings, protocol, facts = made_up(parsed.patients, parsed.sessions, judges, repeats)
-
-        def whole(
-            ratings: Ratings = ratings, protocol: str = protocol, facts: dict[Key, SessionFacts] = facts
-        ) -> object:
-            return analysis(ratings, protocol, facts, draws=parsed.draws)
-
-        seconds = _seconds(whole)
+        ratings, facts = made_up(parsed.patients, parsed.sessions, judges, repeats)
+        seconds = _seconds(partial(analysis, ratings, "default", facts, draws=parsed.draws))
         print(f"{len(facts):,} sessions, {len(ratings):,} ratings, {parsed.draws:,} draws: {seconds:.2f} s")
     groups = [np.random.default_rng(place).normal(size=parsed.sessions) for place in range(parsed.patients)]
     ours = _seconds(lambda: hierarchical_bootstrap(groups, parsed.draws))
@@ -45,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"bootstrap of one contrast: {ours * 1000:.0f} ms, as a loop {loop * 1000:.0f} ms: {loop / ours:.0f} times")
 
 
-def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ratings, str, dict[Key, SessionFacts]]:
-    """Ratings from 0 to 6, the protocol, and what became of the sessions; the same every time."""
+def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ratings, dict[Key, SessionFacts]]:
+    """Ratings from 0 to 6, and what became of the sessions; the same every time."""
     draw = np.random.default_rng(1)
     names = [(base, variant) for base in ("llama", "mistral", "qwen") for variant in ("tuned", "instruct")]
     arms = {f"{base}-{variant}": Arm(f"{base}-{variant}", base, variant) for base, variant in names}
@@ -57,7 +53,7 @@ def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ra
     scores = np.clip(np.round(draw.normal(3.3, 1.2, (len(rows), ITEMS))), 0, 6)
     items = tuple(f"item {place}" for place in range(ITEMS))
     made = Ratings(items, arms, arm, patient, session, judge, repeat, scores, Scale(0, 6, 40))
-    return made, "default", facts
+    return made, facts
 
 
 def _by_loop(groups: Sequence[np.ndarray], draws: int) -> list[float]:

@@ -19,6 +19,11 @@ from cbtrain.eval.analysis.sessions import Key, SessionFacts
 Cell = tuple[str, int]
 """A patient and the number of a session."""
 
+Outcome = tuple[str, Cell]
+"""An arm and one of its sessions."""
+
+Outcomes = dict[Outcome, float]
+
 
 @dataclass(frozen=True, slots=True)
 class ArmCompletion:
@@ -63,8 +68,7 @@ class Bounds:
 def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionFacts]) -> dict[str, list[Cell]]:
     """The sessions that each arm was to hold: those that are known, and, since arms treat the same patients in sessions
     of the same numbers, those that another arm held with a patient of this one."""
-    known = {(str(a), str(p), int(s)) for a, p, s in zip(ratings.arm, ratings.patient, ratings.session, strict=True)}
-    known |= {key for key in facts if key[0] in ratings.arms}
+    known = set(ratings.sessions) | {key for key in facts if key[0] in ratings.arms}
     cells = {key[1:] for key in known}
     treated = {(arm, patient) for arm, patient, _ in known}
     return {arm: sorted(cell for cell in cells if (arm, cell[0]) in treated) for arm in ratings.arms}
@@ -73,16 +77,16 @@ def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionFacts]) -> dic
 def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan]) -> Completion:
     """What became of every session by arm, and whether arms differ in it, with the patient as the unit."""
     planned = planned_sessions(ratings, facts)
-    arms, rated, failed = [], dict[str, dict[Cell, float]](), dict[str, dict[Cell, float]]()
+    arms, rated, failed = [], Outcomes(), Outcomes()
     for arm, cells in planned.items():
         scored = session_means(ratings, ratings.total, arm).keys()
         own = {cell: found for cell in cells if (found := facts.get((arm, *cell)))}
-        rated[arm] = {cell: float(cell in scored) for cell in cells}
-        failed[arm] = {cell: float(cell in own and own[cell].failed and cell not in scored) for cell in cells}
-        lost = int(sum(failed[arm].values()))
+        lost = sum(own[cell].failed and cell not in scored for cell in own)
+        rated |= {(arm, cell): float(cell in scored) for cell in cells}
+        failed |= {(arm, cell): float(cell in own and own[cell].failed and cell not in scored) for cell in cells}
         endings = dict(Counter(found.ending for found in own.values() if found.ending).most_common())
         arms.append(ArmCompletion(arm, len(cells), lost, len(cells) - lost - len(scored), len(scored), endings))
-    return Completion(arms, _compare(plans, rated), _compare(plans, failed))
+    return Completion(arms, *(_compare(plans, planned, outcomes) for outcomes in (rated, failed)))
 
 
 def bounds(
@@ -102,7 +106,7 @@ def bounds(
     rated = {arm: session_means(ratings, ratings.total, arm) for arm in planned}
     made = []
     for plan, found in zip(plans, complete, strict=True):
-        cells = {pair: sorted(set(planned[pair[0]]) & set(planned[pair[1]])) for pair in plan.pairs}
+        cells = _shared(plan, planned)
         missing = sum(cell not in rated[arm] for pair, own in cells.items() for arm in pair for cell in own)
         low = high = None
         if ends and found.estimate is not None:
@@ -124,20 +128,18 @@ def bounds(
     return made
 
 
-def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -> dict[tuple[str, Cell], float]:
+def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -> Outcomes:
     """Each planned session's total, with the scale's lowest point (``end`` 0) or highest (1) for every score that is
     missing: a session that one item is missing from can move by that item only."""
     assert ratings.scale is not None
     point, count = (ratings.scale.low, ratings.scale.high)[end], len(ratings.item_names)
-    scored: dict[tuple[str, Cell], dict[str, list[np.ndarray]]] = {}
-    for row in range(len(ratings)):
-        cell = (str(ratings.patient[row]), int(ratings.session[row]))
-        by_judge = scored.setdefault((str(ratings.arm[row]), cell), {})
-        by_judge.setdefault(str(ratings.judge[row]), []).append(ratings.items[row])
-    made = {}
+    scored: dict[Key, dict[str, list[np.ndarray]]] = {}
+    for session, judge, items in zip(ratings.sessions, ratings.judge, ratings.items, strict=True):
+        scored.setdefault(session, {}).setdefault(str(judge), []).append(items)
+    made = Outcomes()
     for arm, cells in planned.items():
         for cell in cells:
-            totals = [_judged(np.array(rows), point) for rows in scored.get((arm, cell), {}).values()]
+            totals = [_judged(np.array(rows), point) for rows in scored.get((arm, *cell), {}).values()]
             totals += [point * count] * (len(ratings.judges) - len(totals))
             made[arm, cell] = sum(totals) / len(totals) if totals else point * count
     return made
@@ -151,10 +153,13 @@ def _judged(rows: np.ndarray, point: float) -> float:
     return float(np.where(np.isfinite(rows), rows, point).sum(axis=1).mean())
 
 
+def _shared(plan: Plan, planned: Mapping[str, Sequence[Cell]]) -> dict[tuple[str, str], list[Cell]]:
+    """What both arms of each pair were to hold."""
+    return {(a, b): sorted(set(planned[a]) & set(planned[b])) for a, b in plan.pairs}
+
+
 def _differences(
-    cells: Mapping[tuple[str, str], Iterable[Cell]],
-    first: Mapping[tuple[str, Cell], float],
-    second: Mapping[tuple[str, Cell], float],
+    cells: Mapping[tuple[str, str], Iterable[Cell]], first: Mapping[Outcome, float], second: Mapping[Outcome, float]
 ) -> Differences:
     """Of each pair's first arm by ``first`` and its second by ``second``."""
     own: dict[str, list[float]] = {}
@@ -164,13 +169,10 @@ def _differences(
     return {patient: np.array(found) for patient, found in sorted(own.items())}
 
 
-def _compare(plans: Sequence[Plan], outcomes: Mapping[str, Mapping[Cell, float]]) -> list[Contrast]:
-    found = []
-    for plan in plans:
-        own: dict[str, list[float]] = {}
-        for a, b in plan.pairs:
-            for cell in sorted(outcomes[a].keys() & outcomes[b].keys()):
-                own.setdefault(cell[0], []).append(outcomes[a][cell] - outcomes[b][cell])
-        differences = {patient: np.array(values) for patient, values in sorted(own.items())}
-        found.append(contrast_of(plan, differences, [], draws=0, seed=0))
-    return with_holm(found)
+def _compare(
+    plans: Sequence[Plan], planned: Mapping[str, Sequence[Cell]], outcomes: Mapping[Outcome, float]
+) -> list[Contrast]:
+    differences = [_differences(_shared(plan, planned), outcomes, outcomes) for plan in plans]
+    return with_holm(
+        [contrast_of(plan, own, [], draws=0, seed=0) for plan, own in zip(plans, differences, strict=True)]
+    )

@@ -99,7 +99,7 @@ def length_analysis(
     Sessions of unknown length are left out."""
     if not connected(ratings):
         return None
-    turns = np.array([_turns(facts, key) for key in zip(ratings.arm, ratings.patient, ratings.session, strict=True)])
+    turns = np.array([_turns(facts, session) for session in ratings.sessions])
     known = np.isfinite(turns)
     if not known.any():
         return None
@@ -116,9 +116,8 @@ def length_analysis(
     )
 
 
-def _turns(facts: Mapping[Key, SessionFacts], key: tuple[object, object, object]) -> float:
-    arm, patient, session = key
-    found = facts.get((str(arm), str(patient), int(str(session))))
+def _turns(facts: Mapping[Key, SessionFacts], session: Key) -> float:
+    found = facts.get(session)
     return float(found.turns) if found and found.turns else math.nan
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.sessions import Key
 
 NEARLY_ALL = 0.9
 """Share of all rated sessions that a judge of the panel has rated."""
@@ -57,25 +58,22 @@ def panel_ratings(ratings: Ratings, panel: Panel) -> Ratings:
     if panel.pooled or len(panel.judges) < 2:
         return own
     whole = set.intersection(*(_sessions(own.only(own.judge == judge)) for judge in panel.judges))
-    keys = zip(own.arm, own.patient, own.session, strict=True)
-    kept = np.array([(str(arm), str(patient), int(session)) in whole for arm, patient, session in keys], dtype=bool)
+    kept = np.array([session in whole for session in own.sessions], dtype=bool)
     return replace(own, items=np.where(kept[:, None], own.items, np.nan))
 
 
 def connected(ratings: Ratings) -> bool:
     """Whether sessions that several judges rated link all of them, so that severities can be told from sessions."""
     groups = [{judge} for judge in ratings.judges]
-    by_session: dict[tuple[str, str, int], set[str]] = {}
-    for row in np.flatnonzero(np.isfinite(ratings.total)):
-        key = (str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row]))
-        by_session.setdefault(key, set()).add(str(ratings.judge[row]))
+    rated = ratings.only(np.isfinite(ratings.total))
+    by_session: dict[Key, set[str]] = {}
+    for session, judge in zip(rated.sessions, rated.judge, strict=True):
+        by_session.setdefault(session, set()).add(str(judge))
     for judges in by_session.values():
         met = [group for group in groups if group & judges]
         groups = [group for group in groups if not group & judges] + [set().union(*met)]
     return len(groups) <= 1
 
 
-def _sessions(own: Ratings) -> set[tuple[str, str, int]]:
-    rated = own.only(np.isfinite(own.total))
-    keys = zip(rated.arm, rated.patient, rated.session, strict=True)
-    return {(str(arm), str(patient), int(session)) for arm, patient, session in keys}
+def _sessions(own: Ratings) -> set[Key]:
+    return set(own.only(np.isfinite(own.total)).sessions)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.scores import FIXED, Score, read_scores_csv
 
@@ -92,6 +93,12 @@ class Ratings:
     def judges(self) -> list[str]:
         """In the order in which they first appear."""
         return list(dict.fromkeys(map(str, self.judge)))
+
+    @property
+    def sessions(self) -> list[Key]:
+        """The session that each row rates: arm, patient and number."""
+        rows = zip(self.arm, self.patient, self.session, strict=True)
+        return [(str(arm), str(patient), int(session)) for arm, patient, session in rows]
 
     def only(self, rows: np.ndarray) -> Ratings:
         """The ratings that ``rows`` (bool ``[rows]``) choose; arms stay known."""

@@ -24,6 +24,7 @@ from cbtrain.eval.analysis.contrasts import (
 )
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
+from cbtrain.eval.analysis.sessions import Key
 
 DRAWS = 2_000
 """Resamples at most: coincidences of totals take memory with each."""
@@ -118,10 +119,9 @@ def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any]
     repeats = sorted({int(number) for number in own.repeat})
     if len(repeats) < 2:
         return None
-    cells: dict[tuple[str, str, int], dict[int, float]] = {}
-    for row, total in enumerate(own.total):
-        key = (str(own.arm[row]), str(own.patient[row]), int(own.session[row]))
-        cells.setdefault(key, {})[int(own.repeat[row])] = float(total)
+    cells: dict[Key, dict[int, float]] = {}
+    for session, repeat, total in zip(own.sessions, own.repeat, own.total, strict=True):
+        cells.setdefault(session, {})[int(repeat)] = float(total)
     values = np.array([[found[number] for number in repeats] for found in cells.values() if len(found) == len(repeats)])
     if len(values) < 2:
         return None
@@ -135,9 +135,9 @@ def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any]
 def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
     """Over sessions, each item averaged over the judge's repeats: those are no more sessions."""
     own = rated.only(rated.judge == judge)
-    cells: dict[tuple[str, str, int], list[np.ndarray]] = {}
-    for row, items in enumerate(own.items):
-        cells.setdefault((str(own.arm[row]), str(own.patient[row]), int(own.session[row])), []).append(items)
+    cells: dict[Key, list[np.ndarray]] = {}
+    for session, items in zip(own.sessions, own.items, strict=True):
+        cells.setdefault(session, []).append(items)
     values = np.array([np.mean(items, axis=0) for items in cells.values()])
     if len(values) < 2 or (values.std(axis=0) > 0).sum() < 2:
         return None

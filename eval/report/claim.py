@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cbtrain.eval.report.findings import SIGNIFICANT, analysis_of, significant
 from cbtrain.eval.report.shape import Report, arms_of, rows, scale_of, table, words
 from cbtrain.eval.report.values import fixed, number, p_value, percent, span, whole
 
 NAMED = 4
 """Differences that a headline names; of more it gives the number."""
-
-LEVEL = 0.05
-"""A difference among several is claimed where its p, adjusted by Holm, is below this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,8 @@ def claim_of(report: Report) -> Claim:
     family = [one for one in contrasts if one.get("family") == contrasts[0].get("family")]
     given = [one for one in family if number(one.get("estimate")) is not None]
     if not given:
-        notes = contrasts[0].get("notes") if contrasts else None
-        return Claim("No difference between the therapists could be computed.", _joined(notes))
+        why = "; ".join(_notes(contrasts[0])) if contrasts else ""
+        return Claim("No difference between the therapists could be computed.", why)
     counted = words(table(report.get("rater")).get("kind")) == "cue"
     sentence = _one(report, given[0]) if len(family) == 1 else _several(report, given)
     return Claim(("Smoke test: " if counted else "") + sentence, _basis(given))
@@ -38,7 +36,7 @@ def claim_of(report: Report) -> Claim:
 
 def contrasts_of(report: Report) -> list[dict[str, Any]]:
     """The planned contrasts on the total, the primary ones first."""
-    return rows(table(report.get("analysis")).get("contrasts"))
+    return rows(analysis_of(report).get("contrasts"))
 
 
 def perplexity_sentence(report: Report) -> str:
@@ -64,9 +62,8 @@ def is_settled(contrast: dict[str, Any], alone: bool = True) -> bool:
         return False
     if low == high:
         signs = number(contrast.get("p_sign_flip"))
-        return signs is not None and signs < LEVEL
-    adjusted = number(contrast.get("p_adjusted"))
-    return alone or (adjusted is not None and adjusted < LEVEL)
+        return signs is not None and signs < SIGNIFICANT
+    return alone or significant(contrast)
 
 
 def _one(report: Report, contrast: dict[str, Any]) -> str:
@@ -125,7 +122,7 @@ def _size(contrast: dict[str, Any], signed: bool = True) -> str:
 
 def _pair(report: Report, contrast: dict[str, Any]) -> tuple[str, str] | None:
     """Labels of the two arms that a contrast compares, the first minus the second."""
-    for plan in rows(table(report.get("analysis")).get("plan")):
+    for plan in rows(analysis_of(report).get("plan")):
         pairs = plan.get("pairs")
         if plan.get("id") == contrast.get("id") and isinstance(pairs, list) and len(pairs) == 1:
             labels = {arm["name"]: arm["label"] for arm in arms_of(report)}
@@ -153,10 +150,6 @@ def _basis(contrasts: list[dict[str, Any]]) -> str:
 def _notes(contrast: dict[str, Any]) -> list[str]:
     raw = contrast.get("notes")
     return [words(note) for note in raw] if isinstance(raw, list) else []
-
-
-def _joined(notes: object) -> str:
-    return "; ".join(words(note) for note in notes) if isinstance(notes, list) else ""
 
 
 def _counted(count: int, noun: str) -> str:
