@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cbtrain
 from cbtrain.comparison import Comparison, run_arm
@@ -16,10 +16,11 @@ from cbtrain.eval.analysis.panel import Panel, panel_of, panel_ratings
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.report import SCHEMA
+from cbtrain.eval.report.values import counted
 from cbtrain.eval.rubric import Rubric
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.eval.scores import Score, Status
-from cbtrain.evaluation_report import describe_arms, describe_scale, describe_sessions
+from cbtrain.evaluation_report import describe_arms, describe_scale, describe_sessions, with_beside
 from cbtrain.human_ratings import human_scores
 from cbtrain.rated import Rated, audit_of
 from cbtrain.rated_sessions import records
@@ -32,9 +33,9 @@ def report_of(rated: Rated, found: Mapping[str, Any]) -> dict[str, Any]:
     """The report on ``rated`` with the analysis ``found``. What the run's own report tells of training, costs and
     protocol is taken over, where the scores are those of a run."""
     ground = _report_of_run(rated.run)
-    title = ground.get("title") or f"Scores of {len(set(rated.ratings.patient))} patients, analysed"
+    title = ground.get("title") or f"Scores of {counted(len(set(rated.ratings.patient)), 'patient')}, analysed"
     sessions, names, said = list(records(rated.transcripts)), _names(ground), _said(rated.run, ground)
-    made = _parts(title, rated.ratings, rated.planned, sessions, rated.rubric, names, found, said)
+    made = _parts(title, rated.ratings, rated.deciding, sessions, rated.rubric, names, found, said)
     if rated.run is None:
         return made
     told = [f"analysed by {rated.chosen} alone"] if rated.chosen else []
@@ -64,14 +65,14 @@ def report_of_runs(both: Comparison, found: Mapping[str, Any]) -> dict[str, Any]
         said |= {(f"{name}: {known}", judge, repeat): rating for (known, judge, repeat), rating in told}
         names |= _names(ground)
     title = f"{' and '.join(both.names)}, compared"
-    made = _parts(title, both.ratings, both.planned, sessions, both.runs[0].rubric, names, found, said)
+    made = _parts(title, both.ratings, both.deciding, sessions, both.runs[0].rubric, names, found, said)
     return made | {"protocol": both.protocol}
 
 
 def _parts(
     title: str,
     ratings: Ratings,
-    planned: Sequence[str],
+    deciding: Sequence[str],
     sessions: Sequence[SessionRecord],
     rubric: Rubric | None,
     names: Mapping[str, str],
@@ -79,7 +80,7 @@ def _parts(
     said: Said,
 ) -> dict[str, Any]:
     """What comes from ratings. Sessions that were rated are listed also where no transcript of them is there."""
-    panel = panel_of(ratings, planned)
+    panel = panel_of(ratings, deciding)
     held = [session for session in sessions if session.arm in ratings.arms]
     known = {(session.arm, session.patient, session.seed): session.id for session in held}
     scores = [_score(ratings, row, known, said) for row in range(len(ratings))]
@@ -103,8 +104,7 @@ def describe_raters(panel: Panel) -> dict[str, str]:
     """Who decides, and who stands beside. The cue rater is called what it is wherever its scores appear."""
     kind = "cue" if panel.judges == [CUE_RATER] else "several" if len(panel.judges) > 1 else "one"
     label = "; ".join(CUE_RATER_LABEL if judge == CUE_RATER else judge for judge in panel.judges) or "nobody"
-    beside = f" (beside: {', '.join(panel.beside)})" if panel.beside else ""
-    return {"judge": ", ".join(panel.judges), "kind": kind, "label": label + beside}
+    return {"judge": ", ".join(panel.judges), "kind": kind, "label": with_beside(label, panel)}
 
 
 def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str], said: Said) -> Score:
@@ -114,7 +114,7 @@ def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str]
     values = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
     domains = {item: None if math.isnan(value) else value for item, value in values}
     told = said.get((name, judge, repeat), {})
-    status: Status = told.get("status") or ("ok" if None not in domains.values() else "unratable")
+    status = cast(Status, str(ratings.status[row]))
     return Score(
         name, arm, patient, seed, judge, repeat, status, domains, told.get("evidence", {}), told.get("reason", {})
     )
@@ -143,5 +143,5 @@ def _said(folder: Path | None, ground: Mapping[str, Any]) -> Said:
     }
     for score in human_scores(folder) if folder else ():
         key = (score.session_id, score.judge, score.repeat)
-        found[key] = {"status": score.status, "evidence": score.evidence, "reason": score.reason}
+        found[key] = {"evidence": score.evidence, "reason": score.reason}
     return found

@@ -28,7 +28,7 @@ class Comparison:
     ratings: Ratings
     facts: dict[Key, SessionFacts]
     runs: list[Rated]
-    planned: list[str]
+    deciding: list[str]
     protocol: dict[str, Any]
 
 
@@ -48,8 +48,8 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
         for (arm, patient, seed), found in run.facts.items()
     }
     joined = join_ratings(renamed, ", ".join(map(str, folders)))
-    planned = list(dict.fromkeys(judge for run in runs for judge in run.planned or run.ratings.judges))
-    return Comparison(names, joined, facts, runs, planned, protocols[0])
+    deciding = list(dict.fromkeys(judge for run in runs for judge in run.deciding or run.ratings.judges))
+    return Comparison(names, joined, facts, runs, deciding, protocols[0])
 
 
 def _protocol(folder: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from cbtrain.evaluation_report import (
     describe_sessions,
     is_tiny,
     title_of,
+    with_beside,
 )
 from cbtrain.generation.local_model import LocalModel, pick_device
 from cbtrain.human_ratings import human_scores
@@ -117,14 +118,15 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         spent = costs(traffic.providers)
     write_scores_csv(scores, folder / "scores.csv")
     heading(console, "7/7", "Report")
-    scores, rater = _with_people(scores, rater, sessions, folder)
+    held = {session.id for session in sessions}
+    scores = scores + [score for score in human_scores(folder) if score.session_id in held]
     scale = scale_of_rubric(rubric)
     ratings = ratings_of(scores, [domain.id for domain in rubric.domains], ARMS, scale)
     with console.status("Comparing the therapists"):
-        planned = [rater["judge"]]
+        deciding = [rater["judge"]]
         facts = session_facts(as_transcripts(sessions))
-        found = analysis(ratings, "default", facts, planned=planned, seed=config.seed)
-        panel = panel_of(ratings, planned)
+        found = analysis(ratings, "default", facts, deciding=deciding, seed=config.seed)
+        panel = panel_of(ratings, deciding)
         decided = panel_ratings(ratings, panel)
     report = {
         "schema": SCHEMA,
@@ -137,7 +139,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         "corpus": state["corpus"],
         "training": state["training"],
         "perplexity": perplexity,
-        "rater": rater,
+        "rater": rater | {"label": with_beside(rater["label"], panel)},
         "costs": spent,
         "scale": describe_scale(ratings, rubric),
         "arms": describe_arms(sessions, decided),
@@ -163,19 +165,6 @@ def _rating_protocol(config: StudyConfig) -> dict[str, Any]:
     if not uses_llm_judge(judging, config.providers):
         return {"kind": "cue"}
     return {"kind": "llm", "api": judging.provider.identity(), **judging.judge.model_dump(mode="json")}
-
-
-def _with_people(
-    scores: list[Score], rater: dict[str, str], sessions: Sequence[SessionRecord], folder: Path
-) -> tuple[list[Score], dict[str, str]]:
-    """``scores`` and those of people on the same sessions, and how the raters are called together: the planned one
-    decides."""
-    known = {session.id for session in sessions}
-    human = [score for score in human_scores(folder) if score.session_id in known]
-    if not human:
-        return scores, rater
-    people = ", ".join(dict.fromkeys(score.judge for score in human))
-    return scores + human, rater | {"label": f"{rater['label']} (beside: {people})"}
 
 
 def _prompts(config: StudyConfig, rubric: Rubric, rater: Mapping[str, str]) -> dict[str, str]:

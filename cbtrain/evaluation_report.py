@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cbtrain.eval.analysis.levels import Group, session_groups
-from cbtrain.eval.analysis.panel import Panel
+from cbtrain.eval.analysis.panel import Panel, decided
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.report.flags import Facts, Range, flags_of
 from cbtrain.eval.rubric import Rubric
@@ -87,6 +89,11 @@ def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
         )
 
 
+def with_beside(label: str, panel: Panel) -> str:
+    """What the raters are called together: ``label`` names those that decide."""
+    return f"{label} (beside: {', '.join(panel.beside)})" if panel.beside else label
+
+
 def describe_sessions(
     sessions: Sequence[SessionRecord],
     scores: Sequence[Score],
@@ -96,10 +103,12 @@ def describe_sessions(
 ) -> list[dict[str, Any]]:
     """Every session with its dialogue, all its ratings, their mean, its flags. ``ratings`` are ``scores`` as a table.
 
-    A mean is over the judges of the panel, of each one's mean over repeats, so that a judge who was asked more often
-    weighs no more; where one of them gave no score there is none. A rating without a total counts in the domains that
-    it scored. ``status`` names those of the ratings.
+    A session's scores are those that the analysis compares (:func:`cbtrain.eval.analysis.panel.decided`); a rating
+    without a total counts in the domains that it scored. ``status`` names those of the ratings.
     """
+    totals = decided(ratings, panel, ratings.total)
+    items = {name: decided(ratings, panel, ratings.items[:, place]) for place, name in enumerate(ratings.item_names)}
+    rated = ratings.only(np.isin(ratings.judge, panel.judges)).rated_sessions
     by_session: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         by_session[score.session_id].append(score)
@@ -109,9 +118,15 @@ def describe_sessions(
     described = []
     for session in sessions:
         own = by_session[session.id]
-        domains = {d: _decided([(s.judge, s.domains.get(d)) for s in own], panel) for d in ratings.item_names}
-        total = _decided([(s.judge, s.total) for s in own], panel)
-        totals = [s.total for s in own if s.total is not None]
+        key = (session.arm, session.patient, session.seed)
+        facts = Facts(
+            session.ending,
+            len(session.turns),
+            [_mean(_scores(own, name, panel)) for name in ratings.item_names],
+            key in totals or (key in rated and not panel.linked),
+            totals.get(key),
+            [s.total for s in own if s.total is not None],
+        )
         unrated = "not rated: the session failed" if session.failed else "not rated"
         described.append(
             {
@@ -123,12 +138,10 @@ def describe_sessions(
                 "ending": session.ending,
                 "error": session.error,
                 "turns": [{"role": turn.role, "text": turn.text} for turn in session.turns],
-                "domains": domains,
-                "total": total,
+                "domains": {name: by_session.get(key) for name, by_session in items.items()},
+                "total": totals.get(key),
                 "status": ", ".join(dict.fromkeys(s.status for s in own)) or unrated,
-                "flags": flags_of(
-                    Facts(session.ending, len(session.turns), list(domains.values()), total, totals), limits
-                ),
+                "flags": flags_of(facts, limits),
                 "ratings": [_describe_rating(score) for score in own],
             }
         )
@@ -147,15 +160,10 @@ def _describe_rating(score: Score) -> dict[str, Any]:
     }
 
 
-def _decided(scores: Sequence[tuple[str, float | None]], panel: Panel) -> float | None:
-    """The mean over the panel of each judge's mean; None where one of them (of pooled judges: all) gave no score."""
-    judges: dict[str, list[float]] = defaultdict(list)
-    for judge, score in scores:
-        if score is not None and judge in panel.judges:
-            judges[judge].append(score)
-    if not judges or (not panel.pooled and len(judges) < len(panel.judges)):
-        return None
-    return _mean([sum(own) / len(own) for own in judges.values()])
+def _scores(scores: Sequence[Score], domain: str, panel: Panel) -> list[float]:
+    """What the panel's ratings of a session gave a domain."""
+    found = [score.domains.get(domain) for score in scores if score.judge in panel.judges]
+    return [score for score in found if score is not None]
 
 
 def title_of(state: Mapping[str, Any]) -> str:

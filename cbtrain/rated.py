@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.panel import panel_of
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionFacts, session_facts
 from cbtrain.eval.forms.bring_back import TABLE
@@ -27,7 +26,7 @@ AUDIT = "audit.json"
 @dataclass(frozen=True, slots=True)
 class Rated:
     """``rubric`` is None where no instrument of ours is known. ``run``: the run folder, where one was named and not
-    tables. ``planned``: the judges that were to rate everything, where that is known; ``chosen``: the one judge whose
+    tables. ``deciding``: the judges that make up the panel, where that is known; ``chosen``: the one judge whose
     ratings were asked for."""
 
     ratings: Ratings
@@ -35,7 +34,7 @@ class Rated:
     transcripts: list[Session]
     facts: dict[Key, SessionFacts]
     run: Path | None
-    planned: list[str]
+    deciding: list[str]
     chosen: str | None
 
 
@@ -56,8 +55,8 @@ def gather_rated(
     tables = [read_ratings(file, chosen) for file in files]
     ratings = join_ratings(tables, where)
     # People who rated a sample change nothing of who decides among the machine's judges.
-    machine = panel_of(tables[0])
-    planned = machine.judges if files[-1].name == TABLE and not machine.pooled else []
+    machine = [name for file, table in zip(files, tables, strict=True) if file.name != TABLE for name in table.judges]
+    deciding = list(dict.fromkeys(machine)) if len(machine) < len(ratings.judges) else []
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
     beside = folder / TRANSCRIPTS
@@ -69,7 +68,7 @@ def gather_rated(
         fix = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
         raise UserError("no session of any arm that was rated", where=transcripts, fix=fix)
     run = paths[0] if paths == [folder] else None
-    return Rated(ratings, chosen, sessions, facts, run, planned if judge is None else [], judge)
+    return Rated(ratings, chosen, sessions, facts, run, deciding if judge is None else [], judge)
 
 
 def audit_of(folder: Path) -> dict[str, Any] | None:

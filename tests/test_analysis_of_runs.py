@@ -91,7 +91,9 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     assert CUE_RATER_LABEL in shown
     report = json.loads((run / "report.json").read_text())
     # People stand beside the judge that was planned: they change no figure of its.
-    assert report["analysis"]["panel"] == {"judges": ["cue"], "beside": ["human: Ann"], "pooled": False}
+    assert report["analysis"]["panel"] == {
+        "judges": ["cue"], "beside": ["human: Ann"], "pooled": False, "linked": True,
+    }  # fmt: skip
     assert report["analysis"]["contrasts"] == alone
     judges = [rating["judge"] for rating in report["sessions"][0]["ratings"]]
     assert judges == ["cue", "human: Ann"]

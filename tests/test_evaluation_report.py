@@ -1,5 +1,7 @@
 """What the report says of sessions that several judges rated several times."""
 
+import pytest
+
 from cbtrain.eval.analysis.panel import panel_of
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rubric import load_rubric
@@ -20,9 +22,9 @@ def rated(judge, repeat, points, missing=0, status="ok"):
     return Score("p1.base.0", "base", "p1", 0, judge, repeat, status, domains, {IDS[0]: [1]}, {IDS[0]: f"{points}!"})
 
 
-def described(*scores, session=SESSION, planned=("a", "b")):
+def described(*scores, session=SESSION, deciding=("a", "b")):
     ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
-    return describe_sessions([session], scores, {"p1": "Mara"}, ratings, panel_of(ratings, planned))[0]
+    return describe_sessions([session], scores, {"p1": "Mara"}, ratings, panel_of(ratings, deciding))[0]
 
 
 def test_a_mean_is_over_judges_not_over_ratings():
@@ -43,7 +45,7 @@ def test_a_mean_is_over_judges_not_over_ratings():
 
 
 def test_what_was_not_scored_is_filled_in_nowhere():
-    found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"), planned=["a"])
+    found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"), deciding=["a"])
     assert found["total"] == 33.0
     assert [found["domains"][name] for name in IDS[:2]] == [3.0, 3.0]
     assert found["status"] == "ok, unratable"
@@ -62,12 +64,34 @@ def test_a_session_without_a_rating():
 
 
 def test_judges_beside_the_panel_change_no_score_and_a_panel_is_whole_or_silent():
-    beside = described(rated("a", 0, 2), rated("human: Ann", 0, 6), planned=["a"])
+    beside = described(rated("a", 0, 2), rated("human: Ann", 0, 6), deciding=["a"])
     assert (beside["total"], len(beside["ratings"])) == (22.0, 2)
-    scores = [rated("a", 0, 2), rated("b", 0, 4)]
-    other = Score("p2.base.0", "base", "p2", 0, "a", 0, "ok", dict.fromkeys(IDS, 5.0))
-    ratings = ratings_of([*scores, other], IDS, ["base"], scale_of_rubric(RUBRIC))
-    alone = SessionRecord("p2.base.0", "base", "p2", 0, SESSION.turns, "patient_end")
-    panel = panel_of(ratings, ["a", "b"])
-    both, one = describe_sessions([SESSION, alone], [*scores, other], {}, ratings, panel)
-    assert (both["total"], one["total"]) == (33.0, None)
+    rows = [("a", seed, 2 + seed % 2) for seed in range(10)] + [("b", seed, 4) for seed in range(9)]
+    *both, one = sessions_of(rows)
+    assert [session["total"] for session in both] == [33.0, 38.5, 33.0, 38.5, 33.0, 38.5, 33.0, 38.5, 33.0]
+    assert (one["total"], one["domains"], one["flags"]) == (None, dict.fromkeys(IDS), ["not_rated"])
+
+
+def sessions_of(rows):
+    """What the report says of sessions by (judge, seed, points)."""
+    scores = [
+        Score(f"p{seed}", "base", f"p{seed}", 0, judge, 0, "ok", dict.fromkeys(IDS, float(points)))
+        for judge, seed, points in rows
+    ]
+    ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
+    held = [SessionRecord(f"p{seed}", "base", f"p{seed}", 0, SESSION.turns, "patient_end") for seed in range(10)]
+    return describe_sessions(held, scores, {}, ratings, panel_of(ratings))
+
+
+def test_sessions_of_pooled_judges_are_compared_without_their_severity():
+    """The one gives two points an item more than the other, and each rated half, two sessions in common."""
+    rows = [("mild", seed, 4) for seed in range(6)] + [("severe", seed, 2 if seed < 9 else 0) for seed in range(4, 10)]
+    found = sessions_of(rows)
+    assert [session["total"] for session in found] == pytest.approx([33.0] * 9 + [11.0])
+    assert found[0]["domains"] == pytest.approx(dict.fromkeys(IDS, 3.0))
+    # Flags of the scale's ends are about the scores that were given.
+    assert (found[8]["flags"], found[9]["flags"]) == ([], ["at_floor"])
+    apart = sessions_of([row for row in rows if row[0] == "mild" or row[1] > 5])
+    assert {session["total"] for session in apart} == {None}
+    assert [session["status"] for session in apart] == ["ok"] * 10
+    assert (apart[8]["flags"], apart[9]["flags"]) == ([], ["at_floor"])

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
+from cbtrain.eval.report.findings import length_notes
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.values import GAP, fixed, p_value, share, span
 
@@ -127,6 +128,8 @@ def _show_checks(found: dict[str, Any], console: Console) -> None:
         r = length["spearman"]
         bounds = span(r["ci_low"], r["ci_high"], 2)
         _say(console, f"Totals rise with turns: Spearman {fixed(r['r'], 2)} ({bounds}) over {r['n']:,} sessions.")
+    for note in length_notes({"analysis": found}):
+        _say(console, f"note: {note}")
 
 
 def _show_arms(found: dict[str, Any], console: Console) -> None:

@@ -71,7 +71,7 @@ def _analyze(parsed: argparse.Namespace) -> None:
     rated = gather_rated(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
     try:
         found = analysis(
-            rated.ratings, parsed.protocol, rated.facts, planned=rated.planned, draws=parsed.draws, seed=parsed.seed
+            rated.ratings, parsed.protocol, rated.facts, deciding=rated.deciding, draws=parsed.draws, seed=parsed.seed
         )
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], fix="Take --protocol default, or other scores.") from None

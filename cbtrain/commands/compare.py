@@ -30,5 +30,5 @@ def _compare(parsed: argparse.Namespace) -> None:
 
     check_bootstrap(parsed)
     both = compare_runs(parsed.runs)
-    found = analysis(both.ratings, "default", both.facts, planned=both.planned, draws=parsed.draws, seed=parsed.seed)
+    found = analysis(both.ratings, "default", both.facts, deciding=both.deciding, draws=parsed.draws, seed=parsed.seed)
     tell_analysis(found, lambda: report_of_runs(both, found), parsed)

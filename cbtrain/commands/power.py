@@ -137,7 +137,7 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     from cbtrain.rated import gather_rated
 
     rated = gather_rated([parsed.pilot])
-    ratings = panel_ratings(rated.ratings, panel_of(rated.ratings, rated.planned))
+    ratings = panel_ratings(rated.ratings, panel_of(rated.ratings, rated.deciding))
     plans = {plan.id: plan for plan in plan_contrasts(ratings.arms) if len(plan.pairs) == 1}
     if not plans:
         fix = "A pilot needs two arms with the same patients."

@@ -16,7 +16,7 @@ from cbtrain.eval.analysis.interaction import interaction
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
 from cbtrain.eval.analysis.models import model_contrasts
-from cbtrain.eval.analysis.panel import Panel, connected, panel_of, panel_ratings
+from cbtrain.eval.analysis.panel import Panel, panel_of, panel_ratings
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.reliability import reliability
@@ -31,13 +31,13 @@ def analysis(
     protocol: str,
     facts: Mapping[Key, SessionFacts] | None = None,
     *,
-    planned: Sequence[str] = (),
+    deciding: Sequence[str] = (),
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The analysis by ``protocol`` (``default`` or ``paper``) as JSON has it: what cannot be given is null. ``facts``
-    are those of the sessions, where they are known; ``planned`` are the judges that were to rate all of them, where
-    that is known (else :mod:`cbtrain.eval.analysis.panel` tells who decides).
+    are those of the sessions, where they are known; ``deciding`` as :func:`cbtrain.eval.analysis.panel.panel_of` has
+    it.
 
     Raises DoesNotFit where the protocol does not fit the table.
     """
@@ -55,15 +55,15 @@ def analysis(
     if protocol == "paper":
         found |= _published(analyze_as_published(ratings))
     else:
-        found |= _default(ratings, facts or {}, planned, draws, seed)
+        found |= _default(ratings, facts or {}, deciding, draws, seed)
     plain: dict[str, Any] = _plain(found)
     return plain
 
 
 def _default(
-    everything: Ratings, facts: Mapping[Key, SessionFacts], planned: Sequence[str], draws: int, seed: int
+    everything: Ratings, facts: Mapping[Key, SessionFacts], deciding: Sequence[str], draws: int, seed: int
 ) -> dict[str, Any]:
-    panel = panel_of(everything, planned)
+    panel = panel_of(everything, deciding)
     ratings = panel_ratings(everything, panel)
     known = everything.only(np.isin(everything.judge, panel.judges))
     plans = plan_contrasts(ratings.arms)
@@ -81,7 +81,7 @@ def _default(
         "mixed_models": [asdict(contrast) for contrast in model_contrasts(ratings, plans)],
         "interaction": asdict(crossed) if crossed else None,
         "items": _items(ratings, plans, seed),
-        "levels": [asdict(level) for level in levels(ratings, draws, seed)],
+        "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
         "completion": asdict(completion(ratings, facts, plans)),
         "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total, known=known, pooled=panel.pooled)],
@@ -92,10 +92,6 @@ def _default(
 def _notes(ratings: Ratings, panel: Panel) -> list[str]:
     """What a reader has to know of the table."""
     notes = [panel.note] if panel.note else []
-    if not connected(ratings):
-        notes.append(
-            "judges share no session: their severity cannot be told, and means and shares by arm are mixed with it"
-        )
     if len(ratings.arms) < 2:
         notes.append("one arm: there is nothing to compare")
     if ratings.scale is None:

@@ -52,7 +52,8 @@ def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ra
     arm, patient, session, judge, repeat = (np.array(column) for column in zip(*rows, strict=True))
     scores = np.clip(np.round(draw.normal(3.3, 1.2, (len(rows), ITEMS))), 0, 6)
     items = tuple(f"item {place}" for place in range(ITEMS))
-    made = Ratings(items, arms, arm, patient, session, judge, repeat, scores, Scale(0, 6, 40))
+    status = np.full(len(rows), "ok")
+    made = Ratings(items, arms, arm, patient, session, judge, repeat, status, scores, Scale(0, 6, 40))
     return made, facts
 
 

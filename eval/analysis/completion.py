@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbtrain.eval.analysis.contrasts import Contrast, Differences, Plan, contrast_of, session_means, with_holm
+from cbtrain.eval.analysis.contrasts import Contrast, Differences, Plan, contrast_of, with_holm
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
 
@@ -79,7 +79,7 @@ def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Seque
     planned = planned_sessions(ratings, facts)
     arms, rated, failed = [], Outcomes(), Outcomes()
     for arm, cells in planned.items():
-        scored = session_means(ratings, ratings.total, arm).keys()
+        scored = {session[1:] for session in ratings.rated_sessions if session[0] == arm}
         own = {cell: found for cell in cells if (found := facts.get((arm, *cell)))}
         lost = sum(own[cell].failed and cell not in scored for cell in own)
         rated |= {(arm, cell): float(cell in scored) for cell in cells}
@@ -103,11 +103,11 @@ def bounds(
     whom each could have rated any session."""
     planned = planned_sessions(ratings, facts)
     ends = [_totals(known or ratings, planned, end) for end in (0, 1)] if ratings.scale and not pooled else []
-    rated = {arm: session_means(ratings, ratings.total, arm) for arm in planned}
+    rated = ratings.rated_sessions
     made = []
     for plan, found in zip(plans, complete, strict=True):
         cells = _shared(plan, planned)
-        missing = sum(cell not in rated[arm] for pair, own in cells.items() for arm in pair for cell in own)
+        missing = sum((arm, *cell) not in rated for pair, own in cells.items() for arm in pair for cell in own)
         low = high = None
         if ends and found.estimate is not None:
             low = contrast_of(plan, _differences(cells, *ends), [], draws=0, seed=0)

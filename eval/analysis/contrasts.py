@@ -20,6 +20,7 @@ from scipy import stats
 from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
 from cbtrain.eval.analysis.ratings import UNTUNED, Arm, Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
+from cbtrain.eval.analysis.session_scores import Judged, judged_means
 
 METHOD = "mean over patients of the paired difference; 95 % t interval"
 Differences = dict[str, np.ndarray]
@@ -93,9 +94,8 @@ def compare(
     ratings: Ratings, plans: Sequence[Plan], values: np.ndarray, draws: int = 10_000, seed: int = 0
 ) -> list[Contrast]:
     """Every planned contrast of ``values`` (float ``[rows]``: totals, or an item; NaN is left out and counted)."""
-    return with_holm(
-        [contrast_of(plan, *paired_differences(ratings, plan, values), draws=draws, seed=seed) for plan in plans]
-    )
+    judged = judged_means(ratings, values)
+    return with_holm([contrast_of(plan, *paired_differences(judged, plan), draws=draws, seed=seed) for plan in plans])
 
 
 def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draws: int, seed: int) -> Contrast:
@@ -106,7 +106,8 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
     pairs, n = sum(map(len, differences.values())), len(differences)
     gap = Contrast(plan.id, plan.family, means, pairs)
     if n == 0:
-        return replace(gap, notes=["no patient has a session in both arms", *notes])
+        pooled = len(plan.pairs) > 1 and notes
+        return replace(gap, notes=notes if pooled else ["no pair of sessions to compare", *notes])
     observed = np.array(list(means.values()))
     estimate = float(observed.mean())
     if n == 1:
@@ -147,7 +148,7 @@ def with_holm(found: Sequence[Contrast]) -> list[Contrast]:
     ]
 
 
-def paired_differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tuple[Differences, list[str]]:
+def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[str]]:
     """Differences of each patient that has any, in the patients' order, and what was left out.
 
     Sessions are paired by patient and number, within each judge: judges differ in severity, so a session is compared
@@ -157,68 +158,21 @@ def paired_differences(ratings: Ratings, plan: Plan, values: np.ndarray) -> tupl
     notes = []
     counted: dict[tuple[str, str], int] = {}
     for a, b in plan.pairs:
-        first, second = judged_means(ratings, values, a), judged_means(ratings, values, b)
-        pairs: dict[tuple[str, int], list[float]] = {}
-        for key in sorted(first.keys() & second.keys()):
-            patient, session, _ = key
-            pairs.setdefault((patient, session), []).append(first[key] - second[key])
-        for (patient, _), by_judge in pairs.items():
-            own.setdefault(patient, []).append(sum(by_judge) / len(by_judge))
-        counted[a, b] = len(pairs)
-        alone = len({key[:2] for key in first.keys() | second.keys()} - set(pairs))
+        first, second = ({key[1:]: by for key, by in judged.items() if key[0] == arm} for arm in (a, b))
+        pairs = 0
+        for cell in sorted(first.keys() & second.keys()):
+            by_judge = [first[cell][judge] - second[cell][judge] for judge in first[cell] if judge in second[cell]]
+            if by_judge:
+                own.setdefault(cell[0], []).append(sum(by_judge) / len(by_judge))
+                pairs += 1
+        counted[a, b] = pairs
+        alone = len(first.keys() | second.keys()) - pairs
         if not pairs and len(plan.pairs) > 1:
             return {}, [f"{a} and {b} have no pair: there is no mean over all bases"]
-        elif alone:
+        if alone:
             notes.append(f"left out: {alone} of the sessions of {a} and {b}, which have no rated partner")
     counts = {pair: count for pair, count in counted.items() if count}
     if len(counts) > 1 and max(counts.values()) > 1.2 * min(counts.values()):
         told = ", ".join(f"{a} {count}" for (a, _), count in counts.items())
         notes.append(f"bases count by their pairs of sessions: {told}")
     return {patient: np.array(found) for patient, found in sorted(own.items())}, notes
-
-
-def judged_means(ratings: Ratings, values: np.ndarray, arm: str) -> dict[tuple[str, int, str], float]:
-    """Mean over repeats of each rated session of an arm, by patient, number and judge."""
-    found: dict[tuple[str, int, str], list[float]] = {}
-    for row in np.flatnonzero((ratings.arm == arm) & np.isfinite(values)):
-        key = (str(ratings.patient[row]), int(ratings.session[row]), str(ratings.judge[row]))
-        found.setdefault(key, []).append(float(values[row]))
-    return {key: sum(scores) / len(scores) for key, scores in found.items()}
-
-
-def session_means(ratings: Ratings, values: np.ndarray, arm: str) -> dict[tuple[str, int], float]:
-    """Mean over judges of their means over repeats for each rated session of an arm, by patient and number.
-
-    Where not every judge has rated every session, each one's severity is taken off first: otherwise a session's score
-    would depend on who happened to rate it.
-    """
-    severity = severities(ratings, values)
-    found: dict[tuple[str, int], list[float]] = {}
-    for (patient, session, judge), mean in judged_means(ratings, values, arm).items():
-        found.setdefault((patient, session), []).append(mean - severity[judge])
-    return {key: sum(means) / len(means) for key, means in found.items()}
-
-
-def severities(ratings: Ratings, values: np.ndarray) -> dict[str, float]:
-    """How far each judge's values lie above the judges' mean on the same sessions, by least squares with an effect for
-    each session. Judges without a common session cannot be compared and count as equal."""
-    judges = ratings.judges
-    if len(judges) == 1:
-        return {judges[0]: 0.0}
-    cells = [
-        ((arm, patient, session), judges.index(judge), mean)
-        for arm in ratings.arms
-        for (patient, session, judge), mean in judged_means(ratings, values, arm).items()
-    ]
-    if not cells:
-        return dict.fromkeys(judges, 0.0)
-    sessions = {key: place for place, key in enumerate(dict.fromkeys(key for key, _, _ in cells))}
-    session = np.array([sessions[key] for key, _, _ in cells])
-    design = np.zeros((len(cells), len(judges)))
-    design[np.arange(len(cells)), [place for _, place, _ in cells]] = 1.0
-    both = np.column_stack([design, [mean for _, _, mean in cells]])
-    sums = np.zeros((len(sessions), both.shape[1]))
-    np.add.at(sums, session, both)
-    both -= (sums / np.bincount(session)[:, None])[session]
-    effects = np.linalg.lstsq(both[:, :-1], both[:, -1], rcond=None)[0]
-    return dict(zip(judges, (effects - effects.mean()).tolist(), strict=True))

@@ -16,6 +16,7 @@ from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import Plan, paired_differences
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.session_scores import judged_means
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class Interaction:
 
 def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
     """From the ``tuning`` contrasts of ``plans``; None where there are fewer than two."""
-    gains = {}
+    gains, judged = {}, judged_means(ratings, ratings.total)
     for plan in plans:
         if plan.family == "tuning":
-            differences, _ = paired_differences(ratings, plan, ratings.total)
+            differences, _ = paired_differences(judged, plan)
             base = plan.id.rpartition(":")[0]
             gains[base] = {patient: float(own.mean()) for patient, own in differences.items()}
     if len(gains) < 2:

@@ -20,13 +20,12 @@ from cbtrain.eval.analysis.contrasts import (
     Plan,
     compare,
     contrast_of,
-    session_means,
     with_holm,
 )
 from cbtrain.eval.analysis.models import ModelContrast, adjusted_contrasts
-from cbtrain.eval.analysis.panel import connected
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
+from cbtrain.eval.analysis.session_scores import connected, session_means
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
 
 LEAST_TURNS = 6
@@ -106,13 +105,14 @@ def length_analysis(
     rated, turns = ratings.only(known), turns[known]
     adjusted, terms = adjusted_contrasts(rated, plans, {"ln(turns)": np.log(turns)})
     long_enough = rated.only(turns >= LEAST_TURNS)
+    sessions = _sessions(rated, turns)
     return Length(
         arms=[_arm(name, facts) for name in ratings.arms],
-        spearman=_correlation(rated, turns, draws, seed),
+        spearman=_correlation(sessions, draws, seed),
         covariate=Slope(*astuple(terms[0])[1:]) if terms else None,
         adjusted=adjusted,
         at_least=AtLeast(LEAST_TURNS, compare(long_enough, plans, long_enough.total, draws, seed)),
-        matched=_matched(rated, turns, plans, draws, seed),
+        matched=_matched(sessions, plans, draws, seed),
     )
 
 
@@ -134,18 +134,22 @@ def _arm(name: str, facts: Mapping[Key, SessionFacts]) -> ArmLength:
     )
 
 
-def _sessions(rated: Ratings, turns: np.ndarray, arm: str) -> dict[str, list[tuple[float, float]]]:
-    """(turns, total) of the arm's rated sessions, by patient."""
-    lengths, found = session_means(rated, turns, arm), dict[str, list[tuple[float, float]]]()
-    for (patient, session), total in session_means(rated, rated.total, arm).items():
-        found.setdefault(patient, []).append((lengths[patient, session], total))
+BySession = dict[str, dict[str, list[tuple[float, float]]]]
+"""(turns, total) of rated sessions, by arm and patient."""
+
+
+def _sessions(rated: Ratings, turns: np.ndarray) -> BySession:
+    lengths, found = dict(zip(rated.sessions, turns.tolist(), strict=True)), BySession()
+    for session, total in session_means(rated, rated.total).items():
+        arm, patient, _ = session
+        found.setdefault(arm, {}).setdefault(patient, []).append((lengths[session], total))
     return found
 
 
-def _correlation(rated: Ratings, turns: np.ndarray, draws: int, seed: int) -> RankCorrelation | None:
+def _correlation(sessions: BySession, draws: int, seed: int) -> RankCorrelation | None:
     by_patient: dict[str, list[tuple[float, float]]] = {}
-    for arm in rated.arms:
-        for patient, own in _sessions(rated, turns, arm).items():
+    for patients in sessions.values():
+        for patient, own in patients.items():
             by_patient.setdefault(patient, []).extend(own)
     groups = [np.array(own) for own in by_patient.values()]
     both = np.concatenate(groups) if groups else np.empty((0, 2))
@@ -165,8 +169,8 @@ def _spearman(both: np.ndarray) -> float:
     return float(np.corrcoef(stats.rankdata(both, axis=0), rowvar=False)[0, 1])
 
 
-def _matched(rated: Ratings, turns: np.ndarray, plans: Sequence[Plan], draws: int, seed: int) -> Matched:
-    found = [contrast_of(plan, *_matches(rated, turns, plan), draws=draws, seed=seed) for plan in plans]
+def _matched(sessions: BySession, plans: Sequence[Plan], draws: int, seed: int) -> Matched:
+    found = [contrast_of(plan, *_matches(sessions, plan), draws=draws, seed=seed) for plan in plans]
     return Matched(CALIPER, with_holm(found))
 
 
@@ -176,13 +180,13 @@ def _spread(sessions: Sequence[list[tuple[float, float]]]) -> float:
     return float(np.std(lengths, ddof=1)) if len(lengths) > 1 else 0.0
 
 
-def _matches(rated: Ratings, turns: np.ndarray, plan: Plan) -> tuple[Differences, list[str]]:
+def _matches(sessions: BySession, plan: Plan) -> tuple[Differences, list[str]]:
     """Within each patient, as many pairs of sessions of the two arms as the caliper allows, and of such pairings the
     one whose lengths are closest."""
     own: dict[str, list[float]] = {}
     notes = []
     for a, b in plan.pairs:
-        first, second = _sessions(rated, turns, a), _sessions(rated, turns, b)
+        first, second = sessions.get(a, {}), sessions.get(b, {})
         made, caliper = 0, CALIPER * _spread([*first.values(), *second.values()])
         for patient in sorted(first.keys() & second.keys()):
             one, other = np.array(first[patient]), np.array(second[patient])

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from cbtrain.eval.analysis.contrasts import session_means
+from cbtrain.eval.analysis.contrasts import LEAST_FOR_BOOTSTRAP
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, percentile_interval
+from cbtrain.eval.analysis.session_scores import session_means
+from cbtrain.eval.analysis.sessions import Key
+
+ROUNDING = 1e-9
+"""By this much a total may lie below the cut-off that it is meant to be at: severities leave roundings behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """``n`` rated sessions of an arm; ``share`` of them have a total of ``cutoff`` or more (None: the scale has no
-    such line), with a bootstrap interval over patients and their sessions (None for one patient). ``floor_share`` and
-    ``ceiling_share``: of single scores of items, those at the scale's lowest and highest point."""
+    """``n`` rated sessions of an arm; ``share`` of them have a total of ``cutoff`` or more, with a bootstrap interval
+    over patients and their sessions. ``floor_share`` and ``ceiling_share``: of single scores of items, those at the
+    scale's lowest and highest point. None where the scale has no such line or point, where sessions have no scores,
+    for the interval from few patients, and for the ends of the scale where judges are pooled: those are as much of
+    who rated as of what."""
 
     name: str
     n: int
@@ -29,38 +38,40 @@ class Level:
     ceiling_share: float | None
 
 
-def levels(ratings: Ratings, draws: int, seed: int) -> list[Level]:
-    """One entry an arm, in the order of arms."""
-    return [_level(ratings, name, draws, seed) for name in ratings.arms]
+def levels(ratings: Ratings, draws: int, seed: int, *, pooled: bool = False) -> list[Level]:
+    """One entry an arm, in the order of arms; ``pooled``: whether judges are."""
+    totals, rated = session_means(ratings, ratings.total), Counter(arm for arm, _, _ in ratings.rated_sessions)
+    return [_level(ratings, name, rated[name], totals, draws, seed, pooled) for name in ratings.arms]
 
 
-def _level(ratings: Ratings, arm: str, draws: int, seed: int) -> Level:
-    totals = session_means(ratings, ratings.total, arm)
+def _level(
+    ratings: Ratings, arm: str, rated: int, totals: Mapping[Key, float], draws: int, seed: int, pooled: bool
+) -> Level:
     scale = ratings.scale
     cutoff = scale.cutoff if scale else None
     above: dict[str, list[float]] = {}
-    if cutoff is not None:
-        for (patient, _), total in totals.items():
-            above.setdefault(patient, []).append(float(total >= cutoff))
-    count = sum(sum(own) for own in above.values())
+    for (name, patient, _), total in totals.items():
+        if name == arm and cutoff is not None:
+            above.setdefault(patient, []).append(float(total >= cutoff - ROUNDING))
+    groups = [np.array(own) for own in above.values()]
+    count = int(sum(own.sum() for own in groups))
     low: float | None = None
     high: float | None = None
-    if len(above) > 1:
-        groups = [np.array(own) for own in above.values()]
+    if len(groups) >= LEAST_FOR_BOOTSTRAP:
         low, high = percentile_interval(hierarchical_bootstrap(groups, draws, seed, by_patient=False))
     items = ratings.items[ratings.arm == arm]
     items = items[np.isfinite(items)]
-    ends = scale is not None and len(items) > 0
+    ends = scale if len(items) and not pooled else None
     return Level(
         name=arm,
-        n=len(totals),
+        n=rated,
         cutoff=cutoff,
-        at_or_above=int(count) if above else None,
-        share=count / len(totals) if above else None,
+        at_or_above=count if groups else None,
+        share=count / sum(map(len, groups)) if groups else None,
         share_low=low,
         share_high=high,
-        floor_share=float((items == scale.low).mean()) if scale and ends else None,
-        ceiling_share=float((items == scale.high).mean()) if scale and ends else None,
+        floor_share=float((items == ends.low).mean()) if ends else None,
+        ceiling_share=float((items == ends.high).mean()) if ends else None,
     )
 
 
@@ -81,27 +92,40 @@ class Group:
 
 
 def session_groups(ratings: Ratings) -> list[Group]:
-    """Every arm's sessions, each averaged over its judges and repeats, in the order of arms."""
+    """Every arm's sessions, in the order of arms; ``n`` counts those that have no score of their own too (see
+    :func:`cbtrain.eval.analysis.session_scores.session_means`)."""
+    rated = np.isfinite(ratings.total)
+    counts = Counter(arm for arm, _, _ in ratings.rated_sessions)
+    totals = _by_arm(session_means(ratings, ratings.total))
+    items = [
+        _by_arm(session_means(ratings, np.where(rated, ratings.items[:, place], np.nan)))
+        for place in range(len(ratings.item_names))
+    ]
     made = []
     for arm in ratings.arms.values():
-        totals = np.array(list(session_means(ratings, ratings.total, arm.name).values()))
-        items = {}
-        for place, name in enumerate(ratings.item_names):
-            rated = np.where(np.isfinite(ratings.total), ratings.items[:, place], np.nan)
-            own = list(session_means(ratings, rated, arm.name).values())
-            items[name] = sum(own) / len(own) if own else math.nan
-        some = len(totals) > 0
+        own = totals.get(arm.name, np.empty(0))
+        some = len(own) > 0
         made.append(
             Group(
                 name=arm.name,
                 base=arm.base,
                 variant=arm.variant,
-                n=len(totals),
-                mean=float(totals.mean()) if some else math.nan,
-                sd=float(totals.std(ddof=1)) if len(totals) > 1 else math.nan,
-                low=float(totals.min()) if some else math.nan,
-                high=float(totals.max()) if some else math.nan,
-                items=items,
+                n=counts[arm.name],
+                mean=float(own.mean()) if some else math.nan,
+                sd=float(own.std(ddof=1)) if len(own) > 1 else math.nan,
+                low=float(own.min()) if some else math.nan,
+                high=float(own.max()) if some else math.nan,
+                items={
+                    name: float(by_arm[arm.name].mean()) if arm.name in by_arm else math.nan
+                    for name, by_arm in zip(ratings.item_names, items, strict=True)
+                },
             )
         )
     return made
+
+
+def _by_arm(scores: Mapping[Key, float]) -> dict[str, np.ndarray]:
+    found: dict[str, list[float]] = {}
+    for (arm, _, _), score in scores.items():
+        found.setdefault(arm, []).append(score)
+    return {arm: np.array(own) for arm, own in found.items()}

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbtrain.eval.analysis.contrasts import Plan, session_means
+from cbtrain.eval.analysis.contrasts import Plan
 from cbtrain.eval.analysis.mixed import MixedFit, Term, fit_mixed, wald
-from cbtrain.eval.analysis.panel import connected
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.session_scores import connected, session_means
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,7 @@ def adjusted_contrasts(
 
 
 def _sessions(ratings: Ratings) -> _Sessions:
-    found = [
-        (arm, patient, total)
-        for arm in ratings.arms
-        for (patient, _), total in session_means(ratings, ratings.total, arm).items()
-    ]
+    found = [(arm, patient, total) for (arm, patient, _), total in session_means(ratings, ratings.total).items()]
     arms, patients, totals = zip(*found, strict=True) if found else ((), (), ())
     return _Sessions(np.array(arms), np.array(patients), np.array(totals, dtype=np.float64))
 
@@ -78,7 +74,7 @@ def _sessions(ratings: Ratings) -> _Sessions:
 def _by_session(ratings: Ratings, values: np.ndarray) -> np.ndarray:
     """``values`` of the rated sessions in the order of :func:`_sessions`."""
     rated = np.where(np.isfinite(ratings.total), values, np.nan)
-    return np.array([value for arm in ratings.arms for value in session_means(ratings, rated, arm).values()])
+    return np.array(list(session_means(ratings, rated).values()))
 
 
 def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> MixedFit | str:
@@ -96,7 +92,7 @@ def _contrast(fit: MixedFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:
     weights = np.zeros(len(fit.terms))
     for a, b in plan.pairs:
         if a not in arms or b not in arms:
-            return _gap(plan, f"{a if a not in arms else b} has no rated session")
+            return _gap(plan, f"{a if a not in arms else b} has no session in the model")
         weights[arms.index(a)] += 1 / len(plan.pairs)
         weights[arms.index(b)] -= 1 / len(plan.pairs)
     estimate = float(weights @ np.array([term.estimate for term in fit.terms]))

@@ -3,7 +3,8 @@
 The *panel* are the judges that rated nearly all sessions; a session counts where all of them rated it, and its score
 is the mean over them. Other judges (people who rated a sample, say) stand beside: their agreement and their own
 conclusions are reported and change no figure. Where no judge rated nearly all, all are *pooled*: contrasts pair within
-judges, means take each one's severity off, and what that cannot give is a gap.
+judges, scores of sessions and what is made of them have each one's severity taken off, and what that cannot give is a
+gap.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.session_scores import connected, judged_means, session_means
 from cbtrain.eval.analysis.sessions import Key
 
 NEARLY_ALL = 0.9
@@ -22,58 +24,64 @@ NEARLY_ALL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """``judges`` decide, the others stand ``beside``."""
+    """``judges`` decide, the others stand ``beside``. ``linked``: sessions that several of them rated link all judges,
+    so that their severity can be told."""
 
     judges: list[str]
     beside: list[str]
     pooled: bool
+    linked: bool
 
     @property
     def note(self) -> str:
         """What a reader has to know of it; empty where one judge or a whole panel rated everything."""
-        if self.pooled:
-            return (
-                "no judge rated nearly all sessions: contrasts pair sessions within a judge, and elsewhere each "
-                "judge's severity is taken off"
-            )
-        return f"by {', '.join(self.judges)}; beside: {', '.join(self.beside)}" if self.beside else ""
+        beside = f"beside: {', '.join(self.beside)}" if self.beside else ""
+        if not self.pooled:
+            return f"by {', '.join(self.judges)}; {beside}" if beside else ""
+        elsewhere = (
+            "each one's severity is taken off elsewhere"
+            if self.linked
+            else "for want of common sessions their severity cannot be told, so that there are no scores by session, "
+            "means or levels"
+        )
+        pooled = f"{', '.join(self.judges)} are pooled, since none rated nearly all sessions: contrasts pair sessions "
+        return f"{pooled}within a judge, and {elsewhere}" + (f"; {beside}" if beside else "")
 
 
-def panel_of(ratings: Ratings, planned: Sequence[str] = ()) -> Panel:
-    """The panel of ``ratings``: judges that were ``planned`` to rate everything, whatever they came to, else those that
-    did."""
-    sessions = {judge: _sessions(ratings.only(ratings.judge == judge)) for judge in ratings.judges}
-    everything = set().union(*sessions.values()) if sessions else set()
-    judges = [judge for judge in planned if judge in sessions] or [
-        judge for judge, own in sessions.items() if own and len(own) >= NEARLY_ALL * len(everything)
-    ]
-    if not judges:
-        return Panel(ratings.judges, [], pooled=len(ratings.judges) > 1)
-    return Panel(judges, [judge for judge in ratings.judges if judge not in judges], pooled=False)
+def panel_of(ratings: Ratings, deciding: Sequence[str] = ()) -> Panel:
+    """The panel of ``ratings``. ``deciding``: the judges of whom it is made up, where that is known (those that a run
+    was rated by, not people who rated a sample of it)."""
+    known = [judge for judge in deciding if judge in ratings.judges] or ratings.judges
+    sessions = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in known}
+    everything = set().union(*sessions.values())
+    judges = known
+    if len(known) > 1:
+        judges = [judge for judge, own in sessions.items() if own and len(own) >= NEARLY_ALL * len(everything)]
+    pooled = not judges
+    judges = judges or known
+    linked = connected(ratings.only(np.isin(ratings.judge, judges)))
+    return Panel(judges, [judge for judge in ratings.judges if judge not in judges], pooled, linked)
 
 
 def panel_ratings(ratings: Ratings, panel: Panel) -> Ratings:
     """The panel's ratings; sessions that not all of it rated have no scores."""
     own = ratings.only(np.isin(ratings.judge, panel.judges))
+    whole = _whole(own, panel, own.total)
+    return own if whole.all() else replace(own, items=np.where(whole[:, None], own.items, np.nan))
+
+
+def decided(ratings: Ratings, panel: Panel, values: np.ndarray) -> dict[Key, float]:
+    """The score of each session in ``values`` (float ``[rows]``: totals, or an item): see
+    :func:`cbtrain.eval.analysis.session_scores.session_means`. A session has none that not all of the panel scored."""
+    rows = np.isin(ratings.judge, panel.judges)
+    own, values = ratings.only(rows), values[rows]
+    return session_means(own, np.where(_whole(own, panel, values), values, np.nan))
+
+
+def _whole(own: Ratings, panel: Panel, values: np.ndarray) -> np.ndarray:
+    """Whether each row's session has a value by every judge of the panel; with one judge, and pooled ones, it always
+    counts. Bool ``[rows]``."""
     if panel.pooled or len(panel.judges) < 2:
-        return own
-    whole = set.intersection(*(_sessions(own.only(own.judge == judge)) for judge in panel.judges))
-    kept = np.array([session in whole for session in own.sessions], dtype=bool)
-    return replace(own, items=np.where(kept[:, None], own.items, np.nan))
-
-
-def connected(ratings: Ratings) -> bool:
-    """Whether sessions that several judges rated link all of them, so that severities can be told from sessions."""
-    groups = [{judge} for judge in ratings.judges]
-    rated = ratings.only(np.isfinite(ratings.total))
-    by_session: dict[Key, set[str]] = {}
-    for session, judge in zip(rated.sessions, rated.judge, strict=True):
-        by_session.setdefault(session, set()).add(str(judge))
-    for judges in by_session.values():
-        met = [group for group in groups if group & judges]
-        groups = [group for group in groups if not group & judges] + [set().union(*met)]
-    return len(groups) <= 1
-
-
-def _sessions(own: Ratings) -> set[Key]:
-    return set(own.only(np.isfinite(own.total)).sessions)
+        return np.ones(len(own), dtype=bool)
+    judged = judged_means(own, values)
+    return np.array([len(judged.get(session, {})) == len(panel.judges) for session in own.sessions], dtype=bool)

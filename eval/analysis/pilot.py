@@ -11,6 +11,7 @@ import numpy as np
 from cbtrain.eval.analysis.contrasts import Plan, paired_differences
 from cbtrain.eval.analysis.power import variance_of_difference
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.session_scores import judged_means
 
 UPPER = 0.8
 """Level of the one-sided limit at which a small pilot is planned for (Browne 1995, Statistics in Medicine 14)."""
@@ -66,7 +67,7 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
     (Weerahandi 1993): each mean square over its chi-square distribution. Raises NoPilot.
     """
     [(a, b)] = plan.pairs
-    groups, _ = paired_differences(ratings, plan, ratings.total)
+    groups, _ = paired_differences(judged_means(ratings, ratings.total), plan)
     values, sizes = list(groups.values()), np.array([len(own) for own in groups.values()])
     if len(values) == 0:
         raise NoPilot("no patient has a rated session in both arms")

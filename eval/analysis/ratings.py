@@ -69,15 +69,15 @@ AUTHORS_SCALE = Scale(1, 10, name="The 2024 study's modified rating scale")
 """It has no cut-off."""
 
 
-COLUMNS = ("arm", "patient", "session", "judge", "repeat", "items")
+COLUMNS = ("arm", "patient", "session", "judge", "repeat", "status", "items")
 """The arrays of a table of ratings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
     """One row a rating. ``items``: float64 ``[rows, items]``, NaN where there is no score; the other arrays are
-    ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat. ``scale`` is
-    None where the instrument is not known."""
+    ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat, status (as
+    :data:`cbtrain.eval.scores.Status` has it). ``scale`` is None where the instrument is not known."""
 
     item_names: tuple[str, ...]
     arms: dict[str, Arm]
@@ -86,6 +86,7 @@ class Ratings:
     session: np.ndarray
     judge: np.ndarray
     repeat: np.ndarray
+    status: np.ndarray
     items: np.ndarray
     scale: Scale | None = None
 
@@ -99,6 +100,11 @@ class Ratings:
         """The session that each row rates: arm, patient and number."""
         rows = zip(self.arm, self.patient, self.session, strict=True)
         return [(str(arm), str(patient), int(session)) for arm, patient, session in rows]
+
+    @property
+    def rated_sessions(self) -> set[Key]:
+        """Those with a total by any judge."""
+        return set(self.only(np.isfinite(self.total)).sessions)
 
     def only(self, rows: np.ndarray) -> Ratings:
         """The ratings that ``rows`` (bool ``[rows]``) choose; arms stay known."""
@@ -136,6 +142,7 @@ def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
         raise UserError(f"column {missing!r} is missing", where=path, fix=fix.strip())
     if len(found) == 0:
         raise UserError("no ratings in it", where=path, fix="Name a table that has rows.")
+    _refuse_names(found, path)
     _refuse_doubles(found, path)
     _refuse_other_points(found, path)
     return found
@@ -197,6 +204,7 @@ def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str
         np.array([score.seed for score in scores], dtype=np.int64),
         np.array([score.judge for score in scores]),
         np.array([score.repeat for score in scores], dtype=np.int64),
+        np.array([score.status for score in scores]),
         np.array(values, dtype=np.float64).reshape(len(scores), len(items)),
         scale,
     )
@@ -231,7 +239,7 @@ def _authors(path: Path, columns: Sequence[str]) -> Ratings:
             patient.append(row["patient_id"])
             session.append(int(number))
             items.append([_number(row[name], name, where) for name in names])
-    rows = len(arm)
+    rows, scores = len(arm), np.array(items, dtype=np.float64).reshape(len(arm), len(names))
     return Ratings(
         names,
         arms,
@@ -240,7 +248,8 @@ def _authors(path: Path, columns: Sequence[str]) -> Ratings:
         np.array(session),
         np.full(rows, "the author's judge"),
         np.zeros(rows, dtype=np.int64),
-        np.array(items, dtype=np.float64).reshape(rows, len(names)),
+        np.where(np.isfinite(scores).all(axis=1), "ok", "unratable"),
+        scores,
         AUTHORS_SCALE,
     )
 
@@ -256,6 +265,16 @@ def _number(text: str | None, column: str, where: str) -> float:
     if not math.isfinite(value):
         raise UserError(f"{column}: {text!r} is no number", where=where, fix="Mend the cell, or leave it empty.")
     return value
+
+
+def _refuse_names(found: Ratings, path: Path) -> None:
+    """A name with a line break or another control character would tear tables apart, and terminals obey some."""
+    for column in ("arm", "patient", "judge"):
+        for name in dict.fromkeys(map(str, getattr(found, column))):
+            if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in name):
+                raise UserError(
+                    f"{column} {name!r} has a control character", where=path, fix="Take it out of the name."
+                )
 
 
 def _refuse_doubles(found: Ratings, path: Path) -> None:

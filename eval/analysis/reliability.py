@@ -19,11 +19,10 @@ from cbtrain.eval.analysis.contrasts import (
     Plan,
     compare,
     contrast_of,
-    judged_means,
-    severities,
 )
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
+from cbtrain.eval.analysis.session_scores import judged_means, severities
 from cbtrain.eval.analysis.sessions import Key
 
 DRAWS = 2_000
@@ -78,9 +77,8 @@ def _estimate(values: np.ndarray) -> Estimate:
 
 def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.ndarray:
     """Each judge's mean over repeats, ``[sessions that all of them rated, judges]``."""
-    cells = {(arm, *key): mean for arm in rated.arms for key, mean in judged_means(rated, values, arm).items()}
-    sessions = dict.fromkeys(key[:3] for key in cells)
-    both = [[cells.get((*session, judge), math.nan) for judge in judges] for session in sessions]
+    judged = judged_means(rated, values)
+    both = [[own.get(judge, math.nan) for judge in judges] for own in judged.values()]
     found = np.array(both, dtype=np.float64).reshape(len(both), len(judges))
     return found[np.isfinite(found).all(axis=1)]
 
@@ -168,13 +166,12 @@ def _judge_by_arm(rated: Ratings, plan: Plan, one: str, other: str) -> dict[str,
     """Whether two judges see a contrast differently: by the one minus by the other, on pairs that both of them rated,
     the patient as the unit."""
     found: dict[str, list[float]] = {}
+    judged = judged_means(rated, rated.total)
+    gaps = {key: own[one] - own[other] for key, own in judged.items() if one in own and other in own}
     for a, b in plan.pairs:
-        first, second = judged_means(rated, rated.total, a), judged_means(rated, rated.total, b)
-        for patient, session, judge in sorted(first):
-            keys = ((patient, session, one), (patient, session, other))
-            if judge == one and all(key in first and key in second for key in keys):
-                by_one, by_other = (first[key] - second[key] for key in keys)
-                found.setdefault(patient, []).append(by_one - by_other)
+        for (arm, patient, session), gap in sorted(gaps.items()):
+            if arm == a and (b, patient, session) in gaps:
+                found.setdefault(patient, []).append(gap - gaps[b, patient, session])
     both = {patient: np.array(own) for patient, own in sorted(found.items())}
     contrast: Contrast = replace(contrast_of(plan, both, [], draws=0, seed=0), method="one judge minus the other")
     return {"judges": [one, other], **asdict(contrast)}

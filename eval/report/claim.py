@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cbtrain.eval.report.findings import SIGNIFICANT, analysis_of, significant
+from cbtrain.eval.report.findings import SIGNIFICANT, analysis_of, notes_of, significant
 from cbtrain.eval.report.shape import Report, arms_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import fixed, number, p_value, percent, span, whole
+from cbtrain.eval.report.values import counted, fixed, number, p_value, percent, span, whole
 
 NAMED = 4
 """Differences that a headline names; of more it gives the number."""
@@ -27,7 +27,7 @@ def claim_of(report: Report) -> Claim:
     family = [one for one in contrasts if one.get("family") == contrasts[0].get("family")]
     given = [one for one in family if number(one.get("estimate")) is not None]
     if not given:
-        why = "; ".join(_notes(contrasts[0])) if contrasts else ""
+        why = "; ".join(notes_of(contrasts[0])) if contrasts else ""
         return Claim("No difference between the therapists could be computed.", why)
     counted = words(table(report.get("rater")).get("kind")) == "cue"
     sentence = _one(report, given[0]) if len(family) == 1 else _several(report, given)
@@ -46,12 +46,17 @@ def perplexity_sentence(report: Report) -> str:
     if change is None:
         return ""
     moved = f"{'fell' if change < 0 else 'rose'} by {percent(abs(change))}" if change else "did not change"
-    patients = _counted(len(rows(raw.get("patients"))), "held-out patient")
+    patients = counted(len(rows(raw.get("patients"))), "held-out patient")
     return f"Perplexity of the therapist's words {moved} on average over {patients}."
 
 
 def bounds_text(contrast: dict[str, Any], digits: int = 1) -> str:
     return span(contrast.get("ci_low"), contrast.get("ci_high"), digits)
+
+
+def has_interval(contrast: dict[str, Any]) -> bool:
+    """One patient's difference has none."""
+    return number(contrast.get("ci_low")) is not None and number(contrast.get("ci_high")) is not None
 
 
 def is_settled(contrast: dict[str, Any], alone: bool = True) -> bool:
@@ -68,17 +73,24 @@ def is_settled(contrast: dict[str, Any], alone: bool = True) -> bool:
 
 def _one(report: Report, contrast: dict[str, Any]) -> str:
     scale, estimate = scale_of(report), number(contrast.get("estimate")) or 0.0
-    frame = "" if scale.total_high is None else f"; scale {whole(scale.total_low)} to {whole(scale.total_high)}"
-    frame = f"(95% interval {bounds_text(contrast)}{frame})"
+    frame = [] if scale.total_high is None else [f"scale {whole(scale.total_low)} to {whole(scale.total_high)}"]
+    if has_interval(contrast):
+        frame.insert(0, f"95% interval {bounds_text(contrast)}")
+    framed = f" ({'; '.join(frame)})" if frame else ""
     size, signed = fixed(abs(estimate)), fixed(estimate, signed=True)
     points = "point" if size == "1.0" else "points"
     pair = _pair(report, contrast)
     if pair is None:
-        text = f"{words(contrast.get('id')) or 'Contrast'}: {signed} {points} {frame}"
+        text = f"{words(contrast.get('id')) or 'Contrast'}: {signed} {points}{framed}"
+        if not has_interval(contrast):
+            return f"{text}; no interval can be given."
         return f"{text}." if is_settled(contrast) else f"{text}; no difference is shown."
     if is_settled(contrast):
-        return f"{pair[0]} scored {size} {points} {'higher' if estimate > 0 else 'lower'} than {pair[1]} {frame}."
-    return f"No difference is shown between {pair[0]} and {pair[1]}: {signed} {points} {frame}."
+        return f"{pair[0]} scored {size} {points} {'higher' if estimate > 0 else 'lower'} than {pair[1]}{framed}."
+    if not has_interval(contrast):
+        what = f"{signed} {points}{framed}, and no interval can be given"
+        return f"No difference can be shown between {pair[0]} and {pair[1]}: {what}."
+    return f"No difference is shown between {pair[0]} and {pair[1]}: {signed} {points}{framed}."
 
 
 def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
@@ -86,7 +98,8 @@ def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
     tuning = all(words(one.get("family")) == "tuning" for one in contrasts)
     higher = [one for one in contrasts if is_settled(one, alone=False) and (number(one.get("estimate")) or 0) > 0]
     lower = [one for one in contrasts if is_settled(one, alone=False) and one not in higher]
-    open_ = [one for one in contrasts if not is_settled(one, alone=False)]
+    open_ = [one for one in contrasts if has_interval(one) and not is_settled(one, alone=False)]
+    bare = [one for one in contrasts if not has_interval(one)]
     parts = []
     if tuning:
         for shown, way in ((higher, "higher"), (lower, "lower")):
@@ -104,6 +117,13 @@ def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
     elif open_:
         listed = "; ".join(f"{_base(one) if tuning else words(one.get('id'))} {_size(one)}" for one in open_)
         parts.append(f"No difference is shown for {listed}")
+    if bare:
+        listed = ", ".join(
+            f"{_base(one) if tuning else words(one.get('id'))} {fixed(one.get('estimate'), signed=True)}"
+            for one in bare[:NAMED]
+        )
+        more = f" and {len(bare) - NAMED} more" if len(bare) > NAMED else ""
+        parts.append(f"No interval can be given for {listed}{more}")
     return f"{'. '.join(parts)}."
 
 
@@ -136,21 +156,12 @@ def _basis(contrasts: list[dict[str, Any]]) -> str:
     first = contrasts[0]
     patients = len({patient for one in contrasts for patient in table(one.get("patients"))})
     p = number(first.get("p")) if len(contrasts) == 1 else None
-    notes = list(dict.fromkeys(note for one in contrasts for note in _notes(one)))
+    notes = list(dict.fromkeys(note for one in contrasts for note in notes_of(one)))
     parts = [
-        _counted(patients, "simulated patient") if patients else "",
+        counted(patients, "simulated patient") if patients else "",
         "" if p is None else f"p {p_value(p)}",
         words(first.get("method")),
         "p adjusted by Holm" if len(contrasts) > 1 else "",
         *notes,
     ]
     return "; ".join(part for part in parts if part)
-
-
-def _notes(contrast: dict[str, Any]) -> list[str]:
-    raw = contrast.get("notes")
-    return [words(note) for note in raw] if isinstance(raw, list) else []
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -78,7 +78,6 @@ def findings_of(report: Report) -> list[Finding]:
             other = next((other for other in rows(others) if words(other.get("id")) == name), None)
             bands.append(_band(label, *read(other)) if other else None)
         patients = {patient: number(value) for patient, value in table(row.get("patients")).items()}
-        notes = row.get("notes")
         found.append(
             Finding(
                 name or "contrast",
@@ -88,7 +87,7 @@ def findings_of(report: Report) -> list[Finding]:
                 number(row.get("ci_high")),
                 {patient: value for patient, value in patients.items() if value is not None},
                 tuple(band for band in bands if band),
-                tuple(words(note) for note in notes) if isinstance(notes, list) else (),
+                tuple(notes_of(row)),
                 row,
             )
         )
@@ -123,19 +122,31 @@ def significant(row: dict[str, Any]) -> bool:
 
 
 def length_notes(report: Report) -> list[str]:
-    """What the checks of length leave out or could not compute, a line for each contrast and check."""
-    length = table(analysis_of(report).get("length"))
-    found = [
-        f"{words(row.get('id'))}, adjusted for ln(turns): {words(row['problem'])}"
-        for row in rows(length.get("adjusted"))
-        if row.get("problem")
+    """What the checks of length leave out or could not compute: a line for each check and note, with the contrasts it
+    is about. What is noted of a contrast itself is not said again."""
+    raw = analysis_of(report)
+    length, said = table(raw.get("length")), {words(row.get("id")): notes_of(row) for row in rows(raw.get("contrasts"))}
+    checks = [
+        ("turns held equal", [(row, [words(row.get("problem"))]) for row in rows(length.get("adjusted"))]),
+        *(
+            (name, [(row, notes_of(row)) for row in rows(table(length.get(part)).get("contrasts"))])
+            for name, part in (("matched on length", "matched"), ("long sessions only", "at_least"))
+        ),
     ]
-    for name, part in (("matched on length", "matched"), ("long sessions only", "at_least")):
-        for row in rows(table(length.get(part)).get("contrasts")):
-            notes = row.get("notes")
-            if isinstance(notes, list) and notes:
-                found.append(f"{words(row.get('id'))}, {name}: {'; '.join(map(words, notes))}")
-    return found
+    about: dict[tuple[str, str], list[str]] = {}
+    for check, found in checks:
+        for row, notes in found:
+            name = words(row.get("id"))
+            for note in notes:
+                if note and note not in said.get(name, ()):
+                    about.setdefault((check, note), []).append(name)
+    return [f"{check}, {'; '.join(names)}: {note}" for (check, note), names in about.items()]
+
+
+def notes_of(row: dict[str, Any]) -> list[str]:
+    """What is noted of a contrast."""
+    notes = row.get("notes")
+    return [words(note) for note in notes] if isinstance(notes, list) else []
 
 
 def _wald(row: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -28,12 +28,14 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the flags of one session rest on. ``domains`` and ``total``: means over its ratings, None where there is no
-    score; ``totals``: of each of its ratings that has one."""
+    """What the flags of one session rest on. ``domains``: means over its ratings, None where there is no score;
+    ``rated``: whether it counts in the comparison; ``total``: its score there; ``totals``: of each of its ratings that
+    has one."""
 
     ending: str | None
     turns: int
     domains: Sequence[float | None]
+    rated: bool
     total: float | None
     totals: Sequence[float]
 
@@ -49,7 +51,7 @@ class Flag:
 def _at_end(point: float, facts: Facts) -> bool:
     """Whether the share of the domains whose score is ``point`` is large; a missing score is at no end."""
     found = sum(score == point for score in facts.domains)
-    return facts.total is not None and found >= EXTREME_SHARE * len(facts.domains)
+    return facts.rated and found >= EXTREME_SHARE * len(facts.domains)
 
 
 def _disagree(facts: Facts, scale: Range) -> bool:
@@ -71,8 +73,8 @@ FLAGS = (
     Flag(
         "not_rated",
         "Not rated",
-        "No rating gave a score in every domain, so there is no total. None is filled in.",
-        lambda facts, scale: facts.total is None,
+        "Not every judge whose ratings decide gave a score in every domain, so there is no total. None is filled in.",
+        lambda facts, scale: not facts.rated,
     ),
     Flag(
         "short",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cbtrain.eval.report.claim import contrasts_of
 from cbtrain.eval.report.findings import analysis_of
 from cbtrain.eval.report.shape import Report, rows, scale_of, table, words
-from cbtrain.eval.report.values import number, whole
+from cbtrain.eval.report.values import counted, number
 
 FEW_PATIENTS = 12
 """Below this, intervals rest on few differences; at least 30 of several degrees of difficulty are to be planned."""
@@ -31,9 +31,7 @@ def limits_of(report: Report) -> list[str]:
     patients = [len(table(one.get("patients"))) for one in contrasts_of(report)]
     fewest = min((count for count in patients if count), default=0)
     if fewest and fewest < FEW_PATIENTS:
-        found.append(
-            f"{whole(fewest)} patient{'s' if fewest > 1 else ''}: conclusions for other patients are uncertain."
-        )
+        found.append(f"{counted(fewest, 'patient')}: conclusions for other patients are uncertain.")
     if number(table(table(analysis_of(report).get("length")).get("spearman")).get("r")) is None:
         found.append("Whether differences are differences in the length of dialogues could not be looked at.")
     found.append("Scores of fidelity to CBT are neither outcomes of treatment nor safety; neither was measured here.")

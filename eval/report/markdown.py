@@ -10,7 +10,15 @@ from cbtrain import NOTICE
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.all import Figures
 from cbtrain.eval.report.figures.heatmap import columns_of, domain_means, item_difference
-from cbtrain.eval.report.findings import Finding, analysis_of, findings_of, row_of, shared_notes, significant
+from cbtrain.eval.report.findings import (
+    Finding,
+    analysis_of,
+    findings_of,
+    length_notes,
+    row_of,
+    shared_notes,
+    significant,
+)
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
 from cbtrain.eval.report.values import GAP, fixed, p_value, share, span, whole
@@ -188,9 +196,8 @@ def _sensitivity(report: Report) -> str:
             [finding.id, with_interval(finding.raw), *cells, span(edge.get("worst_low"), edge.get("worst_high"), 2)]
         )
     turns = f"{whole(least.get('turns'))} turns and more"
-    return _table(
-        ["Contrast", "All rated sessions", "Adjusted for ln(turns)", "Matched on length", turns, "Worst to best"], lines
-    )
+    head = ["Contrast", "All rated sessions", "Adjusted for ln(turns)", "Matched on length", turns, "Worst to best"]
+    return "\n\n".join([_table(head, lines), "\n".join(f"- {escape(note)}" for note in length_notes(report))]).strip()
 
 
 def _completion(report: Report) -> str:

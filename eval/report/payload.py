@@ -63,9 +63,12 @@ def browser_data(report: Report) -> dict[str, Any]:
 
 
 def _mean_label(report: Report) -> str:
-    """What a session's own scores are: the mean over all judges, or over those that decide."""
+    """What a session's own scores are: the mean over all judges or over those that decide, or what is left of pooled
+    ones."""
     panel = table(table(report.get("analysis")).get("panel"))
     judges = panel.get("judges")
+    if panel.get("pooled"):
+        return "Judges pooled, severity taken off" if panel.get("linked") else "Judges pooled: no common score"
     return f"Mean, {', '.join(map(words, judges))}" if panel.get("beside") and isinstance(judges, list) else ALL
 
 

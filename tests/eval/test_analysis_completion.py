@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from rating_table import rating_table
 from scipy import stats
 
 from cbtrain.eval.analysis.completion import bounds, completion
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.levels import levels, session_groups
-from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
+from cbtrain.eval.analysis.ratings import Arm, Scale
 from cbtrain.eval.analysis.sessions import SessionFacts
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "instruct")}
@@ -20,7 +21,7 @@ def rated(rows, scale=SCALE):
     """Ratings of (arm, patient, session, first item, second item)."""
     arm, patient, session, one, two = zip(*rows, strict=True)
     n = len(rows)
-    return Ratings(
+    return rating_table(
         ("one", "two"), ARMS, np.array(arm), np.array(patient), np.array(session), np.full(n, "j"),
         np.zeros(n, dtype=int), np.array([one, two], dtype=float).T, scale,
     )  # fmt: skip
@@ -84,13 +85,16 @@ def test_without_gaps_the_bounds_are_the_estimate_and_without_a_scale_there_are_
 
 
 def test_shares_above_the_cutoff_and_at_the_ends():
-    rows = [("t", p, s, 6.0, float(s)) for p in "pqr" for s in range(4)] + [("b", "p", 0, 0.0, NAN)]
+    rows = [("t", p, s, 6.0, float(s)) for p in "pqrst" for s in range(4)] + [("b", "p", 0, 0.0, NAN)]
     tuned, base = levels(rated(rows), 2000, 0)
-    assert (tuned.n, tuned.at_or_above, tuned.share) == (12, 6, 0.5)
+    assert (tuned.n, tuned.at_or_above, tuned.share) == (20, 10, 0.5)
     assert tuned.share_low < 0.5 < tuned.share_high
-    assert (tuned.floor_share, tuned.ceiling_share) == (3 / 24, 12 / 24)
+    assert (tuned.floor_share, tuned.ceiling_share) == (5 / 40, 20 / 40)
     assert (base.n, base.share, base.share_low, base.floor_share) == (0, None, None, 1.0)
     assert levels(rated(rows, Scale(0, 6)), 100, 0)[0].share is None
+    # Four patients are too few to tell an interval from.
+    few = levels(rated([row for row in rows if row[1] != "t"]), 2000, 0)[0]
+    assert (few.share, few.share_low, few.share_high) == (0.5, None, None)
 
 
 def test_groups_count_sessions_and_not_ratings():
@@ -98,7 +102,7 @@ def test_groups_count_sessions_and_not_ratings():
     rows = [(arm, p, s, 4.0 + s, 4.0) for arm in ARMS for p in "pq" for s in range(2)]
     mild = rated(rows)
     severe = rated([(*row[:3], row[3] - 1, row[4] - 1) for row in rows if row[2] == 0])
-    both = Ratings(
+    both = rating_table(
         mild.item_names, ARMS,
         *(np.concatenate([getattr(mild, name), getattr(severe, name)]) for name in ("arm", "patient", "session")),
         np.array(["mild"] * len(mild) + ["severe"] * len(severe)), np.zeros(len(mild) + len(severe), dtype=int),

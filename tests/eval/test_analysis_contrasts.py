@@ -82,7 +82,7 @@ def test_what_cannot_be_said_is_a_gap_with_a_reason(tmp_path):
         return compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=200)[0]
 
     nobody = only([("tuned", "p", 0, 3.0), ("base", "q", 0, 2.0)])
-    assert (nobody.estimate, nobody.p, nobody.notes[0]) == (None, None, "no patient has a session in both arms")
+    assert (nobody.estimate, nobody.p, nobody.notes[0]) == (None, None, "no pair of sessions to compare")
     one = only([("tuned", "p", 0, 3.0), ("base", "p", 0, 2.0)])
     assert (one.estimate, one.se, one.notes[0]) == (1.0, None, "one patient: no interval can be given")
     equal = only([(arm, p, 0, v) for p in "pq" for arm, v in (("tuned", 3.0), ("base", 2.0))])

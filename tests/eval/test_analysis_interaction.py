@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 from authors_scores import SCORES, needs_scores
+from rating_table import rating_table
 from scipy import stats
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
 from cbtrain.eval.analysis.contrasts import plan_contrasts
 from cbtrain.eval.analysis.interaction import interaction
-from cbtrain.eval.analysis.ratings import Arm, Ratings, read_ratings
+from cbtrain.eval.analysis.ratings import Arm, read_ratings
 
 BASES = ("A", "B", "C")
 
@@ -27,7 +28,7 @@ def study(gains, sessions=3, noise=0.0, seed=0):
     ]
     arm, patient, session, total = zip(*rows, strict=True)
     n = len(rows)
-    return Ratings(("one",), arms, np.array(arm), np.array(patient), np.array(session), np.full(n, "j"),
+    return rating_table(("one",), arms, np.array(arm), np.array(patient), np.array(session), np.full(n, "j"),
                    np.zeros(n, dtype=int), np.array(total)[:, None])  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_what_cannot_be_tested_is_a_gap_with_its_reason():
     assert "do not vary enough" in same.problem
     one = study([[1.0, 2.0, 3.0]] * 4)
     assert crossed(one.only(np.char.startswith(one.arm, "A"))) is not None
-    alone = Ratings(one.item_names, {name: arm for name, arm in one.arms.items() if arm.base == "A"},
+    alone = rating_table(one.item_names, {name: arm for name, arm in one.arms.items() if arm.base == "A"},
                     *(getattr(one.only(np.char.startswith(one.arm, "A")), name)
                       for name in ("arm", "patient", "session", "judge", "repeat", "items")))  # fmt: skip
     assert crossed(alone) is None

@@ -6,10 +6,11 @@ from itertools import permutations
 import numpy as np
 import pytest
 from authors_scores import SCORES, needs_scores
+from rating_table import rating_table
 
 from cbtrain.eval.analysis.contrasts import plan_contrasts
 from cbtrain.eval.analysis.length import length_analysis
-from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale, read_ratings
+from cbtrain.eval.analysis.ratings import Arm, Scale, read_ratings
 from cbtrain.eval.analysis.sessions import SessionFacts, session_facts
 from cbtrain.transcripts.reading import read
 
@@ -19,7 +20,7 @@ def one_item(rows):
     arm, patient, session, total, _ = zip(*rows, strict=True)
     arms = {name: Arm(name, "", {"t": "tuned", "b": "instruct"}.get(name, "")) for name in dict.fromkeys(arm)}
     n = len(rows)
-    ratings = Ratings(
+    ratings = rating_table(
         ("total",), arms, np.array(arm), np.array(patient), np.array(session), np.full(n, "j"),
         np.zeros(n, dtype=int), np.array(total, dtype=float)[:, None], Scale(0, 66, 40),
     )  # fmt: skip

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import statsmodels.formula.api as smf
 from authors_scores import SCORES, needs_scores
+from rating_table import rating_table
 
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.models import model_contrasts
-from cbtrain.eval.analysis.ratings import Arm, Ratings, read_ratings
+from cbtrain.eval.analysis.ratings import Arm, read_ratings
 
 pandas = pytest.importorskip("pandas")
 
@@ -29,7 +30,7 @@ def study(effects, patients=12, sessions=4, spread=3.0, seed=0, repeats=1, noise
         for repeat in range(repeats)
     ]
     totals = np.array([row[4] for row in rows]) + draw.normal(0, noise, len(rows))
-    return Ratings(
+    return rating_table(
         ("one", "two"),
         arms,
         np.array([row[0] for row in rows]),
@@ -76,7 +77,7 @@ def test_contrasts_are_those_of_a_model_of_all_arms():
 def test_repeats_of_a_judge_are_not_more_sessions():
     once = study(EFFECTS, noise=0.0, spread=0.0)
     once.items[:] += np.random.default_rng(3).normal(0, 1, once.items.shape)
-    many = Ratings(
+    many = rating_table(
         once.item_names, once.arms, *(np.tile(column, 5) for column in (once.arm, once.patient, once.session)),
         np.tile(once.judge, 5), np.repeat(np.arange(5), len(once)), np.tile(once.items, (5, 1)),
     )  # fmt: skip

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from rating_table import rating_table
 
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.panel import connected, panel_of, panel_ratings
-from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
+from cbtrain.eval.analysis.panel import panel_of, panel_ratings
+from cbtrain.eval.analysis.ratings import Arm, Scale
+from cbtrain.eval.analysis.session_scores import connected
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "base")}
 
@@ -25,7 +27,7 @@ def rated(judges, patients=8, sessions=4):
                         rows.append((arm, f"p{patient}", session, judge, 0, total))
     *columns, totals = zip(*rows, strict=True)
     items = np.stack([np.array(totals) / 2] * 2, axis=1)
-    return Ratings(("one", "two"), ARMS, *map(np.array, columns), items, Scale(0, 30, 40))
+    return rating_table(("one", "two"), ARMS, *map(np.array, columns), items, Scale(0, 30, 40))
 
 
 def level(arm, patient, session, draw=None):
@@ -41,7 +43,7 @@ def test_a_sample_by_people_changes_no_figure():
     alone = analysis(rated({"machine": level}), "default", draws=200)
     ratings = rated({"machine": level, "human": sample(level, shift=-12.0)})
     found = analysis(ratings, "default", draws=200)
-    assert found["panel"] == {"judges": ["machine"], "beside": ["human"], "pooled": False}
+    assert found["panel"] == {"judges": ["machine"], "beside": ["human"], "pooled": False, "linked": True}
     for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
         assert found[part] == alone[part], part
     assert found["notes"] == ["by machine; beside: human"]
@@ -84,12 +86,43 @@ def test_where_nobody_rated_all_pairs_are_within_judges_and_the_rest_is_told():
 
     found = analysis(rated({"ann": half(0, 0.0), "bo": half(1, -10.0)}), "default", draws=200)
     assert found["panel"]["pooled"] is True
-    assert "no judge rated nearly all sessions" in found["notes"][0]
+    assert found["notes"] == [
+        "ann, bo are pooled, since none rated nearly all sessions: contrasts pair sessions within a judge, and each one's "
+        "severity is taken off elsewhere"
+    ]
     gain = np.mean([8 + patient % 3 for patient in range(8)])
     assert found["contrasts"][0]["estimate"] == pytest.approx(gain)
     assert found["mixed_models"][0]["estimate"] == pytest.approx(gain, abs=1e-6)
     assert found["bounds"][0]["worst_low"] is None
     json.dumps(found, allow_nan=False)
+
+
+def test_people_never_join_machine_judges_that_rated_half_each():
+    def half(parity, shift=0.0):
+        return lambda arm, patient, session, draw: (
+            level(arm, patient, session) + shift if patient % 2 == parity or session == 0 else None
+        )
+
+    machines = {"one": half(0), "two": half(1, -10.0)}
+    alone = analysis(rated(machines), "default", draws=200)
+    ratings = rated(machines | {"human": sample(level, shift=-20.0)})
+    found = analysis(ratings, "default", deciding=["one", "two"], draws=200)
+    assert found["panel"] == {"judges": ["one", "two"], "beside": ["human"], "pooled": True, "linked": True}
+    for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
+        assert found[part] == alone[part], part
+
+
+def test_a_judge_without_any_score_does_not_part_the_others():
+    ratings = rated({"one": level, "two": sample(level), "silent": lambda *_: float("nan")})
+    assert connected(ratings)
+
+
+def test_a_total_at_the_cut_off_is_competent_however_severities_round():
+    """Each judge's severity is a third; the mean of the two is the cut-off itself."""
+    ratings = rated({"mild": lambda arm, *_: 40 + 1 / 3, "severe": lambda arm, *_: 40 - 1 / 3}, patients=6)
+    some = ratings.only((ratings.judge == "mild") | (ratings.session != 3))
+    for table in (ratings, some):
+        assert [one["share"] for one in analysis(table, "default", draws=200)["levels"]] == [1.0, 1.0]
 
 
 def test_judges_who_are_told_apart_by_nothing_but_the_arm():
@@ -99,17 +132,25 @@ def test_judges_who_are_told_apart_by_nothing_but_the_arm():
     found = analysis(ratings, "default", draws=200)
     assert found["contrasts"][0]["estimate"] is None
     assert found["mixed_models"][0]["estimate"] is None
+    assert "there are no scores by session, means or levels" in found["notes"][0]
+    for group, one in zip(found["groups"], found["levels"], strict=True):
+        assert (group["n"], group["mean"], group["sd"], set(group["items"].values())) == (32, None, None, {None})
+        assert (one["n"], one["share"], one["floor_share"]) == (32, None, None)
+    assert found["length"] is None
+    assert [arm["rated"] for arm in found["completion"]["arms"]] == [32, 32]
+    assert found["agreement"]["severity"] == {"one": None, "two": None}
+    json.dumps(found, allow_nan=False)
     assert connected(rated({"one": level, "two": sample(level)}))
 
 
 def test_repeats_are_no_more_sessions_to_halo():
     once = rated({"one": level})
-    many = Ratings(
+    many = rating_table(
         once.item_names, ARMS, *(np.tile(column, 6) for column in (once.arm, once.patient, once.session, once.judge)),
         np.repeat(np.arange(6), len(once)), np.tile(once.items + np.arange(len(once))[:, None] % 3 * [1, 0], (6, 1)),
         once.scale,
     )  # fmt: skip
-    one = Ratings(once.item_names, ARMS, once.arm, once.patient, once.session, once.judge, once.repeat,
+    one = rating_table(once.item_names, ARMS, once.arm, once.patient, once.session, once.judge, once.repeat,
                   many.items[: len(once)], once.scale)  # fmt: skip
     first, second = (analysis(table, "default", draws=300)["agreement"]["halo"] for table in (one, many))
     assert first == second
@@ -117,6 +158,6 @@ def test_repeats_are_no_more_sessions_to_halo():
 
 def test_a_planned_judge_without_a_score_is_a_gap_and_nobody_takes_its_place():
     ratings = rated({"machine": lambda *_: float("nan"), "human": sample(level)})
-    found = analysis(ratings, "default", planned=["machine"], draws=200)
+    found = analysis(ratings, "default", deciding=["machine"], draws=200)
     assert (found["panel"]["judges"], found["panel"]["beside"]) == (["machine"], ["human"])
     assert found["contrasts"][0]["estimate"] is None

@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 from authors_scores import SCORES, needs_scores
+from rating_table import rating_table
 
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis import agreement
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.contrasts import compare, plan_contrasts, severities
-from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale, join_ratings, one_judge, read_ratings
+from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
+from cbtrain.eval.analysis.ratings import Arm, Scale, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.reliability import reliability
+from cbtrain.eval.analysis.session_scores import severities
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "instruct")}
 
@@ -59,7 +61,7 @@ def panel(judges, patients=10, sessions=3, items=4, seed=0):
                         rows.append((arm, f"p{patient}", session, judge, repeat))
                         scores.append(np.clip(np.round([rate(arm, value, draw) for value in true]), 0, 6))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return Ratings(tuple("abcd"[:items]), ARMS, *columns, np.array(scores), Scale(0, 6, 12))
+    return rating_table(tuple("abcd"[:items]), ARMS, *columns, np.array(scores), Scale(0, 6, 12))
 
 
 def steady(arm, true, draw):

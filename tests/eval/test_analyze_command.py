@@ -70,10 +70,29 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
     assert status == 0
     assert "one patient: no interval can be given" in out
     assert "n/a" in out
+    assert analyze(capsys, one, "--out", tmp_path / "out")[0] == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Scores of 1 patient, analysed" in page
+    assert (
+        "No difference can be shown between Tuned therapist and Base model: +1.0 point, and no interval can be given."
+        in page
+    )
     alone = table(tmp_path / "alone.csv", [("tuned", "p", 3.0), ("tuned", "q", None)])
     status, out, _ = analyze(capsys, alone, "--json")
     found = json.loads(out)
     assert (found["contrasts"], found["unrated"]) == ([], {"tuned": 1})
+
+
+def test_statuses_of_tables_alone_are_kept(capsys, tmp_path):
+    scores = [
+        Score(f"{p}.{arm}.0", arm, p, 0, "j", 0, status, {"agenda": None if status != "ok" else 3.0})
+        for arm in ("base", "tuned")
+        for p, status in (("p", "ok"), ("q", "refused"), ("r", "truncated"))
+    ]
+    write_scores_csv(scores, tmp_path / "scores.csv")
+    assert analyze(capsys, tmp_path / "scores.csv", "--out", tmp_path / "out")[0] == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [session["status"] for session in report["sessions"]] == ["ok", "refused", "truncated"] * 2
 
 
 @pytest.mark.parametrize(
@@ -81,6 +100,7 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
     [
         (["none.csv"], "none.csv: cannot be read"),
         (["one.csv", "--protocol", "paper"], "one.csv: the published analysis needs two bases"),
+        (["torn.csv"], r"torn.csv: arm 'tu\nned' has a control character"),
         (["one.csv", "--draws", "3"], "--draws: 3 is too few"),
         (["one.csv", "--seed", "-3"], "--seed: -3 is below 0"),
     ],
@@ -88,6 +108,7 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
 def test_bad_input_is_one_line(words, problem, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table(tmp_path / "one.csv", [("tuned", "p", 3.0), ("base", "p", 2.0)])
+    table(tmp_path / "torn.csv", [("tu\nned", "p", 3.0), ("base", "p", 2.0)])
     status, out, err = analyze(capsys, *words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert problem in err

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from authors_scores import SCORES, needs_scores
+from rating_table import rating_table
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
@@ -21,7 +22,7 @@ from cbtrain.eval.analysis.power import (
     power_of,
     variance_of_difference,
 )
-from cbtrain.eval.analysis.ratings import Arm, Ratings, read_ratings
+from cbtrain.eval.analysis.ratings import Arm, read_ratings
 
 # rubric_and_judging.md §7: patients for 3, 5, 8 points; its "patient-by-condition SD" is that of true differences
 TABLE = {1: (182, 67, 28), 2: (95, 36, 16), 3: (66, 25, 12), 5: (43, 17, 8), 20: (17, 8, 5)}
@@ -100,7 +101,7 @@ def simulated(rng, patients, seeds, repeats, spread, effect=0.0, judges=("j",)):
     scores = true[:, :, None] + rng.normal(0, spread.within, shape[:3])
     noise = rng.normal(0, (spread.repeat or 0.0) * math.sqrt(len(judges)), shape)
     names = np.array(["tuned", "base"])
-    return Ratings(
+    return rating_table(
         ("total",),
         {name: Arm(name, "", "") for name in names},
         names[arm],

@@ -142,7 +142,12 @@ NOTHING = "No difference is shown between CBT-tuned model and Base model: +11.2 
         ({"ci_low": -2.0}, f"{NOTHING} (95% interval −2.0 to 18.6; scale 0 to 66)."),
         ({"ci_low": 0.0}, "No difference is shown"),
         ({"ci_low": 11.25, "ci_high": 11.25}, "No difference is shown"),
-        ({"ci_low": None}, f"{NOTHING} (95% interval n/a"),
+        (
+            {"ci_low": None},
+            "No difference can be shown between CBT-tuned model and Base model: +11.2 points (scale 0 to 66), and no "
+            "interval can be given.",
+        ),
+        ({"id": "other", "ci_low": None}, "other: +11.2 points (scale 0 to 66); no interval can be given."),
         ({"estimate": None}, "No difference between the therapists could be computed."),
         ({"id": "other"}, "other: +11.2 points (95% interval 3.9 to 18.6; scale 0 to 66)."),
         ({"id": "other", "ci_low": -1.0}, "other: +11.2 points (95% interval −1.0 to 18.6; scale 0 to 66); no diff"),
@@ -171,6 +176,11 @@ def test_of_several_differences_those_that_hold_after_holm_are_claimed():
         "Tuned models scored higher than untuned ones: A by 11.2 (3.9 to 18.6) points (95% intervals). "
         "No difference is shown for B +11.2 (3.9 to 18.6); C +11.2 (−1.0 to 18.6)."
     )
+    bare = {"ci_low": None, "ci_high": None}
+    assert claimed(("A", {}), ("B", bare), ("C", {**bare, "estimate": -2.0})).sentence == (
+        "Tuned models scored higher than untuned ones: A by 11.2 (3.9 to 18.6) points (95% intervals). "
+        "No interval can be given for B +11.2, C −2.0."
+    )
     worse = {"estimate": -5.0, "ci_low": -7.0, "ci_high": -3.0}
     assert claimed(("A", worse), ("B", {"ci_low": -1.0})).sentence.startswith(
         "Tuned models scored lower than untuned ones: A by 5.0 (3.0 to 7.0) points (95% intervals). No difference"
@@ -186,9 +196,9 @@ def test_of_several_differences_those_that_hold_after_holm_are_claimed():
     )
     # Another family is not the headline.
     assert "B" not in claimed(("A", {}), ("B", {"family": "tuned"})).sentence
-    notes = {"estimate": None, "notes": ["no patient has a session in both arms"]}
+    notes = {"estimate": None, "notes": ["no pair of sessions to compare"]}
     assert claimed(("A", notes)) == type(both)(
-        "No difference between the therapists could be computed.", "no patient has a session in both arms"
+        "No difference between the therapists could be computed.", "no pair of sessions to compare"
     )
 
 

@@ -271,7 +271,7 @@ def test_what_has_no_score_is_not_drawn():
     for gap in (
         "No session has a total score",
         "No difference has an estimate",
-        "no patient has a session in both arms",
+        "no pair of sessions to compare",
     ):
         assert gap in page
     assert all(draw({}) is None for draw in DRAW)

@@ -7,7 +7,7 @@ import pytest
 from cbtrain.eval.report.flags import FLAGS, Facts, Range, flags_of
 
 SCALE = Range(0, 6, 40)
-PLAIN = Facts("patient_end", 6, [3.0] * 11, 33.0, [33.0, 33.0])
+PLAIN = Facts("patient_end", 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,22 @@ PLAIN = Facts("patient_end", 6, [3.0] * 11, 33.0, [33.0, 33.0])
         ({"totals": [30.0, 40.99]}, []),
         ({"totals": [30.0, 35.0, 41.0]}, ["ratings_disagree"]),
         (
-            {"ending": "provider_error", "turns": 2, "domains": [None] * 11, "total": None, "totals": []},
+            {
+                "ending": "provider_error",
+                "turns": 2,
+                "domains": [None] * 11,
+                "rated": False,
+                "total": None,
+                "totals": [],
+            },
             ["failed", "not_rated", "short"],
         ),
         # Scores in some domains make no total; nothing is said of the scale's ends.
-        ({"domains": [0.0] * 10 + [None], "total": None, "totals": []}, ["not_rated"]),
-        ({"ending": None, "turns": 0, "domains": [], "total": None, "totals": []}, ["not_rated"]),  # no transcript
+        ({"domains": [0.0] * 10 + [None], "rated": False, "total": None, "totals": []}, ["not_rated"]),
+        (
+            {"ending": None, "turns": 0, "domains": [], "rated": False, "total": None, "totals": []},
+            ["not_rated"],
+        ),  # no transcript
     ],
 )
 def test_a_flag_is_raised_from_its_threshold_on(changes, flags):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from rating_table import rating_table
 
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.levels import session_groups
@@ -16,7 +17,7 @@ ENDINGS = ("patient_end", "max_turns", "goodbye")
 def ratings_of(arms: list[Arm], totals: dict[tuple[str, str, int], list[float]], names: tuple[str, ...]) -> Ratings:
     """``totals``: by arm, patient and session the score of each item; NaN is no score."""
     keys = list(totals)
-    return Ratings(
+    return rating_table(
         names,
         {arm.name: arm for arm in arms},
         np.array([key[0] for key in keys]),

@@ -1,0 +1,95 @@
+"""The score of a session from the ratings of several judges, who differ in severity and may not have rated the same.
+
+Where every judge rated every session, it is the mean over judges. Where not, each one's severity is taken off first:
+otherwise a session's score would depend on who happened to rate it. Judges without a link of common sessions cannot be
+put on one level, and then there are no such scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.sessions import Key
+
+Judged = dict[Key, dict[str, float]]
+"""Of each session what each judge gave it, averaged over repeats."""
+
+
+def judged_means(ratings: Ratings, values: np.ndarray) -> Judged:
+    """``values``: float ``[rows]``, totals or an item; NaN is left out. In the order of arms, then of rows."""
+    found: dict[Key, dict[str, list[float]]] = {}
+    sessions, judges = ratings.sessions, ratings.judge
+    for row in np.flatnonzero(np.isfinite(values)):
+        found.setdefault(sessions[row], {}).setdefault(str(judges[row]), []).append(float(values[row]))
+    order = {arm: place for place, arm in enumerate(ratings.arms)}
+    return {
+        session: {judge: sum(repeats) / len(repeats) for judge, repeats in found[session].items()}
+        for session in sorted(found, key=lambda session: order[session[0]])
+    }
+
+
+def session_means(ratings: Ratings, values: np.ndarray) -> dict[Key, float]:
+    """One score a session, in the order of :func:`judged_means`; empty where judges are not :func:`connected`."""
+    judged = judged_means(ratings, values)
+    judges = _judges(judged)
+    if all(len(own) == len(judges) for own in judged.values()):
+        return {session: sum(own.values()) / len(own) for session, own in judged.items()}
+    if len(_linked(judged)) > 1:
+        return {}
+    severity = _severities(judged)
+    return {
+        session: sum(value - severity[judge] for judge, value in own.items()) / len(own)
+        for session, own in judged.items()
+    }
+
+
+def severities(ratings: Ratings, values: np.ndarray) -> dict[str, float]:
+    """How far each judge's values lie above the judges' mean on the same sessions, by least squares with an effect for
+    each session. NaN for a judge whom no common session links to another."""
+    judged = judged_means(ratings, values)
+    found = dict.fromkeys(ratings.judges, float("nan"))
+    for group in _linked(judged):
+        if len(group) > 1:
+            found |= _severities({session: own for session, own in judged.items() if own.keys() <= group})
+    return found
+
+
+def connected(ratings: Ratings) -> bool:
+    """Whether sessions that several judges rated link all of them, so that severities can be told from sessions."""
+    return len(_linked(judged_means(ratings, ratings.total))) < 2
+
+
+def _judges(judged: Mapping[Key, Mapping[str, float]]) -> list[str]:
+    """In the order in which they first appear."""
+    return list(dict.fromkeys(judge for own in judged.values() for judge in own))
+
+
+def _linked(judged: Mapping[Key, Mapping[str, float]]) -> list[set[str]]:
+    """Groups of judges that common sessions link."""
+    groups: list[set[str]] = []
+    for judges in {frozenset(own) for own in judged.values()}:
+        met = [group for group in groups if group & judges]
+        groups = [group for group in groups if not group & judges] + [set(judges).union(*met)]
+    return groups
+
+
+def _severities(judged: Mapping[Key, Mapping[str, float]]) -> dict[str, float]:
+    judges = _judges(judged)
+    if len(judges) < 2:
+        return dict.fromkeys(judges, 0.0)
+    place = {judge: number for number, judge in enumerate(judges)}
+    cells = [
+        (number, place[judge], value) for number, own in enumerate(judged.values()) for judge, value in own.items()
+    ]
+    session = np.array([number for number, _, _ in cells])
+    design = np.zeros((len(cells), len(judges)))
+    design[np.arange(len(cells)), [column for _, column, _ in cells]] = 1.0
+    both = np.column_stack([design, [value for _, _, value in cells]])
+    sums = np.zeros((len(judged), both.shape[1]))
+    np.add.at(sums, session, both)
+    both -= (sums / np.bincount(session)[:, None])[session]
+    effects = np.linalg.lstsq(both[:, :-1], both[:, -1], rcond=None)[0]
+    return dict(zip(judges, (effects - effects.mean()).tolist(), strict=True))

@@ -1,0 +1,10 @@
+"""A table of ratings from its columns, for tests to which no status matters."""
+
+import numpy as np
+
+from cbtrain.eval.analysis.ratings import Ratings
+
+
+def rating_table(item_names, arms, arm, patient, session, judge, repeat, items, scale=None) -> Ratings:
+    status = np.where(np.isfinite(items).all(axis=1), "ok", "unratable")
+    return Ratings(item_names, arms, arm, patient, session, judge, repeat, status, items, scale)
