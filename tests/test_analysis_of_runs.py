@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 
+import numpy as np
 import pytest
 from rated_run import ARMS, key_of, run_folder, sessions_of
 
@@ -180,3 +181,26 @@ def test_bad_input_is_one_line_and_writes_nothing(words, problem, tmp_path, caps
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert problem in err
     assert not (tmp_path / "made").exists()
+
+
+def test_where_everything_is_known_no_figure_is_a_gap(tmp_path, capsys):
+    """Two judges, repeats, lengths: what the tables look for is what the analysis gives."""
+    random = np.random.default_rng(0)
+    sessions = sessions_of(patients=[f"p{place}" for place in range(7)], arms=("base", "tuned"), seeds=3)
+    scores = []
+    for session in sessions:
+        session.turns = session.turns * int(random.integers(1, 5))
+        level = 2.5 + 0.8 * (session.arm == "tuned") + random.normal(0, 0.5)
+        for judge in ("one", "two"):
+            for repeat in range(2):
+                points = {d: float(np.clip(round(level + random.normal(0, 0.7)), 0, 6)) for d in DOMAINS}
+                scores.append(
+                    Score(session.id, session.arm, session.patient, session.seed, judge, repeat, "ok", points)
+                )
+    run = run_folder(tmp_path / "run", sessions)
+    write_scores_csv(scores, run / "scores.csv")
+    status, out, _ = call(capsys, "analyze", run, "--draws", 200, "--out", tmp_path / "out")
+    assert (status, "n/a" in out) == (0, False)
+    assert "n/a" not in (tmp_path / "out" / "report.md").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "n/a" not in page[page.index('id="result') : page.index('id="making"')]
