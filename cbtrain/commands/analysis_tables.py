@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
-from cbtrain.eval.report.findings import length_notes
+from cbtrain.eval.report.findings import length_notes, spread_sentence
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.values import GAP, fixed, p_value, share, span
 
@@ -97,6 +97,8 @@ def _show_contrasts(found: dict[str, Any], console: Console) -> None:
             numbers.append(fixed((one["effect"] or {}).get("d_z"), 2))
         shown.add_row(escape(one["id"]), *numbers)
     console.print(shown)
+    if spread := spread_sentence({"analysis": found}):
+        _say(console, spread)
     if crossed := interaction_sentence({"analysis": found}):
         _say(console, crossed)
     for problem in dict.fromkeys(model["problem"] for model in found["mixed_models"] if model["problem"]):

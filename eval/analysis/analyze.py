@@ -15,7 +15,7 @@ from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contra
 from cbtrain.eval.analysis.interaction import interaction
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
-from cbtrain.eval.analysis.models import model_contrasts
+from cbtrain.eval.analysis.models import mixed_model
 from cbtrain.eval.analysis.panel import Panel, panel_of, panel_ratings
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
@@ -69,7 +69,7 @@ def _default(
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
     length = length_analysis(ratings, facts, plans, draws, seed)
-    crossed = interaction(ratings, plans)
+    crossed, model = interaction(ratings, plans), mixed_model(ratings, plans)
     return {
         "unit": "patient",
         "panel": asdict(panel),
@@ -78,7 +78,8 @@ def _default(
         "plan": [asdict(plan) for plan in plans],
         "groups": [asdict(group) for group in session_groups(ratings)],
         "contrasts": [asdict(contrast) for contrast in total],
-        "mixed_models": [asdict(contrast) for contrast in model_contrasts(ratings, plans)],
+        "mixed_models": [asdict(contrast) for contrast in model.contrasts],
+        "variances": asdict(model.components) if model.components else None,
         "interaction": asdict(crossed) if crossed else None,
         "items": _items(ratings, plans, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],

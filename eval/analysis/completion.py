@@ -133,6 +133,7 @@ def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -
     missing: a session that one item is missing from can move by that item only."""
     assert ratings.scale is not None
     point, count = (ratings.scale.low, ratings.scale.high)[end], len(ratings.item_names)
+    judges = len(ratings.judges)
     scored: dict[Key, dict[str, list[np.ndarray]]] = {}
     for session, judge, items in zip(ratings.sessions, ratings.judge, ratings.items, strict=True):
         scored.setdefault(session, {}).setdefault(str(judge), []).append(items)
@@ -140,7 +141,7 @@ def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -
     for arm, cells in planned.items():
         for cell in cells:
             totals = [_judged(np.array(rows), point) for rows in scored.get((arm, *cell), {}).values()]
-            totals += [point * count] * (len(ratings.judges) - len(totals))
+            totals += [point * count] * (judges - len(totals))
             made[arm, cell] = sum(totals) / len(totals) if totals else point * count
     return made
 

@@ -22,7 +22,7 @@ from cbtrain.eval.analysis.contrasts import (
     contrast_of,
     with_holm,
 )
-from cbtrain.eval.analysis.models import ModelContrast, adjusted_contrasts
+from cbtrain.eval.analysis.models import ModelContrast, mixed_model
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
 from cbtrain.eval.analysis.session_scores import connected, session_means
@@ -103,14 +103,14 @@ def length_analysis(
     if not known.any():
         return None
     rated, turns = ratings.only(known), turns[known]
-    adjusted, terms = adjusted_contrasts(rated, plans, {"ln(turns)": np.log(turns)})
+    model = mixed_model(rated, plans, {"ln(turns)": np.log(turns)})
     long_enough = rated.only(turns >= LEAST_TURNS)
     sessions = _sessions(rated, turns)
     return Length(
         arms=[_arm(name, facts) for name in ratings.arms],
         spearman=_correlation(sessions, draws, seed),
-        covariate=Slope(*astuple(terms[0])[1:]) if terms else None,
-        adjusted=adjusted,
+        covariate=Slope(*astuple(model.covariates[0])[1:]) if model.covariates else None,
+        adjusted=model.contrasts,
         at_least=AtLeast(LEAST_TURNS, compare(long_enough, plans, long_enough.total, draws, seed)),
         matched=_matched(sessions, plans, draws, seed),
     )

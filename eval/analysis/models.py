@@ -1,8 +1,8 @@
-"""Mixed models beside the contrasts: the same differences from all sessions at once.
+"""A mixed model beside the contrasts: the same differences from all sessions at once.
 
-``total ~ arm + (1 | patient)`` by maximum likelihood, on sessions averaged over judges and repeats. Patients who differ
-in what an arm does for them are not in it, and Wald intervals are too narrow with few patients: the patients'
-differences stay primary.
+``total ~ arm + (1 | patient) + (1 | patient:arm)``, on sessions averaged over judges and repeats. Without the last term
+sessions would pass for patients: what an arm does for one patient it does in all of that patient's sessions. Wald
+intervals are too narrow with few patients, so that the patients' differences stay primary.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from cbtrain.eval.analysis.contrasts import Plan
-from cbtrain.eval.analysis.mixed import MixedFit, Term, fit_mixed, wald
+from cbtrain.eval.analysis.mixed import Term, wald
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.reml import Components, RemlFit, fit_reml
 from cbtrain.eval.analysis.session_scores import connected, session_means
 
 
 @dataclass(frozen=True, slots=True)
 class ModelContrast:
-    """A planned difference from the model; ``problem`` as :class:`MixedFit` has it. NaN where there is no fit."""
+    """A planned difference from the model; ``problem`` as :class:`RemlFit` has it. NaN where there is no fit."""
 
     id: str
     estimate: float
@@ -41,28 +42,33 @@ class _Sessions:
     total: np.ndarray
 
 
-def model_contrasts(ratings: Ratings, plans: Sequence[Plan]) -> list[ModelContrast]:
-    """Each of ``plans`` from one model of all arms, in their order."""
-    return adjusted_contrasts(ratings, plans, {})[0]
+@dataclass(frozen=True, slots=True)
+class MixedModel:
+    """``contrasts`` in the order of their plans; ``covariates``: their coefficients, and ``components``: variances of
+    patients, of patients by arm and of sessions; nothing of these where there is no fit."""
+
+    contrasts: list[ModelContrast]
+    covariates: list[Term]
+    components: Components | None
 
 
-def adjusted_contrasts(
-    ratings: Ratings, plans: Sequence[Plan], covariates: Mapping[str, np.ndarray]
-) -> tuple[list[ModelContrast], list[Term]]:
+def mixed_model(
+    ratings: Ratings, plans: Sequence[Plan], covariates: Mapping[str, np.ndarray] | None = None
+) -> MixedModel:
     """Each of ``plans`` from one model of all arms and ``covariates`` (by name; float ``[rows]``, the same for all
-    ratings of a session), and their coefficients; none where there is no fit."""
-    rows = _sessions(ratings)
+    ratings of a session)."""
+    rows, covariates = _sessions(ratings), covariates or {}
     if not connected(ratings):
-        return [_gap(plan, "judges without a common session cannot be put into one model") for plan in plans], []
+        return _none(plans, "judges without a common session cannot be put into one model")
     arms = [arm for arm in ratings.arms if (rows.arm == arm).any()]
     if len(arms) < 2 or len(set(rows.patient)) < 2:
-        return [_gap(plan, "a mixed model needs two arms and two patients") for plan in plans], []
+        return _none(plans, "a mixed model needs two arms and two patients")
     columns = [(rows.arm == arm).astype(float) for arm in arms]
     columns += [_by_session(ratings, values) for values in covariates.values()]
     fit = _fit(rows, np.stack(columns, axis=1), [*arms, *covariates])
     if isinstance(fit, str):
-        return [_gap(plan, fit) for plan in plans], []
-    return [_contrast(fit, plan, arms) for plan in plans], list(fit.terms[len(arms) :])
+        return _none(plans, fit)
+    return MixedModel([_contrast(fit, plan, arms) for plan in plans], list(fit.terms[len(arms) :]), fit.components)
 
 
 def _sessions(ratings: Ratings) -> _Sessions:
@@ -77,18 +83,18 @@ def _by_session(ratings: Ratings, values: np.ndarray) -> np.ndarray:
     return np.array(list(session_means(ratings, rated).values()))
 
 
-def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> MixedFit | str:
+def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> RemlFit | str:
     """The fit, or why there is none."""
     if float(rows.total.std()) == 0:
         return "all totals are equal: there is nothing to model"
     try:
-        fit = fit_mixed(rows.total, design, names, rows.patient)
+        fit = fit_reml(rows.total, design, names, rows.patient, rows.arm)
     except (ValueError, np.linalg.LinAlgError) as error:
         return f"no mixed model could be fitted ({error})"
     return fit if fit.converged else fit.problem
 
 
-def _contrast(fit: MixedFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:
+def _contrast(fit: RemlFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:
     weights = np.zeros(len(fit.terms))
     for a, b in plan.pairs:
         if a not in arms or b not in arms:
@@ -103,3 +109,7 @@ def _contrast(fit: MixedFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:
 
 def _gap(plan: Plan, problem: str) -> ModelContrast:
     return ModelContrast(plan.id, math.nan, math.nan, math.nan, math.nan, math.nan, problem)
+
+
+def _none(plans: Sequence[Plan], problem: str) -> MixedModel:
+    return MixedModel([_gap(plan, problem) for plan in plans], [], None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from cbtrain.eval.report.shape import Report, rows, table, words
-from cbtrain.eval.report.values import number
+from cbtrain.eval.report.values import fixed, number
 
 FAMILIES = {
     "tuning": "Tuned against untuned, by base",
@@ -119,6 +120,15 @@ def significant(row: dict[str, Any]) -> bool:
     """Whether the p after Holm's adjustment is below .05."""
     p = number(row.get("p_adjusted"))
     return p is not None and p < SIGNIFICANT
+
+
+def spread_sentence(report: Report) -> str:
+    """By how much patients and sessions differ, by the mixed model; empty where there is none."""
+    raw = table(analysis_of(report).get("variances"))
+    named = [("patients", "patients"), ("what an arm does for a patient", "by_arm"), ("sessions", "residual")]
+    variances = [(name, number(raw.get(key))) for name, key in named]
+    parts = [f"{name} {fixed(math.sqrt(value))}" for name, value in variances if value is not None and value >= 0]
+    return f"SDs in points, by the mixed model: {', '.join(parts)}." if parts else ""
 
 
 def length_notes(report: Report) -> list[str]:

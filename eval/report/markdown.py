@@ -18,6 +18,7 @@ from cbtrain.eval.report.findings import (
     row_of,
     shared_notes,
     significant,
+    spread_sentence,
 )
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
@@ -101,7 +102,7 @@ def _contrasts(report: Report) -> list[str]:
     notes += [f"- All: {escape(note)}" for note in shared]
     caption = "In points of the total score, the patient as the unit; Holm inside each family. "
     caption += f"Rated by {escape(rater_of(report))}."
-    return [caption, made, "\n".join(notes), escape(interaction_sentence(report))]
+    return [caption, made, "\n".join(notes), escape(spread_sentence(report)), escape(interaction_sentence(report))]
 
 
 def _contrast(finding: Finding, model: dict[str, Any]) -> list[str]:

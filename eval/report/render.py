@@ -26,6 +26,7 @@ from cbtrain.eval.report.findings import (
     row_of,
     shared_notes,
     significant,
+    spread_sentence,
 )
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.limits import limits_of
@@ -64,6 +65,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         domain_means=domain_means(report),
         domain_names={domain.id: domain.name for domain in scale_of(report).domains},
         told=length_notes(report),
+        spread=spread_sentence(report),
         limits=limits_of(report),
         deviations=report.get("deviations") if isinstance(report.get("deviations"), list) else None,
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
