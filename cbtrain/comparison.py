@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cbtrain.eval.analysis.ratings import Arm, Ratings, join_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
 from cbtrain.protocol import differing, value_at
 from cbtrain.rated import Rated, gather_rated
+from cbtrain.rated_sessions import records
 
 NAMED = 6
 """Differences that are named; the others are counted."""
@@ -22,7 +24,8 @@ NAMED = 6
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All runs as one table, whose arms are called ``RUN: ARM`` and have the run as their base."""
+    """All runs as one table, whose arms are called ``RUN: ARM`` and have the run as their base. ``notes``: what a
+    reader has to know of how the runs hang together."""
 
     names: list[str]
     ratings: Ratings
@@ -30,10 +33,12 @@ class Comparison:
     runs: list[Rated]
     deciding: list[str]
     protocol: dict[str, Any]
+    notes: list[str]
 
 
 def compare_runs(folders: Sequence[Path]) -> Comparison:
-    """Raises UserError where a folder is no evaluated run, or its protocol is not that of the first."""
+    """Raises UserError where a folder is no evaluated run, its protocol is not that of the first, or it holds the very
+    sessions of another."""
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("two different runs at least are needed", where=folders[0], fix="Name the run folders.")
     protocols = [_protocol(folder) for folder in folders]
@@ -49,7 +54,27 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     }
     joined = join_ratings(renamed, ", ".join(map(str, folders)))
     deciding = list(dict.fromkeys(judge for run in runs for judge in run.deciding or run.ratings.judges))
-    return Comparison(names, joined, facts, runs, deciding, protocols[0])
+    notes = [
+        note
+        for (one, first), (two, second) in combinations(zip(folders, runs, strict=True), 2)
+        for note in _same_sessions(one, first, two, second)
+    ]
+    return Comparison(names, joined, facts, runs, deciding, protocols[0], notes)
+
+
+def _same_sessions(first: Path, one: Rated, second: Path, other: Rated) -> Iterator[str]:
+    """How many sessions two runs have word for word in common, which one base model and the same seeds may give. Raises
+    UserError where these are all of them."""
+    known = {session.id: session for session in records(one.transcripts) if session.turns}
+    held = [session for session in records(other.transcripts) if session.turns]
+    same = [session for session in held if session.id in known and known[session.id].turns == session.turns]
+    if held and len(same) == len(held) == len(known):
+        fix = "Name runs that were evaluated by themselves."
+        raise UserError(f"its sessions are those of {first}, word for word", where=second, fix=fix)
+    if same:
+        arms = ", ".join(sorted({session.arm for session in same}))
+        told = f"{len(same)} sessions of {second.name} ({arms}) are word for word those of {first.name}"
+        yield f"{told}: models of sessions take them for others, the patients' differences do not rest on that"
 
 
 def _protocol(folder: Path) -> dict[str, Any]:

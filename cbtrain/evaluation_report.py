@@ -57,7 +57,7 @@ def describe_arms(sessions: Sequence[SessionRecord], ratings: Ratings) -> list[d
                 "label": _label(group),
                 "sessions": len(own),
                 "rated": group.n,
-                "failed": sum(session.failed for session in own),
+                "failed": sum(session.failed for session in own) if any(session.ending for session in own) else None,
                 "total_mean": group.mean,
                 "total_sd": group.sd,
                 "domains": group.items,
@@ -104,10 +104,14 @@ def describe_sessions(
     """Every session with its dialogue, all its ratings, their mean, its flags. ``ratings`` are ``scores`` as a table.
 
     A session's scores are those that the analysis compares (:func:`cbtrain.eval.analysis.panel.decided`); a rating
-    without a total counts in the domains that it scored. ``status`` names those of the ratings.
+    without a total counts in the domains that it scored. Pooled judges give a total only: single scores without their
+    severity may lie outside the scale. ``status`` names those of the ratings.
     """
     totals = decided(ratings, panel, ratings.total)
-    items = {name: decided(ratings, panel, ratings.items[:, place]) for place, name in enumerate(ratings.item_names)}
+    items = {
+        name: {} if panel.pooled else decided(ratings, panel, ratings.items[:, place])
+        for place, name in enumerate(ratings.item_names)
+    }
     rated = ratings.only(np.isin(ratings.judge, panel.judges)).rated_sessions
     by_session: dict[str, list[Score]] = defaultdict(list)
     for score in scores:

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cbtrain.cli import main
 from cbtrain.eval.cue_rater import CUE_RATER_LABEL
 from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.scores import Score, write_scores_csv
+from cbtrain.transcripts.types import Turn
 
 DOMAINS = [domain.id for domain in load_rubric().domains]
 PROTOCOL = {"seed": 7, "patients": ["p"], "judge": {"kind": "llm", "api": {"model": "one"}}, "sessions": {"seeds": 2}}
@@ -31,6 +33,9 @@ def points(session, place, shift=0):
 def evaluated(folder, arms=("base", "tuned"), protocol=None, shift=0, judge="judge-1"):
     """A run folder with scores, and with a report that tells evidence and protocol as an evaluation's does."""
     sessions = sessions_of(arms=arms)
+    for session in sessions:
+        if session.arm == "tuned":  # every run tunes by itself
+            session.turns[1] = Turn("therapist", f"Words of {folder.name}.")
     run_folder(folder, sessions)
     scores = [
         Score(s.id, s.arm, s.patient, s.seed, judge, 0, "ok", points(s, place, shift))
@@ -130,6 +135,13 @@ def test_runs_of_one_protocol_are_compared(tmp_path, capsys):
     assert report["sessions"][0]["ratings"][0]["reason"] == {"agenda": "asked"}
     assert report["protocol"] == PROTOCOL
     assert "tuned: one − other" in out
+    same = "6 sessions of other (base) are word for word those of one"
+    assert same in " ".join(out.split())
+    assert same in (tmp_path / "both" / "report.md").read_text()
+    shutil.copytree(one, tmp_path / "copy")
+    status, _, err = call(capsys, "compare", one, tmp_path / "copy")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"copy: its sessions are those of {one}, word for word" in err
 
 
 def test_runs_of_other_protocols_are_refused_and_the_differences_named(tmp_path, capsys):

@@ -12,7 +12,7 @@ from rich.table import Table
 from cbtrain.eval.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.report.findings import length_notes, spread_sentence
 from cbtrain.eval.report.interaction import interaction_sentence
-from cbtrain.eval.report.values import GAP, fixed, p_value, share, span
+from cbtrain.eval.report.values import GAP, fixed, p_value, share, span, whole
 
 WIDE = 116
 """Columns of a terminal that has room for all figures; narrower ones show the primary ones, and --json has the rest."""
@@ -71,9 +71,9 @@ def _show_published(found: dict[str, Any], console: Console) -> None:
         )
     console.print(shown)
     console.print(
-        f"Variance of patients {found['patient_variance']:.3f}, residual {found['scale']:.3f}, log-likelihood "
-        f"{found['log_likelihood']:.3f}, AIC {found['aic']:.2f}, n {found['n']}, optimizer {found['optimizer']}"
-        + (f". PROBLEM: {found['problem']}" if found["problem"] else ""),
+        f"Variance of patients {found['patient_variance']:.3f}, residual {found['residual_variance']:.3f}, "
+        f"log-likelihood {found['log_likelihood']:.3f}, AIC {found['aic']:.2f}, n {found['n']}, "
+        f"optimizer {found['optimizer']}" + (f". PROBLEM: {found['problem']}" if found["problem"] else ""),
         highlight=False,
     )
     console.print("A reproduction: its effect of tuning is pooled over bases, sessions without a score are left out.")
@@ -129,9 +129,16 @@ def _show_checks(found: dict[str, Any], console: Console) -> None:
     if length and length["spearman"]:
         r = length["spearman"]
         bounds = span(r["ci_low"], r["ci_high"], 2)
-        _say(console, f"Totals rise with turns: Spearman {fixed(r['r'], 2)} ({bounds}) over {r['n']:,} sessions.")
+        _say(console, f"{_trend(r)}: Spearman {fixed(r['r'], 2)} ({bounds}) over {r['n']:,} sessions.")
     for note in length_notes({"analysis": found}):
         _say(console, f"note: {note}")
+
+
+def _trend(correlation: dict[str, Any]) -> str:
+    low, high = correlation["ci_low"], correlation["ci_high"]
+    if low is None or high is None or low <= 0 <= high:
+        return "Whether totals go with turns is open"
+    return "Totals rise with turns" if low > 0 else "Totals fall with turns"
 
 
 def _show_arms(found: dict[str, Any], console: Console) -> None:
@@ -142,7 +149,7 @@ def _show_arms(found: dict[str, Any], console: Console) -> None:
         competent = share(level["share"])
         if level["share_low"] is not None:
             competent += f" ({share(level['share_low'])} to {share(level['share_high'])})"
-        counts = [f"{done[name]}" for name in ("planned", "failed", "unrated")]
+        counts = [whole(done[name]) for name in ("planned", "failed", "unrated")]
         shown.add_row(escape(done["name"]), *counts, turns, competent)
     console.print(shown)
     cutoff = (found["scale"] or {}).get("cutoff")

@@ -31,4 +31,5 @@ def _compare(parsed: argparse.Namespace) -> None:
     check_bootstrap(parsed)
     both = compare_runs(parsed.runs)
     found = analysis(both.ratings, "default", both.facts, deciding=both.deciding, draws=parsed.draws, seed=parsed.seed)
+    found["notes"] += both.notes
     tell_analysis(found, lambda: report_of_runs(both, found), parsed)

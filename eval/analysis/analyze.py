@@ -16,7 +16,7 @@ from cbtrain.eval.analysis.interaction import interaction
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
 from cbtrain.eval.analysis.models import mixed_model
-from cbtrain.eval.analysis.panel import Panel, panel_of, panel_ratings
+from cbtrain.eval.analysis.panel import Panel, left_out, panel_of, panel_ratings
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.reliability import reliability
@@ -50,7 +50,7 @@ def analysis(
         "patients": len(set(ratings.patient)),
         "judges": ratings.judges,
         "scale": _scale(ratings),
-        "unrated": _unrated(ratings),
+        "ratings_without_total": _without_total(ratings),
     }
     if protocol == "paper":
         found |= _published(analyze_as_published(ratings))
@@ -73,7 +73,7 @@ def _default(
     return {
         "unit": "patient",
         "panel": asdict(panel),
-        "notes": _notes(ratings, panel),
+        "notes": _notes(everything, ratings, panel),
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
         "plan": [asdict(plan) for plan in plans],
         "groups": [asdict(group) for group in session_groups(ratings)],
@@ -84,15 +84,15 @@ def _default(
         "items": _items(ratings, plans, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
-        "completion": asdict(completion(ratings, facts, plans)),
+        "completion": asdict(completion(known, facts, plans)),
         "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total, known=known, pooled=panel.pooled)],
         "agreement": reliability(everything, plans, draws, seed),
     }
 
 
-def _notes(ratings: Ratings, panel: Panel) -> list[str]:
+def _notes(everything: Ratings, ratings: Ratings, panel: Panel) -> list[str]:
     """What a reader has to know of the table."""
-    notes = [panel.note] if panel.note else []
+    notes = [note for note in (panel.note, left_out(everything, panel)) if note]
     if len(ratings.arms) < 2:
         notes.append("one arm: there is nothing to compare")
     if ratings.scale is None:
@@ -134,7 +134,7 @@ def _published(found: PaperAnalysis) -> dict[str, Any]:
         "groups": [asdict(group) for group in found.groups],
         "fixed_effects": [asdict(term) | {"p_adjusted": found.p_adjusted[term.term]} for term in found.terms],
         "patient_variance": fit.patient_variance,
-        "scale": fit.scale,
+        "residual_variance": fit.scale,
         "log_likelihood": fit.log_likelihood,
         "aic": fit.aic,
         "n": fit.n,
@@ -143,8 +143,8 @@ def _published(found: PaperAnalysis) -> dict[str, Any]:
     }
 
 
-def _unrated(ratings: Ratings) -> dict[str, int]:
-    """Ratings without a total, by arm: outcomes too, and never filled in."""
+def _without_total(ratings: Ratings) -> dict[str, int]:
+    """Ratings without a total, by arm."""
     missing = ~np.isfinite(ratings.total)
     return {name: int((missing & (ratings.arm == name)).sum()) for name in ratings.arms}
 

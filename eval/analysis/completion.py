@@ -28,11 +28,12 @@ Outcomes = dict[Outcome, float]
 @dataclass(frozen=True, slots=True)
 class ArmCompletion:
     """Sessions ``planned`` for an arm, and what became of them: ``failed`` for reasons that are not the therapist's,
-    held but ``unrated``, or ``rated``. ``endings`` are counted where they are known."""
+    ``unrated``, or ``rated`` by one judge at least. ``endings`` are counted where they are known; ``failed`` is None
+    where no session's ending is, and ``unrated`` holds failed ones too."""
 
     name: str
     planned: int
-    failed: int
+    failed: int | None
     unrated: int
     rated: int
     endings: dict[str, int]
@@ -41,7 +42,7 @@ class ArmCompletion:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """``contrasts``: differences in the share of planned sessions with a score; ``failures``: in the share that
-    failed."""
+    failed, of those plans whose sessions' endings are known."""
 
     arms: list[ArmCompletion]
     contrasts: list[Contrast]
@@ -67,11 +68,10 @@ class Bounds:
 
 def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionFacts]) -> dict[str, list[Cell]]:
     """The sessions that each arm was to hold: those that are known, and, since arms treat the same patients in sessions
-    of the same numbers, those that another arm held with a patient of this one."""
+    of the same numbers, those of arms with which it has any in common."""
     known = set(ratings.sessions) | {key for key in facts if key[0] in ratings.arms}
-    cells = {key[1:] for key in known}
-    treated = {(arm, patient) for arm, patient, _ in known}
-    return {arm: sorted(cell for cell in cells if (arm, cell[0]) in treated) for arm in ratings.arms}
+    own = {name: {(patient, number) for arm, patient, number in known if arm == name} for name in ratings.arms}
+    return {arm: sorted(set().union(*(other for other in own.values() if other & cells))) for arm, cells in own.items()}
 
 
 def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan]) -> Completion:
@@ -82,11 +82,18 @@ def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Seque
         scored = {session[1:] for session in ratings.rated_sessions if session[0] == arm}
         own = {cell: found for cell in cells if (found := facts.get((arm, *cell)))}
         lost = sum(own[cell].failed and cell not in scored for cell in own)
+        told = any(found.ending for found in own.values())
         rated |= {(arm, cell): float(cell in scored) for cell in cells}
         failed |= {(arm, cell): float(cell in own and own[cell].failed and cell not in scored) for cell in cells}
         endings = dict(Counter(found.ending for found in own.values() if found.ending).most_common())
-        arms.append(ArmCompletion(arm, len(cells), lost, len(cells) - lost - len(scored), len(scored), endings))
-    return Completion(arms, *(_compare(plans, planned, outcomes) for outcomes in (rated, failed)))
+        arms.append(
+            ArmCompletion(
+                arm, len(cells), lost if told else None, len(cells) - lost - len(scored), len(scored), endings
+            )
+        )
+    unknown = {arm.name for arm in arms if arm.failed is None}
+    known = [plan for plan in plans if not unknown & {name for pair in plan.pairs for name in pair}]
+    return Completion(arms, _compare(plans, planned, rated), _compare(known, planned, failed))
 
 
 def bounds(

@@ -166,7 +166,7 @@ def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[st
                 own.setdefault(cell[0], []).append(sum(by_judge) / len(by_judge))
                 pairs += 1
         counted[a, b] = pairs
-        alone = len(first.keys() | second.keys()) - pairs
+        alone = len(first) + len(second) - 2 * pairs
         if not pairs and len(plan.pairs) > 1:
             return {}, [f"{a} and {b} have no pair: there is no mean over all bases"]
         if alone:

@@ -201,5 +201,6 @@ def _matches(sessions: BySession, plan: Plan) -> tuple[Differences, list[str]]:
         if not made and len(plan.pairs) > 1:
             return {}, [f"{a} and {b} have no pair: there is no mean over all bases"]
         count = sum(map(len, first.values()))
-        notes.append(f"{made} of {count} sessions of {a} have a partner of about equal length in {b}")
+        if count:
+            notes.append(f"{made} of {count} sessions of {a} have a partner of about equal length in {b}")
     return {patient: np.array(found) for patient, found in sorted(own.items())}, notes

@@ -68,7 +68,9 @@ def mixed_model(
     fit = _fit(rows, np.stack(columns, axis=1), [*arms, *covariates])
     if isinstance(fit, str):
         return _none(plans, fit)
-    return MixedModel([_contrast(fit, plan, arms) for plan in plans], list(fit.terms[len(arms) :]), fit.components)
+    treated = {arm: set(map(str, rows.patient[rows.arm == arm])) for arm in arms}
+    contrasts = [_contrast(fit, plan, arms, treated) for plan in plans]
+    return MixedModel(contrasts, list(fit.terms[len(arms) :]), fit.components)
 
 
 def _sessions(ratings: Ratings) -> _Sessions:
@@ -94,11 +96,13 @@ def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> RemlFit |
     return fit if fit.converged else fit.problem
 
 
-def _contrast(fit: RemlFit, plan: Plan, arms: Sequence[str]) -> ModelContrast:
+def _contrast(fit: RemlFit, plan: Plan, arms: Sequence[str], treated: Mapping[str, set[str]]) -> ModelContrast:
     weights = np.zeros(len(fit.terms))
     for a, b in plan.pairs:
         if a not in arms or b not in arms:
             return _gap(plan, f"{a if a not in arms else b} has no session in the model")
+        if not treated[a] & treated[b]:
+            return _gap(plan, f"{a} and {b} have no patient in common")
         weights[arms.index(a)] += 1 / len(plan.pairs)
         weights[arms.index(b)] -= 1 / len(plan.pairs)
     estimate = float(weights @ np.array([term.estimate for term in fit.terms]))

@@ -9,13 +9,14 @@ gap.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.session_scores import connected, judged_means, session_means
+from cbtrain.eval.analysis.session_scores import LEAST_COMMON, connected, judged_means, session_means
 from cbtrain.eval.analysis.sessions import Key
 
 NEARLY_ALL = 0.9
@@ -24,8 +25,8 @@ NEARLY_ALL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """``judges`` decide, the others stand ``beside``. ``linked``: sessions that several of them rated link all judges,
-    so that their severity can be told."""
+    """``judges`` decide, the others stand ``beside``. ``linked``: where judges are pooled, whether common sessions
+    tell their severity."""
 
     judges: list[str]
     beside: list[str]
@@ -39,10 +40,10 @@ class Panel:
         if not self.pooled:
             return f"by {', '.join(self.judges)}; {beside}" if beside else ""
         elsewhere = (
-            "each one's severity is taken off elsewhere"
+            "elsewhere each one's severity is taken off as common sessions tell it, and intervals take it for known"
             if self.linked
-            else "for want of common sessions their severity cannot be told, so that there are no scores by session, "
-            "means or levels"
+            else f"for want of common sessions ({LEAST_COMMON} at least) their severity cannot be told, so that there "
+            "are no scores by session, means or levels"
         )
         pooled = f"{', '.join(self.judges)} are pooled, since none rated nearly all sessions: contrasts pair sessions "
         return f"{pooled}within a judge, and {elsewhere}" + (f"; {beside}" if beside else "")
@@ -53,14 +54,30 @@ def panel_of(ratings: Ratings, deciding: Sequence[str] = ()) -> Panel:
     was rated by, not people who rated a sample of it)."""
     known = [judge for judge in deciding if judge in ratings.judges] or ratings.judges
     sessions = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in known}
+    known = [judge for judge in known if sessions[judge]] or known
     everything = set().union(*sessions.values())
     judges = known
     if len(known) > 1:
-        judges = [judge for judge, own in sessions.items() if own and len(own) >= NEARLY_ALL * len(everything)]
+        judges = [judge for judge in known if len(sessions[judge]) >= NEARLY_ALL * len(everything)]
     pooled = not judges
     judges = judges or known
-    linked = connected(ratings.only(np.isin(ratings.judge, judges)))
+    linked = not pooled or connected(ratings.only(np.isin(ratings.judge, judges)))
     return Panel(judges, [judge for judge in ratings.judges if judge not in judges], pooled, linked)
+
+
+def left_out(ratings: Ratings, panel: Panel) -> str:
+    """How many sessions count for nothing since not all of the panel rated them; empty where there are none."""
+    if panel.pooled or len(panel.judges) < 2:
+        return ""
+    own = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in panel.judges}
+    everything, whole = set().union(*own.values()), set.intersection(*own.values())
+    lacking = [
+        f"{judge}: {count} of {arm}"
+        for judge, sessions in own.items()
+        for arm, count in sorted(Counter(arm for arm, _, _ in everything - sessions).items())
+    ]
+    what = f"sessions left out that not all of the panel rated: {len(everything - whole)}"
+    return f"{what} (no total by {', '.join(lacking)})" if lacking else ""
 
 
 def panel_ratings(ratings: Ratings, panel: Panel) -> Ratings:

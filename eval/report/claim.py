@@ -55,8 +55,9 @@ def bounds_text(contrast: dict[str, Any], digits: int = 1) -> str:
 
 
 def has_interval(contrast: dict[str, Any]) -> bool:
-    """One patient's difference has none."""
-    return number(contrast.get("ci_low")) is not None and number(contrast.get("ci_high")) is not None
+    """One patient's difference has none, and one that is a point comes from patients who all differ by the same."""
+    low, high = number(contrast.get("ci_low")), number(contrast.get("ci_high"))
+    return low is not None and high is not None and (low < high or is_settled(contrast))
 
 
 def is_settled(contrast: dict[str, Any], alone: bool = True) -> bool:

@@ -99,7 +99,11 @@ def _contrasts(report: Report) -> list[str]:
     shared = shared_notes(findings)
     own = [(one.id, [note for note in one.notes if note not in shared]) for one in findings]
     notes = [f"- {escape(name)}: {escape('; '.join(some))}" for name, some in own if some]
+    problems = dict.fromkeys(words(row.get("problem")) for row in rows(models) if row.get("problem"))
+    told = analysis_of(report).get("notes")
     notes += [f"- All: {escape(note)}" for note in shared]
+    notes += [f"- Mixed model: {escape(problem)}" for problem in problems]
+    notes += [f"- {escape(words(note))}" for note in told] if isinstance(told, list) else []
     caption = "In points of the total score, the patient as the unit; Holm inside each family. "
     caption += f"Rated by {escape(rater_of(report))}."
     return [caption, made, "\n".join(notes), escape(spread_sentence(report)), escape(interaction_sentence(report))]

@@ -99,7 +99,7 @@ def test_shares_above_the_cutoff_and_at_the_ends():
 
 def test_groups_count_sessions_and_not_ratings():
     """Two judges and a gap: one judge is two points more severe, and rated only half."""
-    rows = [(arm, p, s, 4.0 + s, 4.0) for arm in ARMS for p in "pq" for s in range(2)]
+    rows = [(arm, p, s, 4.0 + s, 4.0) for arm in ARMS for p in "pqrst" for s in range(2)]
     mild = rated(rows)
     severe = rated([(*row[:3], row[3] - 1, row[4] - 1) for row in rows if row[2] == 0])
     both = rating_table(
@@ -109,7 +109,7 @@ def test_groups_count_sessions_and_not_ratings():
         np.concatenate([mild.items, severe.items]), mild.scale,
     )  # fmt: skip
     alone, together = session_groups(mild)[0], session_groups(both)[0]
-    assert (together.n, alone.n) == (4, 4)
+    assert (together.n, alone.n) == (10, 10)
     # What the two say of a session does not depend on which of them rated it.
     assert together.sd == pytest.approx(alone.sd)
     assert together.mean == pytest.approx(alone.mean - 1)
@@ -120,12 +120,16 @@ def test_a_session_without_a_row_is_missing_where_another_arm_held_it():
     """No transcripts: what the other arm held with the same patient tells what was planned."""
     ratings = rated([row for row in ROWS if row[:3] not in {("b", "p", 0), ("b", "p", 1), ("b", "q", 0)}])
     found = completion(ratings, {}, plan_contrasts(ARMS))
-    # An arm that never treated p is not taken to have been planned for p.
-    assert [(arm.planned, arm.unrated) for arm in found.arms] == [(6, 0), (4, 1)]
+    # Also of a patient that the arm has nothing of. What failed is not known without transcripts.
+    assert [(arm.planned, arm.unrated, arm.failed) for arm in found.arms] == [(6, 0, None), (6, 3, None)]
+    assert (len(found.contrasts), found.failures) == (1, [])
     plans = plan_contrasts(ARMS)
     (bound,) = bounds(ratings, {}, plans, compare(ratings, plans, ratings.total, 0))
-    assert bound.missing == 1
+    assert bound.missing == 3
     assert bound.worst_low < bound.estimate < bound.worst_high
+    # Arms with other sessions altogether tell nothing of each other's plans.
+    apart = rated([(arm, p, s + 2 * (arm == "b"), one, two) for arm, p, s, one, two in ROWS])
+    assert [(arm.planned, arm.unrated) for arm in completion(apart, {}, plans).arms] == [(6, 0), (6, 0)]
 
 
 def test_a_missing_item_moves_a_session_by_that_item_only():

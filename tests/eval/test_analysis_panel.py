@@ -63,7 +63,9 @@ def test_a_panel_counts_the_sessions_that_all_of_it_rated():
     assert (panel.judges, panel.beside, panel.pooled) == (["one", "other"], [], False)
     found = analysis(ratings, "default", draws=200)
     base = found["groups"][1]
-    assert (base["n"], found["completion"]["arms"][1]["unrated"]) == (31, 1)
+    # That one judge did not rate it is no outcome of the arm.
+    assert (base["n"], found["completion"]["arms"][1]["unrated"]) == (31, 0)
+    assert found["notes"] == ["sessions left out that not all of the panel rated: 1 (no total by other: 1 of b)"]
     whole = [level("b", p, s) + 2 for p in range(8) for s in range(4) if (p, s) != (0, 0)]
     assert base["mean"] == pytest.approx(np.mean(whole))
     bound = found["bounds"][0]
@@ -87,8 +89,8 @@ def test_where_nobody_rated_all_pairs_are_within_judges_and_the_rest_is_told():
     found = analysis(rated({"ann": half(0, 0.0), "bo": half(1, -10.0)}), "default", draws=200)
     assert found["panel"]["pooled"] is True
     assert found["notes"] == [
-        "ann, bo are pooled, since none rated nearly all sessions: contrasts pair sessions within a judge, and each one's "
-        "severity is taken off elsewhere"
+        "ann, bo are pooled, since none rated nearly all sessions: contrasts pair sessions within a judge, and elsewhere "
+        "each one's severity is taken off as common sessions tell it, and intervals take it for known"
     ]
     gain = np.mean([8 + patient % 3 for patient in range(8)])
     assert found["contrasts"][0]["estimate"] == pytest.approx(gain)
@@ -123,6 +125,32 @@ def test_a_total_at_the_cut_off_is_competent_however_severities_round():
     some = ratings.only((ratings.judge == "mild") | (ratings.session != 3))
     for table in (ratings, some):
         assert [one["share"] for one in analysis(table, "default", draws=200)["levels"]] == [1.0, 1.0]
+
+
+def test_a_few_common_sessions_do_not_link_judges():
+    """One judge for each arm, and nine sessions that both rated: too few to take a severity for known."""
+
+    def one_arm(arm, common):
+        return lambda own, patient, session, draw: (
+            level(own, patient, session) if own == arm or patient * 4 + session < common else None
+        )
+
+    for common, linked in ((9, False), (10, True)):
+        found = analysis(rated({"one": one_arm("t", common), "two": one_arm("b", 0)}), "default", draws=200)
+        assert found["panel"]["linked"] is linked
+        assert (found["groups"][0]["mean"] is not None) is linked
+        assert (found["mixed_models"][0]["estimate"] is not None) is linked
+
+
+def test_arms_without_a_common_patient_are_not_compared_by_the_model_either():
+    ratings = rated(
+        {"one": lambda arm, patient, *rest: level(arm, patient, *rest) if (arm == "t") == patient % 2 else None}
+    )
+    found = analysis(ratings, "default", draws=200)
+    assert found["contrasts"][0]["estimate"] is None
+    assert found["mixed_models"][0]["estimate"] is None
+    assert "no patient in common" in found["mixed_models"][0]["problem"]
+    assert [arm["planned"] for arm in found["completion"]["arms"]] == [16, 16]
 
 
 def test_judges_who_are_told_apart_by_nothing_but_the_arm():

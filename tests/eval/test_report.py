@@ -141,7 +141,8 @@ NOTHING = "No difference is shown between CBT-tuned model and Base model: +11.2 
         ({"estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5}, "CBT-tuned model scored 1.0 point lower than Base model"),
         ({"ci_low": -2.0}, f"{NOTHING} (95% interval −2.0 to 18.6; scale 0 to 66)."),
         ({"ci_low": 0.0}, "No difference is shown"),
-        ({"ci_low": 11.25, "ci_high": 11.25}, "No difference is shown"),
+        ({"ci_low": 11.25, "ci_high": 11.25}, "No difference can be shown"),
+        ({"ci_low": 11.25, "ci_high": 11.25, "p_sign_flip": 0.03}, "CBT-tuned model scored 11.2 points higher"),
         (
             {"ci_low": None},
             "No difference can be shown between CBT-tuned model and Base model: +11.2 points (scale 0 to 66), and no "
