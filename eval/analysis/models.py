@@ -59,7 +59,7 @@ def mixed_model(
     ratings of a session)."""
     rows, covariates = _sessions(ratings), covariates or {}
     if not connected(ratings):
-        return _none(plans, "judges without a common session cannot be put into one model")
+        return _none(plans, "judges whose severity cannot be told cannot be put into one model")
     arms = [arm for arm in ratings.arms if (rows.arm == arm).any()]
     if len(arms) < 2 or len(set(rows.patient)) < 2:
         return _none(plans, "a mixed model needs two arms and two patients")

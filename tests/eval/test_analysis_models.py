@@ -150,7 +150,7 @@ def test_judges_who_share_no_session_are_not_put_into_one_model():
     plans = plan_contrasts(ratings.arms)
     (gap,) = mixed_model(ratings, plans).contrasts
     assert math.isnan(gap.estimate)
-    assert "judges without a common session" in gap.problem
+    assert "judges whose severity cannot be told" in gap.problem
     assert compare(ratings, plans, ratings.total, draws=0)[0].estimate is None
 
 
