@@ -80,11 +80,12 @@ def _same_sessions(first: Path, one: Rated, second: Path, other: Rated) -> Itera
 def _protocol(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
-        protocol = json.loads(path.read_text(encoding="utf-8")).get("protocol")
+        report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError("not an evaluated run", where=folder, fix="Name a folder that holds a report.json.") from None
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(f"damaged ({error})", where=path, fix="Evaluate the run again.") from None
+    protocol = report.get("protocol") if isinstance(report, dict) else None
     if not isinstance(protocol, dict) or not protocol:
         fix = f"`cbtrain evaluate --run {folder}` writes a report that tells it; sessions and ratings are kept."
         raise UserError("its report does not tell the protocol", where=folder, fix=fix)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,9 @@ from cbtrain.errors import UserError
 from cbtrain.files import write_atomic
 
 Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
+LONGEST = 18
+"""Digits of the longest whole number that a table may hold."""
+DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 
 
@@ -59,30 +64,45 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
 def read_scores_csv(path: Path) -> list[Score]:
     """What :func:`write_scores_csv` wrote, or a spreadsheet made of it. Raises UserError with the line of a malformed
     row."""
-    try:
-        table = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-        columns, rows = next(table, []), [row for row in table if row]
-    except FileNotFoundError:
-        raise UserError("no such file", where=path, fix="Name a scores.csv.") from None
-    except UnicodeDecodeError:
-        raise UserError("not UTF-8", where=path, fix="Name a scores.csv that cbtrain wrote.") from None
+    columns, rows = read_table(path)
     missing = [name for name in (*FIXED, "total") if name not in columns]
     if missing:
         fix = "Save it with commas." if ";" in "".join(columns) else "Name a scores.csv that cbtrain wrote."
         raise UserError(f"column {missing[0]!r} is missing", where=path, fix=fix)
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"column {twice!r} is there twice", where=path, fix="Leave one of them out.")
     domains = [name for name in columns if name not in (*FIXED, "total")]
+    if not domains:
+        raise UserError("no column of a domain", where=path, fix="A table needs a column for each domain.")
     scores = []
-    for line, cells in enumerate(rows, 2):
+    for line, row in rows:
         try:
-            if len(cells) != len(columns):
-                raise ValueError(f"{len(cells)} cells where there are {len(columns)} columns")
-            scores.append(_read_row(dict(zip(columns, map(str.strip, cells), strict=True)), domains))
+            scores.append(_read_row(row, domains))
         except ValueError as error:
             raise UserError(str(error), where=f"{path}:{line}", fix="Mend or remove the row.") from None
     return scores
+
+
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a CSV file, and each row that is not empty with the line it ends in; cells are stripped. Raises
+    UserError on what is no UTF-8, columns that come twice, and rows of another length."""
+    csv.field_size_limit(sys.maxsize)  # justifications are long
+    try:
+        table = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        columns = [name.strip() for name in next(table, [])]
+        rows = [(table.line_num, [cell.strip() for cell in row]) for row in table if row]
+    except FileNotFoundError:
+        raise UserError("no such file", where=path, fix="Name a table of scores.") from None
+    except UnicodeDecodeError:
+        raise UserError("not UTF-8", where=path, fix="Save it as CSV in UTF-8.") from None
+    except (OSError, csv.Error) as error:
+        raise UserError(f"cannot be read ({error})", where=path, fix="Name a table of scores (CSV).") from None
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"column {twice!r} is there twice", where=path, fix="Leave one of them out.")
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            what = f"{len(cells)} cells where there are {len(columns)} columns"
+            raise UserError(what, where=f"{path}:{line}", fix="Mend or remove the row.")
+    return columns, [(line, dict(zip(columns, cells, strict=True))) for line, cells in rows]
 
 
 def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
@@ -92,8 +112,7 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
     if status not in get_args(Status):
         raise ValueError(f"unknown status {status!r}")
     for name in ("session_id", "arm", "patient", "judge"):
-        if not row[name]:
-            raise ValueError(f"{name} is empty")
+        check_name(row[name], name)
     score = Score(
         session_id=row["session_id"],
         arm=row["arm"],
@@ -107,17 +126,32 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
     if status != "ok" and score.total is not None:
         raise ValueError(f"status {status!r}, and a score in every domain")
     total = _score(row["total"], "total")
+    if total is not None and score.total is None:
+        raise ValueError(f"a total ({total:g}), and a domain without a score")
     if total is not None and score.total is not None and abs(total - score.total) > 1e-6 * max(1.0, abs(total)):
         raise ValueError(f"the total is {total:g}, and the domains sum to {score.total:g}")
     return score
 
 
 def _whole(text: str, name: str) -> int:
-    """Raises ValueError."""
-    value = int(text)
-    if abs(value) >= 2**63:
-        raise ValueError(f"{name}: {text} is too large")
-    return value
+    """Spreadsheets and data frames write 1 as 1.0. Raises ValueError."""
+    digits = text.removesuffix(".0")
+    if not (digits.removeprefix("-").isascii() and digits.removeprefix("-").isdigit()):
+        raise ValueError(f"{name}: {text!r} is no whole number")
+    if digits.startswith("-"):
+        raise ValueError(f"{name}: {text} is below 0")
+    if len(digits) > LONGEST:
+        raise ValueError(f"{name}: {text[:LONGEST]}… is too large")
+    return int(digits)
+
+
+def check_name(name: str, column: str) -> None:
+    """Raises ValueError where there is none, and on what would tear tables apart or turn the text around it: control
+    characters, line breaks, marks of writing direction that override what stands beside them."""
+    if not name:
+        raise ValueError(f"{column} is empty")
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in DIRECTIONS for letter in name):
+        raise ValueError(f"{column} {name!r} has a control character")
 
 
 def _score(text: str | None, name: str) -> float | None:

@@ -10,6 +10,9 @@ from typing import Any
 
 from cbtrain.errors import UserError
 
+MOST_DRAWS = 1_000_000
+"""More take memory and change no digit that is printed."""
+
 Add = Callable[..., argparse.ArgumentParser]
 
 
@@ -57,6 +60,8 @@ def check_bootstrap(parsed: argparse.Namespace) -> None:
     """Raises UserError."""
     if parsed.draws < 100:
         raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", fix="At least 100.")
+    if parsed.draws > MOST_DRAWS:
+        raise UserError(f"{parsed.draws:,} is too many", where="--draws", fix=f"At most {MOST_DRAWS:,}.")
     if parsed.seed < 0:
         raise UserError(f"{parsed.seed} is below 0", where="--seed", fix="Any number from 0 on.")
 

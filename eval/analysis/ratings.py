@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rubric import Rubric, load_rubric
-from cbtrain.eval.scores import FIXED, Score, read_scores_csv
+from cbtrain.eval.scores import FIXED, LONGEST, Score, check_name, read_scores_csv, read_table
 
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
@@ -123,26 +121,22 @@ class Ratings:
 def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
     """Read either table, told apart by its columns. ``rubric`` is the instrument of a table of ours; without it the
     shipped one is taken where its domains are the table's. Raises UserError with the line of what cannot be used."""
-    csv.field_size_limit(sys.maxsize)  # justifications are long
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            columns = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", where=path, fix="Name a table of scores.") from None
+    columns, rows = read_table(path)
     if set(FIXED) <= set(columns):
         found = _ours(path, rubric)
     elif set(AUTHORS) <= set(columns) and rubric is not None:
         fix = "Leave --rubric out; only tables of ours are rated by one."
         raise UserError("the 2024 study's table has a scale of its own", where=path, fix=fix)
     elif set(AUTHORS) <= set(columns):
-        found = _authors(path, columns)
+        found = _authors(path, columns, rows)
     else:
         missing = next(name for name in (FIXED if "session_id" in columns else AUTHORS) if name not in columns)
         fix = f"Name a scores.csv of cbtrain, or the 2024 study's table. {nearest(missing, columns) if columns else ''}"
+        if ";" in "".join(columns):
+            fix = "Save it with commas."
         raise UserError(f"column {missing!r} is missing", where=path, fix=fix.strip())
     if len(found) == 0:
         raise UserError("no ratings in it", where=path, fix="Name a table that has rows.")
-    _refuse_names(found, path)
     _refuse_doubles(found, path)
     _refuse_other_points(found, path)
     return found
@@ -175,19 +169,25 @@ def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
 
 
 def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Scale | None:
-    """The scale of a table of ours with these items."""
+    """The scale of a table of ours with these items. Raises UserError on columns beside those of the instrument."""
     chosen = rubric or load_rubric()
-    if {domain.id for domain in chosen.domains} == set(names):
+    domains = {domain.id for domain in chosen.domains}
+    if domains == set(names):
         return scale_of_rubric(chosen)
+    if domains < set(names):
+        extra = next(name for name in names if name not in domains)
+        fix = "Take it out, or name the rubric (--rubric)."
+        raise UserError(f"column {extra!r} is no domain of {chosen.name}", where=path, fix=fix)
     if rubric is None:
         return None
-    other = next((name for name in names if name not in {d.id for d in chosen.domains}), None)
+    other = next((name for name in names if name not in domains), None)
     problem = f"{other!r} is no domain of it" if other else "its domains are not those of the table"
     raise UserError(problem, where=f"rubric {chosen.name}", fix=f"Name the rubric by which {path} was rated.")
 
 
 def _ours(path: Path, rubric: Rubric | None) -> Ratings:
     scores = read_scores_csv(path)
+    _refuse_mixed_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
     scale = _instrument(names, rubric, path) if scores else None
     return ratings_of(scores, names, dict.fromkeys(score.arm for score in scores), scale)
@@ -214,49 +214,53 @@ def scale_of_rubric(rubric: Rubric) -> Scale:
     return Scale(rubric.minimum, rubric.maximum, rubric.cutoff)
 
 
-def _authors(path: Path, columns: Sequence[str]) -> Ratings:
+def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> Ratings:
     names = tuple(name for name in columns if name not in (*AUTHORS, "justifications"))
     lost = [name for name in AUTHORS_ITEMS if name not in names]
     if lost and len(lost) < len(AUTHORS_ITEMS):
         raise UserError(f"column {lost[0]!r} is missing", where=path, fix="A total takes all eleven items.")
+    if not lost and len(names) > len(AUTHORS_ITEMS):
+        other = next(name for name in names if name not in AUTHORS_ITEMS)
+        raise UserError(f"column {other!r} is none of the eleven items", where=path, fix="Take it out.")
     arms: dict[str, Arm] = {}
     arm, patient, session, items = [], [], [], []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            group, number = row["group"] or "", (row["id"] or "").partition("_")[0]
-            known = group.split("_")
-            if len(known) < 2 or known[1] not in VARIANTS:
-                fix = "Groups are called BASE_Finetune_… or BASE_Instruct_…."
-                raise UserError(f"unknown group {group!r}", where=where, fix=fix)
-            if not number.isdigit():
-                raise UserError(f"no session number in id {row['id']!r}", where=where, fix="Ids begin with it: 7_….")
-            if not row["patient_id"]:
-                raise UserError("patient_id is empty", where=where, fix="Name the patient, or remove the row.")
-            arms.setdefault(group, Arm(group, known[0], VARIANTS[known[1]]))
-            arm.append(group)
-            patient.append(row["patient_id"])
-            session.append(int(number))
-            items.append([_number(row[name], name, where) for name in names])
-    rows, scores = len(arm), np.array(items, dtype=np.float64).reshape(len(arm), len(names))
+    for line, row in rows:
+        where = f"{path}:{line}"
+        group, number = row["group"], row["id"].partition("_")[0]
+        known = group.split("_")
+        if len(known) < 2 or known[1] not in VARIANTS:
+            fix = "Groups are called BASE_Finetune_… or BASE_Instruct_…."
+            raise UserError(f"unknown group {group!r}", where=where, fix=fix)
+        if not (number.isascii() and number.isdigit() and len(number) <= LONGEST):
+            raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, fix="Ids begin with it: 7_….")
+        try:
+            check_name(row["patient_id"], "patient_id")
+            check_name(group, "group")
+        except ValueError as error:
+            raise UserError(str(error), where=where, fix="Mend or remove the row.") from None
+        arms.setdefault(group, Arm(group, known[0], VARIANTS[known[1]]))
+        arm.append(group)
+        patient.append(row["patient_id"])
+        session.append(int(number))
+        items.append([_number(row[name], name, where) for name in names])
+    scores = np.array(items, dtype=np.float64).reshape(len(arm), len(names))
     return Ratings(
         names,
         arms,
         np.array(arm),
         np.array(patient),
         np.array(session),
-        np.full(rows, "the author's judge"),
-        np.zeros(rows, dtype=np.int64),
+        np.full(len(arm), "the author's judge"),
+        np.zeros(len(arm), dtype=np.int64),
         np.where(np.isfinite(scores).all(axis=1), "ok", "unratable"),
         scores,
         AUTHORS_SCALE,
     )
 
 
-def _number(text: str | None, column: str, where: str) -> float:
+def _number(text: str, column: str, where: str) -> float:
     """A score; NaN where the cell is empty."""
-    if text is None or not text.strip():
+    if not text:
         return math.nan
     try:
         value = float(text)
@@ -267,14 +271,18 @@ def _number(text: str | None, column: str, where: str) -> float:
     return value
 
 
-def _refuse_names(found: Ratings, path: Path) -> None:
-    """A name with a line break or another control character would tear tables apart, and terminals obey some."""
-    for column in ("arm", "patient", "judge"):
-        for name in dict.fromkeys(map(str, getattr(found, column))):
-            if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in name):
-                raise UserError(
-                    f"{column} {name!r} has a control character", where=path, fix="Take it out of the name."
-                )
+def _refuse_mixed_ids(scores: Sequence[Score], path: Path) -> None:
+    """A session has one id, and an id is of one session."""
+    ids: dict[str, tuple[str, str, int]] = {}
+    sessions: dict[tuple[str, str, int], str] = {}
+    for score in scores:
+        key = (score.arm, score.patient, score.seed)
+        if ids.setdefault(score.session_id, key) != key:
+            what = f"session_id {score.session_id!r} is that of two sessions: {ids[score.session_id]} and {key}"
+            raise UserError(what, where=path, fix="Give each session an id of its own.")
+        if sessions.setdefault(key, score.session_id) != score.session_id:
+            what = f"session_ids {sessions[key]!r} and {score.session_id!r} are of one arm, patient and seed"
+            raise UserError(what, where=path, fix="Number the seeds apart, or give them the same id.")
 
 
 def _refuse_doubles(found: Ratings, path: Path) -> None:

@@ -1,11 +1,13 @@
 """``cbtrain analyze`` on the 2024 study's scores and on tables of our own."""
 
+import csv
 import json
 
 import pytest
 from authors_scores import SCORES, needs_scores
 
 from cbtrain.cli import main
+from cbtrain.eval.rubric import load_rubric
 from cbtrain.eval.scores import Score, write_scores_csv
 
 
@@ -80,7 +82,7 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
     alone = table(tmp_path / "alone.csv", [("tuned", "p", 3.0), ("tuned", "q", None)])
     status, out, _ = analyze(capsys, alone, "--json")
     found = json.loads(out)
-    assert (found["contrasts"], found["unrated"]) == ([], {"tuned": 1})
+    assert (found["contrasts"], found["ratings_without_total"]) == ([], {"tuned": 1})
 
 
 def test_statuses_of_tables_alone_are_kept(capsys, tmp_path):
@@ -98,9 +100,10 @@ def test_statuses_of_tables_alone_are_kept(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["none.csv"], "none.csv: cannot be read"),
+        (["none.csv"], "none.csv: no such file"),
         (["one.csv", "--protocol", "paper"], "one.csv: the published analysis needs two bases"),
-        (["torn.csv"], r"torn.csv: arm 'tu\nned' has a control character"),
+        (["torn.csv"], "has a control character"),
+        (["one.csv", "--draws", "100000000000"], "--draws: 100,000,000,000 is too many"),
         (["one.csv", "--draws", "3"], "--draws: 3 is too few"),
         (["one.csv", "--seed", "-3"], "--seed: -3 is below 0"),
     ],
@@ -112,3 +115,83 @@ def test_bad_input_is_one_line(words, problem, capsys, tmp_path, monkeypatch):
     status, out, err = analyze(capsys, *words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert problem in err
+
+
+HEAD = "session_id,arm,patient,seed,judge,repeat,status"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{HEAD},total\ns,a,p,0,j,0,ok,30\n", "t.csv: no column of a domain"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,,3\n", "t.csv:2: a total (3), and a domain without a score"),
+        (f"{HEAD},agenda,total\n\n\ns,a,p,0,j,0,ok,x,3\n", "t.csv:4: "),
+        (f"{HEAD},agenda,total\ns,a,p,1_0,j,0,ok,1,1\n", "t.csv:2: seed: '1_0' is no whole number"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,-1,ok,1,1\n", "t.csv:2: repeat: -1 is below 0"),
+        (f"{HEAD},agenda,total\ns,a,p,{'9' * 5000},j,0,ok,1,1\n", "is too large"),
+        (f"{HEAD},agenda,total\ns,a,p\0,0,j,0,ok,1,1\n", "t.csv:2: patient 'p\\x00' has a control character"),
+        (f"{HEAD},agenda,total\ns,a\u202eb,p,0,j,0,ok,1,1\n", "t.csv:2: arm 'a\\u202eb' has a control character"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\ns,a,q,0,j,0,ok,1,1\n", "session_id 's' is that of two sessions"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\nz,a,p,0,k,0,ok,1,1\n", "session_ids 's' and 'z' are of one arm"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\n".replace(",", ";"), "Save it with commas."),
+        (f"{HEAD},agenda,total\ns,é,p,0,j,0,ok,1,1\n".encode("latin-1"), "t.csv: not UTF-8. Save it as CSV in UTF-8."),
+    ],
+)
+def test_tables_that_cannot_be_trusted_are_refused(text, problem, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    status, out, err = analyze(capsys, "t.csv")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert problem in err
+
+
+def test_columns_beside_those_of_the_instrument_are_no_domains(capsys, tmp_path):
+    domains = {domain.id: 3.0 for domain in load_rubric().domains}
+    scores = [Score(f"p.{arm}", arm, "p", 0, "j", 0, "ok", domains | {"mood": 1.0}) for arm in ("base", "tuned")]
+    write_scores_csv(scores, tmp_path / "t.csv")
+    status, _, err = analyze(capsys, tmp_path / "t.csv")
+    assert (status, "column 'mood' is no domain of" in err) == (2, True)
+
+
+def test_whole_numbers_may_look_like_those_of_a_data_frame(capsys, tmp_path):
+    rows = [f"{arm}.{p},{arm},p{p},{p}.0,j,0.0,ok,{p + 1},{p + 1}" for arm in ("base", "tuned") for p in range(3)]
+    (tmp_path / "t.csv").write_text("\n".join([f"{HEAD},agenda,total", *rows]))
+    assert analyze(capsys, tmp_path / "t.csv")[0] == 0
+
+
+@needs_scores
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda rows: [rows[0], [*rows[1], "x"], *rows[2:]], "cells where there are"),
+        (lambda rows: [rows[0], rows[1][:6], *rows[2:]], "6 cells where there are"),
+        (
+            lambda rows: [[*row, "Mood" if place == 0 else "5"] for place, row in enumerate(rows)],
+            "'Mood' is none of the",
+        ),
+        (lambda rows: [[*row, "Agenda" if place == 0 else "5"] for place, row in enumerate(rows)], "there twice"),
+        (lambda rows: [rows[0], ["²_x", *rows[1][1:]], *rows[2:]], "no session number in id"),
+        (lambda rows: [rows[0], [f"{'7' * 5000}_x", *rows[1][1:]], *rows[2:]], "no session number in id"),
+    ],
+)
+def test_the_authors_table_is_read_as_strictly(change, problem, capsys, tmp_path):
+    with SCORES.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][0] == "id"
+    with (tmp_path / "changed.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(change(rows))
+    status, out, err = analyze(capsys, tmp_path / "changed.csv")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert problem in err
+
+
+@needs_scores
+def test_a_patient_with_a_space_behind_the_name_is_no_other(capsys, tmp_path):
+    with SCORES.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    place = rows[0].index("patient_id")
+    rows[1][place] += " "
+    with (tmp_path / "changed.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    _, out, _ = analyze(capsys, tmp_path / "changed.csv", "--json", "--draws", "100")
+    assert json.loads(out)["patients"] == 5

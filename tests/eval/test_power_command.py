@@ -123,7 +123,7 @@ HAND = ["--sd-between", "2", "--sd-within", "9"]
         ([*HAND, "--effect", "8", "--repeats", "3"], "--repeats: how repeated ratings vary is not known"),
         ([*HAND, "--effect", "8", "--contrast", "a"], "--contrast: there is no pilot"),
         (["--pilot", "good.csv", "--effect", "8", *HAND], "--sd-between: the pilot gives this SD"),
-        (["--pilot", "none.csv", "--effect", "8"], "none.csv: cannot be read"),
+        (["--pilot", "none.csv", "--effect", "8"], "none.csv: no such file"),
         (["--pilot", "good.csv", "--effect", "8", "--contrast", "x"], "--contrast: no contrast 'x' here"),
         (["--pilot", "one.csv", "--effect", "8"], "one.csv: tuned − base: one patient only"),
         (["--pilot", "seed.csv", "--effect", "8"], "no patient has two rated sessions in both arms"),
