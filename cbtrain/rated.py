@@ -55,8 +55,9 @@ def gather_rated(
     tables = [read_ratings(file, chosen) for file in files]
     ratings = join_ratings(tables, where)
     # People who rated a sample change nothing of who decides among the machine's judges.
-    machine = [name for file, table in zip(files, tables, strict=True) if file.name != TABLE for name in table.judges]
-    deciding = list(dict.fromkeys(machine)) if len(machine) < len(ratings.judges) else []
+    both = zip(files, tables, strict=True)
+    machine = list(dict.fromkeys(name for file, table in both if file.name != TABLE for name in table.judges))
+    deciding = machine if len(machine) < len(ratings.judges) else []
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
     beside = folder / TRANSCRIPTS

@@ -216,3 +216,16 @@ def test_where_everything_is_known_no_figure_is_a_gap(tmp_path, capsys):
     assert "n/a" not in (tmp_path / "out" / "report.md").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert "n/a" not in page[page.index('id="result') : page.index('id="making"')]
+
+
+def test_people_stand_beside_the_judge_of_several_tables(tmp_path, capsys):
+    """One judge rated in two goes, and Ann as much as it."""
+    domains = dict.fromkeys(DOMAINS, 3.0)
+    for name, judge, patients in (("one", "m", "pq"), ("two", "m", "rs"), ("human_scores", "human: Ann", "pqrs")):
+        scores = [
+            Score(f"{p}.{arm}", arm, p, 0, judge, 0, "ok", domains) for p in patients for arm in ("base", "tuned")
+        ]
+        write_scores_csv(scores, tmp_path / f"{name}.csv")
+    tables = [tmp_path / f"{name}.csv" for name in ("one", "two", "human_scores")]
+    found = json.loads(call(capsys, "analyze", *tables, "--draws", 200, "--json")[1])
+    assert (found["panel"]["judges"], found["panel"]["beside"]) == (["m"], ["human: Ann"])
