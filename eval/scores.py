@@ -158,7 +158,10 @@ def _score(text: str | None, name: str) -> float | None:
     """None where the cell is empty. Raises ValueError."""
     if not text:
         return None
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{name}: {text!r} is no score (an empty cell marks a missing one)")
     return value

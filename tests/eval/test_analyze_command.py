@@ -125,7 +125,7 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
     [
         (f"{HEAD},total\ns,a,p,0,j,0,ok,30\n", "t.csv: no column of a domain"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,,3\n", "t.csv:2: a total (3), and a domain without a score"),
-        (f"{HEAD},agenda,total\n\n\ns,a,p,0,j,0,ok,x,3\n", "t.csv:4: "),
+        (f"{HEAD},agenda,total\n\n\ns,a,p,0,j,0,ok,x,3\n", "t.csv:4: agenda: 'x' is no score"),
         (f"{HEAD},agenda,total\ns,a,p,1_0,j,0,ok,1,1\n", "t.csv:2: seed: '1_0' is no whole number"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,-1,ok,1,1\n", "t.csv:2: repeat: -1 is below 0"),
         (f"{HEAD},agenda,total\ns,a,p,{'9' * 5000},j,0,ok,1,1\n", "is too large"),
