@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cbtrain.eval.analysis.levels import ROUNDING
 from cbtrain.eval.dialogue import FAILURES, Ending
 
 SHORT_TURNS = 6
@@ -59,7 +60,7 @@ def _disagree(facts: Facts, scale: Range) -> bool:
 
 
 def _competent(facts: Facts, scale: Range) -> bool:
-    return scale.cutoff is not None and facts.total is not None and facts.total >= scale.cutoff
+    return scale.cutoff is not None and facts.total is not None and facts.total >= scale.cutoff - ROUNDING
 
 
 FLAGS = (

@@ -21,6 +21,7 @@ PLAIN = Facts("patient_end", 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
         ({"ending": "repetition"}, []),
         ({"total": 39.99}, []),
         ({"total": 40.0}, ["at_or_above_cutoff"]),
+        ({"total": 40.0 - 1e-12}, ["at_or_above_cutoff"]),  # what severities leave behind
         ({"domains": [6.0] * 5 + [3.0] * 6}, []),
         ({"domains": [6.0] * 6 + [3.0] * 5}, ["at_ceiling"]),
         ({"domains": [5.99] * 11}, []),
