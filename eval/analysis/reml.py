@@ -87,6 +87,9 @@ def fit_reml(
     if n <= k or _residual(sums, np.zeros(2), n - k)[2] <= 1e-12 * float(y.var()):
         raise ValueError("the sessions leave no variance to tell others from")
     several = bool((sums.sizes > 1).any())
+    within = sums.products[-1, -1] - float((sums.cells[:, -1] ** 2 / sums.sizes).sum())
+    if several and within <= 1e-10 * sums.products[-1, -1]:
+        raise ValueError("sessions of a patient with an arm are all equal")
     bounds = [(0.0, LARGEST), (0.0, LARGEST if several else 0.0)]
     ends = [
         optimize.minimize(
