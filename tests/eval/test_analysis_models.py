@@ -109,11 +109,19 @@ def test_a_variance_at_zero_is_told_of():
     (found,) = mixed_model(ratings, plan_contrasts(ratings.arms)).contrasts
     assert "at its boundary of zero" in found.problem
     assert found.se > 0
-    y, patients = np.arange(4.0) * 0 + [1, 2, 3, 4], np.array(["p", "q", "r", "s"])
+    y, patients = np.array([1.0, 2.0, 3.0, 4.0]), np.array(["p", "q", "r", "s"])
     with pytest.raises(ValueError, match="leave no variance"):
         fit_reml(y, np.eye(4), list("abcd"), patients, patients)
     with pytest.raises(ValueError, match="depend on each other"):
         fit_reml(y, np.ones((4, 2)), list("ab"), patients, patients)
+
+
+def test_sessions_that_are_all_equal_within_cells_give_no_model():
+    """The likelihood has no maximum there; a fit would call differences that the patients do not show."""
+    ratings = study({"Llama": 5.0}, noise=0.0, by_arm=3.0)
+    (found,) = mixed_model(ratings, plan_contrasts(ratings.arms)).contrasts
+    assert math.isnan(found.p)
+    assert "sessions of a patient with an arm are all equal" in found.problem
 
 
 def test_repeats_of_a_judge_are_not_more_sessions():
