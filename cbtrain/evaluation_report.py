@@ -7,10 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from cbtrain.eval.analysis.levels import Group, session_groups
-from cbtrain.eval.analysis.panel import Panel, decided
+from cbtrain.eval.analysis.panel import Panel, by_panel, decided
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.report.flags import Facts, Range, flags_of
 from cbtrain.eval.rubric import Rubric
@@ -112,7 +110,7 @@ def describe_sessions(
         name: {} if panel.pooled else decided(ratings, panel, ratings.items[:, place])
         for place, name in enumerate(ratings.item_names)
     }
-    rated = ratings.only(np.isin(ratings.judge, panel.judges)).rated_sessions
+    rated = by_panel(ratings, panel).rated_sessions
     by_session: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         by_session[score.session_id].append(score)

@@ -64,7 +64,12 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
 def read_scores_csv(path: Path) -> list[Score]:
     """What :func:`write_scores_csv` wrote, or a spreadsheet made of it. Raises UserError with the line of a malformed
     row."""
-    columns, rows = read_table(path)
+    return scores_of(*read_table(path), path)
+
+
+def scores_of(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]], path: Path) -> list[Score]:
+    """The scores in a table that :func:`read_table` read from ``path``. Raises UserError with the line of a malformed
+    row."""
     missing = [name for name in (*FIXED, "total") if name not in columns]
     if missing:
         fix = "Save it with commas." if ";" in "".join(columns) else "Name a scores.csv that cbtrain wrote."

@@ -16,7 +16,7 @@ from cbtrain.eval.analysis.interaction import interaction
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
 from cbtrain.eval.analysis.models import mixed_model
-from cbtrain.eval.analysis.panel import Panel, left_out, panel_of, panel_ratings
+from cbtrain.eval.analysis.panel import Panel, by_panel, left_out, panel_of, panel_ratings
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.reliability import reliability
@@ -65,7 +65,7 @@ def _default(
 ) -> dict[str, Any]:
     panel = panel_of(everything, deciding)
     ratings = panel_ratings(everything, panel)
-    known = everything.only(np.isin(everything.judge, panel.judges))
+    known = by_panel(everything, panel)
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
     length = length_analysis(ratings, facts, plans, draws, seed)

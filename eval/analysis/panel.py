@@ -80,9 +80,14 @@ def left_out(ratings: Ratings, panel: Panel) -> str:
     return f"{what} (no total by {', '.join(lacking)})" if lacking else ""
 
 
+def by_panel(ratings: Ratings, panel: Panel) -> Ratings:
+    """All that the panel's judges gave."""
+    return ratings.only(np.isin(ratings.judge, panel.judges))
+
+
 def panel_ratings(ratings: Ratings, panel: Panel) -> Ratings:
     """The panel's ratings; sessions that not all of it rated have no scores."""
-    own = ratings.only(np.isin(ratings.judge, panel.judges))
+    own = by_panel(ratings, panel)
     whole = _whole(own, panel, own.total)
     return own if whole.all() else replace(own, items=np.where(whole[:, None], own.items, np.nan))
 

@@ -12,7 +12,7 @@ import numpy as np
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rubric import Rubric, load_rubric
-from cbtrain.eval.scores import FIXED, LONGEST, Score, check_name, read_scores_csv, read_table
+from cbtrain.eval.scores import FIXED, LONGEST, Score, check_name, read_table, scores_of
 
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
@@ -123,7 +123,7 @@ def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
     shipped one is taken where its domains are the table's. Raises UserError with the line of what cannot be used."""
     columns, rows = read_table(path)
     if set(FIXED) <= set(columns):
-        found = _ours(path, rubric)
+        found = _ours(path, columns, rows, rubric)
     elif set(AUTHORS) <= set(columns) and rubric is not None:
         fix = "Leave --rubric out; only tables of ours are rated by one."
         raise UserError("the 2024 study's table has a scale of its own", where=path, fix=fix)
@@ -185,8 +185,10 @@ def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Sc
     raise UserError(problem, where=f"rubric {chosen.name}", fix=f"Name the rubric by which {path} was rated.")
 
 
-def _ours(path: Path, rubric: Rubric | None) -> Ratings:
-    scores = read_scores_csv(path)
+def _ours(
+    path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]], rubric: Rubric | None
+) -> Ratings:
+    scores = scores_of(columns, rows, path)
     _refuse_mixed_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
     scale = _instrument(names, rubric, path) if scores else None

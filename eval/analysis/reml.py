@@ -51,21 +51,21 @@ class RemlFit:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Of ``[X y]``: products ``[k, k]``, sums over each cell ``[cells, k]``; each cell's number of sessions, and whose
-    it is (``[cells, patients]``, 0 or 1)."""
+    """Of ``[X y]``: products ``[k, k]``, sums over each cell ``[cells, k]``; each cell's number of sessions, and the
+    number of its patient (int ``[cells]``)."""
 
     products: np.ndarray
     cells: np.ndarray
     sizes: np.ndarray
     owner: np.ndarray
-    n: int
 
     def solved(self, relative: np.ndarray) -> tuple[np.ndarray, float]:
         """``[X y]' H⁻¹ [X y]`` and ``log |H|`` for the covariance H in residual variances; ``relative``: SDs."""
         patients, by_arm = relative**2
         inner = 1 + by_arm * self.sizes
-        sums = self.owner.T @ (self.cells / inner[:, None])
-        outer = 1 + patients * (self.owner.T @ (self.sizes / inner))
+        sums = np.zeros((self.owner.max() + 1, self.cells.shape[1]))
+        np.add.at(sums, self.owner, self.cells / inner[:, None])
+        outer = 1 + patients * np.bincount(self.owner, self.sizes / inner)
         made = self.products - by_arm * self.cells.T @ (self.cells / inner[:, None])
         made = made - patients * sums.T @ (sums / outer[:, None])
         return made, float(np.log(inner).sum() + np.log(outer).sum())
@@ -129,8 +129,7 @@ def _sums(both: np.ndarray, patients: np.ndarray, arms: np.ndarray) -> _Sums:
     found, cell, sizes = np.unique(patient * (arm.max() + 1) + arm, return_inverse=True, return_counts=True)
     cells = np.zeros((len(found), both.shape[1]))
     np.add.at(cells, cell, both)
-    owner = (found[:, None] // (arm.max() + 1) == np.arange(patient.max() + 1)).astype(np.float64)
-    return _Sums(both.T @ both, cells, sizes.astype(np.float64), owner, len(both))
+    return _Sums(both.T @ both, cells, sizes.astype(np.float64), found // (arm.max() + 1))
 
 
 def _residual(sums: _Sums, relative: np.ndarray, df: int) -> tuple[np.ndarray, np.ndarray, float]:

@@ -40,11 +40,9 @@ def judged_means(ratings: Ratings, values: np.ndarray) -> Judged:
 def session_means(ratings: Ratings, values: np.ndarray) -> dict[Key, float]:
     """One score a session, in the order of :func:`judged_means`; empty where judges are not :func:`connected`."""
     judged = judged_means(ratings, values)
-    if _complete(judged):
-        return {session: sum(own.values()) / len(own) for session, own in judged.items()}
-    if len(_linked(judged, LEAST_COMMON)) > 1:
+    if not _comparable(judged):
         return {}
-    severity = _severities(judged)
+    severity = dict.fromkeys(_judges(judged), 0.0) if _complete(judged) else _severities(judged)
     return {
         session: sum(value - severity[judge] for judge, value in own.items()) / len(own)
         for session, own in judged.items()
@@ -65,7 +63,10 @@ def severities(ratings: Ratings, values: np.ndarray) -> dict[str, float]:
 def connected(ratings: Ratings) -> bool:
     """Whether every judge rated every session, or sessions that two judges both rated, ``LEAST_COMMON`` at least, link
     all judges, so that severities can be told from sessions."""
-    judged = judged_means(ratings, ratings.total)
+    return _comparable(judged_means(ratings, ratings.total))
+
+
+def _comparable(judged: Mapping[Key, Mapping[str, float]]) -> bool:
     return _complete(judged) or len(_linked(judged, LEAST_COMMON)) < 2
 
 

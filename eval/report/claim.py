@@ -102,6 +102,10 @@ def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
     open_ = [one for one in contrasts if has_interval(one) and not is_settled(one, alone=False)]
     bare = [one for one in contrasts if not has_interval(one)]
     parts = []
+
+    def named(contrast: dict[str, Any]) -> str:
+        return _base(contrast) if tuning else words(contrast.get("id"))
+
     if tuning:
         for shown, way in ((higher, "higher"), (lower, "lower")):
             listed = ", ".join(f"{_base(one)} by {_size(one, signed=False)}" for one in shown)
@@ -116,13 +120,10 @@ def _several(report: Report, contrasts: list[dict[str, Any]]) -> str:
     if open_ and len(open_) > NAMED:
         parts.append(f"No difference is shown for {len(open_)} of {len(contrasts)}")
     elif open_:
-        listed = "; ".join(f"{_base(one) if tuning else words(one.get('id'))} {_size(one)}" for one in open_)
+        listed = "; ".join(f"{named(one)} {_size(one)}" for one in open_)
         parts.append(f"No difference is shown for {listed}")
     if bare:
-        listed = ", ".join(
-            f"{_base(one) if tuning else words(one.get('id'))} {fixed(one.get('estimate'), signed=True)}"
-            for one in bare[:NAMED]
-        )
+        listed = ", ".join(f"{named(one)} {fixed(one.get('estimate'), signed=True)}" for one in bare[:NAMED])
         more = f" and {len(bare) - NAMED} more" if len(bare) > NAMED else ""
         parts.append(f"No interval can be given for {listed}{more}")
     return f"{'. '.join(parts)}."
