@@ -59,7 +59,7 @@ def panel_of(ratings: Ratings, deciding: Sequence[str] = ()) -> Panel:
     judges = known
     if len(known) > 1:
         judges = [judge for judge in known if len(sessions[judge]) >= NEARLY_ALL * len(everything)]
-    pooled = not judges
+    pooled = bool(known) and not judges
     judges = judges or known
     linked = not pooled or connected(ratings.only(np.isin(ratings.judge, judges)))
     return Panel(judges, [judge for judge in ratings.judges if judge not in judges], pooled, linked)

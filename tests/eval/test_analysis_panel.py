@@ -114,6 +114,11 @@ def test_people_never_join_machine_judges_that_rated_half_each():
         assert found[part] == alone[part], part
 
 
+def test_without_any_rating_nobody_is_pooled():
+    found = analysis(rated({"one": level}).only(np.zeros(64, dtype=bool)), "default", deciding=["one"], draws=200)
+    assert (found["panel"]["pooled"], found["notes"]) == (False, [])
+
+
 def test_a_judge_without_any_score_does_not_part_the_others():
     ratings = rated({"one": level, "two": sample(level), "silent": lambda *_: float("nan")})
     assert connected(ratings)
