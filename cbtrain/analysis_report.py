@@ -94,7 +94,7 @@ def _parts(
         "title": title,
         "rater": describe_raters(panel),
         "scale": describe_scale(ratings, rubric),
-        "arms": describe_arms(held, panel_ratings(ratings, panel)),
+        "arms": describe_arms(held, panel_ratings(ratings, panel), found),
         "analysis": dict(found),
         "sessions": describe_sessions(held, scores, names, ratings, panel),
     }

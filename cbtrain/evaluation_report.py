@@ -42,9 +42,11 @@ def describe_scale(ratings: Ratings, rubric: Rubric | None) -> dict[str, Any]:
     }
 
 
-def describe_arms(sessions: Sequence[SessionRecord], ratings: Ratings) -> list[dict[str, Any]]:
-    """One entry an arm: scores, endings, lengths. Failures are counted, never imputed."""
-    arms = []
+def describe_arms(
+    sessions: Sequence[SessionRecord], ratings: Ratings, found: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One entry an arm: scores, endings, lengths. Failures are as the analysis ``found`` counts them, never imputed."""
+    arms, failed = [], {done["name"]: done["failed"] for done in found["completion"]["arms"]}
     for group in session_groups(ratings):
         own = [session for session in sessions if session.arm == group.name]
         held = [session for session in own if session.turns]
@@ -55,7 +57,7 @@ def describe_arms(sessions: Sequence[SessionRecord], ratings: Ratings) -> list[d
                 "label": _label(group),
                 "sessions": len(own),
                 "rated": group.n,
-                "failed": sum(session.failed for session in own) if any(session.ending for session in own) else None,
+                "failed": failed[group.name],
                 "total_mean": group.mean,
                 "total_sd": group.sd,
                 "domains": group.items,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cbtrain.eval.analysis.sessions import ONE_ARM, seed_of
-from cbtrain.eval.dialogue import FAILURES
+from cbtrain.eval.dialogue import FAILED
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.transcripts.types import Session
 
@@ -29,4 +29,4 @@ def is_run(folder: Path) -> bool:
 
 def failed(session: Session) -> bool:
     """Whether it ended for a reason that says nothing about the therapist."""
-    return session.facts.get("ending") in FAILURES
+    return session.facts.get("ending") in FAILED

@@ -21,7 +21,9 @@ Ending = Literal[
     "internal_error",
 ]
 FAILURES: tuple[Ending, ...] = ("content_filter", "budget", "provider_error", "internal_error")
-"""Endings that say nothing about the therapist."""
+"""Endings of ours that say nothing about the therapist."""
+FAILED: tuple[str, ...] = (*FAILURES, "Critical Error")
+"""Whatever says nothing about the therapist: our failures, and what the 2024 study's simulations call theirs."""
 
 END_MARK = "[END]"
 

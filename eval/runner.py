@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from cbtrain.eval.dialogue import FAILURES, Speaker, Spoken, hold_session
+from cbtrain.eval.dialogue import FAILED, FAILURES, Speaker, Spoken, hold_session
 from cbtrain.journal.journal import Journal
 from cbtrain.transcripts.types import Turn
 
@@ -36,7 +36,8 @@ class SessionRecord:
 
     @property
     def failed(self) -> bool:
-        return self.ending in FAILURES
+        """Whether it ended for a reason that says nothing about the therapist."""
+        return self.ending in FAILED
 
 
 Speakers = Callable[[SessionRecord], tuple[Speaker, Speaker]]

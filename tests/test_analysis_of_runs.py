@@ -68,6 +68,32 @@ def test_a_run_folder_brings_its_transcripts_rubric_and_report(tmp_path, capsys)
     assert "One judge alone" in page
 
 
+def test_failures_are_counted_once_whoever_names_them(tmp_path, capsys):
+    """Cards, tables, terminal and the browser's flag tell of the same sessions: ours, and what the 2024 study's
+    simulations call theirs."""
+    sessions = sessions_of(arms=("base", "tuned"))
+    for place, ending in ((0, "Critical Error"), (1, "provider_error"), (2, "Critical Error"), (3, "patient_end")):
+        sessions[place].ending, sessions[place].error = ending, None
+    run = run_folder(tmp_path / "run", sessions)
+    scores = [
+        Score(s.id, s.arm, s.patient, s.seed, "j", 0, "ok", points(s, place))
+        for place, s in enumerate(sessions)
+        if not s.failed or place == 2  # as one was of the 2024 study
+    ]
+    write_scores_csv(scores, run / "scores.csv")
+    status, out, _ = call(capsys, "analyze", run, "--draws", 200, "--out", tmp_path / "out")
+    assert status == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    failed = {arm["name"]: arm["failed"] for arm in report["arms"]}
+    assert failed == {arm["name"]: arm["failed"] for arm in report["analysis"]["completion"]["arms"]}
+    assert sum(failed.values()) == 2
+    flagged = [session for session in report["sessions"] if "failed" in session["flags"]]
+    assert [session["ending"] for session in flagged] == ["Critical Error", "provider_error"]
+    assert {session["status"] for session in flagged} == {"not rated: the session failed"}
+    (planned,) = {line.split()[2] for line in out.splitlines() if line.split()[:1] == ["base"] and "%" in line}
+    assert planned == str(failed["base"])
+
+
 def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     run = evaluated(tmp_path / "run", judge="cue")
     assert call(capsys, "rate", "export", run, "--out", tmp_path / "forms", "--raters", 1)[0] == 0

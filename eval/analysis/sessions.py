@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cbtrain.eval.dialogue import FAILURES
+from cbtrain.eval.dialogue import FAILED
 from cbtrain.transcripts.types import Session
 
 ONE_ARM = "transcripts"
@@ -13,10 +13,6 @@ ONE_ARM = "transcripts"
 
 Key = tuple[str, str, int]
 """Arm, patient, and number or seed: what tables of scores know a session by."""
-
-
-FAILED = (*FAILURES, "Critical Error")
-"""Endings that say nothing about the therapist: ours, and what the 2024 study's simulations call theirs."""
 
 
 @dataclass(frozen=True, slots=True)

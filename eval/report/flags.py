@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cbtrain.eval.analysis.levels import ROUNDING
-from cbtrain.eval.dialogue import FAILURES, Ending
+from cbtrain.eval.dialogue import FAILED, Ending
 
 SHORT_TURNS = 6
 """A session of fewer turns is short: patient and therapist have not spoken three times each."""
@@ -69,7 +69,7 @@ FLAGS = (
         "Failed",
         "An API, the budget, a content filter or a defect ended the session. It says nothing of the therapist and is "
         "not rated.",
-        lambda facts, scale: facts.ending in FAILURES,
+        lambda facts, scale: facts.ending in FAILED and not facts.rated,
     ),
     Flag(
         "not_rated",
