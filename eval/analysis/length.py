@@ -8,7 +8,7 @@ of sessions of about equal length.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -35,7 +35,8 @@ CALIPER = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ArmLength:
-    """Turns of both speakers and words of a session, over sessions that did not fail; SD with n − 1."""
+    """Turns of both speakers and words of a session, over sessions but those that failed without a score; SD with
+    n − 1."""
 
     name: str
     sessions: int
@@ -94,20 +95,18 @@ class Length:
 def length_analysis(
     ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan], draws: int, seed: int
 ) -> Length | None:
-    """None where no rated session's length is known, or judges share no session: then severity would pass for length.
-    Sessions of unknown length are left out."""
+    """None where no rated session's length is known, or judges share too few sessions: then severity would pass for
+    length. Sessions of unknown length are left out, but tell judges' severity with the others."""
     if not connected(ratings):
         return None
     turns = np.array([_turns(facts, session) for session in ratings.sessions])
-    known = np.isfinite(turns)
-    if not known.any():
+    if not np.isfinite(turns).any():
         return None
-    rated, turns = ratings.only(known), turns[known]
-    model = mixed_model(rated, plans, {"ln(turns)": np.log(turns)})
-    long_enough = rated.only(turns >= LEAST_TURNS)
-    sessions = _sessions(rated, turns)
+    model = mixed_model(ratings, plans, {"ln(turns)": np.log(turns)})
+    long_enough = ratings.only(turns >= LEAST_TURNS)
+    sessions = _sessions(ratings, turns)
     return Length(
-        arms=[_arm(name, facts) for name in ratings.arms],
+        arms=[_arm(name, facts, ratings.rated_sessions) for name in ratings.arms],
         spearman=_correlation(sessions, draws, seed),
         covariate=Slope(*astuple(model.covariates[0])[1:]) if model.covariates else None,
         adjusted=model.contrasts,
@@ -121,8 +120,8 @@ def _turns(facts: Mapping[Key, SessionFacts], session: Key) -> float:
     return float(found.turns) if found and found.turns else math.nan
 
 
-def _arm(name: str, facts: Mapping[Key, SessionFacts]) -> ArmLength:
-    own = [session for (arm, _, _), session in facts.items() if arm == name and not session.failed]
+def _arm(name: str, facts: Mapping[Key, SessionFacts], rated: Set[Key]) -> ArmLength:
+    own = [found for key, found in facts.items() if key[0] == name and (key in rated or not found.failed)]
     turns = np.array([session.turns for session in own], dtype=np.float64)
     words = np.array([session.words for session in own], dtype=np.float64)
     return ArmLength(
@@ -138,11 +137,12 @@ BySession = dict[str, dict[str, list[tuple[float, float]]]]
 """(turns, total) of rated sessions, by arm and patient."""
 
 
-def _sessions(rated: Ratings, turns: np.ndarray) -> BySession:
-    lengths, found = dict(zip(rated.sessions, turns.tolist(), strict=True)), BySession()
-    for session, total in session_means(rated, rated.total).items():
+def _sessions(ratings: Ratings, turns: np.ndarray) -> BySession:
+    lengths, found = dict(zip(ratings.sessions, turns.tolist(), strict=True)), BySession()
+    for session, total in session_means(ratings, ratings.total).items():
         arm, patient, _ = session
-        found.setdefault(arm, {}).setdefault(patient, []).append((lengths[session], total))
+        if math.isfinite(lengths[session]):
+            found.setdefault(arm, {}).setdefault(patient, []).append((lengths[session], total))
     return found
 
 

@@ -35,11 +35,13 @@ class ModelContrast:
 
 @dataclass(frozen=True, slots=True)
 class _Sessions:
-    """One row a session: arm and patient by name, total as float64 ``[sessions]``."""
+    """One row a session: arm and patient by name, total as float64 ``[sessions]``, covariates as float64
+    ``[sessions, covariates]``."""
 
     arm: np.ndarray
     patient: np.ndarray
     total: np.ndarray
+    covariates: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,16 @@ def mixed_model(
     ratings: Ratings, plans: Sequence[Plan], covariates: Mapping[str, np.ndarray] | None = None
 ) -> MixedModel:
     """Each of ``plans`` from one model of all arms and ``covariates`` (by name; float ``[rows]``, the same for all
-    ratings of a session)."""
-    rows, covariates = _sessions(ratings), covariates or {}
+    ratings of a session; where one is NaN the session is left out)."""
+    covariates = covariates or {}
+    rows = _sessions(ratings, covariates)
     if not connected(ratings):
         return _none(plans, "judges whose severity cannot be told cannot be put into one model")
     arms = [arm for arm in ratings.arms if (rows.arm == arm).any()]
     if len(arms) < 2 or len(set(rows.patient)) < 2:
         return _none(plans, "a mixed model needs two arms and two patients")
     columns = [(rows.arm == arm).astype(float) for arm in arms]
-    columns += [_by_session(ratings, values) for values in covariates.values()]
-    fit = _fit(rows, np.stack(columns, axis=1), [*arms, *covariates])
+    fit = _fit(rows, np.column_stack([*columns, rows.covariates]), [*arms, *covariates])
     if isinstance(fit, str):
         return _none(plans, fit)
     treated = {arm: set(map(str, rows.patient[rows.arm == arm])) for arm in arms}
@@ -73,16 +75,18 @@ def mixed_model(
     return MixedModel(contrasts, list(fit.terms[len(arms) :]), fit.components)
 
 
-def _sessions(ratings: Ratings) -> _Sessions:
-    found = [(arm, patient, total) for (arm, patient, _), total in session_means(ratings, ratings.total).items()]
-    arms, patients, totals = zip(*found, strict=True) if found else ((), (), ())
-    return _Sessions(np.array(arms), np.array(patients), np.array(totals, dtype=np.float64))
-
-
-def _by_session(ratings: Ratings, values: np.ndarray) -> np.ndarray:
-    """``values`` of the rated sessions in the order of :func:`_sessions`."""
-    rated = np.where(np.isfinite(ratings.total), values, np.nan)
-    return np.array(list(session_means(ratings, rated).values()))
+def _sessions(ratings: Ratings, covariates: Mapping[str, np.ndarray]) -> _Sessions:
+    """Judges' severities are those of all ``ratings``, whichever sessions have their covariates."""
+    means, place = session_means(ratings, ratings.total), {key: row for row, key in enumerate(ratings.sessions)}
+    values = np.array([[own[place[key]] for own in covariates.values()] for key in means], dtype=np.float64)
+    made = _Sessions(
+        np.array([arm for arm, _, _ in means]),
+        np.array([patient for _, patient, _ in means]),
+        np.array(list(means.values()), dtype=np.float64),
+        values.reshape(len(means), len(covariates)),
+    )
+    known = np.isfinite(made.covariates).all(axis=1)
+    return _Sessions(made.arm[known], made.patient[known], made.total[known], made.covariates[known])
 
 
 def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> RemlFit | str:

@@ -56,6 +56,7 @@ def test_the_2024_scores_depend_on_length():
     lengths = {arm.name: (arm.sessions, round(arm.turns_mean, 1)) for arm in found.arms if arm.sessions}
     assert lengths["Llama_Finetune_Simulation_Nov_6"] == (100, 32.9)
     assert lengths["Mistral_Instruct_Simulation_Nov_2"] == (93, 6.4)  # 7 ended in an error
+    assert lengths["Llama_Instruct_Simulation_Nov_2"][0] == 100  # one did too, and was scored
 
 
 def test_a_difference_that_is_length_alone_vanishes():

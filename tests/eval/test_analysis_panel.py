@@ -10,6 +10,7 @@ from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.panel import panel_of, panel_ratings
 from cbtrain.eval.analysis.ratings import Arm, Scale
 from cbtrain.eval.analysis.session_scores import connected
+from cbtrain.eval.analysis.sessions import SessionFacts
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "base")}
 
@@ -145,6 +146,30 @@ def test_a_few_common_sessions_do_not_link_judges():
         assert found["panel"]["linked"] is linked
         assert (found["groups"][0]["mean"] is not None) is linked
         assert (found["mixed_models"][0]["estimate"] is not None) is linked
+
+
+def test_sessions_of_unknown_length_still_tell_severity():
+    """What both rated has no transcript: the severity that it tells holds for the sessions that have one."""
+
+    def one_arm(arm):
+        return lambda own, patient, session, draw: (
+            level(own, patient, session) - 5 * (arm == "b") if own == arm or session == 0 else None
+        )
+
+    ratings = rated({"one": one_arm("t"), "two": one_arm("b")})
+    facts = {
+        (arm, patient, session): SessionFacts(10 + 4 * session, 100, "patient_end", False)
+        for arm, patient, session in ratings.sessions
+        if session > 0
+    }
+    found = analysis(ratings, "default", facts, draws=200)
+    assert found["panel"]["linked"]
+    assert found["length"]["spearman"]["n"] == 8 * 3 * 2
+    # The tuned arm is 8 better, and up to 2 by patient; its judge is 5 milder, which is no part of it.
+    gain = np.mean([8 + patient % 3 for patient in range(8)])
+    for check in ("adjusted", "matched"):
+        (own,) = found["length"][check] if check == "adjusted" else found["length"][check]["contrasts"]
+        assert own["estimate"] == pytest.approx(gain), check
 
 
 def test_arms_without_a_common_patient_are_not_compared_by_the_model_either():
