@@ -55,7 +55,8 @@ def _show_groups(found: dict[str, Any], console: Console) -> None:
 
 
 def _show_published(found: dict[str, Any], console: Console) -> None:
-    arms = [f"{group['base']} {group['variant']}" for group in found["groups"]]
+    # Two lines, which leave the items' names room at 80 columns.
+    arms = [f"{group['base']}\n{group['variant']}" for group in found["groups"]]
     shown = _table(console, "Item means", "item", *arms)
     for item in found["groups"][0]["items"]:
         shown.add_row(escape(item), *(fixed(group["items"][item], 2) for group in found["groups"]))
@@ -191,6 +192,5 @@ def _coefficients(row: dict[str, Any]) -> list[str]:
 
 
 def _with_interval(row: dict[str, Any]) -> str:
-    if row["estimate"] is None:
-        return GAP
-    return f"{fixed(row['estimate'], 2)} ({span(row['ci_low'], row['ci_high'], 2)})"
+    estimate, bounds = fixed(row["estimate"], 2), span(row["ci_low"], row["ci_high"], 2)
+    return estimate if GAP in (estimate, bounds) else f"{estimate} ({bounds})"

@@ -47,8 +47,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """``estimate``: mean of the patients' differences in points; None marks a gap that ``notes`` explain. ``p``: t
-    test; ``p_adjusted``: Holm inside ``family``; ``p_sign_flip``: two-sided, exact up to 16 patients."""
+    """``estimate``: mean of the patients' differences in points; None marks a gap that ``notes`` explain. The interval
+    has one where there is one patient, or all differ by the same (``se`` is 0 then). ``p``: t test; ``p_adjusted``:
+    Holm inside ``family``; ``p_sign_flip``: two-sided, exact up to 16 patients."""
 
     id: str
     family: str
@@ -121,12 +122,11 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
         notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else 'too few for a bootstrap interval'}")
     if draws and n >= LEAST_FOR_BOOTSTRAP:
         low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
-        made = replace(made, bootstrap_low=low, bootstrap_high=high)
+        made = replace(made, bootstrap_low=low, bootstrap_high=high) if low < high else made
     # Equal differences may differ by the rounding of their means.
     if se <= 1e-12 * max(1.0, abs(estimate)):
-        notes.append("all patients differ by the same amount: the interval is a point and a t test is not defined")
-        signs = 2 / 2**n if abs(estimate) > 1e-12 else None
-        return replace(made, se=0.0, ci_low=estimate, ci_high=estimate, p_sign_flip=signs)
+        notes.append("all patients differ by the same amount: no t interval and no t test can be given")
+        return replace(made, se=0.0, p_sign_flip=2 / 2**n if abs(estimate) > 1e-12 else None)
     margin = float(stats.t.ppf(0.975, n - 1)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
     made = replace(made, ci_low=estimate - margin, ci_high=estimate + margin, p=p)

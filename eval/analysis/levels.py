@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import LEAST_FOR_BOOTSTRAP
 from cbtrain.eval.analysis.ratings import Ratings
@@ -22,10 +23,10 @@ ROUNDING = 1e-9
 @dataclass(frozen=True, slots=True)
 class Level:
     """``n`` rated sessions of an arm; ``share`` of them have a total of ``cutoff`` or more, with a bootstrap interval
-    over patients and their sessions. ``floor_share`` and ``ceiling_share``: of single scores of items, those at the
-    scale's lowest and highest point. None where the scale has no such line or point, where sessions have no scores,
-    for the interval from few patients, and for the ends of the scale where judges are pooled: those are as much of
-    who rated as of what."""
+    over patients and their sessions (see :func:`_share_interval`). ``floor_share`` and ``ceiling_share``: of single
+    scores of items, those at the scale's lowest and highest point. None where the scale has no such line or point,
+    where sessions have no scores, for the interval from few patients, and for the ends of the scale where judges are
+    pooled: those are as much of who rated as of what."""
 
     name: str
     n: int
@@ -55,10 +56,7 @@ def _level(
             above.setdefault(patient, []).append(float(total >= cutoff - ROUNDING))
     groups = [np.array(own) for own in above.values()]
     count = int(sum(own.sum() for own in groups))
-    low: float | None = None
-    high: float | None = None
-    if len(groups) >= LEAST_FOR_BOOTSTRAP:
-        low, high = percentile_interval(hierarchical_bootstrap(groups, draws, seed, by_patient=False))
+    low, high = _share_interval(groups, draws, seed)
     items = ratings.items[ratings.arm == arm]
     items = items[np.isfinite(items)]
     ends = scale if len(items) and not pooled else None
@@ -73,6 +71,19 @@ def _level(
         floor_share=float((items == ends.low).mean()) if ends else None,
         ceiling_share=float((items == ends.high).mean()) if ends else None,
     )
+
+
+def _share_interval(groups: Sequence[np.ndarray], draws: int, seed: int) -> tuple[float | None, float | None]:
+    """Of the share of ones in ``groups`` (float ``[sessions]`` for each patient). Sessions that are all alike are so in
+    every resample, which would pass for certainty: then it is exact over patients (Clopper and Pearson 1934), who are
+    as likely as a session or likelier to have one unlike the others."""
+    if len({float(value) for own in groups for value in own}) == 1:
+        alike = len(groups) if groups[0][0] else 0
+        exact = stats.binomtest(alike, len(groups)).proportion_ci()
+        return float(exact.low), float(exact.high)
+    if len(groups) < LEAST_FOR_BOOTSTRAP:
+        return None, None
+    return percentile_interval(hierarchical_bootstrap(groups, draws, seed, by_patient=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,21 +55,18 @@ def bounds_text(contrast: dict[str, Any], digits: int = 1) -> str:
 
 
 def has_interval(contrast: dict[str, Any]) -> bool:
-    """One patient's difference has none, and one that is a point comes from patients who all differ by the same."""
-    low, high = number(contrast.get("ci_low")), number(contrast.get("ci_high"))
-    return low is not None and high is not None and (low < high or is_settled(contrast))
+    """One patient's difference has none, and differences that are the same with all patients have none."""
+    return number(contrast.get("ci_low")) is not None and number(contrast.get("ci_high")) is not None
 
 
 def is_settled(contrast: dict[str, Any], alone: bool = True) -> bool:
-    """Whether its interval leaves zero out; among several, its adjusted p has to say so too. An interval that is a
-    point comes from patients who all differ by the same: only their signs, if they are many, settle anything."""
+    """Whether its interval leaves zero out; among several, its adjusted p has to say so too. Of patients who all differ
+    by the same only the signs, if they are many, settle anything."""
     low, high = number(contrast.get("ci_low")), number(contrast.get("ci_high"))
-    if low is None or high is None or low <= 0 <= high:
-        return False
-    if low == high:
+    if low is None or high is None:
         signs = number(contrast.get("p_sign_flip"))
-        return signs is not None and signs < SIGNIFICANT
-    return alone or significant(contrast)
+        return alone and number(contrast.get("se")) == 0 and signs is not None and signs < SIGNIFICANT
+    return not low <= 0 <= high and (alone or significant(contrast))
 
 
 def _one(report: Report, contrast: dict[str, Any]) -> str:
@@ -87,7 +84,9 @@ def _one(report: Report, contrast: dict[str, Any]) -> str:
             return f"{text}; no interval can be given."
         return f"{text}." if is_settled(contrast) else f"{text}; no difference is shown."
     if is_settled(contrast):
-        return f"{pair[0]} scored {size} {points} {'higher' if estimate > 0 else 'lower'} than {pair[1]}{framed}."
+        always = "" if has_interval(contrast) else " with every patient"
+        way = "higher" if estimate > 0 else "lower"
+        return f"{pair[0]} scored {size} {points} {way} than {pair[1]}{always}{framed}."
     if not has_interval(contrast):
         what = f"{signed} {points}{framed}, and no interval can be given"
         return f"No difference can be shown between {pair[0]} and {pair[1]}: {what}."

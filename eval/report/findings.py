@@ -123,9 +123,12 @@ def significant(row: dict[str, Any]) -> bool:
 
 
 def spread_sentence(report: Report) -> str:
-    """By how much patients and sessions differ, by the mixed model; empty where there is none."""
+    """By how much patients and sessions differ, by the mixed model; empty where there is none. With one session of each
+    patient and arm, what sessions vary by holds what an arm does for a patient."""
     raw = table(analysis_of(report).get("variances"))
-    named = [("patients", "patients"), ("what an arm does for a patient", "by_arm"), ("sessions", "residual")]
+    effect = "what an arm does for a patient"
+    sessions = "sessions" if number(raw.get("by_arm")) is not None else f"sessions together with {effect}"
+    named = [("patients", "patients"), (effect, "by_arm"), (sessions, "residual")]
     variances = [(name, number(raw.get(key))) for name, key in named]
     parts = [f"{name} {fixed(math.sqrt(value))}" for name, value in variances if value is not None and value >= 0]
     return f"SDs in points, by the mixed model: {', '.join(parts)}." if parts else ""

@@ -97,6 +97,14 @@ def test_shares_above_the_cutoff_and_at_the_ends():
     assert (few.share, few.share_low, few.share_high) == (0.5, None, None)
 
 
+def test_a_share_of_none_or_all_is_not_certain():
+    """No bootstrap says how far off it could be; Clopper and Pearson's bound for 0 of n is 1 − .025^(1/n)."""
+    rows = [(arm, p, s, points, points) for arm, points in (("t", 6.0), ("b", 0.0)) for p in "pqrst" for s in range(4)]
+    tuned, base = levels(rated(rows), 2000, 0)
+    assert (base.share, base.share_low, base.share_high) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 5)))
+    assert (tuned.share, tuned.share_low, tuned.share_high) == (1.0, pytest.approx(0.025 ** (1 / 5)), 1.0)
+
+
 def test_groups_count_sessions_and_not_ratings():
     """Two judges and a gap: one judge is two points more severe, and rated only half."""
     rows = [(arm, p, s, 4.0 + s, 4.0) for arm in ARMS for p in "pqrst" for s in range(2)]

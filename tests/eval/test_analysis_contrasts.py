@@ -86,9 +86,11 @@ def test_what_cannot_be_said_is_a_gap_with_a_reason(tmp_path):
     one = only([("tuned", "p", 0, 3.0), ("base", "p", 0, 2.0)])
     assert (one.estimate, one.se, one.notes[0]) == (1.0, None, "one patient: no interval can be given")
     equal = only([(arm, p, 0, v) for p in "pq" for arm, v in (("tuned", 3.0), ("base", 2.0))])
-    assert (equal.ci_low, equal.ci_high, equal.p, equal.p_adjusted) == (1.0, 1.0, None, None)
-    assert "a t test is not defined" in equal.notes[-1]
+    assert (equal.estimate, equal.se, equal.ci_low, equal.p, equal.p_adjusted) == (1.0, 0.0, None, None, None)
+    assert "no t interval and no t test can be given" in equal.notes[-1]
     assert (equal.bootstrap_low, equal.p_sign_flip) == (None, 0.5)
+    many = only([(arm, p, 0, v) for p in "pqrstu" for arm, v in (("tuned", 3.0), ("base", 2.0))])
+    assert (many.ci_low, many.bootstrap_low, many.p_sign_flip) == (None, None, 2 / 2**6)
     missing = only([("tuned", p, s, 3.0 + s) for p in "pq" for s in range(2)]
                    + [("base", "p", 0, 1.0), ("base", "p", 1, None), ("base", "q", 0, 2.0), ("base", "q", 1, 2.0)])  # fmt: skip
     assert (missing.pairs, missing.patients) == (3, {"p": 2.0, "q": 1.5})

@@ -5,11 +5,14 @@ import json
 import re
 
 import pytest
+from analyzed import analyzed_report, random_ratings
 from rich.console import Console
 
+from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.report.claim import claim_of
 from cbtrain.eval.report.figures.all import figures_of
 from cbtrain.eval.report.figures.curve import curve_figure
+from cbtrain.eval.report.findings import spread_sentence
 from cbtrain.eval.report.payload import browser_data, script_json
 from cbtrain.eval.report.render import FOLDER, render_html
 from cbtrain.eval.report.terminal import perplexity_table, score_table, summary
@@ -141,8 +144,11 @@ NOTHING = "No difference is shown between CBT-tuned model and Base model: +11.2 
         ({"estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5}, "CBT-tuned model scored 1.0 point lower than Base model"),
         ({"ci_low": -2.0}, f"{NOTHING} (95% interval −2.0 to 18.6; scale 0 to 66)."),
         ({"ci_low": 0.0}, "No difference is shown"),
-        ({"ci_low": 11.25, "ci_high": 11.25}, "No difference can be shown"),
-        ({"ci_low": 11.25, "ci_high": 11.25, "p_sign_flip": 0.03}, "CBT-tuned model scored 11.2 points higher"),
+        ({"se": 0.0, "ci_low": None, "ci_high": None, "p_sign_flip": 0.06}, "No difference can be shown"),
+        (
+            {"se": 0.0, "ci_low": None, "ci_high": None, "p_sign_flip": 0.03},
+            "CBT-tuned model scored 11.2 points higher than Base model with every patient (scale 0 to 66).",
+        ),
         (
             {"ci_low": None},
             "No difference can be shown between CBT-tuned model and Base model: +11.2 points (scale 0 to 66), and no "
@@ -162,6 +168,17 @@ def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
     # Counted words are no rating, however clear the difference.
     counted = claim_of(report | {"rater": {"kind": "cue"}}).sentence
     assert counted.startswith(sentence if "could be computed" in sentence else f"Smoke test: {sentence}")
+
+
+@pytest.mark.parametrize(("sessions", "words"), [(1, "sessions together with what an arm does for a patient "),
+                                                 (3, "what an arm does for a patient ")])  # fmt: skip
+def test_what_sessions_vary_by_is_called_what_it_is(sessions, words):
+    """With one session of each patient and arm, their spread holds what arms do for patients."""
+    pair = [Arm("base", "", "base"), Arm("tuned", "", "tuned")]
+    told = spread_sentence(analyzed_report(random_ratings(pair, 12, sessions)))
+    assert words in told
+    assert told.count("SD") == 1
+    assert told.count(",") == (2 if sessions == 1 else 3)
 
 
 def test_of_several_differences_those_that_hold_after_holm_are_claimed():

@@ -12,6 +12,7 @@ from authors_scores import SCORES, needs_scores
 from PIL import Image
 
 from cbtrain.eval.analysis.ratings import Arm, read_ratings
+from cbtrain.eval.report.claim import claim_of
 from cbtrain.eval.report.figures import style
 from cbtrain.eval.report.figures.all import figures_of
 from cbtrain.eval.report.figures.forest import forest_figure
@@ -257,8 +258,11 @@ def test_equal_scores_are_drawn_without_a_density():
     assert len(marks(drawn.page, "scores-sessions-1")) == 12
     assert len(drawn.figure.axes[0].collections) == 4  # dots and means of two arms, no filled curve
     forest = forest_figure(report)
-    assert "0.0 [0.0, 0.0]" in forest.page
-    assert "the interval is a point" in render_html(report, {})
+    assert ">0.0</text>" in forest.page
+    page, found = render_html(report, {}), report["analysis"]["contrasts"][0]
+    assert "all patients differ by the same amount: no t interval" in page
+    assert (found["estimate"], found["ci_low"]) == (0.0, None)
+    assert "no interval can be given" in claim_of(report).sentence
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # means of nothing, in the analysis
