@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from cbtrain.files import write_atomic
 Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
 LONGEST = 18
 """Digits of the longest whole number that a table may hold."""
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 
@@ -87,13 +89,15 @@ def scores_of(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of a CSV file, and each row that is not empty with the line it ends in; cells are stripped. Raises
-    UserError on what is no UTF-8, columns that come twice, and rows of another length."""
+    """The columns of a CSV file, and each row that is not blank with the line it ends in; cells are stripped. Raises
+    UserError on what is no UTF-8, columns that come twice or are called what no name may be, and rows of another
+    length."""
     csv.field_size_limit(sys.maxsize)  # justifications are long
     try:
         table = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
         columns = [name.strip() for name in next(table, [])]
-        rows = [(table.line_num, [cell.strip() for cell in row]) for row in table if row]
+        rows = [(table.line_num, [cell.strip() for cell in row]) for row in table]
+        rows = [(line, row) for line, row in rows if any(row)]
     except FileNotFoundError:
         raise UserError("no such file", where=path, fix="Name a table of scores.") from None
     except UnicodeDecodeError:
@@ -103,6 +107,11 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"column {twice!r} is there twice", where=path, fix="Leave one of them out.")
+    for name in filter(None, columns):
+        try:
+            check_name(name, "column")
+        except ValueError as error:
+            raise UserError(str(error), where=path, fix="Rename it.") from None
     for line, cells in rows:
         if len(cells) != len(columns):
             what = f"{len(cells)} cells where there are {len(columns)} columns"
@@ -163,13 +172,16 @@ def _score(text: str | None, name: str) -> float | None:
     """None where the cell is empty. Raises ValueError."""
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = number_of(text)
+    if value is None:
         raise ValueError(f"{name}: {text!r} is no score (an empty cell marks a missing one)")
     return value
+
+
+def number_of(text: str) -> float | None:
+    """``text`` as a finite number in the notation of tables; None for what is none (``float`` takes ``1_2``, too)."""
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
 
 
 def _cell(value: float | None) -> str:

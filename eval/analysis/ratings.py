@@ -12,7 +12,7 @@ import numpy as np
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rubric import Rubric, load_rubric
-from cbtrain.eval.scores import FIXED, LONGEST, Score, check_name, read_table, scores_of
+from cbtrain.eval.scores import FIXED, LONGEST, Score, check_name, number_of, read_table, scores_of
 
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
@@ -264,11 +264,8 @@ def _number(text: str, column: str, where: str) -> float:
     """A score; NaN where the cell is empty."""
     if not text:
         return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = number_of(text)
+    if value is None:
         raise UserError(f"{column}: {text!r} is no number", where=where, fix="Mend the cell, or leave it empty.")
     return value
 

@@ -126,6 +126,10 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
         (f"{HEAD},total\ns,a,p,0,j,0,ok,30\n", "t.csv: no column of a domain"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,,3\n", "t.csv:2: a total (3), and a domain without a score"),
         (f"{HEAD},agenda,total\n\n\ns,a,p,0,j,0,ok,x,3\n", "t.csv:4: agenda: 'x' is no score"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1_2,12\n", "t.csv:2: agenda: '1_2' is no score"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,\u0663,3\n", "t.csv:2: agenda: '\u0663' is no score"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1e999,3\n", "t.csv:2: agenda: '1e999' is no score"),
+        (f"{HEAD},age\x1bnda,total\ns,a,p,0,j,0,ok,1,1\n", "t.csv: column 'age\\x1bnda' has a control character"),
         (f"{HEAD},agenda,total\ns,a,p,1_0,j,0,ok,1,1\n", "t.csv:2: seed: '1_0' is no whole number"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,-1,ok,1,1\n", "t.csv:2: repeat: -1 is below 0"),
         (f"{HEAD},agenda,total\ns,a,p,{'9' * 5000},j,0,ok,1,1\n", "is too large"),
@@ -153,6 +157,13 @@ def test_columns_beside_those_of_the_instrument_are_no_domains(capsys, tmp_path)
     assert (status, "column 'mood' is no domain of" in err) == (2, True)
 
 
+def test_blank_rows_of_a_spreadsheet_are_passed_over(capsys, tmp_path):
+    rows = [f"{arm}.{p},{arm},p{p},{p},j,0,ok,{p + 1},{p + 1}" for arm in ("base", "tuned") for p in range(3)]
+    (tmp_path / "t.csv").write_text("\n".join([f"{HEAD},agenda,total", *rows, ",,,,,,,,", "  ", " ,,"]))
+    status, out, err = analyze(capsys, tmp_path / "t.csv", "--json")
+    assert (status, json.loads(out)["ratings"], err) == (0, 6, "")
+
+
 def test_whole_numbers_may_look_like_those_of_a_data_frame(capsys, tmp_path):
     rows = [f"{arm}.{p},{arm},p{p},{p}.0,j,0.0,ok,{p + 1},{p + 1}" for arm in ("base", "tuned") for p in range(3)]
     (tmp_path / "t.csv").write_text("\n".join([f"{HEAD},agenda,total", *rows]))
@@ -170,6 +181,7 @@ def test_whole_numbers_may_look_like_those_of_a_data_frame(capsys, tmp_path):
             "'Mood' is none of the",
         ),
         (lambda rows: [[*row, "Agenda" if place == 0 else "5"] for place, row in enumerate(rows)], "there twice"),
+        (lambda rows: [rows[0], [*rows[1][:3], "1_0", *rows[1][4:]], *rows[2:]], "'1_0' is no number"),
         (lambda rows: [rows[0], ["²_x", *rows[1][1:]], *rows[2:]], "no session number in id"),
         (lambda rows: [rows[0], [f"{'7' * 5000}_x", *rows[1][1:]], *rows[2:]], "no session number in id"),
     ],
