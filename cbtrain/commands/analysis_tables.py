@@ -192,5 +192,7 @@ def _coefficients(row: dict[str, Any]) -> list[str]:
 
 
 def _with_interval(row: dict[str, Any]) -> str:
-    estimate, bounds = fixed(row["estimate"], 2), span(row["ci_low"], row["ci_high"], 2)
-    return estimate if GAP in (estimate, bounds) else f"{estimate} ({bounds})"
+    if row["estimate"] is None:
+        return GAP
+    bounds = span(row["ci_low"], row["ci_high"], 2)
+    return f"{fixed(row['estimate'], 2)} ({'no interval' if bounds == GAP else bounds})"

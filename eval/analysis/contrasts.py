@@ -22,7 +22,8 @@ from cbtrain.eval.analysis.ratings import UNTUNED, Arm, Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
 from cbtrain.eval.analysis.session_scores import Judged, judged_means
 
-METHOD = "mean over patients of the paired difference; 95 % t interval"
+POINT = "mean over patients of the paired difference"
+METHOD = f"{POINT}; 95 % t interval"
 Differences = dict[str, np.ndarray]
 """Differences between paired sessions, float64 ``[pairs]``, of each patient."""
 
@@ -112,21 +113,22 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
     observed = np.array(list(means.values()))
     estimate = float(observed.mean())
     if n == 1:
-        return replace(gap, estimate=estimate, notes=["one patient: no interval can be given", *notes])
+        return replace(gap, estimate=estimate, method=POINT, notes=["one patient: no interval can be given", *notes])
     if n < LEAST_FOR_SIGNS:
         notes.append(f"{n} patients: a sign-flip test cannot give p below {2 / 2**n:g}")
     se = float(observed.std(ddof=1) / math.sqrt(n))
+    # Equal differences may differ by the rounding of their means.
+    if se <= 1e-12 * max(1.0, abs(estimate)):
+        notes.append("all patients differ by the same amount: no interval and no t test can be given")
+        signs = 2 / 2**n if abs(estimate) > 1e-12 else None
+        return replace(gap, estimate=estimate, se=0.0, p_sign_flip=signs, method=POINT, notes=notes)
     made = replace(gap, estimate=estimate, se=se, notes=notes)
     if draws and n < FEW:
         narrow = "bootstrap and mixed-model intervals are too narrow; report the t interval"
         notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else 'too few for a bootstrap interval'}")
     if draws and n >= LEAST_FOR_BOOTSTRAP:
         low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
-        made = replace(made, bootstrap_low=low, bootstrap_high=high) if low < high else made
-    # Equal differences may differ by the rounding of their means.
-    if se <= 1e-12 * max(1.0, abs(estimate)):
-        notes.append("all patients differ by the same amount: no t interval and no t test can be given")
-        return replace(made, se=0.0, p_sign_flip=2 / 2**n if abs(estimate) > 1e-12 else None)
+        made = replace(made, bootstrap_low=low, bootstrap_high=high)
     margin = float(stats.t.ppf(0.975, n - 1)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
     made = replace(made, ci_low=estimate - margin, ci_high=estimate + margin, p=p)

@@ -157,10 +157,12 @@ def _basis(contrasts: list[dict[str, Any]]) -> str:
     first = contrasts[0]
     patients = len({patient for one in contrasts for patient in table(one.get("patients"))})
     p = number(first.get("p")) if len(contrasts) == 1 else None
+    signs = number(first.get("p_sign_flip")) if len(contrasts) == 1 and not has_interval(first) else None
     notes = list(dict.fromkeys(note for one in contrasts for note in notes_of(one)))
     parts = [
         counted(patients, "simulated patient") if patients else "",
         "" if p is None else f"p {p_value(p)}",
+        "" if signs is None else f"p of a sign-flip test {p_value(signs)}",
         words(first.get("method")),
         "p adjusted by Holm" if len(contrasts) > 1 else "",
         *notes,

@@ -200,7 +200,7 @@ def _sensitivity(report: Report) -> str:
         lines.append(
             [finding.id, with_interval(finding.raw), *cells, span(edge.get("worst_low"), edge.get("worst_high"), 2)]
         )
-    turns = f"{whole(least.get('turns'))} turns and more"
+    turns = f"{whole(least.get('turns'))} turns and more" if least else "Long sessions only"
     head = ["Contrast", "All rated sessions", "Adjusted for ln(turns)", "Matched on length", turns, "Worst to best"]
     return "\n\n".join([_table(head, lines), "\n".join(f"- {escape(note)}" for note in length_notes(report))]).strip()
 

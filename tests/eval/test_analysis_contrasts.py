@@ -87,7 +87,7 @@ def test_what_cannot_be_said_is_a_gap_with_a_reason(tmp_path):
     assert (one.estimate, one.se, one.notes[0]) == (1.0, None, "one patient: no interval can be given")
     equal = only([(arm, p, 0, v) for p in "pq" for arm, v in (("tuned", 3.0), ("base", 2.0))])
     assert (equal.estimate, equal.se, equal.ci_low, equal.p, equal.p_adjusted) == (1.0, 0.0, None, None, None)
-    assert "no t interval and no t test can be given" in equal.notes[-1]
+    assert "no interval and no t test can be given" in equal.notes[-1]
     assert (equal.bootstrap_low, equal.p_sign_flip) == (None, 0.5)
     many = only([(arm, p, 0, v) for p in "pqrstu" for arm, v in (("tuned", 3.0), ("base", 2.0))])
     assert (many.ci_low, many.bootstrap_low, many.p_sign_flip) == (None, None, 2 / 2**6)

@@ -260,7 +260,7 @@ def test_equal_scores_are_drawn_without_a_density():
     forest = forest_figure(report)
     assert ">0.0</text>" in forest.page
     page, found = render_html(report, {}), report["analysis"]["contrasts"][0]
-    assert "all patients differ by the same amount: no t interval" in page
+    assert "all patients differ by the same amount: no interval and no t test" in page
     assert (found["estimate"], found["ci_low"]) == (0.0, None)
     assert "no interval can be given" in claim_of(report).sentence
 
