@@ -104,8 +104,17 @@ def _show_contrasts(found: dict[str, Any], console: Console) -> None:
         _say(console, crossed)
     for problem in dict.fromkeys(model["problem"] for model in found["mixed_models"] if model["problem"]):
         _say(console, f"mixed model: {problem}")
-    for note in dict.fromkeys([*found["notes"], *(note for one in found["contrasts"] for note in one["notes"])]):
+    for note in [*found["notes"], *_notes_of(found["contrasts"])]:
         _say(console, f"note: {note}")
+
+
+def _notes_of(contrasts: list[dict[str, Any]]) -> list[str]:
+    """Each note once, with the contrasts that it is about unless it is about all."""
+    about: dict[str, list[str]] = {}
+    for one in contrasts:
+        for note in one["notes"]:
+            about.setdefault(note, []).append(one["id"])
+    return [note if len(ids) == len(contrasts) else f"{'; '.join(ids)}: {note}" for note, ids in about.items()]
 
 
 def _show_checks(found: dict[str, Any], console: Console) -> None:

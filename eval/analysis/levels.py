@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import LEAST_FOR_BOOTSTRAP
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, percentile_interval
+from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, interval_of_alike, percentile_interval
 from cbtrain.eval.analysis.session_scores import session_means
 from cbtrain.eval.analysis.sessions import Key
 
@@ -74,13 +73,10 @@ def _level(
 
 
 def _share_interval(groups: Sequence[np.ndarray], draws: int, seed: int) -> tuple[float | None, float | None]:
-    """Of the share of ones in ``groups`` (float ``[sessions]`` for each patient). Sessions that are all alike are so in
-    every resample, which would pass for certainty: then it is exact over patients (Clopper and Pearson 1934), who are
-    as likely as a session or likelier to have one unlike the others."""
+    """Of the share of ones in ``groups`` (float ``[sessions]`` for each patient). Of sessions that are all alike it is
+    exact over patients, who are as likely as a session or likelier to have one unlike the others."""
     if len({float(value) for own in groups for value in own}) == 1:
-        alike = len(groups) if groups[0][0] else 0
-        exact = stats.binomtest(alike, len(groups)).proportion_ci()
-        return float(exact.low), float(exact.high)
+        return interval_of_alike(bool(groups[0][0]), len(groups))
     if len(groups) < LEAST_FOR_BOOTSTRAP:
         return None, None
     return percentile_interval(hierarchical_bootstrap(groups, draws, seed, by_patient=False))

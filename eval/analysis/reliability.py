@@ -21,7 +21,7 @@ from cbtrain.eval.analysis.contrasts import (
     contrast_of,
 )
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.resampling import percentile_interval
+from cbtrain.eval.analysis.resampling import interval_of_alike, percentile_interval
 from cbtrain.eval.analysis.session_scores import judged_means, severities
 from cbtrain.eval.analysis.sessions import Key
 
@@ -31,7 +31,8 @@ DRAWS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A statistic with its 95 % percentile interval. NaN where it is not defined."""
+    """A statistic with its 95 % percentile interval. NaN where it is not defined, of the interval also where resamples
+    do not differ: that would pass for certainty."""
 
     estimate: float
     ci_low: float
@@ -72,7 +73,10 @@ def _estimate(values: np.ndarray) -> Estimate:
     drawn = values[1:][np.isfinite(values[1:])]
     if not math.isfinite(values[0]) or not len(drawn):
         return Estimate(math.nan, math.nan, math.nan)
-    return Estimate(float(values[0]), *percentile_interval(drawn))
+    low, high = percentile_interval(drawn)
+    if high - low <= 1e-12:
+        low = high = math.nan
+    return Estimate(float(values[0]), low, high)
 
 
 def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.ndarray:
@@ -100,15 +104,23 @@ def _agreement(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
     single, mean, consistency = icc_draws(values, weights)
     gaps = np.abs(np.stack([values[:, i] - values[:, j] for i, j in combinations(range(values.shape[1]), 2)], axis=1))
     found = {
-        "icc_single": single,
-        "icc_mean": mean,
-        "icc_consistency": consistency,
-        "kappa": kappa_draws(values, weights),
-        "alpha": alpha_draws(values, weights),
-        "exact": weights @ (gaps < 0.5).mean(axis=1) / len(values),
-        "adjacent": weights @ (gaps < 1.5).mean(axis=1) / len(values),
+        "icc_single": _estimate(single),
+        "icc_mean": _estimate(mean),
+        "icc_consistency": _estimate(consistency),
+        "kappa": _estimate(kappa_draws(values, weights)),
+        "alpha": _estimate(alpha_draws(values, weights)),
+        "exact": _share((gaps < 0.5).mean(axis=1), weights),
+        "adjacent": _share((gaps < 1.5).mean(axis=1), weights),
     }
-    return {name: asdict(_estimate(values)) for name, values in found.items()}
+    return {name: asdict(estimate) for name, estimate in found.items()}
+
+
+def _share(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """The mean of ``values`` from 0 to 1, ``[sessions]``."""
+    share = float(values.mean())
+    if share in (0.0, 1.0):
+        return Estimate(share, *interval_of_alike(share == 1.0, len(values)))
+    return _estimate(weights @ values / len(values))
 
 
 def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
@@ -131,13 +143,14 @@ def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any]
 
 
 def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
-    """Over sessions, each item averaged over the judge's repeats: those are no more sessions."""
+    """Over sessions, each item averaged over the judge's repeats: those are no more sessions. Items of two sessions
+    correlate perfectly or not at all, whatever the judge."""
     own = rated.only(rated.judge == judge)
     cells: dict[Key, list[np.ndarray]] = {}
     for session, items in zip(own.sessions, own.items, strict=True):
         cells.setdefault(session, []).append(items)
     values = np.array([np.mean(items, axis=0) for items in cells.values()])
-    if len(values) < 2 or (values.std(axis=0) > 0).sum() < 2:
+    if len(values) < 3 or (values.std(axis=0) > 0).sum() < 2:
         return None
     alpha, mean_r, shares = halo_draws(values, _resamples(len(values), draws, seed))
     return {

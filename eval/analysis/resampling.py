@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 EXACT = 16
 """Patients up to which every assignment of signs is tried: 65,536."""
@@ -37,6 +38,13 @@ def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, 
     """The middle ``level`` of bootstrap draws."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def interval_of_alike(ones: bool, n: int) -> tuple[float, float]:
+    """The exact 95 % interval (Clopper and Pearson 1934) of a share that all (``ones``) or none of ``n`` have. They are
+    alike in every resample too, which would pass for certainty."""
+    found = stats.binomtest(n if ones else 0, n).proportion_ci()
+    return float(found.low), float(found.high)
 
 
 def sign_flip_p(differences: np.ndarray, draws: int = 100_000, seed: int = 0) -> float:

@@ -155,6 +155,19 @@ def test_all_equal_scores_are_gaps_and_json():
     assert (found["contrasts"][0]["estimate"], found["contrasts"][0]["p"]) == (0.0, None)
 
 
+def test_what_resampling_cannot_move_has_no_interval_of_no_width():
+    """Judges who agree wholly do in every resample; two sessions' items correlate perfectly whatever the judge."""
+    ratings = panel({"one": (lambda arm, true, draw: true, 1), "twin": (lambda arm, true, draw: true, 1)})
+    total = reliability(ratings, plan_contrasts(ARMS), 200, 0)["between"][0]["total"]
+    for name in ("icc_single", "kappa", "alpha"):
+        assert total[name]["estimate"] == pytest.approx(1.0)
+        assert np.isnan(total[name]["ci_low"])
+    # Clopper and Pearson's bound for 60 of 60.
+    assert (total["exact"]["ci_low"], total["exact"]["ci_high"]) == (pytest.approx(0.025 ** (1 / 60)), 1.0)
+    two = panel({"one": (lambda arm, true, draw: true, 1)}, patients=1, sessions=1)
+    assert reliability(two, plan_contrasts(ARMS), 200, 0)["halo"] == []
+
+
 @needs_scores
 def test_the_2024_judge_has_one_general_factor():
     found = analysis(read_ratings(SCORES), "default", draws=500)["agreement"]

@@ -56,7 +56,8 @@ def test_what_a_person_sees(capsys):
     _, out, _ = analyze(capsys, SCORES, "--draws", "500")
     assert "Llama: tuned − instruct" in out
     assert "3.20 to 12.86" in out
-    assert "a sign-flip test cannot give p below 0.0625" in out
+    assert "note: 5 patients: a sign-flip test cannot give p below 0.0625" in out
+    assert "note: Mistral: tuned − instruct; all bases: tuned − instruct: left out: 7 of the sessions" in out
     assert (
         "No difference between bases is shown in what tuning changes (Hotelling's test over 5 patients, F(2, 3) = "
         in out
