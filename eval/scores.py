@@ -90,33 +90,42 @@ def scores_of(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns of a CSV file, and each row that is not blank with the line it ends in; cells are stripped. Raises
-    UserError on what is no UTF-8, columns that come twice or are called what no name may be, and rows of another
-    length."""
+    UserError on what is no UTF-8, columns that come twice, without a name or called what no name may be, and rows of
+    another length."""
     csv.field_size_limit(sys.maxsize)  # justifications are long
     try:
         table = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        columns = [name.strip() for name in next(table, [])]
         rows = [(table.line_num, [cell.strip() for cell in row]) for row in table]
-        rows = [(line, row) for line, row in rows if any(row)]
     except FileNotFoundError:
         raise UserError("no such file", where=path, fix="Name a table of scores.") from None
     except UnicodeDecodeError:
         raise UserError("not UTF-8", where=path, fix="Save it as CSV in UTF-8.") from None
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot be read ({error})", where=path, fix="Name a table of scores (CSV).") from None
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"column {twice!r} is there twice", where=path, fix="Leave one of them out.")
-    for name in filter(None, columns):
-        try:
-            check_name(name, "column")
-        except ValueError as error:
-            raise UserError(str(error), where=path, fix="Rename it.") from None
+    (_, columns), *rows = [(line, row) for line, row in rows if any(row)] or [(1, [])]
     for line, cells in rows:
         if len(cells) != len(columns):
             what = f"{len(cells)} cells where there are {len(columns)} columns"
             raise UserError(what, where=f"{path}:{line}", fix="Mend or remove the row.")
-    return columns, [(line, dict(zip(columns, cells, strict=True))) for line, cells in rows]
+    for place, name in enumerate(columns):
+        _check_column(name, columns, place, path, filled=any(cells[place] for _, cells in rows))
+    return list(filter(None, columns)), [
+        (line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}) for line, cells in rows
+    ]
+
+
+def _check_column(name: str, columns: Sequence[str], place: int, path: Path, *, filled: bool) -> None:
+    """A column without a name, and with nothing in it, is what a comma at the end of each line makes."""
+    if not name and filled:
+        fix = "Name it or take it out (of a data frame with index=False)."
+        raise UserError(f"column {place + 1} has no name", where=path, fix=fix)
+    if name and columns.count(name) > 1:
+        raise UserError(f"column {name!r} is there twice", where=path, fix="Leave one of them out.")
+    try:
+        if name:
+            check_name(name, "column")
+    except ValueError as error:
+        raise UserError(str(error), where=path, fix="Save it with commas." if "\t" in name else "Rename it.") from None
 
 
 def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:

@@ -131,6 +131,8 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,\u0663,3\n", "t.csv:2: agenda: '\u0663' is no score"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1e999,3\n", "t.csv:2: agenda: '1e999' is no score"),
         (f"{HEAD},age\x1bnda,total\ns,a,p,0,j,0,ok,1,1\n", "t.csv: column 'age\\x1bnda' has a control character"),
+        (f",{HEAD},agenda,total\n7,s,a,p,0,j,0,ok,1,\n", "t.csv: column 1 has no name"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\n".replace(",", "\t"), "Save it with commas."),
         (f"{HEAD},agenda,total\ns,a,p,1_0,j,0,ok,1,1\n", "t.csv:2: seed: '1_0' is no whole number"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,-1,ok,1,1\n", "t.csv:2: repeat: -1 is below 0"),
         (f"{HEAD},agenda,total\ns,a,p,{'9' * 5000},j,0,ok,1,1\n", "is too large"),
@@ -158,9 +160,11 @@ def test_columns_beside_those_of_the_instrument_are_no_domains(capsys, tmp_path)
     assert (status, "column 'mood' is no domain of" in err) == (2, True)
 
 
-def test_blank_rows_of_a_spreadsheet_are_passed_over(capsys, tmp_path):
+def test_what_a_spreadsheet_leaves_blank_is_passed_over(capsys, tmp_path):
     rows = [f"{arm}.{p},{arm},p{p},{p},j,0,ok,{p + 1},{p + 1}" for arm in ("base", "tuned") for p in range(3)]
-    (tmp_path / "t.csv").write_text("\n".join([f"{HEAD},agenda,total", *rows, ",,,,,,,,", "  ", " ,,"]))
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["", f"{HEAD},agenda,total,", *(f"{row}," for row in rows), ",,,,,,,,", "  ", " ,,"])
+    )
     status, out, err = analyze(capsys, tmp_path / "t.csv", "--json")
     assert (status, json.loads(out)["ratings"], err) == (0, 6, "")
 
