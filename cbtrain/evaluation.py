@@ -27,6 +27,7 @@ from cbtrain.eval.judging import judge_sessions
 from cbtrain.eval.perplexity import compare_perplexity
 from cbtrain.eval.report import SCHEMA
 from cbtrain.eval.report.terminal import summary
+from cbtrain.eval.report.values import counted
 from cbtrain.eval.report.write import write_report
 from cbtrain.eval.rubric import Rubric, load_rubric
 from cbtrain.eval.runner import SessionRecord, plan_sessions
@@ -229,6 +230,8 @@ async def score_sessions(
     """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater."""
     judging = config.evaluation.judging
     ratable = [session for session in sessions if not session.failed]
+    if failures := len(sessions) - len(ratable):
+        say(console, f"{counted(failures, 'session')} failed and cannot be rated")
     if uses_llm_judge(judging, config.providers):
         label = f"LLM judge {judging.provider.model}"
         say(console, f"{label} at {judging.provider.base_url}")

@@ -125,6 +125,7 @@ def describe_sessions(
         key = (session.arm, session.patient, session.seed)
         facts = Facts(
             session.ending,
+            session.failed and key not in rated,
             len(session.turns),
             [_mean(_scores(own, name, panel)) for name in ratings.item_names],
             key in totals or (key in rated and not panel.linked),

@@ -94,6 +94,30 @@ def test_failures_are_counted_once_whoever_names_them(tmp_path, capsys):
     assert planned == str(failed["base"])
 
 
+def test_a_failed_session_that_one_of_a_panel_rated_is_not_counted_as_failed(tmp_path, capsys):
+    sessions = sessions_of(arms=("base", "tuned"), patients=[f"p{place}" for place in range(6)])
+    sessions[0].ending = "Critical Error"
+    run = run_folder(tmp_path / "run", sessions)
+    scores = [
+        Score(s.id, s.arm, s.patient, s.seed, judge, 0, "ok", points(s, place))
+        for place, s in enumerate(sessions)
+        for judge in ("one", "two")
+        if place or judge == "one"
+    ]
+    write_scores_csv(scores, run / "scores.csv")
+    assert call(capsys, "analyze", run, "--draws", 200, "--out", tmp_path / "out")[0] == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [arm["failed"] for arm in report["arms"]] == [0, 0]
+    assert [arm["sessions"] for arm in report["analysis"]["length"]["arms"]] == [12, 12]
+    assert report["sessions"][0]["flags"] == ["not_rated"]
+    told = (tmp_path / "out" / "report.md").read_text()
+    assert (
+        "Difference in the share of sessions that failed, in percentage points:\n\n- tuned − base: 0.00 (the same "
+        in told
+    )
+    assert "that failed, in percentage points" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     run = evaluated(tmp_path / "run", judge="cue")
     assert call(capsys, "rate", "export", run, "--out", tmp_path / "forms", "--raters", 1)[0] == 0

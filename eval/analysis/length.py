@@ -93,10 +93,17 @@ class Length:
 
 
 def length_analysis(
-    ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan], draws: int, seed: int
+    ratings: Ratings,
+    facts: Mapping[Key, SessionFacts],
+    plans: Sequence[Plan],
+    draws: int,
+    seed: int,
+    *,
+    known: Ratings | None = None,
 ) -> Length | None:
     """None where no rated session's length is known, or judges share too few sessions: then severity would pass for
-    length. Sessions of unknown length are left out, but tell judges' severity with the others."""
+    length. Sessions of unknown length are left out, but tell judges' severity with the others. ``known``: what the
+    same judges also gave, for sessions that not all of them rated."""
     if not connected(ratings):
         return None
     turns = np.array([_turns(facts, session) for session in ratings.sessions])
@@ -106,7 +113,7 @@ def length_analysis(
     long_enough = ratings.only(turns >= LEAST_TURNS)
     sessions = _sessions(ratings, turns)
     return Length(
-        arms=[_arm(name, facts, ratings.rated_sessions) for name in ratings.arms],
+        arms=[_arm(name, facts, (known or ratings).rated_sessions) for name in ratings.arms],
         spearman=_correlation(sessions, draws, seed),
         covariate=Slope(*astuple(model.covariates[0])[1:]) if model.covariates else None,
         adjusted=model.contrasts,

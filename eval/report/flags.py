@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cbtrain.eval.analysis.levels import ROUNDING
-from cbtrain.eval.dialogue import FAILED, Ending
+from cbtrain.eval.dialogue import Ending
 
 SHORT_TURNS = 6
 """A session of fewer turns is short: patient and therapist have not spoken three times each."""
@@ -29,11 +29,12 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the flags of one session rest on. ``domains``: means over its ratings, None where there is no score;
-    ``rated``: whether it counts in the comparison; ``total``: its score there; ``totals``: of each of its ratings that
-    has one."""
+    """What the flags of one session rest on. ``failed``: by a failure that kept those who decide from rating it;
+    ``domains``: means over its ratings, None where there is no score; ``rated``: whether it counts in the comparison;
+    ``total``: its score there; ``totals``: of each of its ratings that has one."""
 
     ending: str | None
+    failed: bool
     turns: int
     domains: Sequence[float | None]
     rated: bool
@@ -69,7 +70,7 @@ FLAGS = (
         "Failed",
         "An API, the budget, a content filter or a defect ended the session. It says nothing of the therapist and is "
         "not rated.",
-        lambda facts, scale: facts.ending in FAILED and not facts.rated,
+        lambda facts, scale: facts.failed,
     ),
     Flag(
         "not_rated",

@@ -22,7 +22,7 @@ from cbtrain.eval.report.findings import (
 )
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import GAP, fixed, p_value, share, span, whole
+from cbtrain.eval.report.values import GAP, fixed, number, p_value, share, span, whole
 
 TITLES = {
     "forest": "Differences",
@@ -214,7 +214,25 @@ def _completion(report: Report) -> str:
         endings = ", ".join(f"{name.replace('_', ' ')} {whole(n)}" for name, n in table(row.get("endings")).items())
         counts = [whole(row.get(key)) for key in ("planned", "failed", "unrated", "rated")]
         lines.append([_label(report, row), *counts, endings or GAP])
-    return _table(["Therapist", "Planned", "Failed", "Unrated", "Rated", "Endings"], lines)
+    made = _table(["Therapist", "Planned", "Failed", "Unrated", "Rated", "Endings"], lines)
+    return "\n\n".join([made, *_shares(report, "contrasts", "have a score"), *_shares(report, "failures", "failed")])
+
+
+def _shares(report: Report, part: str, what: str) -> list[str]:
+    """How arms differ in what became of sessions: a paragraph, or none where there is nothing to compare."""
+    found = rows(table(analysis_of(report).get("completion")).get(part))
+    ends = ("estimate", "ci_low", "ci_high")
+    told = [
+        f"- {escape(words(row.get('id')))}: {with_interval(row | {end: _hundred(row.get(end)) for end in ends})}"
+        for row in found
+    ]
+    lead = f"Difference in the share of sessions that {what}, in percentage points:"
+    return ["\n".join([lead, "", *told])] if told else []
+
+
+def _hundred(value: object) -> float | None:
+    found = number(value)
+    return None if found is None else 100 * found
 
 
 def _label(report: Report, row: dict[str, Any]) -> str:

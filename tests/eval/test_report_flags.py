@@ -7,7 +7,7 @@ import pytest
 from cbtrain.eval.report.flags import FLAGS, Facts, Range, flags_of
 
 SCALE = Range(0, 6, 40)
-PLAIN = Facts("patient_end", 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
+PLAIN = Facts("patient_end", False, 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ PLAIN = Facts("patient_end", 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
         (
             {
                 "ending": "provider_error",
+                "failed": True,
                 "turns": 2,
                 "domains": [None] * 11,
                 "rated": False,
