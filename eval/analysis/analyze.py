@@ -11,7 +11,7 @@ import numpy as np
 
 import cbtrain
 from cbtrain.eval.analysis.completion import bounds, completion
-from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts
+from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts, with_holm
 from cbtrain.eval.analysis.interaction import interaction
 from cbtrain.eval.analysis.length import length_analysis
 from cbtrain.eval.analysis.levels import levels, session_groups
@@ -20,7 +20,6 @@ from cbtrain.eval.analysis.panel import Panel, by_panel, left_out, panel_of, pan
 from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.reliability import reliability
-from cbtrain.eval.analysis.resampling import holm
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
 
 SCHEMA = "cbtrain.analysis/1"
@@ -68,7 +67,7 @@ def _default(
     known = by_panel(everything, panel)
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
-    length = length_analysis(ratings, facts, plans, draws, seed)
+    length = length_analysis(ratings, facts, plans, draws, seed, known=known)
     crossed, model = interaction(ratings, plans), mixed_model(ratings, plans)
     return {
         "unit": "patient",
@@ -109,12 +108,9 @@ def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str,
         made: list[Contrast] = []
         for place in range(len(ratings.item_names)):
             made += compare(ratings, [plan], ratings.items[:, place], draws=0, seed=seed)
-        adjusted = holm([math.nan if one.p is None else one.p for one in made])
-        for name, one, p in zip(ratings.item_names, made, adjusted, strict=True):
-            keys = ("estimate", "ci_low", "ci_high", "p")
-            rows.append(
-                {"contrast": plan.id, "item": name, **{key: getattr(one, key) for key in keys}, "p_adjusted": p}
-            )
+        for name, one in zip(ratings.item_names, with_holm(made), strict=True):
+            keys = ("estimate", "se", "ci_low", "ci_high", "p", "p_adjusted")
+            rows.append({"contrast": plan.id, "item": name, **{key: getattr(one, key) for key in keys}})
     return rows
 
 

@@ -19,7 +19,7 @@ from scipy import stats
 
 from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
 from cbtrain.eval.analysis.ratings import UNTUNED, Arm, Ratings
-from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
+from cbtrain.eval.analysis.resampling import alike, hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
 from cbtrain.eval.analysis.session_scores import Judged, judged_means
 
 POINT = "mean over patients of the paired difference"
@@ -116,12 +116,11 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
         return replace(gap, estimate=estimate, method=POINT, notes=["one patient: no interval can be given", *notes])
     if n < LEAST_FOR_SIGNS:
         notes.append(f"{n} patients: a sign-flip test cannot give p below {2 / 2**n:g}")
-    se = float(observed.std(ddof=1) / math.sqrt(n))
-    # Equal differences may differ by the rounding of their means.
-    if se <= 1e-12 * max(1.0, abs(estimate)):
+    if alike(observed):
         notes.append("all patients differ by the same amount: no interval and no t test can be given")
         signs = 2 / 2**n if abs(estimate) > 1e-12 else None
         return replace(gap, estimate=estimate, se=0.0, p_sign_flip=signs, method=POINT, notes=notes)
+    se = float(observed.std(ddof=1) / math.sqrt(n))
     made = replace(gap, estimate=estimate, se=se, notes=notes)
     if draws and n < FEW:
         narrow = "bootstrap and mixed-model intervals are too narrow; report the t interval"
@@ -138,16 +137,21 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
 
 
 def with_holm(found: Sequence[Contrast]) -> list[Contrast]:
-    """``found`` with p values adjusted inside each family."""
+    """``found`` with p values adjusted inside each family; contrasts with an estimate and no t test count too."""
     adjusted: dict[int, float] = {}
     for family in dict.fromkeys(contrast.family for contrast in found):
         places = [place for place, contrast in enumerate(found) if contrast.family == family]
-        raw = [math.nan if (p := found[place].p) is None else p for place in places]
-        adjusted |= dict(zip(places, holm(raw), strict=True))
+        adjusted |= dict(zip(places, holm([_p_of(found[place]) for place in places]), strict=True))
     return [
-        replace(contrast, p_adjusted=None if math.isnan(adjusted[place]) else adjusted[place])
+        replace(contrast, p_adjusted=None if contrast.p is None else adjusted[place])
         for place, contrast in enumerate(found)
     ]
+
+
+def _p_of(contrast: Contrast) -> float:
+    """What Holm's adjustment takes it for; NaN where there is nothing to test."""
+    untested = math.nan if contrast.estimate is None else 1.0
+    return untested if contrast.p is None else contrast.p
 
 
 def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[str]]:

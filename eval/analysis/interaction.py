@@ -16,13 +16,15 @@ from scipy import stats
 
 from cbtrain.eval.analysis.contrasts import Plan, paired_differences
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.resampling import alike
 from cbtrain.eval.analysis.session_scores import judged_means
 
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
     """``statistic`` is F with ``df`` degrees of freedom, over ``patients`` who have pairs with every base. ``sizes``:
-    of each base, how far its gain lies above that of ``reference``, in points; ``intervals``: 95 % t intervals."""
+    of each base, how far its gain lies above that of ``reference``, in points; ``intervals``: 95 % t intervals of those
+    that are not the same with all patients."""
 
     statistic: float
     df: tuple[int, int]
@@ -49,18 +51,22 @@ def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
     n, k = len(patients), len(others)
     beyond = np.array([[gains[base][p] - gains[reference][p] for base in others] for p in patients]).reshape(n, k)
     sizes = {base: float(beyond[:, place].mean()) for place, base in enumerate(others)} if n else {}
-    intervals = {base: _interval(beyond[:, place]) for place, base in enumerate(others)} if n > 1 else {}
+    varying = [place for place in range(k) if n > 1 and not alike(beyond[:, place])]
+    intervals = {others[place]: _interval(beyond[:, place]) for place in varying}
 
     def gap(problem: str) -> Interaction:
         return Interaction(math.nan, (k, max(n - k, 0)), math.nan, n, reference, sizes, intervals, problem)
 
     if n <= k:
         return gap(f"{n} patients have pairs with every base, and the test takes {k + 1} at least")
-    covariance = np.atleast_2d(np.cov(beyond, rowvar=False))
-    if np.linalg.matrix_rank(covariance) < k:
+    if len(varying) < k:
         return gap("the patients' differences do not vary enough")
-    mean = beyond.mean(axis=0)
-    squared = float(n * mean @ np.linalg.solve(covariance, mean))
+    spread = beyond.std(axis=0, ddof=1)
+    correlation = np.atleast_2d(np.corrcoef(beyond, rowvar=False))
+    if np.linalg.matrix_rank(correlation, tol=1e-10) < k:
+        return gap("the patients' differences do not vary enough")
+    mean = beyond.mean(axis=0) / spread
+    squared = float(n * mean @ np.linalg.solve(correlation, mean))
     statistic = (n - k) / ((n - 1) * k) * squared
     p = float(stats.f.sf(statistic, k, n - k))
     return Interaction(statistic, (k, n - k), p, n, reference, sizes, intervals, "")

@@ -11,6 +11,7 @@ import numpy as np
 from cbtrain.eval.analysis.contrasts import Plan, paired_differences
 from cbtrain.eval.analysis.power import variance_of_difference
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.resampling import alike
 from cbtrain.eval.analysis.session_scores import judged_means
 
 UPPER = 0.8
@@ -81,7 +82,7 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
     grand = float(np.concatenate(values).mean())
     between_ms = float((sizes * (means - grand) ** 2).sum()) / df_between
     within_ms = float(sum(((own - own.mean()) ** 2).sum() for own in values)) / df_within
-    if between_ms == 0 and within_ms == 0:
+    if alike(np.concatenate(values)):
         raise NoPilot("all differences are the same: nothing varies")
     size = (pairs - float((sizes**2).sum()) / pairs) / df_between
     noise_ms, df_noise, judges, ratings_each = _repeats(ratings, (a, b))

@@ -102,12 +102,12 @@ def fit_reml(
         for start in (STARTS if several else STARTS[:2])
     ]
     best = min(ends, key=lambda end: float(end.fun))
+    if best.x.max() >= 0.99 * LARGEST:
+        raise ValueError("the residual variance is at its boundary of zero")
     inverse, estimates, scale = _residual(sums, best.x, n - k)
     covariance = scale * inverse
     squares = best.x**2
     problems = [] if best.success else ["the likelihood's highest point was not reached"]
-    if best.x.max() >= LARGEST:
-        problems.append("the residual variance is at its boundary of zero")
     if squares[0] < BOUNDARY:
         problems.append("the patients' variance is at its boundary of zero")
     if several and squares[1] < BOUNDARY:

@@ -34,6 +34,11 @@ def hierarchical_bootstrap(
     return np.asarray(sums.sum(axis=1) / counts.sum(axis=1))
 
 
+def alike(values: np.ndarray) -> bool:
+    """Whether ``values`` differ by no more than the rounding of means."""
+    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
+
+
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The middle ``level`` of bootstrap draws."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])

@@ -51,6 +51,9 @@ def perplexity_sentence(report: Report) -> str:
 
 
 def bounds_text(contrast: dict[str, Any], digits: int = 1) -> str:
+    """The interval, or why there is none where patients' differences are equal."""
+    if not has_interval(contrast) and number(contrast.get("se")) == 0:
+        return "the same with every patient"
     return span(contrast.get("ci_low"), contrast.get("ci_high"), digits)
 
 

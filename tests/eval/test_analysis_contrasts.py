@@ -97,6 +97,16 @@ def test_what_cannot_be_said_is_a_gap_with_a_reason(tmp_path):
     assert "left out: 1 of the sessions of tuned and base" in missing.notes[0]
 
 
+def test_holm_counts_contrasts_without_a_test(tmp_path):
+    """x and y are the same: a planned contrast that has data, and its two others are no family of two."""
+    draw = np.random.default_rng(0)
+    rows = [(arm, p, 0, 3.0 + place) for place, p in enumerate("pqrstu") for arm in ("x", "y")]
+    ratings = table(tmp_path, [*rows, *(("z", p, 0, 2.0 + place + draw.normal()) for place, p in enumerate("pqrstu"))])
+    same, first, second = compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=200)
+    assert (same.estimate, same.p, same.p_adjusted) == (0.0, None, None)
+    assert first.p_adjusted == second.p_adjusted == pytest.approx(min(1.0, 3 * first.p))
+
+
 def test_arms_of_other_names_are_all_compared(tmp_path):
     ratings = table(tmp_path, [(arm, "p", 0, 1.0) for arm in ("a", "b", "c")])
     assert [plan.id for plan in plan_contrasts(ratings.arms)] == ["a − b", "a − c", "b − c"]

@@ -66,6 +66,11 @@ def test_what_cannot_be_tested_is_a_gap_with_its_reason():
     assert few.sizes["C"] == 2.5
     same = crossed(study(np.tile([[1.0, 2.0, 3.0]], (6, 1))))
     assert "do not vary enough" in same.problem
+    # The same but for rounding: no F of 10^31, and no interval of no width.
+    for gains in ([0.7, 1.4, 7.7], [0.7, 0.7, 1.4]):
+        rounded = crossed(study(np.tile([gains], (6, 1))))
+        assert ("do not vary enough" in rounded.problem, rounded.intervals) == (True, {})
+        assert rounded.sizes["C"] == pytest.approx(gains[2] - gains[0])
     one = study([[1.0, 2.0, 3.0]] * 4)
     assert crossed(one.only(np.char.startswith(one.arm, "A"))) is not None
     alone = rating_table(one.item_names, {name: arm for name, arm in one.arms.items() if arm.base == "A"},

@@ -103,6 +103,16 @@ def test_with_two_balanced_arms_the_model_says_what_the_patients_differences_say
     assert (found.components.by_arm, found.contrasts[0].problem) == (None, "")
 
 
+def test_sessions_that_patients_explain_wholly_are_no_model():
+    """One session of each with each arm, all moved by the same: no residual, and no interval as narrow as the search
+    for one is wide."""
+    patients = np.random.default_rng(0).normal(30, 5, 6)
+    both = np.concatenate([patients, patients + 11.0])
+    arm = np.repeat([0.0, 1.0], 6)
+    with pytest.raises(ValueError, match="residual variance is at its boundary"):
+        fit_reml(both, np.stack([1 - arm, arm], axis=1), ["b", "t"], np.tile(np.arange(6), 2), arm)
+
+
 def test_a_variance_at_zero_is_told_of():
     ratings = study({"Llama": 5.0}, spread=0.0)
     ratings.items[:, 0] -= np.tile(np.random.default_rng(1).normal(0, 3, 4), len(ratings) // 4)
