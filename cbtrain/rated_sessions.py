@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cbtrain.eval.analysis.sessions import ONE_ARM, seed_of
-from cbtrain.eval.dialogue import FAILED
 from cbtrain.eval.runner import SessionRecord
 from cbtrain.transcripts.types import Session
 
@@ -25,8 +24,3 @@ def records(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` is that of a run: settings and events lie in it."""
     return (folder / "config.yaml").is_file() and (folder / "events.jsonl").is_file()
-
-
-def failed(session: Session) -> bool:
-    """Whether it ended for a reason that says nothing about the therapist."""
-    return session.facts.get("ending") in FAILED

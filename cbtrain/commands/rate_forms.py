@@ -116,15 +116,15 @@ def _rubric_of(run: Path) -> str:
 def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[SessionRecord], int]:
     """The sessions that can be rated, and the number of those that failed."""
     from cbtrain.commands.corpus_reading import whole
-    from cbtrain.rated_sessions import failed, records
+    from cbtrain.rated_sessions import records
 
     if run and not (run / "sessions.jsonl").exists():
         raise UserError("no simulated sessions in this run", where=parsed.path, fix="`cbtrain evaluate` makes them.")
-    found = list(whole(parsed).sessions())
-    good = [session for session in found if not failed(session)]
+    found = list(records(whole(parsed).sessions()))
+    good = [session for session in found if not session.failed]
     if not good:
         raise UserError("all its sessions failed", where=parsed.path, fix="Evaluate again, or name another corpus.")
-    return list(records(good)), len(found) - len(good)
+    return good, len(found) - len(good)
 
 
 def _tell_export(
