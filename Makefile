@@ -43,7 +43,8 @@ test-slow: install
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@rm -rf build && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/typecheck .
-	@cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p cbtrain
+	@cp -r launch/benchmarks build/typecheck/
+	@cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p cbtrain -p benchmarks
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -28,7 +28,7 @@ setup(
         "cbtrain.transcripts": ["sample/*"],
         "cbtrain.tokens": ["templates/*.jinja"],
         "cbtrain.configs": ["*.yaml", "*/*.yaml"],
-        "cbtrain.eval": [f"{room}/*.{kind}" for room in ("report", "forms") for kind in ("html", "css", "js")],
+        "cbtrain.eval": [f"{room}/*.{kind}" for room in ("report", "human_rating") for kind in ("html", "css", "js")],
     },
     install_requires=[
         "torch>=2.11",
@@ -48,6 +48,7 @@ setup(
         "matplotlib>=3.9",
         "statsmodels>=0.14.4",
         "huggingface_hub>=1.0",
+        "packaging>=23",
     ],
     extras_require={
         "flash": ["flash-attn>=2.8" + LINUX],

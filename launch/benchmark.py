@@ -3,17 +3,9 @@
 import importlib
 import sys
 
-BENCHMARKS = {
-    "corpus": "cbtrain.transcripts.benchmark",
-    "tokens": "cbtrain.tokens.benchmark",
-    "model": "cbtrain.model.benchmark",
-    "providers": "cbtrain.providers.benchmark",
-    "analysis": "cbtrain.eval.analysis.benchmark",
-    "report": "cbtrain.eval.report.benchmark",
-    "plan": "cbtrain.training.planning.benchmark",
-}
+NAMES = ("corpus", "tokens", "model", "providers", "analysis", "report", "plan")
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
-        sys.exit(f"usage: benchmark.py {{{','.join(BENCHMARKS)}}} …")
-    importlib.import_module(BENCHMARKS[sys.argv[1]]).main(sys.argv[2:])
+    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
+        sys.exit(f"usage: benchmark.py {{{','.join(NAMES)}}} …")
+    importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])

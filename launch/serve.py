@@ -2,7 +2,7 @@
 
 import sys
 
-from cbtrain.cli import entry
+from cbtrain.cli.main import entry
 
 if __name__ == "__main__":
     entry(["serve", *sys.argv[1:]])

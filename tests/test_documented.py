@@ -2,11 +2,9 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 @pytest.mark.parametrize("page", ["model.md", "training.md", "providers.md", "analysis.md", "report.md"])

@@ -5,11 +5,9 @@ import shutil
 import subprocess
 import sys
 import venv
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
+from places import ROOT
 
 
 @pytest.mark.slow

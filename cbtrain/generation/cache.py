@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.attention.borders import Borders
 from cbtrain.model.attention.cached import cached_attention
+from cbtrain.model.attention.cu_seqlens import Borders
 from cbtrain.model.attention.packed import packed_attention
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from cbtrain.generation.cache import DecodeAttention, KVCache, PrefillAttention, Slot
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.sampler import sample
-from cbtrain.model.adapters.adapter import adapter_enabled
 from cbtrain.model.decoder import Decoder
 
 FinishReason = Literal["stop", "length"]
@@ -131,7 +130,7 @@ class Engine:
         return admitted
 
     def _forward(self, group: list[_Running], adapter: bool, advance: Callable[[list[_Running]], Tensor]) -> None:
-        with adapter_enabled(self.decoder, adapter):
+        with self.decoder.with_adapter(adapter):
             logits = advance(group)
         for run, row in zip(group, logits, strict=True):
             self._extend(run, sample(row, run.request.sampling, run.generator))

@@ -16,10 +16,10 @@ from cbtrain.model.config import ModelConfig
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.model.weights.loading import load_configured
 from cbtrain.model.weights.reading import Progress
-from cbtrain.tokens.agreement import check_renderer
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.dialogue import Message
 from cbtrain.tokens.formats import FORMAT_FILE, choose_format, saved_format
+from cbtrain.tokens.mask_check import check_renderer
 from cbtrain.tokens.tokenizer import load_tokenizer
 
 

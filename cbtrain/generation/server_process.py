@@ -23,7 +23,7 @@ async def server_process(arguments: list[str], log: Path) -> AsyncIterator[str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cbtrain.cli", "serve", *arguments, "--with-parent"),
+            *(sys.executable, "-m", "cbtrain.cli.main", "serve", *arguments, "--with-parent"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

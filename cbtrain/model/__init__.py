@@ -1,0 +1,1 @@
+"""The decoder: attention, linears, adapters, weights in and out."""

@@ -8,26 +8,25 @@ shows how to load, call and generate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cu_seqlens import Borders
 from cbtrain.model.attention.packed import choose_backend, packed_attention
 from cbtrain.model.head import Head
 from cbtrain.model.linears.dense import DenseLinear
+from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.recompute import recomputed
 from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
-
-if TYPE_CHECKING:
-    from cbtrain.model.adapters.adapter import Adapter
-    from cbtrain.model.linears.formats import WeightFormat
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``attend(layer, q [T, heads, head_dim], k, v [T, kv_heads, head_dim]) -> [T, heads, head_dim]``"""
@@ -153,6 +152,28 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
         return cast(Tensor, self.lm_head(hidden))
+
+    def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy in nats of each row of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``: fp32 ``[S]``."""
+        return self.lm_head.token_losses(hidden, labels)
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """What a step updates, by name, in a fixed order: the adapter's parameters, or all where there is none."""
+        own = self.adapter.parameters() if self.adapter else dict(self.named_parameters())
+        return {name: parameter for name, parameter in own.items() if parameter.requires_grad}
+
+    @contextmanager
+    def with_adapter(self, enabled: bool) -> Iterator[None]:
+        """Run the body with the adapter on or off: one decoder serves the base arm and the tuned arm."""
+        adapter = self.adapter
+        if adapter is None or adapter.enabled == enabled:
+            yield
+            return
+        adapter.enable(enabled)
+        try:
+            yield
+        finally:
+            adapter.enable(not enabled)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
         super()._apply(fn, recurse)

@@ -9,17 +9,14 @@ Hsu et al. 2024, arXiv 2410.10989): it costs no operation more than the plain wa
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cbtrain.model.linears.dense import DenseLinear
-
-if TYPE_CHECKING:
-    from cbtrain.model.decoder import Decoder
 
 LOGITS_AT_ONCE = 2**27
 """Numbers in the logits of one stretch of rows: half a gigabyte in fp32."""
@@ -35,25 +32,35 @@ class Head(DenseLinear):
         losses: Tensor = _FrozenHead.apply(x, self.weight, labels, rows)
         return losses
 
+    def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy in nats of each row of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``: fp32 ``[S]``.
+        Logits are made for some rows at a time."""
+        rows, shared = rows_at_once(self.out_features), hasattr(self.weight, "ds_id")
+        # Ranks that share a head (ZeRO-3) must all call it alike, however many rows each has.
+        if len(hidden) <= rows and not shared:
+            return _plain(self, hidden, labels)
+        if not self.weight.requires_grad:
+            losses: Tensor = self(hidden, labels, rows)
+            return losses
+        return _plain(self, hidden, labels) if shared else in_stretches(self, hidden, labels, rows)
 
-def row_losses(decoder: Decoder, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in nats of each row of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``: fp32 ``[S]``."""
-    rows, head = max(1, LOGITS_AT_ONCE // decoder.architecture.vocabulary), decoder.lm_head
-    # Ranks that share a head (ZeRO-3) must all call it alike, however many rows each has.
-    if len(hidden) <= rows and not hasattr(head.weight, "ds_id"):
-        return _plain(decoder, hidden, labels)
-    if type(head) is Head and not head.weight.requires_grad:
-        losses: Tensor = head(hidden, labels, rows)
-        return losses
-    if hasattr(head.weight, "ds_id"):
-        return _plain(decoder, hidden, labels)
-    # The head's own gradient depends on how each loss is weighted, which is known later: so logits are made twice.
-    again = partial(checkpoint, _plain, decoder, use_reentrant=False, preserve_rng_state=False)
+
+def rows_at_once(vocabulary: int) -> int:
+    """Rows whose logits are made together."""
+    return max(1, LOGITS_AT_ONCE // vocabulary)
+
+
+def in_stretches(head: nn.Module, hidden: Tensor, labels: Tensor, rows: int) -> Tensor:
+    """As :meth:`Head.token_losses`, ``rows`` at a time, for a ``head`` that is trained: its own gradient depends on how
+    each loss is weighted, which is known later, so logits are made twice."""
+    if len(hidden) <= rows:
+        return _plain(head, hidden, labels)
+    again = partial(checkpoint, _plain, head, use_reentrant=False, preserve_rng_state=False)
     return torch.cat([again(*part) for part in zip(hidden.split(rows), labels.split(rows), strict=True)])
 
 
-def _plain(decoder: Decoder, hidden: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(decoder.logits(hidden).float(), labels, reduction="none")
+def _plain(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(head(hidden).float(), labels, reduction="none")
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 from dataclasses import dataclass, replace
 
 import aiohttp
 
-from cbtrain.providers.carrier import Carrier, Reply
-from cbtrain.providers.deadline import timeout
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.api_format import Malformed, Wire, WireAnswer, WireRequest
+from cbtrain.providers.formats.stream import events_of
 from cbtrain.providers.redaction import redacted, redacted_texts
-from cbtrain.providers.wires.stream import events_of
-from cbtrain.providers.wires.wire import Malformed, Wire, WireAnswer, WireRequest
+from cbtrain.providers.transport import Carrier, Reply, timeout
+
+LONGEST_BACKOFF_S = 60.0
 
 STREAM = re.compile(r"\s*(data|event|id|retry)?:")
 """How a stream of events begins, whatever its headers say; JSON does not."""
@@ -89,3 +91,8 @@ def _clean(text: str, keys: list[str]) -> str:
         return json.dumps(redacted_texts(json.loads(text), keys), ensure_ascii=False)
     except (ValueError, RecursionError):
         return redacted(text, keys)
+
+
+def backoff_s(attempt: int, first_s: float) -> float:
+    """Full jitter: uniform between 0 and ``first_s`` doubled with each attempt (1-based), at most a minute."""
+    return random.uniform(0, min(LONGEST_BACKOFF_S, first_s * 2 ** (attempt - 1)))

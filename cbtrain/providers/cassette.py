@@ -16,12 +16,12 @@ from multidict import CIMultiDict
 
 from cbtrain.errors import UserError
 from cbtrain.files import append_whole
-from cbtrain.providers.caching.key import request_key
-from cbtrain.providers.carrier import Carrier, Reply
+from cbtrain.providers.caching.cache import request_key
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.api_format import Wire, WireRequest
 from cbtrain.providers.redaction import redacted_texts
+from cbtrain.providers.transport import Carrier, Reply
 from cbtrain.providers.types import ChatRequest
-from cbtrain.providers.wires.wire import Wire, WireRequest
 
 KEPT = re.compile(r"^(content-type|retry-after.*|(x|anthropic)-ratelimit-.*)$")
 """Headers of replies that are recorded: others name accounts, cookies and machines."""

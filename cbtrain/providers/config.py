@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.providers.costs.prices import Price
-from cbtrain.providers.layers import BASES, UNSAID, resolved
-from cbtrain.providers.wires.wire import Structure
+from cbtrain.providers.formats.api_format import Structure
+from cbtrain.providers.overrides import BASES, UNSAID, resolved
 
 DECIDING = frozenset({"kind", "base_url", "model", "structure", "seed", "sampling", "output_limit", "extra_body"})
 """Fields that decide what an answer says. All others only decide when it comes, and what it costs."""

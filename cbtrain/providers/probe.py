@@ -10,12 +10,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from cbtrain.providers.attempt import Endpoint, attempt
-from cbtrain.providers.carrier import Carrier, HttpCarrier, Reply, open_session
 from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.clock import Clock
 from cbtrain.providers.providers import key_of, wire_of
+from cbtrain.providers.transport import Carrier, HttpCarrier, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message, json_part
-from cbtrain.providers.wires.wire import WireAnswer, WireRequest
 
 LIMIT = re.compile(r"^(x|anthropic)-ratelimit-|^retry-after")
 

@@ -9,18 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cbtrain.errors import UserError
-from cbtrain.providers.attempt import Endpoint, attempt
-from cbtrain.providers.caching.cache import AnswerCache
-from cbtrain.providers.caching.key import request_key
-from cbtrain.providers.carrier import Carrier
-from cbtrain.providers.costs.book import Book, Entry
+from cbtrain.providers.attempt import Endpoint, attempt, backoff_s
+from cbtrain.providers.caching.cache import AnswerCache, request_key
 from cbtrain.providers.costs.budget import Budget, BudgetSpent
+from cbtrain.providers.costs.ledger import Book, Entry
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.account import Account
-from cbtrain.providers.retry import backoff_s
+from cbtrain.providers.transport import Carrier
 from cbtrain.providers.types import ChatRequest, ChatResponse
-from cbtrain.providers.wires.wire import WireAnswer, WireRequest
 
 BYTES_A_TOKEN = 3
 """Fewer than most text has: an estimate that is rather too high."""

@@ -13,19 +13,19 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache, answers_file, open_answers
-from cbtrain.providers.carrier import Carrier, HttpCarrier, open_session
 from cbtrain.providers.cassette import Recorder, Replay, open_recording
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
-from cbtrain.providers.costs.book import Book, Events
 from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.ledger import Book, Events
 from cbtrain.providers.costs.prices import Price, Prices, load_prices
+from cbtrain.providers.formats.anthropic import AnthropicWire
+from cbtrain.providers.formats.api_format import Wire
+from cbtrain.providers.formats.gemini import GeminiWire
+from cbtrain.providers.formats.openai import OpenAIWire
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.limits.clock import Clock, Skipping
 from cbtrain.providers.provider import Patience, Provider
-from cbtrain.providers.wires.anthropic import AnthropicWire
-from cbtrain.providers.wires.gemini import GeminiWire
-from cbtrain.providers.wires.openai import OpenAIWire
-from cbtrain.providers.wires.wire import Wire
+from cbtrain.providers.transport import Carrier, HttpCarrier, open_session
 
 FREE = Price(input=0.0, output=0.0)
 

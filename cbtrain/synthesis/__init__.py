@@ -1,0 +1,1 @@
+"""New transcripts, written by a large model behind a provider."""

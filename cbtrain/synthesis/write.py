@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.journal.journal import Journal
-from cbtrain.journal.journal import read as read_journal
+from cbtrain.journal import Journal
+from cbtrain.journal import read as read_journal
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.providers import Providers
@@ -22,9 +22,9 @@ from cbtrain.providers.summary import status
 from cbtrain.providers.types import ChatRequest
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.synthesis.prompts import PARTS, part_request
+from cbtrain.transcripts.cleaning import RESIDUE
 from cbtrain.transcripts.labels import parse_labelled
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.residue import RESIDUE
 from cbtrain.transcripts.types import Corpus, Course, Session
 from cbtrain.transcripts.writing import write_canonical
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cbtrain.errors import UserError
 from cbtrain.tokens.dialogue import Message, Said
 from cbtrain.tokens.formats import ChatFormat, choose_format, layout_of
-from cbtrain.tokens.stability import PLACEHOLDER, has_system_role, probe
+from cbtrain.tokens.template_check import PLACEHOLDER, has_system_role, probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cbtrain.tokens.config import LEFT_OUT, OPENING, SESSION_OPENING
-from cbtrain.tokens.loss_policy import LossPolicy, Span
+from cbtrain.tokens.loss_mask import LossPolicy, Span
 from cbtrain.transcripts.types import Role, Session, Turn
 
 

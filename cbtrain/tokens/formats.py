@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.stability import Layout, why_unstable
+from cbtrain.tokens.template_check import Layout, why_unstable
 from cbtrain.transcripts.types import Role
 
 TEMPLATE_FILE, FORMAT_FILE = "chat_template.jinja", "chat_format.json"

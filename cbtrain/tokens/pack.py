@@ -23,9 +23,8 @@ class Pack:
     ``input_ids``, ``labels``, ``position_ids`` int64 ``[T]``; ``weights`` float32 ``[T]``. ``labels[t]`` is the token
     after ``t``, or :data:`IGNORED`, and ``weights[t]`` that token's weight, so no shift is left to do and no document's
     last token predicts the next document's first; ``rows`` int64 ``[S]`` are the places that have a label.
-    ``cu_seqlens`` int32 ``[D + 1]`` are the documents' borders, in ``borders`` as host integers, the longest document
-    has ``max_seqlen`` tokens. ``supervised`` counts the labels that the loss counts, ``weight_sum`` adds their weights
-    up: host numbers, so that nothing waits for a device.
+    ``borders`` ``[D + 1]`` are the documents' cumulative lengths. ``supervised`` counts the labels that the loss
+    counts, ``weight_sum`` adds their weights up: host numbers, so that nothing waits for a device.
     """
 
     input_ids: Tensor
@@ -33,9 +32,7 @@ class Pack:
     weights: Tensor
     position_ids: Tensor
     rows: Tensor
-    cu_seqlens: Tensor
     borders: list[int]
-    max_seqlen: int
     supervised: int
     weight_sum: float
     names: list[str]
@@ -53,7 +50,6 @@ class Pack:
             weights=self.weights.pin_memory(),
             position_ids=self.position_ids.pin_memory(),
             rows=self.rows.pin_memory(),
-            cu_seqlens=self.cu_seqlens.pin_memory(),
         )
 
 
@@ -73,9 +69,7 @@ def build_pack(documents: Sequence[Document]) -> Pack:
         weights=torch.from_numpy(weights),
         position_ids=torch.from_numpy(np.concatenate([np.arange(len(document)) for document in documents])),
         rows=torch.from_numpy(rows),
-        cu_seqlens=torch.tensor(borders, dtype=torch.int32),
         borders=borders,
-        max_seqlen=max(map(len, documents)),
         supervised=len(rows),
         weight_sum=float(weights.sum(dtype=np.float64)),
         names=[document.name for document in documents],

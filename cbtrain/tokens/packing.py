@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbtrain.tokens.refilling import refill
+from cbtrain.tokens.repack import refill
 
 NEAR_EQUAL = 0.01
 """Documents whose lengths differ by no more than this share are put in an order of their own each epoch."""

@@ -19,11 +19,11 @@ import numpy as np
 
 from cbtrain.files import cache_folder
 from cbtrain.tokens import cache
-from cbtrain.tokens.agreement import check_dialogue, check_renderer
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.document import Document
-from cbtrain.tokens.documents import Built, DocumentBuilder, Unit, place_of
+from cbtrain.tokens.document_builder import Built, DocumentBuilder, Unit, place_of
+from cbtrain.tokens.mask_check import check_dialogue, check_renderer
 
 CHECKED_UNITS, CHECKED_MESSAGES = 3, 60
 """Units of a corpus on which the second method is run before anything is trained, and how much of each: it renders

@@ -1,0 +1,1 @@
+"""The loop: step, engines, optimizers, checkpoints, signals, telemetry."""

@@ -20,26 +20,27 @@ from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import MicroBatch, PackStream, StepFacts
-from cbtrain.training import ranks
+from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import Checkpoint, ParameterFiles, PlainFiles, set_aside
-from cbtrain.training.checkpoints.clock import SaveClock
 from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
+from cbtrain.training.checkpoints.schedule import SaveClock
 from cbtrain.training.checkpoints.writer import CheckpointWriter, remove_leftovers
 from cbtrain.training.config import RuntimeConfig, TrainingConfig
-from cbtrain.training.engines.engine import State, make_engine
+from cbtrain.training.engines import make_engine
+from cbtrain.training.engines.engine import State
 from cbtrain.training.flops import Flops, step_flops
-from cbtrain.training.memory import MemoryMeter
+from cbtrain.training.memory.malloc import returning_memory
+from cbtrain.training.memory.meter import MemoryMeter
 from cbtrain.training.packs import open_stream
 from cbtrain.training.progress import Progress
 from cbtrain.training.result import TrainingResult
-from cbtrain.training.returning import returning_memory
 from cbtrain.training.schedule import learning_rate
+from cbtrain.training.signals import StopSignals
 from cbtrain.training.step import StepResult, train_step
-from cbtrain.training.stopping import StopSignals
 from cbtrain.training.telemetry.loggers import open_loggers
 from cbtrain.training.telemetry.peak import find_peak
 from cbtrain.training.telemetry.telemetry import Telemetry
-from cbtrain.training.validation import Loss, overall, validate
+from cbtrain.training.validation import overall, validate, with_perplexity
 
 SKIPPED = "skipped.json"
 """Which documents were in the steps that were not finite, written when a run is given up."""
@@ -147,7 +148,7 @@ class _Stage:
                     self._tell_warnings()
         except Stopped as stopped:
             # torchrun ends the others half a minute after the first has left: nobody does before all is written.
-            ranks.barrier()
+            distributed.barrier()
             self._refuse_unsaved(stopped)
             raise
         self._tell_warnings()
@@ -263,7 +264,7 @@ class _Stage:
         """Hand a copy of everything to the thread that writes it; every rank must call it."""
         progress, engine = self.progress, self.engine
         saved = self.saved == (progress.step, progress.validated)
-        if saved and not ranks.agreed(self.writer.failed):
+        if saved and not distributed.agreed(self.writer.failed):
             return
         with self.telemetry.paused():
             parameters = engine.parameters() if parameters is None else parameters
@@ -294,7 +295,7 @@ class _Stage:
             remove_leftovers(self.checkpoints)
             if self.runtime.resume == "never":
                 set_aside(self.checkpoints)
-        ranks.barrier()
+        distributed.barrier()
         found = find_newest(self.checkpoints, self.files, warn)
         if found is None:
             return False
@@ -348,11 +349,11 @@ class _Stage:
             self.telemetry.event("warning", text)
 
     def _restore_best(self) -> None:
-        if not ranks.agreed(bool(self.best)):  # no validation was finite, or the best one's files are gone
+        if not distributed.agreed(bool(self.best)):  # no validation was finite, or the best one's files are gone
             self.best = self.engine.parameters()
         else:
             shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.live.items()}
-            self.engine.load(ranks.Shared(self.best, shapes), None)
+            self.engine.load(distributed.Shared(self.best, shapes), None)
 
     def _result(self, stream: PackStream) -> TrainingResult:
         progress, config, engine = self.progress, self.config, self.engine
@@ -379,7 +380,7 @@ class _Stage:
             validation_before=progress.curve[0]["validation_loss"],
             validation_best=progress.best_loss,
             best_step=progress.best_step,
-            phases={name: _as_loss(mean) for name, mean in best.get("phases", {}).items()},
+            phases={name: with_perplexity(mean) for name, mean in best.get("phases", {}).items()},
             engine=self._engine_name(),
             ranks=engine.world,
             data=stream.describe(),
@@ -394,7 +395,3 @@ class _Stage:
     def _engine_name(self) -> str:
         runtime = self.runtime
         return "torch" if runtime.engine == "torch" else f"deepspeed, ZeRO stage {runtime.zero_stage}"
-
-
-def _as_loss(mean: float) -> dict[str, float]:
-    return {"loss": mean, "perplexity": Loss(mean, 1).perplexity if not math.isnan(mean) else math.nan}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.head import row_losses
 from cbtrain.tokens.pack import Pack
 
 
@@ -28,5 +27,5 @@ def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
     attend = decoder.packed(pack.borders)
     hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend)
     rows = on_device(pack.rows)
-    losses = row_losses(decoder, hidden[rows], on_device(pack.labels)[rows])
+    losses = decoder.token_losses(hidden[rows], on_device(pack.labels)[rows])
     return losses, on_device(pack.weights)[rows]

@@ -9,7 +9,7 @@ from cbtrain.errors import UserError
 from cbtrain.model.architecture import Architecture
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.stream import PackStream
-from cbtrain.training import ranks
+from cbtrain.training import distributed
 from cbtrain.training.config import TrainingConfig
 
 
@@ -48,15 +48,15 @@ def open_stream(
         documents,
         config.pack_tokens,
         config.seed,
-        rank=ranks.rank(),
-        world=ranks.world(),
+        rank=distributed.rank(),
+        world=distributed.world(),
         equal=equal_cost(architecture),
     )
     if packs_per_step is not None:
         return make(packs_per_step=packs_per_step)
-    stream = make(packs_per_step=check_packs_per_step(config, ranks.world(), name))
+    stream = make(packs_per_step=check_packs_per_step(config, distributed.world(), name))
     if config.tokens_per_step is None:
         return stream
     # Packs are not quite full, or hold one long document: as many as come to so many tokens.
     wanted = round(config.tokens_per_step * stream.plan(0).packs / stream.tokens_per_epoch)
-    return make(packs_per_step=max(ranks.world(), wanted))
+    return make(packs_per_step=max(distributed.world(), wanted))

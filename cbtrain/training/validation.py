@@ -99,3 +99,8 @@ def _packs(documents: Sequence[Document], pack_tokens: int) -> tuple[list[Pack],
     lengths = np.asarray([len(document) for document in documents], dtype=np.int64)
     members = [list(map(int, pack)) for pack in plan_packs(lengths, pack_tokens, search=False).packs]
     return [build_pack([documents[i] for i in pack]) for pack in members], members
+
+
+def with_perplexity(mean: float) -> dict[str, float]:
+    """A mean loss and its perplexity, for the summary."""
+    return {"loss": mean, "perplexity": Loss(mean, 1).perplexity if not math.isnan(mean) else math.nan}

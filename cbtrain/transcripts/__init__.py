@@ -1,0 +1,1 @@
+"""What a therapy session is: read, checked, cleaned, counted, split, written."""

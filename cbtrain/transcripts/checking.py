@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from cbtrain.transcripts.cleaning import excerpt
+from cbtrain.transcripts.cleaning import RESIDUE, excerpt
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.duplicates import DuplicateFinder
 from cbtrain.transcripts.labels import COMMON_LABELS, inner_labels, names_of, unknown_labels
 from cbtrain.transcripts.personal_data import personal_data
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.residue import RESIDUE
 from cbtrain.transcripts.summary import closing_summaries, long_lines, opening_turn, summary_labels, summary_text
 from cbtrain.transcripts.types import Session
 

@@ -12,6 +12,26 @@ Role = Literal["patient", "therapist"]
 Phase = Literal["assessment", "initial", "middle", "termination"]
 PHASES: tuple[Phase, ...] = ("assessment", "initial", "middle", "termination")
 
+Ending = Literal[
+    "patient_end",
+    "max_turns",
+    "max_words",
+    "repetition",
+    "empty_turn",
+    "context_limit",
+    "content_filter",
+    "budget",
+    "provider_error",
+    "internal_error",
+]
+"""How a simulated session can end."""
+
+FAILURES: tuple[Ending, ...] = ("content_filter", "budget", "provider_error", "internal_error")
+"""Endings of ours that say nothing about the therapist."""
+
+FAILED: tuple[str, ...] = (*FAILURES, "Critical Error")
+"""Whatever says nothing about the therapist: our failures, and what the 2024 study's simulations call theirs."""
+
 
 def phase_of(number: int) -> Phase:
     """The treatment phase of session ``number`` (1-based) in a 20-session course (Tahir 2024, its table of phases)."""

@@ -1,0 +1,1 @@
+"""From tables of scores to claims, the patient as the unit."""

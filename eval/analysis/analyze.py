@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 import cbtrain
-from cbtrain.eval.analysis.completion import bounds, completion
+from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, left_out, panel_of, panel_ratings
+from cbtrain.eval.analysis.agreement.reliability import reliability
 from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts, with_holm
-from cbtrain.eval.analysis.interaction import interaction
-from cbtrain.eval.analysis.length import length_analysis
-from cbtrain.eval.analysis.levels import levels, session_groups
-from cbtrain.eval.analysis.models import mixed_model
-from cbtrain.eval.analysis.panel import Panel, by_panel, left_out, panel_of, panel_ratings
-from cbtrain.eval.analysis.paper import PaperAnalysis, analyze_as_published
+from cbtrain.eval.analysis.descriptives import levels, session_groups
+from cbtrain.eval.analysis.missingness import bounds, completion
+from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
+from cbtrain.eval.analysis.mixed_models.interaction import interaction
+from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.reliability import reliability
+from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
 
 SCHEMA = "cbtrain.analysis/1"
@@ -35,8 +35,8 @@ def analysis(
     seed: int = 0,
 ) -> dict[str, Any]:
     """The analysis by ``protocol`` (``default`` or ``paper``) as JSON has it: what cannot be given is null. ``facts``
-    are those of the sessions, where they are known; ``deciding`` as :func:`cbtrain.eval.analysis.panel.panel_of` has
-    it.
+    are those of the sessions, where they are known; ``deciding`` as
+    :func:`cbtrain.eval.analysis.agreement.panel.panel_of` has it.
 
     Raises DoesNotFit where the protocol does not fit the table.
     """

@@ -17,10 +17,10 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from cbtrain.eval.analysis.agreement.severity import Judged, judged_means
 from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
 from cbtrain.eval.analysis.ratings import UNTUNED, Arm, Ratings
 from cbtrain.eval.analysis.resampling import alike, hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
-from cbtrain.eval.analysis.session_scores import Judged, judged_means
 
 POINT = "mean over patients of the paired difference"
 METHOD = f"{POINT}; 95 % t interval"

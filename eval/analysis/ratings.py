@@ -11,8 +11,8 @@ import numpy as np
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.sessions import Key
-from cbtrain.eval.rubric import Rubric, load_rubric
-from cbtrain.eval.scores import FIXED, LONGEST, Score, check_name, number_of, read_table, scores_of
+from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_name, number_of, read_table, scores_of
 
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
@@ -75,7 +75,7 @@ COLUMNS = ("arm", "patient", "session", "judge", "repeat", "status", "items")
 class Ratings:
     """One row a rating. ``items``: float64 ``[rows, items]``, NaN where there is no score; the other arrays are
     ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat, status (as
-    :data:`cbtrain.eval.scores.Status` has it). ``scale`` is None where the instrument is not known."""
+    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None where the instrument is not known."""
 
     item_names: tuple[str, ...]
     arms: dict[str, Arm]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cbtrain.eval.dialogue import FAILED
-from cbtrain.transcripts.types import Session
+from cbtrain.transcripts.types import FAILED, Session
 
 ONE_ARM = "transcripts"
 """What transcripts that name no arm are taken for."""

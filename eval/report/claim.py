@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cbtrain.eval.report.findings import SIGNIFICANT, analysis_of, notes_of, significant
+from cbtrain.eval.report.formatting import counted, fixed, number, p_value, percent, span, whole
+from cbtrain.eval.report.notable import SIGNIFICANT, analysis_of, notes_of, significant
 from cbtrain.eval.report.shape import Report, arms_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import counted, fixed, number, p_value, percent, span, whole
 
 NAMED = 4
 """Differences that a headline names; of more it gives the number."""

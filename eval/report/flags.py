@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cbtrain.eval.analysis.levels import ROUNDING
-from cbtrain.eval.dialogue import Ending
+from cbtrain.eval.analysis.descriptives import ROUNDING
+from cbtrain.transcripts.types import Ending
 
 SHORT_TURNS = 6
 """A session of fewer turns is short: patient and therapist have not spoken three times each."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cbtrain.eval.report.findings import SIGNIFICANT, analysis_of
+from cbtrain.eval.report.formatting import fixed, number, p_value, span, whole
+from cbtrain.eval.report.notable import SIGNIFICANT, analysis_of
 from cbtrain.eval.report.shape import Report, table, words
-from cbtrain.eval.report.values import fixed, number, p_value, span, whole
 
 
 def interaction_sentence(report: Report) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
-from cbtrain.eval.report.findings import Finding, families_of, findings_of
+from cbtrain.eval.report.formatting import GAP, fixed, number, p_value, span
+from cbtrain.eval.report.notable import Finding, families_of, findings_of
 from cbtrain.eval.report.shape import Report, rater_of, table
-from cbtrain.eval.report.values import GAP, fixed, number, p_value, span
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -8,9 +8,11 @@ from typing import Any
 
 from cbtrain import NOTICE
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
-from cbtrain.eval.report.figures.all import Figures
+from cbtrain.eval.report.figures import Figures
 from cbtrain.eval.report.figures.heatmap import columns_of, domain_means, item_difference
-from cbtrain.eval.report.findings import (
+from cbtrain.eval.report.formatting import GAP, fixed, number, p_value, share, span, whole
+from cbtrain.eval.report.interaction import interaction_sentence
+from cbtrain.eval.report.notable import (
     Finding,
     analysis_of,
     findings_of,
@@ -20,9 +22,7 @@ from cbtrain.eval.report.findings import (
     significant,
     spread_sentence,
 )
-from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import GAP, fixed, number, p_value, share, span, whole
 
 TITLES = {
     "forest": "Differences",

@@ -14,11 +14,14 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 from markupsafe import Markup, escape
 
 from cbtrain import NOTICE
-from cbtrain.eval.report import values
+from cbtrain.eval.report import formatting
+from cbtrain.eval.report.browser_data import browser_data, browser_script, flag_names, patient_name
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
-from cbtrain.eval.report.figures.all import Figures, figures_of
+from cbtrain.eval.report.figures import Figures, figures_of
 from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_means, item_difference
-from cbtrain.eval.report.findings import (
+from cbtrain.eval.report.interaction import interaction_sentence
+from cbtrain.eval.report.limitations import limits_of
+from cbtrain.eval.report.notable import (
     analysis_of,
     families_of,
     findings_of,
@@ -28,10 +31,8 @@ from cbtrain.eval.report.findings import (
     significant,
     spread_sentence,
 )
-from cbtrain.eval.report.interaction import interaction_sentence
-from cbtrain.eval.report.limits import limits_of
-from cbtrain.eval.report.payload import browser_data, browser_script, flag_names, patient_name, script_json
 from cbtrain.eval.report.shape import Report, arms_of, plain, rater_of, rows, scale_of, table, words
+from cbtrain.files import script_json
 
 FOLDER = Path(__file__).parent
 
@@ -71,7 +72,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=script_json(browser_data(report)),
+        data=Markup(script_json(browser_data(report))),
     )
 
 
@@ -85,13 +86,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "fixed": values.fixed,
-        "whole": values.whole,
-        "dollars": values.dollars,
-        "percent": values.percent,
-        "share": values.share,
-        "p_value": values.p_value,
-        "duration": values.duration,
+        "fixed": formatting.fixed,
+        "whole": formatting.whole,
+        "dollars": formatting.dollars,
+        "percent": formatting.percent,
+        "share": formatting.share,
+        "p_value": formatting.p_value,
+        "duration": formatting.duration,
         "rows": rows,
         "table": table,
         "text": _text,
@@ -101,7 +102,7 @@ def _environment() -> Environment:
         "parted": _parted,
         "row_of": row_of,
         "significant": significant,
-        "span": values.span,
+        "span": formatting.span,
         "patient": patient_name,
         "flags": flag_names,
         "heat": _heat,
@@ -112,7 +113,7 @@ def _environment() -> Environment:
 
 def _text(value: object) -> str:
     """Text, or the mark of a gap."""
-    return values.GAP if isinstance(value, Undefined) else words(value) or values.GAP
+    return formatting.GAP if isinstance(value, Undefined) else words(value) or formatting.GAP
 
 
 def _parted(value: object) -> Markup:
@@ -132,7 +133,7 @@ def _yaml(value: object) -> str:
 
 def _heat(value: object, low: float | None, high: float | None) -> str:
     """How far ``value`` lies between ``low`` and ``high``, as the strength of a cell's colour."""
-    found = values.number(value)
+    found = formatting.number(value)
     if found is None or low is None or high is None or low >= high:
         return "0%"
     return f"{45 * min(max((found - low) / (high - low), 0), 1):.0f}%"
@@ -140,5 +141,5 @@ def _heat(value: object, low: float | None, high: float | None) -> str:
 
 def _change(first: Any, second: Any) -> str:
     """``second`` minus ``first``."""
-    before, after = values.number(first), values.number(second)
-    return values.GAP if before is None or after is None else values.fixed(after - before, 2, signed=True)
+    before, after = formatting.number(first), formatting.number(second)
+    return formatting.GAP if before is None or after is None else formatting.fixed(after - before, 2, signed=True)

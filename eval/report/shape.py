@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cbtrain.eval.report.values import number
+from cbtrain.eval.report.formatting import number
 
 Report = dict[str, Any]
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from cbtrain import NOTICE
 from cbtrain.eval.report.claim import claim_of, perplexity_sentence
+from cbtrain.eval.report.formatting import GAP, dollars, fixed, number, percent, whole
 from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import GAP, dollars, fixed, number, percent, whole
 
 
 def summary(report: Report) -> RenderableType:

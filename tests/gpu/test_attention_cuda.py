@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cbtrain.model.attention import sdpa
-from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cu_seqlens import Borders
 from cbtrain.model.attention.packed import BACKENDS, packed_attention
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

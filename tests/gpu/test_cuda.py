@@ -5,7 +5,6 @@ import torch
 from random_model import random_model
 
 from cbtrain.kernels.rms_norm import rms_norm, rms_norm_reference
-from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder
@@ -33,7 +32,7 @@ def test_prefetched_packs_are_page_locked():
     document = Document("a", torch.arange(9).to(torch.int32).numpy(), torch.ones(9).numpy())
     with Prefetcher(PackStream([document], 16, 0), pin=True) as ahead:
         pack = ahead.step()[0].pack
-    tensors = (pack.input_ids, pack.labels, pack.weights, pack.position_ids, pack.rows, pack.cu_seqlens)
+    tensors = (pack.input_ids, pack.labels, pack.weights, pack.position_ids, pack.rows)
     assert all(tensor.is_pinned() for tensor in tensors)
     assert pack.input_ids.to("cuda", non_blocking=True).tolist() == list(range(9))
 
@@ -50,6 +49,6 @@ def test_decoder_equals_the_cpu(kind, tmp_path):
         inject(decoder, LoraConfig(rank=4), seed=0)
         loss = loss_sum(decoder, pack)
         loss.backward()
-        results[device] = [loss.detach().cpu(), *(p.grad.cpu() for p in trainable(decoder))]
+        results[device] = [loss.detach().cpu(), *(p.grad.cpu() for p in decoder.trainable_parameters().values())]
     for a, b in zip(results["cpu"], results["cuda"], strict=True):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)

@@ -15,7 +15,7 @@ from varlen_reference import flash_attn_2_8, plainly, torch_2_11, torch_2_12
 
 from cbtrain.errors import UserError
 from cbtrain.model.attention import flash, sdpa, torch_varlen
-from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cu_seqlens import Borders
 from cbtrain.model.attention.packed import BACKENDS, choose_backend, packed_attention
 
 SELF = [0, 1, 14, 40]
@@ -135,4 +135,5 @@ def test_borders_are_one_tensor_object():
     borders = Borders(SELF)
     assert borders.on(torch.device("cpu")) is borders.on(torch.device("cpu"))
     assert borders.on(torch.device("cpu")).tolist() == SELF
+    assert borders.on(torch.device("cpu")).dtype == torch.int32
     assert borders.longest == 26

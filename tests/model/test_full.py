@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.adapter import adapter_enabled, trainable
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
 from cbtrain.model.config import FullConfig
 from cbtrain.model.weights.loading import load_decoder
@@ -26,9 +25,9 @@ def tuned(tmp_path):
     base = random_model(tmp_path / "base", "llama")
     decoder = load_decoder(str(base))
     adapter = inject(decoder, FullConfig())
-    assert len(trainable(decoder)) == len(adapter.parameters()) == 21
+    assert len(decoder.trainable_parameters()) == len(adapter.parameters()) == 21
     with torch.no_grad():
-        for parameter in trainable(decoder):
+        for parameter in decoder.trainable_parameters().values():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     save_adapter(decoder, tmp_path / "tuned", base=str(base), facts={"speaker": "therapist"})
     return base, tmp_path / "tuned", logits(decoder).detach()
@@ -60,7 +59,7 @@ def test_base_and_tuned_are_two_arms_of_one_decoder(tuned):
     before = logits(decoder)
     load_adapter(decoder, folder)
     torch.testing.assert_close(logits(decoder), expected, atol=1e-5, rtol=0)
-    with adapter_enabled(decoder, False):
+    with decoder.with_adapter(False):
         assert torch.equal(logits(decoder), before)
     torch.testing.assert_close(logits(decoder), expected, atol=1e-5, rtol=0)
 
@@ -111,5 +110,5 @@ def test_what_does_not_fit_is_refused(tuned, tmp_path):
         load_adapter(load_decoder(str(base)), folder)
     decoder = load_decoder(str(base))
     inject(decoder, FullConfig())
-    with pytest.raises(RuntimeError, match="base's weights are gone"), adapter_enabled(decoder, False):
+    with pytest.raises(RuntimeError, match="base's weights are gone"), decoder.with_adapter(False):
         pass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from random_model import random_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -232,7 +233,7 @@ def test_a_missing_tokenizer_is_one_line(sharded):
 
 
 def test_the_five_lines_of_the_docs_run(tmp_path, capsys):
-    text = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("from ", "import "))]
     assert len(lines) == 5

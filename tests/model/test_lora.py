@@ -23,7 +23,6 @@ from transformers import (
 )
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.adapter import adapter_enabled
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
 from cbtrain.model.config import LORA_TARGETS, LoraConfig
 from cbtrain.model.weights.loading import load_decoder
@@ -52,7 +51,7 @@ def test_adapter_covers_all_seven_linears_and_starts_from_the_base(base):
     torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
     randomize(decoder)
     assert not torch.allclose(logits(decoder), before, atol=1e-2)
-    with adapter_enabled(decoder, False):
+    with decoder.with_adapter(False):
         torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
 
 
@@ -160,7 +159,7 @@ def test_every_method_equals_peft_and_comes_back(method, tied, documents, tmp_pa
     torch.testing.assert_close(logits(decoder), before, atol=1e-5, rtol=0)  # training starts from the base
     randomize(decoder)
     assert not torch.allclose(logits(decoder), before, atol=1e-2)
-    with adapter_enabled(decoder, False):
+    with decoder.with_adapter(False):
         torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
     save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={})
     again = load_decoder(str(base))

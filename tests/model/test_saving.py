@@ -88,7 +88,7 @@ def test_a_full_disk_while_merging_is_one_line(decoder, tmp_path):
     try:
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "cbtrain.cli", "merge", "--model", tmp_path / "base"),
+                *(sys.executable, "-m", "cbtrain.cli.main", "merge", "--model", tmp_path / "base"),
                 *("--adapter", tmp_path / "adapter", "--out", small / "merged"),
             ],
             capture_output=True,

@@ -7,9 +7,9 @@ from random_model import random_model
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cbtrain.fine_tuning import warn_of_weak_stop
-from cbtrain.model.untrained import weak_rows
+from cbtrain.model.undertrained_tokens import weak_rows
 from cbtrain.model.weights.loading import load_decoder
+from cbtrain.study.finetune import warn_of_weak_stop
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.tokenizer import load_tokenizer
 

@@ -9,28 +9,27 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 from loopback import completion, serve
+from places import SHARED
 
 from cbtrain.errors import UserError
-from cbtrain.journal.journal import read
+from cbtrain.journal import read
 from cbtrain.providers.attempt import Endpoint
-from cbtrain.providers.caching.cache import AnswerCache, open_answers
-from cbtrain.providers.caching.key import request_key
-from cbtrain.providers.carrier import HttpCarrier, open_session
-from cbtrain.providers.costs.book import Book
+from cbtrain.providers.caching.cache import AnswerCache, open_answers, request_key
 from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.ledger import Book
 from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.formats.api_format import WireRequest
+from cbtrain.providers.formats.openai import OpenAIWire
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider, tokens_of
+from cbtrain.providers.transport import HttpCarrier, open_session
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.providers.wires.openai import OpenAIWire
-from cbtrain.providers.wires.wire import WireRequest
 
-WORKER = Path(__file__).parents[1] / "shared" / "paying_worker.py"
+WORKER = SHARED / "paying_worker.py"
 PRICE = Price(input=1000.0, output=1000.0)
 
 

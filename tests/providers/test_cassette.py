@@ -8,19 +8,19 @@ from aiohttp import web
 from loopback import completion, serve, status
 
 from cbtrain.errors import UserError
-from cbtrain.eval.config import JudgingConfig
-from cbtrain.evaluation import uses_llm_judge
+from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.providers.attempt import Endpoint
-from cbtrain.providers.carrier import HttpCarrier, Reply, open_session
 from cbtrain.providers.cassette import Recorder, Replay
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.anthropic import AnthropicWire
+from cbtrain.providers.formats.openai import OpenAIWire
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.providers import Providers, recorded, wire_of
+from cbtrain.providers.transport import HttpCarrier, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.providers.wires.anthropic import AnthropicWire
-from cbtrain.providers.wires.openai import OpenAIWire
+from cbtrain.study.evaluation.score import uses_llm_judge
 
 KEY = 'planted-"secret"-123'
 

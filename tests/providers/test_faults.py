@@ -9,13 +9,12 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from places import SHARED
 
-from cbtrain.journal.journal import read
+from cbtrain.journal import read
 
-SHARED = Path(__file__).parents[1] / "shared"
 KEY = "planted-secret-of-the-fault-test"
 
 TIMED_OUT = {"hang", "blank for ever", "stalls", "keeps alive for ever"}

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from loopback import background, completion, status
 
-from cbtrain.eval.rubric import load_rubric
+from cbtrain.eval.rating.rubric import load_rubric
 
 CBTRAIN = Path(sys.executable).with_name("cbtrain")
 KEY = "sk-planted_Secret/123+xyz=="

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from cbtrain.providers.limits.account import Account
+from cbtrain.providers.limits.account import Account, Gate
 from cbtrain.providers.limits.adaptive import COOLDOWN_S, AdaptiveLimit
 from cbtrain.providers.limits.clock import Clock, Skipping
-from cbtrain.providers.limits.gate import Gate
 from cbtrain.providers.limits.retries import RetryBudget
 from cbtrain.providers.limits.tokens import TokenBucket
 

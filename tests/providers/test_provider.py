@@ -10,14 +10,14 @@ from loopback import completion, cut_off, hang, status
 
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache
-from cbtrain.providers.carrier import HttpCarrier, open_session
-from cbtrain.providers.costs.book import Book
 from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.ledger import Book
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.openai import OpenAIWire
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider, tokens_of
+from cbtrain.providers.transport import HttpCarrier, open_session
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.providers.wires.openai import OpenAIWire
 
 
 async def not_json(request):

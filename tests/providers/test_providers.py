@@ -7,7 +7,7 @@ from loopback import completion, serve, status
 from pydantic import ValidationError
 
 from cbtrain.errors import UserError
-from cbtrain.journal.journal import Journal, read
+from cbtrain.journal import Journal, read
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError

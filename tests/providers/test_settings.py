@@ -7,17 +7,17 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from cbtrain.config import StudyConfig, dump_config, load_config, load_provider_config, load_synthesis_config
+from cbtrain.config.loading import dump_config, load_config, load_provider_config, load_synthesis_config
+from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.providers.config import DECIDING, ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.prices import Price
-from cbtrain.providers.layers import BASES
-from cbtrain.providers.presets import presets
+from cbtrain.providers.formats.anthropic import AnthropicWire
+from cbtrain.providers.formats.gemini import GeminiWire
+from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.overrides import BASES, presets
 from cbtrain.providers.providers import check, wire_of
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.providers.wires.anthropic import AnthropicWire
-from cbtrain.providers.wires.gemini import GeminiWire
-from cbtrain.providers.wires.openai import OpenAIWire
 
 KEY = "planted-secret-123"
 

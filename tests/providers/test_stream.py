@@ -8,13 +8,13 @@ import pytest
 from aiohttp import web
 
 from cbtrain.providers.attempt import Endpoint, attempt
-from cbtrain.providers.carrier import HttpCarrier, Reply, open_session
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.anthropic import AnthropicWire
+from cbtrain.providers.formats.gemini import GeminiWire
+from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.stream import events_of
+from cbtrain.providers.transport import HttpCarrier, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message, Usage
-from cbtrain.providers.wires.anthropic import AnthropicWire
-from cbtrain.providers.wires.gemini import GeminiWire
-from cbtrain.providers.wires.openai import OpenAIWire
-from cbtrain.providers.wires.stream import events_of
 
 REQUEST = ChatRequest((Message("user", "How was your week?"),), max_tokens=80, temperature=0.7)
 

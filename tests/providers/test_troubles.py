@@ -10,18 +10,18 @@ from asked import PRICE, REQUEST, Listed, provider, then_ok
 from loopback import completion, serve, status
 
 from cbtrain.errors import UserError
-from cbtrain.journal.journal import Journal, read
-from cbtrain.providers.carrier import HttpCarrier, open_session
+from cbtrain.journal import Journal, read
 from cbtrain.providers.cassette import Recorder
 from cbtrain.providers.config import ProvidersConfig
-from cbtrain.providers.costs.book import Book
 from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.ledger import Book
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, tokens_of
 from cbtrain.providers.providers import Providers
 from cbtrain.providers.summary import costs
+from cbtrain.providers.transport import HttpCarrier, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
 FULL = OSError(28, "No space left on device")

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from cbtrain.providers.wires.waiting import parse_wait, requested_wait
+from cbtrain.providers.formats.waiting import parse_wait, requested_wait
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
 

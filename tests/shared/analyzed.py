@@ -6,7 +6,7 @@ import numpy as np
 from rating_table import rating_table
 
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.levels import session_groups
+from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
 from cbtrain.eval.analysis.sessions import SessionFacts
 from cbtrain.eval.report import SCHEMA

@@ -5,14 +5,14 @@ from contextlib import asynccontextmanager
 from loopback import completion, serve
 
 from cbtrain.providers.attempt import Endpoint
-from cbtrain.providers.carrier import HttpCarrier, open_session
-from cbtrain.providers.costs.book import Book
 from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.ledger import Book
 from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.formats.openai import OpenAIWire
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider, tokens_of
+from cbtrain.providers.transport import HttpCarrier, open_session
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.providers.wires.openai import OpenAIWire
 
 REQUEST = ChatRequest((Message("system", "s"), Message("user", "u")), max_tokens=9)
 PRICE = Price(input=1000.0, output=1000.0)

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from cbtrain.journal.journal import Journal, read
+from cbtrain.journal import Journal, read
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.providers import Providers

@@ -15,16 +15,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from batches import micro_batches
 
 from cbtrain.model import head
-from cbtrain.model.adapters.adapter import named_trainable
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
-from cbtrain.training import ranks
+from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, TrainingConfig
-from cbtrain.training.engines.engine import make_engine
+from cbtrain.training.engines import make_engine
 from cbtrain.training.step import train_step
 
 SUPERVISED = (0.9, 0.05, 0.5, 0.0, 1.0, 0.2, 0.0)
@@ -69,7 +68,7 @@ def decoder(method, *, weights="fp32", recompute="none", device="cpu"):
     inject(made, LoraConfig(rank=3, alpha=6, dropout=0.1) if method == "lora" else FullConfig(), seed=1)
     if method == "lora":
         generator = torch.Generator().manual_seed(2)
-        for name, parameter in named_trainable(made).items():
+        for name, parameter in made.trainable_parameters().items():
             if name.endswith("lora_B.weight"):
                 parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     made.recompute = recompute
@@ -131,11 +130,11 @@ def train(settings):
 
 def main(runs, out):
     torch.set_num_threads(1)
-    ranks.join(5)
+    distributed.join(5)
     found = {name: train(settings) for name, settings in runs.items()}
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         torch.save(found, out)
-    ranks.leave()
+    distributed.leave()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import TokensConfig
-from cbtrain.tokens.documents import DocumentBuilder, units_of
+from cbtrain.tokens.document_builder import DocumentBuilder, units_of
 from cbtrain.tokens.formats import choose_format
 from cbtrain.transcripts.types import Course, Session
 

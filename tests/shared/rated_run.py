@@ -5,10 +5,10 @@ from pathlib import Path
 
 import yaml
 
-from cbtrain.config import load_config
-from cbtrain.eval.rubric import load_rubric
-from cbtrain.eval.runner import plan_sessions
-from cbtrain.evaluation_report import as_transcripts
+from cbtrain.config.loading import load_config
+from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.runner import plan_sessions
+from cbtrain.study.evaluation.report_data import as_transcripts
 from cbtrain.transcripts.types import Turn
 from cbtrain.transcripts.writing import write_sessions
 

@@ -16,7 +16,7 @@ from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.tokens.document import Document
-from cbtrain.training import ranks
+from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import PlainFiles
 from cbtrain.training.config import CheckpointConfig, RuntimeConfig, TrainingConfig
 from cbtrain.training.loop import train
@@ -35,7 +35,7 @@ def documents():
 
 def main(settings):
     torch.set_num_threads(1)
-    ranks.join(5)
+    distributed.join(5)
     made = Decoder(
         Architecture(
             "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
@@ -83,19 +83,19 @@ def main(settings):
             every[11:],
             config,
             folder,
-            Console(quiet=ranks.rank() != 0),
+            Console(quiet=distributed.rank() != 0),
             runtime=runtime,
             files=files,
             groups=["early", "late", "late"],
         )
     except Stopped as stopped:
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             print(stopped, flush=True)
         return 75
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         torch.save(best, folder / "best.pt")
         (folder / "result.json").write_text(json.dumps(result.as_dict()))
-    ranks.leave()
+    distributed.leave()
     return 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from loopback import completion, serve, status
 
 from cbtrain.errors import UserError
-from cbtrain.journal.journal import read as read_journal
+from cbtrain.journal import read as read_journal
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.synthesis.write import part_problem, write_corpus
 from cbtrain.transcripts.reading import read

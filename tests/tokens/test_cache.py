@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lessons import builder_for, units_for
+from places import SHARED
 
 from cbtrain.errors import UserError
 from cbtrain.tokens import cache
@@ -165,7 +166,7 @@ print("tokens", made.documents.tokens)
 
 def test_two_processes_start_at_once_and_one_does_the_work(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    here, shared = os.path.dirname(__file__), os.path.join(os.path.dirname(__file__), "..", "shared")
+    here, shared = os.path.dirname(__file__), str(SHARED)
     command = [sys.executable, "-c", WORKER, here, str(tmp_path / "tokenizer"), str(tmp_path / "cache")]
     environment = {**os.environ, "PYTHONPATH": shared}
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]

@@ -5,11 +5,11 @@ import pytest
 from lessons import builder_for, documents_for, stretches, units_for
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.agreement import check_dialogue, check_renderer
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import LEFT_OUT, OPENING
 from cbtrain.tokens.dialogue import Message, dialogue
 from cbtrain.tokens.formats import choose_format, format_files, saved_format
+from cbtrain.tokens.mask_check import check_dialogue, check_renderer
 from cbtrain.tokens.plain_text import plain_document, plain_documents
 from cbtrain.tokens.tokenizer import load_tokenizer, train_tokenizer
 from cbtrain.transcripts.types import Session, Turn

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from lessons import builder_for, documents_for, stretches, units_for
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.agreement import check_dialogue, check_renderer
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.dialogue import Message
 from cbtrain.tokens.formats import choose_format
+from cbtrain.tokens.mask_check import check_dialogue, check_renderer
 from cbtrain.transcripts.types import Turn
 
 TURNS = [

@@ -11,7 +11,7 @@ from cbtrain.tokens.balance import cost, imbalance, into_steps, share_out
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import IGNORED, build_pack, filler_pack
 from cbtrain.tokens.packing import GOOD_FILL, best_fit, fewest_packs, plan_packs
-from cbtrain.tokens.refilling import refill
+from cbtrain.tokens.repack import refill
 
 LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=80)
 
@@ -95,9 +95,8 @@ def test_pack_layout_never_predicts_across_documents():
     assert pack.labels.tolist() == [IGNORED, IGNORED, 3, IGNORED, IGNORED, IGNORED, IGNORED]
     assert pack.weights.tolist() == [0, 0, 0.5, 0, 0, 0, 0]
     assert pack.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2]
-    assert pack.borders == pack.cu_seqlens.tolist() == [0, 4, 7]
-    assert str(pack.cu_seqlens.dtype) == "torch.int32"
-    assert (pack.supervised, pack.weight_sum, pack.tokens, pack.max_seqlen) == (1, 0.5, 7, 4)
+    assert pack.borders == [0, 4, 7]
+    assert (pack.supervised, pack.weight_sum, pack.tokens) == (1, 0.5, 7)
     assert pack.names == ["a", "b"]
 
 

@@ -1,24 +1,21 @@
 """The public part of the 2024 corpus as tokens; skips itself where that is absent."""
 
-import os
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from family_tokenizers import family_tokenizer
 from lessons import builder_for
+from places import TAHIR2024, needs_tahir2024
 
-from cbtrain.tokens.documents import units_of
+from cbtrain.tokens.document_builder import units_of
 from cbtrain.tokens.stream import PackStream
 from cbtrain.tokens.tokenize import tokenize
 from cbtrain.transcripts.cleaning import clean
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.reading import read
 
-BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
-DATA = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE))
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the 2024 study's data are not here")
+pytestmark = needs_tahir2024
 
 
 @lru_cache
@@ -27,7 +24,7 @@ def corpus(cleaned=True):
     if not cleaned:  # as the author's scripts take it: labels as they stand
         off = {name: False for name, value in policy.model_dump().items() if value is True}
         policy = CleaningPolicy(**{**off, "drop_sessions_without_dialogue": True})
-    return clean(read(str(DATA)), policy)[0]
+    return clean(read(str(TAHIR2024)), policy)[0]
 
 
 def units(builder, cleaned=True, courses=None):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import SHARED
 
-WORKER = Path(__file__).parents[1] / "shared" / "equivalence_worker.py"
+WORKER = SHARED / "equivalence_worker.py"
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 
 GRADIENT = {"optimizer": "sgd", "rate": 50.0, "clip": 1e9, "steps": 1, "decay": 0.0}

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import FullConfig, LoraConfig
@@ -29,7 +28,7 @@ def counted(config, pack, recompute="none"):
     with FlopCounterMode(display=False) as counter:
         loss_sum(decoder, pack).backward()
     products = sum(count for operator, count in counter.get_flop_counts()["Global"].items() if "mm" in str(operator))
-    return products, sum(p.numel() for p in trainable(decoder))
+    return products, sum(p.numel() for p in decoder.trainable_parameters().values())
 
 
 @pytest.mark.parametrize("supervised", [60, 15])

@@ -13,9 +13,9 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training.loss import loss_sum
-from cbtrain.training.memory import MemoryMeter, split_of
-from cbtrain.training.returning import gives_back, returning_memory
-from cbtrain.training.storages import LiveStorages
+from cbtrain.training.memory.allocations import LiveStorages
+from cbtrain.training.memory.malloc import gives_back, returning_memory
+from cbtrain.training.memory.meter import MemoryMeter, split_of
 
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "workspace")
 
@@ -132,7 +132,7 @@ def test_a_reset_forgets_the_peak_and_not_what_is_held():
 
 MEASURE = """
 import json, sys, torch
-from cbtrain.training.memory import MemoryMeter
+from cbtrain.training.memory.meter import MemoryMeter
 with MemoryMeter("cpu") as meter:
     held = torch.ones(25_000_000)
     for _ in range(3):

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from places import LAUNCH
 
-from cbtrain.cli import main
+from cbtrain.cli.main import main
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.linears.formats import WeightFormat
@@ -22,18 +22,18 @@ from cbtrain.tokens.document import Document
 from cbtrain.training.config import TrainingConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
-from cbtrain.training.planning.heap import peak_of
-from cbtrain.training.planning.held import held, held_sizes
+from cbtrain.training.memory.allocations import LiveStorages
+from cbtrain.training.memory.heap import peak_of
 from cbtrain.training.planning.machine import Machine, available_memory, other_machine
 from cbtrain.training.planning.memory_plan import predict_memory
-from cbtrain.training.planning.packs import Load, Shape, largest
+from cbtrain.training.planning.meta_model import shadow_decoder
 from cbtrain.training.planning.plan import Stage, plan_stage
 from cbtrain.training.planning.random_model import random_decoder
-from cbtrain.training.planning.setting import Setting
-from cbtrain.training.planning.shadow import shadow_decoder
+from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.static_memory import held, held_sizes
 from cbtrain.training.planning.timing import estimate_time, measure_time
 from cbtrain.training.planning.trace import trace
-from cbtrain.training.storages import LiveStorages
+from cbtrain.training.planning.workload import Load, Shape, largest
 
 ARCHITECTURE = Architecture(
     "LlamaForCausalLM", 257, 64, 5, 4, 2, 16, 160, 4096, 1e-5, Rope(), True, False, False, False, None, (1,)
@@ -109,7 +109,9 @@ def test_what_is_held_is_counted_as_the_engine_does(name):
     assert found.weights == weight_memory(decoder).bytes
     assert found.gradients == real.gradients
     assert found.adapters == (0 if made.full else real.adapters)
-    assert found.optimizer == pytest.approx(real.optimizer, abs=4 * len(trainable(decoder)))  # counts of steps
+    assert found.optimizer == pytest.approx(
+        real.optimizer, abs=4 * len(decoder.trainable_parameters())
+    )  # counts of steps
     assert sum(held_sizes(shadow_decoder(made), made)) == found.weights + found.adapters + found.optimizer
 
 
@@ -130,7 +132,7 @@ def test_zero_shards_by_stage_and_eight_bits_are_two_bytes():
 def test_gradients_that_wait_are_part_of_the_peak():
     pack = SHAPE.pack(ARCHITECTURE.vocabulary)
     waiting = trace(shadow_decoder(setting()), pack, accumulates=True)
-    assert waiting.gradients == sum(4 * p.numel() for p in trainable(shadow_decoder(setting())))
+    assert waiting.gradients == sum(4 * p.numel() for p in shadow_decoder(setting()).trainable_parameters().values())
     assert waiting.peak > trace(shadow_decoder(setting()), pack).peak
 
 
@@ -286,7 +288,8 @@ def test_the_command_plans_a_tiny_study_here(capsys):
 MEASURED = """
 import json, sys
 from dataclasses import replace
-from cbtrain.training.planning import benchmark
+sys.path.insert(0, sys.argv[2])
+from benchmarks import plan as benchmark
 made, shape = benchmark.setting_of(("32M", "fp32", "lora", sys.argv[1], "1024 in 3", False), "cpu")
 made = replace(made, architecture=replace(made.architecture, layers=2))
 split = benchmark.predict_memory(made, shape)
@@ -296,7 +299,7 @@ print(json.dumps([benchmark.measured(made, shape, steps=benchmark.STEPS)["peak"]
 
 @pytest.mark.parametrize("recompute", ["none", "full"])
 def test_the_peak_of_a_process_is_within_15_percent(recompute, tmp_path):
-    command = [sys.executable, "-c", MEASURED, recompute]
+    command = [sys.executable, "-c", MEASURED, recompute, str(LAUNCH)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     real, predicted = json.loads(done.stdout.splitlines()[-1])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from places import LAUNCH
 from random_model import random_model
 
 from cbtrain.errors import UserError
@@ -18,14 +19,14 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import PackStream
 from cbtrain.training.config import RuntimeConfig, TrainingConfig
-from cbtrain.training.engines.engine import make_engine
+from cbtrain.training.engines import make_engine
 from cbtrain.training.profiling.components import IDLE, break_down, by_host
 from cbtrain.training.profiling.memory import peak_of
 from cbtrain.training.profiling.profiler import profile_steps
 from cbtrain.training.profiling.ranges import PREFIX, RANGES, ranges
 from cbtrain.training.profiling.trace import read_trace, understand
 
-LAUNCHER = Path(__file__).parents[2] / "launch/profile_training.py"
+LAUNCHER = LAUNCH / "profile_training.py"
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_two_ranks_tell_communication(tmp_path):
 
 
 def test_bad_arguments(tmp_path):
-    from cbtrain.commands.profile import build_parser, run
+    from cbtrain.cli.profile_training import build_parser, run
 
     with pytest.raises(UserError, match="At least 1"):
         run(build_parser().parse_intermixed_args(["--steps", "0"]))

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from killing import children, kill
+from places import SHARED
 
 from cbtrain.training.checkpoints.checkpoint import read
 
-WORKER = Path(__file__).parents[1] / "shared" / "resume_worker.py"
+WORKER = SHARED / "resume_worker.py"
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 STOPPED = 75
 

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from adapter_values import lora_modules
 from batches import micro_batches
 
-from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.tokens.document import Document
@@ -91,20 +90,20 @@ def test_after_one_step_every_lora_b_has_moved_and_the_base_has_not(tiny, docume
 def test_a_step_with_nothing_supervised_is_skipped(tiny):
     decoder = adapted(tiny)
     pack = build_pack([Document("silent", np.zeros(9, np.int32), np.zeros(9, np.float32))])
-    before = [p.clone() for p in trainable(decoder)]
+    before = [p.clone() for p in decoder.trainable_parameters().values()]
     result = train_step(decoder, TorchEngine(decoder, TrainingConfig()), micro_batches([pack]), 1e-2)
     assert result.skipped
-    assert all(torch.equal(a, b) for a, b in zip(before, trainable(decoder), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, decoder.trainable_parameters().values(), strict=True))
 
 
 def test_a_non_finite_gradient_changes_nothing(tiny, documents):
     decoder = adapted(tiny)
     decoder.norm.weight.data[0] = float("inf")
-    before = [p.clone() for p in trainable(decoder)]
+    before = [p.clone() for p in decoder.trainable_parameters().values()]
     engine = TorchEngine(decoder, TrainingConfig())
     result = train_step(decoder, engine, micro_batches([build_pack(documents)]), 1e-2)
     assert result.skipped
-    assert all(torch.equal(a, b) for a, b in zip(before, trainable(decoder), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, decoder.trainable_parameters().values(), strict=True))
     assert not engine.optimizer.state
 
 

@@ -1,31 +1,26 @@
 """The study's own public corpus, where it is at hand: the counts that are on record."""
 
-import os
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 import pytest
+from places import TAHIR2024, needs_tahir2024
 
 from cbtrain.transcripts.checking import check
-from cbtrain.transcripts.cleaning import clean
+from cbtrain.transcripts.cleaning import RESIDUE, clean
 from cbtrain.transcripts.config import CleaningPolicy, SplitConfig
 from cbtrain.transcripts.reading import read
-from cbtrain.transcripts.residue import RESIDUE
 from cbtrain.transcripts.split import split
 from cbtrain.transcripts.stats import stats
 from cbtrain.transcripts.summary import closing_summaries
 
-BESIDE = Path(__file__).resolve().parents[2].parent / "shared/data/tahir2024"
-FOLDER = Path(os.environ.get("CBTRAIN_TAHIR2024", BESIDE))
-
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the corpus of the 2024 study is not here")
+pytestmark = needs_tahir2024
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    return read(FOLDER)
+    return read(TAHIR2024)
 
 
 def test_counts_as_labelled(corpus):
@@ -123,7 +118,7 @@ def test_every_kind_of_irregularity_is_counted(corpus):
 
 
 def test_the_simulations():
-    corpus = read(FOLDER / "CBT_Simulations")
+    corpus = read(TAHIR2024 / "CBT_Simulations")
     counts = stats(corpus)
     assert (corpus.format, counts["courses"], counts["sessions"]) == ("simulations", 20, 400)
     assert len({course.patient for course in corpus.courses}) == 5

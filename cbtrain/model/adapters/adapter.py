@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
-
-from cbtrain.model.decoder import Decoder
 
 
 class Adapter(ABC):
@@ -79,28 +76,3 @@ class Adapter(ABC):
     ) -> None:
         """Hear, before a forward pass of training, which optimizer step it belongs to and which documents lie in the
         row; methods that draw something at random key it with these."""
-
-
-def trainable(decoder: Decoder) -> list[nn.Parameter]:
-    """Parameters that a step updates, in a fixed order: the adapter's, or all of a decoder that has none."""
-    return list(named_trainable(decoder).values())
-
-
-def named_trainable(decoder: Decoder) -> dict[str, nn.Parameter]:
-    """:func:`trainable`, by name."""
-    own = decoder.adapter.parameters() if decoder.adapter else dict(decoder.named_parameters())
-    return {name: parameter for name, parameter in own.items() if parameter.requires_grad}
-
-
-@contextmanager
-def adapter_enabled(decoder: Decoder, enabled: bool) -> Iterator[None]:
-    """Run the body with the adapter on or off: one decoder serves the base arm and the tuned arm."""
-    adapter = decoder.adapter
-    if adapter is None or adapter.enabled == enabled:
-        yield
-        return
-    adapter.enable(enabled)
-    try:
-        yield
-    finally:
-        adapter.enable(not enabled)

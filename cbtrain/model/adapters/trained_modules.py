@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbtrain.model.head import in_stretches, rows_at_once
 from cbtrain.model.linears.dense import DenseLinear
 
 
@@ -35,6 +36,10 @@ class TrainedHead(nn.Module):
             out: Tensor = self.base(hidden)
             return out
         return F.linear(hidden.to(self.weight.dtype), self.weight)
+
+    def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """As :meth:`cbtrain.model.head.Head.token_losses`."""
+        return in_stretches(self, hidden, labels, rows_at_once(len(self.weight)))
 
 
 TrainedModule = TrainedEmbedding | TrainedHead

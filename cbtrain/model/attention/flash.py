@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cu_seqlens import Borders
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

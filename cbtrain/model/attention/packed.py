@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.model.attention import flash, sdpa, torch_varlen
-from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cu_seqlens import Borders
 
 BACKENDS: dict[str, ModuleType] = {"flash-attn": flash, "torch-varlen": torch_varlen, "sdpa": sdpa}
 """In the order in which ``auto`` tries them. Not yet chosen by measurement on a GPU."""

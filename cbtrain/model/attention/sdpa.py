@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cu_seqlens import Borders
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbtrain.model.attention.borders import Borders
+from cbtrain.model.attention.cu_seqlens import Borders
 from cbtrain.model.attention.flash import unsuited
 
 

@@ -6,6 +6,7 @@ SQLite with a write-ahead log, every commit synced, so that several processes ma
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sqlite3
@@ -21,14 +22,25 @@ from typing import Any, TypeVar
 
 from cbtrain.errors import UserError
 from cbtrain.files import cache_folder
+from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.types import Usage
-from cbtrain.providers.wires.wire import WireAnswer
 
 Made = TypeVar("Made")
 
 VERSION = 1
 PATIENCE_S = 60  # for another process that holds the file
 TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, request TEXT, answer TEXT, at REAL) WITHOUT ROWID"
+
+
+def request_key(made: WireRequest, sample: int = 0) -> str:
+    """Hex digest of everything that decides an answer: address, body (whatever the order of its fields) and ``sample``,
+    which tells apart the repeats of one request. Headers and with them the key have no part in it, nor has whether the
+    answer comes in pieces."""
+    made = made.whole or made
+    canonical = json.dumps(
+        [made.url, made.body, sample], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
 
 
 def worth_keeping(answer: WireAnswer) -> bool:

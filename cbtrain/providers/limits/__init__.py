@@ -1,0 +1,1 @@
+"""How many requests and tokens an account may send, and when."""

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cbtrain.errors import UserError
-from cbtrain.training import ranks
+from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
@@ -30,17 +30,17 @@ def find_newest(folder: Path, files: ParameterFiles, warn: Warn) -> Checkpoint |
 
     Raises UserError where a rank cannot read what the leading one can: a folder that they do not share.
     """
-    found = newest(folder, files, warn) if ranks.rank() == 0 else None
-    if ranks.rank() == 0:
+    found = newest(folder, files, warn) if distributed.rank() == 0 else None
+    if distributed.rank() == 0:
         set_aside(folder, found.step if found else -1)
-    step = ranks.agreed(found.step if found else None)
+    step = distributed.agreed(found.step if found else None)
     if step is None or found is not None:
         return found
     try:
         return read(folder / f"step-{step}", files)
     except DamagedCheckpoint as error:
         fix = "Put the run folder where every node sees it."
-        problem = f"rank {ranks.rank()} cannot read the checkpoint that rank 0 found ({error})"
+        problem = f"rank {distributed.rank()} cannot read the checkpoint that rank 0 found ({error})"
         raise UserError(problem, where=folder / f"step-{step}", fix=fix) from None
 
 

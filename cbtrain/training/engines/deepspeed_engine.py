@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.adapter import named_trainable
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
-from cbtrain.training import ranks
+from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, TrainingConfig
 from cbtrain.training.engines.deepspeed_config import deepspeed_config
 from cbtrain.training.engines.engine import Engine, HeldBytes, State, bytes_of, on_host
@@ -38,10 +37,10 @@ class DeepSpeedEngine(Engine):
 
     def __init__(self, decoder: Decoder, config: TrainingConfig, runtime: RuntimeConfig) -> None:
         deepspeed = require_deepspeed(decoder.device)
-        ranks.join(runtime.timeout_minutes, alone=True)
+        distributed.join(runtime.timeout_minutes, alone=True)
         super().__init__(decoder)
         self.config, self.stage = config, int(runtime.zero_stage)
-        self.live = named_trainable(decoder)
+        self.live = decoder.trainable_parameters()
         # Adapters are fp32 beside any base, but in stage 3, which knows one dtype; masters in fp32 are the optimizer's.
         dtype = decoder.dtype if self.stage == 3 else next(iter(self.live.values())).dtype
         if dtype == torch.bfloat16 and self.stage < 2:
@@ -195,7 +194,7 @@ class _TokenLosses(nn.Module):
         if whole:
             self.decoder = decoder
         else:
-            self.trained = nn.ParameterList(named_trainable(decoder).values())
+            self.trained = nn.ParameterList(decoder.trainable_parameters().values())
 
     def forward(self, pack: Pack) -> tuple[Tensor, Tensor]:
         return token_losses(self._decoder[0], pack)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
-from cbtrain.training import ranks
-from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training import distributed
 
 State = dict[str, Tensor]
 """Tensors by name, whole (not a rank's share of them), on the CPU."""
@@ -42,7 +41,7 @@ class Engine(ABC):
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
-        self.rank, self.world = ranks.rank(), ranks.world()
+        self.rank, self.world = distributed.rank(), distributed.world()
         self.watch: Callable[[], AbstractContextManager[None]] = nullcontext
         """What stands around each forward pass: somebody who counts memory, now and then."""
 
@@ -89,18 +88,6 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027 (most engines hold nothing)
         """Let go of what the engine has put into the decoder."""
-
-
-def make_engine(decoder: Decoder, config: TrainingConfig, runtime: RuntimeConfig) -> Engine:
-    """The engine that ``runtime`` names, over what is trainable in ``decoder``. Raises UserError where the package that
-    it needs is not installed."""
-    if runtime.engine == "torch":
-        from cbtrain.training.engines.torch_engine import TorchEngine
-
-        return TorchEngine(decoder, config)
-    from cbtrain.training.engines.deepspeed_engine import DeepSpeedEngine
-
-    return DeepSpeedEngine(decoder, config, runtime)
 
 
 def on_host(tensor: Tensor) -> Tensor:

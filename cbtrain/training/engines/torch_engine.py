@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cbtrain.model.adapters.adapter import named_trainable
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
 from cbtrain.training.config import TrainingConfig
@@ -28,7 +27,7 @@ class TorchEngine(Engine):
     def __init__(self, decoder: Decoder, config: TrainingConfig) -> None:
         super().__init__(decoder)
         self.config = config
-        self.live = named_trainable(decoder)
+        self.live = decoder.trainable_parameters()
         self.masters: dict[str, Tensor] = {name: _master(p) for name, p in self.live.items()}
         self.rounded = [(p, self.masters[name]) for name, p in self.live.items() if self.masters[name] is not p]
         self.optimizer: Any = make_optimizer(self.masters, config)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cbtrain.training.memory import MemorySplit
-from cbtrain.training.planning.heap import peak_of
-from cbtrain.training.planning.held import held, held_sizes
-from cbtrain.training.planning.packs import Shape
-from cbtrain.training.planning.setting import Setting
-from cbtrain.training.planning.shadow import shadow_decoder
+from cbtrain.training.memory.heap import peak_of
+from cbtrain.training.memory.malloc import LOW, gives_back
+from cbtrain.training.memory.meter import MemorySplit
+from cbtrain.training.planning.meta_model import shadow_decoder
+from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.static_memory import held, held_sizes
 from cbtrain.training.planning.trace import CUDA_GRANULE, trace
-from cbtrain.training.returning import LOW, gives_back
+from cbtrain.training.planning.workload import Shape
 
 KERNELS = 20_000_000
 """Bytes that kernels on CPUs keep for themselves once they have run: buffers of matrix products, stacks of threads."""

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cbtrain.model.adapters.adapter import trainable
 from cbtrain.training.config import TrainingConfig
-from cbtrain.training.memory import MemorySplit
+from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.memory_plan import predict_memory
-from cbtrain.training.planning.packs import Load, Shape, largest
-from cbtrain.training.planning.setting import Setting
-from cbtrain.training.planning.shadow import shadow_decoder
+from cbtrain.training.planning.meta_model import shadow_decoder
+from cbtrain.training.planning.scenario import Setting
 from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_time
+from cbtrain.training.planning.workload import Load, Shape, largest
 
 LEVELS = ("none", "selective", "full")
 
@@ -107,7 +106,7 @@ class _Clock:
     def __init__(self, stage: Stage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> None:
         self.machine, self.device, self.tell, self.name = machine, device, tell, stage.name
         self.stage = stage
-        self.trained = sum(p.numel() for p in trainable(shadow_decoder(stage.setting)))
+        self.trained = sum(p.numel() for p in shadow_decoder(stage.setting).trainable_parameters().values())
         packs = stage.load.packs()
         compute = stage.setting.compute.itemsize
         self.shape = largest(packs, stage.setting.architecture, recompute="none", compute_bytes=compute)

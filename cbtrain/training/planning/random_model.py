@@ -11,7 +11,7 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import inverse_frequencies
-from cbtrain.training.planning.setting import Setting
+from cbtrain.training.planning.scenario import Setting
 
 WIDTH = 0.02
 """Standard deviation of the weights."""

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cbtrain.training.memory import MemorySplit
+from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.plan import Alternative, StagePlan
 

@@ -14,11 +14,11 @@ from cbtrain.training.engines.engine import Engine
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.flops import Flops, micro_batch_flops
 from cbtrain.training.loss import loss_sum
+from cbtrain.training.memory.malloc import returning_memory
 from cbtrain.training.planning.machine import ASSUMED_SHARE, Gpu
-from cbtrain.training.planning.packs import Shape
 from cbtrain.training.planning.random_model import random_decoder
-from cbtrain.training.planning.setting import Setting
-from cbtrain.training.returning import returning_memory
+from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.workload import Shape
 from cbtrain.training.telemetry.peak import measured_flops
 
 Clock = Callable[[], float]

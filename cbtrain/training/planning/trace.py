@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cbtrain.model.adapters.adapter import trainable
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
 from cbtrain.training.loss import loss_sum
-from cbtrain.training.planning.held import rounded
-from cbtrain.training.storages import LiveStorages
+from cbtrain.training.memory.allocations import LiveStorages
+from cbtrain.training.planning.static_memory import rounded
 
 CUDA_GRANULE = 512
 """Bytes in which torch's CUDA allocator hands memory out."""
@@ -38,7 +37,7 @@ class Trace:
 def trace(decoder: Decoder, pack: Pack, *, accumulates: bool = False, granule: int = 1) -> Trace:
     """Train ``decoder`` (on the meta device) on ``pack``. With ``accumulates``, gradients of an earlier micro-batch are
     there from the beginning."""
-    parameters = trainable(decoder)
+    parameters = list(decoder.trainable_parameters().values())
     if decoder.adapter:
         decoder.adapter.prepare(0, pack.names, pack.borders)
     watch = _Watch(parameters, granule, accumulates=accumulates)

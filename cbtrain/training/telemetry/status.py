@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from cbtrain.training.telemetry.memory import Memory
+from cbtrain.training.memory.now import Memory
 from cbtrain.training.telemetry.speed import Speed
 
 SMOOTHING = 0.9

@@ -15,10 +15,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from cbtrain.training.flops import Flops
+from cbtrain.training.memory.now import memory_now
 from cbtrain.training.telemetry import wording
 from cbtrain.training.telemetry.display import INDENT, Display
 from cbtrain.training.telemetry.loggers import Logger, finite
-from cbtrain.training.telemetry.memory import memory_now
 from cbtrain.training.telemetry.metrics import MetricsFile
 from cbtrain.training.telemetry.peak import Peak
 from cbtrain.training.telemetry.speed import Sample, Speed, Speedometer

@@ -9,8 +9,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import ARMS, MUTED, drawing
+from cbtrain.eval.report.formatting import fixed, number
 from cbtrain.eval.report.shape import rows, words
-from cbtrain.eval.report.values import fixed, number
 
 LETTERS = 9
 """The figure is narrower than the others, and so shown larger."""

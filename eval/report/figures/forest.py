@@ -12,9 +12,9 @@ from matplotlib.transforms import Transform, blended_transform_factory
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import INK, LINE, MUTED, PAPER, SMALL, WIDTH, drawing, label, scatter_heights
-from cbtrain.eval.report.findings import MANY, Band, Finding, families_of, findings_of
+from cbtrain.eval.report.formatting import fixed, number, span
+from cbtrain.eval.report.notable import MANY, Band, Finding, families_of, findings_of
 from cbtrain.eval.report.shape import Report
-from cbtrain.eval.report.values import fixed, number, span
 
 ROW, LINE_OF_TEXT, GAP = 0.175, 0.19, 0.14  # inches
 LEFT = 1.1

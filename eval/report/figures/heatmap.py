@@ -10,9 +10,9 @@ from matplotlib.patches import Rectangle
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import HEAT, INK, LINE, MUTED, SMALL, columns, drawing, label
-from cbtrain.eval.report.findings import MANY, analysis_of, row_of, significant
+from cbtrain.eval.report.formatting import GAP, fixed, number
+from cbtrain.eval.report.notable import MANY, analysis_of, row_of, significant
 from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, scale_of, table, words
-from cbtrain.eval.report.values import GAP, fixed, number
 
 CELL, CHANGE, ROW, LETTER = 0.72, 0.84, 0.27, 0.082  # inches
 LONGEST = 48

@@ -25,9 +25,9 @@ from cbtrain.eval.report.figures.style import (
     label,
     scatter_heights,
 )
-from cbtrain.eval.report.findings import analysis_of, row_of
+from cbtrain.eval.report.formatting import fixed, number
+from cbtrain.eval.report.notable import analysis_of, row_of
 from cbtrain.eval.report.shape import Report, arms_of, rows, table, words
-from cbtrain.eval.report.values import fixed, number
 
 TITLE, BAND, GAP = 0.2, 0.26, 0.1  # inches
 PATTERNS = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "oo", "++")

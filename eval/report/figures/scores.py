@@ -24,8 +24,8 @@ from cbtrain.eval.report.figures.style import (
     label,
     scatter_heights,
 )
+from cbtrain.eval.report.formatting import fixed, number
 from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, scale_of, words
-from cbtrain.eval.report.values import fixed, number
 
 TITLE, CLOUD, DOTS, GAP = 0.2, 0.34, 0.2, 0.16  # inches
 LEAST = 8

@@ -1,0 +1,109 @@
+"""``cbtrain analyze``: from scores to claims with their intervals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cbtrain.cli.parser import Commands, add_command
+from cbtrain.errors import UserError
+
+MOST_DRAWS = 1_000_000
+"""More take memory and change no digit that is printed."""
+
+
+def add(commands: Commands) -> None:
+    analyze = add_command(
+        commands,
+        "analyze",
+        _analyze,
+        "compare arms from scores, the patient as the unit, or as the 2024 study did",
+        "Reads a run folder (scores.csv, human_scores.csv, sessions.jsonl), tables of scores alone, and the 2024 "
+        "study's all_scores_with_patients.csv.",
+    )
+    analyze.add_argument(
+        "scores", type=Path, nargs="+", metavar="SCORES", help="a run folder, or tables of scores (CSV)"
+    )
+    analyze.add_argument(
+        "--protocol",
+        choices=("default", "paper"),
+        default="default",
+        help="default: planned contrasts by patient; paper: the 2024 study's own mixed model, to reproduce it",
+    )
+    analyze.add_argument(
+        "--transcripts",
+        type=Path,
+        metavar="PATH",
+        help="the sessions that were rated, for lengths and endings (default: sessions.jsonl beside the scores)",
+    )
+    analyze.add_argument(
+        "--rubric", help="instrument of the scores (default: the run's, or the shipped one if it fits)"
+    )
+    analyze.add_argument("--judge", metavar="NAME", help="this judge's ratings only")
+    add_output_arguments(analyze)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where an analysis goes, and how its intervals are drawn."""
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for analysis.json and a report: page, Markdown, figures, LaTeX"
+    )
+    parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+
+
+def check_bootstrap(parsed: argparse.Namespace) -> None:
+    """Raises UserError."""
+    if parsed.draws < 100:
+        raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", fix="At least 100.")
+    if parsed.draws > MOST_DRAWS:
+        raise UserError(f"{parsed.draws:,} is too many", where="--draws", fix=f"At most {MOST_DRAWS:,}.")
+    if parsed.seed < 0:
+        raise UserError(f"{parsed.seed} is below 0", where="--seed", fix="Any number from 0 on.")
+
+
+def _analyze(parsed: argparse.Namespace) -> None:
+    from cbtrain.eval.analysis.analyze import analysis
+    from cbtrain.eval.analysis.mixed_models.tahir2024 import DoesNotFit
+    from cbtrain.study.evaluation.analysis_report import report_of
+    from cbtrain.study.evaluation.scores import gather_rated
+
+    check_bootstrap(parsed)
+    rated = gather_rated(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
+    try:
+        found = analysis(
+            rated.ratings, parsed.protocol, rated.facts, deciding=rated.deciding, draws=parsed.draws, seed=parsed.seed
+        )
+    except DoesNotFit as error:
+        raise UserError(str(error), where=parsed.scores[0], fix="Take --protocol default, or other scores.") from None
+    tell_analysis(found, (lambda: report_of(rated, found)) if parsed.protocol == "default" else None, parsed)
+
+
+def tell_analysis(
+    found: dict[str, Any], report: Callable[[], dict[str, Any]] | None, parsed: argparse.Namespace
+) -> None:
+    """Print ``found``, and write it with its report (None: it has none) where ``--out`` says."""
+    from rich.console import Console
+
+    from cbtrain.eval.report.tables import show_analysis
+    from cbtrain.eval.report.write import write_report
+    from cbtrain.files import write_atomic
+
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    page = None
+    if parsed.out:
+        parsed.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(parsed.out / "analysis.json", text + "\n")
+        page = write_report(report(), parsed.out) if report else None
+    if parsed.json:
+        print(text)
+        return
+    console = Console()
+    show_analysis(found, console)
+    if parsed.out:
+        told = f"\nanalysis: {parsed.out / 'analysis.json'}" + (f"\nreport: {page}" if page else "")
+        console.print(told, highlight=False, markup=False, soft_wrap=True)

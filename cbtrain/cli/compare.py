@@ -1,0 +1,34 @@
+"""``cbtrain compare``: the analysis across runs of one protocol."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cbtrain.cli.analyze import add_output_arguments, check_bootstrap, tell_analysis
+from cbtrain.cli.parser import Commands, add_command
+
+
+def add(commands: Commands) -> None:
+    compare = add_command(
+        commands,
+        "compare",
+        _compare,
+        "the same analysis across evaluated runs, if they hold to one protocol",
+        "Runs that were held or rated differently (patients, prompts, limits, judge, rubric …) are refused, and the "
+        "differences named.",
+    )
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of two evaluated runs or more")
+    add_output_arguments(compare)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from cbtrain.eval.analysis.analyze import analysis
+    from cbtrain.study.evaluation.analysis_report import report_of_runs
+    from cbtrain.study.evaluation.compare import compare_runs
+
+    check_bootstrap(parsed)
+    both = compare_runs(parsed.runs)
+    found = analysis(both.ratings, "default", both.facts, deciding=both.deciding, draws=parsed.draws, seed=parsed.seed)
+    found["notes"] += both.notes
+    tell_analysis(found, lambda: report_of_runs(both, found), parsed)

@@ -1,0 +1,293 @@
+"""``cbtrain corpus …``: describe, check, split and convert a corpus, and write its data card."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cbtrain.cli.corpus_check import check
+from cbtrain.cli.corpus_preview import preview
+from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of, tell_skipped, whole
+from cbtrain.cli.corpus_tokens import tokens
+from cbtrain.cli.parser import Commands
+from cbtrain.console import table_of
+from cbtrain.errors import UserError
+from cbtrain.files import require_new
+
+
+def add(commands: Commands) -> None:
+    """Add ``corpus`` and what it can do."""
+    corpus = commands.add_parser(
+        "corpus",
+        help="describe, check, split and convert transcripts",
+        description="Describe, check, split and convert transcripts. PATH is a file or folder in any known layout "
+        "(the 2024 study's repository or simulations, our JSONL, OpenAI messages, ShareGPT, labelled text), or "
+        "'sample'. Nothing is ever sent anywhere.",
+    )
+    corpora = corpus.add_subparsers(dest="corpus_command", required=True, metavar="COMMAND")
+
+    stats = _add(corpora, "stats", _stats, "count courses, sessions, turns and words as labelled in the files")
+    stats.add_argument("--tokenizer", metavar="DIR", help="count tokens too: a model folder or hub id")
+    stats.add_argument("--json", action="store_true", help="print JSON")
+
+    checks = _add(
+        corpora,
+        "check",
+        check,
+        "list every irregularity with file and place",
+        "Exit status 0: no error (there may be warnings); 1: an error; 2: the corpus cannot be read at all.",
+    )
+    checks.add_argument("--json", action="store_true", help="print JSON")
+    checks.add_argument("--kind", action="append", default=[], help="list this kind only (repeatable)")
+    checks.add_argument(
+        "--explain", metavar="SESSION", help="show one session (COURSE/NUMBER) before and after cleaning"
+    )
+    checks.add_argument("--full", action="store_true", help="with --explain: whole turns, unchanged ones too")
+    _policy_arguments(checks)
+
+    shown = _add(corpora, "preview", preview, "show in colour which tokens of a session a model learns from")
+    shown.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and chat template count")
+    shown.add_argument("--corpus", metavar="PATH", help="the same as PATH")
+    shown.add_argument("--session", metavar="ID", help="COURSE/NUMBER (default: the first one)")
+    shown.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom the model plays")
+    shown.add_argument(
+        "--supervise",
+        choices=["therapist", "patient", "both", "everything"],
+        help="whose words are learnt (default: the speaker's)",
+    )
+    shown.add_argument("--json", action="store_true", help="print every token: id, text, supervised, weight")
+    shown.add_argument("--lines", type=int, help="show the first lines only")
+    shown.add_argument("--svg", type=Path, metavar="FILE", help="save what is shown as a picture too")
+    _policy_arguments(shown)
+
+    counted = _add(corpora, "tokens", tokens, "count the tokens of an epoch by recipe, and see how packs fill")
+    counted.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and template count")
+    counted.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom it plays")
+    counted.add_argument("--ranks", type=int, default=1, help="ranks that share each step (default: 1)")
+    counted.add_argument("--json", action="store_true", help="print JSON")
+    _policy_arguments(counted)
+
+    split = _add(corpora, "split", _split, "divide the patients into train, validation and test")
+    split.add_argument("--out", type=Path, help="new folder for the three sides and split.json (default: print only)")
+    split.add_argument("--json", action="store_true", help="print JSON")
+    split.add_argument("--stratify", action="append", default=[], metavar="NAME", help="balance severity, engagement …")
+    split.add_argument("--seed", type=int, help="another division")
+    split.add_argument("--validation", type=float, metavar="SHARE", help="share of the patients (default: 0.1)")
+    split.add_argument("--test", type=float, metavar="SHARE", help="share of the patients (default: 0.25)")
+    split.add_argument("--keep", metavar="SPLIT.JSON", help="an earlier split whose patients stay where they are")
+
+    convert = _add(corpora, "convert", _convert, "write the sessions in another layout")
+    convert.add_argument("--to", required=True, choices=["cbtrain", "messages", "sharegpt"])
+    convert.add_argument(
+        "--out", required=True, type=Path, help="new .jsonl (.gz) file, or folder (profiles beside it)"
+    )
+    convert.add_argument("--clean", action="store_true", help="clean first, by the policy of --config")
+    _policy_arguments(convert)
+
+    card = _add(corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence")
+    card.add_argument("--out", required=True, type=Path, help="new folder for README.md and its plots")
+    card.add_argument("--license", help="name of the licence (default: what a LICENSE file beside the corpus says)")
+    card.add_argument("--language", default="en", help="language code of the transcripts (default: en)")
+    _policy_arguments(card)
+
+    schema = corpora.add_parser("schema", help="print the JSON schema of a session and of a profile")
+    schema.set_defaults(run=_schema)
+
+
+def _add(
+    corpora: Commands,
+    name: str,
+    function: Callable[[argparse.Namespace], int | None],
+    text: str,
+    more: str = "",
+) -> argparse.ArgumentParser:
+    parser = corpora.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
+    parser.set_defaults(run=function)
+    parser.add_argument("path", nargs="?", default="sample", help="file or folder; 'sample' is the embedded corpus")
+    parser.add_argument("--format", default="auto", help="author, simulations, cbtrain, messages, sharegpt or text")
+    for role in ("therapist", "patient"):
+        text = f"a label of the {role} in plain text, in place of the common ones (repeatable)"
+        parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
+    parser.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
+    return parser
+
+
+def _policy_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", help="study config whose corpus.cleaning is the policy")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="a setting over it, e.g. corpus.cleaning.remove_residue=false",
+    )
+
+
+def _stats(parsed: argparse.Namespace) -> None:
+    from cbtrain.transcripts.stats import gather
+
+    count_tokens = _token_counter(parsed.tokenizer) if parsed.tokenizer else None
+    source = source_of(parsed)
+    with reading(source, parsed) as sessions:
+        statistics = gather(sessions, count_tokens)
+    counts, distributions = statistics.counts(), statistics.distributions()
+    if parsed.json:
+        shown = {quantity: {k: asdict(v) for k, v in groups.items()} for quantity, groups in distributions.items()}
+        print(json.dumps({**counts, "distributions": shown}, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"{source.name} ({source.format}), as labelled, before cleaning", highlight=False, markup=False)
+    table = table_of("", "count")
+    for name, value in counts.items():
+        table.add_row(name.replace("_", " "), f"{value:,}")
+    console.print(table)
+    for quantity, groups in distributions.items():
+        table = table_of(f"{quantity} a session", "sessions", "mean", "SD", "min", "10 %", "median", "90 %", "max")
+        for phase, d in groups.items():
+            numbers = (d.sessions, d.mean, d.sd, d.minimum, d.p10, d.median, d.p90, d.maximum)
+            table.add_row(phase, *(f"{number:,.0f}" for number in numbers))
+        console.print()
+        console.print(table)
+
+
+def _split(parsed: argparse.Namespace) -> None:
+    from cbtrain.transcripts.config import SplitConfig
+    from cbtrain.transcripts.split import SIDES, dump_split, split
+    from cbtrain.transcripts.writing import write_sessions
+
+    given = {name: getattr(parsed, name) for name in ("seed", "validation", "test", "keep")}
+    strata = [name.strip() for part in parsed.stratify for name in part.split(",") if name.strip()]
+    config = SplitConfig(**{k: v for k, v in given.items() if v is not None}, stratify=strata)
+    corpus = whole(parsed)
+    if parsed.out:
+        _new(parsed.out)
+    parts = split(corpus, config)
+    manifest = dump_split(parts, corpus.source, config)
+    if parsed.out:
+        from cbtrain.files import atomic_folder
+
+        with atomic_folder(parsed.out) as folder:
+            (folder / "split.json").write_text(manifest, encoding="utf-8")
+            for side in SIDES:
+                courses = getattr(parts, side)
+                sessions = (session for course in courses for session in course.sessions)
+                write_sessions(sessions, [c.profile for c in courses if c.profile], folder / side)
+    if parsed.json:
+        print(manifest, end="")
+        return
+    from rich.markup import escape
+
+    table = table_of("side", "courses", "sessions", "words", *strata, numbers=3, words=len(strata))
+    for side in SIDES:
+        courses = getattr(parts, side)
+        words = sum(session.words for course in courses for session in course.sessions)
+        counts = (len(courses), sum(len(course.sessions) for course in courses), words)
+        table.add_row(side, *(f"{count:,}" for count in counts), *(escape(_shares(courses, name)) for name in strata))
+    from rich.console import Console
+
+    console = Console()
+    console.print(table)
+    for side in SIDES:
+        ids = ", ".join(course.id for course in getattr(parts, side))
+        console.print(f"\n{side}: {ids}", highlight=False, markup=False)
+    for reason in parts.together:
+        console.print(f"together: {reason}", highlight=False, markup=False)
+    if parsed.out:
+        console.print(f"written: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _convert(parsed: argparse.Namespace) -> None:
+    from cbtrain.transcripts.source import suffix_of
+    from cbtrain.transcripts.writing import write_sessions
+
+    _new(parsed.out)
+    is_file = suffix_of(parsed.out) == ".jsonl"
+    if not is_file and suffix_of(parsed.out) in (".json", ".gz", ".txt", ".csv"):
+        raise UserError("neither a .jsonl file nor a folder's name", where=parsed.out, fix="Name NAME.jsonl or NAME.")
+    from rich.console import Console
+
+    console = Console()
+    if parsed.clean:
+        from cbtrain.transcripts.cleaning import CHANGES, clean
+
+        corpus, report = clean(whole(parsed), config_of(parsed).corpus.cleaning)
+        profiles = [course.profile for course in corpus.courses if course.profile]
+        written = write_sessions(corpus.sessions(), profiles, parsed.out, parsed.to)
+        for kind, count in report.as_dict().items():
+            if count["times"]:
+                console.print(f"{CHANGES[kind]}: {count['times']:,}", highlight=False)
+    else:
+        source = source_of(parsed)
+        with reading(source, parsed) as sessions:
+            profiles = list(source.profiles(on_bad_of(parsed)).values())
+            written = write_sessions(sessions, profiles, parsed.out, parsed.to)
+    if is_file and profiles:
+        console.print(
+            f"{len(profiles)} profiles were not written, and without the patients' names cleaning finds fewer labels: "
+            "name a folder to keep them",
+            highlight=False,
+        )
+    console.print(f"{written:,} sessions: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _card(parsed: argparse.Namespace) -> None:
+    from cbtrain.transcripts.card import write_card
+
+    _new(parsed.out)
+    source = source_of(parsed)
+    bad: list[UserError] = []
+    on_bad = bad.append if parsed.skip_bad else on_bad_of(parsed)
+    with reading(source, parsed, on_bad) as sessions:
+        profiles = source.profiles(on_bad)
+        policy = config_of(parsed).corpus.cleaning
+        path = write_card(source, sessions, profiles, bad, policy, parsed.out, parsed.license, parsed.language)
+    tell_skipped([str(error) for error in bad])
+    from rich.console import Console
+
+    Console().print(f"data card: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _schema(parsed: argparse.Namespace) -> None:
+    from cbtrain.transcripts.profile import PROFILE_SCHEMA, Profile
+    from cbtrain.transcripts.readers.canonical import SESSION_SCHEMA, SessionRecord
+
+    schemas = {}
+    for name, model in ((SESSION_SCHEMA, SessionRecord), (PROFILE_SCHEMA, Profile)):
+        schema = model.model_json_schema()
+        schema["properties"] = {"schema": {"const": name}, **schema["properties"]}
+        schema["required"] = ["schema", *schema["required"]]
+        schemas[name] = schema
+    print(json.dumps(schemas, indent=2))
+
+
+def _token_counter(name: str) -> Callable[[str], int]:
+    from cbtrain.model.weights.hub import resolve_model
+    from cbtrain.tokens.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(resolve_model(name))
+    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _shares(courses: Iterable[Any], name: str) -> str:
+    from collections import Counter
+
+    from cbtrain.transcripts.split import ALIASES
+
+    found = Counter(
+        course.profile.first(ALIASES.get(name.lower(), name)) or course.profile.first(name) for course in courses
+    )
+    return ", ".join(f"{value} {count}" for value, count in sorted(found.items()))
+
+
+def _new(path: Path) -> None:
+    """Refuse to write over anything, also through a link."""
+    if path.is_symlink():
+        raise UserError("already exists and is not an empty folder", where=path, fix="Choose another --out.")
+    require_new(path)

@@ -1,0 +1,200 @@
+"""``cbtrain corpus check``: every irregularity with its place, and one session before and after cleaning."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of
+from cbtrain.console import counting, table_of
+from cbtrain.errors import UserError, nearest
+
+IRREGULAR = 1
+"""Exit status of ``check`` where an error was found."""
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cbtrain.transcripts.reading import CorpusSource
+
+
+def check(parsed: argparse.Namespace) -> int:
+    from cbtrain.transcripts.checking import KINDS
+
+    for kind in parsed.kind:
+        if kind not in KINDS:
+            raise UserError(f"unknown kind {kind!r}", where="--kind", fix=nearest(kind, KINDS))
+    if parsed.explain:
+        return _explain(parsed)
+    return _check_json(parsed) if parsed.json else _check_text(parsed)
+
+
+def _findings(
+    parsed: argparse.Namespace, source: CorpusSource, tally: dict[str, Any], console: Console | None = None
+) -> Iterator[Any]:
+    """All findings; ``tally`` grows by counts, sessions and whether one is an error."""
+    from cbtrain.transcripts.checking import Checker, Finding
+    from cbtrain.transcripts.reading import no_sessions
+
+    bad: list[UserError] = []
+    checker = Checker(source.profiles(bad.append), config_of(parsed).corpus.cleaning)
+
+    def unreadable() -> Iterator[Finding]:
+        while bad:
+            error = bad.pop(0)
+            tally["unreadable"] += 1
+            yield Finding("unreadable", str(error.where or source.name), "", None, error.what)
+
+    def all_of_them() -> Iterator[Finding]:
+        for session in counting(source.sessions(bad.append), "Checking", console):
+            yield from unreadable()
+            yield from checker.add(session)
+        yield from unreadable()
+        if not checker.sessions:
+            raise no_sessions(source, tally["unreadable"])
+        yield from checker.finish()
+
+    last: dict[str, str] = {}
+    for finding in all_of_them():
+        row = tally["kinds"].setdefault(finding.kind, {"severity": finding.severity, "findings": 0, "sessions": 0})
+        row["findings"] += 1
+        # Findings of one session stand together.
+        row["sessions"] += bool(finding.session) and last.get(finding.kind) != finding.session
+        last[finding.kind] = finding.session
+        if not parsed.kind or finding.kind in parsed.kind:
+            yield finding
+    tally["sessions"] = checker.sessions
+
+
+def _has_error(tally: dict[str, Any]) -> bool:
+    return any(row["severity"] == "error" for row in tally["kinds"].values())
+
+
+def _check_json(parsed: argparse.Namespace) -> int:
+    source = source_of(parsed)
+    tally: dict[str, Any] = {"sessions": 0, "unreadable": 0, "kinds": {}}
+    # Written as it comes: a hundred thousand sessions may have as many findings.
+    findings = _findings(parsed, source, tally)
+    head = next(findings, None)
+    print(f'{{"corpus": {json.dumps(source.name)}, "format": "{source.format}", "findings": [', end="")
+    failure = None
+    try:
+        for place, finding in enumerate(_chain(head, findings)):
+            print(("," if place else "") + "\n" + json.dumps(finding.as_dict(), ensure_ascii=False), end="")
+    except UserError as error:  # what is printed stays whole JSON
+        failure = error
+    print("],")
+    print(json.dumps(tally, indent=2)[1:])
+    if failure:
+        raise failure
+    return IRREGULAR if _has_error(tally) else 0
+
+
+def _chain(head: Any, rest: Iterable[Any]) -> Iterator[Any]:
+    if head is not None:
+        yield head
+        yield from rest
+
+
+def _check_text(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.text import Text
+
+    from cbtrain.transcripts.checking import KINDS
+
+    console, source = Console(), source_of(parsed)
+    tally: dict[str, Any] = {"sessions": 0, "unreadable": 0, "kinds": {}}
+    styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    for finding in _findings(parsed, source, tally, console):
+        place = f", turn {finding.turn}" if finding.turn else ""
+        line = Text.assemble(
+            (finding.severity, styles[finding.severity]),
+            f" {finding.kind}  {finding.where}{place}",
+            (f"  {finding.detail}", "dim"),
+        )
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"\n{source.name} ({source.format}): {tally['sessions']:,} sessions checked", highlight=False, markup=False
+    )
+    table = table_of("kind", "what it means", "findings", "sessions", numbers=2)
+    for kind, (severity, meaning) in KINDS.items():
+        if row := tally["kinds"].get(kind):
+            cells = (f"{row['findings']:,}", f"{row['sessions']:,}")
+            table.add_row(
+                Text(kind, styles[severity]), Text.assemble((severity, styles[severity]), f": {meaning}"), *cells
+            )
+    if tally["kinds"]:
+        console.print(table)
+    console.print(f"Not found: {', '.join(kind for kind in KINDS if kind not in tally['kinds'])}.", highlight=False)
+    console.print(
+        "What cleaning mends: `cbtrain corpus check PATH --explain COURSE/NUMBER`. No name or story can be found by a "
+        "pattern: no finding of personal data is no proof of anonymity.",
+        style="dim",
+    )
+    return IRREGULAR if _has_error(tally) else 0
+
+
+def _explain(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.text import Text
+
+    from cbtrain.transcripts.cleaning import CHANGES, CleaningReport, clean_session, fingerprint
+    from cbtrain.transcripts.explain import explain
+
+    source, console, policy = source_of(parsed), Console(), config_of(parsed).corpus.cleaning
+    profiles = source.profiles(on_bad_of(parsed))
+    known: list[str] = []
+    seen: dict[bytes, str] = {}
+    with reading(source, parsed) as sessions:
+        for session in sessions:
+            known.append(session.id)
+            if session.id == parsed.explain:
+                break
+            cleaned = clean_session(session, policy, profiles.get(session.course), CleaningReport())
+            seen.setdefault(fingerprint(cleaned.turns), session.id)
+        else:
+            raise UserError(
+                f"no session {parsed.explain!r}", where=source.name, fix=_nearest_session(parsed.explain, known)
+            )
+    found = explain(session, policy, profiles.get(session.course), seen)
+    if parsed.json:
+        print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        return 0
+    console.print(Text(f"{found.session}  {found.where}", "bold"), soft_wrap=True)
+    for change in found.changes:
+        place = f"turn {change.turn + 1}: " if change.turn is not None else ""
+        note = f" ({change.note})" if change.note else ""
+        console.print(Text(f"  {place}{CHANGES[change.kind]}{note}"), soft_wrap=True)
+    if not found.changes:
+        console.print("  Nothing to mend: it is the same after cleaning.")
+    if found.preamble and (parsed.full or not found.lines):
+        console.print(Text(f"\n- before the first label\n{found.preamble}", "red"))
+    same = 0
+    signs = {"same": (" ", "dim"), "before": ("-", "red"), "after": ("+", "green")}
+    for line in found.lines:
+        if line.side == "same" and not parsed.full:
+            same += 1
+            continue
+        if same:
+            console.print(f"  … {same} unchanged turn{'s' * (same != 1)}", style="dim")
+            same = 0
+        sign, style = signs[line.side]
+        text = line.turn.text if parsed.full else _shortened(line.turn.text)
+        console.print(Text(f"{sign} {line.number}. {line.turn.role}: {text}", style))
+    if same:
+        console.print(f"  … {same} unchanged turn{'s' * (same != 1)}", style="dim")
+    return 0
+
+
+def _nearest_session(wanted: str, known: list[str]) -> str:
+    hint = nearest(wanted, known)
+    return hint if len(known) < 12 or hint.startswith("Did") else f"Sessions are called like {known[0]!r}."
+
+
+def _shortened(text: str, length: int = 400) -> str:
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2].rstrip()} [… {len(text) - length:,} characters …] {text[-length // 2 :].lstrip()}"

@@ -1,0 +1,74 @@
+"""What the ``corpus`` commands share: where the sessions come from, and how they are shown."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cbtrain.console import counting
+
+if TYPE_CHECKING:
+    from cbtrain.transcripts.reading import CorpusSource
+    from cbtrain.transcripts.source import OnBad
+    from cbtrain.transcripts.types import Session
+
+
+def source_of(parsed: argparse.Namespace) -> CorpusSource:
+    from cbtrain.transcripts.reading import locate, speaker_labels
+
+    labels = speaker_labels(parsed.therapist_label, parsed.patient_label)
+    return locate(parsed.path, parsed.format, labels)
+
+
+def whole(parsed: argparse.Namespace) -> Any:
+    from cbtrain.transcripts.reading import read, speaker_labels
+
+    labels = speaker_labels(parsed.therapist_label, parsed.patient_label)
+    corpus = read(parsed.path, parsed.format, labels=labels, skip_bad=parsed.skip_bad)
+    tell_skipped(list(corpus.skipped))
+    return corpus
+
+
+@contextmanager
+def reading(
+    source: CorpusSource, parsed: argparse.Namespace, on_bad: OnBad | None = None
+) -> Iterator[Iterator[Session]]:
+    """The sessions with a counter on the terminal; at the end it must have been some, and the bad ones are named."""
+    from cbtrain.transcripts.reading import no_sessions
+
+    skipped: list[str] = []
+    count = 0
+
+    def sessions() -> Iterator[Session]:
+        nonlocal count
+        for session in counting(source.sessions(on_bad or on_bad_of(parsed, skipped)), "Reading"):
+            count += 1
+            yield session
+        if not count:
+            raise no_sessions(source, len(skipped))
+
+    yield sessions()
+    tell_skipped(skipped)
+
+
+def on_bad_of(parsed: argparse.Namespace, skipped: list[str] | None = None) -> OnBad:
+    from cbtrain.transcripts.reading import refuse_with_hint
+
+    kept = [] if skipped is None else skipped
+    return (lambda error: kept.append(str(error))) if parsed.skip_bad else refuse_with_hint
+
+
+def tell_skipped(skipped: list[str]) -> None:
+    for line in skipped:
+        print(f"left out: {line}", file=sys.stderr)
+    if skipped:
+        print(f"{len(skipped)} faults: what they name was left out", file=sys.stderr)
+
+
+def config_of(parsed: argparse.Namespace) -> Any:
+    from cbtrain.config.loading import load_config
+
+    return load_config(parsed.config, parsed.settings)

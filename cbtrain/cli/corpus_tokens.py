@@ -1,0 +1,101 @@
+"""``cbtrain corpus tokens``: what an epoch of a corpus costs, how full its packs get, and what is trimmed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from cbtrain.cli.corpus_model import at_least_one, reader_of
+from cbtrain.cli.corpus_reading import whole
+from cbtrain.console import table_of
+from cbtrain.errors import UserError
+
+ROWS = {
+    "chat_format": "chat format",
+    "units": "sessions (or courses, with tokens.document=course)",
+    "units_cut": "of them cut between turns",
+    "documents": "documents",
+    "longest_document": "longest document, tokens",
+    "tokens_per_epoch": "tokens an epoch",
+    "supervised_per_epoch": "of them supervised",
+    "trimmed_tokens": "trimmed after the last supervised token",
+    "context_left_out_tokens": "in turns that found no room as context",
+    "whole_recipe_tokens_per_epoch": "tokens an epoch, each session once",
+    "paper_recipe_tokens_per_epoch": "tokens an epoch, the 2024 study's recipe",
+    "packs": "packs",
+    "fill": "slots filled",
+    "unused_slots": "slots unused",
+    "method": "packed by",
+    "steps": "optimizer steps",
+    "imbalance": "ranks' time spent waiting (estimated)",
+}
+"""What is reported, and what it is called."""
+
+
+def tokens(parsed: argparse.Namespace) -> None:
+    """Tokenize the whole cleaned corpus as training would, and say what that comes to."""
+    at_least_one(parsed.ranks, "--ranks")
+    facts = _facts(parsed)
+    if parsed.json:
+        print(json.dumps(facts, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    table = table_of(f"{parsed.path}, by {parsed.model}", "", numbers=1)
+    for name, label in ROWS.items():
+        table.add_row(label, _shown(facts[name]))
+    console.print(table)
+
+
+def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cbtrain.study.datasets import course_units
+    from cbtrain.tokens.balance import EQUAL_COST
+    from cbtrain.tokens.stream import PackStream
+    from cbtrain.tokens.tokenize import cache_root, tokenize
+    from cbtrain.training.packs import check_packs_per_step, equal_cost
+    from cbtrain.transcripts.cleaning import clean
+
+    reader = reader_of(parsed)
+    config, settings = reader.config, reader.settings
+    per_step = check_packs_per_step(settings, parsed.ranks, parsed.speaker)
+    corpus, _ = clean(whole(parsed), config.corpus.cleaning)
+    units = course_units(corpus.courses, parsed.speaker, config)
+    if not units:
+        raise UserError("no session in which both speak", where=parsed.path, fix="See `cbtrain corpus check`.")
+    columns = (TextColumn("Tokenizing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(units))
+        chosen = tokenize(
+            units,
+            reader.builder,
+            root=cache_root(config.tokens.cache),
+            progress=lambda done, _: progress.update(task, completed=done),
+        )
+    if chosen.note:
+        print(chosen.note, file=sys.stderr)
+    stream = PackStream(
+        chosen.documents,
+        settings.pack_tokens,
+        settings.seed,
+        packs_per_step=per_step,
+        world=parsed.ranks,
+        equal=equal_cost(reader.architecture) if reader.architecture else EQUAL_COST,
+    )
+    first = {
+        "chat_format": reader.builder.renderer.format.name,
+        "longest_document": int(chosen.documents.lengths.max()),
+    }
+    return {**first, **chosen.facts(), **stream.describe()}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2%}"
+    return f"{value:,}" if isinstance(value, int) else str("not defined here" if value is None else value)

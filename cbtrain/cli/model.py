@@ -1,0 +1,168 @@
+"""``cbtrain model`` and ``cbtrain merge``: what a model is, and an adapter added into one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cbtrain.cli.parser import Commands, add_command
+from cbtrain.files import require_new
+
+
+def add(commands: Commands) -> None:
+    show = add_command(
+        commands,
+        "model",
+        _show,
+        "load a model and say what it is: sizes, weights in memory, attention, fingerprint",
+        "Nothing is trained or sent.",
+    )
+    show.add_argument("name", help="model folder or hub id")
+    add_format_arguments(show)
+    show.add_argument("--device", default="auto")
+    show.add_argument("--adapter", help="adapter folder; loaded on top, to see whether it fits")
+    show.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+
+    merge = add_command(
+        commands,
+        "merge",
+        _merge,
+        "add an adapter into its base model, for programs that load no adapters",
+        "The folder opens in transformers, vLLM and llama.cpp's converter to GGUF.",
+    )
+    merge.add_argument("--model", required=True, help="model folder or hub id that the adapter was trained on")
+    merge.add_argument("--adapter", required=True, type=Path, help="adapter folder (PEFT format)")
+    merge.add_argument("--out", required=True, type=Path, help="new folder")
+    merge.add_argument(
+        "--into",
+        choices=["original", "dequantized"],
+        help="for an adapter trained on NF4 weights, where one must be chosen: the base's own weights, or those after "
+        "quantization",
+    )
+    merge.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    """How weights are held, which attention serves, and whether an adapter must fit its base."""
+    parser.add_argument(
+        "--weights",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "nf4"],
+        help="how weights are held; auto: bf16 on CUDA, fp32 elsewhere",
+    )
+    parser.add_argument("--compute", default="auto", choices=["auto", "fp32", "bf16"], help="dtype beside nf4 weights")
+    parser.add_argument("--single-quantization", action="store_true", help="with nf4: hold the scales in 32 bits")
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        choices=["auto", "flash-attn", "torch-varlen", "sdpa"],
+        help="what reads prompts and packs (single new tokens always go through sdpa)",
+    )
+    parser.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
+
+
+def _show(parsed: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from cbtrain.console import loading_bar
+    from cbtrain.generation.local_model import pick_device
+    from cbtrain.model.adapters.methods import load_adapter
+    from cbtrain.model.attention.packed import obstacles
+    from cbtrain.model.linears.formats import weight_format
+    from cbtrain.model.weights.loading import load_decoder
+    from cbtrain.model.weights.memory import weight_memory
+
+    device = pick_device(parsed.device)
+    form = weight_format(
+        parsed.weights, device, compute=parsed.compute, double_quantization=not parsed.single_quantization
+    )
+    started = time.perf_counter()
+    with loading_bar(Console(stderr=True)) as progress:
+        decoder = load_decoder(parsed.name, weights=form, device=device, attention=parsed.attention, progress=progress)
+    seconds = time.perf_counter() - started
+    memory, a = weight_memory(decoder), decoder.architecture
+    facts: dict[str, Any] = {
+        "architecture": a.name,
+        "layers": a.layers,
+        "hidden": a.hidden,
+        "heads": a.heads,
+        "kv_heads": a.kv_heads,
+        "head_dim": a.head_dim,
+        "vocabulary": a.vocabulary,
+        "tied_embeddings": a.tied_embeddings,
+        "rope": a.rope.type,
+        "context": a.context,
+        "sliding_window": a.sliding_window,
+        "parameters": memory.parameters,
+        "fingerprint": decoder.fingerprint,
+        "weights": str(form),
+        "bytes": memory.bytes,
+        "bytes_per_parameter": round(memory.bytes_per_parameter, 4),
+        "bytes_per_linear_parameter": round(memory.bytes_per_linear_parameter, 4),
+        "device": str(decoder.device),
+        "seconds_to_load": round(seconds, 2),
+        "attention": decoder.backend,
+        "attention_backends": obstacles(decoder.device, form.compute, a.head_dim),
+    }
+    if parsed.adapter:
+        adapter = load_adapter(decoder, parsed.adapter, force=parsed.force)
+        own = adapter.parameters().values()
+        facts["adapter_parameters"] = sum(parameter.numel() for parameter in own)
+    print(json.dumps(facts, indent=2)) if parsed.json else _table(facts)
+
+
+def _table(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    each = facts["bytes_per_linear_parameter"]
+    window = facts["sliding_window"]
+    rows = {
+        "architecture": f"{facts['architecture']}, {facts['layers']} layers, hidden {facts['hidden']:,}",
+        "attention heads": f"{facts['heads']} of {facts['head_dim']}, {facts['kv_heads']} of keys and values",
+        "vocabulary": f"{facts['vocabulary']:,}" + (", embeddings and head tied" if facts["tied_embeddings"] else ""),
+        "context": f"{facts['context']:,} tokens, RoPE {facts['rope']}" + (f", window {window:,}" if window else ""),
+        "parameters": f"{facts['parameters']:,}",
+        "weights": f"{facts['weights']} on {facts['device']}, {facts['bytes'] / 1e6:,.1f} MB, "
+        f"{facts['bytes_per_parameter']:.3f} bytes a parameter ({each:.3f} in the layers' linears)",
+        "loaded in": f"{facts['seconds_to_load']:.1f} s",
+        "fingerprint": facts["fingerprint"],
+    }
+    if "adapter_parameters" in facts:
+        rows["adapter"] = f"{facts['adapter_parameters']:,} parameters, fits"
+    for name, reason in facts["attention_backends"].items():
+        chosen = " (chosen)" if name == facts["attention"] else ""
+        rows[f"attention by {name}"] = f"can serve{chosen}" if reason is None else f"no: {reason}"
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _merge(parsed: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from cbtrain.console import loading_bar
+    from cbtrain.model.adapters.merge import merge
+    from cbtrain.model.weights.hub import resolve_model
+
+    require_new(parsed.out)
+    # A job that is told to end must not leave half a model behind: an exception cleans up, the signal alone does not.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    console = Console(stderr=True)
+    with loading_bar(console, "Merging") as progress:
+        changed = merge(
+            resolve_model(parsed.model),
+            parsed.adapter,
+            parsed.out,
+            base=parsed.model,
+            into=parsed.into,
+            force=parsed.force,
+            progress=progress,
+        )
+    Console(highlight=False, markup=False, soft_wrap=True).print(f"{changed} matrices changed: {parsed.out}")

@@ -1,0 +1,73 @@
+"""``cbtrain plan``: memory and time of training, before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from cbtrain.cli.parser import Commands, add_command
+from cbtrain.errors import UserError
+
+BIG = 2048
+"""Hidden size from which a model is slow to time on a CPU."""
+
+
+def add(commands: Commands) -> None:
+    plan = add_command(
+        commands,
+        "plan",
+        _plan,
+        "predict the memory and the time of training: what fits, and how fast it is",
+        "The corpus is read and tokenized, no weights are loaded. The exit status is 1 where the settings do not fit.",
+    )
+    plan.add_argument("--config", help="YAML file, or the name of a shipped config")
+    plan.add_argument("--gpu", help="plan for this GPU (h100, h200, a100-80gb, rtx4090, ...), not for this machine")
+    plan.add_argument("--memory", type=float, metavar="GB", help="memory there is, in GB of 1e9 bytes")
+    plan.add_argument("--ranks", type=int, help="processes that train together (default: those that torchrun started)")
+    plan.add_argument("--stage", choices=["base", "therapist", "patient"], help="plan this stage only")
+    plan.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    plan.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
+
+
+def _plan(parsed: argparse.Namespace) -> int:
+    import torch
+    from rich.console import Console
+
+    from cbtrain.config.loading import load_config
+    from cbtrain.generation.local_model import pick_device
+    from cbtrain.study.stages import planned_stages
+    from cbtrain.training.packs import check_packs_per_step
+    from cbtrain.training.planning.machine import other_machine, this_machine
+    from cbtrain.training.planning.plan import plan_stage
+    from cbtrain.training.planning.table import WIDTH, facts, print_plan
+
+    config = load_config(parsed.config, parsed.settings)
+    ranks = parsed.ranks if parsed.ranks is not None else int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks < 1:
+        raise UserError(f"{ranks} ranks", where="--ranks", fix="At least 1.")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device("auto" if parsed.gpu else config.model.device)
+    machine = other_machine(parsed.gpu, parsed.memory) if parsed.gpu else this_machine(device, parsed.memory)
+    for name in (parsed.stage,) if parsed.stage else config.training.speakers:
+        check_packs_per_step(getattr(config, name), ranks, name)
+    notes = Console(stderr=True)
+    stages = planned_stages(config, machine.kind, ranks, notes, [parsed.stage] if parsed.stage else [])
+    if machine.kind == "cpu" and any(stage.setting.architecture.hidden >= BIG for stage in stages):
+        notes.print(
+            "Timing a large model on this CPU takes minutes; `--gpu h100` plans for a GPU instead.", soft_wrap=True
+        )
+    with notes.status("Planning") as status:
+        plans = [plan_stage(stage, machine, torch.device(device), status.update) for stage in stages]
+    good = all(plan.configured.fits for plan in plans)
+    if parsed.json:
+        found = [facts(plan, machine) for plan in plans]
+        print(json.dumps({"machine": machine.name, "ranks": ranks, "fits": good, "stages": found}, indent=2))
+    else:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=WIDTH)
+        for plan in plans:
+            print_plan(plan, machine, console)
+    return 0 if good else 1

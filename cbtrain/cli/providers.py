@@ -1,0 +1,141 @@
+"""``cbtrain providers list`` and ``check NAME``: which APIs are known, and whether one of them answers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cbtrain.cli.parser import Commands, add_command
+from cbtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from cbtrain.providers.config import ProviderConfig
+    from cbtrain.providers.costs.prices import Price, Prices
+    from cbtrain.providers.probe import Probe
+
+
+def add(commands: Commands) -> None:
+    """``cbtrain providers``."""
+    parser = add_command(
+        commands, "providers", _list, "APIs that patients, judges and writers can be asked at: list them, check one"
+    )
+    kinds = parser.add_subparsers(metavar="COMMAND")
+    listing = kinds.add_parser("list", help="the shipped presets, their models, and whether their keys are set")
+    listing.set_defaults(run=_list)
+    text = "one tiny call (a few hundred tokens at most): what the API can do, how fast it is, which limits it tells of"
+    check = kinds.add_parser("check", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    names = "a preset, a YAML file with a provider's settings, or, with --config, patient or judge"
+    check.add_argument("name", metavar="NAME", help=names)
+    check.add_argument("--config", help="check the patient's or the judge's API of this study, a YAML file or a name")
+    check.add_argument("settings", nargs="*", metavar="key=value", help="settings that override them, e.g. model=…")
+    check.set_defaults(run=_check)
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from cbtrain.config.loading import first_comment
+    from cbtrain.providers.config import ProviderConfig
+    from cbtrain.providers.overrides import FOLDER, presets
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for title in ("preset", "key", ""):
+        table.add_column(title, no_wrap=True)
+    table.add_column("what it is, and its model where none is named")
+    for name in presets():
+        config = ProviderConfig.model_validate(name)
+        key = config.api_key_env
+        state = "" if key is None else "[green]set[/]" if os.environ.get(key) else "[dim]not set[/]"
+        table.add_row(name, key or "[dim]none[/]", state, f"{first_comment(name, FOLDER)}. [cyan]{config.model}[/]")
+    console = Console()
+    console.print(table)
+    text = (
+        "Use one as evaluation.patient_provider, evaluation.judging.provider or a synthesis config's provider: by its "
+        "name, or as {preset: NAME, model: …}. Try it with `cbtrain providers check NAME`."
+    )
+    console.print(text, highlight=False, markup=False)
+    return 0
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from cbtrain.providers.errors import ProviderError
+    from cbtrain.providers.probe import probe
+    from cbtrain.providers.providers import price_of
+
+    config, prices = _chosen(parsed)
+    console = Console()
+    try:
+        with console.status(f"Asking {config.model} at {config.base_url}"):
+            found = asyncio.run(probe(config))
+    except ProviderError as error:
+        raise UserError(f"{config.model}: {error}", where=config.base_url, fix=_remedy(error.status)) from None
+    for name, text in _facts(config, found, price_of(config, prices)):
+        console.print(f"{name:<18} {text}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _chosen(parsed: argparse.Namespace) -> tuple[ProviderConfig, Prices]:
+    """What is to be checked, and the prices that hold for it."""
+    from cbtrain.config.loading import load_config, load_provider_config
+    from cbtrain.providers.costs.prices import load_prices
+
+    if not parsed.config:
+        return load_provider_config(parsed.name, parsed.settings), load_prices()
+    study = load_config(parsed.config, parsed.settings)
+    evaluation = study.evaluation
+    roles = {"patient": evaluation.patient_provider, "judge": evaluation.judging.provider}
+    if parsed.name not in roles:
+        raise UserError("a study has a patient and a judge", where=parsed.name, fix="Name one of them.")
+    config = roles[parsed.name]
+    if config is None:
+        fix = "Set evaluation.patient_provider to ask an API."
+        raise UserError("this study's patients are served on this machine", where=parsed.config, fix=fix)
+    return config, load_prices(study.providers.prices)
+
+
+def _facts(config: ProviderConfig, found: Probe, price: Price | None) -> Iterator[tuple[str, str]]:
+    answer, usage = found.answer, found.answer.usage
+    yield "answers", f"{answer.model} at {config.base_url}, asked for as {config.model}"
+    yield "latency", f"{found.latency_s:.2f} s to the whole answer{', streamed' if config.stream else ''}"
+    yield "finish", answer.finish_reason
+    how = {"json_schema": "by its schema", "json_object": "as some JSON object", "none": "by the prompt alone"}
+    said = "kept" if found.shaped else f"NOT kept: {answer.text[:80]!r}"
+    yield "structured answer", f"asked for {how[config.structure]}: {said}"
+    sampling = "sent and taken" if config.sampling else "not sent: temperature and top-p are the API's own"
+    yield "sampling", sampling
+    yield "seed", "sent and taken" if config.seed and config.kind != "anthropic" else "not sent"
+    thinking = f", {usage.reasoning_tokens} of them thinking" if usage.reasoning_tokens else ""
+    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    yield "tokens", f"{usage.prompt_tokens} asked{cached}, {usage.completion_tokens} answered{thinking}"
+    if not config.paid:
+        yield "cost", "none: no key is used"
+    elif price is None:
+        yield "cost", f"not known: the table of prices has no {config.model}; give the provider a price"
+    else:
+        rate = f"${price.input:g} and ${price.output:g} for a million tokens asked and answered"
+        yield "cost", f"${price.cost(usage):.6f} for this call ({rate})"
+    for name, value in sorted(found.limits.items()):
+        yield "limit", f"{name}: {value}"
+    if not found.limits:
+        yield "limit", "none told of in the reply's headers"
+    if answer.finish_reason == "length":
+        yield "note", "the answer was cut: a model that thinks needs more max_tokens than its answer has"
+
+
+def _remedy(status: int | None) -> str:
+    if status in (401, 403):
+        return "Check the key, and what it may be used for."
+    if status == 404:
+        return "Check base_url and model."
+    if status == 400:
+        return "Where it names a setting: structure, seed, sampling, output_limit and extra_body say what is sent."
+    if status == 429:
+        return "Wait, or look at the account's limits and credit."
+    return "Check base_url, the network, and whether the server runs."

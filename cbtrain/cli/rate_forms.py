@@ -1,0 +1,203 @@
+"""``cbtrain rate export`` and ``cbtrain rate import``: blind forms for human raters, and their way back."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cbtrain
+from cbtrain.cli.parser import Commands, add_command
+from cbtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cbtrain.eval.human_rating.export import Exported
+    from cbtrain.eval.human_rating.import_forms import Brought
+    from cbtrain.eval.human_rating.key import Key
+    from cbtrain.eval.simulation.runner import SessionRecord
+
+DEFAULT_RUBRIC = "cbt_fidelity"
+
+
+def add(commands: Commands) -> None:
+    export = add_command(
+        commands,
+        "rate export",
+        _export,
+        "blind forms for human raters: a web page, or a CSV with a text to read",
+        "Each rater gets a folder with the sessions under codes, in a random order of their own. key.json, beside "
+        "these folders, says what the codes stand for: keep it to yourself.",
+    )
+    export.add_argument(
+        "path", type=Path, metavar="PATH", help="a run folder, or a corpus of transcripts in any format"
+    )
+    export.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to make for the forms")
+    export.add_argument(
+        "--rubric",
+        metavar="NAME",
+        help=f"a shipped rubric, or a YAML file with one (default: the run's own, else {DEFAULT_RUBRIC})",
+    )
+    export.add_argument(
+        "--sessions",
+        type=int,
+        metavar="N",
+        help="draw so many at random, as many of each arm: the same patients and seeds in all (default: all)",
+    )
+    export.add_argument("--raters", type=int, default=2, metavar="N", help="number of forms (default: 2)")
+    export.add_argument(
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="sessions that every rater rates; each of the others goes to one rater, pairs kept together "
+        "(default: all, which tells most about agreement)",
+    )
+    export.add_argument("--seed", type=int, default=0, metavar="N", help="of draw, orders and codes (default: 0)")
+    export.add_argument("--format", default="auto", help="format of a corpus (see `cbtrain corpus --help`)")
+    export.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
+    export.set_defaults(therapist_label=[], patient_label=[])
+
+    back = add_command(
+        commands,
+        "rate import",
+        _import,
+        "bring filled rating forms back as one more judge",
+        "Every form is checked against the key first; nothing is written where one does not fit. A form that comes "
+        "again takes the place of its own rows. Evidence and notes are kept beside the table.",
+    )
+    back.add_argument("forms", type=Path, nargs="+", metavar="FORM", help="a download of the page, or a filled CSV")
+    back.add_argument("--key", type=Path, required=True, help="the key.json that was made with the forms")
+    back.add_argument("--rater", metavar="NAME", help="name for the judge, in place of the one in the (single) form")
+    back.add_argument(
+        "--out",
+        type=Path,
+        metavar="TABLE",
+        help="table of scores to make or add to (default: human_scores.csv in the run folder, else beside the key)",
+    )
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from cbtrain.eval.human_rating.export import write_forms
+    from cbtrain.eval.rating.rubric import load_rubric
+    from cbtrain.study.evaluation.scores import is_run
+
+    for name, least in (("sessions", 1), ("raters", 1), ("overlap", 0), ("seed", 0)):
+        value = getattr(parsed, name)
+        if value is not None and value < least:
+            raise UserError(f"{value} is too small", where=f"--{name}", fix=f"At least {least}.")
+    run = parsed.path.resolve() if is_run(parsed.path) else None
+    rubric_name = parsed.rubric or (_rubric_of(run) if run else DEFAULT_RUBRIC)
+    rubric = load_rubric(rubric_name)
+    sessions, failures = _sessions(parsed, run)
+    exported = write_forms(
+        sessions,
+        rubric,
+        parsed.out,
+        rubric_name=rubric_name,
+        source=str(parsed.path.resolve()) if parsed.path.exists() else str(parsed.path),
+        run=run,
+        wanted=parsed.sessions,
+        raters=parsed.raters,
+        overlap=parsed.overlap,
+        seed=parsed.seed,
+    )
+    _tell_export(exported, sessions, failures, parsed, Console())
+
+
+def _rubric_of(run: Path) -> str:
+    from cbtrain.config.loading import load_config
+
+    return load_config(None, (), run / "config.yaml").evaluation.judging.rubric
+
+
+def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[SessionRecord], int]:
+    """The sessions that can be rated, and the number of those that failed."""
+    from cbtrain.cli.corpus_reading import whole
+    from cbtrain.study.evaluation.scores import records
+
+    if run and not (run / "sessions.jsonl").exists():
+        raise UserError("no simulated sessions in this run", where=parsed.path, fix="`cbtrain evaluate` makes them.")
+    found = list(records(whole(parsed).sessions()))
+    good = [session for session in found if not session.failed]
+    if not good:
+        raise UserError("all its sessions failed", where=parsed.path, fix="Evaluate again, or name another corpus.")
+    return good, len(found) - len(good)
+
+
+def _tell_export(
+    exported: Exported, sessions: Sequence[SessionRecord], failures: int, parsed: argparse.Namespace, console: Console
+) -> None:
+    from cbtrain.console import table_of
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    dealt = exported.deal
+    arms = len({session.arm for session in sessions})
+    of = f" of {len(sessions)}" if dealt.drawn < len(sessions) else ""
+    pairs = ", the same patients and seeds in all" if dealt.paired and arms > 1 and parsed.sessions else ""
+    say(f"{_count(dealt.drawn, 'session')}{of}, {_count(arms, 'arm')}{pairs}; {dealt.shared} for every rater")
+    if parsed.sessions and dealt.drawn < parsed.sessions:
+        say(f"note: {parsed.sessions} cannot be had with as many of each of {arms} arms, so it is {dealt.drawn}")
+    if parsed.sessions and not dealt.paired:
+        say("note: no patient and seed has a session in every arm, so arms are compared on different ones")
+    if failures:
+        say(f"note: {_count(failures, 'session')} failed and cannot be rated")
+    table = table_of("rater", "form", "sessions", "give them this folder", numbers=1, words=1)
+    for number, (folder, form) in enumerate(exported.folders, 1):
+        table.add_row(str(number), form, str(len(dealt.hands[number - 1])), f"{folder.name}/")
+    console.print()
+    console.print(table, highlight=False, markup=False)
+    say(f"\nforms: {parsed.out}")
+    say(f"KEEP TO YOURSELF: {exported.key} (it lifts the blind)")
+    say(f"next: cbtrain rate import FORM… --key {exported.key}")
+    console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
+
+
+def _import(parsed: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from cbtrain.eval.human_rating.import_forms import beside, bring_back
+    from cbtrain.eval.human_rating.key import read_key
+
+    key = read_key(parsed.key)
+    table = parsed.out or _default_table(key, parsed.key)
+    brought = bring_back(parsed.forms, key, table, parsed.rater)
+    console = Console()
+    for one in brought:
+        _tell_import(one, console)
+    said = f"\nscores: {table}\nevidence and notes: {beside(table, 'notes.jsonl')}"
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
+    console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
+
+
+def _default_table(key: Key, path: Path) -> Path:
+    from cbtrain.eval.human_rating.import_forms import TABLE
+
+    if key.run is None:
+        return path.parent / TABLE
+    if not Path(key.run).is_dir():
+        raise UserError("the run folder of these forms is not there", where=key.run, fix="Name a table with --out.")
+    return Path(key.run) / TABLE
+
+
+def _tell_import(one: Brought, console: Console) -> None:
+    parts = [f"{_count(one.whole, 'session')} rated"]
+    if one.unratable:
+        parts.append(f"{one.unratable} with domains that cannot be rated (unratable)")
+    if one.broken_off:
+        parts.append(f"{one.broken_off} rated in part (truncated, their gaps stay empty)")
+    if one.unrated:
+        parts.append(f"{one.unrated} not rated (no row)")
+    text = f"{one.judge}, form {one.form}: {', '.join(parts)}"
+    if one.replaced:
+        text += f"; they take the place of {_count(one.replaced, 'row')} that the same form brought before"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

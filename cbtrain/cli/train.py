@@ -1,0 +1,32 @@
+"""``cbtrain train``: the first half of a study."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cbtrain.cli.parser import SETTINGS, Commands, add_command, add_study_arguments, leading_console
+
+
+def add(commands: Commands) -> None:
+    text = "the first half: base model, therapist and patient adapters"
+    train = add_command(commands, "train", _train, text, SETTINGS)
+    add_study_arguments(train)
+    train.add_argument(
+        "--out",
+        type=Path,
+        help="run folder to make (default: runs/train-DATE-TIME), or to go on in: a run that was interrupted there, or "
+        "stopped by a signal (exit status 75), continues with its own settings",
+    )
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    from cbtrain.config.loading import load_config
+    from cbtrain.study.pipeline import train_study
+    from cbtrain.study.run_folder import begun_settings, new_run_folder
+
+    folder = parsed.out or new_run_folder("train")
+    config = load_config(parsed.config, parsed.settings, begun_settings(folder))
+    console = leading_console()
+    folder = train_study(config, folder, console)
+    console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)

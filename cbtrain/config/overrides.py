@@ -1,0 +1,64 @@
+"""``key=value`` on the command line, over the settings of files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from cbtrain.config.problems import section_of
+from cbtrain.errors import UserError
+from cbtrain.providers.overrides import FOREIGN, merge
+
+FIRST = ("provider", "patient_provider", "preset", "kind", "base_url", "model")
+"""Keys that say which API is meant, in the order in which they are taken: each sets aside something of lower layers."""
+
+
+def rank(override: str) -> int:
+    key = override.partition("=")[0].rpartition(".")[2]
+    return FIRST.index(key) if key in FIRST else len(FIRST)
+
+
+def apply_override(given: dict[str, Any], override: str, model: type[BaseModel]) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(
+            f"{override!r} is not key=value", where="command line", fix="E.g. therapist.learning_rate=1e-4."
+        )
+    at, parts = given, key.split(".")
+    for part in parts[:-1]:
+        inner = at.get(part)
+        if inner is None:
+            inner = at[part] = {}
+        if isinstance(inner, str) and part.endswith("provider"):
+            inner = at[part] = {"preset": inner}
+        if not isinstance(inner, dict):
+            raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
+        at = inner
+    new = {parts[-1]: _value(value, _annotation(model, parts))}
+    whole = merge(at, new, FOREIGN not in parts[:-1]) | new
+    at.clear()
+    at.update(whole)
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """``text`` as YAML, but where a text is wanted as it stands: paths may hold anything."""
+    wants_text = annotation is str or set(getattr(annotation, "__args__", ())) == {str, type(None)}
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if wants_text and not quoted and (annotation is str or text not in ("null", "~")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # such as the 45th of a month
+        return text
+
+
+def _annotation(model: type[BaseModel], parts: Sequence[str]) -> Any:
+    """The type of the field at ``parts``, None where there is no such field."""
+    field = model.model_fields.get(parts[0])
+    if field is None or len(parts) == 1:
+        return field.annotation if field else None
+    inner = section_of(field.annotation)
+    return _annotation(inner, parts[1:]) if inner else None

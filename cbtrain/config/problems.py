@@ -1,0 +1,114 @@
+"""What is wrong with settings, in one line: the key, the problem, what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from cbtrain.errors import UserError, nearest
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str, str | None]:
+    """Key (empty where sections do not fit together), problem and remedy of the first thing wrong."""
+    first = error.errors()[0]
+    at = _known_part(first["loc"], model)
+    key, got = ".".join(map(str, at)), first["input"]
+    problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        problem = "Input should be a section of keys and values"
+    # Where a value may be of several kinds, pydantic complains once for each.
+    kinds = dict.fromkeys(e["msg"].partition(",")[0] for e in error.errors() if e["loc"][: len(at)] == tuple(at))
+    if len(at) < len(first["loc"]) and len(kinds) > 1:
+        problem = " or ".join(kinds).replace("or Input should be", "or")
+    named = first["type"] == "value_error" and (repr(got) in problem or problem.endswith("?"))
+    if first["type"] == "missing" and str(at[-1]) == "model":
+        return key, problem, "Name one, or take a preset, which brings one (`cbtrain providers list`)."
+    if isinstance(got, dict) or named or key.endswith(("api_key_env", "base_url")):  # which may hold the key itself
+        return key, problem, None
+    return key, problem, f"{_got(got)}{_meant(first)}"
+
+
+def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> list[str | int]:
+    """``loc`` up to the last part that is written in a config: pydantic adds which kind of value it tried."""
+    at: list[str | int] = []
+    inner: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, str) and inner and part not in inner.model_fields:
+            break
+        if isinstance(part, str) and not inner:
+            break
+        at.append(part)
+        if isinstance(part, str) and inner:
+            inner = section_of(inner.model_fields[part].annotation)
+    return at
+
+
+def _got(value: Any) -> str:
+    text = repr(value)
+    return f"Got {text if len(text) <= 80 else text[:77] + '...'}."
+
+
+def _meant(error: Mapping[str, Any]) -> str:
+    """What was probably meant by a value of the wrong kind, where that can be told."""
+    if error["type"] == "int_parsing" and re.fullmatch(r"\d+e\d", error["input"]):  # to YAML 1e6 is a text
+        return f" Write it as {int(float(error['input']))}."
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        close = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.6)
+        return f" Did you mean {close[0]!r}?" if close else ""
+    return ""
+
+
+def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
+    for section, at, key in _unknown(given, model, ()):
+        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, fix=_known_key(key, section, model))
+
+
+def _unknown(
+    given: Mapping[str, Any], section: type[BaseModel], at: tuple[str, ...]
+) -> Iterator[tuple[type[BaseModel], tuple[str, ...], str]]:
+    """Keys of ``given`` that ``section`` has not, with the section and the way to it."""
+    for key, value in given.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            yield section, at, str(key)
+            continue
+        inner = section_of(field.annotation)
+        entries = [(value, (*at, key))]
+        if isinstance(value, list):
+            entries = [(entry, (*at, key, str(place))) for place, entry in enumerate(value)]
+        for entry, way in entries:
+            if inner and isinstance(entry, dict):
+                yield from _unknown(entry, inner, way)
+
+
+def _known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
+    """A hint: the key of this section that is all but the same, else a key of that name elsewhere, else the nearest."""
+    if not difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.8):
+        same = [path for path in _paths(model) if path.rpartition(".")[2] == key]
+        # What each stage of training has is most likely meant for the therapist.
+        same = [path for path in same if path.partition(".")[0] not in ("base", "patient")] or same
+        if same:
+            return f"Did you mean {' or '.join(map(repr, same[:3]))}?"
+    return nearest(key, section.model_fields)
+
+
+def _paths(model: type[BaseModel], at: str = "") -> Iterator[str]:
+    """Every key of ``model`` and its sections, with dots."""
+    for key, field in model.model_fields.items():
+        yield at + key
+        inner = section_of(field.annotation)
+        if inner and get_origin(field.annotation) is not list:
+            yield from _paths(inner, f"{at}{key}.")
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The config class of a field, also where it is optional or a list."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

@@ -1,0 +1,113 @@
+"""The settings of a whole study: the rooms' configs composed, and what one rules out of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cbtrain.eval.config import EvaluationConfig
+from cbtrain.model.config import ModelConfig, TinyModelConfig
+from cbtrain.providers.config import ProvidersConfig
+from cbtrain.providers.overrides import merge
+from cbtrain.tokens.config import TokensConfig
+from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
+
+# A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
+TINY_DEFAULTS: dict[str, Any] = {
+    # Small packs make many steps; a session that is longer than one stays whole in a pack of its own.
+    "tokens": {"document_tokens": 32_768},
+    "base": {
+        "method": "full",
+        "learning_rate": 2e-3,
+        "pack_tokens": 1024,
+        "token_budget": 360_000,
+        "max_epochs": 15,
+        "validate_every": 40_000,
+        "validation_tokens": 16_000,
+    },
+    "therapist": {
+        "learning_rate": 5e-3,
+        "lora": {"alpha": 32},
+        "pack_tokens": 1024,
+        "token_budget": 120_000,
+        "validate_every": 30_000,
+        "validation_tokens": 16_000,
+    },
+    "patient": {
+        "learning_rate": 5e-3,
+        "lora": {"alpha": 32},
+        "pack_tokens": 1024,
+        "token_budget": 80_000,
+        "validate_every": 30_000,
+        "validation_tokens": 16_000,
+    },
+}
+
+
+class StudyConfig(BaseModel):
+    """Everything that decides a study's result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1, description="CPU threads; none takes every core")
+    corpus: TranscriptsConfig = Field(default_factory=TranscriptsConfig)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    tokens: TokensConfig = Field(default_factory=TokensConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    tiny: TinyModelConfig = Field(default_factory=TinyModelConfig)
+    training: RuntimeConfig = Field(default_factory=RuntimeConfig)
+    base: TrainingConfig = Field(default_factory=TrainingConfig, description="how a tiny base model is trained")
+    base_window: int = Field(
+        512, ge=16, description="most base documents are cut to this many tokens, one in four is whole"
+    )
+    therapist: TrainingConfig = Field(default_factory=TrainingConfig)
+    patient: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    providers: ProvidersConfig = Field(default_factory=ProvidersConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        model = given.get("model")
+        if isinstance(model, dict) and model.get("path"):
+            return given
+        return merge(TINY_DEFAULTS, given)
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> StudyConfig:
+        """What one section asks for and another rules out. Stages that are not trained may say what they like."""
+        for speaker in self.training.speakers:
+            if getattr(self, speaker).method == "full" and self.model.weights == "nf4":
+                raise ValueError(f"{speaker}.method: full needs fp32 or bf16 weights, not nf4; set model.weights")
+        stages = [*(["base"] if self.model.path is None else []), *self.training.speakers]
+        for stage in stages if self.training.engine == "deepspeed" else ():
+            problem = _beyond_zero(stage, getattr(self, stage), self)
+            if problem:
+                raise ValueError(problem)
+        return self
+
+
+def _beyond_zero(stage: str, settings: TrainingConfig, study: StudyConfig) -> str | None:
+    """Why DeepSpeed cannot train ``stage`` so, and what to do; None where it can."""
+    if settings.optimizer not in ("adamw", "sgd"):
+        fix = "take adamw or sgd, or set training.engine=torch"
+        return f"{stage}.optimizer: {settings.optimizer} is not tested under ZeRO; {fix}"
+    if settings.lora_plus_ratio:
+        return f"{stage}.lora_plus_ratio: ZeRO takes one learning rate; leave it out, or set training.engine=torch"
+    if settings.method == "full" and study.model.weights == "bf16" and study.training.zero_stage < 2:
+        return f"{stage}.method: bf16 weights are trained in ZeRO stages 2 and 3; set training.zero_stage=2"
+    if study.training.zero_stage < 3:
+        return None
+    less = "set training.zero_stage to 1 or 2"
+    if study.model.weights == "nf4":
+        return f"model.weights: ZeRO-3 cannot shard the packed weights of nf4; {less}, or take bf16"
+    if settings.method == "lora" and settings.lora.dora:
+        return f"{stage}.lora.dora: its norm needs whole weights, which ZeRO-3 shards; {less}"
+    if settings.method == "lora" and settings.lora.modules_to_save:
+        return f"{stage}.lora.modules_to_save: not tested under ZeRO-3; {less}"
+    return None

@@ -1,0 +1,142 @@
+"""Anthropic's Messages protocol."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.api_format import (
+    CUT_SHORT,
+    Malformed,
+    Structure,
+    WireAnswer,
+    WireRequest,
+    count_of,
+    entries,
+    fitted,
+    joined,
+    section,
+    system_apart,
+    text_of,
+)
+from cbtrain.providers.formats.failures import failure_of
+from cbtrain.providers.types import ChatRequest, FinishReason, Usage
+
+VERSION, SAMPLED = "2026-10-21", "2023-06-01"
+"""The protocol's version, and the one before it, which still knows temperature and top-p."""
+
+FINISHES: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "refusal": "refusal",
+}
+
+STATUSES = {"invalid_request_error": 400, "authentication_error": 401, "permission_error": 403, "rate_limit_error": 429,
+            "overloaded_error": 529}  # fmt: skip
+"""What an error in the middle of a stream would have been as a reply of its own."""
+
+LASTING = ("billing_error", "credit balance is too low", "spend_limit_reached", "spend limit")
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicWire:
+    """There is no seed, and since version 2026-10-21 neither temperature nor top-p: both are answered with 400.
+    ``sampling`` sends one of them, by the older version, to models that still take it (up to Claude Opus 4.6)."""
+
+    model: str
+    base_url: str = "https://api.anthropic.com/v1"
+    structure: Structure = "json_schema"
+    sampling: bool = False
+    extra_body: dict[str, Any] = field(default_factory=dict)
+
+    def request(self, request: ChatRequest) -> WireRequest:
+        request = fitted(request, self.structure)
+        system, dialogue = system_apart(request.messages)
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": request.max_tokens,
+            "messages": [{"role": message.role, "content": message.content} for message in dialogue],
+        }
+        if self.sampling and request.top_p != 1.0:
+            body["top_p"] = request.top_p
+        elif self.sampling:
+            body["temperature"] = request.temperature
+        if request.stop:
+            body["stop_sequences"] = list(request.stop)
+        if request.json_schema is not None and self.structure == "json_schema":
+            body["output_config"] = {"format": {"type": "json_schema", "schema": request.json_schema}}
+        if system:
+            body["system"] = "\n\n".join(system)
+        headers = {"anthropic-version": SAMPLED if self.sampling else VERSION}
+        return WireRequest(f"{self.base_url.rstrip('/')}/messages", headers, body | self.extra_body)
+
+    def streamed(self, made: WireRequest) -> WireRequest:
+        return WireRequest(made.url, made.headers, made.body | {"stream": True}, made)
+
+    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+        message: dict[str, Any] = {}
+        blocks: dict[int, dict[str, Any]] = {}
+        texts: dict[int, list[Any]] = defaultdict(list)
+        for event in events:
+            kind, index = event.get("type"), count_of(event, "index")
+            if kind == "error":
+                error = section(event.get("error"), "error")
+                status = STATUSES.get(str(error.get("type")), 500)
+                raise self.failure(status, {}, json.dumps({"error": error}))
+            if kind == "message_start":
+                message = dict(section(event.get("message"), "message"))
+            elif kind == "content_block_start":
+                blocks[index] = dict(section(event.get("content_block"), "content_block"))
+            elif kind == "content_block_delta":
+                delta = section(event.get("delta"), "delta")
+                if delta.get("type") == "text_delta" and index in blocks:
+                    texts[index].append(delta.get("text"))
+            elif kind == "message_delta":
+                message |= section(event.get("delta"), "delta")
+                # Counts so far, not differences.
+                counts = {k: v for k, v in section(event.get("usage"), "usage").items() if v is not None}
+                message["usage"] = {**section(message.get("usage"), "usage"), **counts}
+        if not message.get("stop_reason"):
+            raise Malformed(CUT_SHORT)
+        for index, pieces in texts.items():
+            blocks[index]["text"] = joined([blocks[index].get("text"), *pieces], "text")
+        return message | {"content": [block for _, block in sorted(blocks.items())]}
+
+    def authorization(self, key: str) -> dict[str, str]:
+        return {"x-api-key": key} if self.sampling else {"Authorization": f"Bearer {key}"}
+
+    def answer(self, body: Any) -> WireAnswer:
+        body = section(body, "the answer")
+        if body.get("type") != "message":
+            raise Malformed("it is no message")
+        stop = str(body.get("stop_reason"))
+        if stop == "model_context_window_exceeded":
+            raise ProviderError("context_overflow", "the answer ran into the end of the context", status=200)
+        blocks = entries(body.get("content"), "content")
+        return WireAnswer(
+            text="".join(text_of(block.get("text"), "text") for block in blocks if block.get("type") == "text"),
+            finish_reason=FINISHES.get(stop, "error"),
+            usage=_usage(section(body.get("usage"), "usage")),
+            model=text_of(body.get("model"), "model") or self.model,
+        )
+
+    def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
+        return failure_of(status, headers, text, lasting=LASTING)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    """``input_tokens`` are those that no cache had to do with."""
+    read, written = count_of(usage, "cache_read_input_tokens"), count_of(usage, "cache_creation_input_tokens")
+    details = section(usage.get("output_tokens_details"), "output_tokens_details")
+    return Usage(
+        prompt_tokens=count_of(usage, "input_tokens") + read + written,
+        completion_tokens=count_of(usage, "output_tokens"),
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=count_of(details, "thinking_tokens"),
+    )

@@ -1,0 +1,67 @@
+"""What a reply with another status than 200 means: the same classes for every API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cbtrain.providers.errors import ErrorKind, ProviderError
+from cbtrain.providers.formats.waiting import requested_wait
+
+OVERFLOWS = (
+    "maximum context length",
+    "context_length_exceeded",
+    "context window",
+    "prompt is too long",
+    "exceeds the maximum number of tokens",
+    "longer than the model's context length",
+)
+"""How APIs say that a prompt is too long, in lower case: OpenAI and DeepSeek, Anthropic, Google, SGLang."""
+
+FILTERS = ("content_filter", "content management policy", "content policy", "safety system", "prohibited_content")
+
+LONGEST = 300
+"""Characters of a message that are kept."""
+
+
+def failure_of(status: int, headers: Mapping[str, str], text: str, *, lasting: Sequence[str] = ()) -> ProviderError:
+    """The failure that a reply with ``status`` and the body ``text`` tells of. ``lasting`` are words of an API that
+    make a status permanent that otherwise passes (an empty account also answers 429)."""
+    error = _error(text)
+    kind = _kind(status, error, text, lasting)
+    wait = requested_wait(headers, text) if kind in ("rate_limit", "transient") else None
+    return ProviderError(kind, _message(error, text), status=status, retry_after_s=wait)
+
+
+def _kind(status: int, error: Mapping[str, Any], text: str, lasting: Sequence[str]) -> ErrorKind:
+    lowered = text.lower()
+    if any(mark.lower() in lowered for mark in lasting):
+        return "permanent"
+    if status == 429 or error.get("status") == "RESOURCE_EXHAUSTED":
+        return "rate_limit"
+    if status >= 500 or status in (408, 409, 425):
+        return "transient"
+    if any(mark in lowered for mark in OVERFLOWS):
+        return "context_overflow"
+    if any(mark in lowered for mark in FILTERS):
+        return "content_filter"
+    return "permanent"
+
+
+def _error(text: str) -> Mapping[str, Any]:
+    """The ``error`` of a JSON body, which all three protocols have; Google sends it in a list at times."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    error = body.get("error") if isinstance(body, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _message(error: Mapping[str, Any], text: str) -> str:
+    message = error.get("message")
+    words = message if isinstance(message, str) else text
+    return " ".join(words.split())[:LONGEST] or "no message"

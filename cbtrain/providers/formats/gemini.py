@@ -1,0 +1,148 @@
+"""Google's generateContent protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.api_format import (
+    CUT_SHORT,
+    Malformed,
+    Structure,
+    WireAnswer,
+    WireRequest,
+    count_of,
+    entries,
+    fitted,
+    section,
+    system_apart,
+    text_of,
+)
+from cbtrain.providers.formats.failures import failure_of
+from cbtrain.providers.types import ChatRequest, FinishReason, Usage
+
+FINISHES: dict[str, FinishReason] = {"STOP": "stop", "MAX_TOKENS": "length"}
+
+FILTERED = (
+    "SAFETY",
+    "RECITATION",
+    "LANGUAGE",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "IMAGE_SAFETY",
+    "ESCALATION",
+    "MODEL_ARMOR",
+)
+"""Finish reasons with which the API keeps back what the model has said."""
+
+HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
+"""Categories of which the API lets a caller switch the filter off: patients speak of suicide."""
+
+LASTING = ("API_KEY_INVALID", "PerDay")
+"""Words of failures that waiting does not mend: a bad key, and a quota that is used up for today."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiWire:
+    """Thinking models spend ``maxOutputTokens`` on thoughts too; ``extra_body`` can set ``generationConfig``'s
+    ``thinkingConfig``: it is merged, not put in place of what is there."""
+
+    model: str
+    base_url: str = "https://generativelanguage.googleapis.com/v1beta"
+    structure: Structure = "json_schema"
+    seed: bool = True
+    sampling: bool = True
+    extra_body: dict[str, Any] = field(default_factory=dict)
+
+    def request(self, request: ChatRequest) -> WireRequest:
+        request = fitted(request, self.structure)
+        system, dialogue = system_apart(request.messages)
+        config: dict[str, Any] = {"maxOutputTokens": request.max_tokens}
+        if self.sampling:
+            config |= {"temperature": request.temperature, "topP": request.top_p}
+        if request.seed is not None and self.seed:
+            config["seed"] = request.seed
+        if request.stop:
+            config["stopSequences"] = list(request.stop)
+        if request.json_schema is not None and self.structure != "none":
+            config["responseMimeType"] = "application/json"
+        if request.json_schema is not None and self.structure == "json_schema":
+            config["responseJsonSchema"] = request.json_schema
+        body: dict[str, Any] = {
+            "contents": [
+                {"role": "model" if message.role == "assistant" else "user", "parts": [{"text": message.content}]}
+                for message in dialogue
+            ],
+            "generationConfig": config,
+            "safetySettings": [{"category": f"HARM_CATEGORY_{harm}", "threshold": "BLOCK_NONE"} for harm in HARMS],
+        }
+        if system:
+            body["systemInstruction"] = {"parts": [{"text": "\n\n".join(system)}]}
+        extra = dict(self.extra_body)
+        config |= extra.pop("generationConfig", {})
+        name = self.model.removeprefix("models/")
+        return WireRequest(f"{self.base_url.rstrip('/')}/models/{name}:generateContent", {}, body | extra)
+
+    def streamed(self, made: WireRequest) -> WireRequest:
+        url = made.url.replace(":generateContent", ":streamGenerateContent?alt=sse")
+        return WireRequest(url, made.headers, made.body, made)
+
+    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+        whole: dict[str, Any] = {}
+        parts: list[Any] = []
+        finish = None
+        for event in events:
+            if event.get("error"):
+                error = section(event["error"], "error")
+                raise self.failure(count_of(error, "code") or 500, {}, json.dumps({"error": error}))
+            whole |= {k: v for k, v in event.items() if k != "candidates"}
+            for candidate in entries(event.get("candidates"), "candidates")[:1]:
+                finish = candidate.get("finishReason") or finish
+                parts += entries(section(candidate.get("content"), "content").get("parts"), "parts")
+        if finish:
+            whole["candidates"] = [{"finishReason": finish, "content": {"parts": parts}}]
+        elif not section(whole.get("promptFeedback"), "promptFeedback").get("blockReason"):
+            raise Malformed(CUT_SHORT)
+        return whole
+
+    def authorization(self, key: str) -> dict[str, str]:
+        return {"x-goog-api-key": key}
+
+    def answer(self, body: Any) -> WireAnswer:
+        body = section(body, "the answer")
+        usage = _usage(section(body.get("usageMetadata"), "usageMetadata"))
+        model = text_of(body.get("modelVersion"), "modelVersion") or self.model
+        candidates = entries(body.get("candidates"), "candidates")
+        if not candidates:
+            if section(body.get("promptFeedback"), "promptFeedback").get("blockReason"):
+                return WireAnswer("", "content_filter", usage, model)
+            raise Malformed("there are no candidates")
+        finish = str(candidates[0].get("finishReason"))
+        content = section(candidates[0].get("content"), "content")
+        parts = entries(content.get("parts"), "parts")
+        text = "".join(text_of(part.get("text"), "text") for part in parts if not part.get("thought"))
+        return WireAnswer(text, _finish(finish), usage, model)
+
+    def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
+        return failure_of(status, headers, text, lasting=LASTING)
+
+
+def _finish(reason: str) -> FinishReason:
+    if reason in FILTERED:
+        return "content_filter"
+    return FINISHES.get(reason, "error")
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    """Thoughts are paid as output and counted beside the candidates' tokens."""
+    thoughts = count_of(usage, "thoughtsTokenCount")
+    return Usage(
+        prompt_tokens=count_of(usage, "promptTokenCount"),
+        completion_tokens=count_of(usage, "candidatesTokenCount") + thoughts,
+        cached_tokens=count_of(usage, "cachedContentTokenCount"),
+        reasoning_tokens=thoughts,
+    )

@@ -1,0 +1,136 @@
+"""The chat completions protocol of OpenAI, which DeepSeek, OpenRouter, vLLM, SGLang and our own server speak too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.api_format import (
+    CUT_SHORT,
+    Malformed,
+    Structure,
+    WireAnswer,
+    WireRequest,
+    count_of,
+    entries,
+    fitted,
+    joined,
+    section,
+    text_of,
+)
+from cbtrain.providers.formats.failures import failure_of
+from cbtrain.providers.types import ChatRequest, FinishReason, Usage
+
+FINISHES: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+}
+
+LASTING = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
+"""Error codes that come with status 429 and that waiting does not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIWire:
+    """``base_url`` goes up to and including the version. Servers differ in what they take: ``structure``, ``seed``, the
+    name of the output limit, and ``temperature`` (reasoning models refuse sampling settings)."""
+
+    base_url: str
+    model: str
+    structure: Structure = "json_schema"
+    seed: bool = True
+    sampling: bool = True
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    extra_body: dict[str, Any] = field(default_factory=dict)
+
+    def request(self, request: ChatRequest) -> WireRequest:
+        request = fitted(request, self.structure)
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        body: dict[str, Any] = {"model": self.model, "messages": messages, self.limit: request.max_tokens}
+        if self.sampling:
+            body |= {"temperature": request.temperature, "top_p": request.top_p}
+        if request.seed is not None and self.seed:
+            body["seed"] = request.seed
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.json_schema is not None and self.structure == "json_schema":
+            shape = {"name": "answer", "strict": True, "schema": request.json_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": shape}
+        elif request.json_schema is not None and self.structure == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        return WireRequest(f"{self.base_url.rstrip('/')}/chat/completions", {}, body | self.extra_body)
+
+    def streamed(self, made: WireRequest) -> WireRequest:
+        more = {"stream": True, "stream_options": {"include_usage": True}}
+        return WireRequest(made.url, made.headers, made.body | more, made)
+
+    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+        said: dict[str, list[Any]] = {"content": [], "refusal": []}
+        finish = usage = model = None
+        for event in events:
+            if event.get("error"):
+                return event
+            usage, model = event.get("usage") or usage, model or event.get("model")
+            for choice in entries(event.get("choices"), "choices")[:1]:
+                finish = choice.get("finish_reason") or finish
+                delta = section(choice.get("delta"), "delta")
+                content = delta.get("content")
+                said["content"] += [_text(content)] if isinstance(content, list) else [content]
+                said["refusal"].append(delta.get("refusal"))
+        if finish is None:
+            raise Malformed(CUT_SHORT)
+        message = {name: joined(parts, name) for name, parts in said.items()}
+        return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
+
+    def authorization(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    def answer(self, body: Any) -> WireAnswer:
+        body = section(body, "the answer")
+        if body.get("error"):  # OpenRouter hands on the failures of others with status 200
+            said = body["error"]
+            error = section({"message": said} if isinstance(said, str) else said, "error")
+            code = error.get("code")
+            status = code if isinstance(code, int) and 400 <= code < 600 else 502
+            raise failure_of(status, {}, text_of(error.get("message"), "message"))
+        choices = entries(body.get("choices"), "choices")
+        if not choices:
+            raise Malformed("there are no choices")
+        choice = choices[0]
+        if not isinstance(choice.get("message"), dict):
+            raise Malformed("there is no message")
+        message = section(choice["message"], "message")
+        text, refusal = _text(message.get("content")), text_of(message.get("refusal"), "refusal")
+        finish: FinishReason = FINISHES.get(str(choice.get("finish_reason")), "error")
+        return WireAnswer(
+            text=text or refusal,
+            finish_reason="refusal" if refusal else finish,
+            usage=_usage(section(body.get("usage"), "usage")),
+            model=text_of(body.get("model"), "model") or self.model,
+        )
+
+    def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
+        return failure_of(status, headers, text, lasting=LASTING)
+
+
+def _text(content: Any) -> str:
+    """A message's text, which some servers send in parts."""
+    if not isinstance(content, list):
+        return text_of(content, "content")
+    return "".join(text_of(part.get("text"), "text") for part in entries(content, "content"))
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    prompt = section(usage.get("prompt_tokens_details"), "prompt_tokens_details")
+    completion = section(usage.get("completion_tokens_details"), "completion_tokens_details")
+    # DeepSeek's own name for what the others call cached_tokens.
+    cached = count_of(prompt, "cached_tokens") or count_of(usage, "prompt_cache_hit_tokens")
+    return Usage(
+        prompt_tokens=count_of(usage, "prompt_tokens"),
+        completion_tokens=count_of(usage, "completion_tokens"),
+        cached_tokens=cached,
+        reasoning_tokens=count_of(completion, "reasoning_tokens"),
+    )

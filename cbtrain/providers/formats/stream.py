@@ -1,0 +1,38 @@
+"""Server-sent events: how all three protocols send an answer in pieces (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cbtrain.providers.formats.api_format import Malformed
+
+END = "[DONE]"
+"""How the OpenAI protocol says that nothing more comes."""
+
+
+def events_of(body: str) -> list[Mapping[str, Any]]:
+    """The JSON object of each event that has one; comments, with which servers keep a connection open, are none. An
+    event that the end of ``body`` cuts off is left out. Raises Malformed."""
+    events: list[Mapping[str, Any]] = []
+    *whole, last = re.split(r"\n\n+", re.sub(r"\r\n?", "\n", body.lstrip()))
+    for block in whole:
+        data = _data(block)
+        if data and data.strip() != END:
+            event = json.loads(data)
+            if not isinstance(event, dict):
+                raise Malformed("an event is no object")
+            events.append(event)
+    with contextlib.suppress(ValueError):  # some servers leave out the blank line behind it
+        event = json.loads(_data(last))
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def _data(block: str) -> str:
+    lines = (line.partition(":") for line in block.split("\n"))
+    return "\n".join(text.removeprefix(" ") for name, _, text in lines if name == "data")

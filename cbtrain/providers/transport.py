@@ -1,0 +1,78 @@
+"""How a request gets to an API and its reply back: over HTTP, or from a recording."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.formats.api_format import WireRequest
+
+if sys.version_info >= (3, 11):  # bounds a block and costs no task of its own, as ``asyncio.wait_for`` does
+    from asyncio import timeout
+else:
+    from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
+
+__all__ = ["Carrier", "HttpCarrier", "Reply", "timeout"]
+
+LONGEST_REPLY = 32 * 1024 * 1024
+"""Bytes; more is no chat answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back, whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Carrier(Protocol):
+    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
+        """Send ``made``, with the headers ``secret`` beside its own. Raises what aiohttp raises, and ProviderError."""
+        ...
+
+
+class HttpCarrier:
+    """Posts by ``session``. ``connect_s`` bounds the building of a connection, ``idle_s`` each silence of a reply that
+    has begun; how long it may take to begin, and take in all, is the caller's business."""
+
+    def __init__(self, session: aiohttp.ClientSession, connect_s: float = 10.0, idle_s: float = 60.0) -> None:
+        self.session, self.idle_s = session, idle_s
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+
+    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
+        headers = made.headers | dict(secret)
+        # A redirect would take the key to another address.
+        async with self.session.post(
+            made.url, json=made.body, headers=headers, allow_redirects=False, timeout=self._timeout
+        ) as reply:
+            return Reply(reply.status, reply.headers, await self._body(reply.content))
+
+    async def _body(self, content: aiohttp.StreamReader) -> bytes:
+        parts, size = [], 0
+        while not content.at_eof():
+            try:
+                async with timeout(self.idle_s):
+                    part = await content.readany()
+            except asyncio.TimeoutError:
+                problem = f"the reply fell silent for {self.idle_s:.3g} s"
+                raise ProviderError("transient", problem, sent=True) from None
+            size += len(part)
+            if size > LONGEST_REPLY:
+                raise ProviderError("permanent", f"a reply of more than {LONGEST_REPLY:,} bytes", sent=True)
+            parts.append(part)
+        return b"".join(parts)
+
+
+def open_session() -> aiohttp.ClientSession:
+    """A session for all providers of a run. Its connections have no limit of their own: waiting for one would use up
+    the time of an attempt."""
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30)
+    return aiohttp.ClientSession(connector=connector)

@@ -1,0 +1,1 @@
+"""What ``run`` and ``train`` do, in order: corpus, datasets, base model, adapters, run folder."""

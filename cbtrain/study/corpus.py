@@ -1,0 +1,90 @@
+"""A study's transcripts: read, counted, cleaned, split by patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from rich.console import Console
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.console import say
+from cbtrain.errors import UserError
+from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.reading import read, speaker_labels
+from cbtrain.transcripts.split import SIDES, Split, split
+from cbtrain.transcripts.stats import stats
+from cbtrain.transcripts.types import Corpus
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The cleaned corpus, split by patient, and what the report says about it."""
+
+    split: Split
+    facts: dict[str, Any]
+
+    def profiles(self) -> dict[str, Profile | None]:
+        courses = (*self.split.train, *self.split.validation, *self.split.test)
+        return {course.id: course.profile for course in courses}
+
+    def names(self) -> dict[str, str]:
+        """What each course's patient is called."""
+        return {course: profile.name if profile else course for course, profile in self.profiles().items()}
+
+
+def gather(config: StudyConfig, console: Console) -> Material:
+    """Read, count, clean and split the corpus. Raises UserError where one of these cannot be done."""
+    settings = config.corpus
+    with console.status("Reading the corpus"):
+        labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
+        corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+        counts = stats(corpus)
+        cleaned, cleaning = clean(corpus, settings.cleaning)
+    if not cleaned.courses:
+        fix = "Check the speakers' labels (`cbtrain corpus check`)."
+        raise UserError("no session in which both patient and therapist speak", where=settings.path, fix=fix)
+    parts = split(cleaned, config.split)
+    facts = {
+        "path": corpus.source,
+        "format": corpus.format,
+        **{key: counts[key] for key in ("courses", "sessions", "therapist_turns", "words")},
+        "skipped": list(corpus.skipped),
+        "cleaning": {CHANGES[kind]: count for kind, count in cleaning.as_dict().items()},
+        "fingerprint": _fingerprint(cleaned),
+        "split": parts.ids(),
+        "together": list(parts.together),
+        "namesakes": _namesakes(parts),
+    }
+    say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
+    if corpus.skipped:
+        say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
+    changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
+    say(console, f"cleaning: {'; '.join(changed) or 'nothing to mend'}")
+    return Material(parts, facts)
+
+
+def _namesakes(parts: Split) -> list[str]:
+    """Patients of different sides who have one name: the same person twice, or chance? A reader must judge."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for side in SIDES:
+        for course in getattr(parts, side):
+            if course.profile and course.profile.name != course.id:
+                places.setdefault(course.profile.name, {}).setdefault(side, []).append(course.id)
+    return [
+        f"{name}: " + ", ".join(f"{', '.join(ids)} in {side}" for side, ids in found.items())
+        for name, found in sorted(places.items())
+        if len(found) > 1
+    ]
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    """Of everything that training and evaluation take from the cleaned corpus."""
+    digest = blake2b(digest_size=16)
+    for course in corpus.courses:
+        digest.update((course.profile.model_dump_json() if course.profile else course.id).encode())
+        for session in course.sessions:
+            digest.update(session.id.encode() + fingerprint(session.turns))
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""What each speaker's model learns from, and what it is measured on: sessions as documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.console import say
+from cbtrain.errors import UserError
+from cbtrain.study.corpus import Material
+from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.config import Supervise
+from cbtrain.tokens.dialogue import dialogue
+from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
+from cbtrain.tokens.formats import choose_format
+from cbtrain.tokens.system_prompts import patient_system, system_prompt
+from cbtrain.tokens.tokenize import Selection, cache_root, tokenize
+from cbtrain.training.config import TrainingConfig
+from cbtrain.transcripts.types import Course, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What one speaker's adapter is trained on, what it is validated on, and how both are laid out."""
+
+    renderer: ChatRenderer
+    chosen: Selection
+    unseen: Selection
+
+
+def choose_lessons(
+    speaker: Role, material: Material, tokenizer: Any, positions: int, config: StudyConfig, console: Console
+) -> Lessons:
+    """Render sessions until the budgets are full. Raises UserError on a template that cannot be used, and on what
+    cannot be rendered."""
+    settings: TrainingConfig = getattr(config, speaker)
+    renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker))
+    if renderer.format.note:
+        say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
+
+    def builder(*, measured: bool) -> DocumentBuilder:
+        return make_builder(renderer, speaker, settings, positions, config, measured=measured)
+
+    columns = (TextColumn(f"Tokenizing for the {speaker}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        chosen = tokenize(
+            course_units(material.split.train, speaker, config),
+            builder(measured=False),
+            budget=settings.token_budget,
+            seed=settings.seed,
+            root=cache_root(config.tokens.cache),
+            progress=lambda done, of: progress.update(task, completed=done, total=of),
+        )
+    if chosen.note:
+        say(console, chosen.note)
+    unseen = tokenize(
+        course_units(material.split.validation, speaker, config),
+        builder(measured=True),
+        budget=settings.validation_tokens,
+        seed=settings.seed,
+    )
+    return Lessons(renderer, chosen, unseen)
+
+
+def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) -> list[Unit]:
+    """What is rendered of ``courses`` for the model that plays ``speaker``, with its system prompts."""
+    return [
+        unit
+        for course in courses
+        for unit in units_of(course, config.tokens, system_prompt(speaker, config.tokens, course.profile))
+    ]
+
+
+def make_builder(
+    renderer: ChatRenderer,
+    speaker: Role,
+    settings: TrainingConfig,
+    positions: int,
+    config: StudyConfig,
+    *,
+    measured: bool,
+) -> DocumentBuilder:
+    """How one speaker's documents are made. What is ``measured`` only counts every turn of the speaker alike, whatever
+    the weights in training, so that losses of different policies can be compared."""
+    supervise: Supervise = settings.supervise or speaker
+    tokens = config.tokens
+    if measured:
+        supervise = speaker
+        tokens = tokens.model_copy(update={"weights": []})
+    return DocumentBuilder(renderer, speaker, supervise, tokens, settings.pack_tokens, positions)
+
+
+def held_out_lessons(
+    material: Material, renderer: ChatRenderer, config: StudyConfig, positions: int
+) -> dict[str, Selection]:
+    """What perplexity is measured on, by held-out patient. Raises UserError on a session that cannot be rendered."""
+    builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
+    return {
+        course.id: tokenize(
+            units_of(course, config.tokens, system_prompt("therapist", config.tokens, None)),
+            builder,
+            budget=config.evaluation.perplexity_tokens,
+            seed=config.seed,
+            check=1 if course is material.split.test[0] else 0,
+        )
+        for course in material.split.test
+    }
+
+
+def check_held_out(material: Material, lessons: Mapping[Role, Lessons], positions: int, config: StudyConfig) -> None:
+    """Find before training what would stop an evaluation: raises UserError on held-out patients' sessions and profiles
+    that cannot be rendered."""
+    if "therapist" in lessons:
+        held_out_lessons(material, lessons["therapist"].renderer, config, positions)
+    for course in material.split.test if "patient" in lessons else ():
+        try:
+            lessons["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
+        except UserError as error:
+            raise UserError(error.what, where=f"profile of {course.id}", fix=error.fix) from None

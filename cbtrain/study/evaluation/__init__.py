@@ -1,0 +1,1 @@
+"""What ``evaluate`` and the commands on scores do, in order: simulate, score, analyse, report."""

@@ -1,0 +1,59 @@
+"""Test a rater: sessions that exist already and changed copies of them, rated as ``cbtrain rate`` would rate them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import cbtrain
+from cbtrain.config.schema import StudyConfig
+from cbtrain.errors import UserError
+from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
+from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.files import write_atomic
+from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
+
+
+def audit_rater(
+    config: StudyConfig, folder: Path, console: Console, *, sessions: int, seed: int = 0, allow_upload: bool = False
+) -> dict[str, Any]:
+    """Rate at most ``sessions`` sessions of ``config.corpus`` and their changed copies, write ``folder/audit.json``,
+    and return what is in it.
+
+    Paid ratings are journalled in ``folder``: an interrupted audit goes on. Raises UserError on a corpus that cannot be
+    read, or would have to be sent away without ``allow_upload``, and where no original can be rated.
+    """
+    check_rating(config, allow_upload=allow_upload)
+    rubric = load_rubric(config.evaluation.judging.rubric)
+    originals = pick(read_records(config, console), sessions, seed)
+    changed = copies(originals)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores, rater, spent = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))
+    ids = {session.id for session in originals}
+    own = [score for score in scores if score.session_id in ids]
+    if all(score.total is None for score in own):
+        why = ", ".join(sorted({score.status for score in own})) or "there is none"
+        fix = "Take transcripts of whole sessions, or another rater."
+        raise UserError(f"no session could be rated ({why})", where=config.corpus.path, fix=fix)
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "cbtrain_version": cbtrain.__version__,
+        "notice": cbtrain.NOTICE,
+        "rater": rater,
+        "rubric": {"name": rubric.name, "minimum": rubric.minimum, "maximum": rubric.maximum},
+        "corpus": config.corpus.path,
+        "seed": seed,
+        "sessions": len(originals),
+        "patients": len({session.patient for session in originals}),
+        "unrated_originals": len(ids - {score.session_id for score in own if score.total is not None}),
+        "interval": "95 % bootstrap, patients and then their sessions",
+        "probes": audit(originals, scores, rubric, seed),
+        "costs": spent,
+    }
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(folder / "audit.json", text + "\n")
+    return found

@@ -1,0 +1,90 @@
+"""Score sessions that exist already: any corpus of transcripts, with the rater an evaluation would use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import cbtrain
+from cbtrain.config.schema import StudyConfig
+from cbtrain.eval.analysis.descriptives import session_groups
+from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
+from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.rating.scores import Score, write_scores_csv
+from cbtrain.eval.report.formatting import fixed
+from cbtrain.eval.report.terminal import costs_line
+from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.providers.providers import check
+from cbtrain.providers.summary import costs
+from cbtrain.study.consent import require_consent, stays_here
+from cbtrain.study.evaluation.run_context import open_run
+from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
+from cbtrain.study.evaluation.scores import records
+from cbtrain.transcripts.reading import read, speaker_labels
+
+
+def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
+    """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
+
+    Paid ratings are journalled in ``folder``: an interrupted run goes on. Raises UserError on a corpus that cannot be
+    read, and where it would have to be sent away without ``allow_upload``.
+    """
+    check_rating(config, allow_upload=allow_upload)
+    rubric = load_rubric(config.evaluation.judging.rubric)
+    sessions = read_records(config, console)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores, rater, spent = asyncio.run(rate_records(sessions, rubric, config, folder, console))
+    path = folder / "scores.csv"
+    write_scores_csv(scores, path)
+    table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
+    arms = Counter(session.arm for session in sessions)
+    items = [domain.id for domain in rubric.domains]
+    for group in session_groups(ratings_of(scores, items, arms, scale_of_rubric(rubric))):
+        numbers = (fixed(group.mean, 2), fixed(group.sd, 2))
+        table.add_row(escape(group.name), f"{arms[group.name]:,}", f"{group.n:,}", *numbers)
+    console.print(table)
+    if spent:
+        console.print(costs_line(spent), highlight=False, markup=False)
+    credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
+    console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
+    if len(arms) > 1:
+        next_step = f"cbtrain analyze {path} --transcripts {config.corpus.path}"
+        console.print(f"next: {next_step}", highlight=False, markup=False, soft_wrap=True)
+    return path
+
+
+def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
+    """Raise UserError where the judge that ``config`` names has no key, or the transcripts would have to be sent to it
+    without ``allow_upload``."""
+    judging = config.evaluation.judging
+    if uses_llm_judge(judging, config.providers):
+        check(config.providers, [("judge", judging.provider)])
+        allowed = allow_upload or stays_here(config.providers)
+        require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allowed)
+
+
+def read_records(config: StudyConfig, console: Console) -> list[SessionRecord]:
+    """Every session of ``config.corpus``; says what was left out. Raises UserError on what cannot be read."""
+    settings = config.corpus
+    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
+    corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+    for line in corpus.skipped:
+        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
+    return list(records(corpus.sessions()))
+
+
+async def rate_records(
+    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
+) -> tuple[list[Score], dict[str, str], dict[str, Any] | None]:
+    """Scores of ``sessions``, journalled in ``folder``, the rater, and what was spent (None: no API was asked)."""
+    async with open_run(config.providers, folder, console) as run:
+        scores, rater = await score_sessions(sessions, rubric, config, run, console)
+        return scores, rater, costs(run.providers)

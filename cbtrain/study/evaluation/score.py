@@ -1,0 +1,81 @@
+"""Score simulated or given sessions: with the LLM judge where its key is there, else with the cue rater."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import track
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.console import say
+from cbtrain.errors import UserError
+from cbtrain.eval.rating.config import JudgingConfig
+from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL, rate
+from cbtrain.eval.rating.judging import judge_sessions
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.providers.config import ProvidersConfig
+from cbtrain.providers.providers import recorded
+from cbtrain.providers.summary import status
+from cbtrain.study.evaluation.run_context import RunContext
+
+
+def uses_llm_judge(judging: JudgingConfig, providers: ProvidersConfig) -> bool:
+    """Whether an LLM judge rates; ``auto`` looks for its key or, where a recording answers, for its ratings in that.
+    Raises UserError where it is demanded without a key."""
+    key = judging.provider.api_key_env
+    if providers.replay:
+        return judging.rater == "llm" or (judging.rater == "auto" and recorded(providers, judging.provider))
+    has_key = key is None or bool(os.environ.get(key))
+    if judging.rater == "llm" and not has_key:
+        raise UserError("the LLM judge's API key is not set", where=key, fix=f"export {key}=… before the run.")
+    return judging.rater == "llm" or (judging.rater == "auto" and has_key)
+
+
+async def score_sessions(
+    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, run: RunContext, console: Console
+) -> tuple[list[Score], dict[str, str]]:
+    """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater."""
+    judging = config.evaluation.judging
+    ratable = [session for session in sessions if not session.failed]
+    if failures := len(sessions) - len(ratable):
+        say(console, f"{counted(failures, 'session')} failed and cannot be rated")
+    if uses_llm_judge(judging, config.providers):
+        label = f"LLM judge {judging.provider.model}"
+        say(console, f"{label} at {judging.provider.base_url}")
+        provider = await run.providers.open(judging.provider, "judge")
+        scores = await judge_sessions(
+            provider,
+            rubric,
+            ratable,
+            judging,
+            run.journal,
+            console,
+            status=lambda share: status(run.providers, "judge", share),
+        )
+        errors = [score.reason["error"] for score in scores if score.status == "error"]
+        where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
+        if errors and len(errors) == len(scores):
+            fix = "Nothing is lost: mend this and run the same command again."
+            raise UserError(f"no session could be rated: {errors[0]}", where=where, fix=fix)
+        if errors:
+            what = f"{len(errors)} of {len(scores)} ratings are missing ({where}: {errors[0]})"
+            say(console, f"note: {what}; mend this and run the same command again to have them")
+        return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}
+    say(console, CUE_RATER_LABEL)
+    scores = [
+        rate(
+            session.turns,
+            rubric,
+            session_id=session.id,
+            arm=session.arm,
+            patient=session.patient,
+            seed=session.seed,
+        )
+        for session in track(ratable, "score", console=console, disable=not console.is_terminal)
+    ]
+    return scores, {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}

@@ -1,0 +1,161 @@
+"""The folder of a run: what lies where, who may write in it, and whether a run goes on in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from cbtrain.config.loading import dump_config
+from cbtrain.config.schema import StudyConfig
+from cbtrain.console import say
+from cbtrain.environment import describe_environment
+from cbtrain.errors import UserError
+from cbtrain.files import hold, require_new, write_atomic
+from cbtrain.study.run_files import CONFIG, STATE, SUMMARY
+from cbtrain.training import distributed
+from cbtrain.training.checkpoints.resuming import differences
+from cbtrain.training.loop import SKIPPED
+from cbtrain.transcripts.reading import SAMPLE
+
+LOCK = Path("training") / ".lock"
+"""Held by the process that trains: torchrun's ranks outlive it where it is killed."""
+
+FREE = ("training.", "threads", "evaluation.", "tokens.cache", "model.device")
+"""Settings that an interrupted run may go on with changed: they decide where and how it runs, not what is learnt."""
+
+
+def new_run_folder(name: str) -> Path:
+    """``runs/NAME-DATE-TIME``, not yet made."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{name}-{stamp}"
+
+
+def begun_settings(folder: Path) -> Path | None:
+    """The settings of a run that was begun in ``folder``, on whose ground it goes on; None where there is nothing.
+    Raises UserError where something else is there."""
+    settings = folder / "config.yaml"
+    if settings.exists() and (folder / "training").is_dir():
+        return settings
+    if folder.is_dir() and {path.name for path in folder.rglob("*")} <= {"training", ".lock", "corpus.json"}:
+        return None  # killed at its very beginning
+    require_new(folder)
+    return None
+
+
+def trained_config(folder: Path) -> Path:
+    """The settings of the trained run in ``folder``. Raises UserError where training has not come to its end."""
+    if not (folder / STATE).exists() or not (folder / "config.yaml").exists():
+        problem = "training has not come to its end here" if (folder / "training").exists() else "not a trained run"
+        raise UserError(problem, where=folder, fix="Name a folder that `cbtrain train` finished, or train again.")
+    return folder / "config.yaml"
+
+
+def newest_trained_run(runs: Path) -> Path | None:
+    """The run folder under ``runs`` that was trained last, or None."""
+    states = sorted(runs.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
+    return states[-1].parent if states else None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("not a trained run", where=folder, fix="Name a folder that `cbtrain train` made.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"damaged ({error})", where=folder / STATE, fix="Train again.") from None
+    if not isinstance(state, dict) or not {"model", "corpus", "training", "seconds"} <= set(state):
+        raise UserError("damaged (parts are missing)", where=folder / STATE, fix="Train again.")
+    return state
+
+
+def base_of(state: Mapping[str, Any], folder: Path) -> str:
+    inside = folder / state["model"]
+    return str(inside) if inside.is_dir() else str(state["model"])
+
+
+def check_same_study(config: StudyConfig, folder: Path) -> None:
+    """Raise UserError where the run in ``folder`` is finished, is not to go on, or was begun with other settings."""
+    if (folder / STATE).exists():
+        fix = f"`cbtrain evaluate --run {folder}` goes on from here; choose another --out to train again."
+        raise UserError("training has come to its end here", where=folder, fix=fix)
+    if config.training.resume == "never":
+        fix = "Choose another --out, or leave out training.resume=never to go on."
+        raise UserError("an interrupted run is in this folder", where=folder, fix=fix)
+    before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    for key, one, other in differences(before, yaml.safe_load(dump_config(anchored(config)))):
+        if not key.startswith(FREE):
+            fix = f"Set {key}={one} to go on, or choose another --out."
+            raise UserError(f"{key} is {other}, the interrupted run has {one}", where=folder, fix=fix)
+
+
+def hold_folder(folder: Path) -> None:
+    """Keep ``folder`` for this run. Raises UserError where another one is at it."""
+    free = distributed.agreed(hold(folder / LOCK) if distributed.rank() == 0 else True)
+    if not free:
+        fix = "Wait for it, end it, or choose another --out."
+        raise UserError("another process is training in this folder", where=folder, fix=fix)
+
+
+def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
+    """Write down what is about to be run, so that it can be run again or go on. Raises UserError where a run goes on
+    whose transcripts, with the fingerprint ``corpus``, were others."""
+    hold_folder(folder)
+    known = folder / "training" / "corpus.json"
+    if known.exists() and json.loads(known.read_text(encoding="utf-8"))["fingerprint"] != corpus:
+        fix = "Bring the transcripts back to go on, or choose another --out."
+        raise UserError("the transcripts have changed since this run began", where=folder, fix=fix)
+    if distributed.rank() == 0:
+        write_atomic(known, json.dumps({"fingerprint": corpus}) + "\n")
+        write_atomic(folder / CONFIG, dump_config(anchored(config)))
+        _write_environment(folder / "environment.json")
+    distributed.barrier()
+
+
+def _write_environment(path: Path) -> None:
+    """Where the run began, and under ``continued`` the other environments in which it went on."""
+    here = describe_environment() | {"ranks": distributed.world()}
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else here
+    known = [facts, *facts.get("continued", [])]
+    if all({key: one.get(key) for key in here} != here for one in known):
+        facts["continued"] = [*known[1:], here]
+    write_atomic(path, json.dumps(facts, indent=2) + "\n")
+
+
+def finished_stage(place: Path, product: Path, console: Console) -> dict[str, Any] | None:
+    """What a stage came to that an earlier part of this run has finished; None where there is none."""
+    found: dict[str, Any] | None = None
+    if distributed.rank() == 0 and (place / SUMMARY).exists() and product.is_dir():
+        found = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
+    found = distributed.agreed(found)
+    if found is not None:
+        say(console, f"{place.name}: finished before, kept")
+    return found
+
+
+def remove_fruitless(folder: Path) -> None:
+    """Remove what a run has written that has not come to a checkpoint, nor to a list of what went wrong."""
+    if any(folder.glob("training/*/checkpoints/step-*")) or any(folder.glob(f"training/*/{SKIPPED}")):
+        return
+    for name in ("training", "base", "therapist", "patient"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (CONFIG, "environment.json"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def anchored(config: StudyConfig) -> StudyConfig:
+    """``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
+    anchored = config.model_copy(deep=True)
+    for part in (anchored.corpus, anchored.model):
+        if part.path and part.path != SAMPLE and Path(part.path).expanduser().exists():
+            part.path = str(Path(part.path).expanduser().resolve())
+    return anchored

@@ -1,0 +1,109 @@
+"""A decoder without numbers, which trains on the meta device as the real one would: the same code, the same sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbtrain.model.adapters.dropout import KeyedDropout
+from cbtrain.model.adapters.full import FullAdapter
+from cbtrain.model.adapters.lora import LoraAdapter
+from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.decoder import Attend, Decoder
+from cbtrain.model.linears.dense import DenseLinear
+from cbtrain.model.linears.linear import Linear
+from cbtrain.model.linears.nf4 import BLOCK, NESTED_BLOCK
+from cbtrain.training.planning.attention import stand_in
+from cbtrain.training.planning.scenario import Setting
+
+META = torch.device("meta")
+
+
+def shadow_decoder(setting: Setting) -> Decoder:
+    """A decoder on the meta device with the adapter of ``setting``, in training mode."""
+    form = setting.format
+    linear: Any = DenseLinear
+    if form.name == "nf4":
+        linear = partial(ShadowNf4Linear, compute=form.compute, nested=form.double_quantization)
+    with META:
+        decoder = ShadowDecoder(setting, linear)
+    decoder.to(setting.compute).requires_grad_(setting.full)
+    decoder.recompute = setting.recompute
+    if isinstance(setting.adapter, LoraConfig):
+        adapter = LoraAdapter(decoder, setting.adapter, META)
+        decoder.adapter, adapter.dropout = adapter, ShadowDropout(setting.adapter.dropout, 0)
+        for module in adapter.modules.values():
+            module.dropout = adapter.dropout
+    else:
+        decoder.adapter = FullAdapter(decoder, FullConfig(), META)
+    return decoder.train()
+
+
+class ShadowDecoder(Decoder):
+    """Attends as the back-end of ``setting`` would."""
+
+    def __init__(self, setting: Setting, linear: Any) -> None:
+        super().__init__(setting.architecture, linear)
+        self.setting = setting
+
+    def packed(self, cumulative: Sequence[int]) -> Attend:  # type: ignore[override]
+        window = self.architecture.sliding_window
+        return stand_in(self.setting.attention, self.setting.device, cumulative, window)
+
+
+class ShadowNf4Linear(Linear):
+    """Allocates the dense weight and the unpacked scales in both passes, as ``Nf4Linear`` does."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool, compute: torch.dtype, nested: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.compute, self.nested = compute, nested
+        self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
+
+    def take(self, weight: Tensor, compute: torch.dtype) -> None:
+        raise NotImplementedError("nothing is loaded on the meta device")
+
+    def weight(self) -> Tensor:
+        """An empty weight in the computing dtype."""
+        count = self.in_features * self.out_features
+        scales = torch.empty(-(-count // BLOCK), device=META)
+        weight = torch.empty(self.out_features, self.in_features, dtype=self.compute, device=META)
+        del scales
+        return weight
+
+    def dense(self) -> Tensor:
+        return self.weight().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = _ShadowMatmul.apply(x, self)
+        return out
+
+    @property
+    def weight_bytes(self) -> int:
+        count = self.in_features * self.out_features
+        blocks = -(-count // BLOCK)
+        scales = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 if self.nested else 4 * blocks
+        return -(-count // 2) + scales
+
+
+class _ShadowMatmul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: ShadowNf4Linear) -> Tensor:
+        ctx.linear = linear
+        return F.linear(x, linear.weight(), linear.bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad @ ctx.linear.weight(), None
+
+
+class ShadowDropout(KeyedDropout):
+    """Draws nothing: the meta device has no generator."""
+
+    def _mask(self, name: str, place: str, tokens: int, x: Tensor) -> Tensor:
+        return torch.rand(tokens, x.shape[-1], device=x.device) >= self.rate

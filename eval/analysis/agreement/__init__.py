@@ -1,0 +1,1 @@
+"""What ratings are worth: agreement, a panel of judges, their severity."""

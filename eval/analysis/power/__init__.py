@@ -1,0 +1,1 @@
+"""How many patients, sessions and repeats show an effect."""

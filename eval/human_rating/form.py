@@ -1,0 +1,92 @@
+"""A rater's form: the sessions under codes, without anything that tells the arm, and the key to the codes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cbtrain.eval.human_rating.key import KeyForm, KeySession
+from cbtrain.eval.rating.judge import RESIDUE
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.transcripts.types import Role, Turn
+
+FORM_SCHEMA = "cbtrain.study.evaluation.rate-form/1"
+RATINGS_SCHEMA = "cbtrain.ratings/1"
+UNRATABLE = "n/a"
+"""What stands in the place of a score where a domain cannot be rated from the session."""
+
+LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+"""Of codes: no vowels, so that they spell no words, and no digits, so that no spreadsheet takes one for a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlindSession:
+    """A session as a rater sees it: ``turns`` are role and text, in order."""
+
+    code: str
+    turns: list[tuple[Role, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What one rater gets."""
+
+    id: str
+    rubric: Rubric
+    sessions: list[BlindSession]
+
+
+def rubric_digest(rubric: Rubric) -> str:
+    """Of all that a rater reads of it."""
+    return _digest(rubric.model_dump(mode="json", exclude={"domains": {"__all__": {"cues"}}}))
+
+
+def digest(sessions: Sequence[SessionRecord], rubric: Rubric) -> str:
+    """Of the sessions, in their order, and the rubric: forms made from others get other ids and codes."""
+    read = [[one.id, one.arm, [[turn.role, turn.text] for turn in one.turns]] for one in sessions]
+    return _digest([read, rubric_digest(rubric)])
+
+
+def make_form(sessions: Sequence[SessionRecord], rubric: Rubric, rater: int, seed: str) -> tuple[Form, KeyForm]:
+    """The form of rater number ``rater``, with ``sessions`` in this order, and its part of the key."""
+    rng = random.Random(f"{seed}|codes|{rater}")
+    codes: list[str] = []
+    while len(codes) < len(sessions):
+        code = _code(rng, 4)
+        if code not in codes:
+            codes.append(code)
+    form = Form(_code(rng, 6), rubric, [BlindSession(*pair) for pair in zip(codes, map(_blind, sessions), strict=True)])
+    key = [
+        KeySession(
+            code=code,
+            session_id=session.id,
+            arm=session.arm,
+            patient=session.patient,
+            seed=session.seed,
+            number=number,
+            turns=len(session.turns),
+        )
+        for number, (code, session) in enumerate(zip(codes, sessions, strict=True), 1)
+    ]
+    return form, KeyForm(id=form.id, rater=rater, sessions=key)
+
+
+def _blind(session: SessionRecord) -> list[tuple[Role, str]]:
+    """Turns without template and end marks; a turn that is empty then stays, so that turn numbers hold."""
+    return [(turn.role, _without_marks(turn)) for turn in session.turns]
+
+
+def _without_marks(turn: Turn) -> str:
+    return RESIDUE.sub("", turn.text).strip()
+
+
+def _code(rng: random.Random, length: int) -> str:
+    return "".join(rng.choices(LETTERS, k=length))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:16]

@@ -1,0 +1,88 @@
+"""The key of a set of forms: which code stands for which session. It lifts the blind, so it stays with its owner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cbtrain.errors import UserError
+from cbtrain.files import atomic_file
+from cbtrain.transcripts.validation import validate
+
+KEY_SCHEMA: Final = "cbtrain.study.evaluation.rate-key/1"
+KEY_FILE = "key.json"
+
+
+class KeySession(BaseModel):
+    """``number``: its place in this rater's order, from 1; ``turns``: how many it has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: str
+    session_id: str
+    arm: str
+    patient: str
+    seed: int
+    number: int
+    turns: int
+
+
+class KeyForm(BaseModel):
+    """One rater's form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    rater: int = Field(description="number of the rater, from 1: the folder rater-N")
+    sessions: list[KeySession]
+
+
+class KeyRubric(BaseModel):
+    """The scale that the forms were made with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    digest: str
+    minimum: int
+    maximum: int
+    domains: list[str] = Field(min_length=1)
+
+
+class Key(BaseModel):
+    """``source``: where the sessions came from; ``run``: the run folder beside whose scores ratings belong, where it
+    was one."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    schema_: Literal["cbtrain.study.evaluation.rate-key/1"] = Field(KEY_SCHEMA, alias="schema")
+    cbtrain_version: str
+    source: str
+    run: str | None
+    seed: int
+    rubric: KeyRubric
+    forms: list[KeyForm] = Field(min_length=1)
+
+
+def write_key(key: Key, path: Path) -> None:
+    """Write ``key`` so that its owner alone can read it, at no moment anybody else."""
+    with atomic_file(path) as temporary:
+        temporary.chmod(0o600)
+        temporary.write_text(json.dumps(key.model_dump(by_alias=True), indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def read_key(path: Path) -> Key:
+    """Raises UserError on what is no key that :func:`write_key` wrote."""
+    fix = f"Name the {KEY_FILE} that `cbtrain rate export` wrote."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("no such file", where=path, fix=fix) from None
+    except (ValueError, IsADirectoryError) as error:
+        raise UserError(f"not a key ({error})", where=path, fix=fix) from None
+    if not isinstance(content, dict) or content.get("schema") != KEY_SCHEMA:
+        raise UserError("not a key of rating forms", where=path, fix=fix)
+    return validate(Key, content, path, fix)

@@ -1,0 +1,1 @@
+"""Does a rater see what was changed in a session?"""

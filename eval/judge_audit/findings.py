@@ -1,0 +1,83 @@
+"""From shifts of scores to a verdict: did a rater do what a fair one would?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, percentile_interval
+from cbtrain.eval.judge_audit.probes import Expected
+from cbtrain.eval.rating.scores import Status
+
+DRAWS = 10_000
+FEWEST_PATIENTS = 5
+"""With fewer, a bootstrap over patients gives an interval that is far too narrow: none is given."""
+
+Verdict = Literal["as expected", "not as expected", "cannot be told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one measure changed from the originals to the copies, in points: means over ``sessions``, and a 95 %
+    bootstrap interval over patients and their sessions. None marks a gap, or a measure of which nothing is expected.
+
+    ``margin``: smaller shifts count as none.
+    """
+
+    measure: str
+    expected: Expected | None
+    sessions: int
+    patients: int
+    before: float | None = None
+    after: float | None = None
+    shift: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    margin: float | None = None
+    verdict: Verdict | None = None
+
+
+def shift(
+    measure: str, expected: Expected | None, pairs: Sequence[tuple[str, float, float]], margin: float, seed: int = 0
+) -> Finding:
+    """``pairs``: patient, the value before and the one after, of each session that has both."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for patient, *values in pairs:
+        groups[patient].append(values[1] - values[0])
+    if not pairs:
+        return Finding(measure, expected, 0, 0, margin=margin, verdict="cannot be told" if expected else None)
+    before, after = (float(np.mean([pair[place] for pair in pairs])) for place in (1, 2))
+    told = Finding(measure, expected, len(pairs), len(groups), before, after, after - before, margin=margin)
+    if len(groups) < FEWEST_PATIENTS:
+        return replace(told, verdict="cannot be told" if expected else None)
+    draws = hierarchical_bootstrap([np.array(own) for own in groups.values()], DRAWS, seed, by_patient=False)
+    low, high = percentile_interval(draws)
+    verdict = _verdict(expected, after - before, low, high, margin) if expected else None
+    return replace(told, ci_low=low, ci_high=high, verdict=verdict)
+
+
+def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float) -> Verdict:
+    """``same``: the whole interval within the margin, or none of it. ``falls``: all of it below 0 and the mean by the
+    margin at least, or none of it as far down as that."""
+    if expected == "same":
+        if -margin <= low and high <= margin:
+            return "as expected"
+        return "not as expected" if low > margin or high < -margin else "cannot be told"
+    if high < 0 and mean <= -margin:
+        return "as expected"
+    return "not as expected" if low > -margin else "cannot be told"
+
+
+def unratable(statuses: Mapping[Status, int], sessions: int, patients: int) -> Finding:
+    """Of copies that nobody can rate, by the ``statuses`` of their ratings: one rating with scores is one too many, and
+    ``unratable`` is the answer that is sought; an error or an answer of no use tells nothing."""
+    verdict: Verdict = "cannot be told"
+    if statuses.get("ok"):
+        verdict = "not as expected"
+    elif statuses.get("unratable") and set(statuses) == {"unratable"}:
+        verdict = "as expected"
+    return Finding("status", "unratable", sessions, patients, verdict=verdict)

@@ -1,0 +1,1 @@
+"""Scores: the rubric, the LLM judge, the cue rater; perplexity beside them."""

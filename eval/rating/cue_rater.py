@@ -1,0 +1,123 @@
+"""The embedded rater: counts wording that each domain's work usually leaves. A smoke test, no clinical judgement.
+
+A domain's score is ``maximum · (weight of the cues met ÷ weight of all its cues)``, rounded to a whole point. Cues
+stand in the rubric's YAML: patterns are searched in the therapist's turns (``opening`` is the first third of the
+session, ``closing`` the last), measures are the numbers of :func:`measures`. It needs no API, gives equal text equal
+scores, and can be fooled by anyone who knows the words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from cbtrain.eval.rating.rubric import Cue, Rubric
+from cbtrain.eval.rating.scores import Score
+from cbtrain.transcripts.types import Turn
+
+CUE_RATER = "cue"
+"""The judge of its ratings."""
+
+CUE_RATER_LABEL = "smoke-test cue rater: counts wording, no clinical judgement"
+
+OPEN_QUESTION = re.compile(r"\b(?:what|how|when|where|which|who|could you|can you)\b[^.?!]*\?", re.IGNORECASE)
+CONTRADICTION = re.compile(
+    r"\b(?:you'?re wrong|that'?s not true|you shouldn'?t feel|no, you|stop (?:saying|thinking)|just get over)\b",
+    re.IGNORECASE,
+)
+WORD = re.compile(r"[a-z']{5,}")
+COMMON = frozenset(
+    """
+    about after again always because before being could didn't doesn't don't doing every feel feeling feels going
+    great having maybe might other really right should something that's their there these they're thing things think
+    thinking those thought thoughts today understand until we've where which while would you're you've
+    """.split()
+)
+"""Words too frequent to show that the patient was heard."""
+
+
+def rate(turns: Sequence[Turn], rubric: Rubric, *, session_id: str, arm: str, patient: str, seed: int) -> Score:
+    """Score one dialogue. Without two turns of words from each speaker it is ``unratable``, never a minimum."""
+    domains: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
+    score = Score(session_id, arm, patient, seed, CUE_RATER, 0, "unratable", domains)
+    if not _ratable(turns):
+        return score
+    score.status = "ok"
+    numbers = measures(turns)
+    for domain in rubric.domains:
+        met, evidence, names = 0.0, set(), []
+        for cue in domain.cues:
+            found = _find(cue, turns, numbers)
+            if found is not None:
+                met += cue.weight
+                evidence.update(found)
+                names.append(cue.name)
+        share = met / sum(cue.weight for cue in domain.cues)
+        domains[domain.id] = float(rubric.minimum + round(share * (rubric.maximum - rubric.minimum)))
+        score.evidence[domain.id] = sorted(evidence)
+        score.reason[domain.id] = f"cues met: {', '.join(names) or 'none'}"
+    return score
+
+
+def measures(turns: Sequence[Turn]) -> dict[str, float]:
+    """Numbers about the therapist's turns.
+
+    ``question_share``: turns with a question; ``open_question_share``: turns with an open one; ``lecture_share``: turns
+    over 60 words without a question; ``words_per_turn``; ``talk_share``: the therapist's share of all words;
+    ``pickup_share``: turns that take up a content word of the patient's turn before; ``contradictions``: turns that
+    tell the patient that they are wrong; ``double_question_share``: turns with more than two questions.
+    """
+    spoken = [(index, turn.text) for index, turn in enumerate(turns) if turn.role == "therapist"]
+    count = len(spoken)
+    lengths = [len(text.split()) for _, text in spoken]
+    patient_words = sum(len(turn.text.split()) for turn in turns if turn.role == "patient")
+    questions = [text.count("?") for _, text in spoken]
+    pickups = sum(
+        bool(_content_words(turns[index - 1].text) & _content_words(text))
+        for index, text in spoken
+        if index > 0 and turns[index - 1].role == "patient"
+    )
+    return {
+        "question_share": sum(q > 0 for q in questions) / count,
+        "open_question_share": sum(bool(OPEN_QUESTION.search(text)) for _, text in spoken) / count,
+        "lecture_share": sum(n > 60 and q == 0 for n, q in zip(lengths, questions, strict=True)) / count,
+        "double_question_share": sum(q > 2 for q in questions) / count,
+        "words_per_turn": sum(lengths) / count,
+        "talk_share": sum(lengths) / max(1, sum(lengths) + patient_words),
+        "pickup_share": pickups / count,
+        "contradictions": float(sum(bool(CONTRADICTION.search(text)) for _, text in spoken)),
+    }
+
+
+def _find(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> list[int] | None:
+    """The turns that meet ``cue`` (none for a measure), or None where it is not met."""
+    if cue.measure is not None:
+        value = numbers[cue.measure]
+        low = cue.at_least is None or value >= cue.at_least
+        high = cue.at_most is None or value <= cue.at_most
+        return [] if low and high else None
+    third = max(2, -(-len(turns) // 3))
+    span = {"whole": (0, len(turns)), "opening": (0, third), "closing": (len(turns) - third, len(turns))}[cue.part]
+    pattern = _compile(cue.pattern or "")
+    found = [i for i in range(*span) if turns[i].role == "therapist" and pattern.search(turns[i].text)]
+    return found or None
+
+
+def _ratable(turns: Sequence[Turn]) -> bool:
+    """At least two turns of each speaker that hold ordinary words."""
+    spoken = {"patient": 0, "therapist": 0}
+    for turn in turns:
+        words = turn.text.split()
+        ordinary = sum(bool(re.fullmatch(r"[A-Za-z][A-Za-z'’-]*[.,;:!?]?", word)) for word in words)
+        spoken[turn.role] += ordinary >= 2 and 2 * ordinary >= len(words)
+    return min(spoken.values()) >= 2
+
+
+def _content_words(text: str) -> set[str]:
+    return set(WORD.findall(text.lower())) - COMMON
+
+
+@lru_cache(maxsize=512)
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)

@@ -1,0 +1,158 @@
+"""An LLM judge behind a provider: blind to the arm, structured answers, nothing imputed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from cbtrain.eval.rating.config import JudgeConfig
+from cbtrain.eval.rating.rubric import Domain, Rubric
+from cbtrain.eval.rating.scores import Score, Status
+from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.provider import Provider
+from cbtrain.providers.structured import ask
+from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.transcripts.types import Turn
+
+RESIDUE = re.compile(r"<\|[^|>]*\|>|\[/?INST\]|\[END\]|</?s>")
+"""Template and end marks, which would tell the judge what kind of speaker it reads."""
+
+
+MANY = 1_000_000
+"""More repeats than anybody asks for."""
+
+
+class _Stop(Exception):
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status: Status = status
+
+
+async def judge_session(
+    provider: Provider,
+    rubric: Rubric,
+    turns: Sequence[Turn],
+    config: JudgeConfig,
+    *,
+    session_id: str,
+    arm: str,
+    patient: str,
+    seed: int,
+    repeat: int,
+    tries: Mapping[str, int] | None = None,
+) -> Score:
+    """Rate one dialogue. What goes to the judge is the numbered dialogue and the rubric, never ids or arms. ``tries``
+    counts, by the first domain of a call, earlier answers to it that came to nothing: another one is asked for, not the
+    kept one.
+
+    An answer that stays invalid after the re-asks leaves the score empty with the status ``invalid``.
+    """
+    empty: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
+    judge = provider.model
+    score = Score(session_id, arm, patient, seed, judge, repeat, "ok", empty)
+    groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
+    for group in groups:
+        try:
+            sample = repeat + MANY * (tries or {}).get(group[0].id, 0)
+            ratings = await _ask(provider, rubric, group, turns, config, repeat, sample)
+        except _Stop as stop:
+            score.status, score.stopped_at = stop.status, group[0].id
+            score.reason["error"] = str(stop)
+            return score
+        for domain in group:
+            rating = ratings[domain.id]
+            score.domains[domain.id] = None if rating["score"] is None else float(rating["score"])
+            score.evidence[domain.id] = [i - 1 for i in rating["evidence"] if 1 <= i <= len(turns)]
+            score.reason[domain.id] = rating["reason"]
+    if any(value is None for value in score.domains.values()):
+        score.status = "unratable"
+    return score
+
+
+async def _ask(
+    provider: Provider,
+    rubric: Rubric,
+    domains: Sequence[Domain],
+    turns: Sequence[Turn],
+    config: JudgeConfig,
+    repeat: int,
+    sample: int,
+) -> dict[str, Any]:
+    """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
+    request = ChatRequest(
+        (Message("system", judge_instructions(rubric, domains)), Message("user", _transcript(turns))),
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        seed=repeat,
+        json_schema=_schema(rubric, domains),
+    )
+    try:
+        # A judge without a seed is asked for another answer all the same.
+        chat = functools.partial(provider.chat, sample=sample)
+        found = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
+    except ProviderError as error:
+        raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None
+    if found.status == "ok":
+        assert found.value is not None
+        return found.value.model_dump()
+    raise _Stop(found.status, f"the judge {found.problem}" if found.status == "refused" else found.problem)
+
+
+def judge_instructions(rubric: Rubric, domains: Sequence[Domain]) -> str:
+    """What a judge is told, before the transcript."""
+    parts = [
+        "You rate the therapist in a transcript of a therapy session. Read it whole, then rate each domain below from "
+        f"{rubric.minimum} to {rubric.maximum} by its anchors. Name the numbers of the turns your rating rests on, "
+        "give the reason before the score, and rate what was said, not how long or polished it is. If a domain cannot "
+        "be rated from this transcript, its score is null. Answer with one JSON object: a key for each domain, with "
+        '"evidence" (turn numbers), "reason" (one or two sentences) and "score".'
+    ]
+    for domain in domains:
+        anchors = "\n".join(f"  {point}: {text}" for point, text in sorted(domain.anchors.items()))
+        parts.append(f"{domain.id} ({domain.name}): {domain.description}\n{anchors}")
+    return "\n\n".join(parts)
+
+
+def _transcript(turns: Sequence[Turn]) -> str:
+    return "\n\n".join(
+        f"[{number}] {turn.role.capitalize()}: {RESIDUE.sub('', turn.text).strip()}"
+        for number, turn in enumerate(turns, 1)
+    )
+
+
+def _answer_shape(rubric: Rubric, domains: Sequence[Domain]) -> type[BaseModel]:
+    strict = ConfigDict(extra="forbid", strict=True)
+    bounded = Field(ge=rubric.minimum, le=rubric.maximum)
+    rating = create_model(
+        "Rating", __config__=strict, evidence=(list[int], ...), reason=(str, ...), score=(int | None, bounded)
+    )
+    fields: dict[str, Any] = {domain.id: (rating, ...) for domain in domains}
+    return create_model("Answer", __config__=strict, **fields)
+
+
+def _schema(rubric: Rubric, domains: Sequence[Domain]) -> dict[str, Any]:
+    """JSON schema with enums: some providers drop numeric bounds."""
+    points = [*range(rubric.minimum, rubric.maximum + 1), None]
+    rating = {
+        "type": "object",
+        "properties": {
+            "evidence": {"type": "array", "items": {"type": "integer"}},
+            "reason": {"type": "string"},
+            "score": {"enum": points},
+        },
+        "required": ["evidence", "reason", "score"],
+        "additionalProperties": False,
+    }
+    ids = [domain.id for domain in domains]
+    schema = {
+        "type": "object",
+        "properties": dict.fromkeys(ids, rating),
+        "required": ids,
+        "additionalProperties": False,
+    }
+    return dict(json.loads(json.dumps(schema)))

@@ -1,0 +1,1 @@
+"""Patient and therapist talk: one session, its speakers, many sessions at once."""

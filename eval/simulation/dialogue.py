@@ -1,0 +1,93 @@
+"""One simulated session: patient and therapist take turns until a named ending."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cbtrain.transcripts.types import Ending, Role, Turn
+
+END_MARK = "[END]"
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One turn's ``text`` and what it cost (``facts``: token counts, finish reason, latency in seconds)."""
+
+    text: str
+    facts: dict[str, Any]
+
+
+class SpeakerStopped(Exception):
+    """A speaker cannot go on; ``ending`` names why."""
+
+    def __init__(self, ending: Ending, message: str) -> None:
+        super().__init__(message)
+        self.ending = ending
+
+
+class Speaker(Protocol):
+    """A therapist or a patient: says the next turn of a dialogue. Raises SpeakerStopped."""
+
+    async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken: ...
+
+
+Record = Callable[[int, Turn, Spoken], Awaitable[None]]
+"""Called with each new turn's index before the next one is asked for."""
+
+
+async def hold_session(
+    patient: Speaker,
+    therapist: Speaker,
+    turns: list[Turn],
+    *,
+    seed: Callable[[int], int],
+    max_turns: int,
+    max_words: int,
+    record: Record,
+) -> tuple[Ending, str | None]:
+    """Extend ``turns`` (empty, or those of an interrupted session) to an ending; returns it, and an error's text.
+
+    The patient speaks first. ``seed`` gives each turn's seed by its index.
+    """
+    while True:
+        ending = _ended(turns, max_turns, max_words)
+        if ending:
+            return ending, None
+        role: Role = "patient" if len(turns) % 2 == 0 else "therapist"
+        speaker = patient if role == "patient" else therapist
+        try:
+            spoken = await speaker.speak(turns, seed(len(turns)))
+        except SpeakerStopped as stopped:
+            return stopped.ending, str(stopped)
+        text = spoken.text.strip()
+        if role == "patient" and _says_end(text):
+            text = text.replace(END_MARK, "").strip()
+            if text:
+                await _add(turns, Turn(role, text), spoken, record)
+            return "patient_end", None
+        if not text:
+            return "empty_turn", f"the {role} said nothing"
+        await _add(turns, Turn(role, text), spoken, record)
+
+
+async def _add(turns: list[Turn], turn: Turn, spoken: Spoken, record: Record) -> None:
+    await record(len(turns), turn, spoken)
+    turns.append(turn)
+
+
+def _says_end(text: str) -> bool:
+    return any(line.strip() == END_MARK for line in text.splitlines())
+
+
+def _ended(turns: Sequence[Turn], max_turns: int, max_words: int) -> Ending | None:
+    if len(turns) >= max_turns:
+        return "max_turns"
+    if sum(len(turn.text.split()) for turn in turns) >= max_words:
+        return "max_words"
+    # The same words three times in a row from one speaker: nothing new will come.
+    last = [turn.text for turn in turns[-1::-2][:3]]
+    if len(last) == 3 and len(set(last)) == 1:
+        return "repetition"
+    return None

@@ -1,0 +1,204 @@
+"""Memory and time as planned, beside what training then takes: ``python launch/benchmark.py plan [--device cuda]``.
+
+Each figure comes from a process of its own, so that a peak is its own. The plan is made first, without the model's
+weights; then the real decoder, engine and step run on the same pack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks import command
+from cbtrain.model.adapters.methods import AdapterConfig
+from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.decoder import Decoder
+from cbtrain.model.linears.formats import weight_format
+from cbtrain.tokens.pack import Pack
+from cbtrain.training.config import TrainingConfig
+from cbtrain.training.engines.engine import Engine
+from cbtrain.training.engines.torch_engine import TorchEngine
+from cbtrain.training.loss import loss_sum
+from cbtrain.training.memory.malloc import returning_memory
+from cbtrain.training.memory.meter import MemoryMeter
+from cbtrain.training.planning.memory_plan import predict_memory
+from cbtrain.training.planning.random_model import random_decoder
+from cbtrain.training.planning.scenario import Setting, attention_of
+from cbtrain.training.planning.timing import Clock, measure_time
+from cbtrain.training.planning.workload import Shape
+
+STEPS = 5
+
+ROUNDS = 2
+"""Times that a row is planned and measured in turn: the machine may be shared."""
+
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
+
+TOLERANCE = {"cpu": 0.15, "cuda": 0.10}
+
+
+def geometry(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int, inner: int) -> Architecture:
+    sizes = (vocabulary, hidden, layers, heads, kv_heads, hidden // heads, inner)
+    return Architecture("LlamaForCausalLM", *sizes, 32_768, 1e-5, Rope(), True, False, False, False, None, eos_ids=(1,))
+
+
+GEOMETRIES = {
+    "3M": geometry(4096, 192, 4, 4, 2, 512),  # what a study makes where no model is named
+    "32M": geometry(16_384, 512, 8, 8, 4, 1408),
+    "134M": geometry(49_152, 576, 30, 9, 3, 1536),  # SmolLM2-135M
+    "1B": geometry(128_256, 2048, 16, 32, 8, 8192),  # Llama 3.2 1B
+    "8B": replace(geometry(128_256, 4096, 32, 32, 8, 14_336), tied_embeddings=False),  # Llama 3.1 8B
+}
+SHAPES = {
+    "1024 in 1": Shape((1024,), 600),
+    "1024 in 3": Shape((480, 344, 200), 600),
+    "2048 in 4": Shape((900, 600, 348, 200), 1200),
+    "8192 in 2": Shape((4700, 3492), 5000),
+}
+ROWS: dict[str, list[tuple[str, str, str, str, str, bool]]] = {
+    # geometry, weights, method, recompute, pack, several micro-batches a step
+    "cpu": [
+        ("3M", "fp32", "lora", "none", "1024 in 3", False),
+        ("3M", "fp32", "full", "none", "1024 in 3", False),
+        ("32M", "fp32", "lora", "none", "2048 in 4", False),
+        ("32M", "fp32", "lora", "selective", "2048 in 4", False),
+        ("32M", "fp32", "lora", "full", "1024 in 1", True),
+        ("32M", "bf16", "lora", "none", "1024 in 1", False),
+        ("32M", "bf16", "lora", "selective", "2048 in 4", False),
+        ("32M", "nf4", "lora", "none", "1024 in 3", False),
+        ("32M", "nf4", "lora", "full", "2048 in 4", False),
+        ("32M", "fp32", "full", "none", "1024 in 3", False),
+        ("32M", "fp32", "full", "full", "2048 in 4", True),
+        ("32M", "bf16", "full", "none", "1024 in 3", True),
+        ("134M", "fp32", "lora", "none", "1024 in 1", False),
+        ("134M", "fp32", "lora", "selective", "1024 in 3", False),
+        ("134M", "fp32", "lora", "full", "1024 in 1", True),
+        ("134M", "bf16", "lora", "none", "1024 in 3", False),
+        ("134M", "nf4", "lora", "full", "1024 in 3", False),
+        ("134M", "fp32", "full", "full", "1024 in 1", False),
+    ],
+    "cuda": [
+        ("1B", "bf16", "lora", "none", "8192 in 2", False),
+        ("1B", "bf16", "lora", "selective", "8192 in 2", True),
+        ("1B", "fp32", "full", "full", "2048 in 4", False),
+        ("8B", "bf16", "lora", "selective", "8192 in 2", False),
+        ("8B", "bf16", "lora", "full", "8192 in 2", True),
+        ("8B", "nf4", "lora", "selective", "8192 in 2", False),
+        ("8B", "nf4", "lora", "full", "8192 in 2", False),
+    ],
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmark.py plan", description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--only", type=int, action="append", help="number of a row; may be given several times")
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=CLOCKS,
+        help="processor: seconds that processors worked for it, where other programs run beside (CPU only)",
+    )
+    parser.add_argument("--half", nargs=2, metavar=("WHICH", "ROW"), help=argparse.SUPPRESS)
+    parsed = parser.parse_args(arguments)
+    rows = ROWS[parsed.device]
+    if parsed.half:
+        which, number = parsed.half
+        work = planned if which == "planned" else measured
+        print(json.dumps(work(*setting_of(rows[int(number)], parsed.device), CLOCKS[parsed.clock])))
+        return
+    print(f"{'':48} {'memory (MB)':>22} {'ratio':>6}   {'micro-batch + step (s)':>22} {'ratio':>6}")
+    good = True
+    for number, row in enumerate(rows):
+        if parsed.only is None or number in parsed.only:
+            good &= _compare(number, row, parsed.device, parsed.clock)
+    sys.exit(0 if good else 1)
+
+
+def _compare(number: int, row: tuple[Any, ...], device: str, clock: str) -> bool:
+    halves = [[_half(which, number, device, clock) for which in ("planned", "measured")] for _ in range(ROUNDS)]
+    plan, real = (_quietest([pair[side] for pair in halves]) for side in (0, 1))
+    memory, seconds = plan["peak"] / real["peak"], plan["seconds"] / real["seconds"]
+    within = TOLERANCE[device]
+    good = abs(memory - 1) <= within and abs(seconds - 1) <= within
+    verdict = "ok" if good else f"not within {within:.0%}"
+    name = f"{number:2} {row[0]:5} {row[1]:4} {row[2]:4} recompute {row[3]:9} {row[4]:9}{' accumulates' * row[5]}"
+    print(
+        f"{name:48} {plan['peak'] / 1e6:9,.0f} /{real['peak'] / 1e6:9,.0f}   {memory:6.3f}   "
+        f"{plan['seconds']:9.3f} /{real['seconds']:9.3f}   {seconds:6.3f}  {verdict}",
+        flush=True,
+    )
+    return good
+
+
+def _quietest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median peak, and the time that other programs disturbed least."""
+    return {
+        "peak": statistics.median(one["peak"] for one in rounds),
+        "seconds": min(one["seconds"] for one in rounds),
+    }
+
+
+def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
+    half = command("plan", "--device", device, "--clock", clock, "--half", which, str(number))
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as the cbtrain command sets it
+    with tempfile.TemporaryDirectory() as folder:  # the repository's folders must not shadow packages
+        done = subprocess.run(half, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def setting_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Setting, Shape]:
+    sizes, weights, method, recompute, pack, accumulates = row
+    form, architecture = weight_format(weights, device), GEOMETRIES[sizes]
+    adapter: AdapterConfig = LoraConfig(rank=16) if method == "lora" else FullConfig()
+    attention = attention_of("auto", device, form.compute, architecture.head_dim)
+    made = Setting(architecture, form, adapter, recompute=recompute, device=device, attention=attention)
+    return replace(made, accumulates=accumulates), SHAPES[pack]
+
+
+def planned(setting: Setting, shape: Shape, clock: Clock = time.perf_counter) -> dict[str, Any]:
+    """What the plan says: peak in bytes, seconds of a micro-batch and an optimizer step."""
+    split = predict_memory(setting, shape)
+    timing = measure_time(setting, shape, torch.device(setting.device), clock)
+    return {"peak": split.total, "seconds": timing.micro_batch + timing.step}
+
+
+def measured(setting: Setting, shape: Shape, clock: Clock = time.perf_counter, *, steps: int = STEPS) -> dict[str, Any]:
+    """What training takes from the second step on; the quickest step counts, as in the plan."""
+    device = torch.device(setting.device)
+    with MemoryMeter(device) as meter:
+        decoder = random_decoder(setting, device)
+        engine = TorchEngine(decoder, TrainingConfig(optimizer=setting.optimizer))
+        pack, seconds = shape.pack(setting.architecture.vocabulary), []
+        with returning_memory(device, setting.recompute):  # after loading, as the loop does
+            meter.reset_peak()
+            for step in range(steps):
+                took = _step(engine, decoder, pack, setting, clock)
+                if step:
+                    seconds.append(took)
+            return {"peak": meter.peak, "seconds": min(seconds)}
+
+
+def _step(engine: Engine, decoder: Decoder, pack: Pack, setting: Setting, clock: Clock) -> float:
+    """Seconds of a micro-batch and an optimizer step, also where the step has two micro-batches."""
+    started = clock()
+    for _ in range(1 + setting.accumulates):
+        engine.backward(loss_sum(decoder, pack))
+    passes = clock() - started
+    engine.step(1e-6)
+    if setting.device == "cuda":
+        torch.cuda.synchronize()
+    took = clock() - started
+    return took - passes / 2 if setting.accumulates else took

@@ -1,0 +1,91 @@
+"""The LLM judge against a real server with scripted answers."""
+
+import json
+
+import pytest
+from loopback import completion, serve, status
+
+from cbtrain.eval.rating.config import JudgeConfig
+from cbtrain.eval.rating.judge import judge_session
+from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.transcripts.types import Turn
+
+RUBRIC = load_rubric()
+TURNS = [Turn("patient", "I feel low.<|end|>"), Turn("therapist", "What happened?"), Turn("patient", "Nothing. [END]")]
+
+
+def answer(score=4, **changes):
+    rating = {"evidence": [2, 99], "reason": "asks", "score": score}
+    return completion(json.dumps({domain.id: rating | changes for domain in RUBRIC.domains}))
+
+
+async def judge(plan, **config):
+    async with serve(plan) as script:
+        async with script.provider("judge", max_retries=1) as provider:
+            score = await judge_session(
+                provider,
+                RUBRIC,
+                TURNS,
+                JudgeConfig(**config),
+                session_id="secret-session",
+                arm="tuned-arm",
+                patient="patient-x",
+                seed=3,
+                repeat=1,
+            )
+    return score, script
+
+
+async def test_a_valid_answer_becomes_a_score_with_evidence():
+    score, script = await judge(lambda n, body: answer())
+    assert (score.status, score.total, score.repeat) == ("ok", 44, 1)
+    assert score.evidence["agenda"] == [1]  # turn 2 of the transcript; turn 99 is not there
+    assert script.bodies[0]["seed"] == 1
+
+
+async def test_the_judge_is_blind():
+    _, script = await judge(lambda n, body: answer())
+    sent = json.dumps(script.bodies)
+    for hidden in ("tuned-arm", "secret-session", "patient-x", "<|end|>", "[END]"):
+        assert hidden not in sent
+    assert "[2] Therapist: What happened?" in script.bodies[0]["messages"][1]["content"]
+    assert all(text in sent for text in (RUBRIC.domains[3].anchors[5], RUBRIC.domains[10].anchors[0]))
+
+
+async def test_an_invalid_answer_is_asked_again_with_the_validators_message():
+    score, script = await judge(lambda n, body: answer(score=9) if n == 1 else answer(score=2))
+    assert (score.status, score.total) == ("ok", 22)
+    assert "agenda.score: Input should be less than or equal to 6" in script.bodies[1]["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    "bad", [completion("no JSON"), answer(score="4"), answer(extra=1), completion('{"agenda": {}}')]
+)
+async def test_an_answer_that_stays_invalid_is_never_guessed(bad):
+    score, script = await judge(lambda n, body: bad)
+    assert (score.status, score.total, len(script.bodies)) == ("invalid", None, 3)
+    assert set(score.domains.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (answer(score=None), "unratable"),
+        (completion("{", "length"), "truncated"),
+        (completion(None, refusal="no"), "refused"),
+        (completion("", "content_filter"), "refused"),
+        (status(500), "error"),
+    ],
+)
+async def test_what_gives_no_score_has_a_name(reply, expected):
+    score, _ = await judge(lambda n, body: reply)
+    assert (score.status, score.total) == (expected, None)
+
+
+async def test_one_domain_a_call():
+    def plan(number, body):
+        (domain,) = body["response_format"]["json_schema"]["schema"]["properties"]
+        return completion("```json\n" + json.dumps({domain: {"evidence": [], "reason": "r", "score": 3}}) + "\n```")
+
+    score, script = await judge(plan, per_domain=True)
+    assert (score.total, len(script.bodies)) == (33, 11)

@@ -1,0 +1,143 @@
+"""All sessions rated by an LLM judge at once, against a real server; paid ratings are never asked for twice."""
+
+import asyncio
+import json
+
+import pytest
+from loopback import completion, serve, status
+from rich.console import Console
+
+from cbtrain.eval.rating.config import JudgingConfig
+from cbtrain.eval.rating.judging import judge_sessions
+from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.journal import Journal
+from cbtrain.providers.config import ProvidersConfig
+from cbtrain.providers.providers import Providers
+from cbtrain.transcripts.types import Turn
+
+RUBRIC = load_rubric()
+
+
+def answer(score):
+    rating = {"evidence": [1], "reason": "asks", "score": score}
+    return completion(json.dumps({domain.id: rating for domain in RUBRIC.domains}))
+
+
+def sessions(*texts):
+    return [
+        SessionRecord(
+            f"s{number}", "tuned", "p", 0, [Turn("patient", text), Turn("therapist", "And then?")], "max_turns"
+        )
+        for number, text in enumerate(texts)
+    ]
+
+
+async def judge(script, records, events, **judge):
+    config = JudgingConfig(provider=script.config(max_retries=0), judge=judge)
+    async with script.provider("judge", max_retries=0) as provider:
+        with Journal(events) as journal:
+            return await judge_sessions(provider, RUBRIC, records, config, journal, Console(quiet=True))
+
+
+async def test_ratings_are_kept_and_only_what_changed_is_asked_again(tmp_path):
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"kind": "run_started", "time": "t", "settings": {}}\n')
+
+    def plan(number, body):
+        return status(400, "no") if "third" in body["messages"][1]["content"] else answer(number % 6)
+
+    async with serve(plan) as script:
+        first = await judge(script, sessions("first", "second", "third"), events)
+        assert sorted(score.status for score in first) == ["error", "ok", "ok"]
+        assert len(script.bodies) == 3
+        again = await judge(script, sessions("first", "second", "third"), events)
+        assert again[:2] == first[:2]
+        assert len(script.bodies) == 4  # the failed one alone
+        changed = await judge(script, sessions("first", "other", "third"), events)
+        assert changed[0] == first[0]
+        assert changed[1] != first[1]
+        assert len(script.bodies) == 6
+        await judge(script, sessions("first"), events, temperature=0.9)
+        assert len(script.bodies) == 7
+        both = await judge(script, sessions("first"), events, repeats=2)
+        assert both[0] == first[0]
+        assert both[1].repeat == 1
+        assert len(script.bodies) == 8
+
+
+async def test_a_rating_that_came_to_nothing_is_asked_for_anew(tmp_path, monkeypatch):
+    """Not taken from the answers on disk, which would be as useless as before."""
+    monkeypatch.setenv("TEST_API_KEY", "k")
+    events, useless = tmp_path / "events.jsonl", True
+    settings = ProvidersConfig(answers=str(tmp_path / "answers"))
+    async with serve(lambda number, body: completion("Well.") if useless else answer(2)) as script:
+        config = JudgingConfig(provider=script.config(api_key_env="TEST_API_KEY"), judge={"max_reasks": 1})
+        for status_, posts in (("invalid", 2), ("invalid", 4), ("ok", 5), ("ok", 5)):
+            useless = status_ == "invalid"
+            async with Providers(settings) as providers:
+                provider = await providers.open(config.provider, "judge")
+                with Journal(events) as journal:
+                    (score,) = await judge_sessions(
+                        provider, RUBRIC, sessions("x"), config, journal, Console(quiet=True)
+                    )
+            assert (score.status, len(script.bodies)) == (status_, posts)
+
+
+@pytest.mark.parametrize(
+    "fault", [status(400, "no"), status(401), completion("Well."), completion("", "content_filter")]
+)
+async def test_domains_that_are_kept_are_not_bought_again_whatever_became_of_another(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_API_KEY", "k")
+    third, broken = RUBRIC.domains[2], True
+
+    def plan(number, body):
+        (asked,) = [domain for domain in RUBRIC.domains if f"{domain.id} ({domain.name})" in str(body["messages"])]
+        if broken and asked is third:
+            return fault
+        return completion(json.dumps({asked.id: {"evidence": [1], "reason": "asks", "score": 4}}))
+
+    settings = ProvidersConfig(answers=str(tmp_path / "answers"))
+    async with serve(plan) as script:
+        judge = {"per_domain": True, "max_reasks": 0}
+        config = JudgingConfig(provider=script.config(api_key_env="TEST_API_KEY"), judge=judge)
+        for posts in (3, 4, 4 + len(RUBRIC.domains) - 2):  # two are kept
+            broken = posts <= 4
+            async with Providers(settings) as providers:
+                provider = await providers.open(config.provider, "judge")
+                with Journal(tmp_path / "events.jsonl") as journal:
+                    (score,) = await judge_sessions(
+                        provider, RUBRIC, sessions("x"), config, journal, Console(quiet=True)
+                    )
+            assert len(script.bodies) == posts
+            assert (score.status == "ok", score.stopped_at) == ((False, third.id) if broken else (True, ""))
+    assert score.total == 4 * len(RUBRIC.domains)
+
+
+async def test_that_a_domain_cannot_be_rated_is_an_answer(tmp_path):
+    async with serve(lambda number, body: answer(None)) as script:
+        for _ in range(2):
+            (score,) = await judge(script, sessions("x"), tmp_path / "events.jsonl")
+            assert (score.status, score.total) == ("unratable", None)
+        assert len(script.bodies) == 1
+
+
+async def test_where_one_rating_breaks_the_others_have_ended(tmp_path):
+    """A disk that is full, say: nothing goes on behind what is told of."""
+
+    async def slow(request):
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    class Full(Journal):
+        def append(self, kind, **fields):
+            raise OSError(28, "No space left on device")
+
+    async with serve(lambda number, body: slow if number > 1 else answer(3)) as script:
+        config = JudgingConfig(provider=script.config())
+        async with script.provider("judge") as provider:
+            (tmp_path / "events.jsonl").touch()
+            with Full(tmp_path / "events.jsonl") as journal, pytest.raises(OSError, match="No space"):
+                await judge_sessions(provider, RUBRIC, sessions("a", "b", "c"), config, journal, Console(quiet=True))
+            assert not provider.under_way
+            assert provider.account.limit.in_use == 0
