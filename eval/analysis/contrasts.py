@@ -20,7 +20,8 @@ from scipy import stats
 from cbtrain.eval.analysis.agreement.severity import Judged, judged_means
 from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
 from cbtrain.eval.analysis.ratings import UNTUNED, Arm, Ratings
-from cbtrain.eval.analysis.resampling import alike, hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
+from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
+from cbtrain.eval.analysis.rounding import alike, nought, size_of
 
 POINT = "mean over patients of the paired difference"
 METHOD = f"{POINT}; 95 % t interval"
@@ -96,13 +97,17 @@ def compare(
     ratings: Ratings, plans: Sequence[Plan], values: np.ndarray, draws: int = 10_000, seed: int = 0
 ) -> list[Contrast]:
     """Every planned contrast of ``values`` (float ``[rows]``: totals, or an item; NaN is left out and counted)."""
-    judged = judged_means(ratings, values)
-    return with_holm([contrast_of(plan, *paired_differences(judged, plan), draws=draws, seed=seed) for plan in plans])
+    judged, size = judged_means(ratings, values), size_of(values)
+    found = [contrast_of(plan, *paired_differences(judged, plan), size=size, draws=draws, seed=seed) for plan in plans]
+    return with_holm(found)
 
 
-def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draws: int, seed: int) -> Contrast:
-    """A contrast from ``differences`` of each patient; ``notes`` say what is not among them. ``draws`` of 0 leave the
-    bootstrap, the sign-flip test and effect sizes out. ``p_adjusted`` is the family's affair."""
+def contrast_of(
+    plan: Plan, differences: Differences, notes: Sequence[str], *, size: float, draws: int, seed: int
+) -> Contrast:
+    """A contrast from ``differences`` of each patient; ``notes`` say what is not among them. ``size``: the largest
+    score that was subtracted, which tells differences from rounding. ``draws`` of 0 leave the bootstrap, the sign-flip
+    test and effect sizes out. ``p_adjusted`` is the family's affair."""
     notes = list(notes)
     means = {patient: float(np.mean(own)) for patient, own in differences.items()}
     pairs, n = sum(map(len, differences.values())), len(differences)
@@ -111,14 +116,14 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
         pooled = len(plan.pairs) > 1 and notes
         return replace(gap, notes=notes if pooled else ["no pair of sessions to compare", *notes])
     observed = np.array(list(means.values()))
-    estimate = float(observed.mean())
+    estimate = 0.0 if nought(observed.mean(), size) else float(observed.mean())
     if n == 1:
         return replace(gap, estimate=estimate, method=POINT, notes=["one patient: no interval can be given", *notes])
     if n < LEAST_FOR_SIGNS:
         notes.append(f"{n} patients: a sign-flip test cannot give p below {2 / 2**n:g}")
-    if alike(observed):
+    if alike(observed, size):
         notes.append("all patients differ by the same amount: no interval and no t test can be given")
-        signs = 2 / 2**n if abs(estimate) > 1e-12 else None
+        signs = 2 / 2**n if estimate else None
         return replace(gap, estimate=estimate, se=0.0, p_sign_flip=signs, method=POINT, notes=notes)
     se = float(observed.std(ddof=1) / math.sqrt(n))
     made = replace(gap, estimate=estimate, se=se, notes=notes)
@@ -131,9 +136,10 @@ def contrast_of(plan: Plan, differences: Differences, notes: Sequence[str], draw
     margin = float(stats.t.ppf(0.975, n - 1)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
     made = replace(made, ci_low=estimate - margin, ci_high=estimate + margin, p=p)
-    return (
-        replace(made, p_sign_flip=sign_flip_p(observed, seed=seed), effect=paired_effect(observed)) if draws else made
-    )
+    if not draws:
+        return made
+    signs = sign_flip_p(observed, seed=seed, size=size)
+    return replace(made, p_sign_flip=signs, effect=paired_effect(observed, size=size))
 
 
 def with_holm(found: Sequence[Contrast]) -> list[Contrast]:

@@ -13,10 +13,8 @@ from cbtrain.eval.analysis.agreement.severity import session_means
 from cbtrain.eval.analysis.contrasts import LEAST_FOR_BOOTSTRAP
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, interval_of_alike, percentile_interval
+from cbtrain.eval.analysis.rounding import at_least
 from cbtrain.eval.analysis.sessions import Key
-
-ROUNDING = 1e-9
-"""By this much a total may lie below the cut-off that it is meant to be at: severities leave roundings behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,10 @@ def _level(
 ) -> Level:
     scale = ratings.scale
     cutoff = scale.cutoff if scale else None
-    above: dict[str, list[float]] = {}
+    above: dict[str, list[float]] = {}  # a total at the cut-off may lie below it by what taking severities off leaves
     for (name, patient, _), total in totals.items():
         if name == arm and cutoff is not None:
-            above.setdefault(patient, []).append(float(total >= cutoff - ROUNDING))
+            above.setdefault(patient, []).append(float(at_least(total, cutoff)))
     groups = [np.array(own) for own in above.values()]
     count = int(sum(own.sum() for own in groups))
     low, high = _share_interval(groups, draws, seed)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
+from cbtrain.eval.analysis.rounding import alike
+
 
 @dataclass(frozen=True, slots=True)
 class PairedEffect:
@@ -23,17 +25,17 @@ class PairedEffect:
     hedges_g_high: float
 
 
-def paired_effect(differences: np.ndarray, level: float = 0.95) -> PairedEffect:
-    """``differences``: one a patient, two at least (ValueError)."""
+def paired_effect(differences: np.ndarray, level: float = 0.95, size: float = 0.0) -> PairedEffect:
+    """``differences``: float ``[patients]`` in points, two at least (ValueError). ``size``: of the scores that were
+    subtracted (:func:`cbtrain.eval.analysis.rounding.alike`)."""
     values = np.asarray(differences, dtype=np.float64)
     n = len(values)
     if n < 2:
         raise ValueError("an effect size needs two patients")
-    sd = float(values.std(ddof=1))
-    if sd == 0:
+    if alike(values, size):
         gap = math.nan
         return PairedEffect(gap, gap, gap, gap, gap, gap)
-    d = float(values.mean()) / sd
+    d = float(values.mean() / values.std(ddof=1))
     t, df = d * math.sqrt(n), n - 1
     low = _noncentrality(t, df, (1 + level) / 2) / math.sqrt(n)
     high = _noncentrality(t, df, (1 - level) / 2) / math.sqrt(n)
@@ -47,9 +49,12 @@ def _noncentrality(t: float, df: int, probability: float) -> float:
     """The noncentrality with which a value up to ``t`` has this ``probability``."""
 
     def excess(noncentrality: float) -> float:
-        return float(stats.nct.cdf(t, df, noncentrality)) - probability
+        found = float(stats.nct.cdf(t, df, noncentrality))
+        if math.isnan(found):  # scipy has no number here and there, where it is 1 or 0 but for rounding
+            found = 1.0 if noncentrality < t else 0.0
+        return found - probability
 
-    # The probability falls with the noncentrality; far from t it can no longer be computed.
+    # The probability falls with the noncentrality.
     low, high, step = t, t, 0.5
     while excess(low) < 0:
         low, step = low - step, step * 1.5

@@ -14,6 +14,7 @@ import numpy as np
 
 from cbtrain.eval.analysis.contrasts import Contrast, Differences, Plan, contrast_of, with_holm
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.rounding import size_of
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
 
 Cell = tuple[str, int]
@@ -117,8 +118,9 @@ def bounds(
         missing = sum((arm, *cell) not in rated for pair, own in cells.items() for arm in pair for cell in own)
         low = high = None
         if ends and found.estimate is not None:
-            low = contrast_of(plan, _differences(cells, *ends), [], draws=0, seed=0)
-            high = contrast_of(plan, _differences(cells, *ends[::-1]), [], draws=0, seed=0)
+            size = max(_size(end) for end in ends)
+            low = contrast_of(plan, _differences(cells, *ends), [], size=size, draws=0, seed=0)
+            high = contrast_of(plan, _differences(cells, *ends[::-1]), [], size=size, draws=0, seed=0)
         made.append(
             Bounds(
                 id=plan.id,
@@ -181,6 +183,11 @@ def _compare(
     plans: Sequence[Plan], planned: Mapping[str, Sequence[Cell]], outcomes: Mapping[Outcome, float]
 ) -> list[Contrast]:
     differences = [_differences(_shared(plan, planned), outcomes, outcomes) for plan in plans]
+    size = _size(outcomes)
     return with_holm(
-        [contrast_of(plan, own, [], draws=0, seed=0) for plan, own in zip(plans, differences, strict=True)]
+        [contrast_of(plan, own, [], size=size, draws=0, seed=0) for plan, own in zip(plans, differences, strict=True)]
     )
+
+
+def _size(outcomes: Mapping[Outcome, float]) -> float:
+    return size_of(np.array(list(outcomes.values())))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from cbtrain.eval.analysis.rounding import ROUNDING, size_of
+
 EXACT = 16
 """Patients up to which every assignment of signs is tried: 65,536."""
 
@@ -34,11 +36,6 @@ def hierarchical_bootstrap(
     return np.asarray(sums.sum(axis=1) / counts.sum(axis=1))
 
 
-def alike(values: np.ndarray) -> bool:
-    """Whether ``values`` differ by no more than the rounding of means."""
-    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
-
-
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The middle ``level`` of bootstrap draws."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
@@ -52,19 +49,20 @@ def interval_of_alike(ones: bool, n: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def sign_flip_p(differences: np.ndarray, draws: int = 100_000, seed: int = 0) -> float:
-    """Two-sided p of the mean of ``differences`` (one a patient) if signs are a matter of chance (Fisher's
-    randomization).
+def sign_flip_p(differences: np.ndarray, draws: int = 100_000, seed: int = 0, size: float = 0.0) -> float:
+    """Two-sided p of the mean of ``differences`` (float ``[patients]``) if signs are a matter of chance (Fisher's
+    randomization). ``size``: of the scores that were subtracted (:func:`cbtrain.eval.analysis.rounding.alike`).
 
     Exact up to 16 patients: then the smallest p there can be is 2 / 2ⁿ. Beyond, ``draws`` random assignments, of which
     the observed one counts as one (Phipson and Smyth 2010). NaN where all differences are zero.
     """
     values = np.asarray(differences, dtype=np.float64)
-    values = values[values != 0]
+    least = ROUNDING * max(size, size_of(values))
+    values = values[np.abs(values) > least]
     if not len(values):
         return float("nan")
     n, observed = len(values), abs(values.sum())
-    near = observed * (1 - 1e-12)  # sums of the same numbers in another order
+    near = observed - n * least  # sums that are equal but for the rounding of n numbers count as equal
     if n <= EXACT:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ values) >= near).mean())

@@ -26,6 +26,7 @@ from cbtrain.eval.analysis.contrasts import (
 from cbtrain.eval.analysis.mixed_models.beside_contrasts import ModelContrast, mixed_model
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
+from cbtrain.eval.analysis.rounding import ROUNDING, at_most, merged, size_of
 from cbtrain.eval.analysis.sessions import Key, SessionFacts
 
 LEAST_TURNS = 6
@@ -160,6 +161,8 @@ def _correlation(sessions: BySession, draws: int, seed: int) -> RankCorrelation 
             by_patient.setdefault(patient, []).extend(own)
     groups = [np.array(own) for own in by_patient.values()]
     both = np.concatenate(groups) if groups else np.empty((0, 2))
+    both[:, 1] = merged(both[:, 1])  # from here on equal totals are equal, and ranks have their ties
+    groups = np.split(both, np.cumsum([len(own) for own in groups])[:-1])
     if len(both) < 3 or (both == both[0]).all(axis=0).any():
         return None
     rng = np.random.default_rng(seed)
@@ -177,7 +180,8 @@ def _spearman(both: np.ndarray) -> float:
 
 
 def _matched(sessions: BySession, plans: Sequence[Plan], draws: int, seed: int) -> Matched:
-    found = [contrast_of(plan, *_matches(sessions, plan), draws=draws, seed=seed) for plan in plans]
+    size = size_of(np.array([total for arm in sessions.values() for own in arm.values() for _, total in own]))
+    found = [contrast_of(plan, *_matches(sessions, plan), size=size, draws=draws, seed=seed) for plan in plans]
     return Matched(CALIPER, with_holm(found))
 
 
@@ -197,9 +201,11 @@ def _matches(sessions: BySession, plan: Plan) -> tuple[Differences, list[str]]:
         made, caliper = 0, CALIPER * _spread([*first.values(), *second.values()])
         for patient in sorted(first.keys() & second.keys()):
             one, other = np.array(first[patient]), np.array(second[patient])
-            gaps = np.abs(np.log(one[:, None, 0]) - np.log(other[None, :, 0]))
+            # Logarithms in whole steps: many pairings are equally close, and only exact sums say so everywhere.
+            lengths, others = (np.round(np.log(own[:, 0]) / ROUNDING) for own in (one, other))
+            gaps = np.abs(lengths[:, None] - others)
+            allowed = at_most(gaps, caliper / ROUNDING, size_of(np.concatenate([lengths, others])))
             # A forbidden pair costs more than all allowed ones together.
-            allowed = gaps <= caliper + 1e-12
             costs = np.where(allowed, gaps, 1 + gaps.max() * min(gaps.shape) * 2)
             for i, j in zip(*optimize.linear_sum_assignment(costs), strict=True):
                 if allowed[i, j]:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, percentile_interval
+from cbtrain.eval.analysis.rounding import at_least, at_most, size_of
 from cbtrain.eval.judge_audit.probes import Expected
 from cbtrain.eval.rating.scores import Status
 
@@ -56,20 +57,23 @@ def shift(
         return replace(told, verdict="cannot be told" if expected else None)
     draws = hierarchical_bootstrap([np.array(own) for own in groups.values()], DRAWS, seed, by_patient=False)
     low, high = percentile_interval(draws)
-    verdict = _verdict(expected, after - before, low, high, margin) if expected else None
+    size = size_of(np.array([pair[1:] for pair in pairs]))
+    verdict = _verdict(expected, after - before, low, high, margin, size) if expected else None
     return replace(told, ci_low=low, ci_high=high, verdict=verdict)
 
 
-def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float) -> Verdict:
+def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float, size: float) -> Verdict:
     """``same``: the whole interval within the margin, or none of it. ``falls``: all of it below 0 and the mean by the
-    margin at least, or none of it as far down as that."""
+    margin at least, or none of it as far down as that. ``size``: the largest value that shifts were computed from; what
+    lies at a bound but for rounding lies at it."""
     if expected == "same":
-        if -margin <= low and high <= margin:
+        if at_least(low, -margin, size) and at_most(high, margin, size):
             return "as expected"
-        return "not as expected" if low > margin or high < -margin else "cannot be told"
-    if high < 0 and mean <= -margin:
+        outside = not at_most(low, margin, size) or not at_least(high, -margin, size)
+        return "not as expected" if outside else "cannot be told"
+    if not at_least(high, 0, size) and at_most(mean, -margin, size):
         return "as expected"
-    return "not as expected" if low > -margin else "cannot be told"
+    return "not as expected" if not at_most(low, -margin, size) else "cannot be told"
 
 
 def unratable(statuses: Mapping[Status, int], sessions: int, patients: int) -> Finding:

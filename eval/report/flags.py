@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cbtrain.eval.analysis.descriptives import ROUNDING
+from cbtrain.eval.analysis.rounding import at_least
 from cbtrain.transcripts.types import Ending
 
 SHORT_TURNS = 6
@@ -61,7 +61,7 @@ def _disagree(facts: Facts, scale: Range) -> bool:
 
 
 def _competent(facts: Facts, scale: Range) -> bool:
-    return scale.cutoff is not None and facts.total is not None and facts.total >= scale.cutoff - ROUNDING
+    return scale.cutoff is not None and facts.total is not None and bool(at_least(facts.total, scale.cutoff))
 
 
 FLAGS = (

@@ -11,6 +11,8 @@ from itertools import combinations
 
 import numpy as np
 
+from cbtrain.eval.analysis.rounding import ROUNDING, merged, size_of, varying
+
 
 @dataclass(frozen=True, slots=True)
 class Icc:
@@ -45,12 +47,35 @@ def icc_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     raters = n * ((columns - grand[:, None]) ** 2).sum(axis=1) / (k - 1)
     within = weights @ ((centred - rows[:, None]) ** 2).sum(axis=1)
     residual = (within - raters * (k - 1)) / ((n - 1) * (k - 1))
+    spread, least = between - residual, ROUNDING * size_of(values)
+    single = _over(spread, between, (k - 1) * residual, k * raters / n, -k * residual / n)
+    mean = _over(spread, between, raters / n, -residual / n)
+    consistency = _over(spread, between, (k - 1) * residual)
+    # Without differences between sessions the last is rounding over rounding; without any, all three are.
+    high, low = _drawn_ends(values, weights)
+    steady, flat = (high - low <= least).all(axis=1), high.max(axis=1) - low.min(axis=1) <= least
+    return (
+        np.where(flat, np.nan, single),
+        np.where(flat, np.nan, mean),
+        np.where(steady, np.nan, consistency),
+    )
+
+
+def _over(above: np.ndarray, *below: np.ndarray) -> np.ndarray:
+    """``above`` over the sum of ``below`` (float ``[draws]`` each); NaN where that sum is 0 but for rounding."""
+    total, size = sum(below), sum(np.abs(part) for part in below)
     with np.errstate(invalid="ignore", divide="ignore"):
-        single = (between - residual) / (between + (k - 1) * residual + k * (raters - residual) / n)
-        mean = (between - residual) / (between + (raters - residual) / n)
-        consistency = (between - residual) / (between + (k - 1) * residual)
-    flat = np.abs(between) + np.abs(raters) + np.abs(residual) < 1e-12
-    return tuple(np.where(flat, np.nan, found) for found in (single, mean, consistency))  # type: ignore[return-value]
+        return np.where(np.abs(total) > ROUNDING * size, above / total, np.nan)
+
+
+def _drawn_ends(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The highest and the lowest of each column of ``values`` (float ``[sessions, columns]``) in each draw of
+    ``weights`` (``[draws, sessions]``), float64 ``[draws, columns]``. Whether anything varies in a draw is asked of
+    these: a variance that is a difference of squares cannot tell it from rounding."""
+    drawn = weights > 0
+    high = np.stack([np.where(drawn, column, -np.inf).max(axis=1) for column in values.T], axis=1)
+    low = np.stack([np.where(drawn, column, np.inf).min(axis=1) for column in values.T], axis=1)
+    return high, low
 
 
 def quadratic_kappa(one: np.ndarray, other: np.ndarray) -> float:
@@ -67,12 +92,14 @@ def kappa_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     n = len(values)
     centred = values - values.mean()
     means, squares = weights @ centred / n, weights @ centred**2 / n
+    high, low = _drawn_ends(values, weights)
     found = []
     for i, j in combinations(range(values.shape[1]), 2):
         observed = weights @ (centred[:, i] - centred[:, j]) ** 2 / n
         expected = squares[:, i] + squares[:, j] - 2 * means[:, i] * means[:, j]
+        differs = np.maximum(high[:, i], high[:, j]) - np.minimum(low[:, i], low[:, j]) > ROUNDING * size_of(values)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(np.where(expected > 1e-12, 1 - observed / expected, np.nan))
+            found.append(np.where(differs, 1 - observed / expected, np.nan))
     return np.asarray(np.mean(found, axis=0))
 
 
@@ -89,7 +116,7 @@ def krippendorff_alpha(ratings: np.ndarray) -> float:
 def alpha_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Krippendorff's ordinal alpha, float64 ``[draws]``; ``values`` may have gaps (NaN)."""
     enough = np.isfinite(values).sum(axis=1) > 1
-    values, weights = values[enough], weights[:, enough]
+    values, weights = merged(values[enough]), weights[:, enough]
     levels = np.unique(values[np.isfinite(values)])
     if len(levels) < 2:
         return np.full(len(weights), np.nan)
@@ -105,6 +132,7 @@ def alpha_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     observed = (drawn * distance).sum(axis=(1, 2))
     expected = np.einsum("di,dj,dij->d", totals, totals, distance) / (totals.sum(axis=1) - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
+        # Exact: with one level drawn, every product has a factor that is 0.
         return np.where(expected > 0, 1 - observed / expected, np.nan)
 
 
@@ -122,7 +150,7 @@ def halo(items: np.ndarray) -> Halo:
     """``items``: ``[ratings, items]`` without gaps. An item that never varies is left out of correlations. Raises
     ValueError on gaps and fewer than two ratings or varying items."""
     values = np.asarray(items, dtype=np.float64)
-    if len(values) < 2 or (values.std(axis=0) > 0).sum() < 2 or not np.isfinite(values).all():
+    if len(values) < 2 or not np.isfinite(values).all() or varying(values).sum() < 2:
         raise ValueError("halo needs two ratings, two items that vary and no gaps")
     alpha, mean_r, shares = halo_draws(values, np.ones((1, len(values))))
     return Halo(float(alpha[0]), float(mean_r[0]), tuple(float(share) for share in shares[0]))
@@ -132,7 +160,7 @@ def halo_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.
     """Alpha and mean correlation, float64 ``[draws]``, and the shares of factors, ``[draws, varying items]``; NaN in
     draws in which an item does not vary."""
     n, k = values.shape
-    varying = np.flatnonzero(values.std(axis=0) > 0)
+    kept = np.flatnonzero(varying(values))
     centred = values - values.mean(axis=0)
     means = weights @ centred / n
     products = (centred[:, :, None] * centred[:, None, :]).reshape(n, -1)
@@ -141,13 +169,17 @@ def halo_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.
     variances = np.diagonal(covariance, axis1=1, axis2=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         alpha = k / (k - 1) * (1 - variances.sum(axis=1) / covariance.sum(axis=(1, 2)))
-    chosen = covariance[:, varying][:, :, varying]
-    sd = np.sqrt(np.maximum(variances[:, varying], 0))
-    usable = (sd > 1e-9).all(axis=1)
+    least = ROUNDING * size_of(values)
+    high, low = _drawn_ends(values.sum(axis=1, keepdims=True), weights)
+    alpha = np.where(high[:, 0] - low[:, 0] > k * least, alpha, np.nan)
+    chosen = covariance[:, kept][:, :, kept]
+    sd = np.sqrt(np.maximum(variances[:, kept], 0))
+    high, low = _drawn_ends(values[:, kept], weights)
+    usable = (high - low > least).all(axis=1)
     mean_r = np.full(len(weights), np.nan)
-    shares = np.full((len(weights), len(varying)), np.nan)
+    shares = np.full((len(weights), len(kept)), np.nan)
     correlations = chosen[usable] / (sd[usable][:, :, None] * sd[usable][:, None, :])
-    upper = np.triu_indices(len(varying), 1)
+    upper = np.triu_indices(len(kept), 1)
     mean_r[usable] = correlations[:, upper[0], upper[1]].mean(axis=1)
-    shares[usable] = np.linalg.eigvalsh(correlations)[:, ::-1] / len(varying)
+    shares[usable] = np.linalg.eigvalsh(correlations)[:, ::-1] / len(kept)
     return alpha, mean_r, shares

@@ -23,6 +23,7 @@ from cbtrain.eval.analysis.contrasts import (
 )
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import interval_of_alike, percentile_interval
+from cbtrain.eval.analysis.rounding import alike, at_least, at_most, size_of, varying
 from cbtrain.eval.analysis.sessions import Key
 
 DRAWS = 2_000
@@ -68,13 +69,14 @@ def _resamples(n: int, draws: int, seed: int) -> np.ndarray:
     return np.concatenate([np.ones((1, n)), drawn])
 
 
-def _estimate(values: np.ndarray) -> Estimate:
-    """From the statistic of the data and of resamples; those in which it is not defined are left out."""
+def _estimate(values: np.ndarray, size: float = 1.0) -> Estimate:
+    """From the statistic of the data and of resamples; those in which it is not defined are left out. ``size``: of the
+    scores, for a statistic in points; coefficients and shares have 1."""
     drawn = values[1:][np.isfinite(values[1:])]
     if not math.isfinite(values[0]) or not len(drawn):
         return Estimate(math.nan, math.nan, math.nan)
     low, high = percentile_interval(drawn)
-    if high - low <= 1e-12:
+    if alike(np.array([low, high]), size):
         low = high = math.nan
     return Estimate(float(values[0]), low, high)
 
@@ -103,21 +105,22 @@ def _agreement(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
     """Exact agreement is a difference below half a point, adjacent one below one and a half, over pairs of judges."""
     single, mean, consistency = icc_draws(values, weights)
     gaps = np.abs(np.stack([values[:, i] - values[:, j] for i, j in combinations(range(values.shape[1]), 2)], axis=1))
+    size = size_of(values)
     found = {
         "icc_single": _estimate(single),
         "icc_mean": _estimate(mean),
         "icc_consistency": _estimate(consistency),
         "kappa": _estimate(kappa_draws(values, weights)),
         "alpha": _estimate(alpha_draws(values, weights)),
-        "exact": _share((gaps < 0.5).mean(axis=1), weights),
-        "adjacent": _share((gaps < 1.5).mean(axis=1), weights),
+        "exact": _share((~at_least(gaps, 0.5, size)).mean(axis=1), weights),
+        "adjacent": _share((~at_least(gaps, 1.5, size)).mean(axis=1), weights),
     }
     return {name: asdict(estimate) for name, estimate in found.items()}
 
 
 def _share(values: np.ndarray, weights: np.ndarray) -> Estimate:
     """The mean of ``values`` from 0 to 1, ``[sessions]``."""
-    share = float(values.mean())
+    share = float(values.mean())  # exactly 0 or 1 where all values are
     if share in (0.0, 1.0):
         return Estimate(share, *interval_of_alike(share == 1.0, len(values)))
     return _estimate(weights @ values / len(values))
@@ -139,7 +142,7 @@ def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any]
     spread = np.sqrt(weights @ values.var(axis=1, ddof=1) / len(values))
     icc = asdict(_estimate(icc_draws(values, weights)[0]))
     shown = {"judge": judge, "sessions": len(values), "repeats": len(repeats)}
-    return {**shown, "icc": icc, "sd": asdict(_estimate(spread))}
+    return {**shown, "icc": icc, "sd": asdict(_estimate(spread, size_of(values)))}
 
 
 def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
@@ -150,7 +153,7 @@ def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] |
     for session, items in zip(own.sessions, own.items, strict=True):
         cells.setdefault(session, []).append(items)
     values = np.array([np.mean(items, axis=0) for items in cells.values()])
-    if len(values) < 3 or (values.std(axis=0) > 0).sum() < 2:
+    if len(values) < 3 or varying(values).sum() < 2:
         return None
     alpha, mean_r, shares = halo_draws(values, _resamples(len(values), draws, seed))
     return {
@@ -165,7 +168,7 @@ def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] |
 
 def _inside(found: Estimate) -> Estimate:
     """The largest share of a resample is biased upwards; where an interval has left its own estimate there is none."""
-    if found.ci_low <= found.estimate <= found.ci_high:
+    if at_most(found.ci_low, found.estimate) and at_least(found.ci_high, found.estimate):
         return found
     return Estimate(found.estimate, math.nan, math.nan)
 
@@ -186,5 +189,6 @@ def _judge_by_arm(rated: Ratings, plan: Plan, one: str, other: str) -> dict[str,
             if arm == a and (b, patient, session) in gaps:
                 found.setdefault(patient, []).append(gap - gaps[b, patient, session])
     both = {patient: np.array(own) for patient, own in sorted(found.items())}
-    contrast: Contrast = replace(contrast_of(plan, both, [], draws=0, seed=0), method="one judge minus the other")
+    contrast: Contrast = contrast_of(plan, both, [], size=size_of(rated.total), draws=0, seed=0)
+    contrast = replace(contrast, method="one judge minus the other")
     return {"judges": [one, other], **asdict(contrast)}

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.rounding import ROUNDING
 from cbtrain.eval.analysis.sessions import Key
 
 LEAST_COMMON = 10
@@ -106,5 +107,6 @@ def _severities(judged: Mapping[Key, Mapping[str, float]]) -> dict[str, float]:
     sums = np.zeros((len(judged), both.shape[1]))
     np.add.at(sums, session, both)
     both -= (sums / np.bincount(session)[:, None])[session]
-    effects = np.linalg.lstsq(both[:, :-1], both[:, -1], rcond=None)[0]
+    # One direction, the same for all judges, is always without a length but for rounding.
+    effects = np.linalg.lstsq(both[:, :-1], both[:, -1], rcond=ROUNDING)[0]
     return dict(zip(judges, (effects - effects.mean()).tolist(), strict=True))

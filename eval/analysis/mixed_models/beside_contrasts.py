@@ -18,6 +18,7 @@ from cbtrain.eval.analysis.contrasts import Plan
 from cbtrain.eval.analysis.mixed_models.random_intercept import Term, wald
 from cbtrain.eval.analysis.mixed_models.reml import Components, RemlFit, fit_reml
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.rounding import alike, nought, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def mixed_model(
     if isinstance(fit, str):
         return _none(plans, fit)
     treated = {arm: set(map(str, rows.patient[rows.arm == arm])) for arm in arms}
-    contrasts = [_contrast(fit, plan, arms, treated) for plan in plans]
+    size = size_of(rows.total)
+    contrasts = [_contrast(fit, plan, arms, treated, size) for plan in plans]
     return MixedModel(contrasts, list(fit.terms[len(arms) :]), fit.components)
 
 
@@ -91,7 +93,7 @@ def _sessions(ratings: Ratings, covariates: Mapping[str, np.ndarray]) -> _Sessio
 
 def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> RemlFit | str:
     """The fit, or why there is none."""
-    if float(rows.total.std()) == 0:
+    if alike(rows.total):
         return "all totals are equal: there is nothing to model"
     try:
         fit = fit_reml(rows.total, design, names, rows.patient, rows.arm)
@@ -100,7 +102,10 @@ def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> RemlFit |
     return fit if fit.converged else fit.problem
 
 
-def _contrast(fit: RemlFit, plan: Plan, arms: Sequence[str], treated: Mapping[str, set[str]]) -> ModelContrast:
+def _contrast(
+    fit: RemlFit, plan: Plan, arms: Sequence[str], treated: Mapping[str, set[str]], size: float
+) -> ModelContrast:
+    """``size``: the largest total, which tells an estimate from rounding."""
     weights = np.zeros(len(fit.terms))
     for a, b in plan.pairs:
         if a not in arms or b not in arms:
@@ -110,6 +115,7 @@ def _contrast(fit: RemlFit, plan: Plan, arms: Sequence[str], treated: Mapping[st
         weights[arms.index(a)] += 1 / len(plan.pairs)
         weights[arms.index(b)] -= 1 / len(plan.pairs)
     estimate = float(weights @ np.array([term.estimate for term in fit.terms]))
+    estimate = 0.0 if nought(estimate, size) else estimate
     se = math.sqrt(max(float(weights @ fit.covariance @ weights), 0.0))
     found = wald(plan.id, estimate, se)
     return ModelContrast(plan.id, estimate, se, found.ci_low, found.ci_high, found.p, fit.problem)

@@ -20,16 +20,15 @@ def check_design(y: np.ndarray, design: np.ndarray) -> None:
         raise ValueError("scores and design must be finite")
     if not independent(design):
         raise ValueError("columns of the design depend on each other")
-    if len(y) <= design.shape[1] or nought(_beyond(y, _directions(design)), size_of(y)):
+    if len(y) <= design.shape[1] or nought(_beyond(y, _directions(_unit(design))), size_of(y)):
         raise ValueError("the sessions leave no variance to tell others from")
 
 
 def check_groups(y: np.ndarray, design: np.ndarray, groups: np.ndarray) -> None:
-    """As :func:`check_design`, with a level of its own for each of ``groups`` (int ``[rows]``, numbered from 0) in
-    addition. Raises ValueError where those and ``design`` explain ``y`` wholly."""
-    # The lengths of columns are those before levels are taken off: what is left of an arm's is rounding.
-    lengths = np.linalg.norm(design, axis=0)
-    directions = _directions(within(design, groups) / lengths, lengths=1.0)
+    """For what has passed :func:`check_design`: raises ValueError where ``design`` and a level of its own for each of
+    ``groups`` (int ``[rows]``, numbered from 0) explain ``y`` wholly."""
+    # Brought to one length before levels are taken off: of an arm that a group has throughout, rounding is left.
+    directions = _directions(within(_unit(design), groups))
     if len(y) <= groups.max() + 1 + directions.shape[1]:
         raise ValueError(NO_RESIDUAL)
     if nought(_beyond(within(y[:, None], groups)[:, 0], directions), size_of(y)):
@@ -44,9 +43,13 @@ def within(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.asarray(columns - (sums / np.bincount(groups)[:, None])[groups])
 
 
-def _directions(columns: np.ndarray, lengths: np.ndarray | float | None = None) -> np.ndarray:
-    """An orthonormal basis of what ``columns`` span but for rounding, float64 ``[rows, rank]``."""
-    left, found, _ = np.linalg.svd(columns / (np.linalg.norm(columns, axis=0) if lengths is None else lengths), False)
+def _unit(design: np.ndarray) -> np.ndarray:
+    return np.asarray(design / np.linalg.norm(design, axis=0))
+
+
+def _directions(columns: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of what ``columns``, none longer than 1, span but for rounding. Float64 ``[rows, rank]``."""
+    left, found, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(left[:, found > ROUNDING])
 
 

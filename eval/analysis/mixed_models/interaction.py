@@ -17,7 +17,7 @@ from scipy import stats
 from cbtrain.eval.analysis.agreement.severity import judged_means
 from cbtrain.eval.analysis.contrasts import Plan, paired_differences
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.resampling import alike
+from cbtrain.eval.analysis.rounding import alike, nought, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Interaction:
 
 def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
     """From the ``tuning`` contrasts of ``plans``; None where there are fewer than two."""
-    gains, judged = {}, judged_means(ratings, ratings.total)
+    gains, judged, size = {}, judged_means(ratings, ratings.total), size_of(ratings.total)
     for plan in plans:
         if plan.family == "tuning":
             differences, _ = paired_differences(judged, plan)
@@ -51,7 +51,7 @@ def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
     n, k = len(patients), len(others)
     beyond = np.array([[gains[base][p] - gains[reference][p] for base in others] for p in patients]).reshape(n, k)
     sizes = {base: float(beyond[:, place].mean()) for place, base in enumerate(others)} if n else {}
-    varying = [place for place in range(k) if n > 1 and not alike(beyond[:, place])]
+    varying = [place for place in range(k) if n > 1 and not alike(beyond[:, place], size)]
     intervals = {others[place]: _interval(beyond[:, place]) for place in varying}
 
     def gap(problem: str) -> Interaction:
@@ -61,12 +61,11 @@ def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
         return gap(f"{n} patients have pairs with every base, and the test takes {k + 1} at least")
     if len(varying) < k:
         return gap("the patients' differences do not vary enough")
-    spread = beyond.std(axis=0, ddof=1)
-    correlation = np.atleast_2d(np.corrcoef(beyond, rowvar=False))
-    if np.linalg.matrix_rank(correlation, tol=1e-10) < k:
+    mean = beyond.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(beyond - mean, full_matrices=False)
+    if nought(lengths.min(), math.sqrt(n) * size):
         return gap("the patients' differences do not vary enough")
-    mean = beyond.mean(axis=0) / spread
-    squared = float(n * mean @ np.linalg.solve(correlation, mean))
+    squared = n * (n - 1) * float(((axes @ mean / lengths) ** 2).sum())
     statistic = (n - k) / ((n - 1) * k) * squared
     p = float(stats.f.sf(statistic, k, n - k))
     return Interaction(statistic, (k, n - k), p, n, reference, sizes, intervals, "")

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import statsmodels.api as sm
 from scipy import stats
+
+from cbtrain.eval.analysis.mixed_models.estimable import check_design, check_groups
+from cbtrain.eval.analysis.rounding import ROUNDING
 
 OPTIMIZERS = ("powell", "cg", "nm", "bfgs")
 """Tried in this order. ``lbfgs`` is left out: it leaves the region where the likelihood is a number."""
-
-BOUNDARY = 1e-6
-"""Variance of patients, as a share of the residual one, below which it counts as zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +56,17 @@ class MixedFit:
 
 def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients: np.ndarray) -> MixedFit:
     """``y``: float ``[rows]``; ``design``: float ``[rows, terms]``, an intercept among its columns; ``patients``:
-    ``[rows]``, of which there must be two at least. 95 % intervals. Raises ValueError on what is not finite, and on a
-    design whose columns depend on each other."""
-    if not (np.isfinite(y).all() and np.isfinite(design).all()):
-        raise ValueError("scores and design must be finite")
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise ValueError("columns of the design depend on each other")
+    ``[rows]``, of which there must be two at least. 95 % intervals. Raises ValueError on what is not finite, on a
+    design whose columns depend on each other, and where nothing is left to tell variances from."""
+    from statsmodels.regression.mixed_linear_model import MixedLM  # half a second that only the 2024 protocol needs
+
+    check_design(y, design)
+    check_groups(y, design, np.unique(patients, return_inverse=True)[1])
     tried = []
     for optimizer in OPTIMIZERS:
         with warnings.catch_warnings():  # what they say is looked at below
             warnings.simplefilter("ignore")
-            fit = sm.MixedLM(y, design, groups=patients).fit(reml=False, method=optimizer)
+            fit = MixedLM(y, design, groups=patients).fit(reml=False, method=optimizer)
         usable = bool(fit.converged) and math.isfinite(fit.llf)
         tried.append((optimizer, fit, usable))
         if usable:
@@ -77,7 +76,7 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
     optimizer, fit, usable = tried[-1]
     variance, scale = float(fit.cov_re[0, 0]), float(fit.scale)
     problems = [] if usable else [f"no optimizer of {', '.join(OPTIMIZERS)} converged"]
-    if variance < BOUNDARY * scale:
+    if fit.llf - _without_patients(y, design) <= ROUNDING * len(y):
         problems.append("the patients' variance is at its boundary of zero")
     count = design.shape[1]
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
@@ -101,6 +100,13 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
         converged=usable,
         problem="; ".join(problems),
     )
+
+
+def _without_patients(y: np.ndarray, design: np.ndarray) -> float:
+    """The log-likelihood with a patients' variance of zero. Where the fit's is no higher, the variance is at its
+    boundary: how close to zero it is itself is the optimizer's affair."""
+    left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    return -len(y) / 2 * (math.log(2 * math.pi * float(left @ left) / len(y)) + 1)
 
 
 def wald(name: str, estimate: float, se: float) -> Term:

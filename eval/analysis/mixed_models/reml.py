@@ -11,25 +11,29 @@ for tens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize
 
-from cbtrain.eval.analysis.mixed_models.random_intercept import BOUNDARY, Term, wald
-
-STARTS = ((1.0, 1.0), (0.3, 0.3), (1.0, 0.1), (0.1, 1.0))
-"""SDs of patients and of patients by arm, in residual SDs, to climb the likelihood from; the best end counts."""
+from cbtrain.eval.analysis.mixed_models.estimable import NO_RESIDUAL, check_design, check_groups, within
+from cbtrain.eval.analysis.mixed_models.random_intercept import Term, wald
+from cbtrain.eval.analysis.rounding import ROUNDING, at_least, at_most, nought, size_of
 
 LARGEST = 1e3
-"""Relative SDs are sought up to this one."""
+"""SDs of patients and of patients by arm are sought up to this one, in residual SDs."""
+
+GRID = np.linspace(0.0, math.asinh(LARGEST / 0.05), 16)
+"""Where the likelihood is looked at first, in the unit of the search (:func:`_sds`): SDs from 0 evenly up to some 0.05,
+from there on by factors of 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
     """Variances in squared points; ``by_arm`` is None where no patient has two sessions with an arm, and what patients
-    take from an arm cannot be told from what sessions vary by."""
+    take from an arm cannot be told from what sessions vary by, or none has two arms, and it cannot be told from their
+    level."""
 
     patients: float
     by_arm: float | None
@@ -77,59 +81,117 @@ def fit_reml(
     """``y``: float ``[rows]``; ``design``: float ``[rows, terms]``; ``patients`` and ``arms``: ``[rows]``. 95 % Wald
     intervals. Raises ValueError on what is not finite, on a design whose columns depend on each other, and where
     nothing is left to tell variances from."""
-    if not (np.isfinite(y).all() and np.isfinite(design).all()):
-        raise ValueError("scores and design must be finite")
+    check_design(y, design)
     n, k = design.shape
-    if np.linalg.matrix_rank(design) < k:
-        raise ValueError("columns of the design depend on each other")
-    sums = _sums(np.column_stack([design, y - y.mean()]), patients, arms)
-    shift = np.linalg.lstsq(design, np.full(n, y.mean()), rcond=None)[0]
-    if n <= k or _residual(sums, np.zeros(2), n - k)[2] <= 1e-12 * float(y.var()):
-        raise ValueError("the sessions leave no variance to tell others from")
-    several = bool((sums.sizes > 1).any())
-    within = sums.products[-1, -1] - float((sums.cells[:, -1] ** 2 / sums.sizes).sum())
-    if several and within <= 1e-10 * sums.products[-1, -1]:
+    owners, patient = np.unique(patients, return_inverse=True)
+    _, arm = np.unique(arms, return_inverse=True)
+    found, cell, sizes = np.unique(patient * (arm.max() + 1) + arm, return_inverse=True, return_counts=True)
+    several = bool((sizes > 1).any())
+    if several and nought(within(y[:, None], cell), size_of(y)):
         raise ValueError("sessions of a patient with an arm are all equal")
-    bounds = [(0.0, LARGEST), (0.0, LARGEST if several else 0.0)]
-    ends = [
-        optimize.minimize(
-            lambda relative: _deviance(sums, relative, n - k),
-            [start[0], start[1] if several else 0.0],
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"ftol": 1e-12, "gtol": 1e-8},
-        )
-        for start in (STARTS if several else STARTS[:2])
-    ]
-    best = min(ends, key=lambda end: float(end.fun))
-    if best.x.max() >= 0.99 * LARGEST:
-        raise ValueError("the residual variance is at its boundary of zero")
-    inverse, estimates, scale = _residual(sums, best.x, n - k)
-    covariance = scale * inverse
-    squares = best.x**2
-    problems = [] if best.success else ["the likelihood's highest point was not reached"]
-    if squares[0] < BOUNDARY:
+    check_groups(y, design, cell if several else patient)
+    # The likelihood is that of residuals with a variance of 1: then the search does not depend on the unit of y.
+    level = np.linalg.lstsq(design, y, rcond=None)[0]
+    unit = float(np.linalg.norm(y - design @ level)) / math.sqrt(n - k)
+    sums = _sums(np.column_stack([design, (y - design @ level) / unit]), cell, sizes, found // (arm.max() + 1))
+    told = several and len(found) > len(owners)
+    relative, reached = _highest(sums, n, k, told)
+    inverse, estimates, scale = _residual(sums, relative, n - k)
+    covariance, variance = scale * unit**2 * inverse, scale * unit**2
+    squares = relative**2
+    problems = [] if reached else ["the likelihood's highest point was not reached"]
+    if squares[0] == 0:
         problems.append("the patients' variance is at its boundary of zero")
-    if several and squares[1] < BOUNDARY:
+    if told and squares[1] == 0:
         problems.append("the variance of patients by arm is at its boundary of zero")
     errors = np.sqrt(np.diag(covariance))
+    effects = (estimates * unit + level).tolist()
     return RemlFit(
-        terms=tuple(wald(*term) for term in zip(names, (estimates + shift).tolist(), errors.tolist(), strict=True)),
+        terms=tuple(wald(*term) for term in zip(names, effects, errors.tolist(), strict=True)),
         covariance=covariance,
-        components=Components(float(squares[0] * scale), float(squares[1] * scale) if several else None, float(scale)),
-        log_likelihood=-float(best.fun) / 2,
-        converged=bool(best.success),
+        components=Components(
+            float(squares[0] * variance), float(squares[1] * variance) if told else None, float(variance)
+        ),
+        log_likelihood=-_deviance(sums, relative, n - k) / 2 - (n - k) * math.log(unit),
+        converged=reached,
         problem="; ".join(problems),
     )
 
 
-def _sums(both: np.ndarray, patients: np.ndarray, arms: np.ndarray) -> _Sums:
-    _, patient = np.unique(patients, return_inverse=True)
-    _, arm = np.unique(arms, return_inverse=True)
-    found, cell, sizes = np.unique(patient * (arm.max() + 1) + arm, return_inverse=True, return_counts=True)
-    cells = np.zeros((len(found), both.shape[1]))
+def _sds(points: np.ndarray) -> np.ndarray:
+    """The relative SDs of ``points`` of the search: even at first, by factors later on, and 0 at 0."""
+    return np.asarray(0.05 * np.sinh(points))
+
+
+def _highest(sums: _Sums, n: int, k: int, told: bool) -> tuple[np.ndarray, bool]:
+    """The relative SDs, float64 ``[2]``, with the highest likelihood, and whether all around them it is lower.
+    ``told``: whether patients by arm have an SD. An SD that the likelihood does not fall without is exactly 0. Raises
+    ValueError where the likelihood is as high at ``LARGEST``.
+
+    There may be two hills, and where a search goes and stops depends on rounding. So every hill that the grid shows is
+    climbed inside its own neighbourhood, and points are told apart by their deviance only, and by ``ROUNDING`` of it
+    for each session."""
+
+    def deviance(points: np.ndarray) -> float:
+        return _deviance(sums, _sds(points), n - k)
+
+    slack, by_arm = ROUNDING * n, GRID if told else GRID[:1]
+    ends = [_climbed(deviance, place, by_arm) for place in _hills(deviance, by_arm, slack)]
+    lowest = min(deviance(end) for end in ends)
+    found = next(end for end in ends if deviance(end) <= lowest + slack)
+    reached = True
+    for axis in range(2 if told else 1):
+        if deviance(_with(found, axis, GRID[-1])) <= lowest + slack:
+            raise ValueError(NO_RESIDUAL)
+        if deviance(_with(found, axis, 0.0)) <= lowest + slack:
+            found = _with(found, axis, 0.0)
+        beside = (_with(found, axis, max(found[axis] + step, 0.0)) for step in (-0.01, 0.01))
+        reached = reached and all(deviance(points) > lowest - slack for points in beside)
+    return _sds(found), reached
+
+
+def _hills(deviance: Callable[[np.ndarray], float], by_arm: np.ndarray, slack: float) -> list[tuple[int, int]]:
+    """Places on the grid (of patients, of patients ``by_arm``) without a lower one beside them, and none beside another
+    of them."""
+    found = np.array([[deviance(np.array([one, other])) for other in by_arm] for one in GRID])
+    made: list[tuple[int, int]] = []
+    for row, column in np.ndindex(found.shape):
+        around = found[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        beside = any(abs(row - one) < 2 and abs(column - other) < 2 for one, other in made)
+        if found[row, column] <= around.min() + slack and not beside:
+            made.append((row, column))
+    return made
+
+
+def _climbed(deviance: Callable[[np.ndarray], float], place: tuple[int, int], by_arm: np.ndarray) -> np.ndarray:
+    """The point of the search, float64 ``[2]``, at the top of the hill around a ``place`` on the grid."""
+    axes, at = (GRID, by_arm), list(place)
+    points = np.array([axis[own] for axis, own in zip(axes, at, strict=True)])
+    for _ in GRID:  # a bent ridge may lead on to the next place
+        ends = [(axis[max(own - 1, 0)], axis[min(own + 1, len(axis) - 1)]) for axis, own in zip(axes, at, strict=True)]
+        # At 0 no SD has a slope, whether it is a top or not: start beside it.
+        start = [min(max(own, GRID[1] / 2), high) for own, (_, high) in zip(points, ends, strict=True)]
+        options = {"ftol": 1e-13, "gtol": 1e-8}
+        points = optimize.minimize(deviance, start, method="L-BFGS-B", jac="3-point", bounds=ends, options=options).x
+        before = list(at)
+        for axis, (low, high) in enumerate(ends):
+            down, up = at_most(points[axis], low), at_least(points[axis], high)
+            at[axis] = min(max(at[axis] + int(up) - int(down), 0), len(axes[axis]) - 1)
+        if at == before:
+            break
+    return np.asarray(points)
+
+
+def _with(points: np.ndarray, axis: int, value: float) -> np.ndarray:
+    made = points.copy()
+    made[axis] = value
+    return made
+
+
+def _sums(both: np.ndarray, cell: np.ndarray, sizes: np.ndarray, owner: np.ndarray) -> _Sums:
+    cells = np.zeros((len(sizes), both.shape[1]))
     np.add.at(cells, cell, both)
-    return _Sums(both.T @ both, cells, sizes.astype(np.float64), found // (arm.max() + 1))
+    return _Sums(both.T @ both, cells, sizes.astype(np.float64), owner)
 
 
 def _residual(sums: _Sums, relative: np.ndarray, df: int) -> tuple[np.ndarray, np.ndarray, float]:

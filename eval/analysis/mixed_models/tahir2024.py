@@ -12,11 +12,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from cbtrain.eval.analysis.descriptives import Group, session_groups
-from cbtrain.eval.analysis.mixed_models.random_intercept import MixedFit, Term, fit_mixed
+from cbtrain.eval.analysis.mixed_models.random_intercept import MixedFit, Term, fit_mixed, wald
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.rounding import alike
 
 ITEMS = 11
 
@@ -59,14 +59,13 @@ def analyze_as_published(ratings: Ratings) -> PaperAnalysis:
     base = np.array([ratings.arms[name].base for name in ratings.arm[rated]])
     variant = np.array([ratings.arms[name].variant for name in ratings.arm[rated]])
     session = ratings.session[rated].astype(np.float64)
-    spread = session.std(ddof=1) if len(session) > 1 else 0.0
     columns = {"intercept": np.ones(len(session))}
     columns |= {f"base: {name}": (base == name).astype(np.float64) for name in bases[1:]}
     columns |= {f"variant: {variants[1]}": (variant == variants[1]).astype(np.float64)}
-    if spread > 0:
-        columns["session"] = (session - session.mean()) / spread
+    if len(set(session.tolist())) > 1:  # whole numbers
+        columns["session"] = (session - session.mean()) / session.std(ddof=1)
     design = np.column_stack(list(columns.values()))
-    if float(np.std(ratings.total[rated])) == 0:
+    if rated.any() and alike(ratings.total[rated]):
         raise DoesNotFit("all totals are equal: there is nothing to model")
     try:
         fit = fit_mixed(ratings.total[rated], design, list(columns), ratings.patient[rated])
@@ -81,6 +80,4 @@ def _variance(fit: MixedFit) -> Term:
     """The patients' variance over the residual one, with the Wald test that the study gives it. Such a test of a
     variance at its boundary is not valid; a likelihood-ratio test with a mixed null distribution would be."""
     estimate, se = fit.patient_variance / fit.scale, fit.patient_variance_se / fit.scale
-    margin = float(stats.norm.ppf(0.975)) * se
-    p = float(2 * stats.norm.sf(abs(estimate) / se)) if se > 0 else math.nan
-    return Term("patients' variance ratio", estimate, se, estimate - margin, estimate + margin, p)
+    return wald("patients' variance ratio", estimate, se)

@@ -12,7 +12,7 @@ from cbtrain.eval.analysis.agreement.severity import judged_means
 from cbtrain.eval.analysis.contrasts import Plan, paired_differences
 from cbtrain.eval.analysis.power.power import variance_of_difference
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.resampling import alike
+from cbtrain.eval.analysis.rounding import alike, at_least, at_most, size_of
 
 UPPER = 0.8
 """Level of the one-sided limit at which a small pilot is planned for (Browne 1995, Statistics in Medicine 14)."""
@@ -79,10 +79,10 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
         raise NoPilot("no patient has two rated sessions in both arms: differences between and within look the same")
     means = np.array([own.mean() for own in values])
     df_between, df_within = n - 1, pairs - n
-    grand = float(np.concatenate(values).mean())
-    between_ms = float((sizes * (means - grand) ** 2).sum()) / df_between
-    within_ms = float(sum(((own - own.mean()) ** 2).sum() for own in values)) / df_within
-    if alike(np.concatenate(values)):
+    grand, scores = float(np.concatenate(values).mean()), size_of(ratings.total)
+    between_ms = 0.0 if alike(means, scores) else float((sizes * (means - grand) ** 2).sum()) / df_between
+    within_ms = sum(_squares(own, scores) for own in values) / df_within
+    if alike(np.concatenate(values), scores):
         raise NoPilot("all differences are the same: nothing varies")
     size = (pairs - float((sizes**2).sum()) / pairs) / df_between
     noise_ms, df_noise, judges, ratings_each = _repeats(ratings, (a, b))
@@ -93,9 +93,12 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
     between = (between_ms * scale[0] - within_ms * scale[1]) / size
     within = within_ms * scale[1] / 2 - noise * ratings_each
     notes = []
-    if between[0] < 0:
+    # An estimate that is 0 but for rounding is 0, and not negative.
+    between[0] = 0.0 if at_most(between_ms, within_ms) else between[0]
+    within[0] = 0.0 if at_most(within_ms / 2, noise_ms * ratings_each) else within[0]
+    if not at_least(between_ms, within_ms):
         notes.append("the estimate of how true differences vary between patients is negative, and set to 0")
-    if within[0] < 0:
+    if not at_least(within_ms / 2, noise_ms * ratings_each):
         notes.append("the estimate of how sessions vary beyond the noise of ratings is negative, and set to 0")
     if not df_noise:
         notes.append("no session was rated twice by one judge: what more repeats would gain is not known")
@@ -115,7 +118,12 @@ def _repeats(ratings: Ratings, arms: Sequence[str]) -> tuple[float, int, float, 
         cell[str(ratings.judge[row])].append(float(totals[row]))
     own = [np.array(values) for cell in cells.values() for values in cell.values()]
     df = sum(len(values) - 1 for values in own)
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in own)
+    squares = sum(_squares(values, size_of(totals)) for values in own)
     judges = float(np.mean([1 / len(cell) for cell in cells.values()]))
     each = float(np.mean([1 / sum(map(len, cell.values())) for cell in cells.values()]))
     return (squares / df if df else 0.0), df, judges, each
+
+
+def _squares(values: np.ndarray, size: float) -> float:
+    """Sum of squared deviations of ``values`` from their mean; ``size`` as :func:`alike` has it."""
+    return 0.0 if alike(values, size) else float(((values - values.mean()) ** 2).sum())
