@@ -1,5 +1,5 @@
 # make run        the whole study on embedded defaults; MODEL=DIR-OR-HUB-ID and CORPUS=DIR choose others
-# make test       the tests; make test-slow adds the longer ones (processes, browser, wheel)
+# make test       the tests; make test-slow the longer ones (processes, browser, wheel); make test-deep full sizes
 # make install    their shared part; TORCH="torch==…" chooses another build
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ MODEL ?=
 CORPUS ?=
 ARGS ?=
 
-.PHONY: install run test test-slow lint clean FORCE
+.PHONY: install run test test-slow test-deep lint types clean FORCE
 .DEFAULT_GOAL := install
 
 STAMP := $(VENV)/.installed
@@ -34,14 +34,23 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(CHOICE)
 run: install
 	@$(BIN)/cbtrain run $(if $(MODEL),"model.path=$(MODEL)") $(if $(CORPUS),"corpus.path=$(CORPUS)") $(ARGS)
 
+# A test process a core, one thread each: on few cores this takes half the time of one with all threads.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
+
 test: install
-	@$(BIN)/pytest -m "not slow" --durations 12 $(ARGS)
+	@$(PYTEST) -m "not slow and not deep" --durations 10 $(ARGS)
 
 test-slow: install
-	@$(BIN)/pytest -m slow --durations 30 $(ARGS)
+	@$(PYTEST) -m "slow and not deep" --durations 20 $(ARGS)
+
+test-deep: install
+	@$(PYTEST) -m "deep or hypothesis" --hypothesis-profile many --durations 20 $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install
 	@rm -rf build && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/typecheck .
 	@cp -r launch/benchmarks build/typecheck/
 	@cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p cbtrain -p benchmarks

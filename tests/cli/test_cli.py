@@ -1,4 +1,4 @@
-"""The command as people use it: a real process, its exit status, its one line."""
+"""The command as people use it: its exit status, its one line."""
 
 import os
 import socket
@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import cbtrain
 
+from cbtrain.cli import doctor
 from cbtrain.cli.main import main
 
 CBTRAIN = Path(sys.executable).with_name("cbtrain")
@@ -18,6 +20,11 @@ SESSION = (
 
 
 def run(*arguments, cwd):
+    done = cbtrain(*arguments, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
+def process(*arguments, cwd):
     done = subprocess.run([CBTRAIN, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
     return done.returncode, done.stdout, done.stderr
 
@@ -85,6 +92,12 @@ def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(case, command, t
     assert not list((tmp_path / "cwd").iterdir())
 
 
+def test_a_process_ends_with_that_status_and_line(tmp_path):
+    status, _, err = process("train", "corpus.path=nothing", cwd=tmp_path)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("cbtrain: nothing: ")
+
+
 def test_evaluate_names_what_is_not_a_run(tmp_path):
     status, _, err = run("evaluate", "--run", tmp_path / "nothing", cwd=tmp_path)
     assert status == 2
@@ -144,7 +157,8 @@ def test_a_full_disk_before_the_first_checkpoint_leaves_nothing(tmp_path, small_
 def test_a_full_disk_after_a_checkpoint_loses_nothing(tmp_path, small_disk):
     small, resize = small_disk
     resize("3m")  # room for a checkpoint of the base, not for a second one beside it and all else
-    status, out, err = run("train", "--config", "quick", "--out", small / "run", cwd=tmp_path)
+    few = ("base.token_budget=45000", "therapist.token_budget=6000", "patient.token_budget=4000")
+    status, out, err = run("train", "--config", "quick", "--out", small / "run", *few, cwd=tmp_path)
     assert status == 2
     assert "disk is full" in err
     assert "Traceback" not in err
@@ -233,6 +247,7 @@ def test_an_existing_run_folder_is_not_overwritten(tmp_path):
 
 
 def test_help_is_quick_and_helps(tmp_path):
+    assert "usage: cbtrain" in process("--help", cwd=tmp_path)[1]
     for command in ([], ["run"], ["train"], ["evaluate"], ["serve"], ["corpus", "stats"], ["config"]):
         status, out, _ = run(*command, "--help", cwd=tmp_path)
         assert status == 0
@@ -245,6 +260,22 @@ def test_doctor_prints_a_remedy_for_what_is_absent(tmp_path):
     assert status == 0
     for check in ("Python", "torch", "CUDA", "attention", "NF4", "distributed", "memory", "disk", "hub access"):
         assert check in out
+
+
+@pytest.mark.fault("E3")
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("0.19.8", "ok"), ("0.19.8+5f2c1d0", "ok"), ("0.20.0.dev1", "ok"), ("0.19.10", "ok"), ("0.19.7+cu130", "problem")],
+)
+def test_doctor_compares_versions_as_versions(version, state, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    found = doctor._deepspeed()
+    assert (found.state, found.detail) == (state, f"{version}, for training.engine=deepspeed")
+    assert "0.19.8" in found.remedy or state == "ok"
+    monkeypatch.setattr("torch.__version__", f"2.{version[2:]}")
+    assert doctor._torch().state == "ok"
+    monkeypatch.setattr("torch.__version__", "2.10.1+rocm6")
+    assert doctor._torch().state == "problem"
 
 
 @pytest.mark.parametrize("command", ["rate", "synthesize"])

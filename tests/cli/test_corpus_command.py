@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import cbtrain
 
 from cbtrain.transcripts.reading import read
 
@@ -29,9 +30,7 @@ GOOD = [
 
 
 def corpus(*arguments, cwd, status=0):
-    done = subprocess.run(
-        [CBTRAIN, "corpus", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120
-    )
+    done = cbtrain("corpus", *arguments, cwd=cwd)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

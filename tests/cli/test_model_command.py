@@ -1,22 +1,18 @@
 """``cbtrain model``: what a model is, as a table and as JSON, and one line where something is wrong."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command import cbtrain
 from random_model import random_model
 
 from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder
 
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
-
 
 def run(*arguments):
-    return subprocess.run([CBTRAIN, "model", *arguments], capture_output=True, text=True)
+    return cbtrain("model", *arguments, cwd=".")
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from command import start_cbtrain
+from forked import PIPE
 from random_model import random_model
 
 from cbtrain.errors import UserError
@@ -35,7 +36,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(model_folder):
-    """One server for all tests here: starting one costs seconds of imports."""
+    """One server for all tests here."""
     arguments = [
         "--model",
         model_folder,
@@ -50,8 +51,7 @@ def url(model_folder):
         "--context",
         "256",
     ]
-    command = [Path(sys.executable).with_name("cbtrain"), "serve", *arguments, "--with-parent"]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = start_cbtrain("serve", *arguments, "--with-parent", stdin=PIPE)
     yield server.stdout.readline().split()[-1]
     server.stdin.close()
     assert server.wait(20) == 0
@@ -197,10 +197,8 @@ async def test_an_engine_that_has_failed_says_so(model_folder, monkeypatch):
 
 
 def test_sigterm_ends_a_server_that_a_script_has_put_in_the_background(model_folder):
-    command = [Path(sys.executable).with_name("cbtrain"), "serve", "--model", model_folder, "--port", "0"]
     # Shells without job control start background jobs with SIGINT ignored.
-    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=ignore)
+    server = start_cbtrain("serve", "--model", model_folder, "--port", "0", ignored=[signal.SIGINT])
     server.stdout.readline()
     server.terminate()
     assert server.wait(20) == 0

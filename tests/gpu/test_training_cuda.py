@@ -1,27 +1,19 @@
 """Training on a GPU: ZeRO 1 to 3 at world size 1 under NCCL, recomputation, optimizers, memory that adds up."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import pytest
 import torch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
-WORKER = Path(__file__).parents[1] / "shared" / "equivalence_worker.py"
 ADAM = {"optimizer": "adamw", "rate": 3e-3, "clip": 0.2, "steps": 10, "layout": "several", "device": "cuda"}
 
 
 def run(folder, runs):
-    command = [
-        sys.executable,
-        WORKER,
-        json.dumps({name: {**ADAM, **one} for name, one in runs.items()}),
-        folder / "o.pt",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    runs = json.dumps({name: {**ADAM, **one} for name, one in runs.items()})
+    done = forked.run("equivalence_worker:main", runs, folder / "o.pt", cwd=folder, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(folder / "o.pt", weights_only=True)
 

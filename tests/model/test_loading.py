@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import cbtrain
 from places import ROOT
 from random_model import random_model
 from safetensors.torch import load_file, save_file
@@ -17,8 +18,6 @@ from transformers import AutoModelForCausalLM
 from cbtrain.errors import UserError
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.tokenizer import load_tokenizer
-
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
 
 
 @pytest.fixture
@@ -83,19 +82,31 @@ print(peak() - before, weight_memory(decoder).bytes)
 """
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A model of several shards whose weights can be told from everything else that a process holds."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("large")
+    sizes = {"vocab_size": 2000, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 5}
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=8, tie_word_embeddings=True))
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.02)
+    model.save_pretrained(folder, max_shard_size="60MB")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's account of memory")
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "nf4"])
-def test_the_host_holds_the_final_weights_and_one_shard_at_most(weights, tmp_path):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = {"vocab_size": 2000, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 6}
-    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=8, tie_word_embeddings=True))
-    model.save_pretrained(tmp_path / "large", max_shard_size="60MB")
-    shards = [file.stat().st_size for file in (tmp_path / "large").glob("*.safetensors")]
+def test_the_host_holds_the_final_weights_and_one_shard_at_most(weights, large, tmp_path):
+    shards = [file.stat().st_size for file in large.glob("*.safetensors")]
     assert len(shards) > 5
     random_model(tmp_path / "small", "llama")
-    command = [sys.executable, "-c", MEMORY, tmp_path / "large", tmp_path / "small", weights]
+    command = [sys.executable, "-c", MEMORY, large, tmp_path / "small", weights]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     used, final = map(int, done.stdout.split()[-2:])
@@ -226,7 +237,7 @@ def test_a_missing_tokenizer_is_one_line(sharded):
     with pytest.raises(UserError, match="no usable tokenizer") as caught:
         load_tokenizer(sharded)
     assert "\n" not in str(caught.value)
-    done = subprocess.run([CBTRAIN, "serve", "--model", sharded, "--port", "0"], capture_output=True, text=True)
+    done = cbtrain("serve", "--model", sharded, "--port", 0)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Add tokenizer.json" in done.stderr

@@ -1,13 +1,11 @@
 """A merged model opens in ``transformers`` and says what base and adapter say together."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from adapter_values import lora_modules, randomize
+from command import cbtrain
 from random_model import random_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
@@ -23,7 +21,6 @@ from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.formats import choose_format, format_files
 from cbtrain.tokens.tokenizer import load_tokenizer
 
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
 IDS = torch.arange(60).remainder(300)
 
 
@@ -50,8 +47,8 @@ def made(tmp_path):
 def test_logits_template_and_card(made, tmp_path):
     base, adapter, expected = made
     assert len(list(base.glob("model-*.safetensors"))) > 2
-    command = [CBTRAIN, "merge", "--model", base, "--adapter", adapter, "--out", tmp_path / "merged"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    command = ["merge", "--model", base, "--adapter", adapter, "--out", tmp_path / "merged"]
+    done = cbtrain(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 matrices changed" in done.stdout
     merged = tmp_path / "merged"
@@ -82,7 +79,7 @@ def test_logits_template_and_card(made, tmp_path):
     assert (alone.template, alone.stop_strings) == (beside.template, beside.stop_strings)
     assert alone.stop_strings
     assert GenerationConfig.from_pretrained(merged).eos_token_id == [5, 2]
-    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    again = cbtrain(*command, cwd=tmp_path)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
 
 
@@ -185,13 +182,13 @@ def test_an_adapter_of_nf4_weights_needs_a_choice_which_is_recorded(double, tmp_
     form = WeightFormat("nf4", torch.float32, double)
     config = LoraConfig(rank=3, targets=["q_proj"])
     expected = adapted(tmp_path / "base", tmp_path / "adapter", config, weights=form)
-    command = [CBTRAIN, "merge", "--model", tmp_path / "base", "--adapter", tmp_path / "adapter", "--out"]
-    refused = subprocess.run([*command, tmp_path / "out"], capture_output=True, text=True, cwd=tmp_path)
+    command = ["merge", "--model", tmp_path / "base", "--adapter", tmp_path / "adapter", "--out"]
+    refused = cbtrain(*command, tmp_path / "out", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "trained on NF4 weights. Choose --into original" in refused.stderr
     logits = {}
     for into in ("original", "dequantized"):
-        done = subprocess.run([*command, tmp_path / into, "--into", into], capture_output=True, text=True, cwd=tmp_path)
+        done = cbtrain(*command, tmp_path / into, "--into", into, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         recorded = json.loads((tmp_path / into / "cbtrain.json").read_text())["merged"]
         assert (recorded["into"], recorded["base_weights_in_training"]) == (into, str(form))

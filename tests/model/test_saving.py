@@ -4,11 +4,11 @@ import json
 import resource
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
 from adapter_values import lora_modules
+from command import cbtrain
 from random_model import random_model
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -86,15 +86,8 @@ def test_a_full_disk_while_merging_is_one_line(decoder, tmp_path):
     if mounted.returncode:
         pytest.skip("may not mount a small disk here")
     try:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "cbtrain.cli.main", "merge", "--model", tmp_path / "base"),
-                *("--adapter", tmp_path / "adapter", "--out", small / "merged"),
-            ],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
+        folders = ("--model", tmp_path / "base", "--adapter", tmp_path / "adapter", "--out", small / "merged")
+        done = cbtrain("merge", *folders, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert "disk is full" in done.stderr
         assert not list(small.iterdir())

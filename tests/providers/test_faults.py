@@ -1,8 +1,7 @@
-"""Two thousand requests of two hundred conversations at once to an API that fails in every way: a process of its own,
-whose log is what is believed."""
+"""Many conversations at once with an API that fails in every way: a process of its own, whose log is what is believed.
+Two hundred of them, two thousand requests, in ``make test-deep``."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import urllib.request
 from collections import Counter
 
 import pytest
+from forked import Forked
 from places import SHARED
 
 from cbtrain.journal import read
@@ -39,16 +39,10 @@ def log_of(url):
 
 
 def start(settings):
-    return subprocess.Popen(
-        [sys.executable, SHARED / "conversing_worker.py", json.dumps(settings)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"FAULT_TEST_KEY": KEY},
-    )
+    return Forked("conversing_worker:main", json.dumps(settings), env={"FAULT_TEST_KEY": KEY})
 
 
-def settings(tmp_path, url, **provider_settings):
+def settings(tmp_path, url, conversations, **provider_settings):
     provider = {
         **{"base_url": f"{url}/v1", "model": "fault-model", "api_key_env": "FAULT_TEST_KEY"},
         **{"attempt_timeout_s": 2.0, "idle_timeout_s": 1.0, "backoff_s": 0.05, "overall_deadline_s": 60.0},
@@ -56,21 +50,23 @@ def settings(tmp_path, url, **provider_settings):
         **provider_settings,
     }
     folders = {"folder": str(tmp_path / "run"), "answers": str(tmp_path / "answers.sqlite")}
-    return {"provider": provider, "conversations": 200, "turns": 10, **folders}
+    return {"provider": provider, "conversations": conversations, "turns": 10, **folders}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("api", "kills", "stream"), [(0, 0, True), (1, 3, False)], indirect=["api"])
-def test_every_turn_ends_and_nothing_is_paid_for_twice(api, kills, stream, tmp_path):
+@pytest.mark.parametrize(
+    "conversations", [pytest.param(100, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.deep)]
+)
+def test_every_turn_ends_and_nothing_is_paid_for_twice(api, kills, stream, conversations, tmp_path):
     """Answers in pieces, and on a disk that takes no recording; answers in one piece, killed again and again."""
-    draw, asked = random.Random(kills), settings(tmp_path, api, stream=stream)
+    draw, asked = random.Random(kills), settings(tmp_path, api, conversations, stream=stream)
     if stream:
         asked |= {"record": "/dev/full"}
     for _ in range(kills):
         with start(asked) as worker:
             worker.stdout.readline()
             before = len(log_of(api))
-            wanted = before + draw.randrange(150, 500)
+            wanted = before + draw.randrange(conversations * 3 // 4, conversations * 5 // 2)
             while len(log_of(api)) < wanted:
                 assert worker.poll() is None, worker.stderr.read()
                 time.sleep(0.05)
@@ -82,7 +78,7 @@ def test_every_turn_ends_and_nothing_is_paid_for_twice(api, kills, stream, tmp_p
     assert result["left"] == [0, 0, 0, 0]
 
     # Every turn has an answer or a failure with a name, and each is what the API last did with it.
-    turns = {f"{number}/{turn}" for number in range(200) for turn in range(10)}
+    turns = {f"{number}/{turn}" for number in range(conversations) for turn in range(10)}
     assert set(result["ended"]) == turns
     last = {entry["said"]: entry["done"] for entry in log}
     for turn, (how, what) in result["ended"].items():

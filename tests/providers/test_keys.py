@@ -1,18 +1,14 @@
 """Keys show nowhere: not in what commands say, not in any file they leave, whatever an API sends back."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from aiohttp import web
+from command import cbtrain
 from loopback import background, completion, status
 
 from cbtrain.eval.rating.rubric import load_rubric
 
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
 KEY = "sk-planted_Secret/123+xyz=="
 RUBRIC = load_rubric()
 
@@ -36,10 +32,7 @@ def leaks(folder, *texts):
 
 
 def run(folder, *arguments):
-    environment = os.environ | {"PLANTED_KEY": KEY, "CBTRAIN_CACHE": str(folder / "cache")}
-    return subprocess.run(
-        [CBTRAIN, *arguments], cwd=folder, capture_output=True, text=True, env=environment, timeout=120
-    )
+    return cbtrain(*arguments, cwd=folder, env={"PLANTED_KEY": KEY, "CBTRAIN_CACHE": str(folder / "cache")})
 
 
 PLANS = {

@@ -5,7 +5,6 @@ Arguments: settings in JSON. The last line of its output says how every turn end
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 from cbtrain.journal import Journal, read
@@ -16,7 +15,7 @@ from cbtrain.providers.summary import costs
 from cbtrain.providers.types import ChatRequest, Message
 
 
-async def main(settings):
+async def hold(settings):
     ended = {}
     with Journal(Path(settings["folder"]) / "events.jsonl") as journal:
         run = ProvidersConfig(answers=settings["answers"], record=settings.get("record"))
@@ -43,5 +42,5 @@ async def main(settings):
     print(json.dumps({"ended": ended, "left": left, "limits": limits, "costs": spent}), flush=True)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+def main(arguments):
+    asyncio.run(hold(json.loads(arguments[0])))

@@ -4,14 +4,9 @@ Arguments: runs by name in JSON, each with its settings (engine, stage, optimize
 """
 
 import json
-import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from batches import micro_batches
 
 from cbtrain.model import head
@@ -128,16 +123,11 @@ def train(settings):
     }
 
 
-def main(runs, out):
+def main(arguments):
+    runs, out = json.loads(arguments[0]), arguments[1]
     torch.set_num_threads(1)
     distributed.join(5)
     found = {name: train(settings) for name, settings in runs.items()}
     if distributed.rank() == 0:
         torch.save(found, out)
     distributed.leave()
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), sys.argv[2])
-    sys.stdout.flush()
-    os._exit(0)  # as `cbtrain` leaves: gloo may abort the interpreter's shutdown

@@ -33,7 +33,8 @@ def documents():
     return made
 
 
-def main(settings):
+def main(arguments):
+    settings = json.loads(arguments[0])
     torch.set_num_threads(1)
     distributed.join(5)
     made = Decoder(
@@ -100,6 +101,6 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    status = main(json.loads(sys.argv[1]))
+    status = main(sys.argv[1:])
     sys.stdout.flush()
     os._exit(status)  # as `cbtrain` leaves: gloo may abort the interpreter's shutdown

@@ -1,18 +1,12 @@
 """Imported transcripts stay here unless the user says otherwise; the one asked is told what would go where."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from command import cbtrain
 
 from cbtrain.errors import UserError
 from cbtrain.study.consent import is_local, require_consent
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.writing import write_canonical
-
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
 
 
 @pytest.mark.parametrize(
@@ -74,9 +68,7 @@ SYNTHESIS = [
 def test_no_command_sends_an_imported_corpus_unasked(tmp_path, arguments, told):
     write_canonical(read("sample"), tmp_path / "mine")
     key = {} if PATIENT in arguments else {"CBTRAIN_JUDGE_API_KEY": "k"}
-    done = subprocess.run(
-        [CBTRAIN, *arguments], capture_output=True, text=True, cwd=tmp_path, env=os.environ | key, timeout=120
-    )
+    done = cbtrain(*arguments, cwd=tmp_path, env=key)
     assert done.returncode == 2
     assert done.stderr.startswith(f"cbtrain: {told}")
     assert "--allow-upload" in done.stderr

@@ -1,25 +1,20 @@
 """The whole study with other methods and weight formats than plain LoRA on fp32, and what is refused before it."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command import cbtrain
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
-
-
-def cbtrain(*arguments, cwd):
-    return subprocess.run([CBTRAIN, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+SMALL = ["base.token_budget=20000", "therapist.token_budget=8000", "patient.token_budget=6000"]
+SMALL += ["evaluation.seeds=1", "evaluation.max_turns=4"]
 
 
 @pytest.mark.slow
 def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
     patient = ["patient.lora.dora=true", "patient.lora.dropout=0.1", "patient.lora.modules_to_save=[embed_tokens]"]
-    therapist = ["therapist.method=full", "therapist.learning_rate=1e-3"]
+    therapist = ["therapist.method=full", "therapist.learning_rate=1e-3", *SMALL, "therapist.token_budget=20000"]
     done = cbtrain("run", "--config", "quick", "--out", "run", *therapist, *patient, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -34,7 +29,7 @@ def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
 
 @pytest.mark.slow
 def test_the_determinism_switch_refuses_no_operation_and_repeats(tmp_path):
-    settings = ["training.deterministic=true", "therapist.lora.dropout=0.1", "therapist.recompute=selective"]
+    settings = ["training.deterministic=true", "therapist.lora.dropout=0.1", "therapist.recompute=selective", *SMALL]
     for name in ("one", "two"):
         done = cbtrain(
             "train", "--config", "quick", "--out", name, "training.speakers=[therapist]", *settings, cwd=tmp_path
@@ -46,7 +41,7 @@ def test_the_determinism_switch_refuses_no_operation_and_repeats(tmp_path):
 
 @pytest.mark.slow
 def test_nf4(tmp_path):
-    done = cbtrain("run", "--config", "quick", "--out", "run", "model.weights=nf4", cwd=tmp_path)
+    done = cbtrain("run", "--config", "quick", "--out", "run", "model.weights=nf4", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     training = {t["name"]: t for t in json.loads((tmp_path / "run" / "study.json").read_text())["training"]}
     assert training["therapist"]["base_weights"]["format"].startswith("nf4, double quantization")

@@ -6,35 +6,42 @@ import signal
 import subprocess
 import time
 
+import forked
 import pytest
+from command import ENTRY, cbtrain
 from killing import children, kill
-from places import BIN, LAUNCH, TAHIR2024
+from places import BIN, LAUNCH
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    *("--config", "quick", "training.speakers=[therapist]", "base.token_budget=8000", "therapist.token_budget=100000"),
+    *(
+        "--config",
+        "quick",
+        "training.speakers=[therapist]",
+        "base.token_budget=8000",
+        "therapist.token_budget=70000",
+        "therapist.max_epochs=9",
+    ),
     *("therapist.packs_per_step=2", "therapist.validate_every=40000", "therapist.validation_tokens=3000"),
     *("therapist.lora.dropout=0.1", "training.checkpoints.every_steps=1", "evaluation.perplexity_tokens=200"),
 ]
 ZERO2 = ["training.engine=deepspeed", "training.zero_stage=2"]
 
 
-def command(folder, *settings, ranks=2):
-    torchrun = [BIN / "torchrun", "--standalone", "--nproc-per-node", str(ranks)]
-    return [*torchrun, LAUNCH / "train.py", *SMALL, *settings, "--out", folder]
-
-
-def finish(cwd, *arguments, **options):
-    done = subprocess.run(command(*arguments, **options), cwd=cwd, capture_output=True, text=True, timeout=600)
+def finish(cwd, folder, *settings, ranks=2):
+    arguments = ("train", *SMALL, *settings, "--out", folder)
+    done = forked.run_ranks(ranks, ENTRY, *arguments, cwd=cwd, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-def start(cwd, *arguments):
+def start(cwd, folder, *settings):
+    """Under torchrun itself, whose ranks outlive it where it is killed."""
+    torchrun = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2"]
     return subprocess.Popen(
-        command(*arguments),
+        [*torchrun, LAUNCH / "train.py", *SMALL, *settings, "--out", folder],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -59,14 +66,9 @@ def wait_for(child, folder, step, stage="therapist"):
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return [f"corpus.path={TAHIR2024}"] if TAHIR2024.exists() else []
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, corpus):
+def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    finish(folder, "run", *ZERO2, *corpus)
+    finish(folder, "run", *ZERO2)
     return folder / "run"
 
 
@@ -74,20 +76,18 @@ def adapter(run):
     return (run / "therapist" / "adapter_model.safetensors").read_bytes()
 
 
-def test_killed_and_resumed_it_is_the_same_adapter(whole, corpus, tmp_path):
+def test_killed_and_resumed_it_is_the_same_adapter(whole, tmp_path):
     run = tmp_path / "run"
-    child = start(tmp_path, "run", *ZERO2, *corpus)
+    child = start(tmp_path, "run", *ZERO2)
     wait_for(child, run, 2)
     for pid in children(child):
         os.kill(pid, signal.SIGSTOP)
-    refused = subprocess.run(
-        [BIN / "cbtrain", "train", "--out", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+    refused = cbtrain("train", "--out", "run", cwd=tmp_path)
     assert refused.returncode == 2
     assert "another process is training in this folder" in refused.stderr
     kill(child)
     assert not (run / "study.json").exists()
-    out = finish(tmp_path, "run", *ZERO2, *corpus)
+    out = finish(tmp_path, "run", *ZERO2)
     assert "base: finished before, kept" in out
     assert "therapist: going on after step" in out
     assert steps(run) == steps(whole)
@@ -99,19 +99,16 @@ def test_killed_and_resumed_it_is_the_same_adapter(whole, corpus, tmp_path):
     assert sum(summary["memory"][part] for part in parts) == summary["memory"]["total"]
 
 
-def test_stopped_by_slurms_signal_it_goes_on_elsewhere(whole, corpus, tmp_path):
+def test_stopped_by_slurms_signal_it_goes_on_elsewhere(whole, tmp_path):
     """On one rank and the plain engine the same packs and losses; settings come from the folder."""
     run = tmp_path / "run"
-    child = start(tmp_path, "run", *ZERO2, *corpus)
+    child = start(tmp_path, "run", *ZERO2)
     wait_for(child, run, 2)
     os.kill(children(child)[0], signal.SIGUSR1)
     out, _ = child.communicate(timeout=120)
     assert "stopped by SIGUSR1 after step" in out
     assert "goes on from there" in out
-    done = subprocess.run(
-        [BIN / "cbtrain", "train", "--out", "run", "training.engine=torch"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    done = cbtrain("train", "--out", "run", "training.engine=torch", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     environment = json.loads((run / "environment.json").read_text())
     assert (environment["ranks"], [one["ranks"] for one in environment["continued"]]) == (2, [1])
@@ -122,7 +119,7 @@ def test_stopped_by_slurms_signal_it_goes_on_elsewhere(whole, corpus, tmp_path):
 
 def test_what_does_not_go_on(whole, tmp_path):
     def refused(*arguments):
-        done = subprocess.run([BIN / "cbtrain", "train", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = cbtrain("train", *arguments, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1
         return done.stderr
@@ -140,8 +137,8 @@ def test_what_does_not_go_on(whole, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
-def test_zero_3_loads_shares_and_trains_the_same(whole, corpus, tmp_path):
-    out = finish(tmp_path, "run", "training.engine=deepspeed", "training.zero_stage=3", *corpus)
+def test_zero_3_loads_shares_and_trains_the_same(whole, tmp_path):
+    out = finish(tmp_path, "run", "training.engine=deepspeed", "training.zero_stage=3")
     ours, theirs = steps(tmp_path / "run"), steps(whole)
     assert [line[:2] for line in ours] == [line[:2] for line in theirs]
     assert [loss for *_, loss in ours] == pytest.approx([loss for *_, loss in theirs], rel=1e-5)

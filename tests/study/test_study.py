@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import cbtrain, start_cbtrain
+from forked import DEVNULL
 from loopback import background, completion, serve
 from places import BIN, ROOT, TAHIR2024, needs_tahir2024
 
@@ -28,8 +30,9 @@ from cbtrain.transcripts.writing import write_canonical
 pytestmark = pytest.mark.slow
 
 
-def cbtrain(*arguments, cwd, **more):
-    return subprocess.run([BIN / "cbtrain", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, **more)
+SMALL = ["base.token_budget=8000", "therapist.token_budget=6000", "patient.token_budget=4000"]
+TALK = ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.perplexity_tokens=500"]
+"""For studies whose numbers nobody looks at: some steps of training, some turns."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,7 @@ def test_the_report_says_what_was_done(run):
         assert stage["validation_best"] <= stage["validation_before"]
     assert {s["patient"] for s in report["sessions"]} == set(parts["test"])
     assert {p["patient"] for p in report["perplexity"]["patients"]} == set(parts["test"])
+    assert report["perplexity"]["mean_change_percent"] < 0
     assert len(report["sessions"]) == len(parts["test"]) * 2 * 2
     assert not [s for s in report["sessions"] if s["error"]]
     assert report["rater"]["kind"] == "cue"
@@ -145,8 +149,8 @@ def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice(run,
     subprocess.run(["cp", "-r", folder, again], check=True)
     for name in ("events.jsonl", "scores.csv", "report.html", "report.json"):
         (again / name).unlink()
-    command = [BIN / "cbtrain", "evaluate", "--run", "run", "evaluation.sessions_in_flight=2"]
-    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = ("evaluate", "--run", "run", "evaluation.sessions_in_flight=2")
+    child = start_cbtrain(*arguments, cwd=tmp_path, stdout=DEVNULL, stderr=DEVNULL)
     events = again / "events.jsonl"
     deadline = time.monotonic() + 120
     while not (events.exists() and events.read_text().count('"kind": "turn"') >= 9):
@@ -195,8 +199,7 @@ def test_other_settings_do_not_mix_into_begun_sessions(run, tmp_path, setting, m
 
 def test_transcripts_that_changed_since_training_are_refused(tmp_path):
     write_canonical(read("sample"), tmp_path / "c")
-    small = ["base.token_budget=8000", "therapist.token_budget=6000", "patient.token_budget=4000"]
-    done = cbtrain("train", "--config", "quick", "--out", "run", "corpus.path=c", *small, cwd=tmp_path)
+    done = cbtrain("train", "--config", "quick", "--out", "run", "corpus.path=c", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     file = tmp_path / "c" / "sessions.jsonl"
     file.write_text(file.read_text().replace("I feel", "I felt"))
@@ -245,7 +248,7 @@ def test_patients_and_judge_behind_apis_within_a_budget(run, tmp_path):
             *("evaluation.perplexity_tokens=100", "evaluation.max_turns=6", "evaluation.patient.max_tokens=10"),
             *("evaluation.judging.judge.max_tokens=100", f"providers.record={tmp_path}/tape.jsonl"),
         ]
-        environment = os.environ | keys | {"CBTRAIN_CACHE": str(tmp_path / "cache")}
+        environment = keys | {"CBTRAIN_CACHE": str(tmp_path / "cache")}
         done = cbtrain("evaluate", "--run", "run", *settings, "providers.budget=0.02", cwd=tmp_path, env=environment)
         assert "the budget ended" in done.stdout
         patients = sum(event["kind"] == "turn" and event["role"] == "patient"
@@ -297,6 +300,7 @@ def test_special_tokens_in_a_patients_mouth_are_taken_out(run):
 SHORT = ["evaluation.seeds=1", "evaluation.max_turns=4", "patient.token_budget=20000"]
 
 
+@pytest.mark.deep
 def test_the_default_study_lowers_every_held_out_patients_perplexity(tmp_path):
     """What `make run` promises, on the defaults: both arms on the same token ids."""
     done = cbtrain("run", "--out", "run", *SHORT, cwd=tmp_path)
@@ -308,6 +312,7 @@ def test_the_default_study_lowers_every_held_out_patients_perplexity(tmp_path):
     assert "lower than the base's for 2 of 2" in html.unescape((tmp_path / "run" / "report.html").read_text())
 
 
+@pytest.mark.deep
 @needs_tahir2024
 def test_the_study_of_the_authors_corpus_lowers_every_held_out_patients_perplexity(tmp_path):
     small = [*SHORT, "evaluation.max_patients=2"]
@@ -332,7 +337,7 @@ def test_a_named_model_and_the_authors_layout(run, tmp_path):
             file = target / f"session_{session.number}.json"
             file.write_text(json.dumps({"transcript": text, "word_count": len(text.split())}))
     settings = [f"model.path={folder / 'base'}", f"corpus.path={tmp_path / 'repo'}"]
-    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, cwd=tmp_path)
+    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, *SMALL, *TALK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["corpus"]["format"] == "author"
@@ -358,7 +363,7 @@ def test_a_base_model_without_a_chat_template(run, tmp_path):
     assert "no chat template. Set tokens.format=plain" in refused.stderr
     settings = [f"model.path={model}", "tokens.format=plain", "therapist.supervise=both"]
     settings += ["tokens.weights=[{match: ai_limits, weight: 0.1}]"]
-    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, cwd=tmp_path)
+    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, *SMALL, *TALK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [stage["data"]["chat_format"] for stage in report["training"]] == ["plain", "plain"]
@@ -378,7 +383,7 @@ def test_a_base_model_without_a_chat_template(run, tmp_path):
 def test_the_papers_recipe_runs_for_comparison(run, tmp_path):
     model = without_template(run[0], tmp_path / "model")
     budgets = [f"{speaker}.{key}={value}" for speaker in ("therapist", "patient") for key, value in PAPER.items()]
-    settings = [f"model.path={model}", *budgets, "evaluation.max_turns=4", "evaluation.perplexity_tokens=2000"]
+    settings = [f"model.path={model}", *budgets, *TALK, "evaluation.max_patients=1"]
     done = cbtrain("run", "--config", "paper", "--out", "run", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -388,7 +393,7 @@ def test_the_papers_recipe_runs_for_comparison(run, tmp_path):
     assert data["supervised_per_epoch"] > 0.9 * data["tokens_per_epoch"]
 
 
-PAPER = {"token_budget": 12_000, "validation_tokens": 4_000, "validate_every": 6_000}
+PAPER = {"token_budget": 4_000, "validation_tokens": 2_000, "validate_every": 2_000}
 
 
 def test_a_run_can_be_evaluated_from_another_folder(run, tmp_path):
@@ -397,25 +402,20 @@ def test_a_run_can_be_evaluated_from_another_folder(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     copy = read("sample")
     write_canonical(copy, tmp_path / "corpus")
-    small = [
-        "therapist.token_budget=4000",
-        "patient.token_budget=4000",
-        f"model.path={os.path.relpath(folder / 'base', tmp_path)}",
-    ]
-    done = cbtrain("train", "--config", "quick", "--out", "run", "corpus.path=corpus", *small, cwd=tmp_path)
+    model = f"model.path={os.path.relpath(folder / 'base', tmp_path)}"
+    done = cbtrain("train", "--config", "quick", "--out", "run", "corpus.path=corpus", model, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = cbtrain("evaluate", "--run", "../run", cwd=tmp_path / "elsewhere")
+    done = cbtrain("evaluate", "--run", "../run", *TALK, cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
 
 
 def test_the_halves_as_files_and_two_ranks(tmp_path):
-    small = ["--config", "quick", "base.token_budget=8000", "therapist.token_budget=6000", "patient.token_budget=4000"]
-
-    command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", ROOT / "launch/train.py", *small]
-    done = subprocess.run([*command, "--out", "run"], cwd=tmp_path, capture_output=True, text=True)
+    command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", ROOT / "launch/train.py"]
+    command += ["--config", "quick", *SMALL, "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained: run") == 1
-    command = [sys.executable, ROOT / "launch/evaluate.py", "--run", "run"]
+    command = [sys.executable, ROOT / "launch/evaluate.py", "--run", "run", *TALK]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").exists()

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lessons import builder_for, documents_for, stretches, units_for
 from pydantic import ValidationError
@@ -44,7 +44,6 @@ def test_a_document_that_fits_is_left_whole():
     assert learnt([document]) == [t.text for t in turns(6) if t.role == "therapist"]
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     count=st.integers(2, 40),
     first=st.sampled_from(["patient", "therapist"]),

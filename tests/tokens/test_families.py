@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from family_tokenizers import FAMILIES, family_tokenizer, package_file, trl_template
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from lessons import builder_for, documents_for, stretches, units_for
 
@@ -159,7 +159,6 @@ texts = st.builds(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_both_methods_agree_on_any_text_and_the_words_are_all_there(family, data):
     tokenizer = cached(family)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtrain.tokens.balance import cost, imbalance, into_steps, share_out
@@ -49,7 +49,6 @@ def fewest_by_trying(lengths, capacity):
     raise AssertionError
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
 def test_the_bound_never_exceeds_the_optimum_and_the_search_never_beats_it(lengths):
     optimum = fewest_by_trying(lengths, 20)

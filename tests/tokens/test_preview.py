@@ -1,19 +1,15 @@
 """``cbtrain corpus preview`` shows exactly what training is given."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command import cbtrain
 from lessons import documents_for
 from random_model import random_model
 from transformers import AutoTokenizer
 
 from cbtrain.tokens.config import THERAPIST_SYSTEM
 from cbtrain.transcripts.reading import read
-
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +18,7 @@ def model(tmp_path_factory):
 
 
 def preview(*arguments, cwd, status=0):
-    command = [CBTRAIN, "corpus", "preview", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    done = cbtrain("corpus", "preview", *arguments, cwd=cwd)
     assert done.returncode == status, done.stderr
     return done
 
@@ -109,9 +104,9 @@ def test_bad_options_are_one_line(model, tmp_path):
 
 
 def test_tokens_of_an_epoch(model, tmp_path):
-    command = [CBTRAIN, "corpus", "tokens", "--model", str(model)]
+    command = ["corpus", "tokens", "--model", model]
     options = ["--set", "therapist.pack_tokens=4000", "--ranks", "2", "--json"]
-    facts = json.loads(subprocess.run([*command, *options], capture_output=True, cwd=tmp_path, check=True).stdout)
+    facts = json.loads(cbtrain(*command, *options, cwd=tmp_path).stdout)
     assert facts["units"] == 18
     assert facts["units_cut"] > 0
     assert facts["documents"] > 18
@@ -119,7 +114,7 @@ def test_tokens_of_an_epoch(model, tmp_path):
     assert facts["longest_document"] <= 4000
     assert facts["paper_recipe_tokens_per_epoch"] > 5 * facts["whole_recipe_tokens_per_epoch"]
     assert facts["steps"] == -(-facts["packs"] // 2)
-    shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    shown = cbtrain(*command, cwd=tmp_path).stdout
     assert "tokens an epoch, the 2024 study's recipe" in shown
-    refused = subprocess.run([*command, "--ranks", "0"], capture_output=True, text=True, cwd=tmp_path)
+    refused = cbtrain(*command, "--ranks", "0", cwd=tmp_path)
     assert (refused.returncode, refused.stderr) == (2, "cbtrain: --ranks: 0 is too small. At least 1.\n")

@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
@@ -52,7 +52,6 @@ def test_every_document_is_seen_once_an_epoch_in_an_order_of_its_own():
     assert [seen(b)[2] for b in islice(stream(seed=5), 9)] != [seen(b)[2] for b in islice(stream(), 9)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 60), st.integers(1, 4), st.integers(1, 5))
 def test_resuming_at_any_micro_batch_gives_the_identical_stream(stop, world, per_step):
     for rank in range(world):
@@ -161,7 +160,6 @@ def test_prefetching_changes_nothing_and_its_position_is_the_consumers():
     assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=1, max_size=4), st.integers(1, 9))
 def test_after_any_changes_of_ranks_a_resumed_run_is_the_one_that_went_on(changes, per_step):
     """However many times the number of ranks changed before: going on and starting again give the same micro-batches."""

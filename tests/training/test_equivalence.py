@@ -1,16 +1,10 @@
 """One number, however it is computed: packs, accumulation, ranks, engines, ZeRO stages, recomputation."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from places import SHARED
-
-WORKER = SHARED / "equivalence_worker.py"
-TORCHRUN = Path(sys.executable).with_name("torchrun")
+from forked import run_ranks
 
 GRADIENT = {"optimizer": "sgd", "rate": 50.0, "clip": 1e9, "steps": 1, "decay": 0.0}
 SGD = {"optimizer": "sgd", "rate": 0.05, "clip": 0.2, "steps": 10}
@@ -30,9 +24,7 @@ STAGES = (0, 1, 2, 3)
 def run(folder, runs, world=1, **settings):
     """Each of ``runs`` in one set of processes."""
     runs = {name: {"engine": "torch", "layout": "several", **one, **settings} for name, one in runs.items()}
-    start = [sys.executable] if world == 1 else [TORCHRUN, "--standalone", "--nproc-per-node", str(world)]
-    command = [*start, WORKER, json.dumps(runs), folder / "out.pt"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = run_ranks(world, "equivalence_worker:main", json.dumps(runs), folder / "out.pt", cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(folder / "out.pt", weights_only=True)
     assert all(one["world"] == world for one in found.values())

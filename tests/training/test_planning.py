@@ -253,7 +253,14 @@ def test_unknown_gpus_are_named():
         other_machine("h100", -3)
 
 
-SMALL = ["tiny.hidden=32", "tiny.layers=2", "tiny.intermediate=64", "therapist.token_budget=4000", "threads=1"]
+SMALL = [
+    "tiny.vocabulary=512",
+    "tiny.hidden=32",
+    "tiny.layers=2",
+    "tiny.intermediate=64",
+    "therapist.token_budget=4000",
+    "threads=1",
+]
 
 
 def test_the_command_plans_without_weights(tmp_path, capsys):

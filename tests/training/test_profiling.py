@@ -3,14 +3,11 @@
 import contextlib
 import gzip
 import json
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
+import forked
 import pytest
 import torch.distributed as dist
-from places import LAUNCH
 from random_model import random_model
 
 from cbtrain.errors import UserError
@@ -25,8 +22,6 @@ from cbtrain.training.profiling.memory import peak_of
 from cbtrain.training.profiling.profiler import profile_steps
 from cbtrain.training.profiling.ranges import PREFIX, RANGES, ranges
 from cbtrain.training.profiling.trace import read_trace, understand
-
-LAUNCHER = LAUNCH / "profile_training.py"
 
 
 @pytest.fixture
@@ -187,8 +182,7 @@ def test_every_range_has_a_component():
 
 
 def launch(folder, *arguments):
-    command = [sys.executable, str(LAUNCHER), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return forked.run("cbtrain.cli.profile_training:entry", *arguments, cwd=folder)
 
 
 def test_the_launcher_profiles_real_training(tmp_path):
@@ -216,9 +210,8 @@ def test_the_launcher_profiles_real_training(tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_tell_communication(tmp_path):
-    torchrun = Path(sys.executable).with_name("torchrun")
-    command = [torchrun, "--standalone", "--nproc-per-node", "2", LAUNCHER, "--out", "out", "--steps", "1", "threads=1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    arguments = ("--out", "out", "--steps", 1, "threads=1")
+    done = forked.run_ranks(2, "cbtrain.cli.profile_training:entry", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out/components.json").read_text())
     assert told["ranks"] == 2

@@ -6,37 +6,38 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from killing import children, kill
-from places import SHARED
+from forked import STDOUT, Forked, Ranks, run_ranks
+from killing import children
+from places import BIN, SHARED
 
 from cbtrain.training.checkpoints.checkpoint import read
 
-WORKER = SHARED / "resume_worker.py"
-TORCHRUN = Path(sys.executable).with_name("torchrun")
 STOPPED = 75
 
 
-def command(folder, world=1, **settings):
-    start = [sys.executable] if world == 1 else [TORCHRUN, "--standalone", "--nproc-per-node", str(world)]
-    return [*map(str, start), str(WORKER), json.dumps({"folder": str(folder), **settings})]
-
-
 def run(folder, world=1, **settings):
-    done = subprocess.run(command(folder, world, **settings), capture_output=True, text=True, timeout=180)
+    done = run_ranks(world, "resume_worker:main", json.dumps({"folder": str(folder), **settings}))
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
 def start(folder, world=1, pause=0.08, **settings):
     """``pause`` is how long each training pack takes longer, in seconds."""
+    settings = json.dumps({"folder": str(folder), "pause": pause, **settings})
+    if world == 1:
+        return Forked("resume_worker:main", settings, stderr=STDOUT)
+    return Ranks(world, "resume_worker:main", settings, stderr=STDOUT)
+
+
+def start_torchrun(folder, **settings):
+    """Two ranks under the real one."""
+    settings = json.dumps({"folder": str(folder), "pause": 0.08, **settings})
     return subprocess.Popen(
-        command(folder, world, pause=pause, **settings),
+        [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", SHARED / "resume_worker.py", settings],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,7 +105,8 @@ def edge(whole):
 def kill_at(folder, step, **settings):
     child = start(folder, **settings)
     wait_for_step(child, folder, step)
-    kill(child)
+    child.kill()
+    child.wait()
 
 
 def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
@@ -165,7 +167,8 @@ def test_every_optimizer_comes_back(tmp_path, optimizer):
 def test_on_another_number_of_ranks_it_is_the_same_run(whole, tmp_path, before, after):
     child = start(tmp_path, before)
     wait_for_step(child, tmp_path, 4)
-    kill(child)
+    child.kill()
+    child.wait()
     run(tmp_path, after)
     ours, theirs = numbers(tmp_path), numbers(whole)
     assert [line["batch"] for line in ours] == [line["batch"] for line in theirs]
@@ -207,7 +210,7 @@ def test_a_signal_saves_everything_and_says_so(whole, tmp_path, name):
 @pytest.mark.slow
 def test_ranks_stop_together(whole, tmp_path):
     """The signal reaches one rank only."""
-    child = start(tmp_path, 2, checkpoints={"every_minutes": 60})
+    child = start_torchrun(tmp_path, checkpoints={"every_minutes": 60})
     wait_for_step(child, tmp_path, 4)
     os.kill(children(child)[-1], signal.SIGUSR1)
     out, _ = child.communicate(timeout=60)
@@ -223,7 +226,7 @@ def test_ranks_stop_together(whole, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_under_torchrun_is_one_press(tmp_path):
     """The terminal sends it to every process, and torchrun passes it on once more."""
-    child = start(tmp_path, 2, checkpoints={"every_minutes": 60})
+    child = start_torchrun(tmp_path, checkpoints={"every_minutes": 60})
     wait_for_step(child, tmp_path, 3)
     for pid in (child.pid, *children(child)):
         os.kill(pid, signal.SIGINT)
@@ -282,7 +285,8 @@ def test_what_is_written_after_a_damaged_checkpoint_stays(whole, tmp_path):
     (folder / "metrics.jsonl").unlink()
     child = start(folder)
     wait_for_step(child, folder, 4)
-    kill(child)
+    child.kill()
+    child.wait()
     kept = {int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")}
     assert kept & {2, 3, 4}
     assert (folder / "checkpoints" / f"damaged-{found[0].name}").is_dir()
@@ -302,7 +306,8 @@ def test_a_stop_where_validation_is_due_keeps_the_best(whole, tmp_path):
     stopped = lines(tmp_path, "stopped")[0]["step"]
     child = start(tmp_path, **rare)
     wait_for_step(child, tmp_path, min(due + 2, len(steps(whole)) - 1))
-    kill(child)
+    child.kill()
+    child.wait()
     out = run(tmp_path, **rare)
     assert "is lost" not in out
     assert stopped in (due - 1, due)
@@ -336,11 +341,7 @@ def test_a_stop_that_cannot_save_does_not_say_that_it_did(tmp_path):
 
 
 def test_a_disk_that_stays_full_is_told_of_once(tmp_path):
-    done = subprocess.run(
-        command(tmp_path, fail_writing_after=0, checkpoints={"every_steps": 1}, pause=0.0),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run(tmp_path, fail_writing_after=0, checkpoints={"every_steps": 1}, pause=0.0)
     assert len(lines(tmp_path, "warning")) == 1
     assert len(steps(tmp_path)) > 10
 
@@ -349,7 +350,7 @@ def test_other_settings_do_not_go_on(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     settings = {"config": {"learning_rate": 0.5}}
-    done = subprocess.run(command(folder, **settings), capture_output=True, text=True, timeout=120)
+    done = run_ranks(1, "resume_worker:main", json.dumps({"folder": str(folder), **settings}))
     assert done.returncode != 0
     assert "tiny.learning_rate is 0.5, the interrupted run had 0.01" in done.stderr
     out = run(folder, **settings, runtime={"resume": "never"})

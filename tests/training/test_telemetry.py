@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 
+import forked
 import pytest
 import torch
 from rich.console import Console
@@ -204,7 +205,7 @@ def test_a_kill_leaves_whole_lines(tmp_path):
                        grad_norm=1.0, skipped=False, flops=Flops(1.0, 1.0), wait=0.0)
     os.kill(os.getpid(), 9)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run("zygote:execute", textwrap.dedent(code), cwd=tmp_path)
     assert done.returncode == -9, done.stderr
     assert [record["step"] for record in lines(tmp_path, "step")] == list(range(1, 8))
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
@@ -244,7 +244,6 @@ FILES = {
 
 
 @pytest.mark.parametrize("format", READERS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(broken(), min_size=1, max_size=3), st.booleans(), broken())
 def test_no_content_makes_a_reader_fail_with_a_traceback(format, contents, compressed, profile):
     with tempfile.TemporaryDirectory() as folder:

@@ -7,19 +7,15 @@ import json
 import random
 import re
 import stat
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command import cbtrain
 from rated_run import ARMS, DOMAINS, PATIENTS, key_of, run_folder, sessions_of
 
 from cbtrain.cli.main import main
 from cbtrain.eval.human_rating.assignment import imbalance, in_order
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.transcripts.types import Turn
-
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
 
 
 def export(*arguments, status=0):
@@ -215,7 +211,7 @@ def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(case, tmp_path, 
 
 def test_help_lists_both_commands_and_rate_still_takes_settings(tmp_path):
     def ask(*words):
-        return subprocess.run([CBTRAIN, *words], capture_output=True, text=True, cwd=tmp_path)
+        return cbtrain(*words, cwd=tmp_path)
 
     listed = ask("--help").stdout
     assert "rate export" in listed

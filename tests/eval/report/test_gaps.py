@@ -65,7 +65,14 @@ def test_an_empty_report_shows_its_gaps(report):
     assert printed(summary(report or {}))
 
 
-@pytest.mark.parametrize("replacements", [[None], pytest.param(ODD, marks=pytest.mark.slow)], ids=["missing", "odd"])
+@pytest.mark.parametrize(
+    "replacements",
+    [
+        pytest.param([None], id="missing"),
+        pytest.param(["odd"], marks=pytest.mark.slow, id="odd"),
+        pytest.param(ODD[1:], marks=pytest.mark.deep, id="everything odd"),
+    ],
+)
 def test_no_part_breaks_page_or_terminal(monkeypatch, replacements):
     # Drawing is slow; the figures have their own case below.
     monkeypatch.setattr(render, "figures_of", lambda report: {})
@@ -79,10 +86,16 @@ def test_no_part_breaks_page_or_terminal(monkeypatch, replacements):
             raise AssertionError(path) from error
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("part", ["arms", "sessions", "scale", "training", "analysis"])
-def test_no_part_breaks_a_figure(part):
+@pytest.mark.parametrize(
+    "replacements",
+    [
+        pytest.param([], marks=pytest.mark.slow, id="missing"),
+        pytest.param([None, "odd", -7, 10**400], marks=pytest.mark.deep, id="odd"),
+    ],
+)
+def test_no_part_breaks_a_figure(part, replacements):
     report = small_report()
     # The other parts stay, but a stage that does not change need not be drawn again and again.
     rest = report if part == "training" else {**report, "training": []}
@@ -91,7 +104,7 @@ def test_no_part_breaks_a_figure(part):
         report[part] = {key: report[part][key] for key in ("contrasts", "mixed_models", "length", "bounds", "items")}
         unseen |= {"effect", "arms", "spearman", "covariate", "method", "p_sign_flip", "se", "df"}
         report[part]["items"] = report[part]["items"][:1]
-    for path, changed in variants(report[part], [None, "odd", -7, 10**400], (part,)):
+    for path, changed in variants(report[part], replacements, (part,)):
         if unseen.isdisjoint(path):
             try:
                 for drawn in figures_of({**rest, part: changed}).values():

@@ -3,16 +3,11 @@
 import csv
 import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+from command import cbtrain
 from loopback import background, completion
 
 from cbtrain.eval.rating.rubric import load_rubric
-
-CBTRAIN = Path(sys.executable).with_name("cbtrain")
 
 
 def test_transcripts_by_arm(tmp_path):
@@ -31,9 +26,7 @@ def test_transcripts_by_arm(tmp_path):
     cbt = cbt * 4
     flat = ("I feel low.", "I see, and that is all there is to say about it today.") * 8
     (tmp_path / "s.jsonl").write_text("\n".join([line("a/ann", "a", *cbt), line("b/ann", "b", *flat)]))
-    done = subprocess.run(
-        [CBTRAIN, "rate", "corpus.path=s.jsonl", "--out", "rated"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = cbtrain("rate", "corpus.path=s.jsonl", "--out", "rated", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "smoke-test cue rater" in done.stdout
     with (tmp_path / "rated" / "scores.csv").open() as file:
@@ -50,18 +43,18 @@ def test_a_budget_that_ends_in_the_middle_is_told_of_and_the_rest_is_had_later(t
         (tmp_path / f"s{number}.txt").write_text(turns * (number + 1))
     with background(lambda number, body: good) as script:
         provider = f"base_url: '{script.url}', model: m, api_key_env: A_KEY, price: {{input: 0, output: 1000}}"
-        command = [CBTRAIN, "rate", "corpus.path=.", "--out", "rated", "evaluation.judging.rater=llm",
+        command = ["rate", "corpus.path=.", "--out", "rated", "evaluation.judging.rater=llm",
                    "evaluation.judging.judge.max_tokens=10", f"evaluation.judging.provider={{{provider}}}"]  # fmt: skip
-        environment = os.environ | {"A_KEY": "k", "CBTRAIN_CACHE": str(tmp_path / "cache")}
-        run = functools.partial(subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        first = run([*command, "providers.budget=0.02"])
+        environment = {"A_KEY": "k", "CBTRAIN_CACHE": str(tmp_path / "cache")}
+        run = functools.partial(cbtrain, cwd=tmp_path, env=environment)
+        first = run(*command, "providers.budget=0.02")
         assert first.returncode == 0, first.stderr
         assert "ratings are missing (providers.budget: budget: the next judge request may cost" in first.stdout
         assert "APIs: judge 4 requests, $0.0120" in first.stdout
-        none = run([*command, "providers.budget=0.001", "--out", "other", "providers.answers=other.sqlite"])
+        none = run(*command, "providers.budget=0.001", "--out", "other", "providers.answers=other.sqlite")
         assert none.returncode == 2
         assert none.stderr.startswith("cbtrain: providers.budget: no session could be rated: budget:")
-        rest = run([*command, "providers.budget=1"])
+        rest = run(*command, "providers.budget=1")
         assert rest.returncode == 0, rest.stderr
         assert "note:" not in rest.stdout
         assert "APIs: judge 6 requests, $0.0180" in rest.stdout
