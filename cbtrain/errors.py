@@ -11,16 +11,16 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input: ``what`` is wrong, ``where`` (file, line, key), and what to do about it (``fix``)."""
+    """Bad input: ``what`` is wrong, ``where`` (file, line, key), and what to do about it (``hint``)."""
 
-    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
-        self.what, self.where, self.fix = what, where, fix
+    def __init__(self, what: str, *, where: object = None, hint: str | None = None) -> None:
+        self.what, self.where, self.hint = what, where, hint
         super().__init__(str(self))
 
     def __str__(self) -> str:
         text = self.what if self.where is None else f"{self.where}: {self.what}"
-        if self.fix:
-            text = f"{text.rstrip('.')}. {self.fix}"
+        if self.hint:
+            text = f"{text.rstrip('.')}. {self.hint}"
         return " ".join(text.split())
 
 

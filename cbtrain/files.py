@@ -58,7 +58,7 @@ def cache_folder() -> Path:
 def require_new(path: Path) -> Path:
     """``path``, unless there is something: raises UserError on all but nothing and an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError("already exists and is not an empty folder", where=path, fix="Choose another --out.")
+        raise UserError("already exists and is not an empty folder", where=path, hint="Choose another --out.")
     return path
 
 

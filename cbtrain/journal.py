@@ -33,7 +33,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
-            raise UserError("another process writes here", where=self.path, fix="Wait for it, or stop it.") from None
+            raise UserError("another process writes here", where=self.path, hint="Wait for it, or stop it.") from None
         dropped = self._cut_torn_tail()
         if dropped:
             self.append("repaired", dropped_bytes=dropped)
@@ -86,13 +86,13 @@ def read(path: str | Path) -> Iterator[dict[str, Any]]:
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
-        raise UserError("no such journal", where=path, fix="Name a run folder.") from None
+        raise UserError("no such journal", where=path, hint="Name a run folder.") from None
     tail = lines.pop()
     for number, line in enumerate(lines, 1):
         if _parses(line):
             yield json.loads(line)
         elif number < len(lines) or tail:
-            raise UserError("damaged record", where=f"{path}:{number}", fix="Restore the file from a copy.")
+            raise UserError("damaged record", where=f"{path}:{number}", hint="Restore the file from a copy.")
 
 
 def _parses(line: bytes) -> bool:

@@ -41,7 +41,7 @@ def test_atomic_folder_replaces_and_rolls_back(tmp_path):
 
 
 def test_user_error_is_one_line_with_what_where_and_fix():
-    error = UserError("no\nsuch key.", where="a.yaml", fix="Remove it.")
+    error = UserError("no\nsuch key.", where="a.yaml", hint="Remove it.")
     assert str(error) == "a.yaml: no such key. Remove it."
     assert nearest("lerning_rate", ["learning_rate", "seed"]) == "Did you mean 'learning_rate'?"
     assert nearest("x", ["b", "a"]) == "Known: a, b."

@@ -59,27 +59,27 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 def check_bootstrap(parsed: argparse.Namespace) -> None:
     """Raises UserError."""
     if parsed.draws < 100:
-        raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", fix="At least 100.")
+        raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", hint="At least 100.")
     if parsed.draws > MOST_DRAWS:
-        raise UserError(f"{parsed.draws:,} is too many", where="--draws", fix=f"At most {MOST_DRAWS:,}.")
+        raise UserError(f"{parsed.draws:,} is too many", where="--draws", hint=f"At most {MOST_DRAWS:,}.")
     if parsed.seed < 0:
-        raise UserError(f"{parsed.seed} is below 0", where="--seed", fix="Any number from 0 on.")
+        raise UserError(f"{parsed.seed} is below 0", where="--seed", hint="Any number from 0 on.")
 
 
 def _analyze(parsed: argparse.Namespace) -> None:
     from cbtrain.eval.analysis.analyze import analysis
     from cbtrain.eval.analysis.mixed_models.tahir2024 import DoesNotFit
     from cbtrain.study.evaluation.analysis_report import report_of
-    from cbtrain.study.evaluation.scores import gather_rated
+    from cbtrain.study.evaluation.scores import load_scores
 
     check_bootstrap(parsed)
-    rated = gather_rated(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
+    rated = load_scores(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
     try:
         found = analysis(
             rated.ratings, parsed.protocol, rated.facts, deciding=rated.deciding, draws=parsed.draws, seed=parsed.seed
         )
     except DoesNotFit as error:
-        raise UserError(str(error), where=parsed.scores[0], fix="Take --protocol default, or other scores.") from None
+        raise UserError(str(error), where=parsed.scores[0], hint="Take --protocol default, or other scores.") from None
     tell_analysis(found, (lambda: report_of(rated, found)) if parsed.protocol == "default" else None, parsed)
 
 

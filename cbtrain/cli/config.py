@@ -31,7 +31,7 @@ def show_config(parsed: argparse.Namespace) -> int:
     """Print the resolved settings, or do what the first word says."""
     word, rest = next(iter(parsed.settings), None), parsed.settings[1:]
     if word in ("check", "list") and parsed.config:
-        raise UserError(f"{word} takes no --config", where="command line", fix="`cbtrain config check FILE…`.")
+        raise UserError(f"{word} takes no --config", where="command line", hint="`cbtrain config check FILE…`.")
     if word == "check":
         return _check(rest)
     if word == "list":
@@ -50,7 +50,7 @@ def _check(words: list[str]) -> int:
     settings = [word for word in words if "=" in word and not Path(word).exists()]
     sources = [word for word in words if word not in settings]
     if not sources:
-        raise UserError("nothing to check", where="command line", fix="Name files or shipped configs.")
+        raise UserError("nothing to check", where="command line", hint="Name files or shipped configs.")
     status = 0
     for source in sources:
         try:
@@ -84,7 +84,7 @@ def _list(rest: list[str]) -> int:
     """Every shipped config with the first line of its comment."""
     if rest:
         raise UserError(
-            f"unexpected {rest[0]!r}", where="command line", fix="`cbtrain config list` takes nothing more."
+            f"unexpected {rest[0]!r}", where="command line", hint="`cbtrain config list` takes nothing more."
         )
     from cbtrain.config.loading import first_comment, shipped_configs
 

@@ -210,7 +210,7 @@ def _convert(parsed: argparse.Namespace) -> None:
     _new(parsed.out)
     is_file = suffix_of(parsed.out) == ".jsonl"
     if not is_file and suffix_of(parsed.out) in (".json", ".gz", ".txt", ".csv"):
-        raise UserError("neither a .jsonl file nor a folder's name", where=parsed.out, fix="Name NAME.jsonl or NAME.")
+        raise UserError("neither a .jsonl file nor a folder's name", where=parsed.out, hint="Name NAME.jsonl or NAME.")
     from rich.console import Console
 
     console = Console()
@@ -289,5 +289,5 @@ def _shares(courses: Iterable[Any], name: str) -> str:
 def _new(path: Path) -> None:
     """Refuse to write over anything, also through a link."""
     if path.is_symlink():
-        raise UserError("already exists and is not an empty folder", where=path, fix="Choose another --out.")
+        raise UserError("already exists and is not an empty folder", where=path, hint="Choose another --out.")
     require_new(path)

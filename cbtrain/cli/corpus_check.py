@@ -26,7 +26,7 @@ def check(parsed: argparse.Namespace) -> int:
 
     for kind in parsed.kind:
         if kind not in KINDS:
-            raise UserError(f"unknown kind {kind!r}", where="--kind", fix=nearest(kind, KINDS))
+            raise UserError(f"unknown kind {kind!r}", where="--kind", hint=nearest(kind, KINDS))
     if parsed.explain:
         return _explain(parsed)
     return _check_json(parsed) if parsed.json else _check_text(parsed)
@@ -157,7 +157,7 @@ def _explain(parsed: argparse.Namespace) -> int:
             seen.setdefault(fingerprint(cleaned.turns), session.id)
         else:
             raise UserError(
-                f"no session {parsed.explain!r}", where=source.name, fix=_nearest_session(parsed.explain, known)
+                f"no session {parsed.explain!r}", where=source.name, hint=_nearest_session(parsed.explain, known)
             )
     found = explain(session, policy, profiles.get(session.course), seen)
     if parsed.json:

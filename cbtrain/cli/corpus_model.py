@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cbtrain.config.schema import StudyConfig
     from cbtrain.model.architecture import Architecture
     from cbtrain.tokens.document_builder import DocumentBuilder
-    from cbtrain.training.config import TrainingConfig
+    from cbtrain.training.config import StageConfig
 
 UNBOUNDED = 2**31
 """Positions of a folder that holds a tokenizer alone."""
@@ -26,7 +26,7 @@ class Reader:
 
     builder: DocumentBuilder
     config: StudyConfig
-    settings: TrainingConfig
+    settings: StageConfig
     architecture: Architecture | None
 
 
@@ -46,7 +46,7 @@ def reader_of(parsed: argparse.Namespace, supervise: str | None = None) -> Reade
     renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, parsed.speaker))
     architecture = read_architecture(folder) if (folder / "config.json").exists() else None
     positions = architecture.context if architecture else UNBOUNDED
-    settings: TrainingConfig = getattr(config, parsed.speaker)
+    settings: StageConfig = getattr(config, parsed.speaker)
     if supervise:
         settings = settings.model_copy(update={"supervise": supervise})
     builder = make_builder(renderer, parsed.speaker, settings, positions, config, measured=False)
@@ -56,4 +56,4 @@ def reader_of(parsed: argparse.Namespace, supervise: str | None = None) -> Reade
 def at_least_one(value: int | None, name: str) -> None:
     """Raise UserError where the option ``name`` is given and below 1."""
     if value is not None and value < 1:
-        raise UserError(f"{value} is too small", where=name, fix="At least 1.")
+        raise UserError(f"{value} is too small", where=name, hint="At least 1.")

@@ -26,7 +26,7 @@ def preview(parsed: argparse.Namespace) -> None:
     """Render one cleaned session (or its course) exactly as training does, and show its supervised tokens."""
     at_least_one(parsed.lines, "--lines")
     if parsed.corpus and parsed.path not in ("sample", parsed.corpus):
-        raise UserError(f"two corpora are named, {parsed.path} and {parsed.corpus}", where="--corpus", fix="Name one.")
+        raise UserError(f"two corpora are named, {parsed.path} and {parsed.corpus}", where="--corpus", hint="Name one.")
     if parsed.corpus:
         parsed.path = parsed.corpus
     documents, renderer = _documents(parsed)
@@ -136,7 +136,7 @@ def _find(parsed: argparse.Namespace, source: CorpusSource, policy: Any) -> tupl
             if wanted is None and parsed.session in (None, session.id):
                 wanted = session
     if wanted is None:
-        raise UserError(f"no session {parsed.session!r}", where=source.name, fix=nearest(parsed.session, known))
+        raise UserError(f"no session {parsed.session!r}", where=source.name, hint=nearest(parsed.session, known))
     profile = profiles.get(wanted.course)
     own.sort(key=lambda session: session.number)
     cleaned = [clean_session(session, policy, profile, CleaningReport()) for session in own]

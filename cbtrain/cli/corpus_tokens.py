@@ -67,7 +67,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     corpus, _ = clean(whole(parsed), config.corpus.cleaning)
     units = course_units(corpus.courses, parsed.speaker, config)
     if not units:
-        raise UserError("no session in which both speak", where=parsed.path, fix="See `cbtrain corpus check`.")
+        raise UserError("no session in which both speak", where=parsed.path, hint="See `cbtrain corpus check`.")
     columns = (TextColumn("Tokenizing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -45,7 +45,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     config = load_config(parsed.config, parsed.settings)
     ranks = parsed.ranks if parsed.ranks is not None else int(os.environ.get("WORLD_SIZE", "1"))
     if ranks < 1:
-        raise UserError(f"{ranks} ranks", where="--ranks", fix="At least 1.")
+        raise UserError(f"{ranks} ranks", where="--ranks", hint="At least 1.")
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device("auto" if parsed.gpu else config.model.device)

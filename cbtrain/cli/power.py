@@ -64,8 +64,8 @@ def _power(parsed: argparse.Namespace) -> None:
     pilots = _pilots(parsed, question)
     spread = pilots[0].spread if pilots else _by_hand(parsed)
     if question.repeats and question.repeats > 1 and spread.repeat is None:
-        fix = "Leave it out, or rate the pilot's sessions twice." if pilots else "Give --sd-repeat as well."
-        raise UserError("how repeated ratings vary is not known", where="--repeats", fix=fix)
+        hint = "Leave it out, or rate the pilot's sessions twice." if pilots else "Give --sd-repeat as well."
+        raise UserError("how repeated ratings vary is not known", where="--repeats", hint=hint)
     found = study_size(spread, question, pilots)
     if parsed.json:
         print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
@@ -80,7 +80,7 @@ def _question(parsed: argparse.Namespace) -> Question:
 
     if parsed.effect is None and parsed.patients is None:
         raise UserError(
-            "nothing to plan for", fix="Give --effect (how many patients?) or --patients (what do they show?)."
+            "nothing to plan for", hint="Give --effect (how many patients?) or --patients (what do they show?)."
         )
     if parsed.effect is not None:
         _in_points(parsed.effect, "--effect", parsed.effect > 0, "above 0")
@@ -88,22 +88,22 @@ def _question(parsed: argparse.Namespace) -> Question:
         value = getattr(parsed, name)
         if value is not None and not least <= value <= MOST_PATIENTS:
             what = f"{value} is too {'few' if value < least else 'many'}"
-            raise UserError(what, where=f"--{name}", fix=f"From {least} to {MOST_PATIENTS:,}.")
+            raise UserError(what, where=f"--{name}", hint=f"From {least} to {MOST_PATIENTS:,}.")
     if not 0 < parsed.alpha < 1:
-        raise UserError(f"{parsed.alpha:g} is no level", where="--alpha", fix="Between 0 and 1, as 0.05.")
+        raise UserError(f"{parsed.alpha:g} is no level", where="--alpha", hint="Between 0 and 1, as 0.05.")
     if parsed.alpha / parsed.contrasts < LEAST_ALPHA:
         what = f"{parsed.alpha / parsed.contrasts:g} for each contrast is too small"
-        raise UserError(what, where="--alpha", fix=f"At least {LEAST_ALPHA:g} after sharing among --contrasts.")
+        raise UserError(what, where="--alpha", hint=f"At least {LEAST_ALPHA:g} after sharing among --contrasts.")
     if not parsed.alpha < parsed.power <= MOST_POWER:
-        fix = f"Above --alpha, at most {MOST_POWER}; 0.8 is usual."
-        raise UserError(f"{parsed.power:g} cannot be planned for", where="--power", fix=fix)
+        hint = f"Above --alpha, at most {MOST_POWER}; 0.8 is usual."
+        raise UserError(f"{parsed.power:g} cannot be planned for", where="--power", hint=hint)
     names = ("effect", "patients", "seeds", "repeats", "power", "alpha", "contrasts")
     return Question(**{name: getattr(parsed, name) for name in names})
 
 
 def _in_points(value: float, where: str, fits: bool, range_: str) -> None:
     if not (fits and value <= MANY_POINTS):  # NaN fits nothing
-        raise UserError(f"{value:g} cannot be planned with", where=where, fix=f"Give it in points, {range_}.")
+        raise UserError(f"{value:g} cannot be planned with", where=where, hint=f"Give it in points, {range_}.")
 
 
 def _by_hand(parsed: argparse.Namespace) -> Spread:
@@ -112,13 +112,13 @@ def _by_hand(parsed: argparse.Namespace) -> Spread:
     given = {name: getattr(parsed, f"sd_{name}") for name in ("between", "within", "repeat")}
     for name in ("between", "within"):
         if given[name] is None:
-            fix = "Give both --sd-between and --sd-within, or a --pilot."
-            raise UserError("how scores vary is not known", where=f"--sd-{name}", fix=fix)
+            hint = "Give both --sd-between and --sd-within, or a --pilot."
+            raise UserError("how scores vary is not known", where=f"--sd-{name}", hint=hint)
     for name, value in given.items():
         if value is not None:
             _in_points(value, f"--sd-{name}", value >= 0, "0 or above")
     if not any(given.values()):
-        raise UserError("nothing varies", where="--sd-between", fix="One of the SDs has to be above 0.")
+        raise UserError("nothing varies", where="--sd-between", hint="One of the SDs has to be above 0.")
     return Spread(**given)
 
 
@@ -127,21 +127,21 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     by_hand = [f"--sd-{name}" for name in ("between", "within", "repeat") if getattr(parsed, f"sd_{name}") is not None]
     if parsed.pilot is None:
         if parsed.contrast is not None:
-            raise UserError("there is no pilot to take it from", where="--contrast", fix="Give --pilot SCORES.")
+            raise UserError("there is no pilot to take it from", where="--contrast", hint="Give --pilot SCORES.")
         return []
     if by_hand:
-        raise UserError("the pilot gives this SD", where=by_hand[0], fix="Leave out this, or --pilot.")
+        raise UserError("the pilot gives this SD", where=by_hand[0], hint="Leave out this, or --pilot.")
     from cbtrain.eval.analysis.agreement.panel import panel_of, panel_ratings
     from cbtrain.eval.analysis.contrasts import plan_contrasts
     from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
-    from cbtrain.study.evaluation.scores import gather_rated
+    from cbtrain.study.evaluation.scores import load_scores
 
-    rated = gather_rated([parsed.pilot])
+    rated = load_scores([parsed.pilot])
     ratings = panel_ratings(rated.ratings, panel_of(rated.ratings, rated.deciding))
     plans = {plan.id: plan for plan in plan_contrasts(ratings.arms) if len(plan.pairs) == 1}
     if not plans:
-        fix = "A pilot needs two arms with the same patients."
-        raise UserError("one arm only, no difference", where=parsed.pilot, fix=fix)
+        hint = "A pilot needs two arms with the same patients."
+        raise UserError("one arm only, no difference", where=parsed.pilot, hint=hint)
     wanted = list(plans) if parsed.contrast is None else [_named(parsed.contrast, list(plans))]
     pilots, problems = [], []
     for name in wanted:
@@ -150,8 +150,8 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
         except NoPilot as problem:
             problems.append(f"{name}: {problem}")
     if not pilots:
-        fix = "Take another pilot, or give --sd-between and --sd-within."
-        raise UserError(problems[0], where=parsed.pilot, fix=fix)
+        hint = "Take another pilot, or give --sd-between and --sd-within."
+        raise UserError(problems[0], where=parsed.pilot, hint=hint)
     each, times = question.seeds or 3, question.repeats or 1
     return sorted(pilots, key=lambda pilot: -pilot.spread.variance(each, times))
 
@@ -168,8 +168,8 @@ def _named(name: str, known: Sequence[str]) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            raise UserError(f"{name!r} may be {' or '.join(found)}", where="--contrast", fix="Write more of it.")
-    raise UserError(f"no contrast {name!r} here", where="--contrast", fix=nearest(name, known))
+            raise UserError(f"{name!r} may be {' or '.join(found)}", where="--contrast", hint="Write more of it.")
+    raise UserError(f"no contrast {name!r} here", where="--contrast", hint=nearest(name, known))
 
 
 def _show(found: dict[str, Any], console: Console) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cbtrain.config.schema import StudyConfig
     from cbtrain.model.architecture import Architecture
     from cbtrain.model.decoder import Decoder
-    from cbtrain.study.datasets import Lessons
-    from cbtrain.training.config import TrainingConfig
+    from cbtrain.study.datasets import SpeakerDataset
+    from cbtrain.training.config import StageConfig
     from cbtrain.transcripts.types import Role
 
 
@@ -69,7 +69,7 @@ def run(parsed: argparse.Namespace) -> None:
     from cbtrain.training import distributed
 
     if parsed.steps < 1:
-        raise UserError(f"{parsed.steps} steps", where="--steps", fix="At least 1.")
+        raise UserError(f"{parsed.steps} steps", where="--steps", hint="At least 1.")
     config = load_config(parsed.config, parsed.settings)
     out = require_new(parsed.out or new_run_folder("profile"))
     prepare_process(config)
@@ -85,7 +85,7 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
     from cbtrain.training.profiling.profiler import profile_steps
     from cbtrain.training.profiling.tables import show
 
-    settings: TrainingConfig = getattr(config, parsed.speaker)
+    settings: StageConfig = getattr(config, parsed.speaker)
     decoder, lessons = _prepare(parsed.speaker, config, console, random=parsed.random_weights)
     decoder.recompute = settings.recompute
     engine = make_engine(decoder, settings, config.training)
@@ -109,18 +109,18 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
         console.print("open the trace in https://ui.perfetto.dev", highlight=False)
 
 
-def _prepare(speaker: Role, config: StudyConfig, console: Console, *, random: bool) -> tuple[Decoder, Lessons]:
+def _prepare(speaker: Role, config: StudyConfig, console: Console, *, random: bool) -> tuple[Decoder, SpeakerDataset]:
     """The model with its adapter, and the documents, as training makes them."""
     from cbtrain.console import say
     from cbtrain.model.architecture import read_architecture
     from cbtrain.model.weights.hub import resolve_model
-    from cbtrain.study.corpus import gather
-    from cbtrain.study.datasets import choose_lessons
+    from cbtrain.study.corpus import load_corpus
+    from cbtrain.study.datasets import build_dataset
     from cbtrain.study.finetune import check_adapters, load_for_training
     from cbtrain.study.tiny_base import make_tokenizer, tiny_architecture
     from cbtrain.tokens.tokenizer import load_tokenizer
 
-    material = gather(config, console)
+    material = load_corpus(config, console)
     model = resolve_model(config.model.path) if config.model.path else None
     if model and not (random and not (model / "tokenizer.json").exists()):
         tokenizer = load_tokenizer(model)
@@ -133,9 +133,9 @@ def _prepare(speaker: Role, config: StudyConfig, console: Console, *, random: bo
         architecture = tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id)
         positions = config.tiny.max_positions
     if len(tokenizer) > architecture.vocabulary:
-        raise UserError("its vocabulary is smaller than the tokenizer's", where=model, fix="Add tokenizer.json to it.")
+        raise UserError("its vocabulary is smaller than the tokenizer's", where=model, hint="Add tokenizer.json to it.")
     check_adapters(config, architecture)
-    lessons = choose_lessons(speaker, material, tokenizer, positions, config, console)
+    lessons = build_dataset(speaker, material, tokenizer, positions, config, console)
     if model and not random:
         return load_for_training(speaker, model, config, console), lessons
     say(console, "random weights: times and memory are those of the model, the loss is not")
@@ -148,13 +148,13 @@ def _random_decoder(speaker: Role, architecture: Architecture, config: StudyConf
     from cbtrain.generation.local_model import pick_device
     from cbtrain.model.linears.formats import weight_format
     from cbtrain.training.planning.random_model import random_decoder
-    from cbtrain.training.planning.scenario import Setting
+    from cbtrain.training.planning.scenario import Scenario
 
-    settings: TrainingConfig = getattr(config, speaker)
+    settings: StageConfig = getattr(config, speaker)
     device, held = torch.device(pick_device(config.model.device)), config.model
     form = weight_format(held.weights, device, compute=held.compute, double_quantization=held.double_quantization)
     return random_decoder(
-        Setting(architecture, form, settings.adapter, device=device.type, attention=held.attention), device
+        Scenario(architecture, form, settings.adapter, device=device.type, attention=held.attention), device
     )
 
 
@@ -162,7 +162,7 @@ def _facts(parsed: argparse.Namespace, config: StudyConfig, decoder: Decoder, wo
     """What was measured, for whoever reads the numbers later."""
     from cbtrain.environment import describe_environment
 
-    settings: TrainingConfig = getattr(config, parsed.speaker)
+    settings: StageConfig = getattr(config, parsed.speaker)
     return {
         "model": config.model.path or "tiny",
         "random_weights": parsed.random_weights or config.model.path is None,

@@ -75,7 +75,7 @@ def _check(parsed: argparse.Namespace) -> int:
         with console.status(f"Asking {config.model} at {config.base_url}"):
             found = asyncio.run(probe(config))
     except ProviderError as error:
-        raise UserError(f"{config.model}: {error}", where=config.base_url, fix=_remedy(error.status)) from None
+        raise UserError(f"{config.model}: {error}", where=config.base_url, hint=_remedy(error.status)) from None
     for name, text in _facts(config, found, price_of(config, prices)):
         console.print(f"{name:<18} {text}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -92,11 +92,11 @@ def _chosen(parsed: argparse.Namespace) -> tuple[ProviderConfig, Prices]:
     evaluation = study.evaluation
     roles = {"patient": evaluation.patient_provider, "judge": evaluation.judging.provider}
     if parsed.name not in roles:
-        raise UserError("a study has a patient and a judge", where=parsed.name, fix="Name one of them.")
+        raise UserError("a study has a patient and a judge", where=parsed.name, hint="Name one of them.")
     config = roles[parsed.name]
     if config is None:
-        fix = "Set evaluation.patient_provider to ask an API."
-        raise UserError("this study's patients are served on this machine", where=parsed.config, fix=fix)
+        hint = "Set evaluation.patient_provider to ask an API."
+        raise UserError("this study's patients are served on this machine", where=parsed.config, hint=hint)
     return config, load_prices(study.providers.prices)
 
 

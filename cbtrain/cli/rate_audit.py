@@ -45,7 +45,7 @@ def _audit(parsed: argparse.Namespace) -> None:
 
     for name, least in (("sessions", 1), ("seed", 0)):
         if getattr(parsed, name) < least:
-            raise UserError(f"{getattr(parsed, name)} is too small", where=f"--{name}", fix=f"At least {least}.")
+            raise UserError(f"{getattr(parsed, name)} is too small", where=f"--{name}", hint=f"At least {least}.")
     config = load_config(parsed.config, parsed.settings)
     # What is said on the way must not stand in the JSON.
     console = Console(stderr=parsed.json)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cbtrain.eval.human_rating.export import Exported
-    from cbtrain.eval.human_rating.import_forms import Brought
+    from cbtrain.eval.human_rating.import_forms import ImportSummary
     from cbtrain.eval.human_rating.key import Key
-    from cbtrain.eval.simulation.runner import SessionRecord
+    from cbtrain.eval.simulation.runner import SimulatedSession
 
 DEFAULT_RUBRIC = "cbt_fidelity"
 
@@ -88,7 +88,7 @@ def _export(parsed: argparse.Namespace) -> None:
     for name, least in (("sessions", 1), ("raters", 1), ("overlap", 0), ("seed", 0)):
         value = getattr(parsed, name)
         if value is not None and value < least:
-            raise UserError(f"{value} is too small", where=f"--{name}", fix=f"At least {least}.")
+            raise UserError(f"{value} is too small", where=f"--{name}", hint=f"At least {least}.")
     run = parsed.path.resolve() if is_run(parsed.path) else None
     rubric_name = parsed.rubric or (_rubric_of(run) if run else DEFAULT_RUBRIC)
     rubric = load_rubric(rubric_name)
@@ -114,22 +114,26 @@ def _rubric_of(run: Path) -> str:
     return load_config(None, (), run / "config.yaml").evaluation.judging.rubric
 
 
-def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[SessionRecord], int]:
+def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[SimulatedSession], int]:
     """The sessions that can be rated, and the number of those that failed."""
     from cbtrain.cli.corpus_reading import whole
     from cbtrain.study.evaluation.scores import records
 
     if run and not (run / "sessions.jsonl").exists():
-        raise UserError("no simulated sessions in this run", where=parsed.path, fix="`cbtrain evaluate` makes them.")
+        raise UserError("no simulated sessions in this run", where=parsed.path, hint="`cbtrain evaluate` makes them.")
     found = list(records(whole(parsed).sessions()))
     good = [session for session in found if not session.failed]
     if not good:
-        raise UserError("all its sessions failed", where=parsed.path, fix="Evaluate again, or name another corpus.")
+        raise UserError("all its sessions failed", where=parsed.path, hint="Evaluate again, or name another corpus.")
     return good, len(found) - len(good)
 
 
 def _tell_export(
-    exported: Exported, sessions: Sequence[SessionRecord], failures: int, parsed: argparse.Namespace, console: Console
+    exported: Exported,
+    sessions: Sequence[SimulatedSession],
+    failures: int,
+    parsed: argparse.Namespace,
+    console: Console,
 ) -> None:
     from cbtrain.console import table_of
 
@@ -149,7 +153,7 @@ def _tell_export(
         say(f"note: {_count(failures, 'session')} failed and cannot be rated")
     table = table_of("rater", "form", "sessions", "give them this folder", numbers=1, words=1)
     for number, (folder, form) in enumerate(exported.folders, 1):
-        table.add_row(str(number), form, str(len(dealt.hands[number - 1])), f"{folder.name}/")
+        table.add_row(str(number), form, str(len(dealt.by_rater[number - 1])), f"{folder.name}/")
     console.print()
     console.print(table, highlight=False, markup=False)
     say(f"\nforms: {parsed.out}")
@@ -161,12 +165,12 @@ def _tell_export(
 def _import(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from cbtrain.eval.human_rating.import_forms import beside, bring_back
+    from cbtrain.eval.human_rating.import_forms import beside, import_forms
     from cbtrain.eval.human_rating.key import read_key
 
     key = read_key(parsed.key)
     table = parsed.out or _default_table(key, parsed.key)
-    brought = bring_back(parsed.forms, key, table, parsed.rater)
+    brought = import_forms(parsed.forms, key, table, parsed.rater)
     console = Console()
     for one in brought:
         _tell_import(one, console)
@@ -181,11 +185,11 @@ def _default_table(key: Key, path: Path) -> Path:
     if key.run is None:
         return path.parent / TABLE
     if not Path(key.run).is_dir():
-        raise UserError("the run folder of these forms is not there", where=key.run, fix="Name a table with --out.")
+        raise UserError("the run folder of these forms is not there", where=key.run, hint="Name a table with --out.")
     return Path(key.run) / TABLE
 
 
-def _tell_import(one: Brought, console: Console) -> None:
+def _tell_import(one: ImportSummary, console: Console) -> None:
     parts = [f"{_count(one.whole, 'session')} rated"]
     if one.unratable:
         parts.append(f"{one.unratable} with domains that cannot be rated (unratable)")

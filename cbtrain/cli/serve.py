@@ -42,19 +42,19 @@ def _serve(parsed: argparse.Namespace) -> None:
     from cbtrain.tokens.config import FORMATS
 
     if parsed.compute != "auto" and parsed.weights != "nf4":
-        fix = "Leave it out; other weights compute in their own dtype."
-        raise UserError(f"{parsed.compute} beside {parsed.weights} weights", where="--compute", fix=fix)
+        hint = "Leave it out; other weights compute in their own dtype."
+        raise UserError(f"{parsed.compute} beside {parsed.weights} weights", where="--compute", hint=hint)
     for name, low in (("threads", 1), ("slots", 1), ("context", 64), ("port", 0)):
         value = getattr(parsed, name)
         if value is not None and value < low:
-            raise UserError(f"{value} is too small", where=f"--{name}", fix=f"At least {low}.")
+            raise UserError(f"{value} is too small", where=f"--{name}", hint=f"At least {low}.")
     if parsed.threads:
         torch.set_num_threads(parsed.threads)
     config = EngineConfig(slots=parsed.slots, context_tokens=parsed.context)
     device = pick_device(parsed.device)
     if parsed.chat_format not in FORMATS:
         raise UserError(
-            f"unknown format {parsed.chat_format!r}", where="--chat-format", fix=nearest(parsed.chat_format, FORMATS)
+            f"unknown format {parsed.chat_format!r}", where="--chat-format", hint=nearest(parsed.chat_format, FORMATS)
         )
     held = ModelConfig(
         weights=parsed.weights,

@@ -35,7 +35,7 @@ def _synthesize(parsed: argparse.Namespace) -> int:
     allowed = parsed.allow_upload or stays_here(config.providers)
     require_consent(str(parsed.profiles), "its patients' profiles", config.provider.base_url, allowed)
     if not profiles:
-        raise UserError("no patient profile here", where=parsed.profiles, fix="Add profiles.jsonl to it.")
+        raise UserError("no patient profile here", where=parsed.profiles, hint="Add profiles.jsonl to it.")
     folder, console = parsed.out, leading_console()
     columns = (
         *(TextColumn("Writing"), BarColumn(), MofNCompleteColumn(), TextColumn("parts  {task.fields[line]}")),

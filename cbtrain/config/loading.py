@@ -53,7 +53,7 @@ def _load(
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        key, problem, fix = first_problem(error, model)
+        key, problem, hint = first_problem(error, model)
         typed = [override.partition("=")[0] for override in overrides]
         if key:
             moved = key.replace("api_key_env", "base_url")  # which asks for the other
@@ -61,7 +61,7 @@ def _load(
         else:  # sections that do not fit together
             by_hand = any(name in problem for name in typed)
         where = "command line" if by_hand else source or str(ground or "command line")
-        raise UserError(f"{key}: {problem}" if key else problem, where=where, fix=fix) from None
+        raise UserError(f"{key}: {problem}" if key else problem, where=where, hint=hint) from None
 
 
 def dump_config(config: StudyConfig) -> str:
@@ -94,20 +94,20 @@ def _read(source: str, folder: str) -> dict[str, Any]:
         elif source in shipped:
             text = (importlib.resources.files("cbtrain.configs") / folder / f"{source}.yaml").read_text("utf-8")
         else:
-            raise UserError("no such config file", where=source, fix=nearest(source, shipped))
+            raise UserError("no such config file", where=source, hint=nearest(source, shipped))
         given = _unshared(yaml.load(text, UniqueKeys))
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = source if line is None else f"{source}:{line + 1}"
-        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, fix="Mend it.") from None
+        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Mend it.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", where=source, fix="Name a readable YAML file.") from None
+        raise UserError(f"cannot be read ({error})", where=source, hint="Name a readable YAML file.") from None
     except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a section inside itself
-        raise UserError(f"malformed YAML ({error})", where=source, fix="Quote or mend it.") from None
+        raise UserError(f"malformed YAML ({error})", where=source, hint="Quote or mend it.") from None
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise UserError("not a mapping of keys to values", where=source, fix="See `cbtrain config`.")
+        raise UserError("not a mapping of keys to values", where=source, hint="See `cbtrain config`.")
     return given
 
 

@@ -25,7 +25,7 @@ def apply_override(given: dict[str, Any], override: str, model: type[BaseModel])
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UserError(
-            f"{override!r} is not key=value", where="command line", fix="E.g. therapist.learning_rate=1e-4."
+            f"{override!r} is not key=value", where="command line", hint="E.g. therapist.learning_rate=1e-4."
         )
     at, parts = given, key.split(".")
     for part in parts[:-1]:
@@ -35,7 +35,7 @@ def apply_override(given: dict[str, Any], override: str, model: type[BaseModel])
         if isinstance(inner, str) and part.endswith("provider"):
             inner = at[part] = {"preset": inner}
         if not isinstance(inner, dict):
-            raise UserError(f"{part!r} in {key!r} is not a section", where="command line", fix="See `cbtrain config`.")
+            raise UserError(f"{part!r} in {key!r} is not a section", where="command line", hint="See `cbtrain config`.")
         at = inner
     new = {parts[-1]: _value(value, _annotation(model, parts))}
     whole = merge(at, new, FOREIGN not in parts[:-1]) | new

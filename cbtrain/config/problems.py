@@ -65,7 +65,7 @@ def _meant(error: Mapping[str, Any]) -> str:
 
 def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
     for section, at, key in _unknown(given, model, ()):
-        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, fix=_known_key(key, section, model))
+        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=_known_key(key, section, model))
 
 
 def _unknown(

@@ -11,7 +11,7 @@ from cbtrain.model.config import ModelConfig, TinyModelConfig
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.overrides import merge
 from cbtrain.tokens.config import TokensConfig
-from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 
 # A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
@@ -59,12 +59,12 @@ class StudyConfig(BaseModel):
     model: ModelConfig = Field(default_factory=ModelConfig)
     tiny: TinyModelConfig = Field(default_factory=TinyModelConfig)
     training: RuntimeConfig = Field(default_factory=RuntimeConfig)
-    base: TrainingConfig = Field(default_factory=TrainingConfig, description="how a tiny base model is trained")
+    base: StageConfig = Field(default_factory=StageConfig, description="how a tiny base model is trained")
     base_window: int = Field(
         512, ge=16, description="most base documents are cut to this many tokens, one in four is whole"
     )
-    therapist: TrainingConfig = Field(default_factory=TrainingConfig)
-    patient: TrainingConfig = Field(default_factory=TrainingConfig)
+    therapist: StageConfig = Field(default_factory=StageConfig)
+    patient: StageConfig = Field(default_factory=StageConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     providers: ProvidersConfig = Field(default_factory=ProvidersConfig)
 
@@ -92,11 +92,11 @@ class StudyConfig(BaseModel):
         return self
 
 
-def _beyond_zero(stage: str, settings: TrainingConfig, study: StudyConfig) -> str | None:
+def _beyond_zero(stage: str, settings: StageConfig, study: StudyConfig) -> str | None:
     """Why DeepSpeed cannot train ``stage`` so, and what to do; None where it can."""
     if settings.optimizer not in ("adamw", "sgd"):
-        fix = "take adamw or sgd, or set training.engine=torch"
-        return f"{stage}.optimizer: {settings.optimizer} is not tested under ZeRO; {fix}"
+        hint = "take adamw or sgd, or set training.engine=torch"
+        return f"{stage}.optimizer: {settings.optimizer} is not tested under ZeRO; {hint}"
     if settings.lora_plus_ratio:
         return f"{stage}.lora_plus_ratio: ZeRO takes one learning rate; leave it out, or set training.engine=torch"
     if settings.method == "full" and study.model.weights == "bf16" and study.training.zero_stage < 2:

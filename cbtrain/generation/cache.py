@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.cached import cached_attention
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import packed_attention
 
 
@@ -86,8 +86,8 @@ class PrefillAttention:
 
     def __init__(self, cache: KVCache, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> None:
         self.cache, self.slots, self.starts, self.lengths = cache, slots, starts, lengths
-        self.new = [Borders((0, length)) for length in lengths]
-        self.seen = [Borders((0, start + length)) for start, length in zip(starts, lengths, strict=True)]
+        self.new = [CuSeqlens((0, length)) for length in lengths]
+        self.seen = [CuSeqlens((0, start + length)) for start, length in zip(starts, lengths, strict=True)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         outputs, at = [], 0
@@ -117,7 +117,7 @@ class DecodeAttention:
 
     def __init__(self, cache: KVCache, slots: Sequence[int], positions: Sequence[int]) -> None:
         device = cache.keys.device
-        self.cache, self.longest = cache, max(positions) + 1
+        self.cache, self.max_seqlen = cache, max(positions) + 1
         self.slots = torch.tensor(slots, device=device)
         self.positions = torch.tensor(positions, device=device)
 
@@ -125,6 +125,6 @@ class DecodeAttention:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.slots, self.positions] = k
         values[self.slots, self.positions] = v
-        past_keys = keys[:, : self.longest].index_select(0, self.slots)
-        past_values = values[:, : self.longest].index_select(0, self.slots)
+        past_keys = keys[:, : self.max_seqlen].index_select(0, self.slots)
+        past_values = values[:, : self.max_seqlen].index_select(0, self.slots)
         return cached_attention(q, past_keys, past_values, self.positions + 1, self.cache.window)

@@ -56,7 +56,7 @@ class _Running:
     ids: list[int] = field(default_factory=list)
 
 
-class Engine:
+class GenerationEngine:
     """Runs requests on one decoder. Not thread-safe: one thread calls :meth:`submit` and :meth:`step`.
 
     ``decode`` turns token ids to text. ``stop_ids`` end a turn.

@@ -9,7 +9,7 @@ import torch
 
 from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig, SamplingConfig
-from cbtrain.generation.engine import Completion, Engine, Request
+from cbtrain.generation.engine import Completion, GenerationEngine, Request
 from cbtrain.generation.thread import EngineThread
 from cbtrain.model.adapters.methods import load_adapter
 from cbtrain.model.config import ModelConfig
@@ -53,7 +53,7 @@ class LocalModel:
         if adapter:
             load_adapter(self.decoder, adapter, force=force)
         stop_ids = self.renderer.stop_ids | set(self.decoder.architecture.eos_ids)
-        engine = Engine(
+        engine = GenerationEngine(
             self.decoder,
             config,
             stop_ids=stop_ids,
@@ -97,10 +97,10 @@ def pick_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError("no such device", where=name, fix="Use 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
+        raise UserError("no such device", where=name, hint="Use 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError("this kind of device is not supported", where=name, fix="Use 'auto', 'cpu' or 'cuda'.")
+        raise UserError("this kind of device is not supported", where=name, hint="Use 'auto', 'cpu' or 'cuda'.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        fix = "Use 'auto' or 'cpu', or see `cbtrain doctor`."
-        raise UserError(f"{torch.cuda.device_count()} CUDA devices are here", where=name, fix=fix)
+        hint = "Use 'auto' or 'cpu', or see `cbtrain doctor`."
+        raise UserError(f"{torch.cuda.device_count()} CUDA devices are here", where=name, hint=hint)
     return name

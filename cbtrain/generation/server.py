@@ -159,8 +159,8 @@ async def serve(model: LocalModel, name: str, host: str, port: int, *, until_std
             await web.TCPSite(runner, host, port).start()
         except (OSError, OverflowError) as error:
             problem = f"cannot listen there ({getattr(error, 'strerror', None) or error})"
-            fix = "Choose another --port, or stop what uses this one."
-            raise UserError(problem, where=f"{host}:{port}", fix=fix) from None
+            hint = "Choose another --port, or stop what uses this one."
+            raise UserError(problem, where=f"{host}:{port}", hint=hint) from None
         bound = runner.addresses[0][1]
         stop = asyncio.Event()
         with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future
 from types import TracebackType
 
-from cbtrain.generation.engine import Completion, Engine, Request
+from cbtrain.generation.engine import Completion, GenerationEngine, Request
 
 
 class EngineFailed(RuntimeError):
@@ -18,7 +18,7 @@ class EngineFailed(RuntimeError):
 class EngineThread:
     """Owns ``engine`` while entered; :meth:`complete` may be awaited from any number of tasks."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: GenerationEngine) -> None:
         self.engine = engine
         self._requests: queue.SimpleQueue[tuple[Request, Future[Completion]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="cbtrain-engine", daemon=True)

@@ -78,11 +78,11 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
         raise UserError(
             f"architecture {name!r} is not supported",
             where=where,
-            fix=f"{nearest(name, ARCHITECTURES)} Supported: {', '.join(ARCHITECTURES)}.",
+            hint=f"{nearest(name, ARCHITECTURES)} Supported: {', '.join(ARCHITECTURES)}.",
         )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
-        raise UserError(f"activation {activation!r} is not supported", where=where, fix="Only 'silu' is.")
+        raise UserError(f"activation {activation!r} is not supported", where=where, hint="Only 'silu' is.")
     try:
         heads = int(config["num_attention_heads"])
         hidden = int(config["hidden_size"])
@@ -110,11 +110,11 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
         return architecture
     except KeyError as error:
         raise UserError(
-            f"key {error.args[0]!r} is missing", where=where, fix="Is this a model's config.json?"
+            f"key {error.args[0]!r} is missing", where=where, hint="Is this a model's config.json?"
         ) from None
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
-            f"a value of a wrong kind ({error})", where=where, fix="Is this a model's config.json?"
+            f"a value of a wrong kind ({error})", where=where, hint="Is this a model's config.json?"
         ) from None
 
 
@@ -140,16 +140,16 @@ def _switch(config: dict[str, Any], key: str) -> bool:
 
 def _require_sound(a: Architecture, where: object) -> None:
     sizes = (a.vocabulary, a.hidden, a.layers, a.heads, a.kv_heads, a.head_dim, a.intermediate)
-    fix = "Is this a model's config.json, unchanged?"
+    hint = "Is this a model's config.json, unchanged?"
     if min(sizes) < 1:
-        raise UserError(f"a size of {min(sizes)}", where=where, fix=fix)
+        raise UserError(f"a size of {min(sizes)}", where=where, hint=hint)
     if a.heads % a.kv_heads:
         problem = f"{a.heads} attention heads cannot share {a.kv_heads} heads of keys and values"
-        raise UserError(problem, where=where, fix=fix)
+        raise UserError(problem, where=where, hint=hint)
     if not a.rope.theta > 1 or not a.rope.factor >= 1 or not math.isfinite(a.rope.theta * a.rope.factor):
-        raise UserError(f"RoPE with theta {a.rope.theta:g} and factor {a.rope.factor:g}", where=where, fix=fix)
+        raise UserError(f"RoPE with theta {a.rope.theta:g} and factor {a.rope.factor:g}", where=where, hint=hint)
     if a.head_dim % 2:
-        raise UserError(f"RoPE needs heads of an even size, these have {a.head_dim}", where=where, fix=fix)
+        raise UserError(f"RoPE needs heads of an even size, these have {a.head_dim}", where=where, hint=hint)
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -164,12 +164,12 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            "no config.json here", where=folder, fix="Name a Hugging Face model folder or hub id."
+            "no config.json here", where=folder, hint="Name a Hugging Face model folder or hub id."
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"malformed JSON ({error})", where=path, fix="Download the model again.") from None
+        raise UserError(f"malformed JSON ({error})", where=path, hint="Download the model again.") from None
     if not isinstance(config, dict):
-        raise UserError("not a JSON object", where=path, fix="Download the model again.")
+        raise UserError("not a JSON object", where=path, hint="Download the model again.")
     return config
 
 
@@ -178,11 +178,11 @@ def _rope(config: dict[str, Any], where: object) -> Rope:
     facts = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
     kind = facts.get("rope_type") or facts.get("type") or "default"
     if kind not in ROPE_TYPES:
-        raise UserError(f"RoPE type {kind!r} is not supported", where=where, fix=nearest(kind, ROPE_TYPES))
+        raise UserError(f"RoPE type {kind!r} is not supported", where=where, hint=nearest(kind, ROPE_TYPES))
     for partial in (facts.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
         if partial not in (None, 1, 1.0):
             raise UserError(
-                f"RoPE on {partial:g} of each head is not supported", where=where, fix="Only on all of it is."
+                f"RoPE on {partial:g} of each head is not supported", where=where, hint="Only on all of it is."
             )
     theta = float(facts.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     if kind == "default":
@@ -193,7 +193,7 @@ def _rope(config: dict[str, Any], where: object) -> Rope:
         return Rope(theta=theta, type=kind, factor=factor, original_max_positions=original)
     if kind == "yarn":
         if facts.get("truncate") is False:
-            raise UserError("RoPE type 'yarn' with truncate=false is not supported", where=where, fix="Remove it.")
+            raise UserError("RoPE type 'yarn' with truncate=false is not supported", where=where, hint="Remove it.")
         return Rope(
             theta=theta,
             type=kind,
@@ -233,7 +233,7 @@ def _sliding_window(config: dict[str, Any], name: str, where: object) -> int | N
         if not config.get("use_sliding_window", False):
             return None
         raise UserError(
-            f"{name} with use_sliding_window is not supported", where=where, fix="Set use_sliding_window to false."
+            f"{name} with use_sliding_window is not supported", where=where, hint="Set use_sliding_window to false."
         )
     return int(window) if window and name == "MistralForCausalLM" else None
 

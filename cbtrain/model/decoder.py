@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import choose_backend, packed_attention
 from cbtrain.model.head import Head
 from cbtrain.model.linears.dense import DenseLinear
@@ -39,7 +39,7 @@ class PackedAttention:
     """``attend`` for documents that lie end to end: no cache, no sight across ``cumulative`` lengths."""
 
     def __init__(self, cumulative: Sequence[int], window: int | None, backend: str = "auto") -> None:
-        self.borders, self.window, self.backend = Borders(cumulative), window, backend
+        self.borders, self.window, self.backend = CuSeqlens(cumulative), window, backend
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return packed_attention(q, k, v, cu_q=self.borders, cu_k=self.borders, window=self.window, backend=self.backend)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import aiohttp
 
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.formats.api_format import Malformed, Wire, WireAnswer, WireRequest
+from cbtrain.providers.formats.api_format import ApiFormat, Malformed, WireAnswer, WireRequest
 from cbtrain.providers.formats.stream import events_of
 from cbtrain.providers.redaction import redacted, redacted_texts
-from cbtrain.providers.transport import Carrier, Reply, timeout
+from cbtrain.providers.transport import Reply, Transport, timeout
 
 LONGEST_BACKOFF_S = 60.0
 
@@ -27,28 +27,28 @@ class Endpoint:
     """Where requests go: a protocol, and the key that goes with each. The key shows in no text of this object.
     ``stream`` has answers sent in pieces, so that a long one can be told from a dead connection."""
 
-    wire: Wire
+    api_format: ApiFormat
     key: str = ""
     stream: bool = False
 
     def __repr__(self) -> str:
-        return f"Endpoint({self.wire!r})"
+        return f"Endpoint({self.api_format!r})"
 
     def redact(self, text: str) -> str:
         """``text`` without the key, should an API have sent it back."""
         return redacted(text, [self.key])
 
 
-async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeout_s: float) -> WireAnswer:
+async def attempt(transport: Transport, endpoint: Endpoint, made: WireRequest, timeout_s: float) -> WireAnswer:
     """Send ``made`` once and read the whole answer within ``timeout_s`` seconds.
 
     Raises ProviderError; its ``sent`` tells whether the API may have done (and billed) the work.
     """
-    secret = endpoint.wire.authorization(endpoint.key) if endpoint.key else {}
-    sent = endpoint.wire.streamed(made) if endpoint.stream else made
+    secret = endpoint.api_format.authorization(endpoint.key) if endpoint.key else {}
+    sent = endpoint.api_format.streamed(made) if endpoint.stream else made
     try:
         async with timeout(timeout_s):
-            reply = await carrier.post(sent, secret)
+            reply = await transport.post(sent, secret)
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise ProviderError("permanent", endpoint.redact(f"not a usable address: {error}")) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -70,12 +70,16 @@ async def attempt(carrier: Carrier, endpoint: Endpoint, made: WireRequest, timeo
 def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
     keys = [endpoint.key]
     if reply.status != 200:
-        raise endpoint.wire.failure(reply.status, reply.headers, _clean(reply.body.decode(errors="replace"), keys))
+        raise endpoint.api_format.failure(
+            reply.status, reply.headers, _clean(reply.body.decode(errors="replace"), keys)
+        )
     try:
         text = reply.body.decode("utf-8-sig")
         if STREAM.match(text):
-            return endpoint.wire.answer(endpoint.wire.folded(redacted_texts(events_of(text), keys)))
-        return endpoint.wire.answer(redacted_texts(json.loads(text), keys))
+            return endpoint.api_format.answer(
+                endpoint.api_format.assemble_stream(redacted_texts(events_of(text), keys))
+            )
+        return endpoint.api_format.answer(redacted_texts(json.loads(text), keys))
     except ProviderError as error:
         error.sent = True  # it came in the place of an answer, which may be billed
         raise

@@ -18,9 +18,9 @@ from cbtrain.errors import UserError
 from cbtrain.files import append_whole
 from cbtrain.providers.caching.cache import request_key
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.formats.api_format import Wire, WireRequest
+from cbtrain.providers.formats.api_format import ApiFormat, WireRequest
 from cbtrain.providers.redaction import redacted_texts
-from cbtrain.providers.transport import Carrier, Reply
+from cbtrain.providers.transport import Reply, Transport
 from cbtrain.providers.types import ChatRequest
 
 KEPT = re.compile(r"^(content-type|retry-after.*|(x|anthropic)-ratelimit-.*)$")
@@ -35,8 +35,8 @@ class Recorder:
     the recording, of which ``warn`` is told each time, and not in the run.
     """
 
-    def __init__(self, carrier: Carrier, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
-        self.carrier, self.path, self.warn = carrier, path, warn
+    def __init__(self, transport: Transport, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
+        self.transport, self.path, self.warn = transport, path, warn
         self._file: int | None = None
 
     def __enter__(self) -> Recorder:
@@ -51,7 +51,7 @@ class Recorder:
                 os.close(self._file)
 
     async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
-        reply = await self.carrier.post(made, secret)
+        reply = await self.transport.post(made, secret)
         try:
             self._write(self._line(made, secret, reply))
         except OSError as error:
@@ -83,8 +83,8 @@ def open_recording(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     except OSError as error:
-        fix = "Name another file (providers.record)."
-        raise UserError(f"cannot be written ({error.strerror})", where=path, fix=fix) from None
+        hint = "Name another file (providers.record)."
+        raise UserError(f"cannot be written ({error.strerror})", where=path, hint=hint) from None
 
 
 class Replay:
@@ -99,7 +99,7 @@ class Replay:
         try:
             *lines, torn = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot be read ({error})", where=path, fix="Name a recording.") from None
+            raise UserError(f"cannot be read ({error})", where=path, hint="Name a recording.") from None
         for number, line in enumerate(lines, 1):
             if line.strip():
                 self._keep(line, number)
@@ -112,10 +112,10 @@ class Replay:
             raise ProviderError("permanent", f"this request is not on record in {self.path.name}")
         return replies.popleft() if len(replies) > 1 else replies[0]
 
-    def knows(self, wire: Wire) -> bool:
-        """Whether the model at the address of ``wire`` was asked anything."""
-        made = wire.request(ChatRequest((), max_tokens=1))
-        return any((one.url, one.body.get("model")) in self._asked for one in (made, wire.streamed(made)))
+    def knows(self, api_format: ApiFormat) -> bool:
+        """Whether the model at the address of ``api_format`` was asked anything."""
+        made = api_format.request(ChatRequest((), max_tokens=1))
+        return any((one.url, one.body.get("model")) in self._asked for one in (made, api_format.streamed(made)))
 
     def _keep(self, line: str, number: int) -> None:
         try:
@@ -127,4 +127,6 @@ class Replay:
                 replies.pop()
             replies.append(reply)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError("not a line of a recording", where=f"{self.path}:{number}", fix="Record it anew.") from None
+            raise UserError(
+                "not a line of a recording", where=f"{self.path}:{number}", hint="Record it anew."
+            ) from None

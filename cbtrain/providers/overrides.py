@@ -56,7 +56,7 @@ def resolved(given: Mapping[str, Any]) -> dict[str, Any]:
         try:
             known = preset(name)
         except UserError as error:
-            raise ValueError(f"{error.what}. {error.fix}") from None
+            raise ValueError(f"{error.what}. {error.hint}") from None
         if kind not in (None, known.get("kind", "openai")):
             raise ValueError(f"the preset {name!r} is of another kind than {kind!r}")
     return _moved(_shipped(given), given)
@@ -104,6 +104,6 @@ def presets() -> list[str]:
 def preset(name: str) -> dict[str, Any]:
     """The settings called ``name``. Raises UserError, with the nearest name, where there are none."""
     if name not in presets():
-        raise UserError(f"unknown preset {name!r}", where=name, fix=nearest(name, presets()))
+        raise UserError(f"unknown preset {name!r}", where=name, hint=nearest(name, presets()))
     text = (importlib.resources.files("cbtrain.configs") / FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))

@@ -14,7 +14,7 @@ from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.clock import Clock
 from cbtrain.providers.providers import key_of, wire_of
-from cbtrain.providers.transport import Carrier, HttpCarrier, Reply, open_session
+from cbtrain.providers.transport import HttpTransport, Reply, Transport, open_session
 from cbtrain.providers.types import ChatRequest, Message, json_part
 
 LIMIT = re.compile(r"^(x|anthropic)-ratelimit-|^retry-after")
@@ -46,11 +46,11 @@ class Probe:
 class _Overheard:
     """A carrier that keeps the headers of the last reply."""
 
-    carrier: Carrier
+    transport: Transport
     headers: Mapping[str, str] = field(default_factory=dict)
 
     async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
-        reply = await self.carrier.post(made, secret)
+        reply = await self.transport.post(made, secret)
         self.headers = reply.headers
         return reply
 
@@ -70,13 +70,13 @@ async def probe(config: ProviderConfig) -> Probe:
     endpoint = Endpoint(wire_of(config), key_of(config), config.stream)
     clock = Clock()
     async with open_session() as session:
-        carrier = _Overheard(HttpCarrier(session, config.connect_timeout_s, config.idle_timeout_s))
+        transport = _Overheard(HttpTransport(session, config.connect_timeout_s, config.idle_timeout_s))
         began = clock.now()
-        answer = await attempt(carrier, endpoint, endpoint.wire.request(request), config.attempt_timeout_s)
+        answer = await attempt(transport, endpoint, endpoint.api_format.request(request), config.attempt_timeout_s)
         latency = clock.now() - began
     limits = {
         name.lower(): endpoint.redact(value).encode(errors="replace").decode()
-        for name, value in carrier.headers.items()
+        for name, value in transport.headers.items()
         if LIMIT.match(name.lower())
     }
     return Probe(answer, latency, _has_shape(answer.text), limits)

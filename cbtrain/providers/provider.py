@@ -12,12 +12,12 @@ from cbtrain.errors import UserError
 from cbtrain.providers.attempt import Endpoint, attempt, backoff_s
 from cbtrain.providers.caching.cache import AnswerCache, request_key
 from cbtrain.providers.costs.budget import Budget, BudgetSpent
-from cbtrain.providers.costs.ledger import Book, Entry
+from cbtrain.providers.costs.ledger import Entry, Ledger
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.account import Account
-from cbtrain.providers.transport import Carrier
+from cbtrain.providers.transport import Transport
 from cbtrain.providers.types import ChatRequest, ChatResponse
 
 BYTES_A_TOKEN = 3
@@ -45,7 +45,7 @@ class Patience:
 
 
 @dataclass(slots=True)
-class _Course:
+class _Attempts:
     """One request on its way: what it takes, and what has become of it so far. ``spent_s`` is of the overall deadline's
     seconds, ``failure`` that of the last attempt."""
 
@@ -59,7 +59,7 @@ class _Course:
     failure: ProviderError | None = None
 
 
-class _Dearer(Exception):
+class _EstimateRose(Exception):
     """While a request waited for its turn, the API turned out to count more tokens than was set aside for."""
 
 
@@ -72,20 +72,20 @@ class Provider:
 
     def __init__(
         self,
-        carrier: Carrier,
+        transport: Transport,
         endpoint: Endpoint,
         account: Account,
         *,
         role: str,
-        book: Book | None = None,
+        book: Ledger | None = None,
         price: Price | None = None,
         patience: Patience | None = None,
         cache: AnswerCache | None = None,
         reuse: bool = True,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.carrier, self.endpoint, self.account, self.role = carrier, endpoint, account, role
-        self.book, self.price, self.patience = book or Book(Budget()), price, patience or Patience()
+        self.transport, self.endpoint, self.account, self.role = transport, endpoint, account, role
+        self.book, self.price, self.patience = book or Ledger(Budget()), price, patience or Patience()
         self.cache, self.reuse, self.warn = cache, reuse, warn
         self._dense, self._added = 1.0, 0
         self._first, self._first_ended = asyncio.Lock(), False
@@ -96,14 +96,14 @@ class Provider:
     @property
     def model(self) -> str:
         """The name that is asked for."""
-        return self.endpoint.wire.model
+        return self.endpoint.api_format.model
 
     async def chat(self, request: ChatRequest, sample: int = 0) -> ChatResponse:
         """The answer to ``request``, from the cache (with 0 attempts) or the API; ``sample`` numbers the repeats of one
         request. Raises ProviderError where the error's kind, retries, deadline or budget forbid another attempt;
         UserError where there is a budget and no price, where the request cannot be written down before it goes out, or
         where kept answers cannot be read."""
-        made = self.endpoint.wire.request(request)
+        made = self.endpoint.api_format.request(request)
         key = request_key(made, sample)
         if self.cache is None:
             return await self._ask(request, made, key)
@@ -116,23 +116,23 @@ class Provider:
 
     async def _ask(self, request: ChatRequest, made: WireRequest, key: str) -> ChatResponse:
         """Attempts until there is an answer. Raises ProviderError, that of the last attempt."""
-        course = _Course(made, key, tokens_of(made), max(request.max_tokens, _longest(made)))
+        course = _Attempts(made, key, tokens_of(made), max(request.max_tokens, _longest(made)))
         while True:
             course.number += 1
             try:
                 answer, latency = await self._attempt(course)
                 if answer.finish_reason == "error":
-                    self.account.limit.troubled()
+                    self.account.limit.failed()
                     raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
                 await self._keep(key, made, answer)
                 return ChatResponse(
                     answer.text, answer.finish_reason, answer.usage, answer.model, latency, course.number
                 )
             except ProviderError as error:
-                if not await self._again(course, error):
+                if not await self._may_retry(course, error):
                     raise
 
-    async def _attempt(self, course: _Course) -> tuple[WireAnswer, float]:
+    async def _attempt(self, course: _Attempts) -> tuple[WireAnswer, float]:
         """As :meth:`_attempt_paid`. Where there is a budget the first request goes out alone: what it is answered tells
         how many tokens the API counts, and what has to be set aside for the others."""
         if self.book.budget.cap is not None and not self._first_ended:
@@ -144,7 +144,7 @@ class Provider:
                         self._first_ended = True
         return await self._attempt_paid(course)
 
-    async def _attempt_paid(self, course: _Course) -> tuple[WireAnswer, float]:
+    async def _attempt_paid(self, course: _Attempts) -> tuple[WireAnswer, float]:
         """One attempt, with the money for it set aside before and given back after it: its answer, and the seconds that
         it took. Raises ProviderError."""
         while True:
@@ -153,17 +153,17 @@ class Provider:
             try:
                 async with self.account.turn(prompt + course.longest):
                     if self.book.budget.cap is not None and self._estimate(course.tokens) > prompt:
-                        raise _Dearer
+                        raise _EstimateRose
                     return await self._send(course, entry, prompt)
-            except _Dearer:
+            except _EstimateRose:
                 continue
             except ProviderError as error:
                 self._failed(entry, error)
                 raise
             finally:
-                self.book.nothing(entry)
+                self.book.release(entry)
 
-    async def _send(self, course: _Course, entry: Entry, prompt: int) -> tuple[WireAnswer, float]:
+    async def _send(self, course: _Attempts, entry: Entry, prompt: int) -> tuple[WireAnswer, float]:
         clock, patience = self.account.clock, self.patience
         started, out = clock.now(), False
         if course.number == 1:
@@ -172,7 +172,7 @@ class Provider:
             await self.book.begin(entry, course.key)
             out, self.under_way[entry] = True, started
             left = min(patience.attempt_s, patience.overall_s - course.spent_s)
-            answer = await attempt(self.carrier, self.endpoint, course.made, left)
+            answer = await attempt(self.transport, self.endpoint, course.made, left)
             # Booked before anything else is waited for: from here on it is not lost.
             latency = clock.now() - started
             self._book(course, entry, answer, prompt, latency)
@@ -189,7 +189,7 @@ class Provider:
             self.under_way.pop(entry, None)
             course.spent_s += clock.now() - started
 
-    async def _again(self, course: _Course, error: ProviderError) -> bool:
+    async def _may_retry(self, course: _Attempts, error: ProviderError) -> bool:
         """Whether, after ``error``, there is to be another attempt; returns when it may begin."""
         account, patience = self.account, self.patience
         if error.kind == "budget":
@@ -227,14 +227,14 @@ class Provider:
         else:
             self._added = math.ceil(counted - tokens * self._dense)
 
-    async def _reserve(self, course: _Course, prompt: int) -> Entry:
+    async def _reserve(self, course: _Attempts, prompt: int) -> Entry:
         try:
             return await self.book.reserve(self.role, self.price, prompt, course.longest)
         except BudgetSpent as error:
             before = f"; the attempt before: {course.failure}" if course.failure else ""
             raise ProviderError("budget", f"{error}{before}", attempts=course.number - 1) from None
 
-    def _book(self, course: _Course, entry: Entry, answer: WireAnswer, prompt: int, latency_s: float) -> None:
+    def _book(self, course: _Attempts, entry: Entry, answer: WireAnswer, prompt: int, latency_s: float) -> None:
         self._learn(course.tokens, answer.usage.prompt_tokens)
         known = list(self.book.budget.roles[self.role].models)
         self.book.answered(entry, answer.usage, answer.model, latency_s)
@@ -250,19 +250,19 @@ class Provider:
         account = self.account
         if wait > self.patience.overall_s:
             error.message += f" (it asks to wait {wait:,.0f} s)"
-            account.refused(0.0)
+            account.rate_limited(0.0)
             return
         if wait > LONG_WAIT_S and account.gate.left < wait - LONG_WAIT_S:
             self.warn(f"the {self.role}'s API asks to wait {wait:.0f} s: {error.message}")
-        account.refused(wait)
+        account.rate_limited(wait)
 
     def _failed(self, entry: Entry, error: ProviderError) -> None:
         if error.sent:
             self.book.unknown(entry, str(error))
         else:
-            self.book.nothing(entry, str(error))
+            self.book.release(entry, str(error))
         if error.kind == "transient":
-            self.account.limit.troubled()
+            self.account.limit.failed()
 
     async def _keep(self, key: str, made: WireRequest, answer: WireAnswer) -> None:
         """Keep an answer that is there already: that it cannot be kept is no reason to lose it."""

@@ -16,16 +16,16 @@ from cbtrain.providers.caching.cache import AnswerCache, answers_file, open_answ
 from cbtrain.providers.cassette import Recorder, Replay, open_recording
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Book, Events
+from cbtrain.providers.costs.ledger import Events, Ledger
 from cbtrain.providers.costs.prices import Price, Prices, load_prices
-from cbtrain.providers.formats.anthropic import AnthropicWire
-from cbtrain.providers.formats.api_format import Wire
-from cbtrain.providers.formats.gemini import GeminiWire
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.anthropic import AnthropicFormat
+from cbtrain.providers.formats.api_format import ApiFormat
+from cbtrain.providers.formats.gemini import GeminiFormat
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.limits.clock import Clock, Skipping
 from cbtrain.providers.provider import Patience, Provider
-from cbtrain.providers.transport import Carrier, HttpCarrier, open_session
+from cbtrain.providers.transport import HttpTransport, Transport, open_session
 
 FREE = Price(input=0.0, output=0.0)
 
@@ -48,14 +48,14 @@ class Providers:
         self.settings, self.warn = settings, warn
         self.budget = Budget(settings.budget)
         self.prices = load_prices(settings.prices)
-        self.book = Book(self.budget, events)
+        self.book = Ledger(self.budget, events)
         self.opened: list[Provider] = []
-        self._free = Book(Budget())
+        self._free = Ledger(Budget())
         self._past = past
         self._accounts: dict[tuple[str, str, str], Account] = {}
         self._stack = AsyncExitStack()
         self._cache: AnswerCache | None = None
-        self._traffic: Carrier | None = None
+        self._traffic: Transport | None = None
         self._gaps = False
 
     async def __aenter__(self) -> Providers:
@@ -85,7 +85,7 @@ class Providers:
         replayed = bool(self.settings.replay) and not own
         paid = config.paid and not replayed
         provider = Provider(
-            self._carrier(config, own),
+            self._transport(config, own),
             Endpoint(wire_of(config), "" if replayed else key_of(config), config.stream),
             self._account(config, replayed),
             role=role,
@@ -107,8 +107,8 @@ class Providers:
             self.warn(text)
         self._gaps = True
 
-    def _carrier(self, config: ProviderConfig, own: bool) -> Carrier:
-        direct = HttpCarrier(self._session, config.connect_timeout_s, config.idle_timeout_s)
+    def _transport(self, config: ProviderConfig, own: bool) -> Transport:
+        direct = HttpTransport(self._session, config.connect_timeout_s, config.idle_timeout_s)
         if own or not (self.settings.record or self.settings.replay):
             return direct
         if self.settings.replay:
@@ -132,8 +132,8 @@ class Providers:
             )
             self._accounts[name] = account
         account = self._accounts[name]
-        account.limit.hold_to(config.max_in_flight)
-        account.hold_to(config.tokens_per_minute)
+        account.limit.cap(config.max_in_flight)
+        account.cap(config.tokens_per_minute)
         return account
 
     async def _answers(self, config: ProviderConfig, outside: bool) -> AnswerCache | None:
@@ -145,15 +145,15 @@ class Providers:
         return self._cache
 
 
-def wire_of(config: ProviderConfig) -> Wire:
+def wire_of(config: ProviderConfig) -> ApiFormat:
     """The protocol that ``config`` names."""
     if config.kind == "anthropic":
-        return AnthropicWire(config.model, config.base_url, config.structure, config.sampling, config.extra_body)
+        return AnthropicFormat(config.model, config.base_url, config.structure, config.sampling, config.extra_body)
     if config.kind == "gemini":
-        return GeminiWire(
+        return GeminiFormat(
             config.model, config.base_url, config.structure, config.seed, config.sampling, config.extra_body
         )
-    return OpenAIWire(
+    return OpenAIFormat(
         config.base_url,
         config.model,
         config.structure,
@@ -188,8 +188,8 @@ def check(settings: ProvidersConfig, configs: Sequence[tuple[str, ProviderConfig
 def _check_role(settings: ProvidersConfig, role: str, config: ProviderConfig, prices: Prices) -> None:
     key_of(config)
     if settings.budget is not None and price_of(config, prices) is None:
-        fix = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
-        raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, fix=fix)
+        hint = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
+        raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, hint=hint)
 
 
 def keeps_answers(config: ProviderConfig) -> bool:
@@ -212,9 +212,11 @@ def key_of(config: ProviderConfig) -> str:
         return ""
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
-        fix = f"export {config.api_key_env}=… before the run."
-        raise UserError("this environment variable holds the API key and is not set", where=config.api_key_env, fix=fix)
+        hint = f"export {config.api_key_env}=… before the run."
+        raise UserError(
+            "this environment variable holds the API key and is not set", where=config.api_key_env, hint=hint
+        )
     if not key.isascii() or not key.isprintable() or " " in key:
-        fix = "Copy the key again, alone and whole."
-        raise UserError("this environment variable holds no API key", where=config.api_key_env, fix=fix)
+        hint = "Copy the key again, alone and whole."
+        raise UserError("this environment variable holds no API key", where=config.api_key_env, hint=hint)
     return key

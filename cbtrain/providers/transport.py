@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):  # bounds a block and costs no task of its own, 
 else:
     from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
 
-__all__ = ["Carrier", "HttpCarrier", "Reply", "timeout"]
+__all__ = ["HttpTransport", "Reply", "Transport", "timeout"]
 
 LONGEST_REPLY = 32 * 1024 * 1024
 """Bytes; more is no chat answer."""
@@ -33,13 +33,13 @@ class Reply:
     body: bytes
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
         """Send ``made``, with the headers ``secret`` beside its own. Raises what aiohttp raises, and ProviderError."""
         ...
 
 
-class HttpCarrier:
+class HttpTransport:
     """Posts by ``session``. ``connect_s`` bounds the building of a connection, ``idle_s`` each silence of a reply that
     has begun; how long it may take to begin, and take in all, is the caller's business."""
 

@@ -21,7 +21,7 @@ def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> Non
     raise UserError(
         f"this would send {what} to {base_url}",
         where=corpus,
-        fix="If you may share them with that service, say --allow-upload (with make: ARGS=--allow-upload).",
+        hint="If you may share them with that service, say --allow-upload (with make: ARGS=--allow-upload).",
     )
 
 

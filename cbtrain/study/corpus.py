@@ -20,7 +20,7 @@ from cbtrain.transcripts.types import Corpus
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class StudyCorpus:
     """The cleaned corpus, split by patient, and what the report says about it."""
 
     split: Split
@@ -35,7 +35,7 @@ class Material:
         return {course: profile.name if profile else course for course, profile in self.profiles().items()}
 
 
-def gather(config: StudyConfig, console: Console) -> Material:
+def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     """Read, count, clean and split the corpus. Raises UserError where one of these cannot be done."""
     settings = config.corpus
     with console.status("Reading the corpus"):
@@ -44,8 +44,8 @@ def gather(config: StudyConfig, console: Console) -> Material:
         counts = stats(corpus)
         cleaned, cleaning = clean(corpus, settings.cleaning)
     if not cleaned.courses:
-        fix = "Check the speakers' labels (`cbtrain corpus check`)."
-        raise UserError("no session in which both patient and therapist speak", where=settings.path, fix=fix)
+        hint = "Check the speakers' labels (`cbtrain corpus check`)."
+        raise UserError("no session in which both patient and therapist speak", where=settings.path, hint=hint)
     parts = split(cleaned, config.split)
     facts = {
         "path": corpus.source,
@@ -63,7 +63,7 @@ def gather(config: StudyConfig, console: Console) -> Material:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
     say(console, f"cleaning: {'; '.join(changed) or 'nothing to mend'}")
-    return Material(parts, facts)
+    return StudyCorpus(parts, facts)
 
 
 def _namesakes(parts: Split) -> list[str]:

@@ -12,33 +12,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
-from cbtrain.study.corpus import Material
+from cbtrain.study.corpus import StudyCorpus
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import Supervise
 from cbtrain.tokens.dialogue import dialogue
 from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
 from cbtrain.tokens.formats import choose_format
 from cbtrain.tokens.system_prompts import patient_system, system_prompt
-from cbtrain.tokens.tokenize import Selection, cache_root, tokenize
-from cbtrain.training.config import TrainingConfig
+from cbtrain.tokens.tokenize import TokenizedCorpus, cache_root, tokenize
+from cbtrain.training.config import StageConfig
 from cbtrain.transcripts.types import Course, Role
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class SpeakerDataset:
     """What one speaker's adapter is trained on, what it is validated on, and how both are laid out."""
 
     renderer: ChatRenderer
-    chosen: Selection
-    unseen: Selection
+    chosen: TokenizedCorpus
+    unseen: TokenizedCorpus
 
 
-def choose_lessons(
-    speaker: Role, material: Material, tokenizer: Any, positions: int, config: StudyConfig, console: Console
-) -> Lessons:
+def build_dataset(
+    speaker: Role, material: StudyCorpus, tokenizer: Any, positions: int, config: StudyConfig, console: Console
+) -> SpeakerDataset:
     """Render sessions until the budgets are full. Raises UserError on a template that cannot be used, and on what
     cannot be rendered."""
-    settings: TrainingConfig = getattr(config, speaker)
+    settings: StageConfig = getattr(config, speaker)
     renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker))
     if renderer.format.note:
         say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
@@ -65,7 +65,7 @@ def choose_lessons(
         budget=settings.validation_tokens,
         seed=settings.seed,
     )
-    return Lessons(renderer, chosen, unseen)
+    return SpeakerDataset(renderer, chosen, unseen)
 
 
 def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) -> list[Unit]:
@@ -80,7 +80,7 @@ def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) 
 def make_builder(
     renderer: ChatRenderer,
     speaker: Role,
-    settings: TrainingConfig,
+    settings: StageConfig,
     positions: int,
     config: StudyConfig,
     *,
@@ -96,9 +96,9 @@ def make_builder(
     return DocumentBuilder(renderer, speaker, supervise, tokens, settings.pack_tokens, positions)
 
 
-def held_out_lessons(
-    material: Material, renderer: ChatRenderer, config: StudyConfig, positions: int
-) -> dict[str, Selection]:
+def held_out_datasets(
+    material: StudyCorpus, renderer: ChatRenderer, config: StudyConfig, positions: int
+) -> dict[str, TokenizedCorpus]:
     """What perplexity is measured on, by held-out patient. Raises UserError on a session that cannot be rendered."""
     builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
     return {
@@ -113,13 +113,15 @@ def held_out_lessons(
     }
 
 
-def check_held_out(material: Material, lessons: Mapping[Role, Lessons], positions: int, config: StudyConfig) -> None:
+def check_held_out_patients(
+    material: StudyCorpus, lessons: Mapping[Role, SpeakerDataset], positions: int, config: StudyConfig
+) -> None:
     """Find before training what would stop an evaluation: raises UserError on held-out patients' sessions and profiles
     that cannot be rendered."""
     if "therapist" in lessons:
-        held_out_lessons(material, lessons["therapist"].renderer, config, positions)
+        held_out_datasets(material, lessons["therapist"].renderer, config, positions)
     for course in material.split.test if "patient" in lessons else ():
         try:
             lessons["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
         except UserError as error:
-            raise UserError(error.what, where=f"profile of {course.id}", fix=error.fix) from None
+            raise UserError(error.what, where=f"profile of {course.id}", hint=error.hint) from None

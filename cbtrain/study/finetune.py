@@ -24,13 +24,13 @@ from cbtrain.model.linears.formats import weight_format
 from cbtrain.model.undertrained_tokens import weak_rows
 from cbtrain.model.weights.loading import load_configured
 from cbtrain.model.weights.memory import weight_memory
-from cbtrain.study.datasets import Lessons
+from cbtrain.study.datasets import SpeakerDataset
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.formats import format_files
-from cbtrain.tokens.tokenize import Selection
+from cbtrain.tokens.tokenize import TokenizedCorpus
 from cbtrain.training import distributed
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.zero3 import partitioner, whole
 from cbtrain.training.loop import train
 from cbtrain.training.memory.meter import MemoryMeter
@@ -49,19 +49,19 @@ def check_adapters(config: StudyConfig, architecture: Architecture) -> None:
     with torch.device("meta"):
         decoder = Decoder(architecture)
     for speaker in config.training.speakers:
-        settings: TrainingConfig = getattr(config, speaker)
+        settings: StageConfig = getattr(config, speaker)
         choose_backend(config.model.attention, torch.device(device), form.compute, architecture.head_dim)
         if settings.method != "full":
             try:
                 check_targets(settings.lora, decoder)
             except UserError as error:
-                raise UserError(error.what, where=f"{speaker}.{error.where}", fix=error.fix) from None
+                raise UserError(error.what, where=f"{speaker}.{error.where}", hint=error.hint) from None
 
 
 def train_adapter(
     speaker: Role,
     model: Path,
-    lessons: Lessons,
+    lessons: SpeakerDataset,
     config: StudyConfig,
     folder: Path,
     console: Console,
@@ -70,7 +70,7 @@ def train_adapter(
 ) -> dict[str, Any]:
     """Train the adapter of one speaker and save it to ``folder/SPEAKER``; returns the report's facts, which are in
     ``folder/training/SPEAKER/summary.json`` too."""
-    settings: TrainingConfig = getattr(config, speaker)
+    settings: StageConfig = getattr(config, speaker)
     place, name = folder / "training" / speaker, base or str(model.resolve())
     with MemoryMeter(pick_device(config.model.device)) as meter:
         decoder = load_for_training(speaker, model, config, console)
@@ -112,7 +112,7 @@ def train_adapter(
 
 def load_for_training(speaker: Role, model: Path, config: StudyConfig, console: Console) -> Decoder:
     """The base model with a new adapter in it."""
-    settings: TrainingConfig = getattr(config, speaker)
+    settings: StageConfig = getattr(config, speaker)
     device, runtime = pick_device(config.model.device), config.training
     placed = None
     if runtime.engine == "deepspeed" and runtime.zero_stage == 3:
@@ -129,7 +129,7 @@ def load_for_training(speaker: Role, model: Path, config: StudyConfig, console: 
     return decoder
 
 
-def phases_of(selection: Selection) -> list[str]:
+def phases_of(selection: TokenizedCorpus) -> list[str]:
     """The treatment phase that each document belongs to; ``all`` where a document is a course of all phases."""
     phases = {unit.name: unit.sessions[0].phase if len(unit.sessions) == 1 else "all" for unit in selection.units}
     names = selection.documents.names
@@ -137,7 +137,7 @@ def phases_of(selection: Selection) -> list[str]:
     return [phases.get(name) or phases.get(PIECE.sub("", name), "all") for name in names]
 
 
-def _tell_lessons(speaker: Role, lessons: Lessons, config: StudyConfig, console: Console) -> None:
+def _tell_lessons(speaker: Role, lessons: SpeakerDataset, config: StudyConfig, console: Console) -> None:
     chosen = lessons.chosen
     text = f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch"
     if chosen.paper_tokens is not None and config.tokens.recipe == "whole":

@@ -22,8 +22,8 @@ from cbtrain.files import holds, write_atomic
 from cbtrain.generation.local_model import pick_device
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
-from cbtrain.study.corpus import gather
-from cbtrain.study.datasets import check_held_out, choose_lessons
+from cbtrain.study.corpus import load_corpus
+from cbtrain.study.datasets import build_dataset, check_held_out_patients
 from cbtrain.study.finetune import check_adapters, train_adapter
 from cbtrain.study.run_files import CONFIG, STATE
 from cbtrain.study.run_folder import (
@@ -67,7 +67,7 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
 def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     started = time.perf_counter()
     heading(console, "1/7", "Read the corpus")
-    material = gather(config, console)
+    material = load_corpus(config, console)
     heading(console, "2/7", "Split it by patient")
     say(console, ", ".join(f"{len(ids)} {side}" for side, ids in material.facts["split"].items()))
     heading(console, "3/7", "Base model")
@@ -83,8 +83,8 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         architecture = read_architecture(model)
         check_adapters(config, architecture)
         positions, tokenizer = architecture.context, load_tokenizer(model)
-    lessons = {role: choose_lessons(role, material, tokenizer, positions, config, console) for role in roles}
-    check_held_out(material, lessons, positions, config)
+    lessons = {role: build_dataset(role, material, tokenizer, positions, config, console) for role in roles}
+    check_held_out_patients(material, lessons, positions, config)
     begin(config, folder, material.facts["fingerprint"])
     if config.model.path is None:
         place = folder / "training" / "base"
@@ -116,6 +116,6 @@ def prepare_process(config: StudyConfig) -> None:
         torch.use_deterministic_algorithms(True)
     distributed.join(config.training.timeout_minutes)
     if config.base.method != "full" and config.model.path is None:
-        raise UserError("base.method is 'lora'", where="config", fix="A base model is made with method 'full'.")
+        raise UserError("base.method is 'lora'", where="config", hint="A base model is made with method 'full'.")
     for name in ("base", *config.training.speakers):
         check_packs_per_step(getattr(config, name), distributed.launched(), name)

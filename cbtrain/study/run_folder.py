@@ -54,7 +54,7 @@ def trained_config(folder: Path) -> Path:
     """The settings of the trained run in ``folder``. Raises UserError where training has not come to its end."""
     if not (folder / STATE).exists() or not (folder / "config.yaml").exists():
         problem = "training has not come to its end here" if (folder / "training").exists() else "not a trained run"
-        raise UserError(problem, where=folder, fix="Name a folder that `cbtrain train` finished, or train again.")
+        raise UserError(problem, where=folder, hint="Name a folder that `cbtrain train` finished, or train again.")
     return folder / "config.yaml"
 
 
@@ -68,11 +68,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError("not a trained run", where=folder, fix="Name a folder that `cbtrain train` made.") from None
+        raise UserError("not a trained run", where=folder, hint="Name a folder that `cbtrain train` made.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"damaged ({error})", where=folder / STATE, fix="Train again.") from None
+        raise UserError(f"damaged ({error})", where=folder / STATE, hint="Train again.") from None
     if not isinstance(state, dict) or not {"model", "corpus", "training", "seconds"} <= set(state):
-        raise UserError("damaged (parts are missing)", where=folder / STATE, fix="Train again.")
+        raise UserError("damaged (parts are missing)", where=folder / STATE, hint="Train again.")
     return state
 
 
@@ -84,24 +84,24 @@ def base_of(state: Mapping[str, Any], folder: Path) -> str:
 def check_same_study(config: StudyConfig, folder: Path) -> None:
     """Raise UserError where the run in ``folder`` is finished, is not to go on, or was begun with other settings."""
     if (folder / STATE).exists():
-        fix = f"`cbtrain evaluate --run {folder}` goes on from here; choose another --out to train again."
-        raise UserError("training has come to its end here", where=folder, fix=fix)
+        hint = f"`cbtrain evaluate --run {folder}` goes on from here; choose another --out to train again."
+        raise UserError("training has come to its end here", where=folder, hint=hint)
     if config.training.resume == "never":
-        fix = "Choose another --out, or leave out training.resume=never to go on."
-        raise UserError("an interrupted run is in this folder", where=folder, fix=fix)
+        hint = "Choose another --out, or leave out training.resume=never to go on."
+        raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
     before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     for key, one, other in differences(before, yaml.safe_load(dump_config(anchored(config)))):
         if not key.startswith(FREE):
-            fix = f"Set {key}={one} to go on, or choose another --out."
-            raise UserError(f"{key} is {other}, the interrupted run has {one}", where=folder, fix=fix)
+            hint = f"Set {key}={one} to go on, or choose another --out."
+            raise UserError(f"{key} is {other}, the interrupted run has {one}", where=folder, hint=hint)
 
 
 def hold_folder(folder: Path) -> None:
     """Keep ``folder`` for this run. Raises UserError where another one is at it."""
     free = distributed.agreed(hold(folder / LOCK) if distributed.rank() == 0 else True)
     if not free:
-        fix = "Wait for it, end it, or choose another --out."
-        raise UserError("another process is training in this folder", where=folder, fix=fix)
+        hint = "Wait for it, end it, or choose another --out."
+        raise UserError("another process is training in this folder", where=folder, hint=hint)
 
 
 def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
@@ -110,8 +110,8 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     hold_folder(folder)
     known = folder / "training" / "corpus.json"
     if known.exists() and json.loads(known.read_text(encoding="utf-8"))["fingerprint"] != corpus:
-        fix = "Bring the transcripts back to go on, or choose another --out."
-        raise UserError("the transcripts have changed since this run began", where=folder, fix=fix)
+        hint = "Bring the transcripts back to go on, or choose another --out."
+        raise UserError("the transcripts have changed since this run began", where=folder, hint=hint)
     if distributed.rank() == 0:
         write_atomic(known, json.dumps({"fingerprint": corpus}) + "\n")
         write_atomic(folder / CONFIG, dump_config(anchored(config)))

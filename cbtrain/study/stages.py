@@ -17,27 +17,27 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import WeightFormat, weight_format
 from cbtrain.model.weights.hub import HUB_FILES, resolve_model
-from cbtrain.study.corpus import Material, gather
-from cbtrain.study.datasets import choose_lessons
+from cbtrain.study.corpus import StudyCorpus, load_corpus
+from cbtrain.study.datasets import build_dataset
 from cbtrain.study.tiny_base import make_tokenizer, sessions_of, tiny_architecture
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.plain_text import cut_windows, plain_documents
 from cbtrain.tokens.tokenizer import load_tokenizer
-from cbtrain.training.config import TrainingConfig
-from cbtrain.training.planning.plan import Stage
-from cbtrain.training.planning.scenario import Setting, attention_of
-from cbtrain.training.planning.workload import ASSUMED_SHARE, Load
+from cbtrain.training.config import StageConfig
+from cbtrain.training.planning.plan import PlannedStage
+from cbtrain.training.planning.scenario import Scenario, attention_of
+from cbtrain.training.planning.workload import ASSUMED_SHARE, Workload
 
 
 def planned_stages(
     config: StudyConfig, device: str, world: int, console: Console, only: Sequence[str] = ()
-) -> list[Stage]:
+) -> list[PlannedStage]:
     """The stages of ``config`` that a device of the kind ``device`` (``cpu``, ``cuda``) trains on ``world`` ranks.
 
     The corpus is read and tokenized where there is a tokenizer, else one document a pack is assumed. Raises UserError
     on a corpus, a model's config or settings that cannot be used.
     """
-    material = gather(config, console)
+    material = load_corpus(config, console)
     if config.model.path is None:
         with console.status("Training a tokenizer"):
             tokenizer = make_tokenizer(material.split, config)
@@ -52,9 +52,9 @@ def planned_stages(
         if not only or name in only:
             load, notes = _load(name, material, tokenizer, positions, config, console)
             setting = _setting(name, architecture, config, device, world)
-            stages.append(Stage(name, getattr(config, name), setting, load, notes))
+            stages.append(PlannedStage(name, getattr(config, name), setting, load, notes))
     if not stages:
-        raise UserError(f"no stage {only[0]!r} here", where="--stage", fix=f"The stages are {', '.join(names)}.")
+        raise UserError(f"no stage {only[0]!r} here", where="--stage", hint=f"The stages are {', '.join(names)}.")
     return stages
 
 
@@ -80,31 +80,31 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _load(
-    name: str, material: Material, tokenizer: Any, positions: int, config: StudyConfig, console: Console
-) -> tuple[Load, tuple[str, ...]]:
-    settings: TrainingConfig = getattr(config, name)
+    name: str, material: StudyCorpus, tokenizer: Any, positions: int, config: StudyConfig, console: Console
+) -> tuple[Workload, tuple[str, ...]]:
+    settings: StageConfig = getattr(config, name)
     if tokenizer is None:
         note = f"No tokenizer here: one document a pack is assumed, {ASSUMED_SHARE:.0%} of it supervised."
-        return Load(settings.pack_tokens), (note,)
+        return Workload(settings.pack_tokens), (note,)
     if name == "base":
         chosen, _ = plain_documents(sessions_of(material.split.train), tokenizer, settings.token_budget, settings.seed)
         documents = TokenStore.of(cut_windows(chosen, config.base_window))
     else:
         speaker: Any = name
-        documents = choose_lessons(speaker, material, tokenizer, positions, config, console).chosen.documents
+        documents = build_dataset(speaker, material, tokenizer, positions, config, console).chosen.documents
     # Windows of the base's text do not depend on the packs.
     longest = int(documents.lengths.max()) if name == "base" else config.tokens.document_tokens
-    return Load.of(documents, settings.pack_tokens, longest), ()
+    return Workload.of(documents, settings.pack_tokens, longest), ()
 
 
-def _setting(name: str, architecture: Architecture, config: StudyConfig, device: str, world: int) -> Setting:
-    settings: TrainingConfig = getattr(config, name)
+def _setting(name: str, architecture: Architecture, config: StudyConfig, device: str, world: int) -> Scenario:
+    settings: StageConfig = getattr(config, name)
     form = _format(name, config, device)
     adapter = settings.adapter
     if isinstance(adapter, LoraConfig):
         _check_targets(name, adapter, architecture)
     engine = config.training.engine if name != "base" else "torch"
-    made = Setting(
+    made = Scenario(
         architecture,
         form,
         adapter,
@@ -115,7 +115,9 @@ def _setting(name: str, architecture: Architecture, config: StudyConfig, device:
         zero_stage=config.training.zero_stage if engine == "deepspeed" else None,
         world=world,
     )
-    return Stage(name, settings, made, Load(settings.pack_tokens)).with_pack(settings.recompute, settings.pack_tokens)
+    return PlannedStage(name, settings, made, Workload(settings.pack_tokens)).with_pack(
+        settings.recompute, settings.pack_tokens
+    )
 
 
 def _format(name: str, config: StudyConfig, device: str) -> WeightFormat:
@@ -131,4 +133,4 @@ def _check_targets(name: str, adapter: LoraConfig, architecture: Architecture) -
     try:
         check_targets(adapter, decoder)
     except UserError as error:
-        raise UserError(error.what, where=f"{name}.{error.where}", fix=error.fix) from None
+        raise UserError(error.what, where=f"{name}.{error.where}", hint=error.hint) from None

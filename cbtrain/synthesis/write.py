@@ -113,7 +113,7 @@ class _Writer:
                 except ProviderError as error:
                     if error.status in (401, 403):
                         raise UserError(
-                            str(error), where=self.config.provider.base_url, fix="Check the API key and its rights."
+                            str(error), where=self.config.provider.base_url, hint="Check the API key and its rights."
                         ) from None
                     return f"session {number}, part {part + 1}: {error}"
                 except _Unusable as error:
@@ -204,7 +204,7 @@ def _resume(
         journal.append("started", **settings)
     elif started != settings:
         raise UserError(
-            "holds a run with other settings or profiles", where=journal.path.parent, fix="Choose another --out."
+            "holds a run with other settings or profiles", where=journal.path.parent, hint="Choose another --out."
         )
     return parts
 

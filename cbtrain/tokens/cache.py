@@ -144,8 +144,8 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
         raise Damaged(str(error)) from None
     different = [key for key in identity if known.get(key) != identity[key]]
     if different:
-        fix = "Remove that folder; it is made anew."
-        raise UserError(f"tokens of another {', '.join(different)}", where=folder, fix=fix)
+        hint = "Remove that folder; it is made anew."
+        raise UserError(f"tokens of another {', '.join(different)}", where=folder, hint=hint)
     arrays: dict[str, NDArray[Any]] = {}
     for name in ARRAYS:
         file = folder / f"{name}.npy"

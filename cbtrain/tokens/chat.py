@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.dialogue import Message, Said
+from cbtrain.tokens.dialogue import Message, SpokenSpan
 from cbtrain.tokens.formats import ChatFormat, choose_format, layout_of
 from cbtrain.tokens.template_check import PLACEHOLDER, has_system_role, probe
 
@@ -64,7 +64,7 @@ class ChatRenderer:
         Raises UserError where the template refuses the roles, a message holds a special token, a supervised turn
         renders to nothing, does not begin and end between two tokens, or no stop token follows it.
         """
-        text, begins, ends, messages = self._lay_out(messages, name)
+        text, begins, ends, messages = self._render_text(messages, name)
         encoding = self._encoder.encode(text, add_special_tokens=False)
         ids = np.asarray(encoding.ids, dtype=np.int32)
         starts, stops = np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * len(ids)).reshape(-1, 2).T
@@ -72,14 +72,14 @@ class ChatRenderer:
         for message, begin, end in zip(messages, begins, ends, strict=True):
             for said in message.said:
                 if said.spans:
-                    self._weigh(said, message, begin, end, ids, starts, stops, weights, name)
+                    self._set_loss_weights(said, message, begin, end, ids, starts, stops, weights, name)
         return Rendering(ids, weights, np.searchsorted(starts, ends).tolist())
 
     def prompt(self, messages: Sequence[Message], name: str = "prompt") -> list[int]:
         """The ids that a model continues with the assistant's next turn."""
-        return self._encode(self._lay_out(messages, name, generate=True)[0])
+        return self._encode(self._render_text(messages, name, generate=True)[0])
 
-    def answered(self, messages: Sequence[Message]) -> tuple[int, list[int]]:
+    def render_answer(self, messages: Sequence[Message]) -> tuple[int, list[int]]:
         """The prompt's length, and the ids up to and with the stop token of the answer that ends ``messages``.
 
         For checks: the template is given the words themselves, and the answer is what follows serving's prompt up to
@@ -93,7 +93,7 @@ class ChatRenderer:
     @cached_property
     def answer_stop_id(self) -> int:
         """The token that the template puts after an answer."""
-        return self.answered([Message("user", "a"), Message("assistant", "b")])[1][-1]
+        return self.render_answer([Message("user", "a"), Message("assistant", "b")])[1][-1]
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -115,9 +115,9 @@ class ChatRenderer:
         messages = self._fold_system(messages)
         return self._layout([(message.role, message.content.strip()) for message in messages], generate)
 
-    def _weigh(
+    def _set_loss_weights(
         self,
-        said: Said,
+        said: SpokenSpan,
         message: Message,
         begin: int,
         end: int,
@@ -135,18 +135,18 @@ class ChatRenderer:
             first, last = np.searchsorted(starts, [first_char, offset + span.end])
             # A token that covers the message's border would be seen whole in training and never in serving.
             if span.begin == 0 and (first >= len(ids) or starts[first] != begin):
-                raise UserError(f"{place} does not begin at a token's border", where=name, fix=BORDER)
+                raise UserError(f"{place} does not begin at a token's border", where=name, hint=BORDER)
             weights[first:last] = span.weight
             if span.end != length:
                 continue
             if stops[last - 1] != end:
-                raise UserError(f"{place} does not end at a token's border", where=name, fix=BORDER)
+                raise UserError(f"{place} does not end at a token's border", where=name, hint=BORDER)
             if last >= len(ids) or int(ids[last]) not in self._special_ids:
                 problem = f"the chat format {self.format.name!r} puts no stop token after {place}"
-                raise UserError(problem, where=name, fix="Use a template that does, or tokens.format=plain.")
+                raise UserError(problem, where=name, hint="Use a template that does, or tokens.format=plain.")
             weights[last] = span.weight
 
-    def _lay_out(
+    def _render_text(
         self, messages: Sequence[Message], name: str, *, generate: bool = False
     ) -> tuple[str, list[int], list[int], list[Message]]:
         """The text, where each message's content begins and ends in it, and the messages as they were laid out."""
@@ -156,16 +156,16 @@ class ChatRenderer:
             special = self._special.search(content)
             if special:
                 problem = f"{_place(message, messages)} contains the special token {special.group()!r}"
-                raise UserError(problem, where=name, fix="Remove it from the text: it would end or open a turn.")
+                raise UserError(problem, where=name, hint="Remove it from the text: it would end or open a turn.")
         try:
             laid_out = self._layout(probe(*(message.role for message in messages)), generate)
         except Exception as error:  # templates raise their own kinds to refuse what they do not take
             problem = f"the chat format {self.format.name!r} refuses {_refused(self._layout, messages)} ({error})"
-            raise UserError(problem, where=name, fix="Clean the transcript: the speakers must take turns.") from None
+            raise UserError(problem, where=name, hint="Clean the transcript: the speakers must take turns.") from None
         parts = PLACEHOLDER.split(laid_out)
         if [int(index) for index in parts[1::2]] != list(range(len(messages))):
             problem = f"the chat format {self.format.name!r} drops, repeats or reorders messages"
-            raise UserError(problem, where=name, fix="Use a template that writes each message once, in order.")
+            raise UserError(problem, where=name, hint="Use a template that writes each message once, in order.")
         text, begins, ends = parts[0], [], []
         for content, after in zip(contents, parts[2::2], strict=True):
             # A single space before the content is part of the first token that the model itself has to write.
@@ -186,7 +186,7 @@ class ChatRenderer:
 BORDER = "Use a template with special tokens around each turn, or tokens.format=plain."
 
 
-def _turn(said: Said) -> str:
+def _turn(said: SpokenSpan) -> str:
     return f"turn {said.turn + 1} of {said.session}" if said.session else f"turn {said.turn + 1}"
 
 

@@ -73,8 +73,8 @@ class Cutter:
     def _too_long(self, message: Message, length: int, name: str) -> UserError:
         said = message.said[0]
         problem = f"turn {said.turn + 1} of {said.session} needs {length} tokens with its system prompt"
-        fix = "Raise pack_tokens (or tokens.document_tokens)."
-        return UserError(f"{problem}, and a document holds {self.limit}", where=name, fix=fix)
+        hint = "Raise pack_tokens (or tokens.document_tokens)."
+        return UserError(f"{problem}, and a document holds {self.limit}", where=name, hint=hint)
 
     def _guess(self, lengths: Sequence[int], begun: int, todo: int, head: int) -> tuple[int, int]:
         """Where a piece that goes on from message ``todo`` begins and ends, by the lengths in the whole rendering.

@@ -11,7 +11,7 @@ from cbtrain.transcripts.types import Role, Session, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SpokenSpan:
     """One transcript turn inside a message: ``turn`` (from 0) of ``session``; ``spans`` are places in the message's
     content."""
 
@@ -19,7 +19,7 @@ class Said:
     turn: int
     spans: tuple[Span, ...] = ()
 
-    def shifted(self, by: int) -> Said:
+    def shifted(self, by: int) -> SpokenSpan:
         return replace(self, spans=tuple(Span(s.begin + by, s.end + by, s.weight) for s in self.spans))
 
 
@@ -29,7 +29,7 @@ class Message:
 
     role: str
     content: str
-    said: tuple[Said, ...] = ()
+    said: tuple[SpokenSpan, ...] = ()
 
     @property
     def supervised(self) -> bool:
@@ -108,4 +108,4 @@ def _marked(session: Session, speaker: Role, policy: LossPolicy, last_summary: s
 
 def _message(session: str, index: int, turn: Turn, speaker: Role, spans: tuple[Span, ...] = ()) -> Message:
     role = "assistant" if turn.role == speaker else "user"
-    return Message(role, turn.text, (Said(session, index, spans),))
+    return Message(role, turn.text, (SpokenSpan(session, index, spans),))

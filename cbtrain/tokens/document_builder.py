@@ -86,14 +86,14 @@ class DocumentBuilder:
         self.speaker, self.supervise = speaker, supervise
         self.policy = LossPolicy(supervise, speaker, config)
         if renderer.format.single_answer and config.recipe != "paper":
-            fix = "Set tokens.recipe=paper, or another tokens.format."
-            raise UserError(f"format {renderer.format.name!r} holds one answer a record", where="tokens", fix=fix)
+            hint = "Set tokens.recipe=paper, or another tokens.format."
+            raise UserError(f"format {renderer.format.name!r} holds one answer a record", where="tokens", hint=hint)
         if renderer.format.single_answer and self.policy.roles != {speaker}:
-            fix = f"Supervise the {speaker}, or set another tokens.format."
-            raise UserError(f"format {renderer.format.name!r} answers as {speaker} alone", where="tokens", fix=fix)
+            hint = f"Supervise the {speaker}, or set another tokens.format."
+            raise UserError(f"format {renderer.format.name!r} answers as {speaker} alone", where="tokens", hint=hint)
         if supervise == "everything" and config.recipe != "paper":
-            fix = "Set tokens.recipe=paper, or supervise therapist, patient or both."
-            raise UserError("supervise 'everything' is the loss of recipe 'paper'", where="tokens", fix=fix)
+            hint = "Set tokens.recipe=paper, or supervise therapist, patient or both."
+            raise UserError("supervise 'everything' is the loss of recipe 'paper'", where="tokens", hint=hint)
 
     def messages(self, unit: Unit) -> list[Message]:
         """The whole unit as chat messages, with what the loss counts marked."""
@@ -109,8 +109,8 @@ class DocumentBuilder:
         messages = self.messages(unit)
         if not any(message.supervised for message in messages):
             whom = " and ".join(sorted(self.policy.roles))
-            fix = f"It needs a turn of the {whom} to learn from; clean the corpus or change tokens.weights."
-            raise UserError("no token in it is supervised", where=name, fix=fix)
+            hint = f"It needs a turn of the {whom} to learn from; clean the corpus or change tokens.weights."
+            raise UserError("no token in it is supervised", where=name, hint=hint)
         if self.config.recipe == "whole":
             _refuse_empty_turns(messages, name)
         rendering = None if self.renderer.format.single_answer else self.renderer.render(messages, name)
@@ -162,8 +162,8 @@ class DocumentBuilder:
     def _refuse_beyond_positions(self, length: int, name: str) -> None:
         if min(length, self.limit) > self.positions:
             cut = f"set tokens.document_tokens={self.positions} to cut it between turns"
-            fix = f"Configure RoPE scaling in its config.json, take a model with a longer context, or {cut}."
-            raise UserError(f"{length} tokens, but the model has {self.positions} positions", where=name, fix=fix)
+            hint = f"Configure RoPE scaling in its config.json, take a model with a longer context, or {cut}."
+            raise UserError(f"{length} tokens, but the model has {self.positions} positions", where=name, hint=hint)
 
     def _cutter(self, unit: Unit, limit: int, carry: float) -> Cutter:
         return Cutter(self.renderer, unit.system, limit, carry)
@@ -179,8 +179,8 @@ def _refuse_empty_turns(messages: Sequence[Message], name: str) -> None:
     for message in messages:
         if message.said and not message.content:
             said = message.said[0]
-            fix = "Remove it, or leave corpus.cleaning.drop_empty_turns on."
-            raise UserError(f"turn {said.turn + 1} of {said.session} renders to nothing", where=name, fix=fix)
+            hint = "Remove it, or leave corpus.cleaning.drop_empty_turns on."
+            raise UserError(f"turn {said.turn + 1} of {said.session} renders to nothing", where=name, hint=hint)
 
 
 def _paper_tokens(messages: Sequence[Message], rendering: Rendering) -> int:

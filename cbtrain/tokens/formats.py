@@ -58,15 +58,15 @@ def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapi
     if wanted not in ("auto", "template"):
         missing = _missing(tokenizer, wanted)
         if missing:
-            fix = "Choose tokens.format auto, or plain for a base model."
-            raise UserError(f"format {wanted!r} needs the token {missing!r}, which is not here", where=where, fix=fix)
+            hint = "Choose tokens.format auto, or plain for a base model."
+            raise UserError(f"format {wanted!r} needs the token {missing!r}, which is not here", where=where, hint=hint)
         return ChatFormat(wanted, _shipped(wanted), note="named in the settings")
     own = tokenizer.chat_template
     if isinstance(own, dict):  # several templates by name
         own = own.get("default")
     if not own:
-        fix = "Set tokens.format=plain (in serving: --chat-format plain) for a base model, or use an instruct model."
-        raise UserError("this tokenizer has no chat template", where=where, fix=fix)
+        hint = "Set tokens.format=plain (in serving: --chat-format plain) for a base model, or use an instruct model."
+        raise UserError("this tokenizer has no chat template", where=where, hint=hint)
     try:
         reason = why_unstable(layout_of(tokenizer, own), own)
     except Exception as error:  # Jinja's own kinds, or the template's: it fails on a plain dialogue
@@ -77,8 +77,8 @@ def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapi
     families = (name for name, says in FAMILY_WORDS.items() if says in own and not _missing(tokenizer, name))
     family = next(families, None)
     if family is None or wanted == "template":
-        fix = f"Use a template whose rendering only grows, or set tokens.format={family or 'plain'}."
-        raise UserError(f"its chat template {reason}", where=where, fix=fix)
+        hint = f"Use a template whose rendering only grows, or set tokens.format={family or 'plain'}."
+        raise UserError(f"its chat template {reason}", where=where, hint=hint)
     return ChatFormat(family, _shipped(family), note=f"the tokenizer's own chat template {reason}")
 
 
@@ -120,13 +120,13 @@ def saved_format(folder: str | Path) -> ChatFormat | None:
             note="saved with the adapter",
         )
     except (ValueError, AttributeError, TypeError, OSError) as error:
-        raise UserError(f"damaged ({error})", where=facts, fix="Train the adapter again, or remove it.") from None
+        raise UserError(f"damaged ({error})", where=facts, hint="Train the adapter again, or remove it.") from None
 
 
 def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:
     if not tokenizer.eos_token:
-        fix = "Use a tokenizer that has one, or an instruct model."
-        raise UserError(f"format {name!r} needs an end-of-text token", where=tokenizer.name_or_path, fix=fix)
+        hint = "Use a tokenizer that has one, or an instruct model."
+        raise UserError(f"format {name!r} needs an end-of-text token", where=tokenizer.name_or_path, hint=hint)
     other: Role = "patient" if speaker == "therapist" else "therapist"
     labels = f"{{%- set assistant_label, user_label = '{LABELS[speaker]}', '{LABELS[other]}' %}}\n"
     stops = tuple(f"\n{label}:" for label in LABELS.values())

@@ -14,7 +14,7 @@ import numpy as np
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.chat import ChatRenderer
-from cbtrain.tokens.dialogue import Message, Said
+from cbtrain.tokens.dialogue import Message, SpokenSpan
 from cbtrain.tokens.loss_mask import Span
 
 PROBE = ["I did not sleep.", "What went through your mind?", "That I fail.", "How sure are you?", "Very.", "I see."]
@@ -47,27 +47,27 @@ def _check(renderer: ChatRenderer, messages: Sequence[Message], places: Sequence
     expected = np.zeros(len(rendering.ids), dtype=bool)
     ids = rendering.ids.tolist()
     for place in places:
-        prompt, through = renderer.answered(messages[: place + 1])
+        prompt, through = renderer.render_answer(messages[: place + 1])
         if ids[: len(through)] != through or ids[:prompt] != renderer.prompt(messages[:place], name):
             problem = f"the chat format {renderer.format.name!r} shows what leads to message {place + 1}, or its words"
-            fix = "Use a template whose rendering only grows, and that leaves words as they are."
-            raise UserError(f"{problem}, otherwise in serving than in training", where=name, fix=fix)
+            hint = "Use a template whose rendering only grows, and that leaves words as they are."
+            raise UserError(f"{problem}, otherwise in serving than in training", where=name, hint=hint)
         expected[prompt : len(through)] = True
     found = rendering.weights > 0
     if (found != expected).any():
         first = int(np.flatnonzero(found != expected)[0])
         around = renderer.decode(ids[max(0, first - 4) : first + 4])
         problem = f"two methods disagree on whether token {first} is supervised, at {around!r}"
-        raise UserError(problem, where=name, fix="Use another chat template (tokens.format), and report this one.")
+        raise UserError(problem, where=name, hint="Use another chat template (tokens.format), and report this one.")
     bos = renderer.tokenizer.bos_token_id
     if bos is not None and bos != renderer.tokenizer.eos_token_id and bos in ids[1:]:
         problem = f"the chat format {renderer.format.name!r} puts a beginning-of-text token elsewhere than first"
-        raise UserError(problem, where=name, fix="Use a template that writes it once.")
+        raise UserError(problem, where=name, hint="Use a template that writes it once.")
 
 
 def _whole(message: Message, index: int) -> Message:
     """``message`` with all of it supervised if it is an answer, else nothing."""
     if message.role != "assistant":
         return message.as_context()
-    own = message.said[0] if message.said else Said("", index)
+    own = message.said[0] if message.said else SpokenSpan("", index)
     return replace(message, said=(replace(own, spans=(Span(0, len(message.content.strip()), 1.0),)),))

@@ -23,7 +23,7 @@ from cbtrain.tokens.packing import plan_packs
 
 
 @dataclass(frozen=True, slots=True)
-class StepFacts:
+class StepInfo:
     """What an optimizer step holds, all ranks together: host numbers, known before anything is computed.
 
     ``weight_sum`` divides the loss. ``packs`` are the step's packs as lists of document indices.
@@ -47,7 +47,7 @@ class MicroBatch:
     """One pack of this rank; ``last`` says that the optimizer steps after it."""
 
     pack: Pack
-    step: StepFacts
+    step: StepInfo
     last: bool
 
 
@@ -133,11 +133,11 @@ class PackStream:
                         self.epoch, self.step = self.epoch + 1, 0
                 yield MicroBatch(pack, facts, number == len(rounds))
 
-    def _facts(self, plan: EpochPlan) -> StepFacts:
+    def _facts(self, plan: EpochPlan) -> StepInfo:
         packs = plan.steps[self.step]
         own = np.concatenate([np.asarray(pack) for pack in packs])
         store = self.documents
-        return StepFacts(
+        return StepInfo(
             self.epoch,
             self.step,
             packs,
@@ -155,8 +155,8 @@ class PackStream:
         rank has computed are shared out anew. Takes effect at the next iteration. Raises UserError on a position in
         another stream."""
         if state.get("plan") != self.fingerprint:
-            fix = "Go on with the documents, pack_tokens, packs_per_step and seed of the run that wrote it."
-            raise UserError("this position is one of another stream of packs", where="checkpoint", fix=fix)
+            hint = "Go on with the documents, pack_tokens, packs_per_step and seed of the run that wrote it."
+            raise UserError("this position is one of another stream of packs", where="checkpoint", hint=hint)
         self.epoch, self.step, self.done = state["epoch"], state["step"], state["done"]
 
     def describe(self, epoch: int = 0) -> dict[str, Any]:

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class TokenizedCorpus:
     """``documents`` of ``units``, which hold ``words`` of the ``words_offered``.
 
     ``whole_tokens`` and ``paper_tokens`` are what an epoch of them costs when each unit is seen once, and by the 2024
@@ -82,7 +82,7 @@ def tokenize(
     root: Path | None = None,
     progress: Progress = lambda done, of: None,
     check: int = CHECKED_UNITS,
-) -> Selection:
+) -> TokenizedCorpus:
     """Documents of ``units``, in an order drawn from ``seed``, until they hold ``budget`` tokens (none: of all, as they
     come).
 
@@ -93,11 +93,11 @@ def tokenize(
     order = np.random.default_rng(seed).permutation(len(units)).tolist() if budget else list(range(len(units)))
     offered = sum(unit.words for unit in units)
 
-    def selection(documents: TokenStore, facts: dict[str, Any], note: str = "") -> Selection:
+    def selection(documents: TokenStore, facts: dict[str, Any], note: str = "") -> TokenizedCorpus:
         used = [units[index] for index in order[: facts["units"]]]
         words = sum(unit.words for unit in used)
         counts = (facts["whole_tokens"], facts["paper_tokens"], facts["cut"], facts["left_out"])
-        return Selection(documents, used, words, offered, *counts, note)
+        return TokenizedCorpus(documents, used, words, offered, *counts, note)
 
     def render() -> tuple[TokenStore, dict[str, Any]]:
         wanted = [units[index] for index in order]

@@ -29,9 +29,9 @@ def load_tokenizer(folder: str | Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except Exception as error:  # transformers raises many kinds here, all about the files
         reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"no usable tokenizer ({reason})", where=folder, fix="Add tokenizer.json to it.") from None
+        raise UserError(f"no usable tokenizer ({reason})", where=folder, hint="Add tokenizer.json to it.") from None
     if not tokenizer.is_fast:
-        raise UserError("only a slow tokenizer is here", where=folder, fix="Add tokenizer.json (the fast one) to it.")
+        raise UserError("only a slow tokenizer is here", where=folder, hint="Add tokenizer.json (the fast one) to it.")
     return tokenizer
 
 

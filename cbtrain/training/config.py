@@ -14,7 +14,7 @@ Optimizer = Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd
 Recompute = Literal["none", "selective", "full"]
 
 
-class TrainingConfig(BaseModel):
+class StageConfig(BaseModel):
     """One training stage. Lengths are in tokens, and ``token_budget`` counts every token of every pack."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -67,7 +67,7 @@ class TrainingConfig(BaseModel):
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _fits(self) -> TrainingConfig:
+    def _fits(self) -> StageConfig:
         if self.packs_per_step and self.tokens_per_step:
             raise ValueError("packs_per_step and tokens_per_step both say how large a step is: set one of them")
         if self.tokens_per_step and self.tokens_per_step < self.pack_tokens:

@@ -19,13 +19,13 @@ from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.prefetch import Prefetcher
-from cbtrain.tokens.stream import MicroBatch, PackStream, StepFacts
+from cbtrain.tokens.stream import MicroBatch, PackStream, StepInfo
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import Checkpoint, ParameterFiles, PlainFiles, set_aside
 from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
 from cbtrain.training.checkpoints.schedule import SaveClock
 from cbtrain.training.checkpoints.writer import CheckpointWriter, remove_leftovers
-from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines import make_engine
 from cbtrain.training.engines.engine import State
 from cbtrain.training.flops import Flops, step_flops
@@ -51,7 +51,7 @@ def train(
     decoder: Decoder,
     documents: Sequence[Document],
     validation: Sequence[Document],
-    config: TrainingConfig,
+    config: StageConfig,
     folder: Path,
     console: Console,
     *,
@@ -71,11 +71,11 @@ def train(
     """
     runtime = runtime or RuntimeConfig()
     with MemoryMeter(decoder.device) if meter is None else contextlib.nullcontext(meter) as meter:
-        stage = _Stage(name, decoder, documents, config, folder, runtime, files or PlainFiles(), meter)
+        stage = StageRun(name, decoder, documents, config, folder, runtime, files or PlainFiles(), meter)
         return stage.run(validation, groups or ["all"] * len(validation), console)
 
 
-class _Stage:
+class StageRun:
     """One stage while it runs: the objects that belong together, and what is done with them."""
 
     def __init__(
@@ -83,7 +83,7 @@ class _Stage:
         name: str,
         decoder: Decoder,
         documents: Sequence[Document],
-        config: TrainingConfig,
+        config: StageConfig,
         folder: Path,
         runtime: RuntimeConfig,
         files: ParameterFiles,
@@ -161,9 +161,9 @@ class _Stage:
         """Raise UserError where the last checkpoint of a run that is stopped could not be written."""
         self._tell_warnings()
         if self.writer.failed:
-            fix = "Free some space; the same command goes on from the newest checkpoint that is there."
+            hint = "Free some space; the same command goes on from the newest checkpoint that is there."
             problem = f"stopped by {stopped.name}, but the checkpoint of step {stopped.step} could not be written"
-            raise UserError(problem, where=self.checkpoints, fix=fix) from None
+            raise UserError(problem, where=self.checkpoints, hint=hint) from None
 
     def _step(self, batches: Prefetcher, budget: int) -> None:
         progress, config = self.progress, self.config
@@ -171,9 +171,9 @@ class _Stage:
         micro = batches.step()
         wait = time.perf_counter() - before
         rate = learning_rate(progress.scheduled / budget, config)
-        self._watch(micro)
+        self._track_largest(micro)
         done = train_step(self.decoder, self.engine, micro, rate, step=progress.step, stop=self.signals.asked)
-        self.engine.watch = contextlib.nullcontext
+        self.engine.forward_context = contextlib.nullcontext
         if done is None:
             self._stop()
             return
@@ -217,8 +217,8 @@ class _Stage:
         if self.engine.rank == 0:
             write_atomic(where, json.dumps(progress.skipped_batches, indent=1) + "\n")
         problem = f"loss or gradients are not finite {len(progress.skipped_batches)} steps in a row"
-        fix = f"Lower {self.name}.learning_rate, or look at these documents."
-        raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, fix=fix)
+        hint = f"Lower {self.name}.learning_rate, or look at these documents."
+        raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, hint=hint)
 
     def _validation_due(self, budget: int) -> bool:
         progress = self.progress
@@ -247,7 +247,7 @@ class _Stage:
             )
             progress.recent.clear()
             progress.validated = progress.tokens
-            best = progress.offer(whole.mean)
+            best = progress.record_validation(whole.mean)
             telemetry.validation(
                 step=progress.step,
                 tokens=progress.tokens,
@@ -326,14 +326,14 @@ class _Stage:
             devices=self.engine.world,
         )
 
-    def _watch(self, micro: Sequence[MicroBatch]) -> None:
+    def _track_largest(self, micro: Sequence[MicroBatch]) -> None:
         """Count what a forward pass keeps, where a pack is larger than all before."""
         largest = max(batch.pack.tokens for batch in micro)
         if largest > 1.05 * self.largest:
             self.largest = largest
-            self.engine.watch = self.meter.watching_activations
+            self.engine.forward_context = self.meter.track_activations
 
-    def _flops(self, facts: StepFacts) -> Flops:
+    def _flops(self, facts: StepInfo) -> Flops:
         full = self.config.method == "full"
         return step_flops(
             self.decoder.architecture,
@@ -357,7 +357,7 @@ class _Stage:
 
     def _result(self, stream: PackStream) -> TrainingResult:
         progress, config, engine = self.progress, self.config, self.engine
-        held, weights = engine.held_bytes(), weight_memory(self.decoder)
+        held, weights = engine.static_memory(), weight_memory(self.decoder)
         split = self.meter.split(
             weights=weights.bytes, adapters=held.adapters, gradients=held.gradients, optimizer=held.optimizer
         )

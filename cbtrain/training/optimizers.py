@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from cbtrain.errors import UserError
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 
 LORA_B = ".lora_B.weight"
 
 
-def make_optimizer(parameters: Mapping[str, Tensor], config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Mapping[str, Tensor], config: StageConfig) -> torch.optim.Optimizer:
     """The optimizer that ``config`` names, over ``parameters`` by name.
 
     AdamW is Loshchilov and Hutter 2019 (arXiv 1711.05101), its eight-bit form Dettmers et al. 2022 (arXiv 2110.02861),
@@ -54,6 +54,6 @@ def _bitsandbytes(name: str) -> Any:
     try:
         import bitsandbytes.optim
     except ImportError:
-        fix = "Install it (`pip install bitsandbytes`), or take adamw."
-        raise UserError(f"optimizer {name} needs the package bitsandbytes", where="optimizer", fix=fix) from None
+        hint = "Install it (`pip install bitsandbytes`), or take adamw."
+        raise UserError(f"optimizer {name} needs the package bitsandbytes", where="optimizer", hint=hint) from None
     return bitsandbytes.optim

@@ -10,7 +10,7 @@ from cbtrain.model.architecture import Architecture
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.stream import PackStream
 from cbtrain.training import distributed
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 
 
 def equal_cost(architecture: Architecture) -> float:
@@ -21,7 +21,7 @@ def equal_cost(architecture: Architecture) -> float:
     return weights / attention
 
 
-def check_packs_per_step(config: TrainingConfig, world: int, name: str) -> int:
+def check_packs_per_step(config: StageConfig, world: int, name: str) -> int:
     """Packs of one optimizer step of stage ``name``, of full packs where a step is given in tokens. Raises UserError
     where they cannot feed ``world`` ranks."""
     packs, key = config.packs_per_step or world, "packs_per_step"
@@ -30,13 +30,13 @@ def check_packs_per_step(config: TrainingConfig, world: int, name: str) -> int:
     if packs < world:
         least = f"{world * config.pack_tokens} or more" if config.tokens_per_step else f"a multiple of {world}"
         problem = f"{packs} packs a step cannot feed {world} ranks"
-        raise UserError(problem, where=f"{name}.{key}", fix=f"Set {name}.{key} to {least}.")
+        raise UserError(problem, where=f"{name}.{key}", hint=f"Set {name}.{key} to {least}.")
     return packs
 
 
 def open_stream(
     documents: Sequence[Document],
-    config: TrainingConfig,
+    config: StageConfig,
     architecture: Architecture,
     name: str,
     packs_per_step: int | None = None,

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
     skipped_batches: list[dict[str, Any]] = field(default_factory=list)
 
-    def offer(self, loss: float) -> bool:
+    def record_validation(self, loss: float) -> bool:
         """Hear of a validation; says whether it is the best one yet."""
         best = self.best_loss is None or loss < self.best_loss
         if best and not math.isnan(loss):
@@ -45,7 +45,7 @@ class Progress:
         self.waited += 1
         return False
 
-    def ended_by(self, config: TrainingConfig) -> str:
+    def ended_by(self, config: StageConfig) -> str:
         """What ended a stage that is over: ``validation`` (no improvement), ``budget`` (tokens) or ``epochs``."""
         if self.waited >= config.patience:
             return "validation"

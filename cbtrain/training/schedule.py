@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 
 
-def learning_rate(progress: float, config: TrainingConfig) -> float:
+def learning_rate(progress: float, config: StageConfig) -> float:
     """The rate at ``progress`` in [0, 1] of the token budget: linear warm-up, then constant, linear or cosine decay."""
     if progress < config.warmup:
         # The first step must move: progress is the share of tokens *before* the step.

@@ -9,7 +9,7 @@ import torch
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.stream import MicroBatch
-from cbtrain.training.engines.engine import Engine
+from cbtrain.training.engines.engine import TrainingEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class StepResult:
 
 def train_step(
     decoder: Decoder,
-    engine: Engine,
+    engine: TrainingEngine,
     batches: Sequence[MicroBatch],
     learning_rate: float,
     *,

@@ -14,7 +14,7 @@ from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import Pack, build_pack, filler_pack
 from cbtrain.tokens.packing import plan_packs
-from cbtrain.training.engines.engine import Engine
+from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.loss import loss_sum
 
 
@@ -50,7 +50,7 @@ def measure_loss(decoder: Decoder, documents: Sequence[Document], pack_tokens: i
 
 @torch.no_grad()
 def validate(
-    engine: Engine,
+    engine: TrainingEngine,
     documents: Sequence[Document],
     pack_tokens: int,
     groups: Sequence[str],
@@ -86,7 +86,7 @@ def overall(losses: dict[str, Loss]) -> Loss:
     return Loss(sum(loss.total for loss in losses.values()), sum(loss.tokens for loss in losses.values()))
 
 
-def _add(sums: Tensor, engine: Engine, pack: Pack, groups: Sequence[int]) -> None:
+def _add(sums: Tensor, engine: TrainingEngine, pack: Pack, groups: Sequence[int]) -> None:
     losses, _ = engine.token_losses(pack)
     document = torch.bucketize(pack.rows, torch.tensor(pack.borders[1:]), right=True)
     group = torch.tensor(groups)[document].to(sums.device)

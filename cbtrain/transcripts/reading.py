@@ -76,7 +76,7 @@ class CorpusSource:
                 problem = (
                     f"session {session.number} of course {session.course!r} stands at {places[session.id]} already"
                 )
-                on_bad(UserError(problem, where=session.where, fix="Remove or renumber one of the two."))
+                on_bad(UserError(problem, where=session.where, hint="Remove or renumber one of the two."))
                 continue
             places[session.id] = session.where
             yield session
@@ -92,22 +92,22 @@ def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | 
     format, and a layout that no reader knows.
     """
     if format != "auto" and format not in READERS:
-        raise UserError(f"unknown format {format!r}", where="corpus", fix=nearest(format, [*READERS, "auto"]))
+        raise UserError(f"unknown format {format!r}", where="corpus", hint=nearest(format, [*READERS, "auto"]))
     if str(path) == SAMPLE:
         folder = importlib.resources.files("cbtrain.transcripts") / SAMPLE
         return CorpusSource(Path(str(folder)), SAMPLE, "cbtrain")
     path = Path(path).expanduser()
     if path.is_symlink() and not path.exists():
-        raise UserError("a broken link", where=path, fix=f"It points to {path.readlink()}, which is not there.")
+        raise UserError("a broken link", where=path, hint=f"It points to {path.readlink()}, which is not there.")
     try:
         if not path.exists():
-            fix = "Name a corpus, or 'sample' for the embedded one."
-            raise UserError("no such file or folder", where=path, fix=fix)
+            hint = "Name a corpus, or 'sample' for the embedded one."
+            raise UserError("no such file or folder", where=path, hint=hint)
         if not path.is_dir() and not path.is_file():
-            raise UserError("neither a file nor a folder", where=path, fix="Write it to a file first.")
+            raise UserError("neither a file nor a folder", where=path, hint="Write it to a file first.")
         found = _detect(path) if format == "auto" else format
     except PermissionError as error:
-        raise UserError("permission denied", where=error.filename or path, fix="Change its permissions.") from None
+        raise UserError("permission denied", where=error.filename or path, hint="Change its permissions.") from None
     return CorpusSource(path, str(path), found, labels or {})
 
 
@@ -132,7 +132,7 @@ def read(
             by_course.setdefault(session.course, []).append(session)
         profiles = source.profiles(on_bad)
     except PermissionError as error:
-        raise UserError("permission denied", where=error.filename or path, fix="Change its permissions.") from None
+        raise UserError("permission denied", where=error.filename or path, hint="Change its permissions.") from None
     if not by_course:
         raise no_sessions(source, len(skipped))
     courses = tuple(
@@ -155,9 +155,9 @@ def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:
         for name in names or [label for label, own in COMMON_LABELS.items() if own == role]:
             name = name.strip().removesuffix(":")
             if not name:
-                raise UserError("an empty speaker's label", where=f"{role} label", fix="Give a name.")
+                raise UserError("an empty speaker's label", where=f"{role} label", hint="Give a name.")
             if labels.get(name, role) != role:
-                raise UserError(f"{name!r} is the label of both speakers", where="labels", fix="Give each their own.")
+                raise UserError(f"{name!r} is the label of both speakers", where="labels", hint="Give each their own.")
             labels[name] = role
     return labels
 
@@ -165,14 +165,14 @@ def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:
 def refuse_with_hint(error: UserError) -> NoReturn:
     """Raise ``error`` and say how one bad session need not stop the rest."""
     hint = "--skip-bad (in a study: corpus.skip_bad=true) leaves such out; `cbtrain corpus check` lists them all."
-    raise UserError(error.what, where=error.where, fix=f"{error.fix or ''} {hint}".strip()) from None
+    raise UserError(error.what, where=error.where, hint=f"{error.hint or ''} {hint}".strip()) from None
 
 
 def no_sessions(source: CorpusSource, skipped: int = 0) -> UserError:
     """What is said of a corpus in which nothing can be read."""
-    fix = f"It was read as {source.format!r} ({READERS[source.format].says}): check path and --format."
+    hint = f"It was read as {source.format!r} ({READERS[source.format].says}): check path and --format."
     bad = f", {skipped} malformed" if skipped else ""
-    return UserError(f"no sessions in it{bad}", where=source.name, fix=fix)
+    return UserError(f"no sessions in it{bad}", where=source.name, hint=hint)
 
 
 def _detect(path: Path) -> str:
@@ -214,4 +214,4 @@ def _sniff(file: Path) -> str | None:
 
 def _unknown(path: Path) -> UserError:
     known = "; ".join(f"{name}: {reader.says}" for name, reader in READERS.items())
-    return UserError("no known corpus layout", where=path, fix=f"Known: {known}.")
+    return UserError("no known corpus layout", where=path, hint=f"Known: {known}.")

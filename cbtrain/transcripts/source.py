@@ -82,7 +82,7 @@ def read_text(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
     if len(data) > MAX_RECORD:
-        raise UserError(f"larger than {MAX_RECORD >> 20} MiB", where=path, fix="Is this a transcript? Split it.")
+        raise UserError(f"larger than {MAX_RECORD >> 20} MiB", where=path, hint="Is this a transcript? Split it.")
     return _decode(data.removeprefix(BOM), path)
 
 
@@ -95,7 +95,7 @@ def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
                 number += 1
                 where = f"{path}:{number}"
                 if len(raw) > MAX_RECORD and not raw.endswith(b"\n"):
-                    on_bad(UserError(f"a line of more than {MAX_RECORD >> 20} MiB", where=where, fix="Split it."))
+                    on_bad(UserError(f"a line of more than {MAX_RECORD >> 20} MiB", where=where, hint="Split it."))
                     while raw and not raw.endswith(b"\n"):
                         raw = file.readline(CHUNK)
                     continue
@@ -118,9 +118,9 @@ def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict
         if isinstance(content, dict):
             yield where, content
         else:
-            fix = "Name the file .json." if isinstance(content, list) else "Mend or remove it."
+            hint = "Name the file .json." if isinstance(content, list) else "Mend or remove it."
             what = "an array, not a JSON object" if isinstance(content, list) else "not a JSON object"
-            on_bad(UserError(what, where=where, fix=fix))
+            on_bad(UserError(what, where=where, hint=hint))
 
 
 def parse_json(text: str, where: object) -> Any:
@@ -131,10 +131,10 @@ def parse_json(text: str, where: object) -> Any:
         line, place = str(where), f"column {error.colno}"
         if "\n" in text.strip():  # a whole file, not one line of a file
             line = f"{where}:{error.lineno}"
-        raise UserError(f"malformed JSON ({error.msg} at {place})", where=line, fix="Mend or remove it.") from None
+        raise UserError(f"malformed JSON ({error.msg} at {place})", where=line, hint="Mend or remove it.") from None
     except (RecursionError, ValueError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UserError(f"unusable JSON ({problem})", where=where, fix="Mend or remove it.") from None
+        raise UserError(f"unusable JSON ({problem})", where=where, hint="Mend or remove it.") from None
     if "\\u" in text:
         _refuse_lone_surrogates(content, where)
     return content
@@ -160,7 +160,7 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
             if not text.buffer.startswith("["):
                 whole = text.rest()
                 if whole.lstrip().startswith("{") and re.search(r"^\s*\{.*\}\s*\n\s*\{", whole):
-                    raise UserError("JSON Lines, not one JSON text", where=path, fix="Name it .jsonl.")
+                    raise UserError("JSON Lines, not one JSON text", where=path, hint="Name it .jsonl.")
                 yield str(path), parse_json(whole, path)
                 return
             text.drop(1)
@@ -190,7 +190,7 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
                 text.drop(1)
             text.drop(1)
             if text.rest().strip():
-                raise UserError("text after the end of the array", where=path, fix="Put all items into one array.")
+                raise UserError("text after the end of the array", where=path, hint="Put all items into one array.")
     except UserError as error:
         on_bad(error)
     except (OSError, EOFError, zlib.error) as error:
@@ -207,7 +207,7 @@ def _give_up(text: str, where: str) -> NoReturn:
 
 
 def _cut(where: str, what: str) -> UserError:
-    return UserError(f"{what}; it and what follows it in the array is lost", where=where, fix="Mend the file.")
+    return UserError(f"{what}; it and what follows it in the array is lost", where=where, hint="Mend the file.")
 
 
 class _TextBuffer:
@@ -222,7 +222,7 @@ class _TextBuffer:
     def fill(self) -> bool:
         """Read on, by at least as much as there is already, so that retries stay linear; False at the end."""
         if len(self.buffer) > MAX_RECORD:
-            raise UserError(f"an item of more than {MAX_RECORD >> 20} MiB", where=self.path, fix="Split it.")
+            raise UserError(f"an item of more than {MAX_RECORD >> 20} MiB", where=self.path, hint="Split it.")
         data = self.file.read(max(CHUNK, len(self.buffer)))
         try:
             self.buffer += self.decode.decode(data, final=not data)
@@ -239,7 +239,9 @@ class _TextBuffer:
             if self.buffer or not self.fill():
                 break
         if not self.buffer:
-            raise UserError("ends before its JSON does", where=self.path, fix="It seems to be cut off; fetch it again.")
+            raise UserError(
+                "ends before its JSON does", where=self.path, hint="It seems to be cut off; fetch it again."
+            )
 
     def rest(self) -> str:
         while self.fill():
@@ -249,9 +251,9 @@ class _TextBuffer:
 
 def _open(path: Path) -> BufferedIOBase:
     if path.is_symlink() and not path.exists():
-        raise UserError("a broken link", where=path, fix=f"It points to {path.readlink()}, which is not there.")
+        raise UserError("a broken link", where=path, hint=f"It points to {path.readlink()}, which is not there.")
     if path.exists() and not path.is_file():
-        raise UserError("not a readable file", where=path, fix=f"It is a {'folder' if path.is_dir() else 'pipe'}.")
+        raise UserError("not a readable file", where=path, hint=f"It is a {'folder' if path.is_dir() else 'pipe'}.")
     if path.name.lower().endswith(".gz"):
         return gzip.open(path, "rb")
     return path.open("rb")
@@ -267,20 +269,20 @@ def _decode(data: bytes, where: object) -> str:
 def _not_utf8(data: bytes, where: object) -> UserError:
     likely = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:100] else ""
     problem = "not UTF-8 text" + (f", {likely} by the looks of it" if likely else "")
-    fix = f"Convert it: iconv -f {likely or 'WINDOWS-1252'} -t UTF-8."
-    return UserError(problem, where=where, fix=fix)
+    hint = f"Convert it: iconv -f {likely or 'WINDOWS-1252'} -t UTF-8."
+    return UserError(problem, where=where, hint=hint)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, PermissionError):
-        return UserError("permission denied", where=path, fix="Change its permissions.")
+        return UserError("permission denied", where=path, hint="Change its permissions.")
     if isinstance(error, FileNotFoundError):
-        return UserError("not there", where=path, fix="Name a file that is.")
+        return UserError("not there", where=path, hint="Name a file that is.")
     if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
         problem = f"damaged gzip file ({error}); what follows the damage is lost"
-        return UserError(problem, where=path, fix="Fetch it again.")
+        return UserError(problem, where=path, hint="Fetch it again.")
     reason = getattr(error, "strerror", None) or error
-    return UserError(f"not a readable file ({reason})", where=path, fix="Name a readable one.")
+    return UserError(f"not a readable file ({reason})", where=path, hint="Name a readable one.")
 
 
 def _refuse_lone_surrogates(content: Any, where: object) -> None:
@@ -288,6 +290,6 @@ def _refuse_lone_surrogates(content: Any, where: object) -> None:
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
-        raise UserError("unusable JSON (nested too deeply)", where=where, fix="Mend or remove it.") from None
+        raise UserError("unusable JSON (nested too deeply)", where=where, hint="Mend or remove it.") from None
     except UnicodeEncodeError:
-        raise UserError("half of a surrogate pair in its text", where=where, fix="Mend or remove it.") from None
+        raise UserError("half of a surrogate pair in its text", where=where, hint="Mend or remove it.") from None

@@ -54,18 +54,18 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     groups, together = _groups(corpus.courses, config.near_duplicate)
     if len(groups) < 3:
         patients = f"{len(groups)} patient{'s' * (len(groups) != 1)}"
-        fix = "Training, validation and test need one patient each, at least 3."
-        raise UserError(f"{patients} cannot be split by patient", where=corpus.source, fix=fix)
+        hint = "Training, validation and test need one patient each, at least 3."
+        raise UserError(f"{patients} cannot be split by patient", where=corpus.source, hint=hint)
     sides = _fixed(groups, corpus.courses, config)
     free = [group for group in groups if id(group) not in sides]
     free.sort(key=lambda group: _number(config.seed, group))
     shares = {side: share for side in ("test", "validation") if not isinstance(share := getattr(config, side), list)}
     for side, share in shares.items():
         if not 0 < share < 1:
-            raise UserError(f"{share} is not a share between 0 and 1", where=f"split.{side}", fix="0.1 is a tenth.")
+            raise UserError(f"{share} is not a share between 0 and 1", where=f"split.{side}", hint="0.1 is a tenth.")
     if sum(shares.values()) >= 1:
         problem = f"test and validation take {sum(shares.values()):.0%} of the patients"
-        raise UserError(problem, where="split", fix="Leave some to train on.")
+        raise UserError(problem, where="split", hint="Leave some to train on.")
     if config.stratify:
         _assign_by_strata(free, shares, config.stratify, sides)
     else:
@@ -78,7 +78,7 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     empty = next((side for side in SIDES if not courses[side]), None)
     if empty:
         problem = f"no patient is left for {empty} in one part of {len(groups)}"
-        raise UserError(problem, where=corpus.source, fix="Lower split.test or split.validation.")
+        raise UserError(problem, where=corpus.source, hint="Lower split.test or split.validation.")
     train, validation, test = (tuple(sorted(courses[s], key=lambda course: order[course.id])) for s in SIDES)
     return Split(train, validation, test, tuple(together))
 
@@ -97,7 +97,7 @@ def load_split(path: str | Path) -> dict[str, list[str]]:
     if isinstance(content, dict) and isinstance(content.get("corpus"), dict):
         content = content["corpus"].get("split")
     if not isinstance(content, dict) or not all(_is_ids(content.get(side)) for side in SIDES):
-        raise UserError("not a split", where=file, fix="`cbtrain corpus split --out` writes one.")
+        raise UserError("not a split", where=file, hint="`cbtrain corpus split --out` writes one.")
     return {side: content[side] for side in SIDES}
 
 
@@ -146,10 +146,10 @@ def _fixed(groups: Sequence[Group], courses: Sequence[Course], config: SplitConf
         listed = getattr(config, side)
         for course in listed if isinstance(listed, list) else []:
             if course not in known:
-                raise UserError(f"no course {course!r}", where=f"split.{side}", fix=nearest(course, known))
+                raise UserError(f"no course {course!r}", where=f"split.{side}", hint=nearest(course, known))
             if wanted.get(course, side) != side:
                 problem = f"{course!r} is in {side} and in {wanted[course]}"
-                raise UserError(problem, where="split", fix="List it once.")
+                raise UserError(problem, where="split", hint="List it once.")
             wanted[course] = side
     sides: dict[int, str] = {}
     for group in groups:
@@ -157,7 +157,7 @@ def _fixed(groups: Sequence[Group], courses: Sequence[Course], config: SplitConf
         if len(found) > 1:
             (one, first), (other, second), *_ = found.items()
             problem = f"{first!r} ({one}) and {second!r} ({other}) are one patient or have near-duplicate sessions"
-            raise UserError(problem, where="split", fix="Put them on one side, or raise split.near_duplicate.")
+            raise UserError(problem, where="split", hint="Put them on one side, or raise split.near_duplicate.")
         if found:
             sides[id(group)] = next(iter(found))
     return sides
@@ -212,7 +212,7 @@ def _stratum(group: Group, names: Sequence[str]) -> tuple[str, ...]:
         if not value:
             has = ", ".join(profile.characteristics) if profile else "no profile"
             raise UserError(
-                f"{group[0].id} has no {name!r} to stratify by", where="split.stratify", fix=f"It has {has}."
+                f"{group[0].id} has no {name!r} to stratify by", where="split.stratify", hint=f"It has {has}."
             )
         values.append(value.lower())
     return tuple(values)

@@ -12,11 +12,11 @@ from cbtrain.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validate(model: type[Model], content: Mapping[str, Any], where: object, fix: str) -> Model:
-    """``content`` as ``model``. Raises UserError with the key, what is wrong with it, and ``fix``."""
+def validate(model: type[Model], content: Mapping[str, Any], where: object, hint: str) -> Model:
+    """``content`` as ``model``. Raises UserError with the key, what is wrong with it, and ``hint``."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-        raise UserError(problem, where=where, fix=fix) from None
+        raise UserError(problem, where=where, hint=hint) from None

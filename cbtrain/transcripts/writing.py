@@ -55,7 +55,7 @@ def write_sessions(
     Raises UserError on an unknown layout, and whatever reading ``sessions`` raises; nothing is left behind then.
     """
     if layout not in RECORDS:
-        raise UserError(f"unknown layout {layout!r}", where="corpus", fix=nearest(layout, RECORDS))
+        raise UserError(f"unknown layout {layout!r}", where="corpus", hint=nearest(layout, RECORDS))
     record, name = RECORDS[layout]
     if suffix_of(path) == ".jsonl":
         with atomic_file(path) as temporary:

@@ -20,7 +20,7 @@ from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.session_length import length_analysis
-from cbtrain.eval.analysis.sessions import Key, SessionFacts
+from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 
 SCHEMA = "cbtrain.analysis/1"
 
@@ -28,7 +28,7 @@ SCHEMA = "cbtrain.analysis/1"
 def analysis(
     ratings: Ratings,
     protocol: str,
-    facts: Mapping[Key, SessionFacts] | None = None,
+    facts: Mapping[Key, SessionOutcome] | None = None,
     *,
     deciding: Sequence[str] = (),
     draws: int = 10_000,
@@ -60,7 +60,7 @@ def analysis(
 
 
 def _default(
-    everything: Ratings, facts: Mapping[Key, SessionFacts], deciding: Sequence[str], draws: int, seed: int
+    everything: Ratings, facts: Mapping[Key, SessionOutcome], deciding: Sequence[str], draws: int, seed: int
 ) -> dict[str, Any]:
     panel = panel_of(everything, deciding)
     ratings = panel_ratings(everything, panel)

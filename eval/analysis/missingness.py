@@ -15,7 +15,7 @@ import numpy as np
 from cbtrain.eval.analysis.contrasts import Contrast, Differences, Plan, contrast_of, with_holm
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.rounding import size_of
-from cbtrain.eval.analysis.sessions import Key, SessionFacts
+from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 
 Cell = tuple[str, int]
 """A patient and the number of a session."""
@@ -67,7 +67,7 @@ class Bounds:
     worst_ci_high: float | None
 
 
-def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionFacts]) -> dict[str, list[Cell]]:
+def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionOutcome]) -> dict[str, list[Cell]]:
     """The sessions that each arm was to hold: those that are known, and, since arms treat the same patients in sessions
     of the same numbers, those of arms with which it has any in common."""
     known = set(ratings.sessions) | {key for key in facts if key[0] in ratings.arms}
@@ -75,7 +75,7 @@ def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionFacts]) -> dic
     return {arm: sorted(set().union(*(other for other in own.values() if other & cells))) for arm, cells in own.items()}
 
 
-def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Sequence[Plan]) -> Completion:
+def completion(ratings: Ratings, facts: Mapping[Key, SessionOutcome], plans: Sequence[Plan]) -> Completion:
     """What became of every session by arm, and whether arms differ in it, with the patient as the unit."""
     planned = planned_sessions(ratings, facts)
     arms, rated, failed = [], Outcomes(), Outcomes()
@@ -99,7 +99,7 @@ def completion(ratings: Ratings, facts: Mapping[Key, SessionFacts], plans: Seque
 
 def bounds(
     ratings: Ratings,
-    facts: Mapping[Key, SessionFacts],
+    facts: Mapping[Key, SessionOutcome],
     plans: Sequence[Plan],
     complete: Sequence[Contrast],
     *,

@@ -125,18 +125,20 @@ def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
     if set(FIXED) <= set(columns):
         found = _ours(path, columns, rows, rubric)
     elif set(AUTHORS) <= set(columns) and rubric is not None:
-        fix = "Leave --rubric out; only tables of ours are rated by one."
-        raise UserError("the 2024 study's table has a scale of its own", where=path, fix=fix)
+        hint = "Leave --rubric out; only tables of ours are rated by one."
+        raise UserError("the 2024 study's table has a scale of its own", where=path, hint=hint)
     elif set(AUTHORS) <= set(columns):
         found = _authors(path, columns, rows)
     else:
         missing = next(name for name in (FIXED if "session_id" in columns else AUTHORS) if name not in columns)
-        fix = f"Name a scores.csv of cbtrain, or the 2024 study's table. {nearest(missing, columns) if columns else ''}"
+        hint = (
+            f"Name a scores.csv of cbtrain, or the 2024 study's table. {nearest(missing, columns) if columns else ''}"
+        )
         if ";" in "".join(columns):
-            fix = "Save it with commas."
-        raise UserError(f"column {missing!r} is missing", where=path, fix=fix.strip())
+            hint = "Save it with commas."
+        raise UserError(f"column {missing!r} is missing", where=path, hint=hint.strip())
     if len(found) == 0:
-        raise UserError("no ratings in it", where=path, fix="Name a table that has rows.")
+        raise UserError("no ratings in it", where=path, hint="Name a table that has rows.")
     _refuse_doubles(found, path)
     _refuse_other_points(found, path)
     return found
@@ -149,8 +151,8 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     for table in tables[1:]:
         if set(table.item_names) != set(first.item_names):
             other = sorted(set(table.item_names) ^ set(first.item_names))[0]
-            fix = "Tables that are read together need the same items."
-            raise UserError(f"item {other!r} is in one table only", where=where, fix=fix)
+            hint = "Tables that are read together need the same items."
+            raise UserError(f"item {other!r} is in one table only", where=where, hint=hint)
     order = [[table.item_names.index(name) for name in first.item_names] for table in tables]
     alike = [replace(table, items=table.items[:, places]) for table, places in zip(tables, order, strict=True)]
     columns = {name: np.concatenate([getattr(table, name) for table in alike]) for name in COLUMNS}
@@ -163,8 +165,8 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
 def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
     """The ratings of the judge called ``name``. Raises UserError where there is none."""
     if name not in ratings.judges:
-        fix = f"Judges here: {', '.join(ratings.judges)}."
-        raise UserError(f"no rating by {name!r}", where=where, fix=fix)
+        hint = f"Judges here: {', '.join(ratings.judges)}."
+        raise UserError(f"no rating by {name!r}", where=where, hint=hint)
     return ratings.only(ratings.judge == name)
 
 
@@ -176,13 +178,13 @@ def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Sc
         return scale_of_rubric(chosen)
     if domains < set(names):
         extra = next(name for name in names if name not in domains)
-        fix = "Take it out, or name the rubric (--rubric)."
-        raise UserError(f"column {extra!r} is no domain of {chosen.name}", where=path, fix=fix)
+        hint = "Take it out, or name the rubric (--rubric)."
+        raise UserError(f"column {extra!r} is no domain of {chosen.name}", where=path, hint=hint)
     if rubric is None:
         return None
     other = next((name for name in names if name not in domains), None)
     problem = f"{other!r} is no domain of it" if other else "its domains are not those of the table"
-    raise UserError(problem, where=f"rubric {chosen.name}", fix=f"Name the rubric by which {path} was rated.")
+    raise UserError(problem, where=f"rubric {chosen.name}", hint=f"Name the rubric by which {path} was rated.")
 
 
 def _ours(
@@ -220,10 +222,10 @@ def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[
     names = tuple(name for name in columns if name not in (*AUTHORS, "justifications"))
     lost = [name for name in AUTHORS_ITEMS if name not in names]
     if lost and len(lost) < len(AUTHORS_ITEMS):
-        raise UserError(f"column {lost[0]!r} is missing", where=path, fix="A total takes all eleven items.")
+        raise UserError(f"column {lost[0]!r} is missing", where=path, hint="A total takes all eleven items.")
     if not lost and len(names) > len(AUTHORS_ITEMS):
         other = next(name for name in names if name not in AUTHORS_ITEMS)
-        raise UserError(f"column {other!r} is none of the eleven items", where=path, fix="Take it out.")
+        raise UserError(f"column {other!r} is none of the eleven items", where=path, hint="Take it out.")
     arms: dict[str, Arm] = {}
     arm, patient, session, items = [], [], [], []
     for line, row in rows:
@@ -231,15 +233,15 @@ def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[
         group, number = row["group"], row["id"].partition("_")[0]
         known = group.split("_")
         if len(known) < 2 or known[1] not in VARIANTS:
-            fix = "Groups are called BASE_Finetune_… or BASE_Instruct_…."
-            raise UserError(f"unknown group {group!r}", where=where, fix=fix)
+            hint = "Groups are called BASE_Finetune_… or BASE_Instruct_…."
+            raise UserError(f"unknown group {group!r}", where=where, hint=hint)
         if not (number.isascii() and number.isdigit() and len(number) <= LONGEST):
-            raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, fix="Ids begin with it: 7_….")
+            raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, hint="Ids begin with it: 7_….")
         try:
             check_name(row["patient_id"], "patient_id")
             check_name(group, "group")
         except ValueError as error:
-            raise UserError(str(error), where=where, fix="Mend or remove the row.") from None
+            raise UserError(str(error), where=where, hint="Mend or remove the row.") from None
         arms.setdefault(group, Arm(group, known[0], VARIANTS[known[1]]))
         arm.append(group)
         patient.append(row["patient_id"])
@@ -266,7 +268,7 @@ def _number(text: str, column: str, where: str) -> float:
         return math.nan
     value = number_of(text)
     if value is None:
-        raise UserError(f"{column}: {text!r} is no number", where=where, fix="Mend the cell, or leave it empty.")
+        raise UserError(f"{column}: {text!r} is no number", where=where, hint="Mend the cell, or leave it empty.")
     return value
 
 
@@ -278,10 +280,10 @@ def _refuse_mixed_ids(scores: Sequence[Score], path: Path) -> None:
         key = (score.arm, score.patient, score.seed)
         if ids.setdefault(score.session_id, key) != key:
             what = f"session_id {score.session_id!r} is that of two sessions: {ids[score.session_id]} and {key}"
-            raise UserError(what, where=path, fix="Give each session an id of its own.")
+            raise UserError(what, where=path, hint="Give each session an id of its own.")
         if sessions.setdefault(key, score.session_id) != score.session_id:
             what = f"session_ids {sessions[key]!r} and {score.session_id!r} are of one arm, patient and seed"
-            raise UserError(what, where=path, fix="Number the seeds apart, or give them the same id.")
+            raise UserError(what, where=path, hint="Number the seeds apart, or give them the same id.")
 
 
 def _refuse_doubles(found: Ratings, path: Path) -> None:
@@ -291,7 +293,7 @@ def _refuse_doubles(found: Ratings, path: Path) -> None:
         if row in seen:
             arm, patient, session, *_ = row
             what = f"session {session} of patient {patient} with {arm} is there twice (same judge and repeat)"
-            raise UserError(what, where=path, fix="Leave one of the rows out, or number the repeats.")
+            raise UserError(what, where=path, hint="Leave one of the rows out, or number the repeats.")
         seen.add(row)
 
 
@@ -305,4 +307,4 @@ def _refuse_other_points(found: Ratings, path: Path) -> None:
         row, place = outside[0]
         who = f"session {found.session[row]} of patient {found.patient[row]} with {found.arm[row]}"
         what = f"{found.item_names[place]} of {who} is {found.items[row, place]:g}, outside {low:g} to {high:g}"
-        raise UserError(what, where=path, fix="Mend the cell, or name the instrument (--rubric).")
+        raise UserError(what, where=path, hint="Mend the cell, or name the instrument (--rubric).")

@@ -27,7 +27,7 @@ from cbtrain.eval.analysis.mixed_models.beside_contrasts import ModelContrast, m
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import percentile_interval
 from cbtrain.eval.analysis.rounding import ROUNDING, at_most, merged, size_of
-from cbtrain.eval.analysis.sessions import Key, SessionFacts
+from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 
 LEAST_TURNS = 6
 CALIPER = 0.2
@@ -95,7 +95,7 @@ class Length:
 
 def length_analysis(
     ratings: Ratings,
-    facts: Mapping[Key, SessionFacts],
+    facts: Mapping[Key, SessionOutcome],
     plans: Sequence[Plan],
     draws: int,
     seed: int,
@@ -123,12 +123,12 @@ def length_analysis(
     )
 
 
-def _turns(facts: Mapping[Key, SessionFacts], session: Key) -> float:
+def _turns(facts: Mapping[Key, SessionOutcome], session: Key) -> float:
     found = facts.get(session)
     return float(found.turns) if found and found.turns else math.nan
 
 
-def _arm(name: str, facts: Mapping[Key, SessionFacts], rated: Set[Key]) -> ArmLength:
+def _arm(name: str, facts: Mapping[Key, SessionOutcome], rated: Set[Key]) -> ArmLength:
     own = [found for key, found in facts.items() if key[0] == name and (key in rated or not found.failed)]
     turns = np.array([session.turns for session in own], dtype=np.float64)
     words = np.array([session.words for session in own], dtype=np.float64)

@@ -15,7 +15,7 @@ Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class SessionFacts:
+class SessionOutcome:
     """``turns`` of both speakers and their ``words``; ``ending`` as the source names it. ``failed``: it ended by a
     failure that says nothing about the therapist."""
 
@@ -25,13 +25,13 @@ class SessionFacts:
     failed: bool
 
 
-def session_facts(sessions: Iterable[Session]) -> dict[Key, SessionFacts]:
+def session_outcomes(sessions: Iterable[Session]) -> dict[Key, SessionOutcome]:
     """Facts of simulated sessions by arm, patient and number (the seed, where a run's own transcripts hold one)."""
     found = {}
     for session in sessions:
         ending = session.facts.get("ending", "")
         key = (session.facts.get("arm", ONE_ARM), session.patient or session.course, seed_of(session))
-        found[key] = SessionFacts(len(session.turns), session.words, ending, ending in FAILED)
+        found[key] = SessionOutcome(len(session.turns), session.words, ending, ending in FAILED)
     return found
 
 

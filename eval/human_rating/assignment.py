@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cbtrain.errors import UserError
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 
-Unit = list[SessionRecord]
+Unit = list[SimulatedSession]
 """Sessions that stay together: one patient and seed in every arm, so that a rater sees both sides of a pair."""
 
 DRAWS = 200
@@ -19,17 +19,19 @@ DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Deal:
-    """``hands``: the sessions of each rater in their order; ``drawn``: how many different sessions there are;
+class Assignment:
+    """``by_rater``: the sessions of each rater in their order; ``drawn``: how many different sessions there are;
     ``shared``: how many of them every rater rates; ``paired``: whether units hold one patient and seed in every arm."""
 
-    hands: list[list[SessionRecord]]
+    by_rater: list[list[SimulatedSession]]
     drawn: int
     shared: int
     paired: bool
 
 
-def deal(sessions: Sequence[SessionRecord], *, wanted: int | None, raters: int, overlap: int | None, seed: str) -> Deal:
+def deal(
+    sessions: Sequence[SimulatedSession], *, wanted: int | None, raters: int, overlap: int | None, seed: str
+) -> Assignment:
     """Draw ``wanted`` sessions (None: all), give ``overlap`` of them (None: all) to every rater and each of the others
     to one rater, pairs kept together; every rater has an order of their own. The same ``seed`` deals the same.
 
@@ -41,31 +43,31 @@ def deal(sessions: Sequence[SessionRecord], *, wanted: int | None, raters: int, 
         units = _draw(units, wanted)
     drawn = sum(map(len, units))
     if overlap is not None and overlap > drawn:
-        fix = f"At most {drawn}, or leave it out: then every rater rates all."
-        raise UserError(f"{overlap} sessions for every rater, of {drawn}", where="--overlap", fix=fix)
+        hint = f"At most {drawn}, or leave it out: then every rater rates all."
+        raise UserError(f"{overlap} sessions for every rater, of {drawn}", where="--overlap", hint=hint)
     rng.shuffle(units)
     shared: list[Unit] = []
     while units and sum(map(len, shared)) + len(units[0]) <= (drawn if overlap is None else overlap):
         shared.append(units.pop(0))
-    hands = [[*shared, *units[rater::raters]] for rater in range(raters)]
-    if not all(hands):
-        fix = "Take fewer --raters or more --sessions, or raise --overlap."
+    by_rater = [[*shared, *units[rater::raters]] for rater in range(raters)]
+    if not all(by_rater):
+        hint = "Take fewer --raters or more --sessions, or raise --overlap."
         raise UserError(
-            f"{raters} raters, and only {len(units)} sets of sessions to share out", where="--raters", fix=fix
+            f"{raters} raters, and only {len(units)} sets of sessions to share out", where="--raters", hint=hint
         )
     ordered = [
         in_order([session for unit in hand for session in unit], random.Random(f"{seed}|order|{rater}"))
-        for rater, hand in enumerate(hands, 1)
+        for rater, hand in enumerate(by_rater, 1)
     ]
-    return Deal(ordered, drawn, sum(map(len, shared)), paired)
+    return Assignment(ordered, drawn, sum(map(len, shared)), paired)
 
 
-def in_order(sessions: Sequence[SessionRecord], rng: random.Random) -> list[SessionRecord]:
+def in_order(sessions: Sequence[SimulatedSession], rng: random.Random) -> list[SimulatedSession]:
     """The most balanced of ``DRAWS`` random orders (see :func:`imbalance`)."""
     return min((rng.sample(sessions, len(sessions)) for _ in range(DRAWS)), key=imbalance)
 
 
-def imbalance(order: Sequence[SessionRecord]) -> float:
+def imbalance(order: Sequence[SimulatedSession]) -> float:
     """How far an order is from one that favours no arm: the spread of the arms' mean places, the spread of how often
     each arm is the first one met of its pair, and the share of neighbours that are one patient; 0 is best.
 
@@ -81,7 +83,7 @@ def imbalance(order: Sequence[SessionRecord]) -> float:
     return (max(means) - min(means) + neighbours) / len(order) + (max(counts) - min(counts)) / len(first)
 
 
-def _units(sessions: Sequence[SessionRecord], sampling: bool, rng: random.Random) -> tuple[list[Unit], bool]:
+def _units(sessions: Sequence[SimulatedSession], sampling: bool, rng: random.Random) -> tuple[list[Unit], bool]:
     """All sessions in units. Where some are to be drawn, complete units only, in an order that goes round the
     patients; without any complete unit, random ones of one session from every arm."""
     arms = sorted({session.arm for session in sessions})
@@ -111,8 +113,8 @@ def _draw(units: list[Unit], wanted: int) -> list[Unit]:
     size = len(units[0])
     if wanted < size:
         what = f"{wanted} cannot hold one session of each of {size} arms"
-        raise UserError(what, where="--sessions", fix=f"At least {size}.")
+        raise UserError(what, where="--sessions", hint=f"At least {size}.")
     if wanted > size * len(units):
         what = f"{wanted} sessions, and only {size * len(units)} with the same number from every arm"
-        raise UserError(what, where="--sessions", fix=f"At most {size * len(units)}, or leave it out to take all.")
+        raise UserError(what, where="--sessions", hint=f"At most {size * len(units)}, or leave it out to take all.")
     return units[: wanted // size]

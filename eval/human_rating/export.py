@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cbtrain
-from cbtrain.eval.human_rating.assignment import Deal, deal
+from cbtrain.eval.human_rating.assignment import Assignment, deal
 from cbtrain.eval.human_rating.csv_form import ratings_csv, reading_text
 from cbtrain.eval.human_rating.form import Form, digest, make_form, rubric_digest
 from cbtrain.eval.human_rating.key import KEY_FILE, Key, KeyForm, KeyRubric, write_key
 from cbtrain.eval.human_rating.page import render_form
 from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import atomic_folder, require_new
 
 README = """\
@@ -41,13 +41,13 @@ Template and end marks were taken out of the dialogues; what speakers say about 
 class Exported:
     """What :func:`write_forms` wrote: the deal, and each rater's folder with the id of the form in it."""
 
-    deal: Deal
+    deal: Assignment
     folders: list[tuple[Path, str]]
     key: Path
 
 
 def write_forms(
-    sessions: Sequence[SessionRecord],
+    sessions: Sequence[SimulatedSession],
     rubric: Rubric,
     folder: Path,
     *,
@@ -68,7 +68,7 @@ def write_forms(
     require_new(folder)
     drawn_by = f"{seed}|{digest(sessions, rubric)}|{wanted}|{raters}|{overlap}"
     dealt = deal(sessions, wanted=wanted, raters=raters, overlap=overlap, seed=drawn_by)
-    made = [make_form(hand, rubric, rater, drawn_by) for rater, hand in enumerate(dealt.hands, 1)]
+    made = [make_form(hand, rubric, rater, drawn_by) for rater, hand in enumerate(dealt.by_rater, 1)]
     scale = KeyRubric(
         name=rubric_name,
         digest=rubric_digest(rubric),

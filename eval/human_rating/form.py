@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cbtrain.eval.human_rating.key import KeyForm, KeySession
 from cbtrain.eval.rating.judge import RESIDUE
 from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Role, Turn
 
 FORM_SCHEMA = "cbtrain.study.evaluation.rate-form/1"
@@ -45,13 +45,13 @@ def rubric_digest(rubric: Rubric) -> str:
     return _digest(rubric.model_dump(mode="json", exclude={"domains": {"__all__": {"cues"}}}))
 
 
-def digest(sessions: Sequence[SessionRecord], rubric: Rubric) -> str:
+def digest(sessions: Sequence[SimulatedSession], rubric: Rubric) -> str:
     """Of the sessions, in their order, and the rubric: forms made from others get other ids and codes."""
     read = [[one.id, one.arm, [[turn.role, turn.text] for turn in one.turns]] for one in sessions]
     return _digest([read, rubric_digest(rubric)])
 
 
-def make_form(sessions: Sequence[SessionRecord], rubric: Rubric, rater: int, seed: str) -> tuple[Form, KeyForm]:
+def make_form(sessions: Sequence[SimulatedSession], rubric: Rubric, rater: int, seed: str) -> tuple[Form, KeyForm]:
     """The form of rater number ``rater``, with ``sessions`` in this order, and its part of the key."""
     rng = random.Random(f"{seed}|codes|{rater}")
     codes: list[str] = []
@@ -75,7 +75,7 @@ def make_form(sessions: Sequence[SessionRecord], rubric: Rubric, rater: int, see
     return form, KeyForm(id=form.id, rater=rater, sessions=key)
 
 
-def _blind(session: SessionRecord) -> list[tuple[Role, str]]:
+def _blind(session: SimulatedSession) -> list[tuple[Role, str]]:
     """Turns without template and end marks; a turn that is empty then stays, so that turn numbers hold."""
     return [(turn.role, _without_marks(turn)) for turn in session.turns]
 

@@ -22,7 +22,7 @@ RECORD_SCHEMA: Final = "cbtrain.imported-forms/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class ImportSummary:
     """What one form brought: numbers of its sessions by how they were rated, and how many rows stood in for others."""
 
     judge: str
@@ -55,7 +55,7 @@ def beside(table: Path, kind: str) -> Path:
     return table.with_name(f"{table.stem.removesuffix('_scores')}_{kind}")
 
 
-def bring_back(paths: Sequence[Path], key: Key, table: Path, rater: str | None = None) -> list[Brought]:
+def import_forms(paths: Sequence[Path], key: Key, table: Path, rater: str | None = None) -> list[ImportSummary]:
     """Add the ratings of the filled forms at ``paths`` to ``table`` (made if need be), the judge ``human: NAME``.
 
     A form that comes again takes the place of its own rows, and of no others. Raises UserError on a form that does not
@@ -63,7 +63,7 @@ def bring_back(paths: Sequence[Path], key: Key, table: Path, rater: str | None =
     nothing is written then.
     """
     if rater is not None and len(paths) > 1:
-        raise UserError(f"one name for {len(paths)} forms", where="--rater", fix="Bring such forms back one by one.")
+        raise UserError(f"one name for {len(paths)} forms", where="--rater", hint="Bring such forms back one by one.")
     forms = [read_filled(path, key, rater) for path in paths]
     _refuse_doubles(forms)
     notes, record = beside(table, "notes.jsonl"), beside(table, "forms.json")
@@ -74,11 +74,11 @@ def bring_back(paths: Sequence[Path], key: Key, table: Path, rater: str | None =
         judge = f"human: {form.rater}"
         new = [_score(session, judge, key) for session in form.sessions if session.scores]
         if not new:
-            raise UserError("no session is rated in it", where=form.path, fix="Leave it out.")
+            raise UserError("no session is rated in it", where=form.path, hint="Leave it out.")
         before = brought_before.forms.get(form.form.id, _Form(judge=judge, sessions=[]))
         if before.judge != judge:
-            fix = f"A form has one rater. If it is the same person: --rater {before.judge.removeprefix('human: ')!r}."
-            raise UserError(f"form {form.form.id} was brought in as {before.judge!r}", where=form.path, fix=fix)
+            hint = f"A form has one rater. If it is the same person: --rater {before.judge.removeprefix('human: ')!r}."
+            raise UserError(f"form {form.form.id} was brought in as {before.judge!r}", where=form.path, hint=hint)
         old = {(judge, session) for session in before.sessions}
         kept = [score for score in scores if (score.judge, score.session_id) not in old]
         _refuse_clashes(new, kept, key, table, form.path)
@@ -117,10 +117,10 @@ def _score(filled: FilledSession, judge: str, key: Key) -> Score:
     )
 
 
-def _told(form: Filled, scores: Sequence[Score], judge: str, replaced: int) -> Brought:
+def _told(form: Filled, scores: Sequence[Score], judge: str, replaced: int) -> ImportSummary:
     counts = {status: sum(score.status == status for score in scores) for status in ("ok", "unratable", "truncated")}
     unrated = len(form.form.sessions) - len(scores)
-    return Brought(judge, form.form.id, counts["ok"], counts["unratable"], counts["truncated"], unrated, replaced)
+    return ImportSummary(judge, form.form.id, counts["ok"], counts["unratable"], counts["truncated"], unrated, replaced)
 
 
 def _refuse_doubles(forms: Sequence[Filled]) -> None:
@@ -128,27 +128,29 @@ def _refuse_doubles(forms: Sequence[Filled]) -> None:
     for form in forms:
         if form.form.id in seen:
             what = f"form {form.form.id} is in {seen[form.form.id]} too"
-            raise UserError(what, where=form.path, fix="Name the one that counts.")
+            raise UserError(what, where=form.path, hint="Name the one that counts.")
         seen[form.form.id] = form.path
 
 
 def _refuse_clashes(new: Sequence[Score], kept: Sequence[Score], key: Key, table: Path, path: Path) -> None:
     """Refuse a table that belongs to something else, and ratings that would stand beside the same judge's own."""
     if kept and sorted(kept[0].domains) != sorted(key.rubric.domains):
-        fix = "Choose another --out: ratings on different scales do not belong in one table."
-        raise UserError("its domains are not those of the forms", where=table, fix=fix)
+        hint = "Choose another --out: ratings on different scales do not belong in one table."
+        raise UserError("its domains are not those of the forms", where=table, hint=hint)
     coming = {score.session_id: score for score in new}
     for score in kept:
         same = coming.get(score.session_id)
         if same is None:
             continue
         if (score.arm, score.patient, score.seed) != (same.arm, same.patient, same.seed):
-            fix = "Choose another --out: it is a table of other sessions."
-            raise UserError(f"session {score.session_id} has another arm, patient or seed there", where=table, fix=fix)
+            hint = "Choose another --out: it is a table of other sessions."
+            raise UserError(
+                f"session {score.session_id} has another arm, patient or seed there", where=table, hint=hint
+            )
         if score.judge == same.judge:
             what = f"{table} has a rating of {score.session_id} by {score.judge!r} that this form did not bring"
-            fix = "If it is somebody else of that name, give another with --rater NAME."
-            raise UserError(what, where=path, fix=fix)
+            hint = "If it is somebody else of that name, give another with --rater NAME."
+            raise UserError(what, where=path, hint=hint)
 
 
 def _read_notes(path: Path) -> list[dict[str, Any]]:
@@ -159,23 +161,23 @@ def _read_notes(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             note = None
         if not isinstance(note, dict):
-            raise UserError("malformed", where=f"{path}:{line}", fix="Mend or remove the line.")
+            raise UserError("malformed", where=f"{path}:{line}", hint="Mend or remove the line.")
         found.append(note)
     return found
 
 
 def _read_record(path: Path) -> _Record:
-    fix = "Mend it, or remove it together with the human ratings that it tells of."
+    hint = "Mend it, or remove it together with the human ratings that it tells of."
     text = "\n".join(_lines(path))
     if not text:
         return _Record()
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise UserError(f"malformed JSON ({error})", where=path, fix=fix) from None
+        raise UserError(f"malformed JSON ({error})", where=path, hint=hint) from None
     if not isinstance(content, dict):
-        raise UserError("no record of forms", where=path, fix=fix)
-    return validate(_Record, content, path, fix)
+        raise UserError("no record of forms", where=path, hint=hint)
+    return validate(_Record, content, path, hint)
 
 
 def _lines(path: Path) -> list[str]:
@@ -184,4 +186,4 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 ({error})", where=path, fix="Mend or remove it.") from None
+        raise UserError(f"not UTF-8 ({error})", where=path, hint="Mend or remove it.") from None

@@ -76,13 +76,13 @@ def write_key(key: Key, path: Path) -> None:
 
 def read_key(path: Path) -> Key:
     """Raises UserError on what is no key that :func:`write_key` wrote."""
-    fix = f"Name the {KEY_FILE} that `cbtrain rate export` wrote."
+    hint = f"Name the {KEY_FILE} that `cbtrain rate export` wrote."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError("no such file", where=path, fix=fix) from None
+        raise UserError("no such file", where=path, hint=hint) from None
     except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"not a key ({error})", where=path, fix=fix) from None
+        raise UserError(f"not a key ({error})", where=path, hint=hint) from None
     if not isinstance(content, dict) or content.get("schema") != KEY_SCHEMA:
-        raise UserError("not a key of rating forms", where=path, fix=fix)
-    return validate(Key, content, path, fix)
+        raise UserError("not a key of rating forms", where=path, hint=hint)
+    return validate(Key, content, path, hint)

@@ -70,47 +70,47 @@ def read_filled(path: Path, key: Key, rater: str | None = None) -> Filled:
     if text.lstrip().startswith("{"):
         found = _of_page(text, path, key)
     elif text.lstrip()[:1] == "<":
-        fix = 'Open it in a browser and name the file that "Download my ratings" gives.'
-        raise UserError("a web page, not ratings", where=path, fix=fix)
+        hint = 'Open it in a browser and name the file that "Download my ratings" gives.'
+        raise UserError("a web page, not ratings", where=path, hint=hint)
     else:
         found = _of_sheet(text, path, key)
     form, name, sessions = found
     seen: set[str] = set()
     for one in sessions:
         if one.session.code in seen:
-            raise UserError(f"session {one.session.code} is there twice", where=path, fix="Leave one of the two out.")
+            raise UserError(f"session {one.session.code} is there twice", where=path, hint="Leave one of the two out.")
         seen.add(one.session.code)
     return Filled(path, form, _name(name if rater is None else rater, path if rater is None else "--rater"), sessions)
 
 
 def _text(path: Path) -> str:
-    fix = 'Name what "Download my ratings" gave, or the filled ratings.csv.'
+    hint = 'Name what "Download my ratings" gave, or the filled ratings.csv.'
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError("no such file", where=path, fix=fix) from None
+        raise UserError("no such file", where=path, hint=hint) from None
     except IsADirectoryError:
-        raise UserError("a folder", where=path, fix=fix) from None
+        raise UserError("a folder", where=path, hint=hint) from None
     if content.startswith(b"PK"):
-        raise UserError("a workbook, not a CSV", where=path, fix="Save it as CSV (UTF-8) and name that.")
+        raise UserError("a workbook, not a CSV", where=path, hint="Save it as CSV (UTF-8) and name that.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError("not UTF-8", where=path, fix="Save it as CSV (UTF-8).") from None
+        raise UserError("not UTF-8", where=path, hint="Save it as CSV (UTF-8).") from None
     if not text.strip():
-        raise UserError("empty", where=path, fix=fix)
+        raise UserError("empty", where=path, hint=hint)
     return text
 
 
 def _of_page(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[FilledSession]]:
-    fix = 'Name the file that "Download my ratings" gave, unchanged.'
+    hint = 'Name the file that "Download my ratings" gave, unchanged.'
     try:
         content: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"malformed JSON ({error})", where=path, fix=fix) from None
+        raise UserError(f"malformed JSON ({error})", where=path, hint=hint) from None
     if content.pop("schema", None) != RATINGS_SCHEMA:
-        raise UserError("no ratings of a form", where=path, fix=fix)
-    given = validate(_Ratings, content, path, fix)
+        raise UserError("no ratings of a form", where=path, hint=hint)
+    given = validate(_Ratings, content, path, hint)
     form = _form(given.form, key, path)
     sessions = []
     for one in given.sessions:
@@ -118,7 +118,7 @@ def _of_page(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Filled
         found = FilledSession(_session(one.code, form, key, path), {}, note=one.note.strip())
         for domain, rating in one.ratings.items():
             if domain not in key.rubric.domains:
-                raise UserError(f"no such domain {domain!r}", where=where, fix=nearest(domain, key.rubric.domains))
+                raise UserError(f"no such domain {domain!r}", where=where, hint=nearest(domain, key.rubric.domains))
             if rating.score is not None:
                 found.scores[domain] = _point(rating.score, key, f"{where}, {domain}")
             found.evidence[domain] = _turns(rating.evidence, found.session.turns, f"{where}, {domain}")
@@ -133,11 +133,11 @@ def _of_sheet(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Fille
     name, sessions = "", []
     for where, row in rows:
         if row["form"] != form.id:
-            fix = "Give each rater's form a file of its own."
-            raise UserError(f"form {row['form']!r} among those of form {form.id}", where=where, fix=fix)
+            hint = "Give each rater's form a file of its own."
+            raise UserError(f"form {row['form']!r} among those of form {form.id}", where=where, hint=hint)
         if row["rater"] and name and row["rater"] != name:
-            fix = "One form has one rater; the first row's name is enough."
-            raise UserError(f"two raters, {name!r} and {row['rater']!r}", where=where, fix=fix)
+            hint = "One form has one rater; the first row's name is enough."
+            raise UserError(f"two raters, {name!r} and {row['rater']!r}", where=where, hint=hint)
         name = name or row["rater"]
         scores = {
             domain: _point(row[domain], key, f"{where}, {domain}") for domain in key.rubric.domains if row[domain]
@@ -152,28 +152,28 @@ def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[tuple[str, di
     header = text.splitlines()[0]
     separator = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    fix = "Fill in the ratings.csv that `cbtrain rate export` wrote and leave its columns as they are."
+    hint = "Fill in the ratings.csv that `cbtrain rate export` wrote and leave its columns as they are."
     try:
         names = [name.strip() for name in next(reader)]
         missing = [name for name in columns if name not in names]
         if missing:
-            raise UserError(f"column {missing[0]!r} is missing", where=path, fix=fix)
+            raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
         doubled = [name for name in names if name and (names.count(name) > 1 or name not in columns)]
         if doubled:
-            raise UserError(f"column {doubled[0]!r} is there twice or is none of the form's", where=path, fix=fix)
+            raise UserError(f"column {doubled[0]!r} is there twice or is none of the form's", where=path, hint=hint)
         found = []
         for cells in reader:
             where = f"{path}:{reader.line_num}"
             if not any(cell.strip() for cell in cells):
                 continue
             if any(cell.strip() for name, cell in _beyond(names, cells) if not name):
-                raise UserError("a cell outside the columns", where=where, fix=fix)
+                raise UserError("a cell outside the columns", where=where, hint=hint)
             padded = [*cells, *[""] * (len(names) - len(cells))]
             found.append((where, {name: cell.strip() for name, cell in zip(names, padded, strict=False) if name}))
     except csv.Error as error:
-        raise UserError(f"malformed CSV ({error})", where=path, fix=fix) from None
+        raise UserError(f"malformed CSV ({error})", where=path, hint=hint) from None
     if not found:
-        raise UserError("no sessions in it", where=path, fix=fix)
+        raise UserError("no sessions in it", where=path, hint=hint)
     return found
 
 
@@ -187,8 +187,8 @@ def _form(name: str, key: Key, where: object) -> KeyForm:
         if form.id == name:
             return form
     known = ", ".join(form.id for form in key.forms)
-    fix = f"Its forms are {known}; take the key that was made with the form."
-    raise UserError(f"form {name!r} is not one of this key's", where=where, fix=fix)
+    hint = f"Its forms are {known}; take the key that was made with the form."
+    raise UserError(f"form {name!r} is not one of this key's", where=where, hint=hint)
 
 
 def _session(code: str, form: KeyForm, key: Key, where: object) -> KeySession:
@@ -196,8 +196,8 @@ def _session(code: str, form: KeyForm, key: Key, where: object) -> KeySession:
         if session.code == code:
             return session
     other = [one.id for one in key.forms if code in (session.code for session in one.sessions)]
-    fix = f"It is one of form {other[0]}: mend the column form." if other else "Leave the codes as they were."
-    raise UserError(f"form {form.id} has no session {code!r}", where=where, fix=fix)
+    hint = f"It is one of form {other[0]}: mend the column form." if other else "Leave the codes as they were."
+    raise UserError(f"form {form.id} has no session {code!r}", where=where, hint=hint)
 
 
 def _point(value: int | float | str, key: Key, where: object) -> float | None:
@@ -210,23 +210,23 @@ def _point(value: int | float | str, key: Key, where: object) -> float | None:
         point = float("nan")
     low, high = key.rubric.minimum, key.rubric.maximum
     if point not in range(low, high + 1):
-        fix = f"A whole number from {low} to {high}, {UNRATABLE} for what cannot be rated, or nothing."
-        raise UserError(f"{value!r} is no point of the scale", where=where, fix=fix)
+        hint = f"A whole number from {low} to {high}, {UNRATABLE} for what cannot be rated, or nothing."
+        raise UserError(f"{value!r} is no point of the scale", where=where, hint=hint)
     return point
 
 
 def _turns(numbers: list[int], turns: int, where: object) -> list[int]:
     for number in numbers:
         if not 1 <= number <= turns:
-            raise UserError(f"there is no turn {number}", where=where, fix=f"Its turns are 1 to {turns}.")
+            raise UserError(f"there is no turn {number}", where=where, hint=f"Its turns are 1 to {turns}.")
     return sorted({number - 1 for number in numbers})
 
 
 def _name(name: str, where: object) -> str:
     name = " ".join(name.split())
     if not name:
-        raise UserError("no rater's name", where=where, fix="Give it with --rater NAME.")
+        raise UserError("no rater's name", where=where, hint="Give it with --rater NAME.")
     if len(name) > LONGEST_NAME or not name.isprintable():
         what = f"{name[:LONGEST_NAME]!r} is no name of at most {LONGEST_NAME} printable characters"
-        raise UserError(what, where=where, fix="Give a shorter one with --rater NAME.")
+        raise UserError(what, where=where, hint="Give a shorter one with --rater NAME.")
     return name

@@ -12,7 +12,7 @@ from cbtrain.eval.judge_audit.findings import Finding, shift, unratable
 from cbtrain.eval.judge_audit.probes import OTHERS, PROBES, TOTAL, Probe
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 
 SCHEMA = "cbtrain.audit/1"
 
@@ -20,11 +20,11 @@ SHARE_OF_MANY, SHARE_OF_ONE = 1 / 20, 1 / 12
 """Of the scale's range, for several domains and for one: smaller shifts count as none (3.3 of 66 points, 0.5 of 6)."""
 
 
-def pick(sessions: Sequence[SessionRecord], count: int, seed: int = 0) -> list[SessionRecord]:
+def pick(sessions: Sequence[SimulatedSession], count: int, seed: int = 0) -> list[SimulatedSession]:
     """At most ``count`` sessions that did not fail, in their order: drawn in rounds of one a patient, so that there are
     as many patients as can be."""
     rng = Random(seed)
-    by_patient: dict[str, list[SessionRecord]] = defaultdict(list)
+    by_patient: dict[str, list[SimulatedSession]] = defaultdict(list)
     for session in sessions:
         if not session.failed:
             by_patient[session.patient].append(session)
@@ -35,7 +35,7 @@ def pick(sessions: Sequence[SessionRecord], count: int, seed: int = 0) -> list[S
     return [session for session in sessions if session.id in chosen]
 
 
-def copies(sessions: Sequence[SessionRecord]) -> list[SessionRecord]:
+def copies(sessions: Sequence[SimulatedSession]) -> list[SimulatedSession]:
     """The changed copies; a session in which a probe finds nothing to change has none of it."""
     made = []
     for probe in PROBES:
@@ -47,7 +47,7 @@ def copies(sessions: Sequence[SessionRecord]) -> list[SessionRecord]:
 
 
 def audit(
-    sessions: Sequence[SessionRecord], scores: Sequence[Score], rubric: Rubric, seed: int = 0
+    sessions: Sequence[SimulatedSession], scores: Sequence[Score], rubric: Rubric, seed: int = 0
 ) -> list[dict[str, Any]]:
     """One entry a probe, as JSON has it, from ``scores`` of ``sessions`` and of their :func:`copies`, in any order and
     with any number of repeats. An expectation of a domain that ``rubric`` lacks is left out."""
@@ -76,7 +76,7 @@ def audit(
 
 
 def _shifts(
-    probe: Probe, pairs: Sequence[tuple[SessionRecord, list[Score], list[Score]]], rubric: Rubric, seed: int
+    probe: Probe, pairs: Sequence[tuple[SimulatedSession, list[Score], list[Score]]], rubric: Rubric, seed: int
 ) -> list[Finding]:
     """The total, of which something may be expected or not, and what else the probe expects."""
     domains, size = [domain.id for domain in rubric.domains], rubric.maximum - rubric.minimum
@@ -107,5 +107,5 @@ def _value(scores: Sequence[Score], domains: Sequence[str]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _id(session: SessionRecord, probe: Probe) -> str:
+def _id(session: SimulatedSession, probe: Probe) -> str:
     return f"{session.id}#{probe.id}"

@@ -16,7 +16,7 @@ from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judge import judge_session
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
-from cbtrain.eval.simulation.runner import SessionRecord, session_progress, ticking, together
+from cbtrain.eval.simulation.runner import SimulatedSession, session_progress, ticking, together
 from cbtrain.journal import Journal
 from cbtrain.journal import read as read_journal
 from cbtrain.providers.provider import Provider
@@ -25,7 +25,7 @@ from cbtrain.providers.provider import Provider
 async def judge_sessions(
     provider: Provider,
     rubric: Rubric,
-    sessions: Sequence[SessionRecord],
+    sessions: Sequence[SimulatedSession],
     config: JudgingConfig,
     journal: Journal,
     console: Console,
@@ -46,7 +46,7 @@ async def judge_sessions(
         line = ", ".join(filter(None, [status(done / len(wanted)), f"{unrated} not rated" if unrated else ""]))
         progress.update(task, completed=done, line=line)
 
-    async def rating(session: SessionRecord, repeat: int) -> Score:
+    async def rating(session: SimulatedSession, repeat: int) -> Score:
         nonlocal unrated, done
         key = _key(session, repeat, rubric, config)
         score = past.get(key)
@@ -90,7 +90,7 @@ def _past_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], d
     return past, tries
 
 
-def _key(session: SessionRecord, repeat: int, rubric: Rubric, config: JudgingConfig) -> str:
+def _key(session: SimulatedSession, repeat: int, rubric: Rubric, config: JudgingConfig) -> str:
     """What decides a rating: the dialogue, who rates it, by what, and how it is asked."""
     asked: dict[str, Any] = {
         "session": session.id,

@@ -87,11 +87,11 @@ def load_rubric(name: str = "cbt_fidelity") -> Rubric:
         content: Any = yaml.safe_load(_read(name))
         return Rubric.model_validate(content)
     except yaml.YAMLError as error:
-        raise UserError(f"malformed YAML ({error})", where=name, fix="Mend it.") from None
+        raise UserError(f"malformed YAML ({error})", where=name, hint="Mend it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")
-        raise UserError(problem, where=name, fix="See the shipped rubric cbt_fidelity.") from None
+        raise UserError(problem, where=name, hint="See the shipped rubric cbt_fidelity.") from None
 
 
 def _read(name: str) -> str:
@@ -100,9 +100,9 @@ def _read(name: str) -> str:
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot be read ({error})", where=path, fix="Name a readable YAML file.") from None
+            raise UserError(f"cannot be read ({error})", where=path, hint="Name a readable YAML file.") from None
     folder = importlib.resources.files("cbtrain.configs") / "rubrics"
     shipped = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
     if name not in shipped:
-        raise UserError("no such rubric", where=name, fix=nearest(name, shipped))
+        raise UserError("no such rubric", where=name, hint=nearest(name, shipped))
     return (folder / f"{name}.yaml").read_text(encoding="utf-8")

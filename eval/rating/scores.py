@@ -74,17 +74,17 @@ def scores_of(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]
     row."""
     missing = [name for name in (*FIXED, "total") if name not in columns]
     if missing:
-        fix = "Save it with commas." if ";" in "".join(columns) else "Name a scores.csv that cbtrain wrote."
-        raise UserError(f"column {missing[0]!r} is missing", where=path, fix=fix)
+        hint = "Save it with commas." if ";" in "".join(columns) else "Name a scores.csv that cbtrain wrote."
+        raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
     domains = [name for name in columns if name not in (*FIXED, "total")]
     if not domains:
-        raise UserError("no column of a domain", where=path, fix="A table needs a column for each domain.")
+        raise UserError("no column of a domain", where=path, hint="A table needs a column for each domain.")
     scores = []
     for line, row in rows:
         try:
             scores.append(_read_row(row, domains))
         except ValueError as error:
-            raise UserError(str(error), where=f"{path}:{line}", fix="Mend or remove the row.") from None
+            raise UserError(str(error), where=f"{path}:{line}", hint="Mend or remove the row.") from None
     return scores
 
 
@@ -97,16 +97,16 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
         table = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
         rows = [(table.line_num, [cell.strip() for cell in row]) for row in table]
     except FileNotFoundError:
-        raise UserError("no such file", where=path, fix="Name a table of scores.") from None
+        raise UserError("no such file", where=path, hint="Name a table of scores.") from None
     except UnicodeDecodeError:
-        raise UserError("not UTF-8", where=path, fix="Save it as CSV in UTF-8.") from None
+        raise UserError("not UTF-8", where=path, hint="Save it as CSV in UTF-8.") from None
     except (OSError, csv.Error) as error:
-        raise UserError(f"cannot be read ({error})", where=path, fix="Name a table of scores (CSV).") from None
+        raise UserError(f"cannot be read ({error})", where=path, hint="Name a table of scores (CSV).") from None
     (_, columns), *rows = [(line, row) for line, row in rows if any(row)] or [(1, [])]
     for line, cells in rows:
         if len(cells) != len(columns):
             what = f"{len(cells)} cells where there are {len(columns)} columns"
-            raise UserError(what, where=f"{path}:{line}", fix="Mend or remove the row.")
+            raise UserError(what, where=f"{path}:{line}", hint="Mend or remove the row.")
     for place, name in enumerate(columns):
         _check_column(name, columns, place, path, filled=any(cells[place] for _, cells in rows))
     return list(filter(None, columns)), [
@@ -117,15 +117,15 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
 def _check_column(name: str, columns: Sequence[str], place: int, path: Path, *, filled: bool) -> None:
     """A column without a name, and with nothing in it, is what a comma at the end of each line makes."""
     if not name and filled:
-        fix = "Name it or take it out (of a data frame with index=False)."
-        raise UserError(f"column {place + 1} has no name", where=path, fix=fix)
+        hint = "Name it or take it out (of a data frame with index=False)."
+        raise UserError(f"column {place + 1} has no name", where=path, hint=hint)
     if name and columns.count(name) > 1:
-        raise UserError(f"column {name!r} is there twice", where=path, fix="Leave one of them out.")
+        raise UserError(f"column {name!r} is there twice", where=path, hint="Leave one of them out.")
     try:
         if name:
             check_name(name, "column")
     except ValueError as error:
-        raise UserError(str(error), where=path, fix="Save it with commas." if "\t" in name else "Rename it.") from None
+        raise UserError(str(error), where=path, hint="Save it with commas." if "\t" in name else "Rename it.") from None
 
 
 def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:

@@ -28,7 +28,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FlagInput:
     """What the flags of one session rest on. ``failed``: by a failure that kept those who decide from rating it;
     ``domains``: means over its ratings, None where there is no score; ``rated``: whether it counts in the comparison;
     ``total``: its score there; ``totals``: of each of its ratings that has one."""
@@ -47,20 +47,20 @@ class Flag:
     id: str
     name: str
     meaning: str
-    raised: Callable[[Facts, Range], bool]
+    raised: Callable[[FlagInput, Range], bool]
 
 
-def _at_end(point: float, facts: Facts) -> bool:
+def _at_end(point: float, facts: FlagInput) -> bool:
     """Whether the share of the domains whose score is ``point`` is large; a missing score is at no end."""
     found = sum(score == point for score in facts.domains)
     return facts.rated and found >= EXTREME_SHARE * len(facts.domains)
 
 
-def _disagree(facts: Facts, scale: Range) -> bool:
+def _disagree(facts: FlagInput, scale: Range) -> bool:
     return bool(facts.totals) and max(facts.totals) - min(facts.totals) >= DISAGREEMENT * len(facts.domains)
 
 
-def _competent(facts: Facts, scale: Range) -> bool:
+def _competent(facts: FlagInput, scale: Range) -> bool:
     return scale.cutoff is not None and facts.total is not None and bool(at_least(facts.total, scale.cutoff))
 
 
@@ -119,6 +119,6 @@ FLAGS = (
 """Every flag, in the order in which they are shown."""
 
 
-def flags_of(facts: Facts, scale: Range) -> list[str]:
+def flags_of(facts: FlagInput, scale: Range) -> list[str]:
     """The ids of the flags that a session raises."""
     return [flag.id for flag in FLAGS if flag.raised(facts, scale)]

@@ -22,7 +22,7 @@ Done = TypeVar("Done")
 
 
 @dataclass(slots=True)
-class SessionRecord:
+class SimulatedSession:
     """One session; ``ending`` is None while it has not ended, and an Ending, or what another program calls it, after
     that."""
 
@@ -40,27 +40,27 @@ class SessionRecord:
         return self.ending in FAILED
 
 
-Speakers = Callable[[SessionRecord], tuple[Speaker, Speaker]]
+Speakers = Callable[[SimulatedSession], tuple[Speaker, Speaker]]
 """The patient and the therapist of a session."""
 
 
-def plan_sessions(patients: Sequence[str], arms: Sequence[str], seeds: int) -> list[SessionRecord]:
+def plan_sessions(patients: Sequence[str], arms: Sequence[str], seeds: int) -> list[SimulatedSession]:
     """Every patient with every arm and seed; the arms of one patient and seed stand side by side."""
     return [
-        SessionRecord(f"{patient}.{arm}.{seed}", arm, patient, seed)
+        SimulatedSession(f"{patient}.{arm}.{seed}", arm, patient, seed)
         for patient in patients
         for seed in range(seeds)
         for arm in arms
     ]
 
 
-def turn_seed(session: SessionRecord, index: int, run_seed: int) -> int:
+def turn_seed(session: SimulatedSession, index: int, run_seed: int) -> int:
     """The seed of one turn: the same for every arm, so that arms differ by their weights alone."""
     key = f"{run_seed}|{session.patient}|{session.seed}|{index}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big")
 
 
-def restore(sessions: Sequence[SessionRecord], events: Sequence[dict[str, Any]]) -> None:
+def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any]]) -> None:
     """Fill ``sessions`` with what a journal holds: finished ones stay finished, begun ones go on where they stopped.
 
     A session that ended by a failure of the infrastructure is taken up again at its last good turn.
@@ -77,7 +77,7 @@ def restore(sessions: Sequence[SessionRecord], events: Sequence[dict[str, Any]])
 
 
 async def run_sessions(
-    sessions: Sequence[SessionRecord],
+    sessions: Sequence[SimulatedSession],
     speakers: Speakers,
     journal: Journal,
     *,
@@ -107,7 +107,7 @@ async def run_sessions(
         line = ", ".join(filter(None, parts))
         progress.update(task, completed=sum(s.ending is not None for s in sessions), line=line)
 
-    async def hold(session: SessionRecord) -> None:
+    async def hold(session: SimulatedSession) -> None:
         nonlocal running
         async with gate:
             running += 1

@@ -18,7 +18,7 @@ import numpy as np
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap
-from cbtrain.eval.analysis.sessions import Key, SessionFacts
+from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 
 ITEMS = 11
 
@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"bootstrap of one contrast: {ours * 1000:.0f} ms, as a loop {loop * 1000:.0f} ms: {loop / ours:.0f} times")
 
 
-def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ratings, dict[Key, SessionFacts]]:
+def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ratings, dict[Key, SessionOutcome]]:
     """Ratings from 0 to 6, and what became of the sessions; the same every time."""
     draw = np.random.default_rng(1)
     names = [(base, variant) for base in ("llama", "mistral", "qwen") for variant in ("tuned", "instruct")]
     arms = {f"{base}-{variant}": Arm(f"{base}-{variant}", base, variant) for base, variant in names}
     held = list(product(arms, [f"p{place}" for place in range(patients)], range(sessions)))
-    facts = {key: SessionFacts(int(draw.integers(2, 40)), 500, "patient_end", False) for key in held}
+    facts = {key: SessionOutcome(int(draw.integers(2, 40)), 500, "patient_end", False) for key in held}
     rows = [(*key, f"judge {judge}", repeat) for key in held for judge in range(judges) for repeat in range(repeats)]
     arm, patient, session, judge, repeat = (np.array(column) for column in zip(*rows, strict=True))
     scores = np.clip(np.round(draw.normal(3.3, 1.2, (len(rows), ITEMS))), 0, 6)

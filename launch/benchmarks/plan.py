@@ -26,17 +26,17 @@ from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import weight_format
 from cbtrain.tokens.pack import Pack
-from cbtrain.training.config import TrainingConfig
-from cbtrain.training.engines.engine import Engine
+from cbtrain.training.config import StageConfig
+from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.malloc import returning_memory
 from cbtrain.training.memory.meter import MemoryMeter
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.random_model import random_decoder
-from cbtrain.training.planning.scenario import Setting, attention_of
+from cbtrain.training.planning.scenario import Scenario, attention_of
 from cbtrain.training.planning.timing import Clock, measure_time
-from cbtrain.training.planning.workload import Shape
+from cbtrain.training.planning.workload import PackShape
 
 STEPS = 5
 
@@ -61,10 +61,10 @@ GEOMETRIES = {
     "8B": replace(geometry(128_256, 4096, 32, 32, 8, 14_336), tied_embeddings=False),  # Llama 3.1 8B
 }
 SHAPES = {
-    "1024 in 1": Shape((1024,), 600),
-    "1024 in 3": Shape((480, 344, 200), 600),
-    "2048 in 4": Shape((900, 600, 348, 200), 1200),
-    "8192 in 2": Shape((4700, 3492), 5000),
+    "1024 in 1": PackShape((1024,), 600),
+    "1024 in 3": PackShape((480, 344, 200), 600),
+    "2048 in 4": PackShape((900, 600, 348, 200), 1200),
+    "8192 in 2": PackShape((4700, 3492), 5000),
 }
 ROWS: dict[str, list[tuple[str, str, str, str, str, bool]]] = {
     # geometry, weights, method, recompute, pack, several micro-batches a step
@@ -159,28 +159,30 @@ def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
     return found
 
 
-def setting_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Setting, Shape]:
+def setting_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Scenario, PackShape]:
     sizes, weights, method, recompute, pack, accumulates = row
     form, architecture = weight_format(weights, device), GEOMETRIES[sizes]
     adapter: AdapterConfig = LoraConfig(rank=16) if method == "lora" else FullConfig()
     attention = attention_of("auto", device, form.compute, architecture.head_dim)
-    made = Setting(architecture, form, adapter, recompute=recompute, device=device, attention=attention)
+    made = Scenario(architecture, form, adapter, recompute=recompute, device=device, attention=attention)
     return replace(made, accumulates=accumulates), SHAPES[pack]
 
 
-def planned(setting: Setting, shape: Shape, clock: Clock = time.perf_counter) -> dict[str, Any]:
+def planned(setting: Scenario, shape: PackShape, clock: Clock = time.perf_counter) -> dict[str, Any]:
     """What the plan says: peak in bytes, seconds of a micro-batch and an optimizer step."""
     split = predict_memory(setting, shape)
     timing = measure_time(setting, shape, torch.device(setting.device), clock)
     return {"peak": split.total, "seconds": timing.micro_batch + timing.step}
 
 
-def measured(setting: Setting, shape: Shape, clock: Clock = time.perf_counter, *, steps: int = STEPS) -> dict[str, Any]:
+def measured(
+    setting: Scenario, shape: PackShape, clock: Clock = time.perf_counter, *, steps: int = STEPS
+) -> dict[str, Any]:
     """What training takes from the second step on; the quickest step counts, as in the plan."""
     device = torch.device(setting.device)
     with MemoryMeter(device) as meter:
         decoder = random_decoder(setting, device)
-        engine = TorchEngine(decoder, TrainingConfig(optimizer=setting.optimizer))
+        engine = TorchEngine(decoder, StageConfig(optimizer=setting.optimizer))
         pack, seconds = shape.pack(setting.architecture.vocabulary), []
         with returning_memory(device, setting.recompute):  # after loading, as the loop does
             meter.reset_peak()
@@ -191,7 +193,7 @@ def measured(setting: Setting, shape: Shape, clock: Clock = time.perf_counter, *
             return {"peak": meter.peak, "seconds": min(seconds)}
 
 
-def _step(engine: Engine, decoder: Decoder, pack: Pack, setting: Setting, clock: Clock) -> float:
+def _step(engine: TrainingEngine, decoder: Decoder, pack: Pack, setting: Scenario, clock: Clock) -> float:
     """Seconds of a micro-batch and an optimizer step, also where the step has two micro-batches."""
     started = clock()
     for _ in range(1 + setting.accumulates):

@@ -104,10 +104,10 @@ def open_times(page: Path, rounds: int) -> list[dict[str, float]]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        raise UserError("playwright is not installed", where="report", fix="pip install playwright") from None
+        raise UserError("playwright is not installed", where="report", hint="pip install playwright") from None
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
-        raise UserError("no Chromium on the PATH", where="report", fix="Install chromium.")
+        raise UserError("no Chromium on the PATH", where="report", hint="Install chromium.")
     times = []
     with sync_playwright() as playwright:
         for _ in range(rounds):

@@ -6,7 +6,7 @@ from adapter_values import lora_modules
 from transformers import AutoModelForCausalLM
 
 from cbtrain.generation.config import EngineConfig, SamplingConfig
-from cbtrain.generation.engine import ContextOverflow, Engine, Request
+from cbtrain.generation.engine import ContextOverflow, GenerationEngine, Request
 from cbtrain.generation.sampler import sample
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
@@ -24,7 +24,7 @@ def make(folder, *, slots=3, context=256, adapter=False, prefill=64):
         for module in lora_modules(decoder).values():
             module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
     config = EngineConfig(slots=slots, context_tokens=context, prefill_tokens=prefill)
-    return Engine(decoder, config, stop_ids=frozenset({tokenizer.eos_token_id}), decode=tokenizer.decode)
+    return GenerationEngine(decoder, config, stop_ids=frozenset({tokenizer.eos_token_id}), decode=tokenizer.decode)
 
 
 def prompts(n, seed=0):

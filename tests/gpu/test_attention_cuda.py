@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cbtrain.model.attention import sdpa
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import BACKENDS, packed_attention
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -29,7 +29,7 @@ def test_a_kernel_equals_the_reference(backend, window, cu_k, kv_heads):
 
     inputs = random(SELF[-1], 8, 128), random(cu_k[-1], kv_heads, 128), random(cu_k[-1], kv_heads, 128)
     weights = random(SELF[-1], 8, 128)
-    borders = {"cu_q": Borders(SELF), "cu_k": Borders(cu_k), "window": window}
+    borders = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k), "window": window}
 
     def run(attend, dtype, **more):
         tensors = [t.detach().to(dtype).requires_grad_() for t in inputs]
@@ -59,7 +59,7 @@ def test_documents_are_bitwise_independent(backend):
         results = []
         for tensors in ((q, k, v), changed):
             leaves = [t.detach().requires_grad_() for t in tensors]
-            out = packed_attention(*leaves, cu_q=Borders(SELF), cu_k=Borders(SELF), window=None, backend=backend)
+            out = packed_attention(*leaves, cu_q=CuSeqlens(SELF), cu_k=CuSeqlens(SELF), window=None, backend=backend)
             results.append([out.detach(), *torch.autograd.grad(out.float().square().sum(), leaves)])
     finally:
         torch.use_deterministic_algorithms(False)

@@ -15,7 +15,7 @@ from varlen_reference import flash_attn_2_8, plainly, torch_2_11, torch_2_12
 
 from cbtrain.errors import UserError
 from cbtrain.model.attention import flash, sdpa, torch_varlen
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import BACKENDS, choose_backend, packed_attention
 
 SELF = [0, 1, 14, 40]
@@ -32,11 +32,11 @@ def tensors(cu_k, seed=0, kv_heads=2):
 @pytest.mark.parametrize(("window", "cu_k"), CASES)
 def test_the_reference_is_softmax_attention_inside_each_document(window, cu_k):
     q, k, v = (t.double().requires_grad_() for t in tensors(cu_k))
-    actual = packed_attention(q, k, v, cu_q=Borders(SELF), cu_k=Borders(cu_k), window=window)
+    actual = packed_attention(q, k, v, cu_q=CuSeqlens(SELF), cu_k=CuSeqlens(cu_k), window=window)
     limits = (-1, 0) if window is None else (window - 1, 0)
     cu_q, cu = (torch.tensor(c, dtype=torch.int32) for c in (SELF, cu_k))
-    longest = (Borders(SELF).longest, Borders(cu_k).longest)
-    expected = plainly(q, k, v, cu_q, cu, *longest, limits)
+    max_seqlen = (CuSeqlens(SELF).max_seqlen, CuSeqlens(cu_k).max_seqlen)
+    expected = plainly(q, k, v, cu_q, cu, *max_seqlen, limits)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-12)
     weights = torch.randn(actual.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ours = torch.autograd.grad((actual * weights).sum(), (q, k, v))
@@ -55,7 +55,7 @@ def test_the_reference_is_softmax_attention_inside_each_document(window, cu_k):
 def test_kernels_are_asked_for_what_the_reference_computes(module, release, window, cu_k, kv_heads, monkeypatch):
     monkeypatch.setattr(module, "_function", lambda: release)
     q, k, v = tensors(cu_k, kv_heads=kv_heads)
-    borders = {"cu_q": Borders(SELF), "cu_k": Borders(cu_k)}
+    borders = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k)}
     actual = module.attend(q, k, v, **borders, window=window)
     expected = sdpa.attend(q, k, v, **borders, window=window)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
@@ -74,7 +74,7 @@ def test_the_installed_torch_has_one_of_the_signatures_that_are_tested():
 def test_the_installed_torch_takes_the_call(window):
     # No CUDA here, but the operator's shape rules run without a device.
     q, k, v = (t.to("meta", torch.bfloat16) for t in tensors(PREFIX))
-    out = torch_varlen.attend(q, k, v, cu_q=Borders(SELF), cu_k=Borders(PREFIX), window=window)
+    out = torch_varlen.attend(q, k, v, cu_q=CuSeqlens(SELF), cu_k=CuSeqlens(PREFIX), window=window)
     assert (out.shape, out.dtype) == (q.shape, torch.bfloat16)
 
 
@@ -132,8 +132,8 @@ def test_a_varlen_of_another_shape_is_not_used(monkeypatch):
 
 
 def test_borders_are_one_tensor_object():
-    borders = Borders(SELF)
+    borders = CuSeqlens(SELF)
     assert borders.on(torch.device("cpu")) is borders.on(torch.device("cpu"))
     assert borders.on(torch.device("cpu")).tolist() == SELF
     assert borders.on(torch.device("cpu")).dtype == torch.int32
-    assert borders.longest == 26
+    assert borders.max_seqlen == 26

@@ -15,7 +15,7 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.step import train_step
 
@@ -49,7 +49,7 @@ def gradients(base, packs, *, seed=3, step=7, config=CONFIG):
             self.kept = torch.cat([p.grad.flatten() for p in self.live.values()])
             return super().step(0.0)
 
-    engine = Kept(decoder, TrainingConfig())
+    engine = Kept(decoder, StageConfig())
     result = train_step(decoder, engine, micro_batches([build_pack(pack) for pack in packs]), 0.0, step=step)
     return result.loss, engine.kept
 

@@ -52,7 +52,7 @@ def rounded(weight):
 
 def linear(weight, bias=None, *, compute=torch.float32, double=False):
     made = Nf4Linear(weight.shape[1], weight.shape[0], bias=bias is not None, double_quantization=double)
-    made.take(weight, compute)
+    made.load_weight(weight, compute)
     if bias is not None:
         made.bias.data.copy_(bias)
     return made

@@ -20,13 +20,13 @@ from cbtrain.journal import read
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache, open_answers, request_key
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Book
+from cbtrain.providers.costs.ledger import Ledger
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.formats.api_format import WireRequest
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider, tokens_of
-from cbtrain.providers.transport import HttpCarrier, open_session
+from cbtrain.providers.transport import HttpTransport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
 WORKER = SHARED / "paying_worker.py"
@@ -38,9 +38,9 @@ def asking(text, **more):
 
 
 def provider(session, script, cache, **more):
-    endpoint = Endpoint(OpenAIWire(script.url, "m"))
+    endpoint = Endpoint(OpenAIFormat(script.url, "m"))
     settings = {"role": "judge", "patience": Patience(backoff_s=0.01), "cache": cache, **more}
-    return Provider(HttpCarrier(session), endpoint, Account(), **settings)
+    return Provider(HttpTransport(session), endpoint, Account(), **settings)
 
 
 def test_a_key_is_the_request_whatever_the_order_of_its_fields():
@@ -62,7 +62,7 @@ async def test_an_answer_is_asked_for_once_a_sample_by_any_run(tmp_path):
         for run in ("one", "two"):
             async with AnswerCache(tmp_path / "answers.sqlite") as cache:
                 budget = Budget()
-                made = provider(session, script, cache, book=Book(budget), price=PRICE)
+                made = provider(session, script, cache, book=Ledger(budget), price=PRICE)
                 found = [await made.chat(asking("same"), sample) for sample in (0, 0, 1)]
                 assert [response.text for response in found] == ["answer 1", "answer 1", "answer 2"]
                 assert [response.usage.prompt_tokens for response in found] == [7, 7, 7]
@@ -242,7 +242,7 @@ async def test_killed_anywhere_nothing_that_was_answered_is_asked_for_again(seed
     by_hand = sum(event["dollars"] for event in events if event["kind"] in ("request_ended", "unknown_outcome"))
     assert role["dollars"] == spent["dollars"] == pytest.approx(by_hand)
     # At what was set aside: the prompt as estimated, and the longest answer.
-    bodies = [OpenAIWire(script.url, "m").request(asking(f"question {number}")) for number in (1, 10)]
+    bodies = [OpenAIFormat(script.url, "m").request(asking(f"question {number}")) for number in (1, 10)]
     assert {event["dollars"] for event in unknown} <= {(tokens_of(made) + 9) / 1000 for made in bodies}
 
 

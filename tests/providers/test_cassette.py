@@ -13,12 +13,12 @@ from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.cassette import Recorder, Replay
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.formats.anthropic import AnthropicWire
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.anthropic import AnthropicFormat
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.providers import Providers, recorded, wire_of
-from cbtrain.providers.transport import HttpCarrier, Reply, open_session
+from cbtrain.providers.transport import HttpTransport, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.study.evaluation.score import uses_llm_judge
 
@@ -29,9 +29,9 @@ def asking(text):
     return ChatRequest((Message("user", text),), max_tokens=9)
 
 
-def provider(carrier, url, key=KEY, wire=OpenAIWire):
-    made = wire(url, "m") if wire is OpenAIWire else wire("m", url)
-    return Provider(carrier, Endpoint(made, key), Account(), role="judge", patience=Patience(backoff_s=0.01))
+def provider(transport, url, key=KEY, api_format=OpenAIFormat):
+    made = api_format(url, "m") if api_format is OpenAIFormat else api_format("m", url)
+    return Provider(transport, Endpoint(made, key), Account(), role="judge", patience=Patience(backoff_s=0.01))
 
 
 async def test_a_recording_is_served_back_and_holds_no_key(tmp_path):
@@ -44,7 +44,7 @@ async def test_a_recording_is_served_back_and_holds_no_key(tmp_path):
         return completion(f"to {said}: {KEY}" if said == "two" else f"to {said}")
 
     async with serve(plan) as script, open_session() as session:
-        with Recorder(HttpCarrier(session), tape) as recorder:
+        with Recorder(HttpTransport(session), tape) as recorder:
             made = provider(recorder, script.url)
             real = [(await made.chat(asking(text))).text for text in ("one", "two")]
     assert real[0] == "to one"
@@ -62,12 +62,12 @@ async def test_a_recording_is_served_back_and_holds_no_key(tmp_path):
         await replayed.chat(asking("three"))
 
 
-@pytest.mark.parametrize("wire", [OpenAIWire, AnthropicWire])
-async def test_keys_that_come_back_are_taken_out(tmp_path, wire):
+@pytest.mark.parametrize("api_format", [OpenAIFormat, AnthropicFormat])
+async def test_keys_that_come_back_are_taken_out(tmp_path, api_format):
     tape = tmp_path / "tape.jsonl"
     async with serve(lambda number, body: status(401, f"no such key: {KEY}")) as script, open_session() as session:
-        with Recorder(HttpCarrier(session), tape) as recorder:
-            made = provider(recorder, script.url, wire=wire)
+        with Recorder(HttpTransport(session), tape) as recorder:
+            made = provider(recorder, script.url, api_format=api_format)
             with pytest.raises(ProviderError):
                 await made.chat(asking("x"))
     assert "secret" not in tape.read_text()
@@ -88,7 +88,7 @@ async def test_what_is_unusual_in_a_recording(tmp_path):
     """Letters that end a line to some, a line that a kill has torn, and eyes of others."""
     tape = tmp_path / "tape.jsonl"
     async with serve(lambda number, body: completion("one\u2028two\x85three")) as script, open_session() as session:
-        with Recorder(HttpCarrier(session), tape) as recorder:
+        with Recorder(HttpTransport(session), tape) as recorder:
             await provider(recorder, script.url).chat(asking("x"))
     assert tape.stat().st_mode & 0o077 == 0
     with tape.open("a") as file:
@@ -100,7 +100,7 @@ async def test_failures_that_an_answer_came_after_are_not_waited_for_again(tmp_p
     tape = tmp_path / "tape.jsonl"
     plan = lambda number, body: status(429, headers={"Retry-After": "0.3"}) if number < 3 else completion("fine")  # noqa: E731
     async with serve(plan) as script, open_session() as session:
-        with Recorder(HttpCarrier(session), tape) as recorder:
+        with Recorder(HttpTransport(session), tape) as recorder:
             assert (await provider(recorder, script.url).chat(asking("x"))).attempts == 3
     assert (await provider(Replay(tape), script.url).chat(asking("x"))).attempts == 1
 
@@ -120,12 +120,12 @@ async def in_pieces(request):
 async def test_a_recording_serves_whole_answers_and_those_in_pieces(streamed, tmp_path):
     tape, answer = tmp_path / "tape.jsonl", in_pieces if streamed else completion("in pieces")
     async with serve(lambda number, body: answer) as script, open_session() as session:
-        with Recorder(HttpCarrier(session), tape) as recorder:
+        with Recorder(HttpTransport(session), tape) as recorder:
             made = provider(recorder, script.url)
-            made.endpoint = Endpoint(made.endpoint.wire, KEY, stream=streamed)
+            made.endpoint = Endpoint(made.endpoint.api_format, KEY, stream=streamed)
             await made.chat(asking("x"))
     made = provider(Replay(tape), script.url)
-    made.endpoint = Endpoint(made.endpoint.wire, stream=not streamed)
+    made.endpoint = Endpoint(made.endpoint.api_format, stream=not streamed)
     assert (await made.chat(asking("x"))).text == "in pieces"
 
 
@@ -151,14 +151,14 @@ async def test_failures_on_record_are_not_waited_for(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini"])
 async def test_a_recording_knows_who_was_asked(kind, tmp_path):
     config = ProviderConfig(kind=kind, base_url="http://host/v1", model="models/m", api_key_env=None)
-    wire, tape = wire_of(config), tmp_path / "tape.jsonl"
+    api_format, tape = wire_of(config), tmp_path / "tape.jsonl"
 
     class Api:
         async def post(self, made, secret):
             return Reply(200, {}, b"{}")
 
     with Recorder(Api(), tape) as recorder:
-        await recorder.post(wire.streamed(wire.request(asking("x"))), {})
+        await recorder.post(api_format.streamed(api_format.request(asking("x"))), {})
     settings = ProvidersConfig(replay=tape)
     assert recorded(settings, config)
     for other in ({"model": "n"}, {"base_url": "http://other/v1"}):

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.formats.anthropic import AnthropicWire
+from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.api_format import Malformed
-from cbtrain.providers.formats.gemini import GeminiWire
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.gemini import GeminiFormat
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.types import ChatRequest, Message, Usage
 
 SCHEMA = {
@@ -55,16 +55,16 @@ async def recorder(answer, status=200):
         await runner.cleanup()
 
 
-def ours(wire, request, key="a-key"):
-    made = wire.request(request)
+def ours(api_format, request, key="a-key"):
+    made = api_format.request(request)
     assert key not in json.dumps(made.body) + made.url + json.dumps(made.headers)
-    return made.url, made.headers | wire.authorization(key), made.body
+    return made.url, made.headers | api_format.authorization(key), made.body
 
 
-def assert_same(theirs, url, wire, request):
+def assert_same(theirs, url, api_format, request):
     """Their one request is ours, but for headers that name the package."""
     (path, headers, body) = theirs
-    our_url, our_headers, our_body = ours(wire, request)
+    our_url, our_headers, our_body = ours(api_format, request)
     assert our_url == url + path
     assert our_body == body
     for name, value in our_headers.items():
@@ -114,9 +114,9 @@ async def test_openai_as_its_own_package(request_):
                 temperature=request_.temperature,
                 **options,
             )
-    wire = OpenAIWire(f"{seen.url}/v1", "m")
-    assert_same(seen.requests[0], seen.url, wire, request_)
-    answer = wire.answer(OPENAI_ANSWER)
+    api_format = OpenAIFormat(f"{seen.url}/v1", "m")
+    assert_same(seen.requests[0], seen.url, api_format, request_)
+    answer = api_format.answer(OPENAI_ANSWER)
     assert (answer.text, answer.finish_reason, answer.model) == (said.choices[0].message.content, "stop", said.model)
     usage = said.usage
     assert answer.usage == Usage(
@@ -160,9 +160,9 @@ async def test_anthropic_as_its_own_package(request_):
                 messages=[{"role": m.role, "content": m.content} for m in TALK[1:]],
                 **options,
             )
-    wire = AnthropicWire("m", f"{seen.url}/v1")
-    assert_same(seen.requests[0], seen.url, wire, request_)
-    answer = wire.answer(ANTHROPIC_ANSWER)
+    api_format = AnthropicFormat("m", f"{seen.url}/v1")
+    assert_same(seen.requests[0], seen.url, api_format, request_)
+    answer = api_format.answer(ANTHROPIC_ANSWER)
     assert (answer.text, answer.finish_reason, answer.model) == (said.content[1].text, "stop", said.model)
     assert answer.usage == Usage(
         said.usage.input_tokens + 16 + 4,
@@ -224,11 +224,11 @@ async def test_gemini_as_its_own_package(request_):
             config=kinds.GenerateContentConfig(**settings),
         )
         await client.aio.aclose()
-    wire = GeminiWire("m", f"{seen.url}/v1beta")
+    api_format = GeminiFormat("m", f"{seen.url}/v1beta")
     path, headers, body = seen.requests[0]
     body["systemInstruction"].pop("role", None)
-    assert_same((path, headers, body), seen.url, wire, request_)
-    answer = wire.answer(GEMINI_ANSWER)
+    assert_same((path, headers, body), seen.url, api_format, request_)
+    answer = api_format.answer(GEMINI_ANSWER)
     assert (answer.text, answer.finish_reason, answer.model) == (said.text, "stop", said.model_version)
     counted = said.usage_metadata
     assert answer.usage == Usage(
@@ -240,9 +240,9 @@ async def test_gemini_as_its_own_package(request_):
 
 
 WIRES = {
-    "openai": OpenAIWire("http://x/v1", "m"),
-    "anthropic": AnthropicWire("m"),
-    "gemini": GeminiWire("m"),
+    "openai": OpenAIFormat("http://x/v1", "m"),
+    "anthropic": AnthropicFormat("m"),
+    "gemini": GeminiFormat("m"),
 }
 
 
@@ -382,7 +382,7 @@ def test_text_in_parts_and_failures_in_a_word():
     )
     with pytest.raises(ProviderError, match="busy"):
         WIRES["openai"].answer({"error": "busy"})
-    made = GeminiWire("models/gemini-x").request(PLAIN)
+    made = GeminiFormat("models/gemini-x").request(PLAIN)
     assert made.url.endswith("/v1beta/models/gemini-x:generateContent")
 
 
@@ -396,39 +396,39 @@ def test_failures_inside_answers():
 
 
 def test_where_no_schema_is_taken_the_prompt_asks():
-    wire = OpenAIWire("http://x/v1", "m", structure="json_object", seed=False, limit="max_completion_tokens")
-    body = wire.request(ChatRequest(TALK, 80, seed=3, json_schema=SCHEMA)).body
+    api_format = OpenAIFormat("http://x/v1", "m", structure="json_object", seed=False, limit="max_completion_tokens")
+    body = api_format.request(ChatRequest(TALK, 80, seed=3, json_schema=SCHEMA)).body
     assert body["response_format"] == {"type": "json_object"}
     assert "seed" not in body
     assert "max_tokens" not in body
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
     assert body["messages"][0]["content"].startswith("You play a patient.\n\nAnswer with one JSON object")
     assert json.loads(body["messages"][0]["content"].rpartition("\n")[2]) == SCHEMA
-    none = GeminiWire("m", structure="none").request(ChatRequest(TALK[1:], 80, json_schema=SCHEMA)).body
+    none = GeminiFormat("m", structure="none").request(ChatRequest(TALK[1:], 80, json_schema=SCHEMA)).body
     assert "responseMimeType" not in none["generationConfig"]
     assert "JSON schema" in none["systemInstruction"]["parts"][0]["text"]
-    asked = AnthropicWire("m", structure="none").request(SCHEMED).body
+    asked = AnthropicFormat("m", structure="none").request(SCHEMED).body
     assert "output_config" not in asked
     assert "JSON schema" in asked["system"]
 
 
 def test_older_models_of_anthropic_take_one_sampling_setting():
-    wire = AnthropicWire("m", sampling=True)
-    bodies = [wire.request(request).body for request in (PLAIN, SCHEMED)]
+    api_format = AnthropicFormat("m", sampling=True)
+    bodies = [api_format.request(request).body for request in (PLAIN, SCHEMED)]
     assert [(body.get("temperature"), body.get("top_p")) for body in bodies] == [(None, 0.9), (0.2, None)]
-    assert wire.request(PLAIN).headers == {"anthropic-version": "2023-06-01"}
-    assert wire.authorization("k") == {"x-api-key": "k"}
+    assert api_format.request(PLAIN).headers == {"anthropic-version": "2023-06-01"}
+    assert api_format.authorization("k") == {"x-api-key": "k"}
 
 
 def test_fields_of_ones_own_are_merged():
-    wire = GeminiWire(
+    api_format = GeminiFormat(
         "m", extra_body={"generationConfig": {"thinkingConfig": {"thinkingBudget": 0}}, "labels": {"a": "b"}}
     )
-    body = wire.request(PLAIN).body
+    body = api_format.request(PLAIN).body
     assert body["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 0}
     assert body["generationConfig"]["maxOutputTokens"] == 80
     assert body["labels"] == {"a": "b"}
-    assert wire.extra_body["generationConfig"]  # the settings are left as they are
-    assert OpenAIWire("http://x/v1/", "m", sampling=False, extra_body={"thinking": {"type": "disabled"}}).request(
+    assert api_format.extra_body["generationConfig"]  # the settings are left as they are
+    assert OpenAIFormat("http://x/v1/", "m", sampling=False, extra_body={"thinking": {"type": "disabled"}}).request(
         PLAIN
     ).body.keys() == {"model", "messages", "max_tokens", "seed", "stop", "thinking"}

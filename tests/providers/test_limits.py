@@ -62,7 +62,7 @@ async def test_it_doubles_until_the_first_refusal_and_then_grows_by_a_twentieth(
         await clean_round(limit)
         sizes.append(limit.limit)
     assert sizes == [20, 40]
-    limit.refused()
+    limit.rate_limited()
     assert limit.limit == 32
     clock.time += COOLDOWN_S
     await clean_round(limit)
@@ -78,19 +78,19 @@ async def test_one_burst_of_refusals_is_one_cut():
     clock = Virtual()
     limit = AdaptiveLimit(start=50, clock=clock)
     for _ in range(30):
-        limit.refused()
+        limit.rate_limited()
     assert limit.limit == 40
     for _ in range(100):
         limit.succeeded()  # answers to what was in flight before
     clock.time += COOLDOWN_S - 0.1
-    limit.refused()
+    limit.rate_limited()
     assert limit.limit == 40
     clock.time += 0.1
-    limit.refused()
+    limit.rate_limited()
     assert limit.limit == 32
     for _ in range(100):
         clock.time += COOLDOWN_S
-        limit.refused()
+        limit.rate_limited()
     assert limit.limit == limit.least == 1
 
 
@@ -104,7 +104,7 @@ async def test_what_was_never_full_does_not_grow_and_trouble_starts_the_round_an
     done = await fill(limit, 10)
     for _ in range(9):
         limit.succeeded()
-    limit.troubled()
+    limit.failed()
     for _ in range(9):
         limit.succeeded()
     assert limit.limit == 10
@@ -127,7 +127,7 @@ async def test_never_more_than_the_limit_in_order_and_a_cut_takes_nothing_away()
     tasks = [asyncio.create_task(work(number)) for number in range(20)]
     await asyncio.sleep(0)
     assert (limit.in_use, limit.waiting) == (3, 17)
-    limit.refused()  # 2 from now on; the three go on
+    limit.rate_limited()  # 2 from now on; the three go on
     await asyncio.gather(*tasks)
     assert order == list(range(20))
     assert (most, limit.in_use, limit.waiting) == (3, 0, 0)
@@ -148,7 +148,7 @@ async def test_no_permit_leaks_wherever_holders_are_cancelled(seed):
     while not all(task.done() for task in tasks):
         draw.choice(tasks).cancel()
         if draw.random() < 0.1:
-            limit.refused()
+            limit.rate_limited()
         await asyncio.sleep(0)
         assert 0 <= limit.in_use <= 4
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -240,7 +240,7 @@ async def test_a_refusal_holds_back_what_already_waits_for_its_permit():
             went_out.append((name, clock.time))
             await asyncio.sleep(0)
             if refused:
-                account.refused(30)
+                account.rate_limited(30)
         account.settle(100, 40)
 
     both = [asyncio.create_task(request("first", refused=True)), asyncio.create_task(request("second"))]
@@ -263,7 +263,7 @@ async def test_an_account_loses_neither_permits_nor_tokens(seed):
             for _ in range(draw.randrange(3)):
                 await asyncio.sleep(0)
             if draw.random() < 0.2:
-                account.refused(draw.random())
+                account.rate_limited(draw.random())
             if draw.random() < 0.2:
                 raise ValueError
         account.settle(1000, 0)
@@ -330,7 +330,7 @@ async def test_on_record_nobody_waits():
     clock = Skipping()
     real, began = time.monotonic(), clock.now()
     account = Account(clock=clock)
-    account.refused(3600)
+    account.rate_limited(3600)
     async with account.turn(1):
         pass
     assert clock.now() - began >= 3600

@@ -11,12 +11,12 @@ from loopback import completion, cut_off, hang, status
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Book
+from cbtrain.providers.costs.ledger import Ledger
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider, tokens_of
-from cbtrain.providers.transport import HttpCarrier, open_session
+from cbtrain.providers.transport import HttpTransport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
 
@@ -123,12 +123,12 @@ async def test_a_reply_that_falls_silent_is_given_up_and_a_slow_one_is_not():
 async def test_nobody_there_costs_nothing():
     budget = Budget()
     async with open_session() as session:
-        endpoint = Endpoint(OpenAIWire("http://127.0.0.1:9/v1", "m"))
-        made = Provider(HttpCarrier(session), endpoint, Account(), role="patient", book=Book(budget), price=PRICE,
+        endpoint = Endpoint(OpenAIFormat("http://127.0.0.1:9/v1", "m"))
+        made = Provider(HttpTransport(session), endpoint, Account(), role="patient", book=Ledger(budget), price=PRICE,
                         patience=Patience(retries=1, backoff_s=0.01))  # fmt: skip
         with pytest.raises(ProviderError, match="transient: .*after 2 attempts"):
             await made.chat(REQUEST)
-        made = Provider(HttpCarrier(session), Endpoint(OpenAIWire("no-address", "m")), Account(), role="patient")
+        made = Provider(HttpTransport(session), Endpoint(OpenAIFormat("no-address", "m")), Account(), role="patient")
         with pytest.raises(ProviderError, match="permanent: not a usable address"):
             await made.chat(REQUEST)
     assert (budget.spent, budget.reserved) == (0, 0)
@@ -183,7 +183,7 @@ async def test_cancelled_at_every_await_leaves_nothing_taken(fault, tmp_path):
             budget, account = Budget(cap=1.0), Account(tokens_per_minute=1_000_000)
             plan = then_ok(fault) if fault else then_ok()
             async with provider(plan, account=account, price=PRICE, budget=budget) as (made, script):
-                with Book(budget, Listed(events)) as made.book:
+                with Ledger(budget, Listed(events)) as made.book:
                     made.cache = cache
                     waiting = CancelledAt(made.chat(REQUEST, sample=number), number)
 
@@ -333,7 +333,9 @@ async def test_what_is_set_aside_counts_all_that_is_sent_and_all_that_may_come()
         await made.chat(REQUEST)
         await made.chat(ChatRequest(REQUEST.messages, 9, json_schema=schema))
         await made.chat(ChatRequest((Message("user", "我昨晚又没睡好。" * 100),), 9))
-        made.endpoint = Endpoint(OpenAIWire(made.endpoint.wire.base_url, "m", extra_body={"max_tokens": 20_000}))
+        made.endpoint = Endpoint(
+            OpenAIFormat(made.endpoint.api_format.base_url, "m", extra_body={"max_tokens": 20_000})
+        )
         await made.chat(REQUEST)
     (plain, most), (schemed, _), (chinese, _), (_, longest) = seen
     assert schemed > plain + len(str(schema)) / 4
@@ -347,7 +349,7 @@ async def test_an_api_that_counts_more_tokens_than_was_thought_is_believed():
     long = ChatRequest((Message("user", "hm " * 2000),), 9)
     async with provider(lambda number, body: many, budget=budget, price=PRICE) as (made, _):
         await made.chat(long)
-        estimate = tokens_of(made.endpoint.wire.request(long))
+        estimate = tokens_of(made.endpoint.api_format.request(long))
         assert made._dense == pytest.approx(3000 / estimate)
 
 

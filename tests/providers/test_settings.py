@@ -12,9 +12,9 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.providers.config import DECIDING, ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.prices import Price
-from cbtrain.providers.formats.anthropic import AnthropicWire
-from cbtrain.providers.formats.gemini import GeminiWire
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.anthropic import AnthropicFormat
+from cbtrain.providers.formats.gemini import GeminiFormat
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.overrides import BASES, presets
 from cbtrain.providers.providers import check, wire_of
 from cbtrain.providers.types import ChatRequest, Message
@@ -48,12 +48,16 @@ def test_every_preset_opens(name, monkeypatch):
     if config.api_key_env:
         monkeypatch.setenv(config.api_key_env, KEY)
     check(ProvidersConfig(), [("judge", config)])
-    wire = wire_of(config)
-    kinds = {"openai": OpenAIWire, "anthropic": AnthropicWire, "gemini": GeminiWire}
-    assert isinstance(wire, kinds[config.kind])
-    assert (wire.model, wire.base_url, wire.structure) == (config.model, config.base_url, config.structure)
+    api_format = wire_of(config)
+    kinds = {"openai": OpenAIFormat, "anthropic": AnthropicFormat, "gemini": GeminiFormat}
+    assert isinstance(api_format, kinds[config.kind])
+    assert (api_format.model, api_format.base_url, api_format.structure) == (
+        config.model,
+        config.base_url,
+        config.structure,
+    )
     assert config.base_url == BASES.get(config.kind, config.base_url)
-    body = wire.request(asking("x")).body
+    body = api_format.request(asking("x")).body
     assert set(config.extra_body) <= set(body)
     assert ("temperature" in json.dumps(body)) == config.sampling
 

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from cbtrain.providers.attempt import Endpoint, attempt
 from cbtrain.providers.errors import ProviderError
-from cbtrain.providers.formats.anthropic import AnthropicWire
-from cbtrain.providers.formats.gemini import GeminiWire
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.anthropic import AnthropicFormat
+from cbtrain.providers.formats.gemini import GeminiFormat
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.formats.stream import events_of
-from cbtrain.providers.transport import HttpCarrier, Reply, open_session
+from cbtrain.providers.transport import HttpTransport, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message, Usage
 
 REQUEST = ChatRequest((Message("user", "How was your week?"),), max_tokens=80, temperature=0.7)
@@ -106,17 +106,17 @@ async def server(text):
         await runner.cleanup()
 
 
-async def ours(wire):
+async def ours(api_format):
     async with open_session() as session:
-        endpoint = Endpoint(wire, "a-key", stream=True)
-        return await attempt(HttpCarrier(session), endpoint, wire.request(REQUEST), 10)
+        endpoint = Endpoint(api_format, "a-key", stream=True)
+        return await attempt(HttpTransport(session), endpoint, api_format.request(REQUEST), 10)
 
 
 async def test_openai_as_its_own_package():
     openai = pytest.importorskip("openai")
     text = ""
     async with server(sse(OPENAI) + "data: [DONE]\n\n") as seen:
-        answer = await ours(OpenAIWire(f"{seen.url}/v1", "m"))
+        answer = await ours(OpenAIFormat(f"{seen.url}/v1", "m"))
         async with openai.AsyncOpenAI(api_key="a-key", base_url=f"{seen.url}/v1", max_retries=0) as client:
             stream = await client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": "How was your week?"}], max_tokens=80,
@@ -133,7 +133,7 @@ async def test_openai_as_its_own_package():
 async def test_anthropic_as_its_own_package():
     anthropic = pytest.importorskip("anthropic")
     async with server(sse(ANTHROPIC, named=True)) as seen:
-        answer = await ours(AnthropicWire("m", f"{seen.url}/v1"))
+        answer = await ours(AnthropicFormat("m", f"{seen.url}/v1"))
         async with anthropic.AsyncAnthropic(api_key="a-key", base_url=seen.url, max_retries=0) as client:
             async with client.messages.stream(
                 model="m", max_tokens=80, messages=[{"role": "user", "content": "How was your week?"}]
@@ -154,7 +154,7 @@ async def test_anthropic_as_its_own_package():
 async def test_gemini_as_its_own_package():
     genai = pytest.importorskip("google.genai")
     async with server(sse(GEMINI, comments=False)) as seen:  # which their package cannot read
-        answer = await ours(GeminiWire("m", f"{seen.url}/v1beta"))
+        answer = await ours(GeminiFormat("m", f"{seen.url}/v1beta"))
         client = genai.Client(api_key="a-key", http_options={"base_url": seen.url, "api_version": "v1beta"})
         config = {"max_output_tokens": 80, "temperature": 0.7, "top_p": 1.0}
         text = ""
@@ -170,27 +170,29 @@ async def test_gemini_as_its_own_package():
 
 
 WIRES = [
-    (OpenAIWire("http://x/v1", "m"), OPENAI),
-    (AnthropicWire("m", "http://x/v1"), ANTHROPIC),
-    (GeminiWire("m", "http://x/v1beta"), GEMINI),
+    (OpenAIFormat("http://x/v1", "m"), OPENAI),
+    (AnthropicFormat("m", "http://x/v1"), ANTHROPIC),
+    (GeminiFormat("m", "http://x/v1beta"), GEMINI),
 ]
 
 
-@pytest.mark.parametrize(("wire", "events"), WIRES)
-async def test_a_stream_that_breaks_off_is_a_passing_fault(wire, events):
+@pytest.mark.parametrize(("api_format", "events"), WIRES)
+async def test_a_stream_that_breaks_off_is_a_passing_fault(api_format, events):
     """After any event but the one that says how the answer ended."""
     last = next(place for place, event in enumerate(events) if '"stop"' in (text := json.dumps(event))
                 or '"end_turn"' in text or '"STOP"' in text)  # fmt: skip
     for cut in range(last + 1):
         async with server(sse(events[:cut])) as seen:
-            moved = type(wire)(**{name: getattr(wire, name) for name in ("model", "structure")}, base_url=seen.url)
+            moved = type(api_format)(
+                **{name: getattr(api_format, name) for name in ("model", "structure")}, base_url=seen.url
+            )
             with pytest.raises(ProviderError, match="transient: not an answer of this protocol") as caught:
                 await ours(moved)
         assert caught.value.sent
 
 
 @pytest.mark.parametrize(
-    ("wire", "event", "kind"),
+    ("api_format", "event", "kind"),
     [
         (WIRES[0][0], {"error": {"message": "overloaded", "code": 503}}, "transient"),
         (WIRES[0][0], {"error": {"message": "slow down", "code": 429}}, "rate_limit"),
@@ -201,10 +203,10 @@ async def test_a_stream_that_breaks_off_is_a_passing_fault(wire, events):
         (WIRES[2][0], {"error": {"code": 500, "message": "x", "status": "INTERNAL"}}, "transient"),
     ],
 )
-def test_failures_in_the_middle_of_a_stream(wire, event, kind):
-    begun = next(events for own, events in WIRES if own is wire)[:2]
+def test_failures_in_the_middle_of_a_stream(api_format, event, kind):
+    begun = next(events for own, events in WIRES if own is api_format)[:2]
     with pytest.raises(ProviderError) as caught:
-        wire.answer(wire.folded([*begun, event]))
+        api_format.answer(api_format.assemble_stream([*begun, event]))
     assert caught.value.kind == kind
 
 
@@ -233,13 +235,13 @@ def test_a_letter_that_comes_in_two_halves_is_whole():
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     ]
     ended = [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}]
-    for wire, whole, half in (
-        (OpenAIWire("http://x/v1", "m"), chunks, chunks[:1]),
-        (AnthropicWire("m"), [*begun, *blocks, *ended], [*begun, blocks[0], *ended]),
+    for api_format, whole, half in (
+        (OpenAIFormat("http://x/v1", "m"), chunks, chunks[:1]),
+        (AnthropicFormat("m"), [*begun, *blocks, *ended], [*begun, blocks[0], *ended]),
     ):
-        assert wire.answer(wire.folded(whole)).text == "Good \U0001f600."
+        assert api_format.answer(api_format.assemble_stream(whole)).text == "Good \U0001f600."
         with pytest.raises(ValueError, match="no whole text"):
-            wire.folded(half)
+            api_format.assemble_stream(half)
 
 
 SAID = [
@@ -256,9 +258,9 @@ async def test_a_stream_is_known_by_how_it_begins(kind, before):
             body = before + "\n\n".join(f"data: {json.dumps(event)}" for event in SAID)
             return Reply(200, {"Content-Type": kind} if kind else {}, body.encode())
 
-    wire = OpenAIWire("http://host/v1", "m")
-    asked = wire.request(REQUEST)
-    answer = await attempt(Api(), Endpoint(wire, stream=True), asked, 5)
+    api_format = OpenAIFormat("http://host/v1", "m")
+    asked = api_format.request(REQUEST)
+    answer = await attempt(Api(), Endpoint(api_format, stream=True), asked, 5)
     assert answer.text == "Long."
 
 
@@ -274,7 +276,7 @@ async def test_a_server_that_does_not_stream_is_read_all_the_same():
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        answer = await ours(OpenAIWire(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "m"))
+        answer = await ours(OpenAIFormat(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "m"))
     finally:
         await runner.cleanup()
     assert (answer.text, answer.usage) == ("Long.", Usage())

@@ -8,7 +8,7 @@ from rating_table import rating_table
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
-from cbtrain.eval.analysis.sessions import SessionFacts
+from cbtrain.eval.analysis.sessions import SessionOutcome
 from cbtrain.eval.report import SCHEMA
 
 ENDINGS = ("patient_end", "max_turns", "goodbye")
@@ -70,7 +70,7 @@ def analyzed_report(ratings: Ratings, scale: dict[str, Any] | None = None, draws
             }
         )
     facts = {
-        (row["arm"], row["patient"], row["seed"]): SessionFacts(
+        (row["arm"], row["patient"], row["seed"]): SessionOutcome(
             len(row["turns"]), 80 * len(row["turns"]), row["ending"], row["ending"] == "provider_error"
         )
         for row in sessions

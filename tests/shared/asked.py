@@ -6,17 +6,17 @@ from loopback import completion, serve
 
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Book
+from cbtrain.providers.costs.ledger import Ledger
 from cbtrain.providers.costs.prices import Price
-from cbtrain.providers.formats.openai import OpenAIWire
+from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider, tokens_of
-from cbtrain.providers.transport import HttpCarrier, open_session
+from cbtrain.providers.transport import HttpTransport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
 REQUEST = ChatRequest((Message("system", "s"), Message("user", "u")), max_tokens=9)
 PRICE = Price(input=1000.0, output=1000.0)
-SET_ASIDE = (tokens_of(OpenAIWire("http://x/v1", "m").request(REQUEST)) + 9) / 1000
+SET_ASIDE = (tokens_of(OpenAIFormat("http://x/v1", "m").request(REQUEST)) + 9) / 1000
 """Dollars, for the prompt as estimated and the longest answer; an answer costs a cent."""
 
 QUICK = Patience(attempt_s=5, overall_s=20, backoff_s=0.01)
@@ -25,13 +25,13 @@ QUICK = Patience(attempt_s=5, overall_s=20, backoff_s=0.01)
 @asynccontextmanager
 async def provider(plan, *, account=None, budget=None, price=None, patience=QUICK, key="", idle_s=60.0):
     async with serve(plan) as script, open_session() as session:
-        endpoint = Endpoint(OpenAIWire(script.url, "m"), key)
+        endpoint = Endpoint(OpenAIFormat(script.url, "m"), key)
         made = Provider(
-            HttpCarrier(session, idle_s=idle_s),
+            HttpTransport(session, idle_s=idle_s),
             endpoint,
             account or Account(),
             role="patient",
-            book=Book(budget or Budget()),
+            book=Ledger(budget or Budget()),
             price=price,
             patience=patience,
         )

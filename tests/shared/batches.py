@@ -1,12 +1,12 @@
 """Optimizer steps made of given packs."""
 
 from cbtrain.tokens.pack import Pack, filler_pack
-from cbtrain.tokens.stream import MicroBatch, StepFacts
+from cbtrain.tokens.stream import MicroBatch, StepInfo
 
 
 def micro_batches(packs: list[Pack], rank: int = 0, world: int = 1) -> list[MicroBatch]:
     """The micro-batches of ``rank`` in a step of ``packs``, dealt out in turn, with fillers where they run out."""
-    facts = StepFacts(
+    facts = StepInfo(
         0,
         0,
         [[index] for index in range(len(packs))],

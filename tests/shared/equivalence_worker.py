@@ -17,7 +17,7 @@ from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training import distributed
-from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines import make_engine
 from cbtrain.training.step import train_step
 
@@ -53,7 +53,7 @@ def decoder(method, *, weights="fp32", recompute="none", device="cpu"):
         dense = decoder_of(shape)
         made = Decoder(shape, weight_format("nf4", "cpu").linear())
         for path, linear in made.linears.items():
-            linear.take(dense.linears[path].weight.detach(), torch.float32)
+            linear.load_weight(dense.linears[path].weight.detach(), torch.float32)
         state = {k: v for k, v in dense.state_dict().items() if k in made.state_dict()}
         made.load_state_dict(state, strict=False)
     else:
@@ -86,7 +86,7 @@ def train(settings):
     )
     torch.use_deterministic_algorithms(settings.get("deterministic", False))
     decay = settings.get("decay", 0.01)
-    config = TrainingConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
+    config = StageConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
     runtime = RuntimeConfig(engine=settings["engine"], zero_stage=settings.get("stage", 1))
     engine = make_engine(made, config, runtime)
     head.LOGITS_AT_ONCE = settings.get("logits", 2**27)
@@ -106,7 +106,7 @@ def train(settings):
         poisoned.clear()
         if step == 0:
             after_one = engine.parameters()
-    last, optimizer, held = engine.parameters(), engine.optimizer_state(), engine.held_bytes()
+    last, optimizer, held = engine.parameters(), engine.optimizer_state(), engine.static_memory()
     engine.close()
     return {
         "loss": [r.loss for r in results],

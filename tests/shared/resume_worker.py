@@ -18,7 +18,7 @@ from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.tokens.document import Document
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import PlainFiles
-from cbtrain.training.config import CheckpointConfig, RuntimeConfig, TrainingConfig
+from cbtrain.training.config import CheckpointConfig, RuntimeConfig, StageConfig
 from cbtrain.training.loop import train
 
 
@@ -47,7 +47,7 @@ def main(arguments):
     inject(made, FullConfig() if full else LoraConfig(rank=3, alpha=6, dropout=0.1), seed=1)
     pause = settings.get("pause", 0.0)
     made.norm.register_forward_pre_hook(lambda module, inputs: time.sleep(pause if module.training else 0))
-    config = TrainingConfig(
+    config = StageConfig(
         **{
             "method": "full" if full else "lora",
             "learning_rate": 1e-2,

@@ -9,7 +9,7 @@ from rich.console import Console
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
-from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.loop import train
 from cbtrain.training.validation import measure_loss
 
@@ -17,7 +17,7 @@ from cbtrain.training.validation import measure_loss
 def run(decoder, documents, folder, validation=None, runtime=None, **changes):
     settings = {"learning_rate": 1e-2, "pack_tokens": 64, "token_budget": 4000, "max_epochs": 99}
     settings |= {"validate_every": 500, "patience": 99}
-    config = TrainingConfig(**(settings | changes))
+    config = StageConfig(**(settings | changes))
     out = io.StringIO()
     held_out = documents[9:] if validation is None else validation
     result, _ = train("tiny", decoder, documents[:9], held_out, config, folder, Console(file=out), runtime=runtime)

@@ -22,7 +22,7 @@ PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "worksp
 
 def kept_by(decoder, pack):
     meter = MemoryMeter("cpu")
-    with meter.watching_activations():
+    with meter.track_activations():
         loss = loss_sum(decoder, pack)
     meter.close()
     loss.backward()
@@ -81,7 +81,7 @@ def test_the_largest_watched_pass_counts(tiny, documents):
     decoder = tiny()
     with MemoryMeter("cpu") as meter:
         for some in (documents, documents[:2]):
-            with meter.watching_activations():
+            with meter.track_activations():
                 loss = loss_sum(decoder, build_pack(some))
             del loss
     assert meter.activations == pytest.approx(kept_by(decoder, build_pack(documents)), rel=0.01)

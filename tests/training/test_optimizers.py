@@ -7,7 +7,7 @@ from batches import micro_batches
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.tokens.pack import build_pack
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.optimizers import make_optimizer
 from cbtrain.training.packs import open_stream
@@ -17,7 +17,7 @@ from cbtrain.training.step import train_step
 def trained(tiny, documents, steps=6, method="full", **settings):
     decoder = tiny().train()
     inject(decoder, FullConfig() if method == "full" else LoraConfig(rank=3, alpha=6), seed=1)
-    engine = TorchEngine(decoder, TrainingConfig(method=method, weight_decay=0.0, **settings))
+    engine = TorchEngine(decoder, StageConfig(method=method, weight_decay=0.0, **settings))
     losses = [train_step(decoder, engine, micro_batches([build_pack(documents)]), 1e-2).loss for _ in range(steps)]
     return losses, engine
 
@@ -34,7 +34,7 @@ def test_eight_bits_take_a_quarter():
     weight = {"w": torch.nn.Parameter(torch.randn(256, 256))}
     held = {}
     for name in ("adamw", "adamw8bit"):
-        optimizer = make_optimizer(weight, TrainingConfig(optimizer=name))
+        optimizer = make_optimizer(weight, StageConfig(optimizer=name))
         weight["w"].grad = torch.randn(256, 256)
         optimizer.step()
         states = [v for v in optimizer.state[weight["w"]].values() if isinstance(v, torch.Tensor)]
@@ -48,7 +48,7 @@ def test_lora_plus_moves_b_faster(tiny, documents):
     def first_step(ratio):
         decoder = tiny().train()
         inject(decoder, LoraConfig(rank=3, alpha=6), seed=1)
-        engine = TorchEngine(decoder, TrainingConfig(weight_decay=0.0, lora_plus_ratio=ratio))
+        engine = TorchEngine(decoder, StageConfig(weight_decay=0.0, lora_plus_ratio=ratio))
         for _ in range(2):  # A has no gradient before B has moved
             before = engine.parameters()
             train_step(decoder, engine, micro_batches([build_pack(documents)]), 1e-3)
@@ -66,7 +66,7 @@ def test_lora_plus_moves_b_faster(tiny, documents):
 def test_a_step_is_as_many_tokens_as_asked_for(documents, tiny):
     architecture = tiny().architecture
     total = sum(map(len, documents))
-    config = TrainingConfig(pack_tokens=64, tokens_per_step=128)
+    config = StageConfig(pack_tokens=64, tokens_per_step=128)
     stream = open_stream(documents, config, architecture, "stage")
     sizes = [sum(len(documents[i]) for pack in step for i in pack) for step in stream.plan(0).steps]
     assert sum(sizes) == total

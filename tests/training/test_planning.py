@@ -19,7 +19,7 @@ from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.allocations import LiveStorages
@@ -27,18 +27,18 @@ from cbtrain.training.memory.heap import peak_of
 from cbtrain.training.planning.machine import Machine, available_memory, other_machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import shadow_decoder
-from cbtrain.training.planning.plan import Stage, plan_stage
+from cbtrain.training.planning.plan import PlannedStage, plan_stage
 from cbtrain.training.planning.random_model import random_decoder
-from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.static_memory import held, held_sizes
 from cbtrain.training.planning.timing import estimate_time, measure_time
 from cbtrain.training.planning.trace import trace
-from cbtrain.training.planning.workload import Load, Shape, largest
+from cbtrain.training.planning.workload import PackShape, Workload, largest
 
 ARCHITECTURE = Architecture(
     "LlamaForCausalLM", 257, 64, 5, 4, 2, 16, 160, 4096, 1e-5, Rope(), True, False, False, False, None, (1,)
 )
-SHAPE = Shape((90, 50, 20), 100)
+SHAPE = PackShape((90, 50, 20), 100)
 CPU = torch.device("cpu")
 FORMATS = {
     "fp32": WeightFormat("fp32", torch.float32),
@@ -49,13 +49,13 @@ FORMATS = {
 
 def setting(form="fp32", adapter=None, recompute="none", **changes):
     architecture = changes.pop("architecture", ARCHITECTURE)
-    return Setting(architecture, FORMATS[form], adapter or LoraConfig(rank=4), recompute=recompute, **changes)
+    return Scenario(architecture, FORMATS[form], adapter or LoraConfig(rank=4), recompute=recompute, **changes)
 
 
 def really(made, pack):
     """What the real decoder keeps after its forward pass, and at its peak, counted in the same way."""
     decoder = random_decoder(made, CPU)
-    engine = TorchEngine(decoder, TrainingConfig())
+    engine = TorchEngine(decoder, StageConfig())
     decoder.adapter.prepare(0, pack.names, pack.borders)
     for _ in range(1 + made.accumulates):
         with LiveStorages() as live:
@@ -63,7 +63,7 @@ def really(made, pack):
             kept = live.bytes
             engine.backward(loss)
         del loss
-    waiting = engine.held_bytes().gradients if made.accumulates else 0
+    waiting = engine.static_memory().gradients if made.accumulates else 0
     return kept, live.peak + waiting
 
 
@@ -102,10 +102,10 @@ def test_the_shadow_allocates_what_the_decoder_does(name):
 def test_what_is_held_is_counted_as_the_engine_does(name):
     made, pack = CASES[name], SHAPE.pack(ARCHITECTURE.vocabulary)
     decoder = random_decoder(made, CPU)
-    engine = TorchEngine(decoder, TrainingConfig())
+    engine = TorchEngine(decoder, StageConfig())
     engine.backward(loss_sum(decoder, pack))
     engine.step(1e-3)
-    real, found = engine.held_bytes(), held(shadow_decoder(made), made)
+    real, found = engine.static_memory(), held(shadow_decoder(made), made)
     assert found.weights == weight_memory(decoder).bytes
     assert found.gradients == real.gradients
     assert found.adapters == (0 if made.full else real.adapters)
@@ -171,18 +171,18 @@ def test_shapes_and_loads():
     assert small.lengths == (9, 5, 2)
     assert small.pack(257).supervised == small.supervised == 10
     documents = [Document(str(n), np.zeros(n, np.int32), np.ones(n, np.float32)) for n in (100, 40, 60)]
-    load = Load.of(TokenStore.of(documents), 100)
+    load = Workload.of(TokenStore.of(documents), 100)
     assert load.tokens == 200
     assert sorted(shape.tokens for shape in load.packs()) == [100, 100]
     assert sorted(shape.tokens for shape in load.resized(50).packs()) == [50, 50, 50, 50]
     assert load.resized(50).tokens == 200
-    whole = Load.of(TokenStore.of(documents), 100, 100).resized(50)
+    whole = Workload.of(TokenStore.of(documents), 100, 100).resized(50)
     assert max(shape.tokens for shape in whole.packs()) == 100
     assert load.changes(50)
-    long = Load.of(TokenStore.of(documents[:1]), 20, 100)  # a document a pack, whatever its size
+    long = Workload.of(TokenStore.of(documents[:1]), 20, 100)  # a document a pack, whatever its size
     assert not long.changes(40)
-    assert Load(64).packs() == [Shape((64,), 38)]
-    few, many = Shape((100,), 10), Shape((99,), 90)
+    assert Workload(64).packs() == [PackShape((64,), 38)]
+    few, many = PackShape((100,), 10), PackShape((99,), 90)
     assert largest([few, many], ARCHITECTURE, recompute="full", compute_bytes=4) is many
 
 
@@ -196,10 +196,10 @@ def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
 
 
 def plan(memory, config=None, load=None, architecture=ARCHITECTURE):
-    config = config or TrainingConfig(pack_tokens=1024)
+    config = config or StageConfig(pack_tokens=1024)
     made = setting("bf16", device="cuda", attention="torch-varlen", recompute=config.recompute)
     made = replace(made, architecture=replace(architecture, layers=2))
-    stage = Stage("therapist", config, made, load or Load(config.pack_tokens))
+    stage = PlannedStage("therapist", config, made, load or Workload(config.pack_tokens))
     gpu = other_machine("h100").gpu
     return plan_stage(stage, Machine("a GPU", "cuda", memory, gpu), CPU, lambda text: None)
 
@@ -226,7 +226,7 @@ def test_advice_names_what_fits():
 
 def test_epochs_count_the_real_documents():
     documents = [Document(str(n), np.zeros(n, np.int32), np.ones(n, np.float32)) for n in (1000, 400, 500)]
-    found = plan(80_000_000_000, load=Load.of(TokenStore.of(documents), 1024))
+    found = plan(80_000_000_000, load=Workload.of(TokenStore.of(documents), 1024))
     configured = found.configured
     assert configured.epoch_seconds == pytest.approx(1900 / configured.tokens_per_second)
     assert plan(80_000_000_000).configured.epoch_seconds is None

@@ -15,7 +15,7 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import PackStream
-from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines import make_engine
 from cbtrain.training.profiling.components import IDLE, break_down, by_host
 from cbtrain.training.profiling.memory import peak_of
@@ -29,7 +29,7 @@ def stage(tiny, documents):
     """A decoder with LoRA and its engine."""
     decoder = tiny()
     inject(decoder, LoraConfig(rank=3), seed=0)
-    return decoder, make_engine(decoder, TrainingConfig(), RuntimeConfig())
+    return decoder, make_engine(decoder, StageConfig(), RuntimeConfig())
 
 
 def profiled(stage, documents, folder, steps=2):

@@ -11,7 +11,7 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.schedule import learning_rate
@@ -39,7 +39,7 @@ class Recorder(TorchEngine):
 
 def gradients(tiny, packs):
     decoder = adapted(tiny, random_b=True)
-    engine = Recorder(decoder, TrainingConfig())
+    engine = Recorder(decoder, StageConfig())
     result = train_step(decoder, engine, micro_batches(packs), 1e-3)
     return result, engine.gradients
 
@@ -76,7 +76,7 @@ def test_gradients_do_not_depend_on_how_documents_are_packed_or_accumulated(tiny
 def test_after_one_step_every_lora_b_has_moved_and_the_base_has_not(tiny, documents):
     decoder = adapted(tiny)
     before = {n: p.clone() for n, p in decoder.named_parameters() if not p.requires_grad}
-    config = TrainingConfig()
+    config = StageConfig()
     batch = micro_batches([build_pack(documents)])
     train_step(decoder, TorchEngine(decoder, config), batch, learning_rate(0.0, config))
     assert len(lora_modules(decoder)) == 14
@@ -91,7 +91,7 @@ def test_a_step_with_nothing_supervised_is_skipped(tiny):
     decoder = adapted(tiny)
     pack = build_pack([Document("silent", np.zeros(9, np.int32), np.zeros(9, np.float32))])
     before = [p.clone() for p in decoder.trainable_parameters().values()]
-    result = train_step(decoder, TorchEngine(decoder, TrainingConfig()), micro_batches([pack]), 1e-2)
+    result = train_step(decoder, TorchEngine(decoder, StageConfig()), micro_batches([pack]), 1e-2)
     assert result.skipped
     assert all(torch.equal(a, b) for a, b in zip(before, decoder.trainable_parameters().values(), strict=True))
 
@@ -100,7 +100,7 @@ def test_a_non_finite_gradient_changes_nothing(tiny, documents):
     decoder = adapted(tiny)
     decoder.norm.weight.data[0] = float("inf")
     before = [p.clone() for p in decoder.trainable_parameters().values()]
-    engine = TorchEngine(decoder, TrainingConfig())
+    engine = TorchEngine(decoder, StageConfig())
     result = train_step(decoder, engine, micro_batches([build_pack(documents)]), 1e-2)
     assert result.skipped
     assert all(torch.equal(a, b) for a, b in zip(before, decoder.trainable_parameters().values(), strict=True))
@@ -115,7 +115,7 @@ def test_validation_equals_the_training_loss(tiny, documents):
 
 
 def test_schedule():
-    config = TrainingConfig(learning_rate=1.0, warmup=0.1, schedule="linear")
+    config = StageConfig(learning_rate=1.0, warmup=0.1, schedule="linear")
     assert 0 < learning_rate(0.0, config) < 0.05
     assert learning_rate(0.05, config) == pytest.approx(0.5)
     assert learning_rate(0.1, config) == pytest.approx(1.0)

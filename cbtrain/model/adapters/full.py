@@ -31,8 +31,8 @@ class FullAdapter(Adapter):
 
     def __init__(self, decoder: Decoder, config: FullConfig, device: torch.device) -> None:
         if decoder.format is not None and decoder.format.name == "nf4":
-            fix = "Hold the weights in fp32 or bf16, or take method lora."
-            raise UserError("method full needs fp32 or bf16 weights, not nf4", where="model.weights", fix=fix)
+            hint = "Hold the weights in fp32 or bf16, or take method lora."
+            raise UserError("method full needs fp32 or bf16 weights, not nf4", where="model.weights", hint=hint)
         self.decoder = decoder
         self._other: dict[str, Tensor] = {}
 
@@ -87,7 +87,7 @@ class FullAdapter(Adapter):
             parameter = parameters[name]
             if tensor.shape != parameter.shape:
                 problem = f"weight {name!r} is of shape {tuple(tensor.shape)}, the base's {tuple(parameter.shape)}"
-                raise UserError(problem, where=where, fix="Is this a tuned model of another base?")
+                raise UserError(problem, where=where, hint="Is this a tuned model of another base?")
             self._other[name] = parameter.data
             parameter.data = tensor.to(parameter.device, parameter.dtype, copy=True)
 

@@ -127,16 +127,16 @@ class LoraAdapter(Adapter):
             if tensor is None or tensor.shape != parameter.shape:
                 found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
                 problem = f"tensor {name!r} is {found}, {tuple(parameter.shape)} is needed"
-                raise UserError(problem, where=where, fix=OTHER_BASE)
+                raise UserError(problem, where=where, hint=OTHER_BASE)
             if tensor.dtype not in FLOATS:
                 kind = str(tensor.dtype).removeprefix("torch.")
-                raise UserError(f"tensor {name!r} is stored as {kind}", where=where, fix="Save it in fp32 or bf16.")
+                raise UserError(f"tensor {name!r} is stored as {kind}", where=where, hint="Save it in fp32 or bf16.")
             if not bool(torch.isfinite(tensor).all()):
-                raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, fix="Train it again.")
+                raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, hint="Train it again.")
             parameter.copy_(tensor)
         if left:
             problem = f"tensor {next(iter(left))!r} has no place in this model"
-            raise UserError(problem, where=where, fix=OTHER_BASE)
+            raise UserError(problem, where=where, hint=OTHER_BASE)
 
     def remove(self) -> None:
         for path, module in (*self.modules.items(), *self.trained.items()):
@@ -158,19 +158,19 @@ class LoraAdapter(Adapter):
 def check_targets(config: LoraConfig, decoder: Decoder) -> None:
     """Raise UserError on a target, a layer or a pattern that means nothing in ``decoder``: a typing error, mostly."""
     layers = decoder.architecture.layers
-    fix = f"The layers are 0 to {layers - 1}."
+    hint = f"The layers are 0 to {layers - 1}."
     for layer in config.layers or ():
         if not 0 <= layer < layers:
-            raise UserError(f"layer {layer} is not in this model", where="lora.layers", fix=fix)
+            raise UserError(f"layer {layer} is not in this model", where="lora.layers", hint=hint)
     adapted = [path for path in decoder.linears if _is_target(path, config.targets, config.layers)]
     for target in config.targets:
         if not any(_is_target(path, [target], config.layers) for path in adapted):
-            raise UserError(f"target {target!r} matches no linear of this model", where="lora.targets", fix=fix)
+            raise UserError(f"target {target!r} matches no linear of this model", where="lora.targets", hint=hint)
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, key):
             if not any(_matches(pattern, path) for path in adapted):
                 problem = f"pattern {pattern!r} matches no adapted linear"
-                raise UserError(problem, where=f"lora.{key}", fix="It must match the end of a path, or all of it.")
+                raise UserError(problem, where=f"lora.{key}", hint="It must match the end of a path, or all of it.")
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -53,7 +53,7 @@ def merge(
     the adapter is not one of this base (unless ``force``) or cannot be merged.
     """
     if is_whole_model(adapter):
-        raise UserError("this is a whole model already", where=adapter, fix="Use the folder as it is.")
+        raise UserError("this is a whole model already", where=adapter, hint="Use the folder as it is.")
     source = read_model_config(model)
     architecture = parse_architecture(source, model / "config.json")
     with torch.device("meta"):
@@ -63,11 +63,11 @@ def merge(
     told = metadata.get(BASE_WEIGHTS)
     trained_on = WeightFormat.from_text(told)
     if told and trained_on is None:
-        raise UserError(f"trained on weights held as {told!r}", where=adapter, fix="Merge with a later cbtrain.")
+        raise UserError(f"trained on weights held as {told!r}", where=adapter, hint="Merge with a later cbtrain.")
     into = _choose(into, trained_on, adapter)
     if not added.can_merge:
         problem = "an adapter of this method is not a change of weights and cannot be merged"
-        raise UserError(problem, where=adapter, fix="Serve it beside its base.")
+        raise UserError(problem, where=adapter, hint="Serve it beside its base.")
     fingerprint = fingerprint_of(model, architecture)
     require_base(fingerprint, metadata, adapter / WEIGHTS, force=force)
     weights = _Weights(added, trained_on if into == "dequantized" else None, decoder, adapter)
@@ -96,11 +96,13 @@ def merge(
 def _choose(into: Into | None, trained_on: WeightFormat | None, adapter: Path) -> Into:
     nf4 = trained_on is not None and trained_on.name == "nf4"
     if nf4 and into is None:
-        fix = "Choose --into original (as other programs will run it) or --into dequantized (the weights of training)."
-        raise UserError("this adapter was trained on NF4 weights", where=adapter, fix=fix)
+        hint = "Choose --into original (as other programs will run it) or --into dequantized (the weights of training)."
+        raise UserError("this adapter was trained on NF4 weights", where=adapter, hint=hint)
     if into == "dequantized" and not nf4:
-        fix = "Leave out --into dequantized."
-        raise UserError("this adapter was not trained on NF4 weights, as far as its files say", where=adapter, fix=fix)
+        hint = "Leave out --into dequantized."
+        raise UserError(
+            "this adapter was not trained on NF4 weights, as far as its files say", where=adapter, hint=hint
+        )
     return into or "original"
 
 
@@ -117,14 +119,14 @@ class _Weights:
         before = weight
         if self.quantized and name in self.linears:  # as training held it
             held = self.quantized.linear()(weight.shape[1], weight.shape[0], bias=False)
-            held.take(weight, self.quantized.compute)
+            held.load_weight(weight, self.quantized.compute)
             before = held.dense()
         if name not in self.changes:
             return before.to(weight.dtype, copy=True)
         self.changed += 1
         after = self.adapter.effective_weight(name, before).to(weight.dtype)
         if not bool(torch.isfinite(after).all()):
-            raise UserError(f"{name!r} is not finite any more", where=self.where / WEIGHTS, fix="Train again.")
+            raise UserError(f"{name!r} is not finite any more", where=self.where / WEIGHTS, hint="Train again.")
         return after
 
     def unties(self, embedding: Tensor) -> bool:

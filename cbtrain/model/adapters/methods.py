@@ -51,7 +51,7 @@ def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter
 
 def _attach(decoder: Decoder, config: AdapterConfig, device: torch.device) -> Adapter:
     if decoder.adapter is not None:
-        raise UserError("this decoder already has an adapter", fix="Load the base again.")
+        raise UserError("this decoder already has an adapter", hint="Load the base again.")
     decoder.requires_grad_(False)
     if isinstance(config, LoraConfig):
         decoder.adapter = LoraAdapter(decoder, config, device)
@@ -122,7 +122,7 @@ def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -
         architecture = read_architecture(folder)
         if architecture != decoder.architecture:
             problem = "its config.json differs from the base's"
-            raise UserError(problem, where=folder, fix="Is this a tuned model of another base?")
+            raise UserError(problem, where=folder, hint="Is this a tuned model of another base?")
         full = _attach(decoder, FullConfig(), decoder.device)
         return _filled(full, read_weights(folder, architecture), metadata, folder)
     config, tensors, metadata = read_adapter(folder)
@@ -158,7 +158,7 @@ def require_base(found: str | None, metadata: Mapping[str, str], where: Path, *,
     comparable = meant and found and meant.partition(":")[0] == found.partition(":")[0]
     if comparable and meant != found and not force:
         problem = f"trained on another base model (fingerprint {meant}, the one named here has {found})"
-        raise UserError(problem, where=where, fix="Name that base, or use --force if you know what you do.")
+        raise UserError(problem, where=where, hint="Name that base, or use --force if you know what you do.")
 
 
 def _metadata(file: Path) -> dict[str, str]:

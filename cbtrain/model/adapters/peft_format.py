@@ -81,34 +81,36 @@ def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dic
             metadata = dict(file.metadata() or {})
     except FileNotFoundError as error:
         missing = error.filename or weights_file
-        raise UserError("adapter file is missing", where=missing, fix="Name an adapter folder.") from None
+        raise UserError("adapter file is missing", where=missing, hint="Name an adapter folder.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"malformed JSON ({error})", where=config_file, fix="Train or download it again.") from None
+        raise UserError(f"malformed JSON ({error})", where=config_file, hint="Train or download it again.") from None
     except (SafetensorError, OSError) as error:
-        fix = "Train or download it again."
-        raise UserError(f"damaged safetensors file ({error})", where=weights_file, fix=fix) from None
+        hint = "Train or download it again."
+        raise UserError(f"damaged safetensors file ({error})", where=weights_file, hint=hint) from None
     if not tensors:
-        raise UserError("the adapter holds no tensors", where=weights_file, fix="Train it again.")
+        raise UserError("the adapter holds no tensors", where=weights_file, hint="Train it again.")
     return _settings(facts, tensors, config_file), tensors, metadata
 
 
 def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
     if not isinstance(facts, dict):
-        raise UserError("not a mapping of settings", where=where, fix="Is this an adapter in PEFT format?")
+        raise UserError("not a mapping of settings", where=where, hint="Is this an adapter in PEFT format?")
     if facts.get("peft_type") != "LORA":
-        raise UserError(f"adapter type {facts.get('peft_type')!r} is not supported", where=where, fix="Only LORA is.")
+        raise UserError(f"adapter type {facts.get('peft_type')!r} is not supported", where=where, hint="Only LORA is.")
     for key, neutral in NEUTRAL.items():
         if facts.get(key) not in (neutral, None, False, {}, []):
-            raise UserError(f"{key}={facts[key]!r} is not supported", where=where, fix=f"Train with {key}={neutral!r}.")
+            raise UserError(
+                f"{key}={facts[key]!r} is not supported", where=where, hint=f"Train with {key}={neutral!r}."
+            )
     start = facts.get("init_lora_weights", True)
     if start not in PLAIN_STARTS:
-        fix = "Convert it to plain LoRA with peft (save_pretrained with path_initial_model_for_weight_conversion)."
-        raise UserError(f"init_lora_weights={start!r} changes the base's weights too", where=where, fix=fix)
+        hint = "Convert it to plain LoRA with peft (save_pretrained with path_initial_model_for_weight_conversion)."
+        raise UserError(f"init_lora_weights={start!r} changes the base's weights too", where=where, hint=hint)
     named, whole = facts.get("target_modules"), facts.get("modules_to_save") or []
     for key, value in (("target_modules", named), ("modules_to_save", whole)):
         lists = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
         if not lists and not (key == "target_modules" and isinstance(value, str)):
-            raise UserError(f"{key}={value!r} is not a list of names", where=where, fix="Is this an adapter of peft?")
+            raise UserError(f"{key}={value!r} is not a list of names", where=where, hint="Is this an adapter of peft?")
     whole = [name.rpartition(".")[2] for name in whole]
     try:
         return LoraConfig.model_validate(
@@ -129,7 +131,7 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         raise UserError(
-            problem, where=where, fix="Adapters of the seven linears are supported, with embed_tokens and lm_head."
+            problem, where=where, hint="Adapters of the seven linears are supported, with embed_tokens and lm_head."
         ) from None
 
 

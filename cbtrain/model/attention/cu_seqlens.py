@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Borders:
+class CuSeqlens:
     """Cumulative lengths ``[documents + 1]`` of the documents that lie end to end in a row, the first of them 0.
 
     ``host`` are integers, for what loops over documents; :meth:`on` gives them as int32 on a device, for kernels that
@@ -17,7 +17,7 @@ class Borders:
 
     def __init__(self, cumulative: Sequence[int]) -> None:
         self.host = tuple(cumulative)
-        self.longest = max((b - a for a, b in zip(self.host, self.host[1:], strict=False)), default=0)
+        self.max_seqlen = max((b - a for a, b in zip(self.host, self.host[1:], strict=False)), default=0)
         self._tensor: Tensor | None = None
 
     def on(self, device: torch.device) -> Tensor:

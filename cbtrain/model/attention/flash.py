@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
@@ -31,7 +31,7 @@ def unsuited(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
     return None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: Borders, cu_k: Borders, window: int | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens, window: int | None) -> Tensor:
     """As :func:`cbtrain.model.attention.packed.packed_attention`. Keys may have fewer heads than queries."""
     function = _function()
     assert function is not None
@@ -41,8 +41,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: Borders, cu_k: Borders, win
         v,
         cu_q.on(q.device),
         cu_k.on(q.device),
-        cu_q.longest,
-        cu_k.longest,
+        cu_q.max_seqlen,
+        cu_k.max_seqlen,
         causal=True,
         # Counted without the query itself; -1 is no limit.
         window_size=(-1, 0) if window is None else (window - 1, 0),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.model.attention import flash, sdpa, torch_varlen
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 
 BACKENDS: dict[str, ModuleType] = {"flash-attn": flash, "torch-varlen": torch_varlen, "sdpa": sdpa}
 """In the order in which ``auto`` tries them. Not yet chosen by measurement on a GPU."""
@@ -27,8 +27,8 @@ def packed_attention(
     k: Tensor,
     v: Tensor,
     *,
-    cu_q: Borders,
-    cu_k: Borders,
+    cu_q: CuSeqlens,
+    cu_k: CuSeqlens,
     window: int | None,
     backend: str = "auto",
 ) -> Tensor:
@@ -53,10 +53,12 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim
         return next(known for known, module in BACKENDS.items() if module.obstacle(device, dtype, head_dim) is None)
     if name not in BACKENDS:
         known = ("auto", *BACKENDS)
-        raise UserError(f"unknown attention back-end {name!r}", where="model.attention", fix=nearest(name, known))
+        raise UserError(f"unknown attention back-end {name!r}", where="model.attention", hint=nearest(name, known))
     reason = BACKENDS[name].obstacle(device, dtype, head_dim)
     if reason is not None:
-        raise UserError(f"attention back-end {name!r} cannot serve: {reason}", where="model.attention", fix="Use auto.")
+        raise UserError(
+            f"attention back-end {name!r} cannot serve: {reason}", where="model.attention", hint="Use auto."
+        )
     return name
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
@@ -17,7 +17,7 @@ def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
     return None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: Borders, cu_k: Borders, window: int | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens, window: int | None) -> Tensor:
     """As :func:`cbtrain.model.attention.packed.packed_attention`."""
     outputs = [
         _document(q[q0:q1], k[k0:k1], v[k0:k1], window)

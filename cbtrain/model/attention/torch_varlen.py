@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbtrain.model.attention.cu_seqlens import Borders
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.flash import unsuited
 
 
@@ -27,7 +27,7 @@ def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
     return unsuited(device, dtype, head_dim)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: Borders, cu_k: Borders, window: int | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens, window: int | None) -> Tensor:
     """As :func:`cbtrain.model.attention.packed.packed_attention`."""
     function = _function()
     assert function is not None
@@ -35,7 +35,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: Borders, cu_k: Borders, win
     options: dict[str, Any] = {"window_size": (-1, 0) if window is None else (window - 1, 0)}
     if "enable_gqa" in _parameters(function):
         options["enable_gqa"] = q.shape[1] != k.shape[1]
-    out: Tensor = function(q, k, v, cu_q.on(q.device), cu_k.on(q.device), cu_q.longest, cu_k.longest, **options)
+    out: Tensor = function(q, k, v, cu_q.on(q.device), cu_k.on(q.device), cu_q.max_seqlen, cu_k.max_seqlen, **options)
     return out
 
 

@@ -18,7 +18,7 @@ class DenseLinear(Linear):
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
-    def take(self, weight: Tensor, compute: torch.dtype) -> None:
+    def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
         self.weight = nn.Parameter(weight.to(compute, copy=True), requires_grad=False)
 
     def dense(self) -> Tensor:

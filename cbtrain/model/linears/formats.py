@@ -58,14 +58,16 @@ def weight_format(
     usual = "bf16" if torch.device(device).type == "cuda" else "fp32"
     name = usual if name == "auto" else name
     if name not in FORMATS:
-        raise UserError(f"unknown weight format {name!r}", where="model.weights", fix=nearest(name, ("auto", *FORMATS)))
+        raise UserError(
+            f"unknown weight format {name!r}", where="model.weights", hint=nearest(name, ("auto", *FORMATS))
+        )
     own = usual if name == "nf4" else name
     compute = own if compute == "auto" else compute
     if compute not in DTYPES:
-        raise UserError(f"unknown dtype {compute!r}", where="model.compute", fix=nearest(compute, ("auto", *DTYPES)))
+        raise UserError(f"unknown dtype {compute!r}", where="model.compute", hint=nearest(compute, ("auto", *DTYPES)))
     if name == "nf4":
         require_bitsandbytes()
     if name != "nf4" and compute != name:
-        fix = "Set model.compute to auto; it is for nf4."
-        raise UserError(f"{name} weights compute in {name}, not in {compute}", where="model.compute", fix=fix)
+        hint = "Set model.compute to auto; it is for nf4."
+        raise UserError(f"{name} weights compute in {name}, not in {compute}", where="model.compute", hint=hint)
     return WeightFormat(name, DTYPES[compute], double_quantization)

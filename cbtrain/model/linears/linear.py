@@ -19,7 +19,7 @@ class Linear(nn.Module, ABC):
     bias: nn.Parameter | None
 
     @abstractmethod
-    def take(self, weight: Tensor, compute: torch.dtype) -> None:
+    def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
         """Hold a copy of ``weight [out_features, in_features]`` (any float dtype, on the final device) from now on, and
         compute in ``compute``."""
 

@@ -40,7 +40,7 @@ class Nf4Linear(Linear):
         self.packed: Tensor | None = None
         self.state: Any = None
 
-    def take(self, weight: Tensor, compute: torch.dtype) -> None:
+    def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
         self.packed, self.state = quantize(weight, double_quantization=self.double_quantization)
         self.state.dtype = compute  # of what comes out
 
@@ -122,6 +122,6 @@ def require_bitsandbytes() -> Any:
     try:
         import bitsandbytes.functional
     except ImportError:
-        fix = "Install it (`pip install bitsandbytes`), or set model.weights to bf16."
-        raise UserError("NF4 weights need the package bitsandbytes", fix=fix) from None
+        hint = "Install it (`pip install bitsandbytes`), or set model.weights to bf16."
+        raise UserError("NF4 weights need the package bitsandbytes", hint=hint) from None
     return bitsandbytes.functional

@@ -39,22 +39,22 @@ def read_weights(
         if architecture.tied_embeddings and name in (HEAD, EMBEDDING):
             rows[name] = _some_rows(tensor)
             if len(rows) == 2 and not torch.equal(rows[HEAD], rows[EMBEDDING]):
-                fix = "Set tie_word_embeddings to false in config.json if the head is meant."
-                raise UserError("config.json ties head and embeddings, but they differ", where=folder, fix=fix)
+                hint = "Set tie_word_embeddings to false in config.json if the head is meant."
+                raise UserError("config.json ties head and embeddings, but they differ", where=folder, hint=hint)
             if name == HEAD:
                 continue
         if name not in wanted:
-            fix = "Is it there twice, or are config.json and weights of two models?"
-            raise UserError(f"unexpected tensor {stored!r}", where=file, fix=fix)
+            hint = "Is it there twice, or are config.json and weights of two models?"
+            raise UserError(f"unexpected tensor {stored!r}", where=file, hint=hint)
         if tensor.shape != wanted[name]:
             shapes = f"{tuple(tensor.shape)}, config.json says {tuple(wanted[name])}"
-            raise UserError(f"tensor {stored!r} has shape {shapes}", where=file, fix=AGAIN)
+            raise UserError(f"tensor {stored!r} has shape {shapes}", where=file, hint=AGAIN)
         del wanted[name]
         yield name, tensor
         del tensor  # a window that stays open keeps its whole file in memory
     if wanted:
         missing = f"{len(wanted)} tensors are missing, the first is {next(iter(wanted))!r}"
-        raise UserError(missing, where=folder, fix=AGAIN)
+        raise UserError(missing, where=folder, hint=AGAIN)
 
 
 def fingerprint_of(folder: Path, architecture: Architecture) -> str:

@@ -21,7 +21,7 @@ def resolve_model(name: str) -> Path:
         return path
     looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if not looks_like_hub_id:
-        raise UserError("no such model folder", where=name, fix="Name a folder or a hub id such as 'org/model'.")
+        raise UserError("no such model folder", where=name, hint="Name a folder or a hub id such as 'org/model'.")
     import huggingface_hub
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -34,10 +34,10 @@ def resolve_model(name: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=NOT_WANTED))
     except GatedRepoError:
-        fix = f"Accept its terms at https://huggingface.co/{name}, then run `hf auth login`."
-        raise UserError("this hub repository is gated", where=name, fix=fix) from None
+        hint = f"Accept its terms at https://huggingface.co/{name}, then run `hf auth login`."
+        raise UserError("this hub repository is gated", where=name, hint=hint) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise UserError("no such folder and no such hub repository", where=name, fix="Check the spelling.") from None
+        raise UserError("no such folder and no such hub repository", where=name, hint="Check the spelling.") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        fix = "Check the network, or download it elsewhere and name its folder."
-        raise UserError(f"cannot be downloaded ({type(error).__name__})", where=name, fix=fix) from None
+        hint = "Check the network, or download it elsewhere and name its folder."
+        raise UserError(f"cannot be downloaded ({type(error).__name__})", where=name, hint=hint) from None

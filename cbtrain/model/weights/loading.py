@@ -82,7 +82,7 @@ def _assign(decoder: Decoder, key: str, tensor: Tensor, compute: torch.dtype) ->
     module = decoder.get_submodule(owner)
     # Copied even where nothing is to be converted: a window onto the file dies with the file.
     if isinstance(module, Linear) and leaf == "weight":
-        module.take(tensor, compute)
+        module.load_weight(tensor, compute)
     else:
         setattr(module, leaf, nn.Parameter(tensor.to(compute, copy=True), requires_grad=False))
     held = getattr(module, leaf, None)  # NF4 has no such parameter
@@ -93,5 +93,5 @@ def _refuse_quantized(source: dict[str, Any], folder: object) -> None:
     facts = source.get("quantization_config")
     if facts:
         kind = facts.get("quant_method", "unknown") if isinstance(facts, dict) else "unknown"
-        fix = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
-        raise UserError(f"its weights are already quantized ({kind})", where=folder, fix=fix)
+        hint = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
+        raise UserError(f"its weights are already quantized ({kind})", where=folder, hint=hint)

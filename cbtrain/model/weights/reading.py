@@ -29,13 +29,13 @@ def weight_files(folder: Path) -> list[Path]:
         try:
             names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise UserError(f"malformed index ({type(error).__name__}: {error})", where=index, fix=AGAIN) from None
+            raise UserError(f"malformed index ({type(error).__name__}: {error})", where=index, hint=AGAIN) from None
         if not names or any(Path(name).name != name for name in names):
-            raise UserError("the index does not name files of this folder", where=index, fix=AGAIN)
+            raise UserError("the index does not name files of this folder", where=index, hint=AGAIN)
         return [folder / name for name in names]
     pickled = [p for p in os.listdir(folder) if p.endswith((".bin", ".pt", ".pth"))]
     reason = "holds pickled weights, which are never opened" if pickled else "holds no weights"
-    raise UserError(f"{reason}; model.safetensors is needed", where=folder, fix="Convert it with transformers.")
+    raise UserError(f"{reason}; model.safetensors is needed", where=folder, hint="Convert it with transformers.")
 
 
 def read_tensors(
@@ -58,16 +58,16 @@ def read_tensors(
                     progress(done, total)
                     del tensor  # a window that stays open keeps its whole shard in memory
         except FileNotFoundError:
-            raise UserError("shard is missing", where=file, fix=AGAIN) from None
+            raise UserError("shard is missing", where=file, hint=AGAIN) from None
         except (SafetensorError, OSError) as error:
-            raise UserError(f"damaged safetensors file ({error})", where=file, fix="Download it again.") from None
+            raise UserError(f"damaged safetensors file ({error})", where=file, hint="Download it again.") from None
     progress(total, total)
 
 
 def _require_finite(key: str, tensor: Tensor, file: Path) -> None:
     if not tensor.is_floating_point() or tensor.element_size() < 2:
         kind = str(tensor.dtype).removeprefix("torch.")
-        fix = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
-        raise UserError(f"tensor {key!r} is stored as {kind}: this model is already quantized", where=file, fix=fix)
+        hint = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
+        raise UserError(f"tensor {key!r} is stored as {kind}: this model is already quantized", where=file, hint=hint)
     if tensor.numel() and not all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor)):
-        raise UserError(f"tensor {key!r} holds NaN or infinity", where=file, fix=AGAIN)
+        raise UserError(f"tensor {key!r} holds NaN or infinity", where=file, hint=AGAIN)

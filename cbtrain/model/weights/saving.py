@@ -25,11 +25,11 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     """Write ``tensors`` to ``path`` (safetensors). Raises UserError where there are none or one is empty or not
     finite, and where they cannot be written, a full disk for instance."""
     if not tensors:
-        raise UserError("there are no tensors to save", where=path.name, fix="Train something first.")
+        raise UserError("there are no tensors to save", where=path.name, hint="Train something first.")
     for key, tensor in tensors.items():
         if not tensor.numel() or not bool(torch.isfinite(tensor).all()):
             problem = "is empty" if not tensor.numel() else "holds NaN or infinity"
-            raise UserError(f"tensor {key!r} {problem} and is not saved", where=path.name, fix="Train again.")
+            raise UserError(f"tensor {key!r} {problem} and is not saved", where=path.name, hint="Train again.")
     whole = {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}
     try:
         save_file(whole, path, metadata={"format": "pt", **(metadata or {})})
@@ -37,8 +37,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     except (OSError, SafetensorError) as error:
         full = "No space left on device" in str(error)
         reason = "the disk is full" if full else str(error)
-        fix = "Free some space or choose another place."
-        raise UserError(f"weights cannot be written: {reason}", where=path.parent.parent, fix=fix) from None
+        hint = "Free some space or choose another place."
+        raise UserError(f"weights cannot be written: {reason}", where=path.parent.parent, hint=hint) from None
 
 
 def _sort_header(path: Path) -> None:

@@ -150,8 +150,8 @@ def open_answers(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
-            fix = "Name another file (providers.answers), or update cbtrain."
-            raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=path, fix=fix)
+            hint = "Name another file (providers.answers), or update cbtrain."
+            raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=path, hint=hint)
         with database:
             database.execute(TABLE)
             database.execute(f"PRAGMA user_version = {VERSION}")
@@ -174,8 +174,8 @@ def _log_ahead(database: sqlite3.Connection) -> None:
 
 
 def _unusable(path: Path, error: Exception) -> UserError:
-    fix = "Free some space, move it away, or name another file (providers.answers)."
-    return UserError(f"answers cannot be kept here ({error})", where=path, fix=fix)
+    hint = "Free some space, move it away, or name another file (providers.answers)."
+    return UserError(f"answers cannot be kept here ({error})", where=path, hint=hint)
 
 
 def _json(value: Any) -> str:

@@ -73,8 +73,8 @@ class Budget:
         """
         if price is None:
             if self.cap is not None:
-                fix = "Add it to the table of prices, or set no budget."
-                raise UserError("a budget is set, and the price of this model is not known", where=role, fix=fix)
+                hint = "Add it to the table of prices, or set no budget."
+                raise UserError("a budget is set, and the price of this model is not known", where=role, hint=hint)
             dollars = 0.0
         else:
             # A prompt that is written to the API's cache may cost more than one that is not.

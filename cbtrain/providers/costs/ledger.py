@@ -50,7 +50,7 @@ class _Write:
     done: Future[None] = field(default_factory=Future)
 
 
-class Book:
+class Ledger:
     """Books requests on ``budget`` and, where they are given, in the run's ``events`` too.
 
     Only :meth:`begin` waits for the disk: an end that is lost in a crash counts as unknown, which is never too little.
@@ -64,7 +64,7 @@ class Book:
         self._pending: deque[_Write] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="book")
 
-    def __enter__(self) -> Book:
+    def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,9 +115,9 @@ class Book:
         try:
             await asyncio.shield(asyncio.wrap_future(written))
         except OSError as error:
-            fix = "Free some space and run the same command again: nothing is lost."
+            hint = "Free some space and run the same command again: nothing is lost."
             problem = f"a request cannot be written down before it goes out ({error.strerror})"
-            raise UserError(problem, where=error.filename or "the run's events", fix=fix) from None
+            raise UserError(problem, where=error.filename or "the run's events", hint=hint) from None
 
     def answered(self, entry: Entry, usage: Usage, model: str, latency_s: float) -> None:
         """Book an answer at what it has really cost."""
@@ -138,7 +138,7 @@ class Book:
         if entry.reservation.open:
             self._end(entry, "unknown", dollars=self.budget.lose(entry.reservation), problem=problem)
 
-    def nothing(self, entry: Entry, problem: str = "") -> None:
+    def release(self, entry: Entry, problem: str = "") -> None:
         """Give back what was set aside for a request that did not go out, or that the API has not worked on."""
         if entry.reservation.open:
             self.budget.release(entry.reservation)

@@ -64,13 +64,13 @@ def load_prices(path: Path | None = None) -> Prices:
         text = (path or shipped).read_text(encoding="utf-8")
         return Prices.model_validate(yaml.safe_load(text))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", where=where, fix="Name a readable YAML file.") from None
+        raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
     except yaml.YAMLError as error:
-        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, fix="Mend it.") from None
+        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Mend it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        fix = "See configs/prices/default.yaml for the form."
-        raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, fix=fix) from None
+        hint = "See configs/prices/default.yaml for the form."
+        raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, hint=hint) from None
     except ValueError as error:  # such as the 45th of a month
-        raise UserError(f"malformed YAML ({error})", where=where, fix="Mend it.") from None
+        raise UserError(f"malformed YAML ({error})", where=where, hint="Mend it.") from None

@@ -17,8 +17,8 @@ from cbtrain.providers.formats.api_format import (
     WireRequest,
     count_of,
     entries,
-    fitted,
     joined,
+    schema_in_prompt,
     section,
     system_apart,
     text_of,
@@ -44,7 +44,7 @@ LASTING = ("billing_error", "credit balance is too low", "spend_limit_reached", 
 
 
 @dataclass(frozen=True, slots=True)
-class AnthropicWire:
+class AnthropicFormat:
     """There is no seed, and since version 2026-10-21 neither temperature nor top-p: both are answered with 400.
     ``sampling`` sends one of them, by the older version, to models that still take it (up to Claude Opus 4.6)."""
 
@@ -55,7 +55,7 @@ class AnthropicWire:
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def request(self, request: ChatRequest) -> WireRequest:
-        request = fitted(request, self.structure)
+        request = schema_in_prompt(request, self.structure)
         system, dialogue = system_apart(request.messages)
         body: dict[str, Any] = {
             "model": self.model,
@@ -78,7 +78,7 @@ class AnthropicWire:
     def streamed(self, made: WireRequest) -> WireRequest:
         return WireRequest(made.url, made.headers, made.body | {"stream": True}, made)
 
-    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+    def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         message: dict[str, Any] = {}
         blocks: dict[int, dict[str, Any]] = {}
         texts: dict[int, list[Any]] = defaultdict(list)

@@ -45,7 +45,7 @@ MOST_TOKENS = 10**9
 CUT_SHORT = "the stream ended before the answer did"
 
 
-class Wire(Protocol):
+class ApiFormat(Protocol):
     """One protocol, for one model at one address."""
 
     @property
@@ -60,7 +60,7 @@ class Wire(Protocol):
         """The same request, to be answered in pieces as they are said."""
         ...
 
-    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+    def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         """The body that the answer would have had in one piece. Raises Malformed, also where its end is missing."""
         ...
 
@@ -136,7 +136,7 @@ def system_apart(messages: Sequence[Message]) -> tuple[list[str], list[Message]]
     return system, [message for message in messages if message.role != "system"]
 
 
-def fitted(request: ChatRequest, structure: Structure) -> ChatRequest:
+def schema_in_prompt(request: ChatRequest, structure: Structure) -> ChatRequest:
     """The same request for an API that cannot be given its schema: the system prompt asks for it. One system message,
     at the beginning: some templates know no other."""
     if request.json_schema is None or structure == "json_schema":

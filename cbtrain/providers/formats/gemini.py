@@ -16,7 +16,7 @@ from cbtrain.providers.formats.api_format import (
     WireRequest,
     count_of,
     entries,
-    fitted,
+    schema_in_prompt,
     section,
     system_apart,
     text_of,
@@ -47,7 +47,7 @@ LASTING = ("API_KEY_INVALID", "PerDay")
 
 
 @dataclass(frozen=True, slots=True)
-class GeminiWire:
+class GeminiFormat:
     """Thinking models spend ``maxOutputTokens`` on thoughts too; ``extra_body`` can set ``generationConfig``'s
     ``thinkingConfig``: it is merged, not put in place of what is there."""
 
@@ -59,7 +59,7 @@ class GeminiWire:
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def request(self, request: ChatRequest) -> WireRequest:
-        request = fitted(request, self.structure)
+        request = schema_in_prompt(request, self.structure)
         system, dialogue = system_apart(request.messages)
         config: dict[str, Any] = {"maxOutputTokens": request.max_tokens}
         if self.sampling:
@@ -91,7 +91,7 @@ class GeminiWire:
         url = made.url.replace(":generateContent", ":streamGenerateContent?alt=sse")
         return WireRequest(url, made.headers, made.body, made)
 
-    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+    def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         whole: dict[str, Any] = {}
         parts: list[Any] = []
         finish = None

@@ -15,8 +15,8 @@ from cbtrain.providers.formats.api_format import (
     WireRequest,
     count_of,
     entries,
-    fitted,
     joined,
+    schema_in_prompt,
     section,
     text_of,
 )
@@ -34,7 +34,7 @@ LASTING = ("insufficient_quota", "billing_hard_limit_reached", "account_deactiva
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAIWire:
+class OpenAIFormat:
     """``base_url`` goes up to and including the version. Servers differ in what they take: ``structure``, ``seed``, the
     name of the output limit, and ``temperature`` (reasoning models refuse sampling settings)."""
 
@@ -47,7 +47,7 @@ class OpenAIWire:
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def request(self, request: ChatRequest) -> WireRequest:
-        request = fitted(request, self.structure)
+        request = schema_in_prompt(request, self.structure)
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         body: dict[str, Any] = {"model": self.model, "messages": messages, self.limit: request.max_tokens}
         if self.sampling:
@@ -67,7 +67,7 @@ class OpenAIWire:
         more = {"stream": True, "stream_options": {"include_usage": True}}
         return WireRequest(made.url, made.headers, made.body | more, made)
 
-    def folded(self, events: Sequence[Mapping[str, Any]]) -> Any:
+    def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         said: dict[str, list[Any]] = {"content": [], "refusal": []}
         finish = usage = model = None
         for event in events:

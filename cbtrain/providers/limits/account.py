@@ -35,7 +35,7 @@ class Account:
         self.tokens = TokenBucket(tokens_per_minute, self.clock) if tokens_per_minute else None
         self.retries = RetryBudget(clock=self.clock)
 
-    def hold_to(self, tokens_per_minute: int | None) -> None:
+    def cap(self, tokens_per_minute: int | None) -> None:
         """Never more tokens a minute than so, where more were allowed before; None leaves it at that."""
         if tokens_per_minute and (self.tokens is None or self.tokens.per_minute > tokens_per_minute):
             self.tokens = TokenBucket(tokens_per_minute, self.clock)
@@ -62,9 +62,9 @@ class Account:
         if self.tokens:
             self.tokens.settle(tokens, used)
 
-    def refused(self, wait_s: float) -> None:
+    def rate_limited(self, wait_s: float) -> None:
         """A request met 429: all others wait too, and fewer go out at once."""
-        self.limit.refused()
+        self.limit.rate_limited()
         self.gate.hold(wait_s)
 
     async def repeat(self, patience_s: float) -> bool:

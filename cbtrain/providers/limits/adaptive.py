@@ -41,8 +41,8 @@ class LimitChange:
 class AdaptiveLimit:
     """``async with limit.permit():`` waits, first come first served, until fewer than :attr:`limit` are in flight.
 
-    Tell it how each request ended: :meth:`succeeded` at the first attempt grows it, :meth:`refused` (429) cuts it,
-    :meth:`troubled` (5xx, time-outs) only starts the round anew. What came from a cache or after a retry says nothing.
+    Tell it how each request ended: :meth:`succeeded` at the first attempt grows it, :meth:`rate_limited` (429) cuts it,
+    :meth:`failed` (5xx, time-outs) only starts the round anew. What came from a cache or after a retry says nothing.
     A permit is never lost, wherever its holder is cancelled.
     """
 
@@ -71,7 +71,7 @@ class AdaptiveLimit:
             self.in_use -= 1
             self._wake()
 
-    def hold_to(self, most: int) -> None:
+    def cap(self, most: int) -> None:
         """Never more than ``most`` from now on, where more was allowed before."""
         if most < self.most:
             self.most = most
@@ -90,7 +90,7 @@ class AdaptiveLimit:
             step = self.limit if self._slow_start else max(1, round(STEP * self.limit))
             self._change(min(self.most, self.limit + step), "growth")
 
-    def refused(self) -> None:
+    def rate_limited(self) -> None:
         if self._cooling:
             return
         self._slow_start = False
@@ -98,7 +98,7 @@ class AdaptiveLimit:
         self._new_round()
         self._change(max(self.least, math.floor(CUT * self.limit)), "rate_limit")
 
-    def troubled(self) -> None:
+    def failed(self) -> None:
         self._new_round()
 
     @property

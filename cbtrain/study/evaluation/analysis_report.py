@@ -18,16 +18,16 @@ from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score, Status
 from cbtrain.eval.report import SCHEMA
 from cbtrain.eval.report.formatting import counted
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.evaluation.compare import Comparison, run_arm
 from cbtrain.study.evaluation.report_data import describe_arms, describe_scale, describe_sessions, with_beside
-from cbtrain.study.evaluation.scores import Rated, audit_of, human_scores, records
+from cbtrain.study.evaluation.scores import ScoredStudy, audit_of, human_scores, records
 
 Said = Mapping[tuple[str, str, int], Mapping[str, Any]]
 """Evidence and reasons of ratings, by session id, judge and repeat."""
 
 
-def report_of(rated: Rated, found: Mapping[str, Any]) -> dict[str, Any]:
+def report_of(rated: ScoredStudy, found: Mapping[str, Any]) -> dict[str, Any]:
     """The report on ``rated`` with the analysis ``found``. What the run's own report tells of training, costs and
     protocol is taken over, where the scores are those of a run."""
     ground = _report_of_run(rated.run)
@@ -50,7 +50,7 @@ def report_of(rated: Rated, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def report_of_runs(both: Comparison, found: Mapping[str, Any]) -> dict[str, Any]:
     """The report on several runs of one protocol."""
-    sessions: list[SessionRecord] = []
+    sessions: list[SimulatedSession] = []
     names: dict[str, str] = {}
     said: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     for name, run in zip(both.names, both.runs, strict=True):
@@ -71,7 +71,7 @@ def _parts(
     title: str,
     ratings: Ratings,
     deciding: Sequence[str],
-    sessions: Sequence[SessionRecord],
+    sessions: Sequence[SimulatedSession],
     rubric: Rubric | None,
     names: Mapping[str, str],
     found: Mapping[str, Any],
@@ -83,7 +83,7 @@ def _parts(
     known = {(session.arm, session.patient, session.seed): session.id for session in held}
     scores = [_score(ratings, row, known, said) for row in range(len(ratings))]
     unseen = {s.session_id: s for s in scores if (s.arm, s.patient, s.seed) not in known}
-    held += [SessionRecord(score.session_id, score.arm, score.patient, score.seed) for score in unseen.values()]
+    held += [SimulatedSession(score.session_id, score.arm, score.patient, score.seed) for score in unseen.values()]
     return {
         "schema": SCHEMA,
         "created": now(),

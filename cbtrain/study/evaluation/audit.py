@@ -37,8 +37,8 @@ def audit_rater(
     own = [score for score in scores if score.session_id in ids]
     if all(score.total is None for score in own):
         why = ", ".join(sorted({score.status for score in own})) or "there is none"
-        fix = "Take transcripts of whole sessions, or another rater."
-        raise UserError(f"no session could be rated ({why})", where=config.corpus.path, fix=fix)
+        hint = "Take transcripts of whole sessions, or another rater."
+        raise UserError(f"no session could be rated ({why})", where=config.corpus.path, hint=hint)
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "cbtrain_version": cbtrain.__version__,

@@ -11,7 +11,7 @@ from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.providers.providers import check
 from cbtrain.study.consent import require_consent, stays_here
-from cbtrain.study.corpus import Material
+from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.evaluation.report_data import is_tiny
 from cbtrain.study.evaluation.score import uses_llm_judge
 
@@ -21,8 +21,8 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
     judging, patient = config.evaluation.judging, config.evaluation.patient_provider
     missing = {"therapist"} if patient else {"therapist", "patient"}
     if absent := sorted(missing - set(config.training.speakers)):
-        fix = "Train both, or name a patient behind an API (evaluation.patient_provider)."
-        raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", fix=fix)
+        hint = "Train both, or name a patient behind an API (evaluation.patient_provider)."
+        raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", hint=hint)
     allow_upload = allow_upload or stays_here(config.providers)
     roles = [("patient", patient)] if patient else []
     if uses_llm_judge(judging, config.providers):
@@ -35,15 +35,15 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
     return load_rubric(config.evaluation.judging.rubric)
 
 
-def refuse_another_study(config: StudyConfig, state: Mapping[str, Any], material: Material, folder: Path) -> None:
+def refuse_another_study(config: StudyConfig, state: Mapping[str, Any], material: StudyCorpus, folder: Path) -> None:
     """Raise UserError where corpus, split or base are not those that ``folder`` was trained with."""
     if material.facts["split"] != state["corpus"]["split"]:
-        fix = "Evaluate with the corpus and split settings of the training run."
-        raise UserError("its patients were split differently in training", where=folder, fix=fix)
+        hint = "Evaluate with the corpus and split settings of the training run."
+        raise UserError("its patients were split differently in training", where=folder, hint=hint)
     if material.facts["fingerprint"] != state["corpus"]["fingerprint"]:
-        fix = "Bring back the transcripts and corpus settings of the training run, or train again."
-        raise UserError("the transcripts have changed since training", where=config.corpus.path, fix=fix)
+        hint = "Bring back the transcripts and corpus settings of the training run, or train again."
+        raise UserError("the transcripts have changed since training", where=config.corpus.path, hint=hint)
     trained = None if is_tiny(state) else state["model"]
     if config.model.path not in (trained, state["model"]):
-        fix = "An adapter fits its own base only: leave model.path as it is."
-        raise UserError(f"trained on {state['model']}, not on {config.model.path}", where=folder, fix=fix)
+        hint = "An adapter fits its own base only: leave model.path as it is."
+        raise UserError(f"trained on {state['model']}, not on {config.model.path}", where=folder, hint=hint)

@@ -13,9 +13,9 @@ import numpy as np
 
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.ratings import Arm, Ratings, join_ratings
-from cbtrain.eval.analysis.sessions import Key, SessionFacts
+from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 from cbtrain.study.evaluation.protocol import differing, value_at
-from cbtrain.study.evaluation.scores import Rated, gather_rated, records
+from cbtrain.study.evaluation.scores import ScoredStudy, load_scores, records
 
 NAMED = 6
 """Differences that are named; the others are counted."""
@@ -28,8 +28,8 @@ class Comparison:
 
     names: list[str]
     ratings: Ratings
-    facts: dict[Key, SessionFacts]
-    runs: list[Rated]
+    facts: dict[Key, SessionOutcome]
+    runs: list[ScoredStudy]
     deciding: list[str]
     protocol: dict[str, Any]
     notes: list[str]
@@ -39,11 +39,11 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     """Raises UserError where a folder is no evaluated run, its protocol is not that of the first, or it holds the very
     sessions of another."""
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
-        raise UserError("two different runs at least are needed", where=folders[0], fix="Name the run folders.")
+        raise UserError("two different runs at least are needed", where=folders[0], hint="Name the run folders.")
     protocols = [_protocol(folder) for folder in folders]
     for folder, protocol in zip(folders[1:], protocols[1:], strict=True):
         _refuse_another(protocols[0], protocol, folders[0], folder)
-    runs = [gather_rated([folder]) for folder in folders]
+    runs = [load_scores([folder]) for folder in folders]
     names = _names(folders)
     renamed = [_renamed(run.ratings, name) for run, name in zip(runs, names, strict=True)]
     facts = {
@@ -61,15 +61,15 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     return Comparison(names, joined, facts, runs, deciding, protocols[0], notes)
 
 
-def _same_sessions(first: Path, one: Rated, second: Path, other: Rated) -> Iterator[str]:
+def _same_sessions(first: Path, one: ScoredStudy, second: Path, other: ScoredStudy) -> Iterator[str]:
     """How many sessions two runs have word for word in common, which one base model and the same seeds may give. Raises
     UserError where these are all of them."""
     known = {session.id: session for session in records(one.transcripts) if session.turns}
     held = [session for session in records(other.transcripts) if session.turns]
     same = [session for session in held if session.id in known and known[session.id].turns == session.turns]
     if held and len(same) == len(held) == len(known):
-        fix = "Name runs that were evaluated by themselves."
-        raise UserError(f"its sessions are those of {first}, word for word", where=second, fix=fix)
+        hint = "Name runs that were evaluated by themselves."
+        raise UserError(f"its sessions are those of {first}, word for word", where=second, hint=hint)
     if same:
         arms = ", ".join(sorted({session.arm for session in same}))
         told = f"{len(same)} sessions of {second.name} ({arms}) are word for word those of {first.name}"
@@ -81,13 +81,13 @@ def _protocol(folder: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError("not an evaluated run", where=folder, fix="Name a folder that holds a report.json.") from None
+        raise UserError("not an evaluated run", where=folder, hint="Name a folder that holds a report.json.") from None
     except ValueError as error:
-        raise UserError(f"damaged ({error})", where=path, fix="Evaluate the run again.") from None
+        raise UserError(f"damaged ({error})", where=path, hint="Evaluate the run again.") from None
     protocol = report.get("protocol") if isinstance(report, dict) else None
     if not isinstance(protocol, dict) or not protocol:
-        fix = f"`cbtrain evaluate --run {folder}` writes a report that tells it; sessions and ratings are kept."
-        raise UserError("its report does not tell the protocol", where=folder, fix=fix)
+        hint = f"`cbtrain evaluate --run {folder}` writes a report that tells it; sessions and ratings are kept."
+        raise UserError("its report does not tell the protocol", where=folder, hint=hint)
     return protocol
 
 
@@ -97,8 +97,8 @@ def _refuse_another(one: dict[str, Any], other: dict[str, Any], first: Path, sec
         return
     told = [f"{key} ({value_at(one, key)} and {value_at(other, key)})" for key in found[:NAMED]]
     more = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
-    fix = "Scores are comparable under one protocol only: evaluate one of them again with the settings of the other."
-    raise UserError(f"another protocol than {first}: {'; '.join([*told, *more])}", where=second, fix=fix)
+    hint = "Scores are comparable under one protocol only: evaluate one of them again with the settings of the other."
+    raise UserError(f"another protocol than {first}: {'; '.join([*told, *more])}", where=second, hint=hint)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -16,7 +16,7 @@ from cbtrain.environment import describe_environment, now, peak_memory_gb
 from cbtrain.eval.analysis.agreement.panel import panel_of, panel_ratings
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
-from cbtrain.eval.analysis.sessions import session_facts
+from cbtrain.eval.analysis.sessions import session_outcomes
 from cbtrain.eval.rating.cue_rater import CUE_RATER
 from cbtrain.eval.rating.judge import judge_instructions
 from cbtrain.eval.rating.perplexity import compare_perplexity
@@ -28,8 +28,8 @@ from cbtrain.eval.report.write import write_report
 from cbtrain.eval.simulation.runner import plan_sessions
 from cbtrain.generation.local_model import LocalModel, pick_device
 from cbtrain.providers.summary import costs
-from cbtrain.study.corpus import Material, gather
-from cbtrain.study.datasets import held_out_lessons
+from cbtrain.study.corpus import StudyCorpus, load_corpus
+from cbtrain.study.datasets import held_out_datasets
 from cbtrain.study.evaluation.checks import check_evaluation, refuse_another_study
 from cbtrain.study.evaluation.protocol import PLAN, deviations, study_protocol
 from cbtrain.study.evaluation.report_data import (
@@ -63,7 +63,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     state = read_state(folder)
     rubric = check_evaluation(config, allow_upload=allow_upload)
     prepare_process(config)
-    material = gather(config, Console(quiet=True))
+    material = load_corpus(config, Console(quiet=True))
     refuse_another_study(config, state, material, folder)
     profiles = material.profiles()
     names = material.names()
@@ -102,7 +102,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     ratings = ratings_of(scores, [domain.id for domain in rubric.domains], ARMS, scale)
     with console.status("Comparing the therapists"):
         deciding = [rater["judge"]]
-        facts = session_facts(as_transcripts(sessions))
+        facts = session_outcomes(as_transcripts(sessions))
         found = analysis(ratings, "default", facts, deciding=deciding, seed=config.seed)
         panel = panel_of(ratings, deciding)
         decided = panel_ratings(ratings, panel)
@@ -157,9 +157,9 @@ def _prompts(config: StudyConfig, rubric: Rubric, rater: Mapping[str, str]) -> d
 
 
 def _measure_perplexity(
-    model: LocalModel, material: Material, config: StudyConfig, state: Mapping[str, Any], console: Console
+    model: LocalModel, material: StudyCorpus, config: StudyConfig, state: Mapping[str, Any], console: Console
 ) -> dict[str, Any]:
-    lessons = held_out_lessons(material, model.renderer, config, model.decoder.architecture.context)
+    lessons = held_out_datasets(material, model.renderer, config, model.decoder.architecture.context)
     documents = {patient: chosen.documents for patient, chosen in lessons.items()}
     plain = None
     if is_tiny(state):  # it has read plain text only: part of what tuning adds is the chat layout

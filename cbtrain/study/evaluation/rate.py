@@ -21,7 +21,7 @@ from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.terminal import costs_line
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
@@ -71,7 +71,7 @@ def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
         require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allowed)
 
 
-def read_records(config: StudyConfig, console: Console) -> list[SessionRecord]:
+def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession]:
     """Every session of ``config.corpus``; says what was left out. Raises UserError on what cannot be read."""
     settings = config.corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
@@ -82,7 +82,7 @@ def read_records(config: StudyConfig, console: Console) -> list[SessionRecord]:
 
 
 async def rate_records(
-    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
+    sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
 ) -> tuple[list[Score], dict[str, str], dict[str, Any] | None]:
     """Scores of ``sessions``, journalled in ``folder``, the rater, and what was spent (None: no API was asked)."""
     async with open_run(config.providers, folder, console) as run:

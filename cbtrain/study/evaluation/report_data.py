@@ -12,8 +12,8 @@ from cbtrain.eval.analysis.descriptives import Group, session_groups
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
-from cbtrain.eval.report.flags import Facts, Range, flags_of
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.report.flags import FlagInput, Range, flags_of
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Session
 
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
@@ -43,7 +43,7 @@ def describe_scale(ratings: Ratings, rubric: Rubric | None) -> dict[str, Any]:
 
 
 def describe_arms(
-    sessions: Sequence[SessionRecord], ratings: Ratings, found: Mapping[str, Any]
+    sessions: Sequence[SimulatedSession], ratings: Ratings, found: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """One entry an arm: scores, endings, lengths. Failures are as the analysis ``found`` counts them, never imputed."""
     arms, failed = [], {done["name"]: done["failed"] for done in found["completion"]["arms"]}
@@ -74,7 +74,7 @@ def _label(arm: Group) -> str:
     return f"{arm.base} {arm.variant}" if arm.base else ARMS.get(arm.name, arm.name)
 
 
-def as_transcripts(sessions: Sequence[SessionRecord]) -> Iterator[Session]:
+def as_transcripts(sessions: Sequence[SimulatedSession]) -> Iterator[Session]:
     """Simulated sessions as transcripts, so that whatever reads a corpus reads them too: a course is one patient with
     one arm, the session's number is one above the seed; ``facts`` hold what tables of scores know it by."""
     for session in sessions:
@@ -95,7 +95,7 @@ def with_beside(label: str, panel: Panel) -> str:
 
 
 def describe_sessions(
-    sessions: Sequence[SessionRecord],
+    sessions: Sequence[SimulatedSession],
     scores: Sequence[Score],
     names: Mapping[str, str],
     ratings: Ratings,
@@ -123,7 +123,7 @@ def describe_sessions(
     for session in sessions:
         own = by_session[session.id]
         key = (session.arm, session.patient, session.seed)
-        facts = Facts(
+        facts = FlagInput(
             session.ending,
             session.failed and key not in rated,
             len(session.turns),

@@ -17,7 +17,7 @@ from cbtrain.eval.rating.judging import judge_sessions
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.formatting import counted
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import recorded
 from cbtrain.providers.summary import status
@@ -32,12 +32,12 @@ def uses_llm_judge(judging: JudgingConfig, providers: ProvidersConfig) -> bool:
         return judging.rater == "llm" or (judging.rater == "auto" and recorded(providers, judging.provider))
     has_key = key is None or bool(os.environ.get(key))
     if judging.rater == "llm" and not has_key:
-        raise UserError("the LLM judge's API key is not set", where=key, fix=f"export {key}=… before the run.")
+        raise UserError("the LLM judge's API key is not set", where=key, hint=f"export {key}=… before the run.")
     return judging.rater == "llm" or (judging.rater == "auto" and has_key)
 
 
 async def score_sessions(
-    sessions: Sequence[SessionRecord], rubric: Rubric, config: StudyConfig, run: RunContext, console: Console
+    sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, run: RunContext, console: Console
 ) -> tuple[list[Score], dict[str, str]]:
     """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater."""
     judging = config.evaluation.judging
@@ -60,8 +60,8 @@ async def score_sessions(
         errors = [score.reason["error"] for score in scores if score.status == "error"]
         where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
         if errors and len(errors) == len(scores):
-            fix = "Nothing is lost: mend this and run the same command again."
-            raise UserError(f"no session could be rated: {errors[0]}", where=where, fix=fix)
+            hint = "Nothing is lost: mend this and run the same command again."
+            raise UserError(f"no session could be rated: {errors[0]}", where=where, hint=hint)
         if errors:
             what = f"{len(errors)} of {len(scores)} ratings are missing ({where}: {errors[0]})"
             say(console, f"note: {what}; mend this and run the same command again to have them")

@@ -13,18 +13,18 @@ import yaml
 
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
-from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionFacts, seed_of, session_facts
+from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
 from cbtrain.eval.human_rating.import_forms import TABLE, beside
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.run_files import AUDIT, SCORES, TRANSCRIPTS
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
+class ScoredStudy:
     """``rubric`` is None where no instrument of ours is known. ``run``: the run folder, where one was named and not
     tables. ``deciding``: the judges that make up the panel, where that is known; ``chosen``: the one judge whose
     ratings were asked for."""
@@ -32,15 +32,15 @@ class Rated:
     ratings: Ratings
     rubric: Rubric | None
     transcripts: list[Session]
-    facts: dict[Key, SessionFacts]
+    facts: dict[Key, SessionOutcome]
     run: Path | None
     deciding: list[str]
     chosen: str | None
 
 
-def gather_rated(
+def load_scores(
     paths: Sequence[Path], *, rubric: str | None = None, judge: str | None = None, transcripts: Path | None = None
-) -> Rated:
+) -> ScoredStudy:
     """Read the tables at ``paths`` as one; a folder stands for its ``scores.csv`` and ``human_scores.csv``.
 
     The rubric is the one named, else that of the run's settings, else the shipped one where its domains are the
@@ -63,13 +63,13 @@ def gather_rated(
     own = folder / TRANSCRIPTS
     source = transcripts or (own if own.is_file() else None)
     sessions = list(read(str(source)).sessions()) if source else []
-    facts = session_facts(sessions)
+    facts = session_outcomes(sessions)
     if transcripts and not any(key[0] in ratings.arms for key in facts):
         arms = ", ".join(sorted({key[0] for key in facts})[:6]) or "none"
-        fix = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
-        raise UserError("no session of any arm that was rated", where=transcripts, fix=fix)
+        hint = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
+        raise UserError("no session of any arm that was rated", where=transcripts, hint=hint)
     run = paths[0] if paths == [folder] else None
-    return Rated(ratings, chosen, sessions, facts, run, deciding if judge is None else [], judge)
+    return ScoredStudy(ratings, chosen, sessions, facts, run, deciding if judge is None else [], judge)
 
 
 def audit_of(folder: Path) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ def _tables(path: Path) -> list[Path]:
         return [path]
     found = [path / name for name in (SCORES, TABLE) if (path / name).is_file()]
     if not found:
-        raise UserError(f"no {SCORES} in it", where=path, fix="Name a run that was evaluated, or a table of scores.")
+        raise UserError(f"no {SCORES} in it", where=path, hint="Name a run that was evaluated, or a table of scores.")
     return found
 
 
@@ -104,17 +104,17 @@ def _rubric_of_run(folder: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
-            f"cannot be read ({error})", where=path, fix="Mend it, or name the instrument (--rubric)."
+            f"cannot be read ({error})", where=path, hint="Mend it, or name the instrument (--rubric)."
         ) from None
 
 
-def records(sessions: Iterable[Session]) -> Iterator[SessionRecord]:
+def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
     """``facts.arm`` names the arm. A run's own transcripts hold the ids and seeds that its scores have; elsewhere a
     session's number stands for the seed."""
     for session in sessions:
         facts = session.facts
         arm, patient = facts.get("arm", ONE_ARM), session.patient or session.course
-        made = SessionRecord(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
+        made = SimulatedSession(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
         made.ending, made.error = facts.get("ending"), facts.get("error")
         yield made
 

@@ -15,7 +15,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import Speaker
-from cbtrain.eval.simulation.runner import SessionRecord, restore, run_sessions
+from cbtrain.eval.simulation.runner import SimulatedSession, restore, run_sessions
 from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.server_process import server_process
@@ -49,7 +49,7 @@ def _protocol(config: StudyConfig, folder: Path, patients: Mapping[str, Profile 
 
 
 async def simulate(
-    sessions: Sequence[SessionRecord],
+    sessions: Sequence[SimulatedSession],
     model: LocalModel,
     model_path: str,
     profiles: Mapping[str, Profile | None],
@@ -63,8 +63,10 @@ async def simulate(
     protocol = _protocol(config, folder, {session.patient: profiles[session.patient] for session in sessions})
     begun = next((event["settings"] for event in run.past if event["kind"] == "run_started"), None)
     if begun not in (None, protocol):
-        fix = f"Set it back, or remove {EVENTS} to simulate anew."
-        raise UserError(f"{differing(protocol, begun)[0]} differs from the sessions begun here", where=folder, fix=fix)
+        hint = f"Set it back, or remove {EVENTS} to simulate anew."
+        raise UserError(
+            f"{differing(protocol, begun)[0]} differs from the sessions begun here", where=folder, hint=hint
+        )
     restore(sessions, run.past)
     if begun:
         kept = sum(session.ending is not None for session in sessions)
@@ -93,7 +95,7 @@ async def simulate(
             for arm in ARMS
         }
 
-        def speakers(session: SessionRecord) -> tuple[Speaker, Speaker]:
+        def speakers(session: SimulatedSession) -> tuple[Speaker, Speaker]:
             profile = profiles[session.patient]
             patient = ApiPatient(provider, profile, settings.patient, instructions, forbidden=model.renderer.specials)
             return patient, therapists[session.arm]
@@ -113,9 +115,9 @@ async def simulate(
     if short:
         say(console, f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to go on")
     if sessions and all(session.ending in ("provider_error", "budget") for session in sessions):
-        fix = "Nothing is lost: mend this and run `cbtrain evaluate` on the same run folder."
+        hint = "Nothing is lost: mend this and run `cbtrain evaluate` on the same run folder."
         where = "providers.budget" if short else provider_config.base_url
-        raise UserError(f"every session failed: {sessions[0].error}", where=where, fix=fix)
+        raise UserError(f"every session failed: {sessions[0].error}", where=where, hint=hint)
 
 
 @contextmanager

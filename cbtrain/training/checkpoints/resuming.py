@@ -19,7 +19,7 @@ from cbtrain.training.checkpoints.checkpoint import (
     read_parameters,
     set_aside,
 )
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 from cbtrain.training.progress import Progress
 
 Warn = Callable[[str], None]
@@ -39,9 +39,9 @@ def find_newest(folder: Path, files: ParameterFiles, warn: Warn) -> Checkpoint |
     try:
         return read(folder / f"step-{step}", files)
     except DamagedCheckpoint as error:
-        fix = "Put the run folder where every node sees it."
+        hint = "Put the run folder where every node sees it."
         problem = f"rank {distributed.rank()} cannot read the checkpoint that rank 0 found ({error})"
-        raise UserError(problem, where=folder / f"step-{step}", fix=fix) from None
+        raise UserError(problem, where=folder / f"step-{step}", hint=hint) from None
 
 
 def find_best(
@@ -63,12 +63,12 @@ def find_best(
         return {}
 
 
-def check_same(found: Checkpoint, config: TrainingConfig, name: str, where: Path) -> None:
+def check_same(found: Checkpoint, config: StageConfig, name: str, where: Path) -> None:
     """Raise UserError where ``found`` was written under other settings, which would make it a run of two halves."""
     before, after = found.state["config"], config.model_dump(mode="json")
     for key, one, other in differences(before, after, name):
-        fix = f"Set {key}={one} to go on, choose another --out, or set training.resume=never to begin anew."
-        raise UserError(f"{key} is {other}, the interrupted run had {one}", where=where, fix=fix)
+        hint = f"Set {key}={one} to go on, choose another --out, or set training.resume=never to begin anew."
+        raise UserError(f"{key} is {other}, the interrupted run had {one}", where=where, hint=hint)
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -21,21 +21,21 @@ from cbtrain.errors import UserError
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
 from cbtrain.training import distributed
-from cbtrain.training.config import RuntimeConfig, TrainingConfig
+from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines.deepspeed_config import deepspeed_config
-from cbtrain.training.engines.engine import Engine, HeldBytes, State, bytes_of, on_host
+from cbtrain.training.engines.engine import State, StaticMemory, TrainingEngine, bytes_of, on_host
 from cbtrain.training.loss import token_losses
 from cbtrain.training.optimizers import make_optimizer, set_learning_rate
 
 MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ()}
 
 
-class DeepSpeedEngine(Engine):
+class DeepSpeedEngine(TrainingEngine):
     """ZeRO stage 0 to 3 with a plain AdamW or SGD of PyTorch."""
 
     lockstep = True
 
-    def __init__(self, decoder: Decoder, config: TrainingConfig, runtime: RuntimeConfig) -> None:
+    def __init__(self, decoder: Decoder, config: StageConfig, runtime: RuntimeConfig) -> None:
         deepspeed = require_deepspeed(decoder.device)
         distributed.join(runtime.timeout_minutes, alone=True)
         super().__init__(decoder)
@@ -44,8 +44,8 @@ class DeepSpeedEngine(Engine):
         # Adapters are fp32 beside any base, but in stage 3, which knows one dtype; masters in fp32 are the optimizer's.
         dtype = decoder.dtype if self.stage == 3 else next(iter(self.live.values())).dtype
         if dtype == torch.bfloat16 and self.stage < 2:
-            fix = "Set training.zero_stage to 2 or 3, or model.weights to fp32."
-            raise UserError("bf16 weights are trained in ZeRO stages 2 and 3", where="training.zero_stage", fix=fix)
+            hint = "Set training.zero_stage to 2 or 3, or model.weights to fp32."
+            raise UserError("bf16 weights are trained in ZeRO stages 2 and 3", where="training.zero_stage", hint=hint)
         for parameter in self.live.values():
             parameter.data = parameter.data.to(dtype)
         optimizer = make_optimizer(self.live, config)
@@ -62,7 +62,7 @@ class DeepSpeedEngine(Engine):
         self._init_moments()
 
     def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        with self.watch():
+        with self.forward_context():
             return cast("tuple[Tensor, Tensor]", self.engine(pack))
 
     def backward(self, loss: Tensor) -> None:
@@ -104,7 +104,7 @@ class DeepSpeedEngine(Engine):
             for state in self._states():
                 state["step"].copy_(steps)
 
-    def held_bytes(self) -> HeldBytes:
+    def static_memory(self) -> StaticMemory:
         numbers = sum(getattr(p, "ds_numel", p.numel()) for p in self.live.values())
         size = next(iter(self.live.values())).element_size()
         share = self.world if self.stage == 3 else 1
@@ -112,7 +112,7 @@ class DeepSpeedEngine(Engine):
         masters = self._flat() if self.stage else []
         gradients = 4 * numbers // (self.world if self.stage >= 2 else 1)
         adapters = size * numbers // share if self.decoder.adapter else 0
-        return HeldBytes(adapters, gradients, bytes_of(*states, *masters))
+        return StaticMemory(adapters, gradients, bytes_of(*states, *masters))
 
     def close(self) -> None:
         self.engine.destroy()
@@ -210,8 +210,10 @@ def require_deepspeed(device: torch.device) -> ModuleType:
     try:
         import deepspeed
     except ImportError:
-        fix = "Install it (`pip install deepspeed`, Linux only), or set training.engine=torch."
-        raise UserError("the DeepSpeed engine needs the package deepspeed", where="training.engine", fix=fix) from None
+        hint = "Install it (`pip install deepspeed`, Linux only), or set training.engine=torch."
+        raise UserError(
+            "the DeepSpeed engine needs the package deepspeed", where="training.engine", hint=hint
+        ) from None
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it compiles one for CPUs; gloo serves
     module: ModuleType = deepspeed

@@ -20,7 +20,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class HeldBytes:
+class StaticMemory:
     """Memory that this rank holds between steps, beside the base's weights. ``gradients`` are those of a step."""
 
     adapters: int
@@ -28,7 +28,7 @@ class HeldBytes:
     optimizer: int
 
 
-class Engine(ABC):
+class TrainingEngine(ABC):
     """One optimizer step is: for each micro-batch :meth:`token_losses` and :meth:`backward`, then :meth:`step`.
 
     ``lockstep`` says that every rank must run every micro-batch, because ranks exchange tensors inside it.
@@ -42,7 +42,7 @@ class Engine(ABC):
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.rank, self.world = distributed.rank(), distributed.world()
-        self.watch: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.forward_context: Callable[[], AbstractContextManager[None]] = nullcontext
         """What stands around each forward pass: somebody who counts memory, now and then."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Engine(ABC):
         every rank is given all of it. Without ``optimizer`` its state is left as it is."""
 
     @abstractmethod
-    def held_bytes(self) -> HeldBytes:
+    def static_memory(self) -> StaticMemory:
         """What this rank holds."""
 
     def sum(self, value: Tensor) -> Tensor:

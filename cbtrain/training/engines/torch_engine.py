@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
-from cbtrain.training.config import TrainingConfig
-from cbtrain.training.engines.engine import Engine, HeldBytes, State, bytes_of, on_host
+from cbtrain.training.config import StageConfig
+from cbtrain.training.engines.engine import State, StaticMemory, TrainingEngine, bytes_of, on_host
 from cbtrain.training.loss import token_losses
 from cbtrain.training.optimizers import make_optimizer, set_learning_rate
 
 
-class TorchEngine(Engine):
+class TorchEngine(TrainingEngine):
     """Steps on fp32 numbers: those of the decoder itself, or masters of its parameters where these are bf16, whose
     gradients are then added up in fp32 too."""
 
-    def __init__(self, decoder: Decoder, config: TrainingConfig) -> None:
+    def __init__(self, decoder: Decoder, config: StageConfig) -> None:
         super().__init__(decoder)
         self.config = config
         self.live = decoder.trainable_parameters()
@@ -33,7 +33,7 @@ class TorchEngine(Engine):
         self.optimizer: Any = make_optimizer(self.masters, config)
 
     def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        with self.watch():
+        with self.forward_context():
             return token_losses(self.decoder, pack)
 
     def backward(self, loss: Tensor) -> None:
@@ -110,12 +110,12 @@ class TorchEngine(Engine):
         else:
             state[leaf] = value.item()
 
-    def held_bytes(self) -> HeldBytes:
+    def static_memory(self) -> StaticMemory:
         states = [v for state in self.optimizer.state.values() for v in state.values()]
         trained = list(self.masters.values())
         adapters = bytes_of(*self.live.values()) if self.decoder.adapter else 0
         extra = bytes_of(*(master for _, master in self.rounded))
-        return HeldBytes(adapters, 4 * sum(t.numel() for t in trained), bytes_of(*states) + extra)
+        return StaticMemory(adapters, 4 * sum(t.numel() for t in trained), bytes_of(*states) + extra)
 
     def _sum_gradients(self) -> None:
         if self.world == 1:

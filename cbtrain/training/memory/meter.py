@@ -109,7 +109,7 @@ class MemoryMeter:
         self._memory.reset()
 
     @contextlib.contextmanager
-    def watching_activations(self) -> Iterator[None]:
+    def track_activations(self) -> Iterator[None]:
         """Around one forward pass whose loss is kept: counts what it leaves alive for the backward pass, wherever that
         is held (autograd, recomputation). The largest of several counts. It costs some 20 microseconds an operator."""
         granule = 512 if isinstance(self._memory, _CudaMemory) else 1

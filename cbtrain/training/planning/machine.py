@@ -85,8 +85,8 @@ def other_machine(gpu: str, memory: float | None = None) -> Machine:
     """A GPU by its name. Raises UserError on an unknown one."""
     key = gpu.lower().replace("_", "-")
     if key not in GPUS:
-        fix = f"Known: {', '.join(GPUS)}; with --memory, the nearest of them."
-        raise UserError(f"unknown GPU {gpu!r}", where="--gpu", fix=fix)
+        hint = f"Known: {', '.join(GPUS)}; with --memory, the nearest of them."
+        raise UserError(f"unknown GPU {gpu!r}", where="--gpu", hint=hint)
     return Machine(GPUS[key].name, "cuda", _bytes(memory) or GPUS[key].memory, GPUS[key])
 
 
@@ -102,7 +102,7 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
         if most is not None and taken is not None:
             limits.append(max(most - taken, 0))
     if not limits:
-        raise UserError("this system does not say how much memory is free", where="--memory", fix="Give it in GB.")
+        raise UserError("this system does not say how much memory is free", where="--memory", hint="Give it in GB.")
     return min(limits)
 
 
@@ -116,5 +116,5 @@ def _field(file: Path, pattern: str) -> int | None:
 
 def _bytes(memory: float | None) -> int | None:
     if memory is not None and not memory > 0:
-        raise UserError(f"{memory:g} GB is no memory", where="--memory", fix="Give a positive number of GB.")
+        raise UserError(f"{memory:g} GB is no memory", where="--memory", hint="Give a positive number of GB.")
     return None if memory is None else int(memory * 1e9)

@@ -6,16 +6,16 @@ from cbtrain.training.memory.heap import peak_of
 from cbtrain.training.memory.malloc import LOW, gives_back
 from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.meta_model import shadow_decoder
-from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.static_memory import held, held_sizes
 from cbtrain.training.planning.trace import CUDA_GRANULE, trace
-from cbtrain.training.planning.workload import Shape
+from cbtrain.training.planning.workload import PackShape
 
 KERNELS = 20_000_000
 """Bytes that kernels on CPUs keep for themselves once they have run: buffers of matrix products, stacks of threads."""
 
 
-def predict_memory(setting: Setting, shape: Shape) -> MemorySplit:
+def predict_memory(setting: Scenario, shape: PackShape) -> MemorySplit:
     """The peak on one rank, in bytes: of forward and backward pass on a pack of ``shape`` with the optimizer's numbers
     in place (as from the second step on), or of the optimizer's step where that is higher.
 

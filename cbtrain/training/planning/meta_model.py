@@ -19,12 +19,12 @@ from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.linears.nf4 import BLOCK, NESTED_BLOCK
 from cbtrain.training.planning.attention import stand_in
-from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.scenario import Scenario
 
 META = torch.device("meta")
 
 
-def shadow_decoder(setting: Setting) -> Decoder:
+def shadow_decoder(setting: Scenario) -> Decoder:
     """A decoder on the meta device with the adapter of ``setting``, in training mode."""
     form = setting.format
     linear: Any = DenseLinear
@@ -47,7 +47,7 @@ def shadow_decoder(setting: Setting) -> Decoder:
 class ShadowDecoder(Decoder):
     """Attends as the back-end of ``setting`` would."""
 
-    def __init__(self, setting: Setting, linear: Any) -> None:
+    def __init__(self, setting: Scenario, linear: Any) -> None:
         super().__init__(setting.architecture, linear)
         self.setting = setting
 
@@ -65,7 +65,7 @@ class ShadowNf4Linear(Linear):
         self.compute, self.nested = compute, nested
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
 
-    def take(self, weight: Tensor, compute: torch.dtype) -> None:
+    def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
         raise NotImplementedError("nothing is loaded on the meta device")
 
     def weight(self) -> Tensor:

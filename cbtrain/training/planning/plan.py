@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cbtrain.training.config import TrainingConfig
+from cbtrain.training.config import StageConfig
 from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import shadow_decoder
-from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_time
-from cbtrain.training.planning.workload import Load, Shape, largest
+from cbtrain.training.planning.workload import PackShape, Workload, largest
 
 LEVELS = ("none", "selective", "full")
 
@@ -23,16 +23,16 @@ SMALLEST_PACK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class PlannedStage:
     """One training stage: ``name`` is its section in the config, ``load`` what it is fed as configured."""
 
     name: str
-    config: TrainingConfig
-    setting: Setting
-    load: Load
+    config: StageConfig
+    setting: Scenario
+    load: Workload
     notes: tuple[str, ...] = ()
 
-    def with_pack(self, recompute: str, pack_tokens: int) -> Setting:
+    def with_pack(self, recompute: str, pack_tokens: int) -> Scenario:
         """The setting of an alternative: the size of a step stays, its number of micro-batches follows."""
         packs = self.config.packs_per_step or self.setting.world
         if self.config.tokens_per_step:
@@ -60,14 +60,14 @@ class Alternative:
 class StagePlan:
     """What was found for one stage. ``configured`` is one of ``alternatives``; ``choice`` the nearest that fits."""
 
-    stage: Stage
+    stage: PlannedStage
     alternatives: list[Alternative]
     configured: Alternative
     choice: Alternative | None
     advice: str
 
 
-def plan_stage(stage: Stage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> StagePlan:
+def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> StagePlan:
     """Predict every alternative. ``tell`` hears what is being done. Raises UserError as the parts do."""
     wanted = stage.config.pack_tokens
     clock = _Clock(stage, machine, device, tell)
@@ -88,7 +88,7 @@ def plan_stage(stage: Stage, machine: Machine, device: torch.device, tell: Calla
     return StagePlan(stage, found, configured, choice, _advice(stage, machine, configured, choice, found))
 
 
-def _alternative(stage: Stage, machine: Machine, clock: _Clock, recompute: str, pack_tokens: int) -> Alternative:
+def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, recompute: str, pack_tokens: int) -> Alternative:
     setting = stage.with_pack(recompute, pack_tokens)
     load = stage.load if pack_tokens == stage.load.capacity else stage.load.resized(pack_tokens)
     packs = load.packs()
@@ -103,7 +103,9 @@ def _alternative(stage: Stage, machine: Machine, clock: _Clock, recompute: str, 
 class _Clock:
     """Times the configured pack at each level of recomputation once, and carries it over to others by operations."""
 
-    def __init__(self, stage: Stage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, stage: PlannedStage, machine: Machine, device: torch.device, tell: Callable[[str], None]
+    ) -> None:
         self.machine, self.device, self.tell, self.name = machine, device, tell, stage.name
         self.stage = stage
         self.trained = sum(p.numel() for p in shadow_decoder(stage.setting).trainable_parameters().values())
@@ -112,7 +114,7 @@ class _Clock:
         self.shape = largest(packs, stage.setting.architecture, recompute="none", compute_bytes=compute)
         self.known: dict[str, Timing] = {}
 
-    def speed(self, setting: Setting, packs: list[Shape]) -> tuple[float, float, str]:
+    def speed(self, setting: Scenario, packs: list[PackShape]) -> tuple[float, float, str]:
         """Tokens a second, seconds of going through ``packs``, and how they were found; all ranks together."""
         timing = self._timing(setting)
         once = flops_of(setting, self.shape, self.trained).hardware
@@ -123,14 +125,14 @@ class _Clock:
         seconds = timing.micro_batch * done / once / parallel + timing.step * steps
         return sum(pack.tokens for pack in packs) / seconds, seconds, timing.how
 
-    def _packs_per_step(self, setting: Setting, packs: list[Shape]) -> int:
+    def _packs_per_step(self, setting: Scenario, packs: list[PackShape]) -> int:
         config = self.stage.config
         if config.tokens_per_step:
             mean = sum(pack.tokens for pack in packs) / len(packs)
             return max(setting.world, round(config.tokens_per_step / mean))
         return config.packs_per_step or setting.world
 
-    def _timing(self, setting: Setting) -> Timing:
+    def _timing(self, setting: Scenario) -> Timing:
         level = setting.recompute
         if level not in self.known:
             if self.machine.gpu:
@@ -154,7 +156,7 @@ def _smaller(tokens: int) -> Iterator[int]:
 
 
 def _advice(
-    stage: Stage,
+    stage: PlannedStage,
     machine: Machine,
     configured: Alternative,
     choice: Alternative | None,

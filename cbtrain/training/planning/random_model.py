@@ -11,13 +11,13 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import inverse_frequencies
-from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.scenario import Scenario
 
 WIDTH = 0.02
 """Standard deviation of the weights."""
 
 
-def random_decoder(setting: Setting, device: torch.device) -> Decoder:
+def random_decoder(setting: Scenario, device: torch.device) -> Decoder:
     """A decoder on ``device`` with the adapter of ``setting``, in training mode."""
     a, form = setting.architecture, setting.format
     generator = torch.Generator(device).manual_seed(0)
@@ -26,7 +26,7 @@ def random_decoder(setting: Setting, device: torch.device) -> Decoder:
     for name, module in decoder.named_modules():
         if isinstance(module, Linear) and name != "lm_head":
             shape = (module.out_features, module.in_features)
-            module.take(WIDTH * torch.randn(shape, device=device, generator=generator), form.compute)
+            module.load_weight(WIDTH * torch.randn(shape, device=device, generator=generator), form.compute)
         for leaf, parameter in list(module.named_parameters(recurse=False)):
             if parameter.is_meta:
                 filled = torch.ones(parameter.shape, device=device, dtype=form.compute)

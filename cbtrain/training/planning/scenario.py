@@ -14,7 +14,7 @@ from cbtrain.model.linears.formats import WeightFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Scenario:
     """``device`` is the kind that trains, ``cpu`` or ``cuda``, whichever this one is; ``attention`` the back-end that
     serves there. ``accumulates`` says that an optimizer step has several micro-batches a rank, so that gradients wait
     through forward passes; ``copies`` that the best parameters and a checkpoint on its way to the disk lie in the

@@ -9,7 +9,7 @@ from torch import nn
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.memory import weight_memory
-from cbtrain.training.planning.scenario import Setting
+from cbtrain.training.planning.scenario import Scenario
 
 SMALL = 4096
 """Tensors below so many numbers keep moments of 32 bits in bitsandbytes' optimizers."""
@@ -31,7 +31,7 @@ class Held:
     step: int
 
 
-def held(decoder: Decoder, setting: Setting) -> Held:
+def held(decoder: Decoder, setting: Scenario) -> Held:
     """Count for ``decoder`` (on the meta device)."""
     trained, memory = list(decoder.trainable_parameters().values()), weight_memory(decoder)
     numbers, stage, world = sum(p.numel() for p in trained), setting.zero_stage, setting.world
@@ -53,7 +53,7 @@ def held(decoder: Decoder, setting: Setting) -> Held:
     return Held(weights, adapters, gradients, optimizer, copies, step)
 
 
-def held_sizes(decoder: Decoder, setting: Setting) -> list[int]:
+def held_sizes(decoder: Decoder, setting: Scenario) -> list[int]:
     """Bytes of each tensor that is held all the time, as :func:`held` counts them on one process."""
     trained = list(decoder.trainable_parameters().values())
     sizes = [linear.weight_bytes for linear in decoder.linears.values() if not list(linear.parameters(recurse=False))]

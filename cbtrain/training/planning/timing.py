@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from cbtrain.model.config import LoraConfig
-from cbtrain.training.config import TrainingConfig
-from cbtrain.training.engines.engine import Engine
+from cbtrain.training.config import StageConfig
+from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.flops import Flops, micro_batch_flops
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.malloc import returning_memory
 from cbtrain.training.planning.machine import ASSUMED_SHARE, Gpu
 from cbtrain.training.planning.random_model import random_decoder
-from cbtrain.training.planning.scenario import Setting
-from cbtrain.training.planning.workload import Shape
+from cbtrain.training.planning.scenario import Scenario
+from cbtrain.training.planning.workload import PackShape
 from cbtrain.training.telemetry.peak import measured_flops
 
 Clock = Callable[[], float]
@@ -45,7 +45,7 @@ class Timing:
     how: str
 
 
-def flops_of(setting: Setting, shape: Shape, adapter: int) -> Flops:
+def flops_of(setting: Scenario, shape: PackShape, adapter: int) -> Flops:
     """Operations of one micro-batch; ``adapter`` counts the trained numbers."""
     return micro_batch_flops(
         setting.architecture,
@@ -57,14 +57,14 @@ def flops_of(setting: Setting, shape: Shape, adapter: int) -> Flops:
     )
 
 
-def estimate_time(setting: Setting, shape: Shape, adapter: int, gpu: Gpu) -> Timing:
+def estimate_time(setting: Scenario, shape: PackShape, adapter: int, gpu: Gpu) -> Timing:
     """On a GPU that is not here: operations ÷ an assumed share of the peak of its data sheet."""
     peak = 1e12 * (gpu.bf16 if setting.compute == torch.bfloat16 else gpu.fp32)
     seconds = flops_of(setting, shape, adapter).hardware / (ASSUMED_SHARE * peak)
     return Timing(seconds, 0.0, f"estimated at {ASSUMED_SHARE:.0%} of the data sheet's peak")
 
 
-def measure_time(setting: Setting, shape: Shape, device: torch.device, clock: Clock = time.perf_counter) -> Timing:
+def measure_time(setting: Scenario, shape: PackShape, device: torch.device, clock: Clock = time.perf_counter) -> Timing:
     """On ``device``, with decoders of the real sizes but few layers and random weights."""
     share = _affordable(setting, shape, device)
     a = setting.architecture
@@ -91,12 +91,12 @@ def measure_time(setting: Setting, shape: Shape, device: torch.device, clock: Cl
 class _Timed:
     """One decoder of few layers, its engine and a pack; the first run warms it up and is forgotten."""
 
-    def __init__(self, setting: Setting, shape: Shape, device: torch.device, clock: Clock) -> None:
+    def __init__(self, setting: Scenario, shape: PackShape, device: torch.device, clock: Clock) -> None:
         decoder = self.decoder = random_decoder(setting, device)
         self.pack = shape.pack(setting.architecture.vocabulary)
         if decoder.adapter:
             decoder.adapter.prepare(0, self.pack.names, self.pack.borders)
-        self.engine: Engine = TorchEngine(decoder, TrainingConfig(optimizer=setting.optimizer))
+        self.engine: TrainingEngine = TorchEngine(decoder, StageConfig(optimizer=setting.optimizer))
         self.device, self.clock = device, clock
         self.passes: list[float] = []
         self.steps: list[float] = []
@@ -116,7 +116,7 @@ class _Timed:
         return self.clock() - started
 
 
-def _shallow(setting: Setting, layers: int, vocabulary: int) -> Setting:
+def _shallow(setting: Scenario, layers: int, vocabulary: int) -> Scenario:
     """``setting`` with few layers, all of which are adapted."""
     adapter = setting.adapter
     if isinstance(adapter, LoraConfig):
@@ -132,7 +132,7 @@ def _line(seconds: list[float]) -> tuple[float, float]:
     return layer, max(seconds[0] - first * layer, 0.0)
 
 
-def _parts(setting: Setting, shape: Shape) -> tuple[float, float]:
+def _parts(setting: Scenario, shape: PackShape) -> tuple[float, float]:
     """Operations of one layer and of the head."""
     one = replace(setting, architecture=replace(setting.architecture, layers=1))
     head = replace(setting, architecture=replace(setting.architecture, layers=0))
@@ -140,7 +140,7 @@ def _parts(setting: Setting, shape: Shape) -> tuple[float, float]:
     return flops_of(one, shape, 0).hardware - outside, outside
 
 
-def _affordable(setting: Setting, shape: Shape, device: torch.device) -> float:
+def _affordable(setting: Scenario, shape: PackShape, device: torch.device) -> float:
     """Share of the pack that the deeper decoder gets through in time, at the speed of a product of matrices."""
     rate = measured_flops(device, setting.compute)
     needed = flops_of(_shallow(setting, LAYERS[-1], setting.architecture.vocabulary), shape, 0).hardware

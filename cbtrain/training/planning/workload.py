@@ -19,7 +19,7 @@ ASSUMED_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Workload:
     """What training is fed, in packs of ``capacity``. ``lengths`` and ``supervised`` are of an epoch's documents, None
     where they are not known. ``longest`` is what a document may have whatever the packs (``tokens.document_tokens``),
     None where that is the capacity."""
@@ -30,7 +30,7 @@ class Load:
     longest: int | None = None
 
     @classmethod
-    def of(cls, documents: TokenStore, capacity: int, longest: int | None = None) -> Load:
+    def of(cls, documents: TokenStore, capacity: int, longest: int | None = None) -> Workload:
         return cls(capacity, documents.lengths.tolist(), documents.supervised.tolist(), longest)
 
     @property
@@ -38,31 +38,33 @@ class Load:
         """Tokens of an epoch."""
         return sum(self.lengths) if self.lengths is not None else None
 
-    def resized(self, capacity: int) -> Load:
+    def resized(self, capacity: int) -> Workload:
         """The same tokens in packs of ``capacity``, to which documents are thought to be cut where they would be."""
         if self.lengths is None or self.supervised is None:
-            return Load(capacity)
+            return Workload(capacity)
         pieces = [
             piece
             for length, counted in zip(self.lengths, self.supervised, strict=True)
             for piece in _cut(length, counted, self.longest or capacity)
         ]
-        return Load(capacity, [length for length, _ in pieces], [counted for _, counted in pieces], self.longest)
+        return Workload(capacity, [length for length, _ in pieces], [counted for _, counted in pieces], self.longest)
 
     def changes(self, capacity: int) -> bool:
         """Whether packs of ``capacity`` would be others: not where each holds one long document either way."""
         return self.resized(capacity).packs() != self.packs()
 
-    def packs(self) -> list[Shape]:
+    def packs(self) -> list[PackShape]:
         """The packs of an epoch; one of a single document where the documents are not known."""
         if not self.lengths or self.supervised is None:
-            return [Shape((self.capacity,), round(ASSUMED_SHARE * self.capacity))]
+            return [PackShape((self.capacity,), round(ASSUMED_SHARE * self.capacity))]
         planned = plan_packs(np.asarray(self.lengths), self.capacity, np.random.default_rng(0)).packs
-        return [Shape(tuple(self.lengths[i] for i in pack), sum(self.supervised[i] for i in pack)) for pack in planned]
+        return [
+            PackShape(tuple(self.lengths[i] for i in pack), sum(self.supervised[i] for i in pack)) for pack in planned
+        ]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PackShape:
     """Lengths of a pack's documents, and how many of its tokens are supervised."""
 
     lengths: tuple[int, ...]
@@ -76,10 +78,10 @@ class Shape:
     def borders(self) -> list[int]:
         return [0, *np.cumsum(self.lengths).tolist()]
 
-    def scaled(self, share: float) -> Shape:
+    def scaled(self, share: float) -> PackShape:
         """A smaller pack of the same kind: its documents shortened to ``share``, at least two tokens each."""
         lengths = tuple(max(2, round(length * share)) for length in self.lengths)
-        return Shape(lengths, min(max(1, round(self.supervised * share)), sum(lengths) - len(lengths)))
+        return PackShape(lengths, min(max(1, round(self.supervised * share)), sum(lengths) - len(lengths)))
 
     def pack(self, vocabulary: int) -> Pack:
         """A pack of this shape with made-up words. The supervised tokens lie at the documents' ends."""
@@ -96,7 +98,7 @@ class Shape:
         return build_pack(documents)
 
 
-def largest(packs: Iterable[Shape], a: Architecture, *, recompute: str, compute_bytes: int) -> Shape:
+def largest(packs: Iterable[PackShape], a: Architecture, *, recompute: str, compute_bytes: int) -> PackShape:
     """The pack that takes most memory, by a rough count: what layers keep of a token, and the logits of a supervised
     one. What it takes is then found by a trace."""
     wide = a.hidden * 6 + a.intermediate * 4 + 3 * (a.heads + a.kv_heads) * a.head_dim

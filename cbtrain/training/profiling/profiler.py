@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from cbtrain.files import write_atomic
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.prefetch import Prefetcher
-from cbtrain.training.engines.engine import Engine
+from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.profiling.components import Breakdown, break_down
 from cbtrain.training.profiling.memory import Peak, peak_of, write_timeline
 from cbtrain.training.profiling.ranges import STEP, ranges, within
@@ -70,7 +70,7 @@ class Profile:
 
 def profile_steps(
     decoder: Decoder,
-    engine: Engine,
+    engine: TrainingEngine,
     batches: Prefetcher,
     *,
     steps: int,
@@ -108,7 +108,7 @@ def profile_steps(
 @dataclass(slots=True)
 class _Steps:
     decoder: Decoder
-    engine: Engine
+    engine: TrainingEngine
     batches: Prefetcher
     learning_rate: float
     done: int = 0

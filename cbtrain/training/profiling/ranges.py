@@ -12,7 +12,7 @@ from torch._C._profiler import _RecordFunctionFast
 from cbtrain.model.adapters.lora_linear import LoraLinear
 from cbtrain.model.decoder import Block, Decoder, RMSNorm
 from cbtrain.model.linears.linear import Linear
-from cbtrain.training.engines.engine import Engine
+from cbtrain.training.engines.engine import TrainingEngine
 
 PREFIX = "cbtrain::"
 STEP = "step"
@@ -49,7 +49,7 @@ COLLECTIVES = (
 
 
 @contextmanager
-def ranges(decoder: Decoder, engine: Engine) -> Iterator[None]:
+def ranges(decoder: Decoder, engine: TrainingEngine) -> Iterator[None]:
     """During the body, every part of ``decoder`` and ``engine`` that :data:`RANGES` names is in its range."""
     with ExitStack() as stack:
         for owner, attribute, name in _places(decoder, engine):
@@ -58,7 +58,7 @@ def ranges(decoder: Decoder, engine: Engine) -> Iterator[None]:
         yield
 
 
-def _places(decoder: Decoder, engine: Engine) -> Iterator[tuple[Any, str, str]]:
+def _places(decoder: Decoder, engine: TrainingEngine) -> Iterator[tuple[Any, str, str]]:
     """What is called, as an attribute of its owner, and the range it belongs to."""
     yield decoder, "forward", "decoder"
     yield decoder.embed_tokens, "forward", "embedding"

@@ -117,5 +117,5 @@ def finite(values: Mapping[str, float | int | None]) -> dict[str, float]:
 
 def _require(package: str, where: str, off: str) -> None:
     if importlib.util.find_spec(package) is None:
-        fix = f"Install it (`pip install {package}`), or set {where}={off}."
-        raise UserError(f"the package {package} is not installed", where=where, fix=fix)
+        hint = f"Install it (`pip install {package}`), or set {where}={off}."
+        raise UserError(f"the package {package} is not installed", where=where, hint=hint)

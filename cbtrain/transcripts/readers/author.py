@@ -67,14 +67,14 @@ def _sets(path: Path) -> list[Path]:
         return [path]
     root = path if path.name == TRANSCRIPTS else path / TRANSCRIPTS
     if not root.is_dir():
-        raise UserError(f"no {TRANSCRIPTS}/ in it", where=path, fix="Name the author's repository.")
+        raise UserError(f"no {TRANSCRIPTS}/ in it", where=path, hint="Name the author's repository.")
     return _numbered(root, SET)
 
 
 def _object(file: Path) -> dict[str, Any]:
     content = parse_json(read_text(file), file)
     if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=file, fix="Mend or remove the file.")
+        raise UserError("not a JSON object", where=file, hint="Mend or remove the file.")
     return content
 
 
@@ -82,7 +82,7 @@ def _text_of(content: dict[str, Any], key: str, file: Path) -> str:
     text = content.get(key)
     if not isinstance(text, str):
         problem = f"{key}: {'missing' if text is None else 'not a text'}"
-        raise UserError(problem, where=file, fix="Mend or remove the file.")
+        raise UserError(problem, where=file, hint="Mend or remove the file.")
     return text
 
 

@@ -71,8 +71,8 @@ def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
     content = dict(content)
     found = content.pop("schema", None)
     if found != SESSION_SCHEMA:
-        fix = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
-        raise UserError(f"schema {found!r} is not {SESSION_SCHEMA!r}", where=where, fix=fix)
+        hint = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
+        raise UserError(f"schema {found!r} is not {SESSION_SCHEMA!r}", where=where, hint=hint)
     return validate(SessionRecord, content, where, "`cbtrain corpus schema` prints the schema.")
 
 
@@ -82,4 +82,4 @@ def _file(path: Path) -> Path:
     for name in SESSIONS:
         if (path / name).exists() or (path / name).is_symlink():
             return path / name
-    raise UserError(f"no {SESSIONS[0]} in it", where=path, fix="Name a folder that has one, or another --format.")
+    raise UserError(f"no {SESSIONS[0]} in it", where=path, hint="Name a folder that has one, or another --format.")

@@ -81,15 +81,15 @@ def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatL
     """One record as a session. Raises UserError on a missing list, an unknown role, or content that is no text."""
     messages = content.get(layout.messages)
     if not isinstance(messages, list):
-        raise UserError(f"no list of {layout.messages!r}", where=where, fix="Mend it, or choose another --format.")
+        raise UserError(f"no list of {layout.messages!r}", where=where, hint="Mend it, or choose another --format.")
     turns, system = [], []
     for index, message in enumerate(messages, 1):
         if not isinstance(message, dict):
-            raise UserError(f"message {index} is not an object", where=where, fix="Mend or remove it.")
+            raise UserError(f"message {index} is not an object", where=where, hint="Mend or remove it.")
         said = message.get(layout.role)
         if not isinstance(said, str) or said not in layout.roles:
             known = ", ".join(layout.roles)
-            raise UserError(f"message {index}: {layout.role} {said!r} is none of {known}", where=where, fix="Mend it.")
+            raise UserError(f"message {index}: {layout.role} {said!r} is none of {known}", where=where, hint="Mend it.")
         text, role = _text(message.get(layout.text), index, where, layout), layout.roles[said]
         if role is None:
             system.append(text)
@@ -114,26 +114,26 @@ def _text(value: Any, index: int, where: str, layout: ChatLayout) -> str:
     if isinstance(value, list):  # content in parts, as the OpenAI protocol allows
         if all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in value):
             return "".join(part["text"] for part in value)
-        raise UserError(f"message {index} has parts that are no text", where=where, fix="Remove them.")
+        raise UserError(f"message {index} has parts that are no text", where=where, hint="Remove them.")
     if not isinstance(value, str):
-        raise UserError(f"message {index}: {layout.text} is not a text", where=where, fix="Mend or remove it.")
+        raise UserError(f"message {index}: {layout.text} is not a text", where=where, hint="Mend or remove it.")
     return value
 
 
 def _number(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f"session {value!r} is not a number from 0", where=where, fix="Mend or remove it.")
+        raise UserError(f"session {value!r} is not a number from 0", where=where, hint="Mend or remove it.")
     return value
 
 
 def _string(content: dict[str, Any], key: str, where: str) -> str:
     value = content.get(key, "")
     if not isinstance(value, str):
-        raise UserError(f"{key} is not a text", where=where, fix="Mend or remove it.")
+        raise UserError(f"{key} is not a text", where=where, hint="Mend or remove it.")
     return value
 
 
 def _facts(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise UserError("facts are not texts by name", where=where, fix="Mend or remove them.")
+        raise UserError("facts are not texts by name", where=where, hint="Mend or remove them.")
     return dict(value)

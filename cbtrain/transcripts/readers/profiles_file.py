@@ -20,12 +20,12 @@ def read_profiles(folder: Path, options: ReadOptions) -> dict[str, Profile]:
             try:
                 found = content.pop("schema", None)
                 if found != PROFILE_SCHEMA:
-                    fix = f'Each line is an object with "schema": "{PROFILE_SCHEMA}".'
-                    raise UserError(f"schema {found!r} is not {PROFILE_SCHEMA!r}", where=where, fix=fix)
+                    hint = f'Each line is an object with "schema": "{PROFILE_SCHEMA}".'
+                    raise UserError(f"schema {found!r} is not {PROFILE_SCHEMA!r}", where=where, hint=hint)
                 profile = parse_profile(content, where)
                 if profile.course in profiles:
                     problem = f"course {profile.course!r} has a profile already"
-                    raise UserError(problem, where=where, fix="Remove one of them.")
+                    raise UserError(problem, where=where, hint="Remove one of them.")
                 profiles[profile.course] = profile
             except UserError as error:
                 options.on_bad(error)

@@ -60,7 +60,7 @@ def parse_simulation(text: str, arm: str, folder: str, file: Path) -> Session:
     number, patient = int(found_file.group(1)), found_folder.group(1)
     text = text.replace("\r\n", "\n")
     if not HEADER.match(text):
-        raise UserError("does not begin with 'Session Number:'", where=file, fix="Mend or remove the file.")
+        raise UserError("does not begin with 'Session Number:'", where=file, hint="Mend or remove the file.")
     text = HEADER.sub("", text)
     facts = {"arm": arm, "stamp": found_file.group(2)}
     ends = list(ENDING.finditer(text))

@@ -9,7 +9,7 @@ from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.descriptives import levels, session_groups
 from cbtrain.eval.analysis.missingness import bounds, completion
 from cbtrain.eval.analysis.ratings import Arm, Scale
-from cbtrain.eval.analysis.sessions import SessionFacts
+from cbtrain.eval.analysis.sessions import SessionOutcome
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "instruct")}
 
@@ -29,7 +29,7 @@ def rated(rows, scale=SCALE):
 
 def held(*failed, patients="pqr", sessions=2):
     return {
-        (arm, p, s): SessionFacts(8, 90, "provider_error" if (arm, p, s) in failed else "patient_end",
+        (arm, p, s): SessionOutcome(8, 90, "provider_error" if (arm, p, s) in failed else "patient_end",
                                   (arm, p, s) in failed)
         for arm in ARMS for p in patients for s in range(sessions)
     }  # fmt: skip

@@ -10,7 +10,7 @@ from cbtrain.eval.analysis.agreement.panel import panel_of, panel_ratings
 from cbtrain.eval.analysis.agreement.severity import connected
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.ratings import Arm, Scale
-from cbtrain.eval.analysis.sessions import SessionFacts
+from cbtrain.eval.analysis.sessions import SessionOutcome
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "base")}
 
@@ -158,7 +158,7 @@ def test_sessions_of_unknown_length_still_tell_severity():
 
     ratings = rated({"one": one_arm("t"), "two": one_arm("b")})
     facts = {
-        (arm, patient, session): SessionFacts(10 + 4 * session, 100, "patient_end", False)
+        (arm, patient, session): SessionOutcome(10 + 4 * session, 100, "patient_end", False)
         for arm, patient, session in ratings.sessions
         if session > 0
     }

@@ -20,7 +20,7 @@ from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.analysis.resampling import sign_flip_p
 from cbtrain.eval.analysis.rounding import ROUNDING, alike, at_least, at_most, independent, merged, nought, varying
 from cbtrain.eval.analysis.session_length import length_analysis
-from cbtrain.eval.analysis.sessions import SessionFacts
+from cbtrain.eval.analysis.sessions import SessionOutcome
 from cbtrain.eval.judge_audit.findings import shift
 
 pytestmark = pytest.mark.fault("E4")
@@ -227,7 +227,7 @@ def test_totals_that_are_equal_have_one_rank_and_lengths_that_are_equally_close_
     """Turns of 2, 4, 8 and 16 are equally far apart in logarithms, crossed or not."""
     ratings = study("sessions differ, arms by one amount", sessions=4, judges=1, repeats=1)
     facts = {
-        key: SessionFacts(2 ** (1 + (key[2] + (key[0] == "A-tuned")) % 4), 9, "", False) for key in ratings.sessions
+        key: SessionOutcome(2 ** (1 + (key[2] + (key[0] == "A-tuned")) % 4), 9, "", False) for key in ratings.sessions
     }
     plans = plan_contrasts(ARMS)[:1]
     first, *others = (length_analysis(moved, facts, plans, 20, 0) for moved in

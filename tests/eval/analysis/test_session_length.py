@@ -12,7 +12,7 @@ from cbtrain.eval.analysis.contrasts import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
 from cbtrain.eval.analysis.ratings import Arm, Scale, read_ratings
 from cbtrain.eval.analysis.session_length import length_analysis
-from cbtrain.eval.analysis.sessions import SessionFacts, session_facts
+from cbtrain.eval.analysis.sessions import SessionOutcome, session_outcomes
 from cbtrain.transcripts.reading import read
 
 
@@ -25,13 +25,13 @@ def one_item(rows):
         ("total",), arms, np.array(arm), np.array(patient), np.array(session), np.full(n, "j"),
         np.zeros(n, dtype=int), np.array(total, dtype=float)[:, None], Scale(0, 66, 40),
     )  # fmt: skip
-    return ratings, {row[:3]: SessionFacts(row[4], 10 * row[4], "patient_end", False) for row in rows}
+    return ratings, {row[:3]: SessionOutcome(row[4], 10 * row[4], "patient_end", False) for row in rows}
 
 
 @needs_scores
 def test_the_2024_scores_depend_on_length():
     ratings = read_ratings(SCORES2024)
-    facts = session_facts(read(str(SCORES2024.parents[2] / "CBT_Simulations")).sessions())
+    facts = session_outcomes(read(str(SCORES2024.parents[2] / "CBT_Simulations")).sessions())
     found = length_analysis(ratings, facts, plan_contrasts(ratings.arms), 200, 0)
     assert (f"{found.spearman.r:.3f}", found.spearman.n) == ("0.410", 393)
     assert found.spearman.ci_low < 0.41 < found.spearman.ci_high

@@ -109,15 +109,15 @@ def test_a_drawn_sample_keeps_pairs_together_and_goes_round_the_patients(tmp_pat
     said = capsys.readouterr().out
     assert "12 sessions of 24, 2 arms, the same patients and seeds in all; 4 for every rater" in said
     assert "note: 13 cannot be had with as many of each of 2 arms, so it is 12" in said
-    hands = [
+    by_rater = [
         {(one["patient"], one["seed"], one["arm"]) for one in form["sessions"]}
         for form in key_of(tmp_path / "forms")["forms"]
     ]
-    drawn = hands[0] | hands[1]
+    drawn = by_rater[0] | by_rater[1]
     assert len(drawn) == 12
-    assert [len(hand) for hand in hands] == [8, 8]
-    assert len(hands[0] & hands[1]) == 4
-    for hand in hands:  # both sides of every pair
+    assert [len(hand) for hand in by_rater] == [8, 8]
+    assert len(by_rater[0] & by_rater[1]) == 4
+    for hand in by_rater:  # both sides of every pair
         assert {(p, s, ARMS[0]) for p, s, _ in hand} | {(p, s, ARMS[1]) for p, s, _ in hand} == hand
     assert collections.Counter(patient for patient, _, _ in drawn) == dict.fromkeys(PATIENTS, 4)
 

@@ -9,7 +9,7 @@ from cbtrain.eval.judge_audit.findings import shift, unratable
 from cbtrain.eval.judge_audit.probes import OTHERS, PROBES, TOTAL
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.rating.scores import Score
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.evaluation.rate import records
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Turn
@@ -102,7 +102,7 @@ def test_where_there_is_nothing_to_change_there_is_no_copy():
 
 
 def test_sessions_are_picked_for_as_many_patients_as_can_be():
-    sessions = [SessionRecord(f"p{p}.{s}", "a", f"p{p}", s, ending=None) for p in range(4) for s in range(5)]
+    sessions = [SimulatedSession(f"p{p}.{s}", "a", f"p{p}", s, ending=None) for p in range(4) for s in range(5)]
     sessions[0].ending = "budget"
     picked = pick(sessions, 6, seed=1)
     assert len(picked) == 6
@@ -158,7 +158,7 @@ def test_an_audit_of_scores_with_repeats_and_gaps():
     """Known answers: the total falls by 2 with padding, in one of two repeats by 4 and in the other not at all."""
     rubric = load_rubric()
     names = [domain.id for domain in rubric.domains]
-    originals = [SessionRecord(f"s{i}", "a", f"p{i}", 0, list(TURNS)) for i in range(6)]
+    originals = [SimulatedSession(f"s{i}", "a", f"p{i}", 0, list(TURNS)) for i in range(6)]
     scores = []
     for one in [*originals, *copies(originals)]:
         for repeat in (0, 1):
@@ -188,7 +188,7 @@ def test_an_audit_of_scores_with_repeats_and_gaps():
 def test_a_rubric_without_a_domain_has_no_expectation_of_it():
     rubric = load_rubric()
     rubric.domains = [domain for domain in rubric.domains if domain.id != "agenda"]
-    originals = [SessionRecord("s", "a", "p", 0, list(TURNS))]
+    originals = [SimulatedSession("s", "a", "p", 0, list(TURNS))]
     domains = {domain.id: 3.0 for domain in rubric.domains}
     scores = [Score(one.id, "a", "p", 0, "j", 0, "ok", dict(domains)) for one in [*originals, *copies(originals)]]
     found = {entry["probe"]: entry for entry in audit(originals, scores, rubric)}

@@ -10,7 +10,7 @@ from rich.console import Console
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judging import judge_sessions
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import Journal
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import Providers
@@ -26,7 +26,7 @@ def answer(score):
 
 def sessions(*texts):
     return [
-        SessionRecord(
+        SimulatedSession(
             f"s{number}", "tuned", "p", 0, [Turn("patient", text), Turn("therapist", "And then?")], "max_turns"
         )
         for number, text in enumerate(texts)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from cbtrain.eval.report.flags import FLAGS, Facts, Range, flags_of
+from cbtrain.eval.report.flags import FLAGS, FlagInput, Range, flags_of
 
 SCALE = Range(0, 6, 40)
-PLAIN = Facts("patient_end", False, 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
+PLAIN = FlagInput("patient_end", False, 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from cbtrain.eval.analysis.agreement.panel import panel_of
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.rating.scores import Score
-from cbtrain.eval.simulation.runner import SessionRecord
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.evaluation.report_data import describe_sessions
 from cbtrain.transcripts.types import Turn
 
 RUBRIC = load_rubric()
 IDS = [domain.id for domain in RUBRIC.domains]
-SESSION = SessionRecord(
+SESSION = SimulatedSession(
     "p1.base.0", "base", "p1", 0, [Turn("patient", "Hm."), Turn("therapist", "Yes?")] * 4, "patient_end"
 )
 
@@ -56,7 +56,7 @@ def test_what_was_not_scored_is_filled_in_nowhere():
 
 
 def test_a_session_without_a_rating():
-    failed = SessionRecord("p1.base.0", "base", "p1", 0, [], "budget", "spent")
+    failed = SimulatedSession("p1.base.0", "base", "p1", 0, [], "budget", "spent")
     found = described(session=failed)
     assert (found["status"], found["ratings"]) == ("not rated: the session failed", [])
     assert found["flags"] == ["failed", "not_rated", "short"]
@@ -79,7 +79,7 @@ def sessions_of(rows, count=10):
         for judge, seed, points in rows
     ]
     ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
-    held = [SessionRecord(f"p{seed}", "base", f"p{seed}", 0, SESSION.turns, "patient_end") for seed in range(count)]
+    held = [SimulatedSession(f"p{seed}", "base", f"p{seed}", 0, SESSION.turns, "patient_end") for seed in range(count)]
     return describe_sessions(held, scores, {}, ratings, panel_of(ratings))
 
 
