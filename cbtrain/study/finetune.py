@@ -34,6 +34,7 @@ from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.zero3 import partitioner, whole
 from cbtrain.training.loop import train
 from cbtrain.training.memory.meter import MemoryMeter
+from cbtrain.training.stage import Stage
 from cbtrain.training.telemetry.loggers import check_loggers
 from cbtrain.transcripts.types import Role
 
@@ -81,19 +82,18 @@ def train_adapter(
         held = weight_memory(decoder)
         beside = format_files(lessons.renderer.format, [lessons.renderer.answer_stop_id])
         facts: dict[str, Any] = {"speaker": speaker, "therapist_system": config.tokens.therapist_system}
-        result, values = train(
+        stage = Stage(
             speaker,
             decoder,
             lessons.chosen.documents,
             lessons.unseen.documents,
             settings,
             place,
-            console,
-            runtime=config.training,
-            files=AdapterFiles(decoder, base=name, facts=facts, beside=beside),
-            groups=phases_of(lessons.unseen),
-            meter=meter,
+            config.training,
+            AdapterFiles(decoder, base=name, facts=facts, beside=beside),
+            phases_of(lessons.unseen),
         )
+        result, values = train(stage, console, meter)
     chosen = lessons.chosen
     result.parameters = held.parameters
     result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.documents.tokens)

@@ -22,7 +22,7 @@ from cbtrain.files import hold, require_new, write_atomic
 from cbtrain.study.run_files import CONFIG, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.resuming import differences
-from cbtrain.training.loop import SKIPPED
+from cbtrain.training.stage_run import SKIPPED
 from cbtrain.transcripts.reading import SAMPLE
 
 LOCK = Path("training") / ".lock"

@@ -19,6 +19,7 @@ from cbtrain.tokens.tokenizer import train_tokenizer
 from cbtrain.training import distributed
 from cbtrain.training.loop import train
 from cbtrain.training.result import TrainingResult
+from cbtrain.training.stage import Stage
 from cbtrain.transcripts.split import Split
 from cbtrain.transcripts.types import Course, Session
 
@@ -54,7 +55,7 @@ def make_base_model(
     windows = cut_windows(chosen, config.base_window)
     # So small a model is not worth sharding.
     runtime = config.training.model_copy(update={"engine": "torch"})
-    result, _ = train("base", decoder, windows, unseen, settings, metrics, console, runtime=runtime)
+    result, _ = train(Stage("base", decoder, windows, unseen, settings, metrics, runtime), console)
     result.share_of_corpus = share * min(1.0, result.tokens / sum(map(len, chosen)))
     if distributed.rank() == 0:
         with atomic_folder(folder) as temporary:

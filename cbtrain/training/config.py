@@ -129,3 +129,8 @@ class RuntimeConfig(BaseModel):
         if len(set(self.speakers)) != len(self.speakers):
             raise ValueError("a speaker is named twice in speakers")
         return self
+
+    @property
+    def engine_name(self) -> str:
+        """What summaries call the engine."""
+        return "torch" if self.engine == "torch" else f"deepspeed, ZeRO stage {self.zero_stage}"

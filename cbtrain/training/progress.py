@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cbtrain.tokens.stream import StepInfo
 from cbtrain.training.config import StageConfig
+from cbtrain.training.step import StepResult
 
 
 @dataclass(slots=True)
@@ -36,8 +39,28 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
     skipped_batches: list[dict[str, Any]] = field(default_factory=list)
 
-    def record_validation(self, loss: float) -> bool:
-        """Hear of a validation; says whether it is the best one yet."""
+    def advance(self, info: StepInfo, outcome: StepResult, position: dict[str, int]) -> None:
+        """Count an optimizer step; the stream stands at ``position`` after it. The schedule counts tokens of steps that
+        were made, the budget counts all."""
+        self.step += 1
+        self.tokens += info.tokens
+        self.supervised += outcome.supervised
+        self.position = position
+        if outcome.skipped:
+            self.skipped += 1
+            return
+        self.scheduled += info.tokens
+        self.skipped_batches.clear()
+        self.recent.append(outcome.loss)
+
+    def record_validation(self, loss: float, phases: Mapping[str, float]) -> bool:
+        """Add a validation loss (nats a supervised token; also by phase) to the curve. Return True if it is the lowest
+        so far."""
+        recent = sum(self.recent) / len(self.recent) if self.recent else None
+        point = {"step": self.step, "tokens": self.tokens, "train_loss": recent, "validation_loss": loss}
+        self.curve.append({**point, "phases": dict(phases)})
+        self.recent.clear()
+        self.validated = self.tokens
         best = self.best_loss is None or loss < self.best_loss
         if best and not math.isnan(loss):
             self.best_loss, self.best_step, self.waited = loss, self.step, 0

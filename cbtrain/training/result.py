@@ -1,9 +1,13 @@
-"""What a training stage came to."""
+"""The result of a training stage."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from cbtrain.model.weights.memory import weight_memory
+from cbtrain.training.stage_run import StageRun
+from cbtrain.training.validation import with_perplexity
 
 
 @dataclass(slots=True)
@@ -44,3 +48,40 @@ class TrainingResult:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def result_of(run: StageRun) -> TrainingResult:
+    """The result of ``run``, which has ended. Every rank must call it."""
+    progress, settings, engine = run.progress, run.settings, run.engine
+    static, weights = engine.static_memory(), weight_memory(run.stage.decoder)
+    split = run.meter.split(
+        weights=weights.bytes, adapters=static.adapters, gradients=static.gradients, optimizer=static.optimizer
+    )
+    best = next((point for point in progress.curve if point["step"] == progress.best_step), {})
+    seconds = run.telemetry.seconds
+    return TrainingResult(
+        name=run.stage.name,
+        method=settings.method,
+        parameters=run.parameters,
+        trainable=run.trained,
+        token_budget=settings.token_budget,
+        planned_tokens=run.budget,
+        tokens=progress.tokens,
+        supervised_tokens=progress.supervised,
+        epochs=round(progress.tokens / run.stream.tokens_per_epoch, 3),
+        steps=progress.step,
+        skipped_steps=progress.skipped,
+        seconds=round(seconds, 2),
+        tokens_per_second=round(progress.tokens / max(seconds, 1e-9), 1),
+        stopped=progress.ended_by(settings),
+        validation_before=progress.curve[0]["validation_loss"],
+        validation_best=progress.best_loss,
+        best_step=progress.best_step,
+        phases={name: with_perplexity(mean) for name, mean in best.get("phases", {}).items()},
+        engine=run.stage.runtime.engine_name,
+        ranks=engine.world,
+        data=run.stream.describe(),
+        speed=run.telemetry.summary(),
+        memory=split.as_dict(),
+        curve=progress.curve,
+    )

@@ -20,6 +20,7 @@ from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import PlainFiles
 from cbtrain.training.config import CheckpointConfig, RuntimeConfig, StageConfig
 from cbtrain.training.loop import train
+from cbtrain.training.stage import Stage
 
 
 def documents():
@@ -77,18 +78,9 @@ def main(arguments):
     files.save = slowly
     every = documents()
     try:
-        result, best = train(
-            "tiny",
-            made,
-            every[:11],
-            every[11:],
-            config,
-            folder,
-            Console(quiet=distributed.rank() != 0),
-            runtime=runtime,
-            files=files,
-            groups=["early", "late", "late"],
-        )
+        groups = ["early", "late", "late"]
+        stage = Stage("tiny", made, every[:11], every[11:], config, folder, runtime, files, groups)
+        result, best = train(stage, Console(quiet=distributed.rank() != 0))
     except Stopped as stopped:
         if distributed.rank() == 0:
             print(stopped, flush=True)

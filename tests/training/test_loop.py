@@ -11,6 +11,7 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import LoraConfig
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.loop import train
+from cbtrain.training.stage import Stage
 from cbtrain.training.validation import measure_loss
 
 
@@ -20,7 +21,8 @@ def run(decoder, documents, folder, validation=None, runtime=None, **changes):
     config = StageConfig(**(settings | changes))
     out = io.StringIO()
     held_out = documents[9:] if validation is None else validation
-    result, _ = train("tiny", decoder, documents[:9], held_out, config, folder, Console(file=out), runtime=runtime)
+    stage = Stage("tiny", decoder, documents[:9], held_out, config, folder, runtime or RuntimeConfig())
+    result, _ = train(stage, Console(file=out))
     return result, out.getvalue()
 
 

@@ -24,8 +24,9 @@ from cbtrain.training.telemetry import wording
 from cbtrain.training.telemetry.loggers import Logger, check_loggers, open_loggers
 from cbtrain.training.telemetry.metrics import read_metrics
 from cbtrain.training.telemetry.peak import Peak, data_sheet, find_peak
+from cbtrain.training.telemetry.records import StepRecord, ValidationRecord
 from cbtrain.training.telemetry.speed import Sample, Speedometer
-from cbtrain.training.telemetry.status import POINTS, LossCurve, SmoothedLoss
+from cbtrain.training.telemetry.status import POINTS, LossCurve, SmoothedLoss, Status
 from cbtrain.training.telemetry.telemetry import Telemetry
 
 PEAK = Peak(1000.0, "1000 FLOP/s (made up)")
@@ -44,8 +45,9 @@ def plain():
 
 
 def make(folder, console=None, **more):
-    settings = {"budget": 1000, "peak": PEAK, **more}
-    return Telemetry("therapist", folder=folder, console=console or plain(), **settings)
+    where = {name: more.pop(name) for name in ("step", "tokens", "seconds") if name in more}
+    status = Status("therapist", more.pop("budget", 1000), **where)
+    return Telemetry(status, folder, console or plain(), more.pop("peak", PEAK), **more)
 
 
 def step(telemetry, number, tokens=100, **more):
@@ -61,7 +63,7 @@ def step(telemetry, number, tokens=100, **more):
         "flops": Flops(200.0, 300.0),
         "wait": 0.1,
     }
-    telemetry.step(step=number, **{**facts, **more})
+    telemetry.step(StepRecord(number, **{**facts, **more}))
 
 
 def lines(folder, kind=None):
@@ -153,7 +155,9 @@ def test_the_window_is_twenty_steps_or_ten_seconds():
 def test_what_json_cannot_hold_becomes_null(tmp_path):
     with make(tmp_path) as telemetry:
         step(telemetry, 1, loss=math.nan, grad_norm=math.inf, skipped=True)
-        telemetry.validation(step=1, tokens=100, loss=math.nan, perplexity=math.inf, phases={"a": math.nan}, best=False)
+        telemetry.validation(
+            ValidationRecord(step=1, tokens=100, loss=math.nan, perplexity=math.inf, phases={"a": math.nan}, best=False)
+        )
         telemetry.event("checkpoint", "written", path=tmp_path, sizes=[1.0, math.inf])
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text
@@ -171,7 +175,7 @@ def test_a_resumed_run_drops_what_it_will_repeat(tmp_path):
         telemetry.event("checkpoint", "written")
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "step", "step": 6, "lo')  # killed in the middle of a line
-    with make(tmp_path, tokens=300, seconds=50.0, step=3, keep_until=3) as telemetry:
+    with make(tmp_path, tokens=300, seconds=50.0, step=3, resumed=True) as telemetry:
         assert telemetry.seconds >= 50
         step(telemetry, 4)
     assert [record["step"] for record in lines(tmp_path, "step")] == [1, 2, 3, 4]
@@ -196,13 +200,13 @@ def test_a_kill_leaves_whole_lines(tmp_path):
     from rich.console import Console
     from cbtrain.training.flops import Flops
     from cbtrain.training.telemetry.peak import Peak
+    from cbtrain.training.telemetry.records import StepRecord
+    from cbtrain.training.telemetry.status import Status
     from cbtrain.training.telemetry.telemetry import Telemetry
-    telemetry = Telemetry("t", budget=100, folder=Path({str(tmp_path)!r}), console=Console(file=io.StringIO()),
-                          peak=Peak(1.0, "made up"))
+    telemetry = Telemetry(Status("t", 100), Path({str(tmp_path)!r}), Console(file=io.StringIO()), Peak(1.0, "made up"))
     telemetry.__enter__()
     for n in range(1, 8):
-        telemetry.step(step=n, epoch=0, tokens=n, step_tokens=1, supervised=1, loss=1.0, learning_rate=1.0,
-                       grad_norm=1.0, skipped=False, flops=Flops(1.0, 1.0), wait=0.0)
+        telemetry.step(StepRecord(n, 0, n, 1, 1, 1.0, 1.0, 1.0, False, Flops(1.0, 1.0), 0.0))
     os.kill(os.getpid(), 9)
     """
     done = forked.run("zygote:execute", textwrap.dedent(code), cwd=tmp_path)
@@ -215,7 +219,7 @@ def test_other_ranks_are_silent_but_measure(tmp_path, clock):
     with make(tmp_path / "none", console, active=False) as telemetry:
         clock[0] += 1
         step(telemetry, 1)
-        telemetry.validation(step=1, tokens=1, loss=1.0, perplexity=2.0, phases={}, best=True)
+        telemetry.validation(ValidationRecord(step=1, tokens=1, loss=1.0, perplexity=2.0, phases={}, best=True))
         telemetry.event("checkpoint", "written")
     assert telemetry.summary()["tokens_per_second"] == 100
     assert not console.file.getvalue()
@@ -228,7 +232,9 @@ def test_plain_lines_without_a_terminal(tmp_path, clock):
         for number in range(1, 1001):
             clock[0] += 0.1
             step(telemetry, number)
-        telemetry.validation(step=1000, tokens=100_000, loss=2.5, perplexity=12.2, phases={"opening": 2.0}, best=True)
+        telemetry.validation(
+            ValidationRecord(step=1000, tokens=100_000, loss=2.5, perplexity=12.2, phases={"opening": 2.0}, best=True)
+        )
         telemetry.event("warning", "something [odd]")
     said = console.file.getvalue().splitlines()
     assert len([line for line in said if "tokens/s" in line]) in range(10, 14)  # 10 tenths, 100 s
@@ -254,7 +260,7 @@ def test_the_display_fits_its_terminal(tmp_path, width):
         for number in range(1, 9):
             time.sleep(0.01)
             step(telemetry, number)
-        telemetry.validation(step=8, tokens=800, loss=2.75, perplexity=15.6, phases={}, best=True)
+        telemetry.validation(ValidationRecord(step=8, tokens=800, loss=2.75, perplexity=15.6, phases={}, best=True))
         telemetry.event("checkpoint", "checkpoint written")
         step(telemetry, 9)
     view = Console(file=io.StringIO(), width=width, color_system=None)
@@ -364,7 +370,9 @@ def test_loggers_get_finite_numbers_and_cannot_stop_a_run(tmp_path):
     good, bad, console = Recorder(), Recorder(fails=True), plain()
     with make(tmp_path, console, loggers=[bad, good]) as telemetry:
         step(telemetry, 1, loss=math.nan)
-        telemetry.validation(step=1, tokens=100, loss=2.0, perplexity=7.4, phases={"opening": 1.5}, best=True)
+        telemetry.validation(
+            ValidationRecord(step=1, tokens=100, loss=2.0, perplexity=7.4, phases={"opening": 1.5}, best=True)
+        )
     assert good.closed
     assert good.seen[0][1] == {
         "train/learning_rate": 1e-3,
@@ -399,10 +407,10 @@ def test_tensorboard_reads_it_back(tmp_path):
             step(telemetry, number, loss=float(number))
     # Resumed from step 3: steps 4 and 5 are repeated, and seen once.
     loggers = open_loggers(config, "run", tmp_path, step=3)
-    with make(tmp_path, loggers=loggers, step=3, tokens=300, keep_until=3) as telemetry:
+    with make(tmp_path, loggers=loggers, step=3, tokens=300, resumed=True) as telemetry:
         for number in (4, 5):
             step(telemetry, number, loss=10.0 * number)
-        telemetry.validation(step=5, tokens=500, loss=2.0, perplexity=7.4, phases={}, best=True)
+        telemetry.validation(ValidationRecord(step=5, tokens=500, loss=2.0, perplexity=7.4, phases={}, best=True))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1), (2, 2), (3, 3), (4, 40), (5, 50)]
     assert [e.value for e in events.Scalars("validation/loss")] == [2.0]

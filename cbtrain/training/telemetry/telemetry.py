@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from cbtrain.training.flops import Flops
 from cbtrain.training.memory.now import memory_now
 from cbtrain.training.telemetry import wording
 from cbtrain.training.telemetry.display import INDENT, Display
 from cbtrain.training.telemetry.loggers import Logger, finite
 from cbtrain.training.telemetry.metrics import MetricsFile
 from cbtrain.training.telemetry.peak import Peak
+from cbtrain.training.telemetry.records import StepRecord, ValidationRecord
 from cbtrain.training.telemetry.speed import Sample, Speed, Speedometer
 from cbtrain.training.telemetry.status import Status
 
@@ -30,37 +30,31 @@ LINES = 10
 
 
 class Telemetry:
-    """Tells of one training stage called ``title`` that ends after ``budget`` tokens.
+    """Tells of the training stage that ``status`` describes, and where it stands.
 
-    ``tokens``, ``seconds`` (of training) and ``step`` are where a resumed run stands, and ``keep_until`` is the last
-    step whose metrics stay (None for a new run). ``active=False`` (ranks other than 0) measures, but writes and shows
-    nothing. ``devices`` is how many share the work; MFU and HFU are shares of ``peak`` × ``devices``.
+    ``resumed``: metrics up to the step of ``status`` stay, and the later ones are dropped; else they start anew.
+    ``active=False`` (ranks other than 0) measures, but writes and shows nothing. ``devices`` is how many share the
+    work; MFU and HFU are shares of ``peak`` × ``devices``.
     """
 
     def __init__(
         self,
-        title: str,
-        *,
-        budget: int,
+        status: Status,
         folder: Path,
         console: Console,
         peak: Peak,
+        *,
         devices: int = 1,
         active: bool = True,
+        resumed: bool = False,
         loggers: Sequence[Logger] = (),
-        tokens: int = 0,
-        seconds: float = 0.0,
-        step: int = 0,
-        keep_until: int | None = None,
-    ) -> None:
-        self.console, self.active, self.peak = console, active, peak
+    ) -> None:  # the last four have defaults that tests and one process take
+        self.status, self.console, self.active, self.peak = status, console, active, peak
         self.loggers = list(loggers) if active else []
-        self.status = Status(title, budget, step=step, tokens=tokens, seconds=seconds)
         self._speedometer = Speedometer(peak, devices)
-        self._clock = _Clock(seconds)
-        self._stepped = seconds
-        self._begun = tokens
-        self._file = MetricsFile(folder, keep_until) if active else None
+        self._clock = _Clock(status.seconds)
+        self._stepped = status.seconds
+        self._file = MetricsFile(folder, status.step if resumed else None) if active else None
         self._live = active and console.is_terminal and not console.is_dumb_terminal
         self._display = Display(self.status, console) if self._live else None
         self._line_at, self._lines = 0.0, 0
@@ -105,61 +99,44 @@ class Telemetry:
         finally:
             self._clock.start()
 
-    def step(
-        self,
-        *,
-        step: int,
-        epoch: int,
-        tokens: int,
-        step_tokens: int,
-        supervised: int,
-        loss: float,
-        learning_rate: float,
-        grad_norm: float,
-        skipped: bool,
-        flops: Flops,
-        wait: float,
-        batch: str = "",
-    ) -> None:
-        """Record one optimizer step. All counts and ``flops`` are of all ranks together: ``tokens`` so far,
-        ``step_tokens`` and ``supervised`` of this step. ``wait`` is the time (seconds) it waited for input, ``batch``
-        tells what it has seen apart from what other steps have."""
+    def step(self, record: StepRecord) -> None:
+        """Record one optimizer step."""
         now = self.seconds
         duration, self._stepped = now - self._stepped, now
-        speed = self._speedometer.add(Sample(duration, step_tokens, supervised, flops, wait))
+        sample = Sample(duration, record.step_tokens, record.supervised, record.flops, record.wait)
+        speed = self._speedometer.add(sample)
         if not self.active:
             return
         status = self.status
-        status.step, status.epoch, status.tokens, status.loss = step, epoch, tokens, loss
-        status.learning_rate, status.grad_norm, status.speed = learning_rate, grad_norm, speed
+        status.step, status.epoch, status.tokens, status.loss = record.step, record.epoch, record.tokens, record.loss
+        status.learning_rate, status.grad_norm, status.speed = record.learning_rate, record.grad_norm, speed
         status.memory, status.seconds = memory_now(), now
         status.left = self._left(speed)
-        if not skipped:
-            status.smoothed.add(loss)
-            status.curve.add(loss)
-        numbers = self._numbers(duration, wait)
-        counts = {"tokens": tokens, "step_tokens": step_tokens, "supervised": supervised}
-        told = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
-        self._write("step", epoch=epoch, **counts, **told, skipped=skipped, batch=batch, **numbers)
-        self._log(step, "train", {**told, "epoch": epoch, "tokens": tokens})
-        self._log(step, "speed", numbers)
+        if not record.skipped:
+            status.smoothed.add(record.loss)
+            status.curve.add(record.loss)
+        numbers = self._numbers(duration, record.wait)
+        counts = {"tokens": record.tokens, "step_tokens": record.step_tokens, "supervised": record.supervised}
+        losses = {"loss": record.loss, "learning_rate": record.learning_rate, "grad_norm": record.grad_norm}
+        facts = {"skipped": record.skipped, "batch": record.batch}
+        self._write("step", epoch=record.epoch, **counts, **losses, **facts, **numbers)
+        self._log(record.step, "train", {**losses, "epoch": record.epoch, "tokens": record.tokens})
+        self._log(record.step, "speed", numbers)
         self._line()
 
-    def validation(
-        self, *, step: int, tokens: int, loss: float, perplexity: float, phases: Mapping[str, float], best: bool
-    ) -> None:
-        """Record a validation after ``step``: its mean loss (nats a supervised token), also by phase of the session;
-        ``best`` says that it is the lowest so far."""
+    def validation(self, record: ValidationRecord) -> None:
+        """Record a validation."""
         status = self.status
-        status.step, status.tokens, status.validation = step, tokens, loss
-        if best or status.best is None:
-            status.best = loss
+        status.step, status.tokens, status.validation = record.step, record.tokens, record.loss
+        if record.best or status.best is None:
+            status.best = record.loss
         if not self.active:
             return
-        told = {"loss": loss, "perplexity": perplexity}
-        self._write("validation", tokens=tokens, **told, phases=dict(phases), best=best)
-        self._log(step, "validation", {**told, **{f"loss_{name}": value for name, value in phases.items()}})
-        self._say(wording.validation_line(status, loss, perplexity, phases, best=best))
+        losses = {"loss": record.loss, "perplexity": record.perplexity}
+        self._write("validation", tokens=record.tokens, **losses, phases=dict(record.phases), best=record.best)
+        by_phase = {f"loss_{name}": value for name, value in record.phases.items()}
+        self._log(record.step, "validation", {**losses, **by_phase})
+        self._say(wording.validation_line(status, record))
 
     def event(self, kind: str, text: str, **facts: Any) -> None:
         """Record something that happened (``checkpoint``, ``resumed``, ``stopped``, ``warning`` …) and say ``text``

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
+from cbtrain.training.telemetry.records import ValidationRecord
 from cbtrain.training.telemetry.status import Status
 
 NONE = "–"
@@ -82,10 +82,11 @@ def step_line(status: Status) -> str:
     return ", ".join(parts)
 
 
-def validation_line(status: Status, loss: float, perplexity: float, phases: Mapping[str, float], *, best: bool) -> str:
-    """What a validation came to."""
-    text = f"{status.title}: step {status.step:,}, validation loss {fixed(loss)}"
-    text += f"{' (best)' if best else f' (best {fixed(status.best)})'}, perplexity {short(perplexity)}"
-    if phases:
-        text += "; " + ", ".join(f"{name} {fixed(value)}" for name, value in phases.items())
+def validation_line(status: Status, record: ValidationRecord) -> str:
+    """The result of a validation."""
+    text = f"{status.title}: step {status.step:,}, validation loss {fixed(record.loss)}"
+    best = " (best)" if record.best else f" (best {fixed(status.best)})"
+    text += f"{best}, perplexity {short(record.perplexity)}"
+    if record.phases:
+        text += "; " + ", ".join(f"{name} {fixed(value)}" for name, value in record.phases.items())
     return text

@@ -1,0 +1,240 @@
+"""A stage while it runs: what it needs, opened together, and each thing that the loop does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+
+from cbtrain.errors import Stopped, UserError
+from cbtrain.files import write_atomic
+from cbtrain.tokens.prefetch import Prefetcher
+from cbtrain.tokens.stream import MicroBatch, StepInfo
+from cbtrain.training import distributed
+from cbtrain.training.checkpoints.schedule import SaveClock
+from cbtrain.training.checkpoints.writer import CheckpointWriter
+from cbtrain.training.engines.engine import State
+from cbtrain.training.flops import Flops, step_flops
+from cbtrain.training.memory.malloc import returning_memory
+from cbtrain.training.memory.meter import MemoryMeter
+from cbtrain.training.packs import open_stream
+from cbtrain.training.schedule import learning_rate
+from cbtrain.training.signals import StopSignals
+from cbtrain.training.stage import Stage
+from cbtrain.training.stage_state import StageState
+from cbtrain.training.step import StepResult, train_step
+from cbtrain.training.telemetry.loggers import open_loggers
+from cbtrain.training.telemetry.peak import find_peak
+from cbtrain.training.telemetry.records import StepRecord, ValidationRecord
+from cbtrain.training.telemetry.status import Status
+from cbtrain.training.telemetry.telemetry import Telemetry
+from cbtrain.training.validation import overall, validate
+
+SKIPPED = "skipped.json"
+"""Which documents were in the steps that were not finite, written when a run is given up."""
+
+
+class StageRun:
+    """One stage, ``resumed`` or from its beginning; the loop calls its methods inside :meth:`open`.
+
+    ``budget`` is the number of tokens after which it ends. ``trained`` counts the parameters that are updated.
+    """
+
+    def __init__(self, stage: Stage, console: Console, meter: MemoryMeter) -> None:
+        self.stage, self.settings, self.meter = stage, stage.settings, meter
+        stage.decoder.recompute = stage.settings.recompute
+        self.parameters = sum(p.numel() for p in stage.decoder.parameters())
+        self.state = StageState(stage)
+        self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in stage.decoder.parameters() if p.requires_grad)
+        self.progress, self.engine = self.state.progress, self.state.engine
+        architecture, planned = stage.decoder.architecture, self.progress.packs_per_step
+        self.stream = open_stream(stage.documents, self.settings, architecture, stage.name, planned)
+        self.progress.packs_per_step = self.stream.packs_per_step
+        if self.progress.position:
+            self.stream.load_state(self.progress.position)
+        self.budget = min(self.settings.token_budget, self.settings.max_epochs * self.stream.tokens_per_epoch)
+        self.largest = 0
+        """Tokens of the largest pack whose activations were counted."""
+        self.telemetry = self._telemetry(console)
+        self.signals = StopSignals(stage.runtime.timeout_minutes, self.telemetry.stopping)
+        self.writer = CheckpointWriter(stage.checkpoints, stage.files, stage.runtime.checkpoints)
+        self.batches = Prefetcher(self.stream, pin=stage.decoder.device.type == "cuda")
+        self.clock = SaveClock(stage.runtime.checkpoints, self.progress.step)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Show, hear signals, write checkpoints and read ahead until the body ends."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(returning_memory(self.stage.decoder.device, self.settings.recompute))
+            for part in (self.telemetry, self.signals, self.writer, self.batches):
+                stack.enter_context(part)
+            self._say_how_it_begins()
+            self.meter.reset_peak()
+            self.clock.reset(self.progress.step)
+            yield
+
+    def _say_how_it_begins(self) -> None:
+        name, packs = self.stage.name, self.stream.packs_per_step
+        for text in self.state.warnings:
+            self.telemetry.event("warning", text)
+        if (idle := self.engine.world - packs) > 0:
+            self.telemetry.event("warning", f"{name}: steps of {packs} packs leave {idle} ranks without work")
+        if self.state.resumed:
+            self.telemetry.event("resumed", f"{name}: going on after step {self.progress.step}")
+
+    def _telemetry(self, console: Console) -> Telemetry:
+        stage, progress, active = self.stage, self.progress, self.engine.rank == 0
+        step = progress.step if self.state.resumed else None
+        return Telemetry(
+            Status(stage.name, self.budget, step=progress.step, tokens=progress.tokens, seconds=progress.seconds),
+            stage.folder,
+            console,
+            find_peak(stage.decoder.device, stage.decoder.dtype, stage.runtime.peak_tflops),
+            devices=self.engine.world,
+            active=active,
+            resumed=self.state.resumed,
+            loggers=open_loggers(stage.runtime, stage.name, stage.folder, step=step) if active else (),
+        )
+
+    def validation_due(self) -> bool:
+        """At the beginning, every ``validate_every`` tokens, and at the end."""
+        progress = self.progress
+        if progress.validated is None or progress.tokens - progress.validated >= self.settings.validate_every:
+            return True
+        return progress.tokens >= self.budget and progress.tokens > progress.validated
+
+    def validate(self) -> None:
+        """Measure the loss on unseen documents; keep and save the parameters where it is the lowest so far. Raises
+        Stopped."""
+        progress, telemetry, stage = self.progress, self.telemetry, self.stage
+        groups = stage.groups or ["all"] * len(stage.validation)
+        with telemetry.paused():
+            losses = validate(self.engine, stage.validation, self.settings.pack_tokens, groups, self.signals.asked)
+            if losses is None:
+                self.stop()
+                return
+            whole = overall(losses)
+            phases = {name: loss.mean for name, loss in losses.items()} if len(losses) > 1 else {}
+            best = progress.record_validation(whole.mean, phases)
+            measured = (progress.step, progress.tokens, whole.mean, whole.perplexity)
+            telemetry.validation(ValidationRecord(*measured, phases, best))
+            if best:
+                self.state.best = self.engine.parameters()
+                self.save(self.state.best)
+
+    def finished(self) -> bool:
+        return self.progress.tokens >= self.budget or self.progress.waited >= self.settings.patience
+
+    def checkpoint_due(self) -> bool:
+        """After so many steps, or where the leading rank has proposed it to the others."""
+        return self.signals.save_agreed() or self.clock.steps_due(self.progress.step)
+
+    def save(self, parameters: State | None = None) -> None:
+        """Hand a copy of everything to the thread that writes it; every rank must call it."""
+        if self.state.is_saved() and not distributed.agreed(self.writer.failed):
+            return
+        with self.telemetry.paused():
+            parameters = self.engine.parameters() if parameters is None else parameters
+            optimizer = self.engine.optimizer_state()
+        self.state.mark_saved()
+        if self.engine.rank:
+            return
+        self.progress.seconds = self.telemetry.seconds
+        self.writer.put(self.state.checkpoint(parameters, optimizer))
+        self.telemetry.event("checkpoint", "", step=self.progress.step)
+
+    def step(self) -> None:
+        """One optimizer step on the next packs. Raises Stopped where a signal ends it in its midst, UserError after too
+        many steps that were not finite."""
+        progress, began = self.progress, time.perf_counter()
+        micro_batches = self.batches.step()
+        wait = time.perf_counter() - began
+        rate = learning_rate(progress.scheduled / self.budget, self.settings)
+        self._track_largest(micro_batches)
+        outcome = train_step(
+            self.stage.decoder, self.engine, micro_batches, rate, step=progress.step, stop=self.signals.asked
+        )
+        self.engine.forward_context = contextlib.nullcontext
+        if outcome is None:
+            self.stop()
+            return
+        info = micro_batches[0].step
+        progress.advance(info, outcome, self.batches.state())
+        self._give_up_after_too_many_skipped(info, outcome)
+        self.telemetry.step(
+            StepRecord(
+                step=progress.step,
+                epoch=info.epoch,
+                tokens=progress.tokens,
+                step_tokens=info.tokens,
+                supervised=outcome.supervised,
+                loss=outcome.loss,
+                learning_rate=rate,
+                grad_norm=outcome.grad_norm,
+                skipped=outcome.skipped,
+                flops=self._flops(info),
+                wait=wait,
+                batch=info.fingerprint,
+            )
+        )
+
+    def _track_largest(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Count what a forward pass keeps, where a pack is larger than all before."""
+        largest = max(batch.pack.tokens for batch in micro_batches)
+        if largest > 1.05 * self.largest:
+            self.largest = largest
+            self.engine.forward_context = self.meter.track_activations
+
+    def _give_up_after_too_many_skipped(self, info: StepInfo, outcome: StepResult) -> None:
+        if not outcome.skipped or info.weight_sum == 0:  # nothing to learn from is no failure
+            return
+        skipped = self.progress.skipped_batches
+        names = [self.stage.documents[index].name for pack in info.packs for index in pack]
+        skipped.append({"step": self.progress.step, "epoch": info.epoch, "documents": names})
+        if len(skipped) < self.stage.runtime.max_skipped_steps:
+            return
+        where = self.stage.folder / SKIPPED
+        if self.engine.rank == 0:
+            write_atomic(where, json.dumps(skipped, indent=1) + "\n")
+        problem = f"loss or gradients are not finite {len(skipped)} steps in a row"
+        hint = f"Lower {self.stage.name}.learning_rate, or look at these documents."
+        raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, hint=hint)
+
+    def _flops(self, info: StepInfo) -> Flops:
+        full = self.settings.method == "full"
+        return step_flops(
+            self.stage.decoder.architecture,
+            [[len(self.stage.documents[index]) for index in pack] for pack in info.packs],
+            info.supervised,
+            adapter=0 if full else self.trained,
+            full=full,
+            recompute=self.settings.recompute,
+        )
+
+    def stop_if_asked(self) -> None:
+        """Raise Stopped where a signal came; the leading rank proposes a checkpoint where minutes are due."""
+        if self.signals.asked(save=self.engine.rank == 0 and self.clock.minutes_due()):
+            self.stop()
+
+    def stop(self) -> None:
+        """Save where the last whole step left everything, and end the run. Raises Stopped."""
+        self.save()
+        text = f"{self.stage.name}: stopped by {self.signals.name}, saving"
+        self.telemetry.event("stopped", text, step=self.progress.step)
+        raise Stopped(self.signals.name, self.progress.step)
+
+    def tell_warnings(self) -> None:
+        """Of the thread that writes checkpoints."""
+        for text in self.writer.warnings():
+            self.telemetry.event("warning", text)
+
+    def refuse_unsaved(self, stopped: Stopped) -> None:
+        """Raise UserError where the last checkpoint of a run that is stopped could not be written."""
+        self.tell_warnings()
+        if self.writer.failed:
+            hint = "Free some space; the same command goes on from the newest checkpoint that is there."
+            problem = f"stopped by {stopped.name}, but the checkpoint of step {stopped.step} could not be written"
+            raise UserError(problem, where=self.stage.checkpoints, hint=hint) from None

@@ -1,0 +1,82 @@
+"""Where a stage stands: counters, engine and the best parameters so far; made into checkpoints and read from them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+
+from cbtrain.training import distributed
+from cbtrain.training.checkpoints.checkpoint import Checkpoint, set_aside
+from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
+from cbtrain.training.checkpoints.writer import remove_leftovers
+from cbtrain.training.engines import make_engine
+from cbtrain.training.engines.engine import State
+from cbtrain.training.progress import Progress
+from cbtrain.training.stage import Stage
+
+
+class StageState:
+    """``resumed`` says whether a checkpoint was found in the stage's folder. ``best`` are the parameters of the best
+    validation so far, on the leading rank; ``warnings`` tell of checkpoints that cannot be used.
+
+    Raises UserError where the checkpoint was written under other settings.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.engine = make_engine(stage.decoder, stage.settings, stage.runtime)
+        self.progress = Progress()
+        self.best: State = {}
+        self.warnings: list[str] = []
+        self.saved: tuple[int, int | None] | None = None
+        """Step and validation of the last checkpoint."""
+        self.resumed = self._resume(self.warnings.append)
+
+    def _resume(self, warn: Callable[[str], None]) -> bool:
+        folder, files = self.stage.checkpoints, self.stage.files
+        if self.engine.rank == 0:
+            remove_leftovers(folder)
+            if self.stage.runtime.resume == "never":
+                set_aside(folder)
+        distributed.barrier()
+        newest = find_newest(folder, files, warn)
+        if newest is None:
+            return False
+        check_same(newest, self.stage.settings, self.stage.name, folder)
+        self.progress = Progress(**newest.state["progress"])
+        self.engine.load(newest.parameters, newest.optimizer)
+        self.mark_saved()
+        best = find_best(folder, files, self.progress, newest, warn)
+        if self.engine.rank == 0:
+            self.best = dict(best)
+        return True
+
+    def mark_saved(self) -> None:
+        self.saved = (self.progress.step, self.progress.validated)
+
+    def is_saved(self) -> bool:
+        """Whether nothing has changed since the last checkpoint."""
+        return self.saved == (self.progress.step, self.progress.validated)
+
+    def checkpoint(self, parameters: State, optimizer: State) -> Checkpoint:
+        """A copy of everything, which training does not change."""
+        progress = self.progress
+        last = progress.curve[-1] if progress.curve else {}
+        loss = last["validation_loss"] if last.get("step") == progress.step else None
+        state = {
+            "progress": json.loads(json.dumps(progress.as_dict())),
+            "validation_loss": loss if loss is not None and math.isfinite(loss) else None,
+            "config": self.stage.settings.model_dump(mode="json"),
+            "written_by": {"engine": self.stage.runtime.engine, "ranks": self.engine.world},
+        }
+        return Checkpoint(state, parameters, optimizer)
+
+    def restore_best(self) -> None:
+        """Put the best parameters into the decoder; the last ones are the best where no validation was finite, or the
+        best one's files are gone."""
+        if not distributed.agreed(bool(self.best)):
+            self.best = self.engine.parameters()
+        else:
+            shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.live.items()}
+            self.engine.load(distributed.Shared(self.best, shapes), None)
