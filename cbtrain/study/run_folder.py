@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -62,23 +61,6 @@ def newest_trained_run(runs: Path) -> Path | None:
     """The run folder under ``runs`` that was trained last, or None."""
     states = sorted(runs.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
     return states[-1].parent if states else None
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("not a trained run", where=folder, hint="Name a folder that `cbtrain train` made.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"damaged ({error})", where=folder / STATE, hint="Train again.") from None
-    if not isinstance(state, dict) or not {"model", "corpus", "training", "seconds"} <= set(state):
-        raise UserError("damaged (parts are missing)", where=folder / STATE, hint="Train again.")
-    return state
-
-
-def base_of(state: Mapping[str, Any], folder: Path) -> str:
-    inside = folder / state["model"]
-    return str(inside) if inside.is_dir() else str(state["model"])
 
 
 def check_same_study(config: StudyConfig, folder: Path) -> None:

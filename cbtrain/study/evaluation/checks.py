@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.providers.providers import check
 from cbtrain.study.consent import require_consent, stays_here
 from cbtrain.study.corpus import StudyCorpus
-from cbtrain.study.evaluation.report_data import is_tiny
 from cbtrain.study.evaluation.score import uses_llm_judge
+from cbtrain.study.trained_run import TrainedRun
 
 
 def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubric:
@@ -35,15 +31,15 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
     return load_rubric(config.evaluation.judging.rubric)
 
 
-def refuse_another_study(config: StudyConfig, state: Mapping[str, Any], material: StudyCorpus, folder: Path) -> None:
-    """Raise UserError where corpus, split or base are not those that ``folder`` was trained with."""
-    if material.facts["split"] != state["corpus"]["split"]:
+def refuse_another_study(trained: TrainedRun, corpus: StudyCorpus, config: StudyConfig) -> None:
+    """Raise UserError where corpus, split or base are not those that the run was trained with."""
+    folder = trained.folder
+    if corpus.facts["split"] != trained.corpus["split"]:
         hint = "Evaluate with the corpus and split settings of the training run."
         raise UserError("its patients were split differently in training", where=folder, hint=hint)
-    if material.facts["fingerprint"] != state["corpus"]["fingerprint"]:
+    if corpus.facts["fingerprint"] != trained.corpus["fingerprint"]:
         hint = "Bring back the transcripts and corpus settings of the training run, or train again."
         raise UserError("the transcripts have changed since training", where=config.corpus.path, hint=hint)
-    trained = None if is_tiny(state) else state["model"]
-    if config.model.path not in (trained, state["model"]):
+    if config.model.path not in (None if trained.is_tiny else trained.model, trained.model):
         hint = "An adapter fits its own base only: leave model.path as it is."
-        raise UserError(f"trained on {state['model']}, not on {config.model.path}", where=folder, hint=hint)
+        raise UserError(f"trained on {trained.model}, not on {config.model.path}", where=folder, hint=hint)

@@ -1,14 +1,14 @@
-"""What an evaluation holds to, so that it can be held to it: how sessions come about, who rates them and by what, and
-which differences are to be computed.
+"""What an evaluation holds to: how sessions come about, who rates them and by what, which differences are computed.
 
-It is journalled before the first session. What was changed afterwards is a deviation that the report names; runs whose
-protocols differ are not compared.
+It is journalled before the first session. What was changed afterwards is a deviation that the report names; sessions
+that were begun under other settings are not continued; runs whose protocols differ are not compared.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,44 +17,82 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.contrasts import METHOD, plan_contrasts
 from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.study.evaluation.score import uses_llm_judge
+from cbtrain.tokens.formats import saved_format
 from cbtrain.transcripts.profile import Profile
 
 PLAN = "plan"
 """The kind of the journal's record of a protocol."""
 
+BEGUN = "run_started"
+"""The kind of the journal's record of what the first session was begun with."""
 
-def study_protocol(
-    config: StudyConfig,
-    folder: Path,
-    patients: Mapping[str, Profile | None],
-    rubric: Rubric,
-    judge: Mapping[str, Any],
-    arms: Sequence[str],
-) -> dict[str, Any]:
-    """The protocol of the evaluation in ``folder``. ``judge`` says who rates. The therapists themselves (base model,
-    adapter, training) are what is compared, and are not part of it."""
-    settings = config.evaluation
-    api = settings.patient_provider
-    plans = plan_contrasts(ratings_of([], [], arms, None).arms)
-    return {
-        "seed": config.seed,
-        "sessions": {key: getattr(settings, key) for key in ("seeds", "max_turns", "max_words")},
-        "patients": list(patients),
-        "profiles": digest([profile.model_dump(mode="json") if profile else None for profile in patients.values()]),
-        "patient": {
-            "played by": api.identity() if api else f"an adapter with weights {weights_digest(folder / 'patient')}",
-            "instructions": settings.patient_instructions if api else None,
-            "sampling": settings.patient.model_dump(mode="json"),
-        },
-        "therapist": {
-            "system prompt": config.tokens.therapist_system,
-            "sampling": settings.therapist.model_dump(mode="json"),
-        },
-        "rubric": {"name": rubric.name, "digest": digest(rubric.model_dump(mode="json"))},
-        "judge": dict(judge),
-        "contrasts": [plan.id for plan in plans],
-        "method": METHOD,
-    }
+SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider"}
+"""Settings of an evaluation that do not decide what is said in a session; of the API, its identity does."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationProtocol:
+    """The protocol of the evaluation in ``folder``: from it come the two things that later processes are held to,
+    :meth:`resume_key` and :meth:`compare_key`. ``patients`` are the profiles of those who are simulated."""
+
+    config: StudyConfig
+    folder: Path
+    patients: Mapping[str, Profile | None]
+    rubric: Rubric
+    arms: Sequence[str]
+
+    def resume_key(self) -> dict[str, Any]:
+        """Everything that decides what is said in a session, the therapists included: a begun evaluation continues
+        under the same only."""
+        config, api = self.config, self.config.evaluation.patient_provider
+        settings = config.evaluation.model_dump(mode="json", exclude=SAYS_NOTHING)
+        layout = saved_format(self.folder / "therapist")
+        profiles = [profile.model_dump_json() if profile else name for name, profile in self.patients.items()]
+        return {
+            "evaluation": settings | {"patient_provider": api.identity() if api else None},
+            "seed": config.seed,
+            "tokens.therapist_system": config.tokens.therapist_system,
+            **{f"model.{key}": getattr(config.model, key) for key in ("weights", "double_quantization", "compute")},
+            "the adapter": weights_digest(self.folder / "therapist"),
+            **({"the chat format": layout.template} if layout else {}),
+            "the patients' profiles": blake2b("\n".join(profiles).encode(), digest_size=8).hexdigest(),
+        }
+
+    def compare_key(self) -> dict[str, Any]:
+        """What runs that are compared must share, and what the report shows. The therapists themselves (base model,
+        adapter, training) are what is compared, and are not part of it."""
+        config, settings = self.config, self.config.evaluation
+        api = settings.patient_provider
+        contrasts = plan_contrasts(ratings_of([], [], self.arms, None).arms)
+        profiles = [profile.model_dump(mode="json") if profile else None for profile in self.patients.values()]
+        patient_weights = "" if api else weights_digest(self.folder / "patient")
+        return {
+            "seed": config.seed,
+            "sessions": {key: getattr(settings, key) for key in ("seeds", "max_turns", "max_words")},
+            "patients": list(self.patients),
+            "profiles": digest(profiles),
+            "patient": {
+                "played by": api.identity() if api else f"an adapter with weights {patient_weights}",
+                "instructions": settings.patient_instructions if api else None,
+                "sampling": settings.patient.model_dump(mode="json"),
+            },
+            "therapist": {
+                "system prompt": config.tokens.therapist_system,
+                "sampling": settings.therapist.model_dump(mode="json"),
+            },
+            "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},
+            "judge": self._judge(),
+            "contrasts": [contrast.id for contrast in contrasts],
+            "method": METHOD,
+        }
+
+    def _judge(self) -> dict[str, Any]:
+        """Who rates, and how they are asked."""
+        judging = self.config.evaluation.judging
+        if not uses_llm_judge(judging, self.config.providers):
+            return {"kind": "cue"}
+        return {"kind": "llm", "api": judging.provider.identity(), **judging.judge.model_dump(mode="json")}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -85,6 +85,6 @@ async def rate_records(
     sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
 ) -> tuple[list[Score], dict[str, str], dict[str, Any] | None]:
     """Scores of ``sessions``, journalled in ``folder``, the rater, and what was spent (None: no API was asked)."""
-    async with open_run(config.providers, folder, console) as run:
-        scores, rater = await score_sessions(sessions, rubric, config, run, console)
+    async with open_run(config, folder, console) as run:
+        scores, rater = await score_sessions(sessions, rubric, run)
         return scores, rater, costs(run.providers)

@@ -14,15 +14,11 @@ from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.flags import FlagInput, Range, flags_of
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.study.trained_run import TrainedRun
 from cbtrain.transcripts.types import Session
 
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
 """Therapists under test, and what they are called."""
-
-
-def is_tiny(state: Mapping[str, Any]) -> bool:
-    """Whether the run made its base model itself."""
-    return any(stage["name"] == "base" for stage in state["training"])
 
 
 def describe_scale(ratings: Ratings, rubric: Rubric | None) -> dict[str, Any]:
@@ -171,10 +167,10 @@ def _scores(scores: Sequence[Score], domain: str, panel: Panel) -> list[float]:
     return [score for score in found if score is not None]
 
 
-def title_of(state: Mapping[str, Any]) -> str:
+def title_of(trained: TrainedRun) -> str:
     title = "Base model and tuned therapist with simulated patients"
-    if is_tiny(state):
-        size = state["training"][0]["parameters"] / 1e6
+    if trained.is_tiny:
+        size = trained.training[0]["parameters"] / 1e6
         title += (
             f". Smoke test: the base is a tiny model of {size:.1f} million parameters, made from the corpus. It shows "
             "that every stage works, and says nothing about therapy"

@@ -1,4 +1,4 @@
-"""A run's journal and the APIs it talks to, opened together: what was spent is in the journal."""
+"""What every step of an evaluation needs of its run: settings, folder, console, journal, events, APIs."""
 
 from __future__ import annotations
 
@@ -10,30 +10,41 @@ from typing import Any
 
 from rich.console import Console
 
+from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.journal import Journal, read
-from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import Providers
 from cbtrain.study.run_files import EVENTS
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """``past`` are the events of earlier processes of the run."""
+    """``events`` are those in the journal: of earlier processes of the run, and what :meth:`record` has added."""
 
+    config: StudyConfig
+    folder: Path
+    console: Console
     journal: Journal
-    past: list[dict[str, Any]]
+    events: list[dict[str, Any]]
     providers: Providers
+
+    def record(self, kind: str, **facts: Any) -> None:
+        """Add an event, on disk when this returns."""
+        self.events.append(self.journal.append(kind, **facts))
+
+    def say(self, text: str) -> None:
+        say(self.console, text)
 
 
 @asynccontextmanager
-async def open_run(settings: ProvidersConfig, folder: Path, console: Console) -> AsyncIterator[RunContext]:
-    """The journal of the run in ``folder`` and its providers. Raises UserError where another process has them."""
+async def open_run(config: StudyConfig, folder: Path, console: Console) -> AsyncIterator[RunContext]:
+    """The run in ``folder`` with its journal and its APIs; what was spent is in the journal. Raises UserError where
+    another process has them."""
     with Journal(folder / EVENTS) as journal:
-        past = list(read(journal.path))
+        events = list(read(journal.path))
 
         def warn(text: str) -> None:
             say(console, f"note: {text}")
 
-        async with Providers(settings, events=journal, past=past, warn=warn) as providers:
-            yield RunContext(journal, past, providers)
+        async with Providers(config.providers, events=journal, past=events, warn=warn) as providers:
+            yield RunContext(config, folder, console, journal, events, providers)

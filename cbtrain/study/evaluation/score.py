@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.progress import track
 
-from cbtrain.config.schema import StudyConfig
-from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL, rate
@@ -37,45 +34,45 @@ def uses_llm_judge(judging: JudgingConfig, providers: ProvidersConfig) -> bool:
 
 
 async def score_sessions(
-    sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, run: RunContext, console: Console
+    sessions: Sequence[SimulatedSession], rubric: Rubric, run: RunContext
 ) -> tuple[list[Score], dict[str, str]]:
-    """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater."""
-    judging = config.evaluation.judging
+    """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater. Return
+    the scores and who gave them."""
     ratable = [session for session in sessions if not session.failed]
     if failures := len(sessions) - len(ratable):
-        say(console, f"{counted(failures, 'session')} failed and cannot be rated")
-    if uses_llm_judge(judging, config.providers):
-        label = f"LLM judge {judging.provider.model}"
-        say(console, f"{label} at {judging.provider.base_url}")
-        provider = await run.providers.open(judging.provider, "judge")
-        scores = await judge_sessions(
-            provider,
-            rubric,
-            ratable,
-            judging,
-            run.journal,
-            console,
-            status=lambda share: status(run.providers, "judge", share),
-        )
-        errors = [score.reason["error"] for score in scores if score.status == "error"]
-        where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
-        if errors and len(errors) == len(scores):
-            hint = "Nothing is lost: mend this and run the same command again."
-            raise UserError(f"no session could be rated: {errors[0]}", where=where, hint=hint)
-        if errors:
-            what = f"{len(errors)} of {len(scores)} ratings are missing ({where}: {errors[0]})"
-            say(console, f"note: {what}; mend this and run the same command again to have them")
-        return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}
-    say(console, CUE_RATER_LABEL)
+        run.say(f"{counted(failures, 'session')} failed and cannot be rated")
+    if uses_llm_judge(run.config.evaluation.judging, run.config.providers):
+        return await _judged(ratable, rubric, run)
+    run.say(CUE_RATER_LABEL)
+    shown = track(ratable, "score", console=run.console, disable=not run.console.is_terminal)
     scores = [
-        rate(
-            session.turns,
-            rubric,
-            session_id=session.id,
-            arm=session.arm,
-            patient=session.patient,
-            seed=session.seed,
-        )
-        for session in track(ratable, "score", console=console, disable=not console.is_terminal)
+        rate(session.turns, rubric, session_id=session.id, arm=session.arm, patient=session.patient, seed=session.seed)
+        for session in shown
     ]
     return scores, {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
+
+
+async def _judged(
+    sessions: Sequence[SimulatedSession], rubric: Rubric, run: RunContext
+) -> tuple[list[Score], dict[str, str]]:
+    judging = run.config.evaluation.judging
+    label = f"LLM judge {judging.provider.model}"
+    run.say(f"{label} at {judging.provider.base_url}")
+    scores = await judge_sessions(
+        await run.providers.open(judging.provider, "judge"),
+        rubric,
+        sessions,
+        judging,
+        run.journal,
+        run.console,
+        status=lambda share: status(run.providers, "judge", share),
+    )
+    errors = [score.reason["error"] for score in scores if score.status == "error"]
+    where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
+    if errors and len(errors) == len(scores):
+        hint = "Nothing is lost: mend this and run the same command again."
+        raise UserError(f"no session could be rated: {errors[0]}", where=where, hint=hint)
+    if errors:
+        what = f"{len(errors)} of {len(scores)} ratings are missing ({where}: {errors[0]})"
+        run.say(f"note: {what}; mend this and run the same command again to have them")
+    return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}

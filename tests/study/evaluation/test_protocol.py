@@ -1,6 +1,47 @@
-"""What differs between two evaluations' protocols is named, also where one of them does not know of it."""
+"""What decides an evaluation is in its protocol; what differs between two of them is named."""
 
-from cbtrain.study.evaluation.protocol import PLAN, deviations, differing
+import pytest
+
+from cbtrain.config.loading import load_config
+from cbtrain.eval.config import EvaluationConfig
+from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.study.evaluation.protocol import PLAN, EvaluationProtocol, deviations, differing
+
+API = "evaluation.patient_provider={base_url: 'http://127.0.0.1:1/v1', model: m}"
+JUDGE = "evaluation.judging.provider={base_url: 'http://127.0.0.1:1/v1', model: m, api_key_env: null}"
+
+# Setting, and which of the two keys it changes: a session is not continued with another, a run not compared with one.
+CHANGES = {
+    "max_patients": (["evaluation.max_patients=1"], "resume"),  # who is simulated is in ``patients``
+    "seeds": (["evaluation.seeds=9"], "both"),
+    "sessions_in_flight": (["evaluation.sessions_in_flight=3"], "neither"),
+    "max_turns": (["evaluation.max_turns=4"], "both"),
+    "max_words": (["evaluation.max_words=77"], "both"),
+    "therapist": (["evaluation.therapist.temperature=0.1"], "both"),
+    "engine": (["evaluation.engine.context_tokens=512"], "resume"),  # a part of the therapists, as their weights are
+    "patient": (["evaluation.patient.temperature=0.1"], "both"),
+    "patient_provider": ([API], "both"),
+    "patient_instructions": ([API, "evaluation.patient_instructions=Be brief."], "both"),
+    "judging": ([JUDGE, "evaluation.judging.rater=llm"], "compare"),
+    "perplexity_tokens": (["evaluation.perplexity_tokens=7"], "neither"),
+}
+
+
+def protocol_of(folder, settings):
+    config = load_config("quick", settings)
+    rubric = load_rubric(config.evaluation.judging.rubric)
+    return EvaluationProtocol(config, folder, {"ann": None}, rubric, ["base", "tuned"])
+
+
+@pytest.mark.parametrize("name", EvaluationConfig.model_fields)
+def test_every_setting_of_an_evaluation_is_in_the_keys_that_it_decides(name, tmp_path, monkeypatch):
+    """A setting that is added has to be added here, with what it decides."""
+    monkeypatch.delenv("CBTRAIN_JUDGE_API_KEY", raising=False)
+    settings, changed = CHANGES[name]
+    plain = [API] if settings[:1] == [API] and len(settings) > 1 else []
+    before, after = protocol_of(tmp_path, plain), protocol_of(tmp_path, settings)
+    assert (before.resume_key() != after.resume_key()) == (changed in ("resume", "both"))
+    assert (before.compare_key() != after.compare_key()) == (changed in ("compare", "both"))
 
 
 def test_all_differences_are_named():
