@@ -108,8 +108,8 @@ _HELD: dict[Path, int] = {}
 
 
 def hold(path: Path) -> bool:
-    """Keep ``path`` (made if need be) for this process until it ends, however it does; says whether it has it. Where
-    there are no file locks everybody has it."""
+    """Lock ``path`` (creating it) until this process ends; return False if another process has it. Without file locks
+    on this system everybody has it."""
     path = Path(os.path.abspath(path))
     if holds(path):
         return True

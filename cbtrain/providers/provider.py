@@ -1,4 +1,14 @@
-"""The one way to an API: answers on disk, budget, account, attempts and retries around one protocol."""
+"""One model at one API. The order of a paid request:
+
+1. ``chat`` writes the request in the API's format and looks for its answer on disk. One process asks for one answer.
+2. ``_ask`` makes attempts until there is an answer, or ``_may_retry`` forbids another one (kind of error, retries,
+   deadline, share of repeats) or has waited for it.
+3. ``_attempt_paid`` sets money aside in the budget (``_reserve``), then waits for the account's turn: the gate that a 429
+   closes, the tokens a minute, the requests in flight.
+4. ``_send`` writes ``request_started`` to the ledger, sends the request over the transport, and reads the answer.
+5. ``_book`` writes what it cost, before anything else is waited for. Unused money is released.
+6. ``_keep`` writes the answer to disk, for this run and others.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +34,7 @@ BYTES_A_TOKEN = 3
 """Fewer than most text has: an estimate that is rather too high."""
 
 TELLING = 500
-"""Tokens from which on a prompt tells how dense an API's tokens are; a shorter one tells what it adds to each."""
+"""Prompts at least this long are used to estimate the API's tokens per byte; shorter ones what it adds to each."""
 
 MALFORMED_TRIES = 3
 """How often a whole reply that is no answer of the protocol is worth paying for."""
@@ -67,7 +77,7 @@ class Provider:
     """One model at one API, asked in one ``role`` (patient, judge, …) of a run.
 
     ``account`` and ``book`` are shared by all providers that use the same ones, ``cache`` by all runs (``reuse`` says
-    whether kept answers are taken, too). ``warn`` is told once of what a person should know.
+    whether kept answers are taken, too). ``warn(text)`` is called once per problem.
     """
 
     def __init__(
@@ -116,45 +126,45 @@ class Provider:
 
     async def _ask(self, request: ChatRequest, made: WireRequest, key: str) -> ChatResponse:
         """Attempts until there is an answer. Raises ProviderError, that of the last attempt."""
-        course = _Attempts(made, key, tokens_of(made), max(request.max_tokens, _longest(made)))
+        attempts = _Attempts(made, key, tokens_of(made), max(request.max_tokens, _longest(made)))
         while True:
-            course.number += 1
+            attempts.number += 1
             try:
-                answer, latency = await self._attempt(course)
+                answer, latency = await self._attempt(attempts)
                 if answer.finish_reason == "error":
                     self.account.limit.failed()
                     raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
                 await self._keep(key, made, answer)
                 return ChatResponse(
-                    answer.text, answer.finish_reason, answer.usage, answer.model, latency, course.number
+                    answer.text, answer.finish_reason, answer.usage, answer.model, latency, attempts.number
                 )
             except ProviderError as error:
-                if not await self._may_retry(course, error):
+                if not await self._may_retry(attempts, error):
                     raise
 
-    async def _attempt(self, course: _Attempts) -> tuple[WireAnswer, float]:
+    async def _attempt(self, attempts: _Attempts) -> tuple[WireAnswer, float]:
         """As :meth:`_attempt_paid`. Where there is a budget the first request goes out alone: what it is answered tells
         how many tokens the API counts, and what has to be set aside for the others."""
         if self.book.budget.cap is not None and not self._first_ended:
             async with self._first:
                 if not self._first_ended:
                     try:
-                        return await self._attempt_paid(course)
+                        return await self._attempt_paid(attempts)
                     finally:
                         self._first_ended = True
-        return await self._attempt_paid(course)
+        return await self._attempt_paid(attempts)
 
-    async def _attempt_paid(self, course: _Attempts) -> tuple[WireAnswer, float]:
+    async def _attempt_paid(self, attempts: _Attempts) -> tuple[WireAnswer, float]:
         """One attempt, with the money for it set aside before and given back after it: its answer, and the seconds that
         it took. Raises ProviderError."""
         while True:
-            prompt = self._estimate(course.tokens)
-            entry = await self._reserve(course, prompt)
+            prompt = self._estimate(attempts.tokens)
+            entry = await self._reserve(attempts, prompt)
             try:
-                async with self.account.turn(prompt + course.longest):
-                    if self.book.budget.cap is not None and self._estimate(course.tokens) > prompt:
+                async with self.account.turn(prompt + attempts.longest):
+                    if self.book.budget.cap is not None and self._estimate(attempts.tokens) > prompt:
                         raise _EstimateRose
-                    return await self._send(course, entry, prompt)
+                    return await self._send(attempts, entry, prompt)
             except _EstimateRose:
                 continue
             except ProviderError as error:
@@ -163,20 +173,20 @@ class Provider:
             finally:
                 self.book.release(entry)
 
-    async def _send(self, course: _Attempts, entry: Entry, prompt: int) -> tuple[WireAnswer, float]:
+    async def _send(self, attempts: _Attempts, entry: Entry, prompt: int) -> tuple[WireAnswer, float]:
         clock, patience = self.account.clock, self.patience
         started, out = clock.now(), False
-        if course.number == 1:
+        if attempts.number == 1:
             self.account.retries.began()
         try:
-            await self.book.begin(entry, course.key)
+            await self.book.begin(entry, attempts.key)
             out, self.under_way[entry] = True, started
-            left = min(patience.attempt_s, patience.overall_s - course.spent_s)
-            answer = await attempt(self.transport, self.endpoint, course.made, left)
+            left = min(patience.attempt_s, patience.overall_s - attempts.spent_s)
+            answer = await attempt(self.transport, self.endpoint, attempts.made, left)
             # Booked before anything else is waited for: from here on it is not lost.
             latency = clock.now() - started
-            self._book(course, entry, answer, prompt, latency)
-            if course.number == 1 and answer.finish_reason != "error":
+            self._book(attempts, entry, answer, prompt, latency)
+            if attempts.number == 1 and answer.finish_reason != "error":
                 self.account.limit.succeeded()
             return answer, latency
         except ProviderError:
@@ -187,29 +197,29 @@ class Provider:
             raise
         finally:
             self.under_way.pop(entry, None)
-            course.spent_s += clock.now() - started
+            attempts.spent_s += clock.now() - started
 
-    async def _may_retry(self, course: _Attempts, error: ProviderError) -> bool:
+    async def _may_retry(self, attempts: _Attempts, error: ProviderError) -> bool:
         """Whether, after ``error``, there is to be another attempt; returns when it may begin."""
         account, patience = self.account, self.patience
         if error.kind == "budget":
             return False
-        course.failure, error.attempts = error, course.number
-        wait = max(backoff_s(course.number, patience.backoff_s), error.retry_after_s or 0.0)
-        course.spent_s += wait
-        course.malformed += error.status == 200
+        attempts.failure, error.attempts = error, attempts.number
+        wait = max(backoff_s(attempts.number, patience.backoff_s), error.retry_after_s or 0.0)
+        attempts.spent_s += wait
+        attempts.malformed += error.status == 200
         if error.kind == "rate_limit":
             self._refused(error, wait)
-        last = course.number > patience.retries or course.malformed == MALFORMED_TRIES
-        if not error.retryable or last or course.spent_s >= patience.overall_s:
+        last = attempts.number > patience.retries or attempts.malformed == MALFORMED_TRIES
+        if not error.retryable or last or attempts.spent_s >= patience.overall_s:
             return False
         await account.clock.sleep(wait)
         if error.kind == "rate_limit":  # the API says itself when it may be asked again
             return True
         since = account.clock.now()
-        allowed = await account.repeat(patience.overall_s - course.spent_s)
-        course.spent_s += account.clock.now() - since
-        allowed = allowed and course.spent_s < patience.overall_s
+        allowed = await account.repeat(patience.overall_s - attempts.spent_s)
+        attempts.spent_s += account.clock.now() - since
+        allowed = allowed and attempts.spent_s < patience.overall_s
         if not allowed:
             error.message += " (and too many requests fail for this one to be repeated)"
         return allowed
@@ -227,18 +237,18 @@ class Provider:
         else:
             self._added = math.ceil(counted - tokens * self._dense)
 
-    async def _reserve(self, course: _Attempts, prompt: int) -> Entry:
+    async def _reserve(self, attempts: _Attempts, prompt: int) -> Entry:
         try:
-            return await self.book.reserve(self.role, self.price, prompt, course.longest)
+            return await self.book.reserve(self.role, self.price, prompt, attempts.longest)
         except BudgetSpent as error:
-            before = f"; the attempt before: {course.failure}" if course.failure else ""
-            raise ProviderError("budget", f"{error}{before}", attempts=course.number - 1) from None
+            before = f"; the attempt before: {attempts.failure}" if attempts.failure else ""
+            raise ProviderError("budget", f"{error}{before}", attempts=attempts.number - 1) from None
 
-    def _book(self, course: _Attempts, entry: Entry, answer: WireAnswer, prompt: int, latency_s: float) -> None:
-        self._learn(course.tokens, answer.usage.prompt_tokens)
+    def _book(self, attempts: _Attempts, entry: Entry, answer: WireAnswer, prompt: int, latency_s: float) -> None:
+        self._learn(attempts.tokens, answer.usage.prompt_tokens)
         known = list(self.book.budget.roles[self.role].models)
         self.book.answered(entry, answer.usage, answer.model, latency_s)
-        taken, used = prompt + course.longest, answer.usage.prompt_tokens + answer.usage.completion_tokens
+        taken, used = prompt + attempts.longest, answer.usage.prompt_tokens + answer.usage.completion_tokens
         self.account.settle(taken, used or taken)
         if known and answer.model not in known:
             self.book.note("model_changed", role=self.role, before=known, now=answer.model)

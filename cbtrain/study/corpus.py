@@ -62,7 +62,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     if corpus.skipped:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
-    say(console, f"cleaning: {'; '.join(changed) or 'nothing to mend'}")
+    say(console, f"cleaning: {'; '.join(changed) or 'nothing to fix'}")
     return StudyCorpus(parts, facts)
 
 

@@ -15,4 +15,4 @@ AUDIT = "audit.json"
 REPORT = "report.json"
 
 SUMMARY = "summary.json"
-"""What a stage came to, in its folder: written last, so that a stage that has it is finished."""
+"""The result of a stage, written last: a stage that has it is finished."""

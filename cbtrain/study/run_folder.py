@@ -38,8 +38,8 @@ def new_run_folder(name: str) -> Path:
 
 
 def begun_settings(folder: Path) -> Path | None:
-    """The settings of a run that was begun in ``folder``, on whose ground it goes on; None where there is nothing.
-    Raises UserError where something else is there."""
+    """Return the settings of the run begun in ``folder``, which it continues with, or None. Raises UserError where
+    something else is there."""
     settings = folder / "config.yaml"
     if settings.exists() and (folder / "training").is_dir():
         return settings
@@ -66,15 +66,15 @@ def newest_trained_run(runs: Path) -> Path | None:
 def check_same_study(config: StudyConfig, folder: Path) -> None:
     """Raise UserError where the run in ``folder`` is finished, is not to go on, or was begun with other settings."""
     if (folder / STATE).exists():
-        hint = f"`cbtrain evaluate --run {folder}` goes on from here; choose another --out to train again."
+        hint = f"`cbtrain evaluate --run {folder}` continues from here; choose another --out to train again."
         raise UserError("training has come to its end here", where=folder, hint=hint)
     if config.training.resume == "never":
-        hint = "Choose another --out, or leave out training.resume=never to go on."
+        hint = "Choose another --out, or leave out training.resume=never to continue."
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
     before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     for key, one, other in differences(before, yaml.safe_load(dump_config(anchored(config)))):
         if not key.startswith(FREE):
-            hint = f"Set {key}={one} to go on, or choose another --out."
+            hint = f"Set {key}={one} to continue, or choose another --out."
             raise UserError(f"{key} is {other}, the interrupted run has {one}", where=folder, hint=hint)
 
 
@@ -92,7 +92,7 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     hold_folder(folder)
     known = folder / "training" / "corpus.json"
     if known.exists() and json.loads(known.read_text(encoding="utf-8"))["fingerprint"] != corpus:
-        hint = "Bring the transcripts back to go on, or choose another --out."
+        hint = "Bring the transcripts back to continue, or choose another --out."
         raise UserError("the transcripts have changed since this run began", where=folder, hint=hint)
     if distributed.rank() == 0:
         write_atomic(known, json.dumps({"fingerprint": corpus}) + "\n")
@@ -112,7 +112,7 @@ def _write_environment(path: Path) -> None:
 
 
 def finished_stage(place: Path, product: Path, console: Console) -> dict[str, Any] | None:
-    """What a stage came to that an earlier part of this run has finished; None where there is none."""
+    """Return the result of a stage finished before this process started, or None."""
     found: dict[str, Any] | None = None
     if distributed.rank() == 0 and (place / SUMMARY).exists() and product.is_dir():
         found = json.loads((place / SUMMARY).read_text(encoding="utf-8"))

@@ -167,7 +167,7 @@ def _read_notes(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_record(path: Path) -> _Record:
-    hint = "Mend it, or remove it together with the human ratings that it tells of."
+    hint = "Correct it, or remove it together with the human ratings that it tells of."
     text = "\n".join(_lines(path))
     if not text:
         return _Record()

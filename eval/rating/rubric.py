@@ -87,7 +87,7 @@ def load_rubric(name: str = "cbt_fidelity") -> Rubric:
         content: Any = yaml.safe_load(_read(name))
         return Rubric.model_validate(content)
     except yaml.YAMLError as error:
-        raise UserError(f"malformed YAML ({error})", where=name, hint="Mend it.") from None
+        raise UserError(f"malformed YAML ({error})", where=name, hint="Correct it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")

@@ -66,11 +66,11 @@ def load_prices(path: Path | None = None) -> Prices:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
     except yaml.YAMLError as error:
-        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Mend it.") from None
+        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Correct it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         hint = "See configs/prices/default.yaml for the form."
         raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, hint=hint) from None
     except ValueError as error:  # such as the 45th of a month
-        raise UserError(f"malformed YAML ({error})", where=where, hint="Mend it.") from None
+        raise UserError(f"malformed YAML ({error})", where=where, hint="Correct it.") from None

@@ -70,9 +70,9 @@ async def _judged(
     errors = [score.reason["error"] for score in scores if score.status == "error"]
     where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
     if errors and len(errors) == len(scores):
-        hint = "Nothing is lost: mend this and run the same command again."
+        hint = "Nothing is lost: fix this and run the same command again."
         raise UserError(f"no session could be rated: {errors[0]}", where=where, hint=hint)
     if errors:
         what = f"{len(errors)} of {len(scores)} ratings are missing ({where}: {errors[0]})"
-        run.say(f"note: {what}; mend this and run the same command again to have them")
+        run.say(f"note: {what}; fix this and run the same command again to get them")
     return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}

@@ -104,7 +104,7 @@ def _rubric_of_run(folder: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
-            f"cannot be read ({error})", where=path, hint="Mend it, or name the instrument (--rubric)."
+            f"cannot be read ({error})", where=path, hint="Correct it, or name the instrument (--rubric)."
         ) from None
 
 

@@ -131,9 +131,9 @@ def _report_failures(plan: SimulationPlan, run: RunContext) -> None:
     sessions = plan.sessions
     short = sum(session.ending == "budget" for session in sessions)
     if short:
-        run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to go on")
+        run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
     if sessions and all(session.ending in ("provider_error", "budget") for session in sessions):
-        hint = "Nothing is lost: mend this and run `cbtrain evaluate` on the same run folder."
+        hint = "Nothing is lost: fix this and run `cbtrain evaluate` on the same run folder."
         api = run.config.evaluation.patient_provider
         where = "providers.budget" if short else api.base_url if api else run.folder / "patient_server.log"
         raise UserError(f"every session failed: {sessions[0].error}", where=where, hint=hint)

@@ -81,7 +81,7 @@ def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatL
     """One record as a session. Raises UserError on a missing list, an unknown role, or content that is no text."""
     messages = content.get(layout.messages)
     if not isinstance(messages, list):
-        raise UserError(f"no list of {layout.messages!r}", where=where, hint="Mend it, or choose another --format.")
+        raise UserError(f"no list of {layout.messages!r}", where=where, hint="Correct it, or choose another --format.")
     turns, system = [], []
     for index, message in enumerate(messages, 1):
         if not isinstance(message, dict):
@@ -89,7 +89,7 @@ def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatL
         said = message.get(layout.role)
         if not isinstance(said, str) or said not in layout.roles:
             known = ", ".join(layout.roles)
-            raise UserError(f"message {index}: {layout.role} {said!r} is none of {known}", where=where, hint="Mend it.")
+            raise UserError(f"message {index}: {layout.role} {said!r} is none of {known}", where=where, hint="Correct it.")
         text, role = _text(message.get(layout.text), index, where, layout), layout.roles[said]
         if role is None:
             system.append(text)
