@@ -3,8 +3,8 @@
 1. ``chat`` writes the request in the API's format and looks for its answer on disk. One process asks for one answer.
 2. ``_ask`` makes attempts until there is an answer, or ``_may_retry`` forbids another one (kind of error, retries,
    deadline, share of repeats) or has waited for it.
-3. ``_attempt_paid`` sets money aside in the budget (``_reserve``), then waits for the account's turn: the gate that a 429
-   closes, the tokens a minute, the requests in flight.
+3. ``_attempt_paid`` sets money aside in the budget (``_reserve``), then waits for the account's turn: the gate that a
+   429 closes, the tokens a minute, the requests in flight.
 4. ``_send`` writes ``request_started`` to the ledger, sends the request over the transport, and reads the answer.
 5. ``_book`` writes what it cost, before anything else is waited for. Unused money is released.
 6. ``_keep`` writes the answer to disk, for this run and others.

@@ -66,7 +66,8 @@ def load_prices(path: Path | None = None) -> Prices:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
     except yaml.YAMLError as error:
-        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Correct it.") from None
+        problem = f"malformed YAML ({getattr(error, 'problem', error)})"
+        raise UserError(problem, where=where, hint="Correct it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
