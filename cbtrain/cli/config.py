@@ -1,92 +1,114 @@
-"""``cbtrain config``: the resolved settings of a study; ``check FILE…`` and ``list``."""
+"""``cbtrain config …``: settings shown as they are resolved, explained, checked and listed, and a schema of them."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from pathlib import Path
 
-from cbtrain.cli.exit_codes import BAD_INPUT
-from cbtrain.cli.parser import SETTINGS, Commands, add_command
+from cbtrain.cli.exit_codes import DONE, FOUND
+from cbtrain.cli.parser import (
+    COMMAND_LINE,
+    SETTINGS,
+    Commands,
+    add_command,
+    add_optional_word,
+    add_settings,
+    add_study_arguments,
+    is_setting,
+)
 from cbtrain.errors import UserError
 
-SYNTHESIS = "synthesis"
-"""Folder of the shipped configs that say how new transcripts are written."""
+KINDS = ("study", "synthesis", "provider")
+"""What a config can be about."""
 
 
 def add(commands: Commands) -> None:
-    text = "print the resolved settings of a study as YAML, check config files, or list the shipped ones"
-    parser = add_command(commands, "config", show_config, text, SETTINGS)
-    parser.add_argument("--config", help="YAML file, or the name of a shipped config")
-    parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="key=value",
-        help="settings that override the config; or `check FILE… [key=value…]` (files or shipped names, of studies or "
-        "of synthesis; all are checked) or `list` (what is shipped)",
-    )
+    """Add ``config`` and what it can do. Alone, with settings, it is an alias of ``config show``."""
+    text = "as `cbtrain config show`; see also `config explain`, `check`, `list` and `schema`"
+    alone = add_command(commands, "config", _show, text, SETTINGS)
+    add_study_arguments(alone)
+    alone.set_defaults(name=None)
+    alone.summary = ""  # the help of all commands has those below
+
+    shown = add_command(commands, "config show", _show, "print settings as YAML, as they are resolved", SETTINGS)
+    add_optional_word(shown, "name", None, "YAML file, or the name of a shipped config (default: nothing but defaults)")
+    shown.add_argument("--config", help=argparse.SUPPRESS)  # as everywhere else
+    add_settings(shown)
+    shown.suggest = _shipped
+
+    text = "say what a setting does: type, default, allowed values"
+    explained = add_command(commands, "config explain", _explain, text)
+    what = "a setting or a section, e.g. therapist.learning_rate (default: list the sections)"
+    explained.add_argument("key", nargs="?", default="", help=what)
+    explained.suggest = _every_key
+
+    text = "check config files: unknown keys, wrong values, what does not go together"
+    more = "Exit status 0: all are good; 1: a fault was found in one; 2: nothing could be checked."
+    checked = add_command(commands, "config check", _check, text, more)
+    what = "files or shipped names, of studies or of synthesis; key=value is laid over each"
+    checked.add_argument("words", nargs="*", metavar="FILE", help=what)
+    checked.suggest = _shipped
+
+    add_command(commands, "config list", _list, "list the shipped configs")
+
+    text = "print a JSON schema of config files, by which editors complete and check them"
+    schema = add_command(commands, "config schema", _schema, text)
+    schema.add_argument("kind", nargs="?", choices=KINDS, default=KINDS[0], help="what is configured (default: study)")
+    schema.suggest = lambda: list(KINDS)
 
 
-def show_config(parsed: argparse.Namespace) -> int:
-    """Print the resolved settings, or do what the first word says."""
-    word, rest = next(iter(parsed.settings), None), parsed.settings[1:]
-    if word in ("check", "list") and parsed.config:
-        raise UserError(f"{word} takes no --config", where="command line", hint="`cbtrain config check FILE…`.")
-    if word == "check":
-        return _check(rest)
-    if word == "list":
-        return _list(rest)
-    from cbtrain.config.loading import dump_config, load_config
+def _show(parsed: argparse.Namespace) -> None:
+    """Print the resolved settings, under a line that says what they were resolved from."""
+    from cbtrain.config.loading import dump_config, kind_of, load_config, load_synthesis_config
+    from cbtrain.config.sources import STUDIES, SYNTHESIS, read_layers
 
-    print(dump_config(load_config(parsed.config, parsed.settings)), end="")
-    return 0
-
-
-def _check(words: list[str]) -> int:
-    """One line for each config among ``words``, with the settings (``key=value``) among them; the bad ones on standard
-    error."""
-    from cbtrain.config.loading import load_config, load_synthesis_config
-
-    settings = [word for word in words if "=" in word and not Path(word).exists()]
-    sources = [word for word in words if word not in settings]
-    if not sources:
-        raise UserError("nothing to check", where="command line", hint="Name files or shipped configs.")
-    status = 0
-    for source in sources:
-        try:
-            kind = _kind(source)
-            if kind == SYNTHESIS:
-                load_synthesis_config(source, settings)
-            else:
-                load_config(source, settings)
-            print(f"ok: {source} ({kind})", flush=True)
-        except UserError as error:
-            print(f"cbtrain: {error}", file=sys.stderr, flush=True)
-            status = BAD_INPUT
-    return status
+    if parsed.name and parsed.config:
+        raise UserError(
+            f"two configs are named, {parsed.name} and {parsed.config}", where=COMMAND_LINE, hint="Name one."
+        )
+    source = parsed.name or parsed.config
+    written = source is not None and kind_of(source) == "synthesis"
+    config = load_synthesis_config(source, parsed.settings) if written else load_config(source, parsed.settings)
+    layers = [layer.name for layer in read_layers(source, SYNTHESIS if written else STUDIES)] if source else []
+    places = dict.fromkeys(["defaults", *layers, *([COMMAND_LINE] if parsed.settings else [])])
+    print(f"# Resolved from {', '.join(places)}: what comes later wins.\n{dump_config(config)}", end="")
 
 
-def _kind(source: str) -> str:
-    """``study`` or ``synthesis``: by the folder of a shipped name, else by which of them knows more of the keys."""
-    from cbtrain.config.loading import read_keys, shipped_configs
+def _explain(parsed: argparse.Namespace) -> None:
+    from cbtrain.config.explain import explain
     from cbtrain.config.schema import StudyConfig
     from cbtrain.synthesis.config import SynthesisConfig
 
-    if not Path(source).exists():
-        known, synthesis = shipped_configs(), shipped_configs(SYNTHESIS)
-        return SYNTHESIS if source in synthesis and source not in known else "study"
-    keys = set(read_keys(source))
-    of_study, of_synthesis = (len(keys & set(model.model_fields)) for model in (StudyConfig, SynthesisConfig))
-    return SYNTHESIS if of_synthesis > of_study else "study"
+    first = parsed.key.partition(".")[0]
+    of_study = first in StudyConfig.model_fields or first not in SynthesisConfig.model_fields
+    print(explain(parsed.key, StudyConfig if of_study else SynthesisConfig))
 
 
-def _list(rest: list[str]) -> int:
-    """Every shipped config with the first line of its comment."""
-    if rest:
-        raise UserError(
-            f"unexpected {rest[0]!r}", where="command line", hint="`cbtrain config list` takes nothing more."
-        )
-    from cbtrain.config.loading import first_comment, shipped_configs
+def _check(parsed: argparse.Namespace) -> int:
+    """Print one line for each config, with the settings (``key=value``) among the words over it; the bad ones on
+    standard error."""
+    from cbtrain.config.loading import kind_of, load_config, load_synthesis_config
+
+    settings = [word for word in parsed.words if is_setting(word)]
+    sources = [word for word in parsed.words if word not in settings]
+    if not sources:
+        raise UserError("nothing to check", where=COMMAND_LINE, hint="Name files or shipped configs.")
+    status = DONE
+    for source in sources:
+        try:
+            kind = kind_of(source)
+            load_synthesis_config(source, settings) if kind == "synthesis" else load_config(source, settings)
+            print(f"ok: {source} ({kind})", flush=True)
+        except UserError as error:
+            print(f"cbtrain: {error}", file=sys.stderr, flush=True)
+            status = FOUND
+    return status
+
+
+def _list(parsed: argparse.Namespace) -> None:
+    """Print every shipped config with the first line of its comment."""
+    from cbtrain.config.sources import SYNTHESIS, first_comment, shipped_configs
 
     studies, synthesis = shipped_configs(), shipped_configs(SYNTHESIS)
     width = max(map(len, studies + synthesis))
@@ -95,4 +117,23 @@ def _list(rest: list[str]) -> int:
     print("\nFor `cbtrain synthesize`:")
     for name in synthesis:
         print(f"{name:{width}}  {first_comment(name, SYNTHESIS)}")
-    return 0
+
+
+def _schema(parsed: argparse.Namespace) -> None:
+    from cbtrain.config import loading
+    from cbtrain.config.editor_schema import editor_schema
+
+    print(json.dumps(editor_schema(loading.KINDS[parsed.kind], parsed.kind), indent=2, ensure_ascii=False))
+
+
+def _shipped() -> list[str]:
+    from cbtrain.config.sources import SYNTHESIS, shipped_configs
+
+    return [*shipped_configs(), *shipped_configs(SYNTHESIS)]
+
+
+def _every_key() -> list[str]:
+    from cbtrain.config.problems import all_keys
+    from cbtrain.config.schema import StudyConfig
+
+    return list(all_keys(StudyConfig))

@@ -13,7 +13,7 @@ from cbtrain.cli.corpus_check import check
 from cbtrain.cli.corpus_preview import preview
 from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of, tell_skipped, whole
 from cbtrain.cli.corpus_tokens import tokens
-from cbtrain.cli.parser import Commands
+from cbtrain.cli.parser import Commands, Parser, add_command, add_optional_word, add_settings
 from cbtrain.console import table_of
 from cbtrain.errors import UserError
 from cbtrain.files import require_new
@@ -21,14 +21,16 @@ from cbtrain.files import require_new
 
 def add(commands: Commands) -> None:
     """Add ``corpus`` and what it can do."""
+    text = "describe, check, preview, split and convert transcripts"
     corpus = commands.add_parser(
         "corpus",
-        help="describe, check, split and convert transcripts",
-        description="Describe, check, split and convert transcripts. PATH is a file or folder in any known layout "
-        "(the 2024 study's repository or simulations, our JSONL, OpenAI messages, ShareGPT, labelled text), or "
-        "'sample'. Nothing is ever sent anywhere.",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. PATH is a file or folder in any known layout (the 2024 study's "
+        "repository or simulations, our JSONL, OpenAI messages, ShareGPT, labelled text), or 'sample'. Nothing is ever "
+        "sent anywhere.",
     )
-    corpora = corpus.add_subparsers(dest="corpus_command", required=True, metavar="COMMAND")
+    corpus.summary = text
+    corpora = corpus.add_commands(dest="corpus_command", required=True, metavar="COMMAND")
 
     stats = _add(corpora, "stats", _stats, "count courses, sessions, turns and words as labelled in the files")
     stats.add_argument("--tokenizer", metavar="DIR", help="count tokens too: a model folder or hub id")
@@ -40,6 +42,7 @@ def add(commands: Commands) -> None:
         check,
         "list every irregularity with file and place",
         "Exit status 0: no error (there may be warnings); 1: an error; 2: the corpus cannot be read at all.",
+        policy=True,
     )
     checks.add_argument("--json", action="store_true", help="print JSON")
     checks.add_argument("--kind", action="append", default=[], help="list this kind only (repeatable)")
@@ -47,9 +50,10 @@ def add(commands: Commands) -> None:
         "--explain", metavar="SESSION", help="show one session (COURSE/NUMBER) before and after cleaning"
     )
     checks.add_argument("--full", action="store_true", help="with --explain: whole turns, unchanged ones too")
-    _policy_arguments(checks)
 
-    shown = _add(corpora, "preview", preview, "show in colour which tokens of a session a model learns from")
+    shown = _add(
+        corpora, "preview", preview, "show in colour which tokens of a session a model learns from", policy=True
+    )
     shown.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and chat template count")
     shown.add_argument("--corpus", metavar="PATH", help="the same as PATH")
     shown.add_argument("--session", metavar="ID", help="COURSE/NUMBER (default: the first one)")
@@ -62,14 +66,14 @@ def add(commands: Commands) -> None:
     shown.add_argument("--json", action="store_true", help="print every token: id, text, supervised, weight")
     shown.add_argument("--lines", type=int, help="show the first lines only")
     shown.add_argument("--svg", type=Path, metavar="FILE", help="save what is shown as a picture too")
-    _policy_arguments(shown)
 
-    counted = _add(corpora, "tokens", tokens, "count the tokens of an epoch by recipe, and see how packs fill")
+    counted = _add(
+        corpora, "tokens", tokens, "count the tokens of an epoch by recipe, and see how packs fill", policy=True
+    )
     counted.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and template count")
     counted.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom it plays")
     counted.add_argument("--ranks", type=int, default=1, help="ranks that share each step (default: 1)")
     counted.add_argument("--json", action="store_true", help="print JSON")
-    _policy_arguments(counted)
 
     split = _add(corpora, "split", _split, "divide the patients into train, validation and test")
     split.add_argument("--out", type=Path, help="new folder for the three sides and split.json (default: print only)")
@@ -80,22 +84,21 @@ def add(commands: Commands) -> None:
     split.add_argument("--test", type=float, metavar="SHARE", help="share of the patients (default: 0.25)")
     split.add_argument("--keep", metavar="SPLIT.JSON", help="an earlier split whose patients stay where they are")
 
-    convert = _add(corpora, "convert", _convert, "write the sessions in another layout")
+    convert = _add(corpora, "convert", _convert, "write the sessions in another layout", policy=True)
     convert.add_argument("--to", required=True, choices=["cbtrain", "messages", "sharegpt"])
     convert.add_argument(
         "--out", required=True, type=Path, help="new .jsonl (.gz) file, or folder (profiles beside it)"
     )
     convert.add_argument("--clean", action="store_true", help="clean first, by the policy of --config")
-    _policy_arguments(convert)
 
-    card = _add(corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence")
+    card = _add(
+        corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence", policy=True
+    )
     card.add_argument("--out", required=True, type=Path, help="new folder for README.md and its plots")
     card.add_argument("--license", help="name of the licence (default: what a LICENSE file beside the corpus says)")
     card.add_argument("--language", default="en", help="language code of the transcripts (default: en)")
-    _policy_arguments(card)
 
-    schema = corpora.add_parser("schema", help="print the JSON schema of a session and of a profile")
-    schema.set_defaults(run=_schema)
+    add_command(corpora, "schema", _schema, "print the JSON schema of a session and of a profile")
 
 
 def _add(
@@ -104,28 +107,25 @@ def _add(
     function: Callable[[argparse.Namespace], int | None],
     text: str,
     more: str = "",
-) -> argparse.ArgumentParser:
-    parser = corpora.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
-    parser.set_defaults(run=function)
-    parser.add_argument("path", nargs="?", default="sample", help="file or folder; 'sample' is the embedded corpus")
+    *,
+    policy: bool = False,
+) -> Parser:
+    """The parser of a command on PATH; with ``policy`` it takes settings, whose corpus.cleaning is the policy."""
+    parser = add_command(corpora, name, function, text, more)
+    what = "file or folder; 'sample' (default) is the embedded corpus"
+    if policy:
+        add_optional_word(parser, "path", "sample", what)
+        parser.add_argument("--config", help="study config whose corpus.cleaning is the policy")
+        add_settings(parser)
+        parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)  # as settings once were given
+    else:
+        parser.add_argument("path", nargs="?", default="sample", help=what)
     parser.add_argument("--format", default="auto", help="author, simulations, cbtrain, messages, sharegpt or text")
     for role in ("therapist", "patient"):
         text = f"a label of the {role} in plain text, in place of the common ones (repeatable)"
         parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
     parser.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
     return parser
-
-
-def _policy_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", help="study config whose corpus.cleaning is the policy")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="settings",
-        metavar="KEY=VALUE",
-        help="a setting over it, e.g. corpus.cleaning.remove_residue=false",
-    )
 
 
 def _stats(parsed: argparse.Namespace) -> None:

@@ -9,11 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of
+from cbtrain.cli.exit_codes import DONE, FOUND
 from cbtrain.console import counting, table_of
 from cbtrain.errors import UserError, nearest
-
-IRREGULAR = 1
-"""Exit status of ``check`` where an error was found."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +88,7 @@ def _check_json(parsed: argparse.Namespace) -> int:
     print(json.dumps(tally, indent=2)[1:])
     if failure:
         raise failure
-    return IRREGULAR if _has_error(tally) else 0
+    return FOUND if _has_error(tally) else DONE
 
 
 def _chain(head: Any, rest: Iterable[Any]) -> Iterator[Any]:
@@ -134,7 +132,7 @@ def _check_text(parsed: argparse.Namespace) -> int:
         "pattern: no finding of personal data is no proof of anonymity.",
         style="dim",
     )
-    return IRREGULAR if _has_error(tally) else 0
+    return FOUND if _has_error(tally) else DONE
 
 
 def _explain(parsed: argparse.Namespace) -> int:

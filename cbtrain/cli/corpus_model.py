@@ -31,7 +31,7 @@ class Reader:
 
 
 def reader_of(parsed: argparse.Namespace, supervise: str | None = None) -> Reader:
-    """What ``--model``, ``--speaker``, ``--config`` and ``--set`` name. Raises UserError as training would."""
+    """What ``--model``, ``--speaker``, ``--config`` and settings name. Raises UserError as training would."""
     from cbtrain.model.architecture import read_architecture
     from cbtrain.model.weights.hub import resolve_model
     from cbtrain.study.datasets import make_builder

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from packaging.version import Version
 
+from cbtrain.cli.exit_codes import DONE, FOUND
 from cbtrain.cli.parser import Commands, add_command, leading_console
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def show(console: Console) -> int:
     for finding in findings:
         table.add_row(finding.name, MARKS[finding.state], finding.detail, finding.remedy)
     console.print(table)
-    return int(any(finding.state == "problem" for finding in findings))
+    return FOUND if any(finding.state == "problem" for finding in findings) else DONE
 
 
 def _python() -> Finding:

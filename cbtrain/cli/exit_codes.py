@@ -1,12 +1,15 @@
-"""Exit statuses of every command."""
+"""Exit statuses of every command: ``cbtrain --help`` and docs/configuration.md show the same table."""
 
 DONE = 0
 
 FOUND = 1
-"""A check that found something."""
+"""A check that found something: `corpus check`, `config check`, `plan`, `doctor`."""
 
 BAD_INPUT = 2
 """Bad input, or a run that failed."""
+
+UNSAFE = 3
+"""Reserved: no command ends with it yet."""
 
 STOPPED = 75
 """Asked to stop, and can go on: EX_TEMPFAIL of sysexits.h, "try again"."""
@@ -14,4 +17,14 @@ STOPPED = 75
 INTERRUPTED = 130
 
 BROKEN_PIPE = 141
-"""Whoever read the output has closed it, as ``| head`` does."""
+"""Whoever read the output has closed it, as ``| head`` does: not an outcome of the command, so not in the table."""
+
+TABLE = {
+    DONE: "done",
+    FOUND: "a check that found something",
+    BAD_INPUT: "bad input, or a run that failed; one line says why",
+    UNSAFE: "reserved for a safety gate, to come",
+    STOPPED: "stopped, and can go on: the same command with --out goes on",
+    INTERRUPTED: "interrupted",
+}
+"""What each status means."""

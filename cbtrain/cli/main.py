@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import cbtrain
 from cbtrain.cli import (
     analyze,
     compare,
+    completion,
     config,
     corpus,
     doctor,
@@ -28,23 +31,25 @@ from cbtrain.cli import (
     synthesize,
     train,
 )
-from cbtrain.cli.exit_codes import BAD_INPUT, BROKEN_PIPE, DONE, INTERRUPTED, STOPPED
-from cbtrain.cli.parser import rank
+from cbtrain.cli.exit_codes import BAD_INPUT, BROKEN_PIPE, DONE, INTERRUPTED, STOPPED, TABLE
+from cbtrain.cli.parser import Parser, parse, rank
 from cbtrain.errors import Stopped, UserError
 
-COMMANDS = (
-    *(run, train, evaluate, rate, rate_forms, rate_audit, config, serve, analyze, compare, power, plan, model),
-    *(corpus, providers, synthesize, doctor),
-)
-"""In the order of ``--help``. Each adds one command or a few, and imports a room only when it is asked for."""
+GROUPS = {
+    "run a study": (run, train, evaluate, plan),
+    "corpora": (corpus, synthesize),
+    "models": (model, serve),
+    "scores and people": (rate, rate_forms, rate_audit, analyze, compare, power),
+    "settings and this machine": (config, providers, doctor, completion),
+}
+"""In the order of ``--help``. Each module adds one command or a few, and imports a room only when it is asked for."""
 
-JOINED = {("rate", "audit"), ("rate", "export"), ("rate", "import")}
-"""Commands of two words whose first one is a command too."""
+NAME_WIDTH = 16
+"""Columns of the names of commands in ``--help``."""
 
 
 def entry(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 on success, 2 with one line on bad input, 75 when training was stopped and can go
-    on, 130 when interrupted."""
+    """Run one command and exit with one of the statuses of :mod:`cbtrain.cli.exit_codes`."""
     status = main(arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Gloo's threads can abort a rank while the interpreter shuts down, after all work is done and the group is
@@ -56,17 +61,12 @@ def entry(arguments: Sequence[str] | None = None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; what went wrong is one line on standard error."""
     # OpenMP threads that spin while they wait make a step up to 28 times slower as soon as another program takes one
     # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = build_parser()
-    parsed, more = parser.parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
-    # argparse takes positional arguments from one place only; settings may stand on both sides of an option.
-    if more and hasattr(parsed, "settings") and not any(word.startswith("-") or "=" not in word for word in more):
-        parsed.settings += more
-    elif more:
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
     try:
+        parsed = parse(build_parser(), sys.argv[1:] if arguments is None else arguments)
         return parsed.run(parsed) or DONE
     except UserError as error:
         return _complain(str(error))
@@ -103,22 +103,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _joined(words: Sequence[str]) -> list[str]:
-    """``words`` with a command of two words as one, beside a command of the first word alone that takes settings."""
-    return [" ".join(words[:2]), *words[2:]] if tuple(words[:2]) in JOINED else list(words)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cbtrain",
-        description="Fine-tune small open-weight models to deliver CBT, and measure whether they got better.",
-        epilog=cbtrain.NOTICE,
+def build_parser() -> Parser:
+    """Return the parser of all commands, which its help lists by groups."""
+    parser = Parser(
+        prog="cbtrain", usage="cbtrain [-h] [--version] COMMAND …", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"cbtrain {cbtrain.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
+    parser.set_defaults(top=parser)
+    commands = parser.add_commands(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    width = min(shutil.get_terminal_size().columns, 120) - 2
+    about = "Fine-tune small open-weight models to deliver CBT, and measure whether they got better."
+    parts = [textwrap.fill(about, width)]
+    for title, modules in GROUPS.items():
+        before = set(commands.choices)
+        for module in modules:
+            module.add(commands)
+        lines = [_line(name, own.summary, width) for name, own in commands.choices.items() if name not in before]
+        parts.append("\n".join([f"{title}:", *filter(None, lines)]))
+    parser.description = "\n\n".join(parts)
+    statuses = [_line(str(status), meaning, width) for status, meaning in TABLE.items()]
+    parser.epilog = "\n".join(["exit status:", *statuses, "", textwrap.fill(cbtrain.NOTICE, width)])
     return parser
+
+
+def _line(name: str, text: str, width: int) -> str:
+    """A line of the help, or a few; nothing where there is no text."""
+    indent = " " * (NAME_WIDTH + 2)
+    return textwrap.fill(text, width, initial_indent=f"  {name:{NAME_WIDTH}}", subsequent_indent=indent) if text else ""
 
 
 def _complain(line: str) -> int:

@@ -3,53 +3,184 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from cbtrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""Where the parser of a command is added."""
+SETTINGS = "Settings are key=value, e.g. therapist.learning_rate=1e-4; `cbtrain config explain` lists them all."
 
-SETTINGS = "Settings are key=value, e.g. therapist.learning_rate=1e-4; `cbtrain config` lists them all."
+COMMAND_LINE = "command line"
+"""As cbtrain.config.overrides calls it, which takes longer to import than all of this."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, as all of cbtrain does, and knows what was added to it."""
+
+    summary = ""
+    """Its line in the help of the parser above."""
+
+    settings_of: str | None = None
+    """What its ``key=value`` are about: ``study``, ``synthesis`` or ``provider``; None where it takes none."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.options: list[argparse.Action] = []
+        self.subcommands: Commands | None = None
+        self.suggest: Callable[[], Sequence[str]] = tuple
+        """Returns words that may stand as its positional arguments, for a shell to complete."""
+        super().__init__(*args, **options)
+
+    def add_argument(self, *args: Any, **options: Any) -> argparse.Action:
+        """Add an argument as argparse does, and remember it."""
+        action = super().add_argument(*args, **options)
+        if action.option_strings and action.help != argparse.SUPPRESS:
+            self.options.append(action)
+        return action
+
+    def add_commands(self, **options: Any) -> Commands:
+        """Return what commands are added to, and remember it."""
+        self.subcommands = self.add_subparsers(prog=self.prog, parser_class=Parser, **options)
+        return self.subcommands
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        name = self.prog.removeprefix("cbtrain").strip() or None
+        raise UserError(message, where=name, hint=f"See `{self.prog} --help`.")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""Where the parser of a command is added."""
 
 
 def add_command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str, more: str = ""
-) -> argparse.ArgumentParser:
-    """The parser of the command ``name``, which ``run`` carries out; ``text`` is its help, ``more`` stands behind it in
-    its own ``--help``."""
+) -> Parser:
+    """Return a new parser of the command ``name``, which ``run`` carries out; ``text`` is its help, ``more`` stands
+    behind it in its own ``--help``."""
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
-    parser.set_defaults(run=run)
+    parser.summary = text
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
-def add_study_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--config`` and settings over it."""
+def add_study_arguments(parser: Parser) -> None:
+    """Add ``--config`` and settings over it."""
     parser.add_argument("--config", help="YAML file, or the name of a shipped config")
     add_settings(parser)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """``key=value …``"""
+def add_settings(parser: Parser, of: str = "study") -> None:
+    """Add ``key=value …``."""
+    parser.settings_of = of
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
 
 
-def add_upload_argument(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--allow-upload``, for ``what``."""
+def add_optional_word(parser: Parser, name: str, default: str | None, text: str) -> None:
+    """Add a positional argument that may be left out, before settings: see :func:`place_words`."""
+    parser.add_argument(name, nargs="?", help=text)
+    parser.set_defaults(optional_word=(name, default))
+
+
+def add_upload_argument(parser: Parser, what: str) -> None:
+    """Add ``--allow-upload``, for ``what``."""
     text = f"{what} of an imported corpus may be sent to the APIs that the settings name"
     parser.add_argument("--allow-upload", action="store_true", help=text)
 
 
+def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """Return what ``words`` ask for. Raises UserError on a mistyped command or option, and on a word that has no
+    place."""
+    parsed, more = parser.parse_known_args(join_words(words, parser))
+    if left := place_words(parsed, more):
+        own: Parser = parsed.parser
+        names = [name for option in own.options for name in option.option_strings]
+        close = difflib.get_close_matches(left[0].partition("=")[0], names, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"See `{own.prog} --help`."
+        where = own.prog.removeprefix("cbtrain ")
+        raise UserError(f"unrecognized arguments: {' '.join(left)}", where=where, hint=hint)
+    return parsed
+
+
+def place_words(parsed: argparse.Namespace, more: Sequence[str]) -> list[str]:
+    """Put ``more``, words that argparse has left over, where they belong: it takes positional arguments from one place
+    only, but settings may stand on both sides of an option, and before a word that may be left out.
+
+    Return those that belong nowhere. Raises UserError where there are two words and room for one.
+    """
+    if not hasattr(parsed, "settings") or any(word.startswith("-") for word in more):
+        return list(more)
+    if not hasattr(parsed, "optional_word"):
+        parsed.settings += [word for word in more if "=" in word]
+        return [word for word in more if "=" not in word]
+    name, default = parsed.optional_word
+    words = [word for word in (getattr(parsed, name), *parsed.settings, *more) if word is not None]
+    others = [word for word in words if not is_setting(word)]
+    if len(others) > 1:
+        raise UserError(f"unexpected {others[1]!r}", where=COMMAND_LINE, hint="Settings are key=value.")
+    setattr(parsed, name, others[0] if others else default)
+    parsed.settings = [*(getattr(parsed, "set", None) or []), *(word for word in words if is_setting(word))]
+    return []
+
+
+def is_setting(word: str) -> bool:
+    """Return whether ``word`` is ``key=value``, and no file that is called so."""
+    return "=" in word and not Path(word).exists()
+
+
+def join_words(words: Sequence[str], parser: Parser) -> list[str]:
+    """Return ``words`` with a command of two words (``rate export``) as one: argparse cannot tell them apart where the
+    first word is a command too, and takes settings.
+
+    Raises UserError on a word that is no command, with the one that was probably meant.
+    """
+    known = _names(parser)
+    first, second = (*words[:2], "", "")[:2]
+    if not first or first.startswith("-"):
+        return list(words)
+    if first not in known:
+        whole = [f"{command} {word}" for command in known for word in _below(parser, command) if word == first]
+        hint = f"Did you mean {' or '.join(map(repr, whole))}?" if whole else nearest(first, known)
+        raise UserError(f"unknown command {first!r}", hint=hint)
+    below = _below(parser, first)
+    if not below or not second or second.startswith("-") or is_setting(second):
+        return list(words)
+    if second not in below:
+        raise UserError(f"unknown command {f'{first} {second}'!r}", hint=_whole(nearest(second, below), first))
+    two = f"{first} {second}"
+    return [two, *words[2:]] if parser.subcommands and two in parser.subcommands.choices else list(words)
+
+
+def _whole(hint: str, first: str) -> str:
+    """``hint`` with the first word of a command before the second."""
+    return hint.replace("Did you mean '", f"Did you mean '{first} ")
+
+
+def _names(parser: Parser) -> list[str]:
+    """The first words of the commands below ``parser``."""
+    choices = parser.subcommands.choices if parser.subcommands else {}
+    return list(dict.fromkeys(name.partition(" ")[0] for name in choices))
+
+
+def _below(parser: Parser, first: str) -> list[str]:
+    """The second words of the command ``first``: its own sub-commands, and the commands of two words."""
+    choices = parser.subcommands.choices if parser.subcommands else {}
+    joined = [name.partition(" ")[2] for name in choices if name.startswith(f"{first} ")]
+    return joined + (_names(choices[first]) if first in choices else [])
+
+
 def rank() -> int:
-    """This process's number among those that ``torchrun`` started."""
+    """Return this process's number among those that ``torchrun`` started."""
     return int(os.environ.get("RANK", "0"))
 
 
 def leading_console() -> Console:
-    """Standard output; on ranks other than the first nothing is shown."""
+    """Return standard output; on ranks other than the first nothing is shown."""
     from rich.console import Console
 
     return Console(quiet=rank() != 0)

@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 
-from cbtrain.cli.parser import Commands, add_command
+from cbtrain.cli.exit_codes import DONE, FOUND
+from cbtrain.cli.parser import SETTINGS, Commands, add_command, add_study_arguments
 from cbtrain.errors import UserError
 
 BIG = 2048
@@ -19,15 +20,15 @@ def add(commands: Commands) -> None:
         "plan",
         _plan,
         "predict the memory and the time of training: what fits, and how fast it is",
-        "The corpus is read and tokenized, no weights are loaded. The exit status is 1 where the settings do not fit.",
+        "The corpus is read and tokenized, no weights are loaded. The exit status is 1 where the settings do not fit. "
+        + SETTINGS,
     )
-    plan.add_argument("--config", help="YAML file, or the name of a shipped config")
+    add_study_arguments(plan)
     plan.add_argument("--gpu", help="plan for this GPU (h100, h200, a100-80gb, rtx4090, ...), not for this machine")
     plan.add_argument("--memory", type=float, metavar="GB", help="memory there is, in GB of 1e9 bytes")
     plan.add_argument("--ranks", type=int, help="processes that train together (default: those that torchrun started)")
     plan.add_argument("--stage", choices=["base", "therapist", "patient"], help="plan this stage only")
     plan.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    plan.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
 
 
 def _plan(parsed: argparse.Namespace) -> int:
@@ -70,4 +71,4 @@ def _plan(parsed: argparse.Namespace) -> int:
             console = Console(width=WIDTH)
         for plan in plans:
             print_plan(plan, machine, console)
-    return 0 if good else 1
+    return DONE if good else FOUND

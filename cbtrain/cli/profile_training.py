@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.exit_codes import BAD_INPUT, INTERRUPTED
+from cbtrain.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED
+from cbtrain.cli.parser import Parser, add_study_arguments
 from cbtrain.errors import UserError
 from cbtrain.files import require_new
 
@@ -28,7 +29,7 @@ def entry(arguments: Sequence[str] | None = None) -> None:
     """Profile and exit: 0 on success, 2 with one line on bad input, 130 when interrupted."""
     # As in `cbtrain`: OpenMP threads that spin while they wait distort what is measured.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    status = 0
+    status = DONE
     try:
         run(build_parser().parse_intermixed_args(arguments))
     except UserError as error:
@@ -42,12 +43,13 @@ def entry(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> Parser:
+    """Return the parser of this command, which stands by itself."""
+    parser = Parser(
         prog="profile_training.py",
         description="Train a few steps under PyTorch's profiler: a trace, memory over time, and time by component.",
     )
-    parser.add_argument("--config", help="YAML file, or the name of a shipped config")
+    add_study_arguments(parser)
     parser.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whose adapter")
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps to record, after one to warm up")
     parser.add_argument("--out", type=Path, help="new folder (default: runs/profile-DATE-TIME)")
@@ -56,7 +58,6 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="build the model from its config.json alone (and a tokenizer where it has none)",
     )
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
     return parser
 
 

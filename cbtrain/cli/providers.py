@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cbtrain.cli.parser import Commands, add_command
+from cbtrain.cli.parser import Commands, add_command, add_settings
 from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,16 +22,21 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "providers", _list, "APIs that patients, judges and writers can be asked at: list them, check one"
     )
-    kinds = parser.add_subparsers(metavar="COMMAND")
-    listing = kinds.add_parser("list", help="the shipped presets, their models, and whether their keys are set")
-    listing.set_defaults(run=_list)
+    kinds = parser.add_commands(metavar="COMMAND")
+    add_command(kinds, "list", _list, "the shipped presets, their models, and whether their keys are set")
     text = "one tiny call (a few hundred tokens at most): what the API can do, how fast it is, which limits it tells of"
-    check = kinds.add_parser("check", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    check = add_command(kinds, "check", _check, text)
     names = "a preset, a YAML file with a provider's settings, or, with --config, patient or judge"
     check.add_argument("name", metavar="NAME", help=names)
     check.add_argument("--config", help="check the patient's or the judge's API of this study, a YAML file or a name")
-    check.add_argument("settings", nargs="*", metavar="key=value", help="settings that override them, e.g. model=…")
-    check.set_defaults(run=_check)
+    add_settings(check, of="provider")
+    check.suggest = _presets
+
+
+def _presets() -> list[str]:
+    from cbtrain.providers.overrides import presets
+
+    return presets()
 
 
 def _list(parsed: argparse.Namespace) -> int:
@@ -39,15 +44,15 @@ def _list(parsed: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from cbtrain.config.loading import first_comment
+    from cbtrain.config.sources import first_comment
     from cbtrain.providers.config import ProviderConfig
-    from cbtrain.providers.overrides import FOLDER, presets
+    from cbtrain.providers.overrides import FOLDER
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for title in ("preset", "key", ""):
         table.add_column(title, no_wrap=True)
     table.add_column("what it is, and its model where none is named")
-    for name in presets():
+    for name in _presets():
         config = ProviderConfig.model_validate(name)
         key = config.api_key_env
         state = "" if key is None else "[green]set[/]" if os.environ.get(key) else "[dim]not set[/]"

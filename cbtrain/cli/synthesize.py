@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     synthesize.add_argument("--profiles", default="sample", help="corpus whose patients' profiles are used")
     synthesize.add_argument("--out", required=True, type=Path, help="folder; an interrupted run in it goes on")
     add_upload_argument(synthesize, "patients' profiles")
-    add_settings(synthesize)
+    add_settings(synthesize, of="synthesis")
 
 
 def _synthesize(parsed: argparse.Namespace) -> int:

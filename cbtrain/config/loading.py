@@ -2,129 +2,69 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from cbtrain.config.overrides import apply_override, rank
-from cbtrain.config.problems import first_problem, refuse_unknown
+from cbtrain.config.layers import MergedSettings
 from cbtrain.config.schema import StudyConfig
-from cbtrain.errors import UserError, nearest
+from cbtrain.config.sources import STUDIES, SYNTHESIS, read_layer, read_layers, shipped_configs
 from cbtrain.providers.config import ProviderConfig
-from cbtrain.providers.overrides import FOLDER, merge
+from cbtrain.providers.overrides import FOLDER
 from cbtrain.synthesis.config import SynthesisConfig
 
 Config = TypeVar("Config", bound=BaseModel)
 
+KINDS: dict[str, type[BaseModel]] = {"study": StudyConfig, "synthesis": SynthesisConfig, "provider": ProviderConfig}
+"""What a config can be about."""
+
 
 def load_config(source: str | None, overrides: Sequence[str] = (), ground: Path | None = None) -> StudyConfig:
-    """The study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides describe,
-    both over the settings in ``ground`` (a run's own) where it is given.
+    """Return the study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides
+    describe, both over the settings in ``ground`` (a run's own) where it is given.
 
     Raises UserError on a missing or malformed file, an unknown key (with the nearest valid one), a wrong value.
     """
-    return _load(StudyConfig, source, overrides, ".", ground)
+    return _load(StudyConfig, source, overrides, STUDIES, ground)
 
 
 def load_synthesis_config(source: str, overrides: Sequence[str] = ()) -> SynthesisConfig:
-    """How new transcripts are to be written; as :func:`load_config`."""
-    return _load(SynthesisConfig, source, overrides, "synthesis")
+    """Return how new transcripts are to be written; as :func:`load_config`."""
+    return _load(SynthesisConfig, source, overrides, SYNTHESIS)
 
 
 def load_provider_config(source: str, overrides: Sequence[str] = ()) -> ProviderConfig:
-    """One API's settings, from a YAML file or a preset; as :func:`load_config`."""
+    """Return one API's settings, from a YAML file or a preset; as :func:`load_config`."""
     return _load(ProviderConfig, source, overrides, FOLDER)
 
 
 def _load(
     model: type[Config], source: str | None, overrides: Sequence[str], folder: str, ground: Path | None = None
 ) -> Config:
-    given = _read(source, folder) if source else {}
-    refuse_unknown(given, model, source or "command line")
-    if ground:
-        given = merge(_read(str(ground), folder), given)
-    for override in sorted(overrides, key=rank):
-        apply_override(given, override, model)
-    refuse_unknown(given, model, "command line" if overrides else source or str(ground))
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        key, problem, hint = first_problem(error, model)
-        typed = [override.partition("=")[0] for override in overrides]
-        if key:
-            moved = key.replace("api_key_env", "base_url")  # which asks for the other
-            by_hand = any(name.startswith((key, moved)) or key.startswith(name) for name in typed)
-        else:  # sections that do not fit together
-            by_hand = any(name in problem for name in typed)
-        where = "command line" if by_hand else source or str(ground or "command line")
-        raise UserError(f"{key}: {problem}" if key else problem, where=where, hint=hint) from None
+    settings = MergedSettings(model)
+    for name in (str(ground) if ground else None, source):
+        for layer in read_layers(name, folder) if name else ():
+            settings.add(layer)
+    settings.override(overrides)
+    return settings.validated()
 
 
-def dump_config(config: StudyConfig) -> str:
-    """YAML that :func:`load_config` reads back to an equal config."""
+def kind_of(source: str) -> str:
+    """Return ``study`` or ``synthesis``: by the folder of a shipped name, which may be one that a file extends, else by
+    which of them knows more of the file's keys. Raises UserError as :func:`load_config`."""
+    studies, written = shipped_configs(), shipped_configs(SYNTHESIS)
+    if not Path(source).exists():
+        return "synthesis" if source in written and source not in studies else "study"
+    layer = read_layer(Path(source))
+    if layer.extends in written and layer.extends not in studies:
+        return "synthesis"
+    of_study, of_synthesis = (len(layer.values.keys() & KINDS[kind].model_fields) for kind in ("study", "synthesis"))
+    return "synthesis" if of_synthesis > of_study else "study"
+
+
+def dump_config(config: BaseModel) -> str:
+    """Return YAML that :func:`load_config` reads back to an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def shipped_configs(folder: str = ".") -> list[str]:
-    """Names of the configs of one kind in the package: studies, or those of ``folder``."""
-    names = [file.name for file in (importlib.resources.files("cbtrain.configs") / folder).iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def first_comment(name: str, folder: str = ".") -> str:
-    """What a shipped config says of itself in its first line."""
-    text = (importlib.resources.files("cbtrain.configs") / folder / f"{name}.yaml").read_text("utf-8")
-    return text.partition("\n")[0].lstrip("# ")
-
-
-def read_keys(source: str) -> list[str]:
-    """The sections that the file ``source`` has, known or not. Raises UserError as :func:`load_config`."""
-    return [str(key) for key in _read(source, ".")]
-
-
-def _read(source: str, folder: str) -> dict[str, Any]:
-    path, shipped = Path(source), shipped_configs(folder)
-    try:
-        if path.exists():
-            text = path.read_text(encoding="utf-8")
-        elif source in shipped:
-            text = (importlib.resources.files("cbtrain.configs") / folder / f"{source}.yaml").read_text("utf-8")
-        else:
-            raise UserError("no such config file", where=source, hint=nearest(source, shipped))
-        given = _unshared(yaml.load(text, UniqueKeys))
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = source if line is None else f"{source}:{line + 1}"
-        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Mend it.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", where=source, hint="Name a readable YAML file.") from None
-    except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a section inside itself
-        raise UserError(f"malformed YAML ({error})", where=source, hint="Quote or mend it.") from None
-    if given is None:
-        return {}
-    if not isinstance(given, dict):
-        raise UserError("not a mapping of keys to values", where=source, hint="See `cbtrain config`.")
-    return given
-
-
-def _unshared(value: Any) -> Any:
-    """A copy in which nothing stands twice: what YAML's anchors share would change together."""
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key may come once: of two, one would be dropped silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)

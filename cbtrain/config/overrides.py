@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -12,30 +12,39 @@ from cbtrain.config.problems import section_of
 from cbtrain.errors import UserError
 from cbtrain.providers.overrides import FOREIGN, merge
 
+COMMAND_LINE = "command line"
+"""What errors call the place of settings that are typed."""
+
 FIRST = ("provider", "patient_provider", "preset", "kind", "base_url", "model")
 """Keys that say which API is meant, in the order in which they are taken: each sets aside something of lower layers."""
 
 
 def rank(override: str) -> int:
+    """Return the place of a ``key=value`` among others: what says which API is meant comes first."""
     key = override.partition("=")[0].rpartition(".")[2]
     return FIRST.index(key) if key in FIRST else len(FIRST)
 
 
-def apply_override(given: dict[str, Any], override: str, model: type[BaseModel]) -> None:
+def apply_override(
+    given: dict[str, Any], override: str, model: type[BaseModel], origins: Mapping[str, str] | None = None
+) -> None:
+    """Lay one ``key=value`` over ``given``. Raises UserError on what is no setting, and where a value stands in a
+    section's place: ``origins`` says which file has it."""
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise UserError(
-            f"{override!r} is not key=value", where="command line", hint="E.g. therapist.learning_rate=1e-4."
-        )
+        hint = "E.g. therapist.learning_rate=1e-4."
+        raise UserError(f"{override!r} is not key=value", where=COMMAND_LINE, hint=hint)
     at, parts = given, key.split(".")
-    for part in parts[:-1]:
+    for depth, part in enumerate(parts[:-1], 1):
         inner = at.get(part)
         if inner is None:
             inner = at[part] = {}
         if isinstance(inner, str) and part.endswith("provider"):
             inner = at[part] = {"preset": inner}
         if not isinstance(inner, dict):
-            raise UserError(f"{part!r} in {key!r} is not a section", where="command line", hint="See `cbtrain config`.")
+            where = (origins or {}).get(".".join(parts[:depth]), COMMAND_LINE)
+            hint = "See `cbtrain config explain`."
+            raise UserError(f"{part!r} in {key!r} is not a section", where=where, hint=hint)
         at = inner
     new = {parts[-1]: _value(value, _annotation(model, parts))}
     whole = merge(at, new, FOREIGN not in parts[:-1]) | new

@@ -5,31 +5,51 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from cbtrain.errors import UserError, nearest
 
+EXPECTED = "Input should be "
+"""How pydantic begins to say which kind of value it wants."""
 
-def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str, str | None]:
-    """Key (empty where sections do not fit together), problem and remedy of the first thing wrong."""
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong: the key (empty where sections do not fit together), and what to do about it."""
+
+    key: str
+    text: str
+    hint: str | None = None
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
+    """Return the first thing wrong, in terms of what is written in a config."""
     first = error.errors()[0]
     at = _known_part(first["loc"], model)
     key, got = ".".join(map(str, at)), first["input"]
-    problem = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "model_type":
-        problem = "Input should be a section of keys and values"
-    # Where a value may be of several kinds, pydantic complains once for each.
-    kinds = dict.fromkeys(e["msg"].partition(",")[0] for e in error.errors() if e["loc"][: len(at)] == tuple(at))
-    if len(at) < len(first["loc"]) and len(kinds) > 1:
-        problem = " or ".join(kinds).replace("or Input should be", "or")
-    named = first["type"] == "value_error" and (repr(got) in problem or problem.endswith("?"))
+    text = _text(first, [other for other in error.errors() if other["loc"][: len(at)] == tuple(at)], len(at))
+    named = first["type"] == "value_error" and (repr(got) in text or text.endswith("?"))
     if first["type"] == "missing" and str(at[-1]) == "model":
-        return key, problem, "Name one, or take a preset, which brings one (`cbtrain providers list`)."
+        return Problem(key, text, "Name one, or take a preset, which brings one (`cbtrain providers list`).")
     if isinstance(got, dict) or named or key.endswith(("api_key_env", "base_url")):  # which may hold the key itself
-        return key, problem, None
-    return key, problem, f"{_got(got)}{_meant(first)}"
+        return Problem(key, text)
+    return Problem(key, text, f"{_got(got)}{_meant(first)}")
+
+
+def _text(first: ErrorDetails, same_key: Sequence[ErrorDetails], depth: int) -> str:
+    """What is wrong with a value. Where it may be of several kinds, pydantic complains once for each."""
+    if first["type"] == "model_type":
+        return "Input should be a section of keys and values"
+    if first["type"] == "value_error":  # one of our own
+        return str(first["ctx"]["error"])
+    kinds = dict.fromkeys(error["msg"].partition(",")[0].removeprefix(EXPECTED) for error in same_key)
+    if len(first["loc"]) > depth and len(kinds) > 1:
+        return EXPECTED + " or ".join(kinds)
+    return first["msg"]
 
 
 def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> list[str | int]:
@@ -64,8 +84,9 @@ def _meant(error: Mapping[str, Any]) -> str:
 
 
 def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
+    """Raise UserError on the first key of ``given`` that ``model`` has not, with the one that was probably meant."""
     for section, at, key in _unknown(given, model, ()):
-        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=_known_key(key, section, model))
+        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=known_key(key, section, model))
 
 
 def _unknown(
@@ -86,10 +107,11 @@ def _unknown(
                 yield from _unknown(entry, inner, way)
 
 
-def _known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
-    """A hint: the key of this section that is all but the same, else a key of that name elsewhere, else the nearest."""
+def known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
+    """Return a hint: the key of this section that is all but the same, else a key of that name elsewhere, else the
+    nearest."""
     if not difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.8):
-        same = [path for path in _paths(model) if path.rpartition(".")[2] == key]
+        same = [path for path in all_keys(model) if path.rpartition(".")[2] == key]
         # What each stage of training has is most likely meant for the therapist.
         same = [path for path in same if path.partition(".")[0] not in ("base", "patient")] or same
         if same:
@@ -97,17 +119,17 @@ def _known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> st
     return nearest(key, section.model_fields)
 
 
-def _paths(model: type[BaseModel], at: str = "") -> Iterator[str]:
-    """Every key of ``model`` and its sections, with dots."""
+def all_keys(model: type[BaseModel], at: str = "") -> Iterator[str]:
+    """Yield every key of ``model`` and its sections, with dots."""
     for key, field in model.model_fields.items():
         yield at + key
         inner = section_of(field.annotation)
         if inner and get_origin(field.annotation) is not list:
-            yield from _paths(inner, f"{at}{key}.")
+            yield from all_keys(inner, f"{at}{key}.")
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The config class of a field, also where it is optional or a list."""
+    """Return the config class of a field, also where it is optional or a list; None where it is no section."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.errors import nearest
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+ALL_LINEAR = "all-linear"
+"""PEFT's word for all linears of every layer."""
 
 Weights = Literal["auto", "fp32", "bf16", "nf4"]
 
@@ -51,7 +54,8 @@ class LoraConfig(BaseModel):
     targets: list[str] = Field(
         default_factory=lambda: list(LORA_TARGETS),
         min_length=1,
-        description="linears by name, in all layers (q_proj) or one (layers.3.mlp.up_proj)",
+        description="linears by name, in all layers (q_proj) or one (layers.3.mlp.up_proj); all-linear: the seven of "
+        "every layer",
     )
     layers: list[int] | None = Field(None, min_length=1, description="adapt these layers only")
     rslora: bool = Field(False, description="scale by alpha / sqrt(rank)")
@@ -63,13 +67,21 @@ class LoraConfig(BaseModel):
     )
     ensure_weight_tying: bool = Field(True, description="embeddings and head that are tied stay so when one is trained")
 
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _as_peft_takes_it(cls, given: Any) -> Any:
+        return [given] if given == ALL_LINEAR else given
+
     @field_validator("targets")
     @classmethod
     def _known(cls, targets: list[str]) -> list[str]:
+        """The targets by their own names, so that an adapter's file says which they are."""
+        if ALL_LINEAR in targets:
+            return list(LORA_TARGETS)
         for target in targets:
             leaf = target.rpartition(".")[2]
             if leaf not in LORA_TARGETS:
-                raise ValueError(f"unknown target {leaf!r}. {nearest(leaf, LORA_TARGETS)}")
+                raise ValueError(f"unknown target {leaf!r}. {nearest(leaf, (*LORA_TARGETS, ALL_LINEAR))}")
         return targets
 
     @field_validator("rank_pattern", "alpha_pattern")

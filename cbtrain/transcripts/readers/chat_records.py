@@ -85,11 +85,12 @@ def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatL
     turns, system = [], []
     for index, message in enumerate(messages, 1):
         if not isinstance(message, dict):
-            raise UserError(f"message {index} is not an object", where=where, hint="Mend or remove it.")
+            raise UserError(f"message {index} is not an object", where=where, hint="Correct or remove it.")
         said = message.get(layout.role)
         if not isinstance(said, str) or said not in layout.roles:
             known = ", ".join(layout.roles)
-            raise UserError(f"message {index}: {layout.role} {said!r} is none of {known}", where=where, hint="Correct it.")
+            problem = f"message {index}: {layout.role} {said!r} is none of {known}"
+            raise UserError(problem, where=where, hint="Correct it.")
         text, role = _text(message.get(layout.text), index, where, layout), layout.roles[said]
         if role is None:
             system.append(text)
@@ -116,20 +117,20 @@ def _text(value: Any, index: int, where: str, layout: ChatLayout) -> str:
             return "".join(part["text"] for part in value)
         raise UserError(f"message {index} has parts that are no text", where=where, hint="Remove them.")
     if not isinstance(value, str):
-        raise UserError(f"message {index}: {layout.text} is not a text", where=where, hint="Mend or remove it.")
+        raise UserError(f"message {index}: {layout.text} is not a text", where=where, hint="Correct or remove it.")
     return value
 
 
 def _number(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f"session {value!r} is not a number from 0", where=where, hint="Mend or remove it.")
+        raise UserError(f"session {value!r} is not a number from 0", where=where, hint="Correct or remove it.")
     return value
 
 
 def _string(content: dict[str, Any], key: str, where: str) -> str:
     value = content.get(key, "")
     if not isinstance(value, str):
-        raise UserError(f"{key} is not a text", where=where, hint="Mend or remove it.")
+        raise UserError(f"{key} is not a text", where=where, hint="Correct or remove it.")
     return value
 
 

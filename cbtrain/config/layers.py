@@ -1,0 +1,106 @@
+"""Settings of several places laid over one another, each value with the place where it stands."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cbtrain.config.lists import with_lists
+from cbtrain.config.overrides import COMMAND_LINE, apply_override, rank
+from cbtrain.config.problems import first_problem, refuse_unknown
+from cbtrain.config.sources import Layer
+from cbtrain.errors import UserError
+from cbtrain.providers.overrides import FOREIGN, merge
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class MergedSettings(Generic[Config]):
+    """The settings of all layers so far. ``origins`` says which layer each value comes from, by its dotted key; what a
+    layer changes without naming it (another host takes a key's name away) comes from that layer too."""
+
+    def __init__(self, model: type[Config]) -> None:
+        self.model = model
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self._stages: list[tuple[str, dict[str, Any]]] = []
+
+    def add(self, layer: Layer) -> None:
+        """Lay the settings of a file over those so far. Raises UserError on a key that there is not."""
+        refuse_unknown(layer.values, self.model, layer.name)
+        before = dict(_leaves(self.values))
+        self.values = merge(_opened(self.values, layer.values), layer.values)
+        self._record(layer.name, before, [key for key, _ in _leaves(layer.values)])
+
+    def override(self, overrides: Sequence[str]) -> None:
+        """Lay ``key=value`` over the settings so far. Raises UserError on what is no setting, or on an unknown key."""
+        if not overrides:
+            return
+        before, self.values = dict(_leaves(self.values)), copy.deepcopy(self.values)
+        for override in sorted(overrides, key=rank):
+            apply_override(self.values, override, self.model, self.origins)
+        refuse_unknown(self.values, self.model, COMMAND_LINE)
+        self._record(COMMAND_LINE, before, [override.partition("=")[0] for override in overrides])
+
+    def validated(self) -> Config:
+        """Return the checked settings. Raises UserError with the layer that is to blame as its place."""
+        try:
+            return self._validate(self.values)
+        except ValidationError as error:
+            problem = first_problem(error, self.model)
+            text = f"{problem.key}: {problem.text}" if problem.key else problem.text
+            where = self._to_blame(problem.key, error.errors()[0])
+            raise UserError(text, where=where, hint=problem.hint) from None
+
+    def _validate(self, values: Mapping[str, Any]) -> Config:
+        return self.model.model_validate(with_lists(values, self.model))
+
+    def _record(self, name: str, before: Mapping[str, Any], named: Sequence[str]) -> None:
+        """Note that the layer ``name`` has brought what it names, and what was not so ``before``."""
+        now = dict(_leaves(self.values))
+        for key, value in now.items():
+            changed = key not in before or before[key] != value
+            if changed or any(key == word or key.startswith(f"{word}.") for word in named):
+                self.origins[key] = name
+        self.origins = {key: origin for key, origin in self.origins.items() if key in now}
+        self._stages.append((name, self.values))
+
+    def _to_blame(self, key: str, error: ErrorDetails) -> str:
+        """The layer of the value at ``key``. Where several values do not fit together, or one is missing: the first
+        layer with which they say so."""
+        parts = key.split(".")
+        for end in range(len(parts), 0, -1):  # what is wrong may stand inside a list, whose key has the origin
+            if origin := self.origins.get(".".join(parts[:end])):
+                return origin
+        for name, values in self._stages:
+            try:
+                self._validate(values)
+            except ValidationError as earlier:
+                if any(one["loc"] == error["loc"] and one["msg"] == error["msg"] for one in earlier.errors()):
+                    return name
+        return self._stages[-1][0] if self._stages else COMMAND_LINE
+
+
+def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no section, by its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _opened(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``below`` with a section in place of the name of a preset, where ``given`` has a section to lie over it."""
+    opened = dict(below)
+    for key, value in given.items():
+        lower = below.get(key)
+        if isinstance(value, dict) and isinstance(lower, str) and str(key).endswith("provider"):
+            opened[key] = {"preset": lower}
+        elif isinstance(value, dict) and isinstance(lower, dict) and key != FOREIGN:
+            opened[key] = _opened(lower, value)
+    return opened

@@ -1,0 +1,183 @@
+"""Where settings are read: YAML files, shipped configs by name, and what ``extends`` and FAMILY-RECIPE put together."""
+
+from __future__ import annotations
+
+import importlib.resources
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cbtrain.errors import UserError, nearest
+
+EXTENDS = "extends"
+"""The key of a config file that names another one to start from. It never stands among resolved settings."""
+
+STUDIES, SYNTHESIS = ".", "synthesis"
+"""Folders of the shipped configs of each kind."""
+
+FAMILIES, RECIPES = "families", "recipes"
+"""Folders of what a combined name is made of. Neither is a config by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Settings with the name of the file in which they stand, and what that file extends."""
+
+    name: str
+    values: dict[str, Any]
+    extends: str | None = None
+
+
+def shipped_configs(folder: str = STUDIES) -> list[str]:
+    """Return the names of the shipped configs of one kind: studies, or those of ``folder``."""
+    names = set(_shipped_files(folder))
+    if folder == STUDIES:
+        names |= {f"{family}-{recipe}" for family in shipped_families() for recipe in shipped_recipes()}
+    return sorted(names)
+
+
+def shipped_families() -> list[str]:
+    """Return the names of the families of models that have settings."""
+    return _shipped_files(FAMILIES)
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that every family can be trained by."""
+    return _shipped_files(RECIPES)
+
+
+def first_comment(name: str, folder: str = STUDIES) -> str:
+    """Return what a shipped config says of itself in its first line; of a combination, both parts."""
+    parts = _combination(name, folder)
+    if parts:
+        return ": ".join(first_comment(part, place) for part, place in zip(parts, (FAMILIES, RECIPES), strict=True))
+    return _shipped_text(posixpath.join(folder, f"{name}.yaml")).partition("\n")[0].lstrip("# ")
+
+
+def read_layers(source: str, folder: str = STUDIES) -> list[Layer]:
+    """Return the settings of ``source``, a YAML file or the name of a shipped config, after those that it extends: the
+    first layer lies lowest.
+
+    Raises UserError on a missing or malformed file, and on a file that is extended and extends another one.
+    """
+    path = Path(source)
+    if not path.exists():
+        return _shipped_layers(source, folder)
+    own = read_layer(path)
+    return [*(_extended_layers(own.extends, path, folder) if own.extends else []), own]
+
+
+def read_layer(path: Path) -> Layer:
+    """Return the settings that stand in the file ``path`` itself. Raises UserError as :func:`read_layers`."""
+    return _parse(str(path), lambda: path.read_text(encoding="utf-8"))
+
+
+def _extended_layers(name: str, path: Path, folder: str) -> list[Layer]:
+    """The layers of what the file ``path`` extends: a file beside it, or a shipped config."""
+    beside = path.parent / Path(name).expanduser()
+    if not beside.is_file():
+        if name not in shipped_configs(folder):
+            hint = _nearest_config(name, folder)
+            raise UserError(f"extends {name!r}: no such config, and no such file from here", where=path, hint=hint)
+        return _shipped_layers(name, folder)
+    extended = read_layer(beside)
+    if extended.extends:
+        hint = f"Only one level: extend {extended.extends!r} here, and copy what you need of {name}."
+        raise UserError(f"extends {name!r}, which itself extends {extended.extends!r}", where=path, hint=hint)
+    return [extended]
+
+
+def _shipped_layers(name: str, folder: str) -> list[Layer]:
+    """The layers of a shipped config. A combination has those of its family, of its recipe, and what the family says
+    about this recipe."""
+    parts = _combination(name, folder)
+    if not parts and name not in _shipped_files(folder):
+        raise UserError("no such config file", where=name, hint=_nearest_config(name, folder))
+    if not parts:
+        return _with_extended(posixpath.join(folder, f"{name}.yaml"))
+    family, recipe = parts
+    own = _read_shipped(f"{FAMILIES}/{family}.yaml")
+    values = {key: value for key, value in own.values.items() if key != RECIPES}
+    other = own.values.get(RECIPES, {}).get(recipe, {})
+    return [Layer(own.name, values), *_with_extended(f"{RECIPES}/{recipe}.yaml"), Layer(own.name, other)]
+
+
+def _with_extended(file: str) -> list[Layer]:
+    """A shipped file after the one that it extends, which is named by its path from there."""
+    own = _read_shipped(file)
+    below = posixpath.join(posixpath.dirname(file), own.extends) if own.extends else None
+    return [*([_read_shipped(below)] if below else []), own]
+
+
+def _combination(name: str, folder: str) -> tuple[str, str] | None:
+    """Family and recipe in ``name``; None where it is no combination of shipped ones."""
+    family, _, recipe = name.rpartition("-")
+    fits = folder == STUDIES and family in shipped_families() and recipe in shipped_recipes()
+    return (family, recipe) if fits else None
+
+
+def _nearest_config(name: str, folder: str) -> str:
+    if folder == STUDIES and name in shipped_families():
+        return f"Add a recipe: {', '.join(f'{name}-{recipe}' for recipe in shipped_recipes())}."
+    if folder == STUDIES and name in shipped_recipes():
+        return f"Add a family: {', '.join(f'{family}-{name}' for family in shipped_families())}."
+    return nearest(name, shipped_configs(folder))
+
+
+def _read_shipped(file: str) -> Layer:
+    file = posixpath.normpath(file)
+    return _parse(f"configs/{file}", lambda: _shipped_text(file))
+
+
+def _shipped_text(file: str) -> str:
+    return (importlib.resources.files("cbtrain.configs") / posixpath.normpath(file)).read_text("utf-8")
+
+
+def _shipped_files(folder: str) -> list[str]:
+    names = [file.name for file in (importlib.resources.files("cbtrain.configs") / folder).iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def _parse(name: str, read: Callable[[], str]) -> Layer:
+    """The settings in the text that ``read`` returns. Raises UserError, with ``name`` as its place."""
+    try:
+        values = _unshared(yaml.load(read(), UniqueKeys))
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = name if line is None else f"{name}:{line + 1}"
+        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Mend it.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", where=name, hint="Name a readable YAML file.") from None
+    except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a section inside itself
+        raise UserError(f"malformed YAML ({error})", where=name, hint="Quote or mend it.") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError("not a mapping of keys to values", where=name, hint="See `cbtrain config show`.")
+    extends = values.pop(EXTENDS, None)
+    if extends is not None and not (isinstance(extends, str) and extends):
+        hint = "Name one shipped config, or one file by its path from here."
+        raise UserError(f"extends: {extends!r} is not a name", where=name, hint=hint)
+    return Layer(name, values, extends)
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing stands twice: what YAML's anchors share would change together."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key may come once: of two, one would be dropped silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,143 @@
+"""Words on the command line: commands by groups, what was probably meant, where settings may stand, exit statuses."""
+
+import json
+import time
+
+import pytest
+import yaml
+from places import ROOT
+
+from cbtrain.cli import exit_codes
+from cbtrain.cli.main import GROUPS, build_parser, main
+from cbtrain.cli.parser import parse
+from cbtrain.errors import UserError
+
+
+@pytest.mark.fault("H8")
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("trian", "unknown command 'trian'. Did you mean 'train'?"),
+        ("trian --config quick seed=1", "unknown command 'trian'. Did you mean 'train'?"),
+        ("corpus chek", "unknown command 'corpus chek'. Did you mean 'corpus check'?"),
+        ("corpus chek --json PATH", "unknown command 'corpus chek'. Did you mean 'corpus check'?"),
+        ("rate exprot", "unknown command 'rate exprot'. Did you mean 'rate export'?"),
+        ("rate exprot runs/mine --out forms", "unknown command 'rate exprot'. Did you mean 'rate export'?"),
+        ("providers chek openai", "unknown command 'providers chek'. Did you mean 'providers check'?"),
+        ("config shw", "unknown command 'config shw'. Did you mean 'config show'?"),
+        ("stats", "unknown command 'stats'. Did you mean 'corpus stats'?"),
+        ("check", "unknown command 'check'. Did you mean 'corpus check' or 'config check' or 'providers check'?"),
+        (
+            "corpus qqq",
+            "unknown command 'corpus qqq'. Known: card, check, convert, preview, schema, split, stats, tokens.",
+        ),
+        ("train --confg quick", "train: unrecognized arguments: --confg. Did you mean '--config'?"),
+        ("rate", "rate: the following arguments are required: --out. See `cbtrain rate --help`."),
+        ("serve --model m --port x", "serve: argument --port: invalid int value: 'x'. See `cbtrain serve --help`."),
+        ("", "the following arguments are required: COMMAND. See `cbtrain --help`."),
+        ("corpus", "corpus: the following arguments are required: COMMAND. See `cbtrain corpus --help`."),
+        ("corpus check a b", "command line: unexpected 'b'. Settings are key=value."),
+        ("train foo", "command line: 'foo' is not key=value. E.g. therapist.learning_rate=1e-4."),
+    ],
+)
+def test_a_mistyped_word_is_one_line_with_what_was_meant(words, line, capsys):
+    assert main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"cbtrain: {line}\n")
+
+
+def test_help_has_five_groups_and_the_table_of_exit_statuses(capsys):
+    began = time.process_time()
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert time.process_time() - began < 0.5
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [*GROUPS, "options", "exit status"]
+    assert len(GROUPS) == 5
+    listed = [
+        line[2:18].strip() for line in text.splitlines() if line.startswith("  ") and line[2] not in " -0123456789"
+    ]
+    commands = [name for name in build_parser().subcommands.choices if name != "config"]
+    assert listed == commands  # each once, in order
+    for status, meaning in exit_codes.TABLE.items():
+        assert f"  {status:<16}{meaning.partition(';')[0]}" in text
+
+
+def test_one_table_of_exit_statuses():
+    assert list(exit_codes.TABLE) == [0, 1, 2, 3, 75, 130]
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    for status, meaning in exit_codes.TABLE.items():
+        assert f"| {status} | {meaning} |\n" in page
+
+
+def settings_of(*words):
+    parsed = parse(build_parser(), list(words))
+    return getattr(parsed, "path", None), parsed.settings
+
+
+COMMANDS = [
+    ("corpus", "check"),
+    ("corpus", "preview", "--model", "m"),
+    ("corpus", "tokens", "--model", "m"),
+    ("corpus", "convert", "--to", "messages", "--out", "o"),
+    ("corpus", "card", "--out", "o"),
+]
+
+
+@pytest.mark.fault("H8")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_settings_stand_anywhere_in_commands_on_a_corpus(command):
+    both = ["seed=1", "split.seed=2"]
+    assert settings_of(*command) == ("sample", [])
+    for words in (
+        (*command[:2], "there", *both, *command[2:]),
+        (*command[:2], *both, "there", *command[2:]),
+        (*command, "there", *both),
+        (*command, *both, "there"),
+        (*command[:2], both[0], *command[2:], both[1], "there"),
+        (*command[:2], both[0], "there", *command[2:], both[1]),
+        (*command[:2], "--set", both[0], *command[2:], "--set", both[1], "there"),
+    ):
+        assert settings_of(*words) == ("there", both)
+    assert settings_of(*command[:2], both[0], *command[2:], both[1]) == ("sample", both)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "train", "evaluate", "plan", "rate --out o", "rate audit --out o", "synthesize --out o", "config"],
+)
+def test_settings_stand_anywhere_in_commands_of_a_study(command):
+    words = command.split()
+    assert settings_of(*words, "seed=1", "--config", "quick", "threads=2")[1] == ["seed=1", "threads=2"]
+    with pytest.raises(UserError, match="unrecognized arguments: foo"):
+        settings_of(*words, "seed=1", "--config", "quick", "foo")
+
+
+def test_a_corpus_may_be_called_like_a_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.path=x").mkdir()
+    assert settings_of("corpus", "check", "corpus.path=x", "seed=1") == ("corpus.path=x", ["seed=1"])
+
+
+def test_a_setting_reaches_the_corpus_command(capsys):
+    kept = "corpus.cleaning.drop_duplicate_sessions=false"
+    for words in ((kept,), ("sample", kept), ("--set", kept)):
+        assert main(["corpus", "check", *words, "--explain", "amara/1", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["session"] == "amara/1"
+    assert main(["corpus", "check", "corpus.cleaning.x=1"]) == 2
+    assert "command line: unknown key 'corpus.cleaning.x'" in capsys.readouterr().err
+
+
+def test_a_check_that_finds_something_ends_with_1(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text("sed: 1")
+    assert main(["config", "check", str(tmp_path / "bad.yaml")]) == exit_codes.FOUND == 1
+    assert main(["config", "check", "quick"]) == exit_codes.DONE == 0
+    assert main(["config", "show", str(tmp_path / "bad.yaml")]) == exit_codes.BAD_INPUT == 2
+    one = '{"schema":"cbtrain.session/1","course":"a","session":1,"turns":[{"role":"patient","text":"Low."}]}\n'
+    (tmp_path / "sessions.jsonl").write_text(one + "{oops\n")
+    assert main(["corpus", "check", str(tmp_path)]) == exit_codes.FOUND
+    capsys.readouterr()
+    main(["config", "show", "quick"])
+    assert yaml.safe_load(capsys.readouterr().out)["tiny"]["hidden"] == 64
