@@ -53,7 +53,10 @@ def imports(name):
             # `from package import module` names a module too
             deeper = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {module if module in modules() else node.module for module in deeper}
-    return {module for module in found if module.split(".")[0] == "cbtrain"}
+    found = {module for module in found if module.split(".")[0] == "cbtrain"}
+    # Whoever imports a module runs the `__init__` of the packages around it, but those that it lies in itself.
+    around = {".".join(module.split(".")[:depth]) for module in found for depth in range(2, module.count(".") + 1)}
+    return found | {package for package in around if not f"{name}.".startswith(f"{package}.")}
 
 
 def test_rooms_import_only_from_floors_below():
@@ -74,11 +77,16 @@ def test_rooms_of_the_evaluation_have_walls():
     seen = set()
     for name in modules():
         here = name.split(".")[2:3] if name.startswith("cbtrain.eval.") else []
-        if not here or here == ["config"]:
+        if not here:
+            continue
+        if here == ["config"]:  # composes the rooms' settings
+            rooms = {imported for imported in imports(name) if imported.startswith("cbtrain.eval.")}
+            assert all(room.endswith(".config") or room.count(".") == 2 for room in rooms), rooms
             continue
         seen.add(here[0])
         for imported in imports(name):
             there = imported.split(".")[2] if imported.startswith("cbtrain.eval.") else here[0]
+            assert there != "config", f"{name} imports {imported}, which composes the rooms' settings"
             assert there == here[0] or FLOORS_OF_EVAL[there] < FLOORS_OF_EVAL[here[0]], f"{name} imports {imported}"
     assert seen == set(FLOORS_OF_EVAL)
 

@@ -98,7 +98,10 @@ def _check(parsed: argparse.Namespace) -> int:
     for source in sources:
         try:
             kind = kind_of(source)
-            load_synthesis_config(source, settings) if kind == "synthesis" else load_config(source, settings)
+            if kind == "synthesis":
+                load_synthesis_config(source, settings)
+            else:
+                load_config(source, settings)
             print(f"ok: {source} ({kind})", flush=True)
         except UserError as error:
             print(f"cbtrain: {error}", file=sys.stderr, flush=True)

@@ -10,8 +10,8 @@ from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import Checkpoint, set_aside
 from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
 from cbtrain.training.checkpoints.writer import remove_leftovers
-from cbtrain.training.engines import make_engine
 from cbtrain.training.engines.engine import State
+from cbtrain.training.engines.factory import make_engine
 from cbtrain.training.progress import Progress
 from cbtrain.training.stage import Stage
 

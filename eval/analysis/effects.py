@@ -45,8 +45,14 @@ def paired_effect(differences: np.ndarray, level: float = 0.95, size: float = 0.
     return PairedEffect(d, low, high, d * correction, low * correction, high * correction)
 
 
+FARTHEST_T = 3e4
+"""Beyond it scipy's noncentral t has no numbers that an interval could rest on."""
+
+
 def _noncentrality(t: float, df: int, probability: float) -> float:
-    """The noncentrality with which a value up to ``t`` has this ``probability``."""
+    """The noncentrality with which a value up to ``t`` has this ``probability``; NaN beyond :data:`FARTHEST_T`."""
+    if abs(t) > FARTHEST_T:
+        return math.nan
 
     def excess(noncentrality: float) -> float:
         found = float(stats.nct.cdf(t, df, noncentrality))

@@ -14,7 +14,7 @@ from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Role, Turn
 
-FORM_SCHEMA = "cbtrain.study.evaluation.rate-form/1"
+FORM_SCHEMA = "cbtrain.rating-form/1"
 RATINGS_SCHEMA = "cbtrain.ratings/1"
 UNRATABLE = "n/a"
 """What stands in the place of a score where a domain cannot be rated from the session."""

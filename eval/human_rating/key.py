@@ -12,7 +12,7 @@ from cbtrain.errors import UserError
 from cbtrain.files import atomic_file
 from cbtrain.transcripts.validation import validate
 
-KEY_SCHEMA: Final = "cbtrain.study.evaluation.rate-key/1"
+KEY_SCHEMA: Final = "cbtrain.rating-key/1"
 KEY_FILE = "key.json"
 
 
@@ -58,7 +58,7 @@ class Key(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    schema_: Literal["cbtrain.study.evaluation.rate-key/1"] = Field(KEY_SCHEMA, alias="schema")
+    schema_: Literal["cbtrain.rating-key/1"] = Field(KEY_SCHEMA, alias="schema")
     cbtrain_version: str
     source: str
     run: str | None

@@ -8,7 +8,7 @@ from typing import Any
 
 from cbtrain import NOTICE
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
-from cbtrain.eval.report.figures import Figures
+from cbtrain.eval.report.figures.draw import Figures
 from cbtrain.eval.report.figures.heatmap import columns_of, domain_means, item_difference
 from cbtrain.eval.report.formatting import GAP, fixed, number, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence

@@ -17,7 +17,7 @@ from cbtrain import NOTICE
 from cbtrain.eval.report import formatting
 from cbtrain.eval.report.browser_data import browser_data, browser_script, flag_names, patient_name
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
-from cbtrain.eval.report.figures import Figures, figures_of
+from cbtrain.eval.report.figures.draw import Figures, figures_of
 from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_means, item_difference
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.limitations import limits_of

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cbtrain.eval.report.figures import figures_of
+from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.latex import render_latex
 from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.render import render_html

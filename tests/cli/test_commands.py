@@ -46,7 +46,8 @@ def test_a_mistyped_word_is_one_line_with_what_was_meant(words, line, capsys):
     assert (out, err) == ("", f"cbtrain: {line}\n")
 
 
-def test_help_has_five_groups_and_the_table_of_exit_statuses(capsys):
+def test_help_has_five_groups_and_the_table_of_exit_statuses(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     began = time.process_time()
     with pytest.raises(SystemExit) as ended:
         main(["--help"])

@@ -1,6 +1,7 @@
 """``cbtrain config explain``, and the JSON schema for editors."""
 
 import json
+from functools import cache
 
 import pytest
 import yaml
@@ -82,6 +83,7 @@ def test_a_mistyped_key_is_one_line_with_the_nearest(key, hint, capsys):
     assert (out, err) == ("", f"cbtrain: command line: {hint}\n")
 
 
+@cache
 def validator(kind="study"):
     jsonschema = pytest.importorskip("jsonschema")
     schema = editor_schema(KINDS[kind], kind)

@@ -13,6 +13,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from command import start_cbtrain
 from forked import PIPE
+from places import BIN
 from random_model import random_model
 
 from cbtrain.errors import UserError
@@ -197,8 +198,10 @@ async def test_an_engine_that_has_failed_says_so(model_folder, monkeypatch):
 
 
 def test_sigterm_ends_a_server_that_a_script_has_put_in_the_background(model_folder):
-    # Shells without job control start background jobs with SIGINT ignored.
-    server = start_cbtrain("serve", "--model", model_folder, "--port", "0", ignored=[signal.SIGINT])
+    # Shells without job control start background jobs with SIGINT ignored. An interpreter of its own, which must end.
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    command = [BIN / "cbtrain", "serve", "--model", model_folder, "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=ignore)
     server.stdout.readline()
     server.terminate()
     assert server.wait(20) == 0

@@ -1,10 +1,12 @@
 """Training on a GPU: ZeRO 1 to 3 at world size 1 under NCCL, recomputation, optimizers, memory that adds up."""
 
 import json
+import subprocess
+import sys
 
-import forked
 import pytest
 import torch
+from places import SHARED
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -13,7 +15,9 @@ ADAM = {"optimizer": "adamw", "rate": 3e-3, "clip": 0.2, "steps": 10, "layout": 
 
 def run(folder, runs):
     runs = json.dumps({name: {**ADAM, **one} for name, one in runs.items()})
-    done = forked.run("equivalence_worker:main", runs, folder / "o.pt", cwd=folder, timeout=600)
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import equivalence_worker as w; w.main(sys.argv[2:])"
+    command = [sys.executable, "-c", program, SHARED, runs, folder / "o.pt"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(folder / "o.pt", weights_only=True)
 

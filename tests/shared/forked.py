@@ -51,14 +51,18 @@ class Forked:
             else:
                 given.append(os.open(os.devnull, os.O_WRONLY) if wanted == DEVNULL else os.dup(wanted.fileno()))
         wanted = {"target": target, "arguments": self.args[1:], "cwd": os.path.abspath(cwd)}
-        wanted |= {"environment": {**os.environ, **(env or {})}, "ignored": list(ignored)}
+        environment = {name: str(value) for name, value in {**os.environ, **(env or {})}.items()}
+        request = json.dumps({**wanted, "environment": environment, "ignored": list(ignored)}).encode() + b"\n"
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(_zygote())
-        socket.send_fds(self._connection, [json.dumps(wanted).encode() + b"\n"], given)
+        socket.send_fds(self._connection, [request], given)
         for descriptor in given:
             os.close(descriptor)
-        self._answers = self._connection.makefile()
+        # Unbuffered: what is read ahead of a line could not be seen by `poll`.
+        self._answers = self._connection.makefile("rb", buffering=0)
+        self._connection.settimeout(60)
         self.pid = int(self._answers.readline())
+        self._connection.settimeout(None)
 
     def poll(self):
         if self.returncode is None:
@@ -84,7 +88,8 @@ class Forked:
 
     def send_signal(self, number):
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
 
     def terminate(self):
         self.send_signal(signal.SIGTERM)
@@ -157,9 +162,14 @@ class Ranks:
         self.stdout, self.pid = self.processes[0].stdout, self.processes[0].pid
 
     def poll(self):
-        """The first status that is not 0, 0 where all have ended well, None while one runs."""
+        """The first status that is not 0 once all have ended, 0 where all have ended well, None while one runs. Where
+        one has failed the others, which wait for it, are ended."""
         found = [process.poll() for process in self.processes]
-        return next((status for status in found if status), None if None in found else 0)
+        failed = next((status for status in found if status), 0)
+        if failed and None in found:
+            for process in self.processes:
+                process.kill()
+        return None if None in found else failed
 
     def kill(self):
         for process in self.processes:
@@ -168,12 +178,16 @@ class Ranks:
             process.wait()
 
     def wait(self, timeout=180):
-        return max(process.wait(timeout) for process in self.processes)
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("ranks", timeout)
+            time.sleep(0.01)
+        return self.poll()
 
     def communicate(self, timeout=180):
         told = self.processes[0].communicate(timeout)
-        for process in self.processes:
-            process.wait(timeout)
+        self.wait(timeout)
         return told
 
     @property
@@ -198,15 +212,19 @@ def _zygote():
     folder = tempfile.TemporaryDirectory(prefix="cbtrain-zygote-")
     path = os.path.join(folder.name, "socket")
     command = [sys.executable, SHARED / "zygote.py", path, *IMPORTED]
-    # As the command sets it before torch is imported.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment)
+    # As the command sets it before torch is imported. No GPU: a process that has used one cannot be forked, so tests of
+    # GPUs start interpreters of their own.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment, start_new_session=True)
     while (line := process.stdout.readline()) != "ready\n":
         assert line, "the zygote has not come to life"
 
     def end():
         process.stdin.close()
-        process.wait()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
         folder.cleanup()
 
     atexit.register(end)

@@ -5,14 +5,17 @@ Run by :mod:`forked`, with the path of its socket. Each connection asks for one 
 answered with the process's id, and when that has ended with its status as ``os.waitpid`` gives it.
 """
 
+import atexit
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import threading
 import traceback
 
 
@@ -36,8 +39,12 @@ def serve(path):
         if listener in ready:
             connection, _ = listener.accept()
             pid = fork(connection, listener)
+            if pid is None:
+                connection.close()
+                continue
             running[pid] = connection
-            connection.sendall(f"{pid}\n".encode())
+            with contextlib.suppress(OSError):
+                connection.sendall(f"{pid}\n".encode())
         if woken in ready:
             os.read(woken, 4096)
         for pid in list(running):
@@ -52,7 +59,12 @@ def serve(path):
 def fork(connection, listener):
     text, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
     while not text.endswith(b"\n"):
-        text += connection.recv(1 << 20)
+        more = connection.recv(1 << 20)
+        if not more:  # whoever asked has ended
+            for stream in streams:
+                os.close(stream)
+            return None
+        text += more
     pid = os.fork()
     if pid:
         for stream in streams:
@@ -68,6 +80,8 @@ def fork(connection, listener):
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         status = run(json.loads(text))
+        threading._shutdown()  # as an interpreter ends: threads that are no daemons, then what is registered
+        atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -108,5 +122,6 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     with contextlib.redirect_stdout(sys.stderr):  # deepspeed says which accelerator it has
         for name in sys.argv[2:]:
-            importlib.import_module(name)
+            if importlib.util.find_spec(name):  # some are for Linux only
+                importlib.import_module(name)
     serve(sys.argv[1])

@@ -114,4 +114,4 @@ def test_rate_itself_takes_its_settings_as_before(capsys, tmp_path):
     assert main(["rate", "--out", str(tmp_path / "r")]) == 0
     assert "18" in capsys.readouterr().out
     assert main(["rate", "audi", "--out", str(tmp_path / "r")]) == 2
-    assert "'audi' is not key=value" in capsys.readouterr().err
+    assert "unknown command 'rate audi'. Did you mean 'rate audit'?" in capsys.readouterr().err

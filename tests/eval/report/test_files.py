@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from cbtrain import NOTICE
 from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.report import write
-from cbtrain.eval.report.figures import figures_of
+from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.latex import escape as latex
 from cbtrain.eval.report.latex import render_latex

@@ -11,7 +11,7 @@ from rich.console import Console
 from cbtrain import NOTICE
 from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.report import render
-from cbtrain.eval.report.figures import figures_of
+from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.latex import render_latex
 from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.render import render_html

@@ -12,8 +12,8 @@ from rich.console import Console
 from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.report.browser_data import browser_data
 from cbtrain.eval.report.claim import claim_of
-from cbtrain.eval.report.figures import figures_of
 from cbtrain.eval.report.figures.curve import curve_figure
+from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.formatting import duration, fixed, p_value, share
 from cbtrain.eval.report.notable import spread_sentence
 from cbtrain.eval.report.render import FOLDER, render_html

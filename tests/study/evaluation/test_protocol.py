@@ -1,11 +1,13 @@
 """What decides an evaluation is in its protocol; what differs between two of them is named."""
 
 import pytest
+import torch
 
 from cbtrain.config.loading import load_config
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.study.evaluation.protocol import PLAN, EvaluationProtocol, deviations, differing
+from cbtrain.study.evaluation.simulate import half_the_threads
 
 API = "evaluation.patient_provider={base_url: 'http://127.0.0.1:1/v1', model: m}"
 JUDGE = "evaluation.judging.provider={base_url: 'http://127.0.0.1:1/v1', model: m, api_key_env: null}"
@@ -62,3 +64,15 @@ def test_what_was_changed_after_the_plan_is_a_deviation():
         f"patient.instructions was {'x' * 57}... in the plan of 2026-11-23 03:10 UTC, and is {'y' * 57}...",
     ]
     assert "no plan was journalled" in deviations(plan, [{"kind": "turn"}])[0]
+
+
+def test_a_simulation_that_breaks_gives_its_threads_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with pytest.raises(RuntimeError, match="broken"), half_the_threads():
+            assert torch.get_num_threads() == 2
+            raise RuntimeError("broken")
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

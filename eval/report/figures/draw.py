@@ -1,0 +1,21 @@
+"""All figures of a report, each drawn once."""
+
+from __future__ import annotations
+
+from cbtrain.eval.report.figures.curve import curve_figure
+from cbtrain.eval.report.figures.drawn import Drawn
+from cbtrain.eval.report.figures.forest import forest_figure
+from cbtrain.eval.report.figures.heatmap import heatmap_figure
+from cbtrain.eval.report.figures.length import length_figure
+from cbtrain.eval.report.figures.scores import scores_figure
+from cbtrain.eval.report.shape import Report, rows
+
+Figures = dict[str, Drawn]
+
+
+def figures_of(report: Report) -> Figures:
+    """By name: ``forest``, ``scores``, ``heatmap``, ``length``, ``curve-1`` for the first stage of training and so on.
+    One that has nothing to show is left out."""
+    drawn = [draw(report) for draw in (forest_figure, scores_figure, heatmap_figure, length_figure)]
+    drawn += [curve_figure(stage, place) for place, stage in enumerate(rows(report.get("training")), start=1)]
+    return {figure.name: figure for figure in drawn if figure}

@@ -1,0 +1,21 @@
+"""What files on disk call their layout: a name that changes would make yesterday's files unreadable."""
+
+import re
+
+from places import ROOT
+
+SCHEMAS = {
+    *("cbtrain.session/1", "cbtrain.profile/1", "cbtrain.split/1", "cbtrain.tokens/1", "cbtrain.checkpoint/1"),
+    *("cbtrain.analysis/1", "cbtrain.audit/1", "cbtrain.power/1", "cbtrain.report/2"),
+    *("cbtrain.rating-form/1", "cbtrain.rating-key/1", "cbtrain.imported-forms/1", "cbtrain.ratings/1"),
+}
+"""Add the new one and keep reading the old one."""
+
+
+def test_the_layouts_of_files_keep_their_names():
+    found = set()
+    for top in ("cbtrain", "eval", "kernels"):
+        for kind in ("*.py", "*.js", "*.html"):
+            for path in (ROOT / top).rglob(kind):
+                found |= set(re.findall(r"\bcbtrain\.[\w.-]+/\d+\b", path.read_text(encoding="utf-8")))
+    assert found == SCHEMAS
