@@ -43,6 +43,7 @@ setup(
         "numpy>=1.26",
         "rich>=14",
         "pydantic>=2.10",
+        "pydantic-core>=2.27",
         "PyYAML>=6.0.2",
         "jinja2>=3.1",
         "markupsafe>=2.1",

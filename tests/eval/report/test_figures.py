@@ -14,7 +14,8 @@ from places import SCORES2024, needs_scores
 
 from cbtrain.eval.analysis.ratings import Arm, read_ratings
 from cbtrain.eval.report.claim import claim_of
-from cbtrain.eval.report.figures.draw import figures_of, style
+from cbtrain.eval.report.figures import style
+from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.figures.forest import forest_figure
 from cbtrain.eval.report.figures.heatmap import heatmap_figure
 from cbtrain.eval.report.figures.length import length_figure
