@@ -134,7 +134,7 @@ def _read(streams, timeout, args):
     return tuple(b"".join(texts[stream]).decode() if stream else None for stream in streams)
 
 
-def run(target, *arguments, timeout=180, **options):
+def run(target, *arguments, timeout=900, **options):
     """As :func:`subprocess.run` with text captured."""
     process = Forked(target, *arguments, **options)
     try:
