@@ -18,7 +18,7 @@ from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
 from cbtrain.files import hold, require_new, write_atomic
-from cbtrain.study.run_files import CONFIG, STATE, SUMMARY
+from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.resuming import differences
 from cbtrain.training.stage_run import SKIPPED
@@ -40,7 +40,7 @@ def new_run_folder(name: str) -> Path:
 def begun_settings(folder: Path) -> Path | None:
     """Return the settings of the run begun in ``folder``, which it continues with, or None. Raises UserError where
     something else is there."""
-    settings = folder / "config.yaml"
+    settings = folder / CONFIG
     if settings.exists() and (folder / "training").is_dir():
         return settings
     if folder.is_dir() and {path.name for path in folder.rglob("*")} <= {"training", ".lock", "corpus.json"}:
@@ -51,10 +51,10 @@ def begun_settings(folder: Path) -> Path | None:
 
 def trained_config(folder: Path) -> Path:
     """The settings of the trained run in ``folder``. Raises UserError where training has not come to its end."""
-    if not (folder / STATE).exists() or not (folder / "config.yaml").exists():
+    if not (folder / STATE).exists() or not (folder / CONFIG).exists():
         problem = "training has not come to its end here" if (folder / "training").exists() else "not a trained run"
         raise UserError(problem, where=folder, hint="Name a folder that `cbtrain train` finished, or train again.")
-    return folder / "config.yaml"
+    return folder / CONFIG
 
 
 def newest_trained_run(runs: Path) -> Path | None:
@@ -97,7 +97,7 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     if distributed.rank() == 0:
         write_atomic(known, json.dumps({"fingerprint": corpus}) + "\n")
         write_atomic(folder / CONFIG, dump_config(anchored(config)))
-        _write_environment(folder / "environment.json")
+        _write_environment(folder / ENVIRONMENT)
     distributed.barrier()
 
 
@@ -128,7 +128,7 @@ def remove_fruitless(folder: Path) -> None:
         return
     for name in ("training", "base", "therapist", "patient"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (CONFIG, "environment.json"):
+    for name in (CONFIG, ENVIRONMENT):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()

@@ -27,10 +27,9 @@ PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 
 class Forked:
     """As :class:`subprocess.Popen`, in a session of its own: runs ``target`` (``module:function``, which gets
-    ``arguments`` and gives the exit status). ``env`` is set beside the environment of the tests; ``ignored`` signals are
-    ignored when it begins."""
+    ``arguments`` and gives the exit status). ``env`` is set beside the environment of the tests."""
 
-    def __init__(self, target, *arguments, cwd=".", env=None, stdin=None, stdout=PIPE, stderr=PIPE, ignored=()):
+    def __init__(self, target, *arguments, cwd=".", env=None, stdin=None, stdout=PIPE, stderr=PIPE):
         self.args, self.returncode = [target, *map(str, arguments)], None
         self.stdin = self.stdout = self.stderr = None
         given = []
@@ -52,7 +51,7 @@ class Forked:
                 given.append(os.open(os.devnull, os.O_WRONLY) if wanted == DEVNULL else os.dup(wanted.fileno()))
         wanted = {"target": target, "arguments": self.args[1:], "cwd": os.path.abspath(cwd)}
         environment = {name: str(value) for name, value in {**os.environ, **(env or {})}.items()}
-        request = json.dumps({**wanted, "environment": environment, "ignored": list(ignored)}).encode() + b"\n"
+        request = json.dumps({**wanted, "environment": environment}).encode() + b"\n"
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(_zygote())
         socket.send_fds(self._connection, [request], given)

@@ -94,8 +94,6 @@ def fork(connection, listener):
 
 def run(wanted):
     os.setsid()
-    for number in wanted["ignored"]:
-        signal.signal(number, signal.SIG_IGN)
     os.chdir(wanted["cwd"])
     os.environ.clear()
     os.environ.update(wanted["environment"])

@@ -22,6 +22,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.evaluation.compare import Comparison, run_arm
 from cbtrain.study.evaluation.report_data import describe_arms, describe_scale, describe_sessions, with_beside
 from cbtrain.study.evaluation.scores import ScoredStudy, audit_of, human_scores, records
+from cbtrain.study.run_files import REPORT
 
 Said = Mapping[tuple[str, str, int], Mapping[str, Any]]
 """Evidence and reasons of ratings, by session id, judge and repeat."""
@@ -123,7 +124,7 @@ def _report_of_run(folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return {}
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) and report.get("schema") == SCHEMA else {}

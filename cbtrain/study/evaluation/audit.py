@@ -16,6 +16,7 @@ from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.files import write_atomic
 from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
+from cbtrain.study.run_files import AUDIT
 
 
 def audit_rater(
@@ -55,5 +56,5 @@ def audit_rater(
         "costs": spent,
     }
     text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(folder / "audit.json", text + "\n")
+    write_atomic(folder / AUDIT, text + "\n")
     return found

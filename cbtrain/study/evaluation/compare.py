@@ -16,6 +16,7 @@ from cbtrain.eval.analysis.ratings import Arm, Ratings, join_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 from cbtrain.study.evaluation.protocol import differing, value_at
 from cbtrain.study.evaluation.scores import ScoredStudy, load_scores, records
+from cbtrain.study.run_files import REPORT
 
 NAMED = 6
 """Differences that are named; the others are counted."""
@@ -77,7 +78,7 @@ def _same_sessions(first: Path, one: ScoredStudy, second: Path, other: ScoredStu
 
 
 def _protocol(folder: Path) -> dict[str, Any]:
-    path = folder / "report.json"
+    path = folder / REPORT
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -70,7 +70,8 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     perplexity = _measure_perplexity(therapist, corpus, config, trained, console)
     say(console, perplexity["verdict"])
     patients = [course.id for course in corpus.split.test][: config.evaluation.max_patients]
-    profiles = {patient: corpus.profiles()[patient] for patient in patients}
+    known = corpus.profiles()
+    profiles = {patient: known[patient] for patient in patients}
     plan = SimulationPlan.of(trained, EvaluationProtocol(config, folder, profiles, rubric, list(ARMS)))
     async with open_run(config, folder, console) as run:
         plan.journal(run)
@@ -155,8 +156,8 @@ def _report(
         "arms": describe_arms(sessions, decided, results),
         "analysis": results,
         "audit": audit_of(run.folder),
-        "protocol": protocol.compare_key(),
-        "deviations": deviations(protocol.compare_key(), run.events),
+        "protocol": protocol.compare_key,
+        "deviations": deviations(protocol.compare_key, run.events),
         "prompts": _prompts(config, protocol.rubric, rater),
         "sessions": describe_sessions(sessions, scores, names, ratings, panel),
         "config": config.model_dump(mode="json"),

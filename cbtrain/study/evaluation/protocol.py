@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_p
 """Settings of an evaluation that do not decide what is said in a session; of the API, its identity does."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EvaluationProtocol:
     """The protocol of the evaluation in ``folder``: from it come the two things that later processes are held to,
-    :meth:`resume_key` and :meth:`compare_key`. ``patients`` are the profiles of those who are simulated."""
+    ``resume_key`` and ``compare_key``, each made once, since they hash all weights. ``patients`` are the profiles of
+    those who are simulated."""
 
     config: StudyConfig
     folder: Path
@@ -42,6 +44,7 @@ class EvaluationProtocol:
     rubric: Rubric
     arms: Sequence[str]
 
+    @cached_property
     def resume_key(self) -> dict[str, Any]:
         """Everything that decides what is said in a session, the therapists included: a begun evaluation continues
         under the same only."""
@@ -59,6 +62,7 @@ class EvaluationProtocol:
             "the patients' profiles": blake2b("\n".join(profiles).encode(), digest_size=8).hexdigest(),
         }
 
+    @cached_property
     def compare_key(self) -> dict[str, Any]:
         """What runs that are compared must share, and what the report shows. The therapists themselves (base model,
         adapter, training) are what is compared, and are not part of it."""

@@ -28,6 +28,7 @@ from cbtrain.study.consent import require_consent, stays_here
 from cbtrain.study.evaluation.run_context import open_run
 from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
 from cbtrain.study.evaluation.scores import records
+from cbtrain.study.run_files import SCORES
 from cbtrain.transcripts.reading import read, speaker_labels
 
 
@@ -42,7 +43,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     sessions = read_records(config, console)
     folder.mkdir(parents=True, exist_ok=True)
     scores, rater, spent = asyncio.run(rate_records(sessions, rubric, config, folder, console))
-    path = folder / "scores.csv"
+    path = folder / SCORES
     write_scores_csv(scores, path)
     table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
     arms = Counter(session.arm for session in sessions)

@@ -18,7 +18,7 @@ from cbtrain.eval.human_rating.import_forms import TABLE, beside
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
 from cbtrain.eval.simulation.runner import SimulatedSession
-from cbtrain.study.run_files import AUDIT, SCORES, TRANSCRIPTS
+from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
 
@@ -94,7 +94,7 @@ def _tables(path: Path) -> list[Path]:
 
 def _rubric_of_run(folder: Path) -> str | None:
     """The rubric that the settings beside the scores name; None where there are none."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         return None
     try:
@@ -121,7 +121,7 @@ def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
 
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` is that of a run: settings and events lie in it."""
-    return (folder / "config.yaml").is_file() and (folder / "events.jsonl").is_file()
+    return (folder / CONFIG).is_file() and (folder / EVENTS).is_file()
 
 
 def human_scores(folder: Path) -> list[Score]:

@@ -45,12 +45,12 @@ class SimulationPlan:
     def journal(self, run: RunContext) -> None:
         """Write the protocol down before the first session is held."""
         if not any(event["kind"] in (PLAN, BEGUN) for event in run.events):
-            run.record(PLAN, protocol=self.protocol.compare_key())
+            run.record(PLAN, protocol=self.protocol.compare_key)
 
     def resume(self, run: RunContext) -> bool:
         """Take over what earlier processes have held; return whether there was any. Raises UserError where they held to
         another protocol."""
-        protocol = self.protocol.resume_key()
+        protocol = self.protocol.resume_key
         begun = next((event["settings"] for event in run.events if event["kind"] == BEGUN), None)
         if begun not in (None, protocol):
             hint = f"Set it back, or remove {EVENTS} to simulate anew."
@@ -75,7 +75,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
     settings = run.config.evaluation
     own = settings.patient_provider is None
     with half_the_threads():
-        run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key())
+        run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key)
         async with _patient_api(plan, run) as patient_api, therapist:
             await run_sessions(
                 plan.sessions,
