@@ -18,7 +18,7 @@ from cbtrain.providers.transport import Reply, Transport, timeout
 
 LONGEST_BACKOFF_S = 60.0
 
-STREAM = re.compile(r"\s*(data|event|id|retry)?:")
+STREAM = re.compile(r"\s{0,200}(data|event|id|retry)?:")
 """How a stream of events begins, whatever its headers say; JSON does not."""
 
 

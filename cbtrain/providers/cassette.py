@@ -23,7 +23,7 @@ from cbtrain.providers.redaction import redacted_texts
 from cbtrain.providers.transport import Reply, Transport
 from cbtrain.providers.types import ChatRequest
 
-KEPT = re.compile(r"^(content-type|retry-after.*|(x|anthropic)-ratelimit-.*)$")
+KEPT = re.compile(r"^(content-type|retry-after[\w-]{0,80}|(x|anthropic)-ratelimit-[\w-]{0,80})$")
 """Headers of replies that are recorded: others name accounts, cookies and machines."""
 
 

@@ -6,11 +6,11 @@ import re
 from datetime import datetime
 from typing import Protocol
 
-PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
+PLACEHOLDER = re.compile("\ue000(\\d{1,9})\ue001")
 """Stands for a message: private-use characters, which no template touches."""
 
 
-CLOCK = re.compile(r"strftime_now\(\s*(?:(['\"])(.*?)\1)?")
+CLOCK = re.compile(r"strftime_now\(\s{0,20}(?:(['\"])(.{0,40}?)\1)?")
 """The one clock that templates have, and the format that it is asked for, where that is written out."""
 
 

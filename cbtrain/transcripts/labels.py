@@ -22,6 +22,11 @@ COMMON_LABELS: Mapping[str, Role] = {
 }
 
 
+# Repeats are bounded, so that a pattern tries few characters from each place of any text.
+INDENT, BOLD = r"[ \t]{0,80}", r"\*{0,3}"
+TIME = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]{1,8})?"
+
+
 @lru_cache(maxsize=64)
 def strict_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     """A label at the very start of a line, spelt exactly so, as the 2024 study's own regex has it."""
@@ -31,8 +36,8 @@ def strict_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
 @lru_cache(maxsize=64)
 def loose_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     """A label as people type it: any case, indented, bold in Markdown, after a time in brackets."""
-    time = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]+)?"
-    return re.compile(rf"^[ \t]*{time}\**({_either(labels)})[ \t]*\**:\**[ \t]*", re.MULTILINE | re.IGNORECASE)
+    begin, end = rf"^{INDENT}{TIME}{BOLD}", rf"[ \t]{{0,8}}{BOLD}:{BOLD}[ \t]*"
+    return re.compile(rf"{begin}({_either(labels)}){end}", re.MULTILINE | re.IGNORECASE)
 
 
 def parse_labelled(
@@ -96,21 +101,22 @@ def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[st
 
 
 TITLES = {"dr", "mr", "mrs", "ms", "mx", "prof"}
-NICKNAME = re.compile(r"[A-Z][\w'-]+ [\"“(]([A-Z][\w'-]{1,20})[\"”)] [A-Z]")
+NICKNAME = re.compile(r"[A-Z][\w'-]{1,30} [\"“(]([A-Z][\w'-]{1,20})[\"”)] [A-Z]")
 """``Emilio "Em" Ramirez``."""
 UNKNOWN = re.compile(
-    r"^[ \t]*\**((?:Dr\. )?[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15})?)(?: \([^)\n]{1,30}\))?\**:\**[ \t]+\S", re.MULTILINE
+    rf"^{INDENT}{BOLD}((?:Dr\. )?[A-Z][a-z]{{1,15}}(?: [A-Z][a-z]{{1,15}})?)(?: \([^)\n]{{1,30}}\))?{BOLD}:{BOLD}"
+    r"[ \t]{1,80}\S",
+    re.MULTILINE,
 )
 
 
 @lru_cache(maxsize=1024)
 def _inner_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     aside = r"(?: ?\([^)\n]{1,30}\))?"  # "Patient (crying):"
-    time = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]+)?"
     title = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
-    end = rf"{aside}\**[ \t]?:\**"
-    line_start = rf"^[ \t]*(?:[-–>•] ?)?{time}\**{title}({_either(labels)}){end}[ \t]*"
-    after_sentence = rf"(?<=[.!?…])[\"”’)*]*[ \t]*\**({_either(labels)}){end}[ \t]+"
+    end = rf"{aside}{BOLD}[ \t]?:{BOLD}"
+    line_start = rf"^{INDENT}(?:[-–>•] ?)?{TIME}{BOLD}{title}({_either(labels)}){end}[ \t]*"
+    after_sentence = rf"(?<=[.!?…])[\"”’)*]{{0,6}}[ \t]{{0,8}}{BOLD}({_either(labels)}){end}[ \t]+"
     return re.compile(f"{line_start}|{after_sentence}", re.MULTILINE | re.IGNORECASE)
 
 

@@ -12,7 +12,7 @@ from cbtrain.transcripts.validation import validate
 
 PROFILE_SCHEMA = "cbtrain.profile/1"
 FIX = "A profile has a name, a brief and characteristics."
-NAME = re.compile(r"(?:Patient (?:Profile|Name)|Name)\W*:\W*([^\n*#]+)", re.IGNORECASE)
+NAME = re.compile(r"(?:Patient (?:Profile|Name)|Name)\W{0,20}:\W{0,20}([^\n*#]+)", re.IGNORECASE)
 
 
 class Profile(BaseModel):
@@ -57,7 +57,7 @@ def parse_author_profile(course: str, content: Mapping[str, Any], where: object)
     raw = validate(_AuthorProfile, content, where, FIX)
     found = NAME.search(raw.profile)
     # "Alex Doe (they/them)" and 'Em "M" Roe' are names with something added.
-    name = " ".join(re.sub(r"\(.*|\".*\"", "", found.group(1)).split()).strip(".,") if found else ""
+    name = " ".join(re.sub(r"\(.*|\"[^\"]{0,80}\"", "", found.group(1)).split()).strip(".,") if found else ""
     profile = Profile(
         course=course, name=name or course, brief="", text=raw.profile.strip(), characteristics=raw.characteristics
     )

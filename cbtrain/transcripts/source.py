@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
@@ -159,7 +158,8 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
             text.skip_space()
             if not text.buffer.startswith("["):
                 whole = text.rest()
-                if whole.lstrip().startswith("{") and re.search(r"^\s*\{.*\}\s*\n\s*\{", whole):
+                first, _, rest = whole.lstrip().partition("\n")
+                if first.startswith("{") and first.rstrip().endswith("}") and rest.lstrip().startswith("{"):
                     raise UserError("JSON Lines, not one JSON text", where=path, hint="Name it .jsonl.")
                 yield str(path), parse_json(whole, path)
                 return

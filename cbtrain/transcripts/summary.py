@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from cbtrain.transcripts.types import Session, Turn
 
-LABEL = re.compile(r"(?:session summary|summary of (?:this |today's )?session(?: \d+)?)\**(?::|[ \t]*$)", re.I | re.M)
+LABEL = re.compile(
+    r"(?:session summary|summary of (?:this |today's )?session(?: \d{1,4})?)\*{0,3}(?::|[ \t]{0,20}$)", re.I | re.M
+)
 SENTENCE_END = (".", "!", "?", "…", '"', "”", ")")
-SPOKEN = re.compile(r"^\s*(?![-•*\d#\s])(?=.*\b(?:I|I'm|I'll|I've|me|my)\b)", re.DOTALL)
+FIRST_PERSON = re.compile(r"\b(?:I|I'm|I'll|I've|me|my)\b")
 WORDS = re.compile(r"\w+")
 # Some generators put all bullets on one line.
 LINES = re.compile(r"\n|\s[-•*]\s")
@@ -59,9 +61,16 @@ def summary_end(text: str, start: int) -> int:
     """Where the summary that begins at ``start`` ends: before a last paragraph that speaks as ``I`` to somebody, as a
     patient does who says goodbye after it."""
     end = len(text)
-    while (cut := text.rfind("\n\n", start, end)) > start and SPOKEN.search(text[cut:end]):
+    while (cut := text.rfind("\n\n", start, end)) > start and _spoken(text[cut:end]):
         end = cut
     return end
+
+
+def _spoken(paragraph: str) -> bool:
+    """Whether somebody speaks of themselves, not in a list, a heading or a number's line."""
+    paragraph = paragraph.lstrip()
+    listed = paragraph.startswith(("-", "•", "*", "#")) or paragraph[:1].isdecimal()
+    return not listed and FIRST_PERSON.search(paragraph) is not None
 
 
 def summary_text(session: Session) -> str:

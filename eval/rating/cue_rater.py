@@ -9,7 +9,7 @@ scores, and can be fooled by anyone who knows the words.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from cbtrain.eval.rating.rubric import Cue, Rubric
@@ -21,12 +21,13 @@ CUE_RATER = "cue"
 
 CUE_RATER_LABEL = "smoke-test cue rater: counts wording, no clinical judgement"
 
-OPEN_QUESTION = re.compile(r"\b(?:what|how|when|where|which|who|could you|can you)\b[^.?!]*\?", re.IGNORECASE)
+OPEN_QUESTION = re.compile(r"\b(?:what|how|when|where|which|who|could you|can you)\b[^.?!]{0,500}\?", re.IGNORECASE)
 CONTRADICTION = re.compile(
     r"\b(?:you'?re wrong|that'?s not true|you shouldn'?t feel|no, you|stop (?:saying|thinking)|just get over)\b",
     re.IGNORECASE,
 )
 WORD = re.compile(r"[a-z']{5,}")
+LONGEST_PIECE = 4_000
 COMMON = frozenset(
     """
     about after again always because before being could didn't doesn't don't doing every feel feeling feels going
@@ -100,8 +101,22 @@ def _find(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> list[in
     third = max(2, -(-len(turns) // 3))
     span = {"whole": (0, len(turns)), "opening": (0, third), "closing": (len(turns) - third, len(turns))}[cue.part]
     pattern = _compile(cue.pattern or "")
-    found = [i for i in range(*span) if turns[i].role == "therapist" and pattern.search(turns[i].text)]
-    return found or None
+    spoken = [index for index in range(*span) if turns[index].role == "therapist"]
+    return [index for index in spoken if any(map(pattern.search, _pieces(turns[index].text)))] or None
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """``text`` in parts of at most ``LONGEST_PIECE`` characters, cut at a space where there is one.
+
+    A rubric's own pattern may cost the square of what it is searched in; an ordinary turn is one piece.
+    """
+    start = 0
+    while len(text) - start > LONGEST_PIECE:
+        cut = text.rfind(" ", start + 1, start + LONGEST_PIECE)
+        stop = cut if cut > 0 else start + LONGEST_PIECE
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
 
 
 def _ratable(turns: Sequence[Turn]) -> bool:

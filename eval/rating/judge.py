@@ -19,7 +19,7 @@ from cbtrain.providers.structured import ask
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.transcripts.types import Turn
 
-RESIDUE = re.compile(r"<\|[^|>]*\|>|\[/?INST\]|\[END\]|</?s>")
+RESIDUE = re.compile(r"<\|[^|>]{0,80}\|>|\[/?INST\]|\[END\]|</?s>")
 """Template and end marks, which would tell the judge what kind of speaker it reads."""
 
 

@@ -16,7 +16,7 @@ from cbtrain.eval.report.shape import plain
 from cbtrain.files import write_atomic
 
 FIGURES = "figures"
-OURS = re.compile(r"(forest|scores|heatmap|length|curve-\d+)\.(svg|png)")
+OURS = re.compile(r"(forest|scores|heatmap|length|curve-\d{1,6})\.(svg|png)")
 
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:

@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+PARTS = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|h|m|s)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 EPOCH = 1e9
 """No API asks to wait for thirty years."""
 
-RETRY_DELAY = re.compile(r'"retryDelay"\s*:\s*"([^"]+)"')
+RETRY_DELAY = re.compile(r'"retryDelay"\s{0,20}:\s{0,20}"([^"]{1,40})"')
 """Where Google says it: in the body."""
 
-RESET = re.compile(r"^(?:x-ratelimit-reset-(?P<openai>[\w-]+)|anthropic-ratelimit-(?P<anthropic>[\w-]+)-reset)$")
+RESET = re.compile(
+    r"^(?:x-ratelimit-reset-(?P<openai>[\w-]{1,80})|anthropic-ratelimit-(?P<anthropic>[\w-]{1,80})-reset)$"
+)
 
 
 def requested_wait(headers: Mapping[str, str], body: str, now: datetime | None = None) -> float | None:

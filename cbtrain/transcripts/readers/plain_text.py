@@ -21,7 +21,8 @@ from cbtrain.transcripts.types import Session
 
 SUFFIXES = (".txt", ".text", ".md")
 NUMBERED = re.compile(
-    r"(?P<course>.*?)[\s_.-]*(?:(?<![A-Za-z])(?:session|sess|s)[\s_.-]*)?(?P<number>\d{1,9})", re.IGNORECASE
+    r"(?P<course>.{0,250}?)[\s_.-]{0,20}(?:(?<![A-Za-z])(?:session|sess|s)[\s_.-]{0,20})?(?P<number>\d{1,9})",
+    re.IGNORECASE,
 )
 GENERIC = {"", "session", "sess", "s", "transcript"}
 

@@ -19,12 +19,11 @@ from cbtrain.transcripts.types import Session
 
 ROOT = "CBT_Simulations"
 PATIENT = re.compile(r"CBT_Depression_Simulations_(.+)")
-FILE = re.compile(r"session_(\d{1,9})_?(.*)\.txt(?:\.gz)?")
-HEADER = re.compile(r"\ASession Number:[ \t]*\d+[ \t]*\n")
-NOTICE = re.compile(r"^[ \t]*\*{4}Session Terminated:[^\n]*\*{4}[ \t]*$\n?", re.MULTILINE)
+FILE = re.compile(r"session_(\d{1,9})_?(.{0,200})\.txt(?:\.gz)?")
+HEADER = re.compile(r"\ASession Number:[ \t]{0,80}\d{1,9}[ \t]{0,80}\n")
+NOTICE = re.compile(r"^[ \t]{0,80}\*{4}Session Terminated:[^\n]{0,200}\*{4}[ \t]{0,80}$\n?", re.MULTILINE)
 ENDING = re.compile(
-    r"^Termination Details:[ \t]*\n(?:Reason:[ \t]*(?P<reason>[^\n]*)\n?)?(?:Details:[ \t]*(?P<details>"
-    r"(?:(?!^Session Summary:).*\n?)*))?",
+    r"^Termination Details:[ \t]{0,80}\n(?:Reason:[ \t]{0,80}(?P<reason>[^\n]*)\n?)?(?P<details>Details:)?",
     re.MULTILINE,
 )
 SUMMARY = re.compile(r"^Session Summary:[ \t]*\n?", re.MULTILINE)
@@ -68,8 +67,10 @@ def parse_simulation(text: str, arm: str, folder: str, file: Path) -> Session:
     if ends:
         ending = ends[-1]
         dialogue, rest = text[: ending.start()], text[ending.end() :]
-        facts |= {"ending": (ending["reason"] or "").strip(), "ending_details": (ending["details"] or "").strip()}
-        if summary := SUMMARY.search(rest):
+        summary = SUMMARY.search(rest)
+        details = rest[: summary.start() if summary else len(rest)] if ending["details"] else ""
+        facts |= {"ending": (ending["reason"] or "").strip(), "ending_details": details.strip()}
+        if summary:
             facts["summary"] = rest[summary.end() :].strip()
     preamble, turns = parse_labelled(NOTICE.sub("", dialogue), AUTHOR_LABELS)
     words = len(dialogue.split())
