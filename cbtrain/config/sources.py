@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cbtrain.errors import UserError, nearest
+from cbtrain.yaml_files import parse_yaml
 
 EXTENDS = "extends"
 """The key of a config file that names another one to start from. It never stands among resolved settings."""
@@ -144,16 +143,7 @@ def _shipped_files(folder: str) -> list[str]:
 
 def _parse(name: str, read: Callable[[], str]) -> Layer:
     """The settings in the text that ``read`` returns. Raises UserError, with ``name`` as its place."""
-    try:
-        values = _unshared(yaml.load(read(), UniqueKeys))
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = name if line is None else f"{name}:{line + 1}"
-        raise UserError(f"malformed YAML ({getattr(error, 'problem', error)})", where=where, hint="Mend it.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", where=name, hint="Name a readable YAML file.") from None
-    except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a section inside itself
-        raise UserError(f"malformed YAML ({error})", where=name, hint="Quote or mend it.") from None
+    values = parse_yaml(read, name)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError("not a mapping of keys to values", where=name, hint="See `cbtrain config show`.")
@@ -162,22 +152,3 @@ def _parse(name: str, read: Callable[[], str]) -> Layer:
         hint = "Name one shipped config, or one file by its path from here."
         raise UserError(f"extends: {extends!r} is not a name", where=name, hint=hint)
     return Layer(name, values, extends)
-
-
-def _unshared(value: Any) -> Any:
-    """A copy in which nothing stands twice: what YAML's anchors share would change together."""
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key may come once: of two, one would be dropped silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)

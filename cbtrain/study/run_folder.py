@@ -23,6 +23,7 @@ from cbtrain.training import distributed
 from cbtrain.training.checkpoints.resuming import differences
 from cbtrain.training.stage_run import SKIPPED
 from cbtrain.transcripts.reading import SAMPLE
+from cbtrain.yaml_files import parse_yaml
 
 LOCK = Path("training") / ".lock"
 """Held by the process that trains: torchrun's ranks outlive it where it is killed."""
@@ -71,7 +72,7 @@ def check_same_study(config: StudyConfig, folder: Path) -> None:
     if config.training.resume == "never":
         hint = "Choose another --out, or leave out training.resume=never to continue."
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
-    before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    before = parse_yaml(lambda: (folder / CONFIG).read_text(encoding="utf-8"), folder / CONFIG)
     for key, one, other in differences(before, yaml.safe_load(dump_config(anchored(config)))):
         if not key.startswith(FREE):
             hint = f"Set {key}={one} to continue, or choose another --out."

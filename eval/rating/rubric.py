@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.yaml_files import parse_yaml
 
 
 class Cue(BaseModel):
@@ -83,11 +83,9 @@ class Rubric(BaseModel):
 
 def load_rubric(name: str = "cbt_fidelity") -> Rubric:
     """A shipped rubric by name, or one in a YAML file. Raises UserError where it is missing or malformed."""
+    content: Any = parse_yaml(lambda: _read(name), name)
     try:
-        content: Any = yaml.safe_load(_read(name))
         return Rubric.model_validate(content)
-    except yaml.YAMLError as error:
-        raise UserError(f"malformed YAML ({error})", where=name, hint="Correct it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")

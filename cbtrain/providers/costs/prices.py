@@ -7,11 +7,11 @@ import importlib.resources
 import re
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cbtrain.errors import UserError
 from cbtrain.providers.types import Usage
+from cbtrain.yaml_files import parse_yaml
 
 DATED = re.compile(r"[-@](20\d{2}-?\d{2}-?\d{2}|latest|preview(-\d{2}-\d{2,4})?|\d{3})$")
 """What a model's name may end with beyond that of its family."""
@@ -60,18 +60,11 @@ def load_prices(path: Path | None = None) -> Prices:
     """The table in ``path``, else the shipped one. Raises UserError where it cannot be used."""
     shipped = importlib.resources.files("cbtrain.configs") / "prices" / "default.yaml"
     where = str(path or "prices/default.yaml")
+    content = parse_yaml(lambda: (path or shipped).read_text(encoding="utf-8"), where)
     try:
-        text = (path or shipped).read_text(encoding="utf-8")
-        return Prices.model_validate(yaml.safe_load(text))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
-    except yaml.YAMLError as error:
-        problem = f"malformed YAML ({getattr(error, 'problem', error)})"
-        raise UserError(problem, where=where, hint="Correct it.") from None
+        return Prices.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         hint = "See configs/prices/default.yaml for the form."
         raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, hint=hint) from None
-    except ValueError as error:  # such as the 45th of a month
-        raise UserError(f"malformed YAML ({error})", where=where, hint="Correct it.") from None

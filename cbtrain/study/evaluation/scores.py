@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
@@ -21,6 +19,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
+from cbtrain.yaml_files import parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +96,11 @@ def _rubric_of_run(folder: Path) -> str | None:
     path = folder / CONFIG
     if not path.is_file():
         return None
+    settings: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path)
     try:
-        settings: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return str(settings["evaluation"]["judging"]["rubric"])
     except (KeyError, TypeError):
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"cannot be read ({error})", where=path, hint="Correct it, or name the instrument (--rubric)."
-        ) from None
 
 
 def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
