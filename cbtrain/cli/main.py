@@ -31,7 +31,8 @@ from cbtrain.cli import (
     synthesize,
     train,
 )
-from cbtrain.cli.exit_codes import BAD_INPUT, BROKEN_PIPE, DONE, INTERRUPTED, STOPPED, TABLE
+from cbtrain.cli.complaint import complain
+from cbtrain.cli.exit_codes import BROKEN_PIPE, DONE, INTERRUPTED, STOPPED, TABLE
 from cbtrain.cli.parser import Parser, parse, rank
 from cbtrain.errors import Stopped, UserError
 
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = parse(build_parser(), sys.argv[1:] if arguments is None else arguments)
         return parsed.run(parsed) or DONE
     except UserError as error:
-        return _complain(str(error))
+        return complain("cbtrain", str(error))
     except Stopped as stopped:
         if rank() == 0:
             print(f"cbtrain: {stopped}. The same command with --out goes on from there.", file=sys.stderr)
@@ -92,12 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in reasons:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{reasons[error.errno]}")
+        return complain("cbtrain", f"{where}{reasons[error.errno]}")
     except Exception as error:
         # safetensors and tokenizers write from Rust, with exceptions of their own
         if "No space left on device" not in str(error):
             raise
-        return _complain("the disk is full; free some space")
+        return complain("cbtrain", "the disk is full; free some space")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
@@ -130,11 +131,6 @@ def _line(name: str, text: str, width: int) -> str:
     """A line of the help, or a few; nothing where there is no text."""
     indent = " " * (NAME_WIDTH + 2)
     return textwrap.fill(text, width, initial_indent=f"  {name:{NAME_WIDTH}}", subsequent_indent=indent) if text else ""
-
-
-def _complain(line: str) -> int:
-    print(f"cbtrain: {line}", file=sys.stderr)
-    return BAD_INPUT
 
 
 if __name__ == "__main__":

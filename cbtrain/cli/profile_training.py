@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED
+from cbtrain.cli.complaint import complain
+from cbtrain.cli.exit_codes import DONE, INTERRUPTED
 from cbtrain.cli.parser import Parser, add_study_arguments
 from cbtrain.errors import UserError
 from cbtrain.files import require_new
@@ -33,8 +34,7 @@ def entry(arguments: Sequence[str] | None = None) -> None:
     try:
         run(build_parser().parse_intermixed_args(arguments))
     except UserError as error:
-        print(f"profile_training: {error}", file=sys.stderr)
-        status = BAD_INPUT
+        status = complain("profile_training", str(error))
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.stdout.flush()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from command import cbtrain
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from cbtrain.cli import doctor
+from cbtrain.cli.complaint import complain
 from cbtrain.cli.main import main
 
 CBTRAIN = Path(sys.executable).with_name("cbtrain")
@@ -288,3 +290,19 @@ def test_a_file_in_a_folders_place_is_one_line(command, tmp_path, capsys, monkey
     assert "a file is there, where a folder has to be" in error
     assert error.count("\n") == 1
     assert (tmp_path / "f").read_text() == "mine"
+
+
+@pytest.mark.fault("H9")
+def test_one_rank_says_what_is_wrong(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("cbtrain.cli.complaint.WAIT_SECONDS", 0.0)
+    report = tmp_path / "error.json"
+    for rank, under_torchrun, printed in [
+        ("0", True, "cbtrain: no such option --x\n"),
+        ("1", True, ""),
+        ("1", False, "rank 1: cbtrain: no such option --x\n"),
+    ]:
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report) if under_torchrun else "")
+        assert complain("cbtrain", "no such option --x") == 2
+        assert capsys.readouterr().err == printed
+    assert ProcessFailure(0, 1, 2, str(report)).message["message"] == "cbtrain: no such option --x"

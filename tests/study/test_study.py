@@ -409,12 +409,18 @@ def test_a_run_can_be_evaluated_from_another_folder(run, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.fault("H9")
 def test_the_halves_as_files_and_two_ranks(tmp_path):
     command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", ROOT / "launch/train.py"]
     command += ["--config", "quick", *SMALL, "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained: run") == 1
+    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    lines = failed.stderr.strip().splitlines()
+    problem = "cbtrain: run: training has come to its end here."
+    assert sum(line.startswith(problem) for line in lines) == 1  # from one rank
+    assert problem in lines[-2]  # and last, as the root cause in torchrun's own report
     command = [sys.executable, ROOT / "launch/evaluate.py", "--run", "run", *TALK]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
