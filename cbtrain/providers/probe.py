@@ -13,7 +13,7 @@ from cbtrain.providers.attempt import Endpoint, attempt
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.clock import Clock
-from cbtrain.providers.providers import key_of, wire_of
+from cbtrain.providers.providers import key_of, api_format_of
 from cbtrain.providers.transport import HttpTransport, Reply, Transport, open_session
 from cbtrain.providers.types import ChatRequest, Message, json_part
 
@@ -67,7 +67,7 @@ async def probe(config: ProviderConfig) -> Probe:
         seed=1,
         json_schema={**_Mood.model_json_schema(), "additionalProperties": False},
     )
-    endpoint = Endpoint(wire_of(config), key_of(config), config.stream)
+    endpoint = Endpoint(api_format_of(config), key_of(config), config.stream)
     clock = Clock()
     async with open_session() as session:
         transport = _Overheard(HttpTransport(session, config.connect_timeout_s, config.idle_timeout_s))

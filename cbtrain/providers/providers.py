@@ -1,4 +1,4 @@
-"""All APIs of one run: one HTTP session, one book, one store of answers, an account for each key."""
+"""All APIs of one run: one HTTP session, one ledger, one cache of answers, an account for each key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbtrain.providers.caching.cache import AnswerCache, answers_file, open_answ
 from cbtrain.providers.cassette import Recorder, Replay, open_recording
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Events, Ledger
+from cbtrain.providers.costs.ledger import Billing, Events, Ledger
 from cbtrain.providers.costs.prices import Price, Prices, load_prices
 from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.api_format import ApiFormat
@@ -48,7 +48,7 @@ class Providers:
         self.settings, self.warn = settings, warn
         self.budget = Budget(settings.budget)
         self.prices = load_prices(settings.prices)
-        self.book = Ledger(self.budget, events)
+        self.ledger = Ledger(self.budget, events)
         self.opened: list[Provider] = []
         self._free = Ledger(Budget())
         self._past = past
@@ -59,8 +59,8 @@ class Providers:
         self._gaps = False
 
     async def __aenter__(self) -> Providers:
-        self._stack.enter_context(self.book)
-        lost = self.book.resume(self._past)
+        self._stack.enter_context(self.ledger)
+        lost = self.ledger.resume(self._past)
         if lost:
             self.warn(
                 f"{lost} paid requests were under way when this run was stopped; whether they were answered is not "
@@ -86,16 +86,13 @@ class Providers:
         paid = config.paid and not replayed
         provider = Provider(
             self._transport(config, own),
-            Endpoint(wire_of(config), "" if replayed else key_of(config), config.stream),
+            Endpoint(api_format_of(config), "" if replayed else key_of(config), config.stream),
             self._account(config, replayed),
-            role=role,
-            book=self.book if paid else self._free,
-            price=price_of(config, self.prices) if paid else FREE,
+            Billing(role, price_of(config, self.prices), self.ledger) if paid else Billing(role, FREE, self._free),
             patience=Patience(
                 config.attempt_timeout_s, config.overall_deadline_s, config.max_retries, config.backoff_s
             ),
             cache=await self._answers(config, own or replayed),
-            reuse=not self.settings.record,
             warn=self.warn,
         )
         self.opened.append(provider)
@@ -127,7 +124,7 @@ class Providers:
             start = min(config.first_in_flight, config.max_in_flight)
             clock = Skipping() if replayed else Clock()
             account = Account(start=start, most=config.max_in_flight, clock=clock)
-            account.limit.on_change = lambda change: self.book.note(
+            account.limit.on_change = lambda change: self.ledger.note(
                 "limit_change", api=config.base_url, limit=change.limit, why=change.why
             )
             self._accounts[name] = account
@@ -140,12 +137,12 @@ class Providers:
         if not keeps_answers(config) or outside:
             return None
         if self._cache is None:
-            cache = AnswerCache(answers_file(self.settings.answers))
+            cache = AnswerCache(answers_file(self.settings.answers), reuse=not self.settings.record)
             self._cache = await self._stack.enter_async_context(cache)
         return self._cache
 
 
-def wire_of(config: ProviderConfig) -> ApiFormat:
+def api_format_of(config: ProviderConfig) -> ApiFormat:
     """The protocol that ``config`` names."""
     if config.kind == "anthropic":
         return AnthropicFormat(config.model, config.base_url, config.structure, config.sampling, config.extra_body)
@@ -199,7 +196,7 @@ def keeps_answers(config: ProviderConfig) -> bool:
 
 def recorded(settings: ProvidersConfig, config: ProviderConfig) -> bool:
     """Whether the recording that answers in place of the APIs has anything of this one. Raises UserError."""
-    return settings.replay is not None and Replay(settings.replay).knows(wire_of(config))
+    return settings.replay is not None and Replay(settings.replay).knows(api_format_of(config))
 
 
 def _filled(path: Path) -> bool:

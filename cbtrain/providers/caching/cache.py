@@ -56,14 +56,15 @@ def answers_file(setting: str) -> Path:
 
 
 class AnswerCache:
-    """``async with AnswerCache(path) as cache:``. All methods raise UserError where the file cannot be used.
+    """``async with AnswerCache(path) as cache:``. All methods raise UserError if the file cannot be used. Without
+    ``reuse`` answers are kept, and none is found.
 
     A thread of its own does the reading and writing, so that a slow disk does not hold up other conversations. The file
     holds what patients and judges were asked and said, and is readable by its owner alone.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, reuse: bool = True) -> None:
+        self.path, self.reuse = path, reuse
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._pending: deque[tuple[tuple[str, str, str, float], Future[None]]] = deque()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -98,6 +99,10 @@ class AnswerCache:
                 self._locks[key] = (lock, waiting - 1)
 
     async def get(self, key: str) -> WireAnswer | None:
+        """Return the kept answer, or None."""
+        if not self.reuse:
+            return None
+
         def read() -> WireAnswer | None:
             row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             return None if row is None else _answer(row[0])

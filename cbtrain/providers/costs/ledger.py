@@ -34,12 +34,22 @@ class Events(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One attempt at a request. ``number`` is 0 until it is written down."""
+    """One attempt at a request. ``number`` is 0 until the ledger has written it."""
 
     role: str
     price: Price | None
     reservation: Reservation
     number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """Where a provider's requests are booked: for ``role`` (patient, judge, …), at ``price`` (None: not known), in
+    ``ledger``."""
+
+    role: str
+    price: Price | None
+    ledger: Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ class Ledger:
         self.budget, self._events = budget, events
         self._last = 0
         self._pending: deque[_Write] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="book")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     def __enter__(self) -> Ledger:
         return self
