@@ -238,7 +238,7 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 
 def _card(parsed: argparse.Namespace) -> None:
-    from cbtrain.transcripts.card import write_card
+    from cbtrain.transcripts.card import CardSettings, write_card
 
     _new(parsed.out)
     source = source_of(parsed)
@@ -246,8 +246,8 @@ def _card(parsed: argparse.Namespace) -> None:
     on_bad = bad.append if parsed.skip_bad else on_bad_of(parsed)
     with reading(source, parsed, on_bad) as sessions:
         profiles = source.profiles(on_bad)
-        policy = config_of(parsed).corpus.cleaning
-        path = write_card(source, sessions, profiles, bad, policy, parsed.out, parsed.license, parsed.language)
+        settings = CardSettings(config_of(parsed).corpus.cleaning, parsed.license, parsed.language)
+        path = write_card(source, sessions, profiles, bad, settings, parsed.out)
     tell_skipped([str(error) for error in bad])
     from rich.console import Console
 

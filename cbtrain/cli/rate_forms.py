@@ -81,7 +81,8 @@ def add(commands: Commands) -> None:
 def _export(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from cbtrain.eval.human_rating.export import write_forms
+    from cbtrain.eval.human_rating.assignment import AssignmentSettings
+    from cbtrain.eval.human_rating.export import FormsOrigin, write_forms
     from cbtrain.eval.rating.rubric import load_rubric
     from cbtrain.study.evaluation.scores import is_run
 
@@ -93,18 +94,9 @@ def _export(parsed: argparse.Namespace) -> None:
     rubric_name = parsed.rubric or (_rubric_of(run) if run else DEFAULT_RUBRIC)
     rubric = load_rubric(rubric_name)
     sessions, failures = _sessions(parsed, run)
-    exported = write_forms(
-        sessions,
-        rubric,
-        parsed.out,
-        rubric_name=rubric_name,
-        source=str(parsed.path.resolve()) if parsed.path.exists() else str(parsed.path),
-        run=run,
-        wanted=parsed.sessions,
-        raters=parsed.raters,
-        overlap=parsed.overlap,
-        seed=parsed.seed,
-    )
+    source = str(parsed.path.resolve()) if parsed.path.exists() else str(parsed.path)
+    settings = AssignmentSettings(parsed.sessions, parsed.raters, parsed.overlap, parsed.seed)
+    exported = write_forms(sessions, rubric, parsed.out, FormsOrigin(source, run, rubric_name), settings)
     _tell_export(exported, sessions, failures, parsed, Console())
 
 
@@ -140,20 +132,20 @@ def _tell_export(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    dealt = exported.deal
+    assignment = exported.assignment
     arms = len({session.arm for session in sessions})
-    of = f" of {len(sessions)}" if dealt.drawn < len(sessions) else ""
-    pairs = ", the same patients and seeds in all" if dealt.paired and arms > 1 and parsed.sessions else ""
-    say(f"{_count(dealt.drawn, 'session')}{of}, {_count(arms, 'arm')}{pairs}; {dealt.shared} for every rater")
-    if parsed.sessions and dealt.drawn < parsed.sessions:
-        say(f"note: {parsed.sessions} cannot be had with as many of each of {arms} arms, so it is {dealt.drawn}")
-    if parsed.sessions and not dealt.paired:
+    of = f" of {len(sessions)}" if assignment.drawn < len(sessions) else ""
+    pairs = ", the same patients and seeds in all" if assignment.paired and arms > 1 and parsed.sessions else ""
+    say(f"{_count(assignment.drawn, 'session')}{of}, {_count(arms, 'arm')}{pairs}; {assignment.shared} for every rater")
+    if parsed.sessions and assignment.drawn < parsed.sessions:
+        say(f"note: {parsed.sessions} cannot be had with as many of each of {arms} arms, so it is {assignment.drawn}")
+    if parsed.sessions and not assignment.paired:
         say("note: no patient and seed has a session in every arm, so arms are compared on different ones")
     if failures:
         say(f"note: {_count(failures, 'session')} failed and cannot be rated")
     table = table_of("rater", "form", "sessions", "give them this folder", numbers=1, words=1)
     for number, (folder, form) in enumerate(exported.folders, 1):
-        table.add_row(str(number), form, str(len(dealt.by_rater[number - 1])), f"{folder.name}/")
+        table.add_row(str(number), form, str(len(assignment.by_rater[number - 1])), f"{folder.name}/")
     console.print()
     console.print(table, highlight=False, markup=False)
     say(f"\nforms: {parsed.out}")

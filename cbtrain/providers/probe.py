@@ -13,7 +13,7 @@ from cbtrain.providers.attempt import Endpoint, attempt
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.clock import Clock
-from cbtrain.providers.providers import key_of, api_format_of
+from cbtrain.providers.providers import api_format_of, key_of
 from cbtrain.providers.transport import HttpTransport, Reply, Transport, open_session
 from cbtrain.providers.types import ChatRequest, Message, json_part
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from cbtrain.eval.rating.rubric import Cue, Rubric
 from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Turn
 
 CUE_RATER = "cue"
@@ -37,24 +38,24 @@ COMMON = frozenset(
 """Words too frequent to show that the patient was heard."""
 
 
-def rate(turns: Sequence[Turn], rubric: Rubric, *, session_id: str, arm: str, patient: str, seed: int) -> Score:
-    """Score one dialogue. Without two turns of words from each speaker it is ``unratable``, never a minimum."""
-    domains: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
-    score = Score(session_id, arm, patient, seed, CUE_RATER, 0, "unratable", domains)
+def rate(session: SimulatedSession, rubric: Rubric) -> Score:
+    """Return the score of one session; ``unratable``, never a minimum, without two turns of words from each speaker."""
+    turns = session.turns
+    score = Score.empty(session, CUE_RATER, 0, [domain.id for domain in rubric.domains])
     if not _ratable(turns):
         return score
     score.status = "ok"
     numbers = measures(turns)
     for domain in rubric.domains:
-        met, evidence, names = 0.0, set(), []
+        weight_met, evidence, names = 0.0, set(), []
         for cue in domain.cues:
-            found = _find(cue, turns, numbers)
-            if found is not None:
-                met += cue.weight
-                evidence.update(found)
+            cue_turns = _turns_with(cue, turns, numbers)
+            if cue_turns is not None:
+                weight_met += cue.weight
+                evidence.update(cue_turns)
                 names.append(cue.name)
-        share = met / sum(cue.weight for cue in domain.cues)
-        domains[domain.id] = float(rubric.minimum + round(share * (rubric.maximum - rubric.minimum)))
+        share = weight_met / sum(cue.weight for cue in domain.cues)
+        score.domains[domain.id] = float(rubric.minimum + round(share * (rubric.maximum - rubric.minimum)))
         score.evidence[domain.id] = sorted(evidence)
         score.reason[domain.id] = f"cues met: {', '.join(names) or 'none'}"
     return score
@@ -90,8 +91,8 @@ def measures(turns: Sequence[Turn]) -> dict[str, float]:
     }
 
 
-def _find(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> list[int] | None:
-    """The turns that meet ``cue`` (none for a measure), or None where it is not met."""
+def _turns_with(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> list[int] | None:
+    """Return the indices of the turns that meet ``cue`` (none for a measure), or None if it is not met."""
     if cue.measure is not None:
         value = numbers[cue.measure]
         low = cue.at_least is None or value >= cue.at_least
@@ -100,8 +101,7 @@ def _find(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> list[in
     third = max(2, -(-len(turns) // 3))
     span = {"whole": (0, len(turns)), "opening": (0, third), "closing": (len(turns) - third, len(turns))}[cue.part]
     pattern = _compile(cue.pattern or "")
-    found = [i for i in range(*span) if turns[i].role == "therapist" and pattern.search(turns[i].text)]
-    return found or None
+    return [i for i in range(*span) if turns[i].role == "therapist" and pattern.search(turns[i].text)] or None
 
 
 def _ratable(turns: Sequence[Turn]) -> bool:

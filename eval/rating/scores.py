@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cbtrain.errors import UserError
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
 
 Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
@@ -43,6 +44,12 @@ class Score:
     evidence: dict[str, list[int]] = field(default_factory=dict)
     reason: dict[str, str] = field(default_factory=dict)
     stopped_at: str = ""
+
+    @classmethod
+    def empty(cls, session: SimulatedSession, judge: str, repeat: int, domains: Sequence[str]) -> Score:
+        """Return a score of ``session`` without a value in any of ``domains``: ``unratable``, until a rater sets it."""
+        values: dict[str, float | None] = dict.fromkeys(domains)
+        return cls(session.id, session.arm, session.patient, session.seed, judge, repeat, "unratable", values)
 
     @property
     def total(self) -> float | None:

@@ -19,7 +19,7 @@ from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider
-from cbtrain.providers.providers import Providers, recorded, api_format_of
+from cbtrain.providers.providers import Providers, api_format_of, recorded
 from cbtrain.providers.transport import HttpTransport, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.study.evaluation.score import uses_llm_judge

@@ -16,7 +16,7 @@ from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.gemini import GeminiFormat
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.overrides import BASES, presets
-from cbtrain.providers.providers import check, api_format_of
+from cbtrain.providers.providers import api_format_of, check
 from cbtrain.providers.types import ChatRequest, Message
 
 KEY = "planted-secret-123"

@@ -10,7 +10,7 @@ import torch
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import Speaker
-from cbtrain.eval.simulation.runner import SimulatedSession, plan_sessions, restore, run_sessions
+from cbtrain.eval.simulation.runner import SimulatedSession, SimulationSettings, plan_sessions, restore, run_sessions
 from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.server_process import server_process
@@ -81,11 +81,10 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
                 plan.sessions,
                 _speakers(plan, therapist, patient_api, run),
                 run.journal,
-                in_flight=settings.sessions_in_flight,
-                max_turns=settings.max_turns,
-                max_words=settings.max_words,
-                run_seed=run.config.seed,
-                console=run.console,
+                SimulationSettings(
+                    settings.sessions_in_flight, settings.max_turns, settings.max_words, run.config.seed
+                ),
+                run.console,
                 status=lambda share: "" if own else status(run.providers, "patient", share),
             )
     _report_failures(plan, run)
