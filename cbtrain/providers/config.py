@@ -1,4 +1,4 @@
-"""What a user sets about APIs: one model at one of them, and what holds for all of a run's."""
+"""Settings of APIs: one model at one API, and settings for all APIs of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cbtrain.providers.formats.api_format import Structure
 from cbtrain.providers.overrides import BASES, UNSAID, resolved
 
 DECIDING = frozenset({"kind", "base_url", "model", "structure", "seed", "sampling", "output_limit", "extra_body"})
-"""Fields that decide what an answer says. All others only decide when it comes, and what it costs."""
+"""Fields that an answer depends on. The others only affect when it comes, and its cost."""
 
 
 class ProviderConfig(BaseModel):
@@ -111,26 +111,26 @@ class ProviderConfig(BaseModel):
     def _kind_of_its_address(self) -> ProviderConfig:
         """A key must not go to another company than its own."""
         host = urlsplit(self.base_url).hostname
-        known = {urlsplit(base).hostname: kind for kind, base in BASES.items()} | {"api.openai.com": "openai"}
+        kinds = {urlsplit(base).hostname: kind for kind, base in BASES.items()} | {"api.openai.com": "openai"}
         # Others speak the openai protocol beside their own.
-        if self.kind != "openai" and known.get(host, self.kind) != self.kind:
-            raise ValueError(f"{host} speaks {known[host]}, not {self.kind}; set base_url with kind, or take a preset")
+        if self.kind != "openai" and kinds.get(host, self.kind) != self.kind:
+            raise ValueError(f"{host} speaks {kinds[host]}, not {self.kind}; set base_url with kind, or take a preset")
         if self.kind == "gemini" and not isinstance(self.extra_body.get("generationConfig", {}), dict):
             raise ValueError("extra_body.generationConfig should be a section of keys and values")
         return self
 
     @property
     def paid(self) -> bool:
-        """Whether somebody is billed: then requests are booked, and answers kept."""
+        """Whether requests are billed: then they are booked, and answers are kept."""
         return self.api_key_env is not None or self.price is not None
 
     def identity(self) -> dict[str, Any]:
-        """What decides an answer."""
+        """Return the settings that an answer depends on."""
         return self.model_dump(mode="json", include=set(DECIDING))
 
 
 class ProvidersConfig(BaseModel):
-    """What holds for all APIs of a run."""
+    """Settings for all APIs of a run."""
 
     model_config = ConfigDict(extra="forbid")
 

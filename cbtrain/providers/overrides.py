@@ -54,10 +54,10 @@ def resolved(given: Mapping[str, Any]) -> dict[str, Any]:
     name, kind = given.get("preset"), given.get("kind")
     if isinstance(name, str):
         try:
-            known = preset(name)
+            settings = preset(name)
         except UserError as error:
             raise ValueError(f"{error.what}. {error.hint}") from None
-        if kind not in (None, known.get("kind", "openai")):
+        if kind not in (None, settings.get("kind", "openai")):
             raise ValueError(f"the preset {name!r} is of another kind than {kind!r}")
     return _moved(_shipped(given), given)
 

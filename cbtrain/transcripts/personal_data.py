@@ -43,11 +43,11 @@ def personal_data(text: str) -> Iterator[tuple[str, int, str]]:
     if not HINT.search(text):
         return
     for kind, pattern, real in SHAPES:
-        for found in pattern.finditer(text):
-            start, end = found.span()
-            if real(found.group()) and not any(start < stop and begin < end for begin, stop in taken):
+        for match in pattern.finditer(text):
+            start, end = match.span()
+            if real(match.group()) and not any(start < stop and begin < end for begin, stop in taken):
                 taken.append((start, end))
-                yield kind, start, mask(found.group())
+                yield kind, start, mask(match.group())
 
 
 def mask(text: str, shown: int = 4) -> str:
@@ -59,7 +59,7 @@ def _luhn(number: str) -> bool:
     digits = [int(character) for character in number if character.isdigit()]
     if not 13 <= len(digits) <= 19:
         return False
-    doubled = [sum(divmod(2 * d, 10)) if place % 2 else d for place, d in enumerate(reversed(digits))]
+    doubled = [sum(divmod(2 * d, 10)) if index % 2 else d for index, d in enumerate(reversed(digits))]
     return sum(doubled) % 10 == 0
 
 
@@ -74,7 +74,7 @@ def _telephone(number: str) -> bool:
     return 9 <= digits <= 15 and not any((FREE_CALL.match(number), FICTIONAL.search(number), YEARS.fullmatch(number)))
 
 
-def _any(found: str) -> bool:
+def _any(text: str) -> bool:
     return True
 
 

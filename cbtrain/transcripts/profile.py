@@ -32,8 +32,8 @@ class Profile(BaseModel):
 
     def first(self, key: str) -> str:
         """The first value of a characteristic, or an empty text; upper and lower case, ``_`` and space are one."""
-        for known, value in self.characteristics.items():
-            if _key(known) == _key(key):
+        for name, value in self.characteristics.items():
+            if _key(name) == _key(key):
                 return (value if isinstance(value, str) else value[0] if value else "").strip()
         return ""
 
@@ -55,9 +55,9 @@ def parse_profile(content: Mapping[str, Any], where: object) -> Profile:
 def parse_author_profile(course: str, content: Mapping[str, Any], where: object) -> Profile:
     """A profile in the 2024 study's schema. Its prose names the patient; what it does not name is called ``course``."""
     raw = validate(_AuthorProfile, content, where, FIX)
-    found = NAME.search(raw.profile)
+    match = NAME.search(raw.profile)
     # "Alex Doe (they/them)" and 'Em "M" Roe' are names with something added.
-    name = " ".join(re.sub(r"\(.*|\".*\"", "", found.group(1)).split()).strip(".,") if found else ""
+    name = " ".join(re.sub(r"\(.*|\".*\"", "", match.group(1)).split()).strip(".,") if match else ""
     profile = Profile(
         course=course, name=name or course, brief="", text=raw.profile.strip(), characteristics=raw.characteristics
     )

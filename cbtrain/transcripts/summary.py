@@ -30,13 +30,13 @@ def opening_turn(turns: Sequence[Turn]) -> int | None:
 def summary_labels(text: str) -> Iterator[tuple[int, bool]]:
     """Where a summary's label begins, and whether it begins a line; else it stands right after a sentence, where a
     generator forgot the line break, and ends with a colon."""
-    for found in LABEL.finditer(text):
-        before = text[max(0, found.start() - 40) : found.start()]
+    for match in LABEL.finditer(text):
+        before = text[max(0, match.start() - 40) : match.start()]
         line = before[before.rfind("\n") + 1 :]
         if not line.strip(" \t#*("):
-            yield found.start() - len(line), True
-        elif line != line.rstrip() and line.rstrip().endswith(SENTENCE_END) and found.group().endswith(":"):
-            yield found.start(), False
+            yield match.start() - len(line), True
+        elif line != line.rstrip() and line.rstrip().endswith(SENTENCE_END) and match.group().endswith(":"):
+            yield match.start(), False
 
 
 def closing_summaries(turns: Sequence[Turn]) -> list[tuple[int, int]]:
@@ -45,14 +45,14 @@ def closing_summaries(turns: Sequence[Turn]) -> list[tuple[int, int]]:
     What stands in the patient's opening turn is last time's summary. In other turns of the patient only a label that
     begins a line in the second half of the session closes it; elsewhere it is the patient who speaks.
     """
-    opening, found = opening_turn(turns), []
+    opening, starts = opening_turn(turns), []
     for index, turn in enumerate(turns):
         if index == opening or ("ummary" not in turn.text and "UMMARY" not in turn.text):
             continue
         for start, begins_line in summary_labels(turn.text):
             if turn.role == "therapist" or (begins_line and 2 * index >= len(turns)):
-                found.append((index, start))
-    return found
+                starts.append((index, start))
+    return starts
 
 
 def summary_end(text: str, start: int) -> int:
@@ -68,10 +68,10 @@ def summary_text(session: Session) -> str:
     """The session's summary: what its source keeps beside the dialogue, else the last one in it; may be empty."""
     if "summary" in session.facts:
         return session.facts["summary"]
-    found = closing_summaries(session.turns)
-    if not found:
+    starts = closing_summaries(session.turns)
+    if not starts:
         return ""
-    index, start = found[-1]
+    index, start = starts[-1]
     return session.turns[index].text[start:]
 
 
@@ -92,12 +92,12 @@ def pasted_summary(text: str, last_summary: str = "") -> tuple[int, int] | None:
     """
     label = next((start for start, _ in summary_labels(text)), None)
     wanted = long_lines(last_summary)
-    found = [
+    spans = [
         (line.start(), line.end())
         for line in LONG_PIECES.finditer(text)
         if len(bare := _bare(line.group())) >= LONG_LINE and hash(bare) in wanted
     ]
-    if found and 2 * len({hash(_bare(text[start:end])) for start, end in found}) >= len(wanted):
-        start = found[0][0] if label is None else min(label, found[0][0])
-        return start, max(end for _, end in found)
+    if spans and 2 * len({hash(_bare(text[start:end])) for start, end in spans}) >= len(wanted):
+        start = spans[0][0] if label is None else min(label, spans[0][0])
+        return start, max(end for _, end in spans)
     return None if label is None else (label, summary_end(text, label))

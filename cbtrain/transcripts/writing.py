@@ -88,9 +88,9 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]], *, compressed: b
 
 def _chat_record(session: Session, messages: str, role: str, text: str, roles: dict[str, str]) -> dict[str, Any]:
     facts = dict(session.facts)
-    said = [{role: "system", text: facts.pop("system")}] if "system" in facts else []
-    said += [{role: roles[turn.role], text: turn.text} for turn in session.turns]
-    record = {"course": session.course, "session": session.number, messages: said}
+    chat = [{role: "system", text: facts.pop("system")}] if "system" in facts else []
+    chat += [{role: roles[turn.role], text: turn.text} for turn in session.turns]
+    record = {"course": session.course, "session": session.number, messages: chat}
     return record | _besides(session, facts)
 
 

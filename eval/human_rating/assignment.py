@@ -1,4 +1,4 @@
-"""Which sessions are rated, by whom, and in which order."""
+"""Assign sessions to raters, in balanced random orders."""
 
 from __future__ import annotations
 

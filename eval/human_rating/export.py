@@ -1,4 +1,4 @@
-"""A folder of rating forms: one sub-folder for each rater, and the key that stays with whoever runs the study."""
+"""Write a folder of rating forms: one sub-folder for each rater, and the key for the person who runs the study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded rater: counts wording that each domain's work usually leaves. A smoke test, no clinical judgement.
+"""The embedded rater: counts wording that is typical of each domain. A smoke test, no clinical judgement.
 
 A domain's score is ``maximum · (weight of the cues met ÷ weight of all its cues)``, rounded to a whole point. Cues
 stand in the rubric's YAML: patterns are searched in the therapist's turns (``opening`` is the first third of the
@@ -18,7 +18,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Turn
 
 CUE_RATER = "cue"
-"""The judge of its ratings."""
+"""Name of this judge in tables of scores."""
 
 CUE_RATER_LABEL = "smoke-test cue rater: counts wording, no clinical judgement"
 
@@ -62,7 +62,7 @@ def rate(session: SimulatedSession, rubric: Rubric) -> Score:
 
 
 def measures(turns: Sequence[Turn]) -> dict[str, float]:
-    """Numbers about the therapist's turns.
+    """Return numbers about the therapist's turns.
 
     ``question_share``: turns with a question; ``open_question_share``: turns with an open one; ``lecture_share``: turns
     over 60 words without a question; ``words_per_turn``; ``talk_share``: the therapist's share of all words;
@@ -105,7 +105,7 @@ def _turns_with(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> l
 
 
 def _ratable(turns: Sequence[Turn]) -> bool:
-    """At least two turns of each speaker that hold ordinary words."""
+    """Return whether each speaker has at least two turns of ordinary words."""
     spoken = {"patient": 0, "therapist": 0}
     for turn in turns:
         words = turn.text.split()

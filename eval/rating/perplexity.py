@@ -29,11 +29,11 @@ def compare_perplexity(
     """
     rows: list[dict[str, Any]] = []
     shown = track(documents.items(), "perplexity", console=console, disable=not console.is_terminal)
-    for patient, own in shown:
+    for patient, patient_documents in shown:
         with decoder.with_adapter(False):
-            base = measure_loss(decoder, own, pack_tokens)
+            base = measure_loss(decoder, patient_documents, pack_tokens)
             in_plain = measure_loss(decoder, plain[patient], pack_tokens).perplexity if plain else None
-        tuned = measure_loss(decoder, own, pack_tokens)
+        tuned = measure_loss(decoder, patient_documents, pack_tokens)
         rows.append(
             {
                 "patient": patient,

@@ -119,7 +119,7 @@ def test_explain(folder):
     assert "+ 4. therapist: Session Summary:" in shown
     assert "2 unchanged turns" in shown
     kept = corpus("check", "a.txt", "--explain", "a/1", "--set", "corpus.cleaning.split_summaries=false", cwd=folder)
-    assert "Nothing to mend" in kept.stdout
+    assert "Nothing to clean" in kept.stdout
     found = json.loads(corpus("check", "a.txt", "--explain", "a/1", "--json", cwd=folder).stdout)
     assert [line["side"] for line in found["lines"]] == ["same", "same", "before", "after", "after"]
     assert "no session 'a/7'" in corpus("check", "a.txt", "--explain", "a/7", cwd=folder, status=2).stderr

@@ -46,7 +46,9 @@ async def test_a_recording_on_a_full_disk_is_told_of_once_and_nothing_is_paid_fo
             spent = costs(providers)
         assert len(script.bodies) == 6
     assert spent["dollars"] == pytest.approx(0.06)
-    assert told == ["/dev/full has gaps: it cannot be written (No space left on device), and the run goes on without"]
+    assert told == [
+        "/dev/full has gaps: it cannot be written (No space left on device), and the run continues without it"
+    ]
 
 
 async def test_half_a_line_of_a_recording_is_taken_back(tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[P
     the body runs."""
     settings = run.config.evaluation
     if settings.patient_provider is not None:
-        yield await run.providers.open(settings.patient_provider, "patient", own=False)
+        yield await run.providers.open(settings.patient_provider, "patient")
         return
     async with AsyncExitStack() as stack:
         with run.console.status("Starting the patient's server"):
@@ -105,7 +105,7 @@ async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[P
         run.say(f"the patients answer at {url} (POST /chat/completions)")
         many = max(32, settings.sessions_in_flight)
         config = ProviderConfig(base_url=url, model="patient", first_in_flight=many, max_in_flight=many)
-        yield await run.providers.open(config, "patient", own=True)
+        yield await run.providers.open(config, "patient", local=True)
 
 
 def _speakers(

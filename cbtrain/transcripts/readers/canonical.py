@@ -69,10 +69,10 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
     """``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
     content = dict(content)
-    found = content.pop("schema", None)
-    if found != SESSION_SCHEMA:
+    schema = content.pop("schema", None)
+    if schema != SESSION_SCHEMA:
         hint = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
-        raise UserError(f"schema {found!r} is not {SESSION_SCHEMA!r}", where=where, hint=hint)
+        raise UserError(f"schema {schema!r} is not {SESSION_SCHEMA!r}", where=where, hint=hint)
     return validate(SessionRecord, content, where, "`cbtrain corpus schema` prints the schema.")
 
 

@@ -86,12 +86,12 @@ def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatL
     for index, message in enumerate(messages, 1):
         if not isinstance(message, dict):
             raise UserError(f"message {index} is not an object", where=where, hint="Correct or remove it.")
-        said = message.get(layout.role)
-        if not isinstance(said, str) or said not in layout.roles:
-            known = ", ".join(layout.roles)
-            problem = f"message {index}: {layout.role} {said!r} is none of {known}"
+        role_name = message.get(layout.role)
+        if not isinstance(role_name, str) or role_name not in layout.roles:
+            roles = ", ".join(layout.roles)
+            problem = f"message {index}: {layout.role} {role_name!r} is none of {roles}"
             raise UserError(problem, where=where, hint="Correct it.")
-        text, role = _text(message.get(layout.text), index, where, layout), layout.roles[said]
+        text, role = _text(message.get(layout.text), index, where, layout), layout.roles[role_name]
         if role is None:
             system.append(text)
         else:
@@ -136,5 +136,5 @@ def _string(content: dict[str, Any], key: str, where: str) -> str:
 
 def _facts(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise UserError("facts are not texts by name", where=where, hint="Mend or remove them.")
+        raise UserError("facts are not texts by name", where=where, hint="Give each fact a text, or remove them.")
     return dict(value)

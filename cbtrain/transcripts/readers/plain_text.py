@@ -53,8 +53,8 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 def place(file: Path, root: Path) -> tuple[str, int]:
     """Course and session number that a file's place and name say."""
     stem = stem_of(file)
-    found = NUMBERED.fullmatch(stem)
-    course, number = (found["course"], int(found["number"])) if found else (stem, 1)
+    match = NUMBERED.fullmatch(stem)
+    course, number = (match["course"], int(match["number"])) if match else (stem, 1)
     generic = course.lower() in GENERIC
     folder = file.parent.relative_to(root).as_posix() if root.is_dir() else "."
     if folder == ".":

@@ -60,7 +60,7 @@ def parse_simulation(text: str, arm: str, folder: str, file: Path) -> Session:
     number, patient = int(found_file.group(1)), found_folder.group(1)
     text = text.replace("\r\n", "\n")
     if not HEADER.match(text):
-        raise UserError("does not begin with 'Session Number:'", where=file, hint="Mend or remove the file.")
+        raise UserError("does not begin with 'Session Number:'", where=file, hint="Correct or remove the file.")
     text = HEADER.sub("", text)
     facts = {"arm": arm, "stamp": found_file.group(2)}
     ends = list(ENDING.finditer(text))
@@ -85,5 +85,5 @@ def _arms(path: Path) -> list[Path]:
 def _patients(arm: Path) -> list[Path]:
     if not arm.is_dir():
         return []
-    found = (p for p in arm.iterdir() if PATIENT.fullmatch(p.name) and p.is_dir())
-    return sorted(found, key=lambda p: natural_key(p.name))
+    folders = (p for p in arm.iterdir() if PATIENT.fullmatch(p.name) and p.is_dir())
+    return sorted(folders, key=lambda p: natural_key(p.name))
