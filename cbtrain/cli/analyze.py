@@ -57,7 +57,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_bootstrap(parsed: argparse.Namespace) -> None:
-    """Raises UserError if the numbers of the bootstrap are out of range."""
+    """Raise UserError if the numbers of the bootstrap are out of range."""
     if parsed.draws < 100:
         raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", hint="At least 100.")
     if parsed.draws > MOST_DRAWS:

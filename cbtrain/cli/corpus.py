@@ -289,7 +289,7 @@ def _shares(courses: Iterable[Any], name: str) -> str:
 
 
 def _new(path: Path) -> None:
-    """Raise UserError if ``path`` exists, is a link, or is not an empty folder."""
+    """Raise UserError if ``path`` is a link, or anything but a new or empty folder."""
     if path.is_symlink():
         raise UserError("already exists and is not an empty folder", where=path, hint="Choose another --out.")
     require_new(path)

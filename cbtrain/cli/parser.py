@@ -111,7 +111,7 @@ def place_words(parsed: argparse.Namespace, more: Sequence[str]) -> list[str]:
     """Put ``more``, words that argparse has left over, where they belong: it takes positional arguments from one place
     only, but settings may stand on both sides of an option, and before a word that may be left out.
 
-    Return those that belong nowhere. Raises UserError where there are two words and room for one.
+    Return those that belong nowhere. Raises UserError if there are two words and room for one.
     """
     if not hasattr(parsed, "settings") or any(word.startswith("-") for word in more):
         return list(more)

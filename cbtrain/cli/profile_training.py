@@ -56,7 +56,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--random-weights",
         action="store_true",
-        help="build the model from its config.json alone (and a tokenizer where it has none)",
+        help="build the model from its config.json alone (and a new tokenizer if it has none)",
     )
     return parser
 

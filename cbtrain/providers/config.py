@@ -44,7 +44,7 @@ class ProviderConfig(BaseModel):
     extra_body: dict[str, Any] = Field(default_factory=dict, description="provider-specific request fields")
     price: Price | None = Field(None, description="dollars for a million tokens; none: as in the table of prices")
     reuse: bool | None = Field(
-        None, description="keep answers and take kept ones; none: where they are paid for (with a key, or a price)"
+        None, description="keep answers on disk and use them again; none: if they are paid for (with a key, or a price)"
     )
     stream: bool = Field(
         False, description="have answers sent in pieces: a long one can then be told from a dead connection"
@@ -61,7 +61,7 @@ class ProviderConfig(BaseModel):
         20, ge=1, description="requests at once to begin with; what the API takes is found out"
     )
     max_in_flight: int = Field(100, ge=1, description="most requests of the account at once")
-    tokens_per_minute: int | None = Field(None, ge=1, description="of the account, where it has such a limit")
+    tokens_per_minute: int | None = Field(None, ge=1, description="limit of the account, if it has one")
 
     @model_validator(mode="before")
     @classmethod

@@ -24,8 +24,8 @@ def is_secret(key: str) -> bool:
 
 
 def redacted(text: str, keys: Collection[str]) -> str:
-    """``text`` without ``keys``, in whatever way they are written: as they are, or with letters escaped as JSON and
-    addresses have them; JSON inside JSON too."""
+    """Return ``text`` without ``keys``, in whatever way they are written: as they are, or with letters escaped as JSON
+    and addresses have them; JSON inside JSON too."""
     for key in filter(is_secret, keys):
         if _may_hold(text, key):
             text = _written(key).sub("[key]", text)

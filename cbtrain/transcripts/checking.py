@@ -156,7 +156,7 @@ class Checker:
         self._last_summary[session.course] = (session.number, long_lines(summary))
 
     def finish(self) -> Iterator[Finding]:
-        """What only the whole corpus shows: duplicates, and summaries missing where they are the custom."""
+        """Yield findings on the whole corpus: duplicates, and missing summaries in a corpus that has them."""
         if 2 * len(self._without_summary) < self.sessions:
             for index in self._without_summary:
                 yield Finding("missing_summary", *self._places[index])
@@ -173,7 +173,7 @@ def check(
     policy: CleaningPolicy | None = None,
     near_duplicate: float = 0.5,
 ) -> Iterator[Finding]:
-    """All findings in ``sessions``, those that need the whole corpus last."""
+    """Yield all findings in ``sessions``, those that need the whole corpus last."""
     checker = Checker(profiles, policy, near_duplicate)
     for session in sessions:
         yield from checker.add(session)

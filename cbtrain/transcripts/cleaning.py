@@ -116,7 +116,8 @@ def why_dropped(session: Session, key: bytes, policy: CleaningPolicy, seen: Mapp
 
 
 def clean_session(session: Session, policy: CleaningPolicy, profile: Profile | None, report: CleaningReport) -> Session:
-    """One cleaned session; ``report`` grows by what was changed. ``profile`` says which name may stand as a label."""
+    """Return one cleaned session; ``report`` grows by what was changed. ``profile`` says which name may stand as a
+    label."""
     parts = [_Part(turn, index) for index, turn in enumerate(session.turns)]
     preamble = session.preamble
     if policy.split_inner_labels:
@@ -183,7 +184,7 @@ def _split_inner_labels(
 
 
 def _pieces(text: str, names: Mapping[str, Role]) -> tuple[str, list[Turn]]:
-    """The text before the first inner label, and the turns that the labels begin."""
+    """Return the text before the first inner label, and the turns that the labels begin."""
     inner = list(inner_labels(text, names))
     if not inner:
         return text, []

@@ -65,8 +65,8 @@ class DuplicateFinder:
         yield from (best[index] for index in sorted(best))
 
     def pairs(self, threshold: float) -> Iterator[Duplicate]:
-        """All pairs at or above ``threshold``; an exact copy is paired with the first of its kind only, which stands
-        for it in all other pairs."""
+        """Yield all pairs at or above ``threshold``; an exact copy is paired with the first of its kind only, which
+        stands for it in all other pairs."""
         first: dict[bytes, int] = {}
         for index, digest in enumerate(self._digests):
             if digest is not None and first.setdefault(digest, index) != index:
@@ -130,7 +130,7 @@ def _all_pairs(size: int) -> NDArray[np.int64]:
 
 
 def _crowd(size: int) -> NDArray[np.int64]:
-    """Each with its neighbours and the first few: a large family of near copies still hangs together."""
+    """Return pairs of each index with its neighbours and the first few: a large family of copies stays connected."""
     pairs = {
         (first, second)
         for first in range(1, size)
@@ -140,7 +140,8 @@ def _crowd(size: int) -> NDArray[np.int64]:
 
 
 def jaccard(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> float:
-    """The estimate from two sketches (sorted, unique, uint64 ``[<= SKETCH]``); exact where both sets are small."""
+    """Return the estimate from two sketches (sorted, unique, uint64 ``[<= SKETCH]``); exact where both sets are
+    small."""
     union = np.union1d(first, second)
     if max(len(first), len(second)) == SKETCH:
         union = union[:SKETCH]

@@ -37,7 +37,7 @@ class Explanation:
 def explain(
     session: Session, policy: CleaningPolicy, profile: Profile | None, seen: Mapping[bytes, str] | None = None
 ) -> Explanation:
-    """What cleaning does to ``session``; ``seen`` are the fingerprints of the cleaned sessions before it."""
+    """Return how cleaning changes ``session``; ``seen`` are the fingerprints of the cleaned sessions before it."""
     report = CleaningReport()
     cleaned = clean_session(session, policy, profile, report)
     dropped = why_dropped(cleaned, fingerprint(cleaned.turns), policy, seen or {})

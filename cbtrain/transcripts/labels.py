@@ -24,13 +24,13 @@ COMMON_LABELS: Mapping[str, Role] = {
 
 @lru_cache(maxsize=64)
 def strict_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """A label at the very start of a line, spelt exactly so, as the 2024 study's own regex has it."""
+    """Return the pattern of a label at the very start of a line, spelt exactly, as in the 2024 study's own regex."""
     return re.compile(rf"^({_either(labels)}):", re.MULTILINE)
 
 
 @lru_cache(maxsize=64)
 def loose_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """A label as people type it: any case, indented, bold in Markdown, after a time in brackets."""
+    """Return the pattern of a label as people type it: any case, indented, bold, after a time in brackets."""
     time = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]+)?"
     return re.compile(rf"^[ \t]*{time}\**({_either(labels)})[ \t]*\**:\**[ \t]*", re.MULTILINE | re.IGNORECASE)
 
@@ -38,8 +38,8 @@ def loose_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
 def parse_labelled(
     text: str, labels: Mapping[str, Role] = AUTHOR_LABELS, *, loose: bool = False
 ) -> tuple[str, tuple[Turn, ...]]:
-    """The preamble and the turns of ``text``. A turn is everything up to the next label, stripped; the preamble is
-    what stands before the first one."""
+    """Return the preamble and the turns of ``text``. A turn is everything up to the next label, stripped; the preamble
+    is what stands before the first one."""
     pattern = (loose_pattern if loose else strict_pattern)(tuple(labels))
     roles = {label.lower(): role for label, role in labels.items()}
     parts = pattern.split(text)

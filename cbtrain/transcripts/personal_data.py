@@ -51,7 +51,7 @@ def personal_data(text: str) -> Iterator[tuple[str, int, str]]:
 
 
 def mask(text: str, shown: int = 4) -> str:
-    """The first characters; the rest as dots, so that a list of finds is no list of personal data."""
+    """Return the first characters; the rest as dots, so that a list of finds is no list of personal data."""
     return text[:shown] + "•" * (min(len(text), 16) - shown)
 
 

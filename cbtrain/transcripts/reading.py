@@ -86,7 +86,7 @@ class CorpusSource:
 
 
 def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | None = None) -> CorpusSource:
-    """The source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
+    """Return the source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
 
     ``labels`` are the speakers' labels in texts, by role. Raises UserError on a path that is not there, an unknown
     format, and a layout that no reader knows.
@@ -118,7 +118,7 @@ def read(
     labels: Mapping[str, Role] | None = None,
     skip_bad: bool = False,
 ) -> Corpus:
-    """The whole corpus at ``path`` as labelled in its files: courses in the order of their first session.
+    """Return the whole corpus at ``path`` as labelled in its files: courses in the order of their first session.
 
     Raises UserError on everything that :func:`locate` does, on malformed content (file and line; with ``skip_bad`` it
     is left out and named in ``skipped``), and where no session is left.
@@ -169,7 +169,7 @@ def refuse_with_hint(error: UserError) -> NoReturn:
 
 
 def no_sessions(source: CorpusSource, skipped: int = 0) -> UserError:
-    """What is said of a corpus in which nothing can be read."""
+    """Return the error for a corpus in which nothing can be read."""
     hint = f"It was read as {source.format!r} ({READERS[source.format].says}): check path and --format."
     bad = f", {skipped} malformed" if skipped else ""
     return UserError(f"no sessions in it{bad}", where=source.name, hint=hint)
@@ -201,7 +201,7 @@ def _detect(path: Path) -> str:
 
 
 def _sniff(file: Path) -> str | None:
-    """The format of a JSON file by the keys of its first readable records."""
+    """Return the format of a JSON file by the keys of its first readable records."""
     # A first record may be metadata.
     for _, record in islice(read_records(file, lambda error: None), 5):
         if "schema" in record or "turns" in record:

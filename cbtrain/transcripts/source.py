@@ -32,13 +32,13 @@ def refuse(error: UserError) -> NoReturn:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix in lower case, without a trailing ``.gz``: ``a.jsonl.gz`` is ``.jsonl``."""
+    """Return the suffix in lower case, without a trailing ``.gz``: ``a.jsonl.gz`` is ``.jsonl``."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
 def stem_of(path: Path) -> str:
-    """The name without its suffixes: ``a.jsonl.gz`` is ``a``."""
+    """Return the name without its suffixes: ``a.jsonl.gz`` is ``a``."""
     name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
     return Path(name).stem
 
@@ -75,7 +75,8 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def read_text(path: Path) -> str:
-    """The whole of a small file as text. Raises UserError where it is missing, too large, damaged or not UTF-8."""
+    """Return the whole of a small file as text. Raises UserError if it is missing, too large, damaged or not
+    UTF-8."""
     try:
         with _open(path) as file:
             data = file.read(MAX_RECORD + 1)
@@ -87,7 +88,8 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
-    """Each non-blank line's place (``FILE:LINE``) and text. A line over :data:`MAX_RECORD` is a fault, never held."""
+    """Yield each non-blank line's place (``FILE:LINE``) and text. A line over :data:`MAX_RECORD` is a fault, never
+    held."""
     try:
         with _open(path) as file:
             number = 0
@@ -112,7 +114,8 @@ def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
 
 
 def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each JSON object's place and content: a line of ``.jsonl``, an item of a ``.json`` array, or the one object."""
+    """Yield each JSON object's place and content: a line of ``.jsonl``, an item of a ``.json`` array, or the one
+    object."""
     items = _array(path, on_bad) if suffix_of(path) == ".json" else _lines(path, on_bad)
     for where, content in items:
         if isinstance(content, dict):
@@ -124,7 +127,8 @@ def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict
 
 
 def parse_json(text: str, where: object) -> Any:
-    """``text`` as JSON. Raises UserError with line and column, also on nesting or numbers that no transcript has."""
+    """Return ``text`` as JSON. Raises UserError with line and column, also on nesting or numbers that no transcript
+    has."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:

@@ -88,7 +88,7 @@ def stats(corpus: Corpus) -> dict[str, int]:
 
 
 def gather(sessions: Iterable[Session], count_tokens: Callable[[str], int] | None = None) -> Statistics:
-    """The statistics of a stream of sessions."""
+    """Return the statistics of a stream of sessions."""
     statistics = Statistics(count_tokens)
     for session in sessions:
         statistics.add(session)

@@ -23,13 +23,13 @@ LONG_LINE = 40
 
 
 def opening_turn(turns: Sequence[Turn]) -> int | None:
-    """The index of the patient's first turn, where last time's summary may be pasted; None without one."""
+    """Return the index of the patient's first turn, where last time's summary may be pasted; None without one."""
     return next((index for index, turn in enumerate(turns) if turn.role == "patient"), None)
 
 
 def summary_labels(text: str) -> Iterator[tuple[int, bool]]:
-    """Where a summary's label begins, and whether it begins a line; else it stands right after a sentence, where a
-    generator forgot the line break, and ends with a colon."""
+    """Yield where each summary's label begins, and whether it begins a line; else it stands right after a sentence,
+    where a generator forgot the line break, and ends with a colon."""
     for match in LABEL.finditer(text):
         before = text[max(0, match.start() - 40) : match.start()]
         line = before[before.rfind("\n") + 1 :]
@@ -40,7 +40,7 @@ def summary_labels(text: str) -> Iterator[tuple[int, bool]]:
 
 
 def closing_summaries(turns: Sequence[Turn]) -> list[tuple[int, int]]:
-    """Each label of a closing summary: index of the turn, and place in its text.
+    """Return each label of a closing summary: index of the turn, and place in its text.
 
     What stands in the patient's opening turn is last time's summary. In other turns of the patient only a label that
     begins a line in the second half of the session closes it; elsewhere it is the patient who speaks.
@@ -56,8 +56,8 @@ def closing_summaries(turns: Sequence[Turn]) -> list[tuple[int, int]]:
 
 
 def summary_end(text: str, start: int) -> int:
-    """Where the summary that begins at ``start`` ends: before a last paragraph that speaks as ``I`` to somebody, as a
-    patient does who says goodbye after it."""
+    """Return where the summary that begins at ``start`` ends: before a last paragraph that speaks as ``I`` to somebody,
+    as a patient does who says goodbye after it."""
     end = len(text)
     while (cut := text.rfind("\n\n", start, end)) > start and SPOKEN.search(text[cut:end]):
         end = cut
@@ -65,7 +65,8 @@ def summary_end(text: str, start: int) -> int:
 
 
 def summary_text(session: Session) -> str:
-    """The session's summary: what its source keeps beside the dialogue, else the last one in it; may be empty."""
+    """Return the session's summary: what its source keeps beside the dialogue, else the last one in it; may be
+    empty."""
     if "summary" in session.facts:
         return session.facts["summary"]
     starts = closing_summaries(session.turns)
@@ -86,7 +87,7 @@ def _bare(line: str) -> str:
 
 
 def pasted_summary(text: str, last_summary: str = "") -> tuple[int, int] | None:
-    """Where last session's summary stands in a patient's opening turn, or None.
+    """Return where last session's summary stands in a patient's opening turn, or None.
 
     It is found by its own lines where ``last_summary`` is known (half of them must be there), else by its label.
     """

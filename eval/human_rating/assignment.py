@@ -73,7 +73,7 @@ def assign(sessions: Sequence[SimulatedSession], settings: AssignmentSettings, r
 
 
 def in_order(sessions: Sequence[SimulatedSession], rng: random.Random) -> list[SimulatedSession]:
-    """The most balanced of ``DRAWS`` random orders (see :func:`imbalance`)."""
+    """Return the most balanced of ``DRAWS`` random orders (see :func:`imbalance`)."""
     return min((rng.sample(sessions, len(sessions)) for _ in range(DRAWS)), key=imbalance)
 
 

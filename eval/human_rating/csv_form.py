@@ -72,7 +72,7 @@ def instructions(rubric: Rubric) -> list[str]:
 
 
 def _fill(text: str, indent: str = "", hanging: str | None = None) -> str:
-    """``text`` in lines of at most ``WIDTH`` columns, its own line breaks kept; ends with a line break."""
+    """Return ``text`` in lines of at most ``WIDTH`` columns, its own line breaks kept; ends with a line break."""
     wrapper = textwrap.TextWrapper(
         WIDTH,
         initial_indent=indent,

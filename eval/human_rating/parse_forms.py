@@ -151,8 +151,8 @@ def _parse_csv(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Fill
 
 
 def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
-    """The rows that hold anything, each with its file and line, cells trimmed. The separator is whichever of comma,
-    semicolon and tab the header has most of: spreadsheets of some countries write semicolons."""
+    """Return the rows that hold anything, each with its file and line, cells trimmed. The separator is whichever of
+    comma, semicolon and tab the header has most of: spreadsheets of some countries write semicolons."""
     header = text.splitlines()[0]
     separator = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)

@@ -25,7 +25,7 @@ TOTAL, OTHERS = "total", "others"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """``change`` makes a session's copy, None where there is nothing in it to change. ``expected``: what a fair rater
+    """``change`` makes a session's copy, or None if there is nothing to change in it. ``expected``: what a fair rater
     does to the total, the ``OTHERS`` or a domain by its id; nothing for a copy that nobody can rate."""
 
     id: str
@@ -98,8 +98,8 @@ SMALL_TALK = (
 
 
 def again(turns: Turns) -> list[Turn] | None:
-    """The same words. Between sentences stand two spaces, which no reader sees: they keep an API's kept answer, or its
-    fixed seed, from giving the first rating back."""
+    """Return the same words, with two spaces between sentences. No reader sees them, and the rating is new: not the
+    kept answer of an API, and not that of its fixed seed."""
     changed = [Turn(turn.role, SENTENCE.sub("  ", turn.text)) for turn in turns]
     return changed if changed != list(turns) else None
 
@@ -119,8 +119,8 @@ def padded(turns: Turns) -> list[Turn] | None:
 
 
 def without(pattern: re.Pattern[str], early: re.Pattern[str] | None = None) -> Callable[[Turns], list[Turn] | None]:
-    """Every sentence of the therapist that ``pattern`` finds is left out, in the first third of the session also what
-    ``early`` finds, and the patient's answers to turns of which nothing is left."""
+    """Return a change that leaves out every sentence of the therapist that ``pattern`` finds, in the first third of the
+    session also those that ``early`` finds, and the patient's answers to turns of which nothing is left."""
 
     def change(turns: Turns) -> list[Turn] | None:
         kept: list[Turn] = []

@@ -77,7 +77,7 @@ async def _ask(
     repeat: int,
     sample: int,
 ) -> dict[str, Any]:
-    """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
+    """Return the validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
     request = ChatRequest(
         (Message("system", judge_instructions(rubric, domains)), Message("user", _transcript(turns))),
         max_tokens=config.max_tokens,

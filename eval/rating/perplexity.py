@@ -68,7 +68,7 @@ def _verdict(rows: Sequence[dict[str, Any]], mean: float | None) -> str:
 
 
 def _layout(rows: Sequence[dict[str, Any]]) -> str:
-    """How much is left of the change once the base is measured in its own layout."""
+    """Return a sentence on the change that is left once the base is measured in its own layout."""
     changes = [100 * (row["tuned"] / row["base_plain"] - 1) for row in rows if row["base_plain"] is not None]
     if not changes:
         return ""

@@ -82,7 +82,7 @@ class Rubric(BaseModel):
 
 
 def load_rubric(name: str = "cbt_fidelity") -> Rubric:
-    """A shipped rubric by name, or one in a YAML file. Raises UserError where it is missing or malformed."""
+    """Return a shipped rubric by name, or one in a YAML file. Raises UserError if it is missing or malformed."""
     try:
         content: Any = yaml.safe_load(_read(name))
         return Rubric.model_validate(content)

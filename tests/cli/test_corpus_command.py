@@ -88,7 +88,7 @@ def test_a_malformed_file_is_named_skipped_or_listed(folder):
     done = corpus("stats", "c", "--skip-bad", "--json", cwd=folder)
     assert json.loads(done.stdout)["sessions"] == 4
     assert "left out: c/sessions.jsonl:2: " in done.stderr
-    assert "2 faults: what they name was left out" in done.stderr
+    assert "2 faults: the sessions or files named were left out" in done.stderr
     found = json.loads(corpus("check", "c", "--json", cwd=folder, status=1).stdout)
     assert [(f["kind"], f["where"]) for f in found["findings"]] == [
         ("unreadable", "c/sessions.jsonl:2"),

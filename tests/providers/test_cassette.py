@@ -61,7 +61,7 @@ async def test_a_recording_is_served_back_and_holds_no_key(tmp_path):
     found = [(await replayed.chat(asking(text))).text for text in ("one", "two", "one")]
     assert found[0] == found[2] == real[0]
     assert found[1] == real[1] == "to two: [key]"
-    with pytest.raises(ProviderError, match="not on record"):
+    with pytest.raises(ProviderError, match="not in the recording"):
         await replayed.chat(asking("three"))
 
 

@@ -127,7 +127,7 @@ async def test_what_is_recorded_is_played_back_without_key_and_cost(key, tmp_pat
         made = await providers.open(config, "judge")
         assert [(await made.chat(asking("x"))).text for _ in range(3)] == ["answer 2", real, real]
         assert costs(providers) is None
-        with pytest.raises(ProviderError, match="not on record"):
+        with pytest.raises(ProviderError, match="not in the recording"):
             await made.chat(asking("y"))
     with pytest.raises(ValidationError, match="exclude each other"):
         ProvidersConfig(record=tape, replay=tape)

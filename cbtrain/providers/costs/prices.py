@@ -57,7 +57,7 @@ class Prices(BaseModel):
 
 
 def load_prices(path: Path | None = None) -> Prices:
-    """The table in ``path``, else the shipped one. Raises UserError if it cannot be used."""
+    """Return the table in ``path``, else the shipped one. Raises UserError if it cannot be used."""
     shipped = importlib.resources.files("cbtrain.configs") / "prices" / "default.yaml"
     where = str(path or "prices/default.yaml")
     try:

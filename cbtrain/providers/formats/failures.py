@@ -50,7 +50,7 @@ def _kind(status: int, error: Mapping[str, Any], text: str, lasting: Sequence[st
 
 
 def _error(text: str) -> Mapping[str, Any]:
-    """The ``error`` of a JSON body, which all three protocols have; Google sends it in a list at times."""
+    """Return the ``error`` of a JSON body, which all three protocols have; Google sends it in a list at times."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):

@@ -117,7 +117,7 @@ class OpenAIFormat:
 
 
 def _text(content: Any) -> str:
-    """A message's text, which some servers send in parts."""
+    """Return a message's text, which some servers send in parts."""
     if not isinstance(content, list):
         return text_of(content, "content")
     return "".join(text_of(part.get("text"), "text") for part in entries(content, "content"))

@@ -29,7 +29,8 @@ def detects(path: Path) -> bool:
 
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
-    """All sets in the order of their numbers. A session without any labelled turn is kept, its text as preamble."""
+    """Yield all sets in the order of their numbers. A session without any labelled turn is kept, its text as
+    preamble."""
     for folder in _sets(path):
         course = f"set-{_number(folder, SET)}"
         for file in _numbered(folder, SESSION):

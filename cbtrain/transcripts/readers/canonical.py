@@ -51,7 +51,7 @@ def detects(path: Path) -> bool:
 
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
-    """The sessions of a file or folder, in the order of the lines."""
+    """Yield the sessions of a file or folder, in the order of the lines."""
     for where, content in read_records(_file(path), options.on_bad):
         try:
             record = parse_record(content, where)
@@ -67,7 +67,7 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 
 
 def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
-    """``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
+    """Return ``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
     content = dict(content)
     schema = content.pop("schema", None)
     if schema != SESSION_SCHEMA:

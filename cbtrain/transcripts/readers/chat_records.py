@@ -59,7 +59,7 @@ SHAREGPT = ChatLayout(
 
 
 def sessions(path: Path, options: ReadOptions, layout: ChatLayout) -> Iterator[Session]:
-    """The sessions of a file, or of all ``.jsonl`` and ``.json`` files under a folder."""
+    """Yield the sessions of a file, or of all ``.jsonl`` and ``.json`` files under a folder."""
     for file in record_files(path):
         name = stem_of(file) if not path.is_dir() else file.relative_to(path).as_posix()
         for number, (where, content) in enumerate(read_records(file, options.on_bad), 1):
@@ -78,7 +78,8 @@ def record_files(path: Path) -> list[Path]:
 
 
 def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatLayout) -> Session:
-    """One record as a session. Raises UserError on a missing list, an unknown role, or content that is no text."""
+    """Return one record as a session. Raises UserError on a missing list, an unknown role, or content that is no
+    text."""
     messages = content.get(layout.messages)
     if not isinstance(messages, list):
         raise UserError(f"no list of {layout.messages!r}", where=where, hint="Correct it, or choose another --format.")

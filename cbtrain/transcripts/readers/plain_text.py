@@ -33,7 +33,8 @@ def detects(path: Path) -> bool:
 
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
-    """One session a file, in an order that counts. A file without any label is kept, with its text as preamble."""
+    """Yield one session per file, in natural order of their names. A file without any label is kept, with its text as
+    preamble."""
     labels = options.labels or COMMON_LABELS
     for file in files_in(path, (".txt", ".text")) if path.is_dir() else [path]:
         course, number = place(file, path)

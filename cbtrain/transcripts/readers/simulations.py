@@ -53,7 +53,7 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 
 
 def parse_simulation(text: str, arm: str, folder: str, file: Path) -> Session:
-    """One file. Raises UserError where it does not begin with ``Session Number:``."""
+    """Return the session in one file. Raises UserError if it does not begin with ``Session Number:``."""
     found_file, found_folder = FILE.fullmatch(file.name), PATIENT.fullmatch(folder)
     assert found_file is not None
     assert found_folder is not None
