@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: stages, lines under them, tables, bars."""
+"""Terminal output of a running command: headings, lines under them, tables, progress bars."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def heading(console: Console, stage: str, text: str) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """A line under a heading."""
+    """Print a line under a heading."""
     plain(console, f"     {text}")
 
 
 def plain(console: Console, text: str, style: str | None = None) -> None:
-    """``text`` as it is: no markup, no colours of numbers, broken by the terminal alone."""
+    """Print ``text`` as it is: no markup, no coloured numbers, no line breaks of our own."""
     console.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
 
 
 @contextmanager
 def loading_bar(console: Console, text: str = "Loading weights") -> Iterator[Callable[[int, int], None]]:
-    """Yield what ``load_decoder`` calls with bytes done and bytes in all: eight billion numbers take a while. On a
-    terminal it moves a bar, which vanishes at the end."""
+    """Yield a function for ``load_decoder`` to call with bytes done and bytes in all. On a terminal it moves a bar,
+    which vanishes at the end."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (TextColumn(text), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -40,9 +40,9 @@ def loading_bar(console: Console, text: str = "Loading weights") -> Iterator[Cal
 
 
 def counting(sessions: Iterable[Item], what: str, console: Console | None = None) -> Iterator[Item]:
-    """``sessions``, with their number so far on ``console`` (standard error if none is given) where it is a terminal.
+    """Yield ``sessions`` and show their number so far on ``console`` (default: standard error) if it is a terminal.
 
-    What is printed meanwhile must go through the same console, or the two write over each other.
+    Print meanwhile through the same console only, or the two write over each other.
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -57,13 +57,14 @@ def counting(sessions: Iterable[Item], what: str, console: Console | None = None
 
 
 def table_of(first: str, *others: str, numbers: int | None = None, words: int = 0) -> Table:
-    """A table whose last ``numbers`` columns (all but the first), before ``words`` more, are set flush right."""
+    """Return a table. Of the columns ``others``, the last ``words`` are texts, flush left, and the ``numbers`` columns
+    before them (default: all) are flush right."""
     from rich import box
     from rich.table import Table
 
     table = Table(first, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, pad_edge=True)
     start = len(others) - words - (len(others) - words if numbers is None else numbers)
-    for place, name in enumerate(others):
-        right = start <= place < len(others) - words
+    for index, name in enumerate(others):
+        right = start <= index < len(others) - words
         table.add_column(name, justify="right" if right else "left", no_wrap=right)
     return table

@@ -1,4 +1,4 @@
-"""Write a file, a folder or a line so that it is there whole or not at all; and where files are kept between runs."""
+"""Write a file, a folder or a line completely or not at all; locks; the folder that all runs share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 def append_whole(file: int, line: bytes, path: Path) -> None:
-    """Append ``line`` to the open ``file``, which is at ``path``. Raises OSError where there is no room for all of it,
+    """Append ``line`` to the open ``file``, which is at ``path``. Raises OSError if there is no room for all of it,
     and leaves nothing of it then."""
     written = os.write(file, line)
     if written != len(line):  # a full disk can take half a line
@@ -50,13 +50,13 @@ def append_whole(file: int, line: bytes, path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where all runs of this user keep what they share."""
-    own = os.environ.get("CBTRAIN_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
+    """Return the cache folder of this user, shared by all runs."""
+    folder = os.environ.get("CBTRAIN_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
 
 
 def require_new(path: Path) -> Path:
-    """``path``, unless there is something: raises UserError on all but nothing and an empty folder."""
+    """Return ``path`` if it does not exist or is an empty folder. Raises UserError if not."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError("already exists and is not an empty folder", where=path, hint="Choose another --out.")
     return path
@@ -108,8 +108,8 @@ _HELD: dict[Path, int] = {}
 
 
 def hold(path: Path) -> bool:
-    """Lock ``path`` (creating it) until this process ends; return False if another process has it. Without file locks
-    on this system everybody has it."""
+    """Lock ``path`` (creating it) until this process ends; return False if another process has it. On a system
+    without file locks, always return True."""
     path = Path(os.path.abspath(path))
     if holds(path):
         return True
@@ -129,7 +129,7 @@ def hold(path: Path) -> bool:
 
 
 def holds(path: Path) -> bool:
-    """Whether this process has ``path``."""
+    """Return whether this process has locked ``path``."""
     return Path(os.path.abspath(path)) in _HELD
 
 
@@ -138,6 +138,6 @@ ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u202
 
 
 def script_json(value: object) -> str:
-    """JSON for a ``<script type="application/json">`` element."""
+    """Return ``value`` as JSON for a ``<script type="application/json">`` element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.translate(ESCAPES)

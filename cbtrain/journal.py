@@ -1,4 +1,4 @@
-"""An append-only log of JSON lines, each on disk before the caller goes on: the source of truth of a run."""
+"""An append-only log of JSON lines, each on disk before the caller continues: the source of truth of a run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cbtrain.files import append_whole
 class Journal:
     """Appends records to ``path``; one process at a time, of which any thread may write.
 
-    Opening repairs a torn last line (a crash in mid-write) by cutting it off, and notes that in a record of kind
-    ``repaired``. Raises UserError where another living process writes the same file.
+    Opening cuts off an incomplete last line (a crash while writing), and appends a record of kind ``repaired``.
+    Raises UserError if another running process writes the same file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,10 +39,10 @@ class Journal:
             self.append("repaired", dropped_bytes=dropped)
 
     def append(self, kind: str, *, sync: bool = True, **fields: Any) -> dict[str, Any]:
-        """Write one record with ``kind`` and ``time`` (UTC, ISO 8601) and return it once it is on disk (without
-        ``sync``, where a crash of the machine may lose it: as soon as the system has it).
+        """Write one record with ``kind`` and ``time`` (UTC, ISO 8601) and return it once it is on disk. Without
+        ``sync``, return as soon as the system has it: a crash of the machine may lose it.
 
-        Raises ValueError on what JSON has no word for (NaN, objects).
+        Raises ValueError for values that JSON does not have (NaN, objects).
         """
         moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         record = {"kind": kind, "time": moment, **fields}
@@ -54,7 +54,7 @@ class Journal:
         return record
 
     def sync(self) -> None:
-        """Return when all that was appended is on disk."""
+        """Return once all appended records are on disk."""
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -79,9 +79,9 @@ class Journal:
 
 
 def read(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Every whole record of a journal, in order; a torn last line is passed over.
+    """Yield every complete record of a journal, in order; an incomplete last line is skipped.
 
-    Raises UserError with file and line where a line before the last is damaged.
+    Raises UserError with file and line if a line before the last is damaged.
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")

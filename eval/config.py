@@ -1,4 +1,4 @@
-"""What a user sets about an evaluation (torch-free)."""
+"""Settings of an evaluation (torch-free)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The ``cbtrain`` command, a file a command. They parse arguments and print; the work is done in the rooms."""
+"""The ``cbtrain`` command, one file per command. They parse arguments and print; other packages do the work."""

@@ -1,4 +1,4 @@
-"""``cbtrain analyze``: from scores to claims with their intervals."""
+"""``cbtrain analyze``: compare arms from their scores, with intervals."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def add(commands: Commands) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where an analysis goes, and how its intervals are drawn."""
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    """Add the options for the output of an analysis and for its bootstrap."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for analysis.json and a report: page, Markdown, figures, LaTeX"
     )
@@ -57,13 +57,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_bootstrap(parsed: argparse.Namespace) -> None:
-    """Raises UserError."""
+    """Raise UserError if the numbers of the bootstrap are out of range."""
     if parsed.draws < 100:
         raise UserError(f"{parsed.draws} is too few for an interval", where="--draws", hint="At least 100.")
     if parsed.draws > MOST_DRAWS:
         raise UserError(f"{parsed.draws:,} is too many", where="--draws", hint=f"At most {MOST_DRAWS:,}.")
     if parsed.seed < 0:
-        raise UserError(f"{parsed.seed} is below 0", where="--seed", hint="Any number from 0 on.")
+        raise UserError(f"{parsed.seed} is below 0", where="--seed", hint="Give a number from 0 on.")
 
 
 def _analyze(parsed: argparse.Namespace) -> None:
@@ -75,25 +75,25 @@ def _analyze(parsed: argparse.Namespace) -> None:
     check_bootstrap(parsed)
     rated = load_scores(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
     try:
-        found = analysis(
+        result = analysis(
             rated.ratings, parsed.protocol, rated.facts, deciding=rated.deciding, draws=parsed.draws, seed=parsed.seed
         )
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], hint="Take --protocol default, or other scores.") from None
-    tell_analysis(found, (lambda: report_of(rated, found)) if parsed.protocol == "default" else None, parsed)
+    tell_analysis(result, (lambda: report_of(rated, result)) if parsed.protocol == "default" else None, parsed)
 
 
 def tell_analysis(
-    found: dict[str, Any], report: Callable[[], dict[str, Any]] | None, parsed: argparse.Namespace
+    result: dict[str, Any], report: Callable[[], dict[str, Any]] | None, parsed: argparse.Namespace
 ) -> None:
-    """Print ``found``, and write it with its report (None: it has none) where ``--out`` says."""
+    """Print ``result``. With ``--out``, also write it there, with its report unless ``report`` is None."""
     from rich.console import Console
 
     from cbtrain.eval.report.tables import show_analysis
     from cbtrain.eval.report.write import write_report
     from cbtrain.files import write_atomic
 
-    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     page = None
     if parsed.out:
         parsed.out.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def tell_analysis(
         print(text)
         return
     console = Console()
-    show_analysis(found, console)
+    show_analysis(result, console)
     if parsed.out:
-        told = f"\nanalysis: {parsed.out / 'analysis.json'}" + (f"\nreport: {page}" if page else "")
-        console.print(told, highlight=False, markup=False, soft_wrap=True)
+        paths = f"\nanalysis: {parsed.out / 'analysis.json'}" + (f"\nreport: {page}" if page else "")
+        console.print(paths, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``cbtrain compare``: the analysis across runs of one protocol."""
+"""``cbtrain compare``: the analysis across runs that followed the same protocol."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ def add(commands: Commands) -> None:
         commands,
         "compare",
         _compare,
-        "the same analysis across evaluated runs, if they hold to one protocol",
-        "Runs that were held or rated differently (patients, prompts, limits, judge, rubric …) are refused, and the "
-        "differences named.",
+        "the same analysis across evaluated runs that followed the same protocol",
+        "Runs with other patients, prompts, limits, judges or rubrics are refused, and the differences are named.",
     )
-    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of two evaluated runs or more")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of two or more evaluated runs")
     add_output_arguments(compare)
 
 
@@ -29,6 +28,6 @@ def _compare(parsed: argparse.Namespace) -> None:
 
     check_bootstrap(parsed)
     both = compare_runs(parsed.runs)
-    found = analysis(both.ratings, "default", both.facts, deciding=both.deciding, draws=parsed.draws, seed=parsed.seed)
-    found["notes"] += both.notes
-    tell_analysis(found, lambda: report_of_runs(both, found), parsed)
+    result = analysis(both.ratings, "default", both.facts, deciding=both.deciding, draws=parsed.draws, seed=parsed.seed)
+    result["notes"] += both.notes
+    tell_analysis(result, lambda: report_of_runs(both, result), parsed)

@@ -1,4 +1,4 @@
-"""``cbtrain completion``: what a shell needs to complete commands, options, configs and settings.
+"""``cbtrain completion``: a shell script that completes commands, options, configs and settings.
 
 The script is made from the parsers and holds all words, so that a Tab starts no Python. It is ours because generators
 of such scripts know neither commands of two words beside one of the first word alone, nor ``key=value``.
@@ -82,9 +82,11 @@ class Known:
 
 def add(commands: Commands) -> None:
     """Add ``completion``."""
-    text = "print a script that makes a shell complete commands, options, configs and settings"
+    text = "print a script with which a shell completes commands, options, configs and settings"
     parser = add_command(commands, "completion", _print_script, text)
-    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="its first line says where it belongs")
+    parser.add_argument(
+        "shell", choices=["bash", "zsh", "fish"], help="the first line of the script says where to put it"
+    )
     parser.suggest = lambda: ["bash", "zsh", "fish"]
 
 
@@ -94,30 +96,37 @@ def _print_script(parsed: argparse.Namespace) -> None:
 
 def script(shell: str, parser: Parser) -> str:
     """Return the script for ``shell`` (bash, zsh or fish) that completes what ``parser`` takes."""
-    known = list(_known(parser))
+    commands = list(_known(parser))
     if shell == "fish":
-        return FISH + "\n".join(_fish_lines(known)) + "\n"
-    return (ZSH if shell == "zsh" else "") + _bash_script(known)
+        return FISH + "\n".join(_fish_lines(commands)) + "\n"
+    return (ZSH if shell == "zsh" else "") + _bash_script(commands)
 
 
 def _known(parser: Parser) -> Iterator[Known]:
-    """Every command, the top with an empty name first."""
+    """Yield every command, first ``cbtrain`` itself with an empty name."""
     parsers = {"": parser, **dict(_parsers(parser, ""))}
-    for name, own in parsers.items():
+    for name, command in parsers.items():
         start = f"{name} " if name else ""
         below = [other.removeprefix(start).partition(" ")[0] for other in parsers if other and other.startswith(start)]
-        words = tuple(own.suggest())
-        yield Known(name, own.summary, tuple(dict.fromkeys(below)), tuple(own.options), words, own.settings_of)
+        words = tuple(command.suggest())
+        yield Known(
+            name,
+            command.summary,
+            tuple(dict.fromkeys(below)),
+            tuple(command.options),
+            words,
+            command.settings_of,
+        )
 
 
 def _parsers(parser: Parser, at: str) -> Iterator[tuple[str, Parser]]:
-    for name, own in parser.subcommands.choices.items() if parser.subcommands else ():
-        yield f"{at}{name}", own
-        yield from _parsers(own, f"{at}{name} ")
+    for name, subparser in parser.subcommands.choices.items() if parser.subcommands else ():
+        yield f"{at}{name}", subparser
+        yield from _parsers(subparser, f"{at}{name} ")
 
 
 def _keys(kind: str) -> list[str]:
-    """The settings of a kind of config that hold a value, sections left out."""
+    """Return the settings of a kind of config that hold a value, without sections."""
     from cbtrain.config.loading import KINDS
     from cbtrain.config.problems import all_keys
 
@@ -132,7 +141,7 @@ def _configs(kind: str | None) -> list[str]:
 
 
 def _choices(option: argparse.Action, command: Known) -> list[str] | None:
-    """What may follow ``option``: words, or None for anything (a file, most often)."""
+    """Return the words that may follow ``option``, or None for anything (a file, most often)."""
     if option.dest == "config":
         return _configs(command.settings_of)
     return [str(choice) for choice in option.choices] if option.choices else None
@@ -142,12 +151,12 @@ def _names(options: Sequence[argparse.Action]) -> list[str]:
     return [name for option in options for name in option.option_strings if name.startswith("--")]
 
 
-def _bash_script(known: Sequence[Known]) -> str:
-    kinds = sorted({command.settings_of for command in known if command.settings_of})
+def _bash_script(about_commands: Sequence[Known]) -> str:
+    kinds = sorted({command.settings_of for command in about_commands if command.settings_of})
     keys = [f"_cbtrain_{kind}={shlex.quote(' '.join(_keys(kind)))}" for kind in kinds]
     commands = []
     values: dict[str, list[str]] = {}  # what is done after which commands and options
-    for command in known:
+    for command in about_commands:
         words = (*command.words, *_names(command.options))
         if not command.name:
             words += command.below
@@ -164,14 +173,14 @@ def _bash_script(known: Sequence[Known]) -> str:
                 then = "return" if choices is None else f'words={shlex.quote(" ".join(choices))}; keys=""'
                 values.setdefault(then, []).extend(f"{command.name} {name}" for name in _names([option]))
     after = [f"    {'|'.join(map(shlex.quote, places))}) {then} ;;" for then, places in values.items()]
-    pairs = "|".join(shlex.quote(command.name) for command in known if " " in command.name)
+    pairs = "|".join(shlex.quote(command.name) for command in about_commands if " " in command.name)
     return BASH.format(keys="\n".join(keys), pairs=pairs, commands="\n".join(commands), values="\n".join(after))
 
 
-def _fish_lines(known: Sequence[Known]) -> Iterator[str]:
+def _fish_lines(about_commands: Sequence[Known]) -> Iterator[str]:
     yield "complete -c cbtrain -f"
-    about = {command.name: command.about for command in known}
-    for command in known:
+    about = {command.name: command.about for command in about_commands}
+    for command in about_commands:
         for word in command.below:
             text = about.get(f"{command.name} {word}".strip(), "")
             yield f"complete -c cbtrain -n {_q(f'__cbtrain_after {command.name}')} -a {_q(word)} -d {_q(text)}"
@@ -192,5 +201,5 @@ def _fish_lines(known: Sequence[Known]) -> Iterator[str]:
 
 
 def _q(text: str) -> str:
-    """``text`` in fish's single quotes."""
+    """Return ``text`` in fish's single quotes."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

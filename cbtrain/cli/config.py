@@ -1,4 +1,4 @@
-"""``cbtrain config …``: settings shown as they are resolved, explained, checked and listed, and a schema of them."""
+"""``cbtrain config …``: show, explain, check and list settings, and print their JSON schema."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = ("study", "synthesis", "provider")
 
 
 def add(commands: Commands) -> None:
-    """Add ``config`` and what it can do. Alone, with settings, it is an alias of ``config show``."""
+    """Add ``config`` and its sub-commands. Alone, with settings, it is an alias of ``config show``."""
     text = "as `cbtrain config show`; see also `config explain`, `check`, `list` and `schema`"
     alone = add_command(commands, "config", _show, text, SETTINGS)
     add_study_arguments(alone)
@@ -32,27 +32,27 @@ def add(commands: Commands) -> None:
     alone.summary = ""  # the help of all commands has those below
 
     shown = add_command(commands, "config show", _show, "print settings as YAML, as they are resolved", SETTINGS)
-    add_optional_word(shown, "name", None, "YAML file, or the name of a shipped config (default: nothing but defaults)")
+    add_optional_word(shown, "name", None, "YAML file, or the name of a shipped config (default: all defaults)")
     shown.add_argument("--config", help=argparse.SUPPRESS)  # as everywhere else
     add_settings(shown)
     shown.suggest = _shipped
 
-    text = "say what a setting does: type, default, allowed values"
+    text = "explain a setting: meaning, type, default, allowed values"
     explained = add_command(commands, "config explain", _explain, text)
     what = "a setting or a section, e.g. therapist.learning_rate (default: list the sections)"
     explained.add_argument("key", nargs="?", default="", help=what)
     explained.suggest = _every_key
 
-    text = "check config files: unknown keys, wrong values, what does not go together"
-    more = "Exit status 0: all are good; 1: a fault was found in one; 2: nothing could be checked."
+    text = "check config files: unknown keys, wrong values, settings that contradict each other"
+    more = "Exit status 0: all are valid; 1: one has a fault; 2: nothing could be checked."
     checked = add_command(commands, "config check", _check, text, more)
-    what = "files or shipped names, of studies or of synthesis; key=value is laid over each"
+    what = "files or names of shipped configs, of studies or of synthesis; key=value overrides settings of each"
     checked.add_argument("words", nargs="*", metavar="FILE", help=what)
     checked.suggest = _shipped
 
     add_command(commands, "config list", _list, "list the shipped configs")
 
-    text = "print a JSON schema of config files, by which editors complete and check them"
+    text = "print the JSON schema of config files, with which editors complete and check them"
     schema = add_command(commands, "config schema", _schema, text)
     schema.add_argument("kind", nargs="?", choices=KINDS, default=KINDS[0], help="what is configured (default: study)")
     schema.suggest = lambda: list(KINDS)

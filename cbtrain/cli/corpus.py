@@ -20,7 +20,7 @@ from cbtrain.files import require_new
 
 
 def add(commands: Commands) -> None:
-    """Add ``corpus`` and what it can do."""
+    """Add ``corpus`` and its sub-commands."""
     text = "describe, check, preview, split and convert transcripts"
     corpus = commands.add_parser(
         "corpus",
@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
         corpora,
         "check",
         check,
-        "list every irregularity with file and place",
+        "list every irregularity with its file and place",
         "Exit status 0: no error (there may be warnings); 1: an error; 2: the corpus cannot be read at all.",
         policy=True,
     )
@@ -49,40 +49,42 @@ def add(commands: Commands) -> None:
     checks.add_argument(
         "--explain", metavar="SESSION", help="show one session (COURSE/NUMBER) before and after cleaning"
     )
-    checks.add_argument("--full", action="store_true", help="with --explain: whole turns, unchanged ones too")
+    checks.add_argument("--full", action="store_true", help="with --explain: show whole turns, also unchanged ones")
 
     shown = _add(
-        corpora, "preview", preview, "show in colour which tokens of a session a model learns from", policy=True
+        corpora, "preview", preview, "show in colour from which tokens of a session a model learns", policy=True
     )
-    shown.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and chat template count")
+    shown.add_argument(
+        "--model", required=True, help="model folder or hub id: its tokenizer and chat template are used"
+    )
     shown.add_argument("--corpus", metavar="PATH", help="the same as PATH")
     shown.add_argument("--session", metavar="ID", help="COURSE/NUMBER (default: the first one)")
     shown.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom the model plays")
     shown.add_argument(
         "--supervise",
         choices=["therapist", "patient", "both", "everything"],
-        help="whose words are learnt (default: the speaker's)",
+        help="role whose words a model learns (default: that of --speaker)",
     )
     shown.add_argument("--json", action="store_true", help="print every token: id, text, supervised, weight")
     shown.add_argument("--lines", type=int, help="show the first lines only")
-    shown.add_argument("--svg", type=Path, metavar="FILE", help="save what is shown as a picture too")
+    shown.add_argument("--svg", type=Path, metavar="FILE", help="also save the output as a picture")
 
-    counted = _add(
-        corpora, "tokens", tokens, "count the tokens of an epoch by recipe, and see how packs fill", policy=True
+    counted = _add(corpora, "tokens", tokens, "count the tokens of an epoch, and show how full packs are", policy=True)
+    counted.add_argument(
+        "--model", required=True, help="model folder or hub id: its tokenizer and chat template are used"
     )
-    counted.add_argument("--model", required=True, help="model folder or hub id whose tokenizer and template count")
     counted.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom it plays")
     counted.add_argument("--ranks", type=int, default=1, help="ranks that share each step (default: 1)")
     counted.add_argument("--json", action="store_true", help="print JSON")
 
     split = _add(corpora, "split", _split, "divide the patients into train, validation and test")
-    split.add_argument("--out", type=Path, help="new folder for the three sides and split.json (default: print only)")
+    split.add_argument("--out", type=Path, help="new folder for the three parts and split.json (default: print only)")
     split.add_argument("--json", action="store_true", help="print JSON")
     split.add_argument("--stratify", action="append", default=[], metavar="NAME", help="balance severity, engagement …")
     split.add_argument("--seed", type=int, help="another division")
     split.add_argument("--validation", type=float, metavar="SHARE", help="share of the patients (default: 0.1)")
     split.add_argument("--test", type=float, metavar="SHARE", help="share of the patients (default: 0.25)")
-    split.add_argument("--keep", metavar="SPLIT.JSON", help="an earlier split whose patients stay where they are")
+    split.add_argument("--keep", metavar="SPLIT.JSON", help="an earlier split, whose patients keep their part")
 
     convert = _add(corpora, "convert", _convert, "write the sessions in another layout", policy=True)
     convert.add_argument("--to", required=True, choices=["cbtrain", "messages", "sharegpt"])
@@ -95,7 +97,7 @@ def add(commands: Commands) -> None:
         corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence", policy=True
     )
     card.add_argument("--out", required=True, type=Path, help="new folder for README.md and its plots")
-    card.add_argument("--license", help="name of the licence (default: what a LICENSE file beside the corpus says)")
+    card.add_argument("--license", help="name of the licence (default: that of the LICENSE file beside the corpus)")
     card.add_argument("--language", default="en", help="language code of the transcripts (default: en)")
 
     add_command(corpora, "schema", _schema, "print the JSON schema of a session and of a profile")
@@ -110,7 +112,7 @@ def _add(
     *,
     policy: bool = False,
 ) -> Parser:
-    """The parser of a command on PATH; with ``policy`` it takes settings, whose corpus.cleaning is the policy."""
+    """Return the parser of a command on PATH. With ``policy`` it takes settings, of which corpus.cleaning is used."""
     parser = add_command(corpora, name, function, text, more)
     what = "file or folder; 'sample' (default) is the embedded corpus"
     if policy:
@@ -122,9 +124,9 @@ def _add(
         parser.add_argument("path", nargs="?", default="sample", help=what)
     parser.add_argument("--format", default="auto", help="author, simulations, cbtrain, messages, sharegpt or text")
     for role in ("therapist", "patient"):
-        text = f"a label of the {role} in plain text, in place of the common ones (repeatable)"
+        text = f"label of the {role} in plain text, in place of the common ones (repeatable)"
         parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
-    parser.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
+    parser.add_argument("--skip-bad", action="store_true", help="skip malformed sessions; they are listed and counted")
     return parser
 
 
@@ -238,7 +240,7 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 
 def _card(parsed: argparse.Namespace) -> None:
-    from cbtrain.transcripts.card import write_card
+    from cbtrain.transcripts.card import CardSettings, write_card
 
     _new(parsed.out)
     source = source_of(parsed)
@@ -246,8 +248,8 @@ def _card(parsed: argparse.Namespace) -> None:
     on_bad = bad.append if parsed.skip_bad else on_bad_of(parsed)
     with reading(source, parsed, on_bad) as sessions:
         profiles = source.profiles(on_bad)
-        policy = config_of(parsed).corpus.cleaning
-        path = write_card(source, sessions, profiles, bad, policy, parsed.out, parsed.license, parsed.language)
+        settings = CardSettings(config_of(parsed).corpus.cleaning, parsed.license, parsed.language)
+        path = write_card(source, sessions, profiles, bad, settings, parsed.out)
     tell_skipped([str(error) for error in bad])
     from rich.console import Console
 
@@ -280,14 +282,14 @@ def _shares(courses: Iterable[Any], name: str) -> str:
 
     from cbtrain.transcripts.split import ALIASES
 
-    found = Counter(
+    values = Counter(
         course.profile.first(ALIASES.get(name.lower(), name)) or course.profile.first(name) for course in courses
     )
-    return ", ".join(f"{value} {count}" for value, count in sorted(found.items()))
+    return ", ".join(f"{value} {count}" for value, count in sorted(values.items()))
 
 
 def _new(path: Path) -> None:
-    """Refuse to write over anything, also through a link."""
+    """Raise UserError if ``path`` is a link, or anything but a new or empty folder."""
     if path.is_symlink():
         raise UserError("already exists and is not an empty folder", where=path, hint="Choose another --out.")
     require_new(path)

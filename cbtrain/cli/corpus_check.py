@@ -1,4 +1,4 @@
-"""``cbtrain corpus check``: every irregularity with its place, and one session before and after cleaning."""
+"""``cbtrain corpus check``: list every irregularity with its place, or show one session before and after cleaning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check(parsed: argparse.Namespace) -> int:
 def _findings(
     parsed: argparse.Namespace, source: CorpusSource, tally: dict[str, Any], console: Console | None = None
 ) -> Iterator[Any]:
-    """All findings; ``tally`` grows by counts, sessions and whether one is an error."""
+    """Yield all findings, and add their counts, sessions and whether one is an error to ``tally``."""
     from cbtrain.transcripts.checking import Checker, Finding
     from cbtrain.transcripts.reading import no_sessions
 
@@ -80,8 +80,8 @@ def _check_json(parsed: argparse.Namespace) -> int:
     print(f'{{"corpus": {json.dumps(source.name)}, "format": "{source.format}", "findings": [', end="")
     failure = None
     try:
-        for place, finding in enumerate(_chain(head, findings)):
-            print(("," if place else "") + "\n" + json.dumps(finding.as_dict(), ensure_ascii=False), end="")
+        for index, finding in enumerate(_chain(head, findings)):
+            print(("," if index else "") + "\n" + json.dumps(finding.as_dict(), ensure_ascii=False), end="")
     except UserError as error:  # what is printed stays whole JSON
         failure = error
     print("],")
@@ -107,10 +107,10 @@ def _check_text(parsed: argparse.Namespace) -> int:
     tally: dict[str, Any] = {"sessions": 0, "unreadable": 0, "kinds": {}}
     styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     for finding in _findings(parsed, source, tally, console):
-        place = f", turn {finding.turn}" if finding.turn else ""
+        turn = f", turn {finding.turn}" if finding.turn else ""
         line = Text.assemble(
             (finding.severity, styles[finding.severity]),
-            f" {finding.kind}  {finding.where}{place}",
+            f" {finding.kind}  {finding.where}{turn}",
             (f"  {finding.detail}", "dim"),
         )
         console.print(line, soft_wrap=True)
@@ -128,8 +128,8 @@ def _check_text(parsed: argparse.Namespace) -> int:
         console.print(table)
     console.print(f"Not found: {', '.join(kind for kind in KINDS if kind not in tally['kinds'])}.", highlight=False)
     console.print(
-        "What cleaning mends: `cbtrain corpus check PATH --explain COURSE/NUMBER`. No name or story can be found by a "
-        "pattern: no finding of personal data is no proof of anonymity.",
+        "To see how cleaning changes a session: `cbtrain corpus check PATH --explain COURSE/NUMBER`. Patterns cannot "
+        "find names or stories: a corpus without findings of personal data may still identify people.",
         style="dim",
     )
     return FOUND if _has_error(tally) else DONE
@@ -144,35 +144,35 @@ def _explain(parsed: argparse.Namespace) -> int:
 
     source, console, policy = source_of(parsed), Console(), config_of(parsed).corpus.cleaning
     profiles = source.profiles(on_bad_of(parsed))
-    known: list[str] = []
+    session_ids: list[str] = []
     seen: dict[bytes, str] = {}
     with reading(source, parsed) as sessions:
         for session in sessions:
-            known.append(session.id)
+            session_ids.append(session.id)
             if session.id == parsed.explain:
                 break
             cleaned = clean_session(session, policy, profiles.get(session.course), CleaningReport())
             seen.setdefault(fingerprint(cleaned.turns), session.id)
         else:
             raise UserError(
-                f"no session {parsed.explain!r}", where=source.name, hint=_nearest_session(parsed.explain, known)
+                f"no session {parsed.explain!r}", where=source.name, hint=_nearest_session(parsed.explain, session_ids)
             )
-    found = explain(session, policy, profiles.get(session.course), seen)
+    explained = explain(session, policy, profiles.get(session.course), seen)
     if parsed.json:
-        print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        print(json.dumps(asdict(explained), indent=2, ensure_ascii=False))
         return 0
-    console.print(Text(f"{found.session}  {found.where}", "bold"), soft_wrap=True)
-    for change in found.changes:
-        place = f"turn {change.turn + 1}: " if change.turn is not None else ""
+    console.print(Text(f"{explained.session}  {explained.where}", "bold"), soft_wrap=True)
+    for change in explained.changes:
+        turn = f"turn {change.turn + 1}: " if change.turn is not None else ""
         note = f" ({change.note})" if change.note else ""
-        console.print(Text(f"  {place}{CHANGES[change.kind]}{note}"), soft_wrap=True)
-    if not found.changes:
-        console.print("  Nothing to mend: it is the same after cleaning.")
-    if found.preamble and (parsed.full or not found.lines):
-        console.print(Text(f"\n- before the first label\n{found.preamble}", "red"))
+        console.print(Text(f"  {turn}{CHANGES[change.kind]}{note}"), soft_wrap=True)
+    if not explained.changes:
+        console.print("  Nothing to clean: it is the same after cleaning.")
+    if explained.preamble and (parsed.full or not explained.lines):
+        console.print(Text(f"\n- before the first label\n{explained.preamble}", "red"))
     same = 0
     signs = {"same": (" ", "dim"), "before": ("-", "red"), "after": ("+", "green")}
-    for line in found.lines:
+    for line in explained.lines:
         if line.side == "same" and not parsed.full:
             same += 1
             continue
@@ -187,9 +187,9 @@ def _explain(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _nearest_session(wanted: str, known: list[str]) -> str:
-    hint = nearest(wanted, known)
-    return hint if len(known) < 12 or hint.startswith("Did") else f"Sessions are called like {known[0]!r}."
+def _nearest_session(wanted: str, session_ids: list[str]) -> str:
+    hint = nearest(wanted, session_ids)
+    return hint if len(session_ids) < 12 or hint.startswith("Did") else f"Session ids look like {session_ids[0]!r}."
 
 
 def _shortened(text: str, length: int = 400) -> str:

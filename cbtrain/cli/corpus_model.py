@@ -1,4 +1,4 @@
-"""How the ``corpus`` commands see a corpus as a model would: its tokenizer, its positions, the settings of training."""
+"""For the ``corpus`` commands that need a model: its tokenizer, its context length, and the settings of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cbtrain.training.config import StageConfig
 
 UNBOUNDED = 2**31
-"""Positions of a folder that holds a tokenizer alone."""
+"""Context length assumed for a folder that holds only a tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Reader:
 
 
 def reader_of(parsed: argparse.Namespace, supervise: str | None = None) -> Reader:
-    """What ``--model``, ``--speaker``, ``--config`` and settings name. Raises UserError as training would."""
+    """Return the reader for the parsed options and settings. Raises UserError as training would."""
     from cbtrain.model.architecture import read_architecture
     from cbtrain.model.weights.hub import resolve_model
     from cbtrain.study.datasets import make_builder
@@ -54,6 +54,6 @@ def reader_of(parsed: argparse.Namespace, supervise: str | None = None) -> Reade
 
 
 def at_least_one(value: int | None, name: str) -> None:
-    """Raise UserError where the option ``name`` is given and below 1."""
+    """Raise UserError if the option ``name`` is given and below 1."""
     if value is not None and value < 1:
         raise UserError(f"{value} is too small", where=name, hint="At least 1.")

@@ -1,4 +1,4 @@
-"""``cbtrain corpus preview``: what a session is to the model, token by token, and which tokens it learns from."""
+"""``cbtrain corpus preview``: a session as the model reads it, token by token, with the tokens it learns from."""
 
 from __future__ import annotations
 
@@ -71,8 +71,12 @@ def _legend(documents: Sequence[Document], renderer: ChatRenderer, parsed: argpa
     pieces = f", {len(documents)} documents" if len(documents) > 1 else ""
     total = f"{name}: {_counts(*documents)}{pieces}, by {parsed.model}"
     console.print(Text(total, "bold"), soft_wrap=not parsed.svg)
-    own = renderer.format
-    console.print(Text(f"chat format: {own.name}{f' ({own.note})' if own.note else ''}"), soft_wrap=not parsed.svg)
+    chat_format = renderer.format
+    note = f" ({chat_format.note})" if chat_format.note else ""
+    console.print(
+        Text(f"chat format: {chat_format.name}{note}"),
+        soft_wrap=not parsed.svg,
+    )
     weights = sorted({float(w) for d in documents for w in d.weights[d.weights > 0].round(6)} | {1.0})
     marks = [(f"learnt{'' if weight == 1 else f', weight {weight:g}'}", _style(weight)) for weight in weights]
     parts = [part for mark in marks for part in (mark, "  ")]
@@ -113,31 +117,31 @@ def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer
     check_renderer(builder.renderer)
     course, session = _find(parsed, source_of(parsed), config.corpus.cleaning)
     units = units_of(course, config.tokens, system_prompt(parsed.speaker, config.tokens, course.profile))
-    unit = next(unit for unit in units if session in {own.id for own in unit.sessions})
+    unit = next(unit for unit in units if session in {member.id for member in unit.sessions})
     check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
     return builder.build(unit).documents, builder.renderer
 
 
 def _find(parsed: argparse.Namespace, source: CorpusSource, policy: Any) -> tuple[Course, str]:
-    """The cleaned course of the session that is named (else of the first one), and that session's id."""
+    """Return the cleaned course of the named session (default: the first one), and that session's id."""
     from cbtrain.transcripts.cleaning import CleaningReport, clean_session
     from cbtrain.transcripts.types import Course
 
     profiles = source.profiles(on_bad_of(parsed))
     wanted: Session | None = None
     course = parsed.session.rpartition("/")[0] if parsed.session else None
-    known, own = [], []
+    session_ids, course_sessions = [], []
     with reading(source, parsed) as sessions:
         for session in sessions:
-            known.append(session.id)
+            session_ids.append(session.id)
             course = course or session.course
             if session.course == course:
-                own.append(session)
+                course_sessions.append(session)
             if wanted is None and parsed.session in (None, session.id):
                 wanted = session
     if wanted is None:
-        raise UserError(f"no session {parsed.session!r}", where=source.name, hint=nearest(parsed.session, known))
+        raise UserError(f"no session {parsed.session!r}", where=source.name, hint=nearest(parsed.session, session_ids))
     profile = profiles.get(wanted.course)
-    own.sort(key=lambda session: session.number)
-    cleaned = [clean_session(session, policy, profile, CleaningReport()) for session in own]
+    course_sessions.sort(key=lambda session: session.number)
+    cleaned = [clean_session(session, policy, profile, CleaningReport()) for session in course_sessions]
     return Course(wanted.course, tuple(s for s in cleaned if s.turns or s.id == wanted.id), profile), wanted.id

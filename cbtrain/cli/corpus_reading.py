@@ -1,4 +1,4 @@
-"""What the ``corpus`` commands share: where the sessions come from, and how they are shown."""
+"""Shared by the ``corpus`` commands: read the sessions, and show their number."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def whole(parsed: argparse.Namespace) -> Any:
 def reading(
     source: CorpusSource, parsed: argparse.Namespace, on_bad: OnBad | None = None
 ) -> Iterator[Iterator[Session]]:
-    """The sessions with a counter on the terminal; at the end it must have been some, and the bad ones are named."""
+    """Yield the sessions, with a counter on the terminal. Raises UserError if there are none; lists malformed ones."""
     from cbtrain.transcripts.reading import no_sessions
 
     skipped: list[str] = []
@@ -65,7 +65,7 @@ def tell_skipped(skipped: list[str]) -> None:
     for line in skipped:
         print(f"left out: {line}", file=sys.stderr)
     if skipped:
-        print(f"{len(skipped)} faults: what they name was left out", file=sys.stderr)
+        print(f"{len(skipped)} faults: the sessions or files named were left out", file=sys.stderr)
 
 
 def config_of(parsed: argparse.Namespace) -> Any:

@@ -1,4 +1,4 @@
-"""``cbtrain corpus tokens``: what an epoch of a corpus costs, how full its packs get, and what is trimmed."""
+"""``cbtrain corpus tokens``: tokens of an epoch, how full packs are, and how much is trimmed."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ ROWS = {
     "steps": "optimizer steps",
     "imbalance": "ranks' time spent waiting (estimated)",
 }
-"""What is reported, and what it is called."""
+"""The numbers that are printed, and their labels."""
 
 
 def tokens(parsed: argparse.Namespace) -> None:
-    """Tokenize the whole cleaned corpus as training would, and say what that comes to."""
+    """Tokenize the whole cleaned corpus as training would, and print the counts."""
     at_least_one(parsed.ranks, "--ranks")
-    facts = _facts(parsed)
+    description = _facts(parsed)
     if parsed.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(description, indent=2))
         return
     from rich.console import Console
 
     console = Console()
     table = table_of(f"{parsed.path}, by {parsed.model}", "", numbers=1)
     for name, label in ROWS.items():
-        table.add_row(label, _shown(facts[name]))
+        table.add_row(label, _shown(description[name]))
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""``cbtrain doctor``: what this machine can run, and the remedy for what it cannot."""
+"""``cbtrain doctor``: check what this machine can run, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Finding:
 
 
 def add(commands: Commands) -> None:
-    text = "what this machine can run, and the remedy for what it cannot"
+    text = "check what this machine can run, and how to fix the rest"
     add_command(commands, "doctor", lambda parsed: show(leading_console()), text)
 
 
 def examine() -> list[Finding]:
-    """Every check, in order; none raises."""
+    """Return the findings of all checks, in order. No check raises."""
     checks: list[Callable[[], Finding]] = [
         _python,
         _torch,

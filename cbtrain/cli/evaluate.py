@@ -17,7 +17,9 @@ from cbtrain.cli.parser import (
 
 
 def add(commands: Commands) -> None:
-    evaluate = add_command(commands, "evaluate", _evaluate, "the second half: simulate, score, report", SETTINGS)
+    evaluate = add_command(
+        commands, "evaluate", _evaluate, "the second half of a study: simulate, score, report", SETTINGS
+    )
     add_study_arguments(evaluate)
     evaluate.add_argument(
         "--run", type=Path, dest="run_folder", help="a trained run folder (default: the newest; trains one if none)"

@@ -3,7 +3,7 @@
 DONE = 0
 
 FOUND = 1
-"""A check that found something: `corpus check`, `config check`, `plan`, `doctor`."""
+"""A check found a problem: `corpus check`, `config check`, `plan`, `doctor`."""
 
 BAD_INPUT = 2
 """Bad input, or a run that failed."""
@@ -12,19 +12,19 @@ UNSAFE = 3
 """Reserved: no command ends with it yet."""
 
 STOPPED = 75
-"""Asked to stop, and can go on: EX_TEMPFAIL of sysexits.h, "try again"."""
+"""Stopped by a signal, and can continue: EX_TEMPFAIL of sysexits.h, "try again"."""
 
 INTERRUPTED = 130
 
 BROKEN_PIPE = 141
-"""Whoever read the output has closed it, as ``| head`` does: not an outcome of the command, so not in the table."""
+"""The reader of the output has closed it, as ``| head`` does: no outcome of the command, so not in the table."""
 
 TABLE = {
     DONE: "done",
-    FOUND: "a check that found something",
+    FOUND: "a check found a problem",
     BAD_INPUT: "bad input, or a run that failed; one line says why",
     UNSAFE: "reserved for a safety gate, to come",
-    STOPPED: "stopped, and can go on: the same command with --out goes on",
+    STOPPED: "stopped by a signal: the same command with --out continues",
     INTERRUPTED: "interrupted",
 }
 """What each status means."""

@@ -1,4 +1,4 @@
-"""The ``cbtrain`` command: what is asked for, carried out, and every way in which it can end."""
+"""The ``cbtrain`` command: run a command, and turn every way it can end into an exit status."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ GROUPS = {
     "scores and people": (rate, rate_forms, rate_audit, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
 }
-"""In the order of ``--help``. Each module adds one command or a few, and imports a room only when it is asked for."""
+"""In the order of ``--help``. Each module adds one command or a few, and imports other packages only to run one."""
 
 NAME_WIDTH = 16
 """Columns of the names of commands in ``--help``."""
@@ -62,7 +62,7 @@ def entry(arguments: Sequence[str] | None = None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; what went wrong is one line on standard error."""
+    """Run one command and return its exit status. An error is one line on standard error."""
     # OpenMP threads that spin while they wait make a step up to 28 times slower as soon as another program takes one
     # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("cbtrain", str(error))
     except Stopped as stopped:
         if rank() == 0:
-            print(f"cbtrain: {stopped}. The same command with --out goes on from there.", file=sys.stderr)
+            print(f"cbtrain: {stopped}. The same command with --out continues from there.", file=sys.stderr)
         return STOPPED
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    """Return the parser of all commands, which its help lists by groups."""
+    """Return the parser of all commands; its help lists them by groups."""
     parser = Parser(
         prog="cbtrain", usage="cbtrain [-h] [--version] COMMAND …", formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -119,7 +119,9 @@ def build_parser() -> Parser:
         before = set(commands.choices)
         for module in modules:
             module.add(commands)
-        lines = [_line(name, own.summary, width) for name, own in commands.choices.items() if name not in before]
+        lines = [
+            _line(name, command.summary, width) for name, command in commands.choices.items() if name not in before
+        ]
         parts.append("\n".join([f"{title}:", *filter(None, lines)]))
     parser.description = "\n\n".join(parts)
     statuses = [_line(str(status), meaning, width) for status, meaning in TABLE.items()]
@@ -128,7 +130,7 @@ def build_parser() -> Parser:
 
 
 def _line(name: str, text: str, width: int) -> str:
-    """A line of the help, or a few; nothing where there is no text."""
+    """Return the lines of one command in the help, or an empty text if it has no summary."""
     indent = " " * (NAME_WIDTH + 2)
     return textwrap.fill(text, width, initial_indent=f"  {name:{NAME_WIDTH}}", subsequent_indent=indent) if text else ""
 

@@ -1,4 +1,4 @@
-"""``cbtrain model`` and ``cbtrain merge``: what a model is, and an adapter added into one."""
+"""``cbtrain model`` and ``cbtrain merge``: describe a model, and merge an adapter into its base."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def add(commands: Commands) -> None:
         commands,
         "model",
         _show,
-        "load a model and say what it is: sizes, weights in memory, attention, fingerprint",
+        "load a model and describe it: sizes, memory of its weights, attention, fingerprint",
         "Nothing is trained or sent.",
     )
     show.add_argument("name", help="model folder or hub id")
     add_format_arguments(show)
     show.add_argument("--device", default="auto")
     show.add_argument("--adapter", help="adapter folder; loaded on top, to see whether it fits")
-    show.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    show.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
     merge = add_command(
         commands,
         "merge",
         _merge,
-        "add an adapter into its base model, for programs that load no adapters",
-        "The folder opens in transformers, vLLM and llama.cpp's converter to GGUF.",
+        "merge an adapter into its base model, for programs that cannot load adapters",
+        "The folder can be opened in transformers, vLLM and llama.cpp's converter to GGUF.",
     )
     merge.add_argument("--model", required=True, help="model folder or hub id that the adapter was trained on")
     merge.add_argument("--adapter", required=True, type=Path, help="adapter folder (PEFT format)")
@@ -44,26 +44,26 @@ def add(commands: Commands) -> None:
         help="for an adapter trained on NF4 weights, where one must be chosen: the base's own weights, or those after "
         "quantization",
     )
-    merge.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
+    merge.add_argument("--force", action="store_true", help="accept an adapter that was trained on another base")
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """How weights are held, which attention serves, and whether an adapter must fit its base."""
+    """Add the options for the weight format, the attention backend, and the check of an adapter against its base."""
     parser.add_argument(
         "--weights",
         default="auto",
         choices=["auto", "fp32", "bf16", "nf4"],
-        help="how weights are held; auto: bf16 on CUDA, fp32 elsewhere",
+        help="format of the weights in memory; auto: bf16 on CUDA, fp32 elsewhere",
     )
     parser.add_argument("--compute", default="auto", choices=["auto", "fp32", "bf16"], help="dtype beside nf4 weights")
-    parser.add_argument("--single-quantization", action="store_true", help="with nf4: hold the scales in 32 bits")
+    parser.add_argument("--single-quantization", action="store_true", help="with nf4: keep the scales in 32 bits")
     parser.add_argument(
         "--attention",
         default="auto",
         choices=["auto", "flash-attn", "torch-varlen", "sdpa"],
-        help="what reads prompts and packs (single new tokens always go through sdpa)",
+        help="attention backend for prompts and packs (single new tokens always use sdpa)",
     )
-    parser.add_argument("--force", action="store_true", help="take an adapter that was trained on another base")
+    parser.add_argument("--force", action="store_true", help="accept an adapter that was trained on another base")
 
 
 def _show(parsed: argparse.Namespace) -> None:
@@ -86,7 +86,7 @@ def _show(parsed: argparse.Namespace) -> None:
         decoder = load_decoder(parsed.name, weights=form, device=device, attention=parsed.attention, progress=progress)
     seconds = time.perf_counter() - started
     memory, a = weight_memory(decoder), decoder.architecture
-    facts: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "architecture": a.name,
         "layers": a.layers,
         "hidden": a.hidden,
@@ -111,32 +111,32 @@ def _show(parsed: argparse.Namespace) -> None:
     }
     if parsed.adapter:
         adapter = load_adapter(decoder, parsed.adapter, force=parsed.force)
-        own = adapter.parameters().values()
-        facts["adapter_parameters"] = sum(parameter.numel() for parameter in own)
-    print(json.dumps(facts, indent=2)) if parsed.json else _table(facts)
+        adapter_parameters = adapter.parameters().values()
+        shown["adapter_parameters"] = sum(parameter.numel() for parameter in adapter_parameters)
+    print(json.dumps(shown, indent=2)) if parsed.json else _table(shown)
 
 
-def _table(facts: dict[str, Any]) -> None:
+def _table(shown: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    each = facts["bytes_per_linear_parameter"]
-    window = facts["sliding_window"]
+    each = shown["bytes_per_linear_parameter"]
+    window = shown["sliding_window"]
     rows = {
-        "architecture": f"{facts['architecture']}, {facts['layers']} layers, hidden {facts['hidden']:,}",
-        "attention heads": f"{facts['heads']} of {facts['head_dim']}, {facts['kv_heads']} of keys and values",
-        "vocabulary": f"{facts['vocabulary']:,}" + (", embeddings and head tied" if facts["tied_embeddings"] else ""),
-        "context": f"{facts['context']:,} tokens, RoPE {facts['rope']}" + (f", window {window:,}" if window else ""),
-        "parameters": f"{facts['parameters']:,}",
-        "weights": f"{facts['weights']} on {facts['device']}, {facts['bytes'] / 1e6:,.1f} MB, "
-        f"{facts['bytes_per_parameter']:.3f} bytes a parameter ({each:.3f} in the layers' linears)",
-        "loaded in": f"{facts['seconds_to_load']:.1f} s",
-        "fingerprint": facts["fingerprint"],
+        "architecture": f"{shown['architecture']}, {shown['layers']} layers, hidden {shown['hidden']:,}",
+        "attention heads": f"{shown['heads']} of {shown['head_dim']}, {shown['kv_heads']} of keys and values",
+        "vocabulary": f"{shown['vocabulary']:,}" + (", embeddings and head tied" if shown["tied_embeddings"] else ""),
+        "context": f"{shown['context']:,} tokens, RoPE {shown['rope']}" + (f", window {window:,}" if window else ""),
+        "parameters": f"{shown['parameters']:,}",
+        "weights": f"{shown['weights']} on {shown['device']}, {shown['bytes'] / 1e6:,.1f} MB, "
+        f"{shown['bytes_per_parameter']:.3f} bytes a parameter ({each:.3f} in the layers' linears)",
+        "loaded in": f"{shown['seconds_to_load']:.1f} s",
+        "fingerprint": shown["fingerprint"],
     }
-    if "adapter_parameters" in facts:
-        rows["adapter"] = f"{facts['adapter_parameters']:,} parameters, fits"
-    for name, reason in facts["attention_backends"].items():
-        chosen = " (chosen)" if name == facts["attention"] else ""
+    if "adapter_parameters" in shown:
+        rows["adapter"] = f"{shown['adapter_parameters']:,} parameters, fits"
+    for name, reason in shown["attention_backends"].items():
+        chosen = " (chosen)" if name == shown["attention"] else ""
         rows[f"attention by {name}"] = f"can serve{chosen}" if reason is None else f"no: {reason}"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():

@@ -1,4 +1,4 @@
-"""What the parsers of the commands share."""
+"""Shared by the parsers of all commands."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ COMMAND_LINE = "command line"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line, as all of cbtrain does, and knows what was added to it."""
+    """A parser whose errors are one line, as everywhere in cbtrain, and which remembers its arguments and commands."""
 
     summary = ""
     """Its line in the help of the parser above."""
 
     settings_of: str | None = None
-    """What its ``key=value`` are about: ``study``, ``synthesis`` or ``provider``; None where it takes none."""
+    """The config that its ``key=value`` settings belong to: ``study``, ``synthesis`` or ``provider``; None if it takes
+    none."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.options: list[argparse.Action] = []
@@ -44,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         return action
 
     def add_commands(self, **options: Any) -> Commands:
-        """Return what commands are added to, and remember it."""
+        """Return the object to which commands are added, and remember it."""
         self.subcommands = self.add_subparsers(prog=self.prog, parser_class=Parser, **options)
         return self.subcommands
 
@@ -55,7 +56,7 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
-"""Where the parser of a command is added."""
+"""The object to which parsers of commands are added."""
 
 
 def add_command(
@@ -94,15 +95,14 @@ def add_upload_argument(parser: Parser, what: str) -> None:
 
 
 def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
-    """Return what ``words`` ask for. Raises UserError on a mistyped command or option, and on a word that has no
-    place."""
+    """Return the parsed ``words``. Raises UserError on an unknown command or option, and on a word too many."""
     parsed, more = parser.parse_known_args(join_words(words, parser))
     if left := place_words(parsed, more):
-        own: Parser = parsed.parser
-        names = [name for option in own.options for name in option.option_strings]
+        command: Parser = parsed.parser
+        names = [name for option in command.options for name in option.option_strings]
         close = difflib.get_close_matches(left[0].partition("=")[0], names, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"See `{own.prog} --help`."
-        where = own.prog.removeprefix("cbtrain ")
+        hint = f"Did you mean {close[0]!r}?" if close else f"See `{command.prog} --help`."
+        where = command.prog.removeprefix("cbtrain ")
         raise UserError(f"unrecognized arguments: {' '.join(left)}", where=where, hint=hint)
     return parsed
 
@@ -111,7 +111,7 @@ def place_words(parsed: argparse.Namespace, more: Sequence[str]) -> list[str]:
     """Put ``more``, words that argparse has left over, where they belong: it takes positional arguments from one place
     only, but settings may stand on both sides of an option, and before a word that may be left out.
 
-    Return those that belong nowhere. Raises UserError where there are two words and room for one.
+    Return those that belong nowhere. Raises UserError if there are two words and room for one.
     """
     if not hasattr(parsed, "settings") or any(word.startswith("-") for word in more):
         return list(more)
@@ -129,7 +129,7 @@ def place_words(parsed: argparse.Namespace, more: Sequence[str]) -> list[str]:
 
 
 def is_setting(word: str) -> bool:
-    """Return whether ``word`` is ``key=value``, and no file that is called so."""
+    """Return whether ``word`` is a setting ``key=value``, and not the name of a file."""
     return "=" in word and not Path(word).exists()
 
 
@@ -139,13 +139,13 @@ def join_words(words: Sequence[str], parser: Parser) -> list[str]:
 
     Raises UserError on a word that is no command, with the one that was probably meant.
     """
-    known = _names(parser)
+    commands = _names(parser)
     first, second = (*words[:2], "", "")[:2]
     if not first or first.startswith("-"):
         return list(words)
-    if first not in known:
-        whole = [f"{command} {word}" for command in known for word in _below(parser, command) if word == first]
-        hint = f"Did you mean {' or '.join(map(repr, whole))}?" if whole else nearest(first, known)
+    if first not in commands:
+        whole = [f"{command} {word}" for command in commands for word in _below(parser, command) if word == first]
+        hint = f"Did you mean {' or '.join(map(repr, whole))}?" if whole else nearest(first, commands)
         raise UserError(f"unknown command {first!r}", hint=hint)
     below = _below(parser, first)
     if not below or not second or second.startswith("-") or is_setting(second):
@@ -157,18 +157,18 @@ def join_words(words: Sequence[str], parser: Parser) -> list[str]:
 
 
 def _whole(hint: str, first: str) -> str:
-    """``hint`` with the first word of a command before the second."""
+    """Return ``hint`` with the first word of a command before the second."""
     return hint.replace("Did you mean '", f"Did you mean '{first} ")
 
 
 def _names(parser: Parser) -> list[str]:
-    """The first words of the commands below ``parser``."""
+    """Return the first words of the commands below ``parser``."""
     choices = parser.subcommands.choices if parser.subcommands else {}
     return list(dict.fromkeys(name.partition(" ")[0] for name in choices))
 
 
 def _below(parser: Parser, first: str) -> list[str]:
-    """The second words of the command ``first``: its own sub-commands, and the commands of two words."""
+    """Return the second words of the command ``first``: its own sub-commands, and the commands of two words."""
     choices = parser.subcommands.choices if parser.subcommands else {}
     joined = [name.partition(" ")[2] for name in choices if name.startswith(f"{first} ")]
     return joined + (_names(choices[first]) if first in choices else [])
@@ -180,7 +180,7 @@ def rank() -> int:
 
 
 def leading_console() -> Console:
-    """Return standard output; on ranks other than the first nothing is shown."""
+    """Return a console on standard output; silent on ranks other than the first."""
     from rich.console import Console
 
     return Console(quiet=rank() != 0)

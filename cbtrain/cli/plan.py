@@ -19,16 +19,16 @@ def add(commands: Commands) -> None:
         commands,
         "plan",
         _plan,
-        "predict the memory and the time of training: what fits, and how fast it is",
-        "The corpus is read and tokenized, no weights are loaded. The exit status is 1 where the settings do not fit. "
+        "predict the memory and the time of training: does it fit, and how fast is it",
+        "The corpus is read and tokenized, no weights are loaded. The exit status is 1 if the settings do not fit. "
         + SETTINGS,
     )
     add_study_arguments(plan)
-    plan.add_argument("--gpu", help="plan for this GPU (h100, h200, a100-80gb, rtx4090, ...), not for this machine")
-    plan.add_argument("--memory", type=float, metavar="GB", help="memory there is, in GB of 1e9 bytes")
+    plan.add_argument("--gpu", help="plan for this GPU (h100, h200, a100-80gb, rtx4090, ...) instead of this machine")
+    plan.add_argument("--memory", type=float, metavar="GB", help="memory of the device, in GB (1e9 bytes)")
     plan.add_argument("--ranks", type=int, help="processes that train together (default: those that torchrun started)")
     plan.add_argument("--stage", choices=["base", "therapist", "patient"], help="plan this stage only")
-    plan.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    plan.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
 def _plan(parsed: argparse.Namespace) -> int:
@@ -63,8 +63,8 @@ def _plan(parsed: argparse.Namespace) -> int:
         plans = [plan_stage(stage, machine, torch.device(device), status.update) for stage in stages]
     good = all(plan.configured.fits for plan in plans)
     if parsed.json:
-        found = [facts(plan, machine) for plan in plans]
-        print(json.dumps({"machine": machine.name, "ranks": ranks, "fits": good, "stages": found}, indent=2))
+        stage_facts = [facts(plan, machine) for plan in plans]
+        print(json.dumps({"machine": machine.name, "ranks": ranks, "fits": good, "stages": stage_facts}, indent=2))
     else:
         console = Console()
         if not console.is_terminal:

@@ -42,17 +42,17 @@ def add(commands: Commands) -> None:
     power.add_argument("--sd-within", type=float, metavar="X", help=within)
     repeat = "beside --sd-within: SD of a judge's repeated ratings of one session"
     power.add_argument("--sd-repeat", type=float, metavar="X", help=repeat)
-    power.add_argument("--effect", type=float, metavar="POINTS", help="difference of totals that is to be found")
-    power.add_argument("--patients", type=int, metavar="N", help="patients there are: what can they show?")
+    power.add_argument("--effect", type=float, metavar="POINTS", help="difference of totals to detect")
+    power.add_argument("--patients", type=int, metavar="N", help="number of patients: which difference can they show?")
     seeds = "sessions of each patient with each arm (default: a table of several numbers)"
     power.add_argument("--seeds", type=int, metavar="N", help=seeds)
     times = "ratings of each session by each judge (default: a table, where their noise is known)"
     power.add_argument("--repeats", type=int, metavar="N", help=times)
-    power.add_argument("--power", type=float, default=0.8, metavar="SHARE", help="to be reached (default: 0.8)")
+    power.add_argument("--power", type=float, default=0.8, metavar="SHARE", help="power to reach (default: 0.8)")
     power.add_argument("--alpha", type=float, default=0.05, metavar="SHARE", help="two-sided (default: 0.05)")
     together = "contrasts that share alpha, by Bonferroni or Holm (default: 1)"
     power.add_argument("--contrasts", type=int, default=1, metavar="K", help=together)
-    power.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    power.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def _power(parsed: argparse.Namespace) -> None:
@@ -66,15 +66,15 @@ def _power(parsed: argparse.Namespace) -> None:
     if question.repeats and question.repeats > 1 and spread.repeat is None:
         hint = "Leave it out, or rate the pilot's sessions twice." if pilots else "Give --sd-repeat as well."
         raise UserError("how repeated ratings vary is not known", where="--repeats", hint=hint)
-    found = study_size(spread, question, pilots)
+    result = study_size(spread, question, pilots)
     if parsed.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
         return
-    _show(found, Console())
+    _show(result, Console())
 
 
 def _question(parsed: argparse.Namespace) -> Question:
-    """The question, its numbers checked."""
+    """Return the question, with its numbers checked. Raises UserError."""
     from cbtrain.eval.analysis.power.power import LEAST_ALPHA, MOST_PATIENTS, MOST_POWER
     from cbtrain.eval.analysis.power.sample_size import Question
 
@@ -123,7 +123,7 @@ def _by_hand(parsed: argparse.Namespace) -> Spread:
 
 
 def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
-    """What the pilot tells of each contrast that it can tell anything of, the one to plan for first."""
+    """Return the pilot's variances of each contrast that has any, the one to plan for first."""
     by_hand = [f"--sd-{name}" for name in ("between", "within", "repeat") if getattr(parsed, f"sd_{name}") is not None]
     if parsed.pilot is None:
         if parsed.contrast is not None:
@@ -156,55 +156,55 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     return sorted(pilots, key=lambda pilot: -pilot.spread.variance(each, times))
 
 
-def _named(name: str, known: Sequence[str]) -> str:
-    """The contrast meant by ``name``: whole, or as much of it as no other has; a hyphen stands for the minus sign."""
+def _named(name: str, contrasts: Sequence[str]) -> str:
+    """Return the contrast called ``name``, which may be abbreviated if it stays unique; a hyphen is read as a minus."""
 
     def plain(text: str) -> str:
         return " ".join(text.replace("−", "-").casefold().split())
 
     sought = plain(name)
     for fits in (str.__eq__, str.startswith, str.__contains__):
-        found = [one for one in known if sought and fits(plain(one), sought)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UserError(f"{name!r} may be {' or '.join(found)}", where="--contrast", hint="Write more of it.")
-    raise UserError(f"no contrast {name!r} here", where="--contrast", hint=nearest(name, known))
+        matches = [contrast for contrast in contrasts if sought and fits(plain(contrast), sought)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise UserError(f"{name!r} may be {' or '.join(matches)}", where="--contrast", hint="Write more of it.")
+    raise UserError(f"no contrast {name!r} here", where="--contrast", hint=nearest(name, contrasts))
 
 
-def _show(found: dict[str, Any], console: Console) -> None:
+def _show(result: dict[str, Any], console: Console) -> None:
     from rich import box
     from rich.table import Table
 
     def say(text: str, style: str | None = None) -> None:
         console.print(text, highlight=False, markup=False, style=style)
 
-    if found["pilots"]:
+    if result["pilots"]:
         say("\nSDs from the pilot, in points")
         shown = Table(box=box.SIMPLE_HEAD)
         shown.add_column("contrast")
         for column in ("patients", "pairs", "between", "within", "repeat"):
             shown.add_column(column, justify="right")
-        for one in found["pilots"]:
-            spread = [fixed(one["spread"][name], 2) for name in ("between", "within", "repeat")]
-            shown.add_row(one["contrast"], f"{one['patients']}", f"{one['pairs']}", *spread)
+        for pilot in result["pilots"]:
+            spread = [fixed(pilot["spread"][name], 2) for name in ("between", "within", "repeat")]
+            shown.add_row(pilot["contrast"], f"{pilot['patients']}", f"{pilot['pairs']}", *spread)
         console.print(shown)
         say("between: patients' true differences; within: sessions of a patient with one arm; repeat: ratings again")
-        if len(found["pilots"]) > 1:
-            say(f"Planned for the one that varies most: {found['pilots'][0]['contrast']}")
-    title, columns = _columns(found["question"])
+        if len(result["pilots"]) > 1:
+            say(f"Planned for the one that varies most: {result['pilots'][0]['contrast']}")
+    title, columns = _columns(result["question"])
     say(f"\n{title}")
-    console.print(_designs(found, columns))
-    several = any(design["repeats"] > 1 for design in found["designs"])
+    console.print(_designs(result, columns))
+    several = any(design["repeats"] > 1 for design in result["designs"])
     say("sessions: of each patient with each arm" + ("; ratings: of each session by each judge" if several else ""))
-    say(found["conclusion"])
-    for note in found["notes"]:
+    say(result["conclusion"])
+    for note in result["notes"]:
         say(f"note: {note}")
-    say(found["notice"], style="dim")
+    say(result["notice"], style="dim")
 
 
 def _columns(question: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """Title and columns of the table: patients needed, or the smallest difference that is found, and the power."""
+    """Return the table's title and columns: patients needed, or the smallest detectable difference, and the power."""
     target = f"{100 * question['power']:g} % power, alpha {question['alpha_each']:.3g}, two-sided"
     effect = f"{question['effect']:g} points" if question["effect"] is not None else ""
     if question["patients"] is None:
@@ -213,13 +213,13 @@ def _columns(question: dict[str, Any]) -> tuple[str, dict[str, str]]:
     return f"What {question['patients']:,} patients show ({target})", columns
 
 
-def _designs(found: dict[str, Any], columns: dict[str, str]) -> Table:
+def _designs(result: dict[str, Any], columns: dict[str, str]) -> Table:
     from rich import box
     from rich.table import Table
 
-    designs = found["designs"]
+    designs = result["designs"]
     several = any(design["repeats"] > 1 for design in designs)
-    limit = f"at the upper {100 * found['upper_level']:.0f} % limit" if found["upper_level"] else ""
+    limit = f"at the upper {100 * result['upper_level']:.0f} % limit" if result["upper_level"] else ""
     shown = Table(box=box.SIMPLE_HEAD)
     for column in ("sessions", *(["ratings"] if several else [])):
         shown.add_column(column, justify="right")
@@ -230,15 +230,15 @@ def _designs(found: dict[str, Any], columns: dict[str, str]) -> Table:
     for design in designs:
         cells = [f"{design['seeds']}", *([f"{design['repeats']}"] if several else [])]
         for key in columns:
-            cells += [_cell(key, made) for made in (design, design.get("upper")) if made is not None]
+            cells += [_cell(key, figures) for figures in (design, design.get("upper")) if figures is not None]
         shown.add_row(*cells)
     return shown
 
 
-def _cell(key: str, made: dict[str, Any]) -> str:
+def _cell(key: str, figures: dict[str, Any]) -> str:
     from cbtrain.eval.analysis.power.power import MOST_PATIENTS
 
-    value = made[key]
+    value = figures[key]
     if key == "patients":
         return f"over {MOST_PATIENTS:,}" if value is None else f"{value:,}"
     return f"{100 * value:.0f} %" if key == "power" else fixed(value, 2)

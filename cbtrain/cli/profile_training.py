@@ -56,7 +56,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--random-weights",
         action="store_true",
-        help="build the model from its config.json alone (and a tokenizer where it has none)",
+        help="build the model from its config.json alone (and a new tokenizer if it has none)",
     )
     return parser
 
@@ -152,10 +152,10 @@ def _random_decoder(speaker: Role, architecture: Architecture, config: StudyConf
     from cbtrain.training.planning.scenario import Scenario
 
     settings: StageConfig = getattr(config, speaker)
-    device, held = torch.device(pick_device(config.model.device)), config.model
-    form = weight_format(held.weights, device, compute=held.compute, double_quantization=held.double_quantization)
+    device, model = torch.device(pick_device(config.model.device)), config.model
+    form = weight_format(model.weights, device, compute=model.compute, double_quantization=model.double_quantization)
     return random_decoder(
-        Scenario(architecture, form, settings.adapter, device=device.type, attention=held.attention), device
+        Scenario(architecture, form, settings.adapter, device=device.type, attention=model.attention), device
     )
 
 

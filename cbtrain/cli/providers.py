@@ -1,4 +1,4 @@
-"""``cbtrain providers list`` and ``check NAME``: which APIs are known, and whether one of them answers."""
+"""``cbtrain providers list`` and ``check NAME``: list the known APIs, and test one of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    """``cbtrain providers``."""
-    parser = add_command(
-        commands, "providers", _list, "APIs that patients, judges and writers can be asked at: list them, check one"
-    )
+    """Add ``providers`` and its sub-commands."""
+    parser = add_command(commands, "providers", _list, "APIs for patients, judges and writers: list them, check one")
     kinds = parser.add_commands(metavar="COMMAND")
     add_command(kinds, "list", _list, "the shipped presets, their models, and whether their keys are set")
-    text = "one tiny call (a few hundred tokens at most): what the API can do, how fast it is, which limits it tells of"
+    text = "make one small call (a few hundred tokens at most): features, speed and limits of the API"
     check = add_command(kinds, "check", _check, text)
     names = "a preset, a YAML file with a provider's settings, or, with --config, patient or judge"
     check.add_argument("name", metavar="NAME", help=names)
@@ -51,7 +49,7 @@ def _list(parsed: argparse.Namespace) -> int:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for title in ("preset", "key", ""):
         table.add_column(title, no_wrap=True)
-    table.add_column("what it is, and its model where none is named")
+    table.add_column("description, and its default model")
     for name in _presets():
         config = ProviderConfig.model_validate(name)
         key = config.api_key_env
@@ -78,16 +76,16 @@ def _check(parsed: argparse.Namespace) -> int:
     console = Console()
     try:
         with console.status(f"Asking {config.model} at {config.base_url}"):
-            found = asyncio.run(probe(config))
+            probed = asyncio.run(probe(config))
     except ProviderError as error:
         raise UserError(f"{config.model}: {error}", where=config.base_url, hint=_remedy(error.status)) from None
-    for name, text in _facts(config, found, price_of(config, prices)):
+    for name, text in _facts(config, probed, price_of(config, prices)):
         console.print(f"{name:<18} {text}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 def _chosen(parsed: argparse.Namespace) -> tuple[ProviderConfig, Prices]:
-    """What is to be checked, and the prices that hold for it."""
+    """Return the provider to check, and the table of prices."""
     from cbtrain.config.loading import load_config, load_provider_config
     from cbtrain.providers.costs.prices import load_prices
 
@@ -105,14 +103,14 @@ def _chosen(parsed: argparse.Namespace) -> tuple[ProviderConfig, Prices]:
     return config, load_prices(study.providers.prices)
 
 
-def _facts(config: ProviderConfig, found: Probe, price: Price | None) -> Iterator[tuple[str, str]]:
-    answer, usage = found.answer, found.answer.usage
+def _facts(config: ProviderConfig, probed: Probe, price: Price | None) -> Iterator[tuple[str, str]]:
+    answer, usage = probed.answer, probed.answer.usage
     yield "answers", f"{answer.model} at {config.base_url}, asked for as {config.model}"
-    yield "latency", f"{found.latency_s:.2f} s to the whole answer{', streamed' if config.stream else ''}"
+    yield "latency", f"{probed.latency_s:.2f} s to the whole answer{', streamed' if config.stream else ''}"
     yield "finish", answer.finish_reason
     how = {"json_schema": "by its schema", "json_object": "as some JSON object", "none": "by the prompt alone"}
-    said = "kept" if found.shaped else f"NOT kept: {answer.text[:80]!r}"
-    yield "structured answer", f"asked for {how[config.structure]}: {said}"
+    kept = "kept" if probed.shaped else f"NOT kept: {answer.text[:80]!r}"
+    yield "structured answer", f"asked for {how[config.structure]}: {kept}"
     sampling = "sent and taken" if config.sampling else "not sent: temperature and top-p are the API's own"
     yield "sampling", sampling
     yield "seed", "sent and taken" if config.seed and config.kind != "anthropic" else "not sent"
@@ -126,10 +124,10 @@ def _facts(config: ProviderConfig, found: Probe, price: Price | None) -> Iterato
     else:
         rate = f"${price.input:g} and ${price.output:g} for a million tokens asked and answered"
         yield "cost", f"${price.cost(usage):.6f} for this call ({rate})"
-    for name, value in sorted(found.limits.items()):
+    for name, value in sorted(probed.limits.items()):
         yield "limit", f"{name}: {value}"
-    if not found.limits:
-        yield "limit", "none told of in the reply's headers"
+    if not probed.limits:
+        yield "limit", "none named in the reply's headers"
     if answer.finish_reason == "length":
         yield "note", "the answer was cut: a model that thinks needs more max_tokens than its answer has"
 

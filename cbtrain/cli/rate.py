@@ -1,4 +1,4 @@
-"""``cbtrain rate``: score sessions that exist already."""
+"""``cbtrain rate``: score existing sessions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ def add(commands: Commands) -> None:
         commands,
         "rate",
         _rate,
-        "score sessions that exist already, as labelled in their files",
-        "Settings are key=value: corpus.path names the transcripts, evaluation.judging the rater. People rate too: "
-        "`cbtrain rate export` makes blind forms for them, `cbtrain rate import` brings their ratings back.",
+        "score existing sessions, as labelled in their files",
+        "Settings are key=value: corpus.path names the transcripts, evaluation.judging the rater. "
+        "For human raters, `cbtrain rate export` writes blind forms and `cbtrain rate import` reads their ratings.",
     )
     add_study_arguments(rate)
-    rate.add_argument("--out", required=True, type=Path, help="folder for scores.csv; an interrupted run in it goes on")
+    rate.add_argument(
+        "--out", required=True, type=Path, help="folder for scores.csv; an interrupted run in it continues"
+    )
     add_upload_argument(rate, "transcripts")
 
 

@@ -1,4 +1,4 @@
-"""``cbtrain rate audit``: what a rater makes of changed copies of sessions."""
+"""``cbtrain rate audit``: test a rater on changed copies of sessions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ def add(commands: Commands) -> None:
         "rate audit",
         _audit,
         "test a rater on changed copies of sessions: padded, without an agenda, contradicting, empty …",
-        "Settings are key=value, as for `cbtrain rate`. A fair rater lowers what was taken away, and nothing else.",
+        "Settings are key=value, as for `cbtrain rate`. A fair rater lowers the scores of what was "
+        "removed, and no others.",
     )
     add_study_arguments(audit)
-    audit.add_argument("--out", required=True, type=Path, help="folder for audit.json; an interrupted audit goes on")
-    text = f"originals to take, as many patients as can be (default: {SESSIONS}); each is rated nine times"
+    audit.add_argument(
+        "--out", required=True, type=Path, help="folder for audit.json; an interrupted audit in it continues"
+    )
+    text = f"original sessions to take, of as many patients as possible (default: {SESSIONS}); each is rated nine times"
     audit.add_argument("--sessions", type=int, default=SESSIONS, metavar="N", help=text)
-    audit.add_argument("--seed", type=int, default=0, help="of the draw of sessions and of the bootstrap")
-    audit.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    audit.add_argument("--seed", type=int, default=0, help="seed of the draw of sessions and of the bootstrap")
+    audit.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     add_upload_argument(audit, "transcripts")
 
 
@@ -49,17 +52,17 @@ def _audit(parsed: argparse.Namespace) -> None:
     config = load_config(parsed.config, parsed.settings)
     # What is said on the way must not stand in the JSON.
     console = Console(stderr=parsed.json)
-    found = audit_rater(
+    result = audit_rater(
         config, parsed.out, console, sessions=parsed.sessions, seed=parsed.seed, allow_upload=parsed.allow_upload
     )
     if parsed.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
         return
-    _show(found, console)
+    _show(result, console)
     console.print(f"\naudit: {parsed.out / 'audit.json'}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(found: dict[str, Any], console: Console) -> None:
+def _show(result: dict[str, Any], console: Console) -> None:
     from rich import box
     from rich.table import Table
 
@@ -69,36 +72,40 @@ def _show(found: dict[str, Any], console: Console) -> None:
     def say(text: str, style: str | None = None) -> None:
         console.print(text, highlight=False, markup=False, style=style)
 
-    sizes = f"sessions: {found['sessions']:,}, patients: {found['patients']:,}"
+    sizes = f"sessions: {result['sessions']:,}, patients: {result['patients']:,}"
     say(f"\nOriginals and changed copies of them ({sizes})\n")
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for place, column in enumerate(("copies", "expected", "n", "shift", "95 % interval", "verdict")):
-        shown.add_column(column, justify="right" if place in (2, 3, 4) else "left", no_wrap=place > 1)
-    for probe in found["probes"]:
-        for place, finding in enumerate(probe["findings"]):
-            label = probe["text" if console.width >= WIDE else "probe"] if place == 0 else ""
+    for index, column in enumerate(("copies", "expected", "n", "shift", "95 % interval", "verdict")):
+        shown.add_column(column, justify="right" if index in (2, 3, 4) else "left", no_wrap=index > 1)
+    for probe in result["probes"]:
+        for index, finding in enumerate(probe["findings"]):
+            label = probe["text" if console.width >= WIDE else "probe"] if index == 0 else ""
             shown.add_row(label, *_cells(finding, probe["statuses"]))
     console.print(shown)
     say("\nshift: points from originals to copies, mean over sessions; others: mean of the other domains")
-    verdicts = [finding["verdict"] for probe in found["probes"] for finding in probe["findings"] if finding["verdict"]]
-    say(", ".join(f"{verdicts.count(one)} {one}" for one in ("as expected", "not as expected", "cannot be told")))
-    if found["patients"] < FEWEST_PATIENTS:
+    verdicts = [finding["verdict"] for probe in result["probes"] for finding in probe["findings"] if finding["verdict"]]
+    say(
+        ", ".join(
+            f"{verdicts.count(verdict)} {verdict}" for verdict in ("as expected", "not as expected", "cannot be told")
+        )
+    )
+    if result["patients"] < FEWEST_PATIENTS:
         say(f"note: no interval, and no verdict on shifts, from fewer than {FEWEST_PATIENTS} patients")
-    if found["unrated_originals"]:
-        say(f"note: {found['unrated_originals']} of the originals could not be rated and tell nothing")
-    for probe in found["probes"]:
+    if result["unrated_originals"]:
+        say(f"note: {result['unrated_originals']} of the originals could not be rated and are left out")
+    for probe in result["probes"]:
         if probe["nothing_to_change"]:
             say(f"note: {probe['text']}: nothing to change in {probe['nothing_to_change']} sessions")
-    if found["costs"]:
-        say(costs_line(found["costs"]))
-    say(f"Rated by: {found['rater']['label']}")
-    say(found["notice"], "dim")
+    if result["costs"]:
+        say(costs_line(result["costs"]))
+    say(f"Rated by: {result['rater']['label']}")
+    say(result["notice"], "dim")
 
 
 def _cells(finding: dict[str, Any], statuses: dict[str, int]) -> list[str]:
     if finding["expected"] == "unratable":
-        told = ", ".join(f"{count} {'rated' if status == 'ok' else status}" for status, count in statuses.items())
-        return ["unratable", f"{finding['sessions']}", "", told, finding["verdict"]]
+        counts = ", ".join(f"{count} {'rated' if status == 'ok' else status}" for status, count in statuses.items())
+        return ["unratable", f"{finding['sessions']}", "", counts, finding["verdict"]]
     expected = f"{finding['measure'].replace('_', ' ')} {finding['expected'] or ''}".strip()
     interval = span(finding["ci_low"], finding["ci_high"], 2)
     shift = fixed(finding["shift"], 2, signed=True)

@@ -1,4 +1,4 @@
-"""``cbtrain rate export`` and ``cbtrain rate import``: blind forms for human raters, and their way back."""
+"""``cbtrain rate export`` and ``cbtrain rate import``: write blind forms for human raters, and read them back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
         commands,
         "rate export",
         _export,
-        "blind forms for human raters: a web page, or a CSV with a text to read",
+        "write blind forms for human raters: a web page, or a CSV with a text to read",
         "Each rater gets a folder with the sessions under codes, in a random order of their own. key.json, beside "
         "these folders, says what the codes stand for: keep it to yourself.",
     )
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
         "--sessions",
         type=int,
         metavar="N",
-        help="draw so many at random, as many of each arm: the same patients and seeds in all (default: all)",
+        help="draw N sessions at random, as many of each arm, with the same patients and seeds (default: all)",
     )
     export.add_argument("--raters", type=int, default=2, metavar="N", help="number of forms (default: 2)")
     export.add_argument(
@@ -54,21 +54,25 @@ def add(commands: Commands) -> None:
         help="sessions that every rater rates; each of the others goes to one rater, pairs kept together "
         "(default: all, which tells most about agreement)",
     )
-    export.add_argument("--seed", type=int, default=0, metavar="N", help="of draw, orders and codes (default: 0)")
+    export.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the draw, the orders and the codes (default: 0)"
+    )
     export.add_argument("--format", default="auto", help="format of a corpus (see `cbtrain corpus --help`)")
-    export.add_argument("--skip-bad", action="store_true", help="leave malformed sessions out, named and counted")
+    export.add_argument("--skip-bad", action="store_true", help="skip malformed sessions; they are listed and counted")
     export.set_defaults(therapist_label=[], patient_label=[])
 
     back = add_command(
         commands,
         "rate import",
         _import,
-        "bring filled rating forms back as one more judge",
-        "Every form is checked against the key first; nothing is written where one does not fit. A form that comes "
-        "again takes the place of its own rows. Evidence and notes are kept beside the table.",
+        "import filled rating forms as one more judge",
+        "Every form is checked against the key first; nothing is written if one does not fit. A form that is "
+        "imported again replaces its own rows. Evidence and notes are kept in files beside the table.",
     )
     back.add_argument("forms", type=Path, nargs="+", metavar="FORM", help="a download of the page, or a filled CSV")
-    back.add_argument("--key", type=Path, required=True, help="the key.json that was made with the forms")
+    back.add_argument(
+        "--key", type=Path, required=True, help="the key.json that `cbtrain rate export` wrote with the forms"
+    )
     back.add_argument("--rater", metavar="NAME", help="name for the judge, in place of the one in the (single) form")
     back.add_argument(
         "--out",
@@ -81,7 +85,8 @@ def add(commands: Commands) -> None:
 def _export(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from cbtrain.eval.human_rating.export import write_forms
+    from cbtrain.eval.human_rating.assignment import AssignmentSettings
+    from cbtrain.eval.human_rating.export import FormsOrigin, write_forms
     from cbtrain.eval.rating.rubric import load_rubric
     from cbtrain.study.evaluation.scores import is_run
 
@@ -93,18 +98,9 @@ def _export(parsed: argparse.Namespace) -> None:
     rubric_name = parsed.rubric or (_rubric_of(run) if run else DEFAULT_RUBRIC)
     rubric = load_rubric(rubric_name)
     sessions, failures = _sessions(parsed, run)
-    exported = write_forms(
-        sessions,
-        rubric,
-        parsed.out,
-        rubric_name=rubric_name,
-        source=str(parsed.path.resolve()) if parsed.path.exists() else str(parsed.path),
-        run=run,
-        wanted=parsed.sessions,
-        raters=parsed.raters,
-        overlap=parsed.overlap,
-        seed=parsed.seed,
-    )
+    source = str(parsed.path.resolve()) if parsed.path.exists() else str(parsed.path)
+    settings = AssignmentSettings(parsed.sessions, parsed.raters, parsed.overlap, parsed.seed)
+    exported = write_forms(sessions, rubric, parsed.out, FormsOrigin(source, run, rubric_name), settings)
     _tell_export(exported, sessions, failures, parsed, Console())
 
 
@@ -115,17 +111,17 @@ def _rubric_of(run: Path) -> str:
 
 
 def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[SimulatedSession], int]:
-    """The sessions that can be rated, and the number of those that failed."""
+    """Return the sessions that can be rated, and the number of failed ones."""
     from cbtrain.cli.corpus_reading import whole
     from cbtrain.study.evaluation.scores import records
 
     if run and not (run / "sessions.jsonl").exists():
         raise UserError("no simulated sessions in this run", where=parsed.path, hint="`cbtrain evaluate` makes them.")
-    found = list(records(whole(parsed).sessions()))
-    good = [session for session in found if not session.failed]
-    if not good:
+    sessions = list(records(whole(parsed).sessions()))
+    ratable = [session for session in sessions if not session.failed]
+    if not ratable:
         raise UserError("all its sessions failed", where=parsed.path, hint="Evaluate again, or name another corpus.")
-    return good, len(found) - len(good)
+    return ratable, len(sessions) - len(ratable)
 
 
 def _tell_export(
@@ -140,20 +136,20 @@ def _tell_export(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    dealt = exported.deal
+    assignment = exported.assignment
     arms = len({session.arm for session in sessions})
-    of = f" of {len(sessions)}" if dealt.drawn < len(sessions) else ""
-    pairs = ", the same patients and seeds in all" if dealt.paired and arms > 1 and parsed.sessions else ""
-    say(f"{_count(dealt.drawn, 'session')}{of}, {_count(arms, 'arm')}{pairs}; {dealt.shared} for every rater")
-    if parsed.sessions and dealt.drawn < parsed.sessions:
-        say(f"note: {parsed.sessions} cannot be had with as many of each of {arms} arms, so it is {dealt.drawn}")
-    if parsed.sessions and not dealt.paired:
+    of = f" of {len(sessions)}" if assignment.drawn < len(sessions) else ""
+    pairs = ", the same patients and seeds in all" if assignment.paired and arms > 1 and parsed.sessions else ""
+    say(f"{_count(assignment.drawn, 'session')}{of}, {_count(arms, 'arm')}{pairs}; {assignment.shared} for every rater")
+    if parsed.sessions and assignment.drawn < parsed.sessions:
+        say(f"note: {parsed.sessions} cannot be divided equally among {arms} arms, so it is {assignment.drawn}")
+    if parsed.sessions and not assignment.paired:
         say("note: no patient and seed has a session in every arm, so arms are compared on different ones")
     if failures:
         say(f"note: {_count(failures, 'session')} failed and cannot be rated")
     table = table_of("rater", "form", "sessions", "give them this folder", numbers=1, words=1)
     for number, (folder, form) in enumerate(exported.folders, 1):
-        table.add_row(str(number), form, str(len(dealt.by_rater[number - 1])), f"{folder.name}/")
+        table.add_row(str(number), form, str(len(assignment.by_rater[number - 1])), f"{folder.name}/")
     console.print()
     console.print(table, highlight=False, markup=False)
     say(f"\nforms: {parsed.out}")
@@ -165,17 +161,17 @@ def _tell_export(
 def _import(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from cbtrain.eval.human_rating.import_forms import beside, import_forms
+    from cbtrain.eval.human_rating.import_forms import companion_file, import_forms
     from cbtrain.eval.human_rating.key import read_key
 
     key = read_key(parsed.key)
     table = parsed.out or _default_table(key, parsed.key)
-    brought = import_forms(parsed.forms, key, table, parsed.rater)
+    summaries = import_forms(parsed.forms, key, table, parsed.rater)
     console = Console()
-    for one in brought:
-        _tell_import(one, console)
-    said = f"\nscores: {table}\nevidence and notes: {beside(table, 'notes.jsonl')}"
-    console.print(said, highlight=False, markup=False, soft_wrap=True)
+    for summary in summaries:
+        _tell_import(summary, console)
+    paths = f"\nscores: {table}\nevidence and notes: {companion_file(table, 'notes.jsonl')}"
+    console.print(paths, highlight=False, markup=False, soft_wrap=True)
     console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
 
 
@@ -185,21 +181,21 @@ def _default_table(key: Key, path: Path) -> Path:
     if key.run is None:
         return path.parent / TABLE
     if not Path(key.run).is_dir():
-        raise UserError("the run folder of these forms is not there", where=key.run, hint="Name a table with --out.")
+        raise UserError("the run folder of these forms does not exist", where=key.run, hint="Name a table with --out.")
     return Path(key.run) / TABLE
 
 
-def _tell_import(one: ImportSummary, console: Console) -> None:
-    parts = [f"{_count(one.whole, 'session')} rated"]
-    if one.unratable:
-        parts.append(f"{one.unratable} with domains that cannot be rated (unratable)")
-    if one.broken_off:
-        parts.append(f"{one.broken_off} rated in part (truncated, their gaps stay empty)")
-    if one.unrated:
-        parts.append(f"{one.unrated} not rated (no row)")
-    text = f"{one.judge}, form {one.form}: {', '.join(parts)}"
-    if one.replaced:
-        text += f"; they take the place of {_count(one.replaced, 'row')} that the same form brought before"
+def _tell_import(summary: ImportSummary, console: Console) -> None:
+    parts = [f"{_count(summary.whole, 'session')} rated"]
+    if summary.unratable:
+        parts.append(f"{summary.unratable} with domains that cannot be rated (unratable)")
+    if summary.broken_off:
+        parts.append(f"{summary.broken_off} rated in part (truncated, their gaps stay empty)")
+    if summary.unrated:
+        parts.append(f"{summary.unrated} not rated (no row)")
+    text = f"{summary.judge}, form {summary.form}: {', '.join(parts)}"
+    if summary.replaced:
+        text += f"; they replace {_count(summary.replaced, 'row')} that the same form brought before"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -21,7 +21,9 @@ def add(commands: Commands) -> None:
     run = add_command(commands, "run", _run, "the whole study: train, simulate, score, report", SETTINGS)
     add_study_arguments(run)
     run.add_argument(
-        "--out", type=Path, help="run folder to make (default: runs/study-DATE-TIME), or one in which to go on"
+        "--out",
+        type=Path,
+        help="run folder to make (default: runs/study-DATE-TIME), or the folder of an interrupted run, which continues",
     )
     add_upload_argument(run, "patients' profiles and simulated sessions")
 

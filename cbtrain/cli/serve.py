@@ -1,4 +1,4 @@
-"""``cbtrain serve``: a model over the OpenAI chat protocol."""
+"""``cbtrain serve``: serve a model over the OpenAI chat protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
     )
     serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one and prints it")
+    serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one and prints it")
     add_format_arguments(serve)
     serve.add_argument("--device", default="auto")
     serve.add_argument("--threads", type=int, help="CPU threads")

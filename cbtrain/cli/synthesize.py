@@ -16,7 +16,9 @@ def add(commands: Commands) -> None:
     synthesize = add_command(commands, "synthesize", _synthesize, "write new sessions with a large model behind an API")
     synthesize.add_argument("--config", default="hermes", help="YAML file, or the name of a shipped config")
     synthesize.add_argument("--profiles", default="sample", help="corpus whose patients' profiles are used")
-    synthesize.add_argument("--out", required=True, type=Path, help="folder; an interrupted run in it goes on")
+    synthesize.add_argument(
+        "--out", required=True, type=Path, help="folder to write to; an interrupted run in it continues"
+    )
     add_upload_argument(synthesize, "patients' profiles")
     add_settings(synthesize, of="synthesis")
 
@@ -56,6 +58,6 @@ def _synthesize(parsed: argparse.Namespace) -> int:
         text = f"{len(written.corpus.courses)} courses, {sessions} sessions: {folder / 'corpus'}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for course, reason in written.failed.items():
-        line = f"cbtrain: {course} stopped at {reason}. Run the same command again to go on."
+        line = f"cbtrain: {course} stopped at {reason}. Run the same command again to continue."
         print(line, file=sys.stderr)
     return BAD_INPUT if written.failed else DONE

@@ -9,14 +9,14 @@ from cbtrain.cli.parser import SETTINGS, Commands, add_command, add_study_argume
 
 
 def add(commands: Commands) -> None:
-    text = "the first half: base model, therapist and patient adapters"
+    text = "the first half of a study: base model, therapist and patient adapters"
     train = add_command(commands, "train", _train, text, SETTINGS)
     add_study_arguments(train)
     train.add_argument(
         "--out",
         type=Path,
-        help="run folder to make (default: runs/train-DATE-TIME), or to go on in: a run that was interrupted there, or "
-        "stopped by a signal (exit status 75), continues with its own settings",
+        help="run folder to make (default: runs/train-DATE-TIME), or the folder of a run that was interrupted, or "
+        "stopped by a signal (exit status 75): it continues with its own settings",
     )
 
 

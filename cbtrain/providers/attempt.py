@@ -1,4 +1,4 @@
-"""One attempt at a request: what goes out, and what comes of it, as an answer or a classified failure."""
+"""One attempt at a request: send it, and return the answer or raise a classified failure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from cbtrain.providers.transport import Reply, Transport, timeout
 LONGEST_BACKOFF_S = 60.0
 
 STREAM = re.compile(r"\s{0,200}(data|event|id|retry)?:")
-"""How a stream of events begins, whatever its headers say; JSON does not."""
+"""How a stream of events begins, whatever its headers say; JSON begins otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests go: a protocol, and the key that goes with each. The key shows in no text of this object.
-    ``stream`` has answers sent in pieces, so that a long one can be told from a dead connection."""
+    """An API's format, and the key that is sent with each request. ``repr`` does not show the key. With ``stream``
+    answers come in pieces, so that a long answer differs from a dead connection."""
 
     api_format: ApiFormat
     key: str = ""
@@ -35,17 +35,17 @@ class Endpoint:
         return f"Endpoint({self.api_format!r})"
 
     def redact(self, text: str) -> str:
-        """``text`` without the key, should an API have sent it back."""
+        """Return ``text`` without the key, in case the API has sent it back."""
         return redacted(text, [self.key])
 
 
-async def attempt(transport: Transport, endpoint: Endpoint, made: WireRequest, timeout_s: float) -> WireAnswer:
-    """Send ``made`` once and read the whole answer within ``timeout_s`` seconds.
+async def attempt(transport: Transport, endpoint: Endpoint, wire_request: WireRequest, timeout_s: float) -> WireAnswer:
+    """Send ``wire_request`` once and return its answer, read completely within ``timeout_s`` seconds.
 
-    Raises ProviderError; its ``sent`` tells whether the API may have done (and billed) the work.
+    Raises ProviderError; its ``sent`` is True if the API may have done (and billed) the work.
     """
     secret = endpoint.api_format.authorization(endpoint.key) if endpoint.key else {}
-    sent = endpoint.api_format.streamed(made) if endpoint.stream else made
+    sent = endpoint.api_format.streamed(wire_request) if endpoint.stream else wire_request
     try:
         async with timeout(timeout_s):
             reply = await transport.post(sent, secret)
@@ -90,7 +90,7 @@ def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
 
 
 def _clean(text: str, keys: list[str]) -> str:
-    """What an API says of a failure without ``keys``, before it is shortened."""
+    """Return the text of a failure without ``keys``; done before it is shortened."""
     try:
         return json.dumps(redacted_texts(json.loads(text), keys), ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -98,5 +98,6 @@ def _clean(text: str, keys: list[str]) -> str:
 
 
 def backoff_s(attempt: int, first_s: float) -> float:
-    """Full jitter: uniform between 0 and ``first_s`` doubled with each attempt (1-based), at most a minute."""
+    """Return seconds to wait, with full jitter: uniform from 0 to ``first_s``, which doubles with each ``attempt``
+    (from 1) up to a minute."""
     return random.uniform(0, min(LONGEST_BACKOFF_S, first_s * 2 ** (attempt - 1)))

@@ -1,4 +1,4 @@
-"""Real traffic on record, without what is secret, and served back: for tests, and to repeat a run without an API."""
+"""Record the traffic with APIs, without keys, and replay it: for tests, and to repeat a run without an API."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ KEPT = re.compile(r"^(content-type|retry-after[\w-]{0,80}|(x|anthropic)-ratelimi
 
 
 class Recorder:
-    """A carrier that writes down what another one brings, a line of JSON for each exchange.
+    """A transport that sends requests by another one and records each exchange as a line of JSON.
 
-    Keys are neither in what is recorded of a request (its own headers and body) nor, should an API send one back, in
-    the reply: every value of the secret headers is taken out. What cannot be written down (a full disk) is missing in
-    the recording, of which ``warn`` is told each time, and not in the run.
+    The recording holds no key: secret headers are not recorded, and their values are removed from bodies and replies.
+    An exchange that cannot be written (a full disk, say) is missing in the recording, and ``warn(text)`` is called; the
+    run continues.
     """
 
     def __init__(self, transport: Transport, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
@@ -50,25 +50,27 @@ class Recorder:
             with contextlib.suppress(OSError):  # everything was written, or told of, before
                 os.close(self._file)
 
-    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
-        reply = await self.transport.post(made, secret)
+    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
+        reply = await self.transport.post(wire_request, secret)
         try:
-            self._write(self._line(made, secret, reply))
+            self._write(self._line(wire_request, secret, reply))
         except OSError as error:
-            self.warn(f"{self.path} has gaps: it cannot be written ({error.strerror}), and the run goes on without")
+            self.warn(
+                f"{self.path} has gaps: it cannot be written ({error.strerror}), and the run continues without it"
+            )
         return reply
 
-    def _line(self, made: WireRequest, secret: Mapping[str, str], reply: Reply) -> bytes:
+    def _line(self, wire_request: WireRequest, secret: Mapping[str, str], reply: Reply) -> bytes:
         # Headers may name a scheme before the key.
         keys = {key for value in secret.values() for key in (value, value.rpartition(" ")[2])}
         exchange = {
-            "url": made.url,
-            "body": made.body,
+            "url": wire_request.url,
+            "body": wire_request.body,
             "status": reply.status,
             "headers": {name: value for name, value in reply.headers.items() if KEPT.match(name.lower())},
             "reply": reply.body.decode(errors="replace"),
         }
-        line = {"key": request_key(made)} | redacted_texts(exchange, keys)
+        line = {"key": request_key(wire_request)} | redacted_texts(exchange, keys)
         return (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace")
 
     def _write(self, line: bytes) -> None:
@@ -78,7 +80,7 @@ class Recorder:
 
 
 def open_recording(path: Path) -> int:
-    """A file to add to, readable for its owner alone: it holds what patients said. Raises UserError."""
+    """Open a recording to append to, readable only by its owner: it holds what patients said. Raises UserError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -88,9 +90,9 @@ def open_recording(path: Path) -> int:
 
 
 class Replay:
-    """A carrier that answers from a recording, by the request; the same request again gets the next answer on record to
-    it, and the last one for ever after. Failures that an answer came after are passed over. Raises UserError where the
-    recording cannot be read."""
+    """A transport that answers from a recording. The same request again gets the next recorded answer to it, and the
+    last one from then on. Failures that were followed by an answer are skipped. Raises UserError if the recording
+    cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,23 +108,24 @@ class Replay:
         with contextlib.suppress(UserError):  # a kill may have torn it
             self._keep(torn, len(lines) + 1)
 
-    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
-        replies = self._replies.get(request_key(made))
+    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
+        replies = self._replies.get(request_key(wire_request))
         if not replies:
-            raise ProviderError("permanent", f"this request is not on record in {self.path.name}")
+            raise ProviderError("permanent", f"this request is not in the recording {self.path.name}")
         return replies.popleft() if len(replies) > 1 else replies[0]
 
     def knows(self, api_format: ApiFormat) -> bool:
-        """Whether the model at the address of ``api_format`` was asked anything."""
-        made = api_format.request(ChatRequest((), max_tokens=1))
-        return any((one.url, one.body.get("model")) in self._asked for one in (made, api_format.streamed(made)))
+        """Return whether the recording has a request to the model at the address of ``api_format``."""
+        whole = api_format.request(ChatRequest((), max_tokens=1))
+        either = (whole, api_format.streamed(whole))
+        return any((wire_request.url, wire_request.body.get("model")) in self._asked for wire_request in either)
 
     def _keep(self, line: str, number: int) -> None:
         try:
-            found: dict[str, Any] = json.loads(line)
-            reply = Reply(int(found["status"]), CIMultiDict(found["headers"]), str(found["reply"]).encode())
-            self._asked.add((str(found["url"]), found["body"].get("model")))
-            replies = self._replies[str(found["key"])]
+            exchange: dict[str, Any] = json.loads(line)
+            reply = Reply(int(exchange["status"]), CIMultiDict(exchange["headers"]), str(exchange["reply"]).encode())
+            self._asked.add((str(exchange["url"]), exchange["body"].get("model")))
+            replies = self._replies[str(exchange["key"])]
             while reply.status == 200 and replies and replies[-1].status != 200:
                 replies.pop()
             replies.append(reply)

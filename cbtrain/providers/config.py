@@ -1,4 +1,4 @@
-"""What a user sets about APIs: one model at one of them, and what holds for all of a run's."""
+"""Settings of APIs: one model at one API, and settings for all APIs of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cbtrain.providers.formats.api_format import Structure
 from cbtrain.providers.overrides import BASES, UNSAID, resolved
 
 DECIDING = frozenset({"kind", "base_url", "model", "structure", "seed", "sampling", "output_limit", "extra_body"})
-"""Fields that decide what an answer says. All others only decide when it comes, and what it costs."""
+"""Fields that an answer depends on. The others only affect when it comes, and its cost."""
 
 
 class ProviderConfig(BaseModel):
@@ -44,7 +44,7 @@ class ProviderConfig(BaseModel):
     extra_body: dict[str, Any] = Field(default_factory=dict, description="provider-specific request fields")
     price: Price | None = Field(None, description="dollars for a million tokens; none: as in the table of prices")
     reuse: bool | None = Field(
-        None, description="keep answers and take kept ones; none: where they are paid for (with a key, or a price)"
+        None, description="keep answers on disk and use them again; none: if they are paid for (with a key, or a price)"
     )
     stream: bool = Field(
         False, description="have answers sent in pieces: a long one can then be told from a dead connection"
@@ -61,7 +61,7 @@ class ProviderConfig(BaseModel):
         20, ge=1, description="requests at once to begin with; what the API takes is found out"
     )
     max_in_flight: int = Field(100, ge=1, description="most requests of the account at once")
-    tokens_per_minute: int | None = Field(None, ge=1, description="of the account, where it has such a limit")
+    tokens_per_minute: int | None = Field(None, ge=1, description="limit of the account, if it has one")
 
     @model_validator(mode="before")
     @classmethod
@@ -111,26 +111,26 @@ class ProviderConfig(BaseModel):
     def _kind_of_its_address(self) -> ProviderConfig:
         """A key must not go to another company than its own."""
         host = urlsplit(self.base_url).hostname
-        known = {urlsplit(base).hostname: kind for kind, base in BASES.items()} | {"api.openai.com": "openai"}
+        kinds = {urlsplit(base).hostname: kind for kind, base in BASES.items()} | {"api.openai.com": "openai"}
         # Others speak the openai protocol beside their own.
-        if self.kind != "openai" and known.get(host, self.kind) != self.kind:
-            raise ValueError(f"{host} speaks {known[host]}, not {self.kind}; set base_url with kind, or take a preset")
+        if self.kind != "openai" and kinds.get(host, self.kind) != self.kind:
+            raise ValueError(f"{host} speaks {kinds[host]}, not {self.kind}; set base_url with kind, or take a preset")
         if self.kind == "gemini" and not isinstance(self.extra_body.get("generationConfig", {}), dict):
             raise ValueError("extra_body.generationConfig should be a section of keys and values")
         return self
 
     @property
     def paid(self) -> bool:
-        """Whether somebody is billed: then requests are booked, and answers kept."""
+        """Whether requests are billed: then they are booked, and answers are kept."""
         return self.api_key_env is not None or self.price is not None
 
     def identity(self) -> dict[str, Any]:
-        """What decides an answer."""
+        """Return the settings that an answer depends on."""
         return self.model_dump(mode="json", include=set(DECIDING))
 
 
 class ProvidersConfig(BaseModel):
-    """What holds for all APIs of a run."""
+    """Settings for all APIs of a run."""
 
     model_config = ConfigDict(extra="forbid")
 

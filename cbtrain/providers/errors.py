@@ -1,4 +1,4 @@
-"""Failures of an API, classified by what may be done about them."""
+"""Failures of an API, classified by how to react to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ErrorKind = Literal["rate_limit", "transient", "permanent", "content_filter", "c
 
 class ProviderError(Exception):
     """An API call that ended without an answer. ``message`` never holds the key; ``status`` is None without a reply.
-    ``sent`` says that the request may have been worked on, and billed, all the same."""
+    ``sent``: the request may have been answered, and billed, nevertheless."""
 
     def __init__(
         self,

@@ -31,9 +31,9 @@ FOREIGN = "extra_body"
 
 
 def merge(below: Mapping[str, Any], given: Mapping[str, Any], ours: bool = True) -> dict[str, Any]:
-    """``given`` over ``below``, key by key and section by section. An API that is named anew takes nothing of the one
-    before; one that is only moved to another host keeps all but its key. Without ``ours`` the keys are an API's own and
-    mean neither."""
+    """Return ``given`` over ``below``, key by key and section by section. An API that is named anew takes nothing of
+    the one before; one that is only moved to another host keeps all but its key. Without ``ours`` the keys are an API's
+    own and mean neither."""
     if ours and begins_anew(below, given):
         return dict(given)
     merged = _moved(below, given) if ours else {**below, **given}
@@ -44,26 +44,27 @@ def merge(below: Mapping[str, Any], given: Mapping[str, Any], ours: bool = True)
 
 
 def begins_anew(below: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether ``given`` names another API than the settings ``below``, which then have no part in it: what they leave
-    open may stand for a default. The name of a preset always does; a kind, where it is another one."""
+    """Return whether ``given`` names another API than the settings ``below``, which then have no part in it: what they
+    leave open may stand for a default. The name of a preset always does; a kind, where it is another one."""
     return given.get("preset") is not None or ("kind" in given and given["kind"] != _shipped(below).get("kind"))
 
 
 def resolved(given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` over what its preset and its kind bring. Raises ValueError where they are not of one API."""
+    """Return ``given`` over what its preset and its kind bring. Raises ValueError if they belong to different APIs."""
     name, kind = given.get("preset"), given.get("kind")
     if isinstance(name, str):
         try:
-            known = preset(name)
+            settings = preset(name)
         except UserError as error:
             raise ValueError(f"{error.what}. {error.hint}") from None
-        if kind not in (None, known.get("kind", "openai")):
+        if kind not in (None, settings.get("kind", "openai")):
             raise ValueError(f"the preset {name!r} is of another kind than {kind!r}")
     return _moved(_shipped(given), given)
 
 
 def _shipped(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the preset and the kind of ``given`` bring, with the kind in any case; nothing of a preset that is none."""
+    """Return the settings that the preset and the kind of ``given`` bring, with the kind in any case; nothing of a
+    preset that is none."""
     name = given.get("preset")
     brought = preset(name) if isinstance(name, str) and name in presets() else {}
     kind = given.get("kind") or brought.get("kind", "openai")
@@ -75,7 +76,7 @@ def _shipped(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moved(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` over ``below``, key by key, without the key of another place and the price of another model."""
+    """Return ``given`` over ``below``, key by key, without the key of another place and the price of another model."""
     merged = {**below, **given}
     if "base_url" in given and "api_key_env" not in given:
         before = {**_shipped(below), **below}
@@ -102,7 +103,7 @@ def presets() -> list[str]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The settings called ``name``. Raises UserError, with the nearest name, where there are none."""
+    """Return the settings called ``name``. Raises UserError, with the nearest name, if there are none."""
     if name not in presets():
         raise UserError(f"unknown preset {name!r}", where=name, hint=nearest(name, presets()))
     text = (importlib.resources.files("cbtrain.configs") / FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

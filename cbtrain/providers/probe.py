@@ -1,4 +1,4 @@
-"""One tiny call to an API: whether it answers, what it can do, and what limits it tells of."""
+"""One small call to an API: does it answer, can it be held to a schema, which limits does it name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cbtrain.providers.attempt import Endpoint, attempt
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.clock import Clock
-from cbtrain.providers.providers import key_of, wire_of
+from cbtrain.providers.providers import api_format_of, key_of
 from cbtrain.providers.transport import HttpTransport, Reply, Transport, open_session
 from cbtrain.providers.types import ChatRequest, Message, json_part
 
@@ -24,7 +24,7 @@ TOKENS = 512
 
 
 class _Mood(BaseModel):
-    """What the call asks for."""
+    """The answer that the call asks for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -33,8 +33,8 @@ class _Mood(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """``shaped`` says whether the answer had the shape that was asked for; ``limits`` are the headers that tell of
-    limits, in seconds ``latency_s`` the time to the whole answer."""
+    """``shaped``: whether the answer matched the schema; ``limits``: headers about limits; ``latency_s``: seconds
+    to the complete answer."""
 
     answer: WireAnswer
     latency_s: float
@@ -44,19 +44,19 @@ class Probe:
 
 @dataclass(slots=True)
 class _Overheard:
-    """A carrier that keeps the headers of the last reply."""
+    """A transport that keeps the headers of the last reply."""
 
     transport: Transport
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
-        reply = await self.transport.post(made, secret)
+    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
+        reply = await self.transport.post(wire_request, secret)
         self.headers = reply.headers
         return reply
 
 
 async def probe(config: ProviderConfig) -> Probe:
-    """Ask once, without retries. Raises ProviderError where there is no answer, UserError where there is no key."""
+    """Ask once, without retries. Raises ProviderError if there is no answer, UserError if there is no key."""
     request = ChatRequest(
         (
             Message("system", 'You sort sentences by mood. Answer with JSON like {"mood": "low"}.'),
@@ -67,7 +67,7 @@ async def probe(config: ProviderConfig) -> Probe:
         seed=1,
         json_schema={**_Mood.model_json_schema(), "additionalProperties": False},
     )
-    endpoint = Endpoint(wire_of(config), key_of(config), config.stream)
+    endpoint = Endpoint(api_format_of(config), key_of(config), config.stream)
     clock = Clock()
     async with open_session() as session:
         transport = _Overheard(HttpTransport(session, config.connect_timeout_s, config.idle_timeout_s))

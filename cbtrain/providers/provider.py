@@ -1,52 +1,49 @@
 """One model at one API. The order of a paid request:
 
-1. ``chat`` writes the request in the API's format and looks for its answer on disk. One process asks for one answer.
-2. ``_ask`` makes attempts until there is an answer, or ``_may_retry`` forbids another one (kind of error, retries,
-   deadline, share of repeats) or has waited for it.
-3. ``_attempt_paid`` sets money aside in the budget (``_reserve``), then waits for the account's turn: the gate that a
-   429 closes, the tokens a minute, the requests in flight.
-4. ``_send`` writes ``request_started`` to the ledger, sends the request over the transport, and reads the answer.
-5. ``_book`` writes what it cost, before anything else is waited for. Unused money is released.
-6. ``_keep`` writes the answer to disk, for this run and others.
+1. ``chat`` writes the request in the API's format and looks for its answer in the cache. Only one task at a time asks
+   for the same answer.
+2. ``_ask`` makes attempts until one is answered or ``_may_retry`` forbids another one (kind of error, retries,
+   deadline, share of repeats). ``_may_retry`` also waits until the next attempt may begin.
+3. ``_attempt`` lets the first attempt under a budget end before others begin: its answer corrects the token estimate.
+4. ``_attempt_paid`` reserves money in the budget (``_reserve``), then waits for the account's turn: the gate that a
+   429 closes, the tokens a minute, the requests in flight. It reserves anew if the estimate rose meanwhile.
+5. ``_send`` writes ``request_started`` to the ledger, sends the request over the transport, and reads the answer.
+6. ``_book`` writes the answer's cost to the ledger before anything else is awaited. ``_attempt_paid`` then releases
+   the money that was not used.
+7. ``_keep`` writes the answer to the cache, for this run and others.
+
+The methods below stand in this order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cbtrain.errors import UserError
 from cbtrain.providers.attempt import Endpoint, attempt, backoff_s
 from cbtrain.providers.caching.cache import AnswerCache, request_key
-from cbtrain.providers.costs.budget import Budget, BudgetSpent
-from cbtrain.providers.costs.ledger import Entry, Ledger
-from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.costs.budget import BudgetSpent
+from cbtrain.providers.costs.ledger import Billing, Entry
+from cbtrain.providers.costs.token_estimate import TokenEstimate, answer_tokens, prompt_tokens
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.transport import Transport
 from cbtrain.providers.types import ChatRequest, ChatResponse
 
-BYTES_A_TOKEN = 3
-"""Fewer than most text has: an estimate that is rather too high."""
-
-TELLING = 500
-"""Prompts at least this long are used to estimate the API's tokens per byte; shorter ones what it adds to each."""
-
 MALFORMED_TRIES = 3
-"""How often a whole reply that is no answer of the protocol is worth paying for."""
+"""Attempts at a request that is answered with status 200 and no answer of the protocol: each may be billed."""
 
 LONG_WAIT_S = 60.0
-"""A wait that a person should hear of."""
+"""Waits of more seconds are reported to the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Deadlines in seconds. An attempt's begins when the request goes out, the overall one with the first attempt:
-    waiting for a turn, which may take hours in a large run, counts for neither, also where it is a repeat's turn."""
+    """Deadlines in seconds. An attempt's begins when the request goes out, the overall one with the first attempt.
+    Waiting for a turn counts for neither, also before a repeat: in a large run it may take hours."""
 
     attempt_s: float = 180.0
     overall_s: float = 900.0
@@ -56,28 +53,25 @@ class Patience:
 
 @dataclass(slots=True)
 class _Attempts:
-    """One request on its way: what it takes, and what has become of it so far. ``spent_s`` is of the overall deadline's
-    seconds, ``failure`` that of the last attempt."""
+    """One request and the attempts at it so far. ``prompt_tokens`` and ``answer_tokens`` are estimates, ``number``
+    counts the attempts, ``malformed`` those that were answered with no answer of the protocol. ``spent_s`` seconds of
+    the overall deadline are used up; ``failure`` is the error of the last attempt."""
 
-    made: WireRequest
+    wire_request: WireRequest
     key: str
-    tokens: int
-    longest: int
+    prompt_tokens: int
+    answer_tokens: int
     number: int = 0
     malformed: int = 0
     spent_s: float = 0.0
     failure: ProviderError | None = None
 
 
-class _EstimateRose(Exception):
-    """While a request waited for its turn, the API turned out to count more tokens than was set aside for."""
-
-
 class Provider:
-    """One model at one API, asked in one ``role`` (patient, judge, …) of a run.
+    """One model at one API, asked in one role of a run.
 
-    ``account`` and ``book`` are shared by all providers that use the same ones, ``cache`` by all runs (``reuse`` says
-    whether kept answers are taken, too). ``warn(text)`` is called once per problem.
+    Providers of one API key share ``account``, providers of one run the ledger in ``billing``, all runs ``cache``.
+    ``warn(text)`` is called once per problem.
     """
 
     def __init__(
@@ -85,136 +79,80 @@ class Provider:
         transport: Transport,
         endpoint: Endpoint,
         account: Account,
+        billing: Billing,
         *,
-        role: str,
-        book: Ledger | None = None,
-        price: Price | None = None,
         patience: Patience | None = None,
         cache: AnswerCache | None = None,
-        reuse: bool = True,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.transport, self.endpoint, self.account, self.role = transport, endpoint, account, role
-        self.book, self.price, self.patience = book or Ledger(Budget()), price, patience or Patience()
-        self.cache, self.reuse, self.warn = cache, reuse, warn
-        self._dense, self._added = 1.0, 0
-        self._first, self._first_ended = asyncio.Lock(), False
+        self.transport, self.endpoint, self.account = transport, endpoint, account
+        self.role, self.price, self.ledger = billing.role, billing.price, billing.ledger
+        self.patience, self.cache, self.warn = patience or Patience(), cache, warn
+        self.estimate = TokenEstimate()
+        self._first_attempt, self._first_attempt_ended = asyncio.Lock(), False
         self.under_way: dict[Entry, float] = {}
-        """Requests that are out, by the account's clock when they went."""
-        self._warned = False
+        """Requests that have no answer yet, and when each was sent, by the account's clock."""
+        self._cache_failed = False
 
     @property
     def model(self) -> str:
-        """The name that is asked for."""
+        """The model's name in requests."""
         return self.endpoint.api_format.model
 
     async def chat(self, request: ChatRequest, sample: int = 0) -> ChatResponse:
-        """The answer to ``request``, from the cache (with 0 attempts) or the API; ``sample`` numbers the repeats of one
-        request. Raises ProviderError where the error's kind, retries, deadline or budget forbid another attempt;
-        UserError where there is a budget and no price, where the request cannot be written down before it goes out, or
-        where kept answers cannot be read."""
-        made = self.endpoint.api_format.request(request)
-        key = request_key(made, sample)
-        if self.cache is None:
-            return await self._ask(request, made, key)
-        async with self.cache.alone(key):
-            found = await self.cache.get(key) if self.reuse else None
-            if found is None:
-                return await self._ask(request, made, key)
-        self.book.reused(self.role, key)
-        return ChatResponse(found.text, found.finish_reason, found.usage, found.model, 0.0, 0)
+        """Return the answer to ``request``, from the cache (with 0 attempts) or the API; ``sample`` numbers the repeats
+        of one request.
 
-    async def _ask(self, request: ChatRequest, made: WireRequest, key: str) -> ChatResponse:
-        """Attempts until there is an answer. Raises ProviderError, that of the last attempt."""
-        attempts = _Attempts(made, key, tokens_of(made), max(request.max_tokens, _longest(made)))
+        Raises ProviderError if the error's kind, retries, deadline or budget forbid another attempt. Raises UserError
+        if there is a budget and no price, if the ledger cannot be written, or if the cache cannot be read.
+        """
+        wire_request = self.endpoint.api_format.request(request)
+        key = request_key(wire_request, sample)
+        longest_answer = max(request.max_tokens, answer_tokens(wire_request))
+        attempts = _Attempts(wire_request, key, prompt_tokens(wire_request), longest_answer)
+        if self.cache is None:
+            return await self._ask(attempts)
+        async with self.cache.alone(key):
+            cached = await self.cache.get(key)
+            if cached is None:
+                return await self._ask(attempts)
+        self.ledger.reused(self.role, key)
+        return ChatResponse(cached.text, cached.finish_reason, cached.usage, cached.model, 0.0, 0)
+
+    async def _ask(self, attempts: _Attempts) -> ChatResponse:
+        """Make attempts until one is answered. Raises ProviderError, that of the last attempt."""
         while True:
             attempts.number += 1
             try:
-                answer, latency = await self._attempt(attempts)
+                answer, latency_s = await self._attempt(attempts)
                 if answer.finish_reason == "error":
                     self.account.limit.failed()
                     raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
-                await self._keep(key, made, answer)
-                return ChatResponse(
-                    answer.text, answer.finish_reason, answer.usage, answer.model, latency, attempts.number
-                )
             except ProviderError as error:
                 if not await self._may_retry(attempts, error):
                     raise
-
-    async def _attempt(self, attempts: _Attempts) -> tuple[WireAnswer, float]:
-        """As :meth:`_attempt_paid`. Where there is a budget the first request goes out alone: what it is answered tells
-        how many tokens the API counts, and what has to be set aside for the others."""
-        if self.book.budget.cap is not None and not self._first_ended:
-            async with self._first:
-                if not self._first_ended:
-                    try:
-                        return await self._attempt_paid(attempts)
-                    finally:
-                        self._first_ended = True
-        return await self._attempt_paid(attempts)
-
-    async def _attempt_paid(self, attempts: _Attempts) -> tuple[WireAnswer, float]:
-        """One attempt, with the money for it set aside before and given back after it: its answer, and the seconds that
-        it took. Raises ProviderError."""
-        while True:
-            prompt = self._estimate(attempts.tokens)
-            entry = await self._reserve(attempts, prompt)
-            try:
-                async with self.account.turn(prompt + attempts.longest):
-                    if self.book.budget.cap is not None and self._estimate(attempts.tokens) > prompt:
-                        raise _EstimateRose
-                    return await self._send(attempts, entry, prompt)
-            except _EstimateRose:
-                continue
-            except ProviderError as error:
-                self._failed(entry, error)
-                raise
-            finally:
-                self.book.release(entry)
-
-    async def _send(self, attempts: _Attempts, entry: Entry, prompt: int) -> tuple[WireAnswer, float]:
-        clock, patience = self.account.clock, self.patience
-        started, out = clock.now(), False
-        if attempts.number == 1:
-            self.account.retries.began()
-        try:
-            await self.book.begin(entry, attempts.key)
-            out, self.under_way[entry] = True, started
-            left = min(patience.attempt_s, patience.overall_s - attempts.spent_s)
-            answer = await attempt(self.transport, self.endpoint, attempts.made, left)
-            # Booked before anything else is waited for: from here on it is not lost.
-            latency = clock.now() - started
-            self._book(attempts, entry, answer, prompt, latency)
-            if attempts.number == 1 and answer.finish_reason != "error":
-                self.account.limit.succeeded()
-            return answer, latency
-        except ProviderError:
-            raise
-        except BaseException:
-            if out:  # cancelled under way: nobody knows what became of it
-                self.book.unknown(entry, "cancelled")
-            raise
-        finally:
-            self.under_way.pop(entry, None)
-            attempts.spent_s += clock.now() - started
+            else:
+                await self._keep(attempts, answer)
+                return ChatResponse(
+                    answer.text, answer.finish_reason, answer.usage, answer.model, latency_s, attempts.number
+                )
 
     async def _may_retry(self, attempts: _Attempts, error: ProviderError) -> bool:
-        """Whether, after ``error``, there is to be another attempt; returns when it may begin."""
+        """Return whether another attempt may follow ``error``, once it may begin."""
         account, patience = self.account, self.patience
         if error.kind == "budget":
             return False
         attempts.failure, error.attempts = error, attempts.number
-        wait = max(backoff_s(attempts.number, patience.backoff_s), error.retry_after_s or 0.0)
-        attempts.spent_s += wait
+        wait_s = max(backoff_s(attempts.number, patience.backoff_s), error.retry_after_s or 0.0)
+        attempts.spent_s += wait_s
         attempts.malformed += error.status == 200
         if error.kind == "rate_limit":
-            self._refused(error, wait)
+            self._rate_limited(error, wait_s)
         last = attempts.number > patience.retries or attempts.malformed == MALFORMED_TRIES
         if not error.retryable or last or attempts.spent_s >= patience.overall_s:
             return False
-        await account.clock.sleep(wait)
-        if error.kind == "rate_limit":  # the API says itself when it may be asked again
+        await account.clock.sleep(wait_s)
+        if error.kind == "rate_limit":  # the API itself says when to ask again: no share of repeats
             return True
         since = account.clock.now()
         allowed = await account.repeat(patience.overall_s - attempts.spent_s)
@@ -224,76 +162,111 @@ class Provider:
             error.message += " (and too many requests fail for this one to be repeated)"
         return allowed
 
-    def _estimate(self, tokens: int) -> int:
-        """What the API may count where ``tokens`` are thought to be sent."""
-        return round(tokens * self._dense) + self._added
-
-    def _learn(self, tokens: int, counted: int) -> None:
-        """The API has ``counted`` tokens where ``tokens`` were thought to be sent."""
-        if counted <= self._estimate(tokens):
+    def _rate_limited(self, error: ProviderError, wait_s: float) -> None:
+        """Close the account's gate for as long as the API asks, unless no request would wait that long."""
+        account = self.account
+        if wait_s > self.patience.overall_s:
+            error.message += f" (it asks to wait {wait_s:,.0f} s)"
+            account.rate_limited(0.0)
             return
-        if tokens > TELLING:
-            self._dense = (counted - self._added) / tokens
-        else:
-            self._added = math.ceil(counted - tokens * self._dense)
+        if wait_s > LONG_WAIT_S and account.gate.left < wait_s - LONG_WAIT_S:
+            self.warn(f"the {self.role}'s API asks to wait {wait_s:.0f} s: {error.message}")
+        account.rate_limited(wait_s)
+
+    async def _attempt(self, attempts: _Attempts) -> tuple[WireAnswer, float]:
+        """As :meth:`_attempt_paid`. Under a budget, others wait here until the first attempt has ended: its answer
+        tells how many tokens the API counts, so how much money to reserve."""
+        if self.ledger.budget.cap is not None:
+            async with self._first_attempt:
+                if not self._first_attempt_ended:
+                    try:
+                        return await self._attempt_paid(attempts)
+                    finally:
+                        self._first_attempt_ended = True
+        return await self._attempt_paid(attempts)
+
+    async def _attempt_paid(self, attempts: _Attempts) -> tuple[WireAnswer, float]:
+        """Return the answer to one attempt, and the seconds that it took. The money for it is reserved before, and
+        released after it. Raises ProviderError."""
+        while True:
+            prompt = self.estimate.of(attempts.prompt_tokens)
+            tokens = prompt + attempts.answer_tokens
+            entry = await self._reserve(attempts, prompt)
+            try:
+                async with self.account.turn(tokens):
+                    if self._reserved_enough(attempts, prompt):
+                        return await self._send(attempts, entry, prompt)
+                    self.account.settle(tokens, used=0)
+            except ProviderError as error:
+                self._book_failure(entry, error)
+                raise
+            finally:
+                self.ledger.release(entry)
 
     async def _reserve(self, attempts: _Attempts, prompt: int) -> Entry:
         try:
-            return await self.book.reserve(self.role, self.price, prompt, attempts.longest)
+            return await self.ledger.reserve(self.role, self.price, prompt, attempts.answer_tokens)
         except BudgetSpent as error:
             before = f"; the attempt before: {attempts.failure}" if attempts.failure else ""
             raise ProviderError("budget", f"{error}{before}", attempts=attempts.number - 1) from None
 
+    def _reserved_enough(self, attempts: _Attempts, prompt: int) -> bool:
+        """Return whether money for ``prompt`` tokens is still enough: the estimate may have risen during the wait."""
+        return self.ledger.budget.cap is None or self.estimate.of(attempts.prompt_tokens) <= prompt
+
+    async def _send(self, attempts: _Attempts, entry: Entry, prompt: int) -> tuple[WireAnswer, float]:
+        clock, patience = self.account.clock, self.patience
+        started, sent = clock.now(), False
+        if attempts.number == 1:
+            self.account.retries.began()
+        try:
+            await self.ledger.begin(entry, attempts.key)
+            sent, self.under_way[entry] = True, started
+            left_s = min(patience.attempt_s, patience.overall_s - attempts.spent_s)
+            answer = await attempt(self.transport, self.endpoint, attempts.wire_request, left_s)
+            # Booked before anything else is awaited: from here on the cost is not lost.
+            latency_s = clock.now() - started
+            self._book(attempts, entry, answer, prompt, latency_s)
+            if attempts.number == 1 and answer.finish_reason != "error":
+                self.account.limit.succeeded()
+            return answer, latency_s
+        except ProviderError:
+            raise
+        except BaseException:
+            if sent:  # cancelled: nobody knows whether the API answers
+                self.ledger.unknown(entry, "cancelled")
+            raise
+        finally:
+            self.under_way.pop(entry, None)
+            attempts.spent_s += clock.now() - started
+
     def _book(self, attempts: _Attempts, entry: Entry, answer: WireAnswer, prompt: int, latency_s: float) -> None:
-        self._learn(attempts.tokens, answer.usage.prompt_tokens)
-        known = list(self.book.budget.roles[self.role].models)
-        self.book.answered(entry, answer.usage, answer.model, latency_s)
-        taken, used = prompt + attempts.longest, answer.usage.prompt_tokens + answer.usage.completion_tokens
-        self.account.settle(taken, used or taken)
-        if known and answer.model not in known:
-            self.book.note("model_changed", role=self.role, before=known, now=answer.model)
-            before = ", ".join(known)
+        usage = answer.usage
+        self.estimate.learn(attempts.prompt_tokens, usage.prompt_tokens)
+        models_before = list(self.ledger.budget.roles[self.role].models)
+        self.ledger.answered(entry, usage, answer.model, latency_s)
+        reserved, used = prompt + attempts.answer_tokens, usage.prompt_tokens + usage.completion_tokens
+        self.account.settle(reserved, used or reserved)
+        if models_before and answer.model not in models_before:
+            self.ledger.note("model_changed", role=self.role, before=models_before, now=answer.model)
+            before = ", ".join(models_before)
             self.warn(f"the {self.role}'s API answers as {answer.model} now, before as {before}: answers may differ")
 
-    def _refused(self, error: ProviderError, wait: float) -> None:
-        """Leave the API alone as long as it asks, but not for so long that nobody would wait for it."""
-        account = self.account
-        if wait > self.patience.overall_s:
-            error.message += f" (it asks to wait {wait:,.0f} s)"
-            account.rate_limited(0.0)
-            return
-        if wait > LONG_WAIT_S and account.gate.left < wait - LONG_WAIT_S:
-            self.warn(f"the {self.role}'s API asks to wait {wait:.0f} s: {error.message}")
-        account.rate_limited(wait)
-
-    def _failed(self, entry: Entry, error: ProviderError) -> None:
+    def _book_failure(self, entry: Entry, error: ProviderError) -> None:
         if error.sent:
-            self.book.unknown(entry, str(error))
+            self.ledger.unknown(entry, str(error))
         else:
-            self.book.release(entry, str(error))
+            self.ledger.release(entry, str(error))
         if error.kind == "transient":
             self.account.limit.failed()
 
-    async def _keep(self, key: str, made: WireRequest, answer: WireAnswer) -> None:
-        """Keep an answer that is there already: that it cannot be kept is no reason to lose it."""
+    async def _keep(self, attempts: _Attempts, answer: WireAnswer) -> None:
+        """Write ``answer`` to the cache. A cache that cannot be written is reported once; the answer is used anyway."""
         if self.cache is None:
             return
         try:
-            await self.cache.keep(key, made.body, answer)
+            await self.cache.keep(attempts.key, attempts.wire_request.body, answer)
         except UserError as error:
-            if not self._warned:
+            if not self._cache_failed:
                 self.warn(str(error))
-            self._warned = True
-
-
-def tokens_of(made: WireRequest) -> int:
-    """Tokens of what is sent, schema and all, estimated from its bytes."""
-    return len(json.dumps(made.body, ensure_ascii=False).encode(errors="surrogatepass")) // BYTES_A_TOKEN
-
-
-def _longest(made: WireRequest) -> int:
-    """The longest answer that the body allows, which ``extra_body`` may have set; 0 where it says nothing."""
-    config = made.body.get("generationConfig")
-    found = [made.body.get("max_tokens"), made.body.get("max_completion_tokens")]
-    found.append(config.get("maxOutputTokens") if isinstance(config, dict) else None)
-    return max((limit for limit in found if isinstance(limit, int)), default=0)
+            self._cache_failed = True

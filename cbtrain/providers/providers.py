@@ -1,4 +1,4 @@
-"""All APIs of one run: one HTTP session, one book, one store of answers, an account for each key."""
+"""All APIs of one run: one HTTP session, one ledger, one cache of answers, an account for each key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbtrain.providers.caching.cache import AnswerCache, answers_file, open_answ
 from cbtrain.providers.cassette import Recorder, Replay, open_recording
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Events, Ledger
+from cbtrain.providers.costs.ledger import Billing, Events, Ledger
 from cbtrain.providers.costs.prices import Price, Prices, load_prices
 from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.api_format import ApiFormat
@@ -33,8 +33,8 @@ FREE = Price(input=0.0, output=0.0)
 class Providers:
     """``async with Providers(settings) as providers: judge = await providers.open(config, "judge")``.
 
-    ``events`` takes the events of the run and ``past`` are those of its earlier processes; without them nothing is
-    remembered of what was spent. ``warn`` is told what a person should know.
+    ``events`` takes the events of the run, ``past`` are those of its earlier processes; without them the money spent is
+    not remembered. ``warn(text)`` is called once per problem.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Providers:
         self.settings, self.warn = settings, warn
         self.budget = Budget(settings.budget)
         self.prices = load_prices(settings.prices)
-        self.book = Ledger(self.budget, events)
+        self.ledger = Ledger(self.budget, events)
         self.opened: list[Provider] = []
         self._free = Ledger(Budget())
         self._past = past
@@ -59,12 +59,12 @@ class Providers:
         self._gaps = False
 
     async def __aenter__(self) -> Providers:
-        self._stack.enter_context(self.book)
-        lost = self.book.resume(self._past)
+        self._stack.enter_context(self.ledger)
+        lost = self.ledger.resume(self._past)
         if lost:
             self.warn(
-                f"{lost} paid requests were under way when this run was stopped; whether they were answered is not "
-                f"known. They count as if they were (${self.budget.spent:.2f} in all so far), and are asked again"
+                f"{lost} paid requests had no answer when this run was stopped; nobody knows whether they were billed. "
+                f"They are counted as billed (${self.budget.spent:.2f} in all so far), and sent again"
             )
         self._session = await self._stack.enter_async_context(open_session())
         return self
@@ -74,28 +74,25 @@ class Providers:
     ) -> None:
         await self._stack.aclose()
 
-    async def open(self, config: ProviderConfig, role: str, *, own: bool = False) -> Provider:
-        """The provider that ``config`` describes, for one ``role``. ``own`` is a server that this run has started: it
-        is neither recorded nor replayed, nor are its answers kept.
+    async def open(self, config: ProviderConfig, role: str, *, local: bool = False) -> Provider:
+        """Return a provider for ``config`` in one ``role``. ``local``: the API is a server that this run has started,
+        which is neither recorded nor replayed, and whose answers are not kept.
 
-        Raises UserError where a key, a price beside a budget, or the store of answers is missing.
+        Raises UserError if a key, a price beside a budget, or the cache of answers is missing.
         """
         if not self.settings.replay:
             _check_role(self.settings, role, config, self.prices)
-        replayed = bool(self.settings.replay) and not own
+        replayed = bool(self.settings.replay) and not local
         paid = config.paid and not replayed
         provider = Provider(
-            self._transport(config, own),
-            Endpoint(wire_of(config), "" if replayed else key_of(config), config.stream),
+            self._transport(config, local),
+            Endpoint(api_format_of(config), "" if replayed else key_of(config), config.stream),
             self._account(config, replayed),
-            role=role,
-            book=self.book if paid else self._free,
-            price=price_of(config, self.prices) if paid else FREE,
+            Billing(role, price_of(config, self.prices), self.ledger) if paid else Billing(role, FREE, self._free),
             patience=Patience(
                 config.attempt_timeout_s, config.overall_deadline_s, config.max_retries, config.backoff_s
             ),
-            cache=await self._answers(config, own or replayed),
-            reuse=not self.settings.record,
+            cache=await self._answers(config, local or replayed),
             warn=self.warn,
         )
         self.opened.append(provider)
@@ -107,9 +104,9 @@ class Providers:
             self.warn(text)
         self._gaps = True
 
-    def _transport(self, config: ProviderConfig, own: bool) -> Transport:
+    def _transport(self, config: ProviderConfig, local: bool) -> Transport:
         direct = HttpTransport(self._session, config.connect_timeout_s, config.idle_timeout_s)
-        if own or not (self.settings.record or self.settings.replay):
+        if local or not (self.settings.record or self.settings.replay):
             return direct
         if self.settings.replay:
             self._traffic = self._traffic or Replay(self.settings.replay)
@@ -127,7 +124,7 @@ class Providers:
             start = min(config.first_in_flight, config.max_in_flight)
             clock = Skipping() if replayed else Clock()
             account = Account(start=start, most=config.max_in_flight, clock=clock)
-            account.limit.on_change = lambda change: self.book.note(
+            account.limit.on_change = lambda change: self.ledger.note(
                 "limit_change", api=config.base_url, limit=change.limit, why=change.why
             )
             self._accounts[name] = account
@@ -140,13 +137,13 @@ class Providers:
         if not keeps_answers(config) or outside:
             return None
         if self._cache is None:
-            cache = AnswerCache(answers_file(self.settings.answers))
+            cache = AnswerCache(answers_file(self.settings.answers), reuse=not self.settings.record)
             self._cache = await self._stack.enter_async_context(cache)
         return self._cache
 
 
-def wire_of(config: ProviderConfig) -> ApiFormat:
-    """The protocol that ``config`` names."""
+def api_format_of(config: ProviderConfig) -> ApiFormat:
+    """Return the API format that ``config.kind`` names."""
     if config.kind == "anthropic":
         return AnthropicFormat(config.model, config.base_url, config.structure, config.sampling, config.extra_body)
     if config.kind == "gemini":
@@ -165,14 +162,14 @@ def wire_of(config: ProviderConfig) -> ApiFormat:
 
 
 def price_of(config: ProviderConfig, prices: Prices) -> Price | None:
-    """What a million tokens cost; nothing where no key is used, None where it is not known."""
+    """Return the price of a million tokens: ``FREE`` if no key is used, None if it is not known."""
     if not config.paid:
         return FREE
     return config.price or prices.of(config.model)
 
 
 def check(settings: ProvidersConfig, configs: Sequence[tuple[str, ProviderConfig]]) -> None:
-    """Find what would stop a run that opens ``configs`` (each with its role). Raises UserError."""
+    """Check that a run can open ``configs`` (each with its role). Raises UserError if one of them would stop it."""
     prices = load_prices(settings.prices)
     if settings.replay:
         Replay(settings.replay)
@@ -189,17 +186,17 @@ def _check_role(settings: ProvidersConfig, role: str, config: ProviderConfig, pr
     key_of(config)
     if settings.budget is not None and price_of(config, prices) is None:
         hint = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
-        raise UserError(f"a budget is set, and what {config.model} costs is not known", where=role, hint=hint)
+        raise UserError(f"a budget is set, and the price of {config.model} is not known", where=role, hint=hint)
 
 
 def keeps_answers(config: ProviderConfig) -> bool:
-    """Whether its answers are kept, and kept ones taken."""
+    """Return whether answers are kept on disk and used again."""
     return config.paid if config.reuse is None else config.reuse
 
 
 def recorded(settings: ProvidersConfig, config: ProviderConfig) -> bool:
-    """Whether the recording that answers in place of the APIs has anything of this one. Raises UserError."""
-    return settings.replay is not None and Replay(settings.replay).knows(wire_of(config))
+    """Return whether a recording replaces the APIs and holds requests to this one. Raises UserError."""
+    return settings.replay is not None and Replay(settings.replay).knows(api_format_of(config))
 
 
 def _filled(path: Path) -> bool:
@@ -207,7 +204,7 @@ def _filled(path: Path) -> bool:
 
 
 def key_of(config: ProviderConfig) -> str:
-    """The key, from the environment; empty where none is used. Raises UserError where it should be there and is not."""
+    """Return the key from the environment, empty if the API needs none. Raises UserError if it is missing."""
     if config.api_key_env is None:
         return ""
     key = os.environ.get(config.api_key_env, "").strip()

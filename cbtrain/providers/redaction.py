@@ -1,4 +1,4 @@
-"""Keys taken out of texts that come from elsewhere."""
+"""Remove keys from texts of other origin."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ESCAPES = 8
 
 
 def is_secret(key: str) -> bool:
-    """Whether ``key`` is more than a stand-in, a word or a number, which would be taken out of what patients say."""
+    """Return False for a placeholder, a word or a number: removing it would change what patients say."""
     word = (key.isalpha() or key.isdigit()) and len(key) < LONGEST_WORD
     return len(key) >= SHORTEST and not word and key.lower() not in STAND_INS
 
 
 def redacted(text: str, keys: Collection[str]) -> str:
-    """``text`` without ``keys``, in whatever way they are written: as they are, or with letters escaped as JSON and
-    addresses have them; JSON inside JSON too."""
+    """Return ``text`` without ``keys``, in whatever way they are written: as they are, or with letters escaped as JSON
+    and addresses have them; JSON inside JSON too."""
     for key in filter(is_secret, keys):
         if _may_hold(text, key):
             text = _written(key).sub("[key]", text)
@@ -33,7 +33,7 @@ def redacted(text: str, keys: Collection[str]) -> str:
 
 
 def redacted_texts(value: Any, keys: Collection[str]) -> Any:
-    """JSON with ``keys`` taken out of all its texts; numbers are no keys."""
+    """Return the JSON ``value`` with ``keys`` removed from all its texts."""
     if isinstance(value, str):
         return redacted(value, keys)
     if isinstance(value, dict):

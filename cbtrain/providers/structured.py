@@ -1,4 +1,4 @@
-"""Answers that must have a shape: asked for, validated, asked for again with what is wrong, and never guessed."""
+"""Answers that must match a schema: validate them, and ask again with the error if one does not. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ REASKS = 2
 
 @dataclass(frozen=True, slots=True)
 class Structured(Generic[Shape]):
-    """``value`` is set where ``status`` is ``ok``; ``problem`` says what the last answer lacks otherwise. ``responses``
-    are all that were paid for."""
+    """``value`` is set if ``status`` is ``ok``; ``problem`` describes the last answer otherwise. ``responses`` are all
+    answers, in order."""
 
     status: Literal["ok", "invalid", "refused", "truncated"]
     value: Shape | None
@@ -32,10 +32,10 @@ async def ask(
     shape: type[Shape],
     reasks: int = REASKS,
 ) -> Structured[Shape]:
-    """The answer to ``request`` as a ``shape``. Where the request brings no schema, the shape's own goes out.
+    """Return the answer to ``request`` as a ``shape``. A request without a schema is sent with that of ``shape``.
 
-    An invalid answer is asked for again, at most ``reasks`` times, with the first thing that is wrong; a refused or a
-    truncated one is not: it would be the same. Raises what ``chat`` raises.
+    After an invalid answer, ask again with its first error, at most ``reasks`` times; not after a refused or truncated
+    one, which would come again. Raises the errors of ``chat``.
     """
     if request.json_schema is None:
         request = replace(request, json_schema=shape.model_json_schema())

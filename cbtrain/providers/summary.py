@@ -1,4 +1,4 @@
-"""What a run's APIs are doing and have cost, for people and for the report."""
+"""State and costs of a run's APIs, for the terminal and for the report."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 from cbtrain.providers.providers import Providers
 
 SLOW_S = 30.0
-"""Seconds from which on it is worth saying how long a request has been out, or has to wait."""
+"""Seconds after which the age of the oldest request is shown."""
 
 
 def status(providers: Providers, role: str, share: float) -> str:
-    """One line on the requests of ``role``, of whose work ``share`` (0 to 1) is done: money spent and projected, how
-    many requests are out, and what holds them up."""
+    """Return one line on the requests of ``role``, of whose work ``share`` (0 to 1) is done: money spent and projected,
+    requests in flight, and reasons for waiting."""
     parts = []
     cost, budget = providers.budget.roles.get(role), providers.budget
     if cost and cost.requests:
@@ -39,12 +39,12 @@ def status(providers: Providers, role: str, share: float) -> str:
 
 
 def projected(dollars: float, share: float) -> float:
-    """What the whole will have cost, if the rest of it costs as the ``share`` (above 0) that is done."""
+    """Return the dollars for the whole work if ``share`` of it (above 0) has cost ``dollars``."""
     return dollars / share
 
 
 def costs(providers: Providers) -> dict[str, Any] | None:
-    """What the run's paid requests have cost, by role; None where there were none."""
+    """Return the costs of the run's paid requests by role, or None if there were none."""
     budget = providers.budget
     rows = [
         {

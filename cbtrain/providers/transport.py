@@ -1,4 +1,4 @@
-"""How a request gets to an API and its reply back: over HTTP, or from a recording."""
+"""Send a request to an API and return its reply, over HTTP. A recording (``cassette``) can take this place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONGEST_REPLY = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, whole."""
+    """A complete HTTP reply."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,24 +34,25 @@ class Reply:
 
 
 class Transport(Protocol):
-    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
-        """Send ``made``, with the headers ``secret`` beside its own. Raises what aiohttp raises, and ProviderError."""
+    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
+        """Send ``wire_request`` with the additional headers ``secret``, and return the reply. Raises ProviderError, and
+        the errors of aiohttp."""
         ...
 
 
 class HttpTransport:
-    """Posts by ``session``. ``connect_s`` bounds the building of a connection, ``idle_s`` each silence of a reply that
-    has begun; how long it may take to begin, and take in all, is the caller's business."""
+    """Posts by ``session``. ``connect_s`` limits the seconds to connect, ``idle_s`` each silence within a reply. The
+    caller limits the time until a reply begins, and the whole time."""
 
     def __init__(self, session: aiohttp.ClientSession, connect_s: float = 10.0, idle_s: float = 60.0) -> None:
         self.session, self.idle_s = session, idle_s
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
 
-    async def post(self, made: WireRequest, secret: Mapping[str, str]) -> Reply:
-        headers = made.headers | dict(secret)
+    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
+        headers = wire_request.headers | dict(secret)
         # A redirect would take the key to another address.
         async with self.session.post(
-            made.url, json=made.body, headers=headers, allow_redirects=False, timeout=self._timeout
+            wire_request.url, json=wire_request.body, headers=headers, allow_redirects=False, timeout=self._timeout
         ) as reply:
             return Reply(reply.status, reply.headers, await self._body(reply.content))
 
@@ -72,7 +73,7 @@ class HttpTransport:
 
 
 def open_session() -> aiohttp.ClientSession:
-    """A session for all providers of a run. Its connections have no limit of their own: waiting for one would use up
-    the time of an attempt."""
+    """Return a session for all providers of a run. It has no limit of connections: waiting for one would use up the
+    time of an attempt."""
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30)
     return aiohttp.ClientSession(connector=connector)

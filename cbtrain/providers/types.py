@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length", "content_filter", "refusal", "error"]
-"""``error``: the API broke off what it was saying. Such an answer is asked for again, and never handed on."""
+"""``error``: the API broke the answer off. Such an answer is asked for again, and never returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,15 @@ class ChatResponse:
 
     @property
     def parsed(self) -> Any | None:
-        """The JSON object in the text, as it is, not held to any shape; None where there is none."""
+        """The JSON object in the text, not validated; None if there is none."""
         try:
-            found = json.loads(json_part(self.text))
+            content = json.loads(json_part(self.text))
         except (ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) else None
+        return content if isinstance(content, dict) else None
 
 
 def json_part(text: str) -> str:
-    """The outermost object of an answer that may be fenced or introduced."""
+    """Return the outermost JSON object of a text that may have other words around it, or ``text`` if there is none."""
     start, end = text.find("{"), text.rfind("}")
     return text[start : end + 1] if 0 <= start < end else text

@@ -1,4 +1,4 @@
-"""What a user sets about writing new transcripts."""
+"""Settings of writing new transcripts."""
 
 from __future__ import annotations
 

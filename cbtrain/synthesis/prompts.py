@@ -1,4 +1,4 @@
-"""What the large model is asked for: one part of one session at a time, as the phases of treatment demand.
+"""Prompts for the large model: one part of one session at a time, by the phases of treatment.
 
 The plan of phases and parts follows Tahir 2024 (arXiv 2412.00251); the words are ours.
 """
@@ -50,7 +50,7 @@ RULES = (
 def part_request(
     profile: Profile, number: int, part: int, before: Sequence[str], last_summary: str
 ) -> tuple[Message, ...]:
-    """The messages that ask for ``part`` (0-based) of session ``number``; ``before`` are this session's parts."""
+    """Return the messages that ask for ``part`` (0-based) of session ``number``; ``before``: its earlier parts."""
     phase = phase_of(number)
     lines = [
         f"The patient:\n{profile.text or profile.brief}",

@@ -1,4 +1,5 @@
-"""Write a corpus: courses at once, a course's sessions in order, every part journalled before the next is paid for."""
+"""Write a corpus: many courses at once, the sessions of a course in order. Every part is in the journal before the
+next is paid for."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ Key = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """``corpus`` holds the whole courses; ``failed`` says of each other course why it stopped."""
+    """``corpus`` holds the complete courses; ``failed`` maps each other course to the reason why it stopped."""
 
     corpus: Corpus
     failed: dict[str, str]
@@ -49,11 +50,11 @@ async def write_corpus(
     progress: Callable[[str], None] = lambda text: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Written:
-    """Write a course for every profile into ``folder/corpus`` and return it; an interrupted run goes on where it
-    stopped (``folder/events.jsonl``). ``progress`` is told after each part, those of before included, how things stand
-    with the API; ``warn`` what a person should know.
+    """Write a course for every profile into ``folder/corpus`` and return the corpus. An interrupted run continues where
+    it stopped (``folder/events.jsonl``). ``progress(text)`` is called after each part, also for those of earlier
+    processes, with the state of the API; ``warn(text)`` once per problem.
 
-    Raises UserError where the folder holds a run with other settings, or the API refuses for good.
+    Raises UserError if the folder holds a run with other settings, or if the API refuses for good.
     """
     with Journal(folder / "events.jsonl") as journal:
         events = list(read_journal(journal.path))
@@ -69,11 +70,11 @@ async def write_corpus(
             writer = _Writer(config, provider, journal, parts, tries, advance)
             permits = asyncio.Semaphore(config.courses_in_flight)
 
-            async def one(profile: Profile) -> Course | str:
+            async def write_course(profile: Profile) -> Course | str:
                 async with permits:
                     return await writer.course(profile)
 
-            tasks = [asyncio.create_task(one(profile)) for profile in profiles]
+            tasks = [asyncio.create_task(write_course(profile)) for profile in profiles]
             try:
                 results = await asyncio.gather(*tasks)
             except BaseException:
@@ -103,7 +104,7 @@ class _Writer:
         self.parts, self.tries, self.progress = parts, tries, progress
 
     async def course(self, profile: Profile) -> Course | str:
-        """The whole course, or why it stopped."""
+        """Return the complete course, or the reason why it stopped."""
         sessions, summary = [], ""
         for number in range(1, self.config.sessions + 1):
             texts: list[str] = []
@@ -164,7 +165,7 @@ class _Unusable(Exception):
 
 
 def part_problem(text: str, part: int, finish_reason: str = "stop") -> str:
-    """What forbids the use of a part, or nothing."""
+    """Return why a part cannot be used, or an empty text if it can."""
     if finish_reason != "stop":
         return f"the answer ended with {finish_reason!r}"
     preamble, turns = parse_labelled(text)
@@ -186,7 +187,7 @@ def part_problem(text: str, part: int, finish_reason: str = "stop") -> str:
 def _resume(
     journal: Journal, events: Sequence[dict[str, Any]], config: SynthesisConfig, profiles: Sequence[Profile]
 ) -> dict[Key, str]:
-    """The good parts of an earlier run in the same folder."""
+    """Return the usable parts of an earlier run in the same folder. Raises UserError if its settings differ."""
     words = config.model_dump(mode="json", exclude={"courses_in_flight", "provider", "providers"})
     settings: dict[str, Any] = {
         # How patiently the API is asked, and at what cost, changes no word.

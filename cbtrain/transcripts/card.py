@@ -1,4 +1,4 @@
-"""A data card in Markdown: what a corpus holds, what is irregular in it, where it comes from, what it may be used for.
+"""A data card in Markdown: content, irregularities, provenance and limits of a corpus.
 
 The shape follows "Datasheets for Datasets" (Gebru et al. 2021, arXiv 1803.09010) and the metadata block that the
 Hugging Face Hub reads.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from io import BytesIO
@@ -44,7 +45,17 @@ ORIGINS = {
     "author": "the training transcripts of Tahir 2024 (arXiv 2412.00251), synthetic",
     "simulations": "the simulated sessions of Tahir 2024 (arXiv 2412.00251)",
 }
-"""What is known of a corpus by its format."""
+"""Where a corpus comes from, by its format."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardSettings:
+    """``policy``: of the checks; ``licence``: the Hub's identifier (None: from the licence file beside the corpus);
+    ``language``: ISO 639-1 code."""
+
+    policy: CleaningPolicy
+    licence: str | None = None
+    language: str = "en"
 
 
 def write_card(
@@ -52,16 +63,14 @@ def write_card(
     sessions: Iterable[Session],
     profiles: Mapping[str, Profile],
     bad: Sequence[UserError],
-    policy: CleaningPolicy,
+    settings: CardSettings,
     out: Path,
-    licence: str | None = None,
-    language: str = "en",
 ) -> Path:
-    """Read ``sessions`` once and write ``out/README.md`` with its plots; returns its path.
+    """Read ``sessions`` once, write ``out/README.md`` with its plots, and return its path.
 
-    ``bad`` is filled while the sessions are read: what could not be.
+    ``bad`` holds the faults of unreadable sessions; it is filled while ``sessions`` are read.
     """
-    statistics, checker = Statistics(), Checker(profiles, policy)
+    statistics, checker = Statistics(), Checker(profiles, settings.policy)
     kinds: dict[str, list[int]] = {}
     last: dict[str, str] = {}
     digest = blake2b(digest_size=16)
@@ -80,21 +89,22 @@ def write_card(
     note(checker.finish())
     if bad:
         kinds["unreadable"] = [len(bad), len(bad)]
-    licence = licence or ("mit" if source.name == SAMPLE else find_licence(source.path))
+    licence = settings.licence or ("mit" if source.name == SAMPLE else find_licence(source.path))
     with atomic_folder(out) as folder:
         (folder / "phases.svg").write_bytes(_phase_plot(statistics))
         (folder / "irregularities.svg").write_bytes(_irregularity_plot(kinds))
-        text = _text(source, statistics, kinds, profiles, digest.hexdigest(), licence, language)
+        text = _text(source, statistics, kinds, profiles, digest.hexdigest(), licence, settings.language)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return out / "README.md"
 
 
 def find_licence(path: Path) -> str:
-    """The Hub's identifier of the licence file beside a corpus, ``other`` for one it does not know, ``unknown``."""
+    """Return the Hub's identifier of the licence file beside a corpus: ``other`` if the licence is not in
+    ``LICENCES``, ``unknown`` if there is no file."""
     folder = path if path.is_dir() else path.parent
     # A corpus may be a folder inside the repository that has the licence.
-    for place in (folder, folder.parent):
-        for file in sorted(place.glob("LICEN[CS]E*")):
+    for candidate in (folder, folder.parent):
+        for file in sorted(candidate.glob("LICEN[CS]E*")):
             text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
             if text:
                 return next((name for name, words in LICENCES if words in text), "other")
@@ -176,7 +186,7 @@ def _distribution_table(statistics: Statistics) -> str:
 
 
 def _characteristics(profiles: Mapping[str, Profile]) -> str:
-    """Values of the characteristics that divide patients into few groups."""
+    """Return a table of the characteristics that have at most 8 values, with the number of patients of each value."""
     values: dict[str, dict[str, int]] = {}
     for profile in profiles.values():
         for key, value in profile.characteristics.items():
@@ -184,9 +194,9 @@ def _characteristics(profiles: Mapping[str, Profile]) -> str:
                 values.setdefault(key, {}).setdefault(item, 0)
                 values[key][item] += 1
     rows = [
-        (key.replace("_", " "), ", ".join(f"{v} {n}" for v, n in sorted(found.items(), key=lambda pair: -pair[1])))
-        for key, found in values.items()
-        if len(found) <= 8
+        (key.replace("_", " "), ", ".join(f"{v} {n}" for v, n in sorted(counts.items(), key=lambda pair: -pair[1])))
+        for key, counts in values.items()
+        if len(counts) <= 8
     ]
     return _table(("characteristic", "patients"), rows)
 

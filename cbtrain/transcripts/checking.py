@@ -1,7 +1,7 @@
-"""Find what is irregular in a corpus, session by session, as its files label it: nothing is mended here.
+"""Report irregularities of a corpus, session by session, as its files label it. Nothing is changed here.
 
 An *error* says that some words stand under the wrong speaker or that a session cannot be used as it is; a *warning*
-that something is off which cleaning mends or a person should look at; a *note* that something is unusual.
+a fault that cleaning fixes or a person should look at; a *note* something unusual.
 """
 
 from __future__ import annotations
@@ -88,27 +88,27 @@ class Checker:
         self._duplicates = DuplicateFinder()
 
     def add(self, session: Session) -> Iterator[Finding]:
-        """What is irregular in ``session`` itself, and in how it goes on from the one before."""
+        """Yield irregularities in ``session`` itself, and in how it continues the session before."""
 
-        def found(kind: str, turn: int | None = None, detail: str = "") -> Finding:
+        def finding(kind: str, turn: int | None = None, detail: str = "") -> Finding:
             return Finding(kind, session.where, session.id, None if turn is None else turn + 1, detail)
 
         self._places.append((session.where, session.id))
         self._duplicates.add(session)
         self.sessions += 1
         if session.preamble.strip():
-            yield found("text_before_first_label", None, excerpt(session.preamble, EXCERPT))
+            yield finding("text_before_first_label", None, excerpt(session.preamble, EXCERPT))
         if not session.turns:
-            yield found("no_turns")
+            yield finding("no_turns")
             return
         if not (session.count("patient") and session.count("therapist")):
-            yield found("one_speaker", None, f"only the {session.turns[0].role} speaks")
+            yield finding("one_speaker", None, f"only the {session.turns[0].role} speaks")
         if session.turns[0].role == "therapist":
-            yield found("opens_with_therapist", 0)
-        yield from self._turns(session, found)
-        yield from self._summaries(session, found)
+            yield finding("opens_with_therapist", 0)
+        yield from self._turns(session, finding)
+        yield from self._summaries(session, finding)
 
-    def _turns(self, session: Session, found: Any) -> Iterator[Finding]:
+    def _turns(self, session: Session, finding: Any) -> Iterator[Finding]:
         profile = self.profiles.get(session.course)
         names = names_of(profile, self.policy.therapist_names)
         before = None
@@ -117,46 +117,46 @@ class Checker:
             for name in unknown_labels(turn.text, (*COMMON_LABELS, *names)):
                 strange.setdefault(name, []).append(index)
             if turn.role == before:
-                yield found("repeated_speaker", index, turn.role)
+                yield finding("repeated_speaker", index, turn.role)
             before = turn.role
             if not turn.text.strip():
-                yield found("empty_turn", index, turn.role)
+                yield finding("empty_turn", index, turn.role)
             for label in inner_labels(turn.text, names):
                 detail = f"{label.label}: in a {turn.role}'s turn: {excerpt(turn.text[label.start :], EXCERPT)}"
-                yield found("inner_label", index, detail)
+                yield finding("inner_label", index, detail)
             for residue in RESIDUE.finditer(turn.text):
-                yield found("residue", index, excerpt(residue.group(), EXCERPT))
+                yield finding("residue", index, excerpt(residue.group(), EXCERPT))
             for kind, _, masked in personal_data(turn.text):
-                yield found("personal_data", index, f"{kind}: {masked}")
+                yield finding("personal_data", index, f"{kind}: {masked}")
         for name, places in strange.items():
             if len(places) >= 3:
-                yield found("unknown_label", places[0], f"{name}: {len(places)} times")
+                yield finding("unknown_label", places[0], f"{name}: {len(places)} times")
 
-    def _summaries(self, session: Session, found: Any) -> Iterator[Finding]:
+    def _summaries(self, session: Session, finding: Any) -> Iterator[Finding]:
         turns, closing = session.turns, closing_summaries(session.turns)
         opening = opening_turn(turns)
         pasted = turns[opening].text if opening is not None else ""
         if opening is not None and any(True for _ in summary_labels(pasted)):
-            yield found("summary_in_opening", opening)
+            yield finding("summary_in_opening", opening)
         if len(closing) > 1:
-            yield found("doubled_summary", closing[-1][0], f"{len(closing)} of them")
+            yield finding("doubled_summary", closing[-1][0], f"{len(closing)} of them")
         for index, _ in closing:
             if turns[index].role == "patient":
-                yield found("summary_by_patient", index)
+                yield finding("summary_by_patient", index)
         if closing and closing[0][0] < len(turns) - 1:
-            yield found("turns_after_summary", closing[0][0] + 1, f"{len(turns) - 1 - closing[0][0]} of them")
+            yield finding("turns_after_summary", closing[0][0] + 1, f"{len(turns) - 1 - closing[0][0]} of them")
         last_number, last_lines = self._last_summary.get(session.course, (0, frozenset()))
         if last_lines and last_number == session.number - 1 and len(pasted.split()) >= PASTED_WORDS:
             share = len(last_lines & long_lines(pasted)) / len(last_lines)
             if share < 0.5:
-                yield found("summary_mismatch", opening, f"{share:.0%} of the lines of session {last_number}'s")
+                yield finding("summary_mismatch", opening, f"{share:.0%} of the lines of session {last_number}'s")
         summary = summary_text(session)
         if not summary.strip():
             self._without_summary.append(self.sessions - 1)
         self._last_summary[session.course] = (session.number, long_lines(summary))
 
     def finish(self) -> Iterator[Finding]:
-        """What only the whole corpus shows: duplicates, and summaries missing where they are the custom."""
+        """Yield findings on the whole corpus: duplicates, and missing summaries in a corpus that has them."""
         if 2 * len(self._without_summary) < self.sessions:
             for index in self._without_summary:
                 yield Finding("missing_summary", *self._places[index])
@@ -173,7 +173,7 @@ def check(
     policy: CleaningPolicy | None = None,
     near_duplicate: float = 0.5,
 ) -> Iterator[Finding]:
-    """All findings in ``sessions``, those that need the whole corpus last."""
+    """Yield all findings in ``sessions``, those that need the whole corpus last."""
     checker = Checker(profiles, policy, near_duplicate)
     for session in sessions:
         yield from checker.add(session)

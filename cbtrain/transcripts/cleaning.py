@@ -1,4 +1,4 @@
-"""Mend what is known to be wrong in transcripts: in one place, by an explicit policy, every change on record."""
+"""Clean transcripts: fix known faults by an explicit policy, with a record of every change."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Change:
 
 @dataclass(slots=True)
 class CleaningReport:
-    """What :func:`clean` changed, in order."""
+    """The changes that :func:`clean` made, in order."""
 
     changes: list[Change] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ class CleaningReport:
         return sum(change.kind == kind for change in self.changes)
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """For every kind: how often, in how many sessions, and how many words are in no turn any more."""
+        """Return for every kind: how often, in how many sessions, and how many words were left out."""
         times = Counter(change.kind for change in self.changes)
         words: Counter[str] = Counter()
         sessions: dict[str, set[str]] = {kind: set() for kind in CHANGES}
@@ -80,8 +80,8 @@ class CleaningReport:
 
 
 def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningReport]:
-    """A cleaned copy of ``corpus`` and what was done to it. No word moves from a patient to the therapist, but for
-    the closing summary, which is the therapist's work."""
+    """Return a cleaned copy of ``corpus`` and a report of the changes. Only the closing summary, which is the
+    therapist's work, may move from the patient to the therapist."""
     report = CleaningReport()
     courses = []
     seen: dict[bytes, str] = {}
@@ -104,7 +104,8 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
 
 
 def why_dropped(session: Session, key: bytes, policy: CleaningPolicy, seen: Mapping[bytes, str]) -> Change | None:
-    """The change that drops a cleaned session with fingerprint ``key``, or None. ``seen`` are those before it."""
+    """Return the change that drops a cleaned session with fingerprint ``key``, or None to keep it. ``seen``: the
+    fingerprints of the sessions before it."""
     if policy.drop_sessions_without_dialogue and not (session.count("therapist") and session.count("patient")):
         return Change("sessions_dropped_without_dialogue", session.id, None, session.words)
     before = seen.get(key) if session.turns else None
@@ -115,7 +116,8 @@ def why_dropped(session: Session, key: bytes, policy: CleaningPolicy, seen: Mapp
 
 
 def clean_session(session: Session, policy: CleaningPolicy, profile: Profile | None, report: CleaningReport) -> Session:
-    """One cleaned session; ``report`` grows by what was changed. ``profile`` says which name may stand as a label."""
+    """Return one cleaned session; ``report`` grows by what was changed. ``profile`` says which name may stand as a
+    label."""
     parts = [_Part(turn, index) for index, turn in enumerate(session.turns)]
     preamble = session.preamble
     if policy.split_inner_labels:
@@ -173,7 +175,7 @@ def _split_inner_labels(
         if not rest:
             cut.append(part)
             continue
-        labels = ", ".join(dict.fromkeys(found.label for found in inner_labels(text, names)))
+        labels = ", ".join(dict.fromkeys(inner.label for inner in inner_labels(text, names)))
         words = len(text.split()) - len(first.split()) - sum(len(turn.text.split()) for turn in rest)
         report.changes.append(Change("turns_split_at_inner_labels", session, part.origin, words, f"at {labels}"))
         turns = [Turn(part.turn.role, first), *rest] if first else rest
@@ -182,24 +184,24 @@ def _split_inner_labels(
 
 
 def _pieces(text: str, names: Mapping[str, Role]) -> tuple[str, list[Turn]]:
-    """The text before the first inner label, and the turns that the labels begin."""
-    found = list(inner_labels(text, names))
-    if not found:
+    """Return the text before the first inner label, and the turns that the labels begin."""
+    inner = list(inner_labels(text, names))
+    if not inner:
         return text, []
     turns = []
-    for label, end in zip(found, [label.start for label in found[1:]] + [len(text)], strict=True):
-        said, role = text[label.end : end].strip(), label.role
+    for label, end in zip(inner, [label.start for label in inner[1:]] + [len(text)], strict=True):
+        text_after, role = text[label.end : end].strip(), label.role
         # What a label leaves may begin with a label itself.
-        while (nested := next(inner_labels(said, names), None)) and nested.start == 0:
-            said, role = said[nested.end :].strip(), nested.role
-        turns.append(Turn(role, said))
-    return text[: found[0].start].strip(), turns
+        while (nested := next(inner_labels(text_after, names), None)) and nested.start == 0:
+            text_after, role = text_after[nested.end :].strip(), nested.role
+        turns.append(Turn(role, text_after))
+    return text[: inner[0].start].strip(), turns
 
 
 def _without_residue(part: _Part, session: str, report: CleaningReport) -> _Part:
-    for found in RESIDUE.finditer(part.turn.text):
-        words = len(found.group().split())
-        report.changes.append(Change("residue_lines_removed", session, part.origin, words, found.group().strip()))
+    for match in RESIDUE.finditer(part.turn.text):
+        words = len(match.group().split())
+        report.changes.append(Change("residue_lines_removed", session, part.origin, words, match.group().strip()))
     text, removed = RESIDUE.subn("", part.turn.text)
     return _Part(Turn(part.turn.role, text.strip()), part.origin) if removed else part
 
@@ -230,8 +232,8 @@ def _split_summaries(parts: Sequence[_Part], session: str, report: CleaningRepor
 
 def _drop_earlier_summaries(parts: Sequence[_Part], session: str, report: CleaningReport) -> list[_Part]:
     """Keep the last of several closing summaries; each ends where its turn or the next summary does."""
-    found, kept = closing_summaries([part.turn for part in parts]), list(parts)
-    for (index, start), (after, stop) in reversed(list(pairwise(found))):
+    summaries, kept = closing_summaries([part.turn for part in parts]), list(parts)
+    for (index, start), (after, stop) in reversed(list(pairwise(summaries))):
         turn, origin = kept[index].turn, kept[index].origin
         end = stop if after == index else len(turn.text)
         dropped = turn.text[start:end]
@@ -254,6 +256,6 @@ def _merge(parts: Sequence[_Part], session: str, report: CleaningReport) -> list
 
 
 def excerpt(text: str, length: int = 80) -> str:
-    """The beginning of ``text`` on one line."""
+    """Return the beginning of ``text`` on one line."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

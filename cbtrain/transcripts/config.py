@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class CleaningPolicy(BaseModel):
-    """What is mended before training and evaluation; each change is counted, and each kind can be switched off."""
+    """Which faults are cleaned before training and evaluation. Changes are counted; each kind can be switched off."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -65,17 +65,17 @@ class DuplicateFinder:
         yield from (best[index] for index in sorted(best))
 
     def pairs(self, threshold: float) -> Iterator[Duplicate]:
-        """All pairs at or above ``threshold``; an exact copy is paired with the first of its kind only, which stands
-        for it in all other pairs."""
+        """Yield all pairs at or above ``threshold``; an exact copy is paired with the first of its kind only, which
+        stands for it in all other pairs."""
         first: dict[bytes, int] = {}
         for index, digest in enumerate(self._digests):
             if digest is not None and first.setdefault(digest, index) != index:
                 yield Duplicate(index, first[digest], 1.0, True)
         alone = [i for i, digest in enumerate(self._digests) if digest is not None and first[digest] == i]
-        for one, other in self._candidates(alone, threshold):
-            similarity = jaccard(self._sketches[one], self._sketches[other])
+        for later, earlier in self._candidates(alone, threshold):
+            similarity = jaccard(self._sketches[later], self._sketches[earlier])
             if similarity >= threshold:
-                yield Duplicate(one, other, similarity, False)
+                yield Duplicate(later, earlier, similarity, False)
 
     def _candidates(self, alone: Sequence[int], threshold: float) -> Iterator[tuple[int, int]]:
         """Pairs (later, earlier) that share enough of their smallest hashes to be worth a comparison."""
@@ -93,26 +93,26 @@ class DuplicateFinder:
         if not pairs:
             return
         size = len(self._sketches)
-        ones, others = np.concatenate(pairs, axis=1)
-        coded, shared = np.unique(ones * size + others, return_counts=True)
+        later_ids, earlier_ids = np.concatenate(pairs, axis=1)
+        coded, shared = np.unique(later_ids * size + earlier_ids, return_counts=True)
         for code, count in zip(coded.tolist(), shared.tolist(), strict=True):
-            one, other = divmod(code, size)
-            probes = min(PROBES, len(self._sketches[one]), len(self._sketches[other]))
+            later, earlier = divmod(code, size)
+            probes = min(PROBES, len(self._sketches[later]), len(self._sketches[earlier]))
             if count >= max(1, int(probes * threshold / 3)):
-                yield one, other
+                yield later, earlier
 
     def _sketch(self, turns: Sequence[Turn]) -> NDArray[np.uint64]:
         if len(self._hashes) > 2_000_000:  # bounded also where words never repeat
             self._hashes.clear()
-        said = "\n".join(turn.text for turn in turns).lower()
-        ids = list(map(self._hashes.__getitem__, WORD.findall(said)))
+        text = "\n".join(turn.text for turn in turns).lower()
+        ids = list(map(self._hashes.__getitem__, WORD.findall(text)))
         if not ids:
             return np.empty(0, np.uint64)
         hashed = np.array(ids, np.uint64)
         width = min(SHINGLE, len(hashed))
         shingles = np.zeros(len(hashed) - width + 1, np.uint64)
-        for place in range(width):
-            shingles = (shingles ^ hashed[place : place + len(shingles)]) * MIX
+        for offset in range(width):
+            shingles = (shingles ^ hashed[offset : offset + len(shingles)]) * MIX
             shingles ^= shingles >> np.uint64(29)
         smallest = shingles
         if len(shingles) > 4 * SKETCH:  # repeats apart, these are the smallest; sorting them all costs more
@@ -130,17 +130,22 @@ def _all_pairs(size: int) -> NDArray[np.int64]:
 
 
 def _crowd(size: int) -> NDArray[np.int64]:
-    """Each with its neighbours and the first few: a large family of near copies still hangs together."""
-    pairs = {(one, other) for one in range(1, size) for other in (*range(min(4, one)), *range(max(0, one - 4), one))}
+    """Return pairs of each index with its neighbours and the first few: a large family of copies stays connected."""
+    pairs = {
+        (first, second)
+        for first in range(1, size)
+        for second in (*range(min(4, first)), *range(max(0, first - 4), first))
+    }
     return np.array(sorted(pairs), np.int64).T
 
 
-def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
-    """The estimate from two sketches (sorted, unique, uint64 ``[<= SKETCH]``); exact where both sets are small."""
-    union = np.union1d(one, other)
-    if max(len(one), len(other)) == SKETCH:
+def jaccard(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> float:
+    """Return the estimate from two sketches (sorted, unique, uint64 ``[<= SKETCH]``); exact where both sets are
+    small."""
+    union = np.union1d(first, second)
+    if max(len(first), len(second)) == SKETCH:
         union = union[:SKETCH]
-    both = np.isin(union, one, assume_unique=True) & np.isin(union, other, assume_unique=True)
+    both = np.isin(union, first, assume_unique=True) & np.isin(union, second, assume_unique=True)
     return float(both.mean()) if len(union) else 0.0
 
 

@@ -37,7 +37,7 @@ class Explanation:
 def explain(
     session: Session, policy: CleaningPolicy, profile: Profile | None, seen: Mapping[bytes, str] | None = None
 ) -> Explanation:
-    """What cleaning does to ``session``; ``seen`` are the fingerprints of the cleaned sessions before it."""
+    """Return how cleaning changes ``session``; ``seen`` are the fingerprints of the cleaned sessions before it."""
     report = CleaningReport()
     cleaned = clean_session(session, policy, profile, report)
     dropped = why_dropped(cleaned, fingerprint(cleaned.turns), policy, seen or {})
@@ -48,8 +48,8 @@ def explain(
     matcher = SequenceMatcher(None, [hash(turn) for turn in before], [hash(turn) for turn in after], autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes():
         if kind == "equal":
-            lines += [Line("same", place + 1, before[place]) for place in range(a, b)]
+            lines += [Line("same", index + 1, before[index]) for index in range(a, b)]
         else:
-            lines += [Line("before", place + 1, before[place]) for place in range(a, b)]
-            lines += [Line("after", place + 1, after[place]) for place in range(c, d)]
+            lines += [Line("before", index + 1, before[index]) for index in range(a, b)]
+            lines += [Line("after", index + 1, after[index]) for index in range(c, d)]
     return Explanation(session.id, session.where, session.preamble, tuple(report.changes), tuple(lines))

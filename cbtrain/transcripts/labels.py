@@ -29,13 +29,13 @@ TIME = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]{1,8})?"
 
 @lru_cache(maxsize=64)
 def strict_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """A label at the very start of a line, spelt exactly so, as the 2024 study's own regex has it."""
+    """Return the pattern of a label at the very start of a line, spelt exactly, as in the 2024 study's own regex."""
     return re.compile(rf"^({_either(labels)}):", re.MULTILINE)
 
 
 @lru_cache(maxsize=64)
 def loose_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """A label as people type it: any case, indented, bold in Markdown, after a time in brackets."""
+    """Return the pattern of a label as people type it: any case, indented, bold, after a time in brackets."""
     begin, end = rf"^{INDENT}{TIME}{BOLD}", rf"[ \t]{{0,8}}{BOLD}:{BOLD}[ \t]*"
     return re.compile(rf"{begin}({_either(labels)}){end}", re.MULTILINE | re.IGNORECASE)
 
@@ -43,12 +43,12 @@ def loose_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
 def parse_labelled(
     text: str, labels: Mapping[str, Role] = AUTHOR_LABELS, *, loose: bool = False
 ) -> tuple[str, tuple[Turn, ...]]:
-    """The preamble and the turns of ``text``. A turn is everything up to the next label, stripped; the preamble is
-    what stands before the first one."""
+    """Return the preamble and the turns of ``text``. A turn is everything up to the next label, stripped; the preamble
+    is what stands before the first one."""
     pattern = (loose_pattern if loose else strict_pattern)(tuple(labels))
     roles = {label.lower(): role for label, role in labels.items()}
     parts = pattern.split(text)
-    turns = (Turn(roles[label.lower()], said.strip()) for label, said in zip(parts[1::2], parts[2::2], strict=True))
+    turns = (Turn(roles[label.lower()], words.strip()) for label, words in zip(parts[1::2], parts[2::2], strict=True))
     return parts[0].strip(), tuple(turns)
 
 
@@ -71,18 +71,18 @@ def inner_labels(text: str, names: Mapping[str, Role]) -> Iterator[InnerLabel]:
     if ":" not in text:
         return
     roles = {label.lower(): role for label, role in (*COMMON_LABELS.items(), *names.items())}
-    for found in _inner_pattern(tuple(roles)).finditer(text):
-        label = found.group(1) or found.group(2)
-        if found.group(1) or label[0].isupper():
-            yield InnerLabel(found.start(), found.end(), label, roles[label.lower()])
+    for match in _inner_pattern(tuple(roles)).finditer(text):
+        label = match.group(1) or match.group(2)
+        if match.group(1) or label[0].isupper():
+            yield InnerLabel(match.start(), match.end(), label, roles[label.lower()])
 
 
-def unknown_labels(text: str, known: Iterable[str]) -> Iterator[str]:
+def unknown_labels(text: str, known_names: Iterable[str]) -> Iterator[str]:
     """Words at the start of a line that look like the label of a speaker nobody has named (``Mother: Yes.``)."""
-    names = {name.lower() for name in known}
-    for found in UNKNOWN.finditer(text):
-        if found.group(1).lower() not in names:
-            yield found.group(1)
+    names = {name.lower() for name in known_names}
+    for match in UNKNOWN.finditer(text):
+        if match.group(1).lower() not in names:
+            yield match.group(1)
 
 
 def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[str, Role]:
@@ -92,10 +92,10 @@ def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[st
     if profile is None:
         return names
     words = [word for word in profile.name.split() if word.strip(".").lower() not in TITLES]
-    nicknames = [found.group(1) for found in NICKNAME.finditer(profile.text[:500])]
+    nicknames = [match.group(1) for match in NICKNAME.finditer(profile.text[:500])]
     for name in (profile.name, " ".join(words), *words[:1], *words[-1:], *nicknames):
         if len(name) > 1:
-            names = {known: role for known, role in names.items() if known.lower() != name.lower()}
+            names = {other_name: role for other_name, role in names.items() if other_name.lower() != name.lower()}
             names[name] = "patient"
     return names
 

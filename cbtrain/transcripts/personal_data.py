@@ -52,7 +52,7 @@ def personal_data(text: str) -> Iterator[tuple[str, int, str]]:
 
 
 def mask(text: str, shown: int = 4) -> str:
-    """The first characters; the rest as dots, so that a list of finds is no list of personal data."""
+    """Return the first characters; the rest as dots, so that a list of finds is no list of personal data."""
     return text[:shown] + "•" * (min(len(text), 16) - shown)
 
 
@@ -60,7 +60,7 @@ def _luhn(number: str) -> bool:
     digits = [int(character) for character in number if character.isdigit()]
     if not 13 <= len(digits) <= 19:
         return False
-    doubled = [sum(divmod(2 * d, 10)) if place % 2 else d for place, d in enumerate(reversed(digits))]
+    doubled = [sum(divmod(2 * d, 10)) if index % 2 else d for index, d in enumerate(reversed(digits))]
     return sum(doubled) % 10 == 0
 
 
@@ -75,7 +75,7 @@ def _telephone(number: str) -> bool:
     return 9 <= digits <= 15 and not any((FREE_CALL.match(number), FICTIONAL.search(number), YEARS.fullmatch(number)))
 
 
-def _any(found: str) -> bool:
+def _any(text: str) -> bool:
     return True
 
 

@@ -31,9 +31,10 @@ class Profile(BaseModel):
     characteristics: dict[str, str | list[str]] = Field(default_factory=dict)
 
     def first(self, key: str) -> str:
-        """The first value of a characteristic, or an empty text; upper and lower case, ``_`` and space are one."""
-        for known, value in self.characteristics.items():
-            if _key(known) == _key(key):
+        """Return the first value of a characteristic, or an empty text; upper and lower case, ``_`` and space are
+        one."""
+        for name, value in self.characteristics.items():
+            if _key(name) == _key(key):
                 return (value if isinstance(value, str) else value[0] if value else "").strip()
         return ""
 
@@ -48,16 +49,17 @@ class _AuthorProfile(BaseModel):
 
 
 def parse_profile(content: Mapping[str, Any], where: object) -> Profile:
-    """A profile in our schema, its ``schema`` key taken off. Raises UserError with the place."""
+    """Return a profile in our schema, its ``schema`` key taken off. Raises UserError with the place."""
     return validate(Profile, content, where, FIX)
 
 
 def parse_author_profile(course: str, content: Mapping[str, Any], where: object) -> Profile:
-    """A profile in the 2024 study's schema. Its prose names the patient; what it does not name is called ``course``."""
+    """Return a profile in the 2024 study's schema. Its prose names the patient; what it does not name is called
+    ``course``."""
     raw = validate(_AuthorProfile, content, where, FIX)
-    found = NAME.search(raw.profile)
+    match = NAME.search(raw.profile)
     # "Alex Doe (they/them)" and 'Em "M" Roe' are names with something added.
-    name = " ".join(re.sub(r"\(.*|\"[^\"]{0,80}\"", "", found.group(1)).split()).strip(".,") if found else ""
+    name = " ".join(re.sub(r"\(.*|\"[^\"]{0,80}\"", "", match.group(1)).split()).strip(".,") if match else ""
     profile = Profile(
         course=course, name=name or course, brief="", text=raw.profile.strip(), characteristics=raw.characteristics
     )
@@ -65,7 +67,7 @@ def parse_author_profile(course: str, content: Mapping[str, Any], where: object)
 
 
 def _brief(profile: Profile) -> str:
-    """One paragraph in the second person, from the labelled facts."""
+    """Return one paragraph in the second person, from the labelled facts."""
     sentences = [f"You are {profile.name}, a patient in therapy for depression."]
     about = [profile.first(key) for key in ("Age", "Gender", "Occupation") if profile.first(key)]
     if about:

@@ -86,7 +86,7 @@ class CorpusSource:
 
 
 def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | None = None) -> CorpusSource:
-    """The source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
+    """Return the source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
 
     ``labels`` are the speakers' labels in texts, by role. Raises UserError on a path that is not there, an unknown
     format, and a layout that no reader knows.
@@ -105,10 +105,10 @@ def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | 
             raise UserError("no such file or folder", where=path, hint=hint)
         if not path.is_dir() and not path.is_file():
             raise UserError("neither a file nor a folder", where=path, hint="Write it to a file first.")
-        found = _detect(path) if format == "auto" else format
+        detected = _detect(path) if format == "auto" else format
     except PermissionError as error:
         raise UserError("permission denied", where=error.filename or path, hint="Change its permissions.") from None
-    return CorpusSource(path, str(path), found, labels or {})
+    return CorpusSource(path, str(path), detected, labels or {})
 
 
 def read(
@@ -118,7 +118,7 @@ def read(
     labels: Mapping[str, Role] | None = None,
     skip_bad: bool = False,
 ) -> Corpus:
-    """The whole corpus at ``path`` as labelled in its files: courses in the order of their first session.
+    """Return the whole corpus at ``path`` as labelled in its files: courses in the order of their first session.
 
     Raises UserError on everything that :func:`locate` does, on malformed content (file and line; with ``skip_bad`` it
     is left out and named in ``skipped``), and where no session is left.
@@ -136,8 +136,8 @@ def read(
     if not by_course:
         raise no_sessions(source, len(skipped))
     courses = tuple(
-        Course(course, tuple(sorted(own, key=lambda session: session.number)), profiles.get(course))
-        for course, own in by_course.items()
+        Course(course, tuple(sorted(course_sessions, key=lambda session: session.number)), profiles.get(course))
+        for course, course_sessions in by_course.items()
     )
     return Corpus(source.name, source.format, courses, tuple(skipped))
 
@@ -152,7 +152,7 @@ def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:
     labels: dict[str, Role] = {}
     given: tuple[tuple[Role, list[str]], ...] = (("therapist", therapist), ("patient", patient))
     for role, names in given:
-        for name in names or [label for label, own in COMMON_LABELS.items() if own == role]:
+        for name in names or [label for label, label_role in COMMON_LABELS.items() if label_role == role]:
             name = name.strip().removesuffix(":")
             if not name:
                 raise UserError("an empty speaker's label", where=f"{role} label", hint="Give a name.")
@@ -169,7 +169,7 @@ def refuse_with_hint(error: UserError) -> NoReturn:
 
 
 def no_sessions(source: CorpusSource, skipped: int = 0) -> UserError:
-    """What is said of a corpus in which nothing can be read."""
+    """Return the error for a corpus in which nothing can be read."""
     hint = f"It was read as {source.format!r} ({READERS[source.format].says}): check path and --format."
     bad = f", {skipped} malformed" if skipped else ""
     return UserError(f"no sessions in it{bad}", where=source.name, hint=hint)
@@ -185,23 +185,23 @@ def _detect(path: Path) -> str:
             if detects(path):
                 return name
         records = chat_records.record_files(path)
-        found = next(filter(None, map(_sniff, records)), None)
-        if found:
-            return found
+        detected = next(filter(None, map(_sniff, records)), None)
+        if detected:
+            return detected
         if plain_text.detects(path):
             return "text"
     elif suffix_of(path) in chat_records.SUFFIXES:
         # Where nothing in it can be read, its reader says what and where.
-        found = _sniff(path)
-        if found or not any(True for _ in read_records(path, lambda error: None)):
-            return found or "cbtrain"
+        detected = _sniff(path)
+        if detected or not any(True for _ in read_records(path, lambda error: None)):
+            return detected or "cbtrain"
     elif plain_text.detects(path):
         return "text"
     raise _unknown(path)
 
 
 def _sniff(file: Path) -> str | None:
-    """The format of a JSON file by the keys of its first readable records."""
+    """Return the format of a JSON file by the keys of its first readable records."""
     # A first record may be metadata.
     for _, record in islice(read_records(file, lambda error: None), 5):
         if "schema" in record or "turns" in record:
@@ -213,5 +213,5 @@ def _sniff(file: Path) -> str | None:
 
 
 def _unknown(path: Path) -> UserError:
-    known = "; ".join(f"{name}: {reader.says}" for name, reader in READERS.items())
-    return UserError("no known corpus layout", where=path, hint=f"Known: {known}.")
+    layouts = "; ".join(f"{name}: {reader.says}" for name, reader in READERS.items())
+    return UserError("no known corpus layout", where=path, hint=f"Known: {layouts}.")

@@ -1,7 +1,7 @@
 """Files as text, lines and JSON records: plain or ``.gz``, one record in memory at a time, every fault named.
 
 A fault is handed to ``on_bad``, which raises it (:func:`refuse`, the default everywhere) or keeps it and lets reading
-go on with the next record.
+continue with the next record.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ def refuse(error: UserError) -> NoReturn:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix in lower case, without a trailing ``.gz``: ``a.jsonl.gz`` is ``.jsonl``."""
+    """Return the suffix in lower case, without a trailing ``.gz``: ``a.jsonl.gz`` is ``.jsonl``."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
 def stem_of(path: Path) -> str:
-    """The name without its suffixes: ``a.jsonl.gz`` is ``a``."""
+    """Return the name without its suffixes: ``a.jsonl.gz`` is ``a``."""
     name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
     return Path(name).stem
 
 
 def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Files under ``folder`` with one of ``suffixes``, hidden ones left out, in an order that counts (2 before 10)."""
-    found = [
+    paths = [
         path
         for path in folder.rglob("*")
         if suffix_of(path) in suffixes
         and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+    return sorted(paths, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -74,7 +74,8 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def read_text(path: Path) -> str:
-    """The whole of a small file as text. Raises UserError where it is missing, too large, damaged or not UTF-8."""
+    """Return the whole of a small file as text. Raises UserError if it is missing, too large, damaged or not
+    UTF-8."""
     try:
         with _open(path) as file:
             data = file.read(MAX_RECORD + 1)
@@ -86,7 +87,8 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
-    """Each non-blank line's place (``FILE:LINE``) and text. A line over :data:`MAX_RECORD` is a fault, never held."""
+    """Yield each non-blank line's place (``FILE:LINE``) and text. A line over :data:`MAX_RECORD` is a fault, never
+    held."""
     try:
         with _open(path) as file:
             number = 0
@@ -111,29 +113,31 @@ def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
 
 
 def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each JSON object's place and content: a line of ``.jsonl``, an item of a ``.json`` array, or the one object."""
+    """Yield each JSON object's place and content: a line of ``.jsonl``, an item of a ``.json`` array, or the one
+    object."""
     items = _array(path, on_bad) if suffix_of(path) == ".json" else _lines(path, on_bad)
     for where, content in items:
         if isinstance(content, dict):
             yield where, content
         else:
-            hint = "Name the file .json." if isinstance(content, list) else "Mend or remove it."
+            hint = "Name the file .json." if isinstance(content, list) else "Correct or remove it."
             what = "an array, not a JSON object" if isinstance(content, list) else "not a JSON object"
             on_bad(UserError(what, where=where, hint=hint))
 
 
 def parse_json(text: str, where: object) -> Any:
-    """``text`` as JSON. Raises UserError with line and column, also on nesting or numbers that no transcript has."""
+    """Return ``text`` as JSON. Raises UserError with line and column, also on nesting or numbers that no transcript
+    has."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        line, place = str(where), f"column {error.colno}"
+        line, column = str(where), f"column {error.colno}"
         if "\n" in text.strip():  # a whole file, not one line of a file
             line = f"{where}:{error.lineno}"
-        raise UserError(f"malformed JSON ({error.msg} at {place})", where=line, hint="Mend or remove it.") from None
+        raise UserError(f"malformed JSON ({error.msg} at {column})", where=line, hint="Correct or remove it.") from None
     except (RecursionError, ValueError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UserError(f"unusable JSON ({problem})", where=where, hint="Mend or remove it.") from None
+        raise UserError(f"unusable JSON ({problem})", where=where, hint="Correct or remove it.") from None
     if "\\u" in text:
         _refuse_lone_surrogates(content, where)
     return content
@@ -174,7 +178,7 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
                 while True:
                     try:
                         _, end = decoder.raw_decode(text.buffer)
-                        # A number or a word at the very end may go on in the next chunk.
+                        # A number or a word at the very end may continue in the next chunk.
                         if end < len(text.buffer) or not text.fill():
                             break
                     except (json.JSONDecodeError, RecursionError, ValueError):
@@ -207,7 +211,7 @@ def _give_up(text: str, where: str) -> NoReturn:
 
 
 def _cut(where: str, what: str) -> UserError:
-    return UserError(f"{what}; it and what follows it in the array is lost", where=where, hint="Mend the file.")
+    return UserError(f"{what}; it and everything after it in the array is lost", where=where, hint="Correct the file.")
 
 
 class _TextBuffer:
@@ -290,6 +294,6 @@ def _refuse_lone_surrogates(content: Any, where: object) -> None:
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
-        raise UserError("unusable JSON (nested too deeply)", where=where, hint="Mend or remove it.") from None
+        raise UserError("unusable JSON (nested too deeply)", where=where, hint="Correct or remove it.") from None
     except UnicodeEncodeError:
-        raise UserError("half of a surrogate pair in its text", where=where, hint="Mend or remove it.") from None
+        raise UserError("half of a surrogate pair in its text", where=where, hint="Correct or remove it.") from None

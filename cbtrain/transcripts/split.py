@@ -106,28 +106,30 @@ def _groups(courses: Sequence[Course], near_duplicate: float) -> tuple[list[Grou
     finder, owners = DuplicateFinder(), []
     leader = list(range(len(courses)))
 
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
-        return place
+    def find(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
 
     first_of: dict[str, int] = {}
     together = []
-    for place, course in enumerate(courses):
+    for index, course in enumerate(courses):
         for patient in dict.fromkeys([course.patient, *(session.patient or course.id for session in course.sessions)]):
-            leader[find(place)] = find(first_of.setdefault(patient, place))
+            leader[find(index)] = find(first_of.setdefault(patient, index))
         for session in course.sessions:
             finder.add(session)
-            owners.append((place, session.id))
+            owners.append((index, session.id))
     for double in finder.pairs(near_duplicate):
-        (one, later), (other, earlier) = owners[double.index], owners[double.other]
-        if find(one) != find(other):
-            together.append(f"{courses[other].id} and {courses[one].id}: {later} is much like {earlier}")
-            leader[find(one)] = find(other)
+        (later, later_session), (earlier, earlier_session) = owners[double.index], owners[double.other]
+        if find(later) != find(earlier):
+            together.append(
+                f"{courses[earlier].id} and {courses[later].id}: {later_session} is much like {earlier_session}"
+            )
+            leader[find(later)] = find(earlier)
     groups: dict[int, list[Course]] = {}
-    for place, course in enumerate(courses):
-        groups.setdefault(find(place), []).append(course)
+    for index, course in enumerate(courses):
+        groups.setdefault(find(index), []).append(course)
     together += [
         f"{', '.join(course.id for course in group)}: one patient"
         for group in groups.values()
@@ -138,28 +140,31 @@ def _groups(courses: Sequence[Course], near_duplicate: float) -> tuple[list[Grou
 
 def _fixed(groups: Sequence[Group], courses: Sequence[Course], config: SplitConfig) -> dict[int, str]:
     """Sides of groups that an earlier split or a list decides, by the identity of the group."""
-    known = {course.id for course in courses}
+    course_ids = {course.id for course in courses}
     wanted: dict[str, str] = {}
     if config.keep is not None:
-        wanted = {course: side for side, ids in load_split(config.keep).items() for course in ids if course in known}
+        wanted = {
+            course: side for side, ids in load_split(config.keep).items() for course in ids if course in course_ids
+        }
     for side in ("validation", "test"):
         listed = getattr(config, side)
         for course in listed if isinstance(listed, list) else []:
-            if course not in known:
-                raise UserError(f"no course {course!r}", where=f"split.{side}", hint=nearest(course, known))
+            if course not in course_ids:
+                raise UserError(f"no course {course!r}", where=f"split.{side}", hint=nearest(course, course_ids))
             if wanted.get(course, side) != side:
                 problem = f"{course!r} is in {side} and in {wanted[course]}"
                 raise UserError(problem, where="split", hint="List it once.")
             wanted[course] = side
     sides: dict[int, str] = {}
     for group in groups:
-        found = {wanted[course.id]: course.id for course in group if course.id in wanted}
-        if len(found) > 1:
-            (one, first), (other, second), *_ = found.items()
-            problem = f"{first!r} ({one}) and {second!r} ({other}) are one patient or have near-duplicate sessions"
+        sides_of_group = {wanted[course.id]: course.id for course in group if course.id in wanted}
+        if len(sides_of_group) > 1:
+            (first_side, first), (second_side, second), *_ = sides_of_group.items()
+            both = f"{first!r} ({first_side}) and {second!r} ({second_side})"
+            problem = f"{both} are one patient or have near-duplicate sessions"
             raise UserError(problem, where="split", hint="Put them on one side, or raise split.near_duplicate.")
-        if found:
-            sides[id(group)] = next(iter(found))
+        if sides_of_group:
+            sides[id(group)] = next(iter(sides_of_group))
     return sides
 
 
@@ -199,7 +204,7 @@ def _assign_by_strata(
     total = len(rest)
     for side, share in shares.items():
         step = share * total / max(1, len(rest))
-        chosen = [group for place, group in enumerate(rest) if int((place + 1) * step + 0.5) > int(place * step + 0.5)]
+        chosen = [group for index, group in enumerate(rest) if int((index + 1) * step + 0.5) > int(index * step + 0.5)]
         sides.update((id(group), side) for group in chosen)
         rest = [group for group in rest if id(group) not in sides]
 

@@ -47,7 +47,7 @@ class Statistics:
         self._courses.add(session.course)
         self._therapist += therapist
         self._patient += patient
-        self._repeated += any(one.role == other.role for one, other in pairwise(session.turns))
+        self._repeated += any(before.role == after.role for before, after in pairwise(session.turns))
         self._empty += not session.turns
         self._phases.append(PHASES.index(session.phase))
         self._values["turns"].append(therapist + patient)
@@ -75,11 +75,11 @@ class Statistics:
 
     def distributions(self) -> dict[str, dict[str, Distribution]]:
         """For each quantity a distribution over all sessions (``all``) and over those of each phase that occurs."""
-        found: dict[str, dict[str, Distribution]] = {}
+        by_quantity: dict[str, dict[str, Distribution]] = {}
         for quantity in self._values:
             groups = {"all": self.values(quantity)} | {phase: self.values(quantity, phase) for phase in PHASES}
-            found[quantity] = {name: _distribution(values) for name, values in groups.items() if len(values)}
-        return found
+            by_quantity[quantity] = {name: _distribution(values) for name, values in groups.items() if len(values)}
+        return by_quantity
 
 
 def stats(corpus: Corpus) -> dict[str, int]:
@@ -88,7 +88,7 @@ def stats(corpus: Corpus) -> dict[str, int]:
 
 
 def gather(sessions: Iterable[Session], count_tokens: Callable[[str], int] | None = None) -> Statistics:
-    """The statistics of a stream of sessions."""
+    """Return the statistics of a stream of sessions."""
     statistics = Statistics(count_tokens)
     for session in sessions:
         statistics.add(session)

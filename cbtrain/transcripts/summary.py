@@ -25,41 +25,41 @@ LONG_LINE = 40
 
 
 def opening_turn(turns: Sequence[Turn]) -> int | None:
-    """The index of the patient's first turn, where last time's summary may be pasted; None without one."""
+    """Return the index of the patient's first turn, where last time's summary may be pasted; None without one."""
     return next((index for index, turn in enumerate(turns) if turn.role == "patient"), None)
 
 
 def summary_labels(text: str) -> Iterator[tuple[int, bool]]:
-    """Where a summary's label begins, and whether it begins a line; else it stands right after a sentence, where a
-    generator forgot the line break, and ends with a colon."""
-    for found in LABEL.finditer(text):
-        before = text[max(0, found.start() - 40) : found.start()]
+    """Yield where each summary's label begins, and whether it begins a line; else it stands right after a sentence,
+    where a generator forgot the line break, and ends with a colon."""
+    for match in LABEL.finditer(text):
+        before = text[max(0, match.start() - 40) : match.start()]
         line = before[before.rfind("\n") + 1 :]
         if not line.strip(" \t#*("):
-            yield found.start() - len(line), True
-        elif line != line.rstrip() and line.rstrip().endswith(SENTENCE_END) and found.group().endswith(":"):
-            yield found.start(), False
+            yield match.start() - len(line), True
+        elif line != line.rstrip() and line.rstrip().endswith(SENTENCE_END) and match.group().endswith(":"):
+            yield match.start(), False
 
 
 def closing_summaries(turns: Sequence[Turn]) -> list[tuple[int, int]]:
-    """Each label of a closing summary: index of the turn, and place in its text.
+    """Return each label of a closing summary: index of the turn, and place in its text.
 
     What stands in the patient's opening turn is last time's summary. In other turns of the patient only a label that
     begins a line in the second half of the session closes it; elsewhere it is the patient who speaks.
     """
-    opening, found = opening_turn(turns), []
+    opening, starts = opening_turn(turns), []
     for index, turn in enumerate(turns):
         if index == opening or ("ummary" not in turn.text and "UMMARY" not in turn.text):
             continue
         for start, begins_line in summary_labels(turn.text):
             if turn.role == "therapist" or (begins_line and 2 * index >= len(turns)):
-                found.append((index, start))
-    return found
+                starts.append((index, start))
+    return starts
 
 
 def summary_end(text: str, start: int) -> int:
-    """Where the summary that begins at ``start`` ends: before a last paragraph that speaks as ``I`` to somebody, as a
-    patient does who says goodbye after it."""
+    """Return where the summary that begins at ``start`` ends: before a last paragraph that speaks as ``I`` to somebody,
+    as a patient does who says goodbye after it."""
     end = len(text)
     while (cut := text.rfind("\n\n", start, end)) > start and _spoken(text[cut:end]):
         end = cut
@@ -74,13 +74,14 @@ def _spoken(paragraph: str) -> bool:
 
 
 def summary_text(session: Session) -> str:
-    """The session's summary: what its source keeps beside the dialogue, else the last one in it; may be empty."""
+    """Return the session's summary: what its source keeps beside the dialogue, else the last one in it; may be
+    empty."""
     if "summary" in session.facts:
         return session.facts["summary"]
-    found = closing_summaries(session.turns)
-    if not found:
+    starts = closing_summaries(session.turns)
+    if not starts:
         return ""
-    index, start = found[-1]
+    index, start = starts[-1]
     return session.turns[index].text[start:]
 
 
@@ -95,18 +96,18 @@ def _bare(line: str) -> str:
 
 
 def pasted_summary(text: str, last_summary: str = "") -> tuple[int, int] | None:
-    """Where last session's summary stands in a patient's opening turn, or None.
+    """Return where last session's summary stands in a patient's opening turn, or None.
 
     It is found by its own lines where ``last_summary`` is known (half of them must be there), else by its label.
     """
     label = next((start for start, _ in summary_labels(text)), None)
     wanted = long_lines(last_summary)
-    found = [
+    spans = [
         (line.start(), line.end())
         for line in LONG_PIECES.finditer(text)
         if len(bare := _bare(line.group())) >= LONG_LINE and hash(bare) in wanted
     ]
-    if found and 2 * len({hash(_bare(text[start:end])) for start, end in found}) >= len(wanted):
-        start = found[0][0] if label is None else min(label, found[0][0])
-        return start, max(end for _, end in found)
+    if spans and 2 * len({hash(_bare(text[start:end])) for start, end in spans}) >= len(wanted):
+        start = spans[0][0] if label is None else min(label, spans[0][0])
+        return start, max(end for _, end in spans)
     return None if label is None else (label, summary_end(text, label))

@@ -34,7 +34,8 @@ FAILED: tuple[str, ...] = (*FAILURES, "Critical Error")
 
 
 def phase_of(number: int) -> Phase:
-    """The treatment phase of session ``number`` (1-based) in a 20-session course (Tahir 2024, its table of phases)."""
+    """Return the treatment phase of session ``number`` (1-based) in a 20-session course (Tahir 2024, its table of
+    phases)."""
     if number <= 3:
         return "assessment"
     if number <= 7:

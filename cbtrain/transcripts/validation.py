@@ -13,7 +13,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], content: Mapping[str, Any], where: object, hint: str) -> Model:
-    """``content`` as ``model``. Raises UserError with the key, what is wrong with it, and ``hint``."""
+    """Return ``content`` as ``model``. Raises UserError with the key, what is wrong with it, and ``hint``."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -21,20 +21,20 @@ from cbtrain.transcripts.types import Corpus, Session
 
 
 def session_record(session: Session) -> dict[str, Any]:
-    """A line of ``sessions.jsonl``, schema ``cbtrain.session/1``."""
+    """Return a line of ``sessions.jsonl``, schema ``cbtrain.session/1``."""
     turns = [{"role": turn.role, "text": turn.text} for turn in session.turns]
     record = {"schema": SESSION_SCHEMA, "course": session.course, "session": session.number, "turns": turns}
     return record | _besides(session, session.facts)
 
 
 def messages_record(session: Session) -> dict[str, Any]:
-    """A record in the layout of OpenAI's fine-tuning files, the session's place in its course added."""
+    """Return a record in the layout of OpenAI's fine-tuning files, the session's place in its course added."""
     roles = {"patient": "user", "therapist": "assistant"}
     return _chat_record(session, "messages", "role", "content", roles)
 
 
 def sharegpt_record(session: Session) -> dict[str, Any]:
-    """A record in ShareGPT's layout, the session's place in its course added."""
+    """Return a record in ShareGPT's layout, the session's place in its course added."""
     return _chat_record(session, "conversations", "from", "value", {"patient": "human", "therapist": "gpt"})
 
 
@@ -49,7 +49,7 @@ RECORDS: dict[str, tuple[Callable[[Session], dict[str, Any]], str]] = {
 def write_sessions(
     sessions: Iterable[Session], profiles: Iterable[Profile], path: Path, layout: str = "cbtrain"
 ) -> int:
-    """Write ``sessions`` to ``path``: a file where it ends in ``.jsonl`` (or ``.jsonl.gz``), else a folder with the
+    """Write ``sessions`` to ``path``: a file if it ends in ``.jsonl`` (or ``.jsonl.gz``), else a folder with the
     profiles beside them. Returns the number of sessions.
 
     Raises UserError on an unknown layout, and whatever reading ``sessions`` raises; nothing is left behind then.
@@ -69,7 +69,7 @@ def write_sessions(
 
 
 def write_canonical(corpus: Corpus, folder: Path) -> None:
-    """Write ``sessions.jsonl`` and, where there are profiles, ``profiles.jsonl``."""
+    """Write ``sessions.jsonl`` and, if there are profiles, ``profiles.jsonl``."""
     write_sessions(corpus.sessions(), [course.profile for course in corpus.courses if course.profile], folder)
 
 
@@ -88,13 +88,13 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]], *, compressed: b
 
 def _chat_record(session: Session, messages: str, role: str, text: str, roles: dict[str, str]) -> dict[str, Any]:
     facts = dict(session.facts)
-    said = [{role: "system", text: facts.pop("system")}] if "system" in facts else []
-    said += [{role: roles[turn.role], text: turn.text} for turn in session.turns]
-    record = {"course": session.course, "session": session.number, messages: said}
+    chat = [{role: "system", text: facts.pop("system")}] if "system" in facts else []
+    chat += [{role: roles[turn.role], text: turn.text} for turn in session.turns]
+    record = {"course": session.course, "session": session.number, messages: chat}
     return record | _besides(session, facts)
 
 
 def _besides(session: Session, facts: dict[str, str]) -> dict[str, Any]:
-    """The keys that few sessions have."""
+    """Return the keys that few sessions have."""
     besides = {"patient": session.patient, "preamble": session.preamble, "facts": facts}
     return {key: value for key, value in besides.items() if value}

@@ -1,4 +1,4 @@
-"""Which sessions are rated, by whom, and in which order."""
+"""Assign sessions to raters, in balanced random orders."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DRAWS = 200
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """``by_rater``: the sessions of each rater in their order; ``drawn``: how many different sessions there are;
-    ``shared``: how many of them every rater rates; ``paired``: whether units hold one patient and seed in every arm."""
+    """``by_rater``: the sessions of each rater in their order; ``drawn``: number of different sessions; ``shared``:
+    number of those that every rater rates; ``paired``: whether units hold one patient and seed in every arm."""
 
     by_rater: list[list[SimulatedSession]]
     drawn: int
@@ -29,18 +29,28 @@ class Assignment:
     paired: bool
 
 
-def deal(
-    sessions: Sequence[SimulatedSession], *, wanted: int | None, raters: int, overlap: int | None, seed: str
-) -> Assignment:
-    """Draw ``wanted`` sessions (None: all), give ``overlap`` of them (None: all) to every rater and each of the others
-    to one rater, pairs kept together; every rater has an order of their own. The same ``seed`` deals the same.
+@dataclass(frozen=True, slots=True)
+class AssignmentSettings:
+    """Draw ``sessions`` at random (None: take all). Give ``overlap`` of them (None: all) to each of the ``raters``, and
+    each of the others to one rater."""
 
-    Raises UserError where ``wanted`` or ``overlap`` cannot be had, or a rater would have nothing to rate.
+    sessions: int | None = None
+    raters: int = 2
+    overlap: int | None = None
+    seed: int = 0
+
+
+def assign(sessions: Sequence[SimulatedSession], settings: AssignmentSettings, random_key: str) -> Assignment:
+    """Draw sessions and assign them to raters, pairs kept together, each rater with an order of their own. The same
+    sessions, settings and ``random_key`` give the same assignment.
+
+    Raises UserError if there are too few sessions for ``settings``, or a rater would have none.
     """
-    rng = random.Random(f"{seed}|draw")
-    units, paired = _units(sessions, wanted is not None, rng)
-    if wanted is not None:
-        units = _draw(units, wanted)
+    rng = random.Random(f"{random_key}|draw")
+    raters, overlap = settings.raters, settings.overlap
+    units, paired = _units(sessions, settings.sessions is not None, rng)
+    if settings.sessions is not None:
+        units = _draw(units, settings.sessions)
     drawn = sum(map(len, units))
     if overlap is not None and overlap > drawn:
         hint = f"At most {drawn}, or leave it out: then every rater rates all."
@@ -56,47 +66,47 @@ def deal(
             f"{raters} raters, and only {len(units)} sets of sessions to share out", where="--raters", hint=hint
         )
     ordered = [
-        in_order([session for unit in hand for session in unit], random.Random(f"{seed}|order|{rater}"))
-        for rater, hand in enumerate(by_rater, 1)
+        in_order([session for unit in rater_units for session in unit], random.Random(f"{random_key}|order|{rater}"))
+        for rater, rater_units in enumerate(by_rater, 1)
     ]
     return Assignment(ordered, drawn, sum(map(len, shared)), paired)
 
 
 def in_order(sessions: Sequence[SimulatedSession], rng: random.Random) -> list[SimulatedSession]:
-    """The most balanced of ``DRAWS`` random orders (see :func:`imbalance`)."""
+    """Return the most balanced of ``DRAWS`` random orders (see :func:`imbalance`)."""
     return min((rng.sample(sessions, len(sessions)) for _ in range(DRAWS)), key=imbalance)
 
 
 def imbalance(order: Sequence[SimulatedSession]) -> float:
-    """How far an order is from one that favours no arm: the spread of the arms' mean places, the spread of how often
-    each arm is the first one met of its pair, and the share of neighbours that are one patient; 0 is best.
+    """Return how much ``order`` favours an arm; 0 is best. It adds up the spread of the arms' mean positions, the
+    spread of how often each arm comes first in its pair, and the share of neighbours that have the same patient.
 
-    A rater grows tired and stricter or milder on the way, and compares with what they have just read."""
-    places: dict[str, list[int]] = defaultdict(list)
-    first: dict[tuple[str, int], str] = {}
-    for place, session in enumerate(order):
-        places[session.arm].append(place)
-        first.setdefault((session.patient, session.seed), session.arm)
-    means = [sum(own) / len(own) for own in places.values()]
-    counts = [sum(arm == own for arm in first.values()) for own in places]
-    neighbours = sum(one.patient == other.patient for one, other in itertools.pairwise(order))
-    return (max(means) - min(means) + neighbours) / len(order) + (max(counts) - min(counts)) / len(first)
+    Raters become tired, stricter or milder on the way, and compare a session with the one they have just read."""
+    positions: dict[str, list[int]] = defaultdict(list)
+    first_arm: dict[tuple[str, int], str] = {}
+    for position, session in enumerate(order):
+        positions[session.arm].append(position)
+        first_arm.setdefault((session.patient, session.seed), session.arm)
+    means = [sum(arm_positions) / len(arm_positions) for arm_positions in positions.values()]
+    firsts = [list(first_arm.values()).count(arm) for arm in positions]
+    neighbours = sum(before.patient == after.patient for before, after in itertools.pairwise(order))
+    return (max(means) - min(means) + neighbours) / len(order) + (max(firsts) - min(firsts)) / len(first_arm)
 
 
 def _units(sessions: Sequence[SimulatedSession], sampling: bool, rng: random.Random) -> tuple[list[Unit], bool]:
-    """All sessions in units. Where some are to be drawn, complete units only, in an order that goes round the
-    patients; without any complete unit, random ones of one session from every arm."""
+    """Return all sessions in units, and whether units are pairs. For ``sampling``: complete units only, one of each
+    patient in turn; without any complete unit, random ones of one session from every arm."""
     arms = sorted({session.arm for session in sessions})
     groups: dict[tuple[str, int], Unit] = defaultdict(list)
     for session in sessions:
         groups[session.patient, session.seed].append(session)
-    complete = [unit for unit in groups.values() if len(unit) == len({one.arm for one in unit}) == len(arms)]
+    complete = [unit for unit in groups.values() if len(unit) == len({session.arm for session in unit}) == len(arms)]
     paired = bool(complete)
     if not sampling:
         return list(groups.values()), paired
     if not complete:
         by_arm = [[session for session in sessions if session.arm == arm] for arm in arms]
-        shuffled = [rng.sample(those, len(those)) for those in by_arm]
+        shuffled = [rng.sample(arm_sessions, len(arm_sessions)) for arm_sessions in by_arm]
         return [list(unit) for unit in zip(*shuffled, strict=False)], False
     by_patient: dict[str, list[Unit]] = defaultdict(list)
     for unit in complete:
@@ -106,7 +116,7 @@ def _units(sessions: Sequence[SimulatedSession], sampling: bool, rng: random.Ran
     patients = list(by_patient.values())
     rng.shuffle(patients)
     rounds = max(map(len, patients))
-    return [units[turn] for turn in range(rounds) for units in patients if turn < len(units)], paired
+    return [units[round_] for round_ in range(rounds) for units in patients if round_ < len(units)], paired
 
 
 def _draw(units: list[Unit], wanted: int) -> list[Unit]:

@@ -17,7 +17,7 @@ WIDTH = 96
 
 
 def ratings_csv(form: Form) -> str:
-    """One row a session, in this rater's order, with an empty cell for each domain."""
+    """Return one row per session, in this rater's order, with an empty cell for each domain."""
     domains = [domain.id for domain in form.rubric.domains]
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
@@ -28,7 +28,7 @@ def ratings_csv(form: Form) -> str:
 
 
 def reading_text(form: Form) -> str:
-    """How to rate, the scale with every anchor, and the dialogues with numbered turns."""
+    """Return the text to read: instructions, the scale with every anchor, and the dialogues with numbered turns."""
     rubric = form.rubric
     parts = [
         f"RATING FORM {form.id}\n",
@@ -48,8 +48,8 @@ def reading_text(form: Form) -> str:
         parts.append(f"{domain.name} (column {domain.id})\n{_fill(domain.description)}{points}")
     for number, session in enumerate(form.sessions, 1):
         parts.append(f"{'=' * WIDTH}\nSESSION {session.code}  ({number} of {len(form.sessions)})\n")
-        for place, (role, text) in enumerate(session.turns, 1):
-            parts.append(f"[{place}] {role.capitalize()}:\n{_fill(text or '(empty turn)', '    ')}")
+        for turn_number, (role, text) in enumerate(session.turns, 1):
+            parts.append(f"[{turn_number}] {role.capitalize()}:\n{_fill(text or '(empty turn)', '    ')}")
     return "\n".join(parts)
 
 
@@ -60,7 +60,7 @@ CONTENT_NOTICE = (
 
 
 def instructions(rubric: Rubric) -> list[str]:
-    """What every rater is told, a paragraph each."""
+    """Return the instructions for raters, one paragraph each."""
     return [
         "Read a session whole before you rate it. Rate the therapist, on what was said, not on how long or polished "
         "it is, and each domain by its own anchors, not by your impression of the whole.",
@@ -72,7 +72,7 @@ def instructions(rubric: Rubric) -> list[str]:
 
 
 def _fill(text: str, indent: str = "", hanging: str | None = None) -> str:
-    """``text`` in lines of at most ``WIDTH`` columns, its own line breaks kept; ends with a line break."""
+    """Return ``text`` in lines of at most ``WIDTH`` columns, its own line breaks kept; ends with a line break."""
     wrapper = textwrap.TextWrapper(
         WIDTH,
         initial_indent=indent,

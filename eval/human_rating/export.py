@@ -1,4 +1,4 @@
-"""A folder of rating forms: one sub-folder for each rater, and the key that stays with whoever runs the study."""
+"""Write a folder of rating forms: one sub-folder for each rater, and the key for the person who runs the study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cbtrain
-from cbtrain.eval.human_rating.assignment import Assignment, deal
+from cbtrain.eval.human_rating.assignment import Assignment, AssignmentSettings, assign
 from cbtrain.eval.human_rating.csv_form import ratings_csv, reading_text
 from cbtrain.eval.human_rating.form import Form, digest, make_form, rubric_digest
 from cbtrain.eval.human_rating.key import KEY_FILE, Key, KeyForm, KeyRubric, write_key
@@ -38,10 +38,20 @@ Template and end marks were taken out of the dialogues; what speakers say about 
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What :func:`write_forms` wrote: the deal, and each rater's folder with the id of the form in it."""
+class FormsOrigin:
+    """``source``: where the sessions came from; ``run``: the run folder whose scores the ratings belong to, if any;
+    ``rubric_name`` as the user gave it. All three go into the key."""
 
-    deal: Assignment
+    source: str
+    run: Path | None
+    rubric_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The forms that :func:`write_forms` wrote: who rates which session, and each rater's folder with its form's id."""
+
+    assignment: Assignment
     folders: list[tuple[Path, str]]
     key: Path
 
@@ -50,27 +60,25 @@ def write_forms(
     sessions: Sequence[SimulatedSession],
     rubric: Rubric,
     folder: Path,
-    *,
-    rubric_name: str,
-    source: str,
-    run: Path | None,
-    wanted: int | None = None,
-    raters: int = 2,
-    overlap: int | None = None,
-    seed: int = 0,
+    origin: FormsOrigin,
+    settings: AssignmentSettings,
 ) -> Exported:
-    """Write the forms of ``sessions`` to ``folder``, which must be new or empty; see :func:`deal` for the numbers.
+    """Write the forms of ``sessions`` to ``folder``, which must be new or empty.
 
-    ``source`` and ``run`` go into the key: where the sessions came from, and beside which run's scores the ratings
-    belong. The same sessions, rubric, numbers and seed give the same forms. Raises UserError as :func:`deal` does, and
-    where ``folder`` is taken; nothing is left behind then.
+    The same sessions, rubric and settings give the same forms. Raises UserError as :func:`assign` does, and if
+    ``folder`` is taken; nothing is left behind then.
     """
     require_new(folder)
-    drawn_by = f"{seed}|{digest(sessions, rubric)}|{wanted}|{raters}|{overlap}"
-    dealt = deal(sessions, wanted=wanted, raters=raters, overlap=overlap, seed=drawn_by)
-    made = [make_form(hand, rubric, rater, drawn_by) for rater, hand in enumerate(dealt.by_rater, 1)]
+    random_key = "|".join(
+        map(str, (settings.seed, digest(sessions, rubric), settings.sessions, settings.raters, settings.overlap))
+    )
+    assignment = assign(sessions, settings, random_key)
+    forms = [
+        make_form(rater_sessions, rubric, rater, random_key)
+        for rater, rater_sessions in enumerate(assignment.by_rater, 1)
+    ]
     scale = KeyRubric(
-        name=rubric_name,
+        name=origin.rubric_name,
         digest=rubric_digest(rubric),
         minimum=rubric.minimum,
         maximum=rubric.maximum,
@@ -78,26 +86,27 @@ def write_forms(
     )
     key = Key(
         cbtrain_version=cbtrain.__version__,
-        source=source,
-        run=None if run is None else str(run),
-        seed=seed,
+        source=origin.source,
+        run=None if origin.run is None else str(origin.run),
+        seed=settings.seed,
         rubric=scale,
-        forms=[part for _, part in made],
+        forms=[key_form for _, key_form in forms],
     )
     try:
         with atomic_folder(folder) as temporary:
             (temporary / "README.txt").write_text(README.format(notice=cbtrain.NOTICE), encoding="utf-8")
-            for form, part in made:
-                _write_form(form, temporary / _folder_of(part))
+            for form, key_form in forms:
+                _write_form(form, temporary / _folder_of(key_form))
         write_key(key, folder / KEY_FILE)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # forms without their key are of no use
         raise
-    return Exported(dealt, [(folder / _folder_of(part), form.id) for form, part in made], folder / KEY_FILE)
+    rater_folders = [(folder / _folder_of(key_form), form.id) for form, key_form in forms]
+    return Exported(assignment, rater_folders, folder / KEY_FILE)
 
 
-def _folder_of(part: KeyForm) -> str:
-    return f"rater-{part.rater}"
+def _folder_of(key_form: KeyForm) -> str:
+    return f"rater-{key_form.rater}"
 
 
 def _write_form(form: Form, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A rater's form: the sessions under codes, without anything that tells the arm, and the key to the codes."""
+"""A rater's form: sessions under codes, without anything that identifies the arm, and the key to the codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cbtrain.transcripts.types import Role, Turn
 FORM_SCHEMA = "cbtrain.rating-form/1"
 RATINGS_SCHEMA = "cbtrain.ratings/1"
 UNRATABLE = "n/a"
-"""What stands in the place of a score where a domain cannot be rated from the session."""
+"""Replaces a score if a domain cannot be rated from the session."""
 
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 """Of codes: no vowels, so that they spell no words, and no digits, so that no spreadsheet takes one for a number."""
@@ -33,7 +33,7 @@ class BlindSession:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one rater gets."""
+    """The form of one rater."""
 
     id: str
     rubric: Rubric
@@ -41,18 +41,18 @@ class Form:
 
 
 def rubric_digest(rubric: Rubric) -> str:
-    """Of all that a rater reads of it."""
+    """Return a digest of all parts of the rubric that raters read."""
     return _digest(rubric.model_dump(mode="json", exclude={"domains": {"__all__": {"cues"}}}))
 
 
 def digest(sessions: Sequence[SimulatedSession], rubric: Rubric) -> str:
-    """Of the sessions, in their order, and the rubric: forms made from others get other ids and codes."""
-    read = [[one.id, one.arm, [[turn.role, turn.text] for turn in one.turns]] for one in sessions]
+    """Return a digest of the sessions, in order, and the rubric: other ones give forms with other ids and codes."""
+    read = [[session.id, session.arm, [[turn.role, turn.text] for turn in session.turns]] for session in sessions]
     return _digest([read, rubric_digest(rubric)])
 
 
 def make_form(sessions: Sequence[SimulatedSession], rubric: Rubric, rater: int, seed: str) -> tuple[Form, KeyForm]:
-    """The form of rater number ``rater``, with ``sessions`` in this order, and its part of the key."""
+    """Return the form of rater number ``rater``, with ``sessions`` in this order, and its part of the key."""
     rng = random.Random(f"{seed}|codes|{rater}")
     codes: list[str] = []
     while len(codes) < len(sessions):
@@ -76,7 +76,7 @@ def make_form(sessions: Sequence[SimulatedSession], rubric: Rubric, rater: int, 
 
 
 def _blind(session: SimulatedSession) -> list[tuple[Role, str]]:
-    """Turns without template and end marks; a turn that is empty then stays, so that turn numbers hold."""
+    """Return turns without template and end marks. Turns that become empty stay, so that turn numbers are kept."""
     return [(turn.role, _without_marks(turn)) for turn in session.turns]
 
 

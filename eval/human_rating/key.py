@@ -1,4 +1,4 @@
-"""The key of a set of forms: which code stands for which session. It lifts the blind, so it stays with its owner."""
+"""The key of a set of forms: the session of each code. It lifts the blind, so raters must not have it."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class KeyRubric(BaseModel):
 
 
 class Key(BaseModel):
-    """``source``: where the sessions came from; ``run``: the run folder beside whose scores ratings belong, where it
-    was one."""
+    """``source``: where the sessions came from; ``run``: the run folder whose scores the ratings belong to, if any."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -68,14 +67,14 @@ class Key(BaseModel):
 
 
 def write_key(key: Key, path: Path) -> None:
-    """Write ``key`` so that its owner alone can read it, at no moment anybody else."""
+    """Write ``key`` so that at no moment anybody but its owner can read it."""
     with atomic_file(path) as temporary:
         temporary.chmod(0o600)
         temporary.write_text(json.dumps(key.model_dump(by_alias=True), indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_key(path: Path) -> Key:
-    """Raises UserError on what is no key that :func:`write_key` wrote."""
+    """Return the key at ``path``. Raises UserError if :func:`write_key` did not write it."""
     hint = f"Name the {KEY_FILE} that `cbtrain rate export` wrote."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent
 
 
 def render_form(form: Form) -> str:
-    """A page that opens from disk, fetches nothing, and shows transcripts as text only."""
+    """Return an HTML page that opens from disk, fetches nothing, and shows transcripts as text only."""
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
     script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("ratings.js", "page.js"))
     return environment.get_template("page.html").render(
@@ -35,7 +35,7 @@ def render_form(form: Form) -> str:
 
 
 def form_data(form: Form) -> dict[str, Any]:
-    """What the page's script reads: nothing that the raters' key holds."""
+    """Return the data for the page's script; it contains nothing that only the key may hold."""
     rubric = form.rubric
     return {
         "schema": FORM_SCHEMA,

@@ -1,4 +1,4 @@
-"""Filled forms: the page's download or the CSV, every value checked against the key."""
+"""Read filled forms, downloads of the page or CSV files, and check every value against the key."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LONGEST_NAME = 60
 
 @dataclass(slots=True)
 class FilledSession:
-    """What one rater said of one session. ``scores`` has the domains that were rated: None where the rater found that
-    a domain cannot be; ``evidence``: turn indices from 0, by domain."""
+    """One rater's rating of one session. ``scores`` has the rated domains, with None for "cannot be rated";
+    ``evidence``: turn indices from 0, by domain."""
 
     session: KeySession
     scores: dict[str, float | None]
@@ -33,7 +33,7 @@ class FilledSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FilledForm:
     """One filled form; sessions that are missing in it, or have no score, are not rated."""
 
     path: Path
@@ -63,24 +63,28 @@ class _Ratings(_Strict):
     sessions: list[_Session]
 
 
-def read_filled(path: Path, key: Key, rater: str | None = None) -> Filled:
-    """Read one filled form; ``rater`` stands in for the name in it. Raises UserError on whatever does not fit the key:
+def parse_form(path: Path, key: Key, rater: str | None = None) -> FilledForm:
+    """Return one filled form; ``rater`` replaces the name in it. Raises UserError if anything does not fit the key:
     form, codes, doubles, domains, points of the scale, turns, the rater's name."""
     text = _text(path)
     if text.lstrip().startswith("{"):
-        found = _of_page(text, path, key)
+        parsed = _parse_download(text, path, key)
     elif text.lstrip()[:1] == "<":
         hint = 'Open it in a browser and name the file that "Download my ratings" gives.'
         raise UserError("a web page, not ratings", where=path, hint=hint)
     else:
-        found = _of_sheet(text, path, key)
-    form, name, sessions = found
+        parsed = _parse_csv(text, path, key)
+    form, name, sessions = parsed
     seen: set[str] = set()
-    for one in sessions:
-        if one.session.code in seen:
-            raise UserError(f"session {one.session.code} is there twice", where=path, hint="Leave one of the two out.")
-        seen.add(one.session.code)
-    return Filled(path, form, _name(name if rater is None else rater, path if rater is None else "--rater"), sessions)
+    for filled in sessions:
+        if filled.session.code in seen:
+            raise UserError(
+                f"session {filled.session.code} is there twice", where=path, hint="Leave one of the two out."
+            )
+        seen.add(filled.session.code)
+    return FilledForm(
+        path, form, _name(name if rater is None else rater, path if rater is None else "--rater"), sessions
+    )
 
 
 def _text(path: Path) -> str:
@@ -102,7 +106,7 @@ def _text(path: Path) -> str:
     return text
 
 
-def _of_page(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[FilledSession]]:
+def _parse_download(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[FilledSession]]:
     hint = 'Name the file that "Download my ratings" gave, unchanged.'
     try:
         content: Any = json.loads(text)
@@ -113,20 +117,20 @@ def _of_page(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Filled
     given = validate(_Ratings, content, path, hint)
     form = _form(given.form, key, path)
     sessions = []
-    for one in given.sessions:
-        where = f"{path}: session {one.code}"
-        found = FilledSession(_session(one.code, form, key, path), {}, note=one.note.strip())
-        for domain, rating in one.ratings.items():
+    for rated in given.sessions:
+        where = f"{path}: session {rated.code}"
+        filled = FilledSession(_session(rated.code, form, key, path), {}, note=rated.note.strip())
+        for domain, rating in rated.ratings.items():
             if domain not in key.rubric.domains:
                 raise UserError(f"no such domain {domain!r}", where=where, hint=nearest(domain, key.rubric.domains))
             if rating.score is not None:
-                found.scores[domain] = _point(rating.score, key, f"{where}, {domain}")
-            found.evidence[domain] = _turns(rating.evidence, found.session.turns, f"{where}, {domain}")
-        sessions.append(found)
+                filled.scores[domain] = _point(rating.score, key, f"{where}, {domain}")
+            filled.evidence[domain] = _turns(rating.evidence, filled.session.turns, f"{where}, {domain}")
+        sessions.append(filled)
     return form, given.rater, sessions
 
 
-def _of_sheet(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[FilledSession]]:
+def _parse_csv(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[FilledSession]]:
     rows = _rows(text, path, (*BEFORE, *key.rubric.domains, "note"))
     where, first = rows[0]
     form = _form(first["form"], key, where)
@@ -147,8 +151,8 @@ def _of_sheet(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Fille
 
 
 def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
-    """The rows that hold anything, each with its file and line, cells trimmed. The separator is whichever of comma,
-    semicolon and tab the header has most of: spreadsheets of some countries write semicolons."""
+    """Return the rows that hold anything, each with its file and line, cells trimmed. The separator is whichever of
+    comma, semicolon and tab the header has most of: spreadsheets of some countries write semicolons."""
     header = text.splitlines()[0]
     separator = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -161,7 +165,7 @@ def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[tuple[str, di
         doubled = [name for name in names if name and (names.count(name) > 1 or name not in columns)]
         if doubled:
             raise UserError(f"column {doubled[0]!r} is there twice or is none of the form's", where=path, hint=hint)
-        found = []
+        rows = []
         for cells in reader:
             where = f"{path}:{reader.line_num}"
             if not any(cell.strip() for cell in cells):
@@ -169,25 +173,25 @@ def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[tuple[str, di
             if any(cell.strip() for name, cell in _beyond(names, cells) if not name):
                 raise UserError("a cell outside the columns", where=where, hint=hint)
             padded = [*cells, *[""] * (len(names) - len(cells))]
-            found.append((where, {name: cell.strip() for name, cell in zip(names, padded, strict=False) if name}))
+            rows.append((where, {name: cell.strip() for name, cell in zip(names, padded, strict=False) if name}))
     except csv.Error as error:
         raise UserError(f"malformed CSV ({error})", where=path, hint=hint) from None
-    if not found:
+    if not rows:
         raise UserError("no sessions in it", where=path, hint=hint)
-    return found
+    return rows
 
 
 def _beyond(names: list[str], cells: list[str]) -> Iterator[tuple[str, str]]:
-    for place, cell in enumerate(cells):
-        yield (names[place] if place < len(names) else ""), cell
+    for index, cell in enumerate(cells):
+        yield (names[index] if index < len(names) else ""), cell
 
 
 def _form(name: str, key: Key, where: object) -> KeyForm:
     for form in key.forms:
         if form.id == name:
             return form
-    known = ", ".join(form.id for form in key.forms)
-    hint = f"Its forms are {known}; take the key that was made with the form."
+    form_ids = ", ".join(form.id for form in key.forms)
+    hint = f"Its forms are {form_ids}; take the key that was made with the form."
     raise UserError(f"form {name!r} is not one of this key's", where=where, hint=hint)
 
 
@@ -195,13 +199,15 @@ def _session(code: str, form: KeyForm, key: Key, where: object) -> KeySession:
     for session in form.sessions:
         if session.code == code:
             return session
-    other = [one.id for one in key.forms if code in (session.code for session in one.sessions)]
-    hint = f"It is one of form {other[0]}: mend the column form." if other else "Leave the codes as they were."
+    other_ids = [other_form.id for other_form in key.forms if code in (session.code for session in other_form.sessions)]
+    hint = (
+        f"It is one of form {other_ids[0]}: correct the column form." if other_ids else "Leave the codes as they were."
+    )
     raise UserError(f"form {form.id} has no session {code!r}", where=where, hint=hint)
 
 
 def _point(value: int | float | str, key: Key, where: object) -> float | None:
-    """A point of the scale; None for what cannot be rated."""
+    """Return a point of the scale, or None for "cannot be rated"."""
     if isinstance(value, str) and value.casefold() == UNRATABLE:
         return None
     try:

@@ -1,1 +1,1 @@
-"""Does a rater see what was changed in a session?"""
+"""Test a rater: does it notice changes in a session?"""

@@ -1,7 +1,8 @@
-"""Which sessions are changed, and what their ratings tell of the rater, as plain data."""
+"""Choose and change sessions, and describe the rater by their ratings, as plain data."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,42 +22,46 @@ SHARE_OF_MANY, SHARE_OF_ONE = 1 / 20, 1 / 12
 
 
 def pick(sessions: Sequence[SimulatedSession], count: int, seed: int = 0) -> list[SimulatedSession]:
-    """At most ``count`` sessions that did not fail, in their order: drawn in rounds of one a patient, so that there are
-    as many patients as can be."""
+    """Return at most ``count`` sessions that did not fail, in their order, of as many patients as possible: they are
+    drawn in rounds of one per patient."""
     rng = Random(seed)
     by_patient: dict[str, list[SimulatedSession]] = defaultdict(list)
     for session in sessions:
         if not session.failed:
             by_patient[session.patient].append(session)
-    drawn = [rng.sample(own, len(own)) for _, own in sorted(by_patient.items())]
+    drawn = [rng.sample(patient_sessions, len(patient_sessions)) for _, patient_sessions in sorted(by_patient.items())]
     rng.shuffle(drawn)
-    rounds = [own[turn] for turn in range(max(map(len, drawn), default=0)) for own in drawn if turn < len(own)]
+    rounds = [session for round_ in itertools.zip_longest(*drawn) for session in round_ if session is not None]
     chosen = {session.id for session in rounds[:count]}
     return [session for session in sessions if session.id in chosen]
 
 
 def copies(sessions: Sequence[SimulatedSession]) -> list[SimulatedSession]:
-    """The changed copies; a session in which a probe finds nothing to change has none of it."""
-    made = []
+    """Return the changed copies; none for a probe that finds nothing to change in a session."""
+    changed = []
     for probe in PROBES:
         for session in sessions:
             turns = probe.change(session.turns)
             if turns is not None:
-                made.append(replace(session, id=_id(session, probe), turns=turns))
-    return made
+                changed.append(replace(session, id=_id(session, probe), turns=turns))
+    return changed
 
 
 def audit(
     sessions: Sequence[SimulatedSession], scores: Sequence[Score], rubric: Rubric, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One entry a probe, as JSON has it, from ``scores`` of ``sessions`` and of their :func:`copies`, in any order and
+    """Return one JSON entry per probe, from ``scores`` of ``sessions`` and of their :func:`copies`, in any order and
     with any number of repeats. An expectation of a domain that ``rubric`` lacks is left out."""
     ratings: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         ratings[score.session_id].append(score)
     entries = []
     for probe in PROBES:
-        pairs = [(one, ratings[one.id], ratings[_id(one, probe)]) for one in sessions if _id(one, probe) in ratings]
+        pairs = [
+            (original, ratings[original.id], ratings[_id(original, probe)])
+            for original in sessions
+            if _id(original, probe) in ratings
+        ]
         statuses = Counter(score.status for _, _, copied in pairs for score in copied)
         if probe.expected:
             findings = _shifts(probe, pairs, rubric, seed)
@@ -78,17 +83,19 @@ def audit(
 def _shifts(
     probe: Probe, pairs: Sequence[tuple[SimulatedSession, list[Score], list[Score]]], rubric: Rubric, seed: int
 ) -> list[Finding]:
-    """The total, of which something may be expected or not, and what else the probe expects."""
+    """Return findings on the total, and on everything else of which the probe has an expectation."""
     domains, size = [domain.id for domain in rubric.domains], rubric.maximum - rubric.minimum
     findings = []
     for measure in dict.fromkeys((TOTAL, *probe.expected)):
-        over = {TOTAL: domains, OTHERS: [one for one in domains if one not in probe.expected]}.get(measure, [measure])
+        over = {TOTAL: domains, OTHERS: [domain for domain in domains if domain not in probe.expected]}.get(
+            measure, [measure]
+        )
         if not set(over) <= set(domains):
             continue
         weight = 1 if measure == TOTAL else 1 / len(over)
         values = []
-        for session, own, copied in pairs:
-            before, after = _value(own, over), _value(copied, over)
+        for session, original_scores, copy_scores in pairs:
+            before, after = _value(original_scores, over), _value(copy_scores, over)
             if before is not None and after is not None:
                 values.append((session.patient, weight * before, weight * after))
         share = SHARE_OF_MANY if measure in (TOTAL, OTHERS) else SHARE_OF_ONE
@@ -98,13 +105,13 @@ def _shifts(
 
 
 def _value(scores: Sequence[Score], domains: Sequence[str]) -> float | None:
-    """The sum over ``domains``, as the mean of the ratings that have a score in all of them; None where none has."""
-    found = []
+    """Return the sum over ``domains``, as the mean of the ratings with a score in all of them; None if none has."""
+    sums = []
     for score in scores:
-        own = [value for name in domains if (value := score.domains[name]) is not None]
-        if len(own) == len(domains):
-            found.append(sum(own))
-    return sum(found) / len(found) if found else None
+        values = [value for name in domains if (value := score.domains[name]) is not None]
+        if len(values) == len(domains):
+            sums.append(sum(values))
+    return sum(sums) / len(sums) if sums else None
 
 
 def _id(session: SimulatedSession, probe: Probe) -> str:

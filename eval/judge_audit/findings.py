@@ -1,4 +1,4 @@
-"""From shifts of scores to a verdict: did a rater do what a fair one would?"""
+"""Verdicts on a rater from shifts of scores: did it do what a fair rater would do?"""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ class Finding:
 def shift(
     measure: str, expected: Expected | None, pairs: Sequence[tuple[str, float, float]], margin: float, seed: int = 0
 ) -> Finding:
-    """``pairs``: patient, the value before and the one after, of each session that has both."""
+    """Return the finding on ``pairs``: patient, value before and value after, of each session that has both."""
     groups: dict[str, list[float]] = defaultdict(list)
     for patient, *values in pairs:
         groups[patient].append(values[1] - values[0])
     if not pairs:
         return Finding(measure, expected, 0, 0, margin=margin, verdict="cannot be told" if expected else None)
-    before, after = (float(np.mean([pair[place] for pair in pairs])) for place in (1, 2))
-    told = Finding(measure, expected, len(pairs), len(groups), before, after, after - before, margin=margin)
+    before, after = (float(np.mean([pair[column] for pair in pairs])) for column in (1, 2))
+    finding = Finding(measure, expected, len(pairs), len(groups), before, after, after - before, margin=margin)
     if len(groups) < FEWEST_PATIENTS:
-        return replace(told, verdict="cannot be told" if expected else None)
-    draws = hierarchical_bootstrap([np.array(own) for own in groups.values()], DRAWS, seed, by_patient=False)
+        return replace(finding, verdict="cannot be told" if expected else None)
+    draws = hierarchical_bootstrap([np.array(shifts) for shifts in groups.values()], DRAWS, seed, by_patient=False)
     low, high = percentile_interval(draws)
     size = size_of(np.array([pair[1:] for pair in pairs]))
     verdict = _verdict(expected, after - before, low, high, margin, size) if expected else None
-    return replace(told, ci_low=low, ci_high=high, verdict=verdict)
+    return replace(finding, ci_low=low, ci_high=high, verdict=verdict)
 
 
 def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float, size: float) -> Verdict:

@@ -1,4 +1,4 @@
-"""Changed copies of sessions with which a rater is tested: what a fair rater would say of each is known.
+"""Changed copies of sessions to test a rater: the scores that a fair rater would change are known.
 
 All changes are made by deterministic code, so that a copy is the same on every machine, and none needs a model. They
 are blunt on purpose: a rater that misses one of them will miss finer ones.
@@ -25,7 +25,7 @@ TOTAL, OTHERS = "total", "others"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """``change`` makes a session's copy, None where there is nothing in it to change. ``expected``: what a fair rater
+    """``change`` makes a session's copy, or None if there is nothing to change in it. ``expected``: what a fair rater
     does to the total, the ``OTHERS`` or a domain by its id; nothing for a copy that nobody can rate."""
 
     id: str
@@ -98,8 +98,8 @@ SMALL_TALK = (
 
 
 def again(turns: Turns) -> list[Turn] | None:
-    """The same words. Between sentences stand two spaces, which no reader sees: they keep an API's kept answer, or its
-    fixed seed, from giving the first rating back."""
+    """Return the same words, with two spaces between sentences. No reader sees them, and the rating is new: not the
+    kept answer of an API, and not that of its fixed seed."""
     changed = [Turn(turn.role, SENTENCE.sub("  ", turn.text)) for turn in turns]
     return changed if changed != list(turns) else None
 
@@ -119,12 +119,12 @@ def padded(turns: Turns) -> list[Turn] | None:
 
 
 def without(pattern: re.Pattern[str], early: re.Pattern[str] | None = None) -> Callable[[Turns], list[Turn] | None]:
-    """Every sentence of the therapist that ``pattern`` finds is left out, in the first third of the session also what
-    ``early`` finds, and the patient's answers to turns of which nothing is left."""
+    """Return a change that leaves out every sentence of the therapist that ``pattern`` finds, in the first third of the
+    session also those that ``early`` finds, and the patient's answers to turns of which nothing is left."""
 
     def change(turns: Turns) -> list[Turn] | None:
         kept: list[Turn] = []
-        found = gone = False
+        removed = gone = False
         for index, turn in enumerate(turns):
             if turn.role == "patient":
                 if not gone:
@@ -133,32 +133,32 @@ def without(pattern: re.Pattern[str], early: re.Pattern[str] | None = None) -> C
                 continue
             patterns = [pattern, early] if early and 3 * index < len(turns) else [pattern]
             sentences = SENTENCE.split(turn.text)
-            left = [one for one in sentences if not any(each.search(one) for each in patterns)]
-            found = found or len(left) < len(sentences)
+            left = [sentence for sentence in sentences if not any(unwanted.search(sentence) for unwanted in patterns)]
+            removed = removed or len(left) < len(sentences)
             gone = not left
             if left:
                 kept.append(Turn(turn.role, " ".join(left)))
-        return kept if found and len({turn.role for turn in kept}) == 2 else None
+        return kept if removed and len({turn.role for turn in kept}) == 2 else None
 
     return change
 
 
 def lecturing(turns: Turns) -> list[Turn] | None:
-    """A statement in place of each of the therapist's questions."""
+    """Replace each of the therapist's questions by a statement."""
     number = 0
     changed = []
     for turn in turns:
         sentences = SENTENCE.split(turn.text)
-        for place, sentence in enumerate(sentences):
+        for index, sentence in enumerate(sentences):
             if turn.role == "therapist" and "?" in sentence:
-                sentences[place] = LECTURES[number % len(LECTURES)]
+                sentences[index] = LECTURES[number % len(LECTURES)]
                 number += 1
         changed.append(Turn(turn.role, " ".join(sentences)))
     return changed if number else None
 
 
 def contradicting(turns: Turns) -> list[Turn] | None:
-    """The therapist begins every answer to the patient by denying what was said."""
+    """Begin every answer of the therapist with a denial of the patient's words."""
     number = 0
     changed = [*turns[:1]]
     for before, turn in pairwise(turns):
@@ -170,19 +170,19 @@ def contradicting(turns: Turns) -> list[Turn] | None:
 
 
 def empty(turns: Turns) -> list[Turn]:
-    """Speakers without a word."""
+    """Return turns without words."""
     return [Turn(turn.role, "") for turn in turns[:4]]
 
 
 def garbage(turns: Turns) -> list[Turn]:
-    """As many characters of no meaning, words as long as they were."""
+    """Replace every word by as many characters without meaning."""
     signs = string.ascii_letters + string.digits + "#%&*+/<=>@^_|~"
     rng = Random(" ".join(turn.text for turn in turns))
 
     def word(length: int) -> str:
         return "".join(rng.choices(signs, k=length))
 
-    return [Turn(turn.role, " ".join(word(len(one)) for one in turn.text.split())) for turn in turns]
+    return [Turn(turn.role, " ".join(word(len(spoken)) for spoken in turn.text.split())) for turn in turns]
 
 
 PROBES = (

@@ -1,1 +1,1 @@
-"""Scores: the rubric, the LLM judge, the cue rater; perplexity beside them."""
+"""Scores: the rubric, the LLM judge, the cue rater; and perplexity."""

@@ -1,4 +1,4 @@
-"""What a user sets about raters (torch-free)."""
+"""Settings of raters (torch-free)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cbtrain.providers.overrides import merge
 
 
 def over(default: BaseModel) -> BeforeValidator:
-    """Settings that are given one by one leave the others of ``default`` as they are; another API has its own."""
+    """Return a validator that merges given settings over ``default``; the settings of another API replace it."""
     return BeforeValidator(lambda given: merge(default.model_dump(), given) if isinstance(given, dict) else given)
 
 

@@ -1,4 +1,4 @@
-"""The embedded rater: counts wording that each domain's work usually leaves. A smoke test, no clinical judgement.
+"""The embedded rater: counts wording that is typical of each domain. A smoke test, no clinical judgement.
 
 A domain's score is ``maximum · (weight of the cues met ÷ weight of all its cues)``, rounded to a whole point. Cues
 stand in the rubric's YAML: patterns are searched in the therapist's turns (``opening`` is the first third of the
@@ -14,10 +14,11 @@ from functools import lru_cache
 
 from cbtrain.eval.rating.rubric import Cue, Rubric
 from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Turn
 
 CUE_RATER = "cue"
-"""The judge of its ratings."""
+"""Name of this judge in tables of scores."""
 
 CUE_RATER_LABEL = "smoke-test cue rater: counts wording, no clinical judgement"
 
@@ -38,31 +39,31 @@ COMMON = frozenset(
 """Words too frequent to show that the patient was heard."""
 
 
-def rate(turns: Sequence[Turn], rubric: Rubric, *, session_id: str, arm: str, patient: str, seed: int) -> Score:
-    """Score one dialogue. Without two turns of words from each speaker it is ``unratable``, never a minimum."""
-    domains: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
-    score = Score(session_id, arm, patient, seed, CUE_RATER, 0, "unratable", domains)
+def rate(session: SimulatedSession, rubric: Rubric) -> Score:
+    """Return the score of one session; ``unratable``, never a minimum, without two turns of words from each speaker."""
+    turns = session.turns
+    score = Score.empty(session, CUE_RATER, 0, [domain.id for domain in rubric.domains])
     if not _ratable(turns):
         return score
     score.status = "ok"
     numbers = measures(turns)
     for domain in rubric.domains:
-        met, evidence, names = 0.0, set(), []
+        weight_met, evidence, names = 0.0, set(), []
         for cue in domain.cues:
-            found = _find(cue, turns, numbers)
-            if found is not None:
-                met += cue.weight
-                evidence.update(found)
+            cue_turns = _turns_with(cue, turns, numbers)
+            if cue_turns is not None:
+                weight_met += cue.weight
+                evidence.update(cue_turns)
                 names.append(cue.name)
-        share = met / sum(cue.weight for cue in domain.cues)
-        domains[domain.id] = float(rubric.minimum + round(share * (rubric.maximum - rubric.minimum)))
+        share = weight_met / sum(cue.weight for cue in domain.cues)
+        score.domains[domain.id] = float(rubric.minimum + round(share * (rubric.maximum - rubric.minimum)))
         score.evidence[domain.id] = sorted(evidence)
         score.reason[domain.id] = f"cues met: {', '.join(names) or 'none'}"
     return score
 
 
 def measures(turns: Sequence[Turn]) -> dict[str, float]:
-    """Numbers about the therapist's turns.
+    """Return numbers about the therapist's turns.
 
     ``question_share``: turns with a question; ``open_question_share``: turns with an open one; ``lecture_share``: turns
     over 60 words without a question; ``words_per_turn``; ``talk_share``: the therapist's share of all words;
@@ -91,8 +92,8 @@ def measures(turns: Sequence[Turn]) -> dict[str, float]:
     }
 
 
-def _find(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> list[int] | None:
-    """The turns that meet ``cue`` (none for a measure), or None where it is not met."""
+def _turns_with(cue: Cue, turns: Sequence[Turn], numbers: dict[str, float]) -> list[int] | None:
+    """Return the indices of the turns that meet ``cue`` (none for a measure), or None if it is not met."""
     if cue.measure is not None:
         value = numbers[cue.measure]
         low = cue.at_least is None or value >= cue.at_least
@@ -120,7 +121,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _ratable(turns: Sequence[Turn]) -> bool:
-    """At least two turns of each speaker that hold ordinary words."""
+    """Return whether each speaker has at least two turns of ordinary words."""
     spoken = {"patient": 0, "therapist": 0}
     for turn in turns:
         words = turn.text.split()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from cbtrain.eval.rating.config import JudgeConfig
 from cbtrain.eval.rating.rubric import Domain, Rubric
 from cbtrain.eval.rating.scores import Score, Status
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.structured import ask
@@ -21,7 +22,6 @@ from cbtrain.transcripts.types import Turn
 
 RESIDUE = re.compile(r"<\|[^|>]{0,80}\|>|\[/?INST\]|\[END\]|</?s>")
 """Template and end marks, which would tell the judge what kind of speaker it reads."""
-
 
 MANY = 1_000_000
 """More repeats than anybody asks for."""
@@ -36,25 +36,20 @@ class _Stop(Exception):
 async def judge_session(
     provider: Provider,
     rubric: Rubric,
-    turns: Sequence[Turn],
+    session: SimulatedSession,
     config: JudgeConfig,
     *,
-    session_id: str,
-    arm: str,
-    patient: str,
-    seed: int,
     repeat: int,
     tries: Mapping[str, int] | None = None,
 ) -> Score:
-    """Rate one dialogue. What goes to the judge is the numbered dialogue and the rubric, never ids or arms. ``tries``
-    counts, by the first domain of a call, earlier answers to it that came to nothing: another one is asked for, not the
-    kept one.
+    """Return the rating number ``repeat`` of one session. The judge reads the numbered turns and the rubric, never ids
+    or arms. ``tries`` counts earlier answers without a rating, by the first domain of the call: for each of them
+    another answer is asked for, not the kept one.
 
-    An answer that stays invalid after the re-asks leaves the score empty with the status ``invalid``.
+    An answer that is still invalid after the re-asks leaves the score empty with the status ``invalid``.
     """
-    empty: dict[str, float | None] = {domain.id: None for domain in rubric.domains}
-    judge = provider.model
-    score = Score(session_id, arm, patient, seed, judge, repeat, "ok", empty)
+    turns = session.turns
+    score = Score.empty(session, provider.model, repeat, [domain.id for domain in rubric.domains])
     groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
     for group in groups:
         try:
@@ -69,8 +64,7 @@ async def judge_session(
             score.domains[domain.id] = None if rating["score"] is None else float(rating["score"])
             score.evidence[domain.id] = [i - 1 for i in rating["evidence"] if 1 <= i <= len(turns)]
             score.reason[domain.id] = rating["reason"]
-    if any(value is None for value in score.domains.values()):
-        score.status = "unratable"
+    score.status = "unratable" if None in score.domains.values() else "ok"
     return score
 
 
@@ -83,7 +77,7 @@ async def _ask(
     repeat: int,
     sample: int,
 ) -> dict[str, Any]:
-    """The validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
+    """Return the validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
     request = ChatRequest(
         (Message("system", judge_instructions(rubric, domains)), Message("user", _transcript(turns))),
         max_tokens=config.max_tokens,
@@ -94,17 +88,18 @@ async def _ask(
     try:
         # A judge without a seed is asked for another answer all the same.
         chat = functools.partial(provider.chat, sample=sample)
-        found = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
+        structured = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
     except ProviderError as error:
         raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None
-    if found.status == "ok":
-        assert found.value is not None
-        return found.value.model_dump()
-    raise _Stop(found.status, f"the judge {found.problem}" if found.status == "refused" else found.problem)
+    if structured.status == "ok":
+        assert structured.value is not None
+        return structured.value.model_dump()
+    refused = structured.status == "refused"
+    raise _Stop(structured.status, f"the judge {structured.problem}" if refused else structured.problem)
 
 
 def judge_instructions(rubric: Rubric, domains: Sequence[Domain]) -> str:
-    """What a judge is told, before the transcript."""
+    """Return the system prompt of a judge: how to rate, and the domains with their anchors."""
     parts = [
         "You rate the therapist in a transcript of a therapy session. Read it whole, then rate each domain below from "
         f"{rubric.minimum} to {rubric.maximum} by its anchors. Name the numbers of the turns your rating rests on, "

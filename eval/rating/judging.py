@@ -1,4 +1,4 @@
-"""Have an LLM judge rate all sessions: many at once, each answer on disk before the next is paid for."""
+"""Have an LLM judge rate all sessions, many at once. Each answer is on disk before the next is paid for."""
 
 from __future__ import annotations
 
@@ -31,52 +31,53 @@ async def judge_sessions(
     console: Console,
     status: Callable[[float], str] = lambda share: "",
 ) -> list[Score]:
-    """Ratings of ``sessions``, ``config.judge.repeats`` each, in their order.
+    """Return ratings of ``sessions`` in their order, ``config.judge.repeats`` each.
 
-    Ratings that the journal holds for the same dialogue, judge and rubric are not asked for again, but where they came
-    to nothing. ``status`` says how things stand with the API, given the share of the work that is done.
+    A rating that the journal holds for the same dialogue, judge and rubric is not asked for again, unless it has no
+    scores for want of a usable answer. ``status(share)`` describes the state of the API, given the share of the work
+    that is done.
     """
     past, tries = _past_ratings(journal, rubric)
-    progress = session_progress(console)
     wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
-    task = progress.add_task("judge", total=len(wanted), line="")
-    unrated = done = 0
-
-    def show() -> None:
-        line = ", ".join(filter(None, [status(done / len(wanted)), f"{unrated} not rated" if unrated else ""]))
-        progress.update(task, completed=done, line=line)
+    bar = _RatingBar(len(wanted), console, status)
 
     async def rating(session: SimulatedSession, repeat: int) -> Score:
-        nonlocal unrated, done
         key = _key(session, repeat, rubric, config)
         score = past.get(key)
         if score is None:
-            score = await judge_session(
-                provider,
-                rubric,
-                session.turns,
-                config.judge,
-                session_id=session.id,
-                arm=session.arm,
-                patient=session.patient,
-                seed=session.seed,
-                repeat=repeat,
-                tries=tries.get(key),
-            )
+            score = await judge_session(provider, rubric, session, config.judge, repeat=repeat, tries=tries.get(key))
             await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
-        unrated += score.status != "ok"
-        done += 1
-        show()
+        bar.count(score)
         return score
 
-    with progress:
-        async with ticking(show):
+    with bar.progress:
+        async with ticking(bar.show):
             return await together(rating(session, repeat) for session, repeat in wanted)
 
 
+class _RatingBar:
+    """A progress bar over ``total`` ratings."""
+
+    def __init__(self, total: int, console: Console, status: Callable[[float], str]) -> None:
+        self.total, self.status = total, status
+        self.done = self.unrated = 0
+        self.progress = session_progress(console)
+        self.task = self.progress.add_task("judge", total=total, line="")
+
+    def count(self, score: Score) -> None:
+        self.done += 1
+        self.unrated += score.status != "ok"
+        self.show()
+
+    def show(self) -> None:
+        unrated = f"{self.unrated} not rated" if self.unrated else ""
+        line = ", ".join(filter(None, [self.status(self.done / self.total), unrated]))
+        self.progress.update(self.task, completed=self.done, line=line)
+
+
 def _past_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], dict[str, Counter[str]]]:
-    """Ratings by their key, and how often a call for one (by its first domain) was answered in vain: what ended in an
-    error, or for want of money, was not answered at all."""
+    """Return the usable ratings by their key, and how many answers to a call for one (by the call's first domain) were
+    of no use. A rating that ended in an error, or for want of money, had no answer at all."""
     past: dict[str, Score] = {}
     tries: dict[str, Counter[str]] = defaultdict(Counter)
     for event in read_journal(journal.path):
@@ -91,8 +92,9 @@ def _past_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], d
 
 
 def _key(session: SimulatedSession, repeat: int, rubric: Rubric, config: JudgingConfig) -> str:
-    """What decides a rating: the dialogue, who rates it, by what, and how it is asked."""
-    asked: dict[str, Any] = {
+    """Return a digest of all that a rating depends on: the dialogue, the judge, the rubric, and how the judge is
+    asked."""
+    deciding: dict[str, Any] = {
         "session": session.id,
         "turns": [(turn.role, turn.text) for turn in session.turns],
         "repeat": repeat,
@@ -100,4 +102,4 @@ def _key(session: SimulatedSession, repeat: int, rubric: Rubric, config: Judging
         "judge": config.judge.model_dump(mode="json", exclude={"repeats"}),
         "model": config.provider.identity(),
     }
-    return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -29,11 +29,11 @@ def compare_perplexity(
     """
     rows: list[dict[str, Any]] = []
     shown = track(documents.items(), "perplexity", console=console, disable=not console.is_terminal)
-    for patient, own in shown:
+    for patient, patient_documents in shown:
         with decoder.with_adapter(False):
-            base = measure_loss(decoder, own, pack_tokens)
+            base = measure_loss(decoder, patient_documents, pack_tokens)
             in_plain = measure_loss(decoder, plain[patient], pack_tokens).perplexity if plain else None
-        tuned = measure_loss(decoder, own, pack_tokens)
+        tuned = measure_loss(decoder, patient_documents, pack_tokens)
         rows.append(
             {
                 "patient": patient,
@@ -68,7 +68,7 @@ def _verdict(rows: Sequence[dict[str, Any]], mean: float | None) -> str:
 
 
 def _layout(rows: Sequence[dict[str, Any]]) -> str:
-    """How much is left of the change once the base is measured in its own layout."""
+    """Return a sentence on the change that is left once the base is measured in its own layout."""
     changes = [100 * (row["tuned"] / row["base_plain"] - 1) for row in rows if row["base_plain"] is not None]
     if not changes:
         return ""

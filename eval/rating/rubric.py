@@ -82,7 +82,7 @@ class Rubric(BaseModel):
 
 
 def load_rubric(name: str = "cbt_fidelity") -> Rubric:
-    """A shipped rubric by name, or one in a YAML file. Raises UserError where it is missing or malformed."""
+    """Return a shipped rubric by name, or one in a YAML file. Raises UserError if it is missing or malformed."""
     content: Any = parse_yaml(lambda: _read(name), name)
     try:
         return Rubric.model_validate(content)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cbtrain.errors import UserError
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
 
 Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
@@ -29,7 +30,7 @@ class Score:
     """A rating; ``domains`` maps each domain to a score or None, and None is never filled in.
 
     ``evidence`` lists the indices of the turns behind each score; ``stopped_at`` is the first domain of the call to the
-    judge that came to nothing.
+    judge that gave no usable answer.
     """
 
     session_id: str
@@ -44,6 +45,12 @@ class Score:
     reason: dict[str, str] = field(default_factory=dict)
     stopped_at: str = ""
 
+    @classmethod
+    def empty(cls, session: SimulatedSession, judge: str, repeat: int, domains: Sequence[str]) -> Score:
+        """Return a score of ``session`` without a value in any of ``domains``: ``unratable``, until a rater sets it."""
+        values: dict[str, float | None] = dict.fromkeys(domains)
+        return cls(session.id, session.arm, session.patient, session.seed, judge, repeat, "unratable", values)
+
     @property
     def total(self) -> float | None:
         """The sum over domains, or None unless every domain has a score."""
@@ -52,7 +59,7 @@ class Score:
 
 
 def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
-    """One row a rating: who, how, the domains in their order, the total; a missing score is an empty cell."""
+    """Write one row per rating: who, how, the domains in order, the total; a missing score is an empty cell."""
     domains = list(scores[0].domains) if scores else []
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
@@ -64,14 +71,13 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
 
 
 def read_scores_csv(path: Path) -> list[Score]:
-    """What :func:`write_scores_csv` wrote, or a spreadsheet made of it. Raises UserError with the line of a malformed
-    row."""
+    """Return the scores in a file of :func:`write_scores_csv`. Raises UserError with the line of a malformed row."""
     return scores_of(*read_table(path), path)
 
 
 def scores_of(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]], path: Path) -> list[Score]:
-    """The scores in a table that :func:`read_table` read from ``path``. Raises UserError with the line of a malformed
-    row."""
+    """Return the scores in a table that :func:`read_table` read from ``path``. Raises UserError with the line of a
+    malformed row."""
     missing = [name for name in (*FIXED, "total") if name not in columns]
     if missing:
         hint = "Save it with commas." if ";" in "".join(columns) else "Name a scores.csv that cbtrain wrote."
@@ -84,14 +90,14 @@ def scores_of(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]
         try:
             scores.append(_read_row(row, domains))
         except ValueError as error:
-            raise UserError(str(error), where=f"{path}:{line}", hint="Mend or remove the row.") from None
+            raise UserError(str(error), where=f"{path}:{line}", hint="Correct or remove the row.") from None
     return scores
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of a CSV file, and each row that is not blank with the line it ends in; cells are stripped. Raises
-    UserError on what is no UTF-8, columns that come twice, without a name or called what no name may be, and rows of
-    another length."""
+    """Return the columns of a CSV file, and each row that is not blank with the line it ends in; cells are stripped.
+    Raises UserError if the file is not UTF-8, if a column has no name, a bad one or that of another column, or if a row
+    has another length."""
     csv.field_size_limit(sys.maxsize)  # justifications are long
     try:
         table = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
@@ -106,19 +112,19 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     for line, cells in rows:
         if len(cells) != len(columns):
             what = f"{len(cells)} cells where there are {len(columns)} columns"
-            raise UserError(what, where=f"{path}:{line}", hint="Mend or remove the row.")
-    for place, name in enumerate(columns):
-        _check_column(name, columns, place, path, filled=any(cells[place] for _, cells in rows))
+            raise UserError(what, where=f"{path}:{line}", hint="Correct or remove the row.")
+    for index, name in enumerate(columns):
+        _check_column(name, columns, index, path, filled=any(cells[index] for _, cells in rows))
     return list(filter(None, columns)), [
         (line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}) for line, cells in rows
     ]
 
 
-def _check_column(name: str, columns: Sequence[str], place: int, path: Path, *, filled: bool) -> None:
-    """A column without a name, and with nothing in it, is what a comma at the end of each line makes."""
+def _check_column(name: str, columns: Sequence[str], index: int, path: Path, *, filled: bool) -> None:
+    """Raise UserError on a bad name. A column without name and content may be there: commas at line ends make it."""
     if not name and filled:
         hint = "Name it or take it out (of a data frame with index=False)."
-        raise UserError(f"column {place + 1} has no name", where=path, hint=hint)
+        raise UserError(f"column {index + 1} has no name", where=path, hint=hint)
     if name and columns.count(name) > 1:
         raise UserError(f"column {name!r} is there twice", where=path, hint="Leave one of them out.")
     try:
@@ -129,7 +135,7 @@ def _check_column(name: str, columns: Sequence[str], place: int, path: Path, *, 
 
 
 def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
-    """Raises ValueError on what cannot be, or contradicts itself."""
+    """Return the score of one row. Raises ValueError on impossible or contradictory values."""
     values = {name: _score(row[name], name) for name in domains}
     status: Status = row["status"]  # type: ignore[assignment]
     if status not in get_args(Status):
@@ -157,7 +163,7 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
 
 
 def _whole(text: str, name: str) -> int:
-    """Spreadsheets and data frames write 1 as 1.0. Raises ValueError."""
+    """Return a whole number, also from 1.0 as spreadsheets and data frames write it. Raises ValueError."""
     digits = text.removesuffix(".0")
     if not (digits.removeprefix("-").isascii() and digits.removeprefix("-").isdigit()):
         raise ValueError(f"{name}: {text!r} is no whole number")
@@ -169,8 +175,8 @@ def _whole(text: str, name: str) -> int:
 
 
 def check_name(name: str, column: str) -> None:
-    """Raises ValueError where there is none, and on what would tear tables apart or turn the text around it: control
-    characters, line breaks, marks of writing direction that override what stands beside them."""
+    """Raise ValueError if ``name`` is empty or would damage tables and texts: by control characters, line breaks, or
+    marks that change the writing direction."""
     if not name:
         raise ValueError(f"{column} is empty")
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in DIRECTIONS for letter in name):
@@ -178,7 +184,7 @@ def check_name(name: str, column: str) -> None:
 
 
 def _score(text: str | None, name: str) -> float | None:
-    """None where the cell is empty. Raises ValueError."""
+    """Return a score, None if the cell is empty. Raises ValueError."""
     if not text:
         return None
     value = number_of(text)
@@ -188,7 +194,7 @@ def _score(text: str | None, name: str) -> float | None:
 
 
 def number_of(text: str) -> float | None:
-    """``text`` as a finite number in the notation of tables; None for what is none (``float`` takes ``1_2``, too)."""
+    """Return ``text`` as a finite number, None if it is none. Stricter than ``float``, which accepts ``1_2``."""
     value = float(text) if NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
 

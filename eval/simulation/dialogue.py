@@ -13,14 +13,14 @@ END_MARK = "[END]"
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """One turn's ``text`` and what it cost (``facts``: token counts, finish reason, latency in seconds)."""
+    """The ``text`` of one turn, and ``facts`` on its generation: token counts, finish reason, latency in seconds."""
 
     text: str
     facts: dict[str, Any]
 
 
 class SpeakerStopped(Exception):
-    """A speaker cannot go on; ``ending`` names why."""
+    """A speaker cannot continue; ``ending`` names the reason."""
 
     def __init__(self, ending: Ending, message: str) -> None:
         super().__init__(message)
@@ -47,9 +47,9 @@ async def hold_session(
     max_words: int,
     record: Record,
 ) -> tuple[Ending, str | None]:
-    """Extend ``turns`` (empty, or those of an interrupted session) to an ending; returns it, and an error's text.
+    """Extend ``turns`` (empty, or those of an interrupted session) to an ending. Return it, and the text of an error.
 
-    The patient speaks first. ``seed`` gives each turn's seed by its index.
+    The patient speaks first. ``seed(index)`` is the seed of a turn.
     """
     while True:
         ending = _ended(turns, max_turns, max_words)

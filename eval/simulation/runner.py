@@ -1,4 +1,4 @@
-"""Hold all sessions of an evaluation, many at a time, every turn on disk before the next is asked for."""
+"""Hold all sessions of an evaluation, many at a time. Every turn is on disk before the next is asked for."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from rich.table import Column
 
 from cbtrain.eval.simulation.dialogue import Speaker, Spoken, hold_session
 from cbtrain.journal import Journal
-from cbtrain.transcripts.types import FAILED, FAILURES, Turn
+from cbtrain.transcripts.types import FAILED, FAILURES, Ending, Turn
 
 Done = TypeVar("Done")
 
 
 @dataclass(slots=True)
 class SimulatedSession:
-    """One session; ``ending`` is None while it has not ended, and an Ending, or what another program calls it, after
-    that."""
+    """One session. ``ending`` is None until it has ended, then an Ending or the name that another program gave it."""
 
     id: str
     arm: str
@@ -45,7 +44,7 @@ Speakers = Callable[[SimulatedSession], tuple[Speaker, Speaker]]
 
 
 def plan_sessions(patients: Sequence[str], arms: Sequence[str], seeds: int) -> list[SimulatedSession]:
-    """Every patient with every arm and seed; the arms of one patient and seed stand side by side."""
+    """Return a session for every patient, seed and arm; the arms of one patient and seed are neighbours."""
     return [
         SimulatedSession(f"{patient}.{arm}.{seed}", arm, patient, seed)
         for patient in patients
@@ -55,16 +54,14 @@ def plan_sessions(patients: Sequence[str], arms: Sequence[str], seeds: int) -> l
 
 
 def turn_seed(session: SimulatedSession, index: int, run_seed: int) -> int:
-    """The seed of one turn: the same for every arm, so that arms differ by their weights alone."""
+    """Return the seed of one turn: the same for every arm, so that arms differ by their weights alone."""
     key = f"{run_seed}|{session.patient}|{session.seed}|{index}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big")
 
 
 def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any]]) -> None:
-    """Fill ``sessions`` with what a journal holds: finished ones stay finished, begun ones go on where they stopped.
-
-    A session that ended by a failure of the infrastructure is taken up again at its last good turn.
-    """
+    """Fill ``sessions`` from a journal's ``events``: finished ones stay finished, begun ones continue where they
+    stopped. A session that ended by a failure of the infrastructure continues after its last good turn."""
     by_id = {session.id: session for session in sessions}
     for event in events:
         session = by_id.get(event.get("session", ""))
@@ -76,75 +73,102 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any
             session.ending, session.error = event["ending"], event["error"]
 
 
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """``in_flight``: sessions at once. A session ends after ``max_turns`` turns or ``max_words`` words. ``seed``: of
+    the run."""
+
+    in_flight: int
+    max_turns: int
+    max_words: int
+    seed: int
+
+
 async def run_sessions(
     sessions: Sequence[SimulatedSession],
     speakers: Speakers,
     journal: Journal,
-    *,
-    in_flight: int,
-    max_turns: int,
-    max_words: int,
-    run_seed: int,
+    settings: SimulationSettings,
     console: Console,
     status: Callable[[float], str] = lambda share: "",
 ) -> None:
     """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other.
 
-    ``status`` says how things stand with the APIs, given the share of the turns that have been said.
+    ``status(share)`` describes the state of the APIs, given the share of all turns that have been said.
     """
-    gate = asyncio.Semaphore(in_flight)
-    progress = session_progress(console)
-    task = progress.add_task("simulate", total=len(sessions), line="")
-    running = 0
+    simulation = _Simulation(sessions, speakers, journal, settings, console, status)
+    with simulation.progress:
+        async with ticking(simulation.show):
+            await together(simulation.hold(session) for session in sessions if session.ending is None)
 
-    def show() -> None:
-        turns, failed = sum(len(s.turns) for s in sessions), sum(s.failed for s in sessions)
-        ended = [len(s.turns) for s in sessions if s.ending is not None and not s.failed]
-        # Sessions that go on are thought to become as long as those that have ended.
-        whole = len(sessions) * (sum(ended) / len(ended) if sum(ended) else max_turns)
-        parts = [f"{running} in flight, {turns} turns", status(min(turns / whole, 1.0))]
-        parts += [f"[red]{failed} failed[/]"] if failed else []
-        line = ", ".join(filter(None, parts))
-        progress.update(task, completed=sum(s.ending is not None for s in sessions), line=line)
 
-    async def hold(session: SimulatedSession) -> None:
-        nonlocal running
-        async with gate:
-            running += 1
-            patient, therapist = speakers(session)
+class _Simulation:
+    """All sessions of one simulation, with a progress bar."""
 
-            async def record(index: int, turn: Turn, spoken: Spoken) -> None:
-                fields: dict[str, Any] = {"session": session.id, "index": index, "role": turn.role, "text": turn.text}
-                await asyncio.to_thread(journal.append, "turn", **fields, facts=spoken.facts)
-                show()
+    def __init__(
+        self,
+        sessions: Sequence[SimulatedSession],
+        speakers: Speakers,
+        journal: Journal,
+        settings: SimulationSettings,
+        console: Console,
+        status: Callable[[float], str],
+    ) -> None:
+        self.sessions, self.speakers, self.journal, self.settings = sessions, speakers, journal, settings
+        self.status, self.running, self.permits = status, 0, asyncio.Semaphore(settings.in_flight)
+        self.progress = session_progress(console)
+        self.bar = self.progress.add_task("simulate", total=len(sessions), line="")
 
-            journal.append(
+    async def hold(self, session: SimulatedSession) -> None:
+        """Bring one session to an ending, as soon as fewer than ``in_flight`` are running."""
+        async with self.permits:
+            self.running += 1
+            patient, therapist = self.speakers(session)
+            self.journal.append(
                 "session_started", session=session.id, arm=session.arm, patient=session.patient, seed=session.seed
             )
             try:
-                session.ending, session.error = await hold_session(
-                    patient,
-                    therapist,
-                    session.turns,
-                    seed=lambda index: turn_seed(session, index, run_seed),
-                    max_turns=max_turns,
-                    max_words=max_words,
-                    record=record,
-                )
+                session.ending, session.error = await self._dialogue(session, patient, therapist)
             except Exception as error:  # supervision: a defect in one session is its result, not the run's end
                 session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
-                journal.append("defect", session=session.id, trace=traceback.format_exc())
-            journal.append("session_finished", session=session.id, ending=session.ending, error=session.error)
-            running -= 1
-            show()
+                self.journal.append("defect", session=session.id, trace=traceback.format_exc())
+            self.journal.append("session_finished", session=session.id, ending=session.ending, error=session.error)
+            self.running -= 1
+            self.show()
 
-    with progress:
-        async with ticking(show):
-            await together(hold(session) for session in sessions if session.ending is None)
+    async def _dialogue(
+        self, session: SimulatedSession, patient: Speaker, therapist: Speaker
+    ) -> tuple[Ending, str | None]:
+        async def record(index: int, turn: Turn, spoken: Spoken) -> None:
+            fields: dict[str, Any] = {"session": session.id, "index": index, "role": turn.role, "text": turn.text}
+            await asyncio.to_thread(self.journal.append, "turn", **fields, facts=spoken.facts)
+            self.show()
+
+        return await hold_session(
+            patient,
+            therapist,
+            session.turns,
+            seed=lambda index: turn_seed(session, index, self.settings.seed),
+            max_turns=self.settings.max_turns,
+            max_words=self.settings.max_words,
+            record=record,
+        )
+
+    def show(self) -> None:
+        """Bring the progress bar up to date."""
+        turns, failed = sum(len(s.turns) for s in self.sessions), sum(s.failed for s in self.sessions)
+        ended_lengths = [len(s.turns) for s in self.sessions if s.ending is not None and not s.failed]
+        # Sessions that have not ended are expected to become as long as those that have.
+        length = sum(ended_lengths) / len(ended_lengths) if sum(ended_lengths) else self.settings.max_turns
+        share = min(turns / (len(self.sessions) * length), 1.0)
+        parts = [f"{self.running} in flight, {turns} turns", self.status(share)]
+        parts += [f"[red]{failed} failed[/]"] if failed else []
+        line = ", ".join(filter(None, parts))
+        self.progress.update(self.bar, completed=sum(s.ending is not None for s in self.sessions), line=line)
 
 
 async def together(works: Iterable[Coroutine[Any, Any, Done]]) -> list[Done]:
-    """All results in order; where one work fails, the others are cancelled and have ended before it is told of."""
+    """Return all results in order. If one fails, cancel the others and raise its error when they have ended."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         return list(await asyncio.gather(*tasks))
@@ -157,7 +181,7 @@ async def together(works: Iterable[Coroutine[Any, Any, Done]]) -> list[Done]:
 
 @asynccontextmanager
 async def ticking(show: Callable[[], None], every_s: float = 1.0) -> AsyncIterator[None]:
-    """Call ``show`` now and then: what is waited for changes without an event."""
+    """Call ``show`` every ``every_s`` seconds while the body runs: waiting times change without an event."""
 
     async def tick() -> None:
         while True:
@@ -173,7 +197,7 @@ async def ticking(show: Callable[[], None], every_s: float = 1.0) -> AsyncIterat
 
 
 def session_progress(console: Console) -> Progress:
-    """A bar over sessions; its tasks have a ``line`` of their own."""
+    """Return a progress bar over sessions; its tasks have a text in the field ``line``."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

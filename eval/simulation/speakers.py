@@ -1,4 +1,4 @@
-"""Who talks in a simulated session: a patient behind an API, a therapist on this machine."""
+"""The speakers of a simulated session: a patient behind an API, a therapist on this machine."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_malformed_file_is_named_skipped_or_listed(folder):
     done = corpus("stats", "c", "--skip-bad", "--json", cwd=folder)
     assert json.loads(done.stdout)["sessions"] == 4
     assert "left out: c/sessions.jsonl:2: " in done.stderr
-    assert "2 faults: what they name was left out" in done.stderr
+    assert "2 faults: the sessions or files named were left out" in done.stderr
     found = json.loads(corpus("check", "c", "--json", cwd=folder, status=1).stdout)
     assert [(f["kind"], f["where"]) for f in found["findings"]] == [
         ("unreadable", "c/sessions.jsonl:2"),
@@ -119,7 +119,7 @@ def test_explain(folder):
     assert "+ 4. therapist: Session Summary:" in shown
     assert "2 unchanged turns" in shown
     kept = corpus("check", "a.txt", "--explain", "a/1", "--set", "corpus.cleaning.split_summaries=false", cwd=folder)
-    assert "Nothing to mend" in kept.stdout
+    assert "Nothing to clean" in kept.stdout
     found = json.loads(corpus("check", "a.txt", "--explain", "a/1", "--json", cwd=folder).stdout)
     assert [line["side"] for line in found["lines"]] == ["same", "same", "before", "after", "after"]
     assert "no session 'a/7'" in corpus("check", "a.txt", "--explain", "a/7", cwd=folder, status=2).stderr

@@ -20,12 +20,13 @@ from cbtrain.journal import read
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache, open_answers, request_key
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Ledger
+from cbtrain.providers.costs.ledger import Billing, Ledger
 from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.costs.token_estimate import prompt_tokens
 from cbtrain.providers.formats.api_format import WireRequest
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
-from cbtrain.providers.provider import Patience, Provider, tokens_of
+from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.transport import HttpTransport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
@@ -37,10 +38,11 @@ def asking(text, **more):
     return ChatRequest((Message("user", text),), max_tokens=9, **more)
 
 
-def provider(session, script, cache, **more):
+def provider(session, script, cache, billing=None, **more):
+    billing = billing or Billing("judge", None, Ledger(Budget()))
     endpoint = Endpoint(OpenAIFormat(script.url, "m"))
-    settings = {"role": "judge", "patience": Patience(backoff_s=0.01), "cache": cache, **more}
-    return Provider(HttpTransport(session), endpoint, Account(), **settings)
+    settings = {"patience": Patience(backoff_s=0.01), "cache": cache, **more}
+    return Provider(HttpTransport(session), endpoint, Account(), billing, **settings)
 
 
 def test_a_key_is_the_request_whatever_the_order_of_its_fields():
@@ -62,7 +64,7 @@ async def test_an_answer_is_asked_for_once_a_sample_by_any_run(tmp_path):
         for run in ("one", "two"):
             async with AnswerCache(tmp_path / "answers.sqlite") as cache:
                 budget = Budget()
-                made = provider(session, script, cache, book=Ledger(budget), price=PRICE)
+                made = provider(session, script, cache, Billing("judge", PRICE, Ledger(budget)))
                 found = [await made.chat(asking("same"), sample) for sample in (0, 0, 1)]
                 assert [response.text for response in found] == ["answer 1", "answer 1", "answer 2"]
                 assert [response.usage.prompt_tokens for response in found] == [7, 7, 7]
@@ -98,9 +100,10 @@ async def test_refusals_and_empty_answers_are_not_kept(answer, tmp_path):
 
 async def test_kept_answers_are_not_taken_where_they_shall_not_be(tmp_path):
     async with serve(lambda number, body: completion(f"answer {number}")) as script, open_session() as session:
-        async with AnswerCache(tmp_path / "a") as cache:
-            anew = provider(session, script, cache, reuse=False)
+        async with AnswerCache(tmp_path / "a", reuse=False) as cache:
+            anew = provider(session, script, cache)
             assert [(await anew.chat(asking("x"))).text for _ in range(2)] == ["answer 1", "answer 2"]
+        async with AnswerCache(tmp_path / "a") as cache:
             assert (await provider(session, script, cache).chat(asking("x"))).text == "answer 2"
 
 
@@ -243,7 +246,7 @@ async def test_killed_anywhere_nothing_that_was_answered_is_asked_for_again(seed
     assert role["dollars"] == spent["dollars"] == pytest.approx(by_hand)
     # At what was set aside: the prompt as estimated, and the longest answer.
     bodies = [OpenAIFormat(script.url, "m").request(asking(f"question {number}")) for number in (1, 10)]
-    assert {event["dollars"] for event in unknown} <= {(tokens_of(made) + 9) / 1000 for made in bodies}
+    assert {event["dollars"] for event in unknown} <= {(prompt_tokens(made) + 9) / 1000 for made in bodies}
 
 
 async def test_a_budget_holds_over_kills_and_continued_runs(tmp_path):

@@ -12,12 +12,14 @@ from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.cassette import Recorder, Replay
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
+from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.ledger import Billing, Ledger
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider
-from cbtrain.providers.providers import Providers, recorded, wire_of
+from cbtrain.providers.providers import Providers, api_format_of, recorded
 from cbtrain.providers.transport import HttpTransport, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.study.evaluation.score import uses_llm_judge
@@ -31,7 +33,8 @@ def asking(text):
 
 def provider(transport, url, key=KEY, api_format=OpenAIFormat):
     made = api_format(url, "m") if api_format is OpenAIFormat else api_format("m", url)
-    return Provider(transport, Endpoint(made, key), Account(), role="judge", patience=Patience(backoff_s=0.01))
+    billing = Billing("judge", None, Ledger(Budget()))
+    return Provider(transport, Endpoint(made, key), Account(), billing, patience=Patience(backoff_s=0.01))
 
 
 async def test_a_recording_is_served_back_and_holds_no_key(tmp_path):
@@ -58,7 +61,7 @@ async def test_a_recording_is_served_back_and_holds_no_key(tmp_path):
     found = [(await replayed.chat(asking(text))).text for text in ("one", "two", "one")]
     assert found[0] == found[2] == real[0]
     assert found[1] == real[1] == "to two: [key]"
-    with pytest.raises(ProviderError, match="not on record"):
+    with pytest.raises(ProviderError, match="not in the recording"):
         await replayed.chat(asking("three"))
 
 
@@ -151,7 +154,7 @@ async def test_failures_on_record_are_not_waited_for(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini"])
 async def test_a_recording_knows_who_was_asked(kind, tmp_path):
     config = ProviderConfig(kind=kind, base_url="http://host/v1", model="models/m", api_key_env=None)
-    api_format, tape = wire_of(config), tmp_path / "tape.jsonl"
+    api_format, tape = api_format_of(config), tmp_path / "tape.jsonl"
 
     class Api:
         async def post(self, made, secret):

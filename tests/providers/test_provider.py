@@ -11,11 +11,12 @@ from loopback import completion, cut_off, hang, status
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.caching.cache import AnswerCache
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Ledger
+from cbtrain.providers.costs.ledger import Billing, Ledger
+from cbtrain.providers.costs.token_estimate import prompt_tokens
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
-from cbtrain.providers.provider import Patience, Provider, tokens_of
+from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.transport import HttpTransport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
@@ -124,11 +125,12 @@ async def test_nobody_there_costs_nothing():
     budget = Budget()
     async with open_session() as session:
         endpoint = Endpoint(OpenAIFormat("http://127.0.0.1:9/v1", "m"))
-        made = Provider(HttpTransport(session), endpoint, Account(), role="patient", book=Ledger(budget), price=PRICE,
+        made = Provider(HttpTransport(session), endpoint, Account(), Billing("patient", PRICE, Ledger(budget)),
                         patience=Patience(retries=1, backoff_s=0.01))  # fmt: skip
         with pytest.raises(ProviderError, match="transient: .*after 2 attempts"):
             await made.chat(REQUEST)
-        made = Provider(HttpTransport(session), Endpoint(OpenAIFormat("no-address", "m")), Account(), role="patient")
+        endpoint = Endpoint(OpenAIFormat("no-address", "m"))
+        made = Provider(HttpTransport(session), endpoint, Account(), Billing("patient", PRICE, Ledger(budget)))
         with pytest.raises(ProviderError, match="permanent: not a usable address"):
             await made.chat(REQUEST)
     assert (budget.spent, budget.reserved) == (0, 0)
@@ -183,7 +185,7 @@ async def test_cancelled_at_every_await_leaves_nothing_taken(fault, tmp_path):
             budget, account = Budget(cap=1.0), Account(tokens_per_minute=1_000_000)
             plan = then_ok(fault) if fault else then_ok()
             async with provider(plan, account=account, price=PRICE, budget=budget) as (made, script):
-                with Ledger(budget, Listed(events)) as made.book:
+                with Ledger(budget, Listed(events)) as made.ledger:
                     made.cache = cache
                     waiting = CancelledAt(made.chat(REQUEST, sample=number), number)
 
@@ -325,8 +327,8 @@ async def test_what_is_set_aside_counts_all_that_is_sent_and_all_that_may_come()
     schema = {"type": "object", "properties": {f"domain {n}": {"type": "integer"} for n in range(40)}}
     seen = []
     async with provider(then_ok(), budget=Budget(), price=PRICE) as (made, _):
-        reserve = made.book.reserve
-        made.book.reserve = lambda role, price, prompt, most: (
+        reserve = made.ledger.reserve
+        made.ledger.reserve = lambda role, price, prompt, most: (
             seen.append((prompt, most)),
             reserve(role, price, prompt, most),
         )[1]
@@ -349,8 +351,8 @@ async def test_an_api_that_counts_more_tokens_than_was_thought_is_believed():
     long = ChatRequest((Message("user", "hm " * 2000),), 9)
     async with provider(lambda number, body: many, budget=budget, price=PRICE) as (made, _):
         await made.chat(long)
-        estimate = tokens_of(made.endpoint.api_format.request(long))
-        assert made._dense == pytest.approx(3000 / estimate)
+        thought = prompt_tokens(made.endpoint.api_format.request(long))
+        assert (made.estimate.of(thought), made.estimate.of(2 * thought)) == (3000, 6000)
 
 
 async def test_a_refusal_holds_back_the_other_requests_too():

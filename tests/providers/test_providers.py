@@ -39,7 +39,7 @@ def paid(script, **more):
     [
         ({}, {"api_key_env": "NOT_SET_AT_ALL"}, "NOT_SET_AT_ALL: .*not set"),
         ({}, {"api_key_env": "SPACED"}, "SPACED: .*holds no API key"),
-        ({"budget": 1}, {"api_key_env": "TEST_API_KEY"}, "judge: a budget is set, and what m costs is not known"),
+        ({"budget": 1}, {"api_key_env": "TEST_API_KEY"}, "judge: a budget is set, and the price of m is not known"),
         ({"prices": "none.yaml"}, {}, "none.yaml: cannot be read"),
         ({"replay": "none.jsonl"}, {}, "none.jsonl: cannot be read"),
         ({"record": "/tmp"}, {}, r"/tmp: cannot be written \(Is a directory\)"),
@@ -106,7 +106,7 @@ async def test_answers_are_kept_where_they_are_paid_for(key, tmp_path):
             ):
                 made = await providers.open(config, "judge")
                 assert (made.cache is not None) == kept
-            made = await providers.open(paid(script), "patient", own=True)
+            made = await providers.open(paid(script), "patient", local=True)
             assert made.cache is None
 
 
@@ -127,7 +127,7 @@ async def test_what_is_recorded_is_played_back_without_key_and_cost(key, tmp_pat
         made = await providers.open(config, "judge")
         assert [(await made.chat(asking("x"))).text for _ in range(3)] == ["answer 2", real, real]
         assert costs(providers) is None
-        with pytest.raises(ProviderError, match="not on record"):
+        with pytest.raises(ProviderError, match="not in the recording"):
             await made.chat(asking("y"))
     with pytest.raises(ValidationError, match="exclude each other"):
         ProvidersConfig(record=tape, replay=tape)

@@ -16,7 +16,7 @@ from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.gemini import GeminiFormat
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.overrides import BASES, presets
-from cbtrain.providers.providers import check, wire_of
+from cbtrain.providers.providers import api_format_of, check
 from cbtrain.providers.types import ChatRequest, Message
 
 KEY = "planted-secret-123"
@@ -48,7 +48,7 @@ def test_every_preset_opens(name, monkeypatch):
     if config.api_key_env:
         monkeypatch.setenv(config.api_key_env, KEY)
     check(ProvidersConfig(), [("judge", config)])
-    api_format = wire_of(config)
+    api_format = api_format_of(config)
     kinds = {"openai": OpenAIFormat, "anthropic": AnthropicFormat, "gemini": GeminiFormat}
     assert isinstance(api_format, kinds[config.kind])
     assert (api_format.model, api_format.base_url, api_format.structure) == (

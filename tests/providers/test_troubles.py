@@ -16,9 +16,10 @@ from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.ledger import Ledger
 from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.costs.token_estimate import prompt_tokens
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.limits.account import Account
-from cbtrain.providers.provider import Patience, tokens_of
+from cbtrain.providers.provider import Patience
 from cbtrain.providers.providers import Providers
 from cbtrain.providers.summary import costs
 from cbtrain.providers.transport import HttpTransport, open_session
@@ -45,7 +46,9 @@ async def test_a_recording_on_a_full_disk_is_told_of_once_and_nothing_is_paid_fo
             spent = costs(providers)
         assert len(script.bodies) == 6
     assert spent["dollars"] == pytest.approx(0.06)
-    assert told == ["/dev/full has gaps: it cannot be written (No space left on device), and the run goes on without"]
+    assert told == [
+        "/dev/full has gaps: it cannot be written (No space left on device), and the run continues without it"
+    ]
 
 
 async def test_half_a_line_of_a_recording_is_taken_back(tmp_path, monkeypatch):
@@ -70,7 +73,7 @@ async def test_half_a_letter_in_an_apis_error_fails_nothing_else(tmp_path):
     plan = lambda number, body: bad if "bad" in body["messages"][0]["content"] else completion("fine")  # noqa: E731
     with Journal(tmp_path / "events.jsonl") as journal:
         async with provider(plan, budget=Budget(), price=PRICE) as (made, _):
-            with Ledger(made.book.budget, journal) as made.book:
+            with Ledger(made.ledger.budget, journal) as made.ledger:
                 texts = [f"{'bad' if number % 2 else 'good'} {number}" for number in range(20)]
                 found = await asyncio.gather(*(made.chat(asking(text)) for text in texts), return_exceptions=True)
     assert [getattr(end, "text", None) for end in found] == ["fine", None] * 10
@@ -86,23 +89,23 @@ async def test_half_a_letter_in_an_apis_error_fails_nothing_else(tmp_path):
 async def test_what_cannot_be_written_of_one_request_stops_no_other():
     events, failing = [], lambda kind, fields: FULL if kind == "request_started" and fields["request"] == 3 else None
     async with provider(then_ok(), budget=Budget(), price=PRICE) as (made, script):
-        with Ledger(made.book.budget, Listed(events, failing)) as made.book:
+        with Ledger(made.ledger.budget, Listed(events, failing)) as made.ledger:
             found = await asyncio.gather(*(made.chat(asking(str(n))) for n in range(6)), return_exceptions=True)
         assert len(script.bodies) == 5  # nothing goes out that is not written down
     (error,) = [end for end in found if isinstance(end, Exception)]
     assert isinstance(error, UserError)
     assert "cannot be written down before it goes out (No space left on device)" in str(error)
-    assert made.book.budget.reserved == 0
-    assert made.book.budget.spent == pytest.approx(0.05)
+    assert made.ledger.budget.reserved == 0
+    assert made.ledger.budget.spent == pytest.approx(0.05)
 
 
 async def test_nothing_goes_out_while_the_disk_takes_nothing():
     async with provider(then_ok(), budget=Budget(), price=PRICE) as (made, script):
-        with Ledger(made.book.budget, Listed([], unsynced=FULL)) as made.book:
+        with Ledger(made.ledger.budget, Listed([], unsynced=FULL)) as made.ledger:
             found = await asyncio.gather(*(made.chat(asking(str(n))) for n in range(6)), return_exceptions=True)
         assert not script.bodies
     assert {type(end) for end in found} == {UserError}
-    assert (made.book.budget.spent, made.book.budget.reserved, made.account.limit.in_use) == (0, 0, 0)
+    assert (made.ledger.budget.spent, made.ledger.budget.reserved, made.account.limit.in_use) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("at_once", [1, 5, 50])
@@ -117,7 +120,7 @@ async def test_a_budget_holds_where_an_api_counts_more_than_short_prompts_seem_t
         answer = 909 / 1e6
         assert len(script.bodies) == int(0.02 / answer)
         assert budget.spent == pytest.approx(len(script.bodies) * answer)
-        assert made._estimate(tokens_of(made.endpoint.api_format.request(REQUEST))) >= 900
+        assert made.estimate.of(prompt_tokens(made.endpoint.api_format.request(REQUEST))) >= 900
     assert budget.spent <= budget.cap
     assert budget.reserved == 0
 

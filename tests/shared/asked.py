@@ -6,17 +6,18 @@ from loopback import completion, serve
 
 from cbtrain.providers.attempt import Endpoint
 from cbtrain.providers.costs.budget import Budget
-from cbtrain.providers.costs.ledger import Ledger
+from cbtrain.providers.costs.ledger import Billing, Ledger
 from cbtrain.providers.costs.prices import Price
+from cbtrain.providers.costs.token_estimate import prompt_tokens
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
-from cbtrain.providers.provider import Patience, Provider, tokens_of
+from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.transport import HttpTransport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
 REQUEST = ChatRequest((Message("system", "s"), Message("user", "u")), max_tokens=9)
 PRICE = Price(input=1000.0, output=1000.0)
-SET_ASIDE = (tokens_of(OpenAIFormat("http://x/v1", "m").request(REQUEST)) + 9) / 1000
+SET_ASIDE = (prompt_tokens(OpenAIFormat("http://x/v1", "m").request(REQUEST)) + 9) / 1000
 """Dollars, for the prompt as estimated and the longest answer; an answer costs a cent."""
 
 QUICK = Patience(attempt_s=5, overall_s=20, backoff_s=0.01)
@@ -30,9 +31,7 @@ async def provider(plan, *, account=None, budget=None, price=None, patience=QUIC
             HttpTransport(session, idle_s=idle_s),
             endpoint,
             account or Account(),
-            role="patient",
-            book=Ledger(budget or Budget()),
-            price=price,
+            Billing("patient", price, Ledger(budget or Budget())),
             patience=patience,
         )
         yield made, script

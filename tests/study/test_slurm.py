@@ -92,7 +92,7 @@ def test_a_step_that_the_signal_stopped_is_queued_again(tmp_path, slowness):
     assert job.end() == 1
     assert job.lines("told") == ["USR1"]
     assert job.lines("scontrol.calls") == ["requeue 4711"]
-    assert "goes on in runs/slurm-4711" in job.out
+    assert "continues in runs/slurm-4711" in job.out
 
 
 def test_a_second_signal_does_not_end_the_wait(tmp_path):

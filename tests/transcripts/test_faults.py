@@ -145,9 +145,9 @@ def test_a_truncated_array_ends_with_its_last_whole_item(tmp_path):
     [
         ("[%s]\n[%s]", "a.json: text after the end of the array"),
         ("[%s] and more", "a.json: text after the end of the array"),
-        ("[%s %s]", r"a.json\[1\]: no comma after it; it and what follows"),
-        ("[%s,,%s]", r"a.json\[2\]: malformed JSON .*what follows it in the array is lost"),
-        ("[%s, {oops}, %s]", r"a.json\[2\]: malformed JSON .*what follows it in the array is lost"),
+        ("[%s %s]", r"a.json\[1\]: no comma after it; it and everything after"),
+        ("[%s,,%s]", r"a.json\[2\]: malformed JSON .*everything after it in the array is lost"),
+        ("[%s, {oops}, %s]", r"a.json\[2\]: malformed JSON .*everything after it in the array is lost"),
         ("%s\n%s", "a.json: JSON Lines, not one JSON text. Name it .jsonl"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Answers on disk, shared by runs: what was paid for once is not asked for again.
+"""Answers on disk, shared by all runs: an answer that was paid for is not asked for again.
 
 SQLite with a write-ahead log, every commit synced, so that several processes may use one file and none loses an answer.
 """
@@ -32,38 +32,42 @@ PATIENCE_S = 60  # for another process that holds the file
 TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, request TEXT, answer TEXT, at REAL) WITHOUT ROWID"
 
 
-def request_key(made: WireRequest, sample: int = 0) -> str:
-    """Hex digest of everything that decides an answer: address, body (whatever the order of its fields) and ``sample``,
-    which tells apart the repeats of one request. Headers and with them the key have no part in it, nor has whether the
-    answer comes in pieces."""
-    made = made.whole or made
+def request_key(wire_request: WireRequest, sample: int = 0) -> str:
+    """Return a hex digest of all that an answer depends on: address, body (in any order of fields) and ``sample``, the
+    number of the repeat. Headers, with the key, are not part of it, nor is whether the answer comes in pieces."""
+    wire_request = wire_request.whole or wire_request
     canonical = json.dumps(
-        [made.url, made.body, sample], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        [wire_request.url, wire_request.body, sample],
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
     )
     return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
 
 
 def worth_keeping(answer: WireAnswer) -> bool:
-    """Refusals, filtered and empty answers may be others the next time."""
+    """Return False for refused, filtered and empty answers: the next one may be better."""
     return answer.finish_reason in ("stop", "length") and bool(answer.text.strip())
 
 
 def answers_file(setting: str) -> Path:
-    """The file that ``providers.answers`` names."""
+    """Return the file that ``providers.answers`` names."""
     if setting != "auto":
         return Path(setting).expanduser()
     return cache_folder() / "answers.sqlite"
 
 
 class AnswerCache:
-    """``async with AnswerCache(path) as cache:``. All methods raise UserError where the file cannot be used.
+    """``async with AnswerCache(path) as cache:``. All methods raise UserError if the file cannot be used. Without
+    ``reuse`` answers are kept, and none is found.
 
     A thread of its own does the reading and writing, so that a slow disk does not hold up other conversations. The file
     holds what patients and judges were asked and said, and is readable by its owner alone.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, reuse: bool = True) -> None:
+        self.path, self.reuse = path, reuse
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._pending: deque[tuple[tuple[str, str, str, float], Future[None]]] = deque()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -84,7 +88,7 @@ class AnswerCache:
 
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncIterator[None]:
-        """One at a time of those in this process that want the same answer: the others then find it."""
+        """Let one task at a time ask for the answer ``key``; the others in this process then find it."""
         lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
         self._locks[key] = (lock, waiting + 1)
         try:
@@ -98,6 +102,10 @@ class AnswerCache:
                 self._locks[key] = (lock, waiting - 1)
 
     async def get(self, key: str) -> WireAnswer | None:
+        """Return the kept answer, or None."""
+        if not self.reuse:
+            return None
+
         def read() -> WireAnswer | None:
             row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             return None if row is None else _answer(row[0])
@@ -105,7 +113,7 @@ class AnswerCache:
         return await self._do(read)
 
     async def keep(self, key: str, request: dict[str, Any], answer: WireAnswer) -> None:
-        """Keep the answer, if it is worth it; on disk on return."""
+        """Keep the answer if it is worth keeping; on disk on return."""
         if not worth_keeping(answer):
             return
         kept: Future[None] = Future()
@@ -114,7 +122,7 @@ class AnswerCache:
         await asyncio.shield(asyncio.wrap_future(kept))
 
     def _write(self) -> None:
-        """Everything that is pending, in one transaction: what comes while the disk is busy is synced once."""
+        """Write all pending answers in one transaction: those that arrive while the disk is busy are synced once."""
         writes = [self._pending.popleft() for _ in range(len(self._pending))]
         if not writes:
             return
@@ -141,7 +149,7 @@ class AnswerCache:
 
 
 def open_answers(path: Path) -> sqlite3.Connection:
-    """The file of kept answers, made where it is not there. Raises UserError where it cannot be used."""
+    """Open the file of kept answers, and create it if missing. Raises UserError if it cannot be used."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -183,9 +191,9 @@ def _json(value: Any) -> str:
 
 
 def _answer(text: str) -> WireAnswer | None:
-    """What was kept; None where it cannot be read: then it is asked for again, and replaced."""
+    """Return a kept answer, or None if it cannot be read: then it is asked for again, and replaced."""
     try:
-        found = json.loads(text)
-        return WireAnswer(found["text"], found["finish_reason"], Usage(**found["usage"]), found["model"])
+        content = json.loads(text)
+        return WireAnswer(content["text"], content["finish_reason"], Usage(**content["usage"]), content["model"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,1 +1,1 @@
-"""What requests cost, and what may be spent."""
+"""Costs of requests, and the budget for them."""

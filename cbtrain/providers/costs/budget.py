@@ -1,4 +1,4 @@
-"""What a run has spent, what is under way, and when to stop: money is set aside before a request goes out."""
+"""The budget of a run: money is reserved before a request is sent, and spent when it is answered."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class BudgetSpent(Exception):
 
 @dataclass(slots=True)
 class RoleCost:
-    """What one role (patient, judge, …) has cost. Of its ``requests``, ``unknown`` are those of which nobody knows
-    whether they were answered, and ``unpriced`` answers whose price is not known; ``reused`` answers were on disk
-    already. ``models`` counts answers by the name that the API returned."""
+    """Costs of one role (patient, judge, …). Of its ``requests``, ``unknown`` may or may not have been answered, and
+    ``unpriced`` were answered by a model whose price is not known. ``reused`` answers came from disk. ``models`` counts
+    answers by the model's name that the API returned."""
 
     dollars: float = 0.0
     requests: int = 0
@@ -43,7 +43,7 @@ class RoleCost:
 
 @dataclass(slots=True)
 class Reservation:
-    """Dollars set aside for one request."""
+    """Dollars reserved for one request."""
 
     role: str
     dollars: float
@@ -52,8 +52,8 @@ class Reservation:
 
 @dataclass(slots=True)
 class Budget:
-    """All money of a run, in US dollars; ``cap`` None: no bound. Spent and set aside together never exceed the cap, if
-    requests cost no more than what was set aside for them."""
+    """All money of a run, in US dollars; ``cap`` None: no limit. Spent and reserved money never exceed the cap,
+    if no request costs more than was reserved for it."""
 
     cap: float | None = None
     roles: dict[str, RoleCost] = field(default_factory=lambda: defaultdict(RoleCost))
@@ -66,10 +66,10 @@ class Budget:
         return sum(role.dollars for role in self.roles.values())
 
     async def reserve(self, role: str, price: Price | None, prompt_tokens: int, max_tokens: int) -> Reservation:
-        """Set aside what a request costs at most: its prompt uncached, its answer as long as it may be.
+        """Reserve the highest cost of a request: its prompt uncached, its answer as long as allowed.
 
-        Where that is there only if others cost less than was set aside for them, it waits for them. Raises BudgetSpent
-        where it is not there whatever they cost, UserError where there is a cap and no price.
+        Wait for requests in flight if the money is enough only when they cost less than was reserved for them. Raises
+        BudgetSpent if it cannot be enough, UserError if there is a cap and no price.
         """
         if price is None:
             if self.cap is not None:
@@ -91,28 +91,28 @@ class Budget:
         return Reservation(role, dollars)
 
     def settle(self, reservation: Reservation, price: Price | None, usage: Usage) -> float:
-        """Book what an answer has really cost, or where that is not said all that was set aside; returns it."""
+        """Book an answer's cost, or all reserved money if the API does not count tokens. Return the dollars."""
         self.release(reservation)
-        said = usage.prompt_tokens + usage.completion_tokens > 0
-        dollars = reservation.dollars if not said else price.cost(usage) if price else 0.0
+        counted = usage.prompt_tokens + usage.completion_tokens > 0
+        dollars = reservation.dollars if not counted else price.cost(usage) if price else 0.0
         self.roles[reservation.role].add(usage, dollars, priced=price is not None)
         return dollars
 
     def lose(self, reservation: Reservation) -> float:
-        """Book a request of which nobody knows whether it was answered, at all that was set aside for it."""
+        """Book all reserved money for a request that may or may not have been answered. Return the dollars."""
         self.release(reservation)
         self.book_lost(reservation.role, reservation.dollars)
         return reservation.dollars
 
     def book_lost(self, role: str, dollars: float) -> None:
-        """Count a request of another process whose outcome is not known."""
-        known = self.roles[role]
-        known.requests += 1
-        known.unknown += 1
-        known.dollars += dollars
+        """Count a request of an earlier process whose outcome is not known."""
+        cost = self.roles[role]
+        cost.requests += 1
+        cost.unknown += 1
+        cost.dollars += dollars
 
     def release(self, reservation: Reservation) -> None:
-        """Give back what was set aside; again does nothing."""
+        """Release reserved money; a second call does nothing."""
         if reservation.open:
             reservation.open = False
             self._open -= 1

@@ -1,8 +1,8 @@
-"""A run's paid requests, each written down before it goes out and again when it has ended.
+"""A run's paid requests, each written before it is sent and again when it has ended.
 
-What is written goes where the run keeps its events. A process that is killed leaves requests that were begun and never
-ended: nobody knows whether they were answered, and billed. The next process that takes the run up counts each of them
-at all that was set aside for it (``unknown_outcome``), and asks again.
+The entries are events in the run's journal. A process that is killed leaves requests that began and did not end: they
+may have been answered and billed. The next process that continues the run books all money reserved for each of them
+(``unknown_outcome``), and asks again.
 """
 
 from __future__ import annotations
@@ -21,25 +21,35 @@ from cbtrain.providers.types import Usage
 
 
 class Events(Protocol):
-    """Where a run's events are written, from a thread of its own."""
+    """The run's journal. The ledger writes to it from its own thread."""
 
     def append(self, kind: str, *, sync: bool = True, **fields: Any) -> object:
         """Write an event; with ``sync``, it is on disk on return."""
         ...
 
     def sync(self) -> None:
-        """Return when all that was written is on disk."""
+        """Return once all events are on disk."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One attempt at a request. ``number`` is 0 until it is written down."""
+    """One attempt at a request. ``number`` is 0 until the ledger has written it."""
 
     role: str
     price: Price | None
     reservation: Reservation
     number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """Where a provider's requests are booked: for ``role`` (patient, judge, …), at ``price`` (None: not known), in
+    ``ledger``."""
+
+    role: str
+    price: Price | None
+    ledger: Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +61,18 @@ class _Write:
 
 
 class Ledger:
-    """Books requests on ``budget`` and, where they are given, in the run's ``events`` too.
+    """Books requests on ``budget`` and, if given, in the run's ``events``.
 
     Only :meth:`begin` waits for the disk: an end that is lost in a crash counts as unknown, which is never too little.
-    What comes while the disk is busy is written together, and synced once.
-    Use it as a context manager: leaving it waits for what is still to be written.
+    Events that arrive while the disk is busy are written together, and synced once.
+    Use it as a context manager: leaving it waits until all events are written.
     """
 
     def __init__(self, budget: Budget, events: Events | None = None) -> None:
         self.budget, self._events = budget, events
         self._last = 0
         self._pending: deque[_Write] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="book")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     def __enter__(self) -> Ledger:
         return self
@@ -71,7 +81,7 @@ class Ledger:
         self._thread.shutdown(wait=True)
 
     def resume(self, past: Iterable[Mapping[str, Any]]) -> int:
-        """Take over what earlier processes of this run have written; returns how many requests had no end."""
+        """Read the events of earlier processes of this run. Return how many requests had no end."""
         begun: dict[int, Mapping[str, Any]] = {}
         for event in past:
             kind = event.get("kind")
@@ -93,11 +103,11 @@ class Ledger:
         return len(begun)
 
     async def reserve(self, role: str, price: Price | None, prompt_tokens: int, max_tokens: int) -> Entry:
-        """Set money aside. Raises as :meth:`Budget.reserve`."""
+        """Reserve money. Raises as :meth:`Budget.reserve`."""
         return Entry(role, price, await self.budget.reserve(role, price, prompt_tokens, max_tokens))
 
     async def begin(self, entry: Entry, key: str) -> None:
-        """Write down that the request is about to go out; on disk on return. Raises UserError where it cannot be."""
+        """Write ``request_started``; on disk on return. Raises UserError if it cannot be written."""
         if self._events is None:
             return
         self._last += 1
@@ -120,7 +130,7 @@ class Ledger:
             raise UserError(problem, where=error.filename or "the run's events", hint=hint) from None
 
     def answered(self, entry: Entry, usage: Usage, model: str, latency_s: float) -> None:
-        """Book an answer at what it has really cost."""
+        """Book an answer at its actual cost."""
         dollars = self.budget.settle(entry.reservation, entry.price, usage)
         self.budget.roles[entry.role].models[model] += 1
         self._end(
@@ -134,23 +144,23 @@ class Ledger:
         )
 
     def unknown(self, entry: Entry, problem: str) -> None:
-        """Book a request that went out and of which nobody knows whether it was answered."""
+        """Book a request that was sent and may or may not have been answered."""
         if entry.reservation.open:
             self._end(entry, "unknown", dollars=self.budget.lose(entry.reservation), problem=problem)
 
     def release(self, entry: Entry, problem: str = "") -> None:
-        """Give back what was set aside for a request that did not go out, or that the API has not worked on."""
+        """Release the money for a request that was not sent, or that the API has not worked on."""
         if entry.reservation.open:
             self.budget.release(entry.reservation)
             self._end(entry, "failed", dollars=0.0, problem=problem)
 
     def reused(self, role: str, key: str) -> None:
-        """An answer on disk was taken."""
+        """Count an answer that came from the cache."""
         self.budget.roles[role].reused += 1
         self.note("request_reused", role=role, key=key)
 
     def note(self, kind: str, **fields: Any) -> None:
-        """Write another event, without waiting for it."""
+        """Write another event, without waiting for the disk."""
         self._write(kind, **fields)
 
     def _end(self, entry: Entry, outcome: str, **fields: Any) -> None:
@@ -166,7 +176,7 @@ class Ledger:
         return write.done
 
     def _flush(self) -> None:
-        """Write all that is pending, which may be more than there was when this was asked for, or nothing any more."""
+        """Write all pending events: also later ones than this call was submitted for, or none."""
         assert self._events
         writes = [self._pending.popleft() for _ in range(len(self._pending))]
         written = []
@@ -174,7 +184,7 @@ class Ledger:
             try:
                 self._events.append(write.kind, sync=False, **write.fields)
                 written.append(write)
-            except Exception as error:  # its own: the others are none the worse for it
+            except Exception as error:  # of this event only: the others are written
                 write.done.set_exception(error)
         try:
             if any(write.sync for write in written):

@@ -1,4 +1,4 @@
-"""What an answer costs: a dated table of prices, and the sum for an answer's tokens."""
+"""Prices of models: a dated table, and the cost of an answer's tokens."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cbtrain.providers.types import Usage
 from cbtrain.yaml_files import parse_yaml
 
 DATED = re.compile(r"[-@](20\d{2}-?\d{2}-?\d{2}|latest|preview(-\d{2}-\d{2,4})?|\d{3})$")
-"""What a model's name may end with beyond that of its family."""
+"""Endings of a model's name after the name of its family."""
 
 MILLION = 1_000_000
 
 
 class Price(BaseModel):
-    """US dollars for a million tokens. ``cached`` and ``written`` cost as ``input`` where nothing is said."""
+    """US dollars for a million tokens. ``cached`` and ``written`` default to ``input``."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -30,7 +30,7 @@ class Price(BaseModel):
     written: float | None = Field(None, ge=0)
 
     def cost(self, usage: Usage) -> float:
-        """US dollars."""
+        """Return US dollars."""
         cached = self.input if self.cached is None else self.cached
         written = self.input if self.written is None else self.written
         plain = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens
@@ -47,7 +47,7 @@ class Prices(BaseModel):
     models: dict[str, Price]
 
     def of(self, model: str) -> Price | None:
-        """The price of ``model`` or, where it is a dated version, of its family; None where it is not known.
+        """Return the price of ``model`` or, for a dated version, of its family; None if it is not known.
 
         A prefix such as a router's ``anthropic/`` is left out. A longer name is never taken for a shorter one
         otherwise: a ``-pro`` is not its plain namesake.
@@ -57,7 +57,7 @@ class Prices(BaseModel):
 
 
 def load_prices(path: Path | None = None) -> Prices:
-    """The table in ``path``, else the shipped one. Raises UserError where it cannot be used."""
+    """Return the table in ``path``, else the shipped one. Raises UserError if it cannot be used."""
     shipped = importlib.resources.files("cbtrain.configs") / "prices" / "default.yaml"
     where = str(path or "prices/default.yaml")
     content = parse_yaml(lambda: (path or shipped).read_text(encoding="utf-8"), where)

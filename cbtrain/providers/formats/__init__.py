@@ -1,1 +1,1 @@
-"""The formats of the APIs: how a request is written and an answer read. No network here."""
+"""The formats of the APIs: write requests and read answers. No network here."""

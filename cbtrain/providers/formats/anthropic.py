@@ -75,8 +75,8 @@ class AnthropicFormat:
         headers = {"anthropic-version": SAMPLED if self.sampling else VERSION}
         return WireRequest(f"{self.base_url.rstrip('/')}/messages", headers, body | self.extra_body)
 
-    def streamed(self, made: WireRequest) -> WireRequest:
-        return WireRequest(made.url, made.headers, made.body | {"stream": True}, made)
+    def streamed(self, wire_request: WireRequest) -> WireRequest:
+        return WireRequest(wire_request.url, wire_request.headers, wire_request.body | {"stream": True}, wire_request)
 
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         message: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What one API protocol is: how a request is written, and how an answer or a failure is read. No network here."""
+"""The interface of an API format: write a request, read an answer or a failure. No network here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Structure = Literal["json_schema", "json_object", "none"]
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """What is posted, as JSON. ``headers`` never hold the key. ``whole`` is the same request for an answer in one
-    piece, where this one is for an answer in several."""
+    """An HTTP request with a JSON body. ``headers`` never hold the key. ``whole``: of a request for a stream, the same
+    request for an answer in one piece."""
 
     url: str
     headers: dict[str, str]
@@ -27,7 +27,7 @@ class WireRequest:
 
 @dataclass(frozen=True, slots=True)
 class WireAnswer:
-    """What an answer with status 200 says. ``text`` is empty where the API has kept it back."""
+    """An answer with status 200. ``text`` is empty if the API has withheld it."""
 
     text: str
     finish_reason: FinishReason
@@ -36,7 +36,7 @@ class WireAnswer:
 
 
 class Malformed(ValueError):
-    """An answer of another shape than the protocol's."""
+    """An answer that does not follow the API's format."""
 
 
 MOST_TOKENS = 10**9
@@ -46,7 +46,7 @@ CUT_SHORT = "the stream ended before the answer did"
 
 
 class ApiFormat(Protocol):
-    """One protocol, for one model at one address."""
+    """One API format, for one model at one address."""
 
     @property
     def model(self) -> str: ...
@@ -56,30 +56,30 @@ class ApiFormat(Protocol):
 
     def request(self, request: ChatRequest) -> WireRequest: ...
 
-    def streamed(self, made: WireRequest) -> WireRequest:
-        """The same request, to be answered in pieces as they are said."""
+    def streamed(self, wire_request: WireRequest) -> WireRequest:
+        """Return the same request for an answer that is streamed in pieces."""
         ...
 
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
-        """The body that the answer would have had in one piece. Raises Malformed, also where its end is missing."""
+        """Return the body that the answer would have had in one piece. Raises Malformed, also if its end is missing."""
         ...
 
     def authorization(self, key: str) -> dict[str, str]:
-        """The headers that carry the key."""
+        """Return the headers with the key."""
         ...
 
     def answer(self, body: Any) -> WireAnswer:
-        """Read the parsed body of a reply with status 200. Raises Malformed, and ProviderError where the body is an
-        error after all."""
+        """Return the answer in the parsed body of a reply with status 200. Raises Malformed, and ProviderError if the
+        body describes an error."""
         ...
 
     def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
-        """What a reply with another status means."""
+        """Return the error that a reply with another status describes."""
         ...
 
 
 def text_of(value: Any, what: str) -> str:
-    """``value`` as text that can be written down (half a surrogate pair cannot). Raises Malformed."""
+    """Return ``value`` as text that UTF-8 can encode (half a surrogate pair cannot). Raises Malformed."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -92,7 +92,7 @@ def text_of(value: Any, what: str) -> str:
 
 
 def joined(pieces: Sequence[Any], what: str) -> str:
-    """The text that came in ``pieces``, a pair of surrogates of which may have come in two. Raises Malformed."""
+    """Return the text of ``pieces``; a surrogate pair may be divided between two. Raises Malformed."""
     if not all(piece is None or isinstance(piece, str) for piece in pieces):
         raise Malformed(f"{what} is no text")
     whole = "".join(piece or "" for piece in pieces)
@@ -103,7 +103,7 @@ def joined(pieces: Sequence[Any], what: str) -> str:
 
 
 def count_of(usage: Mapping[str, Any], name: str) -> int:
-    """A number of tokens, 0 where there is none. Raises Malformed."""
+    """Return a number of tokens, 0 if there is none. Raises Malformed."""
     value = usage.get(name)
     if value is None:
         return 0
@@ -113,7 +113,7 @@ def count_of(usage: Mapping[str, Any], name: str) -> int:
 
 
 def section(value: Any, what: str) -> Mapping[str, Any]:
-    """``value`` as a JSON object, empty where there is none. Raises Malformed."""
+    """Return ``value`` as a JSON object, empty if there is none. Raises Malformed."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -122,7 +122,7 @@ def section(value: Any, what: str) -> Mapping[str, Any]:
 
 
 def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
-    """``value`` as a list of JSON objects, empty where there is none. Raises Malformed."""
+    """Return ``value`` as a list of JSON objects, empty if there is none. Raises Malformed."""
     if value is None:
         return []
     if not isinstance(value, list):
@@ -131,14 +131,14 @@ def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
 
 
 def system_apart(messages: Sequence[Message]) -> tuple[list[str], list[Message]]:
-    """The system prompt's parts, and the dialogue."""
+    """Return the texts of the system messages, and the other messages."""
     system = [message.content for message in messages if message.role == "system"]
     return system, [message for message in messages if message.role != "system"]
 
 
 def schema_in_prompt(request: ChatRequest, structure: Structure) -> ChatRequest:
-    """The same request for an API that cannot be given its schema: the system prompt asks for it. One system message,
-    at the beginning: some templates know no other."""
+    """Return ``request`` for an API that takes no schema: the system prompt has it. There is one system message, the
+    first: some chat templates allow no other."""
     if request.json_schema is None or structure == "json_schema":
         return request
     schema = json.dumps(request.json_schema, ensure_ascii=False)

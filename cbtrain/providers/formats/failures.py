@@ -1,4 +1,4 @@
-"""What a reply with another status than 200 means: the same classes for every API."""
+"""Classify replies with another status than 200: the same classes for every API."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LONGEST = 300
 
 
 def failure_of(status: int, headers: Mapping[str, str], text: str, *, lasting: Sequence[str] = ()) -> ProviderError:
-    """The failure that a reply with ``status`` and the body ``text`` tells of. ``lasting`` are words of an API that
-    make a status permanent that otherwise passes (an empty account also answers 429)."""
+    """Return the error for a reply with ``status`` and the body ``text``. ``lasting``: words in the body with which the
+    error is permanent whatever the status (an empty account also answers 429)."""
     error = _error(text)
     kind = _kind(status, error, text, lasting)
     wait = requested_wait(headers, text) if kind in ("rate_limit", "transient") else None
@@ -50,7 +50,7 @@ def _kind(status: int, error: Mapping[str, Any], text: str, lasting: Sequence[st
 
 
 def _error(text: str) -> Mapping[str, Any]:
-    """The ``error`` of a JSON body, which all three protocols have; Google sends it in a list at times."""
+    """Return the ``error`` of a JSON body, which all three protocols have; Google sends it in a list at times."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):

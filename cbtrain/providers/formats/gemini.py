@@ -43,7 +43,7 @@ HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
 """Categories of which the API lets a caller switch the filter off: patients speak of suicide."""
 
 LASTING = ("API_KEY_INVALID", "PerDay")
-"""Words of failures that waiting does not mend: a bad key, and a quota that is used up for today."""
+"""Words of failures that stay if one waits: a bad key, and a quota that is used up for today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ class GeminiFormat:
         name = self.model.removeprefix("models/")
         return WireRequest(f"{self.base_url.rstrip('/')}/models/{name}:generateContent", {}, body | extra)
 
-    def streamed(self, made: WireRequest) -> WireRequest:
-        url = made.url.replace(":generateContent", ":streamGenerateContent?alt=sse")
-        return WireRequest(url, made.headers, made.body, made)
+    def streamed(self, wire_request: WireRequest) -> WireRequest:
+        url = wire_request.url.replace(":generateContent", ":streamGenerateContent?alt=sse")
+        return WireRequest(url, wire_request.headers, wire_request.body, wire_request)
 
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         whole: dict[str, Any] = {}

@@ -30,7 +30,7 @@ FINISHES: dict[str, FinishReason] = {
 }
 
 LASTING = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
-"""Error codes that come with status 429 and that waiting does not mend."""
+"""Error codes that come with status 429, and that stay if one waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class OpenAIFormat:
             body["response_format"] = {"type": "json_object"}
         return WireRequest(f"{self.base_url.rstrip('/')}/chat/completions", {}, body | self.extra_body)
 
-    def streamed(self, made: WireRequest) -> WireRequest:
+    def streamed(self, wire_request: WireRequest) -> WireRequest:
         more = {"stream": True, "stream_options": {"include_usage": True}}
-        return WireRequest(made.url, made.headers, made.body | more, made)
+        return WireRequest(wire_request.url, wire_request.headers, wire_request.body | more, wire_request)
 
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
-        said: dict[str, list[Any]] = {"content": [], "refusal": []}
+        pieces: dict[str, list[Any]] = {"content": [], "refusal": []}
         finish = usage = model = None
         for event in events:
             if event.get("error"):
@@ -78,11 +78,11 @@ class OpenAIFormat:
                 finish = choice.get("finish_reason") or finish
                 delta = section(choice.get("delta"), "delta")
                 content = delta.get("content")
-                said["content"] += [_text(content)] if isinstance(content, list) else [content]
-                said["refusal"].append(delta.get("refusal"))
+                pieces["content"] += [_text(content)] if isinstance(content, list) else [content]
+                pieces["refusal"].append(delta.get("refusal"))
         if finish is None:
             raise Malformed(CUT_SHORT)
-        message = {name: joined(parts, name) for name, parts in said.items()}
+        message = {name: joined(parts, name) for name, parts in pieces.items()}
         return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
 
     def authorization(self, key: str) -> dict[str, str]:
@@ -91,8 +91,8 @@ class OpenAIFormat:
     def answer(self, body: Any) -> WireAnswer:
         body = section(body, "the answer")
         if body.get("error"):  # OpenRouter hands on the failures of others with status 200
-            said = body["error"]
-            error = section({"message": said} if isinstance(said, str) else said, "error")
+            failure = body["error"]
+            error = section({"message": failure} if isinstance(failure, str) else failure, "error")
             code = error.get("code")
             status = code if isinstance(code, int) and 400 <= code < 600 else 502
             raise failure_of(status, {}, text_of(error.get("message"), "message"))
@@ -117,7 +117,7 @@ class OpenAIFormat:
 
 
 def _text(content: Any) -> str:
-    """A message's text, which some servers send in parts."""
+    """Return a message's text, which some servers send in parts."""
     if not isinstance(content, list):
         return text_of(content, "content")
     return "".join(text_of(part.get("text"), "text") for part in entries(content, "content"))

@@ -15,8 +15,8 @@ END = "[DONE]"
 
 
 def events_of(body: str) -> list[Mapping[str, Any]]:
-    """The JSON object of each event that has one; comments, with which servers keep a connection open, are none. An
-    event that the end of ``body`` cuts off is left out. Raises Malformed."""
+    """Return the JSON object of each event that has one; comments, with which servers keep a connection open, are none.
+    An event that the end of ``body`` cuts off is left out. Raises Malformed."""
     events: list[Mapping[str, Any]] = []
     *whole, last = re.split(r"\n\n+", re.sub(r"\r\n?", "\n", body.lstrip()))
     for block in whole:

@@ -1,4 +1,4 @@
-"""How long an API asks to be left alone: ``Retry-After`` and its relatives, in every form that is sent."""
+"""How long an API asks to wait: ``Retry-After`` and similar headers, in every form that is sent."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ RESET = re.compile(
 
 
 def requested_wait(headers: Mapping[str, str], body: str, now: datetime | None = None) -> float | None:
-    """Seconds that a refusal asks for, None where it says nothing that can be understood.
+    """Return the seconds that a refusal asks to wait, None if it does not say.
 
     ``Retry-After`` (and ``retry-after-ms``, and the ``retryDelay`` of a body) is taken at its word. Without it, the
     latest reset of those limits that are used up; where it is not said which are, the latest of all.
     """
     now = now or datetime.now(timezone.utc)
-    found = {name.lower(): value for name, value in headers.items()}
-    direct = [parse_wait(found.get("retry-after"), now)]
-    milliseconds = parse_wait(found.get("retry-after-ms"), now)
+    lower_headers = {name.lower(): value for name, value in headers.items()}
+    direct = [parse_wait(lower_headers.get("retry-after"), now)]
+    milliseconds = parse_wait(lower_headers.get("retry-after-ms"), now)
     direct.append(None if milliseconds is None else milliseconds / 1000)
     delay = RETRY_DELAY.search(body)
     direct.append(parse_wait(delay[1], now) if delay else None)
-    said = [wait for wait in direct if wait is not None]
-    return max(said) if said else _reset(found, now)
+    waits = [wait for wait in direct if wait is not None]
+    return max(waits) if waits else _reset(lower_headers, now)
 
 
 def parse_wait(text: str | None, now: datetime) -> float | None:
@@ -87,7 +87,7 @@ def _reset(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _remaining(reset: re.Match[str], headers: Mapping[str, str]) -> float | None:
-    """What is left of the limit whose header ``reset`` is."""
+    """Return the rest of the limit that the header ``reset`` belongs to."""
     if reset["openai"]:
         text = headers.get(f"x-ratelimit-remaining-{reset['openai']}")
     else:

@@ -1,4 +1,4 @@
-"""All limits of one account at one API: every provider object that uses it goes through the same ones."""
+"""All limits of one account at one API, shared by every provider that uses it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cbtrain.providers.limits.retries import RetryBudget
 from cbtrain.providers.limits.tokens import TokenBucket
 
 REST_S = 10.0
-"""Seconds that an API is left alone once repeats are more than their share."""
+"""Seconds without requests to an API once repeats exceed their share."""
 
 
 class Account:
@@ -36,13 +36,13 @@ class Account:
         self.retries = RetryBudget(clock=self.clock)
 
     def cap(self, tokens_per_minute: int | None) -> None:
-        """Never more tokens a minute than so, where more were allowed before; None leaves it at that."""
+        """Lower the limit of tokens a minute to ``tokens_per_minute``, if it was higher; None changes nothing."""
         if tokens_per_minute and (self.tokens is None or self.tokens.per_minute > tokens_per_minute):
             self.tokens = TokenBucket(tokens_per_minute, self.clock)
 
     @asynccontextmanager
     async def turn(self, tokens: int) -> AsyncIterator[None]:
-        """``tokens`` is what the request is thought to use; correct it by :meth:`settle`."""
+        """Wait until a request may be sent. ``tokens`` is an estimate; :meth:`settle` corrects it."""
         await self.gate.passing()
         if self.tokens:
             await self.tokens.take(tokens)
@@ -58,18 +58,18 @@ class Account:
             raise
 
     def settle(self, tokens: int, used: int) -> None:
-        """Correct what :meth:`turn` has taken from the tokens a minute."""
+        """Correct the tokens a minute that :meth:`turn` has taken to those ``used``."""
         if self.tokens:
             self.tokens.settle(tokens, used)
 
     def rate_limited(self, wait_s: float) -> None:
-        """A request met 429: all others wait too, and fewer go out at once."""
+        """Note a 429: all requests wait ``wait_s`` seconds, and fewer are in flight from then on."""
         self.limit.rate_limited()
         self.gate.hold(wait_s)
 
     async def repeat(self, patience_s: float) -> bool:
-        """Wait until one more repeat is within its share, and take it; False where ``patience_s`` are over first. The
-        API is left alone for a while where repeats have to wait: most of what goes out fails."""
+        """Wait until one more repeat is within its share, and take it; return False if ``patience_s`` seconds pass
+        first. If repeats have to wait, most requests fail: then all requests pause for a while."""
         if not self.retries.waiting and self.retries.spend():
             return True
         if self.gate.left == 0:
@@ -78,8 +78,8 @@ class Account:
 
 
 class Gate:
-    """A door that all requests of an account go through: one refusal with ``Retry-After`` holds back every request of
-    the account, not the refused one alone."""
+    """All requests of an account pass the gate: one refusal with ``Retry-After`` delays every request of the account,
+    not only the refused one."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
@@ -87,14 +87,14 @@ class Gate:
 
     @property
     def left(self) -> float:
-        """Seconds until it is open, 0 where it is."""
+        """Seconds until it opens, 0 if it is open."""
         return max(0.0, self.opens_at - self.clock.now())
 
     def hold(self, seconds: float) -> None:
-        """Keep it closed for so long at least."""
+        """Keep it closed for at least ``seconds``."""
         self.opens_at = max(self.opens_at, self.clock.now() + seconds)
 
     async def passing(self) -> None:
-        """Wait until it is open, however often it is closed again meanwhile."""
+        """Wait until it is open, also if it is closed again meanwhile."""
         while self.left > 0:
             await self.clock.sleep(self.left)

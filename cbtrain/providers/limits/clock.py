@@ -1,4 +1,4 @@
-"""The time that limits go by; tests put another one in its place."""
+"""The clock of all limits; tests replace it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Clock:
 
 
 class Skipping(Clock):
-    """Time in which nobody has to wait, for replies that are on record: sleeping moves it on at once."""
+    """A clock for recorded replies: sleeping advances it at once, without waiting."""
 
     def __init__(self) -> None:
         self.skipped = 0.0

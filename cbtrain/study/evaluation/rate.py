@@ -35,7 +35,7 @@ from cbtrain.transcripts.reading import read, speaker_labels
 def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
     """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
 
-    Paid ratings are journalled in ``folder``: an interrupted run goes on. Raises UserError on a corpus that cannot be
+    Paid ratings are journalled in ``folder``: an interrupted run continues. Raises UserError on a corpus that cannot be
     read, and where it would have to be sent away without ``allow_upload``.
     """
     check_rating(config, allow_upload=allow_upload)

@@ -45,11 +45,7 @@ async def score_sessions(
         return await _judged(ratable, rubric, run)
     run.say(CUE_RATER_LABEL)
     shown = track(ratable, "score", console=run.console, disable=not run.console.is_terminal)
-    scores = [
-        rate(session.turns, rubric, session_id=session.id, arm=session.arm, patient=session.patient, seed=session.seed)
-        for session in shown
-    ]
-    return scores, {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
+    return [rate(session, rubric) for session in shown], {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
 
 
 async def _judged(

@@ -12,7 +12,7 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
-from cbtrain.eval.human_rating.import_forms import TABLE, beside
+from cbtrain.eval.human_rating.import_forms import TABLE, companion_file
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -125,7 +125,7 @@ def human_scores(folder: Path) -> list[Score]:
     table = folder / TABLE
     if not table.is_file():
         return []
-    scores, notes = read_scores_csv(table), _notes(beside(table, "notes.jsonl"))
+    scores, notes = read_scores_csv(table), _notes(companion_file(table, "notes.jsonl"))
     for score in scores:
         note = notes.get((score.session_id, score.judge, score.repeat), {})
         score.evidence, score.reason = note.get("evidence", {}), note.get("reason", {})

@@ -10,7 +10,7 @@ import torch
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import Speaker
-from cbtrain.eval.simulation.runner import SimulatedSession, plan_sessions, restore, run_sessions
+from cbtrain.eval.simulation.runner import SimulatedSession, SimulationSettings, plan_sessions, restore, run_sessions
 from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.server_process import server_process
@@ -81,11 +81,10 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
                 plan.sessions,
                 _speakers(plan, therapist, patient_api, run),
                 run.journal,
-                in_flight=settings.sessions_in_flight,
-                max_turns=settings.max_turns,
-                max_words=settings.max_words,
-                run_seed=run.config.seed,
-                console=run.console,
+                SimulationSettings(
+                    settings.sessions_in_flight, settings.max_turns, settings.max_words, run.config.seed
+                ),
+                run.console,
                 status=lambda share: "" if own else status(run.providers, "patient", share),
             )
     _report_failures(plan, run)
@@ -97,7 +96,7 @@ async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[P
     the body runs."""
     settings = run.config.evaluation
     if settings.patient_provider is not None:
-        yield await run.providers.open(settings.patient_provider, "patient", own=False)
+        yield await run.providers.open(settings.patient_provider, "patient")
         return
     async with AsyncExitStack() as stack:
         with run.console.status("Starting the patient's server"):
@@ -106,7 +105,7 @@ async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[P
         run.say(f"the patients answer at {url} (POST /chat/completions)")
         many = max(32, settings.sessions_in_flight)
         config = ProviderConfig(base_url=url, model="patient", first_in_flight=many, max_in_flight=many)
-        yield await run.providers.open(config, "patient", own=True)
+        yield await run.providers.open(config, "patient", local=True)
 
 
 def _speakers(

@@ -29,7 +29,8 @@ def detects(path: Path) -> bool:
 
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
-    """All sets in the order of their numbers. A session without any labelled turn is kept, its text as preamble."""
+    """Yield all sets in the order of their numbers. A session without any labelled turn is kept, its text as
+    preamble."""
     for folder in _sets(path):
         course = f"set-{_number(folder, SET)}"
         for file in _numbered(folder, SESSION):
@@ -50,16 +51,16 @@ def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
 
 def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
     """``patient_profile.json`` of each set that has one."""
-    found = {}
+    by_course = {}
     for folder in _sets(path):
         course = f"set-{_number(folder, SET)}"
         for file in (folder / "patient_profile.json", folder / "patient_profile.json.gz"):
             if file.exists() or file.is_symlink():
                 try:
-                    found[course] = parse_author_profile(course, _object(file), file)
+                    by_course[course] = parse_author_profile(course, _object(file), file)
                 except UserError as error:
                     options.on_bad(error)
-    return found
+    return by_course
 
 
 def _sets(path: Path) -> list[Path]:
@@ -74,7 +75,7 @@ def _sets(path: Path) -> list[Path]:
 def _object(file: Path) -> dict[str, Any]:
     content = parse_json(read_text(file), file)
     if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=file, hint="Mend or remove the file.")
+        raise UserError("not a JSON object", where=file, hint="Correct or remove the file.")
     return content
 
 
@@ -82,7 +83,7 @@ def _text_of(content: dict[str, Any], key: str, file: Path) -> str:
     text = content.get(key)
     if not isinstance(text, str):
         problem = f"{key}: {'missing' if text is None else 'not a text'}"
-        raise UserError(problem, where=file, hint="Mend or remove the file.")
+        raise UserError(problem, where=file, hint="Correct or remove the file.")
     return text
 
 
@@ -91,6 +92,6 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
 
 
 def _number(path: Path, pattern: re.Pattern[str]) -> int:
-    found = pattern.fullmatch(path.name)
-    assert found is not None
-    return int(found.group(1))
+    match = pattern.fullmatch(path.name)
+    assert match is not None
+    return int(match.group(1))

@@ -51,7 +51,7 @@ def detects(path: Path) -> bool:
 
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
-    """The sessions of a file or folder, in the order of the lines."""
+    """Yield the sessions of a file or folder, in the order of the lines."""
     for where, content in read_records(_file(path), options.on_bad):
         try:
             record = parse_record(content, where)
@@ -67,12 +67,12 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 
 
 def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
-    """``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
+    """Return ``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
     content = dict(content)
-    found = content.pop("schema", None)
-    if found != SESSION_SCHEMA:
+    schema = content.pop("schema", None)
+    if schema != SESSION_SCHEMA:
         hint = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
-        raise UserError(f"schema {found!r} is not {SESSION_SCHEMA!r}", where=where, hint=hint)
+        raise UserError(f"schema {schema!r} is not {SESSION_SCHEMA!r}", where=where, hint=hint)
     return validate(SessionRecord, content, where, "`cbtrain corpus schema` prints the schema.")
 
 

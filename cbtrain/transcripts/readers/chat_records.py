@@ -59,7 +59,7 @@ SHAREGPT = ChatLayout(
 
 
 def sessions(path: Path, options: ReadOptions, layout: ChatLayout) -> Iterator[Session]:
-    """The sessions of a file, or of all ``.jsonl`` and ``.json`` files under a folder."""
+    """Yield the sessions of a file, or of all ``.jsonl`` and ``.json`` files under a folder."""
     for file in record_files(path):
         name = stem_of(file) if not path.is_dir() else file.relative_to(path).as_posix()
         for number, (where, content) in enumerate(read_records(file, options.on_bad), 1):
@@ -78,7 +78,8 @@ def record_files(path: Path) -> list[Path]:
 
 
 def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatLayout) -> Session:
-    """One record as a session. Raises UserError on a missing list, an unknown role, or content that is no text."""
+    """Return one record as a session. Raises UserError on a missing list, an unknown role, or content that is no
+    text."""
     messages = content.get(layout.messages)
     if not isinstance(messages, list):
         raise UserError(f"no list of {layout.messages!r}", where=where, hint="Correct it, or choose another --format.")
@@ -86,12 +87,12 @@ def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatL
     for index, message in enumerate(messages, 1):
         if not isinstance(message, dict):
             raise UserError(f"message {index} is not an object", where=where, hint="Correct or remove it.")
-        said = message.get(layout.role)
-        if not isinstance(said, str) or said not in layout.roles:
-            known = ", ".join(layout.roles)
-            problem = f"message {index}: {layout.role} {said!r} is none of {known}"
+        role_name = message.get(layout.role)
+        if not isinstance(role_name, str) or role_name not in layout.roles:
+            roles = ", ".join(layout.roles)
+            problem = f"message {index}: {layout.role} {role_name!r} is none of {roles}"
             raise UserError(problem, where=where, hint="Correct it.")
-        text, role = _text(message.get(layout.text), index, where, layout), layout.roles[said]
+        text, role = _text(message.get(layout.text), index, where, layout), layout.roles[role_name]
         if role is None:
             system.append(text)
         else:
@@ -136,5 +137,5 @@ def _string(content: dict[str, Any], key: str, where: str) -> str:
 
 def _facts(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise UserError("facts are not texts by name", where=where, hint="Mend or remove them.")
+        raise UserError("facts are not texts by name", where=where, hint="Give each fact a text, or remove them.")
     return dict(value)

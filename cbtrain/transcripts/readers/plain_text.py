@@ -34,7 +34,8 @@ def detects(path: Path) -> bool:
 
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
-    """One session a file, in an order that counts. A file without any label is kept, with its text as preamble."""
+    """Yield one session per file, in natural order of their names. A file without any label is kept, with its text as
+    preamble."""
     labels = options.labels or COMMON_LABELS
     for file in files_in(path, (".txt", ".text")) if path.is_dir() else [path]:
         course, number = place(file, path)
@@ -54,8 +55,8 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 def place(file: Path, root: Path) -> tuple[str, int]:
     """Course and session number that a file's place and name say."""
     stem = stem_of(file)
-    found = NUMBERED.fullmatch(stem)
-    course, number = (found["course"], int(found["number"])) if found else (stem, 1)
+    match = NUMBERED.fullmatch(stem)
+    course, number = (match["course"], int(match["number"])) if match else (stem, 1)
     generic = course.lower() in GENERIC
     folder = file.parent.relative_to(root).as_posix() if root.is_dir() else "."
     if folder == ".":

@@ -18,10 +18,10 @@ def read_profiles(folder: Path, options: ReadOptions) -> dict[str, Profile]:
     for file in (folder / name for name in PROFILES if folder.is_dir() and (folder / name).exists()):
         for where, content in read_records(file, options.on_bad):
             try:
-                found = content.pop("schema", None)
-                if found != PROFILE_SCHEMA:
+                schema = content.pop("schema", None)
+                if schema != PROFILE_SCHEMA:
                     hint = f'Each line is an object with "schema": "{PROFILE_SCHEMA}".'
-                    raise UserError(f"schema {found!r} is not {PROFILE_SCHEMA!r}", where=where, hint=hint)
+                    raise UserError(f"schema {schema!r} is not {PROFILE_SCHEMA!r}", where=where, hint=hint)
                 profile = parse_profile(content, where)
                 if profile.course in profiles:
                     problem = f"course {profile.course!r} has a profile already"

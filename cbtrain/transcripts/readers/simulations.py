@@ -52,14 +52,14 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 
 
 def parse_simulation(text: str, arm: str, folder: str, file: Path) -> Session:
-    """One file. Raises UserError where it does not begin with ``Session Number:``."""
+    """Return the session in one file. Raises UserError if it does not begin with ``Session Number:``."""
     found_file, found_folder = FILE.fullmatch(file.name), PATIENT.fullmatch(folder)
     assert found_file is not None
     assert found_folder is not None
     number, patient = int(found_file.group(1)), found_folder.group(1)
     text = text.replace("\r\n", "\n")
     if not HEADER.match(text):
-        raise UserError("does not begin with 'Session Number:'", where=file, hint="Mend or remove the file.")
+        raise UserError("does not begin with 'Session Number:'", where=file, hint="Correct or remove the file.")
     text = HEADER.sub("", text)
     facts = {"arm": arm, "stamp": found_file.group(2)}
     ends = list(ENDING.finditer(text))
@@ -86,5 +86,5 @@ def _arms(path: Path) -> list[Path]:
 def _patients(arm: Path) -> list[Path]:
     if not arm.is_dir():
         return []
-    found = (p for p in arm.iterdir() if PATIENT.fullmatch(p.name) and p.is_dir())
-    return sorted(found, key=lambda p: natural_key(p.name))
+    folders = (p for p in arm.iterdir() if PATIENT.fullmatch(p.name) and p.is_dir())
+    return sorted(folders, key=lambda p: natural_key(p.name))

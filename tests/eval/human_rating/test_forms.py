@@ -108,7 +108,7 @@ def test_a_drawn_sample_keeps_pairs_together_and_goes_round_the_patients(tmp_pat
     export(run, "--out", tmp_path / "forms", "--sessions", 13, "--raters", 2, "--overlap", 4)
     said = capsys.readouterr().out
     assert "12 sessions of 24, 2 arms, the same patients and seeds in all; 4 for every rater" in said
-    assert "note: 13 cannot be had with as many of each of 2 arms, so it is 12" in said
+    assert "note: 13 cannot be divided equally among 2 arms, so it is 12" in said
     by_rater = [
         {(one["patient"], one["seed"], one["arm"]) for one in form["sessions"]}
         for form in key_of(tmp_path / "forms")["forms"]

@@ -133,7 +133,7 @@ def test_the_same_form_again_takes_the_place_of_its_own_rows_alone(made, capsys)
     notes = made / "run" / "human_notes.jsonl"
     others = [line for line in notes.read_text().splitlines() if '"human: Ben"' in line]
     bring(made, save(made, ratings_of(made, agenda=6)))
-    assert "take the place of 4 rows that the same form brought before" in capsys.readouterr().out
+    assert "replace 4 rows that the same form brought before" in capsys.readouterr().out
     scores = table_of(made)
     assert len(scores) == 12
     assert {score.domains["agenda"] for (judge, _), score in scores.items() if judge == "human: Ann"} == {6}
@@ -301,5 +301,5 @@ def test_bad_keys_tables_and_options(made, capsys):
     (made / "run" / "human_forms.json").write_text('{"forms": {"A": 1}}')
     refused("human_forms.json: forms.A: ", "--key", key)
     (made / "run").rename(made / "moved")
-    refused("the run folder of these forms is not there. Name a table with --out.", "--key", key)
+    refused("the run folder of these forms does not exist. Name a table with --out.", "--key", key)
     assert not list(made.glob("human_*"))

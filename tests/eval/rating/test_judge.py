@@ -8,6 +8,7 @@ from loopback import completion, serve, status
 from cbtrain.eval.rating.config import JudgeConfig
 from cbtrain.eval.rating.judge import judge_session
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Turn
 
 RUBRIC = load_rubric()
@@ -25,12 +26,8 @@ async def judge(plan, **config):
             score = await judge_session(
                 provider,
                 RUBRIC,
-                TURNS,
+                SimulatedSession("secret-session", "tuned-arm", "patient-x", 3, TURNS),
                 JudgeConfig(**config),
-                session_id="secret-session",
-                arm="tuned-arm",
-                patient="patient-x",
-                seed=3,
                 repeat=1,
             )
     return score, script

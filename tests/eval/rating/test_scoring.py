@@ -6,6 +6,7 @@ from cbtrain.errors import UserError
 from cbtrain.eval.rating.cue_rater import rate
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv, write_scores_csv
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Turn
 
@@ -37,7 +38,7 @@ def turns(texts=DIALOGUE):
 
 
 def rated(dialogue):
-    return rate(dialogue, RUBRIC, session_id="s", arm="a", patient="p", seed=0)
+    return rate(SimulatedSession("s", "a", "p", 0, dialogue), RUBRIC)
 
 
 def change(replace):

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken, hold_session
-from cbtrain.eval.simulation.runner import plan_sessions, restore, run_sessions, turn_seed
+from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions, turn_seed
 from cbtrain.journal import Journal, read
 from cbtrain.transcripts.types import Turn
 
@@ -80,11 +80,8 @@ async def run(sessions, speakers, path, in_flight=8):
             sessions,
             speakers,
             journal,
-            in_flight=in_flight,
-            max_turns=6,
-            max_words=1000,
-            run_seed=0,
-            console=Console(file=io.StringIO()),
+            SimulationSettings(in_flight, max_turns=6, max_words=1000, seed=0),
+            Console(file=io.StringIO()),
         )
 
 
@@ -96,11 +93,8 @@ async def test_sessions_that_end_before_a_word_is_said(patient, tmp_path):
             sessions,
             lambda session: (Scripted(patient), Scripted(counting)),
             journal,
-            in_flight=1,
-            max_turns=6,
-            max_words=1000,
-            run_seed=0,
-            console=Console(file=io.StringIO()),
+            SimulationSettings(1, max_turns=6, max_words=1000, seed=0),
+            Console(file=io.StringIO()),
             status=lambda share: shares.append(share) or "",
         )
     assert all(session.ending and not session.turns for session in sessions)
