@@ -23,6 +23,7 @@ from places import ROOT
 from cbtrain.eval.rating.cue_rater import LONGEST_PIECE
 from cbtrain.eval.rating.cue_rater import rate as rate_by_cues
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts import labels
 from cbtrain.transcripts.checking import Checker
 from cbtrain.transcripts.cleaning import clean
@@ -161,7 +162,7 @@ def everything_that_reads(text: str) -> None:
     session = Session("one", 1, turns, "one.txt", preamble=text[:100])
     assert list(Checker({}).add(session)) is not None
     clean(Corpus("one", "text", (Course("one", (session,)),)), CleaningPolicy())
-    rate_by_cues(turns, RUBRIC, session_id="one", arm="a", patient="p", seed=0)
+    rate_by_cues(SimulatedSession("one", "a", "p", 0, list(turns)), RUBRIC)
 
 
 @pytest.mark.fault("F10")
