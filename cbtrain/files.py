@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from cbtrain.errors import UserError
 
@@ -25,11 +26,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` that replaces ``path`` on success and vanishes on any error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    os.close(handle)
+    temporary = path.with_name(_temporary_name(path))
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the umask decides who may read it
     try:
-        temporary.chmod(0o644)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -67,13 +66,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that replaces ``path`` on success and vanishes on any error."""
     path = Path(os.path.abspath(path))  # '.' has no name of its own
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary = path.with_name(_temporary_name(path))
+    temporary.mkdir()
     try:
-        temporary.chmod(0o755)
         yield temporary
+        readers = temporary.stat().st_mode & 0o666
         for file in temporary.rglob("*"):
             if file.is_file():
-                file.chmod(0o644)  # some libraries write for the owner alone
+                file.chmod(readers)  # some libraries write for the owner alone, whatever the umask
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         # A folder cannot be renamed over a full one: the old one steps aside first.
@@ -87,6 +87,20 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def _temporary_name(path: Path) -> str:
+    return f".{path.name}.{secrets.token_hex(4)}.tmp"
+
+
+def share_with(readers: Literal["owner", "group"]) -> int:
+    """Let only the ``owner`` read what this process writes from now on, or their ``group`` too.
+
+    Return the umask before. What it forbids to everybody else stays forbidden.
+    """
+    before = os.umask(0o077)
+    os.umask(before | 0o077 if readers == "owner" else (before | 0o027) & ~0o050)
+    return before
 
 
 def sync_folder(path: Path) -> None:
@@ -114,7 +128,7 @@ def hold(path: Path) -> bool:
     if holds(path):
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         import fcntl
 

@@ -27,7 +27,7 @@ class Journal:
         self.path = Path(path)
         self._alone = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             # The kernel lets go of the lock when the process dies, however it dies.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

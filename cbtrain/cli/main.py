@@ -35,6 +35,7 @@ from cbtrain.cli.complaint import complain
 from cbtrain.cli.exit_codes import BROKEN_PIPE, DONE, INTERRUPTED, STOPPED, TABLE
 from cbtrain.cli.parser import Parser, parse, rank
 from cbtrain.errors import Stopped, UserError
+from cbtrain.files import share_with
 
 GROUPS = {
     "run a study": (run, train, evaluate, plan),
@@ -66,8 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP threads that spin while they wait make a step up to 28 times slower as soon as another program takes one
     # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    umask = share_with("owner")  # runs, forms and corpora hold words of sessions
     try:
         parsed = parse(build_parser(), sys.argv[1:] if arguments is None else arguments)
+        if parsed.command == "model":  # what it writes is for others
+            os.umask(umask)
         return parsed.run(parsed) or DONE
     except UserError as error:
         return complain("cbtrain", str(error))
@@ -102,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        os.umask(umask)
 
 
 def build_parser() -> Parser:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -53,6 +53,9 @@ class StudyConfig(BaseModel):
 
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1, description="CPU threads; none takes every core")
+    sharing: Literal["owner", "group"] = Field(
+        "owner", description="who may read what a run writes: its owner alone, or the owner's group too"
+    )
     corpus: TranscriptsConfig = Field(default_factory=TranscriptsConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     tokens: TokensConfig = Field(default_factory=TokensConfig)

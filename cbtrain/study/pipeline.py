@@ -18,7 +18,7 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, say
 from cbtrain.errors import UserError
-from cbtrain.files import holds, write_atomic
+from cbtrain.files import holds, share_with, write_atomic
 from cbtrain.generation.local_model import pick_device
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
@@ -107,8 +107,12 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
 
 
 def prepare_process(config: StudyConfig) -> None:
-    """Threads, and the process group where ``torchrun`` started several ranks. Raises UserError on a wrong device."""
+    """Set who may read what is written, the threads, and the process group where ``torchrun`` started several ranks.
+
+    Raises UserError on a wrong device.
+    """
     pick_device(config.model.device)
+    share_with(config.sharing)
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.training.deterministic:

@@ -28,7 +28,7 @@ from cbtrain.yaml_files import parse_yaml
 LOCK = Path("training") / ".lock"
 """Held by the process that trains: torchrun's ranks outlive it where it is killed."""
 
-FREE = ("training.", "threads", "evaluation.", "tokens.cache", "model.device")
+FREE = ("training.", "threads", "sharing", "evaluation.", "tokens.cache", "model.device")
 """Settings that an interrupted run may go on with changed: they decide where and how it runs, not what is learnt."""
 
 

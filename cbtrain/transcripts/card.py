@@ -6,6 +6,7 @@ Hugging Face Hub reads.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def _text(
     parts = [
         f"---\nlicense: {licence}\nlanguage:\n- {language}\nsize_categories:\n- {size}\n"
         f"task_categories:\n- text-generation\npretty_name: {json.dumps(name)}\n---\n",
-        f"# {name}\n",
+        f"# {_inline(name)}\n",
         "Transcripts of therapy sessions for research on language models. **No medical device, no clinical guidance, "
         "and nothing that a person in distress should be given.**\n",
         "## What it holds\n",
@@ -204,11 +205,13 @@ def _characteristics(profiles: Mapping[str, Profile]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return (
-        "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines
-        )
-        + "\n"
+        "\n".join("| " + " | ".join(_inline(cell).replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
     )
+
+
+def _inline(text: str) -> str:
+    """Return ``text`` on one line, without HTML: names and characteristics are what somebody else wrote."""
+    return html.escape(" ".join(text.split()), quote=False)
 
 
 def _phase_plot(statistics: Statistics) -> bytes:

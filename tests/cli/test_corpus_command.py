@@ -202,6 +202,7 @@ def test_nothing_half_written(folder):
     assert [path.name for path in folder.iterdir()] == ["c"]
 
 
+@pytest.mark.fault("F11")
 def test_card(folder):
     (folder / "c" / "LICENSE").write_text("MIT License\n\nPermission is hereby granted, free of charge, to any person")
     damage(folder)
@@ -214,7 +215,9 @@ def test_card(folder):
         assert f"({plot})" in card
         assert "<svg" in (folder / "card" / plot).read_text()
     shutil.rmtree(folder / "card")
-    corpus("card", "c", "--out", "card", "--license", "cc-by-4.0", "--skip-bad", cwd=folder)
+    (folder / "c").rename(folder / "<img src=x onerror=alert(1)>")
+    corpus("card", "<img src=x onerror=alert(1)>", "--out", "card", "--license", "cc-by-4.0", "--skip-bad", cwd=folder)
+    assert "# &lt;img src=x onerror=alert(1)&gt;\n" in (folder / "card" / "README.md").read_text()
     assert "license: cc-by-4.0" in (folder / "card" / "README.md").read_text()
 
 

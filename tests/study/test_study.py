@@ -51,6 +51,14 @@ def test_it_ends_with_the_table_and_the_path_of_the_report(run):
     assert (folder / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
 
 
+@pytest.mark.fault("F11")
+def test_only_its_owner_may_read_a_run(run):
+    folder, _ = run
+    files = [folder, *folder.rglob("*")]
+    assert {path.name for path in files} >= {"events.jsonl", "report.html", "sessions.jsonl", "training"}
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
+
+
 def test_the_report_says_what_was_done(run):
     folder, _ = run
     report = json.loads((folder / "report.json").read_text())

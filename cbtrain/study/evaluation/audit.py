@@ -14,7 +14,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.files import write_atomic
+from cbtrain.files import share_with, write_atomic
 from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
 from cbtrain.study.run_files import AUDIT
 
@@ -32,6 +32,7 @@ def audit_rater(
     rubric = load_rubric(config.evaluation.judging.rubric)
     originals = pick(read_records(config, console), sessions, seed)
     changed = copies(originals)
+    share_with(config.sharing)
     folder.mkdir(parents=True, exist_ok=True)
     scores, rater, spent = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))
     ids = {session.id for session in originals}

@@ -22,6 +22,7 @@ from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.terminal import costs_line
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.files import share_with
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
@@ -41,6 +42,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     check_rating(config, allow_upload=allow_upload)
     rubric = load_rubric(config.evaluation.judging.rubric)
     sessions = read_records(config, console)
+    share_with(config.sharing)
     folder.mkdir(parents=True, exist_ok=True)
     scores, rater, spent = asyncio.run(rate_records(sessions, rubric, config, folder, console))
     path = folder / SCORES
