@@ -67,21 +67,21 @@ class Bounds:
     worst_ci_high: float | None
 
 
-def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionOutcome]) -> dict[str, list[Cell]]:
+def planned_sessions(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> dict[str, list[Cell]]:
     """The sessions that each arm was to hold: those that are known, and, since arms treat the same patients in sessions
     of the same numbers, those of arms with which it has any in common."""
-    known = set(ratings.sessions) | {key for key in facts if key[0] in ratings.arms}
+    known = set(ratings.sessions) | {key for key in outcomes if key[0] in ratings.arms}
     own = {name: {(patient, number) for arm, patient, number in known if arm == name} for name in ratings.arms}
     return {arm: sorted(set().union(*(other for other in own.values() if other & cells))) for arm, cells in own.items()}
 
 
-def completion(ratings: Ratings, facts: Mapping[Key, SessionOutcome], plans: Sequence[Plan]) -> Completion:
+def completion(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], plans: Sequence[Plan]) -> Completion:
     """What became of every session by arm, and whether arms differ in it, with the patient as the unit."""
-    planned = planned_sessions(ratings, facts)
+    planned = planned_sessions(ratings, outcomes)
     arms, rated, failed = [], Outcomes(), Outcomes()
     for arm, cells in planned.items():
         scored = {session[1:] for session in ratings.rated_sessions if session[0] == arm}
-        own = {cell: found for cell in cells if (found := facts.get((arm, *cell)))}
+        own = {cell: found for cell in cells if (found := outcomes.get((arm, *cell)))}
         lost = sum(own[cell].failed and cell not in scored for cell in own)
         told = any(found.ending for found in own.values())
         rated |= {(arm, cell): float(cell in scored) for cell in cells}
@@ -99,7 +99,7 @@ def completion(ratings: Ratings, facts: Mapping[Key, SessionOutcome], plans: Seq
 
 def bounds(
     ratings: Ratings,
-    facts: Mapping[Key, SessionOutcome],
+    outcomes: Mapping[Key, SessionOutcome],
     plans: Sequence[Plan],
     complete: Sequence[Contrast],
     *,
@@ -109,7 +109,7 @@ def bounds(
     """How far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs).
     ``known``: what the same judges also gave, for sessions that not all of them rated. None for ``pooled`` judges, of
     whom each could have rated any session."""
-    planned = planned_sessions(ratings, facts)
+    planned = planned_sessions(ratings, outcomes)
     ends = [_totals(known or ratings, planned, end) for end in (0, 1)] if ratings.scale and not pooled else []
     rated = ratings.rated_sessions
     made = []

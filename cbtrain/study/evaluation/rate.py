@@ -20,6 +20,7 @@ from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.formatting import fixed
+from cbtrain.eval.report.schema.training import ReportCosts
 from cbtrain.eval.report.terminal import costs_line
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.providers import check
@@ -53,7 +54,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
         table.add_row(escape(group.name), f"{arms[group.name]:,}", f"{group.n:,}", *numbers)
     console.print(table)
     if spent:
-        console.print(costs_line(spent), highlight=False, markup=False)
+        console.print(costs_line(ReportCosts.model_validate(spent)), highlight=False, markup=False)
     credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
     console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
     if len(arms) > 1:
