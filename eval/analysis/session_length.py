@@ -1,8 +1,8 @@
 """Whether differences between arms are differences in length: longer dialogues are scored higher.
 
 Length may follow from the therapist (one who closes early does less), so nothing here replaces the planned contrasts.
-They stand beside three others: a mixed model with ln(turns) as a covariate, sessions of at least six turns, and pairs
-of sessions of about equal length.
+Three checks are reported with them: a mixed model with ln(turns) as a covariate, sessions of at least six turns, and
+pairs of sessions of about equal length.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def length_analysis(
     *,
     known: Ratings | None = None,
 ) -> Length | None:
-    """None where no rated session's length is known, or judges share too few sessions: then severity would pass for
-    length. Sessions of unknown length are left out, but tell judges' severity with the others. ``known``: what the
-    same judges also gave, for sessions that not all of them rated."""
+    """Return None if no rated session's length is known, or judges share too few sessions: then severity would pass for
+    length. Sessions of unknown length are left out, but tell judges' severity with the others. ``known``: what the same
+    judges also gave, for sessions that not all of them rated."""
     if not connected(ratings):
         return None
     turns = np.array([_turns(outcomes, session) for session in ratings.sessions])

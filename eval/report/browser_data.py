@@ -21,7 +21,7 @@ KNOWN = {flag.id: flag for flag in FLAGS}
 
 
 def browser_script() -> str:
-    """The browser's parts as one script: a page with one script needs one hash in its security policy."""
+    """Return the browser's parts as one script: a page with one script needs one hash in its security policy."""
     parts = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 

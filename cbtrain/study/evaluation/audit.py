@@ -25,8 +25,8 @@ def audit_rater(
     """Rate at most ``sessions`` sessions of ``config.corpus`` and their changed copies, write ``folder/audit.json``,
     and return what is in it.
 
-    Paid ratings are journalled in ``folder``: an interrupted audit goes on. Raises UserError on a corpus that cannot be
-    read, or would have to be sent away without ``allow_upload``, and where no original can be rated.
+    Paid ratings are journalled in ``folder``: an interrupted audit continues. Raises UserError if the corpus
+    cannot be read or would have to be sent away without ``allow_upload``, and if no original can be rated.
     """
     check_rating(config, allow_upload=allow_upload)
     rubric = load_rubric(config.evaluation.judging.rubric)

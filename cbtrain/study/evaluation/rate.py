@@ -36,7 +36,7 @@ from cbtrain.transcripts.reading import read, speaker_labels
 def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
     """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
 
-    Paid ratings are journalled in ``folder``: an interrupted run goes on. Raises UserError on a corpus that cannot be
+    Paid ratings are journalled in ``folder``: an interrupted run continues. Raises UserError on a corpus that cannot be
     read, and where it would have to be sent away without ``allow_upload``.
     """
     check_rating(config, allow_upload=allow_upload)
@@ -64,7 +64,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
 
 
 def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
-    """Raise UserError where the judge that ``config`` names has no key, or the transcripts would have to be sent to it
+    """Raise UserError if the judge that ``config`` names has no key, or the transcripts would have to be sent to it
     without ``allow_upload``."""
     judging = config.evaluation.judging
     if uses_llm_judge(judging, config.providers):
@@ -74,7 +74,7 @@ def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
 
 
 def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession]:
-    """Every session of ``config.corpus``; says what was left out. Raises UserError on what cannot be read."""
+    """Return every session of ``config.corpus``; print what was left out. Raises UserError on what cannot be read."""
     settings = config.corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
     corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)

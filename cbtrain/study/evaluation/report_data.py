@@ -82,7 +82,7 @@ def describe_rater(panel: Panel) -> Rater:
 
 def with_secondary(label: str, panel: Panel) -> str:
     """Return ``label``, which names the primary judges, with the others added."""
-    return f"{label} (beside: {', '.join(panel.secondary)})" if panel.secondary else label
+    return f"{label} (for comparison: {', '.join(panel.secondary)})" if panel.secondary else label
 
 
 def describe_scale(ratings: Ratings, rubric: Rubric | None) -> ReportScale:

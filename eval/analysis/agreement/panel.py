@@ -36,7 +36,7 @@ class Panel:
     @property
     def note(self) -> str:
         """Return what a reader has to know of the panel; empty if it rated everything and there are no others."""
-        secondary = f"; beside: {', '.join(self.secondary)}" if self.secondary else ""
+        secondary = f"; for comparison: {', '.join(self.secondary)}" if self.secondary else ""
         if not self.pooled:
             return f"by {', '.join(self.judges)}{secondary}" if secondary else ""
         elsewhere = (

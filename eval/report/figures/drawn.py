@@ -36,12 +36,12 @@ class Drawn:
 
     @cached_property
     def page(self) -> Markup:
-        """An ``<svg>`` element whose text is text and whose colours follow the page's."""
+        """Return an ``<svg>`` element whose text is text and whose colours follow the page's."""
         return page_svg(self._saved("svg", "none").decode(), self.name, printable(self.alt))
 
     @cached_property
     def svg(self) -> str:
-        """A file: on white, letters as paths, so that it looks the same wherever it is opened."""
+        """Return an SVG file: on white, letters as paths, so that it looks the same wherever it is opened."""
         text = self._saved("svg", "path").decode()
         alt = html.escape(printable(self.alt))
         opening = re.search(r"<svg\b", text)

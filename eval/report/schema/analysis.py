@@ -303,7 +303,7 @@ class AgreementPart(Part):
 
 
 class Analysis(Part):
-    """The planned contrasts and everything that checks them; a list is empty and a part None where it was not computed.
+    """The planned contrasts and everything that checks them; a list is empty and a part None if it was not computed.
 
     The 2024 study's own analysis (``protocol`` is ``paper``) has other keys, and no report.
     """

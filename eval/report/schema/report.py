@@ -1,8 +1,8 @@
 """One report: what an evaluation found, and how it was made.
 
-``report.json`` has the same keys as these models, but where an alias is given. Reading never trusts a file: a missing
-or odd part becomes an empty one (see :mod:`cbtrain.eval.report.schema.fields`), and keys that this version does not
-know are kept. Parts that hold what other packages decide (settings, protocol, prompts, environment) stay plain tables.
+``report.json`` has the same keys as these models, except for the aliases. Reading never trusts a file: a missing or odd
+part becomes an empty one (see :mod:`cbtrain.eval.report.schema.fields`), and keys that this version does not know are
+kept. Parts that hold what other packages decide (settings, protocol, prompts, environment) stay plain tables.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class ReportDomain(Part):
 
 
 class ReportScale(Part):
-    """The instrument: the points of a domain, the highest total, and the total that counts as competent. None where it
-    is not known."""
+    """The instrument: the points of a domain, the highest total, and the total that counts as competent. None if it is
+    not known."""
 
     name: Text = ""
     low: Number = Field(None, alias="min")
@@ -128,7 +128,7 @@ class ReportSession(Part):
 
 
 class Report(Part):
-    """``deviations`` is None where no protocol was journalled, so that nothing can be said of any. ``seconds`` and
+    """``deviations`` is None if no protocol was journalled, so that nothing can be said of any. ``seconds`` and
     ``peak_memory_gb`` are of training and evaluation together."""
 
     schema_version: Text = Field("", alias="schema")

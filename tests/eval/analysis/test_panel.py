@@ -47,7 +47,7 @@ def test_a_sample_by_people_changes_no_figure():
     assert found["panel"] == {"judges": ["machine"], "beside": ["human"], "pooled": False, "linked": True}
     for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
         assert found[part] == alone[part], part
-    assert found["notes"] == ["by machine; beside: human"]
+    assert found["notes"] == ["by machine; for comparison: human"]
     assert found["agreement"]["severity"]["machine"] == pytest.approx(6.0)
     # The two agree on every session that both rated, but for severity: no difference in what they conclude.
     (difference,) = found["agreement"]["judge_by_arm"]
