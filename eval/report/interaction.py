@@ -28,7 +28,7 @@ def interaction_sentence(analysis: Analysis) -> str:
 def _beyond(test: InteractionPart) -> str:
     sizes = []
     for base, size in test.sizes.items():
-        ends = test.intervals.get(base)
-        bounds = f" ({span(ends[0], ends[1], 1)})" if isinstance(ends, list) and len(ends) == 2 else ""
+        ends = test.intervals.get(base, [])
+        bounds = f" ({span(ends[0], ends[1], 1)})" if len(ends) == 2 else ""
         sizes.append(f"{base} {fixed(size, 1, signed=True)}{bounds}")
     return f" Points beyond the change of {test.reference}: {', '.join(sizes)}." if sizes else ""

@@ -34,15 +34,18 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
     """Return the report on ``study`` with the analysis ``results``. If the scores are those of a run, what its own
     report says of training, costs and protocol is kept. Raises UserError if that report cannot be read."""
     base_report = _report_of_run(study.run)
-    title = base_report.title or f"Scores of {counted(len(set(study.ratings.patient)), 'patient')}, analysed"
-    data = _input(
-        study.ratings,
-        study.primary_judges,
-        results,
-        list(records(study.transcripts)),
-        _explanations(study.run, base_report),
+    explanations = _explanations(study.run, base_report)
+    scores, sessions = _scores_and_sessions(study.ratings, list(records(study.transcripts)), explanations)
+    data = ReportInput(
+        ratings=study.ratings,
+        scores=scores,
+        primary_judges=study.primary_judges,
+        results=results,
+        sessions=sessions,
+        patient_names=_patient_names(base_report),
+        rubric=study.rubric,
     )
-    data = replace(data, rubric=study.rubric, patient_names=_patient_names(base_report))
+    title = base_report.title or f"Scores of {counted(len(set(study.ratings.patient)), 'patient')}, analysed"
     if study.run is None:
         return build_report(data, Report(title=title))
     deviations = base_report.deviations
@@ -55,32 +58,36 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
 
 def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report:
     """Return the report on several runs of one protocol. Raises UserError if the report of one cannot be read."""
-    sessions: list[SimulatedSession] = []
+    transcripts: list[SimulatedSession] = []
     patient_names: dict[str, str] = {}
     explanations: dict[RatingKey, Explanation] = {}
     for name, run in zip(comparison.names, comparison.runs, strict=True):
         run_report = _report_of_run(run.run)
-        sessions += [
+        transcripts += [
             replace(session, id=f"{name}: {session.id}", arm=run_arm(name, session.arm))
             for session in records(run.transcripts)
         ]
         for (session_id, judge, repeat), explanation in _explanations(run.run, run_report).items():
             explanations[f"{name}: {session_id}", judge, repeat] = explanation
         patient_names |= _patient_names(run_report)
-    data = _input(comparison.ratings, comparison.primary_judges, results, sessions, explanations)
-    data = replace(data, rubric=comparison.runs[0].rubric, patient_names=patient_names)
+    scores, sessions = _scores_and_sessions(comparison.ratings, transcripts, explanations)
+    data = ReportInput(
+        ratings=comparison.ratings,
+        scores=scores,
+        primary_judges=comparison.primary_judges,
+        results=results,
+        sessions=sessions,
+        patient_names=patient_names,
+        rubric=comparison.runs[0].rubric,
+    )
     title = f"{' and '.join(comparison.names)}, compared"
     return build_report(data, Report(title=title, protocol=comparison.protocol))
 
 
-def _input(
-    ratings: Ratings,
-    primary_judges: Sequence[str],
-    results: Mapping[str, Any],
-    sessions: Sequence[SimulatedSession],
-    explanations: Mapping[RatingKey, Explanation],
-) -> ReportInput:
-    """Return ``ratings`` as scores and the ``sessions`` of their arms. A rated session is listed also if there is no
+def _scores_and_sessions(
+    ratings: Ratings, sessions: Sequence[SimulatedSession], explanations: Mapping[RatingKey, Explanation]
+) -> tuple[list[Score], list[SimulatedSession]]:
+    """Return ``ratings`` as scores, and the ``sessions`` of their arms. A rated session is listed also if there is no
     transcript of it."""
     sessions = [session for session in sessions if session.arm in ratings.arms]
     ids = {(session.arm, session.patient, session.seed): session.id for session in sessions}
@@ -90,15 +97,7 @@ def _input(
         for score in scores
         if (score.arm, score.patient, score.seed) not in ids
     }
-    return ReportInput(
-        ratings=ratings,
-        scores=scores,
-        primary_judges=primary_judges,
-        results=results,
-        sessions=[*sessions, *without_transcript.values()],
-        patient_names={},
-        rubric=None,
-    )
+    return scores, [*sessions, *without_transcript.values()]
 
 
 def _score(

@@ -7,10 +7,10 @@ from pydantic import Field
 from cbtrain.eval.report.schema.fields import (
     Always,
     Flag,
-    Loose,
     MaybeText,
     Number,
     Numbers,
+    NumbersTable,
     NumberTable,
     Pairs,
     Part,
@@ -141,7 +141,7 @@ class InteractionPart(Part):
     patients: Number = None
     reference: Text = ""
     sizes: NumberTable = Field(default_factory=dict)
-    intervals: Loose = Field(default_factory=dict)
+    intervals: NumbersTable = Field(default_factory=dict)
     problem: Text = ""
 
 

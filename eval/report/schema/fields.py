@@ -106,6 +106,8 @@ Numbers = Annotated[list[Number], BeforeValidator(_list)]
 
 NumberTable = Annotated[dict[str, Number], BeforeValidator(_table)]
 
+NumbersTable = Annotated[dict[str, Numbers], BeforeValidator(_table)]
+
 TextTable = Annotated[dict[str, Text], BeforeValidator(_table)]
 
 TextsTable = Annotated[dict[str, Texts], BeforeValidator(_table)]
