@@ -6,10 +6,13 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cbtrain.cli.parser import Commands, add_command
 from cbtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from cbtrain.eval.report.schema.report import Report
 
 MOST_DRAWS = 1_000_000
 """More take memory and change no digit that is printed."""
@@ -73,37 +76,41 @@ def _analyze(parsed: argparse.Namespace) -> None:
     from cbtrain.study.evaluation.scores import load_scores
 
     check_bootstrap(parsed)
-    rated = load_scores(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
+    study = load_scores(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
     try:
-        result = analysis(
-            rated.ratings, parsed.protocol, rated.facts, deciding=rated.deciding, draws=parsed.draws, seed=parsed.seed
+        results = analysis(
+            study.ratings,
+            parsed.protocol,
+            study.outcomes,
+            primary_judges=study.primary_judges,
+            draws=parsed.draws,
+            seed=parsed.seed,
         )
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], hint="Take --protocol default, or other scores.") from None
-    tell_analysis(result, (lambda: report_of(rated, result)) if parsed.protocol == "default" else None, parsed)
+    show_results(results, (lambda: report_of(study, results)) if parsed.protocol == "default" else None, parsed)
 
 
-def tell_analysis(
-    result: dict[str, Any], report: Callable[[], dict[str, Any]] | None, parsed: argparse.Namespace
-) -> None:
-    """Print ``result``. With ``--out``, also write it there, with its report unless ``report`` is None."""
+def show_results(results: dict[str, Any], make_report: Callable[[], Report] | None, parsed: argparse.Namespace) -> None:
+    """Print ``results``, and write them with their report (None: they have none) into the folder ``--out``."""
     from rich.console import Console
 
     from cbtrain.eval.report.tables import show_analysis
     from cbtrain.eval.report.write import write_report
     from cbtrain.files import write_atomic
 
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     page = None
     if parsed.out:
+        report = make_report() if make_report else None
         parsed.out.mkdir(parents=True, exist_ok=True)
         write_atomic(parsed.out / "analysis.json", text + "\n")
-        page = write_report(report(), parsed.out) if report else None
+        page = write_report(report, parsed.out) if report else None
     if parsed.json:
         print(text)
         return
     console = Console()
-    show_analysis(result, console)
+    show_analysis(results, console)
     if parsed.out:
         paths = f"\nanalysis: {parsed.out / 'analysis.json'}" + (f"\nreport: {page}" if page else "")
         console.print(paths, highlight=False, markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cbtrain.cli.analyze import add_output_arguments, check_bootstrap, tell_analysis
+from cbtrain.cli.analyze import add_output_arguments, check_bootstrap, show_results
 from cbtrain.cli.parser import Commands, add_command
 
 
@@ -27,7 +27,14 @@ def _compare(parsed: argparse.Namespace) -> None:
     from cbtrain.study.evaluation.compare import compare_runs
 
     check_bootstrap(parsed)
-    both = compare_runs(parsed.runs)
-    result = analysis(both.ratings, "default", both.facts, deciding=both.deciding, draws=parsed.draws, seed=parsed.seed)
-    result["notes"] += both.notes
-    tell_analysis(result, lambda: report_of_runs(both, result), parsed)
+    comparison = compare_runs(parsed.runs)
+    results = analysis(
+        comparison.ratings,
+        "default",
+        comparison.outcomes,
+        primary_judges=comparison.primary_judges,
+        draws=parsed.draws,
+        seed=parsed.seed,
+    )
+    results["notes"] += comparison.notes
+    show_results(results, lambda: report_of_runs(comparison, results), parsed)

@@ -42,6 +42,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         console.print("no trained run under runs/: training one first", highlight=False)
         folder = train_study(config, new_run_folder("study"), console)
     else:
-        # The run's own settings are the ground, so that an evaluation fits what was trained.
+        # The run's own settings are the defaults, so that an evaluation fits what was trained.
         config = load_config(parsed.config, parsed.settings, trained_config(folder))
     asyncio.run(evaluate_study(config, folder, console, allow_upload=parsed.allow_upload))

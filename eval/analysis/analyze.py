@@ -1,4 +1,4 @@
-"""From a table of ratings to everything that may be claimed from it, as plain data."""
+"""The whole analysis of a table of ratings, as JSON has it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ SCHEMA = "cbtrain.analysis/1"
 def analysis(
     ratings: Ratings,
     protocol: str,
-    facts: Mapping[Key, SessionOutcome] | None = None,
+    outcomes: Mapping[Key, SessionOutcome] | None = None,
     *,
-    deciding: Sequence[str] = (),
+    primary_judges: Sequence[str] = (),
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The analysis by ``protocol`` (``default`` or ``paper``) as JSON has it: what cannot be given is null. ``facts``
-    are those of the sessions, where they are known; ``deciding`` as
-    :func:`cbtrain.eval.analysis.agreement.panel.panel_of` has it.
+    """Return the analysis by ``protocol`` (``default`` or ``paper``) as JSON has it; NaN is null. ``outcomes``: of the
+    sessions, as far as they are known; ``primary_judges``: see
+    :func:`cbtrain.eval.analysis.agreement.panel.panel_of`.
 
-    Raises DoesNotFit where the protocol does not fit the table.
+    Raises DoesNotFit if the protocol does not fit the table.
     """
-    found = {
+    results = {
         "schema": SCHEMA,
         "protocol": protocol,
         "cbtrain_version": cbtrain.__version__,
@@ -52,26 +52,26 @@ def analysis(
         "ratings_without_total": _without_total(ratings),
     }
     if protocol == "paper":
-        found |= _published(analyze_as_published(ratings))
+        results |= _published(analyze_as_published(ratings))
     else:
-        found |= _default(ratings, facts or {}, deciding, draws, seed)
-    plain: dict[str, Any] = _plain(found)
+        results |= _default(ratings, outcomes or {}, primary_judges, draws, seed)
+    plain: dict[str, Any] = _plain(results)
     return plain
 
 
 def _default(
-    everything: Ratings, facts: Mapping[Key, SessionOutcome], deciding: Sequence[str], draws: int, seed: int
+    everything: Ratings, outcomes: Mapping[Key, SessionOutcome], primary_judges: Sequence[str], draws: int, seed: int
 ) -> dict[str, Any]:
-    panel = panel_of(everything, deciding)
+    panel = panel_of(everything, primary_judges)
     ratings = panel_ratings(everything, panel)
     known = by_panel(everything, panel)
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
-    length = length_analysis(ratings, facts, plans, draws, seed, known=known)
+    length = length_analysis(ratings, outcomes, plans, draws, seed, known=known)
     crossed, model = interaction(ratings, plans), mixed_model(ratings, plans)
     return {
         "unit": "patient",
-        "panel": asdict(panel),
+        "panel": _panel(panel),
         "notes": _notes(everything, ratings, panel),
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
         "plan": [asdict(plan) for plan in plans],
@@ -83,14 +83,21 @@ def _default(
         "items": _items(ratings, plans, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
-        "completion": asdict(completion(known, facts, plans)),
-        "bounds": [asdict(bound) for bound in bounds(ratings, facts, plans, total, known=known, pooled=panel.pooled)],
+        "completion": asdict(completion(known, outcomes, plans)),
+        "bounds": [
+            asdict(bound) for bound in bounds(ratings, outcomes, plans, total, known=known, pooled=panel.pooled)
+        ],
         "agreement": reliability(everything, plans, draws, seed),
     }
 
 
+def _panel(panel: Panel) -> dict[str, Any]:
+    """Return the panel under its keys in files, where secondary judges are called ``beside``."""
+    return {"judges": panel.judges, "beside": panel.secondary, "pooled": panel.pooled, "linked": panel.linked}
+
+
 def _notes(everything: Ratings, ratings: Ratings, panel: Panel) -> list[str]:
-    """What a reader has to know of the table."""
+    """Return what a reader has to know of the table."""
     notes = [note for note in (panel.note, left_out(everything, panel)) if note]
     if len(ratings.arms) < 2:
         notes.append("one arm: there is nothing to compare")
@@ -100,17 +107,17 @@ def _notes(everything: Ratings, ratings: Ratings, panel: Panel) -> list[str]:
 
 
 def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:
-    """Each contrast of the tuning family (or of all arms) item by item, Holm over the items of one contrast."""
+    """Return each contrast of the tuning family (or of all arms) item by item, Holm over the items of one contrast."""
     rows = []
     for plan in plans:
         if plan.family not in ("tuning", "arms"):
             continue
-        made: list[Contrast] = []
+        contrasts: list[Contrast] = []
         for place in range(len(ratings.item_names)):
-            made += compare(ratings, [plan], ratings.items[:, place], draws=0, seed=seed)
-        for name, one in zip(ratings.item_names, with_holm(made), strict=True):
+            contrasts += compare(ratings, [plan], ratings.items[:, place], draws=0, seed=seed)
+        for name, contrast in zip(ratings.item_names, with_holm(contrasts), strict=True):
             keys = ("estimate", "se", "ci_low", "ci_high", "p", "p_adjusted")
-            rows.append({"contrast": plan.id, "item": name, **{key: getattr(one, key) for key in keys}})
+            rows.append({"contrast": plan.id, "item": name, **{key: getattr(contrast, key) for key in keys}})
     return rows
 
 
@@ -122,13 +129,13 @@ def _scale(ratings: Ratings) -> dict[str, Any] | None:
     return {"min": ratings.scale.low, "max": ratings.scale.high, **totals, "cutoff": ratings.scale.cutoff}
 
 
-def _published(found: PaperAnalysis) -> dict[str, Any]:
-    fit = found.fit
+def _published(published: PaperAnalysis) -> dict[str, Any]:
+    fit = published.fit
     return {
         "method": "total ~ base + variant + session, random intercept by patient, maximum likelihood, Wald intervals; "
         "Bonferroni over all coefficients, the patients' variance included, as published",
-        "groups": [asdict(group) for group in found.groups],
-        "fixed_effects": [asdict(term) | {"p_adjusted": found.p_adjusted[term.term]} for term in found.terms],
+        "groups": [asdict(group) for group in published.groups],
+        "fixed_effects": [asdict(term) | {"p_adjusted": published.p_adjusted[term.term]} for term in published.terms],
         "patient_variance": fit.patient_variance,
         "residual_variance": fit.scale,
         "log_likelihood": fit.log_likelihood,
@@ -140,13 +147,13 @@ def _published(found: PaperAnalysis) -> dict[str, Any]:
 
 
 def _without_total(ratings: Ratings) -> dict[str, int]:
-    """Ratings without a total, by arm."""
+    """Return the number of ratings without a total, by arm."""
     missing = ~np.isfinite(ratings.total)
     return {name: int((missing & (ratings.arm == name)).sum()) for name in ratings.arms}
 
 
 def _plain(value: Any) -> Any:
-    """``value`` with null in place of what JSON has no word for."""
+    """Return ``value`` with None for NaN and infinities, which JSON cannot hold."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -3,7 +3,7 @@
 Sessions of one patient are not independent, so scores are averaged inside a patient first: over sessions that both arms
 have (paired by patient and session number or seed), judges and repeats. What is compared is the patients' mean
 differences. The t interval is the primary one; a bootstrap over patients and their sessions and a sign-flip test, which
-assume no distribution, stand beside it. Holm's adjustment holds inside each family.
+assume no distribution, are reported with it. Holm's adjustment is made inside each family.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Contrast:
 
 
 def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
-    """Tuned − untuned for each base and over all of them; tuned against tuned; and every pair with an arm that has no
-    such name, or shares it with another."""
+    """Return the planned contrasts: tuned − untuned for each base and over all of them; tuned against
+    tuned; and every pair with an arm that has no such name, or shares it with another."""
     named = Counter((arm.base, arm.variant) for arm in arms.values())
     by = {(arm.base, arm.variant): name for name, arm in arms.items() if named[arm.base, arm.variant] == 1}
     untuned = {base: variant for base, variant in by if variant in UNTUNED}
@@ -96,7 +96,8 @@ def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
 def compare(
     ratings: Ratings, plans: Sequence[Plan], values: np.ndarray, draws: int = 10_000, seed: int = 0
 ) -> list[Contrast]:
-    """Every planned contrast of ``values`` (float ``[rows]``: totals, or an item; NaN is left out and counted)."""
+    """Return every planned contrast of ``values`` (float ``[rows]``: totals, or an item; NaN is left out and
+    counted)."""
     judged, size = judged_means(ratings, values), size_of(values)
     found = [contrast_of(plan, *paired_differences(judged, plan), size=size, draws=draws, seed=seed) for plan in plans]
     return with_holm(found)
@@ -105,9 +106,9 @@ def compare(
 def contrast_of(
     plan: Plan, differences: Differences, notes: Sequence[str], *, size: float, draws: int, seed: int
 ) -> Contrast:
-    """A contrast from ``differences`` of each patient; ``notes`` say what is not among them. ``size``: the largest
-    score that was subtracted, which tells differences from rounding. ``draws`` of 0 leave the bootstrap, the sign-flip
-    test and effect sizes out. ``p_adjusted`` is the family's affair."""
+    """Return a contrast from ``differences`` of each patient; ``notes`` say what is not among them. ``size``: the
+    largest score that was subtracted, which tells differences from rounding. ``draws`` of 0 leave the bootstrap, the
+    sign-flip test and effect sizes out. ``p_adjusted`` is left to :func:`with_holm`."""
     notes = list(notes)
     means = {patient: float(np.mean(own)) for patient, own in differences.items()}
     pairs, n = sum(map(len, differences.values())), len(differences)
@@ -155,13 +156,13 @@ def with_holm(found: Sequence[Contrast]) -> list[Contrast]:
 
 
 def _p_of(contrast: Contrast) -> float:
-    """What Holm's adjustment takes it for; NaN where there is nothing to test."""
+    """Return the p that Holm's adjustment uses for it; NaN if there is nothing to test."""
     untested = math.nan if contrast.estimate is None else 1.0
     return untested if contrast.p is None else contrast.p
 
 
 def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[str]]:
-    """Differences of each patient that has any, in the patients' order, and what was left out.
+    """Return differences of each patient that has any, in the patients' order, and what was left out.
 
     Sessions are paired by patient and number, within each judge: judges differ in severity, so a session is compared
     only with one that the same judge rated. Judges weigh the same.

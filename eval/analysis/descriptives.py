@@ -1,4 +1,4 @@
-"""Where each arm's scores lie: means, the share of competent sessions, the share of scores at the ends of the scale."""
+"""Levels of each arm's scores: means, the share of competent sessions, the share of scores at the ends of the scale."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cbtrain.eval.analysis.sessions import Key
 class Level:
     """``n`` rated sessions of an arm; ``share`` of them have a total of ``cutoff`` or more, with a bootstrap interval
     over patients and their sessions (see :func:`_share_interval`). ``floor_share`` and ``ceiling_share``: of single
-    scores of items, those at the scale's lowest and highest point. None where the scale has no such line or point,
-    where sessions have no scores, for the interval from few patients, and for the ends of the scale where judges are
-    pooled: those are as much of who rated as of what."""
+    scores of items, those at the scale's lowest and highest point. None if the scale has no such line or point, where
+    sessions have no scores, for the interval from few patients, and for the ends of the scale where judges are pooled:
+    those are as much of who rated as of what."""
 
     name: str
     n: int
@@ -97,7 +97,7 @@ class Group:
 
 
 def session_groups(ratings: Ratings) -> list[Group]:
-    """Every arm's sessions, in the order of arms; ``n`` counts those that have no score of their own too (see
+    """Return every arm's sessions, in the order of arms; ``n`` counts those that have no score of their own too (see
     :func:`cbtrain.eval.analysis.agreement.severity.session_means`)."""
     rated = np.isfinite(ratings.total)
     counts = Counter(arm for arm, _, _ in ratings.rated_sessions)

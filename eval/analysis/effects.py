@@ -14,7 +14,7 @@ from cbtrain.eval.analysis.rounding import alike
 @dataclass(frozen=True, slots=True)
 class PairedEffect:
     """``d_z``: mean difference over the SD of differences (Cohen 1988); ``hedges_g``: the same without its bias in
-    small samples (Hedges 1981), which two patients cannot give. 95 % intervals; NaN where the differences do not vary.
+    small samples (Hedges 1981), which two patients cannot give. 95 % intervals; NaN if the differences do not vary.
     """
 
     d_z: float
@@ -50,7 +50,8 @@ FARTHEST_T = 3e4
 
 
 def _noncentrality(t: float, df: int, probability: float) -> float:
-    """The noncentrality with which a value up to ``t`` has this ``probability``; NaN beyond :data:`FARTHEST_T`."""
+    """Return the noncentrality with which a value up to ``t`` has this ``probability``; NaN beyond
+    :data:`FARTHEST_T`."""
     if abs(t) > FARTHEST_T:
         return math.nan
 

@@ -1,4 +1,4 @@
-"""Sessions that came to no score are outcomes of an arm: counted, compared, and bounded, never filled in.
+"""Sessions without a score are outcomes of an arm: counted, compared and bounded, and their scores never filled in.
 
 A complete-case estimate is right only if what is missing is like what is there. The bounds ask for nothing: every
 missing score is once the worst and once the best that the scale has (Horowitz and Manski 2000).
@@ -67,21 +67,21 @@ class Bounds:
     worst_ci_high: float | None
 
 
-def planned_sessions(ratings: Ratings, facts: Mapping[Key, SessionOutcome]) -> dict[str, list[Cell]]:
-    """The sessions that each arm was to hold: those that are known, and, since arms treat the same patients in sessions
-    of the same numbers, those of arms with which it has any in common."""
-    known = set(ratings.sessions) | {key for key in facts if key[0] in ratings.arms}
+def planned_sessions(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> dict[str, list[Cell]]:
+    """Return the sessions that each arm was to hold: those that are known, and, since arms treat the same patients in
+    sessions of the same numbers, those of arms with which it has any in common."""
+    known = set(ratings.sessions) | {key for key in outcomes if key[0] in ratings.arms}
     own = {name: {(patient, number) for arm, patient, number in known if arm == name} for name in ratings.arms}
     return {arm: sorted(set().union(*(other for other in own.values() if other & cells))) for arm, cells in own.items()}
 
 
-def completion(ratings: Ratings, facts: Mapping[Key, SessionOutcome], plans: Sequence[Plan]) -> Completion:
-    """What became of every session by arm, and whether arms differ in it, with the patient as the unit."""
-    planned = planned_sessions(ratings, facts)
+def completion(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], plans: Sequence[Plan]) -> Completion:
+    """Return what became of every session by arm, and whether arms differ in it, with the patient as the unit."""
+    planned = planned_sessions(ratings, outcomes)
     arms, rated, failed = [], Outcomes(), Outcomes()
     for arm, cells in planned.items():
         scored = {session[1:] for session in ratings.rated_sessions if session[0] == arm}
-        own = {cell: found for cell in cells if (found := facts.get((arm, *cell)))}
+        own = {cell: found for cell in cells if (found := outcomes.get((arm, *cell)))}
         lost = sum(own[cell].failed and cell not in scored for cell in own)
         told = any(found.ending for found in own.values())
         rated |= {(arm, cell): float(cell in scored) for cell in cells}
@@ -99,17 +99,17 @@ def completion(ratings: Ratings, facts: Mapping[Key, SessionOutcome], plans: Seq
 
 def bounds(
     ratings: Ratings,
-    facts: Mapping[Key, SessionOutcome],
+    outcomes: Mapping[Key, SessionOutcome],
     plans: Sequence[Plan],
     complete: Sequence[Contrast],
     *,
     known: Ratings | None = None,
     pooled: bool = False,
 ) -> list[Bounds]:
-    """How far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs).
+    """Return how far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs).
     ``known``: what the same judges also gave, for sessions that not all of them rated. None for ``pooled`` judges, of
     whom each could have rated any session."""
-    planned = planned_sessions(ratings, facts)
+    planned = planned_sessions(ratings, outcomes)
     ends = [_totals(known or ratings, planned, end) for end in (0, 1)] if ratings.scale and not pooled else []
     rated = ratings.rated_sessions
     made = []
@@ -138,8 +138,8 @@ def bounds(
 
 
 def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -> Outcomes:
-    """Each planned session's total, with the scale's lowest point (``end`` 0) or highest (1) for every score that is
-    missing: a session that one item is missing from can move by that item only."""
+    """Return each planned session's total, with the scale's lowest point (``end`` 0) or highest (1) for every score
+    that is missing: a session that one item is missing from can move by that item only."""
     assert ratings.scale is not None
     point, count = (ratings.scale.low, ratings.scale.high)[end], len(ratings.item_names)
     judges = len(ratings.judges)
@@ -156,7 +156,8 @@ def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -
 
 
 def _judged(rows: np.ndarray, point: float) -> float:
-    """A judge's total of one session, ``rows`` being the items of its repeats: those that have every score decide."""
+    """Return a judge's total of one session, ``rows`` being the items of its repeats: those that have every score
+    decide."""
     whole = rows[np.isfinite(rows).all(axis=1)]
     if len(whole):
         return float(whole.sum(axis=1).mean())
@@ -164,7 +165,7 @@ def _judged(rows: np.ndarray, point: float) -> float:
 
 
 def _shared(plan: Plan, planned: Mapping[str, Sequence[Cell]]) -> dict[tuple[str, str], list[Cell]]:
-    """What both arms of each pair were to hold."""
+    """Return what both arms of each pair were to hold."""
     return {(a, b): sorted(set(planned[a]) & set(planned[b])) for a, b in plan.pairs}
 
 

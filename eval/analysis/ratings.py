@@ -45,7 +45,7 @@ OURS = {"tuned": "tuned", "base": "base"}
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A therapist under test: a base model, tuned or not. ``base`` and ``variant`` are empty where a name has none."""
+    """A therapist under test: a base model, tuned or not. ``base`` and ``variant`` are empty if a name has none."""
 
     name: str
     base: str
@@ -73,9 +73,9 @@ COLUMNS = ("arm", "patient", "session", "judge", "repeat", "status", "items")
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """One row a rating. ``items``: float64 ``[rows, items]``, NaN where there is no score; the other arrays are
+    """One row a rating. ``items``: float64 ``[rows, items]``, NaN if there is no score; the other arrays are
     ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat, status (as
-    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None where the instrument is not known."""
+    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None if the instrument is not known."""
 
     item_names: tuple[str, ...]
     arms: dict[str, Arm]
@@ -95,17 +95,17 @@ class Ratings:
 
     @property
     def sessions(self) -> list[Key]:
-        """The session that each row rates: arm, patient and number."""
+        """Return the session that each row rates: arm, patient and number."""
         rows = zip(self.arm, self.patient, self.session, strict=True)
         return [(str(arm), str(patient), int(session)) for arm, patient, session in rows]
 
     @property
     def rated_sessions(self) -> set[Key]:
-        """Those with a total by any judge."""
+        """Return those with a total by any judge."""
         return set(self.only(np.isfinite(self.total)).sessions)
 
     def only(self, rows: np.ndarray) -> Ratings:
-        """The ratings that ``rows`` (bool ``[rows]``) choose; arms stay known."""
+        """Return the ratings that ``rows`` (bool ``[rows]``) choose; arms stay known."""
         columns = {name: getattr(self, name)[rows] for name in COLUMNS}
         return replace(self, **columns)
 
@@ -145,8 +145,8 @@ def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
 
 
 def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
-    """Several tables of the same instrument as one. Raises UserError, which names ``where``, on different items and on
-    ratings that come twice."""
+    """Return several tables of the same instrument as one. Raises UserError, which names ``where``, on different items
+    and on ratings that come twice."""
     first = tables[0]
     for table in tables[1:]:
         if set(table.item_names) != set(first.item_names):
@@ -163,7 +163,7 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
 
 
 def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
-    """The ratings of the judge called ``name``. Raises UserError where there is none."""
+    """Return the ratings of the judge called ``name``. Raises UserError if there is none."""
     if name not in ratings.judges:
         hint = f"Judges here: {', '.join(ratings.judges)}."
         raise UserError(f"no rating by {name!r}", where=where, hint=hint)
@@ -171,7 +171,8 @@ def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
 
 
 def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Scale | None:
-    """The scale of a table of ours with these items. Raises UserError on columns beside those of the instrument."""
+    """Return the scale of a table of ours with these items. Raises UserError on columns beside those of the
+    instrument."""
     chosen = rubric or load_rubric()
     domains = {domain.id for domain in chosen.domains}
     if domains == set(names):
@@ -263,7 +264,7 @@ def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[
 
 
 def _number(text: str, column: str, where: str) -> float:
-    """A score; NaN where the cell is empty."""
+    """Return a score; NaN if the cell is empty."""
     if not text:
         return math.nan
     value = number_of(text)
@@ -273,7 +274,7 @@ def _number(text: str, column: str, where: str) -> float:
 
 
 def _refuse_mixed_ids(scores: Sequence[Score], path: Path) -> None:
-    """A session has one id, and an id is of one session."""
+    """Raise UserError if a session has two ids, or two sessions have the same id."""
     ids: dict[str, tuple[str, str, int]] = {}
     sessions: dict[tuple[str, str, int], str] = {}
     for score in scores:
@@ -287,7 +288,7 @@ def _refuse_mixed_ids(scores: Sequence[Score], path: Path) -> None:
 
 
 def _refuse_doubles(found: Ratings, path: Path) -> None:
-    """The same session rated twice by one judge in one repeat would count twice."""
+    """Raise UserError if one judge rated a session twice in one repeat: it would count twice."""
     seen: set[tuple[object, ...]] = set()
     for row in zip(found.arm, found.patient, found.session, found.judge, found.repeat, strict=True):
         if row in seen:
@@ -298,7 +299,7 @@ def _refuse_doubles(found: Ratings, path: Path) -> None:
 
 
 def _refuse_other_points(found: Ratings, path: Path) -> None:
-    """A score that the scale does not have is a fault of the table."""
+    """Raise UserError if a score lies outside the scale."""
     if found.scale is None:
         return
     low, high = found.scale.low, found.scale.high

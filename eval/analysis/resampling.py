@@ -16,7 +16,8 @@ EXACT = 16
 def hierarchical_bootstrap(
     groups: Sequence[np.ndarray], draws: int = 10_000, seed: int = 0, *, by_patient: bool = True
 ) -> np.ndarray:
-    """Means of resampled data, float64 ``[draws]``: patients with replacement, then each one's values with replacement.
+    """Return means of resampled data, float64 ``[draws]``: patients with replacement, then each one's values with
+    replacement.
 
     ``groups`` holds the values (paired differences, say) of each patient, one at least in each. ``by_patient`` gives
     every drawn patient the same weight; without it every drawn value has. Raises ValueError on no patients.
@@ -37,24 +38,25 @@ def hierarchical_bootstrap(
 
 
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The middle ``level`` of bootstrap draws."""
+    """Return the middle ``level`` of bootstrap draws."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def interval_of_alike(ones: bool, n: int) -> tuple[float, float]:
-    """The exact 95 % interval (Clopper and Pearson 1934) of a share that all (``ones``) or none of ``n`` have. They are
-    alike in every resample too, which would pass for certainty."""
+    """Return the exact 95 % interval (Clopper and Pearson 1934) of a share that all (``ones``) or none of ``n`` have.
+    They are alike in every resample too, which would pass for certainty."""
     found = stats.binomtest(n if ones else 0, n).proportion_ci()
     return float(found.low), float(found.high)
 
 
 def sign_flip_p(differences: np.ndarray, draws: int = 100_000, seed: int = 0, size: float = 0.0) -> float:
-    """Two-sided p of the mean of ``differences`` (float ``[patients]``) if signs are a matter of chance (Fisher's
-    randomization). ``size``: of the scores that were subtracted (:func:`cbtrain.eval.analysis.rounding.alike`).
+    """Return the two-sided p of the mean of ``differences`` (float ``[patients]``) if signs are a matter of chance
+    (Fisher's randomization). ``size``: of the scores that were subtracted
+    (:func:`cbtrain.eval.analysis.rounding.alike`).
 
     Exact up to 16 patients: then the smallest p there can be is 2 / 2ⁿ. Beyond, ``draws`` random assignments, of which
-    the observed one counts as one (Phipson and Smyth 2010). NaN where all differences are zero.
+    the observed one counts as one (Phipson and Smyth 2010). NaN if all differences are zero.
     """
     values = np.asarray(differences, dtype=np.float64)
     least = ROUNDING * max(size, size_of(values))

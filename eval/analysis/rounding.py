@@ -23,38 +23,39 @@ Deviances, which have no unit, are compared by session: their tolerance is this 
 
 
 def size_of(values: np.ndarray) -> float:
-    """The largest absolute value in ``values`` (float, any shape; what is not finite is left out), 0 where there is
+    """Return the largest absolute value in ``values`` (float, any shape; what is not finite is left out), 0 if there is
     none: what the rounding of everything computed from ``values`` is measured by."""
     found = np.asarray(values, dtype=np.float64)
     return float(np.abs(found[np.isfinite(found)]).max(initial=0.0))
 
 
 def nought(values: np.ndarray | float, size: float) -> bool:
-    """Whether all ``values`` (float, any shape) are 0 but for rounding; ``size``: of what they were computed from."""
+    """Return whether all ``values`` (float, any shape) are 0 but for rounding; ``size``: of what they were computed
+    from."""
     return size_of(np.asarray(values)) <= ROUNDING * size
 
 
 def alike(values: np.ndarray, size: float = 0.0) -> bool:
-    """Whether ``values`` (float, any shape, one at least, finite) are equal but for rounding. ``size``: of what they
-    were computed from, where that is larger than they are (differences of scores)."""
+    """Return whether ``values`` (float, any shape, one at least, finite) are equal but for rounding. ``size``: of what
+    they were computed from, where that is larger than they are (differences of scores)."""
     return bool(np.ptp(values) <= ROUNDING * max(size, size_of(values)))
 
 
 def varying(values: np.ndarray) -> np.ndarray:
-    """Which columns of ``values`` (float ``[rows, columns]``, one row at least, finite) are not :func:`alike`. Bool
-    ``[columns]``."""
+    """Return which columns of ``values`` (float ``[rows, columns]``, one row at least, finite) are not :func:`alike`.
+    Bool ``[columns]``."""
     return np.array([not alike(column) for column in values.T], dtype=bool)
 
 
 def at_least(values: np.ndarray | float, bound: float, size: float = 0.0) -> np.ndarray:
-    """Whether each of ``values`` (float, any shape) lies at ``bound`` but for rounding, or above. Bool, of the shape of
-    ``values``. ``size`` as :func:`alike` has it."""
+    """Return whether each of ``values`` (float, any shape) lies at ``bound`` but for rounding, or above. Bool, of the
+    shape of ``values``. ``size`` as :func:`alike` has it."""
     return np.asarray(values) >= bound - ROUNDING * max(size, abs(bound))
 
 
 def at_most(values: np.ndarray | float, bound: float, size: float = 0.0) -> np.ndarray:
-    """Whether each of ``values`` (float, any shape) lies at ``bound`` but for rounding, or below. Bool, of the shape of
-    ``values``. ``size`` as :func:`alike` has it."""
+    """Return whether each of ``values`` (float, any shape) lies at ``bound`` but for rounding, or below. Bool, of the
+    shape of ``values``. ``size`` as :func:`alike` has it."""
     return at_least(-np.asarray(values), -bound, size)
 
 
@@ -73,8 +74,8 @@ def merged(values: np.ndarray) -> np.ndarray:
 
 
 def independent(columns: np.ndarray) -> bool:
-    """Whether no column of ``columns`` (float ``[rows, columns]``, finite) is a sum of multiples of the others but for
-    rounding. Columns are brought to one length first: their units do not matter."""
+    """Return whether no column of ``columns`` (float ``[rows, columns]``, finite) is a sum of multiples of the others
+    but for rounding. Columns are brought to one length first: their units do not matter."""
     lengths = np.linalg.norm(columns, axis=0)
     if columns.shape[0] < columns.shape[1] or not (lengths > 0).all():
         return False

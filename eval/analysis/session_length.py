@@ -1,8 +1,8 @@
 """Whether differences between arms are differences in length: longer dialogues are scored higher.
 
 Length may follow from the therapist (one who closes early does less), so nothing here replaces the planned contrasts.
-They stand beside three others: a mixed model with ln(turns) as a covariate, sessions of at least six turns, and pairs
-of sessions of about equal length.
+Three checks are reported with them: a mixed model with ln(turns) as a covariate, sessions of at least six turns, and
+pairs of sessions of about equal length.
 """
 
 from __future__ import annotations
@@ -95,26 +95,26 @@ class Length:
 
 def length_analysis(
     ratings: Ratings,
-    facts: Mapping[Key, SessionOutcome],
+    outcomes: Mapping[Key, SessionOutcome],
     plans: Sequence[Plan],
     draws: int,
     seed: int,
     *,
     known: Ratings | None = None,
 ) -> Length | None:
-    """None where no rated session's length is known, or judges share too few sessions: then severity would pass for
-    length. Sessions of unknown length are left out, but tell judges' severity with the others. ``known``: what the
-    same judges also gave, for sessions that not all of them rated."""
+    """Return None if no rated session's length is known, or judges share too few sessions: then severity would pass for
+    length. Sessions of unknown length are left out, but tell judges' severity with the others. ``known``: what the same
+    judges also gave, for sessions that not all of them rated."""
     if not connected(ratings):
         return None
-    turns = np.array([_turns(facts, session) for session in ratings.sessions])
+    turns = np.array([_turns(outcomes, session) for session in ratings.sessions])
     if not np.isfinite(turns).any():
         return None
     model = mixed_model(ratings, plans, {"ln(turns)": np.log(turns)})
     long_enough = ratings.only(turns >= LEAST_TURNS)
     sessions = _sessions(ratings, turns)
     return Length(
-        arms=[_arm(name, facts, (known or ratings).rated_sessions) for name in ratings.arms],
+        arms=[_arm(name, outcomes, (known or ratings).rated_sessions) for name in ratings.arms],
         spearman=_correlation(sessions, draws, seed),
         covariate=Slope(*astuple(model.covariates[0])[1:]) if model.covariates else None,
         adjusted=model.contrasts,
@@ -123,13 +123,13 @@ def length_analysis(
     )
 
 
-def _turns(facts: Mapping[Key, SessionOutcome], session: Key) -> float:
-    found = facts.get(session)
+def _turns(outcomes: Mapping[Key, SessionOutcome], session: Key) -> float:
+    found = outcomes.get(session)
     return float(found.turns) if found and found.turns else math.nan
 
 
-def _arm(name: str, facts: Mapping[Key, SessionOutcome], rated: Set[Key]) -> ArmLength:
-    own = [found for key, found in facts.items() if key[0] == name and (key in rated or not found.failed)]
+def _arm(name: str, outcomes: Mapping[Key, SessionOutcome], rated: Set[Key]) -> ArmLength:
+    own = [found for key, found in outcomes.items() if key[0] == name and (key in rated or not found.failed)]
     turns = np.array([session.turns for session in own], dtype=np.float64)
     words = np.array([session.words for session in own], dtype=np.float64)
     return ArmLength(

@@ -1,4 +1,4 @@
-"""What became of every session, rated or not: length, ending, failure."""
+"""The outcome of every session, rated or not: length, ending, failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cbtrain.transcripts.types import FAILED, Session
 
 ONE_ARM = "transcripts"
-"""What transcripts that name no arm are taken for."""
+"""The arm of transcripts that name none."""
 
 Key = tuple[str, str, int]
 """Arm, patient, and number or seed: what tables of scores know a session by."""
@@ -26,7 +26,7 @@ class SessionOutcome:
 
 
 def session_outcomes(sessions: Iterable[Session]) -> dict[Key, SessionOutcome]:
-    """Facts of simulated sessions by arm, patient and number (the seed, where a run's own transcripts hold one)."""
+    """Return the outcomes of simulated sessions by arm, patient and number (the seed, if the transcripts name one)."""
     found = {}
     for session in sessions:
         ending = session.facts.get("ending", "")
@@ -36,6 +36,6 @@ def session_outcomes(sessions: Iterable[Session]) -> dict[Key, SessionOutcome]:
 
 
 def seed_of(session: Session) -> int:
-    """What tables of scores number this session by."""
+    """Return what tables of scores number this session by."""
     seed = session.facts.get("seed", "")
     return int(seed) if seed.isdecimal() else session.number

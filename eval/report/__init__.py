@@ -1,7 +1,5 @@
 """The report of a study: ``report.json``, a self-contained ``report.html``, Markdown, LaTeX, figures, the terminal.
 
-The input is one plain dict, the content of ``report.json``. Any part of it may be missing or null: the gap is then
-shown as a gap. :func:`cbtrain.eval.report.write.write_report` is the way in.
+All are made from one :class:`cbtrain.eval.report.schema.report.Report`; a part that is missing in it is shown as a gap.
+:func:`cbtrain.eval.report.write.write_report` writes the files.
 """
-
-SCHEMA = "cbtrain.report/2"

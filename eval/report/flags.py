@@ -1,4 +1,4 @@
-"""What a reader of many sessions should notice about one: each flag by name, with the threshold it stands for."""
+"""Flags: what a reader of many sessions should notice about one, each with its threshold."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class FlagInput:
-    """What the flags of one session rest on. ``failed``: by a failure that kept those who decide from rating it;
-    ``domains``: means over its ratings, None where there is no score; ``rated``: whether it counts in the comparison;
+    """What the flags of a session are computed from. ``failed``: it ended by a failure, and no primary judge rated it;
+    ``domains``: means over its ratings, None without a score; ``rated``: whether it counts in the comparison;
     ``total``: its score there; ``totals``: of each of its ratings that has one."""
 
     ending: str | None
@@ -50,18 +50,18 @@ class Flag:
     raised: Callable[[FlagInput, Range], bool]
 
 
-def _at_end(point: float, facts: FlagInput) -> bool:
-    """Whether the share of the domains whose score is ``point`` is large; a missing score is at no end."""
-    found = sum(score == point for score in facts.domains)
-    return facts.rated and found >= EXTREME_SHARE * len(facts.domains)
+def _at_end(point: float, session: FlagInput) -> bool:
+    """Return whether enough domains have the score ``point``; a missing score is at no end."""
+    count = sum(score == point for score in session.domains)
+    return session.rated and count >= EXTREME_SHARE * len(session.domains)
 
 
-def _disagree(facts: FlagInput, scale: Range) -> bool:
-    return bool(facts.totals) and max(facts.totals) - min(facts.totals) >= DISAGREEMENT * len(facts.domains)
+def _disagree(session: FlagInput, scale: Range) -> bool:
+    return bool(session.totals) and max(session.totals) - min(session.totals) >= DISAGREEMENT * len(session.domains)
 
 
-def _competent(facts: FlagInput, scale: Range) -> bool:
-    return scale.cutoff is not None and facts.total is not None and bool(at_least(facts.total, scale.cutoff))
+def _competent(session: FlagInput, scale: Range) -> bool:
+    return scale.cutoff is not None and session.total is not None and bool(at_least(session.total, scale.cutoff))
 
 
 FLAGS = (
@@ -70,25 +70,25 @@ FLAGS = (
         "Failed",
         "An API, the budget, a content filter or a defect ended the session. It says nothing of the therapist and is "
         "not rated.",
-        lambda facts, scale: facts.failed,
+        lambda session, scale: session.failed,
     ),
     Flag(
         "not_rated",
         "Not rated",
-        "Not every judge whose ratings decide gave a score in every domain, so there is no total. None is filled in.",
-        lambda facts, scale: not facts.rated,
+        "Not every primary judge gave a score in every domain, so there is no total. None is filled in.",
+        lambda session, scale: not session.rated,
     ),
     Flag(
         "short",
         "Short",
         f"Fewer than {SHORT_TURNS} turns.",
-        lambda facts, scale: facts.turns < SHORT_TURNS and bool(facts.turns or facts.ending),
+        lambda session, scale: session.turns < SHORT_TURNS and bool(session.turns or session.ending),
     ),
     Flag(
         "stopped_by_limit",
         "Stopped by a limit",
         "The limit of turns, of words or of the model's context ended the session, neither patient nor therapist.",
-        lambda facts, scale: facts.ending in LIMITS,
+        lambda session, scale: session.ending in LIMITS,
     ),
     Flag(
         "at_or_above_cutoff",
@@ -100,13 +100,13 @@ FLAGS = (
         "at_floor",
         "At the floor",
         "At least half of the domains have the scale's lowest score: it could not have measured worse.",
-        lambda facts, scale: _at_end(scale.low, facts),
+        lambda session, scale: _at_end(scale.low, session),
     ),
     Flag(
         "at_ceiling",
         "At the ceiling",
         "At least half of the domains have the scale's highest score: it could not have measured better.",
-        lambda facts, scale: _at_end(scale.high, facts),
+        lambda session, scale: _at_end(scale.high, session),
     ),
     Flag(
         "ratings_disagree",
@@ -119,6 +119,6 @@ FLAGS = (
 """Every flag, in the order in which they are shown."""
 
 
-def flags_of(facts: FlagInput, scale: Range) -> list[str]:
-    """The ids of the flags that a session raises."""
-    return [flag.id for flag in FLAGS if flag.raised(facts, scale)]
+def flags_of(session: FlagInput, scale: Range) -> list[str]:
+    """Return the ids of the flags that a session raises."""
+    return [flag.id for flag in FLAGS if flag.raised(session, scale)]

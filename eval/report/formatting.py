@@ -8,7 +8,7 @@ GAP = "n/a"
 
 
 def number(value: object) -> float | None:
-    """``value`` as a finite float; null, text, booleans and NaN are gaps."""
+    """Return ``value`` as a finite float; None for null, text, booleans, NaN and infinities."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -19,7 +19,7 @@ def number(value: object) -> float | None:
 
 
 def fixed(value: object, digits: int = 1, signed: bool = False) -> str:
-    """``12,345.6``, with a real minus sign."""
+    """Return ``12,345.6``, with a real minus sign."""
     found = number(value)
     if found is None:
         return GAP
@@ -30,7 +30,7 @@ def fixed(value: object, digits: int = 1, signed: bool = False) -> str:
 
 
 def span(low: object, high: object, digits: int = 1) -> str:
-    """``1.2 to 3.4``; a gap where either is missing."""
+    """Return ``1.2 to 3.4``; a gap if either end is missing."""
     gap = number(low) is None or number(high) is None
     return GAP if gap else f"{fixed(low, digits)} to {fixed(high, digits)}"
 
@@ -40,12 +40,12 @@ def whole(value: object) -> str:
 
 
 def percent(value: object, digits: int = 1, signed: bool = False) -> str:
-    """A value that is a percentage already."""
+    """Return ``12.3%`` of a value that is a percentage already."""
     return GAP if number(value) is None else f"{fixed(value, digits, signed)}%"
 
 
 def share(value: object) -> str:
-    """A share between 0 and 1 as a percentage; small ones keep two decimals."""
+    """Return a share between 0 and 1 as a percentage; small ones keep two decimals."""
     found = number(value)
     if found is None:
         return GAP
@@ -53,7 +53,7 @@ def share(value: object) -> str:
 
 
 def dollars(value: object) -> str:
-    """US dollars; cents, and where there are few of them more digits."""
+    """Return US dollars with cents; small amounts keep four digits."""
     found = number(value)
     if found is None:
         return GAP

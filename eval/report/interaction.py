@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from cbtrain.eval.report.formatting import fixed, number, p_value, span, whole
-from cbtrain.eval.report.notable import SIGNIFICANT, analysis_of
-from cbtrain.eval.report.shape import Report, table, words
+from cbtrain.eval.report.formatting import fixed, p_value, span, whole
+from cbtrain.eval.report.notable import SIGNIFICANT
+from cbtrain.eval.report.schema.analysis import Analysis, InteractionPart
 
 
-def interaction_sentence(report: Report) -> str:
-    """Empty where the analysis has no such test (one base only, or none named)."""
-    raw = table(analysis_of(report).get("interaction"))
-    p = number(raw.get("p"))
-    if not raw:
+def interaction_sentence(analysis: Analysis) -> str:
+    """Return an empty text if the analysis has no such test (one base only, or none named)."""
+    test = analysis.interaction
+    if test is None:
         return ""
-    beyond = _beyond(raw)
-    if p is None:
-        why = words(raw.get("problem")) or "no reason recorded"
-        return f"Whether tuning changes the bases by different amounts could not be tested: {why}.{beyond}"
-    shown = (
+    if test.p is None:
+        why = test.problem or "no reason recorded"
+        return f"Whether tuning changes the bases by different amounts could not be tested: {why}.{_beyond(test)}"
+    result = (
         "Tuning changed the bases by different amounts"
-        if p < SIGNIFICANT
+        if test.p < SIGNIFICANT
         else "No difference between bases is shown in what tuning changes"
     )
-    freedom = raw.get("df")
-    df = ", ".join(map(whole, freedom)) if isinstance(freedom, list) else "?"
-    test = f"Hotelling's test over {whole(raw.get('patients'))} patients, F({df}) = {fixed(raw.get('statistic'), 2)}"
-    return f"{shown} ({test}, p {p_value(p)}).{beyond}"
+    df = ", ".join(map(whole, test.df)) or "?"
+    name = f"Hotelling's test over {whole(test.patients)} patients, F({df}) = {fixed(test.statistic, 2)}"
+    return f"{result} ({name}, p {p_value(test.p)}).{_beyond(test)}"
 
 
-def _beyond(raw: dict[str, object]) -> str:
-    intervals = table(raw.get("intervals"))
+def _beyond(test: InteractionPart) -> str:
     sizes = []
-    for base, size in table(raw.get("sizes")).items():
-        ends = intervals.get(base)
-        bounds = f" ({span(ends[0], ends[1], 1)})" if isinstance(ends, list) and len(ends) == 2 else ""
+    for base, size in test.sizes.items():
+        ends = test.intervals.get(base, [])
+        bounds = f" ({span(ends[0], ends[1], 1)})" if len(ends) == 2 else ""
         sizes.append(f"{base} {fixed(size, 1, signed=True)}{bounds}")
-    return f" Points beyond the change of {words(raw.get('reference'))}: {', '.join(sizes)}." if sizes else ""
+    return f" Points beyond the change of {test.reference}: {', '.join(sizes)}." if sizes else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 
-from cbtrain.eval.report.formatting import GAP, fixed, number, p_value, span
+from cbtrain.eval.report.formatting import GAP, fixed, p_value, span
 from cbtrain.eval.report.notable import Finding, families_of, findings_of
-from cbtrain.eval.report.shape import Report, rater_of, table
+from cbtrain.eval.report.schema.analysis import EffectRow
+from cbtrain.eval.report.schema.report import Report
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -64,11 +65,12 @@ HEAD = r"Contrast & Difference & 95\% interval & $p$ & $p$ (Holm) & $d_z$ [95\% 
 
 
 def render_latex(report: Report) -> str:
-    """Plain ASCII, so that it compiles whatever the document's encoding; what has no LaTeX command becomes ``?``."""
-    families = families_of(findings_of(report))
+    """Return ASCII, so that it compiles with any encoding of the document; a letter without a LaTeX command becomes
+    ``?``."""
+    families = families_of(findings_of(report.analysis))
     lines = [
         "% Differences between therapists in points of the total score, the patient as the unit; t intervals.",
-        f"% Holm inside each family. Rated by: {_comment(rater_of(report))}",
+        f"% Holm inside each family. Rated by: {_comment(report.rater.credit)}",
         "% Needs \\usepackage{booktabs}. Written by cbtrain; not for clinical use.",
         r"\begin{tabular}{lrrrrrr}",
         r"\toprule",
@@ -86,33 +88,33 @@ def render_latex(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    """``text`` as LaTeX sets it, letter by letter."""
-    made: list[str] = []
+    """Return ``text`` with every letter as LaTeX needs it."""
+    letters: list[str] = []
     for letter in unicodedata.normalize("NFD", " ".join(text.split())):
-        if letter in ACCENTS and made and made[-1].isalpha() and made[-1].isascii():
-            made[-1] = f"\\{ACCENTS[letter]}{{{made[-1]}}}"
+        if letter in ACCENTS and letters and letters[-1].isalpha() and letters[-1].isascii():
+            letters[-1] = f"\\{ACCENTS[letter]}{{{letters[-1]}}}"
         elif letter in SPECIAL:
-            made.append(SPECIAL[letter])
+            letters.append(SPECIAL[letter])
         elif letter.isascii() and letter.isprintable():
-            made.append(letter)
+            letters.append(letter)
         else:
-            made.append("" if unicodedata.combining(letter) else "?")
-    text = "".join(made)
+            letters.append("" if unicodedata.combining(letter) else "?")
+    text = "".join(letters)
     # After the end of a row these would be read as its argument.
     return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text
 
 
 def _row(finding: Finding) -> str:
-    row, effect = finding.raw, table(finding.raw.get("effect"))
+    row, effect = finding.row, finding.row.effect or EffectRow()
     size = GAP
-    if number(effect.get("d_z")) is not None:
-        size = f"{fixed(effect['d_z'], 2)} [{span(effect.get('d_z_low'), effect.get('d_z_high'), 2)}]"
+    if effect.d_z is not None:
+        size = f"{fixed(effect.d_z, 2)} [{span(effect.d_z_low, effect.d_z_high, 2)}]"
     cells = [
         finding.id,
         fixed(finding.estimate, 2, signed=True),
         span(finding.low, finding.high, 2),
-        p_value(row.get("p")),
-        p_value(row.get("p_adjusted")),
+        p_value(row.p),
+        p_value(row.p_adjusted),
         size,
         GAP if finding.count is None else f"{finding.count}",
     ]

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from cbtrain.eval.report.claim import contrasts_of
-from cbtrain.eval.report.formatting import counted, number
-from cbtrain.eval.report.notable import analysis_of
-from cbtrain.eval.report.shape import Report, rows, scale_of, table, words
+from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.report.schema.analysis import AgreementPart, LengthPart
+from cbtrain.eval.report.schema.report import Report
 
 FEW_PATIENTS = 12
 """Below this, intervals rest on few differences; at least 30 of several degrees of difficulty are to be planned."""
 
 
 def limits_of(report: Report) -> list[str]:
-    """One sentence each, the gravest first."""
-    found = []
-    agreement = table(analysis_of(report).get("agreement"))
-    judges = agreement.get("judges")
-    names = [words(judge) for judge in judges] if isinstance(judges, list) else []
-    if words(table(report.get("rater")).get("kind")) == "cue":
-        found.append("Scores count wording and judge nothing: this run shows that every stage works, and no more.")
-    found.append("Patients are simulated. How real patients would fare with any of these therapists is not known.")
-    if scale_of(report).note:
-        found.append(scale_of(report).note)
-    if names and not any(name.startswith("human") for name in names):
-        found.append("No person rated these sessions, so whether the scores are those of an expert is not known.")
-    if len(names) == 1:
-        found.append("One judge alone: what it prefers for its own reasons cannot be told from quality.")
-    if names and not rows(agreement.get("retest")):
-        found.append("No session was rated twice by the same judge: its steadiness is not known.")
-    patients = [len(table(one.get("patients"))) for one in contrasts_of(report)]
-    fewest = min((count for count in patients if count), default=0)
+    """Return one sentence for each limit, the gravest first."""
+    limits = []
+    analysis = report.analysis
+    agreement = analysis.agreement or AgreementPart()
+    judges = agreement.judges
+    if report.rater.kind == "cue":
+        limits.append("Scores count wording and judge nothing: this run shows that every stage works, and no more.")
+    limits.append("Patients are simulated. How real patients would fare with any of these therapists is not known.")
+    if report.scale.note:
+        limits.append(report.scale.note)
+    if judges and not any(judge.startswith("human") for judge in judges):
+        limits.append("No person rated these sessions, so whether the scores are those of an expert is not known.")
+    if len(judges) == 1:
+        limits.append("One judge alone: what it prefers for its own reasons cannot be told from quality.")
+    if judges and not agreement.retest:
+        limits.append("No session was rated twice by the same judge: its steadiness is not known.")
+    fewest = min((len(row.patients) for row in analysis.contrasts if row.patients), default=0)
     if fewest and fewest < FEW_PATIENTS:
-        found.append(f"{counted(fewest, 'patient')}: conclusions for other patients are uncertain.")
-    if number(table(table(analysis_of(report).get("length")).get("spearman")).get("r")) is None:
-        found.append("Whether differences are differences in the length of dialogues could not be looked at.")
-    found.append("Scores of fidelity to CBT are neither outcomes of treatment nor safety; neither was measured here.")
-    return found
+        limits.append(f"{counted(fewest, 'patient')}: conclusions for other patients are uncertain.")
+    correlation = (analysis.length or LengthPart()).spearman
+    if correlation is None or correlation.r is None:
+        limits.append("Whether differences are differences in the length of dialogues could not be looked at.")
+    limits.append("Scores of fidelity to CBT are neither outcomes of treatment nor safety; neither was measured here.")
+    return limits

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from cbtrain import NOTICE
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.draw import Figures
 from cbtrain.eval.report.figures.heatmap import columns_of, domain_means, item_difference
-from cbtrain.eval.report.formatting import GAP, fixed, number, p_value, share, span, whole
+from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.notable import (
     Finding,
-    analysis_of,
     findings_of,
     length_notes,
     row_of,
@@ -22,7 +20,16 @@ from cbtrain.eval.report.notable import (
     significant,
     spread_sentence,
 )
-from cbtrain.eval.report.shape import Report, arms_of, rater_of, rows, scale_of, table, words
+from cbtrain.eval.report.schema.analysis import (
+    Analysis,
+    BoundsRow,
+    ContrastRow,
+    EffectRow,
+    EstimateRow,
+    LengthPart,
+    ModelRow,
+)
+from cbtrain.eval.report.schema.report import Report
 
 TITLES = {
     "forest": "Differences",
@@ -33,15 +40,15 @@ TITLES = {
 
 
 def render_markdown(report: Report, figures: Figures) -> str:
-    """GitHub's Markdown; names and notes are text there too, whatever they hold."""
-    claim, rater = claim_of(report), rater_of(report)
+    """Return GitHub's Markdown; nothing in names and notes is read as markup."""
+    claim = claim_of(report)
     parts = [
-        f"# {escape(words(report.get('title')) or 'Evaluation report')}",
+        f"# {escape(report.title or 'Evaluation report')}",
         f"**{escape(claim.sentence)}**",
         escape(claim.basis),
         escape(perplexity_sentence(report)),
-        f"Rated by: {escape(rater)}",
-        f"> **Not for clinical use.** {escape(words(report.get('notice')) or NOTICE)}",
+        f"Rated by: {escape(report.rater.credit)}",
+        f"> **Not for clinical use.** {escape(report.notice or NOTICE)}",
         "## Differences",
         *_contrasts(report),
         _figure(figures, "forest"),
@@ -53,7 +60,7 @@ def render_markdown(report: Report, figures: Figures) -> str:
         "## Levels",
         _levels(report),
         "## Length, completion and missing scores",
-        _sensitivity(report),
+        _sensitivity(report.analysis),
         _completion(report),
         _figure(figures, "length"),
     ]
@@ -66,7 +73,7 @@ def render_markdown(report: Report, figures: Figures) -> str:
 
 
 def escape(text: str) -> str:
-    """``text`` on one line, with nothing in it that Markdown or HTML would read as markup."""
+    """Return ``text`` on one line, with nothing in it that Markdown or HTML would read as markup."""
     flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     flat = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", flat)
@@ -78,10 +85,10 @@ def escape(text: str) -> str:
 
 
 def _contrasts(report: Report) -> list[str]:
-    findings = findings_of(report)
+    analysis = report.analysis
+    findings = findings_of(analysis)
     if not findings:
         return ["*No comparison between therapists was computed.*"]
-    models = analysis_of(report).get("mixed_models")
     head = [
         "Contrast",
         "Estimate",
@@ -95,149 +102,132 @@ def _contrasts(report: Report) -> list[str]:
         "Hedges g",
         "Patients",
     ]
-    made = _table(head, [_contrast(finding, row_of(models, finding.id)) for finding in findings])
+    models = analysis.mixed_models
+    table = _table(head, [_contrast(finding, row_of(models, finding.id)) for finding in findings])
     shared = shared_notes(findings)
-    own = [(one.id, [note for note in one.notes if note not in shared]) for one in findings]
-    notes = [f"- {escape(name)}: {escape('; '.join(some))}" for name, some in own if some]
-    problems = dict.fromkeys(words(row.get("problem")) for row in rows(models) if row.get("problem"))
-    told = analysis_of(report).get("notes")
+    own_notes = [(finding.id, [note for note in finding.notes if note not in shared]) for finding in findings]
+    notes = [f"- {escape(name)}: {escape('; '.join(some))}" for name, some in own_notes if some]
     notes += [f"- All: {escape(note)}" for note in shared]
+    problems = dict.fromkeys(model.problem for model in models if model.problem)
     notes += [f"- Mixed model: {escape(problem)}" for problem in problems]
-    notes += [f"- {escape(words(note))}" for note in told] if isinstance(told, list) else []
+    notes += [f"- {escape(note)}" for note in analysis.notes]
     caption = "In points of the total score, the patient as the unit; Holm inside each family. "
-    caption += f"Rated by {escape(rater_of(report))}."
-    return [caption, made, "\n".join(notes), escape(spread_sentence(report)), escape(interaction_sentence(report))]
+    caption += f"Rated by {escape(report.rater.credit)}."
+    sentences = [escape(spread_sentence(analysis)), escape(interaction_sentence(analysis))]
+    return [caption, table, "\n".join(notes), *sentences]
 
 
-def _contrast(finding: Finding, model: dict[str, Any]) -> list[str]:
-    row, effect = finding.raw, table(finding.raw.get("effect"))
+def _contrast(finding: Finding, model: ModelRow | None) -> list[str]:
+    row, effect = finding.row, finding.row.effect or EffectRow()
     return [
         finding.id,
-        fixed(row.get("estimate"), 2, signed=True),
+        fixed(row.estimate, 2, signed=True),
         bounds_text(row, 2),
-        p_value(row.get("p")),
-        p_value(row.get("p_adjusted")),
-        span(row.get("bootstrap_low"), row.get("bootstrap_high"), 2),
-        p_value(row.get("p_sign_flip")),
+        p_value(row.p),
+        p_value(row.p_adjusted),
+        span(row.bootstrap_low, row.bootstrap_high, 2),
+        p_value(row.p_sign_flip),
         with_interval(model),
-        *(
-            with_interval(
-                {"estimate": effect.get(key), "ci_low": effect.get(f"{key}_low"), "ci_high": effect.get(f"{key}_high")}
-            )
-            for key in ("d_z", "hedges_g")
-        ),
+        with_interval(EstimateRow(estimate=effect.d_z, ci_low=effect.d_z_low, ci_high=effect.d_z_high)),
+        with_interval(EstimateRow(estimate=effect.hedges_g, ci_low=effect.hedges_g_low, ci_high=effect.hedges_g_high)),
         whole(finding.count),
     ]
 
 
-def with_interval(row: dict[str, Any]) -> str:
-    """``+1.20 (0.30 to 2.10)``; the interval is left out where it is missing."""
-    estimate, bounds = fixed(row.get("estimate"), 2, signed=True), bounds_text(row, 2)
+def with_interval(row: EstimateRow | None) -> str:
+    """Return ``+1.20 (0.30 to 2.10)``, without the interval if it is missing; a gap if there is no row."""
+    if row is None:
+        return GAP
+    estimate, bounds = fixed(row.estimate, 2, signed=True), bounds_text(row, 2)
     return estimate if GAP in (estimate, bounds) else f"{estimate} ({bounds})"
 
 
 def _totals(report: Report) -> str:
-    arms = arms_of(report)
-    if not arms:
+    if not report.arms:
         return "*No therapist was evaluated.*"
-    head = ["Therapist", "Mean total", "SD", "Sessions", "Rated", "Failed"]
-    keys = ("sessions", "rated", "failed")
-    return _table(
-        head,
-        [
-            [
-                arm["label"],
-                fixed(arm.get("total_mean"), 2),
-                fixed(arm.get("total_sd"), 2),
-                *(whole(arm.get(k)) for k in keys),
-            ]
-            for arm in arms
-        ],
-    )
+    lines = []
+    for arm in report.arms:
+        counts = [whole(arm.sessions), whole(arm.rated), whole(arm.failed)]
+        lines.append([arm.label, fixed(arm.total_mean, 2), fixed(arm.total_sd, 2), *counts])
+    return _table(["Therapist", "Mean total", "SD", "Sessions", "Rated", "Failed"], lines)
 
 
 def _domains(report: Report) -> str:
-    means, arms, contrasts = domain_means(report), arms_of(report), columns_of(report)
+    means, contrasts = domain_means(report), columns_of(report.analysis)
     if not any(means.values()):
         return "*No domain has a mean score.*"
     lines = []
-    for domain in scale_of(report).domains:
-        cells = [fixed(means[arm["name"]].get(domain.id), 2) for arm in arms]
+    for domain in report.scale.domains:
+        cells = [fixed(means[arm.name].get(domain.id), 2) for arm in report.arms]
         for contrast in contrasts:
-            row = item_difference(report, contrast, domain.id)
-            cells.append(fixed(row.get("estimate"), 2, signed=True) + ("*" if significant(row) else ""))
+            row = item_difference(report.analysis, contrast, domain.id)
+            cells.append(fixed(row.estimate, 2, signed=True) + ("*" if significant(row) else ""))
         lines.append([domain.name, *cells])
-    made = _table(["Domain", *(arm["label"] for arm in arms), *contrasts], lines)
+    table = _table(["Domain", *(arm.label for arm in report.arms), *contrasts], lines)
     star = "\n\n\\* p < .05 after Holm over the domains of a contrast." if contrasts else ""
-    return made + star.replace("<", "&lt;")
+    return table + star.replace("<", "&lt;")
 
 
 def _levels(report: Report) -> str:
-    levels = rows(analysis_of(report).get("levels"))
+    levels = report.analysis.levels
     if not levels:
         return "*Shares at the cut-off, the floor and the ceiling were not computed.*"
     lines = []
     for row in levels:
-        bounds = [share(row.get(key)) for key in ("share_low", "share_high")]
+        bounds = [share(row.share_low), share(row.share_high)]
         interval = GAP if GAP in bounds else " to ".join(bounds)
-        ends = [share(row.get("floor_share")), share(row.get("ceiling_share"))]
-        counts = [whole(row.get("n")), whole(row.get("cutoff")), whole(row.get("at_or_above"))]
-        lines.append([_label(report, row), *counts, share(row.get("share")), interval, *ends])
+        ends = [share(row.floor_share), share(row.ceiling_share)]
+        counts = [whole(row.n), whole(row.cutoff), whole(row.at_or_above)]
+        lines.append([_label(report, row.name), *counts, share(row.share), interval, *ends])
     return _table(["Therapist", "Rated", "Cut-off", "At or above", "Share", "95% interval", "Floor", "Ceiling"], lines)
 
 
-def _sensitivity(report: Report) -> str:
-    raw = analysis_of(report)
-    length = table(raw.get("length"))
-    if not length and not rows(raw.get("bounds")):
+def _sensitivity(analysis: Analysis) -> str:
+    if analysis.length is None and not analysis.bounds:
         return "*Sensitivity to length and bounds for missing scores were not computed.*"
-    least = table(length.get("at_least"))
+    length = analysis.length or LengthPart()
+    least = length.at_least
     lines = []
-    for finding in findings_of(report):
-        edge = row_of(raw.get("bounds"), finding.id)
-        others = (length.get("adjusted"), table(length.get("matched")).get("contrasts"), least.get("contrasts"))
-        cells = [with_interval(row_of(other, finding.id)) for other in others]
-        lines.append(
-            [finding.id, with_interval(finding.raw), *cells, span(edge.get("worst_low"), edge.get("worst_high"), 2)]
-        )
-    turns = f"{whole(least.get('turns'))} turns and more" if least else "Long sessions only"
+    for finding in findings_of(analysis):
+        edge = row_of(analysis.bounds, finding.id) or BoundsRow()
+        others: tuple[Sequence[ContrastRow | ModelRow], ...]
+        others = (length.adjusted, length.matched.contrasts, least.contrasts)
+        cells = [with_interval(row_of(rows, finding.id)) for rows in others]
+        lines.append([finding.id, with_interval(finding.row), *cells, span(edge.worst_low, edge.worst_high, 2)])
+    turns = "Long sessions only" if least.turns is None else f"{whole(least.turns)} turns and more"
     head = ["Contrast", "All rated sessions", "Adjusted for ln(turns)", "Matched on length", turns, "Worst to best"]
-    return "\n\n".join([_table(head, lines), "\n".join(f"- {escape(note)}" for note in length_notes(report))]).strip()
+    notes = [f"- {escape(note)}" for note in length_notes(analysis)]
+    return "\n\n".join([_table(head, lines), "\n".join(notes)]).strip()
 
 
 def _completion(report: Report) -> str:
-    found = rows(table(analysis_of(report).get("completion")).get("arms"))
-    if not found:
+    completion = report.analysis.completion
+    if not completion.arms:
         return "*Completion by therapist was not computed.*"
     lines = []
-    for row in found:
-        endings = ", ".join(f"{name.replace('_', ' ')} {whole(n)}" for name, n in table(row.get("endings")).items())
-        counts = [whole(row.get(key)) for key in ("planned", "failed", "unrated", "rated")]
-        lines.append([_label(report, row), *counts, endings or GAP])
-    made = _table(["Therapist", "Planned", "Failed", "Unrated", "Rated", "Endings"], lines)
-    return "\n\n".join([made, *_shares(report, "contrasts", "have a score"), *_shares(report, "failures", "failed")])
+    for row in completion.arms:
+        endings = ", ".join(f"{name.replace('_', ' ')} {whole(count)}" for name, count in row.endings.items())
+        counts = [whole(row.planned), whole(row.failed), whole(row.unrated), whole(row.rated)]
+        lines.append([_label(report, row.name), *counts, endings or GAP])
+    table = _table(["Therapist", "Planned", "Failed", "Unrated", "Rated", "Endings"], lines)
+    shares = [*_shares(completion.contrasts, "have a score"), *_shares(completion.failures, "failed")]
+    return "\n\n".join([table, *shares])
 
 
-def _shares(report: Report, part: str, what: str) -> list[str]:
-    """How arms differ in what became of sessions: a paragraph, or none where there is nothing to compare."""
-    found = rows(table(analysis_of(report).get("completion")).get(part))
-    ends = ("estimate", "ci_low", "ci_high")
-    told = [
-        f"- {escape(words(row.get('id')))}: {with_interval(row | {end: _hundred(row.get(end)) for end in ends})}"
-        for row in found
-    ]
+def _shares(contrasts: Sequence[ContrastRow], what: str) -> list[str]:
+    """Return a paragraph on how arms differ in what became of sessions, or none if there is nothing to compare."""
+    lines = [f"- {escape(row.id)}: {with_interval(_in_percentage_points(row))}" for row in contrasts]
     lead = f"Difference in the share of sessions that {what}, in percentage points:"
-    return ["\n".join([lead, "", *told])] if told else []
+    return ["\n".join([lead, "", *lines])] if lines else []
 
 
-def _hundred(value: object) -> float | None:
-    found = number(value)
-    return None if found is None else 100 * found
+def _in_percentage_points(row: ContrastRow) -> EstimateRow:
+    estimate, low, high = (None if end is None else 100 * end for end in (row.estimate, row.ci_low, row.ci_high))
+    return EstimateRow(estimate=estimate, se=row.se, ci_low=low, ci_high=high)
 
 
-def _label(report: Report, row: dict[str, Any]) -> str:
-    name = words(row.get("name"))
-    return next((arm["label"] for arm in arms_of(report) if arm["name"] == name), name)
+def _label(report: Report, name: str) -> str:
+    return next((arm.label for arm in report.arms if arm.name == name), name)
 
 
 def _figure(figures: Figures, name: str) -> str:
@@ -246,7 +236,7 @@ def _figure(figures: Figures, name: str) -> str:
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """The first column to the left, figures to the right."""
+    """Return a table with its first column to the left, and numbers to the right."""
     rule = [":--", *["--:"] * (len(head) - 1)]
     drawn = [f"| {' | '.join(escape(cell) or ' ' for cell in line)} |" for line in (head, *lines)]
     return "\n".join([drawn[0], f"| {' | '.join(rule)} |", *drawn[1:]])

@@ -1,4 +1,4 @@
-"""The page: the report's dict, the plots and the template put together, with style and script inlined."""
+"""The page: report, figures and templates put together, with style and script inlined."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_mea
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.limitations import limits_of
 from cbtrain.eval.report.notable import (
-    analysis_of,
     families_of,
     findings_of,
     length_notes,
@@ -31,44 +30,46 @@ from cbtrain.eval.report.notable import (
     significant,
     spread_sentence,
 )
-from cbtrain.eval.report.shape import Report, arms_of, plain, rater_of, rows, scale_of, table, words
+from cbtrain.eval.report.schema.analysis import EstimateRow, LengthPart
+from cbtrain.eval.report.schema.fields import words
+from cbtrain.eval.report.schema.report import Report
 from cbtrain.files import script_json
 
 FOLDER = Path(__file__).parent
 
 
 def render_html(report: Report, figures: Figures | None = None) -> str:
-    """One self-contained page: no network, no file beside it, nothing from a transcript that a browser would run.
+    """Return one self-contained page: it needs no network and no other file, and runs nothing from a transcript.
 
-    ``figures``: those of this report, where they have been drawn already.
+    ``figures``: those of this report, if they have been drawn already.
     """
-    report = plain(table(report))
     figures = figures_of(report) if figures is None else figures
-    script = browser_script()
+    analysis, script = report.analysis, browser_script()
+    findings = findings_of(analysis)
     template = _environment().get_template("report.html")
     return template.render(
         report=report,
-        title=words(report.get("title")) or "Evaluation report",
-        notice=words(report.get("notice")) or NOTICE,
+        title=report.title or "Evaluation report",
+        notice=report.notice or NOTICE,
         claim=claim_of(report),
         perplexity_sentence=perplexity_sentence(report),
-        rater=rater_of(report),
-        scale=scale_of(report),
-        arms=arms_of(report),
+        rater=report.rater.credit,
+        scale=report.scale,
+        arms=report.arms,
         figures={name: figure.page for name, figure in figures.items() if figure.on_page},
-        analysis=analysis_of(report),
-        families=families_of(findings_of(report)),
-        shared_notes=shared_notes(findings_of(report)),
-        interaction=interaction_sentence(report),
-        compared=compared(report),
-        difference_columns=columns_of(report),
-        item=functools.partial(item_difference, report),
+        analysis=analysis,
+        length=analysis.length or LengthPart(),
+        families=families_of(findings),
+        shared_notes=shared_notes(findings),
+        interaction=interaction_sentence(analysis),
+        compared=compared(analysis),
+        difference_columns=columns_of(analysis),
+        item=functools.partial(item_difference, analysis),
         domain_means=domain_means(report),
-        domain_names={domain.id: domain.name for domain in scale_of(report).domains},
-        told=length_notes(report),
-        spread=spread_sentence(report),
+        domain_names={domain.id: domain.name for domain in report.scale.domains},
+        length_notes=length_notes(analysis),
+        spread=spread_sentence(analysis),
         limits=limits_of(report),
-        deviations=report.get("deviations") if isinstance(report.get("deviations"), list) else None,
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -78,14 +79,14 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "fixed": formatting.fixed,
         "whole": formatting.whole,
         "dollars": formatting.dollars,
@@ -93,12 +94,10 @@ def _environment() -> Environment:
         "share": formatting.share,
         "p_value": formatting.p_value,
         "duration": formatting.duration,
-        "rows": rows,
-        "table": table,
         "text": _text,
         "moment": _moment,
         "yaml": _yaml,
-        "bounds": bounds_text,
+        "bounds": _bounds,
         "parted": _parted,
         "row_of": row_of,
         "significant": significant,
@@ -108,23 +107,28 @@ def _environment() -> Environment:
         "heat": _heat,
         "change": _change,
     }
-    return made
+    return environment
 
 
 def _text(value: object) -> str:
-    """Text, or the mark of a gap."""
+    """Return text, or the mark of a gap."""
     return formatting.GAP if isinstance(value, Undefined) else words(value) or formatting.GAP
 
 
+def _bounds(row: object, digits: int = 1) -> str:
+    """Return the interval of a row, or the mark of a gap if there is no row."""
+    return bounds_text(row, digits) if isinstance(row, EstimateRow) else formatting.GAP
+
+
 def _parted(value: object) -> Markup:
-    """A name that may be broken after its underscores."""
+    """Return a name that may be broken after its underscores."""
     return escape(value).replace("_", Markup("_<wbr>"))
 
 
 def _moment(value: object) -> str:
-    """An ISO time in UTC without its letters; anything else as it is."""
-    found = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*(Z|\+00:00)$", str(value))
-    return f"{found[1]} {found[2]} UTC" if found else _text(value)
+    """Return an ISO time in UTC without its letters; anything else as it is."""
+    time = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*(Z|\+00:00)$", str(value))
+    return f"{time[1]} {time[2]} UTC" if time else _text(value)
 
 
 def _yaml(value: object) -> str:
@@ -132,14 +136,14 @@ def _yaml(value: object) -> str:
 
 
 def _heat(value: object, low: float | None, high: float | None) -> str:
-    """How far ``value`` lies between ``low`` and ``high``, as the strength of a cell's colour."""
-    found = formatting.number(value)
-    if found is None or low is None or high is None or low >= high:
+    """Return how far ``value`` lies between ``low`` and ``high``, as the strength of a cell's colour."""
+    mean = formatting.number(value)
+    if mean is None or low is None or high is None or low >= high:
         return "0%"
-    return f"{45 * min(max((found - low) / (high - low), 0), 1):.0f}%"
+    return f"{45 * min(max((mean - low) / (high - low), 0), 1):.0f}%"
 
 
 def _change(first: Any, second: Any) -> str:
-    """``second`` minus ``first``."""
+    """Return ``second`` minus ``first``."""
     before, after = formatting.number(first), formatting.number(second)
     return formatting.GAP if before is None or after is None else formatting.fixed(after - before, 2, signed=True)

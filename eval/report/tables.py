@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -13,195 +14,205 @@ from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.notable import length_notes, spread_sentence
+from cbtrain.eval.report.schema.analysis import (
+    AgreementRow,
+    Analysis,
+    ContrastRow,
+    CorrelationPart,
+    EstimateRow,
+    LengthPart,
+)
 
 WIDE = 116
 """Columns of a terminal that has room for all figures; narrower ones show the primary ones, and --json has the rest."""
 
 
-def show_analysis(found: dict[str, Any], console: Console) -> None:
-    """Print ``found``, what :func:`cbtrain.eval.analysis.analyze.analysis` gives."""
-    _show_groups(found, console)
-    if found["protocol"] == "paper":
-        _show_published(found, console)
+def show_analysis(results: dict[str, Any], console: Console) -> None:
+    """Print ``results``, the return value of :func:`cbtrain.eval.analysis.analyze.analysis`."""
+    analysis = Analysis.model_validate(results)
+    _show_groups(analysis, console)
+    if analysis.protocol == "paper":
+        _show_published(results, console)
     else:
-        _show_contrasts(found, console)
-        _show_checks(found, console)
-        _show_arms(found, console)
-        _show_agreement(found, console)
-    if CUE_RATER in found["judges"]:
+        _show_contrasts(analysis, console)
+        _show_checks(analysis, console)
+        _show_arms(analysis, console)
+        _show_agreement(analysis, console)
+    if CUE_RATER in analysis.judges:
         _say(console, f"{CUE_RATER}: {CUE_RATER_LABEL}")
-    console.print(found["notice"], style="dim", highlight=False)
+    console.print(analysis.notice, style="dim", highlight=False)
 
 
 def _table(console: Console, title: str, *columns: str) -> Table:
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    """Print an empty line, and return a table whose first column is text and whose others are numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
-        made.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     console.print()
-    return made
+    return table
 
 
 def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _show_groups(found: dict[str, Any], console: Console) -> None:
-    title = f"Ratings: {found['ratings']:,}; patients: {found['patients']}"
-    shown = _table(console, title, "arm", "rated", "mean", "SD", "range")
-    for group in found["groups"]:
-        numbers = (fixed(group["mean"], 2), fixed(group["sd"], 2), span(group["low"], group["high"], 0))
-        shown.add_row(escape(group["name"]), f"{group['n']}", *numbers)
-    console.print(shown)
+def _show_groups(analysis: Analysis, console: Console) -> None:
+    title = f"Ratings: {whole(analysis.ratings)}; patients: {whole(analysis.patients)}"
+    table = _table(console, title, "arm", "rated", "mean", "SD", "range")
+    for group in analysis.groups:
+        numbers = (fixed(group.mean, 2), fixed(group.sd, 2), span(group.low, group.high, 0))
+        table.add_row(escape(group.name), whole(group.n), *numbers)
+    console.print(table)
 
 
-def _show_published(found: dict[str, Any], console: Console) -> None:
+def _show_published(results: dict[str, Any], console: Console) -> None:
+    """Print the 2024 study's own analysis: it has keys of its own, and no report."""
     # Two lines, which leave the items' names room at 80 columns.
-    arms = [f"{group['base']}\n{group['variant']}" for group in found["groups"]]
-    shown = _table(console, "Item means", "item", *arms)
-    for item in found["groups"][0]["items"]:
-        shown.add_row(escape(item), *(fixed(group["items"][item], 2) for group in found["groups"]))
-    console.print(shown)
-    shown = _table(console, "Mixed model as published", "term", "estimate", "95 % interval", "p", "p, Bonf.")
-    for term in found["fixed_effects"]:
-        shown.add_row(
+    arms = [f"{group['base']}\n{group['variant']}" for group in results["groups"]]
+    table = _table(console, "Item means", "item", *arms)
+    for item in results["groups"][0]["items"]:
+        table.add_row(escape(item), *(fixed(group["items"][item], 2) for group in results["groups"]))
+    console.print(table)
+    table = _table(console, "Mixed model as published", "term", "estimate", "95 % interval", "p", "p, Bonf.")
+    for term in results["fixed_effects"]:
+        table.add_row(
             escape(term["term"]),
             fixed(term["estimate"], 3),
             span(term["ci_low"], term["ci_high"], 3),
             p_value(term["p"]),
             p_value(term["p_adjusted"]),
         )
-    console.print(shown)
+    console.print(table)
     console.print(
-        f"Variance of patients {found['patient_variance']:.3f}, residual {found['residual_variance']:.3f}, "
-        f"log-likelihood {found['log_likelihood']:.3f}, AIC {found['aic']:.2f}, n {found['n']}, "
-        f"optimizer {found['optimizer']}" + (f". PROBLEM: {found['problem']}" if found["problem"] else ""),
+        f"Variance of patients {results['patient_variance']:.3f}, residual {results['residual_variance']:.3f}, "
+        f"log-likelihood {results['log_likelihood']:.3f}, AIC {results['aic']:.2f}, n {results['n']}, "
+        f"optimizer {results['optimizer']}" + (f". PROBLEM: {results['problem']}" if results["problem"] else ""),
         highlight=False,
     )
     console.print("A reproduction: its effect of tuning is pooled over bases, sessions without a score are left out.")
 
 
-def _show_contrasts(found: dict[str, Any], console: Console) -> None:
-    if not found["contrasts"]:
-        for note in found["notes"]:
+def _show_contrasts(analysis: Analysis, console: Console) -> None:
+    if not analysis.contrasts:
+        for note in analysis.notes:
             _say(console, f"note: {note}")
         return
     roomy = console.width >= WIDE
     more = ("bootstrap", "mixed model", "d_z") if roomy else ()
     title = "Contrasts, the patient as the unit"
-    shown = _table(console, title, "", "difference", "95 % interval", "p", "p, Holm", *more)
-    for one, model in zip(found["contrasts"], found["mixed_models"], strict=True):
-        numbers = [fixed(one["estimate"], 2), span(one["ci_low"], one["ci_high"], 2)]
-        numbers += [p_value(one["p"]), p_value(one["p_adjusted"])]
+    table = _table(console, title, "", "difference", "95 % interval", "p", "p, Holm", *more)
+    for row, model in zip(analysis.contrasts, analysis.mixed_models, strict=True):
+        numbers = [fixed(row.estimate, 2), span(row.ci_low, row.ci_high, 2), p_value(row.p), p_value(row.p_adjusted)]
         if roomy:
-            numbers.append(span(one["bootstrap_low"], one["bootstrap_high"], 2))
-            numbers.append(span(model["ci_low"], model["ci_high"], 2))
-            numbers.append(fixed((one["effect"] or {}).get("d_z"), 2))
-        shown.add_row(escape(one["id"]), *numbers)
-    console.print(shown)
-    if spread := spread_sentence({"analysis": found}):
-        _say(console, spread)
-    if crossed := interaction_sentence({"analysis": found}):
-        _say(console, crossed)
-    for problem in dict.fromkeys(model["problem"] for model in found["mixed_models"] if model["problem"]):
+            numbers.append(span(row.bootstrap_low, row.bootstrap_high, 2))
+            numbers.append(span(model.ci_low, model.ci_high, 2))
+            numbers.append(fixed(row.effect and row.effect.d_z, 2))
+        table.add_row(escape(row.id), *numbers)
+    console.print(table)
+    for sentence in (spread_sentence(analysis), interaction_sentence(analysis)):
+        if sentence:
+            _say(console, sentence)
+    for problem in dict.fromkeys(model.problem for model in analysis.mixed_models if model.problem):
         _say(console, f"mixed model: {problem}")
-    for note in [*found["notes"], *_notes_of(found["contrasts"])]:
+    for note in [*analysis.notes, *_notes_of(analysis.contrasts)]:
         _say(console, f"note: {note}")
 
 
-def _notes_of(contrasts: list[dict[str, Any]]) -> list[str]:
-    """Each note once, with the contrasts that it is about unless it is about all."""
-    about: dict[str, list[str]] = {}
-    for one in contrasts:
-        for note in one["notes"]:
-            about.setdefault(note, []).append(one["id"])
-    return [note if len(ids) == len(contrasts) else f"{'; '.join(ids)}: {note}" for note, ids in about.items()]
+def _notes_of(contrasts: Sequence[ContrastRow]) -> list[str]:
+    """Return each note once, with the ids of its contrasts unless all have it."""
+    ids: dict[str, list[str]] = {}
+    for row in contrasts:
+        for note in row.notes:
+            ids.setdefault(note, []).append(row.id)
+    return [note if len(names) == len(contrasts) else f"{'; '.join(names)}: {note}" for note, names in ids.items()]
 
 
-def _show_checks(found: dict[str, Any], console: Console) -> None:
-    """What the differences become with length taken into account, and whatever missing scores would have been."""
-    length, missing = found["length"], any(bound["missing"] for bound in found["bounds"])
+def _show_checks(analysis: Analysis, console: Console) -> None:
+    """Print how the differences change with length taken into account, and with any value for missing scores."""
+    length, missing = analysis.length, any(row.missing for row in analysis.bounds)
     if not length and not missing:
         return
-    columns = ["turns held equal", f"≥ {length['at_least']['turns']} turns", "matched on length"] if length else []
+    columns = ["turns held equal", f"≥ {whole(length.at_least.turns)} turns", "matched on length"] if length else []
     columns += ["worst to best case"] if missing else []
-    shown = _table(console, "What could be behind a difference", "", "difference", *columns)
-    for place, one in enumerate(found["contrasts"]):
-        numbers = [fixed(one["estimate"], 2)]
+    table = _table(console, "What could be behind a difference", "", "difference", *columns)
+    for place, contrast in enumerate(analysis.contrasts):
+        numbers = [fixed(contrast.estimate, 2)]
         if length:
-            others = (length["adjusted"], length["at_least"]["contrasts"], length["matched"]["contrasts"])
             roomy = console.width >= WIDE
-            numbers += [_with_interval(rows[place]) if roomy else fixed(rows[place]["estimate"], 2) for rows in others]
+            others = (length.adjusted[place], length.at_least.contrasts[place], length.matched.contrasts[place])
+            numbers += [_with_interval(row) if roomy else fixed(row.estimate, 2) for row in others]
         if missing:
-            bound = found["bounds"][place]
-            numbers.append(span(bound["worst_low"], bound["worst_high"], 2) if bound["missing"] else "none missing")
-        shown.add_row(escape(one["id"]), *numbers)
-    console.print(shown)
-    if length and length["spearman"]:
-        r = length["spearman"]
-        bounds = span(r["ci_low"], r["ci_high"], 2)
-        _say(console, f"{_trend(r)}: Spearman {fixed(r['r'], 2)} ({bounds}) over {r['n']:,} sessions.")
-    for note in length_notes({"analysis": found}):
+            bound = analysis.bounds[place]
+            numbers.append(span(bound.worst_low, bound.worst_high, 2) if bound.missing else "none missing")
+        table.add_row(escape(contrast.id), *numbers)
+    console.print(table)
+    if length and length.spearman:
+        correlation = length.spearman
+        bounds = span(correlation.ci_low, correlation.ci_high, 2)
+        spearman = f"Spearman {fixed(correlation.r, 2)} ({bounds}) over {whole(correlation.n)} sessions"
+        _say(console, f"{_trend(correlation)}: {spearman}.")
+    for note in length_notes(analysis):
         _say(console, f"note: {note}")
 
 
-def _trend(correlation: dict[str, Any]) -> str:
-    low, high = correlation["ci_low"], correlation["ci_high"]
+def _trend(correlation: CorrelationPart) -> str:
+    low, high = correlation.ci_low, correlation.ci_high
     if low is None or high is None or low <= 0 <= high:
         return "Whether totals go with turns is open"
     return "Totals rise with turns" if low > 0 else "Totals fall with turns"
 
 
-def _show_arms(found: dict[str, Any], console: Console) -> None:
-    lengths = {row["name"]: row for row in (found["length"] or {}).get("arms", [])}
-    shown = _table(console, "What became of sessions", "arm", "planned", "failed", "unrated", "turns", "competent")
-    for done, level in zip(found["completion"]["arms"], found["levels"], strict=True):
-        turns = fixed(lengths.get(done["name"], {}).get("turns_mean"), 1)
-        competent = share(level["share"])
-        if level["share_low"] is not None:
-            competent += f" ({share(level['share_low'])} to {share(level['share_high'])})"
-        counts = [whole(done[name]) for name in ("planned", "failed", "unrated")]
-        shown.add_row(escape(done["name"]), *counts, turns, competent)
-    console.print(shown)
-    cutoff = (found["scale"] or {}).get("cutoff")
+def _show_arms(analysis: Analysis, console: Console) -> None:
+    turns = {row.name: row.turns_mean for row in (analysis.length or LengthPart()).arms}
+    table = _table(console, "What became of sessions", "arm", "planned", "failed", "unrated", "turns", "competent")
+    for arm, level in zip(analysis.completion.arms, analysis.levels, strict=True):
+        competent = share(level.share)
+        if level.share_low is not None:
+            competent += f" ({share(level.share_low)} to {share(level.share_high)})"
+        counts = [whole(arm.planned), whole(arm.failed), whole(arm.unrated)]
+        table.add_row(escape(arm.name), *counts, fixed(turns.get(arm.name), 1), competent)
+    console.print(table)
+    cutoff = analysis.scale and analysis.scale.cutoff
     if cutoff is None:
         _say(console, "Competent: no cut-off is known for this scale.")
     else:
         _say(console, f"Competent: a total of {fixed(cutoff, 0)} or more, by convention; not validated for this scale.")
 
 
-def _show_agreement(found: dict[str, Any], console: Console) -> None:
-    agreement = found["agreement"]
+def _show_agreement(analysis: Analysis, console: Console) -> None:
+    agreement = analysis.agreement
     if not agreement:
         return
-    if agreement["between"]:
+    if agreement.between:
         names = ("ICC(2,1)", "ICC(3,1)", "weighted kappa", "Krippendorff")
-        shown = _table(console, "Agreement of judges on the total (95 % intervals)", "", *names)
-        for between in agreement["between"]:
-            who = f"{', '.join(between['judges'])}: {between['sessions']:,} sessions"
-            shown.add_row(escape(who), *_coefficients(between["total"]))
-        console.print(shown)
-        first = agreement["between"][0]
-        shown = _table(console, f"By item, {', '.join(map(escape, first['judges']))}", "", *names)
-        for row in first["items"]:
-            shown.add_row(escape(row["item"]), *_coefficients(row))
-        console.print(shown)
-    for row in agreement["judge_by_arm"]:
-        if row["estimate"] is not None:
-            _say(console, f"{' minus '.join(row['judges'])}, {row['id']}: {_with_interval(row)} points")
-    for row in agreement["retest"]:
-        what = f"{row['repeats']} ratings of {row['sessions']:,} sessions by {row['judge']}"
-        _say(console, f"{what}: ICC(2,1) {_with_interval(row['icc'])}, SD within a session {_with_interval(row['sd'])}")
-    for row in agreement["halo"]:
-        parts = f"r between items {_with_interval(row['mean_r'])}, first factor {_with_interval(row['first_factor'])}"
-        _say(console, f"Halo, {row['judge']}: Cronbach's alpha {_with_interval(row['alpha'])}, {parts}")
+        table = _table(console, "Agreement of judges on the total (95 % intervals)", "", *names)
+        for between in agreement.between:
+            who = f"{', '.join(between.judges)}: {whole(between.sessions)} sessions"
+            table.add_row(escape(who), *_coefficients(between.total))
+        console.print(table)
+        first = agreement.between[0]
+        table = _table(console, f"By item, {', '.join(map(escape, first.judges))}", "", *names)
+        for item in first.items:
+            table.add_row(escape(item.item or ""), *_coefficients(item))
+        console.print(table)
+    for contrast in agreement.judge_by_arm:
+        if contrast.estimate is not None:
+            _say(console, f"{' minus '.join(contrast.judges)}, {contrast.id}: {_with_interval(contrast)} points")
+    for retest in agreement.retest:
+        what = f"{whole(retest.repeats)} ratings of {whole(retest.sessions)} sessions by {retest.judge}"
+        icc, sd = _with_interval(retest.icc), _with_interval(retest.sd)
+        _say(console, f"{what}: ICC(2,1) {icc}, SD within a session {sd}")
+    for halo in agreement.halo:
+        parts = f"r between items {_with_interval(halo.mean_r)}, first factor {_with_interval(halo.first_factor)}"
+        _say(console, f"Halo, {halo.judge}: Cronbach's alpha {_with_interval(halo.alpha)}, {parts}")
 
 
-def _coefficients(row: dict[str, Any]) -> list[str]:
-    return [_with_interval(row[key]) for key in ("icc_single", "icc_consistency", "kappa", "alpha")]
+def _coefficients(row: AgreementRow) -> list[str]:
+    return [_with_interval(value) for value in (row.icc_single, row.icc_consistency, row.kappa, row.alpha)]
 
 
-def _with_interval(row: dict[str, Any]) -> str:
-    if row["estimate"] is None:
+def _with_interval(row: EstimateRow) -> str:
+    if row.estimate is None:
         return GAP
-    bounds = span(row["ci_low"], row["ci_high"], 2)
-    return f"{fixed(row['estimate'], 2)} ({'no interval' if bounds == GAP else bounds})"
+    bounds = span(row.ci_low, row.ci_high, 2)
+    return f"{fixed(row.estimate, 2)} ({'no interval' if bounds == GAP else bounds})"

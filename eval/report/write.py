@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.latex import render_latex
 from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.render import render_html
-from cbtrain.eval.report.shape import plain
+from cbtrain.eval.report.schema.report import Report
 from cbtrain.files import write_atomic
 
 FIGURES = "figures"
 OURS = re.compile(r"(forest|scores|heatmap|length|curve-\d{1,6})\.(svg|png)")
 
 
-def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
+def write_report(report: Report, folder: str | Path) -> Path:
     """Write the report into ``folder`` and return the path of its page.
 
     ``report.json`` with everything, each figure as SVG and PNG in ``figures/``, ``contrasts.tex``, ``report.md``, and
-    last ``report.html``: where that is, the others are. Figures that an earlier report left there and this one does
-    not have are removed.
+    last ``report.html``: if it exists, the others do too. Figures of an earlier report that this one does not have are
+    removed.
     """
     folder = Path(folder)
-    content = plain(report)
-    write_atomic(folder / "report.json", json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-    figures = figures_of(content)
+    report.write(folder / "report.json")
+    figures = figures_of(report)
     wanted = set()
     for name, figure in figures.items():
         for file, data in ((f"{name}.svg", figure.svg), (f"{name}.png", figure.png)):
@@ -38,8 +34,8 @@ def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
     for old in (folder / FIGURES).glob("*.*"):
         if OURS.fullmatch(old.name) and old.name not in wanted:
             old.unlink()
-    write_atomic(folder / "contrasts.tex", render_latex(content))
-    write_atomic(folder / "report.md", render_markdown(content, figures))
+    write_atomic(folder / "contrasts.tex", render_latex(report))
+    write_atomic(folder / "report.md", render_markdown(report, figures))
     page = folder / "report.html"
-    write_atomic(page, render_html(content, figures))
+    write_atomic(page, render_html(report, figures))
     return page

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.write import write_report
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -131,7 +132,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        report = made_up_report(options.sessions, options.turns, options.repeats)
+        report = Report.model_validate(made_up_report(options.sessions, options.turns, options.repeats))
         started = time.perf_counter()
         page = write_report(report, folder)
         seconds = time.perf_counter() - started

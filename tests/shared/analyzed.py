@@ -9,7 +9,7 @@ from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
 from cbtrain.eval.analysis.sessions import SessionOutcome
-from cbtrain.eval.report import SCHEMA
+from cbtrain.eval.report.schema.report import SCHEMA
 
 ENDINGS = ("patient_end", "max_turns", "goodbye")
 

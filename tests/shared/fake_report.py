@@ -1,7 +1,7 @@
 """A made-up report for the tests of the report: two therapists, four patients, eight sessions, one of them failed."""
 
 from cbtrain import NOTICE
-from cbtrain.eval.report import SCHEMA
+from cbtrain.eval.report.schema.report import SCHEMA, Report
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'> \u2028\u2029 <!-- & [red]x[/]"
 RATER = "Cue rater: counts surface cues, measures no competence"
@@ -32,6 +32,11 @@ LINES = [
     "She would say I am being unfair. That two is more than none.",
     "For next week, would you write down one such thought a day and the evidence on both sides? How did today feel?",
 ]
+
+
+def report_of(content):
+    """The report that a ``report.json`` with this content is read as."""
+    return Report.model_validate(content)
 
 
 def fake_session(arm, patient, seed, place):

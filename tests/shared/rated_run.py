@@ -8,7 +8,7 @@ import yaml
 from cbtrain.config.loading import load_config
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.simulation.runner import plan_sessions
-from cbtrain.study.evaluation.report_data import as_transcripts
+from cbtrain.study.evaluation.scores import as_transcripts
 from cbtrain.transcripts.types import Turn
 from cbtrain.transcripts.writing import write_sessions
 

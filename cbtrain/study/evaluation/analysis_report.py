@@ -1,146 +1,142 @@
-"""A report on scores that exist already: of a run, of tables alone, of several runs."""
+"""What the report of ``cbtrain analyze`` and ``cbtrain compare`` is made from: scores that exist already."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import cbtrain
-from cbtrain.environment import now
-from cbtrain.eval.analysis.agreement.panel import Panel, panel_of, panel_ratings
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL
-from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score, Status
-from cbtrain.eval.report import SCHEMA
 from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.evaluation.compare import Comparison, run_arm
-from cbtrain.study.evaluation.report_data import describe_arms, describe_scale, describe_sessions, with_beside
+from cbtrain.study.evaluation.report_data import ReportInput, build_report
 from cbtrain.study.evaluation.scores import ScoredStudy, audit_of, human_scores, records
 from cbtrain.study.run_files import REPORT
 
-Said = Mapping[tuple[str, str, int], Mapping[str, Any]]
-"""Evidence and reasons of ratings, by session id, judge and repeat."""
+RatingKey = tuple[str, str, int]
+"""Session id, judge and repeat."""
 
 
-def report_of(rated: ScoredStudy, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The report on ``rated`` with the analysis ``found``. What the run's own report tells of training, costs and
-    protocol is taken over, where the scores are those of a run."""
-    ground = _report_of_run(rated.run)
-    title = ground.get("title") or f"Scores of {counted(len(set(rated.ratings.patient)), 'patient')}, analysed"
-    sessions, names, said = list(records(rated.transcripts)), _names(ground), _said(rated.run, ground)
-    made = _parts(title, rated.ratings, rated.deciding, sessions, rated.rubric, names, found, said)
-    if rated.run is None:
-        return made
-    told = [f"analysed by {rated.chosen} alone"] if rated.chosen else []
-    deviations = ground.get("deviations")
-    return (
-        ground
-        | made
-        | {
-            "audit": audit_of(rated.run) if not rated.chosen else None,
-            "deviations": [*deviations, *told] if isinstance(deviations, list) else deviations,
-        }
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Evidence (indices of turns) and reasons of one rating, by domain."""
+
+    evidence: dict[str, list[int]] = field(default_factory=dict)
+    reason: dict[str, str] = field(default_factory=dict)
+
+
+def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
+    """Return the report on ``study`` with the analysis ``results``. If the scores are those of a run, what its own
+    report says of training, costs and protocol is kept. Raises UserError if that report cannot be read."""
+    base_report = _report_of_run(study.run)
+    explanations = _explanations(study.run, base_report)
+    scores, sessions = _scores_and_sessions(study.ratings, list(records(study.transcripts)), explanations)
+    data = ReportInput(
+        ratings=study.ratings,
+        scores=scores,
+        primary_judges=study.primary_judges,
+        results=results,
+        sessions=sessions,
+        patient_names=_patient_names(base_report),
+        rubric=study.rubric,
     )
+    title = base_report.title or f"Scores of {counted(len(set(study.ratings.patient)), 'patient')}, analysed"
+    if study.run is None:
+        return build_report(data, Report(title=title))
+    deviations = base_report.deviations
+    if deviations is not None and study.only_judge:
+        deviations = [*deviations, f"analysed by {study.only_judge} alone"]
+    audit = None if study.only_judge else audit_of(study.run)
+    parts = {"title": title, "audit": audit, "deviations": deviations}
+    return build_report(data, base_report.updated(Report.model_validate(parts)))
 
 
-def report_of_runs(both: Comparison, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The report on several runs of one protocol."""
-    sessions: list[SimulatedSession] = []
-    names: dict[str, str] = {}
-    said: dict[tuple[str, str, int], Mapping[str, Any]] = {}
-    for name, run in zip(both.names, both.runs, strict=True):
-        ground = _report_of_run(run.run)
-        sessions += [
+def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report:
+    """Return the report on several runs of one protocol. Raises UserError if the report of one cannot be read."""
+    transcripts: list[SimulatedSession] = []
+    patient_names: dict[str, str] = {}
+    explanations: dict[RatingKey, Explanation] = {}
+    for name, run in zip(comparison.names, comparison.runs, strict=True):
+        run_report = _report_of_run(run.run)
+        transcripts += [
             replace(session, id=f"{name}: {session.id}", arm=run_arm(name, session.arm))
             for session in records(run.transcripts)
         ]
-        told = _said(run.run, ground).items()
-        said |= {(f"{name}: {known}", judge, repeat): rating for (known, judge, repeat), rating in told}
-        names |= _names(ground)
-    title = f"{' and '.join(both.names)}, compared"
-    made = _parts(title, both.ratings, both.deciding, sessions, both.runs[0].rubric, names, found, said)
-    return made | {"protocol": both.protocol}
+        for (session_id, judge, repeat), explanation in _explanations(run.run, run_report).items():
+            explanations[f"{name}: {session_id}", judge, repeat] = explanation
+        patient_names |= _patient_names(run_report)
+    scores, sessions = _scores_and_sessions(comparison.ratings, transcripts, explanations)
+    data = ReportInput(
+        ratings=comparison.ratings,
+        scores=scores,
+        primary_judges=comparison.primary_judges,
+        results=results,
+        sessions=sessions,
+        patient_names=patient_names,
+        rubric=comparison.runs[0].rubric,
+    )
+    title = f"{' and '.join(comparison.names)}, compared"
+    return build_report(data, Report(title=title, protocol=comparison.protocol))
 
 
-def _parts(
-    title: str,
-    ratings: Ratings,
-    deciding: Sequence[str],
-    sessions: Sequence[SimulatedSession],
-    rubric: Rubric | None,
-    names: Mapping[str, str],
-    found: Mapping[str, Any],
-    said: Said,
-) -> dict[str, Any]:
-    """What comes from ratings. Sessions that were rated are listed also where no transcript of them is there."""
-    panel = panel_of(ratings, deciding)
-    held = [session for session in sessions if session.arm in ratings.arms]
-    known = {(session.arm, session.patient, session.seed): session.id for session in held}
-    scores = [_score(ratings, row, known, said) for row in range(len(ratings))]
-    unseen = {s.session_id: s for s in scores if (s.arm, s.patient, s.seed) not in known}
-    held += [SimulatedSession(score.session_id, score.arm, score.patient, score.seed) for score in unseen.values()]
-    return {
-        "schema": SCHEMA,
-        "created": now(),
-        "cbtrain_version": cbtrain.__version__,
-        "notice": cbtrain.NOTICE,
-        "title": title,
-        "rater": describe_raters(panel),
-        "scale": describe_scale(ratings, rubric),
-        "arms": describe_arms(held, panel_ratings(ratings, panel), found),
-        "analysis": dict(found),
-        "sessions": describe_sessions(held, scores, names, ratings, panel),
+def _scores_and_sessions(
+    ratings: Ratings, sessions: Sequence[SimulatedSession], explanations: Mapping[RatingKey, Explanation]
+) -> tuple[list[Score], list[SimulatedSession]]:
+    """Return ``ratings`` as scores, and the ``sessions`` of their arms. A rated session is listed also if there is no
+    transcript of it."""
+    sessions = [session for session in sessions if session.arm in ratings.arms]
+    ids = {(session.arm, session.patient, session.seed): session.id for session in sessions}
+    scores = [_score(ratings, row, ids, explanations) for row in range(len(ratings))]
+    without_transcript = {
+        score.session_id: SimulatedSession(score.session_id, score.arm, score.patient, score.seed)
+        for score in scores
+        if (score.arm, score.patient, score.seed) not in ids
     }
+    return scores, [*sessions, *without_transcript.values()]
 
 
-def describe_raters(panel: Panel) -> dict[str, str]:
-    """Who decides, and who stands beside. The cue rater is called what it is wherever its scores appear."""
-    kind = "cue" if panel.judges == [CUE_RATER] else "several" if len(panel.judges) > 1 else "one"
-    label = "; ".join(CUE_RATER_LABEL if judge == CUE_RATER else judge for judge in panel.judges) or "nobody"
-    return {"judge": ", ".join(panel.judges), "kind": kind, "label": with_beside(label, panel)}
-
-
-def _score(ratings: Ratings, row: int, known: Mapping[tuple[str, str, int], str], said: Said) -> Score:
+def _score(
+    ratings: Ratings,
+    row: int,
+    ids: Mapping[tuple[str, str, int], str],
+    explanations: Mapping[RatingKey, Explanation],
+) -> Score:
+    """Return one row of ``ratings`` with its evidence and reasons; ``ids``: of the sessions with a transcript."""
     arm, patient, seed = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
-    name = known.get((arm, patient, seed), f"{arm}/{patient}/{seed}")
+    session_id = ids.get((arm, patient, seed), f"{arm}/{patient}/{seed}")
     judge, repeat = str(ratings.judge[row]), int(ratings.repeat[row])
     values = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
     domains = {item: None if math.isnan(value) else value for item, value in values}
-    told = said.get((name, judge, repeat), {})
+    explanation = explanations.get((session_id, judge, repeat), Explanation())
     status = cast(Status, str(ratings.status[row]))
     return Score(
-        name, arm, patient, seed, judge, repeat, status, domains, told.get("evidence", {}), told.get("reason", {})
+        session_id, arm, patient, seed, judge, repeat, status, domains, explanation.evidence, explanation.reason
     )
 
 
-def _report_of_run(folder: Path | None) -> dict[str, Any]:
-    """The report in ``folder``; empty where there is none, or none that this program has written like this."""
-    if folder is None:
-        return {}
-    try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) and report.get("schema") == SCHEMA else {}
+def _report_of_run(folder: Path | None) -> Report:
+    """Return the report in ``folder``, or an empty one if there is none. Raises UserError if it cannot be read."""
+    path = folder / REPORT if folder else None
+    return Report.read(path) if path and path.is_file() else Report()
 
 
-def _names(ground: Mapping[str, Any]) -> dict[str, str]:
-    return {row["patient"]: row["patient_name"] for row in ground.get("sessions", [])}
+def _patient_names(report: Report) -> dict[str, str]:
+    return {session.patient: session.patient_name for session in report.sessions if session.patient_name}
 
 
-def _said(folder: Path | None, ground: Mapping[str, Any]) -> Said:
-    found: dict[tuple[str, str, int], Mapping[str, Any]] = {
-        (session["id"], rating["judge"], rating["repeat"]): rating
-        for session in ground.get("sessions", [])
-        for rating in session["ratings"]
+def _explanations(folder: Path | None, report: Report) -> dict[RatingKey, Explanation]:
+    """Return the evidence and reasons in ``report``, and those of people who rated the run in ``folder``."""
+    explanations = {
+        (session.id, rating.judge, rating.repeat or 0): Explanation(rating.evidence, rating.reason)
+        for session in report.sessions
+        for rating in session.ratings
     }
     for score in human_scores(folder) if folder else ():
         key = (score.session_id, score.judge, score.repeat)
-        found[key] = {"evidence": score.evidence, "reason": score.reason}
-    return found
+        explanations[key] = Explanation(score.evidence, score.reason)
+    return explanations

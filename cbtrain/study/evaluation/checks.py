@@ -1,4 +1,4 @@
-"""What would stop an evaluation, found before it begins."""
+"""Find what would stop an evaluation before it begins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
 
 
 def refuse_another_study(trained: TrainedRun, corpus: StudyCorpus, config: StudyConfig) -> None:
-    """Raise UserError where corpus, split or base are not those that the run was trained with."""
+    """Raise UserError if corpus, split or base are not those that the run was trained with."""
     folder = trained.folder
     if corpus.facts["split"] != trained.corpus["split"]:
         hint = "Evaluate with the corpus and split settings of the training run."

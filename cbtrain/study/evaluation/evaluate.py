@@ -9,11 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-import cbtrain
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, loading_bar, plain, say
-from cbtrain.environment import describe_environment, now, peak_memory_gb
-from cbtrain.eval.analysis.agreement.panel import panel_of, panel_ratings
+from cbtrain.environment import describe_environment, peak_memory_gb
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.analysis.sessions import session_outcomes
@@ -22,7 +20,8 @@ from cbtrain.eval.rating.judge import judge_instructions
 from cbtrain.eval.rating.perplexity import compare_perplexity
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
-from cbtrain.eval.report import SCHEMA
+from cbtrain.eval.report.schema.report import Report
+from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
 from cbtrain.generation.local_model import LocalModel, pick_device
@@ -31,18 +30,10 @@ from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.datasets import held_out_datasets
 from cbtrain.study.evaluation.checks import check_evaluation, refuse_another_study
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
-from cbtrain.study.evaluation.report_data import (
-    ARMS,
-    as_transcripts,
-    describe_arms,
-    describe_scale,
-    describe_sessions,
-    title_of,
-    with_beside,
-)
+from cbtrain.study.evaluation.report_data import ARMS, ReportInput, build_report, title_of
 from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
-from cbtrain.study.evaluation.scores import audit_of, human_scores
+from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scores
 from cbtrain.study.evaluation.simulate import SimulationPlan, simulate
 from cbtrain.study.pipeline import prepare_process
 from cbtrain.study.run_files import SCORES, TRANSCRIPTS
@@ -53,10 +44,10 @@ from cbtrain.transcripts.writing import write_sessions
 
 async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
     """Evaluate the run in ``folder``; return the path of ``report.html``. ``allow_upload``: the user has agreed that
-    what comes from an imported corpus may be sent to the patient's and the judge's API.
+    text from an imported corpus may be sent to the patient's and the judge's API.
 
-    Sessions found in ``folder/events.jsonl`` are kept, begun ones continue. Raises UserError where ``folder`` holds no
-    trained run or an evaluation of other settings.
+    Finished sessions in ``folder/events.jsonl`` are kept, unfinished ones continue. Raises UserError if ``folder`` has
+    no trained run in it, or an evaluation with other settings.
     """
     started = time.perf_counter()
     trained = TrainedRun.read(folder)
@@ -70,8 +61,8 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     perplexity = _measure_perplexity(therapist, corpus, config, trained, console)
     say(console, perplexity["verdict"])
     patients = [course.id for course in corpus.split.test][: config.evaluation.max_patients]
-    known = corpus.profiles()
-    profiles = {patient: known[patient] for patient in patients}
+    all_profiles = corpus.profiles()
+    profiles = {patient: all_profiles[patient] for patient in patients}
     plan = SimulationPlan.of(trained, EvaluationProtocol(config, folder, profiles, rubric, list(ARMS)))
     async with open_run(config, folder, console) as run:
         plan.journal(run)
@@ -85,11 +76,13 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
 
     heading(console, "7/7", "Report")
     report = _report(plan, scores, rater, corpus.names(), run)
-    report |= {
+    measured = {
         "costs": spent,
         "perplexity": perplexity,
         "seconds": round(trained.seconds + time.perf_counter() - started, 1),
+        "peak_memory_gb": round(peak_memory_gb(), 2),
     }
+    report = report.updated(Report.model_validate(measured))
     with console.status("Drawing figures, writing the report"):
         path = write_report(report, folder)
     console.print(summary(report))
@@ -98,7 +91,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
 
 
 def _open_therapist(trained: TrainedRun, config: StudyConfig, console: Console) -> LocalModel:
-    """The base with the therapist adapter, which serves both arms."""
+    """Return the base with the therapist adapter, which is both arms."""
     with loading_bar(console) as progress:
         return LocalModel(
             trained.base,
@@ -113,7 +106,7 @@ def _open_therapist(trained: TrainedRun, config: StudyConfig, console: Console) 
 def _measure_perplexity(
     therapist: LocalModel, corpus: StudyCorpus, config: StudyConfig, trained: TrainedRun, console: Console
 ) -> dict[str, Any]:
-    """Perplexity of base and tuned therapist on held-out patients' sessions."""
+    """Return the perplexity of base and tuned therapist on held-out patients' sessions."""
     datasets = held_out_datasets(corpus, therapist.renderer, config, therapist.decoder.architecture.context)
     documents = {patient: dataset.documents for patient, dataset in datasets.items()}
     plain_text = None
@@ -128,45 +121,44 @@ def _measure_perplexity(
 
 
 def _report(
-    plan: SimulationPlan, scores: Sequence[Score], rater: dict[str, str], names: dict[str, str], run: RunContext
-) -> dict[str, Any]:
-    """Analyse the scores and put everything together that the report shows of training and evaluation."""
-    config, sessions, protocol = run.config, plan.sessions, plan.protocol
-    ids = {session.id for session in sessions}
+    plan: SimulationPlan, scores: Sequence[Score], rater: dict[str, str], patient_names: dict[str, str], run: RunContext
+) -> Report:
+    """Analyse the scores; return the report with everything that is known of training and evaluation."""
+    config, protocol, trained = run.config, plan.protocol, plan.trained
+    ids = {session.id for session in plan.sessions}
     scores = [*scores, *(score for score in human_scores(run.folder) if score.session_id in ids)]
     domains = [domain.id for domain in protocol.rubric.domains]
     ratings = ratings_of(scores, domains, ARMS, scale_of_rubric(protocol.rubric))
-    primary = [rater["judge"]]
+    primary_judges = [rater["judge"]]
     with run.console.status("Comparing the therapists"):
-        outcomes = session_outcomes(as_transcripts(sessions))
-        results = analysis(ratings, "default", outcomes, deciding=primary, seed=config.seed)
-        panel = panel_of(ratings, primary)
-        decided = panel_ratings(ratings, panel)
-    return {
-        "schema": SCHEMA,
-        "created": now(),
-        "cbtrain_version": cbtrain.__version__,
-        "notice": cbtrain.NOTICE,
-        "title": title_of(plan.trained),
-        "peak_memory_gb": round(peak_memory_gb(), 2),
-        "corpus": plan.trained.corpus,
-        "training": plan.trained.training,
-        "rater": rater | {"label": with_beside(rater["label"], panel)},
-        "scale": describe_scale(ratings, protocol.rubric),
-        "arms": describe_arms(sessions, decided, results),
-        "analysis": results,
+        outcomes = session_outcomes(as_transcripts(plan.sessions))
+        results = analysis(ratings, "default", outcomes, primary_judges=primary_judges, seed=config.seed)
+    parts = {
+        "title": title_of(trained),
+        "corpus": trained.corpus,
+        "training": trained.training,
         "audit": audit_of(run.folder),
         "protocol": protocol.compare_key,
         "deviations": deviations(protocol.compare_key, run.events),
         "prompts": _prompts(config, protocol.rubric, rater),
-        "sessions": describe_sessions(sessions, scores, names, ratings, panel),
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
     }
+    data = ReportInput(
+        ratings=ratings,
+        scores=scores,
+        primary_judges=primary_judges,
+        results=results,
+        sessions=plan.sessions,
+        patient_names=patient_names,
+        rubric=protocol.rubric,
+        rater=Rater.model_validate(rater),
+    )
+    return build_report(data, Report.model_validate(parts))
 
 
 def _prompts(config: StudyConfig, rubric: Rubric, rater: dict[str, str]) -> dict[str, str]:
-    """What the models were told, word for word."""
+    """Return the prompt of each model, word for word."""
     settings = config.evaluation
     prompts = {"therapist": config.tokens.therapist_system or "", "patient": ""}
     if settings.patient_provider:

@@ -1,4 +1,4 @@
-"""What an evaluation holds to: how sessions come about, who rates them and by what, which differences are computed.
+"""The protocol of an evaluation: how sessions are simulated, who rates them and how, which differences are computed.
 
 It is journalled before the first session. What was changed afterwards is a deviation that the report names; sessions
 that were begun under other settings are not continued; runs whose protocols differ are not compared.
@@ -64,8 +64,8 @@ class EvaluationProtocol:
 
     @cached_property
     def compare_key(self) -> dict[str, Any]:
-        """What runs that are compared must share, and what the report shows. The therapists themselves (base model,
-        adapter, training) are what is compared, and are not part of it."""
+        """Return the settings that compared runs must share, and that the report shows. The therapists themselves (base
+        model, adapter, training) are what is compared, and are not part of it."""
         config, settings = self.config, self.config.evaluation
         api = settings.patient_provider
         contrasts = plan_contrasts(ratings_of([], [], self.arms, None).arms)
@@ -100,7 +100,7 @@ class EvaluationProtocol:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The keys on which two protocols differ, those inside others with dots."""
+    """Return the keys on which two protocols differ, those inside others with dots."""
     found = []
     for key in {**one, **other}:
         inner, before = one.get(key, ...), other.get(key, ...)
@@ -112,7 +112,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def value_at(protocol: Mapping[str, Any], key: str) -> str:
-    """What stands at a key of :func:`differing`, short enough for a line."""
+    """Return the value at a key of :func:`differing`, short enough for a line."""
     found: Any = protocol
     for name in key.split("."):
         found = found.get(name, "nothing") if isinstance(found, Mapping) else "nothing"
@@ -121,7 +121,7 @@ def value_at(protocol: Mapping[str, Any], key: str) -> str:
 
 
 def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What has been changed since the plan was journalled, by ``events`` of the run."""
+    """Return what has been changed since the plan was journalled, by ``events`` of the run."""
     planned = next((event for event in events if event["kind"] == PLAN), None)
     if planned is None:
         return ["no plan was journalled before these sessions were held (an older version of cbtrain)"]

@@ -20,6 +20,7 @@ from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.formatting import fixed
+from cbtrain.eval.report.schema.training import ReportCosts
 from cbtrain.eval.report.terminal import costs_line
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import share_with
@@ -55,7 +56,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
         table.add_row(escape(group.name), f"{arms[group.name]:,}", f"{group.n:,}", *numbers)
     console.print(table)
     if spent:
-        console.print(costs_line(spent), highlight=False, markup=False)
+        console.print(costs_line(ReportCosts.model_validate(spent)), highlight=False, markup=False)
     credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
     console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
     if len(arms) > 1:
@@ -65,7 +66,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
 
 
 def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
-    """Raise UserError where the judge that ``config`` names has no key, or the transcripts would have to be sent to it
+    """Raise UserError if the judge that ``config`` names has no key, or the transcripts would have to be sent to it
     without ``allow_upload``."""
     judging = config.evaluation.judging
     if uses_llm_judge(judging, config.providers):
@@ -75,7 +76,7 @@ def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
 
 
 def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession]:
-    """Every session of ``config.corpus``; says what was left out. Raises UserError on what cannot be read."""
+    """Return every session of ``config.corpus``; print what was left out. Raises UserError on what cannot be read."""
     settings = config.corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
     corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)

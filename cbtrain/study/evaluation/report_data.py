@@ -1,170 +1,217 @@
-"""What an evaluation's report says of scale, arms and sessions."""
+"""Build the report: the same for an evaluation, for scores that exist already, and for several runs."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, decided
+import cbtrain
+from cbtrain.environment import now
+from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, panel_of, panel_ratings, panel_scores
 from cbtrain.eval.analysis.descriptives import Group, session_groups
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.flags import FlagInput, Range, flags_of
+from cbtrain.eval.report.schema.analysis import Analysis
+from cbtrain.eval.report.schema.report import (
+    SCHEMA,
+    Report,
+    ReportArm,
+    ReportDomain,
+    ReportRating,
+    ReportScale,
+    ReportSession,
+    ReportTurn,
+)
+from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.trained_run import TrainedRun
-from cbtrain.transcripts.types import Session
 
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
-"""Therapists under test, and what they are called."""
+"""Therapists under test, and their labels."""
 
 
-def describe_scale(ratings: Ratings, rubric: Rubric | None) -> dict[str, Any]:
-    """The instrument: its ``rubric``, where one of ours is known, else what the table of ratings tells."""
+@dataclass(frozen=True, slots=True)
+class ReportInput:
+    """What the parts of a report about scores are made from. ``scores`` are the rows of ``ratings``, with evidence and
+    reasons; ``results``: their analysis; ``rubric``: None if the instrument is none of ours; ``rater``: None to name
+    it after the primary judges."""
+
+    ratings: Ratings
+    scores: Sequence[Score]
+    primary_judges: Sequence[str]
+    results: Mapping[str, Any]
+    sessions: Sequence[SimulatedSession]
+    patient_names: Mapping[str, str]
+    rubric: Rubric | None
+    rater: Rater | None = None
+
+
+def build_report(data: ReportInput, base_report: Report) -> Report:
+    """Return ``base_report`` (training, costs, protocol: what does not come from scores) with rater, scale, arms,
+    analysis and sessions of ``data``."""
+    panel = panel_of(data.ratings, data.primary_judges)
+    rater = data.rater or describe_rater(panel)
+    analysis = Analysis.model_validate(data.results)
+    return base_report.updated(
+        Report(
+            schema_version=SCHEMA,
+            created=now(),
+            cbtrain_version=cbtrain.__version__,
+            notice=cbtrain.NOTICE,
+            rater=rater.model_copy(update={"label": with_secondary(rater.label, panel)}),
+            scale=describe_scale(data.ratings, data.rubric),
+            arms=describe_arms(data.sessions, panel_ratings(data.ratings, panel), analysis),
+            analysis=analysis,
+            sessions=describe_sessions(data.sessions, data.scores, data.patient_names, data.ratings, panel),
+        )
+    )
+
+
+def describe_rater(panel: Panel) -> Rater:
+    """Return the primary judges; the cue rater has the same label everywhere."""
+    kind = "cue" if panel.judges == [CUE_RATER] else "several" if len(panel.judges) > 1 else "one"
+    label = "; ".join(CUE_RATER_LABEL if judge == CUE_RATER else judge for judge in panel.judges) or "nobody"
+    return Rater(judge=", ".join(panel.judges), kind=kind, label=label)
+
+
+def with_secondary(label: str, panel: Panel) -> str:
+    """Return ``label``, which names the primary judges, with the others added."""
+    return f"{label} (for comparison: {', '.join(panel.secondary)})" if panel.secondary else label
+
+
+def describe_scale(ratings: Ratings, rubric: Rubric | None) -> ReportScale:
+    """Return the instrument: its ``rubric``, or what the table of ratings shows of it."""
     scale, items = ratings.scale, ratings.item_names
-    domains = [{"id": name, "name": name.replace("_", " ")} for name in items]
     if rubric:
-        domains = [{"id": d.id, "name": d.name, "description": d.description} for d in rubric.domains]
-    return {
-        "name": rubric.name if rubric else scale.name if scale else "",
-        "min": scale.low if scale else None,
-        "max": scale.high if scale else None,
-        "total_max": scale.high * len(items) if scale else None,
-        "cutoff": scale.cutoff if scale else None,
-        "note": rubric.note if rubric else "" if scale else "The instrument of these scores is not known here.",
-        "domains": domains,
-    }
+        domains = [ReportDomain(id=d.id, name=d.name, description=d.description) for d in rubric.domains]
+    else:
+        domains = [ReportDomain(id=name, name=name.replace("_", " ")) for name in items]
+    return ReportScale(
+        name=rubric.name if rubric else scale.name if scale else "",
+        low=scale.low if scale else None,
+        high=scale.high if scale else None,
+        total_high=scale.high * len(items) if scale else None,
+        cutoff=scale.cutoff if scale else None,
+        note=rubric.note if rubric else "" if scale else "The instrument of these scores is not known here.",
+        domains=domains,
+    )
 
 
-def describe_arms(
-    sessions: Sequence[SimulatedSession], ratings: Ratings, found: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """One entry an arm: scores, endings, lengths. Failures are as the analysis ``found`` counts them, never imputed."""
-    arms, failed = [], {done["name"]: done["failed"] for done in found["completion"]["arms"]}
+def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analysis: Analysis) -> list[ReportArm]:
+    """Return scores, endings and lengths of each arm. Failures are those that ``analysis`` counts, never imputed."""
+    failed = {arm.name: arm.failed for arm in analysis.completion.arms}
+    arms = []
     for group in session_groups(ratings):
-        own = [session for session in sessions if session.arm == group.name]
-        held = [session for session in own if session.turns]
-        spoken = [len(t.text.split()) for s in held for t in s.turns if t.role == "therapist"]
+        arm_sessions = [session for session in sessions if session.arm == group.name]
+        held = [session for session in arm_sessions if session.turns]
+        words = [len(turn.text.split()) for s in held for turn in s.turns if turn.role == "therapist"]
         arms.append(
-            {
-                "name": group.name,
-                "label": _label(group),
-                "sessions": len(own),
-                "rated": group.n,
-                "failed": failed[group.name],
-                "total_mean": group.mean,
-                "total_sd": group.sd,
-                "domains": group.items,
-                "endings": dict(Counter(str(session.ending) for session in own if session.ending)),
-                "turns_mean": _mean([len(session.turns) for session in held]),
-                "words_per_therapist_turn": _mean(spoken),
-            }
+            ReportArm(
+                name=group.name,
+                label=_label(group),
+                sessions=len(arm_sessions),
+                rated=group.n,
+                failed=failed[group.name],
+                total_mean=group.mean,
+                total_sd=group.sd,
+                domains=dict(group.items),
+                endings=dict(Counter(str(session.ending) for session in arm_sessions if session.ending)),
+                turns_mean=_mean([len(session.turns) for session in held]),
+                words_per_therapist_turn=_mean(words),
+            )
         )
     return arms
 
 
 def _label(arm: Group) -> str:
-    """Where a table names the base, as in ``Llama tuned``; else what this program calls its own arms."""
+    """Return base and variant if a table names both (``Llama tuned``), else this program's label of the arm."""
     return f"{arm.base} {arm.variant}" if arm.base else ARMS.get(arm.name, arm.name)
-
-
-def as_transcripts(sessions: Sequence[SimulatedSession]) -> Iterator[Session]:
-    """Simulated sessions as transcripts, so that whatever reads a corpus reads them too: a course is one patient with
-    one arm, the session's number is one above the seed; ``facts`` hold what tables of scores know it by."""
-    for session in sessions:
-        facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
-        facts |= {"id": session.id, "seed": str(session.seed)}
-        yield Session(
-            f"{session.arm}/{session.patient}",
-            session.seed + 1,
-            tuple(session.turns),
-            patient=session.patient,
-            facts={name: value for name, value in facts.items() if value},
-        )
-
-
-def with_beside(label: str, panel: Panel) -> str:
-    """What the raters are called together: ``label`` names those that decide."""
-    return f"{label} (beside: {', '.join(panel.beside)})" if panel.beside else label
 
 
 def describe_sessions(
     sessions: Sequence[SimulatedSession],
     scores: Sequence[Score],
-    names: Mapping[str, str],
+    patient_names: Mapping[str, str],
     ratings: Ratings,
     panel: Panel,
-) -> list[dict[str, Any]]:
-    """Every session with its dialogue, all its ratings, their mean, its flags. ``ratings`` are ``scores`` as a table.
+) -> list[ReportSession]:
+    """Return every session with its dialogue, all its ratings, their mean, its flags. ``ratings`` are ``scores`` as a
+    table.
 
-    A session's scores are those that the analysis compares (:func:`cbtrain.eval.analysis.agreement.panel.decided`); a
-    rating without a total counts in the domains that it scored. Pooled judges give a total only: single scores without
-    their severity may lie outside the scale. ``status`` names those of the ratings.
+    A session's scores are those that the analysis compares
+    (:func:`cbtrain.eval.analysis.agreement.panel.panel_scores`); a rating without a total counts in the domains that it
+    scored. Pooled judges give a total only: single scores without their severity may lie outside the scale. ``status``
+    names those of the ratings.
     """
-    totals = decided(ratings, panel, ratings.total)
-    items = {
-        name: {} if panel.pooled else decided(ratings, panel, ratings.items[:, place])
+    totals = panel_scores(ratings, panel, ratings.total)
+    domain_scores = {
+        name: {} if panel.pooled else panel_scores(ratings, panel, ratings.items[:, place])
         for place, name in enumerate(ratings.item_names)
     }
     rated = by_panel(ratings, panel).rated_sessions
-    by_session: dict[str, list[Score]] = defaultdict(list)
+    scores_by_session: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
-        by_session[score.session_id].append(score)
+        scores_by_session[score.session_id].append(score)
     scale = ratings.scale
-    # A scale that is not known has no ends that a score could be at.
+    # Without a known scale no score can be at one of its ends.
     limits = Range(scale.low, scale.high, scale.cutoff) if scale else Range(-math.inf, math.inf)
     described = []
     for session in sessions:
-        own = by_session[session.id]
         key = (session.arm, session.patient, session.seed)
-        facts = FlagInput(
-            session.ending,
-            session.failed and key not in rated,
-            len(session.turns),
-            [_mean(_scores(own, name, panel)) for name in ratings.item_names],
-            key in totals or (key in rated and not panel.linked),
-            totals.get(key),
-            [s.total for s in own if s.total is not None],
+        session_scores = scores_by_session[session.id]
+        is_rated = key in rated
+        flag_input = FlagInput(
+            ending=session.ending,
+            failed=session.failed and not is_rated,
+            turns=len(session.turns),
+            domains=[_mean(_panel_domain(session_scores, name, panel)) for name in ratings.item_names],
+            rated=key in totals or (is_rated and not panel.linked),
+            total=totals.get(key),
+            totals=[score.total for score in session_scores if score.total is not None],
         )
-        unrated = "not rated: the session failed" if session.failed else "not rated"
+        not_rated = "not rated: the session failed" if session.failed else "not rated"
         described.append(
-            {
-                "id": session.id,
-                "arm": session.arm,
-                "patient": session.patient,
-                "patient_name": names.get(session.patient, session.patient),
-                "seed": session.seed,
-                "ending": session.ending,
-                "error": session.error,
-                "turns": [{"role": turn.role, "text": turn.text} for turn in session.turns],
-                "domains": {name: by_session.get(key) for name, by_session in items.items()},
-                "total": totals.get(key),
-                "status": ", ".join(dict.fromkeys(s.status for s in own)) or unrated,
-                "flags": flags_of(facts, limits),
-                "ratings": [_describe_rating(score) for score in own],
-            }
+            ReportSession(
+                id=session.id,
+                arm=session.arm,
+                patient=session.patient,
+                patient_name=patient_names.get(session.patient, session.patient),
+                seed=session.seed,
+                ending=session.ending,
+                error=session.error,
+                turns=[ReportTurn(role=turn.role, text=turn.text) for turn in session.turns],
+                domains={name: by_session.get(key) for name, by_session in domain_scores.items()},
+                total=totals.get(key),
+                status=", ".join(dict.fromkeys(score.status for score in session_scores)) or not_rated,
+                flags=flags_of(flag_input, limits),
+                ratings=[_describe_rating(score) for score in session_scores],
+            )
         )
     return described
 
 
-def _describe_rating(score: Score) -> dict[str, Any]:
-    return {
-        "judge": score.judge,
-        "repeat": score.repeat,
-        "status": score.status,
-        "total": score.total,
-        "domains": score.domains,
-        "evidence": score.evidence,
-        "reason": score.reason,
-    }
+def _describe_rating(score: Score) -> ReportRating:
+    return ReportRating(
+        judge=score.judge,
+        repeat=score.repeat,
+        status=score.status,
+        total=score.total,
+        domains=dict(score.domains),
+        evidence=score.evidence,
+        reason=score.reason,
+    )
 
 
-def _scores(scores: Sequence[Score], domain: str, panel: Panel) -> list[float]:
-    """What the panel's ratings of a session gave a domain."""
-    found = [score.domains.get(domain) for score in scores if score.judge in panel.judges]
-    return [score for score in found if score is not None]
+def _panel_domain(scores: Sequence[Score], domain: str, panel: Panel) -> list[float]:
+    """Return the scores that the panel's ratings of a session have in a domain."""
+    domain_scores = [score.domains.get(domain) for score in scores if score.judge in panel.judges]
+    return [score for score in domain_scores if score is not None]
 
 
 def title_of(trained: TrainedRun) -> str:

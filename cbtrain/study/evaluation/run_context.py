@@ -38,7 +38,7 @@ class RunContext:
 
 @asynccontextmanager
 async def open_run(config: StudyConfig, folder: Path, console: Console) -> AsyncIterator[RunContext]:
-    """The run in ``folder`` with its journal and its APIs; what was spent is in the journal. Raises UserError where
+    """Open the run in ``folder`` with its journal and its APIs; what was spent is in the journal. Raises UserError if
     another process has them."""
     with Journal(folder / EVENTS) as journal:
         events = list(read(journal.path))

@@ -1,4 +1,4 @@
-"""Score simulated or given sessions: with the LLM judge where its key is there, else with the cue rater."""
+"""Score simulated or given sessions: with the LLM judge if its key is set, else with the cue rater."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from cbtrain.study.evaluation.run_context import RunContext
 
 
 def uses_llm_judge(judging: JudgingConfig, providers: ProvidersConfig) -> bool:
-    """Whether an LLM judge rates; ``auto`` looks for its key or, where a recording answers, for its ratings in that.
-    Raises UserError where it is demanded without a key."""
+    """Return whether an LLM judge rates; ``auto`` looks for its key or, where a recording answers, for its ratings in
+    that. Raises UserError if it is demanded without a key."""
     key = judging.provider.api_key_env
     if providers.replay:
         return judging.rater == "llm" or (judging.rater == "auto" and recorded(providers, judging.provider))
@@ -36,7 +36,7 @@ def uses_llm_judge(judging: JudgingConfig, providers: ProvidersConfig) -> bool:
 async def score_sessions(
     sessions: Sequence[SimulatedSession], rubric: Rubric, run: RunContext
 ) -> tuple[list[Score], dict[str, str]]:
-    """Score every session that did not fail, with the LLM judge where its key is there, else with the cue rater. Return
+    """Score every session that did not fail, with the LLM judge if its key is set, else with the cue rater. Return
     the scores and who gave them."""
     ratable = [session for session in sessions if not session.failed]
     if failures := len(sessions) - len(ratable):

@@ -1,5 +1,4 @@
-"""What was rated, from where it lies: a run folder, or tables of scores with or without their transcripts; by machines
-and by people."""
+"""Read scores and the sessions they are of: from a run folder, or from tables with or without their transcripts."""
 
 from __future__ import annotations
 
@@ -24,17 +23,17 @@ from cbtrain.yaml_files import parse_yaml
 
 @dataclass(frozen=True, slots=True)
 class ScoredStudy:
-    """``rubric`` is None where no instrument of ours is known. ``run``: the run folder, where one was named and not
-    tables. ``deciding``: the judges that make up the panel, where that is known; ``chosen``: the one judge whose
-    ratings were asked for."""
+    """``rubric`` is None if the instrument is none of ours. ``run``: the run folder; None if tables were named.
+    ``primary_judges``: the judges that make up the panel, empty if that is not known; ``only_judge``: the one judge
+    whose ratings were asked for."""
 
     ratings: Ratings
     rubric: Rubric | None
     transcripts: list[Session]
-    facts: dict[Key, SessionOutcome]
+    outcomes: dict[Key, SessionOutcome]
     run: Path | None
-    deciding: list[str]
-    chosen: str | None
+    primary_judges: list[str]
+    only_judge: str | None
 
 
 def load_scores(
@@ -42,57 +41,57 @@ def load_scores(
 ) -> ScoredStudy:
     """Read the tables at ``paths`` as one; a folder stands for its ``scores.csv`` and ``human_scores.csv``.
 
-    The rubric is the one named, else that of the run's settings, else the shipped one where its domains are the
-    table's. Transcripts are those named, else ``sessions.jsonl`` beside the first table. ``judge`` keeps one judge's
+    The rubric is the one named, else that of the run's settings, else the shipped one if its domains are the table's.
+    Transcripts are those named, else ``sessions.jsonl`` in the folder of the first table. ``judge`` keeps one judge's
     ratings. Raises UserError.
     """
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
     name = rubric or _rubric_of_run(folder)
-    chosen = load_rubric(name) if name else None
+    instrument = load_rubric(name) if name else None
     files = [file for path in paths for file in _tables(path)]
     where = ", ".join(map(str, files))
-    tables = [read_ratings(file, chosen) for file in files]
+    tables = [read_ratings(file, instrument) for file in files]
     ratings = join_ratings(tables, where)
-    # People who rated a sample change nothing of who decides among the machine's judges.
-    both = zip(files, tables, strict=True)
-    machine = list(dict.fromkeys(name for file, table in both if file.name != TABLE for name in table.judges))
-    deciding = machine if len(machine) < len(ratings.judges) else []
+    # People who rated a sample do not become primary judges if a machine rated.
+    by_file = zip(files, tables, strict=True)
+    machine = list(dict.fromkeys(name for file, table in by_file if file.name != TABLE for name in table.judges))
+    primary_judges = machine if judge is None and len(machine) < len(ratings.judges) else []
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
-    own = folder / TRANSCRIPTS
-    source = transcripts or (own if own.is_file() else None)
+    default = folder / TRANSCRIPTS
+    source = transcripts or (default if default.is_file() else None)
     sessions = list(read(str(source)).sessions()) if source else []
-    facts = session_outcomes(sessions)
-    if transcripts and not any(key[0] in ratings.arms for key in facts):
-        arms = ", ".join(sorted({key[0] for key in facts})[:6]) or "none"
+    outcomes = session_outcomes(sessions)
+    if transcripts and not any(key[0] in ratings.arms for key in outcomes):
+        arms = ", ".join(sorted({key[0] for key in outcomes})[:6]) or "none"
         hint = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
         raise UserError("no session of any arm that was rated", where=transcripts, hint=hint)
     run = paths[0] if paths == [folder] else None
-    return ScoredStudy(ratings, chosen, sessions, facts, run, deciding if judge is None else [], judge)
+    return ScoredStudy(ratings, instrument, sessions, outcomes, run, primary_judges, judge)
 
 
 def audit_of(folder: Path) -> dict[str, Any] | None:
-    """What ``cbtrain rate audit`` found of the rater, where it lies in the run folder or in ``audit/`` there."""
+    """Return what ``cbtrain rate audit`` wrote into the run folder or into its ``audit/``; None if there is nothing."""
     for path in (folder / AUDIT, folder / "audit" / AUDIT):
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            audit: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        return found
+        return audit
     return None
 
 
 def _tables(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = [path / name for name in (SCORES, TABLE) if (path / name).is_file()]
-    if not found:
+    tables = [path / name for name in (SCORES, TABLE) if (path / name).is_file()]
+    if not tables:
         raise UserError(f"no {SCORES} in it", where=path, hint="Name a run that was evaluated, or a table of scores.")
-    return found
+    return tables
 
 
 def _rubric_of_run(folder: Path) -> str | None:
-    """The rubric that the settings beside the scores name; None where there are none."""
+    """Return the rubric that the settings in ``folder`` name; None if there are no settings."""
     path = folder / CONFIG
     if not path.is_file():
         return None
@@ -104,24 +103,39 @@ def _rubric_of_run(folder: Path) -> str | None:
 
 
 def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
-    """``facts.arm`` names the arm. A run's own transcripts hold the ids and seeds that its scores have; elsewhere a
-    session's number stands for the seed."""
+    """Yield transcripts as simulated sessions, the inverse of :func:`as_transcripts`. If a transcript has no seed, its
+    number is taken."""
     for session in sessions:
         facts = session.facts
         arm, patient = facts.get("arm", ONE_ARM), session.patient or session.course
-        made = SimulatedSession(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
-        made.ending, made.error = facts.get("ending"), facts.get("error")
-        yield made
+        record = SimulatedSession(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
+        record.ending, record.error = facts.get("ending"), facts.get("error")
+        yield record
+
+
+def as_transcripts(sessions: Iterable[SimulatedSession]) -> Iterator[Session]:
+    """Yield simulated sessions as transcripts, so that every reader of a corpus can read them. A course is one patient
+    with one arm, the session's number is the seed plus one; ``facts`` hold the keys that tables of scores use."""
+    for session in sessions:
+        facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
+        facts |= {"id": session.id, "seed": str(session.seed)}
+        yield Session(
+            f"{session.arm}/{session.patient}",
+            session.seed + 1,
+            tuple(session.turns),
+            patient=session.patient,
+            facts={name: value for name, value in facts.items() if value},
+        )
 
 
 def is_run(folder: Path) -> bool:
-    """Whether ``folder`` is that of a run: settings and events lie in it."""
+    """Return whether ``folder`` is that of a run: it holds settings and events."""
     return (folder / CONFIG).is_file() and (folder / EVENTS).is_file()
 
 
 def human_scores(folder: Path) -> list[Score]:
-    """Those in ``folder``, with the evidence and notes that stand beside the table; none where there are none. Raises
-    UserError on a malformed table."""
+    """Return people's scores in ``folder``, with their evidence and notes; empty if there are none. Raises UserError if
+    the table is malformed."""
     table = folder / TABLE
     if not table.is_file():
         return []
@@ -133,14 +147,14 @@ def human_scores(folder: Path) -> list[Score]:
 
 
 def _notes(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """By session, judge and repeat. They add to the scores: what cannot be read is left out."""
-    found = {}
-    known = {field.name for field in fields(Score)}
+    """Return notes by session, judge and repeat. They only add to the scores, so unreadable lines are left out."""
+    notes = {}
+    keys = {field.name for field in fields(Score)}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             note = json.loads(line)
         except ValueError:
             continue
-        if isinstance(note, dict) and known <= set(note):
-            found[note["session_id"], note["judge"], note["repeat"]] = note
-    return found
+        if isinstance(note, dict) and keys <= set(note):
+            notes[note["session_id"], note["judge"], note["repeat"]] = note
+    return notes

@@ -43,12 +43,12 @@ class SimulationPlan:
         return self.protocol.patients
 
     def journal(self, run: RunContext) -> None:
-        """Write the protocol down before the first session is held."""
+        """Write the protocol to the journal before the first session."""
         if not any(event["kind"] in (PLAN, BEGUN) for event in run.events):
             run.record(PLAN, protocol=self.protocol.compare_key)
 
     def resume(self, run: RunContext) -> bool:
-        """Take over what earlier processes have held; return whether there was any. Raises UserError where they held to
+        """Restore the sessions of earlier processes; return whether there were any. Raises UserError if these had
         another protocol."""
         protocol = self.protocol.resume_key
         begun = next((event["settings"] for event in run.events if event["kind"] == BEGUN), None)
@@ -68,7 +68,7 @@ class SimulationPlan:
 
 async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext) -> None:
     """Hold the sessions of ``plan``: the therapist in this process, the patient behind an API (by default our own
-    server). Raises UserError where all of them fail."""
+    server). Raises UserError if all of them fail."""
     begun = plan.resume(run)
     if plan.finished():
         return
@@ -92,8 +92,8 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
 
 @asynccontextmanager
 async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[Provider]:
-    """The API that plays the patients: the one in the settings, else a server of the patient adapter, for as long as
-    the body runs."""
+    """Yield the API that plays the patients: the one in the settings, else a server of the patient adapter that runs as
+    long as the body."""
     settings = run.config.evaluation
     if settings.patient_provider is not None:
         yield await run.providers.open(settings.patient_provider, "patient")
@@ -126,7 +126,7 @@ def _speakers(
 
 
 def _report_failures(plan: SimulationPlan, run: RunContext) -> None:
-    """Say how many sessions the budget ended. Raises UserError where no session was held."""
+    """Say how many sessions the budget ended. Raises UserError if no session was held."""
     sessions = plan.sessions
     short = sum(session.ending == "budget" for session in sessions)
     if short:

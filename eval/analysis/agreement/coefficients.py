@@ -25,8 +25,8 @@ class Icc:
 
 
 def icc(ratings: np.ndarray) -> Icc:
-    """``ratings``: ``[sessions, raters]`` without gaps, two at least of each. NaN where nothing varies. Raises
-    ValueError on gaps and too few."""
+    """``ratings``: ``[sessions, raters]`` without gaps, two at least of each. NaN if nothing varies. Raises ValueError
+    on gaps and too few."""
     values = np.asarray(ratings, dtype=np.float64)
     n, k = values.shape
     if n < 2 or k < 2 or not np.isfinite(values).all():
@@ -36,8 +36,8 @@ def icc(ratings: np.ndarray) -> Icc:
 
 
 def icc_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ICC(2,1), (2,k) and (3,1), float64 ``[draws]`` each. ``values``: ``[sessions, raters]``; ``weights``: ``[draws,
-    sessions]``, whose rows sum to the number of sessions."""
+    """Return ICC(2,1), (2,k) and (3,1), float64 ``[draws]`` each. ``values``: ``[sessions, raters]``; ``weights``:
+    ``[draws, sessions]``, whose rows sum to the number of sessions."""
     n, k = values.shape
     centred = values - values.mean()  # sums of squares of small numbers lose nothing
     rows = centred.mean(axis=1)
@@ -62,14 +62,14 @@ def icc_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _over(above: np.ndarray, *below: np.ndarray) -> np.ndarray:
-    """``above`` over the sum of ``below`` (float ``[draws]`` each); NaN where that sum is 0 but for rounding."""
+    """``above`` over the sum of ``below`` (float ``[draws]`` each); NaN if that sum is 0 but for rounding."""
     total, size = sum(below), sum(np.abs(part) for part in below)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(np.abs(total) > ROUNDING * size, above / total, np.nan)
 
 
 def _drawn_ends(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The highest and the lowest of each column of ``values`` (float ``[sessions, columns]``) in each draw of
+    """Return the highest and the lowest of each column of ``values`` (float ``[sessions, columns]``) in each draw of
     ``weights`` (``[draws, sessions]``), float64 ``[draws, columns]``. Whether anything varies in a draw is asked of
     these: a variance that is a difference of squares cannot tell it from rounding."""
     drawn = weights > 0
@@ -79,8 +79,8 @@ def _drawn_ends(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
 
 
 def quadratic_kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Cohen's kappa with quadratic weights (1968) of two raters' scores, ``[sessions]`` each. NaN where both give one
-    and the same score always: then nothing can be told."""
+    """Return Cohen's kappa with quadratic weights (1968) of two raters' scores, ``[sessions]`` each. NaN if both give
+    one and the same score always: then nothing can be told."""
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if first.shape != second.shape or not len(first):
         raise ValueError("two raters' scores of the same sessions are needed")
@@ -104,9 +104,9 @@ def kappa_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def krippendorff_alpha(ratings: np.ndarray) -> float:
-    """Krippendorff's alpha with the ordinal difference (2011, Computing Krippendorff's alpha-reliability).
+    """Return Krippendorff's alpha with the ordinal difference (2011, Computing Krippendorff's alpha-reliability).
 
-    ``ratings``: ``[sessions, raters]``, NaN where there is none; sessions with fewer than two ratings tell nothing. NaN
+    ``ratings``: ``[sessions, raters]``, NaN if there is none; sessions with fewer than two ratings tell nothing. NaN
     where all ratings are the same, or no session has two.
     """
     values = np.asarray(ratings, dtype=np.float64)
@@ -114,7 +114,7 @@ def krippendorff_alpha(ratings: np.ndarray) -> float:
 
 
 def alpha_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Krippendorff's ordinal alpha, float64 ``[draws]``; ``values`` may have gaps (NaN)."""
+    """Return Krippendorff's ordinal alpha, float64 ``[draws]``; ``values`` may have gaps (NaN)."""
     enough = np.isfinite(values).sum(axis=1) > 1
     values, weights = merged(values[enough]), weights[:, enough]
     levels = np.unique(values[np.isfinite(values)])
@@ -157,8 +157,8 @@ def halo(items: np.ndarray) -> Halo:
 
 
 def halo_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Alpha and mean correlation, float64 ``[draws]``, and the shares of factors, ``[draws, varying items]``; NaN in
-    draws in which an item does not vary."""
+    """Return alpha and mean correlation, float64 ``[draws]``, and the shares of factors, ``[draws, varying items]``;
+    NaN in draws in which an item does not vary."""
     n, k = values.shape
     kept = np.flatnonzero(varying(values))
     centred = values - values.mean(axis=0)

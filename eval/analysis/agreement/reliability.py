@@ -1,4 +1,4 @@
-"""What ratings are worth: agreement between judges, of a judge with itself, halo, and each judge's own conclusions.
+"""Reliability of the ratings: agreement between judges, of a judge with itself, halo, and each judge's own conclusions.
 
 Intervals resample sessions: agreement is a property of a rater on transcripts, whoever the patient is.
 """
@@ -32,8 +32,8 @@ DRAWS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A statistic with its 95 % percentile interval. NaN where it is not defined, of the interval also where resamples
-    do not differ: that would pass for certainty."""
+    """A statistic with its 95 % percentile interval. NaN if it is not defined, of the interval also where resamples do
+    not differ: that would pass for certainty."""
 
     estimate: float
     ci_low: float
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def reliability(ratings: Ratings, plans: Sequence[Plan], draws: int, seed: int) -> dict[str, Any] | None:
-    """Everything that the ratings tell of their raters, as plain data; None where nothing is rated."""
+    """Return everything that the ratings say about their raters, as plain data; None if nothing is rated."""
     rated = ratings.only(np.isfinite(ratings.total))
     if not len(rated):
         return None
@@ -63,7 +63,8 @@ def reliability(ratings: Ratings, plans: Sequence[Plan], draws: int, seed: int) 
 
 
 def _resamples(n: int, draws: int, seed: int) -> np.ndarray:
-    """How often each of ``n`` sessions was drawn, float64 ``[1 + draws, n]``; the first row is the data itself."""
+    """Return how often each of ``n`` sessions was drawn, float64 ``[1 + draws, n]``; the first row is the data
+    itself."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
     return np.concatenate([np.ones((1, n)), drawn])
@@ -82,7 +83,7 @@ def _estimate(values: np.ndarray, size: float = 1.0) -> Estimate:
 
 
 def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """Each judge's mean over repeats, ``[sessions that all of them rated, judges]``."""
+    """Return each judge's mean over repeats, ``[sessions that all of them rated, judges]``."""
     judged = judged_means(rated, values)
     both = [[own.get(judge, math.nan) for judge in judges] for own in judged.values()]
     found = np.array(both, dtype=np.float64).reshape(len(both), len(judges))
@@ -119,7 +120,7 @@ def _agreement(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
 
 
 def _share(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """The mean of ``values`` from 0 to 1, ``[sessions]``."""
+    """Return the mean of ``values`` from 0 to 1, ``[sessions]``."""
     share = float(values.mean())  # exactly 0 or 1 where all values are
     if share in (0.0, 1.0):
         return Estimate(share, *interval_of_alike(share == 1.0, len(values)))
@@ -127,7 +128,7 @@ def _share(values: np.ndarray, weights: np.ndarray) -> Estimate:
 
 
 def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
-    """A judge against its own repeats, on sessions that have all of them."""
+    """Return how well a judge agrees with its own repeats, on sessions that have all of them."""
     own = rated.only(rated.judge == judge)
     repeats = sorted({int(number) for number in own.repeat})
     if len(repeats) < 2:
@@ -167,7 +168,8 @@ def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] |
 
 
 def _inside(found: Estimate) -> Estimate:
-    """The largest share of a resample is biased upwards; where an interval has left its own estimate there is none."""
+    """Return ``found``, without its interval if that does not contain the estimate: the largest share of a resample
+    is biased upwards."""
     if at_most(found.ci_low, found.estimate) and at_least(found.ci_high, found.estimate):
         return found
     return Estimate(found.estimate, math.nan, math.nan)
@@ -179,8 +181,8 @@ def _conclusions(rated: Ratings, judge: str, plans: Sequence[Plan]) -> dict[str,
 
 
 def _judge_by_arm(rated: Ratings, plan: Plan, one: str, other: str) -> dict[str, Any]:
-    """Whether two judges see a contrast differently: by the one minus by the other, on pairs that both of them rated,
-    the patient as the unit."""
+    """Return whether two judges see a contrast differently: by the one minus by the other, on pairs that both of them
+    rated, the patient as the unit."""
     found: dict[str, list[float]] = {}
     judged = judged_means(rated, rated.total)
     gaps = {key: own[one] - own[other] for key, own in judged.items() if one in own and other in own}

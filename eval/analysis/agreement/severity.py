@@ -39,7 +39,7 @@ def judged_means(ratings: Ratings, values: np.ndarray) -> Judged:
 
 
 def session_means(ratings: Ratings, values: np.ndarray) -> dict[Key, float]:
-    """One score a session, in the order of :func:`judged_means`; empty where judges are not :func:`connected`."""
+    """Return one score a session, in the order of :func:`judged_means`; empty if judges are not :func:`connected`."""
     judged = judged_means(ratings, values)
     if not _comparable(judged):
         return {}
@@ -51,8 +51,8 @@ def session_means(ratings: Ratings, values: np.ndarray) -> dict[Key, float]:
 
 
 def severities(ratings: Ratings, values: np.ndarray) -> dict[str, float]:
-    """How far each judge's values lie above the judges' mean on the same sessions, by least squares with an effect for
-    each session. NaN for a judge whom no common session links to another."""
+    """Return how far each judge's values lie above the judges' mean on the same sessions, by least squares with an
+    effect for each session. NaN for a judge whom no common session links to another."""
     judged = judged_means(ratings, values)
     found = dict.fromkeys(ratings.judges, float("nan"))
     for group in _linked(judged, 1):
@@ -62,8 +62,8 @@ def severities(ratings: Ratings, values: np.ndarray) -> dict[str, float]:
 
 
 def connected(ratings: Ratings) -> bool:
-    """Whether every judge rated every session, or sessions that two judges both rated, ``LEAST_COMMON`` at least, link
-    all judges, so that severities can be told from sessions."""
+    """Return whether every judge rated every session, or sessions that two judges both rated, ``LEAST_COMMON`` at
+    least, link all judges, so that severities can be told from sessions."""
     return _comparable(judged_means(ratings, ratings.total))
 
 

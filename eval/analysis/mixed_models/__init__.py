@@ -1,1 +1,1 @@
-"""Linear mixed models beside the contrasts, and the 2024 study's own."""
+"""Linear mixed models that check the contrasts, and the 2024 study's own."""

@@ -1,4 +1,4 @@
-"""A mixed model beside the contrasts: the same differences from all sessions at once.
+"""A mixed model that checks the contrasts: the same differences from all sessions at once.
 
 ``total ~ arm + (1 | patient) + (1 | patient:arm)``, on sessions averaged over judges and repeats. Without the last term
 sessions would pass for patients: what an arm does for one patient it does in all of that patient's sessions. Wald
@@ -23,7 +23,7 @@ from cbtrain.eval.analysis.rounding import alike, nought, size_of
 
 @dataclass(frozen=True, slots=True)
 class ModelContrast:
-    """A planned difference from the model; ``problem`` as :class:`RemlFit` has it. NaN where there is no fit."""
+    """A planned difference from the model; ``problem`` as :class:`RemlFit` has it. NaN if there is no fit."""
 
     id: str
     estimate: float
@@ -58,8 +58,8 @@ class MixedModel:
 def mixed_model(
     ratings: Ratings, plans: Sequence[Plan], covariates: Mapping[str, np.ndarray] | None = None
 ) -> MixedModel:
-    """Each of ``plans`` from one model of all arms and ``covariates`` (by name; float ``[rows]``, the same for all
-    ratings of a session; where one is NaN the session is left out)."""
+    """Return each of ``plans`` from one model of all arms and ``covariates`` (by name; float ``[rows]``, the same for
+    all ratings of a session; where one is NaN the session is left out)."""
     covariates = covariates or {}
     rows = _sessions(ratings, covariates)
     if not connected(ratings):
@@ -92,7 +92,7 @@ def _sessions(ratings: Ratings, covariates: Mapping[str, np.ndarray]) -> _Sessio
 
 
 def _fit(rows: _Sessions, design: np.ndarray, names: Sequence[str]) -> RemlFit | str:
-    """The fit, or why there is none."""
+    """Return the fit, or why there is none."""
     if alike(rows.total):
         return "all totals are equal: there is nothing to model"
     try:

@@ -48,11 +48,12 @@ def _unit(design: np.ndarray) -> np.ndarray:
 
 
 def _directions(columns: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of what ``columns``, none longer than 1, span but for rounding. Float64 ``[rows, rank]``."""
+    """Return an orthonormal basis of what ``columns``, none longer than 1, span but for rounding. Float64 ``[rows,
+    rank]``."""
     left, found, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(left[:, found > ROUNDING])
 
 
 def _beyond(y: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """What ``directions`` do not explain of ``y``, float64 ``[rows]``."""
+    """Return what ``directions`` do not explain of ``y``, float64 ``[rows]``."""
     return np.asarray(y - directions @ (directions.T @ y))

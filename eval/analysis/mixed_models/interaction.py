@@ -37,7 +37,7 @@ class Interaction:
 
 
 def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
-    """From the ``tuning`` contrasts of ``plans``; None where there are fewer than two."""
+    """From the ``tuning`` contrasts of ``plans``; None if there are fewer than two."""
     gains, judged, size = {}, judged_means(ratings, ratings.total), size_of(ratings.total)
     for plan in plans:
         if plan.family == "tuning":

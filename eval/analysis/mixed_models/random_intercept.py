@@ -103,14 +103,14 @@ def fit_mixed(y: np.ndarray, design: np.ndarray, names: Sequence[str], patients:
 
 
 def _without_patients(y: np.ndarray, design: np.ndarray) -> float:
-    """The log-likelihood with a patients' variance of zero. Where the fit's is no higher, the variance is at its
+    """Return the log-likelihood with a patients' variance of zero. Where the fit's is no higher, the variance is at its
     boundary: how close to zero it is itself is the optimizer's affair."""
     left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
     return -len(y) / 2 * (math.log(2 * math.pi * float(left @ left) / len(y)) + 1)
 
 
 def wald(name: str, estimate: float, se: float) -> Term:
-    """An estimate with its interval and p value; p is NaN where nothing varies."""
+    """Return an estimate with its interval and p value; p is NaN if nothing varies."""
     margin = float(stats.norm.ppf(0.975)) * se
     p = float(2 * stats.norm.sf(abs(estimate) / se)) if se > 0 else math.nan
     return Term(name, estimate, se, estimate - margin, estimate + margin, p)

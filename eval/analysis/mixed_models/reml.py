@@ -31,7 +31,7 @@ from there on by factors of 2."""
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Variances in squared points; ``by_arm`` is None where no patient has two sessions with an arm, and what patients
+    """Variances in squared points; ``by_arm`` is None if no patient has two sessions with an arm, and what patients
     take from an arm cannot be told from what sessions vary by, or none has two arms, and it cannot be told from their
     level."""
 
@@ -119,12 +119,12 @@ def fit_reml(
 
 
 def _sds(points: np.ndarray) -> np.ndarray:
-    """The relative SDs of ``points`` of the search: even at first, by factors later on, and 0 at 0."""
+    """Return the relative SDs of ``points`` of the search: even at first, by factors later on, and 0 at 0."""
     return np.asarray(0.05 * np.sinh(points))
 
 
 def _highest(sums: _Sums, n: int, k: int, told: bool) -> tuple[np.ndarray, bool]:
-    """The relative SDs, float64 ``[2]``, with the highest likelihood, and whether all around them it is lower.
+    """Return the relative SDs, float64 ``[2]``, with the highest likelihood, and whether all around them it is lower.
     ``told``: whether patients by arm have an SD. An SD that the likelihood does not fall without is exactly 0. Raises
     ValueError where the likelihood is as high at ``LARGEST``.
 
@@ -151,8 +151,8 @@ def _highest(sums: _Sums, n: int, k: int, told: bool) -> tuple[np.ndarray, bool]
 
 
 def _hills(deviance: Callable[[np.ndarray], float], by_arm: np.ndarray, slack: float) -> list[tuple[int, int]]:
-    """Places on the grid (of patients, of patients ``by_arm``) without a lower one beside them, and none beside another
-    of them."""
+    """Return places on the grid (of patients, of patients ``by_arm``) without a lower one beside them, and none beside
+    another of them."""
     found = np.array([[deviance(np.array([one, other])) for other in by_arm] for one in GRID])
     made: list[tuple[int, int]] = []
     for row, column in np.ndindex(found.shape):
@@ -164,7 +164,7 @@ def _hills(deviance: Callable[[np.ndarray], float], by_arm: np.ndarray, slack: f
 
 
 def _climbed(deviance: Callable[[np.ndarray], float], place: tuple[int, int], by_arm: np.ndarray) -> np.ndarray:
-    """The point of the search, float64 ``[2]``, at the top of the hill around a ``place`` on the grid."""
+    """Return the point of the search, float64 ``[2]``, at the top of the hill around a ``place`` on the grid."""
     axes, at = (GRID, by_arm), list(place)
     points = np.array([axis[own] for axis, own in zip(axes, at, strict=True)])
     for _ in GRID:  # a bent ridge may lead on to the next place

@@ -40,7 +40,7 @@ class PaperAnalysis:
 
 
 def analyze_as_published(ratings: Ratings) -> PaperAnalysis:
-    """Raises DoesNotFit where arms have no base and variant, there are fewer than two of either, or of patients, or
+    """Raises DoesNotFit if arms have no base and variant, there are fewer than two of either, or of patients, or
     sessions were rated more than once: each row would count as a session."""
     bases = sorted({arm.base for arm in ratings.arms.values()})
     variants = sorted({arm.variant for arm in ratings.arms.values()}, key=lambda name: name != REFERENCE[1])
@@ -77,7 +77,7 @@ def analyze_as_published(ratings: Ratings) -> PaperAnalysis:
 
 
 def _variance(fit: MixedFit) -> Term:
-    """The patients' variance over the residual one, with the Wald test that the study gives it. Such a test of a
+    """Return the patients' variance over the residual one, with the Wald test that the study gives it. Such a test of a
     variance at its boundary is not valid; a likelihood-ratio test with a mixed null distribution would be."""
     estimate, se = fit.patient_variance / fit.scale, fit.patient_variance_se / fit.scale
     return wald("patients' variance ratio", estimate, se)

@@ -26,8 +26,8 @@ class NoPilot(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """SDs in points, as :mod:`cbtrain.eval.analysis.power.power` defines them. ``repeat`` is None where it is not
-    known: then ``within`` holds it, and more repeats change nothing that could be computed."""
+    """SDs in points, as :mod:`cbtrain.eval.analysis.power.power` defines them. ``repeat`` is None if it is not known:
+    then ``within`` holds it, and more repeats change nothing that could be computed."""
 
     between: float
     within: float
@@ -58,7 +58,7 @@ class Pilot:
 
 
 def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
-    """The variances of one pair of arms, on the total.
+    """Return the variances of one pair of arms, on the total.
 
     Paired differences by patient and session in a one-way random-effects analysis of variance (patients may have
     different numbers of sessions; Searle, Casella and McCulloch 1992, ch. 3): the mean square within patients is twice
@@ -109,8 +109,8 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
 
 
 def _repeats(ratings: Ratings, arms: Sequence[str]) -> tuple[float, int, float, float]:
-    """Variance of repeated ratings with its degrees of freedom (0: there are none), and the means over sessions of
-    1 / judges and of 1 / ratings."""
+    """Return the variance of repeated ratings with its degrees of freedom (0: there are none), and the means over
+    sessions of 1 / judges and of 1 / ratings."""
     cells: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     totals = ratings.total
     for row in np.flatnonzero(np.isin(ratings.arm, list(arms)) & np.isfinite(totals)):

@@ -29,13 +29,13 @@ LEAST_ALPHA, MOST_POWER = 1e-4, 0.999
 
 
 def variance_of_difference(between: float, within: float, repeat: float, seeds: int, repeats: int = 1) -> float:
-    """Variance of a patient's mean difference between two arms; SDs in points."""
+    """Return the variance of a patient's mean difference between two arms; SDs in points."""
     return between**2 + 2 * (within**2 + repeat**2 / repeats) / seeds
 
 
 def power_of(patients: int, effect: float, sd: float, alpha: float = 0.05) -> float:
-    """Power of the two-sided one-sample t test over ``patients`` (two at least) differences with mean ``effect`` and
-    this ``sd``, exact under the normal distribution.
+    """Return the power of the two-sided one-sample t test over ``patients`` (two at least) differences with mean
+    ``effect`` and this ``sd``, exact under the normal distribution.
 
     The square of a noncentral t is a noncentral F with one degree of freedom above and the squared noncentrality: both
     tails in one number, and computed where scipy's noncentral t gives NaN (2 patients and a noncentrality of 8, say).
@@ -48,7 +48,8 @@ def power_of(patients: int, effect: float, sd: float, alpha: float = 0.05) -> fl
 
 
 def patients_needed(effect: float, sd: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """The fewest patients with which ``effect`` is found with this ``power``; None where ``MOST_PATIENTS`` do not."""
+    """Return the fewest patients with which ``effect`` is found with this ``power``; None if ``MOST_PATIENTS`` do
+    not."""
     low, high = 1, 2
     while power_of(high, effect, sd, alpha) < power:
         if high == MOST_PATIENTS:
@@ -64,7 +65,7 @@ def patients_needed(effect: float, sd: float, power: float = 0.8, alpha: float =
 
 
 def detectable_difference(patients: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest difference, in points, that so many patients show with this ``power`` (above ``alpha``)."""
+    """Return the smallest difference, in points, that so many patients show with this ``power`` (above ``alpha``)."""
 
     def excess(d_z: float) -> float:
         return power_of(patients, d_z, 1.0, alpha) - power
@@ -76,5 +77,6 @@ def detectable_difference(patients: int, sd: float, power: float = 0.8, alpha: f
 
 
 def least_for_signs(alpha: float) -> int:
-    """Patients from which on an exact sign-flip test can give a p of at most ``alpha``: its smallest is 2 / 2ⁿ."""
+    """Return the fewest patients with which an exact sign-flip test can give a p of at most ``alpha``: its smallest
+    is 2 / 2ⁿ."""
     return math.ceil(1 - math.log2(alpha))

@@ -45,8 +45,9 @@ class Question:
 
 
 def study_size(spread: Spread, question: Question, pilots: Sequence[Pilot] = ()) -> dict[str, Any]:
-    """Every design asked for, as JSON has it: with ``patients`` what so many show, else the patients that ``effect``
-    needs. ``pilots``: where ``spread`` comes from, the one planned for first; its upper limit stands beside."""
+    """Return every design asked for, as JSON has it: with ``patients`` what so many show, else the patients that
+    ``effect`` needs. ``pilots``: where ``spread`` comes from, the one planned for first; its upper limit is
+    given too."""
     pilot = pilots[0] if pilots else None
     seeds = (question.seeds,) if question.seeds else SEEDS
     repeats = (question.repeats,) if question.repeats else REPEATS if spread.repeat else (1,)
@@ -85,7 +86,7 @@ def _described(pilot: Pilot) -> dict[str, Any]:
 
 
 def _shown(variance: float, question: Question) -> dict[str, Any]:
-    """Patients, the power for ``effect`` and the smallest difference they show with the power asked for; None where
+    """Return patients, the power for ``effect`` and the smallest difference they show with the power asked for; None if
     there is none. A variance of 0 shows everything."""
     sd, alpha = math.sqrt(variance), question.alpha_each
     patients = question.patients
@@ -102,7 +103,7 @@ def _shown(variance: float, question: Question) -> dict[str, Any]:
 
 
 def _conclusion(designs: Sequence[dict[str, Any]], question: Question) -> str:
-    """The design with the usual number of sessions in a sentence."""
+    """Return the design with the usual number of sessions in a sentence."""
     reached = [design for design in designs if design["patients"] is not None]
     power = f"{100 * question.power:g} % power"
     points = f"{question.effect:g} points" if question.effect is not None else ""

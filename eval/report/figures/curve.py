@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,17 +10,21 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import ARMS, MUTED, drawing
-from cbtrain.eval.report.formatting import fixed, number
-from cbtrain.eval.report.shape import rows, words
+from cbtrain.eval.report.formatting import fixed
+from cbtrain.eval.report.schema.training import TrainingStage
 
 LETTERS = 9
 """The figure is narrower than the others, and so shown larger."""
 
 
-def curve_figure(stage: dict[str, Any], place: int = 0) -> Drawn | None:
-    """Training and validation loss over the tokens seen; ``place`` tells stages apart. None without any loss."""
-    name = words(stage.get("name")) or "model"
-    series = {key: _series(stage, f"{key}_loss") for key in ("train", "validation")}
+def curve_figure(stage: TrainingStage, number: int = 0) -> Drawn | None:
+    """Draw training and validation loss over the tokens seen, as the figure of stage ``number``. None without any
+    loss."""
+    name = stage.name or "model"
+    series = {
+        "train": _series((point.tokens, point.train_loss) for point in stage.curve),
+        "validation": _series((point.tokens, point.validation_loss) for point in stage.curve),
+    }
     if not any(series.values()):
         return None
     with drawing():
@@ -33,7 +38,7 @@ def curve_figure(stage: dict[str, Any], place: int = 0) -> Drawn | None:
         for key, points in series.items():
             if points:
                 axes.plot(*zip(*points, strict=True), label=key, **looks[key])
-        before = number(stage.get("validation_before"))
+        before = stage.validation_before
         if before is not None:
             axes.axhline(before, color=ARMS[0], linewidth=1, linestyle=(0, (4, 3)), label="before")
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -42,18 +47,14 @@ def curve_figure(stage: dict[str, Any], place: int = 0) -> Drawn | None:
         axes.set_xlabel("tokens", fontsize=LETTERS)
         axes.set_ylabel("loss", fontsize=LETTERS)
         figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1, fontsize=LETTERS)
-        best = fixed(stage.get("validation_best"), 3)
+        best = fixed(stage.validation_best, 3)
         alt = f"Learning curve of the {name} model: validation loss {fixed(before, 3)} before training, best {best}."
-        return Drawn(f"curve-{place}", figure, alt)
+        return Drawn(f"curve-{number}", figure, alt)
 
 
-def _series(stage: dict[str, Any], key: str) -> list[tuple[float, float]]:
-    found = []
-    for point in rows(stage.get("curve")):
-        tokens, loss = number(point.get("tokens")), number(point.get(key))
-        if tokens is not None and loss is not None:
-            found.append((tokens, loss))
-    return sorted(found)
+def _series(points: Iterable[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
+    """Return the points that have both tokens and a loss, by tokens."""
+    return sorted((tokens, loss) for tokens, loss in points if tokens is not None and loss is not None)
 
 
 def _short(value: float) -> str:

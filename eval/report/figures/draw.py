@@ -8,14 +8,14 @@ from cbtrain.eval.report.figures.forest import forest_figure
 from cbtrain.eval.report.figures.heatmap import heatmap_figure
 from cbtrain.eval.report.figures.length import length_figure
 from cbtrain.eval.report.figures.scores import scores_figure
-from cbtrain.eval.report.shape import Report, rows
+from cbtrain.eval.report.schema.report import Report
 
 Figures = dict[str, Drawn]
 
 
 def figures_of(report: Report) -> Figures:
-    """By name: ``forest``, ``scores``, ``heatmap``, ``length``, ``curve-1`` for the first stage of training and so on.
-    One that has nothing to show is left out."""
+    """Return figures by name: ``forest``, ``scores``, ``heatmap``, ``length``, ``curve-1`` for the first stage of
+    training and so on. A figure with nothing to show is left out."""
     drawn = [draw(report) for draw in (forest_figure, scores_figure, heatmap_figure, length_figure)]
-    drawn += [curve_figure(stage, place) for place, stage in enumerate(rows(report.get("training")), start=1)]
+    drawn += [curve_figure(stage, number) for number, stage in enumerate(report.training, start=1)]
     return {figure.name: figure for figure in drawn if figure}

@@ -36,19 +36,19 @@ class Drawn:
 
     @cached_property
     def page(self) -> Markup:
-        """An ``<svg>`` element whose text is text and whose colours follow the page's."""
+        """Return an ``<svg>`` element whose text is text and whose colours follow the page's."""
         return page_svg(self._saved("svg", "none").decode(), self.name, printable(self.alt))
 
     @cached_property
     def svg(self) -> str:
-        """A file: on white, letters as paths, so that it looks the same wherever it is opened."""
+        """Return an SVG file: on white, letters as paths, so that it looks the same wherever it is opened."""
         text = self._saved("svg", "path").decode()
-        said = html.escape(printable(self.alt))
+        alt = html.escape(printable(self.alt))
         opening = re.search(r"<svg\b", text)
         if opening is None:
             raise ValueError("matplotlib wrote no SVG")
-        text = f'{text[: opening.end()]} role="img" aria-label="{said}"{text[opening.end() :]}'
-        return re.sub(r"(<svg\b[^>]*>)", lambda tag: f"{tag[0]}\n <title>{said}</title>", text, count=1)
+        text = f'{text[: opening.end()]} role="img" aria-label="{alt}"{text[opening.end() :]}'
+        return re.sub(r"(<svg\b[^>]*>)", lambda tag: f"{tag[0]}\n <title>{alt}</title>", text, count=1)
 
     @cached_property
     def png(self) -> bytes:
@@ -59,7 +59,9 @@ class Drawn:
         buffer = io.BytesIO()
         plain = {"Date": None, "Creator": None, "Format": None, "Type": None}
         about = {"Software": None, "Description": printable(self.alt)} if form == "png" else plain
-        ground = "none" if letters == "none" and form == "svg" else "white"
+        background = "none" if letters == "none" and form == "svg" else "white"
         with drawing(**{"svg.fonttype": letters}):
-            self.figure.savefig(buffer, format=form, dpi=DPI if form == "png" else 72, facecolor=ground, metadata=about)
+            self.figure.savefig(
+                buffer, format=form, dpi=DPI if form == "png" else 72, facecolor=background, metadata=about
+            )
         return buffer.getvalue()

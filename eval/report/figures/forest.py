@@ -1,4 +1,4 @@
-"""Forest plot: every contrast with its interval, the patients' own differences, and what checks it, on one axis."""
+"""Forest plot: every contrast with its interval, the patients' own differences, and other methods, on one axis."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from matplotlib.transforms import Transform, blended_transform_factory
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import INK, LINE, MUTED, PAPER, SMALL, WIDTH, drawing, label, scatter_heights
-from cbtrain.eval.report.formatting import fixed, number, span
+from cbtrain.eval.report.formatting import fixed, span
 from cbtrain.eval.report.notable import MANY, Band, Finding, families_of, findings_of
-from cbtrain.eval.report.shape import Report
+from cbtrain.eval.report.schema.report import Report
 
 ROW, LINE_OF_TEXT, GAP = 0.175, 0.19, 0.14  # inches
 LEFT = 1.1
 GROUND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
-"""Names stand across the plot, whose lines must not run through them."""
+"""Names are drawn across the plot, whose lines must not run through them."""
 
 MARKS = {"mixed model": "D", "ln(turns)": "^", "matched": "v"}
 
 
 def forest_figure(report: Report) -> Drawn | None:
-    """None where no contrast has an estimate."""
-    findings = findings_of(report)
+    """Draw the plot; None if no contrast has an estimate."""
+    findings = findings_of(report.analysis)
     if not any(finding.estimate is not None for finding in findings):
         return None
     families = families_of(findings)
@@ -56,7 +56,7 @@ def forest_figure(report: Report) -> Drawn | None:
 
 
 def _frame(figure: Figure, axes: Axes, depth: float, top: bool) -> None:
-    """Sizes the figure so that a unit of height in ``axes`` is an inch."""
+    """Set the figure's size so that a unit of height in ``axes`` is an inch."""
     above, below = (0.26 if top else 0.04), 0.5
     height = depth + above + below
     figure.set_size_inches(WIDTH, height)
@@ -75,7 +75,7 @@ def _frame(figure: Figure, axes: Axes, depth: float, top: bool) -> None:
 
 
 def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: Sequence[Band], order: int) -> float:
-    """Draws the contrast number ``order`` from ``depth`` on and returns where it ends."""
+    """Draw the contrast number ``order`` below ``depth`` and return the depth of its end."""
     name = label(finding.id, 27, 3)
     axes.text(0.01, depth, name, transform=page, va="top", linespacing=1.15, bbox=GROUND, zorder=3)
     axes.text(0.99, depth, numbers(finding), transform=page, va="top", ha="right", bbox=GROUND, zorder=3)
@@ -123,7 +123,7 @@ def _name_row(axes: Axes, page: Transform, place: float, name: str, colour: str)
 
 
 def numbers(finding: Finding) -> str:
-    """``+11.2 [6.1, 16.3]``."""
+    """Return ``+11.2 [6.1, 16.3]``."""
     if finding.low is None or finding.high is None:
         return fixed(finding.estimate, signed=True)
     return f"{fixed(finding.estimate, signed=True)} [{fixed(finding.low)}, {fixed(finding.high)}]"
@@ -135,12 +135,12 @@ def _alt(findings: list[Finding]) -> str:
         if finding.estimate is None:
             parts.append(f"{finding.id}: no estimate.")
             continue
-        said = f"{finding.id}: {fixed(finding.estimate, signed=True)} points"
+        text = f"{finding.id}: {fixed(finding.estimate, signed=True)} points"
         if finding.low is not None:
-            said += f", interval {span(finding.low, finding.high)}"
+            text += f", interval {span(finding.low, finding.high)}"
         if finding.patients:
-            said += f"; patients from {span(min(finding.patients.values()), max(finding.patients.values()))}"
-        if number(finding.raw.get("p_adjusted")) is not None:
-            said += f"; p after Holm {fixed(finding.raw['p_adjusted'], 3)}"
-        parts.append(said + ".")
+            text += f"; patients from {span(min(finding.patients.values()), max(finding.patients.values()))}"
+        if finding.row.p_adjusted is not None:
+            text += f"; p after Holm {fixed(finding.row.p_adjusted, 3)}"
+        parts.append(text + ".")
     return "Forest plot of differences in points of the total score. " + " ".join(parts)

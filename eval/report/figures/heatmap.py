@@ -1,4 +1,4 @@
-"""Heat map: mean score by domain and arm, and the differences beside it, those that stand after Holm marked."""
+"""Heat map: mean score by domain and arm, and the differences, with those marked that hold after Holm."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from matplotlib.patches import Rectangle
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import HEAT, INK, LINE, MUTED, SMALL, columns, drawing, label
-from cbtrain.eval.report.formatting import GAP, fixed, number
-from cbtrain.eval.report.notable import MANY, analysis_of, row_of, significant
-from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, scale_of, table, words
+from cbtrain.eval.report.formatting import GAP, fixed
+from cbtrain.eval.report.notable import MANY, row_of, significant
+from cbtrain.eval.report.schema.analysis import Analysis, GroupRow, ItemRow
+from cbtrain.eval.report.schema.report import Report, ReportScale
 
 CELL, CHANGE, ROW, LETTER = 0.72, 0.84, 0.27, 0.082  # inches
 LONGEST = 48
@@ -23,36 +24,34 @@ STRONGEST = 0.45
 
 
 def domain_means(report: Report) -> dict[str, dict[str, float]]:
-    """By arm and domain: what the report says of the arm, else the analysis' mean of that item."""
-    groups = analysis_of(report).get("groups")
-    found = {}
-    for arm in arms_of(report):
-        own = table(arm.get("domains")) or table(row_of(groups, arm["name"], "name").get("items"))
-        means = {name: number(value) for name, value in own.items()}
-        found[arm["name"]] = {name: mean for name, mean in means.items() if mean is not None}
-    return found
+    """Return mean scores by arm and domain: those of the report's arms, else those of the analysis."""
+    means = {}
+    for arm in report.arms:
+        group = row_of(report.analysis.groups, arm.name, "name") or GroupRow()
+        domains = arm.domains or group.items
+        means[arm.name] = {name: mean for name, mean in domains.items() if mean is not None}
+    return means
 
 
-def compared(report: Report) -> list[str]:
-    """Ids of the contrasts that the analysis has item by item."""
-    return list(dict.fromkeys(words(row.get("contrast")) for row in rows(analysis_of(report).get("items"))))
+def compared(analysis: Analysis) -> list[str]:
+    """Return the ids of the contrasts that the analysis has domain by domain."""
+    return list(dict.fromkeys(row.contrast for row in analysis.items))
 
 
-def columns_of(report: Report) -> list[str]:
-    """Those of :func:`compared` that have a column beside the means; none where there are too many to read."""
-    found = compared(report)
-    return found if len(found) <= MANY else []
+def columns_of(analysis: Analysis) -> list[str]:
+    """Return the contrasts of :func:`compared` that get a column; none if there are too many to read."""
+    contrasts = compared(analysis)
+    return contrasts if len(contrasts) <= MANY else []
 
 
-def item_difference(report: Report, contrast: str, domain: str) -> dict[str, Any]:
-    """The analysis' row of one domain in one contrast; empty where it has none."""
-    own = [row for row in rows(analysis_of(report).get("items")) if words(row.get("contrast")) == contrast]
-    return row_of(own, domain, "item")
+def item_difference(analysis: Analysis, contrast: str, domain: str) -> ItemRow:
+    """Return the row of one domain in one contrast; empty if the analysis has none."""
+    return next((row for row in analysis.items if row.contrast == contrast and row.item == domain), ItemRow())
 
 
 def heatmap_figure(report: Report) -> Drawn | None:
-    """None where no domain has a mean. For files only: the page has it as a table."""
-    means, scale, arms, contrasts = domain_means(report), scale_of(report), arms_of(report), columns_of(report)
+    """Draw the heat map; None if no domain has a mean. For files only: the page has it as a table."""
+    means, scale, arms, contrasts = domain_means(report), report.scale, report.arms, columns_of(report.analysis)
     domains = [domain for domain in scale.domains if any(domain.id in own for own in means.values())]
     if not domains:
         return None
@@ -60,7 +59,7 @@ def heatmap_figure(report: Report) -> Drawn | None:
         names = [label(domain.name, LONGEST, 1) for domain in domains]
         left = 0.25 + LETTER * max(columns(name) for name in names)
         width = max(left + CELL * len(arms) + (0.12 + CHANGE * len(contrasts) if contrasts else 0), 4.6)
-        heads = [label(arm["label"], 20) for arm in arms]
+        heads = [label(arm.label, 20) for arm in arms]
         changes = [label(name, 22) for name in contrasts]
         above = 0.15 + 0.085 * max(columns(line) for name in heads + changes for line in name.split("\n"))
         depth = ROW * len(domains)
@@ -73,10 +72,10 @@ def heatmap_figure(report: Report) -> Drawn | None:
         for place, (domain, name) in enumerate(zip(domains, names, strict=True)):
             axes.text(left - 0.1, ROW * (place + 0.5), name, ha="right", va="center", fontsize=SMALL)
             for column, arm in enumerate(arms):
-                _mean(axes, left + CELL * column, ROW * place, means[arm["name"]].get(domain.id), scale)
+                _mean(axes, left + CELL * column, ROW * place, means[arm.name].get(domain.id), scale)
             for column, contrast in enumerate(contrasts):
                 side = left + CELL * len(arms) + 0.12 + CHANGE * column
-                _difference(axes, side, ROW * place, item_difference(report, contrast, domain.id))
+                _difference(axes, side, ROW * place, item_difference(report.analysis, contrast, domain.id))
         for column, name in enumerate(heads):
             _head(axes, left + CELL * (column + 0.5), name)
         for column, name in enumerate(changes):
@@ -85,14 +84,14 @@ def heatmap_figure(report: Report) -> Drawn | None:
         foot = f"Mean score{ends}; the stronger the colour, the higher."
         star = "Framed and *: p < .05 after Holm over the domains." if contrasts else ""
         axes.text(0.08, depth + 0.1, "\n".join(filter(None, (foot, star))), va="top", color=MUTED, fontsize=SMALL)
-        return Drawn("heatmap", figure, _alt(report, means, scale), on_page=False)
+        return Drawn("heatmap", figure, _alt(report, means), on_page=False)
 
 
 def _head(axes: Axes, place: float, name: str) -> None:
     axes.text(place, -0.06, name, ha="center", va="bottom", rotation=90, fontsize=SMALL, linespacing=1.3)
 
 
-def _mean(axes: Axes, left: float, top: float, mean: float | None, scale: Scale) -> None:
+def _mean(axes: Axes, left: float, top: float, mean: float | None, scale: ReportScale) -> None:
     if mean is not None and scale.low is not None and scale.high is not None and scale.low < scale.high:
         strength = STRONGEST * min(max((mean - scale.low) / (scale.high - scale.low), 0), 1)
         axes.add_patch(Rectangle((left, top), CELL, ROW, facecolor=HEAT, alpha=strength, linewidth=0))
@@ -101,27 +100,27 @@ def _mean(axes: Axes, left: float, top: float, mean: float | None, scale: Scale)
     axes.text(left + CELL / 2, top + ROW / 2, fixed(mean, 2), ha="center", va="center", color=colour, fontsize=SMALL)
 
 
-def _difference(axes: Axes, left: float, top: float, row: dict[str, Any]) -> None:
-    text, stands = fixed(row.get("estimate"), 2, signed=True), significant(row)
-    if stands:
+def _difference(axes: Axes, left: float, top: float, row: ItemRow) -> None:
+    text, holds = fixed(row.estimate, 2, signed=True), significant(row)
+    if holds:
         frame: dict[str, Any] = {"facecolor": "none", "edgecolor": INK, "linewidth": 1.1, "zorder": 3}
         axes.add_patch(Rectangle((left + 0.04, top + 0.025), CHANGE - 0.08, ROW - 0.05, **frame))
     looks: dict[str, Any] = {
         "color": MUTED if text == GAP else INK,
-        "fontweight": "bold" if stands else "normal",
+        "fontweight": "bold" if holds else "normal",
         "fontsize": SMALL,
     }
-    text += "*" if stands else ""
+    text += "*" if holds else ""
     axes.text(left + CHANGE / 2, top + ROW / 2, text, ha="center", va="center", **looks)
 
 
-def _alt(report: Report, means: dict[str, dict[str, float]], scale: Scale) -> str:
+def _alt(report: Report, means: dict[str, dict[str, float]]) -> str:
     parts = []
-    for domain in scale.domains:
-        own = [f"{arm['label']} {fixed(means[arm['name']].get(domain.id), 2)}" for arm in arms_of(report)]
-        for contrast in columns_of(report):
-            row = item_difference(report, contrast, domain.id)
-            stands = ", p < .05 after Holm" if significant(row) else ""
-            own.append(f"{contrast} {fixed(row.get('estimate'), 2, signed=True)}{stands}")
-        parts.append(f"{domain.name}: {'; '.join(own)}.")
-    return "Mean score by domain and therapist. " + " ".join(parts) + f" Rated by {rater_of(report)}."
+    for domain in report.scale.domains:
+        scores = [f"{arm.label} {fixed(means[arm.name].get(domain.id), 2)}" for arm in report.arms]
+        for contrast in columns_of(report.analysis):
+            row = item_difference(report.analysis, contrast, domain.id)
+            holds = ", p < .05 after Holm" if significant(row) else ""
+            scores.append(f"{contrast} {fixed(row.estimate, 2, signed=True)}{holds}")
+        parts.append(f"{domain.name}: {'; '.join(scores)}.")
+    return "Mean score by domain and therapist. " + " ".join(parts) + f" Rated by {report.rater.credit}."

@@ -1,4 +1,4 @@
-"""How the dialogues went, by arm: turns of each session, and how sessions ended."""
+"""Length and endings of sessions, by arm."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from cbtrain.eval.report.figures.style import (
     label,
     scatter_heights,
 )
-from cbtrain.eval.report.formatting import fixed, number
-from cbtrain.eval.report.notable import analysis_of, row_of
-from cbtrain.eval.report.shape import Report, arms_of, rows, table, words
+from cbtrain.eval.report.formatting import fixed
+from cbtrain.eval.report.notable import row_of
+from cbtrain.eval.report.schema.analysis import ArmCompletionRow
+from cbtrain.eval.report.schema.report import Report
 
 TITLE, BAND, GAP = 0.2, 0.26, 0.1  # inches
 PATTERNS = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "oo", "++")
@@ -35,36 +36,35 @@ SHADES = (0.12, 0.3, 0.06, 0.2, 0.04, 0.38, 0.1, 0.25)
 
 
 def turns_of(report: Report) -> dict[str, list[int]]:
-    """Turns of each session that has any, by arm."""
-    found: dict[str, list[int]] = {arm["name"]: [] for arm in arms_of(report)}
-    for session in rows(report.get("sessions")):
-        if (count := len(rows(session.get("turns")))) and words(session.get("arm")) in found:
-            found[words(session.get("arm"))].append(count)
-    return found
+    """Return the number of turns of each session that has any, by arm."""
+    turns: dict[str, list[int]] = {arm.name: [] for arm in report.arms}
+    for session in report.sessions:
+        if session.turns and session.arm in turns:
+            turns[session.arm].append(len(session.turns))
+    return turns
 
 
 def endings_of(report: Report) -> dict[str, dict[str, int]]:
-    """How many sessions ended how, by arm: as the analysis has it, else as the arms have it, else counted."""
-    completion = table(analysis_of(report).get("completion")).get("arms")
-    found = {}
-    for arm in arms_of(report):
-        own = table(row_of(completion, arm["name"], "name").get("endings")) or table(arm.get("endings"))
-        counts = {words(name): number(count) for name, count in own.items()}
-        found[arm["name"]] = {name: int(count) for name, count in counts.items() if count is not None and count > 0}
-        if not found[arm["name"]]:
-            mine = [row for row in rows(report.get("sessions")) if words(row.get("arm")) == arm["name"]]
-            found[arm["name"]] = dict(Counter(words(row["ending"]) for row in mine if row.get("ending")))
-    return found
+    """Return the number of sessions with each ending, by arm: from the analysis, else from the arms, else counted."""
+    endings = {}
+    for arm in report.arms:
+        completed = row_of(report.analysis.completion.arms, arm.name, "name") or ArmCompletionRow()
+        counts = completed.endings or arm.endings
+        known = {name: int(count) for name, count in counts.items() if count is not None and count > 0}
+        endings[arm.name] = known or dict(
+            Counter(session.ending for session in report.sessions if session.arm == arm.name and session.ending)
+        )
+    return endings
 
 
 def length_figure(report: Report) -> Drawn | None:
-    """None where neither turns nor endings are known."""
-    turns, endings, arms = turns_of(report), endings_of(report), arms_of(report)
+    """Draw the figure; None if neither turns nor endings are known."""
+    turns, endings, arms = turns_of(report), endings_of(report), report.arms
     kinds = [name for name, _ in Counter({k: n for own in endings.values() for k, n in own.items()}).most_common()]
     if not any(turns.values()) and not kinds:
         return None
     with drawing():
-        titles = [label(arm["label"], 30, 2) for arm in arms]
+        titles = [label(arm.label, 30, 2) for arm in arms]
         text = TITLE * sum(title.count("\n") + 1 for title in titles)
         depth = text + (BAND + GAP) * len(arms)
         legend = 0.21 * len(kinds) + 0.1
@@ -75,13 +75,13 @@ def length_figure(report: Report) -> Drawn | None:
         if heights[0]:
             bottom -= heights[0] + 0.05
             axes = figure.add_axes((0.03, bottom / height, 0.94, heights[0] / height))
-            _turns(figure, axes, titles, [turns[arm["name"]] for arm in arms], depth)
+            _turns(figure, axes, titles, [turns[arm.name] for arm in arms], depth)
             bottom -= 0.57
         if heights[1]:
             bottom -= heights[1] + 0.05
             axes = figure.add_axes((0.03, bottom / height, 0.94, heights[1] / height))
             looks = {kind: _pattern(place) for place, kind in enumerate(kinds)}
-            _endings(figure, axes, titles, [endings[arm["name"]] for arm in arms], looks, depth)
+            _endings(figure, axes, titles, [endings[arm.name] for arm in arms], looks, depth)
             handles = [
                 Rectangle((0, 0), 1, 1, label=label(_named(kind), 40, 1), **look) for kind, look in looks.items()
             ]
@@ -93,8 +93,8 @@ def length_figure(report: Report) -> Drawn | None:
 def _turns(figure: Figure, axes: Axes, titles: list[str], turns: list[list[int]], depth: float) -> None:
     place = 0.0
     for order, (title, values) in enumerate(zip(titles, turns, strict=True)):
-        told = f"median {statistics.median(values):g}, n {len(values)}" if values else "no turns recorded"
-        place = _title(figure, axes, place, title, told)
+        numbers = f"median {statistics.median(values):g}, n {len(values)}" if values else "no turns recorded"
+        place = _title(figure, axes, place, title, numbers)
         middle = place + BAND / 2
         if values:
             colour, marker = arm_colour(order), arm_look(order)["marker"]
@@ -129,9 +129,9 @@ def _endings(
             share = 100 * count / total
             axes.add_patch(Rectangle((left, place), share, BAND, zorder=2, **look))
             if share >= 7:
-                ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2}
+                box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2}
                 middle = left + share / 2, place + BAND / 2
-                axes.text(*middle, f"{count}", ha="center", va="center_baseline", fontsize=SMALL, bbox=ground, zorder=3)
+                axes.text(*middle, f"{count}", ha="center", va="center_baseline", fontsize=SMALL, bbox=box, zorder=3)
             left += share
         place += BAND + GAP
     axes.set_ylim(depth, 0)
@@ -142,12 +142,12 @@ def _endings(
     _plain(axes, "endings, % of sessions (counts in the bars)")
 
 
-def _title(figure: Figure, axes: Axes, place: float, title: str, told: str) -> float:
+def _title(figure: Figure, axes: Axes, place: float, title: str, numbers: str) -> float:
     page = blended_transform_factory(figure.transFigure, axes.transData)
-    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
-    axes.text(0.03, place, title, transform=page, va="top", linespacing=1.15, fontsize=SMALL, bbox=ground, zorder=2)
-    looks: dict[str, Any] = {"va": "top", "ha": "right", "color": MUTED, "fontsize": SMALL, "bbox": ground, "zorder": 2}
-    axes.text(0.97, place, told, transform=page, **looks)
+    box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
+    axes.text(0.03, place, title, transform=page, va="top", linespacing=1.15, fontsize=SMALL, bbox=box, zorder=2)
+    looks: dict[str, Any] = {"va": "top", "ha": "right", "color": MUTED, "fontsize": SMALL, "bbox": box, "zorder": 2}
+    axes.text(0.97, place, numbers, transform=page, **looks)
     return place + TITLE * (title.count("\n") + 1)
 
 
@@ -170,14 +170,10 @@ def _named(kind: str) -> str:
 
 def _alt(report: Report, turns: dict[str, list[int]], endings: dict[str, dict[str, int]]) -> str:
     parts = []
-    for arm in arms_of(report):
-        own, ended = turns[arm["name"]], endings[arm["name"]]
-        said = f"{arm['label']}: "
-        said += (
-            f"{fixed(statistics.fmean(own))} turns on average, from {min(own)} to {max(own)}"
-            if own
-            else "turns not recorded"
-        )
-        told = ", ".join(f"{_named(kind)} {count}" for kind, count in ended.items())
-        parts.append(f"{said}; endings: {told or 'not recorded'}.")
+    for arm in report.arms:
+        lengths = "turns not recorded"
+        if counts := turns[arm.name]:
+            lengths = f"{fixed(statistics.fmean(counts))} turns on average, from {min(counts)} to {max(counts)}"
+        listed = ", ".join(f"{_named(kind)} {count}" for kind, count in endings[arm.name].items())
+        parts.append(f"{arm.label}: {lengths}; endings: {listed or 'not recorded'}.")
     return "Length and endings of sessions by therapist. " + " ".join(parts)

@@ -24,12 +24,12 @@ from cbtrain.eval.report.figures.style import (
     label,
     scatter_heights,
 )
-from cbtrain.eval.report.formatting import fixed, number
-from cbtrain.eval.report.shape import Report, Scale, arms_of, rater_of, rows, scale_of, words
+from cbtrain.eval.report.formatting import fixed
+from cbtrain.eval.report.schema.report import Report, ReportScale
 
 TITLE, CLOUD, DOTS, GAP = 0.2, 0.34, 0.2, 0.16  # inches
 LEAST = 8
-"""Sessions from which on a density is drawn: of fewer it would show the method more than the scores."""
+"""Fewest sessions for a density: with fewer it would show the method more than the scores."""
 
 
 @dataclass
@@ -42,34 +42,33 @@ class Totals:
     patients: dict[str, list[float]] = field(default_factory=dict)
 
     def means(self) -> dict[str, float]:
-        return {patient: statistics.fmean(own) for patient, own in self.patients.items()}
+        return {patient: statistics.fmean(totals) for patient, totals in self.patients.items()}
 
     def spoken(self) -> str:
-        """``34.5 ± 7.2, n 100``."""
+        """Return ``34.5 ± 7.2, n 100``."""
         spread = f" ± {fixed(statistics.stdev(self.values))}" if len(self.values) > 1 else ""
         return f"{fixed(statistics.fmean(self.values))}{spread}, n {len(self.values)}" if self.values else "no score"
 
 
 def totals_of(report: Report) -> list[Totals]:
-    """Every arm in the report's order, those without a total too."""
-    found = {arm["name"]: Totals(arm["label"], place) for place, arm in enumerate(arms_of(report))}
-    for session in rows(report.get("sessions")):
-        own, total = found.get(words(session.get("arm"))), number(session.get("total"))
-        if own is not None and total is not None:
-            own.values.append(total)
-            own.patients.setdefault(words(session.get("patient")), []).append(total)
-    return list(found.values())
+    """Return every arm in the report's order, also those without a total."""
+    arms = {arm.name: Totals(arm.label, place) for place, arm in enumerate(report.arms)}
+    for session in report.sessions:
+        if session.arm in arms and session.total is not None:
+            arms[session.arm].values.append(session.total)
+            arms[session.arm].patients.setdefault(session.patient, []).append(session.total)
+    return list(arms.values())
 
 
 def scores_figure(report: Report) -> Drawn | None:
-    """None where no session has a total."""
-    arms, scale = totals_of(report), scale_of(report)
+    """Draw the figure; None if no session has a total."""
+    arms, scale = totals_of(report), report.scale
     if not any(arm.values for arm in arms):
         return None
     with drawing():
         figure = Figure(figsize=(WIDTH, 1))
         axes = figure.add_axes((0, 0, 1, 1))
-        grounds, depth = [], 0.0
+        baselines, depth = [], 0.0
         for arm in arms:
             name = label(arm.label, 24, 2)
             title = TITLE * (name.count("\n") + 1)
@@ -77,18 +76,18 @@ def scores_figure(report: Report) -> Drawn | None:
             box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
             axes.text(0.02, depth, name, transform=page, va="top", linespacing=1.15, bbox=box, zorder=2)
             axes.text(0.98, depth, arm.spoken(), transform=page, va="top", ha="right", color=MUTED, bbox=box, zorder=2)
-            ground = depth + title + CLOUD
-            _cloud(axes, ground, arm, scale)
-            grounds.append(ground)
-            depth = ground + DOTS + GAP
-        _join(axes, grounds, arms)
+            baseline = depth + title + CLOUD
+            _cloud(axes, baseline, arm, scale)
+            baselines.append(baseline)
+            depth = baseline + DOTS + GAP
+        _join(axes, baselines, arms)
         _frame(figure, axes, depth - GAP + 0.03, scale, [value for arm in arms for value in arm.values])
         return Drawn("scores", figure, _alt(report, arms, scale))
 
 
-def _cloud(axes: Axes, ground: float, arm: Totals, scale: Scale) -> None:
+def _cloud(axes: Axes, baseline: float, arm: Totals, scale: ReportScale) -> None:
     colour, look = arm_colour(arm.place), arm_look(arm.place)
-    axes.axhline(ground, color=colour, linewidth=0.8, zorder=1)
+    axes.axhline(baseline, color=colour, linewidth=0.8, zorder=1)
     if not arm.values:
         return
     if len(arm.values) >= LEAST and len(set(arm.values)) > 1:
@@ -99,32 +98,32 @@ def _cloud(axes: Axes, ground: float, arm: Totals, scale: Scale) -> None:
         high = high if scale.total_high is None or scale.total_high < max(arm.values) else min(high, scale.total_high)
         where = np.linspace(low, high, 160)
         density = shape(where)
-        top = ground - 0.92 * CLOUD * density / density.max()
-        axes.fill_between(where, ground, top, color=colour, alpha=0.16, linewidth=0, zorder=1)
+        top = baseline - 0.92 * CLOUD * density / density.max()
+        axes.fill_between(where, baseline, top, color=colour, alpha=0.16, linewidth=0, zorder=1)
         axes.plot(where, top, color=colour, linewidth=1.2, zorder=2)
-    heights = [ground + DOTS * (0.62 + 0.7 * up) for up in scatter_heights(len(arm.values))]
+    heights = [baseline + DOTS * (0.62 + 0.7 * up) for up in scatter_heights(len(arm.values))]
     alpha = 0.75 if len(arm.values) < 60 else 0.45
     dots = {"marker": look["marker"], "s": 9, "color": colour, "alpha": alpha, "linewidths": 0}
     axes.scatter(arm.values, heights, **dots, zorder=2, gid=f"sessions-{arm.place + 1}")
     means = arm.means()
     axes.scatter(
-        list(means.values()), [ground] * len(means), s=15, color=INK, edgecolors=PAPER, linewidths=0.5, zorder=4
+        list(means.values()), [baseline] * len(means), s=15, color=INK, edgecolors=PAPER, linewidths=0.5, zorder=4
     )
-    axes.plot([statistics.fmean(arm.values)], [ground], **look, markersize=9.5, zorder=3.5, clip_on=False)
+    axes.plot([statistics.fmean(arm.values)], [baseline], **look, markersize=9.5, zorder=3.5, clip_on=False)
 
 
-def _join(axes: Axes, grounds: list[float], arms: list[Totals]) -> None:
-    """A line for each patient through their means; an arm that has no score of theirs is passed over."""
+def _join(axes: Axes, baselines: list[float], arms: list[Totals]) -> None:
+    """Draw a line for each patient through their means; an arm without a score of theirs is left out."""
     means = [arm.means() for arm in arms]
     patients = dict.fromkeys(patient for own in means for patient in own)
     faint = 0.55 if len(patients) <= 12 else 0.22
     for patient in patients:
-        points = [(own[patient], ground) for own, ground in zip(means, grounds, strict=True) if patient in own]
+        points = [(own[patient], baseline) for own, baseline in zip(means, baselines, strict=True) if patient in own]
         if len(points) > 1:
             axes.plot(*zip(*points, strict=True), color=INK, alpha=faint, linewidth=0.9, zorder=3)
 
 
-def _frame(figure: Figure, axes: Axes, depth: float, scale: Scale, values: list[float]) -> None:
+def _frame(figure: Figure, axes: Axes, depth: float, scale: ReportScale, values: list[float]) -> None:
     above, below = (0.28 if scale.cutoff is not None else 0.05), 0.5
     height = depth + above + below
     figure.set_size_inches(WIDTH, height)
@@ -153,14 +152,14 @@ def _frame(figure: Figure, axes: Axes, depth: float, scale: Scale, values: list[
     axes.set_xlabel("total score")
 
 
-def _alt(report: Report, arms: list[Totals], scale: Scale) -> str:
+def _alt(report: Report, arms: list[Totals], scale: ReportScale) -> str:
     parts = []
     for arm in arms:
-        said = f"{arm.label}: {arm.spoken()} sessions" if arm.values else f"{arm.label}: no session has a total"
+        text = f"{arm.label}: {arm.spoken()} sessions" if arm.values else f"{arm.label}: no session has a total"
         if arm.values:
-            said += f" of {len(arm.patients)} patients, from {fixed(min(arm.values))} to {fixed(max(arm.values))}"
+            text += f" of {len(arm.patients)} patients, from {fixed(min(arm.values))} to {fixed(max(arm.values))}"
             if scale.cutoff is not None:
                 at = sum(value >= scale.cutoff for value in arm.values)
-                said += f", {at} at or above the cut-off of {scale.cutoff:g}"
-        parts.append(said + ".")
-    return "Total scores by therapist, mean ± SD. " + " ".join(parts) + f" Rated by {rater_of(report)}."
+                text += f", {at} at or above the cut-off of {scale.cutoff:g}"
+        parts.append(text + ".")
+    return "Total scores by therapist, mean ± SD. " + " ".join(parts) + f" Rated by {report.rater.credit}."

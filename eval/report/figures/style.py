@@ -63,7 +63,7 @@ def arm_colour(place: int) -> str:
 
 
 def arm_look(place: int) -> dict[str, Any]:
-    """The first arm is hollow, the others are full and differ by shape: colour is never the only mark."""
+    """Return an arm's look: the first is hollow, the others differ by shape, so colour is never the only mark."""
     fill = PAPER if place == 0 else arm_colour(place)
     return {"marker": "oosDv^"[place % 6], "ls": "", "mfc": fill, "mec": arm_colour(place), "mew": 1.6}
 

@@ -47,7 +47,7 @@ def test_a_sample_by_people_changes_no_figure():
     assert found["panel"] == {"judges": ["machine"], "beside": ["human"], "pooled": False, "linked": True}
     for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
         assert found[part] == alone[part], part
-    assert found["notes"] == ["by machine; beside: human"]
+    assert found["notes"] == ["by machine; for comparison: human"]
     assert found["agreement"]["severity"]["machine"] == pytest.approx(6.0)
     # The two agree on every session that both rated, but for severity: no difference in what they conclude.
     (difference,) = found["agreement"]["judge_by_arm"]
@@ -61,7 +61,7 @@ def test_a_panel_counts_the_sessions_that_all_of_it_rated():
 
     ratings = rated({"one": level, "other": other})
     panel = panel_of(ratings)
-    assert (panel.judges, panel.beside, panel.pooled) == (["one", "other"], [], False)
+    assert (panel.judges, panel.secondary, panel.pooled) == (["one", "other"], [], False)
     found = analysis(ratings, "default", draws=200)
     base = found["groups"][1]
     # That one judge did not rate it is no outcome of the arm.
@@ -109,14 +109,14 @@ def test_people_never_join_machine_judges_that_rated_half_each():
     machines = {"one": half(0), "two": half(1, -10.0)}
     alone = analysis(rated(machines), "default", draws=200)
     ratings = rated(machines | {"human": sample(level, shift=-20.0)})
-    found = analysis(ratings, "default", deciding=["one", "two"], draws=200)
+    found = analysis(ratings, "default", primary_judges=["one", "two"], draws=200)
     assert found["panel"] == {"judges": ["one", "two"], "beside": ["human"], "pooled": True, "linked": True}
     for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
         assert found[part] == alone[part], part
 
 
 def test_without_any_rating_nobody_is_pooled():
-    found = analysis(rated({"one": level}).only(np.zeros(64, dtype=bool)), "default", deciding=["one"], draws=200)
+    found = analysis(rated({"one": level}).only(np.zeros(64, dtype=bool)), "default", primary_judges=["one"], draws=200)
     assert (found["panel"]["pooled"], found["notes"]) == (False, [])
 
 
@@ -216,6 +216,6 @@ def test_repeats_are_no_more_sessions_to_halo():
 
 def test_a_planned_judge_without_a_score_is_a_gap_and_nobody_takes_its_place():
     ratings = rated({"machine": lambda *_: float("nan"), "human": sample(level)})
-    found = analysis(ratings, "default", deciding=["machine"], draws=200)
+    found = analysis(ratings, "default", primary_judges=["machine"], draws=200)
     assert (found["panel"]["judges"], found["panel"]["beside"]) == (["machine"], ["human"])
     assert found["contrasts"][0]["estimate"] is None

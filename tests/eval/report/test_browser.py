@@ -4,7 +4,7 @@ markup, light, dark, phone, print."""
 import copy
 
 import pytest
-from fake_report import HOSTILE, RATER, fake_report
+from fake_report import HOSTILE, RATER, fake_report, report_of
 
 from cbtrain.eval.report.write import write_report
 
@@ -17,7 +17,7 @@ def visit(browser, tmp_path):
     opened, faults = [], []
 
     def open_page(report, address="", **options):
-        path = write_report(report, tmp_path)
+        path = write_report(report_of(report), tmp_path)
         context = browser.new_context(**options)
         opened.append(context)
         page = context.new_page()

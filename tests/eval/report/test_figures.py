@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from analyzed import analyzed_report, random_ratings, ratings_of
-from fake_report import HOSTILE, fake_stage
+from fake_report import HOSTILE, fake_stage, report_of
 from PIL import Image
 from places import SCORES2024, needs_scores
 
@@ -38,7 +38,7 @@ def crossed():
 
 @pytest.fixture(scope="module")
 def figures(crossed):
-    return figures_of(crossed)
+    return figures_of(report_of(crossed))
 
 
 def axis(svg):
@@ -77,7 +77,7 @@ def test_the_forest_plot_has_every_estimate_at_its_place(crossed, figures):
     assert drawn.page.count(">bootstrap<") == drawn.page.count(">mixed model<") == 4
     assert drawn.page.count(">ln(turns)<") == 4
     bare = {key: value for key, value in crossed["analysis"].items() if key != "length"}
-    assert ">ln(turns)<" not in forest_figure({**crossed, "analysis": bare}).page
+    assert ">ln(turns)<" not in forest_figure(report_of({**crossed, "analysis": bare})).page
     assert "Tuned against untuned, over all bases" in drawn.page
 
 
@@ -86,7 +86,9 @@ def test_the_forest_plot_has_the_sensitivities_that_were_computed(crossed):
     adjusted = [{**contrast, "estimate": contrast["estimate"] - 1} for contrast in contrasts]
     bounds = [{"id": contrasts[0]["id"], "worst_low": -30.0, "worst_high": 40.0}]
     length = {"adjusted": adjusted[:1], "at_least": {"turns": 6, "contrasts": adjusted}, "matched": None}
-    svg = forest_figure({**crossed, "analysis": {**crossed["analysis"], "length": length, "bounds": bounds}}).page
+    svg = forest_figure(
+        report_of({**crossed, "analysis": {**crossed["analysis"], "length": length, "bounds": bounds}})
+    ).page
     assert [svg.count(f">{name}<") for name in ("ln(turns)", "≥ 6 turns", "worst case", "matched")] == [1, 4, 1, 0]
     ticks = [float(t.replace("−", "-")) for t in re.findall(r">([−+]?\d+)</text>", svg)]
     assert min(ticks) <= -20
@@ -95,7 +97,7 @@ def test_the_forest_plot_has_the_sensitivities_that_were_computed(crossed):
 
 def test_many_contrasts_stay_readable():
     arms = [Arm(name, "", "") for name in "abcdef"]
-    drawn = forest_figure(analyzed_report(random_ratings(arms, 6, 2), draws=100))
+    drawn = forest_figure(report_of(analyzed_report(random_ratings(arms, 6, 2), draws=100)))
     assert len(re.findall(r"forest-estimate-\d+", drawn.page)) == 15
     width, height = drawn.figure.get_size_inches()
     assert width == style.WIDTH
@@ -131,14 +133,14 @@ def test_totals_show_every_rated_session_and_join_patients(crossed, figures):
 
 def test_a_total_off_its_scale_is_seen(crossed):
     sessions = [{**crossed["sessions"][0], "total": 80.0}, *crossed["sessions"][1:]]
-    drawn = scores_figure({**crossed, "sessions": sessions})
+    drawn = scores_figure(report_of({**crossed, "sessions": sessions}))
     assert drawn.figure.axes[0].get_xlim()[1] > 80
 
 
 @pytest.mark.parametrize(("arms", "patients"), [(2, 58), (6, 5)])
 def test_it_fits_few_and_many(arms, patients):
     report = analyzed_report(random_ratings([Arm(f"arm {n}", "", "") for n in range(arms)], patients, 3), draws=100)
-    for drawn in figures_of(report).values():
+    for drawn in figures_of(report_of(report)).values():
         assert max(drawn.figure.get_size_inches()) < 16
         # Nothing is drawn outside the figure: what the saved picture would lose.
         box = drawn.figure.get_tightbbox()
@@ -157,7 +159,7 @@ def test_the_heat_map_marks_what_stands_after_holm_without_colour(crossed, figur
     starred = sorted(re.findall(r">([−+][\d.]+)\*</text>", drawn.page))
     assert starred == sorted(fixed(row["estimate"], 2, signed=True) for row in stand)
     assert drawn.alt.count("p < .05 after Holm") == len(stand)
-    page = render_html(crossed, figures)
+    page = render_html(report_of(crossed), figures)
     assert page.count('class="stands"') == len(stand)
     for arm in crossed["arms"]:
         assert all(f">{fixed(mean, 2)}</text>" in drawn.page for mean in arm["domains"].values())
@@ -175,7 +177,7 @@ def test_endings_differ_by_pattern(crossed, figures):
 
 def test_in_the_page_they_speak_are_large_enough_and_have_no_colour_of_their_own(crossed, figures):
     assert list(figures) == ["forest", "scores", "heatmap", "length", "curve-1"]
-    page = render_html(crossed, figures)
+    page = render_html(report_of(crossed), figures)
     assert page.count("<svg") == page.count('role="img" aria-label="') == 4
     for drawn in figures.values():
         assert re.match(r'<svg [^>]*viewBox="[^"]+" role="img" aria-label="[^"]{20,}">', drawn.page)
@@ -225,7 +227,7 @@ def test_odd_names_stay_text(names):
     _, _, report["sessions"][0]["patient"], report["analysis"]["contrasts"][0]["id"] = names
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures = figures_of(report)
+        figures = figures_of(report_of(report))
         for drawn in figures.values():
             ET.fromstring(drawn.svg)
             assert "<script" not in drawn.page
@@ -236,52 +238,52 @@ def test_odd_names_stay_text(names):
 
 def test_one_arm_has_scores_and_no_contrast():
     report = analyzed_report(random_ratings([Arm("tuned", "", "tuned")], 4, 2))
-    assert list(figures_of(report)) == ["scores", "heatmap", "length"]
-    assert "No comparison between therapists was computed." in render_html(report, {})
+    assert list(figures_of(report_of(report))) == ["scores", "heatmap", "length"]
+    assert "No comparison between therapists was computed." in render_html(report_of(report), {})
 
 
 def test_one_patient_has_an_estimate_and_no_interval():
     report = analyzed_report(random_ratings(PAIR, 1, 3))
-    drawn = forest_figure(report)
+    drawn = forest_figure(report_of(report))
     estimate = fixed(report["analysis"]["contrasts"][0]["estimate"], signed=True)
     assert f">{estimate}</text>" in drawn.page
     assert "interval" not in drawn.alt
-    page = render_html(report, {})
+    page = render_html(report_of(report), {})
     assert "one patient: no interval can be given" in page
 
 
 def test_equal_scores_are_drawn_without_a_density():
     totals = {(arm.name, f"p{p}", s): [3.0, 3.0] for arm in PAIR for p in range(4) for s in range(3)}
     report = analyzed_report(ratings_of(PAIR, totals, ("one", "two")))
-    drawn = scores_figure(report)
+    drawn = scores_figure(report_of(report))
     assert len(marks(drawn.page, "scores-sessions-1")) == 12
     assert len(drawn.figure.axes[0].collections) == 4  # dots and means of two arms, no filled curve
-    forest = forest_figure(report)
+    forest = forest_figure(report_of(report))
     assert ">0.0</text>" in forest.page
-    page, found = render_html(report, {}), report["analysis"]["contrasts"][0]
+    page, found = render_html(report_of(report), {}), report["analysis"]["contrasts"][0]
     assert "all patients differ by the same amount: no interval and no t test" in page
     assert (found["estimate"], found["ci_low"]) == (0.0, None)
-    assert "no interval can be given" in claim_of(report).sentence
+    assert "no interval can be given" in claim_of(report_of(report)).sentence
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # means of nothing, in the analysis
 def test_what_has_no_score_is_not_drawn():
     totals = {(arm.name, f"p{p}", 0): [np.nan, 3.0] for arm in PAIR for p in range(3)}
     report = analyzed_report(ratings_of(PAIR, totals, ("one", "two")))
-    assert scores_figure(report) is None
-    assert forest_figure(report) is None
-    page = render_html(report)
+    assert scores_figure(report_of(report)) is None
+    assert forest_figure(report_of(report)) is None
+    page = render_html(report_of(report))
     for gap in (
         "No session has a total score",
         "No difference has an estimate",
         "no pair of sessions to compare",
     ):
         assert gap in page
-    assert all(draw({}) is None for draw in DRAW)
+    assert all(draw(report_of({})) is None for draw in DRAW)
 
 
 def test_the_sections_show_every_part_of_the_analysis(crossed, figures):
-    page = " ".join(re.sub(r"<[^>]+>", " ", render_html(crossed, figures)).split())
+    page = " ".join(re.sub(r"<[^>]+>", " ", render_html(report_of(crossed), figures)).split())
     found = crossed["analysis"]
     length, level, bound = found["length"], found["levels"][1], found["bounds"][0]
     rank, slope, least = length["spearman"], length["covariate"], length["at_least"]["contrasts"][0]
@@ -302,7 +304,7 @@ def test_the_sections_show_every_part_of_the_analysis(crossed, figures):
         assert text in page
     assert "was not computed" not in page
     report = crossed
-    bare = " ".join(re.sub(r"<[^>]+>", " ", render_html({**report, "analysis": {}}, {})).split())
+    bare = " ".join(re.sub(r"<[^>]+>", " ", render_html(report_of({**report, "analysis": {}}), {})).split())
     for gap in (
         *(
             "No comparison between therapists was computed.",
@@ -317,7 +319,7 @@ def test_the_sections_show_every_part_of_the_analysis(crossed, figures):
 @needs_scores
 def test_the_studys_scores():
     report = analyzed_report(read_ratings(SCORES2024), {"min": 1, "max": 10, "total_max": 110})
-    figures = figures_of(report)
+    figures = figures_of(report_of(report))
     assert "all bases: tuned − instruct: +11.2 points, interval 7.4 to 15.0" in figures["forest"].alt
     assert len(re.findall(r"forest-estimate-\d", figures["forest"].page)) == 7
     assert "67.9 ± 7.2, n 100" in figures["scores"].page

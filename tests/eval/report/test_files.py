@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from analyzed import analyzed_report, random_ratings
-from fake_report import HOSTILE
+from fake_report import HOSTILE, report_of
 from markdown_it import MarkdownIt
 
 from cbtrain import NOTICE
@@ -50,7 +50,7 @@ def cells(text):
 
 
 def test_every_file_is_there_and_the_page_comes_last(report, tmp_path, monkeypatch):
-    page = write_report(report, tmp_path)
+    page = write_report(report_of(report), tmp_path)
     names = {f"{name}.{kind}" for name in ("forest", "scores", "heatmap", "length") for kind in ("svg", "png")}
     assert {file.name for file in (tmp_path / "figures").iterdir()} == names
     assert {file.name for file in tmp_path.iterdir()} == {
@@ -58,12 +58,12 @@ def test_every_file_is_there_and_the_page_comes_last(report, tmp_path, monkeypat
     }
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
     first = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}
-    write_report(report, tmp_path)
+    write_report(report_of(report), tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.*")} == first
 
     # A report that has no contrast leaves no picture of one, and nothing of the user's is touched.
     (tmp_path / "figures" / "own.png").write_bytes(b"mine")
-    write_report({**report, "analysis": {}}, tmp_path)
+    write_report(report_of({**report, "analysis": {}}), tmp_path)
     assert not list((tmp_path / "figures").glob("forest.*"))
     assert (tmp_path / "figures" / "own.png").read_bytes() == b"mine"
 
@@ -71,12 +71,12 @@ def test_every_file_is_there_and_the_page_comes_last(report, tmp_path, monkeypat
     page.unlink()
     monkeypatch.setattr(write, "render_markdown", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_report({}, tmp_path)
+        write_report(report_of({}), tmp_path)
     assert not page.exists()
 
 
 def test_markdown_has_the_numbers_and_the_figures(report):
-    text = render_markdown(report, figures_of(report))
+    text = render_markdown(report_of(report), figures_of(report_of(report)))
     tables, html = cells(text)
     contrasts = tables[0]
     assert contrasts[0][:5] == ["Contrast", "Estimate", "95% interval", "p", "p, Holm"]
@@ -101,7 +101,7 @@ def test_names_are_text_in_markdown(report, name):
     changed["title"] = changed["arms"][0]["label"] = changed["scale"]["domains"][0]["name"] = name
     changed["analysis"]["contrasts"][0]["id"] = name
     changed["analysis"]["contrasts"][1]["notes"] = [name]
-    tables, html = cells(render_markdown(changed, {}))
+    tables, html = cells(render_markdown(report_of(changed), {}))
     # Gaps are set in italics; nothing else is.
     assert not re.search(r"<(script|img|a|code|s|del)\b|<em>(?!No |Shares|Sensitivity|Completion)", html)
     assert {len(line) for line in tables[0]} == {11}
@@ -113,7 +113,7 @@ def test_names_are_text_in_markdown(report, name):
 
 
 def test_an_empty_report_is_markdown_with_gaps():
-    text = render_markdown({}, {})
+    text = render_markdown(report_of({}), {})
     for gap in (
         "No comparison between therapists was computed.",
         "No therapist was evaluated.",
@@ -132,7 +132,7 @@ def tex_rows(text):
 
 
 def test_latex_is_a_table_of_seven_columns(report):
-    text = render_latex(report)
+    text = render_latex(report_of(report))
     assert text.isascii()
     assert "\\usepackage{booktabs}" in text
     assert text.count(r"\begin{tabular}{lrrrrrr}") == text.count(r"\end{tabular}") == 1
@@ -144,7 +144,7 @@ def test_latex_is_a_table_of_seven_columns(report):
     first = report["analysis"]["contrasts"][0]
     assert figures[1][0].strip() == first["id"].replace("−", "$-$")
     assert figures[1][1].strip() == fixed(first["estimate"], 2, signed=True)
-    assert r"No comparison between therapists was computed." in render_latex({})
+    assert r"No comparison between therapists was computed." in render_latex(report_of({}))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_latex_escapes(report, name, tex):
     assert latex(name) == tex
     changed = json.loads(json.dumps(report))
     changed["rater"]["label"] = changed["analysis"]["contrasts"][0]["id"] = name
-    text = render_latex(changed)
+    text = render_latex(report_of(changed))
     assert text.isascii()
     bare = re.sub(r"\\[{}]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -181,7 +181,7 @@ def test_latex_compiles_whatever_the_names(report, tmp_path):
     for contrast, name in zip(changed["analysis"]["contrasts"], [*ODD[:3], "50% & $x_1 #~^\\{}"], strict=False):
         contrast["id"] = name
     changed["rater"]["label"] = "50% \n\\input{nowhere} é"
-    (tmp_path / "contrasts.tex").write_text(render_latex(changed))
+    (tmp_path / "contrasts.tex").write_text(render_latex(report_of(changed)))
     body = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{contrasts}\end{document}"
     (tmp_path / "paper.tex").write_text(body)
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]

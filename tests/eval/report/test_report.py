@@ -6,7 +6,7 @@ import re
 
 import pytest
 from analyzed import analyzed_report, random_ratings
-from fake_report import HOSTILE, RATER, fake_report
+from fake_report import HOSTILE, RATER, fake_report, report_of
 from rich.console import Console
 
 from cbtrain.eval.analysis.ratings import Arm
@@ -29,7 +29,7 @@ def shown(renderable, width=100):
 
 
 def test_the_page_holds_the_result_and_the_rater_beside_every_score():
-    page = render_html(fake_report())
+    page = render_html(report_of(fake_report()))
     assert (
         "CBT-tuned model scored 11.2 points higher than Base model (95% interval 3.9 to 18.6; scale 0 to 66)." in page
     )
@@ -40,14 +40,14 @@ def test_the_page_holds_the_result_and_the_rater_beside_every_score():
     for name in ("result", "scores", "transcripts"):
         section = page[page.index(f'<section id="{name}"') :]
         assert RATER in section[: section.index("</section>")]
-    shown = [figure for figure in figures_of(fake_report()).values() if figure.on_page]
+    shown = [figure for figure in figures_of(report_of(fake_report())).values() if figure.on_page]
     assert page.count("<svg") == page.count('role="img" aria-label="') == len(shown) >= 5
     identities = re.findall(r'\bid="([^"]+)"', page)
     assert len(identities) == len(set(identities))
 
 
 def test_the_page_needs_nothing_from_outside():
-    page = render_html(fake_report())
+    page = render_html(report_of(fake_report()))
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:,)""", page.replace("xlink:href", "href"))
     assert "@import" not in page
     assert "url(" not in page.replace("url(#", "")
@@ -72,7 +72,7 @@ def test_a_transcript_cannot_break_out_of_the_page():
     ):
         row[key] = HOSTILE
     report["corpus"]["cleaning"][HOSTILE] = {"times": 3, "sessions": 2, "words_left_out": 0}
-    page = render_html(report)
+    page = render_html(report_of(report))
     assert page.count("<script") == 2
     assert page.count("</script>") == 2
     assert "<img" not in page
@@ -82,7 +82,7 @@ def test_a_transcript_cannot_break_out_of_the_page():
     assert json.loads(json.loads(data)["sessions"][0]["body"])["turns"][1]["text"] == HOSTILE
     # A name that is no text for a terminal either.
     report["arms"][0]["label"] = "[red]\x1b[31mbase"
-    assert "[red] [31mbase" in shown(summary(report), 200)
+    assert "[red] [31mbase" in shown(summary(report_of(report)), 200)
 
 
 def test_script_json_is_json():
@@ -93,7 +93,7 @@ def test_script_json_is_json():
 def test_browser_data_keeps_only_evidence_that_exists():
     report = fake_report()
     report["sessions"][0]["ratings"][0]["evidence"] = {"agenda": [5, 1, 1, -1, 99, "2", True, None]}
-    data = browser_data(report)
+    data = browser_data(report_of(report))
     bodies = [json.loads(session["body"]) for session in data["sessions"]]
     assert bodies[0]["ratings"][0]["evidence"][0] == [1, 5]
     assert data["sessions"][3]["total"] is None
@@ -106,7 +106,7 @@ def test_browser_data_tells_ratings_and_namesakes_apart():
     rating = first["ratings"][0]
     first["ratings"] += [rating | {"judge": "human"}, rating | {"repeat": 1}, rating | {"judge": "human"}]
     report["sessions"][1]["patient_name"] = first["patient_name"]
-    data = browser_data(report)
+    data = browser_data(report_of(report))
     assert data["raters"] == ["cue, repeat 0", "cue, repeat 1", "human"]
     assert [rating["rater"] for rating in json.loads(data["sessions"][0]["body"])["ratings"]] == [0, 2, 1, 2]
     assert [s["patient"] for s in data["sessions"][:3]] == ["Mara Lindqvist (p1)", "Mara Lindqvist (p2)", "June Okafor"]
@@ -114,7 +114,7 @@ def test_browser_data_tells_ratings_and_namesakes_apart():
 
 def test_files_round_trip(tmp_path):
     report = fake_report()
-    page = write_report(report, tmp_path / "run")
+    page = write_report(report_of(report), tmp_path / "run")
     assert page == tmp_path / "run" / "report.html"
     assert json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8")) == report
 
@@ -125,7 +125,7 @@ def test_what_json_cannot_hold_becomes_a_gap_or_text(tmp_path):
     report["perplexity"]["mean_change_percent"] = float("inf")
     report["sessions"][0]["turns"][0]["text"] = "half \ud83d of a character"
     report["environment"]["folder"] = tmp_path
-    page = write_report(report, tmp_path / "run")
+    page = write_report(report_of(report), tmp_path / "run")
     stored = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
     assert stored["arms"][0]["total_mean"] is None
     assert stored["sessions"][0]["turns"][0]["text"] == "half ? of a character"
@@ -164,9 +164,9 @@ def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
     report = fake_report()
     report["analysis"]["contrasts"][0] |= changes
     report["rater"] = {"judge": "m", "kind": "llm", "label": "LLM judge m"}
-    assert claim_of(report).sentence.startswith(sentence)
+    assert claim_of(report_of(report)).sentence.startswith(sentence)
     # Counted words are no rating, however clear the difference.
-    counted = claim_of(report | {"rater": {"kind": "cue"}}).sentence
+    counted = claim_of(report_of(report | {"rater": {"kind": "cue"}})).sentence
     assert counted.startswith(sentence if "could be computed" in sentence else f"Smoke test: {sentence}")
 
 
@@ -175,7 +175,7 @@ def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
 def test_what_sessions_vary_by_is_called_what_it_is(sessions, words):
     """With one session of each patient and arm, their spread holds what arms do for patients."""
     pair = [Arm("base", "", "base"), Arm("tuned", "", "tuned")]
-    told = spread_sentence(analyzed_report(random_ratings(pair, 12, sessions)))
+    told = spread_sentence(report_of(analyzed_report(random_ratings(pair, 12, sessions))).analysis)
     assert words in told
     assert told.count("SD") == 1
     assert told.count(",") == (2 if sessions == 1 else 3)
@@ -187,7 +187,7 @@ def test_of_several_differences_those_that_hold_after_holm_are_claimed():
 
     def claimed(*changes):
         report["analysis"]["contrasts"] = [{**contrast, "id": name, **more} for name, more in changes]
-        return claim_of(report)
+        return claim_of(report_of(report))
 
     both = claimed(("A: t − i", {}), ("B", {"p_adjusted": 0.06}), ("C", {"ci_low": -1.0}), ("D", {"estimate": None}))
     assert both.sentence == (
@@ -234,21 +234,22 @@ def test_numbers_as_words():
 
 def test_tables_in_the_terminal():
     report = fake_report()
-    scores, perplexity = shown(score_table(report)), shown(perplexity_table(report))
+    scores, perplexity = shown(score_table(report_of(report))), shown(perplexity_table(report_of(report).perplexity))
     assert f"Rated by: {RATER}" in scores
     assert re.search(r"Guided discovery +1\.00 +2\.50 +\+1\.50", scores)
     assert re.search(r"Total, mean +23\.67 +34\.50 +\+10\.83", scores)
     assert re.search(r"Failed +1 +0", scores)
     assert re.search(r"set_47 +21,480 +19\.90 +14\.80 +−25\.6%", perplexity)
-    whole = shown(summary(report), 60)
+    whole = shown(summary(report_of(report)), 60)
     assert RATER in " ".join(whole.replace("│", " ").split())
     assert "Not a medical device" in " ".join(whole.split())
 
 
 def test_a_learning_curve_speaks_or_is_not_drawn():
-    drawn = curve_figure(fake_report()["training"][0], 1)
+    first, bare = report_of({"training": [fake_report()["training"][0], {"curve": [{"tokens": 5}]}]}).training
+    drawn = curve_figure(first, 1)
     assert drawn.alt == "Learning curve of the base model: validation loss 9.160 before training, best 3.290."
-    assert curve_figure({"name": "base", "curve": [{"tokens": 5, "train_loss": None}]}) is None
+    assert curve_figure(bare) is None
 
 
 def luminance(colour):

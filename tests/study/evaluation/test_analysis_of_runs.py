@@ -146,7 +146,7 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     assert "cue, human: Ann" in shown
     assert CUE_RATER_LABEL in shown
     report = json.loads((run / "report.json").read_text())
-    # People stand beside the judge that was planned: they change no figure of its.
+    # People are secondary to the judge that was planned: they change no figure of its.
     assert report["analysis"]["panel"] == {
         "judges": ["cue"], "beside": ["human: Ann"], "pooled": False, "linked": True,
     }  # fmt: skip
@@ -154,7 +154,7 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     judges = [rating["judge"] for rating in report["sessions"][0]["ratings"]]
     assert judges == ["cue", "human: Ann"]
     assert report["sessions"][0]["ratings"][1]["reason"]["note"] == "saw it"
-    assert report["rater"]["label"] == f"{CUE_RATER_LABEL} (beside: human: Ann)"
+    assert report["rater"]["label"] == f"{CUE_RATER_LABEL} (for comparison: human: Ann)"
     (between,) = report["analysis"]["agreement"]["between"]
     # One point more in every domain, but where the scale ends.
     assert between["total"]["icc_consistency"]["estimate"] == pytest.approx(1.0)
@@ -213,6 +213,8 @@ def test_runs_of_other_protocols_are_refused_and_the_differences_named(tmp_path,
         (["compare", "one", "bare"], "bare: not an evaluated run"),
         (["compare", "one", "old"], "its report does not tell the protocol"),
         (["compare", "one", "torn"], "damaged"),
+        (["compare", "one", "newer"], "written by a newer cbtrain"),
+        (["analyze", "one"], "damaged"),
         (["analyze", "bare"], "bare: no scores.csv in it"),
         (["analyze", "one", "one"], "is there twice"),
         (["analyze", "one", "--transcripts", "elsewhere"], "no session of any arm that was rated"),
@@ -226,7 +228,11 @@ def test_runs_of_other_protocols_are_refused_and_the_differences_named(tmp_path,
 def test_bad_input_is_one_line_and_writes_nothing(words, problem, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     evaluated(tmp_path / "one")
-    for name, content in (("old", '{"schema": "cbtrain.report/1"}'), ("torn", '{"schema"')):
+    if words == ["analyze", "one"]:
+        (tmp_path / "one" / "report.json").write_text('{"schema": "cbtrain.report/2", ')
+    written = (("old", "cbtrain.report/1"), ("newer", "cbtrain.report/99"))
+    files = [(name, json.dumps({"schema": schema})) for name, schema in written]
+    for name, content in [*files, ("torn", '{"schema"')]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(content)
     (tmp_path / "bare").mkdir()
@@ -268,7 +274,7 @@ def test_where_everything_is_known_no_figure_is_a_gap(tmp_path, capsys):
     assert "n/a" not in page[page.index('id="result') : page.index('id="making"')]
 
 
-def test_people_stand_beside_the_judge_of_several_tables(tmp_path, capsys):
+def test_people_are_secondary_to_the_judge_of_several_tables(tmp_path, capsys):
     """One judge rated in two goes, and Ann as much as it."""
     domains = dict.fromkeys(DOMAINS, 3.0)
     for name, judge, patients in (("one", "m", "pq"), ("two", "m", "rs"), ("human_scores", "human: Ann", "pqrs")):

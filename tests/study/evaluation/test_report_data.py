@@ -22,54 +22,54 @@ def rated(judge, repeat, points, missing=0, status="ok"):
     return Score("p1.base.0", "base", "p1", 0, judge, repeat, status, domains, {IDS[0]: [1]}, {IDS[0]: f"{points}!"})
 
 
-def described(*scores, session=SESSION, deciding=("a", "b")):
+def described(*scores, session=SESSION, primary_judges=("a", "b")):
     ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
-    return describe_sessions([session], scores, {"p1": "Mara"}, ratings, panel_of(ratings, deciding))[0]
+    return describe_sessions([session], scores, {"p1": "Mara"}, ratings, panel_of(ratings, primary_judges))[0]
 
 
 def test_a_mean_is_over_judges_not_over_ratings():
     found = described(rated("a", 0, 2), rated("a", 1, 2), rated("a", 2, 5), rated("b", 0, 5))
-    assert found["total"] == 11 * 4.0
-    assert found["domains"] == dict.fromkeys(IDS, 4.0)
-    assert found["flags"] == ["at_or_above_cutoff", "ratings_disagree"]
-    assert found["status"] == "ok"
-    assert found["patient_name"] == "Mara"
-    assert [(r["judge"], r["repeat"], r["total"]) for r in found["ratings"]] == [
+    assert found.total == 11 * 4.0
+    assert found.domains == dict.fromkeys(IDS, 4.0)
+    assert found.flags == ["at_or_above_cutoff", "ratings_disagree"]
+    assert found.status == "ok"
+    assert found.patient_name == "Mara"
+    assert [(r.judge, r.repeat, r.total) for r in found.ratings] == [
         ("a", 0, 22.0),
         ("a", 1, 22.0),
         ("a", 2, 55.0),
         ("b", 0, 55.0),
     ]
-    assert found["ratings"][2]["evidence"] == {IDS[0]: [1]}
-    assert found["ratings"][2]["reason"] == {IDS[0]: "5!"}
+    assert found.ratings[2].evidence == {IDS[0]: [1]}
+    assert found.ratings[2].reason == {IDS[0]: "5!"}
 
 
 def test_what_was_not_scored_is_filled_in_nowhere():
-    found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"), deciding=["a"])
-    assert found["total"] == 33.0
-    assert [found["domains"][name] for name in IDS[:2]] == [3.0, 3.0]
-    assert found["status"] == "ok, unratable"
+    found = described(rated("a", 0, 3), rated("b", 0, 1, missing=1, status="unratable"), primary_judges=["a"])
+    assert found.total == 33.0
+    assert [found.domains[name] for name in IDS[:2]] == [3.0, 3.0]
+    assert found.status == "ok, unratable"
     found = described(rated("b", 0, 1, missing=11, status="refused"))
-    assert found["total"] is None
-    assert found["domains"] == dict.fromkeys(IDS)
-    assert (found["status"], found["flags"]) == ("refused", ["not_rated"])
+    assert found.total is None
+    assert found.domains == dict.fromkeys(IDS)
+    assert (found.status, found.flags) == ("refused", ["not_rated"])
 
 
 def test_a_session_without_a_rating():
     failed = SimulatedSession("p1.base.0", "base", "p1", 0, [], "budget", "spent")
     found = described(session=failed)
-    assert (found["status"], found["ratings"]) == ("not rated: the session failed", [])
-    assert found["flags"] == ["failed", "not_rated", "short"]
-    assert described()["status"] == "not rated"
+    assert (found.status, found.ratings) == ("not rated: the session failed", [])
+    assert found.flags == ["failed", "not_rated", "short"]
+    assert described().status == "not rated"
 
 
-def test_judges_beside_the_panel_change_no_score_and_a_panel_is_whole_or_silent():
-    beside = described(rated("a", 0, 2), rated("human: Ann", 0, 6), deciding=["a"])
-    assert (beside["total"], len(beside["ratings"])) == (22.0, 2)
+def test_secondary_judges_change_no_score_and_a_panel_is_whole_or_silent():
+    found = described(rated("a", 0, 2), rated("human: Ann", 0, 6), primary_judges=["a"])
+    assert (found.total, len(found.ratings)) == (22.0, 2)
     rows = [("a", seed, 2 + seed % 2) for seed in range(10)] + [("b", seed, 4) for seed in range(9)]
     *both, one = sessions_of(rows)
-    assert [session["total"] for session in both] == [33.0, 38.5, 33.0, 38.5, 33.0, 38.5, 33.0, 38.5, 33.0]
-    assert (one["total"], one["domains"], one["flags"]) == (None, dict.fromkeys(IDS), ["not_rated"])
+    assert [session.total for session in both] == [33.0, 38.5, 33.0, 38.5, 33.0, 38.5, 33.0, 38.5, 33.0]
+    assert (one.total, one.domains, one.flags) == (None, dict.fromkeys(IDS), ["not_rated"])
 
 
 def sessions_of(rows, count=10):
@@ -89,11 +89,11 @@ def test_sessions_of_pooled_judges_are_compared_without_their_severity():
         ("severe", seed, 2 if seed < 29 else 0) for seed in range(10, 30)
     ]
     found = sessions_of(rows, 30)
-    assert [session["total"] for session in found] == pytest.approx([33.0] * 29 + [11.0])
-    assert found[0]["domains"] == dict.fromkeys(IDS)  # without severity they could lie outside the scale
+    assert [session.total for session in found] == pytest.approx([33.0] * 29 + [11.0])
+    assert found[0].domains == dict.fromkeys(IDS)  # without severity they could lie outside the scale
     # Flags of the scale's ends are about the scores that were given.
-    assert (found[28]["flags"], found[29]["flags"]) == ([], ["at_floor"])
+    assert (found[28].flags, found[29].flags) == ([], ["at_floor"])
     apart = sessions_of([row for row in rows if row[0] == "mild" or row[1] > 11], 30)
-    assert {session["total"] for session in apart} == {None}
-    assert {session["status"] for session in apart} == {"ok"}
-    assert (apart[28]["flags"], apart[29]["flags"]) == ([], ["at_floor"])
+    assert {session.total for session in apart} == {None}
+    assert {session.status for session in apart} == {"ok"}
+    assert (apart[28].flags, apart[29].flags) == ([], ["at_floor"])
