@@ -1,4 +1,4 @@
-"""Which documents share a pack: planned over all of them, nothing dropped, nothing cut."""
+"""Plan which documents share a pack, over all of them; none is dropped or cut."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from cbtrain.tokens.repack import refill
 
 NEAR_EQUAL = 0.01
-"""Documents whose lengths differ by no more than this share are put in an order of their own each epoch."""
+"""Documents whose lengths differ by no more than this share are shuffled among each other in each epoch."""
 
 GOOD_FILL = 0.98
-"""Where best-fit decreasing fills less than this, a slower search is tried."""
+"""If best-fit decreasing fills a smaller share of the slots, a slower search is tried."""
 
 FULL = 0.99
-"""Fill at which the slower search has done enough."""
+"""Share of filled slots at which the slower search ends."""
 
 SEARCHED_DOCUMENTS = 100_000
-"""Most documents for the slower search, which takes some seconds for so many."""
+"""Most documents for the slower search, which takes some seconds for this many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Packing:
 def plan_packs(
     lengths: NDArray[Any], capacity: int, random: np.random.Generator | None = None, *, search: bool = True
 ) -> Packing:
-    """Pack documents of ``lengths`` into as few packs of ``capacity`` tokens as two searches find.
+    """Return as few packs of ``capacity`` tokens for documents of ``lengths`` as two searches find.
 
-    Best-fit decreasing first; where that fills less than :data:`GOOD_FILL` and fewer packs are possible at all
-    (:func:`fewest_packs`), :func:`refill` goes on from there (not with ``search=False``). Ties and near-equal lengths
-    come in an order drawn from ``random``. A document longer than ``capacity`` gets a pack of its own.
+    Best-fit decreasing is first. If it fills less than :data:`GOOD_FILL` and fewer packs are possible
+    (:func:`fewest_packs`), :func:`refill` continues from its packs (not with ``search=False``). Ties and near-equal
+    lengths are in an order drawn from ``random``. A document longer than ``capacity`` gets a pack of its own.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     order = _decreasing(lengths, random)
@@ -90,10 +90,10 @@ def best_fit(lengths: NDArray[np.int64], order: NDArray[np.int64], capacity: int
 
 
 def fewest_packs(lengths: NDArray[np.int64], capacity: int) -> int:
-    """A number of packs that no packing goes below: the bound L2 of Martello and Toth (1990, section 8.3).
+    """Return a lower bound on the number of packs: L2 of Martello and Toth (1990, section 8.3).
 
-    For a threshold k, documents longer than capacity - k share a pack with nobody of k or more, and those longer than
-    half a pack not with each other; the rest needs at least its total. O(n log n).
+    For a threshold k, documents longer than capacity - k share a pack with no document of k or more, and documents
+    longer than half a pack do not share one with each other; the rest needs at least its total. O(n log n).
     """
     sizes = np.sort(np.minimum(lengths, capacity))[::-1]
     if not len(sizes):

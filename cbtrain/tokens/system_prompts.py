@@ -1,4 +1,4 @@
-"""What a model is told first, in training and in serving alike."""
+"""The system prompts of both speakers, the same in training and serving."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from cbtrain.transcripts.types import Role
 
 
 def system_prompt(speaker: Role, config: TokensConfig, profile: Profile | None) -> str:
-    """For the model that plays ``speaker``."""
+    """Return the system prompt of the model that plays ``speaker``."""
     return config.therapist_system if speaker == "therapist" else patient_system(profile)
 
 
 def patient_system(profile: Profile | None) -> str:
-    """The system prompt that a patient adapter is trained with and served with."""
+    """Return the system prompt of a patient model, in training and in serving."""
     return profile.brief if profile else "You are a patient in therapy for depression."

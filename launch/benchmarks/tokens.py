@@ -115,7 +115,7 @@ def _cut(corpus: Corpus, tokenizer: Any, whole: TokenStore, capacity: int) -> No
     packs = [pack for step in plan.steps for pack in step]
     lengths = [[int(store.lengths[i]) for i in pack] for pack in packs]
     lost, unlearnt = _lost(store, packs)
-    lost += made.left_out
+    lost += made.dropped
     unlearnt += int(whole.supervised.sum() - store.supervised.sum())
     _row("ours, cut between turns", lengths, capacity, imbalance(plan.costs, RANKS), lost, unlearnt, 0, seconds)
     repeated = store.tokens / whole.tokens - 1
