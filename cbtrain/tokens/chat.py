@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.dialogue import Message, SpokenTurn
-from cbtrain.tokens.formats import ChatFormat, choose_format, layout_of
+from cbtrain.tokens.formats import PLACEHOLDER, ChatFormat, Layout, choose_format, has_system_role, layout_of, probe
 from cbtrain.tokens.loss_mask import Span
-from cbtrain.tokens.template_check import PLACEHOLDER, Layout, has_system_role, probe
 
 
 @dataclass(frozen=True, slots=True)

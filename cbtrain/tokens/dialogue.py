@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cbtrain.tokens.config import LEFT_OUT, OPENING, SESSION_OPENING
+from cbtrain.tokens.config import LEFT_OUT, OPENING, SESSION_OPENING, TokensConfig
 from cbtrain.tokens.loss_mask import LossPolicy, Span
+from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Role, Session, Turn
 
 
@@ -51,6 +52,16 @@ class Message:
         """Return both as one message of this role, with a blank line between them."""
         moved = other.after(self.content)
         return replace(self, content=moved.content, turns=self.turns + moved.turns)
+
+
+def system_prompt(speaker: Role, config: TokensConfig, profile: Profile | None) -> str:
+    """Return the system prompt of the model that plays ``speaker``."""
+    return config.therapist_system if speaker == "therapist" else patient_system(profile)
+
+
+def patient_system(profile: Profile | None) -> str:
+    """Return the system prompt of a patient model, in training and in serving."""
+    return profile.brief if profile else "You are a patient in therapy for depression."
 
 
 def dialogue(turns: Sequence[Turn], speaker: Role, system: str | None) -> list[Message]:

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.balance import EQUAL_COST, cost, imbalance, into_steps, share_out
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import Pack, build_pack, filler_pack
-from cbtrain.tokens.packing import plan_packs
+from cbtrain.tokens.packing import EQUAL_COST, cost, imbalance, into_steps, plan_packs, share_out
 
 
 @dataclass(frozen=True, slots=True)
