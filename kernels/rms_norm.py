@@ -1,8 +1,8 @@
 """Fused residual add and RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), forward and backward.
 
-The norm's weight is frozen in LoRA training, so no weight gradient is computed. Values are widened to fp32 right after
-each load (Triton's interpreter treats bf16 bits as integers) and rounded in the order of the Hugging Face models.
-Not yet used by the decoder, and not yet measured on a GPU.
+The norm's weight is frozen in LoRA training, so no weight gradient is computed. Values are converted to fp32 directly
+after each load (Triton's interpreter treats bf16 bits as integers) and rounded at the same points as in the Hugging
+Face models. The decoder does not use it yet, and it is not yet measured on a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except ImportError:  # Linux only; the reference below runs everywhere
 
 
 def rms_norm_reference(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """``residual + x`` and its RMSNorm, both ``[T, hidden]`` in x's dtype; plain PyTorch, differentiable."""
+    """Return ``residual + x`` and its RMSNorm, both ``[T, hidden]`` in x's dtype; plain PyTorch, differentiable."""
     total = residual + x
     wide = total.to(torch.promote_types(total.dtype, torch.float32))
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
@@ -28,9 +28,9 @@ def rms_norm_reference(x: Tensor, residual: Tensor, weight: Tensor, eps: float) 
 
 
 def rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """As :func:`rms_norm_reference`, in one Triton launch each way. ``x``, ``residual [T, hidden]`` contiguous.
+    """Return the same as :func:`rms_norm_reference`, with one Triton kernel for each of forward and backward.
 
-    Raises RuntimeError where Triton is not installed.
+    ``x`` and ``residual`` are ``[T, hidden]``, contiguous. Raises RuntimeError if Triton is not installed.
     """
     if triton is None:
         raise RuntimeError("Triton is not installed: use rms_norm_reference")
@@ -59,7 +59,9 @@ class _RMSNorm(torch.autograd.Function):
 
 
 if triton is not None:
+    # A kernel takes each tensor as a pointer, and its sizes as scalars: a Triton signature cannot group them.
 
+    # More than seven parameters: three inputs, three outputs, a size, a constant and the block size.
     @triton.jit
     def _forward(X, R, W, TOTAL, OUT, INVERSE, hidden, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
         row = tl.program_id(0).to(tl.int64)
@@ -67,14 +69,15 @@ if triton is not None:
         mask = columns < hidden
         at = row * hidden + columns
         total = tl.load(X + at, mask, 0.0).to(tl.float32) + tl.load(R + at, mask, 0.0).to(tl.float32)
-        kind = OUT.dtype.element_ty
-        tl.store(TOTAL + at, total.to(kind), mask)
-        total = total.to(kind).to(tl.float32)
+        dtype = OUT.dtype.element_ty
+        tl.store(TOTAL + at, total.to(dtype), mask)
+        total = total.to(dtype).to(tl.float32)
         inverse = 1.0 / tl.sqrt(tl.sum(total * total, 0) / hidden + eps)
         tl.store(INVERSE + row, inverse)
-        normed = (total * inverse).to(kind).to(tl.float32)
-        tl.store(OUT + at, (normed * tl.load(W + columns, mask, 0.0).to(tl.float32)).to(kind), mask)
+        normed = (total * inverse).to(dtype).to(tl.float32)
+        tl.store(OUT + at, (normed * tl.load(W + columns, mask, 0.0).to(tl.float32)).to(dtype), mask)
 
+    # More than seven parameters: five inputs, one output, a size and the block size.
     @triton.jit
     def _backward(D_TOTAL, D_OUT, TOTAL, W, INVERSE, DX, hidden, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
         row = tl.program_id(0).to(tl.int64)
@@ -84,7 +87,7 @@ if triton is not None:
         inverse = tl.load(INVERSE + row)
         normed = tl.load(TOTAL + at, mask, 0.0).to(tl.float32) * inverse
         wide = tl.load(D_OUT + at, mask, 0.0).to(tl.float32) * tl.load(W + columns, mask, 0.0).to(tl.float32)
-        # d/dx of x·rsqrt(mean(x²)): what is left after taking out the part along x.
+        # d/dx of x·rsqrt(mean(x²)): the gradient without its component along x.
         dx = inverse * (wide - normed * (tl.sum(wide * normed, 0) / hidden))
         dx += tl.load(D_TOTAL + at, mask, 0.0).to(tl.float32)
         tl.store(DX + at, dx.to(DX.dtype.element_ty), mask)

@@ -166,3 +166,26 @@ def test_the_training_step_is_one_short_function():
     tree = ast.parse((ROOT / "cbtrain/training/step.py").read_text())
     step = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train_step")
     assert step.end_lineno - step.lineno < 60
+
+
+MOST_PARAMETERS, REASON = 7, "# More than seven parameters:"
+
+
+def too_many_parameters(path):
+    """Return the functions with more than seven parameters (``self`` and ``cls`` not counted) and no reason above."""
+    lines, problems = path.read_text().splitlines(), []
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        if parameters and parameters[0].arg in ("self", "cls"):
+            parameters.pop(0)
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        if len(parameters) > MOST_PARAMETERS and not lines[first - 2].strip().startswith(REASON):
+            problems.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} takes {len(parameters)}")
+    return problems
+
+
+def test_functions_take_few_parameters():
+    paths = [*modules().values(), *sorted((ROOT / "launch").rglob("*.py"))]
+    assert not [problem for path in paths for problem in too_many_parameters(path)]

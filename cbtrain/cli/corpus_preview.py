@@ -107,9 +107,9 @@ def _style(weight: float) -> str:
 
 
 def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer]:
+    from cbtrain.tokens.dialogue import system_prompt
     from cbtrain.tokens.document_builder import place_of, units_of
     from cbtrain.tokens.mask_check import check_dialogue, check_renderer
-    from cbtrain.tokens.system_prompts import system_prompt
     from cbtrain.tokens.tokenize import CHECKED_MESSAGES
 
     reader = reader_of(parsed, parsed.supervise)

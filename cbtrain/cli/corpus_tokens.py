@@ -55,7 +55,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from cbtrain.study.datasets import course_units
-    from cbtrain.tokens.balance import EQUAL_COST
+    from cbtrain.tokens.packing import EQUAL_COST
     from cbtrain.tokens.stream import PackStream
     from cbtrain.tokens.tokenize import cache_root, tokenize
     from cbtrain.training.packs import check_packs_per_step, equal_cost

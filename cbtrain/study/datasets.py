@@ -15,10 +15,9 @@ from cbtrain.errors import UserError
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import Supervise
-from cbtrain.tokens.dialogue import dialogue
+from cbtrain.tokens.dialogue import dialogue, patient_system, system_prompt
 from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
 from cbtrain.tokens.formats import choose_format
-from cbtrain.tokens.system_prompts import patient_system, system_prompt
 from cbtrain.tokens.tokenize import TokenizedCorpus, cache_root, tokenize
 from cbtrain.training.config import StageConfig
 from cbtrain.transcripts.types import Course, Role

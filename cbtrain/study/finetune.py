@@ -142,10 +142,10 @@ def _tell_lessons(speaker: Role, lessons: SpeakerDataset, config: StudyConfig, c
     text = f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch"
     if chosen.paper_tokens is not None and config.tokens.recipe == "whole":
         text += f" (by the 2024 recipe {chosen.paper_tokens:,})"
-    if chosen.cut:
-        text += f"; {chosen.cut} of {len(chosen.units)} are cut between turns (tokens.document_tokens)"
-    if chosen.left_out:
-        text += f"; {chosen.left_out:,} tokens of turns found no room as context"
+    if chosen.truncated:
+        text += f"; {chosen.truncated} of {len(chosen.units)} are cut between turns (tokens.document_tokens)"
+    if chosen.dropped:
+        text += f"; {chosen.dropped:,} tokens of turns found no room as context"
     say(console, text)
 
 

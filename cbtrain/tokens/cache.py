@@ -1,8 +1,8 @@
-"""Tokenized documents in a folder of memory-mapped arrays.
+"""Keep tokenized documents on disk: one folder of memory-mapped arrays for each corpus and its settings.
 
-The folder's name is a hash of everything that decides its content: the sessions' texts, the tokenizer, the chat format
-and the loss policy. It is written beside its place and renamed, so that two processes may make it at once; each array
-carries a checksum, so that damage is found at opening.
+The folder's name is a hash of everything that determines its content: the sessions' texts, the tokenizer, the chat
+format and the loss policy. It is written under a temporary name and then renamed, so that two processes can write it at
+once. Each array has a checksum, so that damage is found when the folder is opened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, overload
@@ -34,14 +34,14 @@ SCHEMA = "cbtrain.tokens/1"
 INDEX = "index.json"
 ARRAYS = ("ids", "offsets", "runs", "run_weights", "run_offsets", "trimmed", "names")
 OURS = re.compile(r"\.?[0-9a-f]{32}(\..*)?")
-"""Names of entries, of their locks, and of what an interrupted writer leaves."""
+"""Names of entries, of their locks, and of the temporary folders that an interrupted writer leaves."""
 
 UNUSED_DAYS = 30
-"""Entries that nobody has opened for so long are removed when a new one is written."""
+"""Entries not opened for this many days are removed when a new one is written."""
 
 
 class Damaged(Exception):
-    """The cache's files are incomplete or not as they were written."""
+    """Files of the cache are missing, or differ from those that were written."""
 
 
 class TokenStore(Sequence[Document]):
@@ -58,10 +58,10 @@ class TokenStore(Sequence[Document]):
         self.lengths: NDArray[np.int64] = np.diff(arrays["offsets"])
         self.names = bytes(arrays["names"]).decode().split("\n") if len(self.lengths) else []
         runs, offsets = arrays["runs"], arrays["run_offsets"]
-        # The first token of a document is nobody's target.
+        # The first token of a document is never predicted.
         sizes = (runs[:, 1] - np.maximum(runs[:, 0], 1)).clip(min=0)
         self.supervised = _sums(sizes, offsets)
-        """Tokens of each document that the loss counts, int64 ``[D]``."""
+        """Number of tokens that the loss counts in each document, int64 ``[D]``."""
         self.weight_sums = _sums(sizes * arrays["run_weights"].astype(np.float64), offsets)
         """Sum of the loss's weights in each document, float64 ``[D]``."""
 
@@ -114,11 +114,62 @@ class TokenStore(Sequence[Document]):
 
     @property
     def tokens(self) -> int:
+        """Number of tokens of all documents."""
         return int(self.lengths.sum())
 
 
+class CacheEntry:
+    """The cached documents of one ``identity`` (:func:`key_of`) in the folder ``root``.
+
+    Use it in a ``with`` statement, which waits until no other process on this machine writes the same entry. If the
+    cache cannot be used, nothing is raised: documents are then not cached, and ``problem`` says why.
+    """
+
+    def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
+        self.root, self.identity = root, identity
+        self.folder = root / key_of(identity)
+        self.problem = ""
+        self._lock = ExitStack()
+
+    def __enter__(self) -> CacheEntry:
+        try:
+            self._lock.enter_context(only_one(self.folder))
+        except OSError as error:
+            self._fail(error.strerror)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.close()
+
+    def read(self) -> tuple[TokenStore, dict[str, Any]] | None:
+        """Return the documents and their facts as :func:`open_store` does, or None if they are not there or damaged."""
+        if self.problem:
+            return None
+        try:
+            return open_store(self.folder, self.identity)
+        except Damaged:
+            return None
+
+    def write(self, documents: TokenStore, facts: dict[str, Any]) -> tuple[TokenStore, dict[str, Any]]:
+        """Cache ``documents`` and return them memory-mapped, with ``facts``; as they are if they cannot be cached."""
+        if self.problem:
+            return documents, facts
+        try:
+            remove_unused(self.root)
+            save(documents, self.folder, self.identity, facts)
+            return open_store(self.folder, self.identity)
+        except Damaged as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(error.strerror)
+        return documents, facts
+
+    def _fail(self, reason: object) -> None:
+        self.problem = f"tokens are not kept in {self.root} ({reason})"
+
+
 def save(store: TokenStore, folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write ``store`` to ``folder``, readable for its owner alone; ``facts`` (JSON) are kept beside it."""
+    """Write ``store`` and ``facts`` (JSON) to ``folder``, which only its owner can read."""
     with atomic_folder(folder) as temporary:
         checksums = {}
         for name in ARRAYS:
@@ -127,24 +178,24 @@ def save(store: TokenStore, folder: Path, identity: Mapping[str, Any], facts: Ma
         index = {"schema": SCHEMA, "identity": dict(identity), "facts": dict(facts), "checksums": checksums}
         index["checksum"] = key_of(index)
         (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o700)  # what patients said is in there
+        temporary.chmod(0o700)  # the arrays hold the words of patients
 
 
 def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, dict[str, Any]]:
-    """The documents in ``folder``, memory-mapped, and the facts beside them.
+    """Return the documents in ``folder``, memory-mapped, and the facts stored with them.
 
-    Raises Damaged where files are missing or have changed, and UserError where they are of another ``identity``.
+    Raises Damaged if files are missing or have changed, and UserError if they have another ``identity``.
     """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if index.pop("checksum") != key_of(index) or index["schema"] != SCHEMA:
             raise Damaged(f"{INDEX} has changed, or is of another version")
-        known, checksums, facts = index["identity"], index["checksums"], index["facts"]
+        stored, checksums, facts = index["identity"], index["checksums"], index["facts"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(str(error)) from None
-    different = [key for key in identity if known.get(key) != identity[key]]
+    different = [key for key in identity if stored.get(key) != identity[key]]
     if different:
-        hint = "Remove that folder; it is made anew."
+        hint = "Remove that folder; it is written again."
         raise UserError(f"tokens of another {', '.join(different)}", where=folder, hint=hint)
     arrays: dict[str, NDArray[Any]] = {}
     for name in ARRAYS:
@@ -162,7 +213,7 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Wait until no other process on this machine makes ``folder``."""
+    """Lock ``folder`` against other processes on this machine; wait until it is free."""
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if fcntl is None:
         yield
@@ -173,11 +224,11 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def remove_unused(root: Path) -> None:
-    """Remove entries of ``root`` that were not opened for :data:`UNUSED_DAYS`."""
-    before = time.time() - UNUSED_DAYS * 86_400
+    """Remove entries of ``root`` that were not opened for :data:`UNUSED_DAYS` days."""
+    oldest = time.time() - UNUSED_DAYS * 86_400
     for entry in root.glob("*"):
         with suppress(OSError):
-            if not OURS.fullmatch(entry.name) or entry.stat().st_mtime >= before:
+            if not OURS.fullmatch(entry.name) or entry.stat().st_mtime >= oldest:
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -186,7 +237,7 @@ def remove_unused(root: Path) -> None:
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """A hash of ``facts`` (JSON); that of an identity is its entry's name."""
+    """Return a hash of ``facts`` (JSON); the hash of an identity is the name of its folder."""
     return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -200,7 +251,7 @@ def _runs(weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.f
 
 
 def _sums(values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[Any]:
-    """Sums of ``values`` between neighbouring ``offsets``, empty stretches included."""
+    """Return the sum of ``values`` between each two neighbouring ``offsets``, 0 if there are none."""
     total = np.concatenate([np.zeros(1, values.dtype), np.cumsum(values)])
     return np.asarray(total[offsets[1:]] - total[offsets[:-1]])
 

@@ -1,8 +1,8 @@
-"""Cut a document that is too long between turns, earlier turns carried along as context.
+"""Split a document that is too long between turns, with earlier turns repeated as context.
 
-Each piece begins with the system prompt and says that earlier turns are left out; it repeats the last turns of the
-piece before, up to a share of its length, and goes on from there. A turn that the loss counts is counted in the first
-piece that holds it and is context in any other.
+Each piece begins with the system prompt and a note that earlier turns are left out. It repeats the last turns of the
+piece before, up to a share of its length, and continues from there. A supervised turn is supervised in the first piece
+that contains it, and is context in any later one.
 """
 
 from __future__ import annotations
@@ -17,38 +17,39 @@ from cbtrain.tokens.chat import ChatRenderer, Rendering
 from cbtrain.tokens.dialogue import Message, led_in
 
 MARGIN = 16
-"""Tokens kept free for the words that say what was left out; what is rendered is measured all the same."""
+"""Tokens reserved for the note on turns left out. It is an estimate only: each piece is rendered and measured."""
 
 Piece = tuple[list[Message], Rendering]
 
 
 @dataclass(slots=True)
-class Cutter:
-    """Cuts chats into pieces of at most ``limit`` tokens, each counted up to its last supervised one; at most ``carry``
-    of a piece repeats turns that a piece before it held.
+class Chunker:
+    """Splits chats into pieces of at most ``limit`` tokens, each measured up to its last supervised one; at most the
+    share ``carry`` of a piece repeats turns of an earlier piece.
 
-    ``left_out`` counts tokens of turns before the last supervised one that found no room in any piece: they would have
-    been context only.
+    ``dropped`` counts tokens of turns before the last supervised one that are in no piece; they would have been context
+    only.
     """
 
     renderer: ChatRenderer
     system: str | None
     limit: int
     carry: float
-    left_out: int = 0
+    dropped: int = 0
 
-    def cut(self, messages: Sequence[Message], ends: Sequence[int], name: str) -> Iterator[Piece]:
-        """The pieces of ``messages``; ``ends`` are those of their whole rendering.
+    def split(self, messages: Sequence[Message], ends: Sequence[int], name: str) -> Iterator[Piece]:
+        """Yield the pieces of ``messages``; ``ends`` are those of their whole rendering.
 
-        Raises UserError where a turn alone is longer than the limit, naming it. The last piece may lack turns at its
-        end that nothing supervised follows.
+        Raises UserError if a turn alone is longer than the limit, and names it. The last piece may lack turns at its
+        end that no supervised turn follows.
         """
         talk = [message for message in messages if message.role != "system"]
-        head = self._head()
-        lengths = np.diff([0, *ends]).tolist()[-len(talk) :]  # tokens from the content before to the end of its own
-        begun, todo = 0, _next_supervised(talk, 0)
+        head = self._head_length()
+        # Of each message: the tokens from the end of the content before to the end of its own.
+        lengths = np.diff([0, *ends]).tolist()[-len(talk) :]
+        covered, todo = 0, _next_supervised(talk, 0)
         while todo < len(talk):
-            start, stop = self._guess(lengths, begun, todo, head)
+            start, stop = self._estimate(lengths, covered, todo, head)
             while True:
                 stop = max(index for index in range(todo, stop) if talk[index].supervised) + 1
                 piece = self._render(talk, start, todo, stop, name)
@@ -61,26 +62,29 @@ class Cutter:
                     start += 1
                 else:
                     raise self._too_long(talk[todo], length, name)
-            for index in range(begun, start):
+            for index in range(covered, start):
                 if head + lengths[index] > self.limit:  # perhaps: the whole rendering's lengths are close, not exact
                     alone = self._render(talk, index, index + 1, index + 1, name)[1]
                     if len(alone.ids) > self.limit:
                         raise self._too_long(talk[index], len(alone.ids), name)
-                self.left_out += lengths[index]
+                self.dropped += lengths[index]
             yield piece
-            begun, todo = stop, _next_supervised(talk, stop)
+            covered, todo = stop, _next_supervised(talk, stop)
 
     def _too_long(self, message: Message, length: int, name: str) -> UserError:
-        said = message.said[0]
-        problem = f"turn {said.turn + 1} of {said.session} needs {length} tokens with its system prompt"
+        turn = message.turns[0]
+        problem = f"turn {turn.index + 1} of {turn.session} needs {length} tokens with its system prompt"
         hint = "Raise pack_tokens (or tokens.document_tokens)."
         return UserError(f"{problem}, and a document holds {self.limit}", where=name, hint=hint)
 
-    def _guess(self, lengths: Sequence[int], begun: int, todo: int, head: int) -> tuple[int, int]:
-        """Where a piece that goes on from message ``todo`` begins and ends, by the lengths in the whole rendering.
-        What is in no piece yet (from ``begun`` on) comes along even beyond the carried share, if there is room."""
+    def _estimate(self, lengths: Sequence[int], covered: int, todo: int, head: int) -> tuple[int, int]:
+        """Return first and last + 1 message of the piece whose first supervised message is ``todo``, by the lengths in
+        the whole rendering.
+
+        Messages in no piece yet (from ``covered`` on) are included even beyond the carried share, if there is room.
+        """
         room = self.limit - head - lengths[todo]
-        context = min(room, max(int(self.carry * self.limit), sum(lengths[begun:todo])))
+        context = min(room, max(int(self.carry * self.limit), sum(lengths[covered:todo])))
         start, used = todo, 0
         while start > 0 and used + lengths[start - 1] <= context:
             start -= 1
@@ -91,13 +95,13 @@ class Cutter:
             stop += 1
         return start, stop
 
-    def _head(self) -> int:
-        led = led_in([], self.system, cut=True)
-        return len(self.renderer.render(led, "system prompt").ids) + MARGIN
+    def _head_length(self) -> int:
+        messages = led_in([], self.system, truncated=True)
+        return len(self.renderer.render(messages, "system prompt").ids) + MARGIN
 
     def _render(self, talk: Sequence[Message], start: int, todo: int, stop: int, name: str) -> Piece:
         context = [message.as_context() for message in talk[start:todo]]
-        messages = led_in([*context, *talk[todo:stop]], self.system, cut=start > 0)
+        messages = led_in([*context, *talk[todo:stop]], self.system, truncated=start > 0)
         return messages, self.renderer.render(messages, name)
 
 
@@ -106,5 +110,5 @@ def _next_supervised(talk: Sequence[Message], start: int) -> int:
 
 
 def _counted_length(rendering: Rendering) -> int:
-    counted = np.flatnonzero(rendering.weights)
+    counted = np.flatnonzero(rendering.loss_weights)
     return int(counted[-1]) + 1 if len(counted) else 0

@@ -1,4 +1,4 @@
-"""What a user sets about the way from a session to tokens (torch-free)."""
+"""Settings for turning sessions into tokens (torch-free)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ THERAPIST_SYSTEM = (
 )
 
 OPENING = "[The session begins.]"
-"""The user message before a dialogue in which the speaker to be modelled speaks first."""
+"""The user message before a dialogue in which the modelled speaker speaks first."""
 
 SESSION_OPENING = "[Session {number} begins.]"
-"""What stands before each session of a course that is one document."""
+"""The text before each session of a course that is one document."""
 
 LEFT_OUT = "[Earlier turns are left out.]"
-"""What stands in place of turns that did not fit before a piece of a long document."""
+"""The text instead of earlier turns that did not fit into a piece of a long document."""
 
 Supervise = Literal["therapist", "patient", "both", "everything"]
-"""Whose words the loss counts. ``everything`` is the loss of the 2024 study: prompt and history too."""
+"""Whose words the loss counts. ``everything`` is the loss of the 2024 study: the prompt and history count too."""
 
 FORMATS = ("auto", "template", "llama3.1", "qwen3", "mistral-v0.3", "plain", "alpaca")
 
@@ -35,11 +35,11 @@ PATTERNS = {
         r"up-to-date))"
     ),
 }
-"""Patterns that a weight rule may name: what a therapist that is a machine says about its limits."""
+"""Patterns that a weight rule may name. ``ai_limits``: a therapist that is an AI speaks about its limits."""
 
 
 class WeightRule(BaseModel):
-    """Turns that ``match`` weigh ``weight`` in the loss; the first rule that matches a turn decides."""
+    """Turns that ``match`` have this ``weight`` in the loss; the first rule that matches a turn applies."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,7 +64,7 @@ class WeightRule(BaseModel):
 
 
 class TokensConfig(BaseModel):
-    """The words around a session that training and serving share, and how sessions become documents."""
+    """The texts around a session, the same in training and serving, and how sessions become documents."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,60 +1,74 @@
-"""From turns to the chat messages that a template lays out, with what the loss counts marked in them."""
+"""Turn transcripts into the chat messages that a template lays out, with the supervised text marked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cbtrain.tokens.config import LEFT_OUT, OPENING, SESSION_OPENING
+from cbtrain.tokens.config import LEFT_OUT, OPENING, SESSION_OPENING, TokensConfig
 from cbtrain.tokens.loss_mask import LossPolicy, Span
+from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Role, Session, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class SpokenSpan:
-    """One transcript turn inside a message: ``turn`` (from 0) of ``session``; ``spans`` are places in the message's
-    content."""
+class SpokenTurn:
+    """A transcript turn inside a message: turn ``index`` (from 0) of ``session``; the loss counts ``spans``, characters
+    of the message's content."""
 
     session: str
-    turn: int
+    index: int
     spans: tuple[Span, ...] = ()
 
-    def shifted(self, by: int) -> SpokenSpan:
+    def shifted(self, by: int) -> SpokenTurn:
+        """Return the turn with its spans ``by`` characters later."""
         return replace(self, spans=tuple(Span(s.begin + by, s.end + by, s.weight) for s in self.spans))
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message; ``role`` is ``system``, ``user`` or ``assistant``. ``said`` are the turns in it."""
+    """A chat message; ``role`` is ``system``, ``user`` or ``assistant``, ``turns`` are the transcript's turns in it."""
 
     role: str
     content: str
-    said: tuple[SpokenSpan, ...] = ()
+    turns: tuple[SpokenTurn, ...] = ()
 
     @property
     def supervised(self) -> bool:
-        return any(said.spans for said in self.said)
+        """Whether the loss counts anything in it."""
+        return any(turn.spans for turn in self.turns)
 
     def as_context(self) -> Message:
-        """The same words with nothing for the loss to count."""
-        return replace(self, said=tuple(replace(said, spans=()) for said in self.said))
+        """Return the same words, none of them counted by the loss."""
+        return replace(self, turns=tuple(replace(turn, spans=()) for turn in self.turns))
 
     def after(self, before: str) -> Message:
-        """The same message with ``before`` and a blank line in front, which the loss does not count."""
+        """Return the message with ``before`` and a blank line in front, which the loss does not count."""
         lead = f"{before}\n\n" if self.content else before
-        return replace(self, content=lead + self.content, said=tuple(said.shifted(len(lead)) for said in self.said))
+        turns = tuple(turn.shifted(len(lead)) for turn in self.turns)
+        return replace(self, content=lead + self.content, turns=turns)
 
     def followed_by(self, other: Message) -> Message:
-        """Both in one message, a blank line between them."""
+        """Return both as one message of this role, with a blank line between them."""
         moved = other.after(self.content)
-        return replace(self, content=moved.content, said=self.said + moved.said)
+        return replace(self, content=moved.content, turns=self.turns + moved.turns)
+
+
+def system_prompt(speaker: Role, config: TokensConfig, profile: Profile | None) -> str:
+    """Return the system prompt of the model that plays ``speaker``."""
+    return config.therapist_system if speaker == "therapist" else patient_system(profile)
+
+
+def patient_system(profile: Profile | None) -> str:
+    """Return the system prompt of a patient model, in training and in serving."""
+    return profile.brief if profile else "You are a patient in therapy for depression."
 
 
 def dialogue(turns: Sequence[Turn], speaker: Role, system: str | None) -> list[Message]:
-    """The chat seen by a model that plays ``speaker``: its turns are the assistant's, the other's are the user's.
+    """Return the chat as a model that plays ``speaker`` sees it: its turns are the assistant's, the other's the user's.
 
-    Chat templates want a user message first, so a dialogue that ``speaker`` opens (or has yet to open) is led by
-    :data:`OPENING`.
+    Chat templates want a user message first, so :data:`OPENING` is put before a dialogue that is empty or that
+    ``speaker`` opens.
     """
     return led_in([_message("", index, turn, speaker) for index, turn in enumerate(turns)], system)
 
@@ -62,37 +76,41 @@ def dialogue(turns: Sequence[Turn], speaker: Role, system: str | None) -> list[M
 def session_messages(
     session: Session, speaker: Role, system: str | None, policy: LossPolicy, last_summary: str = ""
 ) -> list[Message]:
-    """:func:`dialogue` of a session, with what ``policy`` counts marked. Turns are stripped."""
+    """Return :func:`dialogue` of a session, with the text that ``policy`` counts marked. Turns are stripped."""
     return led_in(_marked(session, speaker, policy, last_summary), system)
 
 
 def course_messages(
     sessions: Sequence[Session], speaker: Role, system: str | None, policy: LossPolicy, last_summaries: Sequence[str]
 ) -> list[Message]:
-    """A course as one chat. Each session begins with :data:`SESSION_OPENING` in a user message; where the session
-    before ended with the user's turn, in that message, so that the roles go on alternating."""
+    """Return a course as one chat. Each session begins with :data:`SESSION_OPENING` in a user message.
+
+    If the session before ended with a user message, the opening is appended to it, so that the roles alternate.
+    """
     messages: list[Message] = []
     for session, last_summary in zip(sessions, last_summaries, strict=True):
         opening = SESSION_OPENING.format(number=session.number)
-        own = _marked(session, speaker, policy, last_summary)
-        if own and own[0].role == "user":
-            own[0] = own[0].after(opening)
+        added = _marked(session, speaker, policy, last_summary)
+        if added and added[0].role == "user":
+            added[0] = added[0].after(opening)
         else:
-            own.insert(0, Message("user", opening))
+            added.insert(0, Message("user", opening))
         if messages and messages[-1].role == "user":
-            messages[-1] = messages[-1].followed_by(own.pop(0))
-        messages += own
+            messages[-1] = messages[-1].followed_by(added.pop(0))
+        messages += added
     return led_in(messages, system)
 
 
-def led_in(messages: Sequence[Message], system: str | None, *, cut: bool = False) -> list[Message]:
-    """``messages`` after a system message and, where the assistant would speak first, a user's; ``cut`` says that
-    earlier turns are missing."""
+def led_in(messages: Sequence[Message], system: str | None, *, truncated: bool = False) -> list[Message]:
+    """Return ``messages`` after the system message (if any) and, if the assistant would speak first, a user message.
+
+    With ``truncated`` the first user message says that earlier turns are missing.
+    """
     messages = list(messages)
-    lead = LEFT_OUT if cut else OPENING
+    lead = LEFT_OUT if truncated else OPENING
     if not messages or messages[0].role == "assistant":
         messages.insert(0, Message("user", lead))
-    elif cut:
+    elif truncated:
         messages[0] = messages[0].after(lead)
     return ([Message("system", system)] if system else []) + messages
 
@@ -101,11 +119,11 @@ def _marked(session: Session, speaker: Role, policy: LossPolicy, last_summary: s
     turns = [Turn(turn.role, turn.text.strip()) for turn in session.turns]
     spans = policy.spans(turns, last_summary)
     return [
-        _message(session.id, index, turn, speaker, own)
-        for index, (turn, own) in enumerate(zip(turns, spans, strict=True))
+        _message(session.id, index, turn, speaker, turn_spans)
+        for index, (turn, turn_spans) in enumerate(zip(turns, spans, strict=True))
     ]
 
 
 def _message(session: str, index: int, turn: Turn, speaker: Role, spans: tuple[Span, ...] = ()) -> Message:
     role = "assistant" if turn.role == speaker else "user"
-    return Message(role, turn.text, (SpokenSpan(session, index, spans),))
+    return Message(role, turn.text, (SpokenTurn(session, index, spans),))

@@ -1,6 +1,6 @@
-"""From sessions to documents: whole, as a course, cut between turns, or a record for every turn.
+"""Build documents from sessions: whole, as a course, split between turns, or one record for every turn.
 
-Whatever the recipe, every turn that the loss counts is counted exactly once an epoch; this is checked for every unit.
+With any recipe, every supervised turn is supervised exactly once an epoch; this is checked for every unit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.chat import ChatRenderer, Rendering
-from cbtrain.tokens.chunking import Cutter
+from cbtrain.tokens.chunking import Chunker, Piece
 from cbtrain.tokens.config import Supervise, TokensConfig
 from cbtrain.tokens.dialogue import Message, course_messages, session_messages
 from cbtrain.tokens.document import Document, trimmed
@@ -21,11 +21,14 @@ from cbtrain.tokens.loss_mask import LossPolicy
 from cbtrain.transcripts.summary import summary_text
 from cbtrain.transcripts.types import Course, Role, Session
 
+TurnId = tuple[str, int]
+"""A session's id and the index of a turn in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is rendered together: a session, or a course's sessions in order. ``last_summaries`` closed the sessions
-    before each of them (empty where unknown)."""
+    """Sessions that are rendered together: one, or a course's in order. ``last_summaries`` closed the session before
+    each of them (empty if unknown)."""
 
     name: str
     sessions: tuple[Session, ...]
@@ -38,22 +41,23 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """The documents of one unit, and what one epoch of it costs by each recipe (``whole_tokens`` is None where the chat
-    format holds one answer only, ``paper_tokens`` for a course, as the study's records end with their session).
+class BuiltUnit:
+    """The documents of one unit, and the tokens of one epoch of it by two recipes.
 
-    ``cut``: whether it was cut between turns; ``left_out``: tokens of turns that found no room as context anywhere.
+    ``whole_tokens`` is None if the chat format holds one answer only, ``paper_tokens`` is None for a course, as the
+    2024 study's records end with their session. ``truncated``: whether the unit was split between turns; ``dropped``:
+    tokens of turns for which no piece had room as context.
     """
 
     documents: list[Document]
     whole_tokens: int | None
     paper_tokens: int | None
-    cut: bool = False
-    left_out: int = 0
+    truncated: bool = False
+    dropped: int = 0
 
 
 def units_of(course: Course, config: TokensConfig, system: str | None) -> list[Unit]:
-    """The units of one patient, by ``config.document``."""
+    """Return the units of one patient: a session each, or the whole course, by ``config.document``."""
     summaries, before = [], ""
     for session in course.sessions:
         summaries.append(before)
@@ -64,10 +68,10 @@ def units_of(course: Course, config: TokensConfig, system: str | None) -> list[U
 
 
 class DocumentBuilder:
-    """Makes the documents that teach a model to play ``speaker``, with the loss on the turns of ``supervise``.
+    """Builds the documents that teach a model to play ``speaker``, with the loss on the turns of ``supervise``.
 
-    The longest document has ``config.document_tokens``, or ``pack_tokens`` where that is not set; longer ones are cut
-    between turns. None may reach beyond the model's ``positions``.
+    The longest document has ``config.document_tokens``, or ``pack_tokens`` if that is not set; longer ones are split
+    between turns. None may be longer than the model's ``positions``.
     """
 
     def __init__(
@@ -96,98 +100,106 @@ class DocumentBuilder:
             raise UserError("supervise 'everything' is the loss of recipe 'paper'", where="tokens", hint=hint)
 
     def messages(self, unit: Unit) -> list[Message]:
-        """The whole unit as chat messages, with what the loss counts marked."""
+        """Return the whole unit as chat messages, with the supervised text marked."""
         if self.config.document == "course":
             return course_messages(unit.sessions, self.speaker, unit.system, self.policy, unit.last_summaries)
         (session,), (summary,) = unit.sessions, unit.last_summaries
         return session_messages(session, self.speaker, unit.system, self.policy, summary)
 
-    def build(self, unit: Unit) -> Built:
-        """The documents of ``unit``. Raises UserError, which names session and turn, on a unit that has no supervised
-        token, on an empty turn, on what the chat format refuses, and on a turn longer than the limit."""
+    def build(self, unit: Unit) -> BuiltUnit:
+        """Return the documents of ``unit``.
+
+        Raises UserError, which names session and turn, if no token of the unit is supervised, a turn is empty or longer
+        than the limit, or the chat format refuses it.
+        """
         name = place_of(unit)
         messages = self.messages(unit)
         if not any(message.supervised for message in messages):
-            whom = " and ".join(sorted(self.policy.roles))
-            hint = f"It needs a turn of the {whom} to learn from; clean the corpus or change tokens.weights."
+            roles = " and ".join(sorted(self.policy.roles))
+            hint = f"It needs a turn of the {roles} to learn from; clean the corpus or change tokens.weights."
             raise UserError("no token in it is supervised", where=name, hint=hint)
-        if self.config.recipe == "whole":
-            _refuse_empty_turns(messages, name)
-        rendering = None if self.renderer.format.single_answer else self.renderer.render(messages, name)
-        whole = None if rendering is None else trimmed(unit.name, rendering.ids, rendering.weights)
-        if self.config.recipe == "whole" and whole is not None:
-            self._refuse_beyond_positions(len(whole), name)
-        left_out = 0
-        if self.config.recipe == "paper":
-            pieces = list(self._records(messages, unit, name))
-        elif whole is not None and rendering is not None and len(whole) > self.limit:
-            cutter = self._cutter(unit, self.limit, self.config.carry)
-            cut = cutter.cut(messages, rendering.ends, name)
-            pieces = [(piece, trimmed(f"{unit.name}#{n}", r.ids, r.weights)) for n, (piece, r) in enumerate(cut, 1)]
-            # What stands after the whole's last supervised token is in no piece.
-            piece, last = pieces[-1]
-            pieces[-1] = (piece, replace(last, trimmed=whole.trimmed))
-            left_out = cutter.left_out
-        else:
-            assert whole is not None
-            pieces = [(messages, whole)]
-        counted = Counter(turn for piece, _ in pieces for turn in _supervised(piece))
-        if counted != Counter(_supervised(messages)):
+        by_recipe = self._by_paper_recipe if self.config.recipe == "paper" else self._by_whole_recipe
+        built, supervised = by_recipe(messages, unit, name)
+        if Counter(supervised) != Counter(_supervised(messages)):
             raise RuntimeError(f"{name}: a defect, not every turn is supervised once")
-        documents = [document for _, document in pieces]
-        if self.config.recipe == "paper":
-            return Built(documents, None if whole is None else len(whole), sum(map(len, documents)))
-        assert whole is not None
-        assert rendering is not None
-        paper = None if self.config.document == "course" else _paper_tokens(messages, rendering)
-        return Built(documents, len(whole), paper, len(documents) > 1, left_out)
+        return built
 
-    def _records(self, messages: Sequence[Message], unit: Unit, name: str) -> Iterator[tuple[list[Message], Document]]:
-        """One record for every supervised turn: the whole history, then the turn."""
+    def _by_whole_recipe(self, messages: list[Message], unit: Unit, name: str) -> tuple[BuiltUnit, list[TurnId]]:
+        """Return the unit as one document, or as pieces if it is too long, and the turns supervised in them."""
+        _refuse_empty_turns(messages, name)
+        rendering = self.renderer.render(messages, name)
+        whole = trimmed(unit.name, rendering.ids, rendering.loss_weights)
+        self._refuse_beyond_positions(len(whole), name)
+        paper_tokens = None if self.config.document == "course" else _paper_tokens(messages, rendering)
+        if len(whole) <= self.limit:
+            return BuiltUnit([whole], len(whole), paper_tokens), _supervised(messages)
+        chunker = self._chunker(unit, self.limit, self.config.carry)
+        pieces = list(chunker.split(messages, rendering.ends, name))
+        documents = [trimmed(f"{unit.name}#{n}", r.ids, r.loss_weights) for n, (_, r) in enumerate(pieces, 1)]
+        # The tokens after the whole's last supervised one are in no piece.
+        documents[-1] = replace(documents[-1], trimmed=whole.trimmed)
+        built = BuiltUnit(documents, len(whole), paper_tokens, len(documents) > 1, chunker.dropped)
+        return built, [turn for piece, _ in pieces for turn in _supervised(piece)]
+
+    def _by_paper_recipe(self, messages: list[Message], unit: Unit, name: str) -> tuple[BuiltUnit, list[TurnId]]:
+        """Return one document for every supervised turn, with the whole history in each, and these turns."""
+        whole_tokens = None
+        if not self.renderer.format.single_answer:
+            rendering = self.renderer.render(messages, name)
+            whole_tokens = len(trimmed(unit.name, rendering.ids, rendering.loss_weights))
+        documents: list[Document] = []
+        supervised: list[TurnId] = []
+        for record, rendering in self._records(messages, unit, name):
+            loss_weights = np.ones_like(rendering.loss_weights) if self.policy.everything else rendering.loss_weights
+            answer = record[-1].turns[0]
+            documents.append(trimmed(f"{unit.name}@{answer.index + 1}", rendering.ids, loss_weights))
+            supervised += _supervised(record)
+        return BuiltUnit(documents, whole_tokens, sum(map(len, documents))), supervised
+
+    def _records(self, messages: Sequence[Message], unit: Unit, name: str) -> Iterator[Piece]:
+        """Yield for every supervised turn the history up to it, of which only this turn is supervised."""
+        limit = min(self.limit, self.positions)
         context = [message.as_context() for message in messages]
-        for place, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if not message.supervised:
                 continue
-            record = [*context[:place], message]
+            record = [*context[:index], message]
             rendering = self.renderer.render(record, name)
-            if len(rendering.ids) > min(self.limit, self.positions):
+            if len(rendering.ids) > limit:
                 # The history is shortened from its beginning, the answer stays whole.
-                ((record, rendering),) = self._cutter(unit, min(self.limit, self.positions), carry=1.0).cut(
-                    record, rendering.ends, name
-                )
-            weights = np.ones_like(rendering.weights) if self.policy.everything else rendering.weights
-            turn = message.said[0].turn + 1
-            yield record, trimmed(f"{unit.name}@{turn}", rendering.ids, weights)
+                chunker = self._chunker(unit, limit, carry=1.0)
+                ((record, rendering),) = chunker.split(record, rendering.ends, name)
+            yield record, rendering
 
     def _refuse_beyond_positions(self, length: int, name: str) -> None:
         if min(length, self.limit) > self.positions:
-            cut = f"set tokens.document_tokens={self.positions} to cut it between turns"
-            hint = f"Configure RoPE scaling in its config.json, take a model with a longer context, or {cut}."
+            split = f"set tokens.document_tokens={self.positions} to cut it between turns"
+            hint = f"Configure RoPE scaling in its config.json, take a model with a longer context, or {split}."
             raise UserError(f"{length} tokens, but the model has {self.positions} positions", where=name, hint=hint)
 
-    def _cutter(self, unit: Unit, limit: int, carry: float) -> Cutter:
-        return Cutter(self.renderer, unit.system, limit, carry)
+    def _chunker(self, unit: Unit, limit: int, carry: float) -> Chunker:
+        return Chunker(self.renderer, unit.system, limit, carry)
 
 
 def place_of(unit: Unit) -> str:
-    """File and session, as a reader looks for them."""
+    """Return file and session of ``unit``, for an error message."""
     file = unit.sessions[0].where if len(unit.sessions) == 1 else ""
     return f"{file} ({unit.name})" if file and unit.name not in file else file or unit.name
 
 
 def _refuse_empty_turns(messages: Sequence[Message], name: str) -> None:
     for message in messages:
-        if message.said and not message.content:
-            said = message.said[0]
+        if message.turns and not message.content:
+            turn = message.turns[0]
             hint = "Remove it, or leave corpus.cleaning.drop_empty_turns on."
-            raise UserError(f"turn {said.turn + 1} of {said.session} renders to nothing", where=name, hint=hint)
+            raise UserError(f"turn {turn.index + 1} of {turn.session} renders to nothing", where=name, hint=hint)
 
 
 def _paper_tokens(messages: Sequence[Message], rendering: Rendering) -> int:
-    """Tokens of the records that :meth:`DocumentBuilder._records` would make: each ends with its turn's stop token."""
-    folded = len(messages) - len(rendering.ends)  # 1 where the system text stands in the first user message
+    """Return the tokens of all records of :meth:`DocumentBuilder._records`: each ends with its turn's stop token."""
+    folded = len(messages) - len(rendering.ends)  # 1 if the system text was put into the first user message
     return sum(rendering.ends[i - folded] + 1 for i, message in enumerate(messages) if message.supervised)
 
 
-def _supervised(messages: Sequence[Message]) -> list[tuple[str, int]]:
-    return [(said.session, said.turn) for message in messages for said in message.said if said.spans]
+def _supervised(messages: Sequence[Message]) -> list[TurnId]:
+    return [(turn.session, turn.index) for message in messages for turn in message.turns if turn.spans]

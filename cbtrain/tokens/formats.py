@@ -1,21 +1,22 @@
-"""Which chat template lays out a session: the tokenizer's own where it is stable, else one that we froze.
+"""Choose the chat template that lays out a session: the tokenizer's own if it is stable, else a frozen one of ours.
 
-A template is *unstable* where a dialogue that grows does not only grow in its rendering: today's date, a system text
-that moves, old turns written anew. What is trained and what is served would then differ. For the families that we know
-we ship templates with the same token layout; they are saved with the adapter and served from there. Others are refused.
+A template is *unstable* if more turns change the rendering of earlier ones: today's date, a system text that moves, old
+turns written differently. Training and serving would then show the model different prompts. For known families cbtrain
+ships templates with the same token layout; they are saved with the adapter and served from there. Others are refused.
 """
 
 from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.template_check import Layout, why_unstable
 from cbtrain.transcripts.types import Role
 
 TEMPLATE_FILE, FORMAT_FILE = "chat_template.jinja", "chat_format.json"
@@ -29,14 +30,20 @@ FAMILY_TOKENS = {
 """Vocabulary entries that the frozen templates need."""
 
 FAMILY_WORDS = {"llama3.1": "Cutting Knowledge Date", "qwen3": "<think>", "mistral-v0.3": "[INST]"}
-"""What the stock template of each family says; with the entries above, that is how it is known."""
+"""Text in the stock template of each family; with the entries above, it identifies the family."""
+
+PLACEHOLDER = re.compile("\ue000(\\d{1,9})\ue001")
+"""A message's placeholder: private-use characters, which no template changes."""
+
+CLOCK = re.compile(r"strftime_now\(\s{0,20}(?:(['\"])(.{0,40}?)\1)?")
+"""The only clock that templates have, and its format if that is a literal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """A layout of chats. ``template`` is Jinja; ``stop_strings`` end an answer where the stop token did not come.
+    """A layout of chats. ``template`` is Jinja; ``stop_strings`` end an answer if the stop token did not come.
 
-    ``single_answer`` layouts hold one answer, at the end. ``note`` says why this one was taken.
+    ``single_answer`` layouts hold one answer, at the end. ``note`` says why this one was chosen.
     """
 
     name: str
@@ -46,11 +53,17 @@ class ChatFormat:
     note: str = ""
 
 
-def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapist") -> ChatFormat:
-    """The layout for ``tokenizer``; ``wanted`` is a name of ``tokens.config.FORMATS``, ``speaker`` the model's part.
+class Layout(Protocol):
+    """Lays out ``(role, content)`` pairs as text; ``generate`` adds the text before an answer."""
 
-    Raises UserError where there is no template and none is named, where the tokenizer's own is unstable and of no known
-    family, and where a named one needs tokens that the tokenizer lacks.
+    def __call__(self, messages: list[tuple[str, str]], generate: bool = False) -> str: ...
+
+
+def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapist") -> ChatFormat:
+    """Return the layout for ``tokenizer``; ``wanted`` is in ``tokens.config.FORMATS``, ``speaker`` is the model's role.
+
+    Raises UserError if there is no template and none is named, if the tokenizer's own is unstable and of no known
+    family, and if a named one needs tokens that the tokenizer lacks.
     """
     where = tokenizer.name_or_path or "tokenizer"
     if wanted in ("plain", "alpaca"):
@@ -61,20 +74,20 @@ def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapi
             hint = "Choose tokens.format auto, or plain for a base model."
             raise UserError(f"format {wanted!r} needs the token {missing!r}, which is not here", where=where, hint=hint)
         return ChatFormat(wanted, _shipped(wanted), note="named in the settings")
-    own = tokenizer.chat_template
-    if isinstance(own, dict):  # several templates by name
-        own = own.get("default")
-    if not own:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several templates by name
+        template = template.get("default")
+    if not template:
         hint = "Set tokens.format=plain (in serving: --chat-format plain) for a base model, or use an instruct model."
         raise UserError("this tokenizer has no chat template", where=where, hint=hint)
     try:
-        reason = why_unstable(layout_of(tokenizer, own), own)
+        reason = why_unstable(layout_of(tokenizer, template), template)
     except Exception as error:  # Jinja's own kinds, or the template's: it fails on a plain dialogue
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = f"cannot lay out a plain dialogue ({first})"
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = f"cannot lay out a plain dialogue ({first_line})"
     if reason is None:
-        return ChatFormat("template", own, note=_without_beginning(tokenizer, own))
-    families = (name for name, says in FAMILY_WORDS.items() if says in own and not _missing(tokenizer, name))
+        return ChatFormat("template", template, note=_without_beginning(tokenizer, template))
+    families = (name for name, text in FAMILY_WORDS.items() if text in template and not _missing(tokenizer, name))
     family = next(families, None)
     if family is None or wanted == "template":
         hint = f"Use a template whose rendering only grows, or set tokens.format={family or 'plain'}."
@@ -83,19 +96,77 @@ def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapi
 
 
 def layout_of(tokenizer: Any, template: str) -> Layout:
-    """The function that lays out ``(role, content)`` pairs with ``template``."""
+    """Return the function that lays out ``(role, content)`` pairs with ``template``."""
 
     def layout(messages: Sequence[tuple[str, str]], generate: bool = False) -> str:
         chat = [{"role": role, "content": content} for role, content in messages]
-        how = {"chat_template": template, "tokenize": False, "add_generation_prompt": generate}
-        return str(tokenizer.apply_chat_template(chat, **how))
+        options = {"chat_template": template, "tokenize": False, "add_generation_prompt": generate}
+        return str(tokenizer.apply_chat_template(chat, **options))
 
     return layout
 
 
+def probe(*roles: str) -> list[tuple[str, str]]:
+    """Return messages of these roles with a placeholder in each."""
+    return [(role, f"\ue000{index}\ue001") for index, role in enumerate(roles)]
+
+
+def writes_date(template: str, rendered: str) -> bool:
+    """Return whether ``rendered`` has the date or time that ``template`` asks the clock for.
+
+    If the format is not a literal, any use of the clock counts.
+    """
+    formats = [match.group(2) for match in CLOCK.finditer(template)]
+    return any(text is None or datetime.now().strftime(text) in rendered for text in formats)
+
+
+def has_system_role(layout: Layout) -> bool:
+    """Return whether the template takes a system message; templates refuse one by an exception of their own."""
+    try:
+        layout(probe("system", "user", "assistant"))
+    except Exception:
+        return False
+    return True
+
+
+def why_unstable(layout: Layout, template: str) -> str | None:
+    """Return the first reason why prompts in training and serving would differ, None if there is none; ``layout`` lays
+    out by ``template``.
+
+    Raises the template's own exception if it fails on a plain dialogue of user and assistant: it is no chat template.
+    """
+    system = ["system"] if has_system_role(layout) else []
+    roles = [*system, "user", "assistant", "user", "assistant", "user"]
+    for end in range(len(system) + 2, len(roles) + 1):
+        messages = probe(*roles[:end])
+        text = layout(messages, generate=messages[-1][0] == "user")
+        rendered = [int(index) for index in PLACEHOLDER.findall(text)]
+        if rendered != list(range(end)):
+            if system and rendered != [0, *(index for index in rendered if index)]:
+                return "moves or drops the system text"
+            return "drops, repeats or reorders messages"
+    messages = probe(*roles)
+    whole = layout(messages)
+    if writes_date(template, whole):
+        return "writes today's date"
+    for index, (role, content) in enumerate(messages):
+        if role != "assistant":
+            continue
+        prompt = layout(messages[:index], generate=True)
+        # Some layouts put a space before the answer; the model itself has to write it.
+        if not whole.startswith(prompt.rstrip(" ")):
+            return "shows the model another prompt in training than in serving"
+        if whole[len(prompt.rstrip(" ")) : whole.index(content)].strip(" "):
+            return "does not say where an answer begins (add_generation_prompt has no effect)"
+        shorter = layout(messages[: index + 1])
+        if shorter[: shorter.index(content)] != whole[: whole.index(content)]:
+            return "renders earlier turns differently once later ones follow"
+    return None
+
+
 def format_files(chat_format: ChatFormat, stop_ids: Iterable[int] = ()) -> dict[str, str]:
-    """The files that an adapter keeps its layout in: the template, where vLLM and ``transformers`` look for it, and
-    what else serving must know; ``stop_ids`` are the tokens that end an answer."""
+    """Return name and text of the files that store an adapter's layout: the template, by the name that vLLM and
+    ``transformers`` read, and the rest that serving needs; ``stop_ids`` are the tokens that end an answer."""
     facts = {
         "name": chat_format.name,
         "stop_strings": list(chat_format.stop_strings),
@@ -106,17 +177,17 @@ def format_files(chat_format: ChatFormat, stop_ids: Iterable[int] = ()) -> dict[
 
 
 def saved_format(folder: str | Path) -> ChatFormat | None:
-    """The layout that was saved with an adapter, None where there is none. Raises UserError on a damaged file."""
+    """Return the layout saved with an adapter, None if there is none. Raises UserError on a damaged file."""
     template, facts = Path(folder) / TEMPLATE_FILE, Path(folder) / FORMAT_FILE
     if not template.exists():
         return None
     try:
-        known = json.loads(facts.read_text(encoding="utf-8")) if facts.exists() else {}
+        saved = json.loads(facts.read_text(encoding="utf-8")) if facts.exists() else {}
         return ChatFormat(
-            str(known.get("name", "template")),
+            str(saved.get("name", "template")),
             template.read_text(encoding="utf-8"),
-            tuple(map(str, known.get("stop_strings", ()))),
-            bool(known.get("single_answer", False)),
+            tuple(map(str, saved.get("stop_strings", ()))),
+            bool(saved.get("single_answer", False)),
             note="saved with the adapter",
         )
     except (ValueError, AttributeError, TypeError, OSError) as error:
@@ -136,7 +207,7 @@ def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:
 
 
 def _without_beginning(tokenizer: Any, template: str) -> str:
-    """A note where the tokenizer begins texts with a token that the template leaves out: serving leaves it out too."""
+    """Return a note if the tokenizer begins texts with a token that the template omits; serving omits it too."""
     bos = tokenizer.bos_token
     if not bos or layout_of(tokenizer, template)([("user", "x")]).startswith(bos):
         return ""

@@ -1,8 +1,8 @@
-"""The second method: what serving feeds the model before an answer must be how training shows that answer.
+"""Check the loss mask by a second method: training must show an answer after the same tokens as serving's prompt.
 
-The weights of ``chat.py`` come from places in a text that was laid out with placeholders. Here the template gets the
-words themselves and nothing is known of places: each answer is what serving's prompt leaves open, up to the first
-special token. Both must name the same tokens.
+``chat.py`` sets loss weights by character positions in a text that was laid out with placeholders. Here the template
+gets the words themselves, and no positions: each answer is the text after serving's prompt, up to the first special
+token. Both methods must mark the same tokens.
 """
 
 from __future__ import annotations
@@ -14,48 +14,49 @@ import numpy as np
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.chat import ChatRenderer
-from cbtrain.tokens.dialogue import Message, SpokenSpan
+from cbtrain.tokens.dialogue import Message, SpokenTurn
 from cbtrain.tokens.loss_mask import Span
 
 PROBE = ["I did not sleep.", "What went through your mind?", "That I fail.", "How sure are you?", "Very.", "I see."]
 
 
 def check_renderer(renderer: ChatRenderer) -> None:
-    """:func:`check_dialogue` of a made-up one, with a system prompt and without. Raises UserError."""
+    """Run :func:`check_dialogue` on an invented dialogue, with and without a system prompt. Raises UserError."""
     talk = [Message(("user", "assistant")[index % 2], text) for index, text in enumerate(PROBE)]
     for messages in ([Message("system", "Be brief."), *talk], talk):
         check_dialogue(renderer, messages, renderer.tokenizer.name_or_path or "tokenizer")
 
 
 def check_dialogue(renderer: ChatRenderer, messages: Sequence[Message], name: str) -> None:
-    """Raise UserError unless both methods agree on every answer in ``messages``, token by token.
+    """Raise UserError unless both methods agree on every token of the answers in ``messages``.
 
-    More than one beginning-of-text token, or one elsewhere than first, is an error too.
+    ``name`` (session, file) is used in errors. A beginning-of-text token that is not the first token is an error too.
     """
     marked = [_whole(message, index) for index, message in enumerate(messages)]
-    places = [index for index, message in enumerate(marked) if message.role == "assistant"]
+    answers = [index for index, message in enumerate(marked) if message.role == "assistant"]
     if renderer.format.single_answer:
-        for place in places:
-            record = [*(message.as_context() for message in marked[:place]), marked[place]]
-            _check(renderer, record, [place], name)
+        for answer in answers:
+            record = [*(message.as_context() for message in marked[:answer]), marked[answer]]
+            _check(renderer, record, [answer], name)
     else:
-        _check(renderer, marked, places, name)
+        _check(renderer, marked, answers, name)
 
 
-def _check(renderer: ChatRenderer, messages: Sequence[Message], places: Sequence[int], name: str) -> None:
+def _check(renderer: ChatRenderer, messages: Sequence[Message], answers: Sequence[int], name: str) -> None:
     rendering = renderer.render(messages, name)
     expected = np.zeros(len(rendering.ids), dtype=bool)
     ids = rendering.ids.tolist()
-    for place in places:
-        prompt, through = renderer.render_answer(messages[: place + 1])
-        if ids[: len(through)] != through or ids[:prompt] != renderer.prompt(messages[:place], name):
-            problem = f"the chat format {renderer.format.name!r} shows what leads to message {place + 1}, or its words"
+    for answer in answers:
+        prompt_length, answered = renderer.render_answer(messages[: answer + 1])
+        same_words = ids[: len(answered)] == answered
+        if not same_words or ids[:prompt_length] != renderer.prompt(messages[:answer], name):
+            problem = f"the chat format {renderer.format.name!r} shows what leads to message {answer + 1}, or its words"
             hint = "Use a template whose rendering only grows, and that leaves words as they are."
             raise UserError(f"{problem}, otherwise in serving than in training", where=name, hint=hint)
-        expected[prompt : len(through)] = True
-    found = rendering.weights > 0
-    if (found != expected).any():
-        first = int(np.flatnonzero(found != expected)[0])
+        expected[prompt_length : len(answered)] = True
+    supervised = rendering.loss_weights > 0
+    if (supervised != expected).any():
+        first = int(np.flatnonzero(supervised != expected)[0])
         around = renderer.decode(ids[max(0, first - 4) : first + 4])
         problem = f"two methods disagree on whether token {first} is supervised, at {around!r}"
         raise UserError(problem, where=name, hint="Use another chat template (tokens.format), and report this one.")
@@ -66,8 +67,8 @@ def _check(renderer: ChatRenderer, messages: Sequence[Message], places: Sequence
 
 
 def _whole(message: Message, index: int) -> Message:
-    """``message`` with all of it supervised if it is an answer, else nothing."""
+    """Return ``message`` supervised as a whole if it is an answer, else not at all."""
     if message.role != "assistant":
         return message.as_context()
-    own = message.said[0] if message.said else SpokenSpan("", index)
-    return replace(message, said=(replace(own, spans=(Span(0, len(message.content.strip()), 1.0),)),))
+    turn = message.turns[0] if message.turns else SpokenTurn("", index)
+    return replace(message, turns=(replace(turn, spans=(Span(0, len(message.content.strip()), 1.0),)),))

@@ -1,4 +1,4 @@
-"""Sessions as plain text, which a tiny base model is made from: passages one after another, no speaker named."""
+"""Turn sessions into plain text, on which a tiny base model is pretrained: turns in order, no speaker named."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cbtrain.transcripts.types import Role, Session
 
 
 def plain_document(session: Session, tokenizer: Any, speaker: Role | None = None) -> Document:
-    """A session as plain text for a base model: its passages one after another, each closed by the end token.
+    """Return a session as plain text for a base model: its turns in order, an end token after each.
 
-    No role is named: which voice is the therapist's, and the chat layout, is what fine-tuning is to teach. With
-    ``speaker`` only that role's words and end tokens are supervised, so that the model can be measured on them.
+    No role is named: fine-tuning is to teach the therapist's role and the chat layout. With ``speaker`` only that
+    role's words and end tokens are supervised, so that the model can be measured on them.
     """
     ids, weights = [tokenizer.bos_token_id], [0.0]
     for turn in session.turns:
@@ -28,8 +28,8 @@ def plain_document(session: Session, tokenizer: Any, speaker: Role | None = None
 def plain_documents(
     sessions: Sequence[Session], tokenizer: Any, budget: int, seed: int
 ) -> tuple[list[Document], float]:
-    """:func:`plain_document` of sessions in an order drawn from ``seed`` until they hold ``budget`` tokens or all are
-    taken, and which share of the words that is."""
+    """Return :func:`plain_document` of sessions, in an order drawn from ``seed``, until they have ``budget`` tokens or
+    all are taken, and the share of all words that these have."""
     documents: list[Document] = []
     tokens = words = 0
     for index in np.random.default_rng(seed).permutation(len(sessions)).tolist():
@@ -45,8 +45,8 @@ def plain_documents(
 def cut_windows(documents: Sequence[Document], window: int, whole_every: int = 4) -> list[Document]:
     """Cut plain-text documents into pieces of ``window`` tokens, leaving every ``whole_every``-th one whole.
 
-    Short windows make a small model learn fast, since attention costs the square of the length; the whole ones show
-    it the positions that real sessions reach. No token is lost.
+    A small model learns fast from short windows, since attention costs the square of the length; the whole documents
+    show it the positions that real sessions reach. No token is lost. Return the pieces in order.
     """
     pieces = []
     for number, document in enumerate(documents):

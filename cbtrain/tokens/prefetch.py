@@ -11,10 +11,11 @@ from cbtrain.tokens.stream import MicroBatch, PackStream
 
 
 class Prefetcher:
-    """Micro-batches of ``stream``, ``ahead`` of them ready before they are asked for, page-locked with ``pin``.
+    """Iterates over the micro-batches of ``stream``; a thread builds up to ``ahead`` of them early, page-locked with
+    ``pin``.
 
     Enter it to start the thread. :meth:`state` is the position of the next micro-batch that the caller gets, however
-    far the thread has run ahead. What the stream raises, the caller gets.
+    far the thread has run ahead. Exceptions of the stream are raised in the caller.
     """
 
     def __init__(self, stream: PackStream, *, ahead: int = 2, pin: bool = False) -> None:
@@ -33,7 +34,7 @@ class Prefetcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        while self._thread.is_alive():  # it may wait for a place in the queue
+        while self._thread.is_alive():  # it may wait for room in the queue
             try:
                 self._ready.get(timeout=0.05)
             except queue.Empty:
@@ -42,18 +43,19 @@ class Prefetcher:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         while True:
-            got = self._error or self._ready.get()
-            if isinstance(got, BaseException):
-                self._error = got  # the thread has ended: asking again must not wait for it
-                raise got
-            batch, self._state = got
+            item = self._error or self._ready.get()
+            if isinstance(item, BaseException):
+                self._error = item  # the thread has ended: asking again must not wait for it
+                raise item
+            batch, self._state = item
             yield batch
 
     def state(self) -> dict[str, int]:
+        """Return the position of the next micro-batch (:meth:`PackStream.state`)."""
         return dict(self._state)
 
     def step(self) -> list[MicroBatch]:
-        """The micro-batches of the next optimizer step."""
+        """Return the micro-batches of the next optimizer step."""
         batches = []
         for batch in self:
             batches.append(batch)

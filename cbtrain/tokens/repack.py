@@ -1,9 +1,9 @@
-"""The second packing search: empty some packs and fill them anew, as full as their documents allow.
+"""The second packing search: empty some packs and fill them again, as full as their documents allow.
 
-Ruin and recreate (Schrimpf et al. 2000): each round takes the emptiest packs together with as many others and packs
-their documents again. A new pack begins with any document and takes the set of others that fills it best, found exactly
-as a subset sum; sums are bits of one integer, so adding a document to all sets at once is a shift. A group's new packs
-stay where they are fewer, or as many and more unequal, which makes an almost empty pack emptier until it is gone.
+Ruin and recreate (Schrimpf et al. 2000): each round takes the emptiest packs and as many others, and packs their
+documents again. A new pack begins with any document and takes the set of others that fills it best, found exactly as a
+subset sum; sums are bits of one integer, so adding a document to all sets at once is a shift. A group's new packs
+replace the old if they are fewer, or as many and more unequal: an almost empty pack becomes emptier until it is gone.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ROUNDS = 400
 """Most rounds; in each, one pack of a hundred is the core of a group."""
 
 PATIENCE = 120
-"""Rounds without a pack less before the search ends."""
+"""The search ends after this many rounds without one pack less."""
 
 GROUPS = 12_000
-"""Most groups of all rounds together: some seconds. A limit in time would give every rank another plan."""
+"""Most groups of all rounds together: some seconds. With a time limit, each rank could find another plan."""
 
 
 def refill(
@@ -33,7 +33,7 @@ def refill(
     enough: int,
     random: np.random.Generator,
 ) -> list[list[int]]:
-    """Packs of the documents in ``planned``, at most as many; ends where no more than ``enough`` are left."""
+    """Return packs of the documents in ``planned``, at most as many; the search ends with ``enough`` packs."""
     sizes = lengths.tolist()
     packs = [list(pack) for pack in planned]
     fills = [sum(sizes[index] for index in pack) for pack in packs]
@@ -50,14 +50,14 @@ def refill(
         new: list[list[int]] = []
         for group in range(groups):
             chosen = [*worst[group::groups].tolist(), *rest[group::groups].tolist()]
-            made = _fill([index for pack in chosen for index in packs[pack]], sizes, capacity, random)
+            refilled = _fill([index for pack in chosen for index in packs[pack]], sizes, capacity, random)
             before = [fills[pack] for pack in chosen]
-            after = [sum(sizes[index] for index in pack) for pack in made]
-            if len(made) < len(chosen) or (len(made) == len(chosen) and _squares(after) >= _squares(before)):
+            after = [sum(sizes[index] for index in pack) for pack in refilled]
+            if len(refilled) < len(chosen) or (len(refilled) == len(chosen) and _squares(after) >= _squares(before)):
                 replaced.update(chosen)
-                new += made
+                new += refilled
         count = len(packs)
-        packs = [pack for place, pack in enumerate(packs) if place not in replaced] + new
+        packs = [pack for index, pack in enumerate(packs) if index not in replaced] + new
         fills = [sum(sizes[index] for index in pack) for pack in packs] if replaced else fills
         waited = 0 if len(packs) < count else waited + 1
     return packs
@@ -68,14 +68,14 @@ def _fill(documents: list[int], sizes: list[int], capacity: int, random: np.rand
     packs = []
     while left:
         first, *others = left
-        chosen = set(_best_subset([sizes[index] for index in others], capacity - sizes[first]))
-        packs.append([first, *(index for place, index in enumerate(others) if place in chosen)])
-        left = [index for place, index in enumerate(others) if place not in chosen]
+        chosen = set(_best_subset([sizes[document] for document in others], capacity - sizes[first]))
+        packs.append([first, *(document for index, document in enumerate(others) if index in chosen)])
+        left = [document for index, document in enumerate(others) if index not in chosen]
     return packs
 
 
 def _best_subset(sizes: list[int], room: int) -> list[int]:
-    """Places of the ``sizes`` that add up closest to ``room`` without exceeding it."""
+    """Return the indices of those ``sizes`` whose sum is closest to ``room`` without exceeding it."""
     if room <= 0:
         return []
     mask = (1 << (room + 1)) - 1
@@ -85,10 +85,10 @@ def _best_subset(sizes: list[int], room: int) -> list[int]:
         reached.append(sums | ((sums << size) & mask) if size <= room else sums)
     left = reached[-1].bit_length() - 1
     chosen = []
-    for place, size in enumerate(sizes):
-        # Can the sizes after this one make up what it leaves?
-        if size <= left and (reached[len(sizes) - place - 1] >> (left - size)) & 1:
-            chosen.append(place)
+    for index, size in enumerate(sizes):
+        # Take it if sizes after this one can make up the rest.
+        if size <= left and (reached[len(sizes) - index - 1] >> (left - size)) & 1:
+            chosen.append(index)
             left -= size
     return chosen
 

@@ -1,8 +1,8 @@
-"""A deterministic, endless stream of micro-batches: every document once an epoch, in an order of its own each epoch.
+"""A deterministic, endless stream of micro-batches: every document once an epoch, in a new order each epoch.
 
-The plan is global. Which packs make the n-th optimizer step depends on documents, capacity, packs a step, seed and
-epoch, and not on how many ranks share the work. A position is three integers: the epoch, the step, and how many of its
-packs are computed; a checksum goes with them, so that no other stream is continued by mistake.
+The plan is global: the packs of the n-th optimizer step depend on documents, capacity, packs a step, seed and epoch,
+not on the number of ranks. A position is three integers: the epoch, the step, and how many of the step's packs are
+computed. A checksum of the plan is stored with it, so that no other stream is continued by mistake.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.balance import EQUAL_COST, cost, imbalance, into_steps, share_out
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import Pack, build_pack, filler_pack
-from cbtrain.tokens.packing import plan_packs
+from cbtrain.tokens.packing import EQUAL_COST, cost, imbalance, into_steps, plan_packs, share_out
 
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """What an optimizer step holds, all ranks together: host numbers, known before anything is computed.
+    """The packs of an optimizer step on all ranks and their counts: host numbers, known before the step is computed.
 
     ``weight_sum`` divides the loss. ``packs`` are the step's packs as lists of document indices.
     """
@@ -38,13 +37,13 @@ class StepInfo:
 
     @property
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that tell its packs apart from those of another step."""
+        """Checksum of the step's packs: eight hexadecimal digits."""
         return f"{zlib.crc32(repr((self.epoch, self.step, self.packs)).encode()):08x}"
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """One pack of this rank; ``last`` says that the optimizer steps after it."""
+    """One pack of this rank; after the ``last`` of a step the optimizer updates the weights."""
 
     pack: Pack
     step: StepInfo
@@ -53,7 +52,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class EpochPlan:
-    """The steps of one epoch: ``steps[s]`` are its packs, lists of document indices; ``costs`` in the same shape."""
+    """The steps of one epoch: ``steps[s]`` are a step's packs, lists of document indices; ``costs[s]`` their costs."""
 
     steps: list[list[list[int]]]
     costs: list[list[float]]
@@ -62,6 +61,7 @@ class EpochPlan:
 
     @property
     def packs(self) -> int:
+        """Number of packs of the epoch."""
         return sum(map(len, self.steps))
 
 
@@ -98,19 +98,19 @@ class PackStream:
         return self.documents.tokens
 
     def plan(self, epoch: int) -> EpochPlan:
-        """All optimizer steps of ``epoch``."""
+        """Return all optimizer steps of ``epoch``."""
         if self._planned is None or self._planned[0] != epoch:
             random = np.random.default_rng([self.seed, epoch])
             lengths = self.documents.lengths
             packing = plan_packs(lengths, self.capacity, random)
-            own = cost(lengths, self.equal)
-            costs = np.asarray([own[pack].sum() for pack in packing.packs])
+            document_costs = cost(lengths, self.equal)
+            costs = np.asarray([document_costs[pack].sum() for pack in packing.packs])
             steps = into_steps(costs, self.packs_per_step, random)
             self._planned = (
                 epoch,
                 EpochPlan(
-                    [[packing.packs[place] for place in step] for step in steps],
-                    [[float(costs[place]) for place in step] for step in steps],
+                    [[packing.packs[pack] for pack in step] for step in steps],
+                    [[float(costs[pack]) for pack in step] for step in steps],
                     packing.method,
                     packing.fill,
                 ),
@@ -120,47 +120,46 @@ class PackStream:
     def __iter__(self) -> Iterator[MicroBatch]:
         while True:
             plan = self.plan(self.epoch)
-            facts = self._facts(plan)
+            info = self._step_info(plan)
             rounds = share_out(plan.costs[self.step], self.world, self.done)
             for number, row in enumerate(rounds, 1):
-                place = row[self.rank]
-                chosen = [] if place is None else [self.documents[index] for index in facts.packs[place]]
-                pack = build_pack(chosen) if chosen else filler_pack()
-                self.done += sum(place is not None for place in row)
+                index = row[self.rank]
+                documents = [] if index is None else [self.documents[document] for document in info.packs[index]]
+                pack = build_pack(documents) if documents else filler_pack()
+                self.done += sum(index is not None for index in row)
                 if number == len(rounds):
                     self.done, self.step = 0, self.step + 1
                     if self.step == len(plan.steps):
                         self.epoch, self.step = self.epoch + 1, 0
-                yield MicroBatch(pack, facts, number == len(rounds))
+                yield MicroBatch(pack, info, number == len(rounds))
 
-    def _facts(self, plan: EpochPlan) -> StepInfo:
+    def _step_info(self, plan: EpochPlan) -> StepInfo:
         packs = plan.steps[self.step]
-        own = np.concatenate([np.asarray(pack) for pack in packs])
+        documents = np.concatenate([np.asarray(pack) for pack in packs])
         store = self.documents
         return StepInfo(
             self.epoch,
             self.step,
             packs,
-            int(store.lengths[own].sum()),
-            int(store.supervised[own].sum()),
-            float(store.weight_sums[own].sum()),
+            int(store.lengths[documents].sum()),
+            int(store.supervised[documents].sum()),
+            float(store.weight_sums[documents].sum()),
         )
 
     def state(self) -> dict[str, int]:
-        """The position of the next micro-batch: the same integers on every rank, and a checksum of what was planned."""
+        """Return the position of the next micro-batch, the same on every rank, and a checksum of the plan."""
         return {"epoch": self.epoch, "step": self.step, "done": self.done, "plan": self.fingerprint}
 
     def load_state(self, state: dict[str, int]) -> None:
-        """Go on from ``state``, also where it comes from another number of ranks: the packs of a begun step that no
-        rank has computed are shared out anew. Takes effect at the next iteration. Raises UserError on a position in
-        another stream."""
+        """Continue from ``state`` at the next iteration, on any number of ranks: packs of a begun step that no rank has
+        computed are distributed again. Raises UserError if ``state`` is a position in another stream."""
         if state.get("plan") != self.fingerprint:
-            hint = "Go on with the documents, pack_tokens, packs_per_step and seed of the run that wrote it."
-            raise UserError("this position is one of another stream of packs", where="checkpoint", hint=hint)
+            hint = "Continue with the documents, pack_tokens, packs_per_step and seed of the run that wrote it."
+            raise UserError("this position belongs to another stream of packs", where="checkpoint", hint=hint)
         self.epoch, self.step, self.done = state["epoch"], state["step"], state["done"]
 
     def describe(self, epoch: int = 0) -> dict[str, Any]:
-        """Fill, padding and balance of ``epoch``: shares, and counts of tokens, packs and steps."""
+        """Return fill, padding and balance of ``epoch``: shares, and counts of tokens, packs and steps."""
         plan = self.plan(epoch)
         tokens = self.documents.tokens
         return {

@@ -1,4 +1,4 @@
-"""Tokenize a corpus: in parallel, up to a token budget, and kept for the next time."""
+"""Tokenize a corpus: in parallel, up to a token budget, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -18,29 +17,27 @@ from typing import Any
 import numpy as np
 
 from cbtrain.files import cache_folder
-from cbtrain.tokens import cache
-from cbtrain.tokens.cache import TokenStore
-from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.cache import CacheEntry, TokenStore
 from cbtrain.tokens.document import Document
-from cbtrain.tokens.document_builder import Built, DocumentBuilder, Unit, place_of
+from cbtrain.tokens.document_builder import BuiltUnit, DocumentBuilder, Unit, place_of
 from cbtrain.tokens.mask_check import check_dialogue, check_renderer
 
 CHECKED_UNITS, CHECKED_MESSAGES = 3, 60
-"""Units of a corpus on which the second method is run before anything is trained, and how much of each: it renders
-the dialogue anew for every turn."""
+"""Units of a corpus whose loss mask is checked by the second method before training, and messages of each: that method
+renders the dialogue again for every turn."""
 
 Progress = Callable[[int, int], None]
-"""Called with the units done and their number."""
+"""Called with the number of units done and of all units."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedCorpus:
-    """``documents`` of ``units``, which hold ``words`` of the ``words_offered``.
+    """``documents`` of ``units``; these have ``words`` of the ``words_offered``.
 
-    ``whole_tokens`` and ``paper_tokens`` are what an epoch of them costs when each unit is seen once, and by the 2024
-    study's recipe: a record for every supervised turn with the whole history in each, in the same chat format (None
-    where that cannot be said). ``cut`` counts units cut between turns, ``left_out`` tokens of turns that found no room
-    as context in any piece. ``note`` says why the documents were not kept, if so.
+    ``whole_tokens`` and ``paper_tokens`` are the tokens of one epoch by two recipes in the same chat format: each unit
+    once, and the 2024 study's, a record for every supervised turn with the whole history in each (None if the recipe
+    does not apply). ``truncated`` counts units cut between turns, ``dropped`` the tokens of turns for which no piece
+    had room as context. ``note`` says why the documents are not cached, if they are not.
     """
 
     documents: TokenStore
@@ -49,25 +46,26 @@ class TokenizedCorpus:
     words_offered: int
     whole_tokens: int | None
     paper_tokens: int | None
-    cut: int
-    left_out: int
+    truncated: int
+    dropped: int
     note: str = ""
 
     @property
     def share(self) -> float:
+        """Share of the offered words that are in ``units``."""
         return self.words / self.words_offered if self.words_offered else 0.0
 
     def facts(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """Return the counts that a report shows."""
         store = self.documents
         return {
             "units": len(self.units),
-            "units_cut": self.cut,
+            "units_cut": self.truncated,
             "documents": len(store),
             "tokens_per_epoch": store.tokens,
             "supervised_per_epoch": int(store.supervised.sum()),
             "trimmed_tokens": int(store.arrays["trimmed"].sum()),
-            "context_left_out_tokens": self.left_out,
+            "context_left_out_tokens": self.dropped,
             "whole_recipe_tokens_per_epoch": self.whole_tokens,
             "paper_recipe_tokens_per_epoch": self.paper_tokens,
         }
@@ -83,54 +81,29 @@ def tokenize(
     progress: Progress = lambda done, of: None,
     check: int = CHECKED_UNITS,
 ) -> TokenizedCorpus:
-    """Documents of ``units``, in an order drawn from ``seed``, until they hold ``budget`` tokens (none: of all, as they
-    come).
+    """Return the documents of ``units``: of all, in the given order, or with ``budget`` in an order drawn from ``seed``
+    until they have that many tokens.
 
-    With ``root`` they are kept there, and taken from there where nothing that decides them has changed. Before anything
-    is rendered, both methods of finding the supervised tokens must agree on the first ``check`` units. Raises UserError
-    as :meth:`DocumentBuilder.build` does.
+    ``root`` is the folder of the cache (None: no cache). Documents are read from there unless something that determines
+    them has changed. Before the first is rendered, both methods of finding the supervised tokens must agree on the
+    first ``check`` units. Raises UserError if they do not, and like :meth:`DocumentBuilder.build`.
     """
-    order = np.random.default_rng(seed).permutation(len(units)).tolist() if budget else list(range(len(units)))
-    offered = sum(unit.words for unit in units)
-
-    def selection(documents: TokenStore, facts: dict[str, Any], note: str = "") -> TokenizedCorpus:
-        used = [units[index] for index in order[: facts["units"]]]
-        words = sum(unit.words for unit in used)
-        counts = (facts["whole_tokens"], facts["paper_tokens"], facts["cut"], facts["left_out"])
-        return TokenizedCorpus(documents, used, words, offered, *counts, note)
-
-    def render() -> tuple[TokenStore, dict[str, Any]]:
-        wanted = [units[index] for index in order]
-        _check_agreement(builder.renderer, wanted[:check], builder)
-        return _render(wanted, builder, budget, progress)
-
+    order = np.random.default_rng(seed).permutation(len(units)).tolist() if budget else range(len(units))
+    ordered = [units[index] for index in order]
+    note = ""
     if root is None:
-        return selection(*render())
-    identity = _identity(units, builder, budget, seed)
-    folder = root / cache.key_of(identity)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(cache.only_one(folder))
-            return selection(*cache.open_store(folder, identity))
-        except cache.Damaged:
-            note = ""  # or not made yet: either way it is made now
-        except OSError as error:
-            note = f"tokens are not kept in {root} ({error.strerror})"
-        documents, facts = render()
-        if not note:
-            try:
-                cache.remove_unused(root)
-                cache.save(documents, folder, identity, facts)
-                documents, facts = cache.open_store(folder, identity)  # mapped: the copy in memory may go
-            except cache.Damaged as error:
-                note = f"tokens are not kept in {root} ({error})"
-            except OSError as error:
-                note = f"tokens are not kept in {root} ({error.strerror})"
-    return selection(documents, facts, note)
+        documents, counts = _render(ordered, builder, budget, progress, check)
+    else:
+        with CacheEntry(root, _identity(units, builder, budget, seed)) as entry:
+            documents, counts = entry.read() or entry.write(*_render(ordered, builder, budget, progress, check))
+        note = entry.problem
+    used = ordered[: counts.pop("units")]
+    words, words_offered = (sum(unit.words for unit in some) for some in (used, units))
+    return TokenizedCorpus(documents, used, words, words_offered, **counts, note=note)
 
 
 def cache_root(setting: str) -> Path | None:
-    """The folder that ``tokens.cache`` names, None where nothing is to be kept."""
+    """Return the cache's folder by the setting ``tokens.cache``, None for no cache."""
     if setting == "none":
         return None
     if setting != "auto":
@@ -139,31 +112,38 @@ def cache_root(setting: str) -> Path | None:
 
 
 def _render(
-    units: Sequence[Unit], builder: DocumentBuilder, budget: int | None, progress: Progress
+    units: Sequence[Unit], builder: DocumentBuilder, budget: int | None, progress: Progress, check: int
 ) -> tuple[TokenStore, dict[str, Any]]:
+    """Return the documents of ``units`` until they have ``budget`` tokens, and the counts of :class:`TokenizedCorpus`,
+    with the number of units used."""
+    _check_mask(units[:check], builder)
     documents: list[Document] = []
-    tokens = used = cut = left_out = 0
-    whole: int | None = 0
-    paper: int | None = 0
+    tokens = used = truncated = dropped = 0
+    whole_tokens: int | None = 0
+    paper_tokens: int | None = 0
     for built in _build_all(units, builder):
         documents += built.documents
         tokens += sum(map(len, built.documents))
-        paper = None if paper is None or built.paper_tokens is None else paper + built.paper_tokens
-        cut += built.cut
-        left_out += built.left_out
-        whole = None if whole is None or built.whole_tokens is None else whole + built.whole_tokens
+        whole_tokens = _sum_known(whole_tokens, built.whole_tokens)
+        paper_tokens = _sum_known(paper_tokens, built.paper_tokens)
+        truncated += built.truncated
+        dropped += built.dropped
         used += 1
         progress(used, len(units))
         if budget and tokens >= budget:
             break
-    facts = {"units": used, "whole_tokens": whole, "paper_tokens": paper, "cut": cut, "left_out": left_out}
-    return TokenStore.of(documents), facts
+    counts = {"whole_tokens": whole_tokens, "paper_tokens": paper_tokens, "truncated": truncated, "dropped": dropped}
+    return TokenStore.of(documents), {"units": used, **counts}
 
 
-def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[Built]:
-    """What each unit gives, in order; the tokenizer works outside Python's lock, so threads are enough."""
+def _sum_known(total: int | None, count: int | None) -> int | None:
+    return None if total is None or count is None else total + count
+
+
+def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[BuiltUnit]:
+    """Yield the documents of each unit, in order. Threads suffice: the tokenizer works outside Python's lock."""
     workers = _cores()
-    waiting: deque[Future[Built]] = deque()
+    waiting: deque[Future[BuiltUnit]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for unit in units:
@@ -177,11 +157,11 @@ def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[Buil
                 future.cancel()
 
 
-def _check_agreement(renderer: ChatRenderer, units: Sequence[Unit], builder: DocumentBuilder) -> None:
+def _check_mask(units: Sequence[Unit], builder: DocumentBuilder) -> None:
     if units:
-        check_renderer(renderer)
+        check_renderer(builder.renderer)
     for unit in units:
-        check_dialogue(renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
+        check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
 
 
 def _cores() -> int:
@@ -189,7 +169,7 @@ def _cores() -> int:
 
 
 def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | None, seed: int) -> dict[str, Any]:
-    """Everything that decides the tokens, by name, so that an error can say what differs."""
+    """Return everything that determines the tokens, by name, so that an error can say what differs."""
     content = blake2b(digest_size=16)
     for unit in units:
         for text in (unit.name, unit.system or "", *unit.last_summaries):
@@ -199,9 +179,9 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
             for turn in session.turns:
                 content.update(b"\2" + turn.role.encode() + b"\0" + turn.text.encode())
     renderer = builder.renderer
-    kept = builder.config.model_dump(mode="json", exclude={"therapist_system", "cache", "format"})
+    settings = builder.config.model_dump(mode="json", exclude={"therapist_system", "cache", "format"})
     policy = {
-        **kept,
+        **settings,
         "speaker": builder.speaker,
         "supervise": builder.supervise,
         "limit": builder.limit,
@@ -219,9 +199,9 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
 
 @lru_cache(maxsize=1)
 def _code_hash() -> str:
-    """Of the code that decides tokens and weights: this room, what it takes from transcripts, and the libraries."""
-    rooms = [importlib.resources.files("cbtrain.tokens"), importlib.resources.files("cbtrain.tokens") / "templates"]
-    files = [file for room in rooms for file in room.iterdir() if file.name.endswith((".py", ".jinja"))]
+    """Return a hash of the code that determines ids and weights: this package, summary.py and the libraries."""
+    folders = [importlib.resources.files("cbtrain.tokens"), importlib.resources.files("cbtrain.tokens") / "templates"]
+    files = [file for folder in folders for file in folder.iterdir() if file.name.endswith((".py", ".jinja"))]
     files.append(importlib.resources.files("cbtrain.transcripts") / "summary.py")
     digest = blake2b(digest_size=16)
     for file in sorted(files, key=lambda file: file.name):

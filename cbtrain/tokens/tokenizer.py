@@ -1,4 +1,4 @@
-"""Tokenizers: load one, or train the byte-level BPE of a tiny model."""
+"""Load a tokenizer, or train the byte-level BPE of a tiny model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from cbtrain.errors import UserError
 
-# The library forks workers of its own; a fork after that can deadlock.
+# The library starts worker threads of its own; a fork after that can deadlock.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 BOS, END, PAD = "<|bos|>", "<|end|>", "<|pad|>"
@@ -22,7 +22,7 @@ TINY_TEMPLATE = (
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a model folder. Raises UserError where there is none."""
+    """Return the fast tokenizer of a model folder. Raises UserError if there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -36,7 +36,7 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, max_positions: int) -> Any:
-    """Train a byte-level BPE tokenizer of at most ``vocabulary`` entries, with the tiny models' chat template."""
+    """Return a new byte-level BPE tokenizer of at most ``vocabulary`` entries, with the tiny models' chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

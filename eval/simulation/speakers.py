@@ -13,8 +13,7 @@ from cbtrain.generation.local_model import LocalModel
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.tokens.dialogue import dialogue
-from cbtrain.tokens.system_prompts import patient_system
+from cbtrain.tokens.dialogue import dialogue, patient_system
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Ending, Turn
 

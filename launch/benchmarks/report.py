@@ -1,7 +1,7 @@
-"""How long a report of 600 sessions takes to open: ``python launch/benchmark.py report``.
+"""Measure how long a report of 600 sessions takes to open: ``python launch/benchmark.py report``.
 
-The page is opened from disk in headless Chromium, a browser of its own each time. Times are the page's own clock, from
-the start of its navigation; the list is *ready* at the end of the first frame in which it stands on the page.
+The page is opened from disk in headless Chromium, in a new browser each time. Times are the page's own clock, from the
+start of its navigation; the list is *ready* at the end of the first frame that shows it.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ CLICK = """
 
 
 def made_up_report(sessions: int, turns: int, repeats: int) -> dict[str, Any]:
-    """A report of ``sessions`` dialogues of ``turns`` turns with ``repeats`` ratings each, the same every time."""
+    """Return a report of ``sessions`` dialogues of ``turns`` turns with ``repeats`` ratings each, always the same."""
     draw = random.Random(1)
-    domains = [f"domain_{place}" for place in range(DOMAINS)]
+    domains = [f"domain_{index}" for index in range(DOMAINS)]
     seeds = max(sessions // (len(ARMS) * 50), 1)
     return {
         "rater": {"judge": "made up", "kind": "llm", "label": "Nobody: made-up scores"},
@@ -60,15 +60,19 @@ def made_up_report(sessions: int, turns: int, repeats: int) -> dict[str, Any]:
         },
         "arms": [{"name": arm, "label": arm} for arm in ARMS],
         "sessions": [
-            _session(place, ARMS[place % 2], place // (2 * seeds), place // 2 % seeds, turns, repeats, domains, draw)
-            for place in range(sessions)
+            {
+                "id": f"s{index}",
+                "arm": ARMS[index % 2],
+                "patient": f"p{index // (2 * seeds)}",
+                "seed": index // 2 % seeds,
+                **_scored_dialogue(turns, repeats, domains, draw),
+            }
+            for index in range(sessions)
         ],
     }
 
 
-def _session(
-    place: int, arm: str, patient: int, seed: int, turns: int, repeats: int, domains: list[str], draw: random.Random
-) -> dict[str, Any]:
+def _scored_dialogue(turns: int, repeats: int, domains: list[str], draw: random.Random) -> dict[str, Any]:
     ratings = [
         {
             "judge": "made up",
@@ -82,10 +86,6 @@ def _session(
         for repeat in range(repeats)
     ]
     return {
-        "id": f"s{place}",
-        "arm": arm,
-        "patient": f"p{patient}",
-        "seed": seed,
         "ending": draw.choice(["patient_end", "max_turns"]),
         "turns": [{"role": ("patient", "therapist")[i % 2], "text": _words(60, draw)} for i in range(turns)],
         "total": draw.uniform(10, 60),
@@ -101,18 +101,18 @@ def _words(count: int, draw: random.Random) -> str:
 
 
 def open_times(page: Path, rounds: int) -> list[dict[str, float]]:
-    """Milliseconds of every round: ``parsed``, ``ready``, ``other`` (to show another session)."""
+    """Return the milliseconds of every round: ``parsed``, ``ready``, ``other`` (to show another session)."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise UserError("playwright is not installed", where="report", hint="pip install playwright") from None
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
         raise UserError("no Chromium on the PATH", where="report", hint="Install chromium.")
     times = []
     with sync_playwright() as playwright:
         for _ in range(rounds):
-            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             tab = browser.new_page(viewport={"width": 1280, "height": 900})
             tab.add_init_script(READY)
             tab.goto(page.as_uri())
@@ -140,5 +140,5 @@ def main(arguments: Sequence[str]) -> None:
         print(f"written in {seconds:.1f} s, report.html {page.stat().st_size / 1e6:.1f} MB")
         times = open_times(page, options.rounds)
     for name, what in (("parsed", "page parsed"), ("ready", "list ready"), ("other", "another session shown")):
-        found = sorted(time[name] for time in times)
-        print(f"{what:<22} {median(found):6.0f} ms  ({found[0]:.0f} to {found[-1]:.0f}, {len(found)} rounds)")
+        values = sorted(round_[name] for round_ in times)
+        print(f"{what:<22} {median(values):6.0f} ms  ({values[0]:.0f} to {values[-1]:.0f}, {len(values)} rounds)")

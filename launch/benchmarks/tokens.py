@@ -1,4 +1,4 @@
-"""Packing beside TRL's on the same sessions, and how fast tokens are made, planned and opened.
+"""Compare packing with TRL's on the same sessions, and measure how fast sessions are tokenized, planned and opened.
 
 ``python launch/benchmark.py tokens [PATH] [--model DIR] [--documents N]``
 """
@@ -11,17 +11,17 @@ import io
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from cbtrain.tokens.balance import cost, imbalance
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import TokensConfig
 from cbtrain.tokens.document_builder import DocumentBuilder, units_of
-from cbtrain.tokens.packing import fewest_packs, plan_packs
+from cbtrain.tokens.packing import cost, fewest_packs, imbalance, plan_packs
 from cbtrain.tokens.stream import PackStream
 from cbtrain.tokens.tokenize import tokenize
 from cbtrain.tokens.tokenizer import load_tokenizer, train_tokenizer
@@ -32,6 +32,30 @@ from cbtrain.transcripts.types import Corpus
 
 VOCABULARY, RANKS = 32_000, 8
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Result of one way of packing.
+
+    ``lengths`` of the documents in each pack, share of the ranks' time spent ``waiting``, tokens and supervised tokens
+    that are in no pack, documents ``cut``, ``seconds`` of planning.
+    """
+
+    lengths: list[list[int]]
+    waiting: float
+    lost: int
+    supervised_lost: int
+    cut: int
+    seconds: float
+
+    def print(self, name: str, capacity: int) -> None:
+        tokens = sum(map(sum, self.lengths))
+        slots = sum(max(capacity, sum(row)) for row in self.lengths)  # a longer document brings its own slots
+        print(
+            f"  {name:26} {len(self.lengths):7,} {tokens / slots:8.2%} {1 - tokens / slots:8.2%} {self.waiting:8.2%} "
+            f"{self.lost:12,} {self.supervised_lost:16,} {self.cut:14,} {self.seconds:8.3f}"
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,9 +80,9 @@ def _tokenize(corpus: Corpus, characters: int, tokenizer: Any) -> TokenStore:
     builder = DocumentBuilder(ChatRenderer(tokenizer), "therapist", "therapist", config, 10**6, 10**6)
     units = [unit for course in corpus.courses for unit in units_of(course, config, config.therapist_system)]
     with tempfile.TemporaryDirectory() as folder:
-        made, rendering = _timed(lambda: tokenize(units, builder, root=Path(folder)))
+        tokenized, rendering = _timed(lambda: tokenize(units, builder, root=Path(folder)))
         _, opening = _timed(lambda: tokenize(units, builder, root=Path(folder)))
-    facts = made.facts()
+    facts = tokenized.facts()
     print(
         f"{len(units):,} sessions, {characters / 1e6:.1f} M characters, {len(tokenizer):,} entries: "
         f"{facts['tokens_per_epoch']:,} tokens in {rendering:.1f} s, opened again in {opening:.2f} s "
@@ -69,11 +93,11 @@ def _tokenize(corpus: Corpus, characters: int, tokenizer: Any) -> TokenStore:
         f"tokens an epoch: {whole:,} with each session once, {paper:,} by the 2024 recipe ({paper / whole:.1f} x); "
         f"{facts['supervised_per_epoch']:,} supervised, {facts['trimmed_tokens']:,} trimmed"
     )
-    return made.documents
+    return tokenized.documents
 
 
 def _compare(store: TokenStore, capacity: int) -> None:
-    """Rows for this capacity: ours with every session whole (a longer one has a pack of its own), and TRL's."""
+    """Print rows for this capacity: ours with every session whole (a longer one has a pack of its own), and TRL's."""
     print(f"\npacks of {capacity:,} tokens, {RANKS} ranks, one pack a rank and step")
     head = ("", "packs", "filled", "padding", "waiting", "tokens lost", "supervised lost", "documents cut", "seconds")
     print("  {:26} {:>7} {:>8} {:>8} {:>8} {:>12} {:>16} {:>14} {:>8}".format(*head))
@@ -82,7 +106,8 @@ def _compare(store: TokenStore, capacity: int) -> None:
     packs = [pack for step in plan.steps for pack in step]
     lengths = [[int(store.lengths[i]) for i in pack] for pack in packs]
     lost, unlearnt = _lost(store, packs)
-    _row(f"ours ({plan.method})", lengths, capacity, imbalance(plan.costs, RANKS), lost, unlearnt, 0, seconds)
+    row = Row(lengths, imbalance(plan.costs, RANKS), lost, unlearnt, 0, seconds)
+    row.print(f"ours ({plan.method})", capacity)
     bound = fewest_packs(store.lengths, capacity)
     possible = np.minimum(store.lengths, capacity).sum() / (bound * capacity)
     print(f"  {'  no packing has fewer than':26} {bound:7,} {possible:8.2%}")
@@ -100,24 +125,25 @@ def _compare(store: TokenStore, capacity: int) -> None:
         lost = store.tokens - sum(map(sum, lengths))
         # A wrapped row ends in the middle of a document, nearly always.
         cut = len(rows) if strategy == "wrapped" else int((store.lengths > capacity).sum())
-        _row(f"trl {strategy}", lengths, capacity, waiting, lost, learnt - kept, cut, seconds)
+        Row(lengths, waiting, lost, learnt - kept, cut, seconds).print(f"trl {strategy}", capacity)
 
 
 def _cut(corpus: Corpus, tokenizer: Any, whole: TokenStore, capacity: int) -> None:
-    """The row of ours with documents cut between turns."""
+    """Print the row of ours with documents cut between turns."""
     config = TokensConfig()
     builder = DocumentBuilder(ChatRenderer(tokenizer), "therapist", "therapist", config, capacity, 10**6)
     units = [unit for course in corpus.courses for unit in units_of(course, config, config.therapist_system)]
-    made = tokenize(units, builder)
-    store = made.documents
+    tokenized = tokenize(units, builder)
+    store = tokenized.documents
     stream = PackStream(store, capacity, 0, packs_per_step=RANKS, world=RANKS)
     plan, seconds = _timed(lambda: stream.plan(0))
     packs = [pack for step in plan.steps for pack in step]
     lengths = [[int(store.lengths[i]) for i in pack] for pack in packs]
     lost, unlearnt = _lost(store, packs)
-    lost += made.left_out
+    lost += tokenized.dropped
     unlearnt += int(whole.supervised.sum() - store.supervised.sum())
-    _row("ours, cut between turns", lengths, capacity, imbalance(plan.costs, RANKS), lost, unlearnt, 0, seconds)
+    row = Row(lengths, imbalance(plan.costs, RANKS), lost, unlearnt, 0, seconds)
+    row.print("ours, cut between turns", capacity)
     repeated = store.tokens / whole.tokens - 1
     print(
         f"  {'':26} {repeated:.1%} more tokens: turns repeated as context in {len(store) - len(whole)} more documents"
@@ -125,14 +151,14 @@ def _cut(corpus: Corpus, tokenizer: Any, whole: TokenStore, capacity: int) -> No
 
 
 def _lost(store: TokenStore, packs: list[list[int]]) -> tuple[int, int]:
-    """Tokens and supervised tokens of ``store`` that are in no pack."""
+    """Return the numbers of tokens and of supervised tokens of ``store`` that are in no pack."""
     packed = [index for pack in packs for index in pack]
     tokens = store.tokens - int(store.lengths[packed].sum())
     return tokens, int(store.supervised.sum() - store.supervised[packed].sum())
 
 
 def _trl(store: TokenStore, capacity: int, strategy: str) -> tuple[list[dict[str, Any]], float]:
-    """TRL's rows, and the seconds of its packing alone."""
+    """Return TRL's rows, and the seconds of its packing alone."""
     from datasets import Dataset, disable_progress_bars
     from trl.data_utils import pack_dataset
 
@@ -142,24 +168,6 @@ def _trl(store: TokenStore, capacity: int, strategy: str) -> tuple[list[dict[str
     with contextlib.redirect_stderr(io.StringIO()):
         packed, seconds = _timed(lambda: pack_dataset(dataset, capacity, strategy))
     return [{"seq_lengths": None, **row} for row in packed], seconds
-
-
-def _row(
-    name: str,
-    lengths: list[list[int]],
-    capacity: int,
-    waiting: float,
-    lost: int,
-    supervised_lost: int,
-    cut: int,
-    seconds: float,
-) -> None:
-    tokens = sum(map(sum, lengths))
-    slots = sum(max(capacity, sum(row)) for row in lengths)  # a document longer than a pack brings its own slots
-    print(
-        f"  {name:26} {len(lengths):7,} {tokens / slots:8.2%} {1 - tokens / slots:8.2%} {waiting:8.2%} {lost:12,} "
-        f"{supervised_lost:16,} {cut:14,} {seconds:8.3f}"
-    )
 
 
 def _plan_many(count: int) -> None:

@@ -237,7 +237,7 @@ def test_the_second_method_finds_a_wrong_mask(monkeypatch):
 
     def shifted(self, messages, name):
         rendering = right(self, messages, name)
-        rendering.weights[:] = np.roll(rendering.weights, -1)
+        rendering.loss_weights[:] = np.roll(rendering.loss_weights, -1)
         return rendering
 
     monkeypatch.setattr(ChatRenderer, "render", shifted)

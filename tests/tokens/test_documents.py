@@ -109,12 +109,12 @@ def test_what_is_in_no_document_is_counted(tail):
     missing = [n for n in range(6) if not any(f"p{n} " in TOKENIZER.decode(d.ids) for d in built.documents)]
     assert missing
     extents = {n: len(TOKENIZER(said[2 * n].text)["input_ids"]) for n in missing}
-    assert sum(extents.values()) <= built.left_out <= sum(extents.values()) + 4 * len(missing)
-    assert built.cut
+    assert sum(extents.values()) <= built.dropped <= sum(extents.values()) + 4 * len(missing)
+    assert built.truncated
     assert sum(document.trimmed for document in built.documents) == whole.trimmed
     assert (whole.trimmed > 20) == bool(tail)
     roomy = builder_for(TOKENIZER, pack_tokens=200)
-    assert roomy.build(units_for(roomy, [said])[0]).left_out == 0
+    assert roomy.build(units_for(roomy, [said])[0]).dropped == 0
 
 
 def test_the_models_positions_are_a_limit():

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbtrain.tokens.balance import cost, imbalance, into_steps, share_out
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import IGNORED, build_pack, filler_pack
-from cbtrain.tokens.packing import GOOD_FILL, best_fit, fewest_packs, plan_packs
+from cbtrain.tokens.packing import GOOD_FILL, best_fit, cost, fewest_packs, imbalance, into_steps, plan_packs, share_out
 from cbtrain.tokens.repack import refill
 
 LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=80)

@@ -186,7 +186,7 @@ def test_after_any_changes_of_ranks_a_resumed_run_is_the_one_that_went_on(change
 )
 def test_a_position_in_another_stream_is_refused(other):
     own = stream(**other)
-    with pytest.raises(UserError, match="one of another stream of packs"):
+    with pytest.raises(UserError, match="belongs to another stream of packs"):
         own.load_state(stream().state())
 
 
