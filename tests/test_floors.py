@@ -8,7 +8,10 @@ from functools import cache
 import pytest
 from places import ROOT
 
-GROUND = {"cbtrain", *(f"cbtrain.{name}" for name in ("errors", "files", "console", "journal", "environment"))}
+GROUND = {
+    "cbtrain",
+    *(f"cbtrain.{name}" for name in ("errors", "files", "console", "journal", "environment", "settings")),
+}
 FLOORS = {
     "cbtrain.transcripts": 0,
     "cbtrain.providers": 0,

@@ -60,7 +60,7 @@ def preview(parsed: argparse.Namespace) -> None:
 def _tokens(document: Document, renderer: ChatRenderer) -> list[dict[str, Any]]:
     return [
         {"id": token, "text": renderer.decode([token]), "supervised": weight > 0, "weight": round(weight, 6)}
-        for token, weight in zip(document.ids.tolist(), document.weights.tolist(), strict=True)
+        for token, weight in zip(document.ids.tolist(), document.loss_weights.tolist(), strict=True)
     ]
 
 
@@ -73,7 +73,7 @@ def _legend(documents: Sequence[Document], renderer: ChatRenderer, parsed: argpa
     console.print(Text(total, "bold"), soft_wrap=not parsed.svg)
     own = renderer.format
     console.print(Text(f"chat format: {own.name}{f' ({own.note})' if own.note else ''}"), soft_wrap=not parsed.svg)
-    weights = sorted({float(w) for d in documents for w in d.weights[d.weights > 0].round(6)} | {1.0})
+    weights = sorted({float(w) for d in documents for w in d.loss_weights[d.loss_weights > 0].round(6)} | {1.0})
     marks = [(f"learnt{'' if weight == 1 else f', weight {weight:g}'}", _style(weight)) for weight in weights]
     parts = [part for mark in marks for part in (mark, "  ")]
     console.print(Text.assemble(*parts, ("context only", CONTEXT), "\n"))
@@ -90,7 +90,7 @@ def _coloured(document: Document, renderer: ChatRenderer) -> Any:
     shown = Text()
     # Runs, not single tokens: a character may be spread over several tokens.
     for weight, run in groupby(
-        zip(document.weights.tolist(), document.ids.tolist(), strict=True), lambda pair: pair[0]
+        zip(document.loss_weights.tolist(), document.ids.tolist(), strict=True), lambda pair: pair[0]
     ):
         shown.append(renderer.decode([token for _, token in run]), _style(weight))
     return shown

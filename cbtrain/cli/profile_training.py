@@ -88,7 +88,7 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
 
     settings: StageConfig = getattr(config, parsed.speaker)
     decoder, lessons = _prepare(parsed.speaker, config, console, random=parsed.random_weights)
-    decoder.recompute = settings.recompute
+    decoder.activation_checkpointing = settings.activation_checkpointing
     engine = make_engine(decoder, settings, config.training)
     stream = open_stream(lessons.chosen.documents, settings, decoder.architecture, parsed.speaker)
     with console.status("Training a few steps, then as many under the profiler"):

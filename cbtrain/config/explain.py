@@ -15,9 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cbtrain.config.overrides import COMMAND_LINE
-from cbtrain.config.problems import known_key, section_of
+from cbtrain.config.problems import known_key
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
+from cbtrain.settings import current_key, section_of
 
 WIDTH = 100
 """Columns of what is printed."""
@@ -33,6 +34,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 def explain(key: str, model: type[BaseModel]) -> str:
     """Return what the setting ``key`` of ``model`` means, of a section what each of its settings does; of an empty key,
     the sections. Raises UserError, with the nearest key, where there is none such."""
+    key = current_key(key, model)
     if not key:
         return "\n".join(_section("", model, model))
     field = _field(key, model)

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from cbtrain.config.problems import section_of
+from cbtrain.settings import section_of
 
 
 def with_lists(values: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:

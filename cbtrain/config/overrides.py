@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from cbtrain.config.problems import section_of
 from cbtrain.errors import UserError
 from cbtrain.providers.overrides import FOREIGN, merge
+from cbtrain.settings import section_of
 
 COMMAND_LINE = "command line"
 """What errors call the place of settings that are typed."""

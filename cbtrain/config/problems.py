@@ -6,12 +6,13 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.settings import older_names, section_of
 
 EXPECTED = "Input should be "
 """How pydantic begins to say which kind of value it wants."""
@@ -108,8 +109,11 @@ def _unknown(
 
 
 def known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
-    """Return a hint: the key of this section that is all but the same, else a key of that name elsewhere, else the
-    nearest."""
+    """Return a hint: the key of this section that is all but the same (by its current name), else a key of that
+    name elsewhere, else the nearest."""
+    older = older_names(section)
+    if close := difflib.get_close_matches(key, older, n=1, cutoff=0.8):
+        return f"Did you mean {older[close[0]]!r}?"
     if not difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.8):
         same = [path for path in all_keys(model) if path.rpartition(".")[2] == key]
         # What each stage of training has is most likely meant for the therapist.
@@ -126,11 +130,3 @@ def all_keys(model: type[BaseModel], at: str = "") -> Iterator[str]:
         inner = section_of(field.annotation)
         if inner and get_origin(field.annotation) is not list:
             yield from all_keys(inner, f"{at}{key}.")
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the config class of a field, also where it is optional or a list; None where it is no section."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

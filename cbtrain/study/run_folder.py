@@ -18,6 +18,7 @@ from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
 from cbtrain.files import hold, require_new, write_atomic
+from cbtrain.settings import with_current_names
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.resuming import differences
@@ -71,11 +72,12 @@ def check_same_study(config: StudyConfig, folder: Path) -> None:
     if config.training.resume == "never":
         hint = "Choose another --out, or leave out training.resume=never to continue."
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
-    before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    for key, one, other in differences(before, yaml.safe_load(dump_config(anchored(config)))):
+    written = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    before = with_current_names(written, StudyConfig, folder / CONFIG)
+    for key, old, new in differences(before, yaml.safe_load(dump_config(anchored(config)))):
         if not key.startswith(FREE):
-            hint = f"Set {key}={one} to continue, or choose another --out."
-            raise UserError(f"{key} is {other}, the interrupted run has {one}", where=folder, hint=hint)
+            hint = f"Set {key}={old} to continue, or choose another --out."
+            raise UserError(f"{key} is {new}, the interrupted run has {old}", where=folder, hint=hint)
 
 
 def hold_folder(folder: Path) -> None:

@@ -116,7 +116,7 @@ def _setting(name: str, architecture: Architecture, config: StudyConfig, device:
         world=world,
     )
     return PlannedStage(name, settings, made, Workload(settings.pack_tokens)).with_pack(
-        settings.recompute, settings.pack_tokens
+        settings.activation_checkpointing, settings.pack_tokens
     )
 
 

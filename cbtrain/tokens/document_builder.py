@@ -155,9 +155,9 @@ class DocumentBuilder:
                 ((record, rendering),) = self._cutter(unit, min(self.limit, self.positions), carry=1.0).cut(
                     record, rendering.ends, name
                 )
-            weights = np.ones_like(rendering.weights) if self.policy.everything else rendering.weights
+            loss_weights = np.ones_like(rendering.weights) if self.policy.everything else rendering.weights
             turn = message.said[0].turn + 1
-            yield record, trimmed(f"{unit.name}@{turn}", rendering.ids, weights)
+            yield record, trimmed(f"{unit.name}@{turn}", rendering.ids, loss_weights)
 
     def _refuse_beyond_positions(self, length: int, name: str) -> None:
         if min(length, self.limit) > self.positions:

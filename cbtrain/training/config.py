@@ -7,11 +7,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.settings import renamed
 from cbtrain.tokens.config import Supervise
 from cbtrain.transcripts.types import Role
 
 Optimizer = Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd"]
-Recompute = Literal["none", "selective", "full"]
+ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
 class StageConfig(BaseModel):
@@ -45,8 +46,9 @@ class StageConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
-    recompute: Recompute = Field(
+    activation_checkpointing: ActivationCheckpointing = Field(
         "none",
+        validation_alias=renamed("activation_checkpointing", "recompute"),
         description="what the backward pass computes again instead of keeping: nothing, all but matrix products and "
         "attention, or whole layers",
     )

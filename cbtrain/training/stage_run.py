@@ -45,7 +45,7 @@ class StageRun:
 
     def __init__(self, stage: Stage, console: Console, meter: MemoryMeter) -> None:
         self.stage, self.settings, self.meter = stage, stage.settings, meter
-        stage.decoder.recompute = stage.settings.recompute
+        stage.decoder.activation_checkpointing = stage.settings.activation_checkpointing
         self.parameters = sum(p.numel() for p in stage.decoder.parameters())
         self.state = StageState(stage)
         self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in stage.decoder.parameters() if p.requires_grad)
@@ -68,7 +68,7 @@ class StageRun:
     def open(self) -> Iterator[None]:
         """Show, hear signals, write checkpoints and read ahead until the body ends."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(returning_memory(self.stage.decoder.device, self.settings.recompute))
+            stack.enter_context(returning_memory(self.stage.decoder.device, self.settings.activation_checkpointing))
             for part in (self.telemetry, self.signals, self.writer, self.batches):
                 stack.enter_context(part)
             self._say_how_it_begins()
@@ -211,7 +211,7 @@ class StageRun:
             info.supervised,
             adapter=0 if full else self.trained,
             full=full,
-            recompute=self.settings.recompute,
+            activation_checkpointing=self.settings.activation_checkpointing,
         )
 
     def stop_if_asked(self) -> None:

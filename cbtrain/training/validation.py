@@ -88,7 +88,7 @@ def overall(losses: dict[str, Loss]) -> Loss:
 
 def _add(sums: Tensor, engine: TrainingEngine, pack: Pack, groups: Sequence[int]) -> None:
     losses, _ = engine.token_losses(pack)
-    document = torch.bucketize(pack.rows, torch.tensor(pack.borders[1:]), right=True)
+    document = torch.bucketize(pack.target_positions, torch.tensor(pack.cu_seqlens[1:]), right=True)
     group = torch.tensor(groups)[document].to(sums.device)
     sums[0].index_add_(0, group, losses.double())
     sums[1].index_add_(0, group, torch.ones_like(losses, dtype=torch.float64))

@@ -72,7 +72,7 @@ class Adapter(ABC):
         """Leave the decoder as it was before."""
 
     def prepare(  # noqa: B027 (most methods draw nothing)
-        self, step: int, names: Sequence[str], borders: Sequence[int]
+        self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]
     ) -> None:
         """Hear, before a forward pass of training, which optimizer step it belongs to and which documents lie in the
         row; methods that draw something at random key it with these."""

@@ -104,8 +104,8 @@ class LoraAdapter(Adapter):
         for module in (*self.modules.values(), *self.trained.values()):
             module.enabled = enabled
 
-    def prepare(self, step: int, names: Sequence[str], borders: Sequence[int]) -> None:
-        self.dropout.prepare(step, names, borders)
+    def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
+        self.dropout.prepare(step, names, cu_seqlens)
 
     def save(
         self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cbtrain.errors import UserError
+from cbtrain.settings import with_current_names
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import (
     Checkpoint,
@@ -65,10 +66,10 @@ def find_best(
 
 def check_same(found: Checkpoint, config: StageConfig, name: str, where: Path) -> None:
     """Raise UserError where ``found`` was written under other settings, which would make it a run of two halves."""
-    before, after = found.state["config"], config.model_dump(mode="json")
-    for key, one, other in differences(before, after, name):
-        hint = f"Set {key}={one} to go on, choose another --out, or set training.resume=never to begin anew."
-        raise UserError(f"{key} is {other}, the interrupted run had {one}", where=where, hint=hint)
+    before = with_current_names(found.state["config"], StageConfig, where)
+    for key, old, new in differences(before, config.model_dump(mode="json"), name):
+        hint = f"Set {key}={old} to continue, choose another --out, or set training.resume=never to start again."
+        raise UserError(f"{key} is {new}, the interrupted run had {old}", where=where, hint=hint)
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -37,7 +37,7 @@ def predict_memory(setting: Scenario, shape: PackShape) -> MemorySplit:
         activations, gradients, workspace = 0, always.gradients, always.step
     if setting.device == "cpu":
         flat = always.weights + always.adapters + gradients + always.optimizer + activations + workspace
-        threshold = LOW if gives_back(setting.device, setting.recompute) else None
+        threshold = LOW if gives_back(setting.device, setting.activation_checkpointing) else None
         real = peak_of(held_sizes(decoder, setting), traced.events, threshold=threshold)
         workspace += max((real or flat) - flat, 0) + KERNELS
     workspace += always.copies

@@ -33,7 +33,7 @@ def shadow_decoder(setting: Scenario) -> Decoder:
     with META:
         decoder = ShadowDecoder(setting, linear)
     decoder.to(setting.compute).requires_grad_(setting.full)
-    decoder.recompute = setting.recompute
+    decoder.activation_checkpointing = setting.activation_checkpointing
     if isinstance(setting.adapter, LoraConfig):
         adapter = LoraAdapter(decoder, setting.adapter, META)
         decoder.adapter, adapter.dropout = adapter, ShadowDropout(setting.adapter.dropout, 0)
@@ -51,9 +51,9 @@ class ShadowDecoder(Decoder):
         super().__init__(setting.architecture, linear)
         self.setting = setting
 
-    def packed(self, cumulative: Sequence[int]) -> Attend:  # type: ignore[override]
+    def packed(self, cu_seqlens: Sequence[int]) -> Attend:  # type: ignore[override]
         window = self.architecture.sliding_window
-        return stand_in(self.setting.attention, self.setting.device, cumulative, window)
+        return stand_in(self.setting.attention, self.setting.device, cu_seqlens, window)
 
 
 class ShadowNf4Linear(Linear):

@@ -36,7 +36,8 @@ def random_decoder(setting: Scenario, device: torch.device) -> Decoder:
     if a.tied_embeddings:
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
     decoder.frequencies = inverse_frequencies(a.rope, a.head_dim).to(device)
-    decoder.format, decoder.attention, decoder.recompute = form, setting.attention, setting.recompute
+    decoder.format, decoder.attention = form, setting.attention
+    decoder.activation_checkpointing = setting.activation_checkpointing
     decoder.requires_grad_(False)
     inject(decoder, setting.adapter)
     return decoder.train()

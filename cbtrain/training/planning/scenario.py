@@ -24,7 +24,7 @@ class Scenario:
     format: WeightFormat
     adapter: AdapterConfig
     optimizer: str = "adamw"
-    recompute: str = "none"
+    activation_checkpointing: str = "none"
     device: str = "cpu"
     attention: str = "sdpa"
     accumulates: bool = False

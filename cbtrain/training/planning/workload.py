@@ -75,7 +75,7 @@ class PackShape:
         return sum(self.lengths)
 
     @property
-    def borders(self) -> list[int]:
+    def cu_seqlens(self) -> list[int]:
         return [0, *np.cumsum(self.lengths).tolist()]
 
     def scaled(self, share: float) -> PackShape:
@@ -91,18 +91,20 @@ class PackShape:
             share = left if number == len(self.lengths) - 1 else round(self.supervised * length / self.tokens)
             counted = max(0, min(share, left, length - 1))
             left -= counted
-            weights = np.zeros(length, np.float32)
-            weights[length - counted :] = 1
+            loss_weights = np.zeros(length, np.float32)
+            loss_weights[length - counted :] = 1
             ids = random.integers(0, vocabulary, length).astype(np.int32)
-            documents.append(Document(f"document {number}", ids, weights))
+            documents.append(Document(f"document {number}", ids, loss_weights))
         return build_pack(documents)
 
 
-def largest(packs: Iterable[PackShape], a: Architecture, *, recompute: str, compute_bytes: int) -> PackShape:
+def largest(
+    packs: Iterable[PackShape], a: Architecture, *, activation_checkpointing: str, compute_bytes: int
+) -> PackShape:
     """The pack that takes most memory, by a rough count: what layers keep of a token, and the logits of a supervised
     one. What it takes is then found by a trace."""
     wide = a.hidden * 6 + a.intermediate * 4 + 3 * (a.heads + a.kv_heads) * a.head_dim
-    token = a.layers * compute_bytes * (a.hidden if recompute == "full" else wide)
+    token = a.layers * compute_bytes * (a.hidden if activation_checkpointing == "full" else wide)
     row, most = a.vocabulary * (3 * 4 + compute_bytes), LOGITS_AT_ONCE // a.vocabulary
     return max(packs, key=lambda pack: (pack.tokens * token + min(pack.supervised, most) * row, pack.tokens))
 
