@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.corpus_model import at_least_one, reader_of
+from cbtrain.cli.corpus_model import at_least_one, stage_of
 from cbtrain.cli.corpus_reading import on_bad_of, reading, source_of
 from cbtrain.errors import UserError, nearest
 
@@ -108,8 +108,8 @@ def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer
     from cbtrain.tokens.system_prompts import system_prompt
     from cbtrain.tokens.tokenize import CHECKED_MESSAGES
 
-    reader = reader_of(parsed, parsed.supervise)
-    config, builder = reader.config, reader.builder
+    stage = stage_of(parsed, parsed.supervise)
+    config, builder = stage.config, stage.builder()
     check_renderer(builder.renderer)
     course, session = _find(parsed, source_of(parsed), config.corpus.cleaning)
     units = units_of(course, config.tokens, system_prompt(parsed.speaker, config.tokens, course.profile))

@@ -80,9 +80,17 @@ class StageConfig(BaseModel):
             raise ValueError("lora_plus_ratio is for the AdamW optimizers")
         return self
 
+    def accumulates(self, world: int, pack_tokens: int | None = None) -> bool:
+        """Return whether an optimizer step has several packs for each of ``world`` ranks, with packs of ``pack_tokens``
+        (default: as configured)."""
+        packs = self.packs_per_step or world
+        if self.tokens_per_step:
+            packs = round(self.tokens_per_step / (pack_tokens or self.pack_tokens))
+        return packs > world
+
     @property
     def adapter(self) -> LoraConfig | FullConfig:
-        """The settings of the method."""
+        """Settings of the adapter method."""
         return self.lora if self.method == "lora" else FullConfig()
 
 

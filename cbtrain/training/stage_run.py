@@ -29,6 +29,7 @@ from cbtrain.training.step import StepResult, train_step
 from cbtrain.training.telemetry.loggers import open_loggers
 from cbtrain.training.telemetry.peak import find_peak
 from cbtrain.training.telemetry.records import StepRecord, ValidationRecord
+from cbtrain.training.telemetry.speed import Speedometer
 from cbtrain.training.telemetry.status import Status
 from cbtrain.training.telemetry.telemetry import Telemetry
 from cbtrain.training.validation import overall, validate
@@ -88,12 +89,12 @@ class StageRun:
     def _telemetry(self, console: Console) -> Telemetry:
         stage, progress, active = self.stage, self.progress, self.engine.rank == 0
         step = progress.step if self.state.resumed else None
+        peak = find_peak(stage.decoder.device, stage.decoder.dtype, stage.runtime.peak_tflops)
         return Telemetry(
             Status(stage.name, self.budget, step=progress.step, tokens=progress.tokens, seconds=progress.seconds),
             stage.folder,
             console,
-            find_peak(stage.decoder.device, stage.decoder.dtype, stage.runtime.peak_tflops),
-            devices=self.engine.world,
+            Speedometer(peak, self.engine.world),
             active=active,
             resumed=self.state.resumed,
             loggers=open_loggers(stage.runtime, stage.name, stage.folder, step=step) if active else (),

@@ -24,7 +24,7 @@ from cbtrain.model.adapters.methods import AdapterConfig
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.linears.formats import weight_format
+from cbtrain.model.linears.formats import choose_weight_format
 from cbtrain.tokens.pack import Pack
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.engine import TrainingEngine
@@ -161,10 +161,12 @@ def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
 
 def setting_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Scenario, PackShape]:
     sizes, weights, method, level, pack, accumulates = row
-    form, architecture = weight_format(weights, device), GEOMETRIES[sizes]
+    weight_format, architecture = choose_weight_format(weights, device), GEOMETRIES[sizes]
     adapter: AdapterConfig = LoraConfig(rank=16) if method == "lora" else FullConfig()
-    attention = attention_of("auto", device, form.compute, architecture.head_dim)
-    made = Scenario(architecture, form, adapter, activation_checkpointing=level, device=device, attention=attention)
+    attention = attention_of("auto", device, weight_format.compute, architecture.head_dim)
+    made = Scenario(
+        architecture, weight_format, adapter, activation_checkpointing=level, device=device, attention=attention
+    )
     return replace(made, accumulates=accumulates), SHAPES[pack]
 
 

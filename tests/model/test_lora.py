@@ -221,7 +221,7 @@ def test_an_adapter_on_nf4_weights_is_an_adapter_on_the_rounded_weights(method, 
     LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path / "base")
     rounded, plain = load_decoder(str(tmp_path / "base"), weights="nf4"), load_decoder(str(tmp_path / "base"))
     for path, linear in plain.linears.items():
-        linear.weight.copy_(rounded.linears[path].dense())
+        linear.weight.copy_(rounded.linears[path].dequantized())
     outputs = []
     for decoder in (rounded, plain):
         inject(decoder, METHODS[method])

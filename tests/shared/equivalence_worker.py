@@ -48,10 +48,10 @@ def decoder(method, *, weights="fp32", level="none", device="cpu"):
         "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
     )
     if weights == "nf4":
-        from cbtrain.model.linears.formats import weight_format
+        from cbtrain.model.linears.formats import choose_weight_format
 
         dense = decoder_of(shape)
-        made = Decoder(shape, weight_format("nf4", "cpu").linear())
+        made = Decoder(shape, choose_weight_format("nf4", "cpu").linear())
         for path, linear in made.linears.items():
             linear.load_weight(dense.linears[path].weight.detach(), torch.float32)
         state = {k: v for k, v in dense.state_dict().items() if k in made.state_dict()}

@@ -47,9 +47,9 @@ FORMATS = {
 }
 
 
-def setting(form="fp32", adapter=None, **changes):
+def setting(weight_format="fp32", adapter=None, **changes):
     architecture = changes.pop("architecture", ARCHITECTURE)
-    return Scenario(architecture, FORMATS[form], adapter or LoraConfig(rank=4), **changes)
+    return Scenario(architecture, FORMATS[weight_format], adapter or LoraConfig(rank=4), **changes)
 
 
 def really(made, pack):

@@ -48,7 +48,7 @@ class Nf4Linear(Linear):
         """The weight in the computing dtype, made anew."""
         return dequantize(self.packed, self.state)
 
-    def dense(self) -> Tensor:
+    def dequantized(self) -> Tensor:
         return self.weight().float()
 
     def forward(self, x: Tensor) -> Tensor:

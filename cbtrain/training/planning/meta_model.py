@@ -26,10 +26,10 @@ META = torch.device("meta")
 
 def shadow_decoder(setting: Scenario) -> Decoder:
     """A decoder on the meta device with the adapter of ``setting``, in training mode."""
-    form = setting.format
+    weight_format = setting.format
     linear: Any = DenseLinear
-    if form.name == "nf4":
-        linear = partial(ShadowNf4Linear, compute=form.compute, nested=form.double_quantization)
+    if weight_format.name == "nf4":
+        linear = partial(ShadowNf4Linear, compute=weight_format.compute, nested=weight_format.double_quantization)
     with META:
         decoder = ShadowDecoder(setting, linear)
     decoder.to(setting.compute).requires_grad_(setting.full)
@@ -76,7 +76,7 @@ class ShadowNf4Linear(Linear):
         del scales
         return weight
 
-    def dense(self) -> Tensor:
+    def dequantized(self) -> Tensor:
         return self.weight().float()
 
     def forward(self, x: Tensor) -> Tensor:

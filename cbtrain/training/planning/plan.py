@@ -33,11 +33,8 @@ class PlannedStage:
     notes: tuple[str, ...] = ()
 
     def with_pack(self, activation_checkpointing: str, pack_tokens: int) -> Scenario:
-        """The setting of an alternative: the size of a step stays, its number of micro-batches follows."""
-        packs = self.config.packs_per_step or self.setting.world
-        if self.config.tokens_per_step:
-            packs = round(self.config.tokens_per_step / pack_tokens)
-        accumulates = packs > self.setting.world
+        """Return the scenario of an alternative. The tokens of a step stay the same, not its number of packs."""
+        accumulates = self.config.accumulates(self.setting.world, pack_tokens)
         return replace(self.setting, activation_checkpointing=activation_checkpointing, accumulates=accumulates)
 
 
