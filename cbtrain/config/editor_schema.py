@@ -21,7 +21,7 @@ def editor_schema(model: type[BaseModel], kind: str) -> dict[str, Any]:
     """Return the JSON schema of a file of this kind (``study``, ``synthesis`` or ``provider``), as a person writes it:
     any part may be left out, ``extends`` may stand in it, a list may be ``a,b``, and an API the name of a preset."""
     schema = model.model_json_schema()
-    whole = _entries(schema)  # what stands in a list has nothing below it to be filled up from
+    whole = _entries(schema)  # entries of a list are not merged with those of a lower layer
     for name, definition in {"": schema, **schema.get("$defs", {})}.items():
         if name not in whole:
             definition.pop("required", None)
@@ -40,7 +40,7 @@ def editor_schema(model: type[BaseModel], kind: str) -> dict[str, Any]:
 
 
 def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """``model`` and the sections in it."""
+    """Return ``model`` and the sections in it."""
     yield model
     for field in model.model_fields.values():
         if section := section_of(field.annotation):
@@ -48,7 +48,7 @@ def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _as_written(setting: dict[str, Any]) -> dict[str, Any]:
-    """The schema of one setting, with the other ways in which it may be written."""
+    """Return the schema of one setting, with the other ways in which it may be written."""
     about: dict[str, Any] = {key: setting[key] for key in ("default", "description") if key in setting}
     shape = {key: value for key, value in setting.items() if key not in (*about, "title")}
     ways = [way for kind in shape.get("anyOf", [shape]) for way in _ways(kind)]

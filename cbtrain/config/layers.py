@@ -1,4 +1,4 @@
-"""Settings of several places laid over one another, each value with the place where it stands."""
+"""Settings of several layers merged, each value with the layer it comes from."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MergedSettings(Generic[Config]):
         self._record(COMMAND_LINE, before, [override.partition("=")[0] for override in overrides])
 
     def _with_current_keys(self, overrides: Sequence[str]) -> list[str]:
-        """``overrides`` with the current names of settings."""
+        """Return ``overrides`` with the current names of settings."""
         written: dict[str, tuple[str, str]] = {}
         current = []
         for override in overrides:
@@ -89,8 +89,8 @@ class MergedSettings(Generic[Config]):
         self._stages.append((name, self.values))
 
     def _to_blame(self, key: str, error: ErrorDetails) -> str:
-        """The layer of the value at ``key``. Where several values do not fit together, or one is missing: the first
-        layer with which they say so."""
+        """Return the layer of the value at ``key``. Where several values do not fit together, or one is missing: the
+        first layer with which they say so."""
         parts = key.split(".")
         for end in range(len(parts), 0, -1):  # what is wrong may stand inside a list, whose key has the origin
             if origin := self.origins.get(".".join(parts[:end])):
@@ -105,7 +105,7 @@ class MergedSettings(Generic[Config]):
 
 
 def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no section, by its dotted key."""
+    """Yield every value that is no section, by its dotted key."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{at}{key}.")
@@ -114,7 +114,7 @@ def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]
 
 
 def _opened(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """``below`` with a section in place of the name of a preset, where ``given`` has a section to lie over it."""
+    """Return ``below`` with a section in place of the name of a preset if ``given`` has a section for it."""
     opened = dict(below)
     for key, value in given.items():
         lower = below.get(key)

@@ -41,5 +41,5 @@ def _list_of(value: Any, annotation: Any) -> Any:
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """What a field may be: the parts of ``A | B``, else the annotation itself."""
+    """Return what a field may be: the parts of ``A | B``, else the annotation itself."""
     return (annotation,) if get_origin(annotation) is list else get_args(annotation) or (annotation,)

@@ -42,7 +42,7 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
 
 
 def _text(first: ErrorDetails, same_key: Sequence[ErrorDetails], depth: int) -> str:
-    """What is wrong with a value. Where it may be of several kinds, pydantic complains once for each."""
+    """Return what is wrong with a value. If it may be of several kinds, pydantic has one error for each."""
     if first["type"] == "model_type":
         return "Input should be a section of keys and values"
     if first["type"] == "value_error":  # one of our own
@@ -54,7 +54,7 @@ def _text(first: ErrorDetails, same_key: Sequence[ErrorDetails], depth: int) -> 
 
 
 def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> list[str | int]:
-    """``loc`` up to the last part that is written in a config: pydantic adds which kind of value it tried."""
+    """Return ``loc`` up to the last part that is written in a config: pydantic adds which kind of value it tried."""
     at: list[str | int] = []
     inner: type[BaseModel] | None = model
     for part in loc:
@@ -74,7 +74,7 @@ def _got(value: Any) -> str:
 
 
 def _meant(error: Mapping[str, Any]) -> str:
-    """What was probably meant by a value of the wrong kind, where that can be told."""
+    """Return what was probably meant by a value of the wrong kind, or an empty text."""
     if error["type"] == "int_parsing" and re.fullmatch(r"\d+e\d", error["input"]):  # to YAML 1e6 is a text
         return f" Write it as {int(float(error['input']))}."
     if error["type"] == "literal_error":

@@ -142,7 +142,7 @@ class Decoder(nn.Module):
         self.format: WeightFormat | None = None
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
-        """``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
+        """Return ``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
         x = self.embed_tokens(input_ids)
         cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
         checkpointing = self.activation_checkpointing != "none" and torch.is_grad_enabled() and self.training
@@ -152,7 +152,7 @@ class Decoder(nn.Module):
         return cast(Tensor, self.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
+        """Return ``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
         return cast(Tensor, self.lm_head(hidden))
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
         return self.lm_head.token_losses(hidden, labels)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """What a step updates, by name, in a fixed order: the adapter's parameters, or all where there is none."""
+        """Return what a step updates, by name, in a fixed order: the adapter's parameters, or all if there is none."""
         own = self.adapter.parameters() if self.adapter else dict(self.named_parameters())
         return {name: parameter for name, parameter in own.items() if parameter.requires_grad}
 
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         return self
 
     def packed(self, cu_seqlens: Sequence[int]) -> PackedAttention:
-        """``attend`` for documents that begin at ``cu_seqlens`` (the first 0, the last the number of tokens)."""
+        """Return ``attend`` for documents that begin at ``cu_seqlens`` (the first 0, the last the number of tokens)."""
         return PackedAttention(cu_seqlens, self.architecture.sliding_window, self.attention)
 
     @property

@@ -21,7 +21,7 @@ from itertools import accumulate, pairwise
 from cbtrain.model.architecture import Architecture
 
 RECOMPUTED = {"none": 0.0, "selective": 0.0, "full": 1.0}
-"""c by level of recomputation. Selective recomputes no large product, and the rest counts as nothing here."""
+"""c by level of activation checkpointing. Selective recomputes no large product; the rest is not counted here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def micro_batch_flops(
 ) -> Flops:
     """Operations of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels.
 
-    ``adapter`` counts the trained numbers beside the base; with ``full`` the base's own weights are what is trained.
+    ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own weights are trained.
     """
     tokens, again = cu_seqlens[-1], RECOMPUTED[activation_checkpointing]
     weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised

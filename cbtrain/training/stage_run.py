@@ -1,4 +1,4 @@
-"""A stage while it runs: what it needs, opened together, and each thing that the loop does with it."""
+"""A stage while it runs: its resources, opened together, and each action of the loop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cbtrain.training.telemetry.telemetry import Telemetry
 from cbtrain.training.validation import overall, validate
 
 SKIPPED = "skipped.json"
-"""Which documents were in the steps that were not finite, written when a run is given up."""
+"""Lists the documents of non-finite steps, written when a run is ended because of them."""
 
 
 class StageRun:
@@ -67,7 +67,7 @@ class StageRun:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Show, hear signals, write checkpoints and read ahead until the body ends."""
+        """Show progress, listen for signals, write checkpoints and prefetch packs until the body ends."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(returning_memory(self.stage.decoder.device, self.settings.activation_checkpointing))
             for part in (self.telemetry, self.signals, self.writer, self.batches):
@@ -84,7 +84,7 @@ class StageRun:
         if (idle := self.engine.world - packs) > 0:
             self.telemetry.event("warning", f"{name}: steps of {packs} packs leave {idle} ranks without work")
         if self.state.resumed:
-            self.telemetry.event("resumed", f"{name}: going on after step {self.progress.step}")
+            self.telemetry.event("resumed", f"{name}: continuing after step {self.progress.step}")
 
     def _telemetry(self, console: Console) -> Telemetry:
         stage, progress, active = self.stage, self.progress, self.engine.rank == 0
@@ -101,15 +101,15 @@ class StageRun:
         )
 
     def validation_due(self) -> bool:
-        """At the beginning, every ``validate_every`` tokens, and at the end."""
+        """Return whether to validate now: at the beginning, every ``validate_every`` tokens, and at the end."""
         progress = self.progress
         if progress.validated is None or progress.tokens - progress.validated >= self.settings.validate_every:
             return True
         return progress.tokens >= self.budget and progress.tokens > progress.validated
 
     def validate(self) -> None:
-        """Measure the loss on unseen documents; keep and save the parameters where it is the lowest so far. Raises
-        Stopped."""
+        """Measure the loss on unseen documents; keep and save the parameters if it is the lowest so far. Raises
+        Stopped if a signal came."""
         progress, telemetry, stage = self.progress, self.telemetry, self.stage
         groups = stage.groups or ["all"] * len(stage.validation)
         with telemetry.paused():
@@ -130,11 +130,11 @@ class StageRun:
         return self.progress.tokens >= self.budget or self.progress.waited >= self.settings.patience
 
     def checkpoint_due(self) -> bool:
-        """After so many steps, or where the leading rank has proposed it to the others."""
+        """Return whether to save now: after ``every_steps`` steps, or if the leading rank has proposed it."""
         return self.signals.save_agreed() or self.clock.steps_due(self.progress.step)
 
     def save(self, parameters: State | None = None) -> None:
-        """Hand a copy of everything to the thread that writes it; every rank must call it."""
+        """Give a copy of the state to the thread that writes it. Every rank must call this."""
         if self.state.is_saved() and not distributed.agreed(self.writer.failed):
             return
         with self.telemetry.paused():
@@ -148,8 +148,8 @@ class StageRun:
         self.telemetry.event("checkpoint", "", step=self.progress.step)
 
     def step(self) -> None:
-        """One optimizer step on the next packs. Raises Stopped where a signal ends it in its midst, UserError after too
-        many steps that were not finite."""
+        """Make one optimizer step on the next packs. Raises Stopped if a signal ends it before it is complete,
+        UserError after too many non-finite steps."""
         progress, began = self.progress, time.perf_counter()
         micro_batches = self.batches.step()
         wait = time.perf_counter() - began
@@ -183,7 +183,7 @@ class StageRun:
         )
 
     def _track_largest(self, micro_batches: Sequence[MicroBatch]) -> None:
-        """Count what a forward pass keeps, where a pack is larger than all before."""
+        """Measure the activations of the next forward passes if a pack is larger than all before."""
         largest = max(batch.pack.tokens for batch in micro_batches)
         if largest > 1.05 * self.largest:
             self.largest = largest
@@ -216,26 +216,26 @@ class StageRun:
         )
 
     def stop_if_asked(self) -> None:
-        """Raise Stopped where a signal came; the leading rank proposes a checkpoint where minutes are due."""
+        """Raise Stopped if a signal came. The leading rank proposes a checkpoint if ``every_minutes`` have passed."""
         if self.signals.asked(save=self.engine.rank == 0 and self.clock.minutes_due()):
             self.stop()
 
     def stop(self) -> None:
-        """Save where the last whole step left everything, and end the run. Raises Stopped."""
+        """Save the state after the last complete step and raise Stopped."""
         self.save()
         text = f"{self.stage.name}: stopped by {self.signals.name}, saving"
         self.telemetry.event("stopped", text, step=self.progress.step)
         raise Stopped(self.signals.name, self.progress.step)
 
     def tell_warnings(self) -> None:
-        """Of the thread that writes checkpoints."""
+        """Report warnings of the thread that writes checkpoints."""
         for text in self.writer.warnings():
             self.telemetry.event("warning", text)
 
     def refuse_unsaved(self, stopped: Stopped) -> None:
-        """Raise UserError where the last checkpoint of a run that is stopped could not be written."""
+        """Raise UserError if the last checkpoint of a stopped run could not be written."""
         self.tell_warnings()
         if self.writer.failed:
-            hint = "Free some space; the same command goes on from the newest checkpoint that is there."
+            hint = "Free some space; the same command continues from the newest checkpoint."
             problem = f"stopped by {stopped.name}, but the checkpoint of step {stopped.step} could not be written"
             raise UserError(problem, where=self.stage.checkpoints, hint=hint) from None

@@ -36,7 +36,7 @@ class Loss:
 
 @torch.inference_mode()
 def measure_loss(decoder: Decoder, documents: Sequence[Document], pack_tokens: int) -> Loss:
-    """The loss of ``decoder`` on the supervised tokens of ``documents``, each counted once, dropout off."""
+    """Return the loss of ``decoder`` on the supervised tokens of ``documents``, each counted once, dropout off."""
     was_training = decoder.training
     decoder.eval()
     total, tokens = 0.0, 0
@@ -82,7 +82,7 @@ def validate(
 
 
 def overall(losses: dict[str, Loss]) -> Loss:
-    """All groups as one."""
+    """Return the loss over all groups."""
     return Loss(sum(loss.total for loss in losses.values()), sum(loss.tokens for loss in losses.values()))
 
 
@@ -102,5 +102,5 @@ def _packs(documents: Sequence[Document], pack_tokens: int) -> tuple[list[Pack],
 
 
 def with_perplexity(mean: float) -> dict[str, float]:
-    """A mean loss and its perplexity, for the summary."""
+    """Return a mean loss and its perplexity, for the summary."""
     return {"loss": mean, "perplexity": Loss(mean, 1).perplexity if not math.isnan(mean) else math.nan}

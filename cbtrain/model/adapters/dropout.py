@@ -24,13 +24,14 @@ class KeyedDropout:
         self._cu_seqlens: Sequence[int] = ()
 
     def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
-        """The rows to come are those of the documents ``names``, with cumulative lengths ``cu_seqlens``."""
+        """Set the documents of the next packs: ``names``, with cumulative lengths ``cu_seqlens``."""
         self._step, self._names, self._cu_seqlens = step, names, cu_seqlens
 
     def __call__(self, x: Tensor, place: str) -> Tensor:
-        """``x [T, features]`` with a share ``rate`` of its entries zero and the others scaled up, at linear ``place``.
+        """Return ``x [T, features]`` with a share ``rate`` of its entries zero and the others scaled up, at linear
+        ``place``.
 
-        Raises RuntimeError where the documents of the row are not known.
+        Raises RuntimeError if the documents of the pack are not known.
         """
         if self.rate == 0:
             return x

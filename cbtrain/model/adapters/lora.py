@@ -184,7 +184,7 @@ def _is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) 
 
 
 def _pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
-    """The value of the first pattern that matches the end of ``path``, as ``peft`` looks it up."""
+    """Return the value of the first pattern that matches the end of ``path``, as ``peft`` looks it up."""
     for pattern, value in patterns.items():
         if _matches(pattern, path):
             return value

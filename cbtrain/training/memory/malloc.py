@@ -23,7 +23,7 @@ threshold climbs."""
 
 
 def gives_back(device: torch.device | str, activation_checkpointing: str) -> bool:
-    """Whether training with this level of recomputation does so."""
+    """Return whether training gives memory back with this level of activation checkpointing."""
     return torch.device(device).type == "cpu" and activation_checkpointing != "none"
 
 

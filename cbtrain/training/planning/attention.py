@@ -63,7 +63,7 @@ _attention.register_autograd(_backward, setup_context=_keep)
 
 
 def stand_in(backend: str, device: str, cu_seqlens: Sequence[int], window: int | None) -> Attend:
-    """``attend`` for documents at ``cu_seqlens`` that takes the memory of ``backend`` on ``device``."""
+    """Return ``attend`` for documents at ``cu_seqlens`` that takes the memory of ``backend`` on ``device``."""
 
     def packed(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out: Tensor = _attention(q, k, v, True)[0]

@@ -25,7 +25,7 @@ META = torch.device("meta")
 
 
 def shadow_decoder(setting: Scenario) -> Decoder:
-    """A decoder on the meta device with the adapter of ``setting``, in training mode."""
+    """Return a decoder on the meta device with the adapter of ``setting``, in training mode."""
     weight_format = setting.format
     linear: Any = DenseLinear
     if weight_format.name == "nf4":
@@ -69,7 +69,7 @@ class ShadowNf4Linear(Linear):
         raise NotImplementedError("nothing is loaded on the meta device")
 
     def weight(self) -> Tensor:
-        """An empty weight in the computing dtype."""
+        """Return an empty weight in the computing dtype."""
         count = self.in_features * self.out_features
         scales = torch.empty(-(-count // BLOCK), device=META)
         weight = torch.empty(self.out_features, self.in_features, dtype=self.compute, device=META)

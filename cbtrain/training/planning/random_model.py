@@ -18,7 +18,7 @@ WIDTH = 0.02
 
 
 def random_decoder(setting: Scenario, device: torch.device) -> Decoder:
-    """A decoder on ``device`` with the adapter of ``setting``, in training mode."""
+    """Return a decoder on ``device`` with the adapter of ``setting``, in training mode."""
     a, weight_format = setting.architecture, setting.format
     generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):

@@ -104,7 +104,7 @@ class _Timed:
         self.passes, self.steps = [], []
 
     def run(self) -> None:
-        """A micro-batch and an optimizer step."""
+        """Time one micro-batch and one optimizer step."""
         self.passes.append(self._seconds(lambda: self.engine.backward(loss_sum(self.decoder, self.pack))))
         self.steps.append(self._seconds(lambda: self.engine.step(1e-6)))
 
@@ -117,7 +117,7 @@ class _Timed:
 
 
 def _shallow(setting: Scenario, layers: int, vocabulary: int) -> Scenario:
-    """``setting`` with few layers, all of which are adapted."""
+    """Return ``setting`` with few layers, all of which are adapted."""
     adapter = setting.adapter
     if isinstance(adapter, LoraConfig):
         adapter = adapter.model_copy(update={"layers": None})
