@@ -63,9 +63,11 @@ class StudyModel:
         A tokenizer is trained on ``split`` for a tiny model, and for random weights if the folder has none. Raises
         UserError if the model, or the tokenizer of real weights, cannot be read.
         """
-        folder = None
+        folder, architecture = None, None
         if config.model.path is not None:
             folder = (resolve_model if weights == "real" else describing_files)(config.model.path)
+            if weights != "none" or (folder / "config.json").exists():
+                architecture = read_architecture(folder)
         tokenizer: Any = None
         if folder and (weights == "real" or has_tokenizer(folder)):
             tokenizer = load_tokenizer(folder)
@@ -74,10 +76,7 @@ class StudyModel:
             with console.status("Training a tokenizer"):
                 tokenizer = make_tokenizer(split, config)
         if folder is None:
-            return cls(None, tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id), tokenizer, weights)
-        architecture = None
-        if weights != "none" or (folder / "config.json").exists():
-            architecture = read_architecture(folder)
+            architecture = tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id)
         return cls(folder, architecture, tokenizer, weights)
 
     @property
