@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.corpus_model import at_least_one, reader_of
+from cbtrain.cli.corpus_model import at_least_one, stage_of
 from cbtrain.cli.corpus_reading import on_bad_of, reading, source_of
 from cbtrain.errors import UserError, nearest
 
@@ -60,7 +60,7 @@ def preview(parsed: argparse.Namespace) -> None:
 def _tokens(document: Document, renderer: ChatRenderer) -> list[dict[str, Any]]:
     return [
         {"id": token, "text": renderer.decode([token]), "supervised": weight > 0, "weight": round(weight, 6)}
-        for token, weight in zip(document.ids.tolist(), document.weights.tolist(), strict=True)
+        for token, weight in zip(document.ids.tolist(), document.loss_weights.tolist(), strict=True)
     ]
 
 
@@ -73,11 +73,8 @@ def _legend(documents: Sequence[Document], renderer: ChatRenderer, parsed: argpa
     console.print(Text(total, "bold"), soft_wrap=not parsed.svg)
     chat_format = renderer.format
     note = f" ({chat_format.note})" if chat_format.note else ""
-    console.print(
-        Text(f"chat format: {chat_format.name}{note}"),
-        soft_wrap=not parsed.svg,
-    )
-    weights = sorted({float(w) for d in documents for w in d.weights[d.weights > 0].round(6)} | {1.0})
+    console.print(Text(f"chat format: {chat_format.name}{note}"), soft_wrap=not parsed.svg)
+    weights = sorted({float(w) for d in documents for w in d.loss_weights[d.loss_weights > 0].round(6)} | {1.0})
     marks = [(f"learnt{'' if weight == 1 else f', weight {weight:g}'}", _style(weight)) for weight in weights]
     parts = [part for mark in marks for part in (mark, "  ")]
     console.print(Text.assemble(*parts, ("context only", CONTEXT), "\n"))
@@ -94,7 +91,7 @@ def _coloured(document: Document, renderer: ChatRenderer) -> Any:
     shown = Text()
     # Runs, not single tokens: a character may be spread over several tokens.
     for weight, run in groupby(
-        zip(document.weights.tolist(), document.ids.tolist(), strict=True), lambda pair: pair[0]
+        zip(document.loss_weights.tolist(), document.ids.tolist(), strict=True), lambda pair: pair[0]
     ):
         shown.append(renderer.decode([token for _, token in run]), _style(weight))
     return shown
@@ -112,8 +109,8 @@ def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer
     from cbtrain.tokens.mask_check import check_dialogue, check_renderer
     from cbtrain.tokens.tokenize import CHECKED_MESSAGES
 
-    reader = reader_of(parsed, parsed.supervise)
-    config, builder = reader.config, reader.builder
+    stage = stage_of(parsed, parsed.supervise)
+    config, builder = stage.config, stage.builder()
     check_renderer(builder.renderer)
     course, session = _find(parsed, source_of(parsed), config.corpus.cleaning)
     units = units_of(course, config.tokens, system_prompt(parsed.speaker, config.tokens, course.profile))

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from cbtrain.cli.corpus_model import at_least_one, reader_of
+from cbtrain.cli.corpus_model import at_least_one, stage_of
 from cbtrain.cli.corpus_reading import whole
 from cbtrain.console import table_of
 from cbtrain.errors import UserError
@@ -61,8 +61,8 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from cbtrain.training.packs import check_packs_per_step, equal_cost
     from cbtrain.transcripts.cleaning import clean
 
-    reader = reader_of(parsed)
-    config, settings = reader.config, reader.settings
+    stage = stage_of(parsed)
+    config, settings, builder = stage.config, stage.settings, stage.builder()
     per_step = check_packs_per_step(settings, parsed.ranks, parsed.speaker)
     corpus, _ = clean(whole(parsed), config.corpus.cleaning)
     units = course_units(corpus.courses, parsed.speaker, config)
@@ -74,7 +74,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
         task = progress.add_task("", total=len(units))
         chosen = tokenize(
             units,
-            reader.builder,
+            builder,
             root=cache_root(config.tokens.cache),
             progress=lambda done, _: progress.update(task, completed=done),
         )
@@ -86,10 +86,10 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
         settings.seed,
         packs_per_step=per_step,
         world=parsed.ranks,
-        equal=equal_cost(reader.architecture) if reader.architecture else EQUAL_COST,
+        equal=equal_cost(stage.model.architecture) if stage.model.architecture else EQUAL_COST,
     )
     first = {
-        "chat_format": reader.builder.renderer.format.name,
+        "chat_format": builder.renderer.format.name,
         "longest_document": int(chosen.documents.lengths.max()),
     }
     return {**first, **chosen.facts(), **stream.describe()}

@@ -73,17 +73,19 @@ def _show(parsed: argparse.Namespace) -> None:
     from cbtrain.generation.local_model import pick_device
     from cbtrain.model.adapters.methods import load_adapter
     from cbtrain.model.attention.packed import obstacles
-    from cbtrain.model.linears.formats import weight_format
+    from cbtrain.model.linears.formats import choose_weight_format
     from cbtrain.model.weights.loading import load_decoder
     from cbtrain.model.weights.memory import weight_memory
 
     device = pick_device(parsed.device)
-    form = weight_format(
+    weight_format = choose_weight_format(
         parsed.weights, device, compute=parsed.compute, double_quantization=not parsed.single_quantization
     )
     started = time.perf_counter()
     with loading_bar(Console(stderr=True)) as progress:
-        decoder = load_decoder(parsed.name, weights=form, device=device, attention=parsed.attention, progress=progress)
+        decoder = load_decoder(
+            parsed.name, weights=weight_format, device=device, attention=parsed.attention, progress=progress
+        )
     seconds = time.perf_counter() - started
     memory, a = weight_memory(decoder), decoder.architecture
     shown: dict[str, Any] = {
@@ -100,14 +102,14 @@ def _show(parsed: argparse.Namespace) -> None:
         "sliding_window": a.sliding_window,
         "parameters": memory.parameters,
         "fingerprint": decoder.fingerprint,
-        "weights": str(form),
+        "weights": str(weight_format),
         "bytes": memory.bytes,
         "bytes_per_parameter": round(memory.bytes_per_parameter, 4),
         "bytes_per_linear_parameter": round(memory.bytes_per_linear_parameter, 4),
         "device": str(decoder.device),
         "seconds_to_load": round(seconds, 2),
         "attention": decoder.backend,
-        "attention_backends": obstacles(decoder.device, form.compute, a.head_dim),
+        "attention_backends": obstacles(decoder.device, weight_format.compute, a.head_dim),
     }
     if parsed.adapter:
         adapter = load_adapter(decoder, parsed.adapter, force=parsed.force)

@@ -37,7 +37,7 @@ def _plan(parsed: argparse.Namespace) -> int:
 
     from cbtrain.config.loading import load_config
     from cbtrain.generation.local_model import pick_device
-    from cbtrain.study.stages import planned_stages
+    from cbtrain.study.plan import planned_stages
     from cbtrain.training.packs import check_packs_per_step
     from cbtrain.training.planning.machine import other_machine, this_machine
     from cbtrain.training.planning.plan import plan_stage

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cbtrain.config.schema import StudyConfig
-    from cbtrain.model.architecture import Architecture
     from cbtrain.model.decoder import Decoder
     from cbtrain.study.datasets import SpeakerDataset
-    from cbtrain.training.config import StageConfig
-    from cbtrain.transcripts.types import Role
+    from cbtrain.study.stages import StageSpec
 
 
 def entry(arguments: Sequence[str] | None = None) -> None:
@@ -86,11 +84,10 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
     from cbtrain.training.profiling.profiler import profile_steps
     from cbtrain.training.profiling.tables import show
 
-    settings: StageConfig = getattr(config, parsed.speaker)
-    decoder, lessons = _prepare(parsed.speaker, config, console, random=parsed.random_weights)
-    decoder.recompute = settings.recompute
-    engine = make_engine(decoder, settings, config.training)
-    stream = open_stream(lessons.chosen.documents, settings, decoder.architecture, parsed.speaker)
+    spec, dataset = _prepare(parsed, config, console)
+    decoder = spec.decoder(console)
+    engine = make_engine(decoder, spec.settings, spec.runtime)
+    stream = open_stream(dataset.chosen.documents, spec.settings, spec.architecture, spec.name)
     with console.status("Training a few steps, then as many under the profiler"):
         with Prefetcher(stream, pin=decoder.device.type == "cuda") as batches:
             profile = profile_steps(
@@ -98,9 +95,9 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
                 engine,
                 batches,
                 steps=parsed.steps,
-                learning_rate=settings.learning_rate,
+                learning_rate=spec.settings.learning_rate,
                 out=out,
-                facts=_facts(parsed, config, decoder, engine.world),
+                facts=_facts(spec, decoder, engine.world),
             )
     engine.close()
     if profile:
@@ -110,68 +107,38 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
         console.print("open the trace in https://ui.perfetto.dev", highlight=False)
 
 
-def _prepare(speaker: Role, config: StudyConfig, console: Console, *, random: bool) -> tuple[Decoder, SpeakerDataset]:
-    """The model with its adapter, and the documents, as training makes them."""
+def _prepare(parsed: argparse.Namespace, config: StudyConfig, console: Console) -> tuple[StageSpec, SpeakerDataset]:
+    """Return the stage as training would run it, and its documents. Raises UserError on what cannot be trained."""
     from cbtrain.console import say
-    from cbtrain.model.architecture import read_architecture
-    from cbtrain.model.weights.hub import resolve_model
     from cbtrain.study.corpus import load_corpus
-    from cbtrain.study.datasets import build_dataset
-    from cbtrain.study.finetune import check_adapters, load_for_training
-    from cbtrain.study.tiny_base import make_tokenizer, tiny_architecture
-    from cbtrain.tokens.tokenizer import load_tokenizer
+    from cbtrain.study.stages import StageSpec, StudyModel
 
-    material = load_corpus(config, console)
-    model = resolve_model(config.model.path) if config.model.path else None
-    if model and not (random and not (model / "tokenizer.json").exists()):
-        tokenizer = load_tokenizer(model)
-    else:
-        tokenizer = make_tokenizer(material.split, config)
-    if model:
-        architecture = read_architecture(model)
-        positions = architecture.context
-    else:
-        architecture = tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id)
-        positions = config.tiny.max_positions
-    if len(tokenizer) > architecture.vocabulary:
-        raise UserError("its vocabulary is smaller than the tokenizer's", where=model, hint="Add tokenizer.json to it.")
-    check_adapters(config, architecture)
-    lessons = build_dataset(speaker, material, tokenizer, positions, config, console)
-    if model and not random:
-        return load_for_training(speaker, model, config, console), lessons
-    say(console, "random weights: times and memory are those of the model, the loss is not")
-    return _random_decoder(speaker, architecture, config), lessons
+    random = parsed.random_weights or config.model.path is None
+    corpus = load_corpus(config, console)
+    model = StudyModel.of(config, "random" if random else "real", console, corpus.split)
+    spec = StageSpec.of(config, parsed.speaker, model)
+    if len(model.tokenizer) > spec.architecture.vocabulary:
+        problem = "its vocabulary is smaller than the tokenizer's"
+        raise UserError(problem, where=model.folder, hint="Add tokenizer.json to it.")
+    spec.check()
+    dataset = spec.dataset(corpus, console)
+    if random:
+        say(console, "random weights: times and memory are those of the model, the loss is not")
+    return spec, dataset
 
 
-def _random_decoder(speaker: Role, architecture: Architecture, config: StudyConfig) -> Decoder:
-    import torch
-
-    from cbtrain.generation.local_model import pick_device
-    from cbtrain.model.linears.formats import weight_format
-    from cbtrain.training.planning.random_model import random_decoder
-    from cbtrain.training.planning.scenario import Scenario
-
-    settings: StageConfig = getattr(config, speaker)
-    device, model = torch.device(pick_device(config.model.device)), config.model
-    form = weight_format(model.weights, device, compute=model.compute, double_quantization=model.double_quantization)
-    return random_decoder(
-        Scenario(architecture, form, settings.adapter, device=device.type, attention=model.attention), device
-    )
-
-
-def _facts(parsed: argparse.Namespace, config: StudyConfig, decoder: Decoder, world: int) -> dict[str, Any]:
-    """What was measured, for whoever reads the numbers later."""
+def _facts(spec: StageSpec, decoder: Decoder, world: int) -> dict[str, Any]:
+    """Return what was measured, for those who read the numbers later."""
     from cbtrain.environment import describe_environment
 
-    settings: StageConfig = getattr(config, parsed.speaker)
     return {
-        "model": config.model.path or "tiny",
-        "random_weights": parsed.random_weights or config.model.path is None,
+        "model": spec.config.model.path or "tiny",
+        "random_weights": spec.model.weights == "random",
         "weights": str(decoder.format),
         "attention": decoder.backend,
-        "speaker": parsed.speaker,
-        "settings": settings.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json"),
+        "speaker": spec.name,
+        "settings": spec.settings.model_dump(mode="json"),
+        "training": spec.runtime.model_dump(mode="json"),
         "ranks": world,
         "environment": describe_environment(),
     }

@@ -36,7 +36,7 @@ def _serve(parsed: argparse.Namespace) -> None:
 
     from cbtrain.console import loading_bar
     from cbtrain.generation.config import EngineConfig
-    from cbtrain.generation.local_model import LocalModel, pick_device
+    from cbtrain.generation.local_model import LocalModel
     from cbtrain.generation.server import serve
     from cbtrain.model.config import ModelConfig
     from cbtrain.tokens.config import FORMATS
@@ -51,24 +51,23 @@ def _serve(parsed: argparse.Namespace) -> None:
     if parsed.threads:
         torch.set_num_threads(parsed.threads)
     config = EngineConfig(slots=parsed.slots, context_tokens=parsed.context)
-    device = pick_device(parsed.device)
     if parsed.chat_format not in FORMATS:
         raise UserError(
             f"unknown format {parsed.chat_format!r}", where="--chat-format", hint=nearest(parsed.chat_format, FORMATS)
         )
-    held = ModelConfig(
+    loading = ModelConfig(
         weights=parsed.weights,
         compute=parsed.compute,
         double_quantization=not parsed.single_quantization,
         attention=parsed.attention,
+        device=parsed.device,
     )
     with loading_bar(leading_console()) as progress:
         model = LocalModel(
             parsed.model,
             parsed.adapter,
             config,
-            held=held,
-            device=device,
+            loading=loading,
             chat_format=parsed.chat_format,
             force=parsed.force,
             progress=progress,

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from cbtrain.config.sources import EXTENDS, SYNTHESIS, shipped_configs
 from cbtrain.providers.overrides import presets
+from cbtrain.settings import older_names, section_of
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -20,11 +21,15 @@ def editor_schema(model: type[BaseModel], kind: str) -> dict[str, Any]:
     """Return the JSON schema of a file of this kind (``study``, ``synthesis`` or ``provider``), as a person writes it:
     any part may be left out, ``extends`` may stand in it, a list may be ``a,b``, and an API the name of a preset."""
     schema = model.model_json_schema()
-    whole = _entries(schema)  # what stands in a list has nothing below it to be filled up from
-    for name, section in {"": schema, **schema.get("$defs", {})}.items():
+    whole = _entries(schema)  # entries of a list are not merged with those of a lower layer
+    for name, definition in {"": schema, **schema.get("$defs", {})}.items():
         if name not in whole:
-            section.pop("required", None)
-        section["properties"] = {key: _as_written(value) for key, value in section["properties"].items()}
+            definition.pop("required", None)
+        definition["properties"] = {key: _as_written(value) for key, value in definition["properties"].items()}
+    for section in _sections(model):
+        properties = (schema if section is model else schema["$defs"][section.__name__])["properties"]
+        for older, name in older_names(section).items():
+            properties[older] = {**properties[name], "description": f"older name of {name}", "deprecated": True}
     names = shipped_configs() if kind == "study" else shipped_configs(SYNTHESIS) if kind == "synthesis" else presets()
     extends = {
         "description": "a config to start from: a shipped one, or a file by its path from this one",
@@ -34,8 +39,16 @@ def editor_schema(model: type[BaseModel], kind: str) -> dict[str, Any]:
     return {"$schema": DRAFT, **schema, "title": f"cbtrain {kind}"}
 
 
+def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Return ``model`` and the sections in it."""
+    yield model
+    for field in model.model_fields.values():
+        if section := section_of(field.annotation):
+            yield from _sections(section)
+
+
 def _as_written(setting: dict[str, Any]) -> dict[str, Any]:
-    """The schema of one setting, with the other ways in which it may be written."""
+    """Return the schema of one setting, with the other ways in which it may be written."""
     about: dict[str, Any] = {key: setting[key] for key in ("default", "description") if key in setting}
     shape = {key: value for key, value in setting.items() if key not in (*about, "title")}
     ways = [way for kind in shape.get("anyOf", [shape]) for way in _ways(kind)]

@@ -15,9 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cbtrain.config.overrides import COMMAND_LINE
-from cbtrain.config.problems import known_key, section_of
+from cbtrain.config.problems import known_key
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
+from cbtrain.settings import current_key, section_of
 
 WIDTH = 100
 """Columns of what is printed."""
@@ -33,6 +34,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 def explain(key: str, model: type[BaseModel]) -> str:
     """Return what the setting ``key`` of ``model`` means, of a section what each of its settings does; of an empty key,
     the sections. Raises UserError, with the nearest key, where there is none such."""
+    key = current_key(key, model)
     if not key:
         return "\n".join(_section("", model, model))
     field = _field(key, model)
@@ -121,7 +123,7 @@ def _or(words: list[str]) -> str:
 
 
 def _default(key: str, field: FieldInfo, model: type[BaseModel], limit: int | None = None) -> str:
-    """The default in words. A study that makes its own tiny model has some of its own."""
+    """Return the default in words. A study that makes its own tiny model has some of its own."""
     if field.is_required():
         return "no default"
     values = [_at(key, settings) for settings in _defaults(model)]
@@ -141,7 +143,7 @@ def _defaults(model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _at(key: str, settings: dict[str, Any]) -> Any:
-    """The value at ``key``; undefined where the sections above it are not there."""
+    """Return the value at ``key``; undefined where the sections above it are not there."""
     value: Any = settings
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -151,7 +153,7 @@ def _at(key: str, settings: dict[str, Any]) -> Any:
 
 
 def _yaml(value: Any, limit: int | None = None) -> str:
-    """``value`` as it stands in a config, in one line."""
+    """Return ``value`` as it is written in a config, in one line."""
     value = str(value) if isinstance(value, Path) else value
     text = (
         yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).removesuffix("...\n").strip()

@@ -1,4 +1,4 @@
-"""Settings of several places laid over one another, each value with the place where it stands."""
+"""Settings of several layers merged, each value with the layer it comes from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cbtrain.config.problems import first_problem, refuse_unknown
 from cbtrain.config.sources import Layer
 from cbtrain.errors import UserError
 from cbtrain.providers.overrides import FOREIGN, merge
+from cbtrain.settings import current_key, two_names, with_current_names
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -30,21 +31,39 @@ class MergedSettings(Generic[Config]):
         self._stages: list[tuple[str, dict[str, Any]]] = []
 
     def add(self, layer: Layer) -> None:
-        """Lay the settings of a file over those so far. Raises UserError on a key that there is not."""
-        refuse_unknown(layer.values, self.model, layer.name)
+        """Lay the settings of a file over those so far. Raises UserError on an unknown key, and on a setting that is
+        given by two of its names."""
+        values = with_current_names(layer.values, self.model, layer.name)
+        refuse_unknown(values, self.model, layer.name)
         before = dict(_leaves(self.values))
-        self.values = merge(_opened(self.values, layer.values), layer.values)
-        self._record(layer.name, before, [key for key, _ in _leaves(layer.values)])
+        self.values = merge(_opened(self.values, values), values)
+        self._record(layer.name, before, [key for key, _ in _leaves(values)])
 
     def override(self, overrides: Sequence[str]) -> None:
-        """Lay ``key=value`` over the settings so far. Raises UserError on what is no setting, or on an unknown key."""
+        """Lay ``key=value`` over the settings so far. Raises UserError on what is no setting, on an unknown
+        key, and on a setting that is given by two of its names."""
         if not overrides:
             return
         before, self.values = dict(_leaves(self.values)), copy.deepcopy(self.values)
+        overrides = self._with_current_keys(overrides)
         for override in sorted(overrides, key=rank):
             apply_override(self.values, override, self.model, self.origins)
+        self.values = with_current_names(self.values, self.model, COMMAND_LINE)
         refuse_unknown(self.values, self.model, COMMAND_LINE)
         self._record(COMMAND_LINE, before, [override.partition("=")[0] for override in overrides])
+
+    def _with_current_keys(self, overrides: Sequence[str]) -> list[str]:
+        """Return ``overrides`` with the current names of settings."""
+        written: dict[str, tuple[str, str]] = {}
+        current = []
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            name = current_key(key, self.model)
+            other, before = written.setdefault(name, (key, value))
+            if other != key and before != value:
+                raise two_names(other, key, name, COMMAND_LINE)
+            current.append(f"{name}{equals}{value}")
+        return current
 
     def validated(self) -> Config:
         """Return the checked settings. Raises UserError with the layer that is to blame as its place."""
@@ -70,8 +89,8 @@ class MergedSettings(Generic[Config]):
         self._stages.append((name, self.values))
 
     def _to_blame(self, key: str, error: ErrorDetails) -> str:
-        """The layer of the value at ``key``. Where several values do not fit together, or one is missing: the first
-        layer with which they say so."""
+        """Return the layer of the value at ``key``. Where several values do not fit together, or one is missing: the
+        first layer with which they say so."""
         parts = key.split(".")
         for end in range(len(parts), 0, -1):  # what is wrong may stand inside a list, whose key has the origin
             if origin := self.origins.get(".".join(parts[:end])):
@@ -86,7 +105,7 @@ class MergedSettings(Generic[Config]):
 
 
 def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no section, by its dotted key."""
+    """Yield every value that is no section, by its dotted key."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{at}{key}.")
@@ -95,7 +114,7 @@ def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]
 
 
 def _opened(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """``below`` with a section in place of the name of a preset, where ``given`` has a section to lie over it."""
+    """Return ``below`` with a section in place of the name of a preset if ``given`` has a section for it."""
     opened = dict(below)
     for key, value in given.items():
         lower = below.get(key)

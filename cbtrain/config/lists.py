@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from cbtrain.config.problems import section_of
+from cbtrain.settings import section_of
 
 
 def with_lists(values: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
@@ -41,5 +41,5 @@ def _list_of(value: Any, annotation: Any) -> Any:
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """What a field may be: the parts of ``A | B``, else the annotation itself."""
+    """Return what a field may be: the parts of ``A | B``, else the annotation itself."""
     return (annotation,) if get_origin(annotation) is list else get_args(annotation) or (annotation,)

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from cbtrain.config.problems import section_of
 from cbtrain.errors import UserError
 from cbtrain.providers.overrides import FOREIGN, merge
+from cbtrain.settings import section_of
 
 COMMAND_LINE = "command line"
 """What errors call the place of settings that are typed."""
@@ -28,7 +28,7 @@ def rank(override: str) -> int:
 def apply_override(
     given: dict[str, Any], override: str, model: type[BaseModel], origins: Mapping[str, str] | None = None
 ) -> None:
-    """Lay one ``key=value`` over ``given``. Raises UserError on what is no setting, and where a value stands in a
+    """Lay one ``key=value`` over ``given``. Raises UserError on what is no setting, and if a value is in a
     section's place: ``origins`` says which file has it."""
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -53,7 +53,7 @@ def apply_override(
 
 
 def _value(text: str, annotation: Any) -> Any:
-    """``text`` as YAML, but where a text is wanted as it stands: paths may hold anything."""
+    """Return ``text`` parsed as YAML, but unchanged if the setting is a text: paths may hold anything."""
     wants_text = annotation is str or set(getattr(annotation, "__args__", ())) == {str, type(None)}
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if wants_text and not quoted and (annotation is str or text not in ("null", "~")):
@@ -65,7 +65,7 @@ def _value(text: str, annotation: Any) -> Any:
 
 
 def _annotation(model: type[BaseModel], parts: Sequence[str]) -> Any:
-    """The type of the field at ``parts``, None where there is no such field."""
+    """Return the type of the field at ``parts``, None where there is no such field."""
     field = model.model_fields.get(parts[0])
     if field is None or len(parts) == 1:
         return field.annotation if field else None

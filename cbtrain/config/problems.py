@@ -6,12 +6,13 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.settings import older_names, section_of
 
 EXPECTED = "Input should be "
 """How pydantic begins to say which kind of value it wants."""
@@ -41,7 +42,7 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
 
 
 def _text(first: ErrorDetails, same_key: Sequence[ErrorDetails], depth: int) -> str:
-    """What is wrong with a value. Where it may be of several kinds, pydantic complains once for each."""
+    """Return what is wrong with a value. If it may be of several kinds, pydantic has one error for each."""
     if first["type"] == "model_type":
         return "Input should be a section of keys and values"
     if first["type"] == "value_error":  # one of our own
@@ -53,7 +54,7 @@ def _text(first: ErrorDetails, same_key: Sequence[ErrorDetails], depth: int) -> 
 
 
 def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> list[str | int]:
-    """``loc`` up to the last part that is written in a config: pydantic adds which kind of value it tried."""
+    """Return ``loc`` up to the last part that is written in a config: pydantic adds which kind of value it tried."""
     at: list[str | int] = []
     inner: type[BaseModel] | None = model
     for part in loc:
@@ -73,7 +74,7 @@ def _got(value: Any) -> str:
 
 
 def _meant(error: Mapping[str, Any]) -> str:
-    """What was probably meant by a value of the wrong kind, where that can be told."""
+    """Return what was probably meant by a value of the wrong kind, or an empty text."""
     if error["type"] == "int_parsing" and re.fullmatch(r"\d+e\d", error["input"]):  # to YAML 1e6 is a text
         return f" Write it as {int(float(error['input']))}."
     if error["type"] == "literal_error":
@@ -108,8 +109,11 @@ def _unknown(
 
 
 def known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
-    """Return a hint: the key of this section that is all but the same, else a key of that name elsewhere, else the
-    nearest."""
+    """Return a hint: the key of this section that is all but the same (by its current name), else a key of that
+    name elsewhere, else the nearest."""
+    older = older_names(section)
+    if close := difflib.get_close_matches(key, older, n=1, cutoff=0.8):
+        return f"Did you mean {older[close[0]]!r}?"
     if not difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.8):
         same = [path for path in all_keys(model) if path.rpartition(".")[2] == key]
         # What each stage of training has is most likely meant for the therapist.
@@ -126,11 +130,3 @@ def all_keys(model: type[BaseModel], at: str = "") -> Iterator[str]:
         inner = section_of(field.annotation)
         if inner and get_origin(field.annotation) is not list:
             yield from all_keys(inner, f"{at}{key}.")
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the config class of a field, also where it is optional or a list; None where it is no section."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

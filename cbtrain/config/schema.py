@@ -83,7 +83,7 @@ class StudyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> StudyConfig:
-        """What one section asks for and another rules out. Stages that are not trained may say what they like."""
+        """Raise ValueError if one section rules out what another asks for; only of trained stages."""
         for speaker in self.training.speakers:
             if getattr(self, speaker).method == "full" and self.model.weights == "nf4":
                 raise ValueError(f"{speaker}.method: full needs fp32 or bf16 weights, not nf4; set model.weights")

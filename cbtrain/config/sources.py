@@ -1,4 +1,4 @@
-"""Where settings are read: YAML files, shipped configs by name, and what ``extends`` and FAMILY-RECIPE put together."""
+"""Read settings: YAML files, shipped configs by name, ``extends``, and FAMILY-RECIPE combinations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.yaml_files import parse_yaml
 
 EXTENDS = "extends"
-"""The key of a config file that names another one to start from. It never stands among resolved settings."""
+"""The key of a config file that names another one to start from. Resolved settings do not have it."""
 
 STUDIES, SYNTHESIS = ".", "synthesis"
 """Folders of the shipped configs of each kind."""
@@ -76,14 +76,14 @@ def read_layer(path: Path) -> Layer:
 
 
 def _extended_layers(name: str, path: Path, folder: str) -> list[Layer]:
-    """The layers of what the file ``path`` extends: a file beside it, or a shipped config."""
-    beside = path.parent / Path(name).expanduser()
-    if not beside.is_file():
+    """Return the layers that the file ``path`` extends: a file by its path from there, or a shipped config."""
+    file = path.parent / Path(name).expanduser()
+    if not file.is_file():
         if name not in shipped_configs(folder):
             hint = _nearest_config(name, folder)
             raise UserError(f"extends {name!r}: no such config, and no such file from here", where=path, hint=hint)
         return _shipped_layers(name, folder)
-    extended = read_layer(beside)
+    extended = read_layer(file)
     if extended.extends:
         hint = f"Only one level: extend {extended.extends!r} here, and copy what you need of {name}."
         raise UserError(f"extends {name!r}, which itself extends {extended.extends!r}", where=path, hint=hint)
@@ -91,8 +91,8 @@ def _extended_layers(name: str, path: Path, folder: str) -> list[Layer]:
 
 
 def _shipped_layers(name: str, folder: str) -> list[Layer]:
-    """The layers of a shipped config. A combination has those of its family, of its recipe, and what the family says
-    about this recipe."""
+    """Return the layers of a shipped config. A combination has those of its family, of its recipe, and what the family
+    says about this recipe."""
     parts = _combination(name, folder)
     if not parts and name not in _shipped_files(folder):
         raise UserError("no such config file", where=name, hint=_nearest_config(name, folder))
@@ -106,7 +106,7 @@ def _shipped_layers(name: str, folder: str) -> list[Layer]:
 
 
 def _with_extended(file: str) -> list[Layer]:
-    """A shipped file after the one that it extends, which is named by its path from there."""
+    """Return a shipped file after the one that it extends, which is named by its path from there."""
     own = _read_shipped(file)
     below = posixpath.join(posixpath.dirname(file), own.extends) if own.extends else None
     return [*([_read_shipped(below)] if below else []), own]

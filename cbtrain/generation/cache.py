@@ -47,7 +47,7 @@ class KVCache:
         self._clock = 0
 
     def acquire(self, prompt: Sequence[int], adapter: bool) -> Slot | None:
-        """A free slot for ``prompt``, trimmed to the tokens they share; None while all are busy.
+        """Return a free slot for ``prompt``, trimmed to the tokens they share; None while all are busy.
 
         A slot whose conversation ``prompt`` continues is taken before any other. One that shares only a beginning
         (a system prompt, say) is not robbed of its conversation while an older slot is free.
@@ -73,7 +73,7 @@ class KVCache:
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens ``a`` and ``b`` share."""
+    """Return how many leading tokens ``a`` and ``b`` share."""
     length = min(len(a), len(b))
     for i in range(length):
         if a[i] != b[i]:

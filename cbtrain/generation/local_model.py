@@ -1,4 +1,4 @@
-"""A model folder with or without an adapter, ready to be talked to: renderer, engine and its thread together."""
+"""A model folder with or without an adapter that answers chats: renderer, generation engine and its thread."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from cbtrain.tokens.tokenizer import load_tokenizer
 class LocalModel:
     """Answers chats with a model in this process. Enter it (``async with``) to start its engine.
 
-    Chats are laid out as the adapter was trained (its ``chat_template.jinja``), else as ``chat_format`` says. ``held``
-    says how the weights are held and which attention serves; ``force`` takes an adapter of another base.
+    Chats have the format in which the adapter was trained (its ``chat_template.jinja``), else ``chat_format``.
+    ``loading`` names device, weight format and attention back-end (default: on the CPU); with ``force`` an adapter of
+    another base is accepted. Raises UserError on a device that is not here, and on files that cannot be used.
     """
 
     def __init__(
@@ -36,20 +37,20 @@ class LocalModel:
         adapter: str | None,
         config: EngineConfig,
         *,
-        held: ModelConfig | None = None,
-        device: str = "cpu",
+        loading: ModelConfig | None = None,
         chat_format: str = "auto",
         force: bool = False,
         progress: Progress = lambda done, of: None,
     ) -> None:
-        folder = resolve_model(model)
+        loading = loading or ModelConfig(device="cpu")
+        device, folder = pick_device(loading.device), resolve_model(model)
         tokenizer = load_tokenizer(folder)
         saved = saved_format(adapter) if adapter else None
         if not adapter and chat_format == "auto" and (folder / FORMAT_FILE).exists():
             saved = saved_format(folder)  # a merged or fully tuned model
         self.renderer = ChatRenderer(tokenizer, saved or choose_format(tokenizer, chat_format))
         check_renderer(self.renderer)
-        self.decoder = load_configured(held or ModelConfig(), str(folder), device, progress)
+        self.decoder = load_configured(loading, str(folder), device, progress)
         if adapter:
             load_adapter(self.decoder, adapter, force=force)
         stop_ids = self.renderer.stop_ids | set(self.decoder.architecture.eos_ids)
@@ -72,7 +73,7 @@ class LocalModel:
 
     @property
     def failed(self) -> bool:
-        """Whether a defect has stopped generation for good."""
+        """Whether generation has ended because of a defect."""
         return self._thread.failed
 
     async def answer(
@@ -84,14 +85,15 @@ class LocalModel:
         adapter: bool = True,
         stop: tuple[str, ...] = (),
     ) -> Completion:
-        """The assistant's next turn. Raises ContextOverflow where the chat is too long, UserError on bad text."""
+        """Return the assistant's next turn. Raises ContextOverflow if the chat is too long, UserError on bad text."""
         prompt = self.renderer.prompt(messages)
         stop = (*stop, *self.renderer.format.stop_strings)
         return await self._thread.complete(Request(prompt, sampling, seed, adapter, stop))
 
 
 def pick_device(name: str) -> str:
-    """``auto`` is CUDA where there is one, else the CPU. Raises UserError on a device that is not here."""
+    """Return the device ``name``; ``auto`` is CUDA if there is a GPU, else the CPU. Raises UserError if the device is
+    not here."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -9,7 +9,7 @@ from cbtrain.generation.config import SamplingConfig
 
 
 def sample(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> int:
-    """A token id from ``logits [vocabulary]`` after temperature, top-k and top-p (Holtzman et al. 2020).
+    """Return a token id from ``logits [vocabulary]`` after temperature, top-k and top-p (Holtzman et al. 2020).
 
     ``generator`` (on the CPU) belongs to the request, so that its draws do not depend on what else is in the batch.
     """

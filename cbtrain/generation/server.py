@@ -73,7 +73,7 @@ class ChatBody(BaseModel):
 
 
 def make_app(model: LocalModel, name: str) -> web.Application:
-    """The web application that serves ``model`` under the model id ``name``."""
+    """Return the web application that serves ``model`` under the model id ``name``."""
 
     async def chat(request: web.Request) -> web.Response:
         try:

@@ -41,7 +41,7 @@ class EngineThread:
         return self._broken is not None
 
     async def complete(self, request: Request) -> Completion:
-        """The completion of ``request``; cancelling the await cancels it in the engine.
+        """Return the completion of ``request``; cancelling the await cancels it in the engine.
 
         Raises ContextOverflow, and EngineFailed where a defect has stopped the engine.
         """
@@ -55,7 +55,7 @@ class EngineThread:
         outer: dict[Future[Completion], Future[Completion]] = {}
         try:
             while not self._closing:
-                # Wait only when there is nothing to do; else take what has come in and go on.
+                # Wait only when there is nothing to do; else take what has come in and continue.
                 blocking = self.engine.idle
                 while True:
                     try:

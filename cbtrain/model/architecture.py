@@ -158,7 +158,7 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """The parsed ``config.json`` of a model folder; a UserError where it is missing or malformed."""
+    """Return the parsed ``config.json`` of a model folder; a UserError where it is missing or malformed."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -214,7 +214,7 @@ def _rope(config: dict[str, Any], where: object) -> Rope:
 
 
 def _yarn_attention(facts: dict[str, Any], factor: float) -> float:
-    """The factor on cosines and sines that YaRN recommends (arXiv 2309.00071, section 3.4), or the config's own."""
+    """Return the factor on cosines and sines: YaRN's (arXiv 2309.00071, section 3.4), or the config's own."""
 
     def scale(weight: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0

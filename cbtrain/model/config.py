@@ -63,7 +63,7 @@ class LoraConfig(BaseModel):
     rank_pattern: dict[str, int] = Field(default_factory=dict, description="other ranks, by the end of a path (regex)")
     alpha_pattern: dict[str, float] = Field(default_factory=dict, description="other alphas, in the same way")
     modules_to_save: list[Literal["embed_tokens", "lm_head"]] = Field(
-        default_factory=list, description="modules that are trained as a whole beside the adapter"
+        default_factory=list, description="modules that are trained as a whole, besides the adapter"
     )
     ensure_weight_tying: bool = Field(True, description="embeddings and head that are tied stay so when one is trained")
 
@@ -75,7 +75,7 @@ class LoraConfig(BaseModel):
     @field_validator("targets")
     @classmethod
     def _known(cls, targets: list[str]) -> list[str]:
-        """The targets by their own names, so that an adapter's file says which they are."""
+        """Return the targets by their own names, so that an adapter's file says which they are."""
         if ALL_LINEAR in targets:
             return list(LORA_TARGETS)
         for target in targets:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbtrain.model.activation_checkpointing import checkpointed
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
@@ -25,7 +26,6 @@ from cbtrain.model.head import Head
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.linears.linear import Linear
-from cbtrain.model.recompute import recomputed
 from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -36,13 +36,14 @@ MakeLinear = Callable[..., Linear]
 
 
 class PackedAttention:
-    """``attend`` for documents that lie end to end: no cache, no sight across ``cumulative`` lengths."""
+    """``attend`` for documents that lie end to end: no cache, no attention across documents."""
 
-    def __init__(self, cumulative: Sequence[int], window: int | None, backend: str = "auto") -> None:
-        self.borders, self.window, self.backend = CuSeqlens(cumulative), window, backend
+    def __init__(self, cu_seqlens: Sequence[int], window: int | None, backend: str = "auto") -> None:
+        self.cu_seqlens, self.window, self.backend = CuSeqlens(cu_seqlens), window, backend
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return packed_attention(q, k, v, cu_q=self.borders, cu_k=self.borders, window=self.window, backend=self.backend)
+        cu = self.cu_seqlens
+        return packed_attention(q, k, v, cu_q=cu, cu_k=cu, window=self.window, backend=self.backend)
 
 
 class RMSNorm(nn.Module):
@@ -106,16 +107,16 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """``forward`` gives final hidden states; ``logits`` projects the rows that somebody needs.
+    """``forward`` returns final hidden states; ``logits`` projects those that are needed to the vocabulary.
 
-    Projecting only those rows is exact and spares most of the head's work, because the loss counts the therapist's
-    tokens only and generation looks at one token per conversation.
+    This is exact and saves most of the head's work: the loss needs the target positions only, generation the last
+    position of each conversation.
 
     ``linear`` makes the seven linears of a layer (:mod:`cbtrain.model.linears`); embeddings, norms and head are dense.
-    ``attention`` names the attention back-end that is wanted, ``recompute`` what the backward pass of training computes
-    again (:mod:`cbtrain.model.recompute`), ``adapter`` is what fine-tuning has added,
-    ``fingerprint`` tells the base's weights apart from others', ``source`` is the parsed ``config.json`` of ``folder``,
-    ``format`` how the weights are held.
+    ``attention`` names the attention back-end that is wanted, ``activation_checkpointing`` how much of a layer the
+    backward pass computes again (:mod:`cbtrain.model.activation_checkpointing`). ``adapter`` is what fine-tuning adds,
+    ``fingerprint`` the hash of the base's weights, ``source`` the parsed ``config.json`` of ``folder``, ``format`` the
+    format in which the weights are held in memory.
     """
 
     frequencies: Tensor
@@ -133,7 +134,7 @@ class Decoder(nn.Module):
         # Not part of any checkpoint, and kept in fp32 whatever the weights are: angles at position 100,000 need it.
         self.register_buffer("frequencies", inverse_frequencies(a.rope, a.head_dim), persistent=False)
         self.attention = "auto"
-        self.recompute = "none"
+        self.activation_checkpointing = "none"
         self.adapter: Adapter | None = None
         self.fingerprint: str | None = None
         self.source: dict[str, Any] = {}
@@ -141,16 +142,17 @@ class Decoder(nn.Module):
         self.format: WeightFormat | None = None
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
-        """``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
+        """Return ``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
         x = self.embed_tokens(input_ids)
         cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
-        spare = self.recompute != "none" and torch.is_grad_enabled() and self.training
+        checkpointing = self.activation_checkpointing != "none" and torch.is_grad_enabled() and self.training
         for layer in self.layers:
-            x = recomputed(layer, self.recompute, x, cos, sin, attend) if spare else layer(x, cos, sin, attend)
+            inputs = (x, cos, sin, attend)
+            x = checkpointed(layer, self.activation_checkpointing, *inputs) if checkpointing else layer(*inputs)
         return cast(Tensor, self.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
+        """Return ``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
         return cast(Tensor, self.lm_head(hidden))
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -158,7 +160,7 @@ class Decoder(nn.Module):
         return self.lm_head.token_losses(hidden, labels)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """What a step updates, by name, in a fixed order: the adapter's parameters, or all where there is none."""
+        """Return what a step updates, by name, in a fixed order: the adapter's parameters, or all if there is none."""
         own = self.adapter.parameters() if self.adapter else dict(self.named_parameters())
         return {name: parameter for name, parameter in own.items() if parameter.requires_grad}
 
@@ -181,9 +183,9 @@ class Decoder(nn.Module):
         self.frequencies = inverse_frequencies(self.architecture.rope, self.architecture.head_dim).to(self.device)
         return self
 
-    def packed(self, cumulative: Sequence[int]) -> PackedAttention:
-        """``attend`` for documents that begin at ``cumulative`` (the first 0, the last the number of tokens)."""
-        return PackedAttention(cumulative, self.architecture.sliding_window, self.attention)
+    def packed(self, cu_seqlens: Sequence[int]) -> PackedAttention:
+        """Return ``attend`` for documents that begin at ``cu_seqlens`` (the first 0, the last the number of tokens)."""
+        return PackedAttention(cu_seqlens, self.architecture.sliding_window, self.attention)
 
     @property
     def device(self) -> torch.device:

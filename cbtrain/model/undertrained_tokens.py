@@ -21,7 +21,7 @@ SAMPLE = 20_000
 
 @torch.inference_mode()
 def weak_rows(decoder: Decoder, ids: Iterable[int]) -> dict[int, float]:
-    """Those of ``ids`` whose rows in the language-model head are untrained, with their norm ÷ the median row's."""
+    """Return those of ``ids`` whose rows in the output matrix are untrained, with their norm ÷ the median norm."""
     head = decoder.lm_head.weight
     step = max(1, head.shape[0] // SAMPLE)
     usual = head[::step].float().norm(dim=1).median().item()

@@ -26,12 +26,12 @@ def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> Non
 
 
 def stays_here(providers: ProvidersConfig) -> bool:
-    """Whether a recording on this machine answers in place of all APIs."""
+    """Return whether a recording on this machine answers in place of all APIs."""
     return providers.replay is not None
 
 
 def is_local(base_url: str) -> bool:
-    """Whether ``base_url`` is this machine by its own name for itself."""
+    """Return whether ``base_url`` is this machine by its own name for itself."""
     host = urlsplit(base_url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

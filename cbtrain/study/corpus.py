@@ -21,7 +21,7 @@ from cbtrain.transcripts.types import Corpus
 
 @dataclass(frozen=True, slots=True)
 class StudyCorpus:
-    """The cleaned corpus, split by patient, and what the report says about it."""
+    """The cleaned corpus, split by patient, and facts about it for the report."""
 
     split: Split
     facts: dict[str, Any]
@@ -31,7 +31,7 @@ class StudyCorpus:
         return {course.id: course.profile for course in courses}
 
     def names(self) -> dict[str, str]:
-        """What each course's patient is called."""
+        """Return the name of each course's patient."""
         return {course: profile.name if profile else course for course, profile in self.profiles().items()}
 
 
@@ -81,7 +81,7 @@ def _namesakes(parts: Split) -> list[str]:
 
 
 def _fingerprint(corpus: Corpus) -> str:
-    """Of everything that training and evaluation take from the cleaned corpus."""
+    """Return a hash of everything that training and evaluation use of the cleaned corpus."""
     digest = blake2b(digest_size=16)
     for course in corpus.courses:
         digest.update((course.profile.model_dump_json() if course.profile else course.id).encode())

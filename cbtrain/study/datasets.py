@@ -1,4 +1,4 @@
-"""What each speaker's model learns from, and what it is measured on: sessions as documents."""
+"""Training and validation documents of each speaker's model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cbtrain.transcripts.types import Course, Role
 
 @dataclass(frozen=True, slots=True)
 class SpeakerDataset:
-    """What one speaker's adapter is trained on, what it is validated on, and how both are laid out."""
+    """Documents for training (``chosen``) and validation (``unseen``) of one speaker's adapter, and their renderer."""
 
     renderer: ChatRenderer
     chosen: TokenizedCorpus
@@ -35,8 +35,8 @@ class SpeakerDataset:
 def build_dataset(
     speaker: Role, material: StudyCorpus, tokenizer: Any, positions: int, config: StudyConfig, console: Console
 ) -> SpeakerDataset:
-    """Render sessions until the budgets are full. Raises UserError on a template that cannot be used, and on what
-    cannot be rendered."""
+    """Render sessions until the token budgets are full. Raises UserError on a chat template that cannot be used, and on
+    sessions that cannot be rendered."""
     settings: StageConfig = getattr(config, speaker)
     renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker))
     if renderer.format.note:
@@ -68,7 +68,7 @@ def build_dataset(
 
 
 def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) -> list[Unit]:
-    """What is rendered of ``courses`` for the model that plays ``speaker``, with its system prompts."""
+    """Return the units of ``courses`` to render for the model that plays ``speaker``, with its system prompts."""
     return [
         unit
         for course in courses
@@ -85,8 +85,8 @@ def make_builder(
     *,
     measured: bool,
 ) -> DocumentBuilder:
-    """How one speaker's documents are made. What is ``measured`` only counts every turn of the speaker alike, whatever
-    the weights in training, so that losses of different policies can be compared."""
+    """Return what makes one speaker's documents. If they are only ``measured``, every turn of the speaker has the same
+    loss weight, so that losses of different training settings can be compared."""
     supervise: Supervise = settings.supervise or speaker
     tokens = config.tokens
     if measured:
@@ -98,7 +98,7 @@ def make_builder(
 def held_out_datasets(
     material: StudyCorpus, renderer: ChatRenderer, config: StudyConfig, positions: int
 ) -> dict[str, TokenizedCorpus]:
-    """What perplexity is measured on, by held-out patient. Raises UserError on a session that cannot be rendered."""
+    """Return documents for perplexity, by held-out patient. Raises UserError on sessions that cannot be rendered."""
     builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
     return {
         course.id: tokenize(
@@ -113,14 +113,14 @@ def held_out_datasets(
 
 
 def check_held_out_patients(
-    material: StudyCorpus, lessons: Mapping[Role, SpeakerDataset], positions: int, config: StudyConfig
+    material: StudyCorpus, datasets: Mapping[Role, SpeakerDataset], positions: int, config: StudyConfig
 ) -> None:
-    """Find before training what would stop an evaluation: raises UserError on held-out patients' sessions and profiles
+    """Check before training what the evaluation needs. Raises UserError on held-out patients' sessions and profiles
     that cannot be rendered."""
-    if "therapist" in lessons:
-        held_out_datasets(material, lessons["therapist"].renderer, config, positions)
-    for course in material.split.test if "patient" in lessons else ():
+    if "therapist" in datasets:
+        held_out_datasets(material, datasets["therapist"].renderer, config, positions)
+    for course in material.split.test if "patient" in datasets else ():
         try:
-            lessons["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
+            datasets["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
         except UserError as error:
             raise UserError(error.what, where=f"profile of {course.id}", hint=error.hint) from None

@@ -1,7 +1,7 @@
 """The whole study, stage by stage: read, split, base model, fine-tune, simulate, score, report.
 
-The stages leave everything that later ones need in the run folder, so the halves (``train``, ``evaluate``) can be run
-apart and an interrupted evaluation goes on where it stopped.
+Each stage writes everything that later ones need to the run folder, so the halves (``train``, ``evaluate``) can be run
+separately, and an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,9 @@ from cbtrain.console import heading, say
 from cbtrain.errors import UserError
 from cbtrain.files import holds, share_with, write_atomic
 from cbtrain.generation.local_model import pick_device
-from cbtrain.model.architecture import read_architecture
-from cbtrain.model.weights.hub import resolve_model
 from cbtrain.study.corpus import load_corpus
-from cbtrain.study.datasets import build_dataset, check_held_out_patients
-from cbtrain.study.finetune import check_adapters, train_adapter
+from cbtrain.study.datasets import check_held_out_patients
+from cbtrain.study.finetune import train_adapter
 from cbtrain.study.run_files import CONFIG, STATE
 from cbtrain.study.run_folder import (
     LOCK,
@@ -35,18 +34,20 @@ from cbtrain.study.run_folder import (
     hold_folder,
     remove_fruitless,
 )
-from cbtrain.study.tiny_base import make_base_model, make_tokenizer, tiny_architecture
-from cbtrain.tokens.tokenizer import load_tokenizer
+from cbtrain.study.stages import StageSpec, StudyModel
+from cbtrain.study.tiny_base import make_base_model
 from cbtrain.training import distributed
 from cbtrain.training.packs import check_packs_per_step
+from cbtrain.training.telemetry.loggers import check_loggers
 
 
 def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
-    """Read, split, make or take a base model, train both adapters; returns the run folder, the same on every rank.
+    """Read and split the corpus, make or load a base model, train the adapters. Return the run folder, the same on
+    every rank.
 
-    A run that was interrupted in ``folder`` goes on where it stood. Whatever can be wrong with the input is found
-    before the first file is written; where the disk fills up or another such thing ends a run that has no checkpoint
-    yet, what it has written is removed. Raises Stopped where a signal ends it.
+    A run that was interrupted in ``folder`` continues. Input is checked before the first file is written. If a run
+    fails before its first checkpoint (a full disk, say), the files that it has written are removed. Raises UserError on
+    input that cannot be used, and Stopped if a signal ends the run.
     """
     prepare_process(config)
     folder = distributed.agreed(folder)
@@ -67,49 +68,44 @@ def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
 def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     started = time.perf_counter()
     heading(console, "1/7", "Read the corpus")
-    material = load_corpus(config, console)
+    corpus = load_corpus(config, console)
     heading(console, "2/7", "Split it by patient")
-    say(console, ", ".join(f"{len(ids)} {side}" for side, ids in material.facts["split"].items()))
+    say(console, ", ".join(f"{len(ids)} {side}" for side, ids in corpus.facts["split"].items()))
     heading(console, "3/7", "Base model")
+    model = StudyModel.of(config, "real", console, corpus.split)
+    specs = {role: StageSpec.of(config, role, model) for role in config.training.speakers}
+    check_loggers(config.training)
+    for spec in specs.values():
+        spec.check()
+    datasets = {role: spec.dataset(corpus, console) for role, spec in specs.items()}
+    check_held_out_patients(corpus, datasets, model.positions, config)
+    begin(config, folder, corpus.facts["fingerprint"])
     results: list[dict[str, Any]] = []
-    roles = config.training.speakers
-    if config.model.path is None:
-        with console.status("Training a tokenizer"):
-            tokenizer = make_tokenizer(material.split, config)
-        check_adapters(config, tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
-        model, positions = folder / "base", config.tiny.max_positions
-    else:
-        model = resolve_model(config.model.path)
-        architecture = read_architecture(model)
-        check_adapters(config, architecture)
-        positions, tokenizer = architecture.context, load_tokenizer(model)
-    lessons = {role: build_dataset(role, material, tokenizer, positions, config, console) for role in roles}
-    check_held_out_patients(material, lessons, positions, config)
-    begin(config, folder, material.facts["fingerprint"])
-    if config.model.path is None:
-        place = folder / "training" / "base"
-        done = finished_stage(place, model, console)
-        results.append(done or make_base_model(material.split, tokenizer, config, model, place, console).as_dict())
-    say(console, f"base model: {model}")
-    heading(console, "4/7", f"Fine-tune: {', '.join(roles)}")
-    for role in roles:
-        done = finished_stage(folder / "training" / role, folder / role, console)
-        base = anchored(config).model.path
-        results.append(done or train_adapter(role, model, lessons[role], config, folder, console, base=base))
+    if model.folder is None:
+        model = replace(model, folder=folder / "base")
+        metrics = folder / "training" / "base"
+        finished = finished_stage(metrics, folder / "base", console)
+        results.append(finished or make_base_model(corpus.split, model.tokenizer, config, folder, console).as_dict())
+    say(console, f"base model: {model.folder}")
+    heading(console, "4/7", f"Fine-tune: {', '.join(specs)}")
+    for role, spec in specs.items():
+        finished = finished_stage(folder / "training" / role, folder / role, console)
+        spec, base = replace(spec, model=model), anchored(config).model.path
+        results.append(finished or train_adapter(spec, datasets[role], folder, console, base=base))
     if distributed.rank() == 0:
-        base = anchored(config).model.path or os.path.relpath(model, folder)
+        base = anchored(config).model.path or "base"
         seconds = sum(stage["seconds"] for stage in results)  # of every part of an interrupted run
         seconds = max(seconds, time.perf_counter() - started)
-        state = {"model": base, "corpus": material.facts, "training": results, "seconds": seconds}
+        state = {"model": base, "corpus": corpus.facts, "training": results, "seconds": seconds}
         write_atomic(folder / STATE, json.dumps(state, indent=2) + "\n")
     distributed.leave()
     return folder
 
 
 def prepare_process(config: StudyConfig) -> None:
-    """Set who may read what is written, the threads, and the process group where ``torchrun`` started several ranks.
+    """Set who may read what is written, threads and determinism; join the process group if ``torchrun`` started ranks.
 
-    Raises UserError on a wrong device.
+    Raises UserError on a device that is not here, and on settings of a step that cannot feed the ranks.
     """
     pick_device(config.model.device)
     share_with(config.sharing)

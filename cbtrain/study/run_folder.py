@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, who may write in it, and whether a run goes on in it."""
+"""The folder of a run: its files, its lock, and whether an interrupted run continues in it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
 from cbtrain.files import hold, require_new, write_atomic
+from cbtrain.settings import with_current_names
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.resuming import differences
@@ -26,14 +27,14 @@ from cbtrain.transcripts.reading import SAMPLE
 from cbtrain.yaml_files import parse_yaml
 
 LOCK = Path("training") / ".lock"
-"""Held by the process that trains: torchrun's ranks outlive it where it is killed."""
+"""Locked by the process that trains, since torchrun's ranks outlive torchrun if that is killed."""
 
 FREE = ("training.", "threads", "sharing", "evaluation.", "tokens.cache", "model.device")
-"""Settings that an interrupted run may go on with changed: they decide where and how it runs, not what is learnt."""
+"""Settings that may change when an interrupted run continues: they decide where and how it runs, not what is learnt."""
 
 
 def new_run_folder(name: str) -> Path:
-    """``runs/NAME-DATE-TIME``, not yet made."""
+    """Return ``runs/NAME-DATE-TIME``, which does not exist yet."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{name}-{stamp}"
 
@@ -51,7 +52,7 @@ def begun_settings(folder: Path) -> Path | None:
 
 
 def trained_config(folder: Path) -> Path:
-    """The settings of the trained run in ``folder``. Raises UserError where training has not come to its end."""
+    """Return the settings of the trained run in ``folder``. Raises UserError if training is not complete."""
     if not (folder / STATE).exists() or not (folder / CONFIG).exists():
         problem = "training has not come to its end here" if (folder / "training").exists() else "not a trained run"
         raise UserError(problem, where=folder, hint="Name a folder that `cbtrain train` finished, or train again.")
@@ -59,28 +60,29 @@ def trained_config(folder: Path) -> Path:
 
 
 def newest_trained_run(runs: Path) -> Path | None:
-    """The run folder under ``runs`` that was trained last, or None."""
+    """Return the run folder under ``runs`` that was trained last, or None."""
     states = sorted(runs.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
     return states[-1].parent if states else None
 
 
 def check_same_study(config: StudyConfig, folder: Path) -> None:
-    """Raise UserError where the run in ``folder`` is finished, is not to go on, or was begun with other settings."""
+    """Raise UserError if the run in ``folder`` is finished, must not continue, or was started with other settings."""
     if (folder / STATE).exists():
         hint = f"`cbtrain evaluate --run {folder}` continues from here; choose another --out to train again."
         raise UserError("training has come to its end here", where=folder, hint=hint)
     if config.training.resume == "never":
         hint = "Choose another --out, or leave out training.resume=never to continue."
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
-    before = parse_yaml(lambda: (folder / CONFIG).read_text(encoding="utf-8"), folder / CONFIG)
-    for key, one, other in differences(before, yaml.safe_load(dump_config(anchored(config)))):
+    written = parse_yaml(lambda: (folder / CONFIG).read_text(encoding="utf-8"), folder / CONFIG)
+    before = with_current_names(written, StudyConfig, folder / CONFIG)
+    for key, old, new in differences(before, yaml.safe_load(dump_config(anchored(config)))):
         if not key.startswith(FREE):
-            hint = f"Set {key}={one} to continue, or choose another --out."
-            raise UserError(f"{key} is {other}, the interrupted run has {one}", where=folder, hint=hint)
+            hint = f"Set {key}={old} to continue, or choose another --out."
+            raise UserError(f"{key} is {new}, the interrupted run has {old}", where=folder, hint=hint)
 
 
 def hold_folder(folder: Path) -> None:
-    """Keep ``folder`` for this run. Raises UserError where another one is at it."""
+    """Lock ``folder`` for this run. Raises UserError if another process has it."""
     free = distributed.agreed(hold(folder / LOCK) if distributed.rank() == 0 else True)
     if not free:
         hint = "Wait for it, end it, or choose another --out."
@@ -88,8 +90,8 @@ def hold_folder(folder: Path) -> None:
 
 
 def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
-    """Write down what is about to be run, so that it can be run again or go on. Raises UserError where a run goes on
-    whose transcripts, with the fingerprint ``corpus``, were others."""
+    """Write settings and environment, so that the run can be repeated or continued. Raises UserError if it continues
+    one whose transcripts had another fingerprint than ``corpus``."""
     hold_folder(folder)
     known = folder / "training" / "corpus.json"
     if known.exists() and json.loads(known.read_text(encoding="utf-8"))["fingerprint"] != corpus:
@@ -103,7 +105,7 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
 
 
 def _write_environment(path: Path) -> None:
-    """Where the run began, and under ``continued`` the other environments in which it went on."""
+    """Write the environment of the run's start, and under ``continued`` the others in which it continued."""
     here = describe_environment() | {"ranks": distributed.world()}
     facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else here
     known = [facts, *facts.get("continued", [])]
@@ -124,7 +126,7 @@ def finished_stage(place: Path, product: Path, console: Console) -> dict[str, An
 
 
 def remove_fruitless(folder: Path) -> None:
-    """Remove what a run has written that has not come to a checkpoint, nor to a list of what went wrong."""
+    """Remove what a run has written, unless it has a checkpoint or a list of non-finite steps."""
     if any(folder.glob("training/*/checkpoints/step-*")) or any(folder.glob(f"training/*/{SKIPPED}")):
         return
     for name in ("training", "base", "therapist", "patient"):
@@ -136,7 +138,7 @@ def remove_fruitless(folder: Path) -> None:
 
 
 def anchored(config: StudyConfig) -> StudyConfig:
-    """``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
+    """Return ``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
     anchored = config.model_copy(deep=True)
     for part in (anchored.corpus, anchored.model):
         if part.path and part.path != SAMPLE and Path(part.path).expanduser().exists():

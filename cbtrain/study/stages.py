@@ -1,136 +1,209 @@
-"""What each stage of training is and is fed, found without loading a model."""
+"""One stage of training: what training, the planner, the profiler and previews know of it before weights are loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
+from cbtrain.console import loading_bar, say
 from cbtrain.errors import UserError
+from cbtrain.generation.local_model import pick_device
 from cbtrain.model.adapters.lora import check_targets
+from cbtrain.model.adapters.methods import AdapterConfig, inject
 from cbtrain.model.architecture import Architecture, read_architecture
-from cbtrain.model.config import LoraConfig
+from cbtrain.model.config import LoraConfig, ModelConfig
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.linears.formats import WeightFormat, weight_format
-from cbtrain.model.weights.hub import HUB_FILES, resolve_model
-from cbtrain.study.corpus import StudyCorpus, load_corpus
-from cbtrain.study.datasets import build_dataset
-from cbtrain.study.tiny_base import make_tokenizer, sessions_of, tiny_architecture
-from cbtrain.tokens.cache import TokenStore
-from cbtrain.tokens.plain_text import cut_windows, plain_documents
-from cbtrain.tokens.tokenizer import load_tokenizer
-from cbtrain.training.config import StageConfig
-from cbtrain.training.planning.plan import PlannedStage
+from cbtrain.model.linears.formats import WeightFormat, configured_format
+from cbtrain.model.weights.hub import describing_files, resolve_model
+from cbtrain.model.weights.loading import load_configured
+from cbtrain.model.weights.memory import weight_memory
+from cbtrain.study.corpus import StudyCorpus
+from cbtrain.study.datasets import SpeakerDataset, build_dataset, make_builder
+from cbtrain.study.tiny_base import base_runtime, make_tokenizer, tiny_architecture
+from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.document_builder import DocumentBuilder
+from cbtrain.tokens.formats import choose_format
+from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer
+from cbtrain.training.config import RuntimeConfig, StageConfig
+from cbtrain.training.engines.zero3 import partitioner
+from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario, attention_of
-from cbtrain.training.planning.workload import ASSUMED_SHARE, Workload
+from cbtrain.transcripts.split import Split
+from cbtrain.transcripts.types import Role
+
+StageName = Literal["base", "therapist", "patient"]
+
+Weights = Literal["real", "random", "none"]
+"""Where weights come from: the model's files; random numbers of the same shapes and format; or nowhere, if only the
+files that describe the model are wanted."""
+
+UNBOUNDED = 2**31
+"""Positions of a model whose folder has a tokenizer and no config."""
 
 
-def planned_stages(
-    config: StudyConfig, device: str, world: int, console: Console, only: Sequence[str] = ()
-) -> list[PlannedStage]:
-    """The stages of ``config`` that a device of the kind ``device`` (``cpu``, ``cuda``) trains on ``world`` ranks.
+@dataclass(frozen=True, slots=True)
+class StudyModel:
+    """The base model of a study without its weights. ``folder`` is None until a tiny one is made, ``architecture`` if
+    the folder has no config.json, ``tokenizer`` if it has none."""
 
-    The corpus is read and tokenized where there is a tokenizer, else one document a pack is assumed. Raises UserError
-    on a corpus, a model's config or settings that cannot be used.
-    """
-    material = load_corpus(config, console)
-    if config.model.path is None:
-        with console.status("Training a tokenizer"):
-            tokenizer = make_tokenizer(material.split, config)
-        architecture = tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id)
-        names, positions = ["base", *config.training.speakers], config.tiny.max_positions
-    else:
-        folder = describing_files(config.model.path)
-        architecture, tokenizer = read_architecture(folder), _tokenizer(folder)
-        names, positions = list(config.training.speakers), architecture.context
-    stages = []
-    for name in names:
-        if not only or name in only:
-            load, notes = _load(name, material, tokenizer, positions, config, console)
-            setting = _setting(name, architecture, config, device, world)
-            stages.append(PlannedStage(name, getattr(config, name), setting, load, notes))
-    if not stages:
-        raise UserError(f"no stage {only[0]!r} here", where="--stage", hint=f"The stages are {', '.join(names)}.")
-    return stages
+    folder: Path | None
+    architecture: Architecture | None
+    tokenizer: Any
+    weights: Weights
 
+    @classmethod
+    def of(cls, config: StudyConfig, weights: Weights, console: Console, split: Split | None = None) -> StudyModel:
+        """Read the files of the model that ``config`` names, its weights only if they are ``real``.
 
-def describing_files(name: str) -> Path:
-    """The folder of a model with all files but the weights. Raises UserError as :func:`resolve_model`."""
-    folder = Path(name).expanduser()
-    if folder.is_dir() or name.count("/") != 1:
-        return resolve_model(name)
-    import huggingface_hub
+        A tokenizer is trained on ``split`` for a tiny model, and for random weights if the folder has none. Raises
+        UserError if the model, or the tokenizer of real weights, cannot be read.
+        """
+        folder, architecture = None, None
+        if config.model.path is not None:
+            folder = (resolve_model if weights == "real" else describing_files)(config.model.path)
+            if weights != "none" or (folder / "config.json").exists():
+                architecture = read_architecture(folder)
+        tokenizer: Any = None
+        if folder and (weights == "real" or has_tokenizer(folder)):
+            tokenizer = load_tokenizer(folder)
+        elif folder is None or weights == "random":
+            assert split is not None
+            with console.status("Training a tokenizer"):
+                tokenizer = make_tokenizer(split, config)
+        if folder is None:
+            architecture = tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id)
+        return cls(folder, architecture, tokenizer, weights)
 
-    wanted = [pattern for pattern in HUB_FILES if "safetensors" not in pattern]
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted, ignore_patterns=["original/*"]))
-    except Exception:
-        return resolve_model(name)  # which says what is wrong
+    @property
+    def positions(self) -> int:
+        return self.architecture.context if self.architecture else UNBOUNDED
 
 
-def _tokenizer(folder: Path) -> Any:
-    """None where the folder holds a config and no tokenizer."""
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        return None
-    return load_tokenizer(folder)
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """A stage of training, from the one place where its settings are read. ``name`` is its section in ``config``;
+    ``device`` trains it, and may be a kind (``cuda``) that this machine does not have."""
 
+    name: StageName
+    config: StudyConfig
+    model: StudyModel
+    device: str
 
-def _load(
-    name: str, material: StudyCorpus, tokenizer: Any, positions: int, config: StudyConfig, console: Console
-) -> tuple[Workload, tuple[str, ...]]:
-    settings: StageConfig = getattr(config, name)
-    if tokenizer is None:
-        note = f"No tokenizer here: one document a pack is assumed, {ASSUMED_SHARE:.0%} of it supervised."
-        return Workload(settings.pack_tokens), (note,)
-    if name == "base":
-        chosen, _ = plain_documents(sessions_of(material.split.train), tokenizer, settings.token_budget, settings.seed)
-        documents = TokenStore.of(cut_windows(chosen, config.base_window))
-    else:
-        speaker: Any = name
-        documents = build_dataset(speaker, material, tokenizer, positions, config, console).chosen.documents
-    # Windows of the base's text do not depend on the packs.
-    longest = int(documents.lengths.max()) if name == "base" else config.tokens.document_tokens
-    return Workload.of(documents, settings.pack_tokens, longest), ()
+    @classmethod
+    def of(cls, config: StudyConfig, name: StageName, model: StudyModel, device: str | None = None) -> StageSpec:
+        """Specify the stage ``name`` on ``device`` (default: the configured one). Raises UserError if it is missing."""
+        return cls(name, config, model, device or pick_device(config.model.device))
 
+    @property
+    def settings(self) -> StageConfig:
+        settings: StageConfig = getattr(self.config, self.name)
+        return settings
 
-def _setting(name: str, architecture: Architecture, config: StudyConfig, device: str, world: int) -> Scenario:
-    settings: StageConfig = getattr(config, name)
-    form = _format(name, config, device)
-    adapter = settings.adapter
-    if isinstance(adapter, LoraConfig):
-        _check_targets(name, adapter, architecture)
-    engine = config.training.engine if name != "base" else "torch"
-    made = Scenario(
-        architecture,
-        form,
-        adapter,
-        optimizer=settings.optimizer,
-        device=device,
-        attention=attention_of(config.model.attention, device, form.compute, architecture.head_dim),
-        copies=device == "cpu",
-        zero_stage=config.training.zero_stage if engine == "deepspeed" else None,
-        world=world,
-    )
-    return PlannedStage(name, settings, made, Workload(settings.pack_tokens)).with_pack(
-        settings.recompute, settings.pack_tokens
-    )
+    @property
+    def runtime(self) -> RuntimeConfig:
+        return base_runtime(self.config) if self.name == "base" else self.config.training
 
+    @property
+    def loading(self) -> ModelConfig:
+        """Format, attention and device of the weights. A tiny base model is made in fp32."""
+        model = self.config.model
+        return model.model_copy(update={"weights": "fp32", "compute": "auto"}) if self.name == "base" else model
 
-def _format(name: str, config: StudyConfig, device: str) -> WeightFormat:
-    model = config.model
-    if name == "base":  # made anew, in fp32
-        return weight_format("fp32", device)
-    return weight_format(model.weights, device, compute=model.compute, double_quantization=model.double_quantization)
+    @property
+    def adapter(self) -> AdapterConfig:
+        return self.settings.adapter
 
+    @property
+    def architecture(self) -> Architecture:
+        """Raises UserError if the model's folder has no config."""
+        if self.model.architecture is None:
+            assert self.model.folder is not None
+            return read_architecture(self.model.folder)
+        return self.model.architecture
 
-def _check_targets(name: str, adapter: LoraConfig, architecture: Architecture) -> None:
-    with torch.device("meta"):
-        decoder = Decoder(architecture)
-    try:
-        check_targets(adapter, decoder)
-    except UserError as error:
-        raise UserError(error.what, where=f"{name}.{error.where}", hint=error.hint) from None
+    @property
+    def weight_format(self) -> WeightFormat:
+        """Raises UserError on a format that cannot be used here."""
+        return configured_format(self.loading, self.device)
+
+    def scenario(self, world: int = 1) -> Scenario:
+        """Return what memory and time depend on, for ``world`` ranks. Raises UserError as :meth:`check`."""
+        settings, runtime, weight_format = self.settings, self.runtime, self.weight_format
+        head_dim = self.architecture.head_dim
+        return Scenario(
+            self.architecture,
+            weight_format,
+            self.adapter,
+            optimizer=settings.optimizer,
+            activation_checkpointing=settings.activation_checkpointing,
+            device=torch.device(self.device).type,
+            attention=attention_of(self.loading.attention, self.device, weight_format.compute, head_dim),
+            accumulates=settings.accumulates(world),
+            copies=torch.device(self.device).type == "cpu",
+            zero_stage=runtime.zero_stage if runtime.engine == "deepspeed" else None,
+            world=world,
+        )
+
+    def check(self) -> None:
+        """Raise UserError on a weight format, an attention back-end or an adapter's targets that do not fit the model
+        or the device."""
+        self.scenario()
+        if isinstance(self.adapter, LoraConfig):
+            with torch.device("meta"):
+                decoder = Decoder(self.architecture)
+            try:
+                check_targets(self.adapter, decoder)
+            except UserError as error:
+                raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
+
+    def decoder(self, console: Console) -> Decoder:
+        """Return the base model with a new adapter, its weights real or random as ``model.weights`` says. Raises
+        UserError on files that cannot be loaded."""
+        if self.model.weights == "random":
+            return random_decoder(self.scenario(), torch.device(self.device))
+        assert self.model.weights == "real"
+        assert self.model.folder is not None
+        placed = None
+        if self.runtime.engine == "deepspeed" and self.runtime.zero_stage == 3:
+            placed = partitioner(self.device, self.weight_format.compute, self.runtime)
+        with loading_bar(console) as progress:
+            decoder = load_configured(self.loading, str(self.model.folder), self.device, progress, placed)
+        decoder.activation_checkpointing = self.settings.activation_checkpointing
+        inject(decoder, self.adapter, seed=self.settings.seed)
+        memory = weight_memory(decoder)
+        say(
+            console,
+            f"{self.name}: base weights {decoder.format}, {memory.bytes / 1e6:,.1f} MB, "
+            f"{memory.bytes_per_parameter:.2f} bytes a parameter; attention by {decoder.backend}",
+        )
+        return decoder
+
+    def renderer(self) -> ChatRenderer:
+        """Return the renderer of this speaker's chats. Raises UserError if there is no tokenizer, or on a chat template
+        that cannot be used."""
+        tokenizer = self.model.tokenizer
+        if tokenizer is None:
+            assert self.model.folder is not None
+            tokenizer = load_tokenizer(self.model.folder)
+        return ChatRenderer(tokenizer, choose_format(tokenizer, self.config.tokens.format, self._speaker))
+
+    def builder(self) -> DocumentBuilder:
+        """Return what makes this speaker's training documents. Raises UserError as :meth:`renderer`."""
+        positions, speaker = self.model.positions, self._speaker
+        return make_builder(self.renderer(), speaker, self.settings, positions, self.config, measured=False)
+
+    def dataset(self, corpus: StudyCorpus, console: Console) -> SpeakerDataset:
+        """Render and tokenize what this speaker is trained and validated on. Raises UserError as
+        :func:`build_dataset`."""
+        tokenizer, positions = self.model.tokenizer, self.model.positions
+        return build_dataset(self._speaker, corpus, tokenizer, positions, self.config, console)
+
+    @property
+    def _speaker(self) -> Role:
+        assert self.name != "base"
+        return self.name

@@ -1,4 +1,4 @@
-"""Make the tiny base model that a study uses where no model is named."""
+"""Make the tiny base model of a study that names no model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.weights.saving import llama_config, save_decoder
 from cbtrain.study.run_files import SUMMARY
+from cbtrain.tokens.document import Document
 from cbtrain.tokens.plain_text import cut_windows, plain_documents
 from cbtrain.tokens.tokenizer import train_tokenizer
 from cbtrain.training import distributed
+from cbtrain.training.config import RuntimeConfig
 from cbtrain.training.loop import train
 from cbtrain.training.result import TrainingResult
 from cbtrain.training.stage import Stage
@@ -33,30 +35,27 @@ SMALLEST_VOCABULARY = 600
 
 
 def make_tokenizer(split: Split, config: StudyConfig) -> Any:
-    """A byte-level BPE tokenizer of the training split's text, with a vocabulary that the text can fill."""
-    texts = _texts(sessions_of(split.train))
+    """Return a byte-level BPE tokenizer of the training split's text, with no larger vocabulary than the text fills."""
+    texts = _texts(_sessions_of(split.train))
     vocabulary = max(SMALLEST_VOCABULARY, sum(map(len, texts)) // CHARACTERS_PER_ENTRY)
     return train_tokenizer(texts, min(config.tiny.vocabulary, vocabulary), config.tiny.max_positions)
 
 
-def make_base_model(
-    split: Split, tokenizer: Any, config: StudyConfig, folder: Path, metrics: Path, console: Console
-) -> TrainingResult:
-    """Train a small decoder on the training split and save it with ``tokenizer`` to ``folder`` (rank 0 does).
+def make_base_model(split: Split, tokenizer: Any, config: StudyConfig, run: Path, console: Console) -> TrainingResult:
+    """Train a small decoder on the training split. Rank 0 saves it with ``tokenizer`` to ``run/base``.
 
-    The text is plain: passages one after another, with no role named. What fine-tuning adds is the chat layout, the
+    The text is plain: passages one after another, with no role named. Fine-tuning then teaches the chat format, the
     therapist's voice and when to stop.
     """
+    folder, metrics = run / "base", run / "training" / "base"
     settings = config.base
-    chosen, share = plain_documents(sessions_of(split.train), tokenizer, settings.token_budget, settings.seed)
-    unseen, _ = plain_documents(sessions_of(split.validation), tokenizer, settings.validation_tokens, settings.seed)
+    documents, share = training_documents(split, tokenizer, config)
+    unseen, _ = plain_documents(_sessions_of(split.validation), tokenizer, settings.validation_tokens, settings.seed)
     decoder = Decoder(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
     initialize(decoder, config.seed)
-    windows = cut_windows(chosen, config.base_window)
-    # So small a model is not worth sharding.
-    runtime = config.training.model_copy(update={"engine": "torch"})
-    result, _ = train(Stage("base", decoder, windows, unseen, settings, metrics, runtime), console)
-    result.share_of_corpus = share * min(1.0, result.tokens / sum(map(len, chosen)))
+    runtime = base_runtime(config)
+    result, _ = train(Stage("base", decoder, documents, unseen, settings, metrics, runtime), console)
+    result.share_of_corpus = share * min(1.0, result.tokens / sum(map(len, documents)))
     if distributed.rank() == 0:
         with atomic_folder(folder) as temporary:
             described = llama_config(
@@ -72,7 +71,19 @@ def make_base_model(
     return result
 
 
-def sessions_of(courses: tuple[Course, ...]) -> list[Session]:
+def training_documents(split: Split, tokenizer: Any, config: StudyConfig) -> tuple[list[Document], float]:
+    """Return the windows of plain text that the base model is trained on, and their share of the training split."""
+    settings = config.base
+    texts, share = plain_documents(_sessions_of(split.train), tokenizer, settings.token_budget, settings.seed)
+    return cut_windows(texts, config.base_window), share
+
+
+def base_runtime(config: StudyConfig) -> RuntimeConfig:
+    """Return how the base model is trained: by the torch engine, since so small a model is not worth sharding."""
+    return config.training.model_copy(update={"engine": "torch"})
+
+
+def _sessions_of(courses: tuple[Course, ...]) -> list[Session]:
     return [session for course in courses for session in course.sessions]
 
 
@@ -88,7 +99,7 @@ def _texts(sessions: list[Session]) -> list[str]:
 
 
 def tiny_architecture(config: StudyConfig, vocabulary: int, eos_id: int) -> Architecture:
-    """The shape of the tiny base model that ``config`` describes."""
+    """Return the architecture of the tiny base model that ``config`` describes."""
     sizes = config.tiny
     return Architecture(
         name="LlamaForCausalLM",

@@ -1,4 +1,4 @@
-"""What the training half of a study left in its run folder, for the evaluation half."""
+"""The result of a study's training in its run folder, as the evaluation reads it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainedRun:
 
     @classmethod
     def read(cls, folder: Path) -> TrainedRun:
-        """Raise UserError where training has not come to its end in ``folder``, or its file is damaged."""
+        """Return the trained run in ``folder``. Raises UserError if training is not complete or its file damaged."""
         try:
             state: Any = json.loads((folder / STATE).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -47,10 +47,10 @@ class Damaged(Exception):
 class TokenStore(Sequence[Document]):
     """Documents in flat arrays, in memory or mapped from files.
 
-    ``ids`` int32 ``[N]`` holds all documents end to end, ``offsets`` int64 ``[D + 1]`` their borders. Weights are kept
-    as runs of equal weight: ``runs`` int64 ``[R, 2]`` (first and last + 1, inside the document), ``run_weights``
-    float32 ``[R]``, ``run_offsets`` int64 ``[D + 1]``. ``trimmed`` int32 ``[D]``; ``names`` uint8, the names joined by
-    newlines.
+    ``ids`` int32 ``[N]`` holds all documents end to end, ``offsets`` int64 ``[D + 1]`` where each begins and ends. Loss
+    weights are kept as runs of equal weight: ``runs`` int64 ``[R, 2]`` (first and last + 1, inside the document),
+    ``run_weights`` float32 ``[R]``, ``run_offsets`` int64 ``[D + 1]``. ``trimmed`` int32 ``[D]``; ``names`` uint8, the
+    names joined by newlines.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -63,23 +63,23 @@ class TokenStore(Sequence[Document]):
         self.supervised = _sums(sizes, offsets)
         """Number of tokens that the loss counts in each document, int64 ``[D]``."""
         self.weight_sums = _sums(sizes * arrays["run_weights"].astype(np.float64), offsets)
-        """Sum of the loss's weights in each document, float64 ``[D]``."""
+        """Sum of the loss weights in each document, float64 ``[D]``."""
 
     @classmethod
     def of(cls, documents: Sequence[Document]) -> TokenStore:
         """Hold ``documents`` in flat arrays."""
-        runs, weights, counts = [], [], []
+        runs, loss_weights, counts = [], [], []
         for document in documents:
-            own, values = _runs(document.weights)
+            own, values = _runs(document.loss_weights)
             runs.append(own)
-            weights.append(values)
+            loss_weights.append(values)
             counts.append(len(own))
         return cls(
             {
                 "ids": np.concatenate([d.ids for d in documents] or [np.zeros(0, np.int32)]).astype(np.int32),
                 "offsets": np.cumsum([0, *(len(d) for d in documents)], dtype=np.int64),
                 "runs": np.concatenate(runs or [np.zeros((0, 2), np.int64)]),
-                "run_weights": np.concatenate(weights or [np.zeros(0, np.float32)]).astype(np.float32),
+                "run_weights": np.concatenate(loss_weights or [np.zeros(0, np.float32)]).astype(np.float32),
                 "run_offsets": np.cumsum([0, *counts], dtype=np.int64),
                 "trimmed": np.asarray([d.trimmed for d in documents], dtype=np.int32),
                 "names": np.frombuffer(
@@ -103,11 +103,11 @@ class TokenStore(Sequence[Document]):
         index %= len(self)
         a = self.arrays
         ids = a["ids"][a["offsets"][index] : a["offsets"][index + 1]]
-        weights = np.zeros(len(ids), dtype=np.float32)
+        loss_weights = np.zeros(len(ids), dtype=np.float32)
         own = slice(a["run_offsets"][index], a["run_offsets"][index + 1])
         for (first, last), weight in zip(a["runs"][own].tolist(), a["run_weights"][own].tolist(), strict=True):
-            weights[first:last] = weight
-        return Document(self.names[index], ids, weights, int(a["trimmed"][index]))
+            loss_weights[first:last] = weight
+        return Document(self.names[index], ids, loss_weights, int(a["trimmed"][index]))
 
     def __iter__(self) -> Iterator[Document]:
         return (self[index] for index in range(len(self)))
@@ -241,11 +241,11 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _runs(weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _runs(loss_weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Stretches of equal weight above 0, ``[R, 2]``, and their weights."""
-    borders = np.flatnonzero(np.diff(weights, prepend=0, append=0))
-    starts, stops = borders[:-1], borders[1:]
-    values = weights[starts] if len(starts) else np.zeros(0, np.float32)
+    changes = np.flatnonzero(np.diff(loss_weights, prepend=0, append=0))
+    starts, stops = changes[:-1], changes[1:]
+    values = loss_weights[starts] if len(starts) else np.zeros(0, np.float32)
     counted = values > 0
     return np.stack([starts, stops], axis=1)[counted].astype(np.int64), values[counted]
 

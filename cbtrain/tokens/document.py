@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """``ids`` int32 ``[n]``; ``weights`` float32 ``[n]``, 0 for tokens that the loss does not count.
+    """``ids`` int32 ``[n]``; ``loss_weights`` float32 ``[n]``, 0 for tokens that the loss does not count.
 
     ``trimmed`` counts tokens left off after the last supervised one: they change neither loss nor gradient.
     """
 
     name: str
     ids: NDArray[np.int32]
-    weights: NDArray[np.float32]
+    loss_weights: NDArray[np.float32]
     trimmed: int = 0
 
     def __len__(self) -> int:
@@ -26,11 +26,11 @@ class Document:
     @property
     def supervised(self) -> NDArray[np.bool_]:
         """Which tokens the loss counts, bool ``[n]``."""
-        return self.weights > 0
+        return self.loss_weights > 0
 
 
-def trimmed(name: str, ids: NDArray[np.int32], weights: NDArray[np.float32]) -> Document:
+def trimmed(name: str, ids: NDArray[np.int32], loss_weights: NDArray[np.float32]) -> Document:
     """A document that ends with its last supervised token (with its first token where none is)."""
-    counted = np.flatnonzero(weights)
+    counted = np.flatnonzero(loss_weights)
     kept = int(counted[-1]) + 1 if len(counted) else min(1, len(ids))
-    return Document(name, ids[:kept], weights[:kept], len(ids) - kept)
+    return Document(name, ids[:kept], loss_weights[:kept], len(ids) - kept)

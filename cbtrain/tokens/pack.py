@@ -20,26 +20,26 @@ IGNORED = -100
 class Pack:
     """One row of ``T`` tokens of ``D`` documents.
 
-    ``input_ids``, ``labels``, ``position_ids`` int64 ``[T]``; ``weights`` float32 ``[T]``. ``labels[t]`` is the token
-    after ``t``, or :data:`IGNORED`, and ``weights[t]`` that token's weight, so no shift is left to do and no document's
-    last token predicts the next document's first; ``rows`` int64 ``[S]`` are the places that have a label.
-    ``borders`` ``[D + 1]`` are the documents' cumulative lengths. ``supervised`` counts the labels that the loss
-    counts, ``weight_sum`` adds their weights up: host numbers, so that nothing waits for a device.
+    ``input_ids``, ``labels``, ``position_ids`` int64 ``[T]``; ``loss_weights`` float32 ``[T]``. ``labels[t]`` is the
+    token after ``t``, or :data:`IGNORED`, and ``loss_weights[t]`` that token's weight in the loss, so no shift is left
+    to do and no document's last token predicts the next document's first. ``target_positions`` int64 ``[S]`` are the
+    positions that have a label. ``cu_seqlens`` ``[D + 1]`` are the documents' cumulative lengths. ``supervised`` is
+    ``S``, ``weight_sum`` the sum of ``loss_weights``: host numbers, so that nothing waits for a device.
     """
 
     input_ids: Tensor
     labels: Tensor
-    weights: Tensor
+    loss_weights: Tensor
     position_ids: Tensor
-    rows: Tensor
-    borders: list[int]
+    target_positions: Tensor
+    cu_seqlens: list[int]
     supervised: int
     weight_sum: float
     names: list[str]
 
     @property
     def tokens(self) -> int:
-        return self.borders[-1]
+        return self.cu_seqlens[-1]
 
     def pinned(self) -> Pack:
         """The same pack in page-locked memory, from which copies to a CUDA device need not wait."""
@@ -47,31 +47,31 @@ class Pack:
             self,
             input_ids=self.input_ids.pin_memory(),
             labels=self.labels.pin_memory(),
-            weights=self.weights.pin_memory(),
+            loss_weights=self.loss_weights.pin_memory(),
             position_ids=self.position_ids.pin_memory(),
-            rows=self.rows.pin_memory(),
+            target_positions=self.target_positions.pin_memory(),
         )
 
 
 def build_pack(documents: Sequence[Document]) -> Pack:
     """Lay ``documents`` end to end."""
-    borders = [0, *accumulate(map(len, documents))]
+    cu_seqlens = [0, *accumulate(map(len, documents))]
     ids = np.concatenate([document.ids for document in documents]).astype(np.int64)
-    weights = np.concatenate([document.weights for document in documents])
+    loss_weights = np.concatenate([document.loss_weights for document in documents])
     # Labels look one token ahead; a document's last token has none.
-    weights = np.append(weights[1:], np.float32(0))
-    weights[np.asarray(borders[1:]) - 1] = 0
-    labels = np.where(weights > 0, np.append(ids[1:], 0), IGNORED)
-    rows = np.flatnonzero(weights > 0)
+    loss_weights = np.append(loss_weights[1:], np.float32(0))
+    loss_weights[np.asarray(cu_seqlens[1:]) - 1] = 0
+    labels = np.where(loss_weights > 0, np.append(ids[1:], 0), IGNORED)
+    target_positions = np.flatnonzero(loss_weights > 0)
     return Pack(
         input_ids=torch.from_numpy(ids),
         labels=torch.from_numpy(labels),
-        weights=torch.from_numpy(weights),
+        loss_weights=torch.from_numpy(loss_weights),
         position_ids=torch.from_numpy(np.concatenate([np.arange(len(document)) for document in documents])),
-        rows=torch.from_numpy(rows),
-        borders=borders,
-        supervised=len(rows),
-        weight_sum=float(weights.sum(dtype=np.float64)),
+        target_positions=torch.from_numpy(target_positions),
+        cu_seqlens=cu_seqlens,
+        supervised=len(target_positions),
+        weight_sum=float(loss_weights.sum(dtype=np.float64)),
         names=[document.name for document in documents],
     )
 

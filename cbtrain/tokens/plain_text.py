@@ -17,12 +17,12 @@ def plain_document(session: Session, tokenizer: Any, speaker: Role | None = None
     No role is named: fine-tuning is to teach the therapist's role and the chat layout. With ``speaker`` only that
     role's words and end tokens are supervised, so that the model can be measured on them.
     """
-    ids, weights = [tokenizer.bos_token_id], [0.0]
+    ids, loss_weights = [tokenizer.bos_token_id], [0.0]
     for turn in session.turns:
         words = tokenizer(turn.text, add_special_tokens=False, verbose=False)["input_ids"]
         ids += [*words, tokenizer.eos_token_id]
-        weights += [float(speaker in (None, turn.role))] * (len(words) + 1)
-    return Document(session.id, np.asarray(ids, dtype=np.int32), np.asarray(weights, dtype=np.float32))
+        loss_weights += [float(speaker in (None, turn.role))] * (len(words) + 1)
+    return Document(session.id, np.asarray(ids, dtype=np.int32), np.asarray(loss_weights, dtype=np.float32))
 
 
 def plain_documents(
@@ -53,5 +53,5 @@ def cut_windows(documents: Sequence[Document], window: int, whole_every: int = 4
         step = len(document) if number % whole_every == 0 else window
         for start in range(0, len(document), step):
             part = slice(start, start + step)
-            pieces.append(Document(document.name, document.ids[part], document.weights[part]))
+            pieces.append(Document(document.name, document.ids[part], document.loss_weights[part]))
     return pieces

@@ -21,6 +21,14 @@ TINY_TEMPLATE = (
 )
 
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether there are files of a tokenizer in ``folder``."""
+    return any((folder / name).exists() for name in FILES)
+
+
 def load_tokenizer(folder: str | Path) -> Any:
     """Return the fast tokenizer of a model folder. Raises UserError if there is none."""
     from transformers import AutoTokenizer

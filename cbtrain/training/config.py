@@ -7,11 +7,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.settings import renamed
 from cbtrain.tokens.config import Supervise
 from cbtrain.transcripts.types import Role
 
 Optimizer = Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd"]
-Recompute = Literal["none", "selective", "full"]
+ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
 class StageConfig(BaseModel):
@@ -19,7 +20,7 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    method: Literal["lora", "full"] = Field("lora", description="an adapter beside frozen weights, or all weights")
+    method: Literal["lora", "full"] = Field("lora", description="an adapter on frozen weights, or all weights")
     lora: LoraConfig = Field(default_factory=LoraConfig)
     supervise: Supervise | None = Field(
         None,
@@ -45,8 +46,9 @@ class StageConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
-    recompute: Recompute = Field(
+    activation_checkpointing: ActivationCheckpointing = Field(
         "none",
+        validation_alias=renamed("activation_checkpointing", "recompute"),
         description="what the backward pass computes again instead of keeping: nothing, all but matrix products and "
         "attention, or whole layers",
     )
@@ -78,25 +80,33 @@ class StageConfig(BaseModel):
             raise ValueError("lora_plus_ratio is for the AdamW optimizers")
         return self
 
+    def accumulates(self, world: int, pack_tokens: int | None = None) -> bool:
+        """Return whether an optimizer step has several packs for each of ``world`` ranks, with packs of ``pack_tokens``
+        (default: as configured)."""
+        packs = self.packs_per_step or world
+        if self.tokens_per_step:
+            packs = round(self.tokens_per_step / (pack_tokens or self.pack_tokens))
+        return packs > world
+
     @property
     def adapter(self) -> LoraConfig | FullConfig:
-        """The settings of the method."""
+        """Settings of the adapter method."""
         return self.lora if self.method == "lora" else FullConfig()
 
 
 class CheckpointConfig(BaseModel):
-    """When a training stage saves where it stands, and what it keeps of that."""
+    """When a training stage writes checkpoints, and which of them it keeps."""
 
     model_config = ConfigDict(extra="forbid")
 
     every_steps: int | None = Field(None, ge=1, description="save after so many optimizer steps")
     every_minutes: float | None = Field(10.0, gt=0, description="save after so many minutes")
     keep_last: int = Field(2, ge=1, description="newest checkpoints to keep")
-    keep_best: int = Field(1, ge=1, description="checkpoints with the lowest validation loss to keep beside them")
+    keep_best: int = Field(1, ge=1, description="checkpoints with the lowest validation loss to keep too")
 
 
 class RuntimeConfig(BaseModel):
-    """How training runs on this machine: nothing here is meant to change what is learnt."""
+    """How training runs on this machine: nothing here should change what is learnt."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -113,9 +123,9 @@ class RuntimeConfig(BaseModel):
     )
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
     resume: Literal["auto", "never"] = Field(
-        "auto", description="auto: an unfinished run in the folder goes on from its newest whole checkpoint"
+        "auto", description="auto: an unfinished run in the folder continues from its newest complete checkpoint"
     )
-    max_skipped_steps: int = Field(5, ge=1, description="non-finite steps in a row before the run is given up")
+    max_skipped_steps: int = Field(5, ge=1, description="non-finite steps in a row after which the run ends")
     deterministic: bool = Field(False, description="only algorithms that repeat to the last bit, also on GPUs; slower")
     timeout_minutes: float = Field(30.0, gt=0, description="how long a rank waits for the others")
     peak_tflops: float | None = Field(
@@ -132,5 +142,5 @@ class RuntimeConfig(BaseModel):
 
     @property
     def engine_name(self) -> str:
-        """What summaries call the engine."""
+        """The engine's name in summaries."""
         return "torch" if self.engine == "torch" else f"deepspeed, ZeRO stage {self.zero_stage}"

@@ -15,7 +15,7 @@ Thing = TypeVar("Thing")
 
 
 def joined() -> bool:
-    """Whether this process belongs to a group."""
+    """Return whether this process belongs to a group."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -64,7 +64,7 @@ def barrier() -> None:
 
 
 def agreed(thing: Thing) -> Thing:
-    """The leading rank's ``thing`` (anything that can be pickled), on every rank."""
+    """Return the leading rank's ``thing`` (anything that can be pickled), on every rank."""
     if world() == 1:
         return thing
     box = [thing]

@@ -21,7 +21,7 @@ from itertools import accumulate, pairwise
 from cbtrain.model.architecture import Architecture
 
 RECOMPUTED = {"none": 0.0, "selective": 0.0, "full": 1.0}
-"""c by level of recomputation. Selective recomputes no large product, and the rest counts as nothing here."""
+"""c by level of activation checkpointing. Selective recomputes no large product; the rest is not counted here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,20 @@ def linear_weights(a: Architecture) -> int:
 
 def micro_batch_flops(
     a: Architecture,
-    borders: Sequence[int],
+    cu_seqlens: Sequence[int],
     supervised: int,
     *,
     adapter: int,
     full: bool = False,
-    recompute: str = "none",
+    activation_checkpointing: str = "none",
 ) -> Flops:
-    """Operations of one pack whose documents begin at ``borders``, with ``supervised`` labels.
+    """Operations of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels.
 
-    ``adapter`` counts the trained numbers beside the base; with ``full`` the base's own weights are what is trained.
+    ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own weights are trained.
     """
-    tokens, again = borders[-1], RECOMPUTED[recompute]
+    tokens, again = cu_seqlens[-1], RECOMPUTED[activation_checkpointing]
     weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised
-    attention = 2 * a.layers * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(borders))
+    attention = 2 * a.layers * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens))
     grown = 6 if full else 4
     own = 0 if full else adapter * tokens
     model = grown * (weights + head) + 3 * attention + 6 * own
@@ -71,13 +71,15 @@ def step_flops(
     *,
     adapter: int,
     full: bool = False,
-    recompute: str = "none",
+    activation_checkpointing: str = "none",
 ) -> Flops:
     """Operations of an optimizer step, all ranks together: ``packs`` are the lengths of their documents, ``supervised``
     counts the labels of all."""
     # Documents do not see each other: end to end they cost what they cost in several packs.
-    borders = list(accumulate((length for pack in packs for length in pack), initial=0))
-    return micro_batch_flops(a, borders, supervised, adapter=adapter, full=full, recompute=recompute)
+    cu_seqlens = list(accumulate((length for pack in packs for length in pack), initial=0))
+    return micro_batch_flops(
+        a, cu_seqlens, supervised, adapter=adapter, full=full, activation_checkpointing=activation_checkpointing
+    )
 
 
 def _pairs(length: int, a: Architecture) -> float:

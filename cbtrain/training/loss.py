@@ -12,10 +12,10 @@ def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
     """Weighted sum of the cross-entropy over the supervised tokens of ``pack``: 0-d fp32, zero where there is none.
     With ``weighted=False`` each of them counts once.
 
-    Only supervised rows meet the language-model head: the others cannot change the sum.
+    Only target positions are projected by the language-model head: the others cannot change the sum.
     """
-    losses, weights = token_losses(decoder, pack)
-    return (losses * weights).sum() if weighted else losses.sum()
+    losses, loss_weights = token_losses(decoder, pack)
+    return (losses * loss_weights).sum() if weighted else losses.sum()
 
 
 def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
@@ -24,8 +24,8 @@ def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
     def on_device(tensor: Tensor) -> Tensor:
         return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked
 
-    attend = decoder.packed(pack.borders)
+    attend = decoder.packed(pack.cu_seqlens)
     hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend)
-    rows = on_device(pack.rows)
-    losses = decoder.token_losses(hidden[rows], on_device(pack.labels)[rows])
-    return losses, on_device(pack.weights)[rows]
+    targets = on_device(pack.target_positions)
+    losses = decoder.token_losses(hidden[targets], on_device(pack.labels)[targets])
+    return losses, on_device(pack.loss_weights)[targets]

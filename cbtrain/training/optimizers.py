@@ -16,7 +16,7 @@ LORA_B = ".lora_B.weight"
 
 
 def make_optimizer(parameters: Mapping[str, Tensor], config: StageConfig) -> torch.optim.Optimizer:
-    """The optimizer that ``config`` names, over ``parameters`` by name.
+    """Return the optimizer that ``config`` names, over ``parameters`` by name.
 
     AdamW is Loshchilov and Hutter 2019 (arXiv 1711.05101), its eight-bit form Dettmers et al. 2022 (arXiv 2110.02861),
     with pages Dettmers et al. 2023 (arXiv 2305.14314, section 3). With LoRA+ (Hayou et al. 2024, arXiv 2402.12354) the

@@ -14,7 +14,7 @@ from cbtrain.training.config import StageConfig
 
 
 def equal_cost(architecture: Architecture) -> float:
-    """The document length at which attention costs as much as the linears, as for ``balance.EQUAL_COST``."""
+    """Return the document length at which attention costs as much as the linears, as for ``balance.EQUAL_COST``."""
     a = architecture
     attention = a.heads * a.head_dim
     weights = a.hidden * (2 * attention + 2 * a.kv_heads * a.head_dim + 3 * a.intermediate)

@@ -1,4 +1,4 @@
-"""Where a training stage stands: everything beside tensors that the next step depends on."""
+"""Progress of a training stage: everything except tensors that the next step depends on."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Progress:
     skipped_batches: list[dict[str, Any]] = field(default_factory=list)
 
     def advance(self, info: StepInfo, outcome: StepResult, position: dict[str, int]) -> None:
-        """Count an optimizer step; the stream stands at ``position`` after it. The schedule counts tokens of steps that
-        were made, the budget counts all."""
+        """Count an optimizer step, after which the stream is at ``position``. The schedule counts tokens of steps that
+        were made, the budget counts all tokens."""
         self.step += 1
         self.tokens += info.tokens
         self.supervised += outcome.supervised
@@ -69,7 +69,7 @@ class Progress:
         return False
 
     def ended_by(self, config: StageConfig) -> str:
-        """What ended a stage that is over: ``validation`` (no improvement), ``budget`` (tokens) or ``epochs``."""
+        """Return what ended the stage: ``validation`` (no improvement), ``budget`` (tokens) or ``epochs``."""
         if self.waited >= config.patience:
             return "validation"
         return "budget" if self.tokens >= config.token_budget else "epochs"

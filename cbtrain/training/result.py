@@ -51,7 +51,7 @@ class TrainingResult:
 
 
 def result_of(run: StageRun) -> TrainingResult:
-    """The result of ``run``, which has ended. Every rank must call it."""
+    """Return the result of ``run``, which has ended. Every rank must call it."""
     progress, settings, engine = run.progress, run.settings, run.engine
     static, weights = engine.static_memory(), weight_memory(run.stage.decoder)
     split = run.meter.split(

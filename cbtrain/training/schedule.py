@@ -8,7 +8,7 @@ from cbtrain.training.config import StageConfig
 
 
 def learning_rate(progress: float, config: StageConfig) -> float:
-    """The rate at ``progress`` in [0, 1] of the token budget: linear warm-up, then constant, linear or cosine decay."""
+    """Return the rate at ``progress`` in [0, 1]: linear warm-up, then constant, linear or cosine decay."""
     if progress < config.warmup:
         # The first step must move: progress is the share of tokens *before* the step.
         return config.learning_rate * max(progress, 0.02 * config.warmup) / config.warmup

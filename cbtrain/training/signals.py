@@ -1,8 +1,8 @@
-"""Stop when asked to, all ranks at the same place, with everything saved.
+"""Stop on a signal, all ranks at the same step, with everything saved.
 
 SIGTERM, SIGINT (Ctrl-C), SIGUSR1 (what SLURM can send before a time limit) and SIGHUP (a lost login) ask for it. A
-second Ctrl-C, two seconds later or more, ends the process at once. Checkpoints are written beside their place and
-renamed, so that it harms none.
+second Ctrl-C, two seconds later or more, ends the process at once. Checkpoints are written under another
+name and renamed, so that this damages none.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def asked(self, *, save: bool = False) -> bool:
-        """Whether to stop here. With ``save`` the leading rank proposes to save at the next end of a step."""
+        """Return whether to stop here. With ``save`` the leading rank proposes to save at the next end of a step."""
         if self._group is None:
             self._agreed = [int(self.heard is not None), int(save or self._agreed[1])]
             return self.heard is not None
@@ -76,8 +76,8 @@ class StopSignals:
         return self._agreed[0] > 0
 
     def late(self) -> bool:
-        """Whether any rank has heard a signal by now; waits for the others. For a stage's end, when nobody asks any
-        more."""
+        """Return whether any rank has heard a signal by now; waits for the others. For a stage's end, when nobody asks
+        any more."""
         number = getattr(signal, self.heard) if self.heard else 0
         flag = torch.tensor([int(number)])
         if self._group is not None:
@@ -86,7 +86,7 @@ class StopSignals:
         return self._agreed[0] > 0
 
     def save_agreed(self) -> bool:
-        """Whether all ranks have heard that the leading one wants to save; asks once."""
+        """Return whether all ranks have heard that the leading one wants to save; asks once."""
         wanted, self._agreed[1] = bool(self._agreed[1]), 0
         return wanted
 

@@ -1,4 +1,4 @@
-"""A stage while it runs: what it needs, opened together, and each thing that the loop does with it."""
+"""A stage while it runs: its resources, opened together, and each action of the loop."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ from cbtrain.training.step import StepResult, train_step
 from cbtrain.training.telemetry.loggers import open_loggers
 from cbtrain.training.telemetry.peak import find_peak
 from cbtrain.training.telemetry.records import StepRecord, ValidationRecord
+from cbtrain.training.telemetry.speed import Speedometer
 from cbtrain.training.telemetry.status import Status
 from cbtrain.training.telemetry.telemetry import Telemetry
 from cbtrain.training.validation import overall, validate
 
 SKIPPED = "skipped.json"
-"""Which documents were in the steps that were not finite, written when a run is given up."""
+"""Lists the documents of non-finite steps, written when a run is ended because of them."""
 
 
 class StageRun:
@@ -45,7 +46,7 @@ class StageRun:
 
     def __init__(self, stage: Stage, console: Console, meter: MemoryMeter) -> None:
         self.stage, self.settings, self.meter = stage, stage.settings, meter
-        stage.decoder.recompute = stage.settings.recompute
+        stage.decoder.activation_checkpointing = stage.settings.activation_checkpointing
         self.parameters = sum(p.numel() for p in stage.decoder.parameters())
         self.state = StageState(stage)
         self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in stage.decoder.parameters() if p.requires_grad)
@@ -66,9 +67,9 @@ class StageRun:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Show, hear signals, write checkpoints and read ahead until the body ends."""
+        """Show progress, listen for signals, write checkpoints and prefetch packs until the body ends."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(returning_memory(self.stage.decoder.device, self.settings.recompute))
+            stack.enter_context(returning_memory(self.stage.decoder.device, self.settings.activation_checkpointing))
             for part in (self.telemetry, self.signals, self.writer, self.batches):
                 stack.enter_context(part)
             self._say_how_it_begins()
@@ -83,32 +84,32 @@ class StageRun:
         if (idle := self.engine.world - packs) > 0:
             self.telemetry.event("warning", f"{name}: steps of {packs} packs leave {idle} ranks without work")
         if self.state.resumed:
-            self.telemetry.event("resumed", f"{name}: going on after step {self.progress.step}")
+            self.telemetry.event("resumed", f"{name}: continuing after step {self.progress.step}")
 
     def _telemetry(self, console: Console) -> Telemetry:
         stage, progress, active = self.stage, self.progress, self.engine.rank == 0
         step = progress.step if self.state.resumed else None
+        peak = find_peak(stage.decoder.device, stage.decoder.dtype, stage.runtime.peak_tflops)
         return Telemetry(
             Status(stage.name, self.budget, step=progress.step, tokens=progress.tokens, seconds=progress.seconds),
             stage.folder,
             console,
-            find_peak(stage.decoder.device, stage.decoder.dtype, stage.runtime.peak_tflops),
-            devices=self.engine.world,
+            Speedometer(peak, self.engine.world),
             active=active,
             resumed=self.state.resumed,
             loggers=open_loggers(stage.runtime, stage.name, stage.folder, step=step) if active else (),
         )
 
     def validation_due(self) -> bool:
-        """At the beginning, every ``validate_every`` tokens, and at the end."""
+        """Return whether to validate now: at the beginning, every ``validate_every`` tokens, and at the end."""
         progress = self.progress
         if progress.validated is None or progress.tokens - progress.validated >= self.settings.validate_every:
             return True
         return progress.tokens >= self.budget and progress.tokens > progress.validated
 
     def validate(self) -> None:
-        """Measure the loss on unseen documents; keep and save the parameters where it is the lowest so far. Raises
-        Stopped."""
+        """Measure the loss on unseen documents; keep and save the parameters if it is the lowest so far. Raises
+        Stopped if a signal came."""
         progress, telemetry, stage = self.progress, self.telemetry, self.stage
         groups = stage.groups or ["all"] * len(stage.validation)
         with telemetry.paused():
@@ -129,11 +130,11 @@ class StageRun:
         return self.progress.tokens >= self.budget or self.progress.waited >= self.settings.patience
 
     def checkpoint_due(self) -> bool:
-        """After so many steps, or where the leading rank has proposed it to the others."""
+        """Return whether to save now: after ``every_steps`` steps, or if the leading rank has proposed it."""
         return self.signals.save_agreed() or self.clock.steps_due(self.progress.step)
 
     def save(self, parameters: State | None = None) -> None:
-        """Hand a copy of everything to the thread that writes it; every rank must call it."""
+        """Give a copy of the state to the thread that writes it. Every rank must call this."""
         if self.state.is_saved() and not distributed.agreed(self.writer.failed):
             return
         with self.telemetry.paused():
@@ -147,8 +148,8 @@ class StageRun:
         self.telemetry.event("checkpoint", "", step=self.progress.step)
 
     def step(self) -> None:
-        """One optimizer step on the next packs. Raises Stopped where a signal ends it in its midst, UserError after too
-        many steps that were not finite."""
+        """Make one optimizer step on the next packs. Raises Stopped if a signal ends it before it is complete,
+        UserError after too many non-finite steps."""
         progress, began = self.progress, time.perf_counter()
         micro_batches = self.batches.step()
         wait = time.perf_counter() - began
@@ -182,7 +183,7 @@ class StageRun:
         )
 
     def _track_largest(self, micro_batches: Sequence[MicroBatch]) -> None:
-        """Count what a forward pass keeps, where a pack is larger than all before."""
+        """Measure the activations of the next forward passes if a pack is larger than all before."""
         largest = max(batch.pack.tokens for batch in micro_batches)
         if largest > 1.05 * self.largest:
             self.largest = largest
@@ -211,30 +212,30 @@ class StageRun:
             info.supervised,
             adapter=0 if full else self.trained,
             full=full,
-            recompute=self.settings.recompute,
+            activation_checkpointing=self.settings.activation_checkpointing,
         )
 
     def stop_if_asked(self) -> None:
-        """Raise Stopped where a signal came; the leading rank proposes a checkpoint where minutes are due."""
+        """Raise Stopped if a signal came. The leading rank proposes a checkpoint if ``every_minutes`` have passed."""
         if self.signals.asked(save=self.engine.rank == 0 and self.clock.minutes_due()):
             self.stop()
 
     def stop(self) -> None:
-        """Save where the last whole step left everything, and end the run. Raises Stopped."""
+        """Save the state after the last complete step and raise Stopped."""
         self.save()
         text = f"{self.stage.name}: stopped by {self.signals.name}, saving"
         self.telemetry.event("stopped", text, step=self.progress.step)
         raise Stopped(self.signals.name, self.progress.step)
 
     def tell_warnings(self) -> None:
-        """Of the thread that writes checkpoints."""
+        """Report warnings of the thread that writes checkpoints."""
         for text in self.writer.warnings():
             self.telemetry.event("warning", text)
 
     def refuse_unsaved(self, stopped: Stopped) -> None:
-        """Raise UserError where the last checkpoint of a run that is stopped could not be written."""
+        """Raise UserError if the last checkpoint of a stopped run could not be written."""
         self.tell_warnings()
         if self.writer.failed:
-            hint = "Free some space; the same command goes on from the newest checkpoint that is there."
+            hint = "Free some space; the same command continues from the newest checkpoint."
             problem = f"stopped by {stopped.name}, but the checkpoint of step {stopped.step} could not be written"
             raise UserError(problem, where=self.stage.checkpoints, hint=hint) from None

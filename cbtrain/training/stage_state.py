@@ -1,4 +1,4 @@
-"""Where a stage stands: counters, engine and the best parameters so far; made into checkpoints and read from them."""
+"""State of a stage: counters, engine and the best parameters so far, written to checkpoints and read from them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cbtrain.training.stage import Stage
 
 class StageState:
     """``resumed`` says whether a checkpoint was found in the stage's folder. ``best`` are the parameters of the best
-    validation so far, on the leading rank; ``warnings`` tell of checkpoints that cannot be used.
+    validation so far, on the leading rank; ``warnings`` are about checkpoints that cannot be used.
 
-    Raises UserError where the checkpoint was written under other settings.
+    Raises UserError if the checkpoint was written with other settings.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -56,11 +56,11 @@ class StageState:
         self.saved = (self.progress.step, self.progress.validated)
 
     def is_saved(self) -> bool:
-        """Whether nothing has changed since the last checkpoint."""
+        """Return whether nothing has changed since the last checkpoint."""
         return self.saved == (self.progress.step, self.progress.validated)
 
     def checkpoint(self, parameters: State, optimizer: State) -> Checkpoint:
-        """A copy of everything, which training does not change."""
+        """Return a copy of the whole state, which further training does not change."""
         progress = self.progress
         last = progress.curve[-1] if progress.curve else {}
         loss = last["validation_loss"] if last.get("step") == progress.step else None
@@ -73,8 +73,8 @@ class StageState:
         return Checkpoint(state, parameters, optimizer)
 
     def restore_best(self) -> None:
-        """Put the best parameters into the decoder; the last ones are the best where no validation was finite, or the
-        best one's files are gone."""
+        """Load the best parameters into the decoder. If no validation was finite, or the best one's files are gone, the
+        last ones stay."""
         if not distributed.agreed(bool(self.best)):
             self.best = self.engine.parameters()
         else:

@@ -45,9 +45,9 @@ def train_step(
     for batch in batches:
         if batch.pack.supervised or engine.lockstep:
             if decoder.adapter:
-                decoder.adapter.prepare(step, batch.pack.names, batch.pack.borders)
-            losses, weights = engine.token_losses(batch.pack)
-            loss = (losses * weights).sum() / facts.weight_sum
+                decoder.adapter.prepare(step, batch.pack.names, batch.pack.cu_seqlens)
+            losses, loss_weights = engine.token_losses(batch.pack)
+            loss = (losses * loss_weights).sum() / facts.weight_sum
             # An infinite loss can come with a finite gradient: it must not be learnt from either.
             loss = loss * torch.where(torch.isfinite(loss), 1.0, torch.nan)
             engine.backward(loss)

@@ -36,7 +36,7 @@ class Loss:
 
 @torch.inference_mode()
 def measure_loss(decoder: Decoder, documents: Sequence[Document], pack_tokens: int) -> Loss:
-    """The loss of ``decoder`` on the supervised tokens of ``documents``, each counted once, dropout off."""
+    """Return the loss of ``decoder`` on the supervised tokens of ``documents``, each counted once, dropout off."""
     was_training = decoder.training
     decoder.eval()
     total, tokens = 0.0, 0
@@ -82,13 +82,13 @@ def validate(
 
 
 def overall(losses: dict[str, Loss]) -> Loss:
-    """All groups as one."""
+    """Return the loss over all groups."""
     return Loss(sum(loss.total for loss in losses.values()), sum(loss.tokens for loss in losses.values()))
 
 
 def _add(sums: Tensor, engine: TrainingEngine, pack: Pack, groups: Sequence[int]) -> None:
     losses, _ = engine.token_losses(pack)
-    document = torch.bucketize(pack.rows, torch.tensor(pack.borders[1:]), right=True)
+    document = torch.bucketize(pack.target_positions, torch.tensor(pack.cu_seqlens[1:]), right=True)
     group = torch.tensor(groups)[document].to(sums.device)
     sums[0].index_add_(0, group, losses.double())
     sums[1].index_add_(0, group, torch.ones_like(losses, dtype=torch.float64))
@@ -102,5 +102,5 @@ def _packs(documents: Sequence[Document], pack_tokens: int) -> tuple[list[Pack],
 
 
 def with_perplexity(mean: float) -> dict[str, float]:
-    """A mean loss and its perplexity, for the summary."""
+    """Return a mean loss and its perplexity, for the summary."""
     return {"loss": mean, "perplexity": Loss(mean, 1).perplexity if not math.isnan(mean) else math.nan}

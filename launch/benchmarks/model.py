@@ -59,14 +59,14 @@ def main(arguments: list[str] | None = None) -> None:
             f"{parsed.layers} layers of Llama 3.1 8B's geometry, {size / 1e6:,.0f} MB in bf16 files of 250 MB or less"
         )
         print(f"{'':14} {'format':6} {'load':>8} {'peak':>9} {'a linear weight':>16} {'512 tokens':>11} {'1 token':>9}")
-        for form in FORMATS:
+        for weight_format in FORMATS:
             for who in ("ours", "transformers"):
-                measure = command("model", "--row", who, form, folder)
+                measure = command("model", "--row", who, weight_format, folder)
                 done = subprocess.run(measure, capture_output=True, text=True, check=True, cwd=folder)
                 row = json.loads(done.stdout.splitlines()[-1])
                 print(
-                    f"{who:14} {form:6} {row['load']:6.1f} s {row['peak'] / 1e6:6,.0f} MB {row['each']:10.3f} bytes "
-                    f"{row['many']:9.2f} s {1e3 * row['one']:6.0f} ms"
+                    f"{who:14} {weight_format:6} {row['load']:6.1f} s {row['peak'] / 1e6:6,.0f} MB "
+                    f"{row['each']:10.3f} bytes {row['many']:9.2f} s {1e3 * row['one']:6.0f} ms"
                 )
 
 
@@ -77,26 +77,26 @@ def _make(folder: Path, layers: int) -> None:
     save_decoder(decoder.to(torch.bfloat16), folder, config, limit=250_000_000)
 
 
-def _row(who: str, form: str, folder: str) -> dict[str, float]:
+def _row(who: str, weight_format: str, folder: str) -> dict[str, float]:
     """Loading: seconds and peak memory beyond what the libraries take. Then the median seconds of a forward and a
     backward pass to the input over 512 tokens, and of a forward pass of one."""
     load = _load_ours if who == "ours" else _load_theirs
     torch.set_num_interop_threads(1)
-    _bitsandbytes_is_there(form)
+    _bitsandbytes_is_there(weight_format)
     before = _memory("VmRSS")
     _reset_peak()
     started = time.perf_counter()
-    forward, each = load(form, folder)
+    forward, each = load(weight_format, folder)
     seconds, peak = time.perf_counter() - started, _memory("VmHWM") - before
-    x = torch.randn(TOKENS, GEOMETRY["hidden_size"]).to(torch.bfloat16 if form == "bf16" else torch.float32)
+    x = torch.randn(TOKENS, GEOMETRY["hidden_size"]).to(torch.bfloat16 if weight_format == "bf16" else torch.float32)
     many = _median(lambda: forward(x.requires_grad_()).float().square().mean().backward())
     with torch.no_grad():
         one = _median(lambda: forward(x[:1].detach()))
     return {"load": seconds, "peak": peak, "each": each, "many": many, "one": one}
 
 
-def _load_ours(form: str, folder: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], float]:
-    decoder = load_decoder(folder, weights=form)
+def _load_ours(weight_format: str, folder: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], float]:
+    decoder = load_decoder(folder, weights=weight_format)
     memory = weight_memory(decoder)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -106,11 +106,11 @@ def _load_ours(form: str, folder: str) -> tuple[Callable[[torch.Tensor], torch.T
     return forward, memory.bytes_per_linear_parameter
 
 
-def _load_theirs(form: str, folder: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], float]:
+def _load_theirs(weight_format: str, folder: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], float]:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if form == "bf16" else torch.float32}
-    if form == "nf4":
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if weight_format == "bf16" else torch.float32}
+    if weight_format == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -148,8 +148,8 @@ class _Given(torch.nn.Module):
         return self.x
 
 
-def _bitsandbytes_is_there(form: str) -> None:
-    if form == "nf4":  # its import is no part of loading
+def _bitsandbytes_is_there(weight_format: str) -> None:
+    if weight_format == "nf4":  # its import is no part of loading
         from cbtrain.model.linears.nf4 import quantize
 
         quantize(torch.ones(64, 64), double_quantization=True)

@@ -24,7 +24,7 @@ from cbtrain.model.adapters.methods import AdapterConfig
 from cbtrain.model.architecture import Architecture, Rope
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.linears.formats import weight_format
+from cbtrain.model.linears.formats import choose_weight_format
 from cbtrain.tokens.pack import Pack
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.engine import TrainingEngine
@@ -67,7 +67,7 @@ SHAPES = {
     "8192 in 2": PackShape((4700, 3492), 5000),
 }
 ROWS: dict[str, list[tuple[str, str, str, str, str, bool]]] = {
-    # geometry, weights, method, recompute, pack, several micro-batches a step
+    # geometry, weights, method, activation checkpointing, pack, several micro-batches a step
     "cpu": [
         ("3M", "fp32", "lora", "none", "1024 in 3", False),
         ("3M", "fp32", "full", "none", "1024 in 3", False),
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         work = planned if which == "planned" else measured
         print(json.dumps(work(*setting_of(rows[int(number)], parsed.device), CLOCKS[parsed.clock])))
         return
-    print(f"{'':48} {'memory (MB)':>22} {'ratio':>6}   {'micro-batch + step (s)':>22} {'ratio':>6}")
+    print(f"{'':52} {'memory (MB)':>22} {'ratio':>6}   {'micro-batch + step (s)':>22} {'ratio':>6}")
     good = True
     for number, row in enumerate(rows):
         if parsed.only is None or number in parsed.only:
@@ -133,9 +133,9 @@ def _compare(number: int, row: tuple[Any, ...], device: str, clock: str) -> bool
     within = TOLERANCE[device]
     good = abs(memory - 1) <= within and abs(seconds - 1) <= within
     verdict = "ok" if good else f"not within {within:.0%}"
-    name = f"{number:2} {row[0]:5} {row[1]:4} {row[2]:4} recompute {row[3]:9} {row[4]:9}{' accumulates' * row[5]}"
+    name = f"{number:2} {row[0]:5} {row[1]:4} {row[2]:4} checkpointing {row[3]:9} {row[4]:9}{' accumulates' * row[5]}"
     print(
-        f"{name:48} {plan['peak'] / 1e6:9,.0f} /{real['peak'] / 1e6:9,.0f}   {memory:6.3f}   "
+        f"{name:52} {plan['peak'] / 1e6:9,.0f} /{real['peak'] / 1e6:9,.0f}   {memory:6.3f}   "
         f"{plan['seconds']:9.3f} /{real['seconds']:9.3f}   {seconds:6.3f}  {verdict}",
         flush=True,
     )
@@ -160,11 +160,13 @@ def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
 
 
 def setting_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Scenario, PackShape]:
-    sizes, weights, method, recompute, pack, accumulates = row
-    form, architecture = weight_format(weights, device), GEOMETRIES[sizes]
+    sizes, weights, method, level, pack, accumulates = row
+    weight_format, architecture = choose_weight_format(weights, device), GEOMETRIES[sizes]
     adapter: AdapterConfig = LoraConfig(rank=16) if method == "lora" else FullConfig()
-    attention = attention_of("auto", device, form.compute, architecture.head_dim)
-    made = Scenario(architecture, form, adapter, recompute=recompute, device=device, attention=attention)
+    attention = attention_of("auto", device, weight_format.compute, architecture.head_dim)
+    made = Scenario(
+        architecture, weight_format, adapter, activation_checkpointing=level, device=device, attention=attention
+    )
     return replace(made, accumulates=accumulates), SHAPES[pack]
 
 
@@ -184,7 +186,7 @@ def measured(
         decoder = random_decoder(setting, device)
         engine = TorchEngine(decoder, StageConfig(optimizer=setting.optimizer))
         pack, seconds = shape.pack(setting.architecture.vocabulary), []
-        with returning_memory(device, setting.recompute):  # after loading, as the loop does
+        with returning_memory(device, setting.activation_checkpointing):  # after loading, as the loop does
             meter.reset_peak()
             for step in range(steps):
                 took = _step(engine, decoder, pack, setting, clock)

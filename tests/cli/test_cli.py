@@ -170,7 +170,7 @@ def test_a_full_disk_after_a_checkpoint_loses_nothing(tmp_path, small_disk):
     resize("60m")
     status, out, err = run("train", "--out", small / "run", cwd=tmp_path)
     assert status == 0, err
-    assert "finished before, kept" in out or "going on after step" in out
+    assert "finished before, kept" in out or "continuing after step" in out
 
 
 HELD_OUT = {

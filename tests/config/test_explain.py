@@ -123,6 +123,7 @@ GOOD = [
     "evaluation: {patient_provider: {preset: deepseek, max_retries: 3}}",
     "evaluation: {patient_provider: null}",
     "tokens: {weights: [{match: ai_limits, weight: 0}]}",
+    "therapist: {recompute: full}",  # an older name
 ]
 BAD = [
     "extends: 3",

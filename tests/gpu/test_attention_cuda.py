@@ -29,11 +29,11 @@ def test_a_kernel_equals_the_reference(backend, window, cu_k, kv_heads):
 
     inputs = random(SELF[-1], 8, 128), random(cu_k[-1], kv_heads, 128), random(cu_k[-1], kv_heads, 128)
     weights = random(SELF[-1], 8, 128)
-    borders = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k), "window": window}
+    cu_seqlens = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k), "window": window}
 
     def run(attend, dtype, **more):
         tensors = [t.detach().to(dtype).requires_grad_() for t in inputs]
-        out = attend(*tensors, **borders, **more)
+        out = attend(*tensors, **cu_seqlens, **more)
         return [t.float() for t in (out.detach(), *torch.autograd.grad((out * weights.to(dtype)).sum(), tensors))]
 
     exact = run(sdpa.attend, torch.float32)

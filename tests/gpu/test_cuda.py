@@ -32,7 +32,7 @@ def test_prefetched_packs_are_page_locked():
     document = Document("a", torch.arange(9).to(torch.int32).numpy(), torch.ones(9).numpy())
     with Prefetcher(PackStream([document], 16, 0), pin=True) as ahead:
         pack = ahead.step()[0].pack
-    tensors = (pack.input_ids, pack.labels, pack.weights, pack.position_ids, pack.rows)
+    tensors = (pack.input_ids, pack.labels, pack.loss_weights, pack.position_ids, pack.target_positions)
     assert all(tensor.is_pinned() for tensor in tensors)
     assert pack.input_ids.to("cuda", non_blocking=True).tolist() == list(range(9))
 

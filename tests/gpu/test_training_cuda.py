@@ -24,7 +24,7 @@ def run(folder, runs):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    runs = {f"{weights} {level}": {"engine": "torch", "weights": weights, "recompute": level}
+    runs = {f"{weights} {level}": {"engine": "torch", "weights": weights, "activation_checkpointing": level}
             for weights in ("fp32", "bf16") for level in ("none", "selective", "full")}  # fmt: skip
     cpu = {"cpu": {"engine": "torch", "device": "cpu"}}
     return run(tmp_path_factory.mktemp("plain"), {**runs, **cpu})

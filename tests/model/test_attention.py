@@ -55,9 +55,9 @@ def test_the_reference_is_softmax_attention_inside_each_document(window, cu_k):
 def test_kernels_are_asked_for_what_the_reference_computes(module, release, window, cu_k, kv_heads, monkeypatch):
     monkeypatch.setattr(module, "_function", lambda: release)
     q, k, v = tensors(cu_k, kv_heads=kv_heads)
-    borders = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k)}
-    actual = module.attend(q, k, v, **borders, window=window)
-    expected = sdpa.attend(q, k, v, **borders, window=window)
+    cu_seqlens = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k)}
+    actual = module.attend(q, k, v, **cu_seqlens, window=window)
+    expected = sdpa.attend(q, k, v, **cu_seqlens, window=window)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -131,9 +131,9 @@ def test_a_varlen_of_another_shape_is_not_used(monkeypatch):
     assert "takes no window_size" in torch_varlen.obstacle(torch.device("cpu"), torch.bfloat16, 64)
 
 
-def test_borders_are_one_tensor_object():
-    borders = CuSeqlens(SELF)
-    assert borders.on(torch.device("cpu")) is borders.on(torch.device("cpu"))
-    assert borders.on(torch.device("cpu")).tolist() == SELF
-    assert borders.on(torch.device("cpu")).dtype == torch.int32
-    assert borders.max_seqlen == 26
+def test_cu_seqlens_are_one_tensor_object():
+    cu_seqlens = CuSeqlens(SELF)
+    assert cu_seqlens.on(torch.device("cpu")) is cu_seqlens.on(torch.device("cpu"))
+    assert cu_seqlens.on(torch.device("cpu")).tolist() == SELF
+    assert cu_seqlens.on(torch.device("cpu")).dtype == torch.int32
+    assert cu_seqlens.max_seqlen == 26

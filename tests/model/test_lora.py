@@ -114,9 +114,9 @@ def compare_with_peft(base, adapter, decoder, documents):
     reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = PeftModel.from_pretrained(reference, adapter, is_trainable=True)
     theirs = torch.cat([model(part[None]).logits[0] for part in IDS.split(documents)])
-    borders = [0, *itertools.accumulate(documents)]
+    cu_seqlens = [0, *itertools.accumulate(documents)]
     positions = torch.cat([torch.arange(length) for length in documents])
-    ours = decoder.logits(decoder(IDS, positions, decoder.packed(borders)))
+    ours = decoder.logits(decoder(IDS, positions, decoder.packed(cu_seqlens)))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
     theirs.logsumexp(-1).sum().backward()
@@ -221,7 +221,7 @@ def test_an_adapter_on_nf4_weights_is_an_adapter_on_the_rounded_weights(method, 
     LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path / "base")
     rounded, plain = load_decoder(str(tmp_path / "base"), weights="nf4"), load_decoder(str(tmp_path / "base"))
     for path, linear in plain.linears.items():
-        linear.weight.copy_(rounded.linears[path].dense())
+        linear.weight.copy_(rounded.linears[path].dequantized())
     outputs = []
     for decoder in (rounded, plain):
         inject(decoder, METHODS[method])

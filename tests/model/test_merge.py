@@ -161,13 +161,14 @@ MERGED = {
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("method", MERGED)
-def test_every_method_merges(method, tied, tmp_path):
+def test_every_method_merges(method, tied, tmp_path, monkeypatch):
     torch.manual_seed(0)
     sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, tie_word_embeddings=tied))
     model.save_pretrained(tmp_path / "base")
     expected = adapted(tmp_path / "base", tmp_path / "adapter", MERGED[method])
-    merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out", base="b", limit=30_000)
+    monkeypatch.setattr("cbtrain.model.adapters.merge.SHARD_BYTES", 30_000)
+    merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out", base="b")
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     torch.testing.assert_close(merged(IDS[None]).logits[0].detach(), expected, atol=1e-4, rtol=0)
@@ -179,9 +180,9 @@ def test_an_adapter_of_nf4_weights_needs_a_choice_which_is_recorded(double, tmp_
     torch.manual_seed(0)
     sizes = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4)).save_pretrained(tmp_path / "base")
-    form = WeightFormat("nf4", torch.float32, double)
+    weight_format = WeightFormat("nf4", torch.float32, double)
     config = LoraConfig(rank=3, targets=["q_proj"])
-    expected = adapted(tmp_path / "base", tmp_path / "adapter", config, weights=form)
+    expected = adapted(tmp_path / "base", tmp_path / "adapter", config, weights=weight_format)
     command = ["merge", "--model", tmp_path / "base", "--adapter", tmp_path / "adapter", "--out"]
     refused = cbtrain(*command, tmp_path / "out", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
@@ -191,7 +192,7 @@ def test_an_adapter_of_nf4_weights_needs_a_choice_which_is_recorded(double, tmp_
         done = cbtrain(*command, tmp_path / into, "--into", into, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         recorded = json.loads((tmp_path / into / "cbtrain.json").read_text())["merged"]
-        assert (recorded["into"], recorded["base_weights_in_training"]) == (into, str(form))
+        assert (recorded["into"], recorded["base_weights_in_training"]) == (into, str(weight_format))
         assert ("after NF4 quantization" in (tmp_path / into / "README.md").read_text()) == (into == "dequantized")
         model = AutoModelForCausalLM.from_pretrained(tmp_path / into, dtype=torch.float32)
         logits[into] = model(IDS[None]).logits[0].detach()

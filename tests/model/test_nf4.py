@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from cbtrain.errors import UserError
-from cbtrain.model.linears.formats import WeightFormat, weight_format
+from cbtrain.model.linears.formats import WeightFormat, choose_weight_format
 from cbtrain.model.linears.nf4 import Nf4Linear
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.model.weights.memory import weight_memory
@@ -64,13 +64,13 @@ def test_forward_and_backward_are_those_of_the_rounded_weight(stored):
     weight, bias, x = torch.randn(128, 192).to(stored), torch.randn(128), torch.randn(7, 192, requires_grad=True)
     expected_weight = rounded(weight)
     made = linear(weight, bias)
-    torch.testing.assert_close(made.dense(), expected_weight, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(made.dequantized(), expected_weight, atol=1e-6, rtol=1e-6)
     actual, expected = made(x), torch.nn.functional.linear(x, expected_weight, bias)
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
     (ours,) = torch.autograd.grad(actual.square().sum(), x)
     (theirs,) = torch.autograd.grad(expected.square().sum(), x)
     torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-4)
-    error = (made.dense() - weight.float()).norm() / weight.float().norm()
+    error = (made.dequantized() - weight.float()).norm() / weight.float().norm()
     assert 0.08 < error < 0.11  # 9.2 % on normal weights
 
 
@@ -78,7 +78,7 @@ def test_double_quantization_costs_little_and_saves_what_the_paper_says():
     torch.manual_seed(0)
     weight = torch.randn(512, 1024)
     single, double = linear(weight), linear(weight, double=True)
-    difference = (single.dense() - double.dense()).norm() / weight.norm()
+    difference = (single.dequantized() - double.dequantized()).norm() / weight.norm()
     assert 0 < difference < 0.01
     assert single.weight_bytes / weight.numel() == pytest.approx(0.5 + 4 / 64, abs=1e-4)
     assert double.weight_bytes / weight.numel() == pytest.approx(0.5 + 1 / 64 + 4 / (64 * 256), abs=1e-4)
@@ -93,7 +93,7 @@ def test_the_bytes_are_those_of_bitsandbytes():
     packed, state = library.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
     assert torch.equal(made.packed, packed)
     assert torch.equal(made.state.absmax, state.absmax)
-    assert torch.equal(made.dense(), library.dequantize_4bit(packed, state))
+    assert torch.equal(made.dequantized(), library.dequantize_4bit(packed, state))
     assert set(made.state.as_dict(packed=True)) == set(state.as_dict(packed=True))
 
 
@@ -107,9 +107,9 @@ def test_nothing_of_the_size_of_the_weight_is_kept_for_the_backward_pass():
 
 def test_casts_of_the_model_leave_the_bits_alone():
     made = linear(torch.randn(64, 64), torch.zeros(64), double=True)
-    before = made.dense()
+    before = made.dequantized()
     made.to(torch.bfloat16)
-    assert torch.equal(made.dense(), before)
+    assert torch.equal(made.dequantized(), before)
     assert made.bias.dtype == torch.bfloat16
 
 
@@ -154,14 +154,17 @@ def test_measured_bytes_per_parameter(tmp_path):
 
 
 def test_formats_by_name():
-    assert weight_format("auto", "cpu") == WeightFormat("fp32", torch.float32)
-    assert weight_format("auto", "cuda") == WeightFormat("bf16", torch.bfloat16)
-    assert weight_format("nf4", "cuda:1").compute == torch.bfloat16
-    assert weight_format("nf4", "cpu", compute="bf16").compute == torch.bfloat16
-    for form in (weight_format("bf16", "cpu"), weight_format("nf4", "cuda", double_quantization=False)):
-        assert WeightFormat.from_text(str(form)) == form
+    assert choose_weight_format("auto", "cpu") == WeightFormat("fp32", torch.float32)
+    assert choose_weight_format("auto", "cuda") == WeightFormat("bf16", torch.bfloat16)
+    assert choose_weight_format("nf4", "cuda:1").compute == torch.bfloat16
+    assert choose_weight_format("nf4", "cpu", compute="bf16").compute == torch.bfloat16
+    for weight_format in (
+        choose_weight_format("bf16", "cpu"),
+        choose_weight_format("nf4", "cuda", double_quantization=False),
+    ):
+        assert WeightFormat.from_text(str(weight_format)) == weight_format
     assert WeightFormat.from_text(None) is None
     with pytest.raises(UserError, match="unknown weight format 'nf8'.*'nf4'"):
-        weight_format("nf8", "cpu")
+        choose_weight_format("nf8", "cpu")
     with pytest.raises(UserError, match="bf16 weights compute in bf16, not in fp32"):
-        weight_format("bf16", "cpu", compute="fp32")
+        choose_weight_format("bf16", "cpu", compute="fp32")

@@ -43,15 +43,15 @@ def packs(step, layout):
     return [build_pack(own[0:2]), build_pack(own[3:4]), build_pack([own[2], own[4]]), build_pack(own[5:])]
 
 
-def decoder(method, *, weights="fp32", recompute="none", device="cpu"):
+def decoder(method, *, weights="fp32", level="none", device="cpu"):
     shape = Architecture(
         "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
     )
     if weights == "nf4":
-        from cbtrain.model.linears.formats import weight_format
+        from cbtrain.model.linears.formats import choose_weight_format
 
         dense = decoder_of(shape)
-        made = Decoder(shape, weight_format("nf4", "cpu").linear())
+        made = Decoder(shape, choose_weight_format("nf4", "cpu").linear())
         for path, linear in made.linears.items():
             linear.load_weight(dense.linears[path].weight.detach(), torch.float32)
         state = {k: v for k, v in dense.state_dict().items() if k in made.state_dict()}
@@ -66,7 +66,7 @@ def decoder(method, *, weights="fp32", recompute="none", device="cpu"):
         for name, parameter in made.trainable_parameters().items():
             if name.endswith("lora_B.weight"):
                 parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    made.recompute = recompute
+    made.activation_checkpointing = level
     return made.train()
 
 
@@ -81,7 +81,7 @@ def train(settings):
     made = decoder(
         settings.get("method", "lora"),
         weights=settings.get("weights", "fp32"),
-        recompute=settings.get("recompute", "none"),
+        level=settings.get("activation_checkpointing", "none"),
         device=settings.get("device", "cpu"),
     )
     torch.use_deterministic_algorithms(settings.get("deterministic", False))

@@ -31,7 +31,12 @@ def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
 
 @pytest.mark.slow
 def test_the_determinism_switch_refuses_no_operation_and_repeats(tmp_path):
-    settings = ["training.deterministic=true", "therapist.lora.dropout=0.1", "therapist.recompute=selective", *SMALL]
+    settings = [
+        "training.deterministic=true",
+        "therapist.lora.dropout=0.1",
+        "therapist.activation_checkpointing=selective",
+        *SMALL,
+    ]
     # Interpreters of their own: forked ones would share the seed of Python's hashes.
     command = [BIN / "cbtrain", "train", "--config", "quick", "training.speakers=[therapist]", *settings, "--out"]
     for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Runs that commit eba986d made (before the rooms were moved) go on, are evaluated, analysed and compared today.
+"""Runs that commit eba986d made (before the rooms were moved) continue, are evaluated, analysed and compared today.
 
 ``data/runs-eba986d.tar.xz`` holds two studies of a model of 8,000 parameters that differ in ``therapist.seed``: the first
 with its training, the second what an evaluation leaves. They were made by ``cbtrain run --config quick`` with budgets of

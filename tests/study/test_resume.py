@@ -89,7 +89,7 @@ def test_killed_and_resumed_it_is_the_same_adapter(whole, tmp_path):
     assert not (run / "study.json").exists()
     out = finish(tmp_path, "run", *ZERO2)
     assert "base: finished before, kept" in out
-    assert "therapist: going on after step" in out
+    assert "therapist: continuing after step" in out
     assert steps(run) == steps(whole)
     assert adapter(run) == adapter(whole)
     summary = json.loads((run / "training" / "therapist" / "summary.json").read_text())

@@ -48,7 +48,7 @@ def same(one, other):
     assert one.documents.names == other.documents.names
     for a, b in zip(one.documents, other.documents, strict=True):
         assert np.array_equal(a.ids, b.ids)
-        assert np.array_equal(a.weights, b.weights)
+        assert np.array_equal(a.loss_weights, b.loss_weights)
         assert a.trimmed == b.trimmed
     assert one.facts() == other.facts()
     assert (one.share, [u.name for u in one.units]) == (other.share, [u.name for u in other.units])
@@ -68,9 +68,9 @@ def test_flat_arrays_hold_any_documents(rows):
     for one, other in zip(store, made, strict=True):
         assert (one.name, one.trimmed) == (other.name, other.trimmed)
         assert np.array_equal(one.ids, other.ids)
-        assert np.array_equal(one.weights, other.weights)
-    assert store.supervised.tolist() == [int((d.weights[1:] > 0).sum()) for d in made]
-    assert store.weight_sums == pytest.approx([float(d.weights[1:].sum(dtype=float)) for d in made])
+        assert np.array_equal(one.loss_weights, other.loss_weights)
+    assert store.supervised.tolist() == [int((d.loss_weights[1:] > 0).sum()) for d in made]
+    assert store.weight_sums == pytest.approx([float(d.loss_weights[1:].sum(dtype=float)) for d in made])
     assert [d.name for d in store[1:3]] == [d.name for d in made[1:3]]
     with pytest.raises(IndexError):
         store[len(made)]

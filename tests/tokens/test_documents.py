@@ -180,12 +180,12 @@ def test_weights_by_rule_apply_to_the_turn_and_its_stop_token():
     (document,) = documents_for(TOKENIZER, said, weights=rules)
     runs = stretches(document)
     assert [TOKENIZER.decode(run) for run in runs] == ["As an AI I can be wrong.<|end|>", f"{said[5].text}<|end|>"]
-    assert sorted(set(document.weights.tolist())) == [0.0, np.float32(0.1), 1.0]
-    assert document.weights[document.weights == np.float32(0.1)].sum() == pytest.approx(0.1 * len(runs[0]))
+    assert sorted(set(document.loss_weights.tolist())) == [0.0, np.float32(0.1), 1.0]
+    assert document.loss_weights[document.loss_weights == np.float32(0.1)].sum() == pytest.approx(0.1 * len(runs[0]))
     later = documents_for(TOKENIZER, [*turns(4), *said], weights=[{**rules[0], "first_turns": 4}])
-    assert set(later[0].weights.tolist()) == {0.0, 1.0}  # late in a session it is no boilerplate
+    assert set(later[0].loss_weights.tolist()) == {0.0, 1.0}  # late in a session it is no boilerplate
     (both,) = documents_for(TOKENIZER, said, weights=rules, supervise="both")
-    assert both.weights.max() == 5
+    assert both.loss_weights.max() == 5
     with pytest.raises(ValidationError, match="not a regular expression"):
         TokensConfig(weights=[{"match": "(", "weight": 1}])
     with pytest.raises(UserError, match=r"c/1: no token in it is supervised"):

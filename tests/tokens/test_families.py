@@ -81,8 +81,8 @@ def test_the_stop_token_is_learnt_also_where_it_is_the_pad_token(family):
     expected = documents_for(tokenizer, TURNS)[0]
     tokenizer.pad_token = tokenizer.eos_token
     document = documents_for(tokenizer, TURNS)[0]
-    assert np.array_equal(document.weights, expected.weights)
-    assert document.weights[-1] == 1
+    assert np.array_equal(document.loss_weights, expected.loss_weights)
+    assert document.loss_weights[-1] == 1
 
 
 def test_llama_equals_the_template_that_trl_ships():

@@ -91,9 +91,9 @@ def test_pack_layout_never_predicts_across_documents():
     pack = build_pack([document("a", 4, 0), document("b", 3, 6)])
     assert pack.input_ids.tolist() == [0, 1, 2, 3, 6, 7, 8]
     assert pack.labels.tolist() == [IGNORED, IGNORED, 3, IGNORED, IGNORED, IGNORED, IGNORED]
-    assert pack.weights.tolist() == [0, 0, 0.5, 0, 0, 0, 0]
+    assert pack.loss_weights.tolist() == [0, 0, 0.5, 0, 0, 0, 0]
     assert pack.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2]
-    assert pack.borders == [0, 4, 7]
+    assert pack.cu_seqlens == [0, 4, 7]
     assert (pack.supervised, pack.weight_sum, pack.tokens) == (1, 0.5, 7)
     assert pack.names == ["a", "b"]
 

@@ -125,8 +125,8 @@ def test_host_counts_are_those_of_the_packs():
         packs = [[own.documents[i] for i in pack] for pack in batch.step.packs]
         flat = [d for pack in packs for d in pack]
         assert batch.step.tokens == sum(map(len, flat))
-        assert batch.step.supervised == sum(int((d.weights[1:] > 0).sum()) for d in flat)
-        assert batch.step.weight_sum == pytest.approx(sum(float(d.weights[1:].sum()) for d in flat), rel=1e-6)
+        assert batch.step.supervised == sum(int((d.loss_weights[1:] > 0).sum()) for d in flat)
+        assert batch.step.weight_sum == pytest.approx(sum(float(d.loss_weights[1:].sum()) for d in flat), rel=1e-6)
 
 
 def test_a_position_in_a_far_epoch_needs_no_earlier_plan():

@@ -40,7 +40,7 @@ def reference(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def accumulated(tmp_path_factory):
-    runs = BASIC | {f"again {level}": {**ADAM, "recompute": level} for level in ("selective", "full")}
+    runs = BASIC | {f"again {level}": {**ADAM, "activation_checkpointing": level} for level in ("selective", "full")}
     full = {"full in stretches": {**FULL["full"], "logits": 9 * 61}}
     return run(tmp_path_factory.mktemp("accumulated"), {**runs, **NON_FINITE, **STRETCHES, **full})
 

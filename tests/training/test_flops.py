@@ -18,12 +18,12 @@ DEEP = Architecture(
 )
 
 
-def counted(config, pack, recompute="none"):
+def counted(config, pack, level="none"):
     """Operations of products of matrices alone: attention stands outside the counter's classes on CPUs."""
     decoder = Decoder(DEEP)
     initialize(decoder, 0)
     inject(decoder, config)
-    decoder.recompute = recompute
+    decoder.activation_checkpointing = level
     decoder.train()
     with FlopCounterMode(display=False) as counter:
         loss_sum(decoder, pack).backward()
@@ -38,7 +38,7 @@ def test_model_operations_are_what_runs(config, full, supervised):
     weights[-supervised:] = 1
     pack = build_pack([Document("a", torch.arange(60).int().numpy(), weights.numpy())])
     products, trained = counted(config, pack)
-    told = micro_batch_flops(DEEP, pack.borders, pack.supervised, adapter=0 if full else trained, full=full)
+    told = micro_batch_flops(DEEP, pack.cu_seqlens, pack.supervised, adapter=0 if full else trained, full=full)
     attention = 3 * 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
     # The first layer's input needs no gradient, which spares a little.
     assert products == pytest.approx(told.model - attention, rel=0.03)
@@ -48,7 +48,7 @@ def test_hardware_operations_with_recomputation():
     pack = build_pack([Document("a", torch.arange(60).int().numpy(), torch.ones(60).numpy())])
     config = LoraConfig(rank=4)
     products, trained = counted(config, pack, "full")
-    told = micro_batch_flops(DEEP, pack.borders, pack.supervised, adapter=trained, recompute="full")
+    told = micro_batch_flops(DEEP, pack.cu_seqlens, pack.supervised, adapter=trained, activation_checkpointing="full")
     attention = 4.5 * 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
     assert products == pytest.approx(told.hardware - attention, rel=0.03)
     assert told.hardware > told.model
@@ -64,7 +64,7 @@ def test_the_published_numbers_of_llama_8b():
     # Every token supervised, one document of 2,048: 31.9 GFLOP a token, 46.5 with full recomputation.
     flops = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter)
     assert flops.model / 2048 / 1e9 == pytest.approx(31.9, abs=0.1)
-    again = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter, recompute="full")
+    again = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter, activation_checkpointing="full")
     assert again.hardware / 2048 / 1e9 == pytest.approx(46.5, abs=0.5)
     assert step_flops(llama, [[2048], [1024, 1024]], 4096, adapter=adapter).model == pytest.approx(
         flops.model + 2 * micro_batch_flops(llama, [0, 1024], 1024, adapter=adapter).model

@@ -31,11 +31,11 @@ def kept_by(decoder, pack):
 
 @pytest.fixture
 def adapted(tiny):
-    def make(recompute):
+    def make(level):
         decoder = tiny()
         inject(decoder, LoraConfig(rank=3))
         decoder.train()
-        decoder.recompute = recompute
+        decoder.activation_checkpointing = level
         return decoder
 
     return make
@@ -54,7 +54,9 @@ def test_activations_are_what_autograd_saves(tiny, documents):
     """A second method: storages that pass through autograd's own hooks, less parameters and the pack."""
     decoder, pack = tiny(), build_pack(documents)
     known = {p.untyped_storage().data_ptr() for p in decoder.parameters()}
-    known |= {t.untyped_storage().data_ptr() for t in (pack.input_ids, pack.position_ids, pack.labels, pack.rows)}
+    known |= {
+        t.untyped_storage().data_ptr() for t in (pack.input_ids, pack.position_ids, pack.labels, pack.target_positions)
+    }
     saved = {}
 
     def keep(tensor):

@@ -47,16 +47,16 @@ FORMATS = {
 }
 
 
-def setting(form="fp32", adapter=None, recompute="none", **changes):
+def setting(weight_format="fp32", adapter=None, **changes):
     architecture = changes.pop("architecture", ARCHITECTURE)
-    return Scenario(architecture, FORMATS[form], adapter or LoraConfig(rank=4), recompute=recompute, **changes)
+    return Scenario(architecture, FORMATS[weight_format], adapter or LoraConfig(rank=4), **changes)
 
 
 def really(made, pack):
     """What the real decoder keeps after its forward pass, and at its peak, counted in the same way."""
     decoder = random_decoder(made, CPU)
     engine = TorchEngine(decoder, StageConfig())
-    decoder.adapter.prepare(0, pack.names, pack.borders)
+    decoder.adapter.prepare(0, pack.names, pack.cu_seqlens)
     for _ in range(1 + made.accumulates):
         with LiveStorages() as live:
             loss = loss_sum(decoder, pack)
@@ -73,13 +73,13 @@ CASES = {
     "dora": setting(adapter=LoraConfig(rank=4, dora=True)),
     "head trained": setting(adapter=LoraConfig(rank=4, modules_to_save=["lm_head"], ensure_weight_tying=False)),
     "some layers": setting(adapter=LoraConfig(rank=4, layers=[1, 4], targets=["q_proj", "down_proj"])),
-    "selective": setting(recompute="selective"),
-    "recomputed": setting(recompute="full"),
+    "selective": setting(activation_checkpointing="selective"),
+    "recomputed": setting(activation_checkpointing="full"),
     "bf16": setting("bf16"),
     "nf4": setting("nf4"),
-    "nf4 recomputed": setting("nf4", recompute="full"),
+    "nf4 recomputed": setting("nf4", activation_checkpointing="full"),
     "full": setting(adapter=FullConfig()),
-    "full recomputed": setting(adapter=FullConfig(), recompute="full"),
+    "full recomputed": setting(adapter=FullConfig(), activation_checkpointing="full"),
     "full bf16": setting("bf16", FullConfig()),
     "full bf16, accumulating": setting("bf16", FullConfig(), accumulates=True),
     "full, accumulating": setting(adapter=FullConfig(), accumulates=True),
@@ -166,7 +166,7 @@ def test_the_heap_is_larger_than_its_contents_and_mappings_are_not():
 
 def test_shapes_and_loads():
     pack = SHAPE.pack(257)
-    assert (pack.borders, pack.supervised) == ([0, 90, 140, 160], 100)
+    assert (pack.cu_seqlens, pack.supervised) == ([0, 90, 140, 160], 100)
     small = SHAPE.scaled(0.1)
     assert small.lengths == (9, 5, 2)
     assert small.pack(257).supervised == small.supervised == 10
@@ -183,7 +183,7 @@ def test_shapes_and_loads():
     assert not long.changes(40)
     assert Workload(64).packs() == [PackShape((64,), 38)]
     few, many = PackShape((100,), 10), PackShape((99,), 90)
-    assert largest([few, many], ARCHITECTURE, recompute="full", compute_bytes=4) is many
+    assert largest([few, many], ARCHITECTURE, activation_checkpointing="full", compute_bytes=4) is many
 
 
 def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
@@ -197,7 +197,8 @@ def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
 
 def plan(memory, config=None, load=None, architecture=ARCHITECTURE):
     config = config or StageConfig(pack_tokens=1024)
-    made = setting("bf16", device="cuda", attention="torch-varlen", recompute=config.recompute)
+    level = config.activation_checkpointing
+    made = setting("bf16", device="cuda", attention="torch-varlen", activation_checkpointing=level)
     made = replace(made, architecture=replace(architecture, layers=2))
     stage = PlannedStage("therapist", config, made, load or Workload(config.pack_tokens))
     gpu = other_machine("h100").gpu
@@ -207,15 +208,15 @@ def plan(memory, config=None, load=None, architecture=ARCHITECTURE):
 def test_advice_names_what_fits():
     roomy = plan(80_000_000_000)
     assert roomy.configured.fits
-    assert roomy.advice.startswith("fits with therapist.pack_tokens=1024 therapist.recompute=none")
+    assert roomy.advice.startswith("fits with therapist.pack_tokens=1024 therapist.activation_checkpointing=none")
     assert [a.pack_tokens for a in roomy.alternatives] == [1024] * 3 + [512] * 3 + [2048] * 3
-    peaks = {(a.pack_tokens, a.recompute): a.memory.total for a in roomy.alternatives}
+    peaks = {(a.pack_tokens, a.activation_checkpointing): a.memory.total for a in roomy.alternatives}
     assert peaks[1024, "none"] > peaks[1024, "selective"] > peaks[1024, "full"] > peaks[512, "full"]
 
     tight = plan(1_000_000_000 + peaks[1024, "selective"])
     assert not tight.configured.fits
-    assert (tight.choice.pack_tokens, tight.choice.recompute) == (1024, "selective")
-    assert "therapist.pack_tokens=1024 therapist.recompute=selective" in tight.advice
+    assert (tight.choice.pack_tokens, tight.choice.activation_checkpointing) == (1024, "selective")
+    assert "therapist.pack_tokens=1024 therapist.activation_checkpointing=selective" in tight.advice
 
     none = plan(1_000_001_000)
     assert none.choice is None
@@ -304,9 +305,9 @@ print(json.dumps([benchmark.measured(made, shape, steps=benchmark.STEPS)["peak"]
 """
 
 
-@pytest.mark.parametrize("recompute", ["none", "full"])
-def test_the_peak_of_a_process_is_within_15_percent(recompute, tmp_path):
-    command = [sys.executable, "-c", MEASURED, recompute, str(LAUNCH)]
+@pytest.mark.parametrize("level", ["none", "full"])
+def test_the_peak_of_a_process_is_within_15_percent(level, tmp_path):
+    command = [sys.executable, "-c", MEASURED, level, str(LAUNCH)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     real, predicted = json.loads(done.stdout.splitlines()[-1])

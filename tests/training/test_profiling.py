@@ -78,9 +78,9 @@ def test_files(stage, documents, tmp_path):
     assert held >= profile.peak.bytes  # what is given back of older memory makes the difference
 
 
-@pytest.mark.parametrize("recompute", ["selective", "full"])
-def test_what_is_computed_again_has_a_column(stage, documents, tmp_path, recompute):
-    stage[0].recompute = recompute
+@pytest.mark.parametrize("level", ["selective", "full"])
+def test_what_is_computed_again_has_a_column(stage, documents, tmp_path, level):
+    stage[0].activation_checkpointing = level
     profile, _ = profiled(stage, documents, tmp_path)
     breakdown = profile.breakdown
     assert sum(breakdown.times.values()) == pytest.approx(breakdown.seconds, rel=1e-3)

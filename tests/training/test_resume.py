@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
     # An interpreter of its own: a forked one would share the seed of Python's hashes with the run before.
     command = [sys.executable, SHARED / "resume_worker.py", json.dumps({"folder": str(tmp_path)})]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "going on after step" in out
+    assert "continuing after step" in out
     assert_same(tmp_path, whole)
 
 
@@ -272,9 +272,9 @@ def test_damaged_checkpoints_are_passed_over(whole, tmp_path):
     weights.write_bytes(data)
     (found[1] / "state.json").write_text("{")
     out = run(folder)
-    assert f"{found[0].name} is passed over: adapter/adapter_model.safetensors is missing or damaged" in out
-    assert f"{found[1].name} is passed over: state.json is missing or damaged" in out
-    assert f"going on after step {found[2].name[5:]}" in out
+    assert f"{found[0].name} is skipped: adapter/adapter_model.safetensors is missing or damaged" in out
+    assert f"{found[1].name} is skipped: state.json is missing or damaged" in out
+    assert f"continuing after step {found[2].name[5:]}" in out
     assert_same(folder, whole)
 
 
@@ -294,7 +294,7 @@ def test_what_is_written_after_a_damaged_checkpoint_stays(whole, tmp_path):
     assert kept & {2, 3, 4}
     assert (folder / "checkpoints" / f"damaged-{found[0].name}").is_dir()
     out = run(folder)
-    assert "going on after step" in out
+    assert "continuing after step" in out
     assert numbers(folder) == numbers(whole)
 
 
@@ -357,7 +357,7 @@ def test_other_settings_do_not_go_on(whole, tmp_path):
     assert done.returncode != 0
     assert "tiny.learning_rate is 0.5, the interrupted run had 0.01" in done.stderr
     out = run(folder, **settings, runtime={"resume": "never"})
-    assert "going on" not in out
+    assert "continuing after" not in out
 
 
 def test_a_checkpoint_is_small_and_holds_no_pickle(whole):

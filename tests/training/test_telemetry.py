@@ -47,7 +47,8 @@ def plain():
 def make(folder, console=None, **more):
     where = {name: more.pop(name) for name in ("step", "tokens", "seconds") if name in more}
     status = Status("therapist", more.pop("budget", 1000), **where)
-    return Telemetry(status, folder, console or plain(), more.pop("peak", PEAK), **more)
+    speedometer = Speedometer(more.pop("peak", PEAK), more.pop("devices", 1))
+    return Telemetry(status, folder, console or plain(), speedometer, **more)
 
 
 def step(telemetry, number, tokens=100, **more):
@@ -201,9 +202,11 @@ def test_a_kill_leaves_whole_lines(tmp_path):
     from cbtrain.training.flops import Flops
     from cbtrain.training.telemetry.peak import Peak
     from cbtrain.training.telemetry.records import StepRecord
+    from cbtrain.training.telemetry.speed import Speedometer
     from cbtrain.training.telemetry.status import Status
     from cbtrain.training.telemetry.telemetry import Telemetry
-    telemetry = Telemetry(Status("t", 100), Path({str(tmp_path)!r}), Console(file=io.StringIO()), Peak(1.0, "made up"))
+    console, speedometer = Console(file=io.StringIO()), Speedometer(Peak(1.0, "made up"))
+    telemetry = Telemetry(Status("t", 100), Path({str(tmp_path)!r}), console, speedometer)
     telemetry.__enter__()
     for n in range(1, 8):
         telemetry.step(StepRecord(n, 0, n, 1, 1, 1.0, 1.0, 1.0, False, Flops(1.0, 1.0), 0.0))

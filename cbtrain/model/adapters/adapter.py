@@ -1,4 +1,4 @@
-"""The interface behind which every method of fine-tuning stands."""
+"""The interface of every fine-tuning method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """The method and its sizes in a few words, for a model card."""
+        """Return the method and its sizes in a few words, for a model card."""
 
     @abstractmethod
     def initialize(self, seed: int) -> None:
@@ -34,11 +34,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What training updates, by name, in a fixed order."""
+        """Return the trained parameters by name, in a fixed order."""
 
     @abstractmethod
     def base_parameters(self) -> list[nn.Parameter]:
-        """The decoder's parameters without those that it has added."""
+        """Return the decoder's parameters without those that it has added."""
 
     @abstractmethod
     def changed(self) -> frozenset[str]:
@@ -46,11 +46,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def effective_weight(self, name: str, weight: Tensor) -> Tensor:
-        """fp32: what ``weight``, the base's weight ``name``, comes to with the adapter."""
+        """Return the base's weight ``name`` (its value ``weight``) with the adapter applied, fp32."""
 
     @abstractmethod
     def enable(self, enabled: bool) -> None:
-        """Let it take part in the forward pass, or not."""
+        """Switch the adapter on or off in the forward pass."""
 
     @abstractmethod
     def save(
@@ -61,7 +61,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def read(self, folder: Path) -> dict[str, Tensor]:
-        """What :meth:`save` has written to ``folder``, by the names of :meth:`parameters`."""
+        """Return what :meth:`save` has written to ``folder``, by the names of :meth:`parameters`."""
 
     @abstractmethod
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
@@ -72,7 +72,7 @@ class Adapter(ABC):
         """Leave the decoder as it was before."""
 
     def prepare(  # noqa: B027 (most methods draw nothing)
-        self, step: int, names: Sequence[str], borders: Sequence[int]
+        self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]
     ) -> None:
         """Hear, before a forward pass of training, which optimizer step it belongs to and which documents lie in the
         row; methods that draw something at random key it with these."""

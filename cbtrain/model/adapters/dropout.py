@@ -21,24 +21,25 @@ class KeyedDropout:
         self.rate, self.seed = rate, seed
         self._step = 0
         self._names: Sequence[str] = ()
-        self._borders: Sequence[int] = ()
+        self._cu_seqlens: Sequence[int] = ()
 
-    def prepare(self, step: int, names: Sequence[str], borders: Sequence[int]) -> None:
-        """The rows to come are those of the documents ``names``, with cumulative lengths ``borders``."""
-        self._step, self._names, self._borders = step, names, borders
+    def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
+        """Set the documents of the next packs: ``names``, with cumulative lengths ``cu_seqlens``."""
+        self._step, self._names, self._cu_seqlens = step, names, cu_seqlens
 
     def __call__(self, x: Tensor, place: str) -> Tensor:
-        """``x [T, features]`` with a share ``rate`` of its entries zero and the others scaled up, at linear ``place``.
+        """Return ``x [T, features]`` with a share ``rate`` of its entries zero and the others scaled up, at linear
+        ``place``.
 
-        Raises RuntimeError where the documents of the row are not known.
+        Raises RuntimeError if the documents of the pack are not known.
         """
         if self.rate == 0:
             return x
-        if not self._names or self._borders[-1] != x.shape[0]:
-            raise RuntimeError("dropout is keyed by documents: call adapter.prepare(step, names, borders) first")
+        if not self._names or self._cu_seqlens[-1] != x.shape[0]:
+            raise RuntimeError("dropout is keyed by documents: call adapter.prepare(step, names, cu_seqlens) first")
         masks = [
             self._mask(name, place, end - begin, x)
-            for name, begin, end in zip(self._names, self._borders, self._borders[1:], strict=False)
+            for name, begin, end in zip(self._names, self._cu_seqlens, self._cu_seqlens[1:], strict=False)
         ]
         return x * (torch.cat(masks) / (1 - self.rate)).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""All weights trained: no adapter beside the base but other weights in its place."""
+"""Train all weights: the result replaces the base's weights."""
 
 from __future__ import annotations
 

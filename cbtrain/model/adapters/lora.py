@@ -104,8 +104,8 @@ class LoraAdapter(Adapter):
         for module in (*self.modules.values(), *self.trained.values()):
             module.enabled = enabled
 
-    def prepare(self, step: int, names: Sequence[str], borders: Sequence[int]) -> None:
-        self.dropout.prepare(step, names, borders)
+    def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
+        self.dropout.prepare(step, names, cu_seqlens)
 
     def save(
         self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
@@ -184,7 +184,7 @@ def _is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) 
 
 
 def _pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
-    """The value of the first pattern that matches the end of ``path``, as ``peft`` looks it up."""
+    """Return the value of the first pattern that matches the end of ``path``, as ``peft`` looks it up."""
     for pattern, value in patterns.items():
         if _matches(pattern, path):
             return value

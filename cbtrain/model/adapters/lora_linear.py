@@ -120,7 +120,7 @@ class DoraLinear(LoraLinear):
         version = (self.lora_A._version, self.lora_B._version)
         if not self.training and self._kept is not None and self._kept[0] == version:
             return self._kept[1]
-        weight, a, b, scale = self.base.dense(), self.lora_A, self.lora_B, self.scale
+        weight, a, b, scale = self.base.dequantized(), self.lora_A, self.lora_B, self.scale
         crossed = (b * (weight @ a.T)).sum(1)
         added = ((b @ (a @ a.T)) * b).sum(1)
         if self._squares is None:

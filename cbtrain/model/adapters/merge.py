@@ -1,4 +1,4 @@
-"""An adapter added into its base: a model folder that needs no adapter any more."""
+"""Merge an adapter into its base: the result is a model folder that needs no adapter."""
 
 from __future__ import annotations
 
@@ -40,17 +40,16 @@ def merge(
     base: str,
     into: Into | None = None,
     force: bool = False,
-    limit: int = SHARD_BYTES,
     progress: Progress = lambda done, of: None,
 ) -> int:
-    """Write the folder ``model`` with ``adapter`` added to ``out``, whole or not at all; returns how many weights
-    changed.
+    """Write the model folder ``model`` with ``adapter`` merged in to ``out``, completely or not at all. Return how many
+    weights changed.
 
     Each effective weight is computed in fp32 and rounded once, to the dtype of the base's. Weights are read one at a
-    time and written in files of at most ``limit`` bytes. An adapter that was trained on NF4 weights has learnt to mend
-    their rounding too, so ``into`` must say whether it is added to the ``original`` weights or to ``dequantized`` ones;
-    model card and ``cbtrain.json`` record it. ``base`` is what the model card calls the model. Raises UserError where
-    the adapter is not one of this base (unless ``force``) or cannot be merged.
+    time and written in files of at most :data:`SHARD_BYTES`. An adapter that was trained on NF4 weights has learnt to
+    correct their rounding errors too, so ``into`` must say whether it is added to the ``original`` weights or to the
+    ``dequantized`` ones; model card and ``cbtrain.json`` record it. ``base`` is the model's name in the model card.
+    Raises UserError if the adapter belongs to another base (unless ``force``) or cannot be merged.
     """
     if is_whole_model(adapter):
         raise UserError("this is a whole model already", where=adapter, hint="Use the folder as it is.")
@@ -60,10 +59,10 @@ def merge(
         decoder = Decoder(architecture)
     added = load_adapter(decoder, adapter)
     metadata = added.metadata
-    told = metadata.get(BASE_WEIGHTS)
-    trained_on = WeightFormat.from_text(told)
-    if told and trained_on is None:
-        raise UserError(f"trained on weights held as {told!r}", where=adapter, hint="Merge with a later cbtrain.")
+    recorded = metadata.get(BASE_WEIGHTS)
+    trained_on = WeightFormat.from_text(recorded)
+    if recorded and trained_on is None:
+        raise UserError(f"trained on weights held as {recorded!r}", where=adapter, hint="Merge with a later cbtrain.")
     into = _choose(into, trained_on, adapter)
     if not added.can_merge:
         problem = "an adapter of this method is not a change of weights and cannot be merged"
@@ -73,7 +72,7 @@ def merge(
     weights = _Weights(added, trained_on if into == "dequantized" else None, decoder, adapter)
     with atomic_folder(out) as temporary:
         copy_beside_weights(model, temporary)
-        writer = ShardWriter(temporary, limit)
+        writer = ShardWriter(temporary, SHARD_BYTES)
         for name, tensor in read_weights(model, architecture, progress=progress):
             writer.add(file_name(name), weights.merged(name, tensor))
             if architecture.tied_embeddings and name == EMBEDDING and weights.unties(tensor):
@@ -107,7 +106,7 @@ def _choose(into: Into | None, trained_on: WeightFormat | None, adapter: Path) -
 
 
 class _Weights:
-    """What each weight of the base comes to, and how many the adapter changes."""
+    """Computes each weight of the merged model, and counts those that the adapter changes."""
 
     def __init__(self, adapter: Adapter, quantized: WeightFormat | None, decoder: Decoder, where: Path) -> None:
         self.adapter, self.quantized, self.where = adapter, quantized, where
@@ -118,9 +117,9 @@ class _Weights:
     def merged(self, name: str, weight: Tensor) -> Tensor:
         before = weight
         if self.quantized and name in self.linears:  # as training held it
-            held = self.quantized.linear()(weight.shape[1], weight.shape[0], bias=False)
-            held.load_weight(weight, self.quantized.compute)
-            before = held.dense()
+            linear = self.quantized.linear()(weight.shape[1], weight.shape[0], bias=False)
+            linear.load_weight(weight, self.quantized.compute)
+            before = linear.dequantized()
         if name not in self.changes:
             return before.to(weight.dtype, copy=True)
         self.changed += 1
@@ -130,7 +129,7 @@ class _Weights:
         return after
 
     def unties(self, embedding: Tensor) -> bool:
-        """Whether head and embedding, one weight in the base, come out of the adapter as two."""
+        """Return whether head and embedding, one weight in the base, are two after merging."""
         pair = [
             self.adapter.effective_weight(name, embedding) if name in self.changes else embedding.float()
             for name in (EMBEDDING, HEAD)
@@ -139,8 +138,7 @@ class _Weights:
 
 
 def _bring_format(adapter: Path, target: Path) -> None:
-    """Put the chat template of the adapter in place of the base's, and say in files and model card what ends an
-    answer."""
+    """Replace the base's chat template by the adapter's, and record in files and model card what ends an answer."""
     if not (adapter / TEMPLATE).exists():
         return
     shutil.copyfile(adapter / TEMPLATE, target / TEMPLATE)

@@ -132,14 +132,14 @@ def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Whether ``folder`` holds a tuned model and not an adapter in PEFT files."""
+    """Return whether ``folder`` holds a tuned model and not an adapter in PEFT files."""
     return not (folder / CONFIG).exists() and (folder / "config.json").exists()
 
 
 def _filled(
     adapter: Adapter, tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str], where: Path
 ) -> Adapter:
-    """``adapter`` with its values, frozen; without them the decoder is left as it was."""
+    """Return ``adapter`` with its values, frozen; without them the decoder is left as it was."""
     try:
         adapter.load(tensors, where)
     except BaseException:

@@ -43,7 +43,7 @@ NEUTRAL = {
 
 
 def peft_config(config: LoraConfig, *, base: str, tied: bool) -> str:
-    """The text of ``adapter_config.json``."""
+    """Return the text of ``adapter_config.json``."""
     facts = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -136,7 +136,7 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
 
 
 def _targets(facts: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:
-    """The adapted linears: as the settings list them, or, where they are a pattern, as the tensors show them."""
+    """Return the adapted linears: as the settings list them, or, where they are a pattern, as the tensors show them."""
     named, layers = facts.get("target_modules"), facts.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers or None
     if isinstance(named, list) and set(named) <= set(LORA_TARGETS) and not facts.get("exclude_modules"):

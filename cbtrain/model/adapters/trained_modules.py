@@ -46,7 +46,7 @@ TrainedModule = TrainedEmbedding | TrainedHead
 
 
 def copy_of(weight: Tensor, device: torch.device) -> nn.Parameter:
-    """A trainable fp32 copy of ``weight``; only its shape where that has no values."""
+    """Return a trainable fp32 copy of ``weight``; only its shape where that has no values."""
     if weight.is_meta:
         return nn.Parameter(torch.empty(weight.shape, device=device))
     return nn.Parameter(weight.detach().to(device, torch.float32, copy=True))

@@ -15,14 +15,14 @@ class CuSeqlens:
     take them all at once. Both come from one place, so that nothing waits for a device to learn a length.
     """
 
-    def __init__(self, cumulative: Sequence[int]) -> None:
-        self.host = tuple(cumulative)
+    def __init__(self, cu_seqlens: Sequence[int]) -> None:
+        self.host = tuple(cu_seqlens)
         self.max_seqlen = max((b - a for a, b in zip(self.host, self.host[1:], strict=False)), default=0)
         self._tensor: Tensor | None = None
 
     def on(self, device: torch.device) -> Tensor:
         """int32 ``[documents + 1]`` on ``device``: the same tensor object at every call, as cuDNN demands for causal
-        attention where queries and keys share their borders."""
+        attention where queries and keys share their documents."""
         if self._tensor is None or self._tensor.device != device:
             host = torch.tensor(self.host, dtype=torch.int32)
             self._tensor = host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)

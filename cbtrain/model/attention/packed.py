@@ -1,4 +1,4 @@
-"""Attention over packed documents: one entrance, whichever back-end stands behind it.
+"""Attention over packed documents: one function for all back-ends.
 
 Tokens of several documents lie end to end in one row; ``cu`` (cumulative lengths) says where each begins. Attention
 never crosses a document. With fewer queries than keys, the mask is causal from the bottom right: the last query sees
@@ -45,7 +45,7 @@ def packed_attention(
 
 @cache
 def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """The back-end that serves: the first without an obstacle for ``auto``, else ``name``.
+    """Return the back-end that serves: the first without an obstacle for ``auto``, else ``name``.
 
     Raises UserError on an unknown name, and on one that cannot serve, with the reason.
     """

@@ -21,7 +21,7 @@ class DenseLinear(Linear):
     def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
         self.weight = nn.Parameter(weight.to(compute, copy=True), requires_grad=False)
 
-    def dense(self) -> Tensor:
+    def dequantized(self) -> Tensor:
         return self.weight.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:

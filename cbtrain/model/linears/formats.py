@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.model.config import ModelConfig
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.linears.nf4 import Nf4Linear, require_bitsandbytes
@@ -19,18 +20,17 @@ FORMATS = (*DTYPES, "nf4")
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """How the linears of the layers are held (``name``), and the dtype ``compute`` of activations and all other
-    weights. ``double_quantization`` is about NF4."""
+    """The format ``name`` in which the layers' linears are held in memory, and the dtype ``compute`` of activations and
+    of all other weights. ``double_quantization`` is for NF4 only."""
 
     name: str
     compute: torch.dtype
     double_quantization: bool = True
 
     def linear(self) -> Callable[..., Linear]:
-        """What makes a linear of this format: ``(in_features, out_features, *, bias)``."""
+        """Return a function that makes a linear of this format: ``(in_features, out_features, *, bias)``."""
         if self.name != "nf4":
             return DenseLinear
-
         return partial(Nf4Linear, double_quantization=self.double_quantization)
 
     def __str__(self) -> str:
@@ -41,19 +41,19 @@ class WeightFormat:
 
     @classmethod
     def from_text(cls, text: str | None) -> WeightFormat | None:
-        """The format whose ``str`` is ``text``; None where it is none."""
+        """Return the format whose ``str`` is ``text``, or None."""
         every = [cls(name, dtype) for name, dtype in DTYPES.items()]
         every += [cls("nf4", dtype, double) for dtype in DTYPES.values() for double in (True, False)]
-        return next((form for form in every if str(form) == text), None)
+        return next((known for known in every if str(known) == text), None)
 
 
-def weight_format(
+def choose_weight_format(
     name: str, device: str | torch.device, *, compute: str = "auto", double_quantization: bool = True
 ) -> WeightFormat:
-    """The format ``name`` (``auto`` is bf16 on CUDA and fp32 elsewhere) for weights on ``device``.
+    """Return the format ``name`` (``auto``: bf16 on CUDA, fp32 elsewhere) for weights on ``device``.
 
-    ``compute`` ``auto`` is the weights' own dtype, for NF4 bf16 on CUDA and fp32 elsewhere. Raises UserError on an
-    unknown name, and on a computing dtype other than that of dense weights.
+    ``compute`` ``auto`` is the weights' own dtype; for NF4 it is bf16 on CUDA and fp32 elsewhere. Raises UserError on
+    an unknown name, on another computing dtype than that of dense weights, and if bitsandbytes is needed and missing.
     """
     usual = "bf16" if torch.device(device).type == "cuda" else "fp32"
     name = usual if name == "auto" else name
@@ -61,8 +61,8 @@ def weight_format(
         raise UserError(
             f"unknown weight format {name!r}", where="model.weights", hint=nearest(name, ("auto", *FORMATS))
         )
-    own = usual if name == "nf4" else name
-    compute = own if compute == "auto" else compute
+    if compute == "auto":
+        compute = usual if name == "nf4" else name
     if compute not in DTYPES:
         raise UserError(f"unknown dtype {compute!r}", where="model.compute", hint=nearest(compute, ("auto", *DTYPES)))
     if name == "nf4":
@@ -71,3 +71,10 @@ def weight_format(
         hint = "Set model.compute to auto; it is for nf4."
         raise UserError(f"{name} weights compute in {name}, not in {compute}", where="model.compute", hint=hint)
     return WeightFormat(name, DTYPES[compute], double_quantization)
+
+
+def configured_format(config: ModelConfig, device: str | torch.device) -> WeightFormat:
+    """Return the format that ``config`` asks for on ``device``. Raises UserError as :func:`choose_weight_format`."""
+    return choose_weight_format(
+        config.weights, device, compute=config.compute, double_quantization=config.double_quantization
+    )

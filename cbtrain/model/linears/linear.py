@@ -1,4 +1,4 @@
-"""What stands between the decoder and the way its weights are held in memory."""
+"""The interface of a linear map whose weight is held in some format."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Linear(nn.Module, ABC):
 
     @abstractmethod
     def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
-        """Hold a copy of ``weight [out_features, in_features]`` (any float dtype, on the final device) from now on, and
-        compute in ``compute``."""
+        """Copy ``weight [out_features, in_features]`` (any float dtype, on the final device) into this format, to
+        compute in the dtype ``compute``."""
 
     @abstractmethod
-    def dense(self) -> Tensor:
-        """The weight as it takes part in the forward pass, fp32 ``[out_features, in_features]``."""
+    def dequantized(self) -> Tensor:
+        """Return the weight as the forward pass uses it, fp32 ``[out_features, in_features]``."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """``x W^T + bias``, in x's dtype. Differentiable in ``x``."""
+        """Return ``x W^T + bias`` in x's dtype, differentiable in ``x``."""
 
     @property
     @abstractmethod
     def weight_bytes(self) -> int:
-        """Bytes that the weight takes in memory, scales included."""
+        """Bytes of the weight in memory, scales included."""

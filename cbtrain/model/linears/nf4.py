@@ -45,10 +45,10 @@ class Nf4Linear(Linear):
         self.state.dtype = compute  # of what comes out
 
     def weight(self) -> Tensor:
-        """The weight in the computing dtype, made anew."""
+        """Return the weight in the computing dtype, made anew."""
         return dequantize(self.packed, self.state)
 
-    def dense(self) -> Tensor:
+    def dequantized(self) -> Tensor:
         return self.weight().float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def quantize(weight: Tensor, *, double_quantization: bool) -> tuple[Tensor, Any]
 
 
 def dequantize(packed: Any, state: Any) -> Tensor:
-    """The tensor that :func:`quantize` packed, in ``state.dtype`` and its old shape."""
+    """Return the tensor that :func:`quantize` packed, in ``state.dtype`` and its old shape."""
     tensor: Tensor = require_bitsandbytes().dequantize_4bit(packed, state)
     return tensor
 

@@ -32,7 +32,7 @@ def copy_beside_weights(source: Path, target: Path) -> None:
 
 
 def write_card(folder: Path, *, base: str, name: str, text: str, tags: str) -> None:
-    """``README.md`` of a model made from ``base``; ``text`` is a sentence without its end."""
+    """Return ``README.md`` of a model made from ``base``; ``text`` is a sentence without its end."""
     is_path = Path(base).is_dir()  # a card is for publishing: no paths of this machine in it
     named = Path(base).resolve().name if is_path else base
     text = text.replace(f"`{base}`", f"`{named}`")

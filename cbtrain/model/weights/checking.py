@@ -58,7 +58,7 @@ def read_weights(
 
 
 def fingerprint_of(folder: Path, architecture: Architecture) -> str:
-    """The fingerprint of the weights in ``folder``, as ``load_decoder`` finds it."""
+    """Return the fingerprint of the weights in ``folder``, as ``load_decoder`` finds it."""
     fingerprint = Fingerprint()
     for name, tensor in read_weights(folder, architecture):
         fingerprint.add(name, tensor)

@@ -1,4 +1,4 @@
-"""A short name for a base model's weights, by which an adapter knows whether it stands on the right one.
+"""A short name for a base model's weights, by which an adapter recognizes its base.
 
 A fine-tuned sister of a base has its shapes and nearly its name, but other numbers nearly everywhere: a sample of each
 tensor tells them apart at no cost while the weights stream by. The values are rounded to bf16 first, so that one model
@@ -34,7 +34,7 @@ class Fingerprint:
         self._digests[name] = blake2b(f"{name} {shape} ".encode() + bits, digest_size=16).digest()
 
     def hexdigest(self) -> str:
-        """``v1:`` and 24 hexadecimal digits; the number changes whenever the way to them does."""
+        """Return ``v1:`` and 24 hexadecimal digits; the number changes whenever the way to them does."""
         digest = blake2b(digest_size=12)
         for name in sorted(self._digests):
             digest.update(self._digests[name])

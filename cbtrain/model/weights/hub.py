@@ -1,4 +1,4 @@
-"""Where a model's files lie: a folder, or a snapshot of a Hugging Face repository."""
+"""Find a model's files: in a folder, or in a snapshot of a Hugging Face repository."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ NOT_WANTED = ["consolidated*", "original/*"]
 
 
 def resolve_model(name: str) -> Path:
-    """The folder of a model: ``name`` itself if it is one, else a snapshot of the hub repository ``name``.
+    """Return the folder of a model: ``name`` itself if it is one, else a snapshot of the hub repository ``name``.
 
-    Raises UserError where neither exists, and says how to get access where the repository is gated.
+    Raises UserError if neither exists; if the repository is gated, the error says how to get access.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -41,3 +41,17 @@ def resolve_model(name: str) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         hint = "Check the network, or download it elsewhere and name its folder."
         raise UserError(f"cannot be downloaded ({type(error).__name__})", where=name, hint=hint) from None
+
+
+def describing_files(name: str) -> Path:
+    """Return the folder of a model with all files except the weights. Raises UserError as :func:`resolve_model`."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() or name.count("/") != 1:
+        return resolve_model(name)
+    import huggingface_hub
+
+    patterns = [pattern for pattern in HUB_FILES if "safetensors" not in pattern]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=NOT_WANTED))
+    except Exception:
+        return resolve_model(name)  # whose error says why

@@ -1,4 +1,4 @@
-"""A decoder out of a model folder or a hub repository."""
+"""Load a decoder from a model folder or a hub repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cbtrain.model.architecture import parse_architecture, read_model_config
 from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import ModelConfig
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.linears.formats import WeightFormat, weight_format
+from cbtrain.model.linears.formats import WeightFormat, choose_weight_format, configured_format
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import inverse_frequencies
 from cbtrain.model.weights.checking import read_weights
@@ -37,24 +37,24 @@ def load_decoder(
     evaluation mode.
 
     Built on the meta device; each tensor is read straight to its final device and format, quantized on the way where
-    ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. ``placed`` is given
-    each parameter when it is in its place, to do with it what it likes. Raises UserError on
-    an unknown architecture, on missing, surplus, damaged, wrongly shaped or non-finite weights, and on an attention
-    back-end that cannot serve here.
+    ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. ``placed`` is called
+    with each parameter as soon as it is loaded. Raises UserError on an unknown architecture, on missing, surplus,
+    damaged, wrongly shaped or non-finite weights, and on an attention back-end that cannot run here.
     """
     folder = resolve_model(name)
     source = read_model_config(folder)
     _refuse_quantized(source, folder)
     architecture = parse_architecture(source, folder / "config.json")
-    form = weights if isinstance(weights, WeightFormat) else weight_format(weights, device)
+    weight_format = weights if isinstance(weights, WeightFormat) else choose_weight_format(weights, device)
     with torch.device("meta"):
-        decoder = Decoder(architecture, form.linear())
-    choose_backend(attention, torch.device(device), form.compute, architecture.head_dim)
-    decoder.attention, decoder.source, decoder.folder, decoder.format = attention, source, folder, form
+        decoder = Decoder(architecture, weight_format.linear())
+    choose_backend(attention, torch.device(device), weight_format.compute, architecture.head_dim)
+    decoder.attention, decoder.format = attention, weight_format
+    decoder.source, decoder.folder = source, folder
     fingerprint = Fingerprint()
     for name, tensor in read_weights(folder, architecture, device, progress):
         fingerprint.add(name, tensor)
-        parameter = _assign(decoder, name, tensor, form.compute)
+        parameter = _assign(decoder, name, tensor, weight_format.compute)
         if placed and parameter is not None:
             placed(parameter)
         del tensor
@@ -73,25 +73,27 @@ def load_configured(
     placed: Placed | None = None,
 ) -> Decoder:
     """:func:`load_decoder` with the formats and the back-end that ``config`` asks for."""
-    form = weight_format(config.weights, device, compute=config.compute, double_quantization=config.double_quantization)
-    return load_decoder(name, weights=form, device=device, attention=config.attention, progress=progress, placed=placed)
+    weight_format = configured_format(config, device)
+    return load_decoder(
+        name, weights=weight_format, device=device, attention=config.attention, progress=progress, placed=placed
+    )
 
 
 def _assign(decoder: Decoder, key: str, tensor: Tensor, compute: torch.dtype) -> nn.Parameter | None:
     owner, _, leaf = key.rpartition(".")
     module = decoder.get_submodule(owner)
-    # Copied even where nothing is to be converted: a window onto the file dies with the file.
+    # Copied even if nothing is converted: memory that is mapped from the file is lost with the file.
     if isinstance(module, Linear) and leaf == "weight":
         module.load_weight(tensor, compute)
     else:
         setattr(module, leaf, nn.Parameter(tensor.to(compute, copy=True), requires_grad=False))
-    held = getattr(module, leaf, None)  # NF4 has no such parameter
-    return held if isinstance(held, nn.Parameter) else None
+    parameter = getattr(module, leaf, None)  # NF4 has no such parameter
+    return parameter if isinstance(parameter, nn.Parameter) else None
 
 
 def _refuse_quantized(source: dict[str, Any], folder: object) -> None:
-    facts = source.get("quantization_config")
-    if facts:
-        kind = facts.get("quant_method", "unknown") if isinstance(facts, dict) else "unknown"
+    quantization = source.get("quantization_config")
+    if quantization:
+        kind = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         hint = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
         raise UserError(f"its weights are already quantized ({kind})", where=folder, hint=hint)

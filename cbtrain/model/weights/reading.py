@@ -20,7 +20,7 @@ AGAIN = "Download the model again."
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder. Raises UserError where there are none, and on a malformed index."""
+    """Return the safetensors files of a model folder. Raises UserError if there are none, and on a malformed index."""
     # As transformers looks: the single file first.
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():

@@ -106,12 +106,12 @@ def save_decoder(decoder: Decoder, folder: Path, config: dict[str, Any], *, limi
 
 
 def file_name(name: str) -> str:
-    """A parameter's name in Hugging Face files."""
+    """Return a parameter's name in Hugging Face files."""
     return name if name.startswith("lm_head.") else f"model.{name}"
 
 
 def llama_config(a: Architecture, *, bos_id: int | None, eos_id: int, pad_id: int | None) -> dict[str, Any]:
-    """The ``config.json`` of a Llama-shaped architecture made here (default RoPE, no biases)."""
+    """Return the ``config.json`` of a Llama-shaped architecture made here (default RoPE, no biases)."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

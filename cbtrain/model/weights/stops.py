@@ -23,7 +23,7 @@ def write_stop_ids(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     known = settings.get("eos_token_id", config.get("eos_token_id"))
     before = known if isinstance(known, list) else [] if known is None else [known]
-    # The stop of the chats stands first: some readers take only one.
+    # The stop token of chats comes first: some programs read only one.
     settings["eos_token_id"] = list(dict.fromkeys([*stops, *before]))
     generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -24,7 +24,7 @@ from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
-from cbtrain.generation.local_model import LocalModel, pick_device
+from cbtrain.generation.local_model import LocalModel
 from cbtrain.providers.summary import costs
 from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.datasets import held_out_datasets
@@ -97,8 +97,7 @@ def _open_therapist(trained: TrainedRun, config: StudyConfig, console: Console) 
             trained.base,
             str(trained.folder / "therapist"),
             config.evaluation.engine,
-            held=config.model,
-            device=pick_device(config.model.device),
+            loading=config.model,
             progress=progress,
         )
 

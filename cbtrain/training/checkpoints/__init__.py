@@ -1,1 +1,1 @@
-"""Where a training stage stands, on disk."""
+"""Checkpoints of a training stage."""

@@ -35,11 +35,11 @@ CHUNK = 1 << 22
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint is incomplete, or not as it was written."""
+    """A checkpoint is incomplete, or differs from what was written."""
 
 
 class ParameterFiles(Protocol):
-    """How trained parameters are laid down in a folder, by their names in training."""
+    """Writes trained parameters to a folder and reads them, by their names in training."""
 
     def save(self, folder: Path, values: Mapping[str, Tensor]) -> None: ...
 
@@ -83,7 +83,7 @@ def write(folder: Path, checkpoint: Checkpoint, files: ParameterFiles) -> Path:
 
 
 def read(folder: Path, files: ParameterFiles) -> Checkpoint:
-    """The checkpoint in ``folder``. Raises DamagedCheckpoint where a file is missing or differs from what was
+    """Return the checkpoint in ``folder``. Raises DamagedCheckpoint if a file is missing or differs from what was
     written."""
     state = read_state(folder)
     parameters = read_parameters(folder, files)
@@ -93,8 +93,8 @@ def read(folder: Path, files: ParameterFiles) -> Checkpoint:
 
 
 def read_parameters(folder: Path, files: ParameterFiles) -> dict[str, Tensor]:
-    """What was trained alone. Raises DamagedCheckpoint where a file of it is missing or differs from what was
-    written."""
+    """Return the trained parameters only. Raises DamagedCheckpoint if a file of them is missing or differs from what
+    was written."""
     state = read_state(folder)
     for name in state["files"]:
         if name != OPTIMIZER and _damaged(folder, name, state):
@@ -106,7 +106,7 @@ def read_parameters(folder: Path, files: ParameterFiles) -> dict[str, Tensor]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The JSON part alone, unchecked. Raises DamagedCheckpoint where it is none."""
+    """Return the JSON part only, without checking other files. Raises DamagedCheckpoint if it is not one."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -121,14 +121,14 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints in ``folder``, whole or not, the newest first."""
+    """Return the checkpoints in ``folder``, complete or not, the newest first."""
     found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
     return sorted(found, key=lambda path: -int(path.name[5:]))
 
 
 def set_aside(folder: Path, after: int = -1) -> None:
-    """Rename checkpoints of later steps than ``after``, which were passed over: a run that goes on from an earlier one
-    writes these steps again, and they must not count among the newest."""
+    """Rename the skipped checkpoints of later steps than ``after``: a run that continues from an earlier one writes
+    these steps again, and the old ones must not count among the newest."""
     for path in steps(folder):
         if int(path.name[5:]) > after:
             target = path.with_name(f"damaged-{path.name}")
@@ -137,13 +137,12 @@ def set_aside(folder: Path, after: int = -1) -> None:
 
 
 def newest(folder: Path, files: ParameterFiles, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint in ``folder``; damaged ones are passed over, with a warning. None where there is
-    none."""
+    """Return the newest complete checkpoint in ``folder``, or None. Damaged ones are skipped with a warning."""
     for path in steps(folder):
         try:
             return read(path, files)
         except DamagedCheckpoint as error:
-            warn(f"checkpoint {path} is passed over: {error}")
+            warn(f"checkpoint {path} is skipped: {error}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Find what an interrupted stage can go on from, the same on every rank."""
+"""Find the checkpoint from which an interrupted stage continues, the same on every rank."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cbtrain.errors import UserError
+from cbtrain.settings import with_current_names
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import (
     Checkpoint,
@@ -26,16 +27,16 @@ Warn = Callable[[str], None]
 
 
 def find_newest(folder: Path, files: ParameterFiles, warn: Warn) -> Checkpoint | None:
-    """The newest whole checkpoint in ``folder``. The leading rank chooses, every rank reads it.
+    """Return the newest complete checkpoint in ``folder``, or None. The leading rank chooses it, every rank reads it.
 
-    Raises UserError where a rank cannot read what the leading one can: a folder that they do not share.
+    Raises UserError if a rank cannot read what the leading one can: a folder that they do not share.
     """
-    found = newest(folder, files, warn) if distributed.rank() == 0 else None
+    checkpoint = newest(folder, files, warn) if distributed.rank() == 0 else None
     if distributed.rank() == 0:
-        set_aside(folder, found.step if found else -1)
-    step = distributed.agreed(found.step if found else None)
-    if step is None or found is not None:
-        return found
+        set_aside(folder, checkpoint.step if checkpoint else -1)
+    step = distributed.agreed(checkpoint.step if checkpoint else None)
+    if step is None or checkpoint is not None:
+        return checkpoint
     try:
         return read(folder / f"step-{step}", files)
     except DamagedCheckpoint as error:
@@ -47,8 +48,8 @@ def find_newest(folder: Path, files: ParameterFiles, warn: Warn) -> Checkpoint |
 def find_best(
     folder: Path, files: ParameterFiles, progress: Progress, current: Checkpoint, warn: Warn
 ) -> Mapping[str, Tensor]:
-    """The parameters of the best validation so far. Where their checkpoint is gone, ``progress`` forgets that there was
-    one: the next validation decides anew."""
+    """Return the parameters of the best validation so far. If their checkpoint is lost, ``progress`` is reset as if
+    there had been none, and the next validation is the best."""
     if progress.best_step is None:
         return {}
     if progress.best_step == current.step:
@@ -57,27 +58,27 @@ def find_best(
     try:
         return read_parameters(path, files)
     except DamagedCheckpoint as error:
-        warn(f"the best checkpoint so far, {path}, is lost ({error}): the best of what follows will be kept")
+        warn(f"the best checkpoint so far, {path}, is lost ({error}): the best of the next ones will be kept")
         progress.best_loss = progress.best_step = None
         progress.waited = 0
         return {}
 
 
-def check_same(found: Checkpoint, config: StageConfig, name: str, where: Path) -> None:
-    """Raise UserError where ``found`` was written under other settings, which would make it a run of two halves."""
-    before, after = found.state["config"], config.model_dump(mode="json")
-    for key, one, other in differences(before, after, name):
-        hint = f"Set {key}={one} to go on, choose another --out, or set training.resume=never to begin anew."
-        raise UserError(f"{key} is {other}, the interrupted run had {one}", where=where, hint=hint)
+def check_same(checkpoint: Checkpoint, config: StageConfig, name: str, where: Path) -> None:
+    """Raise UserError if ``checkpoint`` was written with other settings than ``config``, those of stage ``name``."""
+    before = with_current_names(checkpoint.state["config"], StageConfig, where)
+    for key, old, new in differences(before, config.model_dump(mode="json"), name):
+        hint = f"Set {key}={old} to continue, choose another --out, or set training.resume=never to start again."
+        raise UserError(f"{key} is {new}, the interrupted run had {old}", where=where, hint=hint)
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Keys at which two nested mappings differ, with both values."""
+    """Return the keys at which two nested mappings differ, with both values."""
     if isinstance(before, dict) and isinstance(after, dict):
         names = {**before, **after}
         return [
-            found
+            difference
             for name in names
-            for found in differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
+            for difference in differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
         ]
     return [] if before == after else [(key, before, after)]

@@ -18,11 +18,11 @@ class SaveClock:
         self.step, self.time, self.proposed = step, time.monotonic(), False
 
     def steps_due(self, step: int) -> bool:
-        """Whether so many steps are behind: every rank knows."""
+        """Return whether ``every_steps`` steps are done, the same on every rank."""
         return self.config.every_steps is not None and step - self.step >= self.config.every_steps
 
     def minutes_due(self) -> bool:
-        """Whether so many minutes are: true once, until it is reset, since the other ranks hear of it later."""
+        """Return whether ``every_minutes`` have passed: True once until :meth:`reset`, as others learn it later."""
         minutes = self.config.every_minutes
         due = not self.proposed and minutes is not None and time.monotonic() - self.time >= 60 * minutes
         self.proposed = self.proposed or due

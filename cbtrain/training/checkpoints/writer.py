@@ -1,4 +1,4 @@
-"""Write checkpoints in a thread while training goes on, and remove old ones."""
+"""Write checkpoints in a thread while training continues, and remove old ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from cbtrain.training.config import CheckpointConfig
 class CheckpointWriter:
     """Enter it to start the thread; leaving waits until everything is on disk.
 
-    Only one checkpoint waits at a time: a disk that cannot keep up slows training and does not fill the memory. Of one
-    that cannot be written (a full disk, say) :meth:`warnings` tells, and training goes on.
+    Only one checkpoint waits at a time: a slow disk slows training and does not fill the memory. If one cannot be
+    written (a full disk, say), :meth:`warnings` returns a warning and training continues.
     """
 
     def __init__(self, folder: Path, files: ParameterFiles, config: CheckpointConfig) -> None:
@@ -47,16 +47,16 @@ class CheckpointWriter:
         self._thread.join()
 
     def put(self, checkpoint: Checkpoint) -> None:
-        """Have ``checkpoint`` written; its tensors must not change any more."""
+        """Queue ``checkpoint`` for writing; its tensors must not change any more."""
         self._queue.put(checkpoint)
 
     def warnings(self) -> list[str]:
-        """What has gone wrong since they were last asked for."""
-        found = []
+        """Return the warnings since the last call."""
+        warnings = []
         with contextlib.suppress(queue.Empty):
             while True:
-                found.append(self._warnings.get_nowait())
-        return found
+                warnings.append(self._warnings.get_nowait())
+        return warnings
 
     def _work(self) -> None:
         while (checkpoint := self._queue.get()) is not None:
@@ -67,28 +67,30 @@ class CheckpointWriter:
             except Exception as error:  # Rust code raises exceptions of its own
                 if not self.failed:  # once for a disk that stays full, whatever the number of checkpoints
                     text = f"the checkpoint of step {checkpoint.step} could not be written: {error}"
-                    self._warnings.put(f"{text}; training goes on, and tries again at each checkpoint")
+                    self._warnings.put(f"{text}; training continues and tries again at each checkpoint")
                 self.failed = True
 
     def _remove_old(self) -> None:
         """Keep the newest, and those with the lowest validation loss."""
-        found = steps(self.folder)
+        checkpoints = steps(self.folder)
         losses: dict[Path, float] = {}
-        for path in found:
+        for path in checkpoints:
             try:
                 loss = read_state(path).get("validation_loss")
             except DamagedCheckpoint:
                 continue
             if loss is not None and math.isfinite(loss):
                 losses[path] = loss
-        measured = [path for path in reversed(found) if path in losses]  # the earlier of two equals, as in validation
+        measured = [
+            path for path in reversed(checkpoints) if path in losses
+        ]  # the earlier of two equals, as in validation
         best = sorted(measured, key=lambda path: losses[path])[: self.config.keep_best]
-        for path in found[self.config.keep_last :]:
+        for path in checkpoints[self.config.keep_last :]:
             if path not in best:
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed have left half done in ``folder``."""
+    """Remove incomplete checkpoints that killed writers have left in ``folder``."""
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -11,7 +11,7 @@ BUCKET = 50_000_000
 
 
 def deepspeed_config(stage: int, dtype: torch.dtype, clip_norm: float) -> dict[str, Any]:
-    """The settings for ZeRO ``stage`` over parameters of ``dtype``.
+    """Return the settings for ZeRO ``stage`` over parameters of ``dtype``.
 
     The loss comes divided by the whole step's weights, so nothing here divides by accumulation or ranks: the caller
     multiplies by the number of ranks what ``mean`` divides by it again (``sum`` is not for every stage).

@@ -126,7 +126,7 @@ class DeepSpeedEngine(TrainingEngine):
                 parameter.grad = None
 
     def _flat(self) -> list[Tensor]:
-        """The fp32 numbers that this rank's optimizer steps on."""
+        """Return the fp32 numbers that this rank's optimizer steps on."""
         if self.stage == 0:
             return list(self.live.values())
         zero = self.engine.optimizer
@@ -151,7 +151,7 @@ class DeepSpeedEngine(TrainingEngine):
         return self._states()[0]["step"]
 
     def _full(self, parameter: nn.Parameter, key: str | None = None) -> Tensor:
-        """The whole tensor of ``parameter`` in fp32, or of its moment ``key``, gathered from every rank."""
+        """Return the whole tensor of ``parameter`` in fp32, or of its moment ``key``, gathered from every rank."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         if self.stage == 0:
@@ -201,7 +201,7 @@ class _TokenLosses(nn.Module):
 
 
 def require_deepspeed(device: torch.device) -> ModuleType:
-    """The package, imported so that it compiles nothing. Raises UserError where it is not installed."""
+    """Return the package, imported so that it compiles nothing. Raises UserError where it is not installed."""
     os.environ.setdefault("DS_BUILD_OPS", "0")
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

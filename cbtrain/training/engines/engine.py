@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StaticMemory:
-    """Memory that this rank holds between steps, beside the base's weights. ``gradients`` are those of a step."""
+    """Memory that this rank holds between steps, besides the base's weights. ``gradients`` are those of a step."""
 
     adapters: int
     gradients: int
@@ -65,11 +65,11 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def parameters(self) -> State:
-        """What is trained, in fp32. Every rank must call it; the leading one gets the tensors, the others nothing."""
+        """Return what is trained, in fp32, to the leading rank; the others get nothing. Every rank must call this."""
 
     @abstractmethod
     def optimizer_state(self) -> State:
-        """What the optimizer knows, as ``PARAMETER/KEY``, in the same way as :meth:`parameters`."""
+        """Return the optimizer's state, as ``PARAMETER/KEY``, in the same way as :meth:`parameters`."""
 
     @abstractmethod
     def load(self, parameters: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None) -> None:
@@ -78,10 +78,10 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def static_memory(self) -> StaticMemory:
-        """What this rank holds."""
+        """Return what this rank holds in memory."""
 
     def sum(self, value: Tensor) -> Tensor:
-        """``value`` summed over ranks (in place)."""
+        """Return ``value`` summed over ranks (in place)."""
         if self.world > 1:
             dist.all_reduce(value)
         return value
@@ -91,7 +91,7 @@ class TrainingEngine(ABC):
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """A copy of ``tensor`` on the CPU that nothing else writes to."""
+    """Return a copy of ``tensor`` on the CPU that nothing else writes to."""
     return tensor.detach().to("cpu", copy=True)
 
 

@@ -8,8 +8,8 @@ from cbtrain.training.engines.engine import TrainingEngine
 
 
 def make_engine(decoder: Decoder, config: StageConfig, runtime: RuntimeConfig) -> TrainingEngine:
-    """The engine that ``runtime`` names, over what is trainable in ``decoder``. Raises UserError where the package that
-    it needs is not installed."""
+    """Return the engine that ``runtime`` names, over what is trainable in ``decoder``. Raises UserError where the
+    package that it needs is not installed."""
     if runtime.engine == "torch":
         from cbtrain.training.engines.torch_engine import TorchEngine
 

@@ -17,8 +17,8 @@ from cbtrain.training.engines.deepspeed_engine import require_deepspeed
 
 
 def partitioner(device: str, dtype: torch.dtype, runtime: RuntimeConfig) -> Callable[[nn.Parameter], None]:
-    """What takes a whole parameter and leaves this rank's share of it. Every rank must call it with the same parameters
-    in the same order; values are those of the leading rank."""
+    """Return a function that takes a whole parameter and keeps this rank's share of it. Every rank must call it with
+    the same parameters in the same order; values are those of the leading rank."""
     deepspeed = require_deepspeed(torch.device(device))
     distributed.join(runtime.timeout_minutes, alone=True)
     deepspeed.init_distributed(dist_init_required=False)

@@ -67,7 +67,7 @@ class LiveStorages(TorchDispatchMode):
 
 
 def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
-    """The storages behind the tensors in arguments or results: tensors, and lists and dictionaries of them."""
+    """Return the storages behind the tensors in arguments or results: tensors, and lists and dictionaries of them."""
     if isinstance(tree, Tensor):
         if tree.layout == torch.strided:
             yield tree.untyped_storage()

@@ -22,16 +22,16 @@ LOW, USUAL = 1 << 20, 32 << 20
 threshold climbs."""
 
 
-def gives_back(device: torch.device | str, recompute: str) -> bool:
-    """Whether training with this level of recomputation does so."""
-    return torch.device(device).type == "cpu" and recompute != "none"
+def gives_back(device: torch.device | str, activation_checkpointing: str) -> bool:
+    """Return whether training gives memory back with this level of activation checkpointing."""
+    return torch.device(device).type == "cpu" and activation_checkpointing != "none"
 
 
 @contextlib.contextmanager
-def returning_memory(device: torch.device | str, recompute: str) -> Iterator[None]:
+def returning_memory(device: torch.device | str, activation_checkpointing: str) -> Iterator[None]:
     """Inside, freed tensors go back to the system, on CPUs and where something is recomputed. Without glibc nothing
     changes."""
-    if not gives_back(device, recompute):
+    if not gives_back(device, activation_checkpointing):
         yield
         return
     _set(LOW)

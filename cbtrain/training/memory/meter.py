@@ -119,7 +119,7 @@ class MemoryMeter:
         self.activations = max(self.activations, live.bytes)
 
     def split(self, *, weights: int, adapters: int, gradients: int, optimizer: int) -> MemorySplit:
-        """The peak so far, given the bytes of what is easily counted."""
+        """Return the peak so far, given the bytes of what is easily counted."""
         return split_of(
             self.peak,
             weights=weights,

@@ -62,15 +62,15 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor
 _attention.register_autograd(_backward, setup_context=_keep)
 
 
-def stand_in(backend: str, device: str, borders: Sequence[int], window: int | None) -> Attend:
-    """``attend`` for documents at ``borders`` that takes the memory of ``backend`` on ``device``."""
+def stand_in(backend: str, device: str, cu_seqlens: Sequence[int], window: int | None) -> Attend:
+    """Return ``attend`` for documents at ``cu_seqlens`` that takes the memory of ``backend`` on ``device``."""
 
     def packed(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out: Tensor = _attention(q, k, v, True)[0]
         return out
 
     def by_document(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        outputs = [_document(q[a:b], k[a:b], v[a:b], window, device) for a, b in pairwise(borders)]
+        outputs = [_document(q[a:b], k[a:b], v[a:b], window, device) for a, b in pairwise(cu_seqlens)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     return by_document if backend == "sdpa" else packed

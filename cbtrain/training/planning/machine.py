@@ -73,7 +73,7 @@ class Machine:
 
 
 def this_machine(device: str, memory: float | None = None) -> Machine:
-    """The machine that runs this, with ``memory`` GB (1e9 bytes) in place of what it has."""
+    """Return the machine that runs this, with ``memory`` GB (1e9 bytes) in place of what it has."""
     given = _bytes(memory)
     if torch.device(device).type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
@@ -82,7 +82,7 @@ def this_machine(device: str, memory: float | None = None) -> Machine:
 
 
 def other_machine(gpu: str, memory: float | None = None) -> Machine:
-    """A GPU by its name. Raises UserError on an unknown one."""
+    """Return a GPU by its name. Raises UserError on an unknown one."""
     key = gpu.lower().replace("_", "-")
     if key not in GPUS:
         hint = f"Known: {', '.join(GPUS)}; with --memory, the nearest of them."

@@ -16,8 +16,8 @@ KERNELS = 20_000_000
 
 
 def predict_memory(setting: Scenario, shape: PackShape) -> MemorySplit:
-    """The peak on one rank, in bytes: of forward and backward pass on a pack of ``shape`` with the optimizer's numbers
-    in place (as from the second step on), or of the optimizer's step where that is higher.
+    """Return the peak on one rank, in bytes: of forward and backward pass on a pack of ``shape`` with the optimizer's
+    numbers in place (as from the second step on), or of the optimizer's step where that is higher.
 
     The parts are those at that moment, so they add up; ``gradients`` may be none yet. On CPUs the C library's slack,
     and copies of what is trained (the best, a checkpoint on its way to the disk), are part of the workspace.
@@ -37,7 +37,7 @@ def predict_memory(setting: Scenario, shape: PackShape) -> MemorySplit:
         activations, gradients, workspace = 0, always.gradients, always.step
     if setting.device == "cpu":
         flat = always.weights + always.adapters + gradients + always.optimizer + activations + workspace
-        threshold = LOW if gives_back(setting.device, setting.recompute) else None
+        threshold = LOW if gives_back(setting.device, setting.activation_checkpointing) else None
         real = peak_of(held_sizes(decoder, setting), traced.events, threshold=threshold)
         workspace += max((real or flat) - flat, 0) + KERNELS
     workspace += always.copies

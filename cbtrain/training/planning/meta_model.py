@@ -25,15 +25,15 @@ META = torch.device("meta")
 
 
 def shadow_decoder(setting: Scenario) -> Decoder:
-    """A decoder on the meta device with the adapter of ``setting``, in training mode."""
-    form = setting.format
+    """Return a decoder on the meta device with the adapter of ``setting``, in training mode."""
+    weight_format = setting.format
     linear: Any = DenseLinear
-    if form.name == "nf4":
-        linear = partial(ShadowNf4Linear, compute=form.compute, nested=form.double_quantization)
+    if weight_format.name == "nf4":
+        linear = partial(ShadowNf4Linear, compute=weight_format.compute, nested=weight_format.double_quantization)
     with META:
         decoder = ShadowDecoder(setting, linear)
     decoder.to(setting.compute).requires_grad_(setting.full)
-    decoder.recompute = setting.recompute
+    decoder.activation_checkpointing = setting.activation_checkpointing
     if isinstance(setting.adapter, LoraConfig):
         adapter = LoraAdapter(decoder, setting.adapter, META)
         decoder.adapter, adapter.dropout = adapter, ShadowDropout(setting.adapter.dropout, 0)
@@ -51,9 +51,9 @@ class ShadowDecoder(Decoder):
         super().__init__(setting.architecture, linear)
         self.setting = setting
 
-    def packed(self, cumulative: Sequence[int]) -> Attend:  # type: ignore[override]
+    def packed(self, cu_seqlens: Sequence[int]) -> Attend:  # type: ignore[override]
         window = self.architecture.sliding_window
-        return stand_in(self.setting.attention, self.setting.device, cumulative, window)
+        return stand_in(self.setting.attention, self.setting.device, cu_seqlens, window)
 
 
 class ShadowNf4Linear(Linear):
@@ -69,14 +69,14 @@ class ShadowNf4Linear(Linear):
         raise NotImplementedError("nothing is loaded on the meta device")
 
     def weight(self) -> Tensor:
-        """An empty weight in the computing dtype."""
+        """Return an empty weight in the computing dtype."""
         count = self.in_features * self.out_features
         scales = torch.empty(-(-count // BLOCK), device=META)
         weight = torch.empty(self.out_features, self.in_features, dtype=self.compute, device=META)
         del scales
         return weight
 
-    def dense(self) -> Tensor:
+    def dequantized(self) -> Tensor:
         return self.weight().float()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -32,12 +32,10 @@ class PlannedStage:
     load: Workload
     notes: tuple[str, ...] = ()
 
-    def with_pack(self, recompute: str, pack_tokens: int) -> Scenario:
-        """The setting of an alternative: the size of a step stays, its number of micro-batches follows."""
-        packs = self.config.packs_per_step or self.setting.world
-        if self.config.tokens_per_step:
-            packs = round(self.config.tokens_per_step / pack_tokens)
-        return replace(self.setting, recompute=recompute, accumulates=packs > self.setting.world)
+    def with_pack(self, activation_checkpointing: str, pack_tokens: int) -> Scenario:
+        """Return the scenario of an alternative. The tokens of a step stay the same, not its number of packs."""
+        accumulates = self.config.accumulates(self.setting.world, pack_tokens)
+        return replace(self.setting, activation_checkpointing=activation_checkpointing, accumulates=accumulates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Alternative:
     the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None where
     nothing is known of the documents). ``how`` says where the time comes from."""
 
-    recompute: str
+    activation_checkpointing: str
     pack_tokens: int
     memory: MemorySplit
     needed: int
@@ -69,15 +67,15 @@ class StagePlan:
 
 def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> StagePlan:
     """Predict every alternative. ``tell`` hears what is being done. Raises UserError as the parts do."""
-    wanted = stage.config.pack_tokens
+    wanted, level = stage.config.pack_tokens, stage.config.activation_checkpointing
     clock = _Clock(stage, machine, device, tell)
     found = [
-        _alternative(stage, machine, clock, level, tokens)
+        _alternative(stage, machine, clock, other, tokens)
         for tokens in (wanted, wanted // 2, 2 * wanted)
         if tokens == wanted or (tokens >= SMALLEST_PACK and stage.load.changes(tokens))
-        for level in LEVELS
+        for other in LEVELS
     ]
-    configured = next(a for a in found if a.pack_tokens == wanted and a.recompute == stage.config.recompute)
+    configured = next(a for a in found if a.pack_tokens == wanted and a.activation_checkpointing == level)
     choice = configured if configured.fits else _nearest(found, wanted)
     if choice is None and stage.load.changes(wanted // 2):
         for smaller in _smaller(wanted // 4):
@@ -88,16 +86,16 @@ def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell
     return StagePlan(stage, found, configured, choice, _advice(stage, machine, configured, choice, found))
 
 
-def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, recompute: str, pack_tokens: int) -> Alternative:
-    setting = stage.with_pack(recompute, pack_tokens)
+def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, level: str, pack_tokens: int) -> Alternative:
+    setting = stage.with_pack(level, pack_tokens)
     load = stage.load if pack_tokens == stage.load.capacity else stage.load.resized(pack_tokens)
     packs = load.packs()
-    worst = largest(packs, setting.architecture, recompute=recompute, compute_bytes=setting.compute.itemsize)
+    worst = largest(packs, setting.architecture, activation_checkpointing=level, compute_bytes=setting.compute.itemsize)
     memory = predict_memory(setting, worst)
     speed, epoch, how = clock.speed(setting, packs)
     seconds = epoch if load.lengths else None
     needed = memory.total * (setting.world if machine.kind == "cpu" else 1)
-    return Alternative(recompute, pack_tokens, memory, needed, machine.fits(needed), speed, seconds, how)
+    return Alternative(level, pack_tokens, memory, needed, machine.fits(needed), speed, seconds, how)
 
 
 class _Clock:
@@ -111,7 +109,7 @@ class _Clock:
         self.trained = sum(p.numel() for p in shadow_decoder(stage.setting).trainable_parameters().values())
         packs = stage.load.packs()
         compute = stage.setting.compute.itemsize
-        self.shape = largest(packs, stage.setting.architecture, recompute="none", compute_bytes=compute)
+        self.shape = largest(packs, stage.setting.architecture, activation_checkpointing="none", compute_bytes=compute)
         self.known: dict[str, Timing] = {}
 
     def speed(self, setting: Scenario, packs: list[PackShape]) -> tuple[float, float, str]:
@@ -133,12 +131,12 @@ class _Clock:
         return config.packs_per_step or setting.world
 
     def _timing(self, setting: Scenario) -> Timing:
-        level = setting.recompute
+        level = setting.activation_checkpointing
         if level not in self.known:
             if self.machine.gpu:
                 self.known[level] = estimate_time(setting, self.shape, self.trained, self.machine.gpu)
             else:
-                self.tell(f"Timing the {self.name}, recompute {level}")
+                self.tell(f"Timing the {self.name}, activation checkpointing {level}")
                 self.known[level] = measure_time(setting, self.shape, self.device)
         return self.known[level]
 
@@ -146,7 +144,7 @@ class _Clock:
 def _nearest(found: list[Alternative], wanted: int) -> Alternative | None:
     """What fits and changes least: recomputation changes nothing that is learnt, smaller packs may cut documents."""
     fitting = [a for a in found if a.fits and a.pack_tokens <= wanted]
-    return min(fitting, key=lambda a: (wanted - a.pack_tokens, LEVELS.index(a.recompute)), default=None)
+    return min(fitting, key=lambda a: (wanted - a.pack_tokens, LEVELS.index(a.activation_checkpointing)), default=None)
 
 
 def _smaller(tokens: int) -> Iterator[int]:
@@ -163,7 +161,8 @@ def _advice(
     found: list[Alternative],
 ) -> str:
     def keys(a: Alternative) -> str:
-        return f"{stage.name}.pack_tokens={a.pack_tokens} {stage.name}.recompute={a.recompute}"
+        level = f"{stage.name}.activation_checkpointing={a.activation_checkpointing}"
+        return f"{stage.name}.pack_tokens={a.pack_tokens} {level}"
 
     room = machine.memory - machine.reserve
     if choice is configured:

@@ -18,25 +18,26 @@ WIDTH = 0.02
 
 
 def random_decoder(setting: Scenario, device: torch.device) -> Decoder:
-    """A decoder on ``device`` with the adapter of ``setting``, in training mode."""
-    a, form = setting.architecture, setting.format
+    """Return a decoder on ``device`` with the adapter of ``setting``, in training mode."""
+    a, weight_format = setting.architecture, setting.format
     generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):
-        decoder = Decoder(a, form.linear())
+        decoder = Decoder(a, weight_format.linear())
     for name, module in decoder.named_modules():
         if isinstance(module, Linear) and name != "lm_head":
             shape = (module.out_features, module.in_features)
-            module.load_weight(WIDTH * torch.randn(shape, device=device, generator=generator), form.compute)
+            module.load_weight(WIDTH * torch.randn(shape, device=device, generator=generator), weight_format.compute)
         for leaf, parameter in list(module.named_parameters(recurse=False)):
             if parameter.is_meta:
-                filled = torch.ones(parameter.shape, device=device, dtype=form.compute)
+                filled = torch.ones(parameter.shape, device=device, dtype=weight_format.compute)
                 if parameter.dim() > 1:
                     filled.normal_(0, WIDTH, generator=generator)
                 setattr(module, leaf, nn.Parameter(filled, requires_grad=False))
     if a.tied_embeddings:
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
     decoder.frequencies = inverse_frequencies(a.rope, a.head_dim).to(device)
-    decoder.format, decoder.attention, decoder.recompute = form, setting.attention, setting.recompute
+    decoder.format, decoder.attention = weight_format, setting.attention
+    decoder.activation_checkpointing = setting.activation_checkpointing
     decoder.requires_grad_(False)
     inject(decoder, setting.adapter)
     return decoder.train()

@@ -24,7 +24,7 @@ class Scenario:
     format: WeightFormat
     adapter: AdapterConfig
     optimizer: str = "adamw"
-    recompute: str = "none"
+    activation_checkpointing: str = "none"
     device: str = "cpu"
     attention: str = "sdpa"
     accumulates: bool = False
@@ -43,8 +43,8 @@ class Scenario:
 
 
 def attention_of(wanted: str, device: str, compute: torch.dtype, head_dim: int) -> str:
-    """The back-end that would serve on ``device``. One that is not here is taken to have what its makers promise:
-    kernels over packed documents for bf16."""
+    """Return the back-end that would serve on ``device``. One that is not here is taken to have what its makers
+    promise: kernels over packed documents for bf16."""
     if device == "cpu" or torch.cuda.is_available():
         return choose_backend(wanted, torch.device(device), compute, head_dim)
     if wanted != "auto":

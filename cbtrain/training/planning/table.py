@@ -22,6 +22,9 @@ PARTS = {
 }
 """The parts of the peak, with the heads of their columns."""
 
+CHECKPOINTING = "activ. chkpt."
+"""Head of the column of ``activation_checkpointing``."""
+
 WIDTH = 110
 """Columns of a table that no terminal bounds."""
 
@@ -49,15 +52,15 @@ def print_plan(plan: StagePlan, machine: Machine, console: Console) -> None:
 
 def _table(plan: StagePlan) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    columns = ("pack", "recompute", "peak", *(PARTS[part] for part in PARTS), "fits", "tokens/s", "epoch")
+    columns = ("pack", CHECKPOINTING, "peak", *(PARTS[part] for part in PARTS), "fits", "tokens/s", "epoch")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("recompute", "fits") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in (CHECKPOINTING, "fits") else "right", no_wrap=True)
     unit = _unit(plan)
     for alternative in sorted(plan.alternatives, key=lambda a: a.pack_tokens):
         chosen = alternative is plan.configured
         row = [
             f"{alternative.pack_tokens:,}",
-            alternative.recompute,
+            alternative.activation_checkpointing,
             unit.format(alternative.memory.total),
             *(unit.format(getattr(alternative.memory, part)) for part in PARTS),
             "yes" if alternative.fits else "no",
@@ -89,7 +92,7 @@ def facts(plan: StagePlan, machine: Machine) -> dict[str, Any]:
 
 def _alternative(a: Alternative) -> dict[str, Any]:
     return {
-        "recompute": a.recompute,
+        "activation_checkpointing": a.activation_checkpointing,
         "pack_tokens": a.pack_tokens,
         "peak": a.memory.total,
         "split": _split(a.memory),

@@ -49,11 +49,11 @@ def flops_of(setting: Scenario, shape: PackShape, adapter: int) -> Flops:
     """Operations of one micro-batch; ``adapter`` counts the trained numbers."""
     return micro_batch_flops(
         setting.architecture,
-        shape.borders,
+        shape.cu_seqlens,
         shape.supervised,
         adapter=adapter,
         full=setting.full,
-        recompute=setting.recompute,
+        activation_checkpointing=setting.activation_checkpointing,
     )
 
 
@@ -70,7 +70,7 @@ def measure_time(setting: Scenario, shape: PackShape, device: torch.device, cloc
     a = setting.architecture
     small = shape.scaled(share) if share < 1 else shape
     vocabulary = min(a.vocabulary, LARGEST_VOCABULARY) if share < 1 else a.vocabulary
-    with returning_memory(device, setting.recompute):  # as in training: it takes time
+    with returning_memory(device, setting.activation_checkpointing):  # as in training: it takes time
         timed = [_Timed(_shallow(setting, layers, vocabulary), small, device, clock) for layers in LAYERS]
         for _ in range(ROUNDS):  # in turns, so that a busy moment of the machine falls on both
             for one in timed:
@@ -95,7 +95,7 @@ class _Timed:
         decoder = self.decoder = random_decoder(setting, device)
         self.pack = shape.pack(setting.architecture.vocabulary)
         if decoder.adapter:
-            decoder.adapter.prepare(0, self.pack.names, self.pack.borders)
+            decoder.adapter.prepare(0, self.pack.names, self.pack.cu_seqlens)
         self.engine: TrainingEngine = TorchEngine(decoder, StageConfig(optimizer=setting.optimizer))
         self.device, self.clock = device, clock
         self.passes: list[float] = []
@@ -104,7 +104,7 @@ class _Timed:
         self.passes, self.steps = [], []
 
     def run(self) -> None:
-        """A micro-batch and an optimizer step."""
+        """Time one micro-batch and one optimizer step."""
         self.passes.append(self._seconds(lambda: self.engine.backward(loss_sum(self.decoder, self.pack))))
         self.steps.append(self._seconds(lambda: self.engine.step(1e-6)))
 
@@ -117,7 +117,7 @@ class _Timed:
 
 
 def _shallow(setting: Scenario, layers: int, vocabulary: int) -> Scenario:
-    """``setting`` with few layers, all of which are adapted."""
+    """Return ``setting`` with few layers, all of which are adapted."""
     adapter = setting.adapter
     if isinstance(adapter, LoraConfig):
         adapter = adapter.model_copy(update={"layers": None})

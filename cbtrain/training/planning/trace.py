@@ -39,7 +39,7 @@ def trace(decoder: Decoder, pack: Pack, *, accumulates: bool = False, granule: i
     there from the beginning."""
     parameters = list(decoder.trainable_parameters().values())
     if decoder.adapter:
-        decoder.adapter.prepare(0, pack.names, pack.borders)
+        decoder.adapter.prepare(0, pack.names, pack.cu_seqlens)
     watch = _Watch(parameters, granule, accumulates=accumulates)
     with watch.live:
         loss = loss_sum(decoder, pack)

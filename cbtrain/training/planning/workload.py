@@ -39,7 +39,7 @@ class Workload:
         return sum(self.lengths) if self.lengths is not None else None
 
     def resized(self, capacity: int) -> Workload:
-        """The same tokens in packs of ``capacity``, to which documents are thought to be cut where they would be."""
+        """Return the same tokens in packs of ``capacity``; documents are assumed to be cut to it if they would be."""
         if self.lengths is None or self.supervised is None:
             return Workload(capacity)
         pieces = [
@@ -50,11 +50,11 @@ class Workload:
         return Workload(capacity, [length for length, _ in pieces], [counted for _, counted in pieces], self.longest)
 
     def changes(self, capacity: int) -> bool:
-        """Whether packs of ``capacity`` would be others: not where each holds one long document either way."""
+        """Return whether packs of ``capacity`` would be others: not where each holds one long document either way."""
         return self.resized(capacity).packs() != self.packs()
 
     def packs(self) -> list[PackShape]:
-        """The packs of an epoch; one of a single document where the documents are not known."""
+        """Return the packs of an epoch; one of a single document where the documents are not known."""
         if not self.lengths or self.supervised is None:
             return [PackShape((self.capacity,), round(ASSUMED_SHARE * self.capacity))]
         planned = plan_packs(np.asarray(self.lengths), self.capacity, np.random.default_rng(0)).packs
@@ -75,34 +75,36 @@ class PackShape:
         return sum(self.lengths)
 
     @property
-    def borders(self) -> list[int]:
+    def cu_seqlens(self) -> list[int]:
         return [0, *np.cumsum(self.lengths).tolist()]
 
     def scaled(self, share: float) -> PackShape:
-        """A smaller pack of the same kind: its documents shortened to ``share``, at least two tokens each."""
+        """Return a smaller pack of the same kind: its documents shortened to ``share``, at least two tokens each."""
         lengths = tuple(max(2, round(length * share)) for length in self.lengths)
         return PackShape(lengths, min(max(1, round(self.supervised * share)), sum(lengths) - len(lengths)))
 
     def pack(self, vocabulary: int) -> Pack:
-        """A pack of this shape with made-up words. The supervised tokens lie at the documents' ends."""
+        """Return a pack of this shape with made-up words. The supervised tokens lie at the documents' ends."""
         random, left = np.random.default_rng(0), self.supervised
         documents = []
         for number, length in enumerate(self.lengths):
             share = left if number == len(self.lengths) - 1 else round(self.supervised * length / self.tokens)
             counted = max(0, min(share, left, length - 1))
             left -= counted
-            weights = np.zeros(length, np.float32)
-            weights[length - counted :] = 1
+            loss_weights = np.zeros(length, np.float32)
+            loss_weights[length - counted :] = 1
             ids = random.integers(0, vocabulary, length).astype(np.int32)
-            documents.append(Document(f"document {number}", ids, weights))
+            documents.append(Document(f"document {number}", ids, loss_weights))
         return build_pack(documents)
 
 
-def largest(packs: Iterable[PackShape], a: Architecture, *, recompute: str, compute_bytes: int) -> PackShape:
-    """The pack that takes most memory, by a rough count: what layers keep of a token, and the logits of a supervised
-    one. What it takes is then found by a trace."""
+def largest(
+    packs: Iterable[PackShape], a: Architecture, *, activation_checkpointing: str, compute_bytes: int
+) -> PackShape:
+    """Return the pack that takes most memory, by a rough count: what layers keep of a token, and the logits of a
+    supervised one. What it takes is then found by a trace."""
     wide = a.hidden * 6 + a.intermediate * 4 + 3 * (a.heads + a.kv_heads) * a.head_dim
-    token = a.layers * compute_bytes * (a.hidden if recompute == "full" else wide)
+    token = a.layers * compute_bytes * (a.hidden if activation_checkpointing == "full" else wide)
     row, most = a.vocabulary * (3 * 4 + compute_bytes), LOGITS_AT_ONCE // a.vocabulary
     return max(packs, key=lambda pack: (pack.tokens * token + min(pack.supervised, most) * row, pack.tokens))
 

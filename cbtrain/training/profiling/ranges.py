@@ -81,7 +81,7 @@ def _places(decoder: Decoder, engine: TrainingEngine) -> Iterator[tuple[Any, str
 
 
 def within(name: str) -> Any:
-    """The range ``name`` of :data:`RANGES`, as a context."""
+    """Return the range ``name`` of :data:`RANGES`, as a context."""
     # Not torch.profiler.record_function: that one is an operator, which selective recomputation would intercept and
     # whose ranges then end too late.
     return _RecordFunctionFast(PREFIX + name)
@@ -96,7 +96,7 @@ def _ranged(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def _attending(packed: Callable[..., Any]) -> Callable[..., Any]:
-    """``packed`` whose result, which the layers call, is in the range of attention."""
+    """Return ``packed`` whose result, which the layers call, is in the range of attention."""
     return lambda *args, **kwargs: _ranged(packed(*args, **kwargs), "attention")
 
 

@@ -76,7 +76,7 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace in ``path`` (JSON, gzipped)."""
+    """Return the trace in ``path`` (JSON, gzipped)."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return understand(json.load(file)["traceEvents"])
 
@@ -113,7 +113,7 @@ def understand(events: list[dict[str, Any]]) -> Trace:
 def _nested(
     events: list[dict[str, Any]], zero: float, made_by: dict[int, Call], allocations: list[Allocation]
 ) -> Iterator[tuple[Call, dict[str, Any]]]:
-    """The calls of one thread in order. ``made_by`` are operators by the number of the node that they made;
+    """Return the calls of one thread in order. ``made_by`` are operators by the number of the node that they made;
     ``allocations`` is added to."""
     stack: list[Call] = []
     steps = 0

@@ -120,7 +120,7 @@ def _groups(status: Status) -> list[list[tuple[str, str]]]:
 
 
 def curve(status: Status) -> Text:
-    """The loss from the first step on, as a line of blocks."""
+    """Return the loss from the first step on, as a line of blocks."""
     points = list(status.curve.points)
     low, high = min(points), max(points)
     span = (high - low) or 1.0

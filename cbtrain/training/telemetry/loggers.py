@@ -1,4 +1,4 @@
-"""Services beside the run folder that take a run's numbers: TensorBoard and Weights & Biases, where a user asks."""
+"""Services that receive a run's numbers if the user asks for it: TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cbtrain.errors import UserError
 from cbtrain.training.config import RuntimeConfig
 
 WANDB_ID = "wandb-id.txt"
-"""Holds the id of a run, so that it goes on under the same name when it is resumed."""
+"""The id of a run, so that a resumed run continues under the same name."""
 
 
 class Logger(ABC):
@@ -97,7 +97,7 @@ def check_loggers(config: RuntimeConfig) -> None:
 
 
 def open_loggers(config: RuntimeConfig, run: str, folder: Path, *, step: int | None = None) -> list[Logger]:
-    """The loggers that ``config`` asks for, for the run called ``run``; ``step`` is where a resumed one stands.
+    """Return the loggers that ``config`` asks for, for the run called ``run``; ``step`` is where a resumed one stands.
 
     Raises UserError on a missing package. To be called on rank 0 only.
     """
@@ -111,7 +111,7 @@ def open_loggers(config: RuntimeConfig, run: str, folder: Path, *, step: int | N
 
 
 def finite(values: Mapping[str, float | int | None]) -> dict[str, float]:
-    """``values`` without those that are none, infinite or not a number."""
+    """Return ``values`` without those that are none, infinite or not a number."""
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 

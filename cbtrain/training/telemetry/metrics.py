@@ -32,7 +32,7 @@ class MetricsFile:
     def write(self, record: Mapping[str, Any]) -> None:
         """Append ``record``; what JSON cannot hold (nan, infinity) becomes null."""
         line = json.dumps(_finite(record), allow_nan=False, default=str) + "\n"
-        if self._file.closed:  # something comes to light after the end, e.g. a warning of a writing thread
+        if self._file.closed:  # an event after the end, e.g. a warning of a writing thread
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line)
             return
@@ -44,7 +44,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of ``path``, without one that a killed run has left half written."""
+    """Return the lines of ``path``, without one that a killed run has left half written."""
     for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)

@@ -1,4 +1,4 @@
-"""Where a run stands, for whoever shows it."""
+"""Status of a run, for those who show it."""
 
 from __future__ import annotations
 

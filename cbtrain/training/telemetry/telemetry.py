@@ -1,4 +1,4 @@
-"""What a run tells while it goes: ``metrics.jsonl`` always, a display in a terminal or plain lines without one, and the
+"""Progress of a training stage: ``metrics.jsonl`` always, a display in a terminal or plain lines otherwise, and the
 loggers that a user asks for."""
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from cbtrain.training.telemetry import wording
 from cbtrain.training.telemetry.display import INDENT, Display
 from cbtrain.training.telemetry.loggers import Logger, finite
 from cbtrain.training.telemetry.metrics import MetricsFile
-from cbtrain.training.telemetry.peak import Peak
 from cbtrain.training.telemetry.records import StepRecord, ValidationRecord
 from cbtrain.training.telemetry.speed import Sample, Speed, Speedometer
 from cbtrain.training.telemetry.status import Status
@@ -30,11 +29,10 @@ LINES = 10
 
 
 class Telemetry:
-    """Tells of the training stage that ``status`` describes, and where it stands.
+    """Records and shows the progress of the training stage that ``status`` describes.
 
-    ``resumed``: metrics up to the step of ``status`` stay, and the later ones are dropped; else they start anew.
-    ``active=False`` (ranks other than 0) measures, but writes and shows nothing. ``devices`` is how many share the
-    work; MFU and HFU are shares of ``peak`` × ``devices``.
+    With ``resumed``, metrics up to the step of ``status`` are kept and later ones dropped; otherwise the file is new.
+    With ``active=False`` (ranks other than 0) it measures, but writes and shows nothing.
     """
 
     def __init__(
@@ -42,16 +40,15 @@ class Telemetry:
         status: Status,
         folder: Path,
         console: Console,
-        peak: Peak,
+        speedometer: Speedometer,
         *,
-        devices: int = 1,
         active: bool = True,
         resumed: bool = False,
         loggers: Sequence[Logger] = (),
-    ) -> None:  # the last four have defaults that tests and one process take
-        self.status, self.console, self.active, self.peak = status, console, active, peak
+    ) -> None:
+        self.status, self.console, self.active = status, console, active
         self.loggers = list(loggers) if active else []
-        self._speedometer = Speedometer(peak, devices)
+        self._speedometer = speedometer
         self._clock = _Clock(status.seconds)
         self._stepped = status.seconds
         self._file = MetricsFile(folder, status.step if resumed else None) if active else None
@@ -63,7 +60,7 @@ class Telemetry:
         self._clock.start()
         self._line_at, self._lines = time.perf_counter(), self._parts()
         if self._file:
-            self._write("run", title=self.status.title, budget=self.status.budget, peak=self.peak.name)
+            self._write("run", title=self.status.title, budget=self.status.budget, peak=self._speedometer.peak.name)
         if self._display:
             self._display.start()
         return self
@@ -87,7 +84,7 @@ class Telemetry:
 
     @property
     def seconds(self) -> float:
-        """Of training so far, earlier parts of a resumed run included, without what went on in :meth:`paused`."""
+        """Seconds of training so far, earlier parts of a resumed run included, without those in :meth:`paused`."""
         return self._clock.seconds
 
     @contextmanager
@@ -139,8 +136,8 @@ class Telemetry:
         self._say(wording.validation_line(status, record))
 
     def event(self, kind: str, text: str, **facts: Any) -> None:
-        """Record something that happened (``checkpoint``, ``resumed``, ``stopped``, ``warning`` …) and say ``text``
-        where there is any. Also after the end of the run."""
+        """Record something that happened (``checkpoint``, ``resumed``, ``stopped``, ``warning`` …) and print ``text``
+        if there is any. Works after the end of the run too."""
         if not self.active:
             return
         self._write(kind, text=text, **facts)
@@ -163,7 +160,7 @@ class Telemetry:
         }
 
     def _numbers(self, duration: float, wait: float) -> dict[str, Any]:
-        """What a step's line says of time and memory: speeds are over the window, ``input_wait`` is the step's own."""
+        """Return time and memory for a step's line: speeds are over the window, ``input_wait`` is the step's own."""
         status = self.status
         speed, memory = status.speed, status.memory
         assert speed is not None
@@ -181,14 +178,14 @@ class Telemetry:
         return numbers if memory.reserved is None else {**numbers, "memory_reserved_gb": round(memory.reserved, 3)}
 
     def _left(self, speed: Speed) -> float | None:
-        """Seconds until the budget is used up, with pauses as they have been so far."""
+        """Return the seconds until the budget is used up, with the same share of pauses as so far."""
         if speed.tokens_per_second <= 0:
             return None
         rest = max(0, self.status.budget - self.status.tokens)
         return rest / speed.tokens_per_second * self._clock.stretch
 
     def _line(self) -> None:
-        """Without a terminal, a line where one is due."""
+        """Print a line if there is no terminal and one is due."""
         if self._live:
             return
         now, parts = time.perf_counter(), self._parts()
@@ -197,7 +194,7 @@ class Telemetry:
             self._say(wording.step_line(self.status))
 
     def _parts(self) -> int:
-        """How many parts of the budget, each worth a line, are behind."""
+        """Return how many parts of the budget, one line each, are done."""
         return int(self.status.share * LINES)
 
     def _say(self, text: str, style: str = "") -> None:
@@ -216,7 +213,7 @@ class Telemetry:
             self._guarded(logger, lambda logger=logger: logger.log(step, named))
 
     def _guarded(self, logger: Logger, call: Any) -> None:
-        """A service that fails must not take the run with it."""
+        """Call ``call``; if the service fails, drop ``logger`` and continue the run."""
         try:
             call()
         except Exception as error:

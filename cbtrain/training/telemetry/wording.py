@@ -11,7 +11,7 @@ NONE = "–"
 
 
 def clock(seconds: float | None) -> str:
-    """``0:42``, ``1:02:03``, ``2 d 03:04``."""
+    """Return ``0:42``, ``1:02:03``, ``2 d 03:04``."""
     if seconds is None or not math.isfinite(seconds):
         return NONE
     minutes, rest = divmod(round(seconds), 60)
@@ -33,7 +33,7 @@ def short(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """A learning rate: ``3.10e-3``."""
+    """Return a learning rate: ``3.10e-3``."""
     if math.isnan(value):
         return NONE
     if value == 0:
@@ -47,7 +47,7 @@ def count(value: float) -> str:
 
 
 def thousands(tokens: int) -> str:
-    """``950``, ``12k``, ``1.2M``, ``3.4B``."""
+    """Return ``950``, ``12k``, ``1.2M``, ``3.4B``."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if tokens >= size:
             shown = tokens / size

@@ -1,4 +1,4 @@
-"""Trade time for memory: what a layer keeps for the backward pass, and what it computes again there.
+"""Activation checkpointing: what a layer keeps for the backward pass, and what is computed again there.
 
 Nothing random is drawn in a layer that is not keyed (:mod:`cbtrain.model.adapters.dropout`), so what is computed again
 is the same to the last bit.
@@ -23,8 +23,8 @@ PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}
 """Operators whose cost is the length of the summed axis, with the place of their left matrix."""
 
 
-def recomputed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:
-    """``layer(*inputs)``, of which the backward pass finds only what ``level`` keeps.
+def checkpointed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:
+    """Return ``layer(*inputs)``, of which only what ``level`` names is kept for the backward pass.
 
     ``full`` keeps the inputs, ``selective`` also the results of large matrix products and of attention, so that norms,
     activations and products of small matrices are what is computed again (Korthikanti et al. 2022, arXiv 2205.05198,
