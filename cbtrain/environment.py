@@ -1,4 +1,4 @@
-"""What a run ran on: versions, device, revision, peak memory."""
+"""This machine: the device to use, versions, revision, peak memory, the time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from cbtrain.errors import UserError
 
 PACKAGES = (
     "torch",
@@ -27,6 +29,25 @@ PACKAGES = (
 def now() -> str:
     """The time in UTC (ISO 8601), to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def pick_device(name: str) -> str:
+    """Return the device ``name``; ``auto`` is CUDA if there is a GPU, else the CPU. Raises UserError if the device is
+    not here."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError("no such device", where=name, hint="Use 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError("this kind of device is not supported", where=name, hint="Use 'auto', 'cpu' or 'cuda'.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        hint = "Use 'auto' or 'cpu', or see `cbtrain doctor`."
+        raise UserError(f"{torch.cuda.device_count()} CUDA devices are here", where=name, hint=hint)
+    return name
 
 
 def describe_environment() -> dict[str, Any]:

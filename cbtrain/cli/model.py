@@ -70,7 +70,7 @@ def _show(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
     from cbtrain.console import loading_bar
-    from cbtrain.generation.local_model import pick_device
+    from cbtrain.environment import pick_device
     from cbtrain.model.adapters.methods import load_adapter
     from cbtrain.model.attention.packed import obstacles
     from cbtrain.model.linears.formats import choose_weight_format

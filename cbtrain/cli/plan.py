@@ -36,7 +36,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
     from cbtrain.config.loading import load_config
-    from cbtrain.generation.local_model import pick_device
+    from cbtrain.environment import pick_device
     from cbtrain.study.plan import planned_stages
     from cbtrain.training.packs import check_packs_per_step
     from cbtrain.training.planning.machine import other_machine, this_machine

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import TracebackType
 
-import torch
-
-from cbtrain.errors import UserError
+from cbtrain.environment import pick_device
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import Completion, GenerationEngine, Request
 from cbtrain.generation.thread import EngineThread
@@ -89,20 +87,3 @@ class LocalModel:
         prompt = self.renderer.prompt(messages)
         stop = (*stop, *self.renderer.format.stop_strings)
         return await self._thread.complete(Request(prompt, sampling, seed, adapter, stop))
-
-
-def pick_device(name: str) -> str:
-    """Return the device ``name``; ``auto`` is CUDA if there is a GPU, else the CPU. Raises UserError if the device is
-    not here."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError("no such device", where=name, hint="Use 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError("this kind of device is not supported", where=name, hint="Use 'auto', 'cpu' or 'cuda'.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        hint = "Use 'auto' or 'cpu', or see `cbtrain doctor`."
-        raise UserError(f"{torch.cuda.device_count()} CUDA devices are here", where=name, hint=hint)
-    return name

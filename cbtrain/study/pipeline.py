@@ -18,9 +18,9 @@ from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, say
+from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
 from cbtrain.files import holds, share_with, write_atomic
-from cbtrain.generation.local_model import pick_device
 from cbtrain.study.corpus import load_corpus
 from cbtrain.study.datasets import check_held_out_patients
 from cbtrain.study.finetune import train_adapter

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import loading_bar, say
+from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
-from cbtrain.generation.local_model import pick_device
 from cbtrain.model.adapters.lora import check_targets
 from cbtrain.model.adapters.methods import AdapterConfig, inject
 from cbtrain.model.architecture import Architecture, read_architecture

@@ -1,15 +1,23 @@
-"""What one stage of training is: a decoder, what it learns from, the recipe, and where it is kept."""
+"""What one stage of training is, and its state: counters, engine and best parameters, kept in checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.document import Document
-from cbtrain.training.checkpoints.checkpoint import ParameterFiles, PlainFiles
+from cbtrain.training import distributed
+from cbtrain.training.checkpoints.checkpoint import Checkpoint, ParameterFiles, PlainFiles, set_aside
+from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
+from cbtrain.training.checkpoints.writer import remove_leftovers
 from cbtrain.training.config import RuntimeConfig, StageConfig
+from cbtrain.training.engines.engine import State
+from cbtrain.training.engines.factory import make_engine
+from cbtrain.training.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +44,69 @@ class Stage:
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
+
+
+class StageState:
+    """``resumed`` says whether a checkpoint was found in the stage's folder. ``best`` are the parameters of the best
+    validation so far, on the leading rank; ``warnings`` are about checkpoints that cannot be used.
+
+    Raises UserError if the checkpoint was written with other settings.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.engine = make_engine(stage.decoder, stage.settings, stage.runtime)
+        self.progress = Progress()
+        self.best: State = {}
+        self.warnings: list[str] = []
+        self.saved: tuple[int, int | None] | None = None
+        """Step and validation of the last checkpoint."""
+        self.resumed = self._resume(self.warnings.append)
+
+    def _resume(self, warn: Callable[[str], None]) -> bool:
+        folder, files = self.stage.checkpoints, self.stage.files
+        if self.engine.rank == 0:
+            remove_leftovers(folder)
+            if self.stage.runtime.resume == "never":
+                set_aside(folder)
+        distributed.barrier()
+        newest = find_newest(folder, files, warn)
+        if newest is None:
+            return False
+        check_same(newest, self.stage.settings, self.stage.name, folder)
+        self.progress = Progress(**newest.state["progress"])
+        self.engine.load(newest.parameters, newest.optimizer)
+        self.mark_saved()
+        best = find_best(folder, files, self.progress, newest, warn)
+        if self.engine.rank == 0:
+            self.best = dict(best)
+        return True
+
+    def mark_saved(self) -> None:
+        self.saved = (self.progress.step, self.progress.validated)
+
+    def is_saved(self) -> bool:
+        """Return whether nothing has changed since the last checkpoint."""
+        return self.saved == (self.progress.step, self.progress.validated)
+
+    def checkpoint(self, parameters: State, optimizer: State) -> Checkpoint:
+        """Return a copy of the whole state, which further training does not change."""
+        progress = self.progress
+        last = progress.curve[-1] if progress.curve else {}
+        loss = last["validation_loss"] if last.get("step") == progress.step else None
+        state = {
+            "progress": json.loads(json.dumps(progress.as_dict())),
+            "validation_loss": loss if loss is not None and math.isfinite(loss) else None,
+            "config": self.stage.settings.model_dump(mode="json"),
+            "written_by": {"engine": self.stage.runtime.engine, "ranks": self.engine.world},
+        }
+        return Checkpoint(state, parameters, optimizer)
+
+    def restore_best(self) -> None:
+        """Load the best parameters into the decoder. If no validation was finite, or the best one's files are gone, the
+        last ones stay."""
+        if not distributed.agreed(bool(self.best)):
+            self.best = self.engine.parameters()
+        else:
+            shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.live.items()}
+            self.engine.load(distributed.Shared(self.best, shapes), None)

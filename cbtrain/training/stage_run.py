@@ -14,17 +14,15 @@ from cbtrain.files import write_atomic
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import MicroBatch, StepInfo
 from cbtrain.training import distributed
-from cbtrain.training.checkpoints.schedule import SaveClock
-from cbtrain.training.checkpoints.writer import CheckpointWriter
+from cbtrain.training.checkpoints.writer import CheckpointWriter, SaveClock
 from cbtrain.training.engines.engine import State
 from cbtrain.training.flops import Flops, step_flops
 from cbtrain.training.memory.malloc import returning_memory
 from cbtrain.training.memory.meter import MemoryMeter
 from cbtrain.training.packs import open_stream
-from cbtrain.training.schedule import learning_rate
+from cbtrain.training.progress import learning_rate
 from cbtrain.training.signals import StopSignals
-from cbtrain.training.stage import Stage
-from cbtrain.training.stage_state import StageState
+from cbtrain.training.stage import Stage, StageState
 from cbtrain.training.step import StepResult, train_step
 from cbtrain.training.telemetry.loggers import open_loggers
 from cbtrain.training.telemetry.peak import find_peak

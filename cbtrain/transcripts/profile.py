@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cbtrain.transcripts.validation import validate
+from cbtrain.transcripts.source import validate
 
 PROFILE_SCHEMA = "cbtrain.profile/1"
 FIX = "A profile has a name, a brief and characteristics."

@@ -10,14 +10,17 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from cbtrain.errors import UserError
 
 OnBad = Callable[[UserError], None]
+Model = TypeVar("Model", bound=BaseModel)
 
 MAX_RECORD = 64 * 2**20
 """Bytes of the longest line, record or file of one session. The longest real session has some forty thousand."""
@@ -297,3 +300,13 @@ def _refuse_lone_surrogates(content: Any, where: object) -> None:
         raise UserError("unusable JSON (nested too deeply)", where=where, hint="Correct or remove it.") from None
     except UnicodeEncodeError:
         raise UserError("half of a surrogate pair in its text", where=where, hint="Correct or remove it.") from None
+
+
+def validate(model: type[Model], content: Mapping[str, Any], where: object, hint: str) -> Model:
+    """Return ``content`` as ``model``. Raises UserError with the key, what is wrong with it, and ``hint``."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+        raise UserError(problem, where=where, hint=hint) from None

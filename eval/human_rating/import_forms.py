@@ -15,7 +15,7 @@ from cbtrain.eval.human_rating.key import Key
 from cbtrain.eval.human_rating.parse_forms import FilledForm, FilledSession, parse_form
 from cbtrain.eval.rating.scores import Score, Status, read_scores_csv, write_scores_csv
 from cbtrain.files import write_atomic
-from cbtrain.transcripts.validation import validate
+from cbtrain.transcripts.source import validate
 
 TABLE = "human_scores.csv"
 RECORD_SCHEMA: Final = "cbtrain.imported-forms/1"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_file
-from cbtrain.transcripts.validation import validate
+from cbtrain.transcripts.source import validate
 
 KEY_SCHEMA: Final = "cbtrain.rating-key/1"
 KEY_FILE = "key.json"

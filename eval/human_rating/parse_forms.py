@@ -16,7 +16,7 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.eval.human_rating.csv_form import BEFORE
 from cbtrain.eval.human_rating.form import RATINGS_SCHEMA, UNRATABLE
 from cbtrain.eval.human_rating.key import Key, KeyForm, KeySession
-from cbtrain.transcripts.validation import validate
+from cbtrain.transcripts.source import validate
 
 LONGEST_NAME = 60
 

@@ -14,7 +14,7 @@ from cbtrain.tokens.pack import build_pack
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
-from cbtrain.training.schedule import learning_rate
+from cbtrain.training.progress import learning_rate
 from cbtrain.training.step import train_step
 from cbtrain.training.validation import measure_loss
 

@@ -18,9 +18,8 @@ from cbtrain.errors import UserError
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers.options import ReadOptions
 from cbtrain.transcripts.readers.profiles_file import read_profiles
-from cbtrain.transcripts.source import read_records
+from cbtrain.transcripts.source import read_records, validate
 from cbtrain.transcripts.types import Session, Turn
-from cbtrain.transcripts.validation import validate
 
 SESSIONS = ("sessions.jsonl", "sessions.jsonl.gz")
 SESSION_SCHEMA = "cbtrain.session/1"
