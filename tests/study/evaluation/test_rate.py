@@ -7,9 +7,13 @@ import json
 import pytest
 from command import cbtrain
 from loopback import background, completion
+from rich.console import Console
 
 from cbtrain.cli.main import main
+from cbtrain.config.loading import load_config
+from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.study.corpus import load_corpus
 
 
 def test_transcripts_by_arm(tmp_path):
@@ -96,6 +100,8 @@ def test_transcripts_without_known_labels_reach_neither_a_judge_nor_a_person(tmp
         assert run(*rate, *labels)[0] == 0
         assert len(script.bodies) == 3
         assert len({body["messages"][1]["content"] for body in script.bodies}) == 3
+    with pytest.raises(UserError, match="Labels in the texts that were not read: Dr. Bach, Frau Amsel; name the"):
+        load_corpus(load_config("quick", [f"corpus.path={corpus}/amsel-1.txt"]), Console(quiet=True))
     status, _, err = run("rate", "export", corpus, "--out", tmp_path / "some")
     assert status == 0
     assert f"left out: 2 sessions that cannot be rated: no speaker was found in it; {seen}" in err
