@@ -113,7 +113,8 @@ NAME_THE_LABELS = "name the speakers' labels (corpus.therapist_labels=…, corpu
 
 MOST_SEEN = 6
 SEEN = re.compile(
-    r"^[ \t]{0,8}[\[(<*#>-]{0,4}[ \t]?(?P<label>[^\W_][\w.'’ -]{0,28})[ \t]?[\])>*]{0,4}[ \t]?[:：](?!//)",
+    r"^[ \t]{0,8}(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]{1,4})?"  # a time
+    r"[\[(<*#>-]{0,4}[ \t]?(?P<label>(?!\d{1,9}\b)[^\W_][\w.'’ -]{0,28})[ \t]?[\])>*]{0,4}[ \t]?[:：](?!//)",
     re.MULTILINE,
 )
 """Whatever may be a label: any word or two before a colon."""

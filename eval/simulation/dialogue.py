@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from cbtrain.transcripts.types import Ending, Role, Turn
 
-END_MARK = r"[*_~`\"'“‘(<\\]{0,6}[\[［【] ?END ?\\?[\]］】][*_~`\"'”’)>.!]{0,6}"
+END_MARK = r"[*_~`\"'“‘(<\\]{0,6}[\[［【] ?END ?\\?[\]］】][*_~`\"'”’)>.! ]{0,6}"
 """``[END]`` in any case and markup."""
 
 ALONE = re.compile(rf"^[ \t]{{0,20}}{END_MARK}[ \t]{{0,20}}$", re.IGNORECASE | re.MULTILINE)

@@ -272,7 +272,7 @@ REFUSED = [
     "I'm really sorry that you're feeling this way, but I'm unable to provide the help that you need. It's really "
     "important to talk things over with someone who can, though, such as a mental health professional.",
     "I apologize, but I cannot roleplay a person with suicidal thoughts.",
-    "I'm sorry, I can't continue with this conversation.",
+    "I'm sorry. I must decline to continue with this role-play.",
     "I am unable to assist with that.",
     "**I'm sorry, but I can't create content that depicts self-harm.**",
     "很抱歉，我无法提供这方面的帮助。",
@@ -288,6 +288,7 @@ SPOKEN = [
     "I'm sorry, but I can't help with this homework, I tried.",
     "I can't write this letter to my mother.",
     "I won't discuss that again.",
+    "I'm sorry, I can't continue with this conversation.",
     "I'm sorry you're feeling this way, but I can help you look at it.",
     "Sorry, I couldn't sleep. " * 40,
 ]

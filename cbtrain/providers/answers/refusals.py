@@ -17,7 +17,7 @@ CANNOT = (
     r"|not allowed) to|must decline to|have to decline to|must refuse to)"
     r"|(?:i'm|we're) (?:unable|not able|not comfortable|not permitted|not allowed) to)"
 )
-TASK = r"(?:request|conversation|role-?play|prompt|content|task|scenario)"
+TASK = r"(?:request|role-?play|prompt|content|scenario)"
 KIND = r"(?:(?:type|kind|sort) of |specific |particular |harmful |sensitive |explicit |role-?play )"
 ENDED = r"(?=[^\w\s]|\s?$)"
 THAT = rf"(?:(?:that|this)(?: {TASK})?{ENDED}|(?:that|this|your|the|such|these) {KIND}?{TASK})"

@@ -148,6 +148,7 @@ async def test_a_session_that_an_empty_answer_stopped_is_taken_up_again(tmp_path
         ("Goodbye.\n**[END]**", "Goodbye."),
         ("Goodbye.\n[end]", "Goodbye."),
         ("Goodbye. `[End]`.", "Goodbye."),
+        ("Goodbye [END] .", "Goodbye"),
         ('Goodbye. "[END]"', "Goodbye."),
         ("Goodbye.\\[END\\]", "Goodbye."),
         ("再见。【END】", "再见。"),
