@@ -11,7 +11,7 @@ from typing import Any
 
 from cbtrain.cli.corpus_check import check
 from cbtrain.cli.corpus_preview import preview
-from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of, tell_skipped, whole
+from cbtrain.cli.corpus_reading import add_labels, config_of, on_bad_of, reading, source_of, tell_skipped, whole
 from cbtrain.cli.corpus_tokens import tokens
 from cbtrain.cli.parser import Commands, Parser, add_command, add_optional_word, add_settings
 from cbtrain.console import table_of
@@ -123,9 +123,7 @@ def _add(
     else:
         parser.add_argument("path", nargs="?", default="sample", help=what)
     parser.add_argument("--format", default="auto", help="author, simulations, cbtrain, messages, sharegpt or text")
-    for role in ("therapist", "patient"):
-        text = f"label of the {role} in plain text, in place of the common ones (repeatable)"
-        parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
+    add_labels(parser)
     parser.add_argument("--skip-bad", action="store_true", help="skip malformed sessions; they are listed and counted")
     return parser
 

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from cbtrain.transcripts.types import Session
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the speakers' labels in plain text."""
+    for role in ("therapist", "patient"):
+        text = f"a label of the {role} in plain text, in place of the common ones (repeatable)"
+        parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
+
+
 def source_of(parsed: argparse.Namespace) -> CorpusSource:
     from cbtrain.transcripts.reading import locate, speaker_labels
 

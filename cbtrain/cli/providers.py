@@ -107,7 +107,8 @@ def _facts(config: ProviderConfig, probed: Probe, price: Price | None) -> Iterat
     answer, usage = probed.answer, probed.answer.usage
     yield "answers", f"{answer.model} at {config.base_url}, asked for as {config.model}"
     yield "latency", f"{probed.latency_s:.2f} s to the whole answer{', streamed' if config.stream else ''}"
-    yield "finish", answer.finish_reason
+    unknown = f" ({answer.reason!r}, which is not known here)" if answer.finish_reason == "unknown" else ""
+    yield "finish", f"{answer.finish_reason}{unknown}"
     how = {"json_schema": "by its schema", "json_object": "as some JSON object", "none": "by the prompt alone"}
     kept = "kept" if probed.shaped else f"NOT kept: {answer.text[:80]!r}"
     yield "structured answer", f"asked for {how[config.structure]}: {kept}"
@@ -117,6 +118,10 @@ def _facts(config: ProviderConfig, probed: Probe, price: Price | None) -> Iterat
     thinking = f", {usage.reasoning_tokens} of them thinking" if usage.reasoning_tokens else ""
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
     yield "tokens", f"{usage.prompt_tokens} asked{cached}, {usage.completion_tokens} answered{thinking}"
+    if answer.thinking:
+        yield "thinking", f"{answer.thinking:,} characters inside the answer: taken out"
+    if answer.unread:
+        yield "note", f"its usage cannot be read ({answer.unread}): what is set aside for an answer is booked"
     if not config.paid:
         yield "cost", "none: no key is used"
     elif price is None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cbtrain
+from cbtrain.cli.corpus_reading import add_labels
 from cbtrain.cli.parser import Commands, add_command
 from cbtrain.errors import UserError
 
@@ -59,7 +62,7 @@ def add(commands: Commands) -> None:
     )
     export.add_argument("--format", default="auto", help="format of a corpus (see `cbtrain corpus --help`)")
     export.add_argument("--skip-bad", action="store_true", help="skip malformed sessions; they are listed and counted")
-    export.set_defaults(therapist_label=[], patient_label=[])
+    add_labels(export)
 
     back = add_command(
         commands,
@@ -111,8 +114,9 @@ def _rubric_of(run: Path) -> str:
 
 
 def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[SimulatedSession], int]:
-    """Return the sessions that can be rated, and the number of failed ones."""
+    """Return the sessions that can be rated, and the number of failed ones. Says which others are left out."""
     from cbtrain.cli.corpus_reading import whole
+    from cbtrain.eval.rating.ratable import why_unratable
     from cbtrain.study.evaluation.scores import records
 
     if run and not (run / "sessions.jsonl").exists():
@@ -121,7 +125,14 @@ def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[Simula
     ratable = [session for session in sessions if not session.failed]
     if not ratable:
         raise UserError("all its sessions failed", where=parsed.path, hint="Evaluate again, or name another corpus.")
-    return ratable, len(sessions) - len(ratable)
+    unread = {session.id: why for session in ratable if (why := why_unratable(session.turns, session.labels_seen))}
+    for reason, count in Counter(unread.values()).most_common():
+        reason = reason.replace("corpus.therapist_labels=…", "--therapist-label …")
+        reason = reason.replace("corpus.patient_labels=…", "--patient-label …")
+        if len(unread) == len(ratable):
+            raise UserError(f"no session can be rated: {reason}", where=parsed.path)
+        print(f"left out: {_count(count, 'session')} that cannot be rated: {reason}", file=sys.stderr)
+    return [session for session in ratable if session.id not in unread], len(sessions) - len(ratable)
 
 
 def _tell_export(

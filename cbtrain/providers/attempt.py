@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import aiohttp
 
+from cbtrain.providers.answers.clearing import cleared
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import ApiFormat, Malformed, WireAnswer, WireRequest
 from cbtrain.providers.formats.stream import events_of
@@ -64,7 +65,7 @@ async def attempt(transport: Transport, endpoint: Endpoint, wire_request: WireRe
         error.message = endpoint.redact(error.message)
         raise
     # Once more: a key may have come in pieces.
-    return replace(answer, text=endpoint.redact(answer.text), model=endpoint.redact(answer.model))
+    return cleared(replace(answer, text=endpoint.redact(answer.text), model=endpoint.redact(answer.model)))
 
 
 def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:

@@ -14,8 +14,9 @@ from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.clock import Clock
 from cbtrain.providers.providers import api_format_of, key_of
+from cbtrain.providers.structured import shaped
 from cbtrain.providers.transport import HttpTransport, Reply, Transport, open_session
-from cbtrain.providers.types import ChatRequest, Message, json_part
+from cbtrain.providers.types import ChatRequest, Message
 
 LIMIT = re.compile(r"^(x|anthropic)-ratelimit-|^retry-after")
 
@@ -83,8 +84,4 @@ async def probe(config: ProviderConfig) -> Probe:
 
 
 def _has_shape(text: str) -> bool:
-    try:
-        _Mood.model_validate_json(json_part(text))
-    except ValueError:
-        return False
-    return True
+    return shaped(text, _Mood)[0] is not None

@@ -92,7 +92,9 @@ class Provider:
         self._first_attempt, self._first_attempt_ended = asyncio.Lock(), False
         self.under_way: dict[Entry, float] = {}
         """Requests that have no answer yet, and when each was sent, by the account's clock."""
-        self._cache_failed = False
+        self._cache_failed = self._usage_unread = False
+        self.answers = self.thoughts = 0
+        """Answers taken, and those of them that held thinking, which was taken out."""
 
     @property
     def model(self) -> str:
@@ -117,7 +119,7 @@ class Provider:
             if cached is None:
                 return await self._ask(attempts)
         self.ledger.reused(self.role, key)
-        return ChatResponse(cached.text, cached.finish_reason, cached.usage, cached.model, 0.0, 0)
+        return self._response(cached, 0.0, 0)
 
     async def _ask(self, attempts: _Attempts) -> ChatResponse:
         """Make attempts until one is answered. Raises ProviderError, that of the last attempt."""
@@ -127,15 +129,25 @@ class Provider:
                 answer, latency_s = await self._attempt(attempts)
                 if answer.finish_reason == "error":
                     self.account.limit.failed()
-                    raise ProviderError("transient", "the API broke its answer off", status=200, sent=True)
+                    why = f" (finish reason {answer.reason!r})" if answer.reason else ""
+                    raise ProviderError("transient", f"the API broke its answer off{why}", status=200, sent=True)
+                if answer.finish_reason == "unknown":
+                    raise ProviderError("permanent", _unknown(answer), status=200, sent=True)
             except ProviderError as error:
                 if not await self._may_retry(attempts, error):
                     raise
             else:
                 await self._keep(attempts, answer)
-                return ChatResponse(
-                    answer.text, answer.finish_reason, answer.usage, answer.model, latency_s, attempts.number
-                )
+                return self._response(answer, latency_s, attempts.number)
+
+    def _response(self, answer: WireAnswer, latency_s: float, attempts: int) -> ChatResponse:
+        self.answers += 1
+        self.thoughts += answer.thinking > 0
+        if answer.thinking and self.thoughts == 1:
+            self.warn(f"the {self.role}'s API sends its thinking inside its answers: it is taken out, and counted")
+        return ChatResponse(
+            answer.text, answer.finish_reason, answer.usage, answer.model, latency_s, attempts, answer.thinking
+        )
 
     async def _may_retry(self, attempts: _Attempts, error: ProviderError) -> bool:
         """Return whether another attempt may follow ``error``, once it may begin."""
@@ -247,6 +259,12 @@ class Provider:
         self.ledger.answered(entry, usage, answer.model, latency_s)
         reserved, used = prompt + attempts.answer_tokens, usage.prompt_tokens + usage.completion_tokens
         self.account.settle(reserved, used or reserved)
+        if answer.unread and not self._usage_unread:
+            self._usage_unread = True
+            self.warn(
+                f"the {self.role}'s API reports usage that cannot be read ({answer.unread}): all that was set aside "
+                "for such an answer is booked"
+            )
         if models_before and answer.model not in models_before:
             self.ledger.note("model_changed", role=self.role, before=models_before, now=answer.model)
             before = ", ".join(models_before)
@@ -270,3 +288,10 @@ class Provider:
             if not self._cache_failed:
                 self.warn(str(error))
             self._cache_failed = True
+
+
+def _unknown(answer: WireAnswer) -> str:
+    return (
+        f"the API ended its answer with the finish reason {answer.reason!r}, which is not known here, so the answer is "
+        "not used, and not asked for again (known ones: cbtrain/providers/answers/finish_reasons.py)"
+    )

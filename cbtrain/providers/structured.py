@@ -8,7 +8,8 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cbtrain.providers.types import ChatRequest, ChatResponse, Message, json_part
+from cbtrain.providers.answers.json_objects import objects_in
+from cbtrain.providers.types import ChatRequest, ChatResponse, Message
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -47,13 +48,10 @@ async def ask(
         if response.finish_reason in ("refusal", "content_filter"):
             return Structured("refused", None, f"answered with {response.finish_reason}", tuple(responses))
         if response.finish_reason == "length":
-            return Structured("truncated", None, "the answer was cut at max_tokens", tuple(responses))
-        try:
-            value = shape.model_validate_json(json_part(response.text))
+            return Structured("truncated", None, cut_short(request, response), tuple(responses))
+        value, problem = shaped(response.text, shape) if response.text.strip() else (None, cut_short(request, response))
+        if value is not None:
             return Structured("ok", value, "", tuple(responses))
-        except ValidationError as error:
-            first = error.errors()[0]
-            problem = f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
         again = f"This is not a valid answer ({problem}). Answer again with the whole JSON object."
         *before, last = request.messages
         more = [last, Message("assistant", response.text), Message("user", again)]
@@ -61,3 +59,43 @@ async def ask(
             more = [replace(last, content=f"{last.content}\n\n{again}")]
         request = replace(request, messages=(*before, *more))
     return Structured("invalid", None, problem, tuple(responses))
+
+
+def shaped(text: str, shape: type[Shape]) -> tuple[Shape | None, str]:
+    """Return the one object in ``text`` that is a ``shape``, and nothing; None and what is wrong where there is none,
+    or where there are several that differ."""
+    valid: dict[str, Shape] = {}
+    objects = [part for part, _ in objects_in(text)]
+    problems = {}
+    for part in objects:
+        try:
+            value = shape.model_validate_json(part)
+            valid[value.model_dump_json()] = value
+        except ValidationError as error:
+            first = error.errors()[0]
+            problems[part] = f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
+    if len(valid) == 1:
+        return next(iter(valid.values())), ""
+    if valid:
+        return None, f"answer: {len(valid)} different objects, where one is to stand"
+    # Of several, the longest is most likely meant.
+    return None, problems[max(problems, key=len)] if problems else "answer: no JSON object in it"
+
+
+def cut_short(request: ChatRequest, response: ChatResponse) -> str:
+    """Return that an answer was cut by the limit of tokens, or has no word but thinking, and where the tokens went."""
+    used = response.usage.completion_tokens
+    tokens = f"{used:,} of {request.max_tokens:,} tokens" if used else f"at most {request.max_tokens:,} tokens"
+    if response.finish_reason == "length" and response.text.strip():
+        what = f"the answer was cut at max_tokens ({tokens}"
+    else:
+        what = f"no answer but thinking ({tokens}" if thought(response) else f"an empty answer ({tokens}"
+    thinking = response.usage.reasoning_tokens
+    return f"{what}, {thinking:,} of them spent on thinking)" if thinking else f"{what})"
+
+
+def thought(response: ChatResponse) -> bool:
+    """Return whether an answer spent tokens on thinking, as far as can be told: one that reached the limit without a
+    word spent them on something that is not shown."""
+    hidden = not response.text.strip() and response.finish_reason == "length"
+    return bool(response.thinking or response.usage.reasoning_tokens or hidden)

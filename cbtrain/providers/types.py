@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FinishReason = Literal["stop", "length", "content_filter", "refusal", "error"]
-"""``error``: the API broke the answer off. Such an answer is asked for again, and never returned."""
+from cbtrain.providers.answers.json_objects import objects_in
+
+FinishReason = Literal["stop", "length", "content_filter", "refusal", "error", "unknown"]
+"""``error``: the API broke the answer off. Such an answer is asked for again, and never returned. ``unknown``: the
+API's word for it is not known, so nobody knows what the text is worth; it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """``model`` is the name the API returned; ``latency_s`` is that of the last attempt."""
+    """``model`` is the name the API returned; ``latency_s`` is that of the last attempt. ``thinking``: characters of
+    thinking that were taken out of the text."""
 
     text: str
     finish_reason: FinishReason
@@ -52,18 +55,10 @@ class ChatResponse:
     model: str
     latency_s: float
     attempts: int
+    thinking: int = 0
 
     @property
     def parsed(self) -> Any | None:
-        """The JSON object in the text, not validated; None if there is none."""
-        try:
-            content = json.loads(json_part(self.text))
-        except (ValueError, RecursionError):
-            return None
-        return content if isinstance(content, dict) else None
-
-
-def json_part(text: str) -> str:
-    """Return the outermost JSON object of a text that may have other words around it, or ``text`` if there is none."""
-    start, end = text.find("{"), text.rfind("}")
-    return text[start : end + 1] if 0 <= start < end else text
+        """The one JSON object in the text, not validated; None if there is none, or several."""
+        values = [value for _, value in objects_in(self.text)]
+        return values[0] if values and all(other == values[0] for other in values) else None

@@ -12,6 +12,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
+from cbtrain.transcripts.labels import NAME_THE_LABELS, labels_seen
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import read, speaker_labels
 from cbtrain.transcripts.split import SIDES, Split, split
@@ -44,7 +45,10 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         counts = stats(corpus)
         cleaned, cleaning = clean(corpus, settings.cleaning)
     if not cleaned.courses:
-        hint = "Check the speakers' labels (`cbtrain corpus check`)."
+        texts = [text for session in corpus.sessions() for text in (session.preamble, *(t.text for t in session.turns))]
+        seen = labels_seen(*texts)
+        unread = f"Labels in the texts that were not read: {seen}; " if seen else ""
+        hint = f"{unread}{NAME_THE_LABELS}, or see `cbtrain corpus check`."
         raise UserError("no session in which both patient and therapist speak", where=settings.path, hint=hint)
     parts = split(cleaned, config.split)
     facts = {

@@ -16,9 +16,11 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.journal import Journal
 from cbtrain.journal import read as read_journal
+from cbtrain.providers.answers.thinking import without_thinking
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.providers import Providers
+from cbtrain.providers.structured import cut_short
 from cbtrain.providers.summary import status
 from cbtrain.providers.types import ChatRequest
 from cbtrain.synthesis.config import SynthesisConfig
@@ -30,6 +32,9 @@ from cbtrain.transcripts.types import Corpus, Course, Session
 from cbtrain.transcripts.writing import write_canonical
 
 SUMMARY = "Session Summary:"
+FENCE = "```"
+SHOWN = 120
+"""Characters of a refusal that are shown."""
 
 Key = tuple[str, int, int]
 """Course, session (1-based), part (0-based)."""
@@ -59,7 +64,7 @@ async def write_corpus(
     with Journal(folder / "events.jsonl") as journal:
         events = list(read_journal(journal.path))
         parts = _resume(journal, events, config, profiles)
-        tries = Counter(_key_of(event) for event in events if event["kind"] == "part" and event["problem"])
+        tries = Counter(_key_of(event) for event in events if event["kind"] == "part")
         async with Providers(config.providers, events=journal, past=events, warn=warn) as providers:
             provider = await providers.open(config.provider, "writer")
             whole, done = len(profiles) * config.sessions * len(PARTS), itertools.count(1)
@@ -82,6 +87,8 @@ async def write_corpus(
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 raise
+            if provider.thoughts:
+                warn(f"thinking was taken out of {provider.thoughts:,} of {provider.answers:,} answers of the writer")
     courses = tuple(result for result in results if isinstance(result, Course))
     failed = {p.course: r for p, r in zip(profiles, results, strict=True) if isinstance(r, str)}
     corpus = Corpus(str(folder / "corpus"), "cbtrain", courses)
@@ -112,7 +119,7 @@ class _Writer:
                 try:
                     texts.append(await self._part((profile.course, number, part), profile, texts, summary))
                 except ProviderError as error:
-                    if error.status in (401, 403):
+                    if error.status in (401, 403) and error.kind == "permanent":
                         raise UserError(
                             str(error), where=self.config.provider.base_url, hint="Check the API key and its rights."
                         ) from None
@@ -140,8 +147,13 @@ class _Writer:
                 seed=_seed(self.config.seed, key, attempt),
             )
             response = await self.provider.chat(request, sample=request.seed or 0)
-            text = RESIDUE.sub("", response.text).strip()
+            text = part_text(response.text)
             problem = part_problem(text, part, response.finish_reason)
+            if not response.text.strip() or response.finish_reason == "length":
+                problem = f"{cut_short(request, response)}; raise max_tokens, or have the model think less"
+            elif response.finish_reason == "refusal":
+                problem = f"the model refused: {' '.join(response.text.split())[:SHOWN]!r}"
+            thinking: dict[str, Any] = {"thinking_removed": response.thinking} if response.thinking else {}
             self.journal.append(
                 "part",
                 course=course,
@@ -153,6 +165,7 @@ class _Writer:
                 model=response.model,
                 prompt_tokens=response.usage.prompt_tokens,
                 completion_tokens=response.usage.completion_tokens,
+                **thinking,
             )
             if not problem:
                 self.parts[key] = text
@@ -162,6 +175,15 @@ class _Writer:
 
 class _Unusable(Exception):
     pass
+
+
+def part_text(answer: str) -> str:
+    """Return what an answer holds of a part: without thinking, a code fence around it, and lines about parts."""
+    text = without_thinking(answer)[0]
+    first, _, rest = text.strip().partition("\n")
+    if first.startswith(FENCE) and " " not in first.strip() and rest.endswith(FENCE):
+        text = rest.removesuffix(FENCE)
+    return RESIDUE.sub("", text).strip()
 
 
 def part_problem(text: str, part: int, finish_reason: str = "stop") -> str:
@@ -181,13 +203,16 @@ def part_problem(text: str, part: int, finish_reason: str = "stop") -> str:
             return "no summary in the therapist's last turn"
     elif closed:
         return "a summary before the last part"
+    if FENCE in text:
+        return "a code fence"
     return "asterisks" if "*" in text else ""
 
 
 def _resume(
     journal: Journal, events: Sequence[dict[str, Any]], config: SynthesisConfig, profiles: Sequence[Profile]
 ) -> dict[Key, str]:
-    """Return the usable parts of an earlier run in the same folder. Raises UserError if its settings differ."""
+    """Return the parts of an earlier run in the same folder that are usable by today's rules. Raises UserError if its
+    settings differ."""
     words = config.model_dump(mode="json", exclude={"courses_in_flight", "provider", "providers"})
     settings: dict[str, Any] = {
         # How patiently the API is asked, and at what cost, changes no word.
@@ -200,7 +225,10 @@ def _resume(
         if record["kind"] == "started":
             started = {name: record[name] for name in settings}
         elif record["kind"] == "part" and not record["problem"]:
-            parts[_key_of(record)] = record["text"]
+            # Older versions let thinking and code fences pass.
+            text = part_text(record["text"])
+            if not part_problem(text, record["part"]):
+                parts[_key_of(record)] = text
     if started is None:
         journal.append("started", **settings)
     elif started != settings:

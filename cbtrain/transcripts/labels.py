@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -85,6 +86,13 @@ def unknown_labels(text: str, known_names: Iterable[str]) -> Iterator[str]:
             yield match.group(1)
 
 
+def labels_seen(*texts: str) -> str:
+    """Return what looks like a speaker's label at the start of lines, the most frequent ones by name: ``P, T``; nothing
+    where there is none."""
+    counts = Counter(found["label"].strip() for text in texts for found in SEEN.finditer(text))
+    return ", ".join(sorted(label for label, _ in counts.most_common(MOST_SEEN)))
+
+
 def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[str, Role]:
     """Names that a generator may have written as labels: the patient's whole name, its parts and nicknames, and the
     therapist's. A name of both is the patient's: the therapist must not be given a patient's words."""
@@ -99,6 +107,17 @@ def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[st
             names[name] = "patient"
     return names
 
+
+NAME_THE_LABELS = "name the speakers' labels (corpus.therapist_labels=…, corpus.patient_labels=…)"
+"""What reads a text whose labels are not the common ones."""
+
+MOST_SEEN = 6
+SEEN = re.compile(
+    r"^[ \t]{0,8}(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]{1,4})?"  # a time
+    r"[\[(<*#>-]{0,4}[ \t]?(?P<label>(?!\d{1,9}\b)[^\W_][\w.'’ -]{0,28})[ \t]?[\])>*]{0,4}[ \t]?[:：](?!//)",
+    re.MULTILINE,
+)
+"""Whatever may be a label: any word or two before a colon."""
 
 TITLES = {"dr", "mr", "mrs", "ms", "mx", "prof"}
 NICKNAME = re.compile(r"[A-Z][\w'-]{1,30} [\"“(]([A-Z][\w'-]{1,20})[\"”)] [A-Z]")

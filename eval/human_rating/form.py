@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cbtrain.eval.human_rating.key import KeyForm, KeySession
-from cbtrain.eval.rating.judge import RESIDUE
+from cbtrain.eval.rating.ratable import RESIDUE
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Role, Turn

@@ -11,6 +11,7 @@ from typing import Any
 
 from cbtrain.eval.judge_audit.findings import Finding, shift, unratable
 from cbtrain.eval.judge_audit.probes import OTHERS, PROBES, TOTAL, Probe
+from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -22,12 +23,12 @@ SHARE_OF_MANY, SHARE_OF_ONE = 1 / 20, 1 / 12
 
 
 def pick(sessions: Sequence[SimulatedSession], count: int, seed: int = 0) -> list[SimulatedSession]:
-    """Return at most ``count`` sessions that did not fail, in their order, of as many patients as possible: they are
-    drawn in rounds of one per patient."""
+    """Return at most ``count`` sessions that did not fail and can be rated, in their order, of as many patients as
+    possible: they are drawn in rounds of one per patient."""
     rng = Random(seed)
     by_patient: dict[str, list[SimulatedSession]] = defaultdict(list)
     for session in sessions:
-        if not session.failed:
+        if not session.failed and not why_unratable(session.turns):
             by_patient[session.patient].append(session)
     drawn = [rng.sample(patient_sessions, len(patient_sessions)) for _, patient_sessions in sorted(by_patient.items())]
     rng.shuffle(drawn)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Cue, Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -19,6 +20,8 @@ from cbtrain.transcripts.types import Turn
 
 CUE_RATER = "cue"
 """Name of this judge in tables of scores."""
+
+FEW_WORDS = "fewer than two turns of ordinary English words from each speaker"
 
 CUE_RATER_LABEL = "smoke-test cue rater: counts wording, no clinical judgement"
 
@@ -44,6 +47,7 @@ def rate(session: SimulatedSession, rubric: Rubric) -> Score:
     turns = session.turns
     score = Score.empty(session, CUE_RATER, 0, [domain.id for domain in rubric.domains])
     if not _ratable(turns):
+        score.reason["error"] = why_unratable(turns, session.labels_seen) or FEW_WORDS
         return score
     score.status = "ok"
     numbers = measures(turns)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from cbtrain.eval.rating.config import JudgeConfig
+from cbtrain.eval.rating.ratable import RESIDUE, why_unratable
 from cbtrain.eval.rating.rubric import Domain, Rubric
 from cbtrain.eval.rating.scores import Score, Status
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -20,8 +20,7 @@ from cbtrain.providers.structured import ask
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.transcripts.types import Turn
 
-RESIDUE = re.compile(r"<\|[^|>]{0,80}\|>|\[/?INST\]|\[END\]|</?s>")
-"""Template and end marks, which would tell the judge what kind of speaker it reads."""
+MORE_TOKENS = "raise evaluation.judging.judge.max_tokens, or have the judge think less (its extra_body)"
 
 MANY = 1_000_000
 """More repeats than anybody asks for."""
@@ -46,10 +45,14 @@ async def judge_session(
     or arms. ``tries`` counts earlier answers without a rating, by the first domain of the call: for each of them
     another answer is asked for, not the kept one.
 
-    An answer that is still invalid after the re-asks leaves the score empty with the status ``invalid``.
+    An answer that is still invalid after the re-asks leaves the score empty with the status ``invalid``. A session in
+    which a speaker says nothing is not sent: it is ``unratable``.
     """
     turns = session.turns
     score = Score.empty(session, provider.model, repeat, [domain.id for domain in rubric.domains])
+    if why := why_unratable(turns, session.labels_seen):
+        score.reason["error"] = why
+        return score
     groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
     for group in groups:
         try:
@@ -94,6 +97,8 @@ async def _ask(
     if structured.status == "ok":
         assert structured.value is not None
         return structured.value.model_dump()
+    if structured.status == "truncated":
+        raise _Stop("truncated", f"{structured.problem}; {MORE_TOKENS}")
     refused = structured.status == "refused"
     raise _Stop(structured.status, f"the judge {structured.problem}" if refused else structured.problem)
 
@@ -121,13 +126,19 @@ def _transcript(turns: Sequence[Turn]) -> str:
 
 
 def _answer_shape(rubric: Rubric, domains: Sequence[Domain]) -> type[BaseModel]:
-    strict = ConfigDict(extra="forbid", strict=True)
+    # Keys that nobody asked for change no score; neither does 3.0 in place of 3.
+    strict = ConfigDict(extra="ignore", strict=True)
     bounded = Field(ge=rubric.minimum, le=rubric.maximum)
+    number: Any = Annotated[int, BeforeValidator(_whole)]
     rating = create_model(
-        "Rating", __config__=strict, evidence=(list[int], ...), reason=(str, ...), score=(int | None, bounded)
+        "Rating", __config__=strict, evidence=(list[number], ...), reason=(str, ...), score=(number | None, bounded)
     )
     fields: dict[str, Any] = {domain.id: (rating, ...) for domain in domains}
     return create_model("Answer", __config__=strict, **fields)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _schema(rubric: Rubric, domains: Sequence[Domain]) -> dict[str, Any]:

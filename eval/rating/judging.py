@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judge import judge_session
+from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession, session_progress, ticking, together
@@ -43,9 +44,12 @@ async def judge_sessions(
 
     async def rating(session: SimulatedSession, repeat: int) -> Score:
         key = _key(session, repeat, rubric, config)
-        score = past.get(key)
+        unratable = bool(why_unratable(session.turns))
+        # Older versions have sent unratable sessions, too, and kept what came back.
+        score = None if unratable else past.get(key)
         if score is None:
             score = await judge_session(provider, rubric, session, config.judge, repeat=repeat, tries=tries.get(key))
+        if key not in past and not unratable:
             await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
         bar.count(score)
         return score

@@ -31,7 +31,8 @@ class Range:
 class FlagInput:
     """What the flags of a session are computed from. ``failed``: it ended by a failure, and no primary judge rated it;
     ``domains``: means over its ratings, None without a score; ``rated``: whether it counts in the comparison;
-    ``total``: its score there; ``totals``: of each of its ratings that has one."""
+    ``total``: its score there; ``totals``: of each of its ratings that has one; ``marks``: what was found or changed in
+    its turns; ``refused``: whether one of them is a model's refusal."""
 
     ending: str | None
     failed: bool
@@ -40,6 +41,8 @@ class FlagInput:
     rated: bool
     total: float | None
     totals: Sequence[float]
+    marks: Sequence[str] = ()
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,30 @@ FLAGS = (
         f"The totals of two of its ratings (judges or repeats) differ by {DISAGREEMENT:g} point a domain or more, on "
         "average over the domains.",
         _disagree,
+    ),
+    Flag(
+        "refusal",
+        "Refusal",
+        "A turn is a language model's refusal in words, such as “I'm sorry, but I can't help with that.”",
+        lambda facts, scale: facts.refused,
+    ),
+    Flag(
+        "thinking_removed",
+        "Thinking taken out",
+        "A model wrote its thinking into a turn. It was taken out before anybody read it; the journal counts it.",
+        lambda facts, scale: "thinking_removed" in facts.marks,
+    ),
+    Flag(
+        "other_speaker_cut",
+        "Patient's turn cut",
+        "The patient's model went on to speak for the therapist. What followed the therapist's label was cut.",
+        lambda facts, scale: "other_speaker_cut" in facts.marks,
+    ),
+    Flag(
+        "speaks_for_patient",
+        "Speaks for the patient",
+        "The therapist's model went on to speak for the patient. This is left as it was: it is what is rated.",
+        lambda facts, scale: "speaks_for_patient" in facts.marks,
     ),
 )
 """Every flag, in the order in which they are shown."""

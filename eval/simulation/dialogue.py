@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cbtrain.transcripts.types import Ending, Role, Turn
 
-END_MARK = "[END]"
+END_MARK = r"[*_~`\"'“‘(<\\]{0,6}[\[［【] ?END ?\\?[\]］】][*_~`\"'”’)>.! ]{0,6}"
+"""``[END]`` in any case and markup."""
+
+ALONE = re.compile(rf"^[ \t]{{0,20}}{END_MARK}[ \t]{{0,20}}$", re.IGNORECASE | re.MULTILINE)
+LAST = re.compile(rf"{END_MARK}\Z", re.IGNORECASE)
+"""Where it ends a session: alone on a line, or at the end of the last one. In the middle of a sentence it is speech."""
+
+
+SILENT_PATIENT = "the patient said nothing"
+"""The error of a session that an empty answer of the patient's model ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +72,23 @@ async def hold_session(
         except SpeakerStopped as stopped:
             return stopped.ending, str(stopped)
         text = spoken.text.strip()
-        if role == "patient" and _says_end(text):
-            text = text.replace(END_MARK, "").strip()
+        if role == "patient" and (LAST.search(text) or ALONE.search(text)):
+            text = LAST.sub("", ALONE.sub("", text)).strip()
             if text:
                 await _add(turns, Turn(role, text), spoken, record)
             return "patient_end", None
+        if not text and role == "patient":  # whoever plays the patient has failed: it says nothing about the therapist
+            return "provider_error", SILENT_PATIENT
         if not text:
-            return "empty_turn", f"the {role} said nothing"
+            thought = spoken.facts.get("thinking_removed")
+            but = f" but {thought:,} characters of thinking: raise evaluation.therapist.max_tokens" if thought else ""
+            return "empty_turn", f"the therapist said nothing{but}"
         await _add(turns, Turn(role, text), spoken, record)
 
 
 async def _add(turns: list[Turn], turn: Turn, spoken: Spoken, record: Record) -> None:
     await record(len(turns), turn, spoken)
     turns.append(turn)
-
-
-def _says_end(text: str) -> bool:
-    return any(line.strip() == END_MARK for line in text.splitlines())
 
 
 def _ended(turns: Sequence[Turn], max_turns: int, max_words: int) -> Ending | None:

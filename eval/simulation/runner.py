@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,16 +15,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from cbtrain.eval.simulation.dialogue import Speaker, Spoken, hold_session
+from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Speaker, Spoken, hold_session
 from cbtrain.journal import Journal
 from cbtrain.transcripts.types import FAILED, FAILURES, Ending, Turn
 
 Done = TypeVar("Done")
 
+MARKS = {
+    "thinking_removed": "thinking was taken out",
+    "other_speaker_cut": "the patient also spoke for the therapist, which was cut",
+    "speaks_for_patient": "the therapist also spoke for the patient, which was left in",
+}
+"""What the facts of a turn tell that a reader should know, and what is said of it."""
+
 
 @dataclass(slots=True)
 class SimulatedSession:
-    """One session. ``ending`` is None until it has ended, then an Ending or the name that another program gave it."""
+    """One session. ``ending`` is None until it has ended, then an Ending or the name that another program gave it.
+    ``marks`` counts the turns in which something was found or changed (:data:`MARKS`). ``labels_seen`` are the
+    speakers' labels in the text of a transcript that was read without finding both speakers."""
 
     id: str
     arm: str
@@ -32,6 +42,8 @@ class SimulatedSession:
     turns: list[Turn] = field(default_factory=list)
     ending: str | None = None
     error: str | None = None
+    marks: Counter[str] = field(default_factory=Counter)
+    labels_seen: str = ""
 
     @property
     def failed(self) -> bool:
@@ -69,7 +81,8 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any
             continue
         if event["kind"] == "turn" and event["index"] == len(session.turns):
             session.turns.append(Turn(event["role"], event["text"]))
-        elif event["kind"] == "session_finished" and event["ending"] not in FAILURES:
+            session.marks.update(marks_of(event.get("facts", {})))
+        elif event["kind"] == "session_finished" and not _to_resume(event):
             session.ending, session.error = event["ending"], event["error"]
 
 
@@ -82,6 +95,18 @@ class SimulationSettings:
     max_turns: int
     max_words: int
     seed: int
+
+
+def marks_of(facts: Mapping[str, Any]) -> list[str]:
+    """Return the marks that the ``facts`` of a turn set."""
+    return [name for name in MARKS if facts.get(name)]
+
+
+def _to_resume(event: Mapping[str, Any]) -> bool:
+    """Return whether a session that ended so is taken up again. Older versions called a patient's empty answer an
+    ending, not a failure."""
+    silent = (event["ending"], event.get("error")) == ("empty_turn", SILENT_PATIENT)
+    return event["ending"] in FAILURES or silent
 
 
 async def run_sessions(
@@ -142,6 +167,7 @@ class _Simulation:
         async def record(index: int, turn: Turn, spoken: Spoken) -> None:
             fields: dict[str, Any] = {"session": session.id, "index": index, "role": turn.role, "text": turn.text}
             await asyncio.to_thread(self.journal.append, "turn", **fields, facts=spoken.facts)
+            session.marks.update(marks_of(spoken.facts))
             self.show()
 
         return await hold_session(

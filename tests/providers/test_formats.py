@@ -274,9 +274,9 @@ def changed(answer, **parts):
         ("gemini", {"promptFeedback": {"blockReason": "OTHER"}, "usageMetadata": {}}, "content_filter", ""),
         ("gemini", changed(GEMINI_ANSWER, candidates__0={"finishReason": "STOP"}), "stop", ""),
         ("gemini", changed(GEMINI_ANSWER, candidates__0={"finishReason": "IMAGE_SAFETY"}), "content_filter", ""),
-        *(("gemini", changed(GEMINI_ANSWER, candidates__0__finishReason=r), "error", None) for r in ("OTHER", None)),
-        *(("openai", changed(OPENAI_ANSWER, choices__0__finish_reason=r), "error", None) for r in ("abort", None)),
-        *(("anthropic", changed(ANTHROPIC_ANSWER, stop_reason=r), "error", None) for r in ("pause_turn", None)),
+        ("gemini", changed(GEMINI_ANSWER, candidates__0__finishReason="OTHER"), "error", None),
+        ("openai", changed(OPENAI_ANSWER, choices__0__finish_reason="abort"), "error", None),
+        ("anthropic", changed(ANTHROPIC_ANSWER, stop_reason="pause_turn"), "error", None),
     ],
 )
 def test_how_answers_end(name, body, finish, text):
@@ -294,9 +294,6 @@ def test_how_answers_end(name, body, finish, text):
         ("openai", {"choices": [{"message": None}]}),
         ("openai", {"choices": [{"message": {"content": ["x"]}}]}),
         ("openai", {"choices": [{"message": {"content": "\ud800"}}]}),
-        ("openai", {"choices": [{"message": {"content": "x"}}], "usage": "none"}),
-        ("openai", {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "7"}}),
-        ("openai", {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -7}}),
         ("anthropic", {}),
         ("anthropic", changed(ANTHROPIC_ANSWER, content="x")),
         ("anthropic", changed(ANTHROPIC_ANSWER, content=[{"type": "text", "text": 3}])),

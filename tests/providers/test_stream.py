@@ -12,7 +12,7 @@ from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.gemini import GeminiFormat
 from cbtrain.providers.formats.openai import OpenAIFormat
-from cbtrain.providers.formats.stream import events_of
+from cbtrain.providers.formats.stream import DONE, events_of
 from cbtrain.providers.transport import HttpTransport, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message, Usage
 
@@ -214,6 +214,7 @@ def test_events_in_all_their_forms():
     assert events_of('data: {"a": 1}\r\n\r\n: note\r\n\r\ndata:{"b":\r\ndata: 2}\r\n\r\ndata: [DONE]\r\n\r\n') == [
         {"a": 1},
         {"b": 2},
+        DONE,
     ]
     assert events_of('data: {"a": 1}\n\ndata: {"cut": ') == [{"a": 1}]
     assert events_of('data: {"a": 1}\n\ndata: {"b": 2}\n') == [{"a": 1}, {"b": 2}]  # no blank line behind the last

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from cbtrain.providers.structured import ask, json_part
+from cbtrain.providers.structured import ask
 from cbtrain.providers.types import ChatRequest, ChatResponse, Message, Usage
 
 
@@ -64,11 +64,6 @@ async def test_what_stays_bad_stays_without_a_value(bad):
 async def test_what_is_cut_or_refused_is_not_asked_for_again(finish, status):
     found = await ask(Answers(json.dumps(GOOD), finish=finish), REQUEST, Rating)
     assert (found.status, found.value, len(found.responses)) == (status, None, 1)
-
-
-def test_the_object_in_an_answer():
-    assert json_part('x {"a": {"b": 1}} y') == '{"a": {"b": 1}}'
-    assert json_part("} {") == "} {"
 
 
 async def test_an_empty_answer_is_no_turn_of_its_own_when_it_is_asked_for_again():

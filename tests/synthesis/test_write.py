@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from aiohttp import web
 from loopback import completion, serve, status
 
 from cbtrain.errors import UserError
@@ -161,6 +162,62 @@ async def test_a_refused_key_stops_at_once(tmp_path):
     assert not (tmp_path / "out" / "corpus").exists()
 
 
+@pytest.mark.fault("D1")
+async def test_neither_thinking_nor_code_fences_get_into_a_corpus(tmp_path):
+    """Nor from the journal of an older version, which let them pass."""
+
+    def around(body, before, after):
+        return completion(before + good(body)["choices"][0]["message"]["content"] + after)
+
+    def plan(n, body):
+        return around(body, "<think>Patient: hm</think>\n```text\n", "\n```") if n % 2 else good(body)
+
+    heard = []
+    async with serve(plan) as script:
+        written = await write_corpus(config(script), PROFILES[:1], tmp_path / "out", warn=heard.append)
+        assert not written.failed
+        events = (tmp_path / "out" / "events.jsonl").read_text()
+        assert "4 of 8 answers of the writer" in heard[-1]
+        assert events.count('"thinking_removed": 11') == 4
+        for bad in ("<think>hm</think>", "hm</think>"):
+            old = events.replace('"text": "Patient:', f'"text": "{bad}Patient:')
+            (tmp_path / "out" / "events.jsonl").write_text(old.replace('think?"', 'think?\\n```"'))
+            again = await write_corpus(config(script), PROFILES[:1], tmp_path / "out")
+            for corpus in (written.corpus, again.corpus):
+                assert len(list(corpus.sessions())) == 2
+                spoken = [turn.text for session in corpus.sessions() for turn in session.turns]
+                assert not [text for text in spoken if "hm" in text or "```" in text]
+
+
+@pytest.mark.fault("D5")
+async def test_moderation_stops_a_course_and_not_the_run(tmp_path):
+    first, second = (profile.course for profile in PROFILES)
+    moderated = {"code": 403, "message": "declined", "metadata": {"reasons": ["self-harm"], "flagged_input": "I want"}}
+
+    async def flagged(request):
+        return web.json_response({"error": moderated}, status=403)
+
+    async with serve(lambda n, body: flagged if asked(body)[0] == first else good(body)) as script:
+        written = await write_corpus(config(script), PROFILES, tmp_path / "out")
+    assert [course.id for course in written.corpus.courses] == [second]
+    assert "content filter: declined" in written.failed[first]
+
+
+@pytest.mark.fault("D2")
+@pytest.mark.fault("D7")
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        (completion("", "length"), "no answer but thinking (3 of 4,096 tokens); raise max_tokens"),
+        (completion("I'm sorry, but I can't assist with that."), "the model refused: \"I'm sorry, but I can't"),
+    ],
+)
+async def test_why_a_part_is_unusable(reply, problem, tmp_path):
+    async with serve(lambda n, body: reply) as script:
+        written = await write_corpus(config(script), PROFILES[:1], tmp_path / "out")
+    assert problem in written.failed[PROFILES[0].course]
+
+
 @pytest.mark.parametrize(
     ("text", "part", "finish", "problem"),
     [
@@ -169,6 +226,7 @@ async def test_a_refused_key_stops_at_once(tmp_path):
         ("Hello.\nPatient: a\nTherapist: b", 0, "stop", "text before the first speaker"),
         ("Patient: a\nPatient: b\nTherapist: c", 1, "stop", "one speaker twice in a row"),
         ("Patient: a\nTherapist: *nods*", 1, "stop", "asterisks"),
+        ("Patient: a\nTherapist: b\n```", 1, "stop", "a code fence"),
         ("Patient: a\nTherapist: b\nSession Summary: c", 2, "stop", "a summary before the last part"),
         ("Patient: a\nTherapist: b", 3, "stop", "no summary in the therapist's last turn"),
         ("Therapist: a\nPatient: b\nSession Summary: c", 3, "stop", "no summary in the therapist's last turn"),

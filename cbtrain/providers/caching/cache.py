@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from cbtrain.errors import UserError
 from cbtrain.files import cache_folder
+from cbtrain.providers.answers.clearing import cleared, worth_keeping
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.types import Usage
 
@@ -44,11 +45,6 @@ def request_key(wire_request: WireRequest, sample: int = 0) -> str:
         allow_nan=False,
     )
     return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
-
-
-def worth_keeping(answer: WireAnswer) -> bool:
-    """Return False for refused, filtered and empty answers: the next one may be better."""
-    return answer.finish_reason in ("stop", "length") and bool(answer.text.strip())
 
 
 def answers_file(setting: str) -> Path:
@@ -191,9 +187,12 @@ def _json(value: Any) -> str:
 
 
 def _answer(text: str) -> WireAnswer | None:
-    """Return a kept answer, or None if it cannot be read: then it is asked for again, and replaced."""
+    """Return a kept answer; None if it cannot be read, or would not be kept today: then it is asked for again, and
+    replaced."""
     try:
         content = json.loads(text)
-        return WireAnswer(content["text"], content["finish_reason"], Usage(**content["usage"]), content["model"])
-    except (ValueError, KeyError, TypeError):
+        usage, thinking = Usage(**content["usage"]), content.get("thinking", 0)
+        answer = cleared(WireAnswer(content["text"], content["finish_reason"], usage, content["model"], thinking))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    return answer if worth_keeping(answer) else None

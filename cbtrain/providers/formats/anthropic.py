@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cbtrain.providers.answers.finish_reasons import finish_of
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import (
     CUT_SHORT,
@@ -18,23 +19,18 @@ from cbtrain.providers.formats.api_format import (
     count_of,
     entries,
     joined,
+    reason_of,
     schema_in_prompt,
     section,
     system_apart,
     text_of,
+    usage_of,
 )
 from cbtrain.providers.formats.failures import failure_of
-from cbtrain.providers.types import ChatRequest, FinishReason, Usage
+from cbtrain.providers.types import ChatRequest, Usage
 
 VERSION, SAMPLED = "2026-10-21", "2023-06-01"
 """The protocol's version, and the one before it, which still knows temperature and top-p."""
-
-FINISHES: dict[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "refusal": "refusal",
-}
 
 STATUSES = {"invalid_request_error": 400, "authentication_error": 401, "permission_error": 403, "rate_limit_error": 429,
             "overloaded_error": 529}  # fmt: skip
@@ -101,7 +97,7 @@ class AnthropicFormat:
                 # Counts so far, not differences.
                 counts = {k: v for k, v in section(event.get("usage"), "usage").items() if v is not None}
                 message["usage"] = {**section(message.get("usage"), "usage"), **counts}
-        if not message.get("stop_reason"):
+        if not message.get("stop_reason") and not any(event.get("type") == "message_stop" for event in events):
             raise Malformed(CUT_SHORT)
         for index, pieces in texts.items():
             blocks[index]["text"] = joined([blocks[index].get("text"), *pieces], "text")
@@ -114,15 +110,20 @@ class AnthropicFormat:
         body = section(body, "the answer")
         if body.get("type") != "message":
             raise Malformed("it is no message")
-        stop = str(body.get("stop_reason"))
+        stop = body.get("stop_reason")
         if stop == "model_context_window_exceeded":
             raise ProviderError("context_overflow", "the answer ran into the end of the context", status=200)
         blocks = entries(body.get("content"), "content")
+        text = "".join(text_of(block.get("text"), "text") for block in blocks if block.get("type") == "text")
+        calls = any(block.get("type") == "tool_use" for block in blocks)
+        usage, unread = usage_of(_usage, body.get("usage"))
         return WireAnswer(
-            text="".join(text_of(block.get("text"), "text") for block in blocks if block.get("type") == "text"),
-            finish_reason=FINISHES.get(stop, "error"),
-            usage=_usage(section(body.get("usage"), "usage")),
+            text=text,
+            finish_reason=finish_of(stop, text=text, calls=calls),
+            usage=usage,
             model=text_of(body.get("model"), "model") or self.model,
+            reason=reason_of(stop),
+            unread=unread,
         )
 
     def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -27,12 +28,17 @@ class WireRequest:
 
 @dataclass(frozen=True, slots=True)
 class WireAnswer:
-    """An answer with status 200. ``text`` is empty if the API has withheld it."""
+    """An answer with status 200. ``text`` is empty if the API has withheld it. ``thinking`` counts the characters of
+    thinking that were taken out of it; ``reason`` is the API's own word for its end; ``unread`` says what is wrong with
+    its usage, which is empty then."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     model: str
+    thinking: int = 0
+    reason: str = ""
+    unread: str = ""
 
 
 class Malformed(ValueError):
@@ -41,6 +47,8 @@ class Malformed(ValueError):
 
 MOST_TOKENS = 10**9
 """More than any request has."""
+
+NUMBER = re.compile(r"[0-9]{1,9}")
 
 CUT_SHORT = "the stream ended before the answer did"
 
@@ -103,10 +111,12 @@ def joined(pieces: Sequence[Any], what: str) -> str:
 
 
 def count_of(usage: Mapping[str, Any], name: str) -> int:
-    """Return a number of tokens, 0 if there is none. Raises Malformed."""
+    """Return a number of tokens, 0 if there is none; some APIs write 100.0 or "100". Raises Malformed."""
     value = usage.get(name)
     if value is None:
         return 0
+    if (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and NUMBER.fullmatch(value)):
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise Malformed(f"{name} is no number of tokens")
     return value
@@ -128,6 +138,20 @@ def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list):
         raise Malformed(f"{what} is no list")
     return [section(entry, what) for entry in value]
+
+
+def usage_of(read: Callable[[Mapping[str, Any]], Usage], usage: Any) -> tuple[Usage, str]:
+    """Return what ``read`` makes of ``usage``, and nothing or what is wrong with it: an answer is not thrown away for
+    its counts. Without them all that was set aside for it is booked."""
+    try:
+        return read(section(usage, "usage")), ""
+    except Malformed as problem:
+        return Usage(), str(problem)
+
+
+def reason_of(reason: Any) -> str:
+    """Return the API's word for the end of an answer, as text that can be written down."""
+    return "" if reason is None else str(reason)[:60].encode("utf-8", "replace").decode()
 
 
 def system_apart(messages: Sequence[Message]) -> tuple[list[str], list[Message]]:

@@ -7,19 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cbtrain.providers.errors import ErrorKind, ProviderError
+from cbtrain.providers.formats.failure_wordings import FILTERS, OVERFLOWS, SPOKEN
 from cbtrain.providers.formats.waiting import requested_wait
-
-OVERFLOWS = (
-    "maximum context length",
-    "context_length_exceeded",
-    "context window",
-    "prompt is too long",
-    "exceeds the maximum number of tokens",
-    "longer than the model's context length",
-)
-"""How APIs say that a prompt is too long, in lower case: OpenAI and DeepSeek, Anthropic, Google, SGLang."""
-
-FILTERS = ("content_filter", "content management policy", "content policy", "safety system", "prohibited_content")
 
 LONGEST = 300
 """Characters of a message that are kept."""
@@ -35,18 +24,30 @@ def failure_of(status: int, headers: Mapping[str, str], text: str, *, lasting: S
 
 
 def _kind(status: int, error: Mapping[str, Any], text: str, lasting: Sequence[str]) -> ErrorKind:
-    lowered = text.lower()
+    lowered = _words(text).lower()
     if any(mark.lower() in lowered for mark in lasting):
         return "permanent"
     if status == 429 or error.get("status") == "RESOURCE_EXHAUSTED":
         return "rate_limit"
-    if status >= 500 or status in (408, 409, 425):
-        return "transient"
-    if any(mark in lowered for mark in OVERFLOWS):
+    if status != 401 and any(mark in lowered for mark in OVERFLOWS):  # llama.cpp says so with status 500
         return "context_overflow"
-    if any(mark in lowered for mark in FILTERS):
+    if status != 401 and any(mark in lowered for mark in FILTERS):
         return "content_filter"
-    return "permanent"
+    return "transient" if status >= 500 or status in (408, 409, 425) else "permanent"
+
+
+def _words(text: str) -> str:
+    """Return all that the API says: the keys and values of its JSON, but not what it repeats of the prompt."""
+    try:
+        return json.dumps(_unspoken(json.loads(text)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _unspoken(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: None if name in SPOKEN else _unspoken(inner) for name, inner in value.items()}
+    return [_unspoken(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _error(text: str) -> Mapping[str, Any]:

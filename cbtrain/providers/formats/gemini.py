@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cbtrain.providers.answers.finish_reasons import finish_of
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import (
     CUT_SHORT,
@@ -16,28 +17,15 @@ from cbtrain.providers.formats.api_format import (
     WireRequest,
     count_of,
     entries,
+    reason_of,
     schema_in_prompt,
     section,
     system_apart,
     text_of,
+    usage_of,
 )
 from cbtrain.providers.formats.failures import failure_of
-from cbtrain.providers.types import ChatRequest, FinishReason, Usage
-
-FINISHES: dict[str, FinishReason] = {"STOP": "stop", "MAX_TOKENS": "length"}
-
-FILTERED = (
-    "SAFETY",
-    "RECITATION",
-    "LANGUAGE",
-    "BLOCKLIST",
-    "PROHIBITED_CONTENT",
-    "SPII",
-    "IMAGE_SAFETY",
-    "ESCALATION",
-    "MODEL_ARMOR",
-)
-"""Finish reasons with which the API keeps back what the model has said."""
+from cbtrain.providers.types import ChatRequest, Usage
 
 HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
 """Categories of which the API lets a caller switch the filter off: patients speak of suicide."""
@@ -114,27 +102,23 @@ class GeminiFormat:
 
     def answer(self, body: Any) -> WireAnswer:
         body = section(body, "the answer")
-        usage = _usage(section(body.get("usageMetadata"), "usageMetadata"))
+        usage, unread = usage_of(_usage, body.get("usageMetadata"))
         model = text_of(body.get("modelVersion"), "modelVersion") or self.model
         candidates = entries(body.get("candidates"), "candidates")
         if not candidates:
             if section(body.get("promptFeedback"), "promptFeedback").get("blockReason"):
-                return WireAnswer("", "content_filter", usage, model)
+                return WireAnswer("", "content_filter", usage, model, unread=unread)
             raise Malformed("there are no candidates")
-        finish = str(candidates[0].get("finishReason"))
+        reason = candidates[0].get("finishReason")
         content = section(candidates[0].get("content"), "content")
         parts = entries(content.get("parts"), "parts")
         text = "".join(text_of(part.get("text"), "text") for part in parts if not part.get("thought"))
-        return WireAnswer(text, _finish(finish), usage, model)
+        calls = any("functionCall" in part for part in parts)
+        finish = finish_of(reason, text=text, calls=calls)
+        return WireAnswer(text, finish, usage, model, reason=reason_of(reason), unread=unread)
 
     def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
         return failure_of(status, headers, text, lasting=LASTING)
-
-
-def _finish(reason: str) -> FinishReason:
-    if reason in FILTERED:
-        return "content_filter"
-    return FINISHES.get(reason, "error")
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

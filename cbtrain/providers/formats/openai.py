@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cbtrain.providers.answers.finish_reasons import finish_of
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import (
     CUT_SHORT,
+    NUMBER,
     Malformed,
     Structure,
     WireAnswer,
@@ -16,18 +19,18 @@ from cbtrain.providers.formats.api_format import (
     count_of,
     entries,
     joined,
+    reason_of,
     schema_in_prompt,
     section,
     text_of,
+    usage_of,
 )
 from cbtrain.providers.formats.failures import failure_of
-from cbtrain.providers.types import ChatRequest, FinishReason, Usage
+from cbtrain.providers.formats.stream import DONE
+from cbtrain.providers.types import ChatRequest, Usage
 
-FINISHES: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "content_filter",
-}
+THINKING = ("thinking", "reasoning", "reasoning.text")
+"""Kinds of parts that hold no answer: Mistral's and OpenRouter's."""
 
 LASTING = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
 """Error codes that come with status 429, and that stay if one waits."""
@@ -70,6 +73,7 @@ class OpenAIFormat:
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         pieces: dict[str, list[Any]] = {"content": [], "refusal": []}
         finish = usage = model = None
+        calls = False
         for event in events:
             if event.get("error"):
                 return event
@@ -80,9 +84,11 @@ class OpenAIFormat:
                 content = delta.get("content")
                 pieces["content"] += [_text(content)] if isinstance(content, list) else [content]
                 pieces["refusal"].append(delta.get("refusal"))
-        if finish is None:
+                calls = calls or bool(delta.get("tool_calls") or delta.get("function_call"))
+        if finish is None and (not events or events[-1] != DONE):
             raise Malformed(CUT_SHORT)
-        message = {name: joined(parts, name) for name, parts in pieces.items()}
+        message: dict[str, Any] = {name: joined(parts, name) for name, parts in pieces.items()}
+        message["tool_calls"] = calls
         return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
 
     def authorization(self, key: str) -> dict[str, str]:
@@ -94,8 +100,9 @@ class OpenAIFormat:
             failure = body["error"]
             error = section({"message": failure} if isinstance(failure, str) else failure, "error")
             code = error.get("code")
+            code = int(code) if isinstance(code, str) and NUMBER.fullmatch(code) else code
             status = code if isinstance(code, int) and 400 <= code < 600 else 502
-            raise failure_of(status, {}, text_of(error.get("message"), "message"))
+            raise failure_of(status, {}, json.dumps({"error": error}), lasting=LASTING)
         choices = entries(body.get("choices"), "choices")
         if not choices:
             raise Malformed("there are no choices")
@@ -104,12 +111,16 @@ class OpenAIFormat:
             raise Malformed("there is no message")
         message = section(choice["message"], "message")
         text, refusal = _text(message.get("content")), text_of(message.get("refusal"), "refusal")
-        finish: FinishReason = FINISHES.get(str(choice.get("finish_reason")), "error")
+        calls = bool(message.get("tool_calls") or message.get("function_call"))
+        reason = choice.get("finish_reason")
+        usage, unread = usage_of(_usage, body.get("usage"))
         return WireAnswer(
             text=text or refusal,
-            finish_reason="refusal" if refusal else finish,
-            usage=_usage(section(body.get("usage"), "usage")),
+            finish_reason="refusal" if refusal else finish_of(reason, text=text, calls=calls),
+            usage=usage,
             model=text_of(body.get("model"), "model") or self.model,
+            reason=reason_of(reason),
+            unread=unread,
         )
 
     def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
@@ -117,10 +128,11 @@ class OpenAIFormat:
 
 
 def _text(content: Any) -> str:
-    """Return a message's text, which some servers send in parts."""
+    """Return a message's text, which some servers send in parts; thinking is a part of its own kind."""
     if not isinstance(content, list):
         return text_of(content, "content")
-    return "".join(text_of(part.get("text"), "text") for part in entries(content, "content"))
+    parts = (part for part in entries(content, "content") if part.get("type") not in THINKING)
+    return "".join(text_of(part.get("text"), "text") for part in parts)
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

@@ -11,8 +11,10 @@ from rich.console import Console
 
 import cbtrain
 from cbtrain.config.schema import StudyConfig
+from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
+from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.files import share_with, write_atomic
 from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
@@ -30,7 +32,10 @@ def audit_rater(
     """
     check_rating(config, allow_upload=allow_upload)
     rubric = load_rubric(config.evaluation.judging.rubric)
-    originals = pick(read_records(config, console), sessions, seed)
+    records_read = read_records(config, console)
+    if unread := sum(bool(why_unratable(session.turns)) for session in records_read):
+        say(console, f"note: {unread} of {len(records_read)} sessions cannot be rated, and are not taken")
+    originals = pick(records_read, sessions, seed)
     changed = copies(originals)
     share_with(config.sharing)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,10 @@ from rich.table import Table
 
 import cbtrain
 from cbtrain.config.schema import StudyConfig
+from cbtrain.errors import UserError
 from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
+from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.formatting import fixed
@@ -31,6 +33,7 @@ from cbtrain.study.evaluation.run_context import open_run
 from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
 from cbtrain.study.evaluation.scores import records
 from cbtrain.study.run_files import SCORES
+from cbtrain.transcripts.labels import NAME_THE_LABELS
 from cbtrain.transcripts.reading import read, speaker_labels
 
 
@@ -76,13 +79,20 @@ def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
 
 
 def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession]:
-    """Return every session of ``config.corpus``; print what was left out. Raises UserError on what cannot be read."""
+    """Return every session of ``config.corpus``; print what was left out. Raises UserError on what cannot be read, and
+    if both speakers are found in no session."""
     settings = config.corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
     corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
     for line in corpus.skipped:
         console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
-    return list(records(corpus.sessions()))
+    found = list(records(corpus.sessions()))
+    reasons = [why_unratable(session.turns, session.labels_seen) for session in found]
+    if found and all(reasons):
+        (reason, _), *_ = Counter(reasons).most_common(1)
+        what = f"no session can be rated ({reason.removesuffix(f'; {NAME_THE_LABELS}')})"
+        raise UserError(what, where=settings.path, hint=f"{NAME_THE_LABELS[0].upper()}{NAME_THE_LABELS[1:]}.")
+    return found
 
 
 async def rate_records(

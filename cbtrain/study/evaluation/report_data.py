@@ -30,6 +30,7 @@ from cbtrain.eval.report.schema.report import (
 )
 from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.providers.answers.refusals import is_refusal
 from cbtrain.study.trained_run import TrainedRun
 
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
@@ -174,6 +175,8 @@ def describe_sessions(
             rated=key in totals or (is_rated and not panel.linked),
             total=totals.get(key),
             totals=[score.total for score in session_scores if score.total is not None],
+            marks=[name for name, count in session.marks.items() if count],
+            refused=any(is_refusal(turn.text) for turn in session.turns),
         )
         not_rated = "not rated: the session failed" if session.failed else "not rated"
         described.append(

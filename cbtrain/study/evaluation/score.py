@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.progress import track
@@ -19,6 +20,9 @@ from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import recorded
 from cbtrain.providers.summary import status
 from cbtrain.study.evaluation.run_context import RunContext
+
+MOST_REASONS = 5
+"""Reasons for which sessions cannot be rated that are told one by one."""
 
 
 def uses_llm_judge(judging: JudgingConfig, providers: ProvidersConfig) -> bool:
@@ -42,10 +46,21 @@ async def score_sessions(
     if failures := len(sessions) - len(ratable):
         run.say(f"{counted(failures, 'session')} failed and cannot be rated")
     if uses_llm_judge(run.config.evaluation.judging, run.config.providers):
-        return await _judged(ratable, rubric, run)
+        scores, rater = await _judged(ratable, rubric, run)
+        _tell_unratable(scores, run)
+        return scores, rater
     run.say(CUE_RATER_LABEL)
     shown = track(ratable, "score", console=run.console, disable=not run.console.is_terminal)
-    return [rate(session, rubric) for session in shown], {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
+    scores = [rate(session, rubric) for session in shown]
+    _tell_unratable(scores, run)
+    return scores, {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
+
+
+def _tell_unratable(scores: Sequence[Score], run: RunContext) -> None:
+    """Say how many sessions could not be rated, and why."""
+    why = {score.session_id: score.reason.get("error", "") for score in scores if score.status == "unratable"}
+    for reason, count in Counter(filter(None, why.values())).most_common(MOST_REASONS):
+        run.say(f"note: {counted(count, 'session')} cannot be rated: {reason}")
 
 
 async def _judged(
@@ -54,8 +69,9 @@ async def _judged(
     judging = run.config.evaluation.judging
     label = f"LLM judge {judging.provider.model}"
     run.say(f"{label} at {judging.provider.base_url}")
+    judge = await run.providers.open(judging.provider, "judge")
     scores = await judge_sessions(
-        await run.providers.open(judging.provider, "judge"),
+        judge,
         rubric,
         sessions,
         judging,
@@ -63,6 +79,8 @@ async def _judged(
         run.console,
         status=lambda share: status(run.providers, "judge", share),
     )
+    if judge.thoughts:
+        run.say(f"note: thinking was taken out of {judge.thoughts:,} of the judge's {counted(judge.answers, 'answer')}")
     errors = [score.reason["error"] for score in scores if score.status == "error"]
     where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
     if errors and len(errors) == len(scores):

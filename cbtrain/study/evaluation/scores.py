@@ -12,10 +12,12 @@ from cbtrain.errors import UserError
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file
+from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
-from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
 from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
+from cbtrain.transcripts.labels import labels_seen
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
 from cbtrain.yaml_files import parse_yaml
@@ -110,6 +112,9 @@ def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
         arm, patient = facts.get("arm", ONE_ARM), session.patient or session.course
         record = SimulatedSession(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
         record.ending, record.error = facts.get("ending"), facts.get("error")
+        record.marks.update({name: int(facts[name]) for name in MARKS if facts.get(name, "").isdecimal()})
+        if why_unratable(session.turns):
+            record.labels_seen = labels_seen(session.preamble, *(turn.text for turn in session.turns))
         yield record
 
 
@@ -119,6 +124,7 @@ def as_transcripts(sessions: Iterable[SimulatedSession]) -> Iterator[Session]:
     for session in sessions:
         facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
         facts |= {"id": session.id, "seed": str(session.seed)}
+        facts |= {name: str(count) for name, count in session.marks.items()}
         yield Session(
             f"{session.arm}/{session.patient}",
             session.seed + 1,

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from cbtrain.errors import UserError
+from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.dialogue import Speaker
-from cbtrain.eval.simulation.runner import SimulatedSession, SimulationSettings, plan_sessions, restore, run_sessions
+from cbtrain.eval.simulation.runner import (
+    MARKS,
+    SimulatedSession,
+    SimulationSettings,
+    plan_sessions,
+    restore,
+    run_sessions,
+)
 from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.server_process import server_process
@@ -52,6 +61,9 @@ class SimulationPlan:
         another protocol."""
         protocol = self.protocol.resume_key
         begun = next((event["settings"] for event in run.events if event["kind"] == BEGUN), None)
+        if begun and (raised := _raised_limit(begun, protocol)):
+            run.say(f"note: {raised}; turns said before keep the old limit, and the report names the change")
+            begun = protocol
         if begun not in (None, protocol):
             hint = f"Set it back, or remove {EVENTS} to simulate anew."
             what = f"{differing(protocol, begun)[0]} differs from the sessions begun here"
@@ -64,6 +76,18 @@ class SimulationPlan:
 
     def finished(self) -> bool:
         return all(session.ending for session in self.sessions)
+
+
+def _raised_limit(begun: dict[str, Any], protocol: dict[str, Any]) -> str:
+    """Return that the limit of a patient's turn was raised since the first session, if nothing else was changed; else
+    nothing. Otherwise a patient that spends all its tokens on thinking could not be mended without losing the run."""
+    before, now = begun.get("evaluation", {}), protocol["evaluation"]
+    old, new = before.get("patient") or {}, now["patient"]
+    if not old.get("max_tokens", new["max_tokens"]) < new["max_tokens"]:
+        return ""
+    same = begun | {"evaluation": before | {"patient": old | {"max_tokens": new["max_tokens"]}}}
+    change = f"evaluation.patient.max_tokens is {new['max_tokens']:,} now, and was {old['max_tokens']:,}"
+    return change if same == protocol else ""
 
 
 async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext) -> None:
@@ -87,6 +111,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
                 run.console,
                 status=lambda share: "" if own else status(run.providers, "patient", share),
             )
+    _report_marks(plan, run)
     _report_failures(plan, run)
 
 
@@ -123,6 +148,15 @@ def _speakers(
         return patient, therapists[session.arm]
 
     return speakers
+
+
+def _report_marks(plan: SimulationPlan, run: RunContext) -> None:
+    """Say what was found or changed in turns; the report flags the sessions."""
+    for name, what in MARKS.items():
+        turns = sum(session.marks[name] for session in plan.sessions)
+        if turns:
+            sessions = sum(bool(session.marks[name]) for session in plan.sessions)
+            run.say(f"note: in {counted(turns, 'turn')} of {counted(sessions, 'session')} {what}")
 
 
 def _report_failures(plan: SimulationPlan, run: RunContext) -> None:

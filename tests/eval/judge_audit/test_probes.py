@@ -102,14 +102,15 @@ def test_where_there_is_nothing_to_change_there_is_no_copy():
 
 
 def test_sessions_are_picked_for_as_many_patients_as_can_be():
-    sessions = [SimulatedSession(f"p{p}.{s}", "a", f"p{p}", s, ending=None) for p in range(4) for s in range(5)]
+    sessions = [SimulatedSession(f"p{p}.{s}", "a", f"p{p}", s, list(TURNS)) for p in range(4) for s in range(5)]
+    sessions.append(SimulatedSession("unread", "a", "p4", 0))
     sessions[0].ending = "budget"
     picked = pick(sessions, 6, seed=1)
     assert len(picked) == 6
     assert {session.patient for session in picked} == {"p0", "p1", "p2", "p3"}
     assert picked == pick(sessions, 6, seed=1) != pick(sessions, 6, seed=2)
     assert picked == [session for session in sessions if session in picked]
-    assert sessions[0] not in pick(sessions, 100)
+    assert not {"p0.0", "unread"} & {session.id for session in pick(sessions, 100)}
     assert len(pick(sessions, 100)) == 19
 
 

@@ -69,8 +69,8 @@ def test_a_judge_that_likes_everything_is_found_out_and_paid_once(capsys, tmp_pa
         found = json.loads(out)
         asked = len(script.bodies)
         told = verdicts(found)
-        # Nine ratings of each of six sessions; the copies without a word are all the same.
-        assert (found["rater"]["kind"], asked) == ("llm", 6 * 9 - 5)
+        # Nine ratings of each of six sessions; copies without a word are not sent.
+        assert (found["rater"]["kind"], asked) == ("llm", 6 * 8)
         assert told["contradicts", "understanding"] == told["no homework", "homework"] == "not as expected"
         assert told["garbage", "status"] == "not as expected"
         assert told["empty", "status"] == told["duplicate", "total"] == told["padded", "total"] == "as expected"
@@ -99,11 +99,18 @@ def test_nothing_is_sent_away_unasked(capsys, tmp_path, monkeypatch):
         (["evaluation.judging.rubric=none"], "none: no such rubric"),
         (["evaluation.judging.rater=llm"], "the LLM judge's API key is not set"),
         (["corpus.path=short.txt"], "no session could be rated (unratable)"),
+        pytest.param(
+            ["corpus.path=unread.txt"],
+            "no session can be rated (no speaker was found in it; labels in the text that were not read: P, T). Name the "
+            "speakers' labels (corpus.therapist_labels=…, corpus.patient_labels=…)",
+            marks=pytest.mark.fault("G1"),
+        ),
     ],
 )
 def test_bad_input_is_one_line(words, problem, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short.txt").write_text("Patient: I feel low.\nTherapist: What happened?\n")
+    (tmp_path / "unread.txt").write_text("P: I feel low.\nT: What happened?\n")
     status, _, err = run(capsys, *words, "--out", "a")
     assert (status, err.count("\n")) == (2, 1)
     assert problem in err

@@ -6,6 +6,7 @@ import pytest
 from loopback import completion, serve, status
 
 from cbtrain.eval.rating.config import JudgeConfig
+from cbtrain.eval.rating.cue_rater import rate
 from cbtrain.eval.rating.judge import judge_session
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -55,9 +56,7 @@ async def test_an_invalid_answer_is_asked_again_with_the_validators_message():
     assert "agenda.score: Input should be less than or equal to 6" in script.bodies[1]["messages"][-1]["content"]
 
 
-@pytest.mark.parametrize(
-    "bad", [completion("no JSON"), answer(score="4"), answer(extra=1), completion('{"agenda": {}}')]
-)
+@pytest.mark.parametrize("bad", [completion("no JSON"), answer(score="4"), completion('{"agenda": {}}')])
 async def test_an_answer_that_stays_invalid_is_never_guessed(bad):
     score, script = await judge(lambda n, body: bad)
     assert (score.status, score.total, len(script.bodies)) == ("invalid", None, 3)
@@ -86,3 +85,58 @@ async def test_one_domain_a_call():
 
     score, script = await judge(plan, per_domain=True)
     assert (score.total, len(script.bodies)) == (33, 11)
+
+
+@pytest.mark.fault("D4")
+@pytest.mark.parametrize(
+    "around", ["{}", "Note {{see turn 2}}.\n{}", "```json\n{}\n```\nScale: {{0-6}}", '<think>{{"agenda": 1}}</think>{}']
+)
+async def test_a_right_answer_is_taken_with_braces_around_it_whole_floats_and_keys_of_its_own(around):
+    whole = json.loads(answer(score=3.0, extra=1)["choices"][0]["message"]["content"])
+    text = json.dumps(whole | {"note": "{all} rated", "total": 33.0})
+    score, script = await judge(lambda n, body: completion(around.format(text)))
+    assert (score.status, score.total, len(script.bodies)) == ("ok", 33, 1)
+
+
+@pytest.mark.fault("D4")
+async def test_two_answers_that_differ_are_no_answer():
+    three, four = (answer(score=n)["choices"][0]["message"]["content"] for n in (3, 4))
+    score, script = await judge(lambda n, body: completion(f"{three}\nor\n{four}" if n < 3 else three))
+    assert (score.status, score.total, len(script.bodies)) == ("ok", 33, 3)
+    assert "2 different objects" in script.bodies[1]["messages"][-1]["content"]
+
+
+@pytest.mark.fault("D2")
+async def test_a_judge_that_spends_all_on_thinking_says_what_to_raise():
+    reply = completion("", "length") | {"usage": {"completion_tokens": 4096}}
+    score, _ = await judge(lambda n, body: reply)
+    assert score.status == "truncated"
+    assert (
+        "no answer but thinking (4,096 of 4,096 tokens); raise evaluation.judging.judge.max_tokens"
+        in score.reason["error"]
+    )
+
+
+@pytest.mark.fault("D7")
+async def test_a_judge_that_refuses_in_words_is_not_asked_again():
+    score, script = await judge(lambda n, body: completion("I'm sorry, but I can't assist with that request."))
+    assert (score.status, len(script.bodies)) == ("refused", 1)
+
+
+@pytest.mark.fault("G1")
+@pytest.mark.parametrize(
+    ("turns", "why"),
+    [
+        ([], "no speaker was found"),
+        ([Turn("patient", "Low."), Turn("therapist", " <|end|> ")], "no word of the therapist"),
+        ([Turn("therapist", "P: I feel low.\nT: And then?")], "no word of the patient"),
+    ],
+)
+async def test_what_nobody_can_rate_is_never_sent(turns, why):
+    async with serve(lambda n, body: answer()) as script:
+        async with script.provider("judge") as provider:
+            session = SimulatedSession("s", "a", "p", 0, turns)
+            score = await judge_session(provider, RUBRIC, session, JudgeConfig(), repeat=0)
+    assert (score.status, score.total, script.bodies) == ("unratable", None, [])
+    assert why in score.reason["error"]
+    assert why in rate(session, RUBRIC).reason["error"]

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 
 import pytest
 from loopback import completion, serve, status
 from rich.console import Console
 
 from cbtrain.eval.rating.config import JudgingConfig
-from cbtrain.eval.rating.judging import judge_sessions
+from cbtrain.eval.rating.judging import _key, judge_sessions
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import Journal
 from cbtrain.providers.config import ProvidersConfig
@@ -141,3 +143,19 @@ async def test_where_one_rating_breaks_the_others_have_ended(tmp_path):
                 await judge_sessions(provider, RUBRIC, sessions("a", "b", "c"), config, journal, Console(quiet=True))
             assert not provider.under_way
             assert provider.account.limit.in_use == 0
+
+
+@pytest.mark.fault("G1")
+async def test_a_rating_of_nothing_that_an_older_version_kept_is_not_taken(tmp_path):
+    """Its key is that of the same session without a turn."""
+    events, empty = tmp_path / "events.jsonl", [SimulatedSession("s", "tuned", "p", 0, [], labels_seen="P, T")]
+    async with serve(lambda number, body: answer(3)) as script:
+        config = JudgingConfig(provider=script.config(max_retries=0))
+        key = _key(empty[0], 0, RUBRIC, config)
+        domains = {domain.id: 3.0 for domain in RUBRIC.domains}
+        old = Score("s", "tuned", "p", 0, "m", 0, "ok", domains)
+        with Journal(events) as journal:
+            journal.append("rating", key=key, score=asdict(old))
+        (score,) = await judge(script, empty, events)
+    assert (score.status, score.total, script.bodies) == ("unratable", None, [])
+    assert "P, T; name the speakers' labels (corpus.therapist_labels=…" in score.reason["error"]

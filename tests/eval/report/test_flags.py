@@ -30,6 +30,9 @@ PLAIN = FlagInput("patient_end", False, 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
         ({"domains": [0.0, 0.0, 6.0, 6.0]}, ["at_floor", "at_ceiling"]),
         ({"totals": [30.0, 40.99]}, []),
         ({"totals": [30.0, 35.0, 41.0]}, ["ratings_disagree"]),
+        ({"refused": True}, ["refusal"]),
+        ({"marks": ["other_speaker_cut", "thinking_removed"]}, ["thinking_removed", "other_speaker_cut"]),
+        ({"marks": ["speaks_for_patient"]}, ["speaks_for_patient"]),
         (
             {
                 "ending": "provider_error",

@@ -1,15 +1,19 @@
 """What decides an evaluation is in its protocol; what differs between two of them is named."""
 
 import contextlib
+import io
 
 import pytest
 import torch
+from rich.console import Console
 
 from cbtrain.config.loading import load_config
+from cbtrain.errors import UserError
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.study.evaluation.protocol import PLAN, EvaluationProtocol, deviations, differing
-from cbtrain.study.evaluation.simulate import half_the_threads
+from cbtrain.study.evaluation.protocol import BEGUN, PLAN, EvaluationProtocol, deviations, differing
+from cbtrain.study.evaluation.run_context import open_run
+from cbtrain.study.evaluation.simulate import SimulationPlan, half_the_threads
 
 API = "evaluation.patient_provider={base_url: 'http://127.0.0.1:1/v1', model: m}"
 JUDGE = "evaluation.judging.provider={base_url: 'http://127.0.0.1:1/v1', model: m, api_key_env: null}"
@@ -46,6 +50,31 @@ def test_every_setting_of_an_evaluation_is_in_the_keys_that_it_decides(name, tmp
     before, after = protocol_of(tmp_path, plain), protocol_of(tmp_path, settings)
     assert (before.resume_key != after.resume_key) == (changed in ("resume", "both"))
     assert (before.compare_key != after.compare_key) == (changed in ("compare", "both"))
+
+
+@pytest.mark.fault("D2")
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        (["evaluation.patient.max_tokens=4096"], None),
+        (["evaluation.patient.max_tokens=8"], "evaluation.patient.max_tokens differs"),
+        (["evaluation.patient.max_tokens=4096", "evaluation.max_turns=4"], "differs from the sessions begun"),
+    ],
+)
+async def test_a_patients_limit_may_be_raised_later_and_that_is_a_deviation(settings, refused, tmp_path):
+    """It is what the failure of a patient advises that has spent all its tokens on thinking."""
+    before, after, out = protocol_of(tmp_path, [API]), protocol_of(tmp_path, [API, *settings]), io.StringIO()
+    async with open_run(after.config, tmp_path, Console(file=out, width=300)) as run:
+        run.record(PLAN, protocol=before.compare_key)
+        run.record(BEGUN, settings=before.resume_key)
+        plan = SimulationPlan(None, after, [])
+        if refused:
+            with pytest.raises(UserError, match=refused):
+                plan.resume(run)
+            return
+        assert plan.resume(run)
+        assert "evaluation.patient.max_tokens is 4,096 now, and was 30" in out.getvalue()
+        assert deviations(after.compare_key, run.events)[0].startswith("patient.sampling.max_tokens was 30")
 
 
 def test_all_differences_are_named():

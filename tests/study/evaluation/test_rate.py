@@ -4,10 +4,16 @@ import csv
 import functools
 import json
 
+import pytest
 from command import cbtrain
 from loopback import background, completion
+from rich.console import Console
 
+from cbtrain.cli.main import main
+from cbtrain.config.loading import load_config
+from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.study.corpus import load_corpus
 
 
 def test_transcripts_by_arm(tmp_path):
@@ -59,3 +65,49 @@ def test_a_budget_that_ends_in_the_middle_is_told_of_and_the_rest_is_had_later(t
         assert "note:" not in rest.stdout
         assert "APIs: judge 6 requests, $0.0180" in rest.stdout
     assert len(script.bodies) == 6
+
+
+@pytest.mark.fault("G1")
+def test_transcripts_without_known_labels_reach_neither_a_judge_nor_a_person(tmp_path, capsys, monkeypatch):
+    """Their labels are told, and the options that read them; the sessions beside them are rated."""
+    monkeypatch.setenv("CBTRAIN_CACHE", str(tmp_path / "cache"))
+    domains = [domain.id for domain in load_rubric().domains]
+    good = completion(json.dumps({name: {"evidence": [1], "reason": "asks", "score": 3} for name in domains}))
+    words = "Frau Amsel: Mir geht es schlecht.\nDr. Bach: Was ging Ihnen durch den Kopf?\n"
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number in (1, 2):
+        (corpus / f"amsel-{number}.txt").write_text(words * number)
+    seen = "labels in the text that were not read: Dr. Bach, Frau Amsel"
+
+    def run(*command):
+        return main([*map(str, command)]), *capsys.readouterr()
+
+    with background(lambda number, body: good) as script:
+        rate = ["rate", f"corpus.path={corpus}", "evaluation.judging.rater=llm", "--out", tmp_path / "rated",
+                f"evaluation.judging.provider={{base_url: '{script.url}', model: m, api_key_env: null}}"]  # fmt: skip
+        status, _, err = run(*rate)
+        assert (status, script.bodies) == (2, [])
+        assert seen in err
+        assert "corpus.therapist_labels=" in err
+        (corpus / "known.txt").write_text("Client: I feel low.\nTherapist: What happened?\n")
+        status, out, _ = run(*rate)
+        assert (status, len(script.bodies)) == (0, 1)
+        assert f"note: 2 sessions cannot be rated: no speaker was found in it; {seen}" in " ".join(out.split())
+        with (tmp_path / "rated" / "scores.csv").open() as file:
+            assert sorted(row["status"] for row in csv.DictReader(file)) == ["ok", "unratable", "unratable"]
+        labels = ["corpus.therapist_labels=[Dr. Bach, Therapist]", "corpus.patient_labels=[Frau Amsel, Client]"]
+        assert run(*rate, *labels)[0] == 0
+        assert len(script.bodies) == 3
+        assert len({body["messages"][1]["content"] for body in script.bodies}) == 3
+    with pytest.raises(UserError, match="Labels in the texts that were not read: Dr. Bach, Frau Amsel; name the"):
+        load_corpus(load_config("quick", [f"corpus.path={corpus}/amsel-1.txt"]), Console(quiet=True))
+    status, _, err = run("rate", "export", corpus, "--out", tmp_path / "some")
+    assert status == 0
+    assert f"left out: 2 sessions that cannot be rated: no speaker was found in it; {seen}" in err
+    assert "--therapist-label" in err
+    (corpus / "known.txt").unlink()
+    status, _, err = run("rate", "export", corpus, "--out", tmp_path / "none")
+    assert (status, err.count("\n"), (tmp_path / "none").exists()) == (2, 1, False)
+    names = ["--therapist-label", "Dr. Bach", "--patient-label", "Frau Amsel"]
+    assert run("rate", "export", corpus, "--out", tmp_path / "all", *names)[0] == 0

@@ -1,0 +1,61 @@
+"""Why an answer ended, in the words of the APIs."""
+
+from __future__ import annotations
+
+from cbtrain.providers.types import FinishReason
+
+REASONS: dict[str, FinishReason] = {
+    "stop": "stop",  # OpenAI; Google as STOP
+    "end_turn": "stop",  # Anthropic
+    "stop_sequence": "stop",  # Anthropic, Hugging Face
+    "eos": "stop",  # Together, llama.cpp
+    "eos_token": "stop",  # Hugging Face
+    "eosfound": "stop",  # LM Studio
+    "stopstringfound": "stop",
+    "complete": "stop",  # Cohere as COMPLETE
+    "completed": "stop",  # OpenAI's Responses, through proxies
+    "length": "length",  # OpenAI
+    "max_tokens": "length",  # Anthropic, Cohere, Google
+    "max_output_tokens": "length",  # OpenAI's Responses, through proxies
+    "model_length": "length",  # Mistral
+    "maxpredictedtokensreached": "length",  # LM Studio
+    "contextlengthreached": "length",
+    "content_filter": "content_filter",  # OpenAI, DeepSeek
+    "content_filtered": "content_filter",  # Amazon Bedrock
+    "guardrail_intervened": "content_filter",
+    "sensitive": "content_filter",  # Zhipu
+    "error_toxic": "content_filter",  # Cohere
+    "safety": "content_filter",  # Google, from here on
+    "recitation": "content_filter",
+    "language": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+    "image_safety": "content_filter",
+    "escalation": "content_filter",
+    "model_armor": "content_filter",
+    "refusal": "refusal",  # Anthropic
+    "error": "error",  # OpenRouter: the model's own API broke off
+    "abort": "error",  # vLLM, SGLang
+    "insufficient_system_resource": "error",  # DeepSeek
+    "network_error": "error",  # Zhipu
+    "other": "error",  # Google
+    "malformed_response": "error",
+    "pause_turn": "error",  # Anthropic
+}
+"""By the API's word in lower case; ``error`` is a broken answer, which is asked for again. Add an API's own words here.
+"""
+
+TOOLS = frozenset({"tool_calls", "function_call", "tool_use", "toolcalls"})
+"""Some servers say so of plain text; with a call in it an answer is no text."""
+
+
+def finish_of(reason: object, *, text: str, calls: bool = False) -> FinishReason:
+    """Return what ``reason``, as the API gives it, means of a reply that came whole. Without a reason a ``text`` is
+    ended; an answer without either broke off. ``calls`` says whether it calls tools. ``unknown`` where nobody knows."""
+    if reason is None or reason == "":
+        return "stop" if text.strip() else "error"
+    word = str(reason).lower()
+    if word in TOOLS:
+        return "unknown" if calls or not text.strip() else "stop"
+    return REASONS.get(word, "unknown")
