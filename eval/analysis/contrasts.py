@@ -29,7 +29,8 @@ Differences = dict[str, np.ndarray]
 """Differences between paired sessions, float64 ``[pairs]``, of each patient."""
 
 LEAST_FOR_BOOTSTRAP = 5
-"""Patients below which resampling them says next to nothing of others."""
+"""Patients below which resampling them says next to nothing of others, and an SD of theirs, by which an effect size is
+divided, is mostly chance."""
 
 FEW = 12
 """Patients below which intervals by resampling and by Wald are told to be too narrow."""
@@ -51,7 +52,7 @@ class Plan:
 class Contrast:
     """``estimate``: mean of the patients' differences in points; None marks a gap that ``notes`` explain. The interval
     has one where there is one patient, or all differ by the same (``se`` is 0 then). ``p``: t test; ``p_adjusted``:
-    Holm inside ``family``; ``p_sign_flip``: two-sided, exact up to 16 patients."""
+    Holm inside ``family``; ``p_sign_flip``: two-sided, exact up to 16 patients; ``effect``: from five patients on."""
 
     id: str
     family: str
@@ -130,7 +131,8 @@ def contrast_of(
     made = replace(gap, estimate=estimate, se=se, notes=notes)
     if draws and n < FEW:
         narrow = "bootstrap and mixed-model intervals are too narrow; report the t interval"
-        notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else 'too few for a bootstrap interval'}")
+        few = "too few for a bootstrap interval and effect sizes"
+        notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else few}")
     if draws and n >= LEAST_FOR_BOOTSTRAP:
         low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
         made = replace(made, bootstrap_low=low, bootstrap_high=high)
@@ -140,7 +142,8 @@ def contrast_of(
     if not draws:
         return made
     signs = sign_flip_p(observed, seed=seed, size=size)
-    return replace(made, p_sign_flip=signs, effect=paired_effect(observed, size=size))
+    effect = paired_effect(observed, size=size) if n >= LEAST_FOR_BOOTSTRAP else None
+    return replace(made, p_sign_flip=signs, effect=effect)
 
 
 def with_holm(found: Sequence[Contrast]) -> list[Contrast]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import numpy as np
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
-from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_name, number_of, read_table, scores_of
+from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_name, check_size, number_of, read_table, scores_of
+from cbtrain.transcripts.source import natural_key
 
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
@@ -90,8 +91,8 @@ class Ratings:
 
     @property
     def judges(self) -> list[str]:
-        """In the order in which they first appear."""
-        return list(dict.fromkeys(map(str, self.judge)))
+        """By name: the order of rows decides nothing."""
+        return sorted(set(map(str, self.judge)), key=natural_key)
 
     @property
     def sessions(self) -> list[Key]:
@@ -156,10 +157,16 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     order = [[table.item_names.index(name) for name in first.item_names] for table in tables]
     alike = [replace(table, items=table.items[:, places]) for table, places in zip(tables, order, strict=True)]
     columns = {name: np.concatenate([getattr(table, name) for table in alike]) for name in COLUMNS}
-    made = replace(first, arms={name: arm for table in tables for name, arm in table.arms.items()}, **columns)
+    arms = {name: arm for table in tables for name, arm in table.arms.items()}
+    made = replace(first, arms=_by_name(arms), **columns)
     _refuse_doubles(made, Path(where))
     _refuse_other_points(made, Path(where))
     return made
+
+
+def _by_name(arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Return ``arms`` by name, 2 before 10: the order of rows decides nothing."""
+    return {name: arms[name] for name in sorted(arms, key=natural_key)}
 
 
 def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
@@ -195,7 +202,7 @@ def _ours(
     _refuse_mixed_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
     scale = _instrument(names, rubric, path) if scores else None
-    return ratings_of(scores, names, dict.fromkeys(score.arm for score in scores), scale)
+    return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), scale)
 
 
 def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], scale: Scale | None) -> Ratings:
@@ -251,7 +258,7 @@ def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[
     scores = np.array(items, dtype=np.float64).reshape(len(arm), len(names))
     return Ratings(
         names,
-        arms,
+        _by_name(arms),
         np.array(arm),
         np.array(patient),
         np.array(session),
@@ -270,6 +277,10 @@ def _number(text: str, column: str, where: str) -> float:
     value = number_of(text)
     if value is None:
         raise UserError(f"{column}: {text!r} is no number", where=where, hint="Mend the cell, or leave it empty.")
+    try:
+        check_size(value, column)
+    except ValueError as error:
+        raise UserError(str(error), where=where, hint="Mend the cell, or leave it empty.") from None
     return value
 
 

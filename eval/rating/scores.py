@@ -21,6 +21,8 @@ Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
 LONGEST = 18
 """Digits of the longest whole number that a table may hold."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LEAST, MOST = 1e-12, 1e12
+"""Points that a score may have in size, beside 0: squares of others leave what a float64 can hold."""
 DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 
@@ -154,7 +156,9 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
     )
     if status != "ok" and score.total is not None:
         raise ValueError(f"status {status!r}, and a score in every domain")
-    total = _score(row["total"], "total")
+    total = number_of(row["total"]) if row["total"] else None
+    if row["total"] and total is None:
+        raise ValueError(f"total: {row['total']!r} is no number")
     if total is not None and score.total is None:
         raise ValueError(f"a total ({total:g}), and a domain without a score")
     if total is not None and score.total is not None and abs(total - score.total) > 1e-6 * max(1.0, abs(total)):
@@ -190,7 +194,14 @@ def _score(text: str | None, name: str) -> float | None:
     value = number_of(text)
     if value is None:
         raise ValueError(f"{name}: {text!r} is no score (an empty cell marks a missing one)")
+    check_size(value, name)
     return value
+
+
+def check_size(value: float, name: str) -> None:
+    """Raises ValueError on a score that no scale has."""
+    if value and not LEAST <= abs(value) <= MOST:
+        raise ValueError(f"{name}: {value:g} is no score (0, or from {LEAST:g} to {MOST:g} in size)")
 
 
 def number_of(text: str) -> float | None:
