@@ -21,6 +21,7 @@ from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
+from cbtrain.eval.rating.csv_table import nearly_equal
 
 SCHEMA = "cbtrain.analysis/1"
 
@@ -72,7 +73,7 @@ def _default(
     return {
         "unit": "patient",
         "panel": _panel(panel),
-        "notes": _notes(everything, ratings, panel),
+        "notes": _notes(everything, ratings, panel, facts),
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
         "plan": [asdict(plan) for plan in plans],
         "groups": [asdict(group) for group in session_groups(ratings)],
@@ -96,14 +97,30 @@ def _panel(panel: Panel) -> dict[str, Any]:
     return {"judges": panel.judges, "beside": panel.secondary, "pooled": panel.pooled, "linked": panel.linked}
 
 
-def _notes(everything: Ratings, ratings: Ratings, panel: Panel) -> list[str]:
+def _notes(everything: Ratings, ratings: Ratings, panel: Panel, facts: Mapping[Key, SessionOutcome]) -> list[str]:
     """Return what a reader has to know of the table."""
-    notes = [note for note in (panel.note, left_out(everything, panel)) if note]
+    notes = [*everything.notes, *_near_names(everything, facts)]
+    notes += [note for note in (panel.note, left_out(everything, panel)) if note]
     if len(ratings.arms) < 2:
         notes.append("one arm: there is nothing to compare")
     if ratings.scale is None:
         notes.append("the instrument of these scores is not known: no cut-off, no bounds, no check of their points")
     return notes
+
+
+def _near_names(ratings: Ratings, facts: Mapping[Key, SessionOutcome]) -> list[str]:
+    """Return notes on names that nearly agree, in the table or with the transcripts: they are often one, and are taken for several."""
+    named = {
+        "arms": {*ratings.arms, *(arm for arm, _, _ in facts)},
+        "patients": {*map(str, ratings.patient), *(patient for _, patient, _ in facts)},
+        "judges": {*ratings.judges},
+    }
+    return [
+        f"{kind} {' and '.join(map(repr, group))} differ by case, spaces, leading zeros or Unicode form only, and "
+        "count as different ones: give them one name if they are the same"
+        for kind, names in named.items()
+        for group in nearly_equal(names)
+    ]
 
 
 def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.sessions import Key
+from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
-from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_name, check_size, number_of, read_table, scores_of
+from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_size, number_of, scores_of
 from cbtrain.transcripts.source import natural_key
 
 AUTHORS = ("id", "patient_id", "group")
@@ -76,7 +77,8 @@ COLUMNS = ("arm", "patient", "session", "judge", "repeat", "status", "items")
 class Ratings:
     """One row a rating. ``items``: float64 ``[rows, items]``, NaN if there is no score; the other arrays are
     ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat, status (as
-    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None if the instrument is not known."""
+    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None if the instrument is not known. ``notes``: what
+    was guessed when a table was read."""
 
     item_names: tuple[str, ...]
     arms: dict[str, Arm]
@@ -88,6 +90,7 @@ class Ratings:
     status: np.ndarray
     items: np.ndarray
     scale: Scale | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def judges(self) -> list[str]:
@@ -122,24 +125,24 @@ class Ratings:
 def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
     """Read either table, told apart by its columns. ``rubric`` is the instrument of a table of ours; without it the
     shipped one is taken where its domains are the table's. Raises UserError with the line of what cannot be used."""
-    columns, rows = read_table(path)
+    table = read_csv_table(path, (*FIXED, *AUTHORS))
+    columns = table.columns
     if set(FIXED) <= set(columns):
-        found = _ours(path, columns, rows, rubric)
+        found = _ours(table, rubric)
     elif set(AUTHORS) <= set(columns) and rubric is not None:
         hint = "Leave --rubric out; only tables of ours are rated by one."
         raise UserError("the 2024 study's table has a scale of its own", where=path, hint=hint)
     elif set(AUTHORS) <= set(columns):
-        found = _authors(path, columns, rows)
+        found = _authors(table)
     else:
         missing = next(name for name in (FIXED if "session_id" in columns else AUTHORS) if name not in columns)
         hint = (
             f"Name a scores.csv of cbtrain, or the 2024 study's table. {nearest(missing, columns) if columns else ''}"
         )
-        if ";" in "".join(columns):
-            hint = "Save it with commas."
         raise UserError(f"column {missing!r} is missing", where=path, hint=hint.strip())
     if len(found) == 0:
         raise UserError("no ratings in it", where=path, hint="Name a table that has rows.")
+    found = replace(found, notes=tuple(table.notes))
     _refuse_doubles(found, path)
     _refuse_other_points(found, path)
     return found
@@ -158,7 +161,8 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     alike = [replace(table, items=table.items[:, places]) for table, places in zip(tables, order, strict=True)]
     columns = {name: np.concatenate([getattr(table, name) for table in alike]) for name in COLUMNS}
     arms = {name: arm for table in tables for name, arm in table.arms.items()}
-    made = replace(first, arms=_by_name(arms), **columns)
+    notes = tuple(note for table in tables for note in table.notes)
+    made = replace(first, arms=_by_name(arms), notes=notes, **columns)
     _refuse_doubles(made, Path(where))
     _refuse_other_points(made, Path(where))
     return made
@@ -195,10 +199,8 @@ def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Sc
     raise UserError(problem, where=f"rubric {chosen.name}", hint=f"Name the rubric by which {path} was rated.")
 
 
-def _ours(
-    path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]], rubric: Rubric | None
-) -> Ratings:
-    scores = scores_of(columns, rows, path)
+def _ours(table: CsvTable, rubric: Rubric | None) -> Ratings:
+    path, scores = table.path, scores_of(table)
     _refuse_mixed_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
     scale = _instrument(names, rubric, path) if scores else None
@@ -226,17 +228,19 @@ def scale_of_rubric(rubric: Rubric) -> Scale:
     return Scale(rubric.minimum, rubric.maximum, rubric.cutoff)
 
 
-def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> Ratings:
-    names = tuple(name for name in columns if name not in (*AUTHORS, "justifications"))
+def _authors(table: CsvTable) -> Ratings:
+    path = table.path
+    names = tuple(name for name in table.columns if name not in (*AUTHORS, "justifications"))
     lost = [name for name in AUTHORS_ITEMS if name not in names]
     if lost and len(lost) < len(AUTHORS_ITEMS):
         raise UserError(f"column {lost[0]!r} is missing", where=path, hint="A total takes all eleven items.")
     if not lost and len(names) > len(AUTHORS_ITEMS):
         other = next(name for name in names if name not in AUTHORS_ITEMS)
         raise UserError(f"column {other!r} is none of the eleven items", where=path, hint="Take it out.")
+    with_decimal_points(table, names)
     arms: dict[str, Arm] = {}
     arm, patient, session, items = [], [], [], []
-    for line, row in rows:
+    for line, row in table.rows:
         where = f"{path}:{line}"
         group, number = row["group"], row["id"].partition("_")[0]
         known = group.split("_")
