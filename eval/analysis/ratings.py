@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.eval.analysis.arms import Arm, arms_of
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
@@ -33,25 +34,6 @@ AUTHORS_ITEMS = (
     "Homework",
 )
 """A table that has some of these and not all has lost a column, and its totals mean something else."""
-
-VARIANTS = {"Finetune": "tuned", "Instruct": "instruct"}
-"""What the author's groups call the two variants of a base."""
-
-
-UNTUNED = ("instruct", "base")
-"""What variants are called that were not tuned."""
-
-OURS = {"tuned": "tuned", "base": "base"}
-"""Variants of the arms that an evaluation has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """A therapist under test: a base model, tuned or not. ``base`` and ``variant`` are empty if a name has none."""
-
-    name: str
-    base: str
-    variant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +194,7 @@ def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str
     values = [[math.nan if (value := score.domains[name]) is None else value for name in items] for score in scores]
     return Ratings(
         tuple(items),
-        {name: Arm(name, "", OURS.get(name, "")) for name in arms},
+        arms_of(arms),
         np.array([score.arm for score in scores]),
         np.array([score.patient for score in scores]),
         np.array([score.seed for score in scores], dtype=np.int64),
@@ -238,15 +220,10 @@ def _authors(table: CsvTable) -> Ratings:
         other = next(name for name in names if name not in AUTHORS_ITEMS)
         raise UserError(f"column {other!r} is none of the eleven items", where=path, hint="Take it out.")
     with_decimal_points(table, names)
-    arms: dict[str, Arm] = {}
     arm, patient, session, items = [], [], [], []
     for line, row in table.rows:
         where = f"{path}:{line}"
         group, number = row["group"], row["id"].partition("_")[0]
-        known = group.split("_")
-        if len(known) < 2 or known[1] not in VARIANTS:
-            hint = "Groups are called BASE_Finetune_… or BASE_Instruct_…."
-            raise UserError(f"unknown group {group!r}", where=where, hint=hint)
         if not (number.isascii() and number.isdigit() and len(number) <= LONGEST):
             raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, hint="Ids begin with it: 7_….")
         try:
@@ -254,7 +231,6 @@ def _authors(table: CsvTable) -> Ratings:
             check_name(group, "group")
         except ValueError as error:
             raise UserError(str(error), where=where, hint="Mend or remove the row.") from None
-        arms.setdefault(group, Arm(group, known[0], VARIANTS[known[1]]))
         arm.append(group)
         patient.append(row["patient_id"])
         session.append(int(number))
@@ -262,7 +238,7 @@ def _authors(table: CsvTable) -> Ratings:
     scores = np.array(items, dtype=np.float64).reshape(len(arm), len(names))
     return Ratings(
         names,
-        _by_name(arms),
+        arms_of(sorted(set(arm), key=natural_key)),
         np.array(arm),
         np.array(patient),
         np.array(session),

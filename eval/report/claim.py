@@ -102,6 +102,9 @@ def _several(contrasts: Sequence[ContrastRow]) -> str:
     without_interval = [row for row in contrasts if not has_interval(row)]
     parts = []
 
+    bases = [_base(row) for row in contrasts]
+    tuning = tuning and len(set(bases)) == len(bases)  # two variants of a base are named whole
+
     def name(contrast: ContrastRow) -> str:
         return _base(contrast) if tuning else contrast.id
 

@@ -113,6 +113,8 @@ def _contrasts(report: Report) -> list[str]:
     notes += [f"- {escape(note)}" for note in analysis.notes]
     caption = "In points of the total score, the patient as the unit; Holm inside each family. "
     caption += f"Rated by {escape(report.rater.credit)}."
+    if analysis.arms_found:
+        caption += f" Arms: {escape(analysis.arms_found)}."
     sentences = [escape(spread_sentence(analysis)), escape(interaction_sentence(analysis))]
     return [caption, table, "\n".join(notes), *sentences]
 

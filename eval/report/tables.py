@@ -31,6 +31,8 @@ def show_analysis(results: dict[str, Any], console: Console) -> None:
     """Print ``results``, the return value of :func:`cbtrain.eval.analysis.analyze.analysis`."""
     analysis = Analysis.model_validate(results)
     _show_groups(analysis, console)
+    if analysis.arms_found:
+        _say(console, f"Arms, by their names or --arms: {analysis.arms_found}.")
     if analysis.protocol == "paper":
         _show_published(results, console)
     else:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.ratings import Arm, Ratings, join_ratings
+from cbtrain.eval.analysis.arms import Arm
+from cbtrain.eval.analysis.ratings import Ratings, join_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.study.evaluation.protocol import differing, value_at

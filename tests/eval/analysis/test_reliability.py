@@ -12,8 +12,9 @@ from cbtrain.eval.analysis.agreement import coefficients
 from cbtrain.eval.analysis.agreement.reliability import reliability
 from cbtrain.eval.analysis.agreement.severity import severities
 from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
-from cbtrain.eval.analysis.ratings import Arm, Scale, join_ratings, one_judge, read_ratings
+from cbtrain.eval.analysis.ratings import Scale, join_ratings, one_judge, read_ratings
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "instruct")}
 

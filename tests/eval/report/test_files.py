@@ -11,7 +11,7 @@ from fake_report import HOSTILE, report_of
 from markdown_it import MarkdownIt
 
 from cbtrain import NOTICE
-from cbtrain.eval.analysis.ratings import Arm
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.report import write
 from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.formatting import fixed

@@ -9,7 +9,7 @@ from analyzed import analyzed_report, random_ratings
 from fake_report import HOSTILE, RATER, fake_report, report_of
 from rich.console import Console
 
-from cbtrain.eval.analysis.ratings import Arm
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.report.browser_data import browser_data
 from cbtrain.eval.report.claim import claim_of
 from cbtrain.eval.report.figures.curve import curve_figure
