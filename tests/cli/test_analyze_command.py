@@ -77,7 +77,7 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Scores of 1 patient, analysed" in page
     assert (
-        "No difference can be shown between Tuned therapist and Base model: +1.0 point, and no interval can be given."
+        "No difference can be shown between Tuned therapist and Base model: +1.00 point, and no interval can be given."
         in page
     )
     alone = table(tmp_path / "alone.csv", [("tuned", "p", 3.0), ("tuned", "q", None)])
