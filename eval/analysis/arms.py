@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.transcripts.source import read_text
 from cbtrain.transcripts.validation import validate
+from cbtrain.yaml_files import parse_yaml
 
 TUNED = dict.fromkeys(("tuned", "finetune", "finetuned", "fine-tune", "fine-tuned", "fine tuned"), "tuned")
 UNTUNED = {name: name for name in ("untuned", "base", "instruct", "chat", "baseline")}
@@ -41,7 +40,7 @@ class Arm:
 
 
 def arms_of(names: Iterable[str]) -> dict[str, Arm]:
-    """The arms called ``names``, in their order, base and variant told from the names."""
+    """Return the arms called ``names``, in their order, base and variant told from the names."""
     found = {name: _arm(name) for name in names}
     tuned = {arm.base for arm in found.values() if arm.variant == "tuned" and arm.base}
     # Called exactly as what was tuned: "Qwen-Instruct" beside "Qwen-Instruct-tuned".
@@ -49,8 +48,9 @@ def arms_of(names: Iterable[str]) -> dict[str, Arm]:
 
 
 def _arm(name: str) -> Arm:
-    """``BASE: VARIANT``; else the last word that names a variant, and the base before it (behind it, if the name begins
-    with it). What follows a variant behind a base is a date, a run: no part of either."""
+    """Return the arm called ``name``: ``BASE: VARIANT``; else the last word that names a variant, and the base before
+    it (behind it, if the name begins with it). What follows a variant behind a base is a date, a run: no part of
+    either."""
     before, colon, after = name.rpartition(":")
     if colon and after.strip().casefold() in VARIANTS:
         return Arm(name, before.strip(), VARIANTS[after.strip().casefold()])
@@ -77,13 +77,10 @@ class _ArmsFile(BaseModel):
 
 
 def declared_arms(arms: Mapping[str, Arm], path: Path) -> dict[str, Arm]:
-    """``arms`` as the YAML file at ``path`` declares them; one that it does not name stays what its name tells. Raises
-    UserError on a malformed file, an arm or a reference that is not among ``arms``, and one that is its own."""
+    """Return ``arms`` as the YAML file at ``path`` declares them; one that it does not name stays what its name tells.
+    Raises UserError on a malformed file, an arm or a reference that is not among ``arms``, and one that is its own."""
     hint = "See 'Arms' in docs/analysis.md."
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"malformed YAML ({error})", where=path, hint=hint) from None
+    content = parse_yaml(lambda: path.read_text(encoding="utf-8-sig"), path)
     if not isinstance(content, dict):
         raise UserError("no arms in it", where=path, hint=hint)
     found = dict(arms)
@@ -102,8 +99,8 @@ def declared_arms(arms: Mapping[str, Arm], path: Path) -> dict[str, Arm]:
 
 
 def references(arms: Mapping[str, Arm]) -> dict[str, str]:
-    """Of each treated arm the one that it is compared with: the declared one, else for a tuned arm the only untuned one
-    of its base. Arms that share base and variant with another have none by their names."""
+    """Return, for each treated arm, the one that it is compared with: the declared one, else for a tuned arm the only
+    untuned one of its base. Arms that share base and variant with another have none by their names."""
     count = Counter((arm.base, arm.variant) for arm in arms.values())
     untuned: dict[str, list[str]] = {}
     for arm in arms.values():
@@ -120,7 +117,7 @@ def references(arms: Mapping[str, Arm]) -> dict[str, str]:
 
 
 def describe_arms_found(arms: Mapping[str, Arm]) -> str:
-    """What the names and the file tell, in a sentence; empty where there are no two arms."""
+    """Return what names and file tell, in a sentence; empty if there are no two arms."""
     if len(arms) < 2:
         return ""
     pairs = references(arms)

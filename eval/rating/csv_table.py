@@ -19,9 +19,9 @@ from pathlib import Path
 from cbtrain.errors import UserError
 
 SEPARATORS = ",;\t"
-SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)
-DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
-DECIMAL_POINT = re.compile(r"[+-]?[0-9]*\.[0-9]+")
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]{0,9}(\r\n|\r|\n|$)', re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,18},[0-9]{1,18}")
+DECIMAL_POINT = re.compile(r"[+-]?[0-9]{0,18}\.[0-9]{1,18}")
 DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 WORKBOOKS = (b"PK", b"\xd0\xcf\x11\xe0")
 """How files of Excel and LibreOffice begin."""
@@ -42,7 +42,7 @@ class CsvTable:
 
 
 def read_csv_table(path: Path, expected: Iterable[str], *, pad: bool = False) -> CsvTable:
-    """Read the table at ``path``. ``expected``: columns that it should have, which tell the separator. ``pad``: rows
+    """Return the table at ``path``. ``expected``: columns that it should have, which tell the separator. ``pad``: rows
     that end early are filled up with empty cells, as spreadsheets cut them off.
 
     Raises UserError on what is no table, columns that come twice, without a name or called what no name may be, and
@@ -55,7 +55,7 @@ def read_csv_table(path: Path, expected: Iterable[str], *, pad: bool = False) ->
 def csv_table_of(
     text: str, path: Path, expected: Iterable[str], *, pad: bool = False, notes: Sequence[str] = ()
 ) -> CsvTable:
-    """The table in ``text``, which is that of ``path``: see :func:`read_csv_table`."""
+    """Return the table in ``text``, which is that of ``path``: see :func:`read_csv_table`."""
     csv.field_size_limit(sys.maxsize)  # justifications are long
     named = SEPARATOR_LINE.match(text)
     body = text[named.end() :] if named else text
@@ -76,8 +76,8 @@ def csv_table_of(
 
 
 def read_table_text(path: Path) -> tuple[str, list[str]]:
-    """The text of the file at ``path``, and a note where its encoding was guessed. Raises UserError on workbooks and on
-    what is no text."""
+    """Return the text of the file at ``path``, and a note if its encoding was guessed. Raises UserError on workbooks
+    and on what is no text."""
     hint = "Name a table (CSV)."
     try:
         data = path.read_bytes()
@@ -129,8 +129,8 @@ def with_decimal_points(table: CsvTable, columns: Sequence[str]) -> None:
 
 
 def check_name(name: str, column: str) -> None:
-    """Raises ValueError where there is none, and on what would tear tables apart or turn the text around it: control
-    characters, line breaks, marks of writing direction that override what stands beside them."""
+    """Raise ValueError if ``name`` is empty or would damage tables and texts: by control characters, line breaks, or
+    marks that change the writing direction."""
     if not name:
         raise ValueError(f"{column} is empty")
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in DIRECTIONS for letter in name):
@@ -138,16 +138,16 @@ def check_name(name: str, column: str) -> None:
 
 
 def nearly_equal(names: Iterable[str]) -> list[list[str]]:
-    """Groups of ``names`` that differ by Unicode form, case, spaces or leading zeros only."""
+    """Return groups of ``names`` that differ by Unicode form, case, spaces or leading zeros only."""
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         plain = "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
-        groups.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", plain), []).append(name)
+        groups.setdefault(re.sub(r"[0-9]{1,40}", lambda digits: digits[0].lstrip("0"), plain), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
 def _separator(text: str, expected: set[str]) -> str:
-    """The one with which the header has most of the ``expected`` columns, then most columns."""
+    """Return the separator with which the header has most of the ``expected`` columns, then most columns."""
 
     def fit(separator: str) -> tuple[int, int]:
         try:
@@ -161,7 +161,7 @@ def _separator(text: str, expected: set[str]) -> str:
 
 
 def _fitted(cells: list[str], count: int, pad: bool, where: str) -> list[str]:
-    """``cells`` for ``count`` columns: empty ones behind the last column are left out."""
+    """Return ``cells`` for ``count`` columns: empty ones behind the last column are left out."""
     if len(cells) > count and not any(cells[count:]):
         cells = cells[:count]
     if pad and len(cells) < count:
@@ -173,7 +173,7 @@ def _fitted(cells: list[str], count: int, pad: bool, where: str) -> list[str]:
 
 
 def _check_column(name: str, columns: Sequence[str], place: int, path: Path, *, filled: bool) -> None:
-    """A column without a name, and with nothing in it, is what a comma at the end of each line makes."""
+    """Raise UserError on a bad name. A column without name and content may be there: commas at line ends make it."""
     if not name and filled:
         hint = "Name it or take it out (of a data frame with index=False)."
         raise UserError(f"column {place + 1} has no name", where=path, hint=hint)

@@ -150,7 +150,7 @@ def _score(text: str | None, name: str) -> float | None:
 
 
 def check_size(value: float, name: str) -> None:
-    """Raises ValueError on a score that no scale has."""
+    """Raise ValueError on a score that no scale has."""
     if value and not LEAST <= abs(value) <= MOST:
         raise ValueError(f"{name}: {value:g} is no score (0, or from {LEAST:g} to {MOST:g} in size)")
 

@@ -22,7 +22,6 @@ from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.latex import render_latex
 from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.render import render_html
-from cbtrain.eval.report.shape import plain
 from cbtrain.eval.report.tables import show_analysis
 from cbtrain.study.evaluation.analysis_report import report_of
 from cbtrain.study.evaluation.scores import load_scores
@@ -39,8 +38,8 @@ def test_every_legal_table_gives_a_report(tmp_path_factory, text):
         return
     assert main(["analyze", str(path), "--protocol", "paper"]) in (0, 2)
     assert main(["power", "--pilot", str(path), "--effect", "2"]) in (0, 2)
-    rated = load_scores([path])
-    found = analysis(rated.ratings, "default", rated.facts, draws=100)
+    study = load_scores([path])
+    found = analysis(study.ratings, "default", study.outcomes, draws=100)
     json.dumps(found, allow_nan=False)
     show_analysis(found, Console(file=io.StringIO()))
     for contrast in found["contrasts"]:
@@ -52,7 +51,7 @@ def test_every_legal_table_gives_a_report(tmp_path_factory, text):
         assert numbers == sorted(numbers)
     for model in found["mixed_models"]:
         assert model["problem"] or model["ci_low"] is not None
-    report = plain(report_of(rated, found))
+    report = report_of(study, found)
     for written in (render_html(report, {}), render_markdown(report, {}), render_latex(report)):
         assert "nan" not in written.replace("finan", "").split()
 

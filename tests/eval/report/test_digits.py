@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from analyzed import analyzed_report, random_ratings
+from fake_report import report_of
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -24,9 +25,10 @@ pytestmark = pytest.mark.fault("G7")
 def written(patients, seed=1):
     """The same analysis in the terminal, on the page, in Markdown and in LaTeX, as plain text."""
     arms = list(arms_of(["Llama: tuned", "Llama: untuned"]).values())
-    report = analyzed_report(random_ratings(arms, patients, 3, items=3, seed=seed), draws=100)
+    content = analyzed_report(random_ratings(arms, patients, 3, items=3, seed=seed), draws=100)
+    report = report_of(content)
     console = Console(file=io.StringIO(), width=200)
-    show_analysis(report["analysis"], console)
+    show_analysis(content["analysis"], console)
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render_html(report, {})))
     return report, {
         "terminal": console.file.getvalue(),
@@ -39,13 +41,13 @@ def written(patients, seed=1):
 @pytest.mark.parametrize("patients", [2, 5, 7])
 def test_a_figure_has_the_same_digits_everywhere(patients):
     report, texts = written(patients)
-    (contrast,) = report["analysis"]["contrasts"]
-    interval = span(contrast["ci_low"], contrast["ci_high"])
+    (contrast,) = report.analysis.contrasts
+    interval = span(contrast.ci_low, contrast.ci_high)
     figures = [
-        fixed(contrast["estimate"], signed=True),
+        fixed(contrast.estimate, signed=True),
         interval,
-        p_value(contrast["p"]),
-        p_value(contrast["p_adjusted"]),
+        p_value(contrast.p),
+        p_value(contrast.p_adjusted),
     ]
     for place, text in texts.items():
         for figure in figures:
@@ -53,13 +55,13 @@ def test_a_figure_has_the_same_digits_everywhere(patients):
         assert "95%" not in text, place
         assert "95 %" in text or "95 \\%" in text, place
     claim = claim_of(report).sentence
-    assert fixed(abs(contrast["estimate"])) in claim
+    assert fixed(abs(contrast.estimate)) in claim
     assert f"95 % interval {interval}" in claim
-    assert (contrast["effect"] is None) == (patients < 5)
+    assert (contrast.effect is None) == (patients < 5)
     if patients >= 5:
-        assert contrast["effect"]["unit"] == "patients' mean differences"
+        assert contrast.effect.unit == "patients' mean differences"
         for place, text in texts.items():
-            assert fixed(contrast["effect"]["d_z"]) in text, place
+            assert fixed(contrast.effect.d_z) in text, place
         assert all("of patients" in text for text in texts.values())
 
 
