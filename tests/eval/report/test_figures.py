@@ -323,5 +323,5 @@ def test_the_studys_scores():
     figures = figures_of(report_of(report))
     assert "all bases: tuned − instruct: +11.23 points, interval 7.43 to 15.03" in figures["forest"].alt
     assert len(re.findall(r"forest-estimate-\d", figures["forest"].page)) == 7
-    assert "67.9 ± 7.2, n 100" in figures["scores"].page
+    assert "67.86 ± 7.24, n 100" in figures["scores"].page
     assert "Pacing and Efficient Use of Time" in figures["heatmap"].page
