@@ -45,6 +45,7 @@ def add(commands: Commands) -> None:
     analyze.add_argument(
         "--rubric", help="instrument of the scores (default: the run's, or the shipped one if it fits)"
     )
+    add_arms_argument(analyze)
     analyze.add_argument("--judge", metavar="NAME", help="this judge's ratings only")
     add_output_arguments(analyze)
 
@@ -57,6 +58,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+
+
+def add_arms_argument(parser: argparse.ArgumentParser) -> None:
+    """What arms are, where their names cannot say it."""
+    what = "YAML that says base, variant and reference of arms whose names do not (docs/analysis.md)"
+    parser.add_argument("--arms", type=Path, metavar="FILE", help=what)
 
 
 def check_bootstrap(parsed: argparse.Namespace) -> None:
@@ -76,7 +83,8 @@ def _analyze(parsed: argparse.Namespace) -> None:
     from cbtrain.study.evaluation.scores import load_scores
 
     check_bootstrap(parsed)
-    study = load_scores(parsed.scores, rubric=parsed.rubric, judge=parsed.judge, transcripts=parsed.transcripts)
+    named = {name: getattr(parsed, name) for name in ("rubric", "judge", "transcripts", "arms")}
+    study = load_scores(parsed.scores, **named)
     try:
         results = analysis(
             study.ratings,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbtrain.cli.analyze import add_arms_argument
 from cbtrain.cli.parser import Commands, add_command
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.report.formatting import fixed
@@ -34,6 +35,7 @@ def add(commands: Commands) -> None:
     )
     pilot = "a pilot: a run folder, its scores.csv, or the 2024 study's all_scores_with_patients.csv"
     power.add_argument("--pilot", type=Path, metavar="SCORES", help=pilot)
+    add_arms_argument(power)
     which = "which of the pilot's contrasts to plan for (default: the one that varies most)"
     power.add_argument("--contrast", metavar="NAME", help=which)
     between = "instead of a pilot: SD between patients of the true difference"
@@ -126,8 +128,9 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     """Return the pilot's variances of each contrast that has any, the one to plan for first."""
     by_hand = [f"--sd-{name}" for name in ("between", "within", "repeat") if getattr(parsed, f"sd_{name}") is not None]
     if parsed.pilot is None:
-        if parsed.contrast is not None:
-            raise UserError("there is no pilot to take it from", where="--contrast", hint="Give --pilot SCORES.")
+        for option in ("contrast", "arms"):
+            if getattr(parsed, option) is not None:
+                raise UserError("there is no pilot to take it from", where=f"--{option}", hint="Give --pilot SCORES.")
         return []
     if by_hand:
         raise UserError("the pilot gives this SD", where=by_hand[0], hint="Leave out this, or --pilot.")
@@ -136,7 +139,7 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
     from cbtrain.study.evaluation.scores import load_scores
 
-    rated = load_scores([parsed.pilot])
+    rated = load_scores([parsed.pilot], arms=parsed.arms)
     ratings = panel_ratings(rated.ratings, panel_of(rated.ratings, rated.primary_judges))
     plans = {plan.id: plan for plan in plan_contrasts(ratings.arms) if len(plan.pairs) == 1}
     if not plans:

@@ -207,7 +207,8 @@ def _tell_import(summary: ImportSummary, console: Console) -> None:
     text = f"{summary.judge}, form {summary.form}: {', '.join(parts)}"
     if summary.replaced:
         text += f"; they replace {_count(summary.replaced, 'row')} that the same form brought before"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    for line in (text, *(f"note: {note}" for note in summary.notes)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _count(number: int, word: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import cbtrain
 from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, left_out, panel_of, panel_ratings
 from cbtrain.eval.analysis.agreement.reliability import reliability
+from cbtrain.eval.analysis.arms import describe_arms_found
 from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts, with_holm
 from cbtrain.eval.analysis.descriptives import levels, session_groups
 from cbtrain.eval.analysis.missingness import bounds, completion
@@ -21,6 +22,7 @@ from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
+from cbtrain.eval.rating.csv_table import nearly_equal
 
 SCHEMA = "cbtrain.analysis/1"
 
@@ -50,6 +52,8 @@ def analysis(
         "judges": ratings.judges,
         "scale": _scale(ratings),
         "ratings_without_total": _without_total(ratings),
+        "arms": [asdict(arm) for arm in ratings.arms.values()],
+        "arms_found": describe_arms_found(ratings.arms),
     }
     if protocol == "paper":
         results |= _published(analyze_as_published(ratings))
@@ -72,7 +76,7 @@ def _default(
     return {
         "unit": "patient",
         "panel": _panel(panel),
-        "notes": _notes(everything, ratings, panel),
+        "notes": _notes(everything, ratings, panel, outcomes),
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
         "plan": [asdict(plan) for plan in plans],
         "groups": [asdict(group) for group in session_groups(ratings)],
@@ -96,14 +100,30 @@ def _panel(panel: Panel) -> dict[str, Any]:
     return {"judges": panel.judges, "beside": panel.secondary, "pooled": panel.pooled, "linked": panel.linked}
 
 
-def _notes(everything: Ratings, ratings: Ratings, panel: Panel) -> list[str]:
+def _notes(everything: Ratings, ratings: Ratings, panel: Panel, outcomes: Mapping[Key, SessionOutcome]) -> list[str]:
     """Return what a reader has to know of the table."""
-    notes = [note for note in (panel.note, left_out(everything, panel)) if note]
+    notes = [*everything.notes, *_near_names(everything, outcomes)]
+    notes += [note for note in (panel.note, left_out(everything, panel)) if note]
     if len(ratings.arms) < 2:
         notes.append("one arm: there is nothing to compare")
     if ratings.scale is None:
         notes.append("the instrument of these scores is not known: no cut-off, no bounds, no check of their points")
     return notes
+
+
+def _near_names(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> list[str]:
+    """Return notes on names that nearly agree, in the table or with the transcripts: they are often one."""
+    named = {
+        "arms": {*ratings.arms, *(arm for arm, _, _ in outcomes)},
+        "patients": {*map(str, ratings.patient), *(patient for _, patient, _ in outcomes)},
+        "judges": {*ratings.judges},
+    }
+    return [
+        f"{kind} {' and '.join(map(repr, group))} differ by case, spaces, leading zeros or Unicode form only, and "
+        "count as different ones: give them one name if they are the same"
+        for kind, names in named.items()
+        for group in nearly_equal(names)
+    ]
 
 
 def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:

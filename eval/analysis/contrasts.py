@@ -18,8 +18,9 @@ import numpy as np
 from scipy import stats
 
 from cbtrain.eval.analysis.agreement.severity import Judged, judged_means
+from cbtrain.eval.analysis.arms import Arm, references
 from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
-from cbtrain.eval.analysis.ratings import UNTUNED, Arm, Ratings
+from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
 from cbtrain.eval.analysis.rounding import alike, nought, size_of
 
@@ -29,7 +30,8 @@ Differences = dict[str, np.ndarray]
 """Differences between paired sessions, float64 ``[pairs]``, of each patient."""
 
 LEAST_FOR_BOOTSTRAP = 5
-"""Patients below which resampling them says next to nothing of others."""
+"""Patients below which resampling them says next to nothing of others, and an SD of theirs, by which an effect size is
+divided, is mostly chance."""
 
 FEW = 12
 """Patients below which intervals by resampling and by Wald are told to be too narrow."""
@@ -51,7 +53,7 @@ class Plan:
 class Contrast:
     """``estimate``: mean of the patients' differences in points; None marks a gap that ``notes`` explain. The interval
     has one where there is one patient, or all differ by the same (``se`` is 0 then). ``p``: t test; ``p_adjusted``:
-    Holm inside ``family``; ``p_sign_flip``: two-sided, exact up to 16 patients."""
+    Holm inside ``family``; ``p_sign_flip``: two-sided, exact up to 16 patients; ``effect``: from five patients on."""
 
     id: str
     family: str
@@ -72,25 +74,50 @@ class Contrast:
 
 
 def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
-    """Return the planned contrasts: tuned − untuned for each base and over all of them; tuned against
-    tuned; and every pair with an arm that has no such name, or shares it with another."""
-    named = Counter((arm.base, arm.variant) for arm in arms.values())
-    by = {(arm.base, arm.variant): name for name, arm in arms.items() if named[arm.base, arm.variant] == 1}
-    untuned = {base: variant for base, variant in by if variant in UNTUNED}
-    bases = sorted({base for base, _ in by})
-    both = [base for base in bases if (base, "tuned") in by and base in untuned]
-    tuning = tuple((by[base, "tuned"], by[base, untuned[base]]) for base in both)
-    names = [f"{base}: tuned − {untuned[base]}" if base else f"tuned − {untuned[base]}" for base in both]
-    plans = [Plan(name, "tuning", (pair,)) for name, pair in zip(names, tuning, strict=True)]
-    if len(both) > 1:
-        kinds = {untuned[base] for base in both}
-        plans.append(Plan(f"all bases: tuned − {kinds.pop() if len(kinds) == 1 else 'untuned'}", "pooled", tuning))
-    tuned = [base for base in bases if (base, "tuned") in by] if both else []
-    for one, other in combinations(tuned, 2):
-        plans.append(Plan(f"tuned: {one} − {other}", "tuned", ((by[one, "tuned"], by[other, "tuned"]),)))
-    placed = {name for pair in tuning for name in pair} | {by[base, "tuned"] for base in tuned}
+    """Return each treated arm − its reference (:func:`cbtrain.eval.analysis.arms.references`), and those of one variant
+    over all bases; treated against treated; and every pair with an arm that is neither."""
+    pairs = references(arms)
+    treated = sorted((arms[name] for name in pairs), key=lambda arm: (arm.base, arm.variant, arm.name))
+    plans = [Plan(_change(arm, arms[pairs[arm.name]]), "tuning", ((arm.name, pairs[arm.name]),)) for arm in treated]
+    for variant in dict.fromkeys(arm.variant for arm in treated):
+        own = [arm for arm in treated if arm.variant == variant]
+        if len({arm.base for arm in own}) > 1 and variant:
+            kinds = {arms[pairs[arm.name]].variant for arm in own}
+            name = f"all bases: {variant} − {kinds.pop() if len(kinds) == 1 else 'untuned'}"
+            plans.append(Plan(name, "pooled", tuple((arm.name, pairs[arm.name]) for arm in own)))
+    # A tuned arm without a reference is compared with the other tuned ones all the same.
+    count = Counter((arm.base, arm.variant) for arm in arms.values())
+    alone = [arm for arm in arms.values() if arm.variant == "tuned" and count[arm.base, "tuned"] == 1]
+    tuned = {arm.name: arm for arm in [*treated, *(alone if treated else [])] if arm.name not in pairs.values()}
+    for one, other in combinations(sorted(tuned.values(), key=lambda arm: (arm.base, arm.variant, arm.name)), 2):
+        plans.append(Plan(_against(one, other), "tuned", ((one.name, other.name),)))
+    placed = {name for plan in plans for pair in plan.pairs for name in pair}
     others = [Plan(f"{a} − {b}", "arms", ((a, b),)) for a, b in combinations(arms, 2) if not {a, b} <= placed]
-    return plans + others
+    return _with_own_ids(plans + others)
+
+
+def _change(arm: Arm, reference: Arm) -> str:
+    if not (arm.variant and reference.variant) or arm.base != reference.base:
+        return f"{arm.name} − {reference.name}"
+    change = f"{arm.variant} − {reference.variant}"
+    return f"{arm.base}: {change}" if arm.base else change
+
+
+def _against(one: Arm, other: Arm) -> str:
+    if one.variant == other.variant == "tuned" and one.base and other.base:
+        return f"tuned: {one.base} − {other.base}"
+    return f"{one.name} − {other.name}"
+
+
+def _with_own_ids(plans: Sequence[Plan]) -> list[Plan]:
+    """``plans`` with the arms' names in place of ids that several share."""
+    count = Counter(plan.id for plan in plans)
+    return [
+        plan
+        if count[plan.id] == 1 or len(plan.pairs) > 1
+        else replace(plan, id=f"{plan.pairs[0][0]} − {plan.pairs[0][1]}")
+        for plan in plans
+    ]
 
 
 def compare(
@@ -130,7 +157,8 @@ def contrast_of(
     made = replace(gap, estimate=estimate, se=se, notes=notes)
     if draws and n < FEW:
         narrow = "bootstrap and mixed-model intervals are too narrow; report the t interval"
-        notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else 'too few for a bootstrap interval'}")
+        few = "too few for a bootstrap interval and effect sizes"
+        notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else few}")
     if draws and n >= LEAST_FOR_BOOTSTRAP:
         low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
         made = replace(made, bootstrap_low=low, bootstrap_high=high)
@@ -140,7 +168,8 @@ def contrast_of(
     if not draws:
         return made
     signs = sign_flip_p(observed, seed=seed, size=size)
-    return replace(made, p_sign_flip=signs, effect=paired_effect(observed, size=size))
+    effect = paired_effect(observed, size=size) if n >= LEAST_FOR_BOOTSTRAP else None
+    return replace(made, p_sign_flip=signs, effect=effect)
 
 
 def with_holm(found: Sequence[Contrast]) -> list[Contrast]:

@@ -86,7 +86,8 @@ def completion(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], plans: 
         told = any(found.ending for found in own.values())
         rated |= {(arm, cell): float(cell in scored) for cell in cells}
         failed |= {(arm, cell): float(cell in own and own[cell].failed and cell not in scored) for cell in cells}
-        endings = dict(Counter(found.ending for found in own.values() if found.ending).most_common())
+        counts = Counter(found.ending for found in own.values() if found.ending)
+        endings = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
         arms.append(
             ArmCompletion(
                 arm, len(cells), lost if told else None, len(cells) - lost - len(scored), len(scored), endings

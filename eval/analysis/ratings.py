@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.eval.analysis.arms import Arm, arms_of
 from cbtrain.eval.analysis.sessions import Key
+from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
-from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_name, number_of, read_table, scores_of
+from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_size, number_of, scores_of
+from cbtrain.transcripts.source import natural_key
 
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are no items; ``justifications`` may follow them."""
@@ -31,25 +34,6 @@ AUTHORS_ITEMS = (
     "Homework",
 )
 """A table that has some of these and not all has lost a column, and its totals mean something else."""
-
-VARIANTS = {"Finetune": "tuned", "Instruct": "instruct"}
-"""What the author's groups call the two variants of a base."""
-
-
-UNTUNED = ("instruct", "base")
-"""What variants are called that were not tuned."""
-
-OURS = {"tuned": "tuned", "base": "base"}
-"""Variants of the arms that an evaluation has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """A therapist under test: a base model, tuned or not. ``base`` and ``variant`` are empty if a name has none."""
-
-    name: str
-    base: str
-    variant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +59,8 @@ COLUMNS = ("arm", "patient", "session", "judge", "repeat", "status", "items")
 class Ratings:
     """One row a rating. ``items``: float64 ``[rows, items]``, NaN if there is no score; the other arrays are
     ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat, status (as
-    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None if the instrument is not known."""
+    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None if the instrument is not known. ``notes``: what
+    was guessed when a table was read."""
 
     item_names: tuple[str, ...]
     arms: dict[str, Arm]
@@ -87,11 +72,12 @@ class Ratings:
     status: np.ndarray
     items: np.ndarray
     scale: Scale | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def judges(self) -> list[str]:
-        """In the order in which they first appear."""
-        return list(dict.fromkeys(map(str, self.judge)))
+        """By name: the order of rows decides nothing."""
+        return sorted(set(map(str, self.judge)), key=natural_key)
 
     @property
     def sessions(self) -> list[Key]:
@@ -121,24 +107,24 @@ class Ratings:
 def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
     """Read either table, told apart by its columns. ``rubric`` is the instrument of a table of ours; without it the
     shipped one is taken where its domains are the table's. Raises UserError with the line of what cannot be used."""
-    columns, rows = read_table(path)
+    table = read_csv_table(path, (*FIXED, *AUTHORS))
+    columns = table.columns
     if set(FIXED) <= set(columns):
-        found = _ours(path, columns, rows, rubric)
+        found = _ours(table, rubric)
     elif set(AUTHORS) <= set(columns) and rubric is not None:
         hint = "Leave --rubric out; only tables of ours are rated by one."
         raise UserError("the 2024 study's table has a scale of its own", where=path, hint=hint)
     elif set(AUTHORS) <= set(columns):
-        found = _authors(path, columns, rows)
+        found = _authors(table)
     else:
         missing = next(name for name in (FIXED if "session_id" in columns else AUTHORS) if name not in columns)
         hint = (
             f"Name a scores.csv of cbtrain, or the 2024 study's table. {nearest(missing, columns) if columns else ''}"
         )
-        if ";" in "".join(columns):
-            hint = "Save it with commas."
         raise UserError(f"column {missing!r} is missing", where=path, hint=hint.strip())
     if len(found) == 0:
         raise UserError("no ratings in it", where=path, hint="Name a table that has rows.")
+    found = replace(found, notes=tuple(table.notes))
     _refuse_doubles(found, path)
     _refuse_other_points(found, path)
     return found
@@ -156,10 +142,17 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     order = [[table.item_names.index(name) for name in first.item_names] for table in tables]
     alike = [replace(table, items=table.items[:, places]) for table, places in zip(tables, order, strict=True)]
     columns = {name: np.concatenate([getattr(table, name) for table in alike]) for name in COLUMNS}
-    made = replace(first, arms={name: arm for table in tables for name, arm in table.arms.items()}, **columns)
+    arms = {name: arm for table in tables for name, arm in table.arms.items()}
+    notes = tuple(note for table in tables for note in table.notes)
+    made = replace(first, arms=_by_name(arms), notes=notes, **columns)
     _refuse_doubles(made, Path(where))
     _refuse_other_points(made, Path(where))
     return made
+
+
+def _by_name(arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Return ``arms`` by name, 2 before 10: the order of rows decides nothing."""
+    return {name: arms[name] for name in sorted(arms, key=natural_key)}
 
 
 def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
@@ -188,14 +181,12 @@ def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Sc
     raise UserError(problem, where=f"rubric {chosen.name}", hint=f"Name the rubric by which {path} was rated.")
 
 
-def _ours(
-    path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]], rubric: Rubric | None
-) -> Ratings:
-    scores = scores_of(columns, rows, path)
+def _ours(table: CsvTable, rubric: Rubric | None) -> Ratings:
+    path, scores = table.path, scores_of(table)
     _refuse_mixed_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
     scale = _instrument(names, rubric, path) if scores else None
-    return ratings_of(scores, names, dict.fromkeys(score.arm for score in scores), scale)
+    return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), scale)
 
 
 def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], scale: Scale | None) -> Ratings:
@@ -203,7 +194,7 @@ def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str
     values = [[math.nan if (value := score.domains[name]) is None else value for name in items] for score in scores]
     return Ratings(
         tuple(items),
-        {name: Arm(name, "", OURS.get(name, "")) for name in arms},
+        arms_of(arms),
         np.array([score.arm for score in scores]),
         np.array([score.patient for score in scores]),
         np.array([score.seed for score in scores], dtype=np.int64),
@@ -219,23 +210,20 @@ def scale_of_rubric(rubric: Rubric) -> Scale:
     return Scale(rubric.minimum, rubric.maximum, rubric.cutoff)
 
 
-def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> Ratings:
-    names = tuple(name for name in columns if name not in (*AUTHORS, "justifications"))
+def _authors(table: CsvTable) -> Ratings:
+    path = table.path
+    names = tuple(name for name in table.columns if name not in (*AUTHORS, "justifications"))
     lost = [name for name in AUTHORS_ITEMS if name not in names]
     if lost and len(lost) < len(AUTHORS_ITEMS):
         raise UserError(f"column {lost[0]!r} is missing", where=path, hint="A total takes all eleven items.")
     if not lost and len(names) > len(AUTHORS_ITEMS):
         other = next(name for name in names if name not in AUTHORS_ITEMS)
         raise UserError(f"column {other!r} is none of the eleven items", where=path, hint="Take it out.")
-    arms: dict[str, Arm] = {}
+    with_decimal_points(table, names)
     arm, patient, session, items = [], [], [], []
-    for line, row in rows:
+    for line, row in table.rows:
         where = f"{path}:{line}"
         group, number = row["group"], row["id"].partition("_")[0]
-        known = group.split("_")
-        if len(known) < 2 or known[1] not in VARIANTS:
-            hint = "Groups are called BASE_Finetune_… or BASE_Instruct_…."
-            raise UserError(f"unknown group {group!r}", where=where, hint=hint)
         if not (number.isascii() and number.isdigit() and len(number) <= LONGEST):
             raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, hint="Ids begin with it: 7_….")
         try:
@@ -243,7 +231,6 @@ def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[
             check_name(group, "group")
         except ValueError as error:
             raise UserError(str(error), where=where, hint="Mend or remove the row.") from None
-        arms.setdefault(group, Arm(group, known[0], VARIANTS[known[1]]))
         arm.append(group)
         patient.append(row["patient_id"])
         session.append(int(number))
@@ -251,7 +238,7 @@ def _authors(path: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[
     scores = np.array(items, dtype=np.float64).reshape(len(arm), len(names))
     return Ratings(
         names,
-        arms,
+        arms_of(sorted(set(arm), key=natural_key)),
         np.array(arm),
         np.array(patient),
         np.array(session),
@@ -270,6 +257,10 @@ def _number(text: str, column: str, where: str) -> float:
     value = number_of(text)
     if value is None:
         raise UserError(f"{column}: {text!r} is no number", where=where, hint="Mend the cell, or leave it empty.")
+    try:
+        check_size(value, column)
+    except ValueError as error:
+        raise UserError(str(error), where=where, hint="Mend the cell, or leave it empty.") from None
     return value
 
 

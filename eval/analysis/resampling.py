@@ -7,10 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from cbtrain.eval.analysis.rounding import ROUNDING, size_of
+from cbtrain.eval.analysis.rounding import ROUNDING, merged, size_of
 
 EXACT = 16
 """Patients up to which every assignment of signs is tried: 65,536."""
+
+
+def in_order(rows: np.ndarray) -> np.ndarray:
+    """Return ``rows`` (float ``[rows]`` or ``[rows, columns]``, finite) sorted by what is in them, so that a resample
+    does not depend on their order. Values that are equal but for rounding count as equal."""
+    values = np.asarray(rows, dtype=np.float64)
+    keys = np.atleast_2d(merged(values).T)
+    return np.asarray(values[np.lexsort(keys[::-1])])
+
+
+def groups_in_order(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return ``groups`` (float ``[rows]`` or ``[rows, columns]``, finite) sorted by what is in them, each
+    :func:`in_order`: then neither the order of rows nor the names of patients change a resample."""
+    values = [np.asarray(group, dtype=np.float64) for group in groups]
+    ends = np.cumsum([len(group) for group in values])[:-1]
+    keys = [in_order(group).ravel().tolist() for group in np.split(merged(np.concatenate(values)), ends)]
+    order = sorted(range(len(values)), key=lambda place: (len(keys[place]), keys[place]))
+    return [in_order(values[place]) for place in order]
 
 
 def hierarchical_bootstrap(
@@ -20,17 +38,19 @@ def hierarchical_bootstrap(
     replacement.
 
     ``groups`` holds the values (paired differences, say) of each patient, one at least in each. ``by_patient`` gives
-    every drawn patient the same weight; without it every drawn value has. Raises ValueError on no patients.
+    every drawn patient the same weight; without it every drawn value has. The order of ``groups`` and of their values
+    does not matter. Raises ValueError on no patients.
     """
     if not groups or not all(len(group) for group in groups):
         raise ValueError("every patient needs a value")
+    groups = groups_in_order(groups)
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(groups), size=(draws, len(groups)))
     sums, counts = np.empty(chosen.shape), np.empty(chosen.shape)
     for place, group in enumerate(groups):
         here = chosen == place
         size = (int(here.sum()), len(group))
-        sums[here] = np.asarray(group, dtype=np.float64)[rng.integers(len(group), size=size)].sum(axis=1)
+        sums[here] = group[rng.integers(len(group), size=size)].sum(axis=1)
         counts[here] = len(group)
     if by_patient:
         return np.asarray((sums / counts).mean(axis=1))
@@ -68,13 +88,13 @@ def sign_flip_p(differences: np.ndarray, draws: int = 100_000, seed: int = 0, si
     if n <= EXACT:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ values) >= near).mean())
-    rng = np.random.default_rng(seed)
+    rng, values = np.random.default_rng(seed), in_order(values)
     hits = done = 0
     while done < draws:
-        size = min(10_000, draws - done)
-        signs = rng.integers(2, size=(size, n)) * 2 - 1
+        batch = min(10_000, draws - done)
+        signs = rng.integers(2, size=(batch, n)) * 2 - 1
         hits += int((np.abs(signs @ values) >= near).sum())
-        done += size
+        done += batch
     return (hits + 1) / (draws + 1)
 
 

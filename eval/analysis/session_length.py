@@ -25,7 +25,7 @@ from cbtrain.eval.analysis.contrasts import (
 )
 from cbtrain.eval.analysis.mixed_models.beside_contrasts import ModelContrast, mixed_model
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.resampling import percentile_interval
+from cbtrain.eval.analysis.resampling import groups_in_order, percentile_interval
 from cbtrain.eval.analysis.rounding import ROUNDING, at_most, merged, size_of
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 
@@ -162,7 +162,7 @@ def _correlation(sessions: BySession, draws: int, seed: int) -> RankCorrelation 
     groups = [np.array(own) for own in by_patient.values()]
     both = np.concatenate(groups) if groups else np.empty((0, 2))
     both[:, 1] = merged(both[:, 1])  # from here on equal totals are equal, and ranks have their ties
-    groups = np.split(both, np.cumsum([len(own) for own in groups])[:-1])
+    groups = groups_in_order(np.split(both, np.cumsum([len(own) for own in groups])[:-1])) if groups else []
     if len(both) < 3 or (both == both[0]).all(axis=0).any():
         return None
     rng = np.random.default_rng(seed)
@@ -191,16 +191,25 @@ def _spread(sessions: Sequence[list[tuple[float, float]]]) -> float:
     return float(np.std(lengths, ddof=1)) if len(lengths) > 1 else 0.0
 
 
+def _by_length(own: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Return turns and total of each session of ``own`` in the order of turns, float64 ``[sessions, 2]``; the totals of
+    equally long sessions are their mean."""
+    turns, totals = np.array(sorted(own)).T
+    _, place, count = np.unique(turns, return_inverse=True, return_counts=True)
+    return np.column_stack([turns, (np.bincount(place, totals) / count)[place]])
+
+
 def _matches(sessions: BySession, plan: Plan) -> tuple[Differences, list[str]]:
     """Within each patient, as many pairs of sessions of the two arms as the caliper allows, and of such pairings the
-    one whose lengths are closest."""
+    one whose lengths are closest. Sessions of a patient with an arm that are equally long could stand in for each
+    other, so each of them has their mean total: which of them is paired with which changes nothing."""
     own: dict[str, list[float]] = {}
     notes = []
     for a, b in plan.pairs:
         first, second = sessions.get(a, {}), sessions.get(b, {})
         made, caliper = 0, CALIPER * _spread([*first.values(), *second.values()])
         for patient in sorted(first.keys() & second.keys()):
-            one, other = np.array(first[patient]), np.array(second[patient])
+            one, other = _by_length(first[patient]), _by_length(second[patient])
             # Logarithms in whole steps: many pairings are equally close, and only exact sums say so everywhere.
             lengths, others = (np.round(np.log(own[:, 0]) / ROUNDING) for own in (one, other))
             gaps = np.abs(lengths[:, None] - others)

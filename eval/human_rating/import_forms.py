@@ -23,7 +23,8 @@ RECORD_SCHEMA: Final = "cbtrain.imported-forms/1"
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """The import of one form: numbers of its sessions by how they were rated, and of rows that it replaced."""
+    """The import of one form: numbers of its sessions by how they were rated, and of rows that it replaced; notes on
+    what was guessed where it was read."""
 
     judge: str
     form: str
@@ -32,6 +33,7 @@ class ImportSummary:
     broken_off: int
     unrated: int
     replaced: int
+    notes: list[str]
 
 
 class _Form(BaseModel):
@@ -120,7 +122,9 @@ def _score(filled: FilledSession, judge: str, key: Key) -> Score:
 def _summary(form: FilledForm, scores: Sequence[Score], judge: str, replaced: int) -> ImportSummary:
     counts = {status: sum(score.status == status for score in scores) for status in ("ok", "unratable", "truncated")}
     unrated = len(form.form.sessions) - len(scores)
-    return ImportSummary(judge, form.form.id, counts["ok"], counts["unratable"], counts["truncated"], unrated, replaced)
+    return ImportSummary(
+        judge, form.form.id, counts["ok"], counts["unratable"], counts["truncated"], unrated, replaced, form.notes
+    )
 
 
 def _refuse_doubles(forms: Sequence[FilledForm]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.eval.human_rating.csv_form import BEFORE
 from cbtrain.eval.human_rating.form import RATINGS_SCHEMA, UNRATABLE
 from cbtrain.eval.human_rating.key import Key, KeyForm, KeySession
+from cbtrain.eval.rating.csv_table import csv_table_of, read_table_text
 from cbtrain.transcripts.source import validate
 
 LONGEST_NAME = 60
@@ -34,12 +32,14 @@ class FilledSession:
 
 @dataclass(frozen=True, slots=True)
 class FilledForm:
-    """One filled form; sessions that are missing in it, or have no score, are not rated."""
+    """One filled form; sessions that are missing in it, or have no score, are not rated. ``notes``: what was guessed
+    where it was read."""
 
     path: Path
     form: KeyForm
     rater: str
     sessions: list[FilledSession]
+    notes: list[str] = field(default_factory=list)
 
 
 class _Strict(BaseModel):
@@ -66,7 +66,7 @@ class _Ratings(_Strict):
 def parse_form(path: Path, key: Key, rater: str | None = None) -> FilledForm:
     """Return one filled form; ``rater`` replaces the name in it. Raises UserError if anything does not fit the key:
     form, codes, doubles, domains, points of the scale, turns, the rater's name."""
-    text = _text(path)
+    text, notes = _text(path)
     if text.lstrip().startswith("{"):
         parsed = _parse_download(text, path, key)
     elif text.lstrip()[:1] == "<":
@@ -82,28 +82,15 @@ def parse_form(path: Path, key: Key, rater: str | None = None) -> FilledForm:
                 f"session {filled.session.code} is there twice", where=path, hint="Leave one of the two out."
             )
         seen.add(filled.session.code)
-    return FilledForm(
-        path, form, _name(name if rater is None else rater, path if rater is None else "--rater"), sessions
-    )
+    name = _name(name if rater is None else rater, path if rater is None else "--rater")
+    return FilledForm(path, form, name, sessions, notes)
 
 
-def _text(path: Path) -> str:
-    hint = 'Name what "Download my ratings" gave, or the filled ratings.csv.'
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError("no such file", where=path, hint=hint) from None
-    except IsADirectoryError:
-        raise UserError("a folder", where=path, hint=hint) from None
-    if content.startswith(b"PK"):
-        raise UserError("a workbook, not a CSV", where=path, hint="Save it as CSV (UTF-8) and name that.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError("not UTF-8", where=path, hint="Save it as CSV (UTF-8).") from None
+def _text(path: Path) -> tuple[str, list[str]]:
+    text, notes = read_table_text(path)
     if not text.strip():
-        raise UserError("empty", where=path, hint=hint)
-    return text
+        raise UserError("empty", where=path, hint='Name what "Download my ratings" gave, or the filled ratings.csv.')
+    return text, notes
 
 
 def _parse_download(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[FilledSession]]:
@@ -151,39 +138,19 @@ def _parse_csv(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Fill
 
 
 def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
-    """Return the rows that hold anything, each with its file and line, cells trimmed. The separator is whichever of
-    comma, semicolon and tab the header has most of: spreadsheets of some countries write semicolons."""
-    header = text.splitlines()[0]
-    separator = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    """Return the rows that hold anything, each with its file and line. Raises UserError if columns are not the
+    form's."""
     hint = "Fill in the ratings.csv that `cbtrain rate export` wrote and leave its columns as they are."
-    try:
-        names = [name.strip() for name in next(reader)]
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
-        doubled = [name for name in names if name and (names.count(name) > 1 or name not in columns)]
-        if doubled:
-            raise UserError(f"column {doubled[0]!r} is there twice or is none of the form's", where=path, hint=hint)
-        rows = []
-        for cells in reader:
-            where = f"{path}:{reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if any(cell.strip() for name, cell in _beyond(names, cells) if not name):
-                raise UserError("a cell outside the columns", where=where, hint=hint)
-            padded = [*cells, *[""] * (len(names) - len(cells))]
-            rows.append((where, {name: cell.strip() for name, cell in zip(names, padded, strict=False) if name}))
-    except csv.Error as error:
-        raise UserError(f"malformed CSV ({error})", where=path, hint=hint) from None
-    if not rows:
+    table = csv_table_of(text, path, columns, pad=True)
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
+    others = [name for name in table.columns if name not in columns]
+    if others:
+        raise UserError(f"column {others[0]!r} is none of the form's", where=path, hint=hint)
+    if not table.rows:
         raise UserError("no sessions in it", where=path, hint=hint)
-    return rows
-
-
-def _beyond(names: list[str], cells: list[str]) -> Iterator[tuple[str, str]]:
-    for index, cell in enumerate(cells):
-        yield (names[index] if index < len(names) else ""), cell
+    return [(f"{path}:{line}", row) for line, row in table.rows]
 
 
 def _form(name: str, key: Key, where: object) -> KeyForm:

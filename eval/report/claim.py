@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cbtrain.eval.report.formatting import counted, fixed, p_value, percent, span, whole
-from cbtrain.eval.report.notable import SIGNIFICANT, significant
+from cbtrain.eval.report.formatting import SIGNIFICANT, counted, fixed, p_value, percent, span, whole
+from cbtrain.eval.report.notable import significant
 from cbtrain.eval.report.schema.analysis import ContrastRow, EstimateRow
 from cbtrain.eval.report.schema.report import Report
 
@@ -46,7 +46,7 @@ def perplexity_sentence(report: Report) -> str:
     return f"Perplexity of the therapist's words {moved} on average over {patients}."
 
 
-def bounds_text(row: EstimateRow, digits: int = 1) -> str:
+def bounds_text(row: EstimateRow, digits: int = 2) -> str:
     """Return the interval, or why there is none if the patients' differences are equal."""
     if not has_interval(row) and row.se == 0:
         return "the same with every patient"
@@ -71,10 +71,10 @@ def _one(report: Report, contrast: ContrastRow) -> str:
     scale, estimate = report.scale, contrast.estimate or 0.0
     frame = [] if scale.total_high is None else [f"scale {whole(scale.total_low)} to {whole(scale.total_high)}"]
     if has_interval(contrast):
-        frame.insert(0, f"95% interval {bounds_text(contrast)}")
+        frame.insert(0, f"95 % interval {bounds_text(contrast)}")
     framed = f" ({'; '.join(frame)})" if frame else ""
     size, signed = fixed(abs(estimate)), fixed(estimate, signed=True)
-    points = "point" if size == "1.0" else "points"
+    points = "point" if size == "1.00" else "points"
     settled = is_settled(contrast)
     pair = _pair(report, contrast)
     if pair is None:
@@ -102,18 +102,21 @@ def _several(contrasts: Sequence[ContrastRow]) -> str:
     without_interval = [row for row in contrasts if not has_interval(row)]
     parts = []
 
+    bases = [_base(row) for row in contrasts]
+    tuning = tuning and len(set(bases)) == len(bases)  # two variants of a base are named whole
+
     def name(contrast: ContrastRow) -> str:
         return _base(contrast) if tuning else contrast.id
 
     if tuning:
         for rows, way in ((higher, "higher"), (lower, "lower")):
             listed = ", ".join(f"{_base(row)} by {_size(row, signed=False)}" for row in rows)
-            parts += [f"Tuned models scored {way} than untuned ones: {listed} points (95% intervals)"] if rows else []
+            parts += [f"Tuned models scored {way} than untuned ones: {listed} points (95 % intervals)"] if rows else []
     elif shown:
         largest = sorted(higher + lower, key=lambda row: -abs(row.estimate or 0.0))
         listed = "; ".join(f"{row.id} {_size(row)}" for row in largest[:NAMED])
         count = f"{len(shown)} of {len(contrasts)} differences hold after Holm, the largest: "
-        parts.append(f"{count if len(shown) > NAMED else ''}{listed} points (95% intervals)")
+        parts.append(f"{count if len(shown) > NAMED else ''}{listed} points (95 % intervals)")
     if open_ and len(open_) > NAMED:
         parts.append(f"No difference is shown for {len(open_)} of {len(contrasts)}")
     elif open_:
@@ -135,7 +138,7 @@ def _size(contrast: ContrastRow, signed: bool = True) -> str:
     if signed:
         return f"{fixed(estimate, signed=True)} ({bounds_text(contrast)})"
     ends = [abs(end or 0.0) for end in (contrast.ci_low, contrast.ci_high)]
-    return f"{fixed(abs(estimate))} ({span(min(ends), max(ends), 1)})"
+    return f"{fixed(abs(estimate))} ({span(min(ends), max(ends))})"
 
 
 def _pair(report: Report, contrast: ContrastRow) -> tuple[str, str] | None:

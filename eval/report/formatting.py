@@ -1,10 +1,17 @@
-"""Numbers as words. Whatever may be missing is printed through here, and a missing value says so."""
+"""Numbers as words. Whatever may be missing is printed through here, and a missing value says so.
+
+One rule of rounding, so that a figure has the same digits in terminal, page, Markdown, LaTeX and figures: points, SDs
+and coefficients have two decimals; percentages one, and a space before the sign; p values as :func:`p_value` says.
+"""
 
 from __future__ import annotations
 
 import math
 
 GAP = "n/a"
+
+SIGNIFICANT = 0.05
+"""Below this a p value counts as significant, and is printed below it."""
 
 
 def number(value: object) -> float | None:
@@ -18,8 +25,8 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def fixed(value: object, digits: int = 1, signed: bool = False) -> str:
-    """Return ``12,345.6``, with a real minus sign."""
+def fixed(value: object, digits: int = 2, signed: bool = False) -> str:
+    """Return ``12,345.68``, with a real minus sign."""
     found = number(value)
     if found is None:
         return GAP
@@ -29,7 +36,13 @@ def fixed(value: object, digits: int = 1, signed: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def span(low: object, high: object, digits: int = 1) -> str:
+def score(value: object) -> str:
+    """Return one session's score as the browser of transcripts has it: as many decimals as it has, two at most."""
+    text = fixed(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def span(low: object, high: object, digits: int = 2) -> str:
     """Return ``1.2 to 3.4``; a gap if either end is missing."""
     gap = number(low) is None or number(high) is None
     return GAP if gap else f"{fixed(low, digits)} to {fixed(high, digits)}"
@@ -40,8 +53,8 @@ def whole(value: object) -> str:
 
 
 def percent(value: object, digits: int = 1, signed: bool = False) -> str:
-    """Return ``12.3%`` of a value that is a percentage already."""
-    return GAP if number(value) is None else f"{fixed(value, digits, signed)}%"
+    """Return ``12.3 %`` of a value that is a percentage already."""
+    return GAP if number(value) is None else f"{fixed(value, digits, signed)} %"
 
 
 def share(value: object) -> str:
@@ -61,10 +74,17 @@ def dollars(value: object) -> str:
 
 
 def p_value(value: object) -> str:
+    """Return three decimals; four below 0.1, where tests of few patients have their smallest p (0.0625 of five); more
+    if rounding would carry it over .05; below 0.001 no figure."""
     found = number(value)
     if found is None:
         return GAP
-    return "< 0.001" if found < 0.001 else fixed(found, 3)
+    if found < 0.001:
+        return "< 0.001"
+    digits = 4 if found < 0.1 else 3
+    while found < SIGNIFICANT <= round(found, digits):
+        digits += 1
+    return fixed(found, digits)
 
 
 def duration(seconds: object) -> str:

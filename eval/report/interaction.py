@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cbtrain.eval.report.formatting import fixed, p_value, span, whole
-from cbtrain.eval.report.notable import SIGNIFICANT
+from cbtrain.eval.report.formatting import SIGNIFICANT, fixed, p_value, span, whole
 from cbtrain.eval.report.schema.analysis import Analysis, InteractionPart
 
 
@@ -29,6 +28,6 @@ def _beyond(test: InteractionPart) -> str:
     sizes = []
     for base, size in test.sizes.items():
         ends = test.intervals.get(base, [])
-        bounds = f" ({span(ends[0], ends[1], 1)})" if len(ends) == 2 else ""
-        sizes.append(f"{base} {fixed(size, 1, signed=True)}{bounds}")
+        bounds = f" ({span(ends[0], ends[1])})" if len(ends) == 2 else ""
+        sizes.append(f"{base} {fixed(size, signed=True)}{bounds}")
     return f" Points beyond the change of {test.reference}: {', '.join(sizes)}." if sizes else ""

@@ -61,7 +61,7 @@ ACCENTS = {
     "\u030c": "v",
     "\u0327": "c",
 }
-HEAD = r"Contrast & Difference & 95\% interval & $p$ & $p$ (Holm) & $d_z$ [95\% interval] & Patients \\"
+HEAD = r"Contrast & Difference & 95 \% interval & $p$ & $p$ (Holm) & $d_z$ of patients [95 \% interval] & Patients \\"
 
 
 def render_latex(report: Report) -> str:

@@ -92,14 +92,14 @@ def _contrasts(report: Report) -> list[str]:
     head = [
         "Contrast",
         "Estimate",
-        "95% interval",
+        "95 % interval",
         "p",
         "p, Holm",
-        "Bootstrap 95%",
+        "Bootstrap 95 %",
         "Sign-flip p",
         "Mixed model",
-        "d_z",
-        "Hedges g",
+        "d_z of patients",
+        "Hedges g of patients",
         "Patients",
     ]
     models = analysis.mixed_models
@@ -113,6 +113,8 @@ def _contrasts(report: Report) -> list[str]:
     notes += [f"- {escape(note)}" for note in analysis.notes]
     caption = "In points of the total score, the patient as the unit; Holm inside each family. "
     caption += f"Rated by {escape(report.rater.credit)}."
+    if analysis.arms_found:
+        caption += f" Arms: {escape(analysis.arms_found)}."
     sentences = [escape(spread_sentence(analysis)), escape(interaction_sentence(analysis))]
     return [caption, table, "\n".join(notes), *sentences]
 
@@ -179,7 +181,7 @@ def _levels(report: Report) -> str:
         ends = [share(row.floor_share), share(row.ceiling_share)]
         counts = [whole(row.n), whole(row.cutoff), whole(row.at_or_above)]
         lines.append([_label(report, row.name), *counts, share(row.share), interval, *ends])
-    return _table(["Therapist", "Rated", "Cut-off", "At or above", "Share", "95% interval", "Floor", "Ceiling"], lines)
+    return _table(["Therapist", "Rated", "Cut-off", "At or above", "Share", "95 % interval", "Floor", "Ceiling"], lines)
 
 
 def _sensitivity(analysis: Analysis) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cbtrain.eval.report.formatting import fixed
+from cbtrain.eval.report.formatting import SIGNIFICANT, fixed
 from cbtrain.eval.report.schema.analysis import Analysis, BoundsRow, ContrastRow, EstimateRow, LengthPart, ModelRow
 from cbtrain.eval.report.schema.fields import Part, words
 
@@ -18,8 +18,6 @@ FAMILIES = {
     "arms": "Pairs of therapists",
 }
 """Names of the families of contrasts; p is adjusted inside each family (Holm)."""
-
-SIGNIFICANT = 0.05
 
 MANY = 8
 """With more contrasts than this, figures and wide tables show the primary numbers only; other tables have the rest."""

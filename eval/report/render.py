@@ -88,6 +88,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "fixed": formatting.fixed,
+        "score": formatting.score,
         "whole": formatting.whole,
         "dollars": formatting.dollars,
         "percent": formatting.percent,

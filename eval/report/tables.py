@@ -31,6 +31,8 @@ def show_analysis(results: dict[str, Any], console: Console) -> None:
     """Print ``results``, the return value of :func:`cbtrain.eval.analysis.analyze.analysis`."""
     analysis = Analysis.model_validate(results)
     _show_groups(analysis, console)
+    if analysis.arms_found:
+        _say(console, f"Arms, by their names or --arms: {analysis.arms_found}.")
     if analysis.protocol == "paper":
         _show_published(results, console)
     else:
@@ -60,7 +62,7 @@ def _show_groups(analysis: Analysis, console: Console) -> None:
     title = f"Ratings: {whole(analysis.ratings)}; patients: {whole(analysis.patients)}"
     table = _table(console, title, "arm", "rated", "mean", "SD", "range")
     for group in analysis.groups:
-        numbers = (fixed(group.mean, 2), fixed(group.sd, 2), span(group.low, group.high, 0))
+        numbers = (fixed(group.mean, 2), fixed(group.sd, 2), span(group.low, group.high, 2))
         table.add_row(escape(group.name), whole(group.n), *numbers)
     console.print(table)
 
@@ -98,11 +100,12 @@ def _show_contrasts(analysis: Analysis, console: Console) -> None:
             _say(console, f"note: {note}")
         return
     roomy = console.width >= WIDE
-    more = ("bootstrap", "mixed model", "d_z") if roomy else ()
+    more = ("bootstrap", "mixed model", "d_z of patients") if roomy else ()
     title = "Contrasts, the patient as the unit"
     table = _table(console, title, "", "difference", "95 % interval", "p", "p, Holm", *more)
     for row, model in zip(analysis.contrasts, analysis.mixed_models, strict=True):
-        numbers = [fixed(row.estimate, 2), span(row.ci_low, row.ci_high, 2), p_value(row.p), p_value(row.p_adjusted)]
+        numbers = [fixed(row.estimate, 2, signed=True), span(row.ci_low, row.ci_high, 2)]
+        numbers += [p_value(row.p), p_value(row.p_adjusted)]
         if roomy:
             numbers.append(span(row.bootstrap_low, row.bootstrap_high, 2))
             numbers.append(span(model.ci_low, model.ci_high, 2))
@@ -136,11 +139,11 @@ def _show_checks(analysis: Analysis, console: Console) -> None:
     columns += ["worst to best case"] if missing else []
     table = _table(console, "What could be behind a difference", "", "difference", *columns)
     for place, contrast in enumerate(analysis.contrasts):
-        numbers = [fixed(contrast.estimate, 2)]
+        numbers = [fixed(contrast.estimate, 2, signed=True)]
         if length:
             roomy = console.width >= WIDE
             others = (length.adjusted[place], length.at_least.contrasts[place], length.matched.contrasts[place])
-            numbers += [_with_interval(row) if roomy else fixed(row.estimate, 2) for row in others]
+            numbers += [_with_interval(row) if roomy else fixed(row.estimate, 2, signed=True) for row in others]
         if missing:
             bound = analysis.bounds[place]
             numbers.append(span(bound.worst_low, bound.worst_high, 2) if bound.missing else "none missing")

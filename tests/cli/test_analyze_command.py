@@ -77,7 +77,7 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Scores of 1 patient, analysed" in page
     assert (
-        "No difference can be shown between Tuned therapist and Base model: +1.0 point, and no interval can be given."
+        "No difference can be shown between Tuned therapist and Base model: +1.00 point, and no interval can be given."
         in page
     )
     alone = table(tmp_path / "alone.csv", [("tuned", "p", 3.0), ("tuned", "q", None)])
@@ -132,7 +132,6 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1e999,3\n", "t.csv:2: agenda: '1e999' is no score"),
         (f"{HEAD},age\x1bnda,total\ns,a,p,0,j,0,ok,1,1\n", "t.csv: column 'age\\x1bnda' has a control character"),
         (f",{HEAD},agenda,total\n7,s,a,p,0,j,0,ok,1,\n", "t.csv: column 1 has no name"),
-        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\n".replace(",", "\t"), "Save it with commas."),
         (f"{HEAD},agenda,total\ns,a,p,1_0,j,0,ok,1,1\n", "t.csv:2: seed: '1_0' is no whole number"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,-1,ok,1,1\n", "t.csv:2: repeat: -1 is below 0"),
         (f"{HEAD},agenda,total\ns,a,p,{'9' * 5000},j,0,ok,1,1\n", "is too large"),
@@ -140,8 +139,13 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
         (f"{HEAD},agenda,total\ns,a\u202eb,p,0,j,0,ok,1,1\n", "t.csv:2: arm 'a\\u202eb' has a control character"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\ns,a,q,0,j,0,ok,1,1\n", "session_id 's' is that of two sessions"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\nz,a,p,0,k,0,ok,1,1\n", "session_ids 's' and 'z' are of one arm"),
-        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\n".replace(",", ";"), "Save it with commas."),
-        (f"{HEAD},agenda,total\ns,é,p,0,j,0,ok,1,1\n".encode("latin-1"), "t.csv: not UTF-8. Save it as CSV in UTF-8."),
+        (f"{HEAD},agenda,total\ns,é\x81,p,0,j,0,ok,1,1\n".encode("latin-1"), "t.csv: not UTF-8"),
+        (f'{HEAD},agenda,total\ns,a,p,0,j,0,ok,"1,250",\n', "1,250 in line 2 may be a decimal or thousands"),
+        (
+            f"{HEAD};agenda;total\ns;a;p;0;j;0;ok;1,5;\nt;a;q;0;j;0;ok;1.250;\n".replace(",", ";", 6),
+            "1.250 in line 3 beside 1,5 in line 2 may be a decimal or thousands",
+        ),
+        (b"PK\x03\x04", "t.csv: a workbook, not a CSV"),
     ],
 )
 def test_tables_that_cannot_be_trusted_are_refused(text, problem, capsys, tmp_path, monkeypatch):
@@ -212,3 +216,47 @@ def test_a_patient_with_a_space_behind_the_name_is_no_other(capsys, tmp_path):
         csv.writer(file).writerows(rows)
     _, out, _ = analyze(capsys, tmp_path / "changed.csv", "--json", "--draws", "100")
     assert json.loads(out)["patients"] == 5
+
+
+ROWS = [f"{arm}.{p},{arm},{name},{p},j,0,ok,{p + 1}.5,{p + (arm == 'tuned')}.25,"
+        for arm in ("base", "tuned") for p, name in enumerate(("Müller", "Zoë", "Ann"))]  # fmt: skip
+PLAIN = "\n".join([f"{HEAD},agenda,homework,total", *ROWS, ""])
+GERMAN = PLAIN.replace(",", ";").replace(".5", ",5").replace(".25", ",25")
+SAVED = {
+    "semicolons and decimal commas": GERMAN.encode(),
+    "the separator named by Excel": f"sep=;\r\n{GERMAN}".encode("utf-8-sig"),
+    "tabs and UTF-16, as Excel's Unicode text": PLAIN.replace(",", "\t").encode("utf-16"),
+    "decimal commas in quotes": PLAIN.replace("1.5", '"1,5"').encode(),
+    "a comma more in each line": PLAIN.replace("\n", ",\n").encode(),
+    "Windows-1252": GERMAN.encode("cp1252"),
+}
+
+
+@pytest.mark.fault("E2")
+@pytest.mark.parametrize("saved", SAVED)
+def test_tables_of_any_spreadsheet_say_the_same(saved, capsys, tmp_path):
+    (tmp_path / "plain.csv").write_text(PLAIN)
+    (tmp_path / "saved.csv").write_bytes(SAVED[saved])
+    plain, other = (
+        json.loads(analyze(capsys, tmp_path / f"{name}.csv", "--json", "--draws", "100")[1])
+        for name in ("plain", "saved")
+    )
+    guessed = [note for note in other["notes"] if "was read as Windows-1252" in note]
+    assert bool(guessed) == (saved == "Windows-1252")
+    assert other | {"notes": [note for note in other["notes"] if note not in guessed]} == plain
+    assert plain["contrasts"][0]["patients"].keys() == {"Müller", "Zoë", "Ann"}
+
+
+@pytest.mark.fault("E2")
+@pytest.mark.parametrize(
+    ("name", "other"), [("Zoë", "Zoe\u0308"), ("Ann", "ann"), ("p1", "p01"), ("Ann Lee", "Ann  Lee"), ("p1", "ｐ１")]
+)
+def test_names_that_nearly_agree_are_hinted_at(name, other, capsys, tmp_path):
+    table(tmp_path / "s.csv", [("tuned", name, 3.0), ("base", other, 2.0)])
+    status, out, _ = analyze(capsys, tmp_path / "s.csv", "--draws", "100")
+    assert status == 0
+    assert "no pair of sessions to compare" in out
+    told = " and ".join(map(repr, sorted((name, other))))
+    assert f"patients {told} differ by case, spaces, leading zeros or Unicode form only" in out
+    table(tmp_path / "s.csv", [("tuned", "p10", 3.0), ("base", "p1", 2.0), ("base", "p100", 2.0)])
+    assert "Unicode form only" not in analyze(capsys, tmp_path / "s.csv", "--draws", "100")[1]

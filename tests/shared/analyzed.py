@@ -6,8 +6,9 @@ import numpy as np
 from rating_table import rating_table
 
 from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.descriptives import session_groups
-from cbtrain.eval.analysis.ratings import Arm, Ratings, Scale
+from cbtrain.eval.analysis.ratings import Ratings, Scale
 from cbtrain.eval.analysis.sessions import SessionOutcome
 from cbtrain.eval.report.schema.report import SCHEMA
 

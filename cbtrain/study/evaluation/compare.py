@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.ratings import Arm, Ratings, join_ratings
+from cbtrain.eval.analysis.arms import Arm
+from cbtrain.eval.analysis.ratings import Ratings, join_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.study.evaluation.protocol import differing, value_at
 from cbtrain.study.evaluation.scores import ScoredStudy, load_scores, records
 from cbtrain.study.run_files import REPORT
+
+PLAYED_BY = "patient.played by"
+OWN_PATIENT = "an adapter with weights "
+"""How a protocol names a patient that its own run has trained."""
 
 NAMED = 6
 """Most differences that an error names; the others are counted."""
@@ -38,7 +43,8 @@ class Comparison:
 
 def compare_runs(folders: Sequence[Path]) -> Comparison:
     """Read the runs in ``folders`` as one. Raises UserError if one is no evaluated run, its protocol is not that of the
-    first, or all its sessions are those of another."""
+    first, or all its sessions are those of another. Runs whose patients are adapters of their own are compared, and a
+    note says what that means: runs on different base models cannot have the same."""
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("two different runs at least are needed", where=folders[0], hint="Name the run folders.")
     protocols = [_protocol(folder) for folder in folders]
@@ -53,7 +59,8 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
         for (arm, patient, seed), outcome in run.outcomes.items()
     }
     judges = dict.fromkeys(judge for run in runs for judge in run.primary_judges or run.ratings.judges)
-    notes = [
+    notes = _own_patients(names, protocols)
+    notes += [
         note
         for (first, run), (second, other) in combinations(zip(folders, runs, strict=True), 2)
         for note in _same_sessions(first, run, second, other)
@@ -89,13 +96,29 @@ def _protocol(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_another(one: dict[str, Any], other: dict[str, Any], first: Path, second: Path) -> None:
-    keys = differing(one, other)
+    keys = [key for key in differing(one, other) if not (key == PLAYED_BY and _has_own(one) and _has_own(other))]
     if not keys:
         return
     differences = [f"{key} ({value_at(one, key)} and {value_at(other, key)})" for key in keys[:NAMED]]
     more = [f"{len(keys) - NAMED} more"] if len(keys) > NAMED else []
     hint = "Scores are comparable under one protocol only: evaluate one of them again with the settings of the other."
     raise UserError(f"another protocol than {first}: {'; '.join([*differences, *more])}", where=second, hint=hint)
+
+
+def _has_own(protocol: dict[str, Any]) -> bool:
+    return value_at(protocol, PLAYED_BY).startswith(OWN_PATIENT)
+
+
+def _own_patients(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader has to know where runs do not share the model that plays the patients."""
+    if len({value_at(protocol, PLAYED_BY) for protocol in protocols}) < 2:
+        return []
+    who = " and ".join(names)
+    return [
+        f"the patients of {who} are played by different models (each run trained its own): a difference between runs "
+        "may be one between the patients; differences inside a run are not. For one patient in all runs give "
+        "evaluation.patient_provider"
+    ]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -107,15 +107,17 @@ def describe_scale(ratings: Ratings, rubric: Rubric | None) -> ReportScale:
 def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analysis: Analysis) -> list[ReportArm]:
     """Return scores, endings and lengths of each arm. Failures are those that ``analysis`` counts, never imputed."""
     failed = {arm.name: arm.failed for arm in analysis.completion.arms}
+    groups = session_groups(ratings)
+    labels = Counter(map(_label, groups))
     arms = []
-    for group in session_groups(ratings):
+    for group in groups:
         arm_sessions = [session for session in sessions if session.arm == group.name]
         held = [session for session in arm_sessions if session.turns]
         words = [len(turn.text.split()) for s in held for turn in s.turns if turn.role == "therapist"]
         arms.append(
             ReportArm(
                 name=group.name,
-                label=_label(group),
+                label=_label(group) if labels[_label(group)] == 1 else group.name,
                 sessions=len(arm_sessions),
                 rated=group.n,
                 failed=failed[group.name],
@@ -131,8 +133,8 @@ def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analys
 
 
 def _label(arm: Group) -> str:
-    """Return base and variant if a table names both (``Llama tuned``), else this program's label of the arm."""
-    return f"{arm.base} {arm.variant}" if arm.base else ARMS.get(arm.name, arm.name)
+    """Return base and variant if both are known (``Llama tuned``), else this program's label of the arm."""
+    return f"{arm.base} {arm.variant}" if arm.base and arm.variant else ARMS.get(arm.name, arm.name)
 
 
 def describe_sessions(

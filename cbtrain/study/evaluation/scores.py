@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.eval.analysis.arms import declared_arms
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file
@@ -39,13 +40,19 @@ class ScoredStudy:
 
 
 def load_scores(
-    paths: Sequence[Path], *, rubric: str | None = None, judge: str | None = None, transcripts: Path | None = None
+    paths: Sequence[Path],
+    *,
+    rubric: str | None = None,
+    judge: str | None = None,
+    transcripts: Path | None = None,
+    arms: Path | None = None,
 ) -> ScoredStudy:
     """Read the tables at ``paths`` as one; a folder stands for its ``scores.csv`` and ``human_scores.csv``.
 
     The rubric is the one named, else that of the run's settings, else the shipped one if its domains are the table's.
     Transcripts are those named, else ``sessions.jsonl`` in the folder of the first table. ``judge`` keeps one judge's
-    ratings. Raises UserError.
+    ratings. ``arms``: a file that says what arms are (:func:`cbtrain.eval.analysis.arms.declared_arms`). Raises
+    UserError.
     """
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
     name = rubric or _rubric_of_run(folder)
@@ -54,6 +61,8 @@ def load_scores(
     where = ", ".join(map(str, files))
     tables = [read_ratings(file, instrument) for file in files]
     ratings = join_ratings(tables, where)
+    if arms is not None:
+        ratings = replace(ratings, arms=declared_arms(ratings.arms, arms))
     # People who rated a sample do not become primary judges if a machine rated.
     by_file = zip(files, tables, strict=True)
     machine = list(dict.fromkeys(name for file, table in by_file if file.name != TABLE for name in table.judges))
@@ -65,8 +74,8 @@ def load_scores(
     sessions = list(read(str(source)).sessions()) if source else []
     outcomes = session_outcomes(sessions)
     if transcripts and not any(key[0] in ratings.arms for key in outcomes):
-        arms = ", ".join(sorted({key[0] for key in outcomes})[:6]) or "none"
-        hint = f"Arms there: {arms}; arms in the scores: {', '.join(ratings.arms)}."
+        there = ", ".join(sorted({key[0] for key in outcomes})[:6]) or "none"
+        hint = f"Arms there: {there}; arms in the scores: {', '.join(ratings.arms)}."
         raise UserError("no session of any arm that was rated", where=transcripts, hint=hint)
     run = paths[0] if paths == [folder] else None
     return ScoredStudy(ratings, instrument, sessions, outcomes, run, primary_judges, judge)

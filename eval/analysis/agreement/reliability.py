@@ -22,7 +22,7 @@ from cbtrain.eval.analysis.contrasts import (
     contrast_of,
 )
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.resampling import interval_of_alike, percentile_interval
+from cbtrain.eval.analysis.resampling import in_order, interval_of_alike, percentile_interval
 from cbtrain.eval.analysis.rounding import alike, at_least, at_most, size_of, varying
 from cbtrain.eval.analysis.sessions import Key
 
@@ -83,11 +83,11 @@ def _estimate(values: np.ndarray, size: float = 1.0) -> Estimate:
 
 
 def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """Return each judge's mean over repeats, ``[sessions that all of them rated, judges]``."""
+    """Return each judge's mean over repeats, ``[sessions that all of them rated, judges]``, :func:`in_order`."""
     judged = judged_means(rated, values)
     both = [[own.get(judge, math.nan) for judge in judges] for own in judged.values()]
     found = np.array(both, dtype=np.float64).reshape(len(both), len(judges))
-    return found[np.isfinite(found).all(axis=1)]
+    return in_order(found[np.isfinite(found).all(axis=1)])
 
 
 def _between(rated: Ratings, judges: Sequence[str], draws: int, seed: int) -> dict[str, Any] | None:
@@ -139,6 +139,7 @@ def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any]
     values = np.array([[found[number] for number in repeats] for found in cells.values() if len(found) == len(repeats)])
     if len(values) < 2:
         return None
+    values = in_order(values)
     weights = _resamples(len(values), draws, seed)
     spread = np.sqrt(weights @ values.var(axis=1, ddof=1) / len(values))
     icc = asdict(_estimate(icc_draws(values, weights)[0]))
@@ -156,6 +157,7 @@ def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] |
     values = np.array([np.mean(items, axis=0) for items in cells.values()])
     if len(values) < 3 or varying(values).sum() < 2:
         return None
+    values = in_order(values)
     alpha, mean_r, shares = halo_draws(values, _resamples(len(values), draws, seed))
     return {
         "judge": judge,

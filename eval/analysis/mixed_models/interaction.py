@@ -39,11 +39,13 @@ class Interaction:
 def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
     """From the ``tuning`` contrasts of ``plans``; None if there are fewer than two."""
     gains, judged, size = {}, judged_means(ratings, ratings.total), size_of(ratings.total)
-    for plan in plans:
-        if plan.family == "tuning":
-            differences, _ = paired_differences(judged, plan)
-            base = plan.id.rpartition(":")[0]
-            gains[base] = {patient: float(own.mean()) for patient, own in differences.items()}
+    changes = [plan for plan in plans if plan.family == "tuning"]
+    bases = [plan.id.rpartition(":")[0] for plan in changes]
+    if "" in bases or len(set(bases)) < len(bases):  # two variants of a base, or names that tell no base
+        bases = [plan.id for plan in changes]
+    for base, plan in zip(bases, changes, strict=True):
+        differences, _ = paired_differences(judged, plan)
+        gains[base] = {patient: float(own.mean()) for patient, own in differences.items()}
     if len(gains) < 2:
         return None
     reference, *others = gains

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize
 
-from cbtrain.eval.analysis.mixed_models.estimable import NO_RESIDUAL, check_design, check_groups, within
+from cbtrain.eval.analysis.mixed_models.estimable import check_design, check_groups, within
 from cbtrain.eval.analysis.mixed_models.random_intercept import Term, wald
 from cbtrain.eval.analysis.rounding import ROUNDING, at_least, at_most, nought, size_of
 
@@ -123,6 +123,12 @@ def _sds(points: np.ndarray) -> np.ndarray:
     return np.asarray(0.05 * np.sinh(points))
 
 
+BEYOND = "the SD of {} is over 1,000 residual SDs, and no model is fitted beyond that"
+"""Why there is no fit where the likelihood still rises at ``LARGEST``: the residual variance is there, but small."""
+
+EFFECTS = ("patients", "patients by arm")
+
+
 def _highest(sums: _Sums, n: int, k: int, told: bool) -> tuple[np.ndarray, bool]:
     """Return the relative SDs, float64 ``[2]``, with the highest likelihood, and whether all around them it is lower.
     ``told``: whether patients by arm have an SD. An SD that the likelihood does not fall without is exactly 0. Raises
@@ -142,7 +148,7 @@ def _highest(sums: _Sums, n: int, k: int, told: bool) -> tuple[np.ndarray, bool]
     reached = True
     for axis in range(2 if told else 1):
         if deviance(_with(found, axis, GRID[-1])) <= lowest + slack:
-            raise ValueError(NO_RESIDUAL)
+            raise ValueError(BEYOND.format(EFFECTS[axis]))
         if deviance(_with(found, axis, 0.0)) <= lowest + slack:
             found = _with(found, axis, 0.0)
         beside = (_with(found, axis, max(found[axis] + step, 0.0)) for step in (-0.01, 0.01))

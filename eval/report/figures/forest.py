@@ -12,7 +12,7 @@ from matplotlib.transforms import Transform, blended_transform_factory
 
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import INK, LINE, MUTED, PAPER, SMALL, WIDTH, drawing, label, scatter_heights
-from cbtrain.eval.report.formatting import fixed, span
+from cbtrain.eval.report.formatting import fixed, p_value, span
 from cbtrain.eval.report.notable import MANY, Band, Finding, families_of, findings_of
 from cbtrain.eval.report.schema.report import Report
 
@@ -141,6 +141,6 @@ def _alt(findings: list[Finding]) -> str:
         if finding.patients:
             text += f"; patients from {span(min(finding.patients.values()), max(finding.patients.values()))}"
         if finding.row.p_adjusted is not None:
-            text += f"; p after Holm {fixed(finding.row.p_adjusted, 3)}"
+            text += f"; p after Holm {p_value(finding.row.p_adjusted)}"
         parts.append(text + ".")
     return "Forest plot of differences in points of the total score. " + " ".join(parts)

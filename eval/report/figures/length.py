@@ -173,7 +173,7 @@ def _alt(report: Report, turns: dict[str, list[int]], endings: dict[str, dict[st
     for arm in report.arms:
         lengths = "turns not recorded"
         if counts := turns[arm.name]:
-            lengths = f"{fixed(statistics.fmean(counts))} turns on average, from {min(counts)} to {max(counts)}"
+            lengths = f"{fixed(statistics.fmean(counts), 1)} turns on average, from {min(counts)} to {max(counts)}"
         listed = ", ".join(f"{_named(kind)} {count}" for kind, count in endings[arm.name].items())
         parts.append(f"{arm.label}: {lengths}; endings: {listed or 'not recorded'}.")
     return "Length and endings of sessions by therapist. " + " ".join(parts)

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 from scipy import stats
 
+from cbtrain.eval.analysis.rounding import alike, at_least
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import (
     INK,
@@ -90,7 +91,7 @@ def _cloud(axes: Axes, baseline: float, arm: Totals, scale: ReportScale) -> None
     axes.axhline(baseline, color=colour, linewidth=0.8, zorder=1)
     if not arm.values:
         return
-    if len(arm.values) >= LEAST and len(set(arm.values)) > 1:
+    if len(arm.values) >= LEAST and not alike(np.array(arm.values)):
         shape = stats.gaussian_kde(arm.values)
         spread = 3 * float(shape.factor) * statistics.stdev(arm.values)
         low, high = min(arm.values) - spread, max(arm.values) + spread
@@ -159,7 +160,7 @@ def _alt(report: Report, arms: list[Totals], scale: ReportScale) -> str:
         if arm.values:
             text += f" of {len(arm.patients)} patients, from {fixed(min(arm.values))} to {fixed(max(arm.values))}"
             if scale.cutoff is not None:
-                at = sum(value >= scale.cutoff for value in arm.values)
+                at = int(at_least(np.array(arm.values), scale.cutoff).sum())
                 text += f", {at} at or above the cut-off of {scale.cutoff:g}"
         parts.append(text + ".")
     return "Total scores by therapist, mean ± SD. " + " ".join(parts) + f" Rated by {report.rater.credit}."

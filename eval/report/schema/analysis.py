@@ -33,7 +33,7 @@ class EstimateRow(Part):
 
 
 class EffectRow(Part):
-    """Paired effect sizes with 95 % intervals."""
+    """Paired effect sizes with 95 % intervals; ``unit``: of what they are."""
 
     d_z: Number = None
     d_z_low: Number = None
@@ -41,6 +41,7 @@ class EffectRow(Part):
     hedges_g: Number = None
     hedges_g_low: Number = None
     hedges_g_high: Number = None
+    unit: Text = ""
 
 
 class ContrastRow(EstimateRow):
@@ -84,6 +85,15 @@ class PlanRow(Part):
     id: Text = ""
     family: Text = ""
     pairs: Pairs = Field(default_factory=list)
+
+
+class ArmRow(Part):
+    """Base and variant of an arm, and the arm that it is compared with if a file declares that."""
+
+    name: Text = ""
+    base: Text = ""
+    variant: Text = ""
+    reference: Text = ""
 
 
 class PanelPart(Part):
@@ -314,6 +324,8 @@ class Analysis(Part):
     patients: Number = None
     judges: Texts = Field(default_factory=list)
     scale: Whether[AnalysisScale] = None
+    arms: Rows[ArmRow] = Field(default_factory=list)
+    arms_found: Text = ""
     panel: Always[PanelPart] = Field(default_factory=PanelPart)
     notes: Texts = Field(default_factory=list)
     bootstrap: Always[BootstrapPart] = Field(default_factory=BootstrapPart)

@@ -7,8 +7,9 @@ import pytest
 from places import SCORES2024, needs_scores
 from scipy import stats
 
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
-from cbtrain.eval.analysis.ratings import Arm, read_ratings
+from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 
 

@@ -9,9 +9,10 @@ from rating_table import rating_table
 from scipy import stats
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
-from cbtrain.eval.analysis.ratings import Arm, read_ratings
+from cbtrain.eval.analysis.ratings import read_ratings
 
 BASES = ("A", "B", "C")
 

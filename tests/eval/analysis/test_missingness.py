@@ -5,10 +5,11 @@ import pytest
 from rating_table import rating_table
 from scipy import stats
 
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.descriptives import levels, session_groups
 from cbtrain.eval.analysis.missingness import bounds, completion
-from cbtrain.eval.analysis.ratings import Arm, Scale
+from cbtrain.eval.analysis.ratings import Scale
 from cbtrain.eval.analysis.sessions import SessionOutcome
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "instruct")}

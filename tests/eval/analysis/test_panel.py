@@ -9,7 +9,8 @@ from rating_table import rating_table
 from cbtrain.eval.analysis.agreement.panel import panel_of, panel_ratings
 from cbtrain.eval.analysis.agreement.severity import connected
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.ratings import Arm, Scale
+from cbtrain.eval.analysis.arms import Arm
+from cbtrain.eval.analysis.ratings import Scale
 from cbtrain.eval.analysis.sessions import SessionOutcome
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "base")}

@@ -9,6 +9,7 @@ from rating_table import rating_table
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.power.pilot import NoPilot, Spread, estimate
 from cbtrain.eval.analysis.power.power import (
@@ -22,7 +23,7 @@ from cbtrain.eval.analysis.power.power import (
     power_of,
     variance_of_difference,
 )
-from cbtrain.eval.analysis.ratings import Arm, read_ratings
+from cbtrain.eval.analysis.ratings import read_ratings
 
 # rubric_and_judging.md §7: patients for 3, 5, 8 points; its "patient-by-condition SD" is that of true differences
 TABLE = {1: (182, 67, 28), 2: (95, 36, 16), 3: (66, 25, 12), 5: (43, 17, 8), 20: (17, 8, 5)}

@@ -12,8 +12,9 @@ from cbtrain.eval.analysis.agreement import coefficients
 from cbtrain.eval.analysis.agreement.reliability import reliability
 from cbtrain.eval.analysis.agreement.severity import severities
 from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
-from cbtrain.eval.analysis.ratings import Arm, Scale, join_ratings, one_judge, read_ratings
+from cbtrain.eval.analysis.ratings import Scale, join_ratings, one_judge, read_ratings
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "instruct")}
 
@@ -89,7 +90,7 @@ def test_severity_is_no_disagreement_about_order():
     found = found_for({"steady": (steady, 1), "severe": (severe, 1)})
     (between,) = found["between"]
     total = between["total"]
-    assert (between["judges"], between["sessions"]) == (["steady", "severe"], 60)
+    assert (between["judges"], between["sessions"]) == (["severe", "steady"], 60)
     assert total["icc_consistency"]["estimate"] > 0.9 > total["icc_single"]["estimate"]
     assert total["icc_mean"]["estimate"] > total["icc_single"]["estimate"]
     for name in ("icc_single", "icc_mean", "icc_consistency", "kappa", "alpha", "exact", "adjacent"):
@@ -100,7 +101,7 @@ def test_severity_is_no_disagreement_about_order():
     assert 1.5 < found["severity"]["steady"] < 2.5  # half of four items' one point
     erratic_too = found_for({"steady": (steady, 1), "severe": (severe, 1), "erratic": (erratic, 1)})
     assert [row["judges"] for row in erratic_too["between"]] == [
-        ["steady", "severe", "erratic"], ["steady", "severe"], ["steady", "erratic"], ["severe", "erratic"],
+        ["erratic", "severe", "steady"], ["erratic", "severe"], ["erratic", "steady"], ["severe", "steady"],
     ]  # fmt: skip
     assert erratic_too["between"][2]["total"]["kappa"]["estimate"] < 0.4 < total["kappa"]["estimate"]
 
@@ -109,16 +110,16 @@ def test_a_judge_that_favours_an_arm_is_seen():
     found = found_for({"steady": (steady, 1), "partial": (partial_to_tuned, 1)})
     estimates = {row["judge"]: row["contrasts"][0]["estimate"] for row in found["by_judge"]}
     (difference,) = found["judge_by_arm"]
-    assert difference["judges"] == ["steady", "partial"]
-    assert difference["estimate"] == pytest.approx(estimates["steady"] - estimates["partial"])
-    assert difference["ci_high"] < 0
+    assert difference["judges"] == ["partial", "steady"]
+    assert difference["estimate"] == pytest.approx(estimates["partial"] - estimates["steady"])
+    assert difference["ci_low"] > 0
     (fair,) = found_for({"steady": (steady, 1), "severe": (severe, 1)})["judge_by_arm"]
     assert fair["ci_low"] < 0 < fair["ci_high"]
 
 
 def test_retest_tells_a_steady_judge_from_an_erratic_one():
     found = found_for({"steady": (steady, 3), "erratic": (erratic, 3), "once": (steady, 1)})
-    steady_one, erratic_one = found["retest"]
+    erratic_one, steady_one = found["retest"]
     assert (steady_one["judge"], steady_one["sessions"], steady_one["repeats"]) == ("steady", 60, 3)
     assert steady_one["icc"]["ci_low"] > 0.8 > erratic_one["icc"]["ci_high"]
     assert steady_one["sd"]["ci_high"] < 1.5 < 2.5 < erratic_one["sd"]["ci_low"] < 4.5

@@ -9,6 +9,7 @@ from rating_table import rating_table
 
 from cbtrain.eval.analysis.agreement.coefficients import halo_draws, icc_draws, kappa_draws, krippendorff_alpha
 from cbtrain.eval.analysis.agreement.reliability import reliability
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.effects import paired_effect
 from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
@@ -16,7 +17,6 @@ from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
-from cbtrain.eval.analysis.ratings import Arm
 from cbtrain.eval.analysis.resampling import sign_flip_p
 from cbtrain.eval.analysis.rounding import ROUNDING, alike, at_least, at_most, independent, merged, nought, varying
 from cbtrain.eval.analysis.session_length import length_analysis

@@ -134,7 +134,7 @@ def test_our_own_scores_are_read_and_gaps_stay_gaps(tmp_path):
         ("id,patient,group\n", "column 'patient_id' is missing. .*Did you mean 'patient'"),
         ("session_id,arm,patient\n", "column 'seed' is missing"),
         (HEAD, "no ratings in it"),
-        (HEAD + "1_x,p,Llama_Chat_1,3,4,\n", r":2: unknown group 'Llama_Chat_1'"),
+        (HEAD + "1_x,p,,3,4,\n", r":2: group is empty"),
         (HEAD + "x,p,Llama_Instruct_1,3,4,\n", r":2: no session number in id 'x'"),
         (HEAD + "1_x,p,Llama_Instruct_1,3,many,\n", r":2: Task: 'many' is no number"),
         (HEAD + "1_x,p,Llama_Instruct_1,3,inf,\n", r":2: Task: 'inf' is no number"),

@@ -217,7 +217,7 @@ BAD = {
     "empty": (raw(b" \n"), "empty"),
     "page": (lambda made: made / "forms/rater-1/form.html", "a web page, not ratings"),
     "workbook": (raw(b"PK\x03\x04..."), "a workbook, not a CSV"),
-    "latin-1": (raw("form;Schön".encode("latin-1")), "not UTF-8"),
+    "no encoding": (raw("form;Sch\x81n".encode("latin-1")), "not UTF-8"),
     "malformed JSON": (raw(b'{"schema": '), "malformed JSON"),
     "deep JSON": (raw(b'{"a":' * 100_000), "malformed JSON"),
     "schema": (changed(schema="cbtrain.ratings/9"), "no ratings of a form"),
@@ -241,8 +241,8 @@ BAD = {
     "sheet: point": (edited((",4,", ",9,")), "ratings.csv:2, agenda: '9' is no point"),
     "sheet: word": (edited((",4,", ",good,")), "'good' is no point"),
     "sheet: column": (edited(("agenda", "Agenda")), "column 'agenda' is missing"),
-    "sheet: more columns": (edited(("note", "note,mood")), "column 'mood' is there twice or is none of the form's"),
-    "sheet: beyond": (edited((",4,\n", ",4,,,9\n")), "ratings.csv:2: a cell outside the columns"),
+    "sheet: more columns": (edited(("note", "note,mood")), "column 'mood' is none of the form's"),
+    "sheet: beyond": (edited((",4,\n", ",4,,,9\n")), "ratings.csv:2: 17 cells where there are 15 columns"),
     "sheet: raters": (edited((",,", ",Eve,")), "two raters, 'Ben' and 'Eve'"),
     "sheet: no rater": (edited((",Ben,", ",,")), "no rater's name"),
     "sheet: no rows": (
@@ -293,7 +293,7 @@ def test_bad_keys_tables_and_options(made, capsys):
     refused("has another arm, patient or seed there", "--key", key, "--out", table)
     table.write_text(table.read_text() + "short,row\n")
     refused("t.csv:3: ", "--key", key, "--out", table)
-    table.write_bytes(b"\xff\xfe")
+    table.write_bytes(b"\x81")
     refused("t.csv: not UTF-8", "--key", key, "--out", table)
     (made / "run" / "human_notes.jsonl").write_text("{}\n[]\n")
     refused("human_notes.jsonl:2: malformed", "--key", key)

@@ -161,7 +161,7 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status,agenda,homework,total"
         (f"{HEAD}\ns,a,p,0,j,0,ok,inf,2,3", r":2: agenda: 'inf' is no score"),
         (HEAD.replace("homework", "agenda"), r"column 'agenda' is there twice"),
         ("my thesis notes", r"column 'session_id' is missing"),
-        (HEAD.replace(",", ";"), r"column 'session_id' is missing. Save it with commas"),
+        (HEAD.replace(",", ";").replace("seed", "sed"), r"column 'seed' is missing"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_one_line(text, problem, tmp_path):

@@ -12,7 +12,8 @@ from fake_report import HOSTILE, fake_stage, report_of
 from PIL import Image
 from places import SCORES2024, needs_scores
 
-from cbtrain.eval.analysis.ratings import Arm, read_ratings
+from cbtrain.eval.analysis.arms import Arm
+from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.report.claim import claim_of
 from cbtrain.eval.report.figures import style
 from cbtrain.eval.report.figures.draw import figures_of
@@ -289,13 +290,13 @@ def test_the_sections_show_every_part_of_the_analysis(crossed, figures):
     rank, slope, least = length["spearman"], length["covariate"], length["at_least"]["contrasts"][0]
     halo, share = found["agreement"]["halo"][0], found["completion"]["contrasts"][0]
     for text in (
-        f"{fixed(rank['r'], 2, signed=True)} (95% interval {span(rank['ci_low'], rank['ci_high'], 2)}) over",
-        f"goes with {fixed(slope['slope'], 2, signed=True)} points (95% interval {span(slope['ci_low'], slope['ci_high'], 2)}",
+        f"{fixed(rank['r'], 2, signed=True)} (95 % interval {span(rank['ci_low'], rank['ci_high'], 2)}) over",
+        f"goes with {fixed(slope['slope'], 2, signed=True)} points (95 % interval {span(slope['ci_low'], slope['ci_high'], 2)}",
         "6 turns and more",
         f"{fixed(least['estimate'], 2, signed=True)} {span(least['ci_low'], least['ci_high'], 2)}",
         span(bound["worst_low"], bound["worst_high"], 2),
         f"{level['n']} 40 {level['at_or_above']}",
-        f"{share['id']} : {fixed(100 * share['estimate'], 1, signed=True)}".replace(" :", ":"),
+        f"{share['id']} : {fixed(100 * share['estimate'], 2, signed=True)}".replace(" :", ":"),
         "test over 6 patients",
         f"{fixed(halo['alpha']['estimate'], 2)} {span(halo['alpha']['ci_low'], halo['alpha']['ci_high'], 2)}",
         "One judge rated these sessions",
@@ -320,7 +321,7 @@ def test_the_sections_show_every_part_of_the_analysis(crossed, figures):
 def test_the_studys_scores():
     report = analyzed_report(read_ratings(SCORES2024), {"min": 1, "max": 10, "total_max": 110})
     figures = figures_of(report_of(report))
-    assert "all bases: tuned − instruct: +11.2 points, interval 7.4 to 15.0" in figures["forest"].alt
+    assert "all bases: tuned − instruct: +11.23 points, interval 7.43 to 15.03" in figures["forest"].alt
     assert len(re.findall(r"forest-estimate-\d", figures["forest"].page)) == 7
-    assert "67.9 ± 7.2, n 100" in figures["scores"].page
+    assert "67.86 ± 7.24, n 100" in figures["scores"].page
     assert "Pacing and Efficient Use of Time" in figures["heatmap"].page

@@ -11,7 +11,7 @@ from fake_report import HOSTILE, report_of
 from markdown_it import MarkdownIt
 
 from cbtrain import NOTICE
-from cbtrain.eval.analysis.ratings import Arm
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.report import write
 from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.formatting import fixed
@@ -79,7 +79,7 @@ def test_markdown_has_the_numbers_and_the_figures(report):
     text = render_markdown(report_of(report), figures_of(report_of(report)))
     tables, html = cells(text)
     contrasts = tables[0]
-    assert contrasts[0][:5] == ["Contrast", "Estimate", "95% interval", "p", "p, Holm"]
+    assert contrasts[0][:5] == ["Contrast", "Estimate", "95 % interval", "p", "p, Holm"]
     for line, contrast in zip(contrasts[1:], report["analysis"]["contrasts"], strict=True):
         assert line[0] == contrast["id"]
         assert line[1] == fixed(contrast["estimate"], 2, signed=True)

@@ -10,7 +10,7 @@ from fake_report import fake_report, report_of
 from rich.console import Console
 
 from cbtrain import NOTICE
-from cbtrain.eval.analysis.ratings import Arm
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.report import render
 from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.latex import render_latex

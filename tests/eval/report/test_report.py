@@ -9,7 +9,7 @@ from analyzed import analyzed_report, random_ratings
 from fake_report import HOSTILE, RATER, fake_report, report_of
 from rich.console import Console
 
-from cbtrain.eval.analysis.ratings import Arm
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.report.browser_data import browser_data
 from cbtrain.eval.report.claim import claim_of
 from cbtrain.eval.report.figures.curve import curve_figure
@@ -31,10 +31,11 @@ def shown(renderable, width=100):
 def test_the_page_holds_the_result_and_the_rater_beside_every_score():
     page = render_html(report_of(fake_report()))
     assert (
-        "CBT-tuned model scored 11.2 points higher than Base model (95% interval 3.9 to 18.6; scale 0 to 66)." in page
+        "CBT-tuned model scored 11.25 points higher than Base model (95 % interval 3.90 to 18.60; scale 0 to 66)."
+        in page
     )
     assert "Not for clinical use." in page
-    assert "Perplexity of the therapist&#39;s words fell by 27.3% on average over 3 held-out patients." in page
+    assert "Perplexity of the therapist&#39;s words fell by 27.3 % on average over 3 held-out patients." in page
     sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
     assert sections == ["result", "scores", "agreement", "perplexity", "transcripts", "protocol", "making"]
     for name in ("result", "scores", "transcripts"):
@@ -133,31 +134,37 @@ def test_what_json_cannot_hold_becomes_a_gap_or_text(tmp_path):
     assert "Perplexity of the" not in page.read_text(encoding="utf-8")
 
 
-CLAIM = "CBT-tuned model scored 11.2 points higher than Base model (95% interval 3.9 to 18.6; scale 0 to 66)."
-NOTHING = "No difference is shown between CBT-tuned model and Base model: +11.2 points"
+CLAIM = "CBT-tuned model scored 11.25 points higher than Base model (95 % interval 3.90 to 18.60; scale 0 to 66)."
+NOTHING = "No difference is shown between CBT-tuned model and Base model: +11.25 points"
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({}, CLAIM),
-        ({"estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5}, "CBT-tuned model scored 1.0 point lower than Base model"),
-        ({"ci_low": -2.0}, f"{NOTHING} (95% interval −2.0 to 18.6; scale 0 to 66)."),
+        (
+            {"estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5},
+            "CBT-tuned model scored 1.00 point lower than Base model",
+        ),
+        ({"ci_low": -2.0}, f"{NOTHING} (95 % interval −2.00 to 18.60; scale 0 to 66)."),
         ({"ci_low": 0.0}, "No difference is shown"),
         ({"se": 0.0, "ci_low": None, "ci_high": None, "p_sign_flip": 0.06}, "No difference can be shown"),
         (
             {"se": 0.0, "ci_low": None, "ci_high": None, "p_sign_flip": 0.03},
-            "CBT-tuned model scored 11.2 points higher than Base model with every patient (scale 0 to 66).",
+            "CBT-tuned model scored 11.25 points higher than Base model with every patient (scale 0 to 66).",
         ),
         (
             {"ci_low": None},
-            "No difference can be shown between CBT-tuned model and Base model: +11.2 points (scale 0 to 66), and no "
+            "No difference can be shown between CBT-tuned model and Base model: +11.25 points (scale 0 to 66), and no "
             "interval can be given.",
         ),
-        ({"id": "other", "ci_low": None}, "other: +11.2 points (scale 0 to 66); no interval can be given."),
+        ({"id": "other", "ci_low": None}, "other: +11.25 points (scale 0 to 66); no interval can be given."),
         ({"estimate": None}, "No difference between the therapists could be computed."),
-        ({"id": "other"}, "other: +11.2 points (95% interval 3.9 to 18.6; scale 0 to 66)."),
-        ({"id": "other", "ci_low": -1.0}, "other: +11.2 points (95% interval −1.0 to 18.6; scale 0 to 66); no diff"),
+        ({"id": "other"}, "other: +11.25 points (95 % interval 3.90 to 18.60; scale 0 to 66)."),
+        (
+            {"id": "other", "ci_low": -1.0},
+            "other: +11.25 points (95 % interval −1.00 to 18.60; scale 0 to 66); no diff",
+        ),
     ],
 )
 def test_the_claim_is_no_stronger_than_its_interval(changes, sentence):
@@ -191,21 +198,21 @@ def test_of_several_differences_those_that_hold_after_holm_are_claimed():
 
     both = claimed(("A: t − i", {}), ("B", {"p_adjusted": 0.06}), ("C", {"ci_low": -1.0}), ("D", {"estimate": None}))
     assert both.sentence == (
-        "Tuned models scored higher than untuned ones: A by 11.2 (3.9 to 18.6) points (95% intervals). "
-        "No difference is shown for B +11.2 (3.9 to 18.6); C +11.2 (−1.0 to 18.6)."
+        "Tuned models scored higher than untuned ones: A by 11.25 (3.90 to 18.60) points (95 % intervals). "
+        "No difference is shown for B +11.25 (3.90 to 18.60); C +11.25 (−1.00 to 18.60)."
     )
     bare = {"ci_low": None, "ci_high": None}
     assert claimed(("A", {}), ("B", bare), ("C", {**bare, "estimate": -2.0})).sentence == (
-        "Tuned models scored higher than untuned ones: A by 11.2 (3.9 to 18.6) points (95% intervals). "
-        "No interval can be given for B +11.2, C −2.0."
+        "Tuned models scored higher than untuned ones: A by 11.25 (3.90 to 18.60) points (95 % intervals). "
+        "No interval can be given for B +11.25, C −2.00."
     )
     worse = {"estimate": -5.0, "ci_low": -7.0, "ci_high": -3.0}
     assert claimed(("A", worse), ("B", {"ci_low": -1.0})).sentence.startswith(
-        "Tuned models scored lower than untuned ones: A by 5.0 (3.0 to 7.0) points (95% intervals). No difference"
+        "Tuned models scored lower than untuned ones: A by 5.00 (3.00 to 7.00) points (95 % intervals). No difference"
     )
     pairs = claimed(("x − y", {"family": "arms"}), ("x − z", {"family": "arms", "ci_low": -1.0}))
     assert pairs.sentence == (
-        "x − y +11.2 (3.9 to 18.6) points (95% intervals). No difference is shown for x − z +11.2 (−1.0 to 18.6)."
+        "x − y +11.25 (3.90 to 18.60) points (95 % intervals). No difference is shown for x − z +11.25 (−1.00 to 18.60)."
     )
     assert both.basis.startswith("3 simulated patients; mean over patients")
     assert "p adjusted by Holm" in both.basis
@@ -222,14 +229,14 @@ def test_of_several_differences_those_that_hold_after_holm_are_claimed():
 
 def test_numbers_as_words():
     assert [fixed(x) for x in (None, "3", True, float("nan"), 10**400)] == ["n/a"] * 5
-    assert [fixed(-0.01), fixed(0.01, signed=True), fixed(-1234.56), fixed(2, 2, True)] == [
-        "0.0",
-        "0.0",
-        "−1,234.6",
+    assert [fixed(-0.001), fixed(0.001, signed=True), fixed(-1234.56), fixed(2, 2, True)] == [
+        "0.00",
+        "0.00",
+        "−1,234.56",
         "+2.00",
     ]
     assert [duration(x) for x in (None, 4.25, 125, 7384)] == ["n/a", "4.2 s", "2 min 5 s", "2 h 3 min"]
-    assert [share(0.0042), share(0.631), p_value(0.0002), p_value(0.04)] == ["0.42%", "63.1%", "< 0.001", "0.040"]
+    assert [share(0.0042), share(0.631), p_value(0.0002), p_value(0.04)] == ["0.42 %", "63.1 %", "< 0.001", "0.0400"]
 
 
 def test_tables_in_the_terminal():
@@ -239,7 +246,7 @@ def test_tables_in_the_terminal():
     assert re.search(r"Guided discovery +1\.00 +2\.50 +\+1\.50", scores)
     assert re.search(r"Total, mean +23\.67 +34\.50 +\+10\.83", scores)
     assert re.search(r"Failed +1 +0", scores)
-    assert re.search(r"set_47 +21,480 +19\.90 +14\.80 +−25\.6%", perplexity)
+    assert re.search(r"set_47 +21,480 +19\.90 +14\.80 +−25\.6 %", perplexity)
     whole = shown(summary(report_of(report)), 60)
     assert RATER in " ".join(whole.replace("│", " ").split())
     assert "Not a medical device" in " ".join(whole.split())

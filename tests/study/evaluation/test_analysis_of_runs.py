@@ -194,6 +194,27 @@ def test_runs_of_one_protocol_are_compared(tmp_path, capsys):
     assert f"copy: its sessions are those of {one}, word for word" in err
 
 
+@pytest.mark.fault("G5")
+def test_runs_that_trained_patients_of_their_own_are_compared_and_a_note_says_so(tmp_path, capsys):
+    """As `cbtrain run model.path=…` makes them: another base model has another patient."""
+    own = [PROTOCOL | {"patient": {"played by": f"an adapter with weights {weights}"}} for weights in ("aa", "bb")]
+    one, other = (
+        evaluated(tmp_path / name, protocol=protocol) for name, protocol in zip(("one", "other"), own, strict=True)
+    )
+    capsys.readouterr()
+    status, out, err = call(capsys, "compare", one, other, "--draws", 200, "--out", tmp_path / "both")
+    assert (status, err) == (0, "")
+    told = "the patients of one and other are played by different models (each run trained its own)"
+    assert told in " ".join(out.split())
+    assert told in (tmp_path / "both" / "report.md").read_text()
+    report = json.loads((other / "report.json").read_text())
+    report["protocol"]["patient"]["played by"] = {"model": "an API's"}
+    (other / "report.json").write_text(json.dumps(report))
+    status, _, err = call(capsys, "compare", one, other)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "patient.played by (an adapter with weights aa and" in err
+
+
 def test_runs_of_other_protocols_are_refused_and_the_differences_named(tmp_path, capsys):
     changed = copy.deepcopy(PROTOCOL) | {"seed": 8}
     changed["judge"]["api"]["model"] = "two"
