@@ -10,8 +10,9 @@ from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.files import atomic_folder, write_atomic
-from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.rope_keys import Rope
 from cbtrain.model.weights.saving import llama_config, save_decoder
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.tokens.document import Document
