@@ -141,7 +141,7 @@ def why_unstable(layout: Layout, template: str) -> str | None:
     out by ``template``.
 
     Dialogues with and without a system message are tried: a template may have a system text of its own, with a date in
-    it. Raises the template's own exception if it fails on a plain dialogue of user and assistant: it is no chat template.
+    it. Raises the template's own exception if it fails on a dialogue of user and assistant: it is no chat template.
     """
     starts = [["system"], []] if has_system_role(layout) else [[]]
     return next((reason for system in starts if (reason := _why_unstable(layout, template, system))), None)
