@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, wraps
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -299,7 +299,7 @@ def _text_in(node: nodes.Node) -> int:
 class _Generation(jinja2.ext.Extension):
     """``{% generation %}``, which marks answers for others; the text inside stays."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         next(parser.stream)
