@@ -45,7 +45,7 @@ setup(
         "pydantic>=2.10",
         "pydantic-core>=2.27",
         "PyYAML>=6.0.2",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "markupsafe>=2.1",
         "multidict>=6",
         "matplotlib>=3.9",

@@ -76,6 +76,7 @@ def _show(parsed: argparse.Namespace) -> None:
     from cbtrain.model.linears.formats import choose_weight_format
     from cbtrain.model.weights.loading import load_decoder
     from cbtrain.model.weights.memory import weight_memory
+    from cbtrain.model.weights.unused import unused_facts, unused_sampling
 
     device = pick_device(parsed.device)
     weight_format = choose_weight_format(
@@ -110,6 +111,7 @@ def _show(parsed: argparse.Namespace) -> None:
         "seconds_to_load": round(seconds, 2),
         "attention": decoder.backend,
         "attention_backends": obstacles(decoder.device, weight_format.compute, a.head_dim),
+        "not_used": [*unused_facts(decoder.folder), *unused_sampling(decoder.folder)] if decoder.folder else [],
     }
     if parsed.adapter:
         adapter = load_adapter(decoder, parsed.adapter, force=parsed.force)
@@ -137,6 +139,8 @@ def _table(shown: dict[str, Any]) -> None:
     }
     if "adapter_parameters" in shown:
         rows["adapter"] = f"{shown['adapter_parameters']:,} parameters, fits"
+    if shown["not_used"]:
+        rows["not used"] = "; ".join(shown["not_used"])
     for name, reason in shown["attention_backends"].items():
         chosen = " (chosen)" if name == shown["attention"] else ""
         rows[f"attention by {name}"] = f"can serve{chosen}" if reason is None else f"no: {reason}"
@@ -151,20 +155,28 @@ def _merge(parsed: argparse.Namespace) -> None:
 
     from cbtrain.console import loading_bar
     from cbtrain.model.adapters.merge import merge
+    from cbtrain.model.adapters.peft_format import CONFIG
+    from cbtrain.model.architecture import read_architecture
     from cbtrain.model.weights.hub import resolve_model
+    from cbtrain.tokens.adapter_tokenizer import added_stop_ids
 
     require_new(parsed.out)
+    model = resolve_model(parsed.model)
+    stop_ids: frozenset[int] = frozenset()
+    if (parsed.adapter / CONFIG).exists():
+        stop_ids = added_stop_ids(model, parsed.adapter, read_architecture(model).vocabulary)
     # A job that is told to end must not leave half a model behind: an exception cleans up, the signal alone does not.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(stderr=True)
     with loading_bar(console, "Merging") as progress:
         changed = merge(
-            resolve_model(parsed.model),
+            model,
             parsed.adapter,
             parsed.out,
             base=parsed.model,
             into=parsed.into,
             force=parsed.force,
+            stop_ids=stop_ids,
             progress=progress,
         )
     Console(highlight=False, markup=False, soft_wrap=True).print(f"{changed} matrices changed: {parsed.out}")

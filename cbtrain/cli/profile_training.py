@@ -117,9 +117,6 @@ def _prepare(parsed: argparse.Namespace, config: StudyConfig, console: Console) 
     corpus = load_corpus(config, console)
     model = StudyModel.of(config, "random" if random else "real", console, corpus.split)
     spec = StageSpec.of(config, parsed.speaker, model)
-    if len(model.tokenizer) > spec.architecture.vocabulary:
-        problem = "its vocabulary is smaller than the tokenizer's"
-        raise UserError(problem, where=model.folder, hint="Add tokenizer.json to it.")
     spec.check()
     dataset = spec.dataset(corpus, console)
     if random:

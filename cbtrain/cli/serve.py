@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
 from cbtrain.cli.model import add_format_arguments
 from cbtrain.cli.parser import Commands, add_command, leading_console
@@ -18,7 +19,7 @@ def add(commands: Commands) -> None:
     serve.add_argument(
         "--chat-format",
         default="auto",
-        help="auto: the tokenizer's chat template; plain: labels, for a base model (an adapter brings its own)",
+        help="auto: as the adapter was trained, else the tokenizer's chat template; plain: labels, for a base model",
     )
     serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
     serve.add_argument("--host", default="127.0.0.1")
@@ -72,4 +73,6 @@ def _serve(parsed: argparse.Namespace) -> None:
             force=parsed.force,
             progress=progress,
         )
+    for note in model.notes:
+        print(note, file=sys.stderr, flush=True)
     asyncio.run(serve(model, parsed.name, parsed.host, parsed.port, until_stdin_closes=parsed.with_parent))

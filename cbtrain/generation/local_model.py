@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from cbtrain.environment import pick_device
@@ -10,23 +11,27 @@ from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import Completion, GenerationEngine, Request
 from cbtrain.generation.thread import EngineThread
 from cbtrain.model.adapters.methods import load_adapter
+from cbtrain.model.architecture import read_architecture
 from cbtrain.model.config import ModelConfig
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.model.weights.loading import load_configured
 from cbtrain.model.weights.reading import Progress
+from cbtrain.model.weights.stops import generation_stops
+from cbtrain.model.weights.unused import unused_facts, unused_sampling
+from cbtrain.tokens.adapter_tokenizer import serving_format, serving_tokenizer
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.dialogue import Message
-from cbtrain.tokens.formats import FORMAT_FILE, choose_format, saved_format
 from cbtrain.tokens.mask_check import check_renderer
-from cbtrain.tokens.tokenizer import load_tokenizer
+from cbtrain.tokens.tokenizer import tokenizer_notes
 
 
 class LocalModel:
     """Answers chats with a model in this process. Enter it (``async with``) to start its engine.
 
-    Chats have the format in which the adapter was trained (its ``chat_template.jinja``), else ``chat_format``.
-    ``loading`` names device, weight format and attention back-end (default: on the CPU); with ``force`` an adapter of
-    another base is accepted. Raises UserError on a device that is not here, and on files that cannot be used.
+    Chats have the format ``chat_format``; with ``auto`` the one in which the adapter was trained. ``loading`` names
+    device, weight format and attention back-end (default: on the CPU); with ``force`` an adapter of another base is
+    accepted. ``notes`` say what the folders hold that is not used, and which format was chosen. Raises UserError on a
+    device that is not here, and on files that cannot be used.
     """
 
     def __init__(
@@ -42,16 +47,19 @@ class LocalModel:
     ) -> None:
         loading = loading or ModelConfig(device="cpu")
         device, folder = pick_device(loading.device), resolve_model(model)
-        tokenizer = load_tokenizer(folder)
-        saved = saved_format(adapter) if adapter else None
-        if not adapter and chat_format == "auto" and (folder / FORMAT_FILE).exists():
-            saved = saved_format(folder)  # a merged or fully tuned model
-        self.renderer = ChatRenderer(tokenizer, saved or choose_format(tokenizer, chat_format))
+        adapter_folder = Path(adapter) if adapter else None
+        vocabulary = read_architecture(folder).vocabulary
+        tokenizer = serving_tokenizer(folder, adapter_folder, vocabulary)
+        chosen = serving_format(tokenizer, folder, adapter_folder, chat_format)
+        self.renderer = ChatRenderer(tokenizer, chosen, vocabulary)
         check_renderer(self.renderer)
+        unused = (*unused_facts(folder), *unused_sampling(folder), *tokenizer_notes(adapter_folder or folder))
+        self.notes = [f"not used: {text}" for text in unused]
+        self.notes += [f"chat format {chosen.name}: {chosen.note}"] if chosen.note else []
         self.decoder = load_configured(loading, str(folder), device, progress)
         if adapter:
             load_adapter(self.decoder, adapter, force=force)
-        stop_ids = self.renderer.stop_ids | set(self.decoder.architecture.eos_ids)
+        stop_ids = self.renderer.stop_ids | set(self.decoder.architecture.eos_ids) | generation_stops(folder)
         engine = GenerationEngine(
             self.decoder,
             config,

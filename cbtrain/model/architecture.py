@@ -14,26 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.model.config_keys import refuse_other_computation
+from cbtrain.model.rope_keys import Rope, read_rope
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 QWEN = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """Rotary embedding: ``theta``, and the numbers of its frequency scaling: ``factor`` for all types of it, the next
-    three for ``llama3``, the last three for ``yarn``. ``attention_factor`` multiplies cosines and sines."""
-
-    theta: float = 10_000.0
-    type: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_positions: int = 8192
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    attention_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +55,8 @@ class Architecture:
 def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
     """Read the facts from a parsed ``config.json``.
 
-    Raises UserError on an unknown architecture, RoPE type or activation, and on missing keys.
+    Raises UserError on an unknown architecture, RoPE type or activation, on missing keys, on keys that contradict each
+    other or ask for another computation, and on quantized weights.
     """
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else str(named or "(none named)")
@@ -80,6 +66,7 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
             where=where,
             hint=f"{nearest(name, ARCHITECTURES)} Supported: {', '.join(ARCHITECTURES)}.",
         )
+    refuse_other_computation(config, name, where)
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         raise UserError(f"activation {activation!r} is not supported", where=where, hint="Only 'silu' is.")
@@ -97,7 +84,7 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
             intermediate=int(config["intermediate_size"]),
             max_positions=int(_given(config, "max_position_embeddings", name)),
             norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope=_rope(config, where),
+            rope=read_rope(config, where),
             tied_embeddings=_switch(config, "tie_word_embeddings"),
             qkv_bias=_switch(config, "attention_bias") or name == "Qwen2ForCausalLM",
             out_bias=_switch(config, "attention_bias") and name != "Qwen2ForCausalLM",
@@ -171,59 +158,6 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError("not a JSON object", where=path, hint="Download the model again.")
     return config
-
-
-def _rope(config: dict[str, Any], where: object) -> Rope:
-    # transformers 5 writes `rope_parameters`; before, `rope_theta` stood beside an optional `rope_scaling`.
-    facts = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
-    kind = facts.get("rope_type") or facts.get("type") or "default"
-    if kind not in ROPE_TYPES:
-        raise UserError(f"RoPE type {kind!r} is not supported", where=where, hint=nearest(kind, ROPE_TYPES))
-    for partial in (facts.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
-        if partial not in (None, 1, 1.0):
-            raise UserError(
-                f"RoPE on {partial:g} of each head is not supported", where=where, hint="Only on all of it is."
-            )
-    theta = float(facts.get("rope_theta") or config.get("rope_theta") or 10_000.0)
-    if kind == "default":
-        return Rope(theta=theta)
-    factor = float(facts["factor"])
-    original = int(facts.get("original_max_position_embeddings") or config.get("max_position_embeddings") or 2048)
-    if kind == "linear":
-        return Rope(theta=theta, type=kind, factor=factor, original_max_positions=original)
-    if kind == "yarn":
-        if facts.get("truncate") is False:
-            raise UserError("RoPE type 'yarn' with truncate=false is not supported", where=where, hint="Remove it.")
-        return Rope(
-            theta=theta,
-            type=kind,
-            factor=factor,
-            original_max_positions=original,
-            beta_fast=float(facts.get("beta_fast") or 32),
-            beta_slow=float(facts.get("beta_slow") or 1),
-            attention_factor=_yarn_attention(facts, factor),
-        )
-    return Rope(
-        theta=theta,
-        type=kind,
-        factor=factor,
-        low_freq_factor=float(facts["low_freq_factor"]),
-        high_freq_factor=float(facts["high_freq_factor"]),
-        original_max_positions=int(facts["original_max_position_embeddings"]),
-    )
-
-
-def _yarn_attention(facts: dict[str, Any], factor: float) -> float:
-    """Return the factor on cosines and sines: YaRN's (arXiv 2309.00071, section 3.4), or the config's own."""
-
-    def scale(weight: float) -> float:
-        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
-
-    if facts.get("attention_factor") is not None:
-        return float(facts["attention_factor"])
-    if facts.get("mscale") and facts.get("mscale_all_dim"):
-        return scale(float(facts["mscale"])) / scale(float(facts["mscale_all_dim"]))
-    return scale(1.0)
 
 
 def _sliding_window(config: dict[str, Any], name: str, where: object) -> int | None:

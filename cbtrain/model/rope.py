@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cbtrain.model.architecture import Rope
+from cbtrain.model.rope_keys import Rope
 
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:

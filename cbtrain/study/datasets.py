@@ -33,12 +33,19 @@ class SpeakerDataset:
 
 
 def build_dataset(
-    speaker: Role, material: StudyCorpus, tokenizer: Any, positions: int, config: StudyConfig, console: Console
+    speaker: Role,
+    material: StudyCorpus,
+    tokenizer: Any,
+    positions: int,
+    config: StudyConfig,
+    console: Console,
+    *,
+    vocabulary: int | None = None,
 ) -> SpeakerDataset:
     """Render sessions until the token budgets are full. Raises UserError on a chat template that cannot be used, and on
-    sessions that cannot be rendered."""
+    sessions that cannot be rendered, such as one with a token beyond the ``vocabulary`` embeddings of the model."""
     settings: StageConfig = getattr(config, speaker)
-    renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker))
+    renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker), vocabulary)
     if renderer.format.note:
         say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
 

@@ -22,13 +22,14 @@ from cbtrain.model.linears.formats import WeightFormat, configured_format
 from cbtrain.model.weights.hub import describing_files, resolve_model
 from cbtrain.model.weights.loading import load_configured
 from cbtrain.model.weights.memory import weight_memory
+from cbtrain.model.weights.unused import unused_facts
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.datasets import SpeakerDataset, build_dataset, make_builder
 from cbtrain.study.tiny_base import base_runtime, make_tokenizer, tiny_architecture
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.document_builder import DocumentBuilder
 from cbtrain.tokens.formats import choose_format
-from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer
+from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer, tokenizer_notes
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines.zero3 import partitioner
 from cbtrain.training.planning.random_model import random_decoder
@@ -68,6 +69,8 @@ class StudyModel:
             folder = (resolve_model if weights == "real" else describing_files)(config.model.path)
             if weights != "none" or (folder / "config.json").exists():
                 architecture = read_architecture(folder)
+                for note in (*unused_facts(folder), *tokenizer_notes(folder)):
+                    say(console, f"not used: {note}")
         tokenizer: Any = None
         if folder and (weights == "real" or has_tokenizer(folder)):
             tokenizer = load_tokenizer(folder)
@@ -82,6 +85,11 @@ class StudyModel:
     @property
     def positions(self) -> int:
         return self.architecture.context if self.architecture else UNBOUNDED
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of embeddings; None if the folder has no config."""
+        return self.architecture.vocabulary if self.architecture else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +198,8 @@ class StageSpec:
         if tokenizer is None:
             assert self.model.folder is not None
             tokenizer = load_tokenizer(self.model.folder)
-        return ChatRenderer(tokenizer, choose_format(tokenizer, self.config.tokens.format, self._speaker))
+        chat_format = choose_format(tokenizer, self.config.tokens.format, self._speaker)
+        return ChatRenderer(tokenizer, chat_format, self.model.vocabulary)
 
     def builder(self) -> DocumentBuilder:
         """Return what makes this speaker's training documents. Raises UserError as :meth:`renderer`."""
@@ -200,8 +209,9 @@ class StageSpec:
     def dataset(self, corpus: StudyCorpus, console: Console) -> SpeakerDataset:
         """Render and tokenize what this speaker is trained and validated on. Raises UserError as
         :func:`build_dataset`."""
-        tokenizer, positions = self.model.tokenizer, self.model.positions
-        return build_dataset(self._speaker, corpus, tokenizer, positions, self.config, console)
+        model, speaker = self.model, self._speaker
+        rows = model.vocabulary
+        return build_dataset(speaker, corpus, model.tokenizer, model.positions, self.config, console, vocabulary=rows)
 
     @property
     def _speaker(self) -> Role:

@@ -10,13 +10,14 @@ from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.files import atomic_folder, write_atomic
-from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.rope_keys import Rope
 from cbtrain.model.weights.saving import llama_config, save_decoder
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.plain_text import cut_windows, plain_documents
-from cbtrain.tokens.tokenizer import train_tokenizer
+from cbtrain.tokens.tokenizer import save_tokenizer, train_tokenizer
 from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig
 from cbtrain.training.loop import train
@@ -65,7 +66,7 @@ def make_base_model(split: Split, tokenizer: Any, config: StudyConfig, run: Path
                 pad_id=tokenizer.pad_token_id,
             )
             save_decoder(decoder, temporary, described)
-            tokenizer.save_pretrained(temporary)
+            save_tokenizer(tokenizer, temporary)
         write_atomic(metrics / SUMMARY, json.dumps(result.as_dict(), indent=2) + "\n")
     distributed.barrier()  # the others read it next
     return result

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtrain.errors import UserError
+from cbtrain.tokens.bounded_template import TooMuchWork
 from cbtrain.tokens.dialogue import Message, SpokenTurn
 from cbtrain.tokens.formats import PLACEHOLDER, ChatFormat, Layout, choose_format, has_system_role, layout_of, probe
 from cbtrain.tokens.loss_mask import Span
@@ -108,13 +109,14 @@ class EncodedText:
 
 class ChatRenderer:
     """Renders chats with ``tokenizer``, a fast ``transformers`` one, in ``chat_format`` (None: chosen automatically).
+    ``vocabulary`` is the number of the model's embeddings: a text with a token beyond them is refused.
 
     Raises UserError if there is no usable template (:func:`cbtrain.tokens.formats.choose_format`). Threads may share a
     renderer.
     """
 
-    def __init__(self, tokenizer: Any, chat_format: ChatFormat | None = None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, chat_format: ChatFormat | None = None, vocabulary: int | None = None) -> None:
+        self.tokenizer, self.vocabulary = tokenizer, vocabulary
         self.format = chat_format or choose_format(tokenizer)
         self._layout = layout_of(tokenizer, self.format.template)
         # The tokenizer itself, not the wrapper around it: the wrapper changes settings at each call, and threads
@@ -136,6 +138,7 @@ class ChatRenderer:
         """
         text, placed_messages = self._render_text(messages, name)
         encoded = EncodedText.of(self._encoder.encode(text, add_special_tokens=False))
+        self._require_embeddings(encoded.ids, name)
         for placed in placed_messages:
             self._set_loss_weights(encoded, placed, name)
         ends = encoded.tokens_until([placed.end for placed in placed_messages])
@@ -143,7 +146,9 @@ class ChatRenderer:
 
     def prompt(self, messages: Sequence[Message], name: str = "prompt") -> list[int]:
         """Return the ids that a model continues with the assistant's next turn."""
-        return self._encode(self._render_text(messages, name, generate=True)[0])
+        ids = self._encode(self._render_text(messages, name, generate=True)[0])
+        self._require_embeddings(np.asarray(ids, dtype=np.int32), name)
+        return ids
 
     def render_answer(self, messages: Sequence[Message]) -> tuple[int, list[int]]:
         """Return the prompt's length in tokens, and the ids from the prompt to the stop token of the last message.
@@ -173,6 +178,15 @@ class ChatRenderer:
         # Sentencepiece's decoders remove the first space, as if they had added it themselves.
         first = (self._encoder.id_to_token(ids[0]) if ids else None) or ""
         return f" {text}" if first.startswith("▁") and not text.startswith(" ") else text
+
+    def _require_embeddings(self, ids: NDArray[np.int32], name: str) -> None:
+        if self.vocabulary is None or not len(ids) or ids.max() < self.vocabulary:
+            return
+        token = int(ids.max())
+        text = self._encoder.id_to_token(token)
+        problem = f"the token {text!r} occurs, number {token}, but the model has {self.vocabulary} embeddings"
+        hint = "Use the tokenizer that belongs to the model, or one without this token."
+        raise UserError(problem, where=name, hint=hint)
 
     def _encode(self, text: str) -> list[int]:
         return list(self._encoder.encode(text, add_special_tokens=False).ids)
@@ -218,6 +232,8 @@ class ChatRenderer:
                 raise UserError(problem, where=name, hint="Remove it from the text: it would end or open a turn.")
         try:
             laid_out = self._layout(probe(*(message.role for message in messages)), generate)
+        except TooMuchWork as error:
+            raise UserError(error.what, where=name, hint=error.hint) from None
         except Exception as error:  # templates raise exceptions of their own to refuse roles
             problem = (
                 f"the chat format {self.format.name!r} refuses {_refused_message(self._layout, messages)} ({error})"

@@ -174,7 +174,8 @@ class DocumentBuilder:
     def _refuse_beyond_positions(self, length: int, name: str) -> None:
         if min(length, self.limit) > self.positions:
             split = f"set tokens.document_tokens={self.positions} to cut it between turns"
-            hint = f"Configure RoPE scaling in its config.json, take a model with a longer context, or {split}."
+            rope = "Write RoPE scaling into rope_parameters of its config.json"
+            hint = f"{rope}, take a model with a longer context, or {split}."
             raise UserError(f"{length} tokens, but the model has {self.positions} positions", where=name, hint=hint)
 
     def _chunker(self, unit: Unit, limit: int, carry: float) -> Chunker:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cbtrain.errors import UserError
+from cbtrain.tokens.bounded_template import TooMuchWork, render
 from cbtrain.transcripts.types import Role
 
 TEMPLATE_FILE, FORMAT_FILE = "chat_template.jinja", "chat_format.json"
@@ -59,13 +60,16 @@ class Layout(Protocol):
     def __call__(self, messages: list[tuple[str, str]], generate: bool = False) -> str: ...
 
 
-def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapist") -> ChatFormat:
-    """Return the layout for ``tokenizer``; ``wanted`` is in ``tokens.config.FORMATS``, ``speaker`` is the model's role.
+def choose_format(
+    tokenizer: Any, wanted: str = "auto", speaker: Role = "therapist", *, where: object = None
+) -> ChatFormat:
+    """Return the layout for ``tokenizer``; ``wanted`` is in ``tokens.config.FORMATS``, ``speaker`` is the model's role,
+    ``where`` the folder that errors name.
 
     Raises UserError if there is no template and none is named, if the tokenizer's own is unstable and of no known
     family, and if a named one needs tokens that the tokenizer lacks.
     """
-    where = tokenizer.name_or_path or "tokenizer"
+    where = where or tokenizer.name_or_path or "tokenizer"
     if wanted in ("plain", "alpaca"):
         return _labelled(wanted, tokenizer, speaker)
     if wanted not in ("auto", "template"):
@@ -82,6 +86,8 @@ def choose_format(tokenizer: Any, wanted: str = "auto", speaker: Role = "therapi
         raise UserError("this tokenizer has no chat template", where=where, hint=hint)
     try:
         reason = why_unstable(layout_of(tokenizer, template), template)
+    except TooMuchWork as error:
+        raise UserError(error.what, where=where, hint=error.hint) from None
     except Exception as error:  # Jinja's own kinds, or the template's: it fails on a plain dialogue
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = f"cannot lay out a plain dialogue ({first_line})"
@@ -100,8 +106,7 @@ def layout_of(tokenizer: Any, template: str) -> Layout:
 
     def layout(messages: Sequence[tuple[str, str]], generate: bool = False) -> str:
         chat = [{"role": role, "content": content} for role, content in messages]
-        options = {"chat_template": template, "tokenize": False, "add_generation_prompt": generate}
-        return str(tokenizer.apply_chat_template(chat, **options))
+        return render(template, chat, generate=generate, tokens=tokenizer.special_tokens_map)
 
     return layout
 
@@ -124,6 +129,8 @@ def has_system_role(layout: Layout) -> bool:
     """Return whether the template takes a system message; templates refuse one by an exception of their own."""
     try:
         layout(probe("system", "user", "assistant"))
+    except TooMuchWork:
+        raise
     except Exception:
         return False
     return True
@@ -133,9 +140,14 @@ def why_unstable(layout: Layout, template: str) -> str | None:
     """Return the first reason why prompts in training and serving would differ, None if there is none; ``layout`` lays
     out by ``template``.
 
-    Raises the template's own exception if it fails on a plain dialogue of user and assistant: it is no chat template.
+    Dialogues with and without a system message are tried: a template may have a system text of its own, with a date in
+    it. Raises the template's own exception if it fails on a dialogue of user and assistant: it is no chat template.
     """
-    system = ["system"] if has_system_role(layout) else []
+    starts = [["system"], []] if has_system_role(layout) else [[]]
+    return next((reason for system in starts if (reason := _why_unstable(layout, template, system))), None)
+
+
+def _why_unstable(layout: Layout, template: str, system: list[str]) -> str | None:
     roles = [*system, "user", "assistant", "user", "assistant", "user"]
     for end in range(len(system) + 2, len(roles) + 1):
         messages = probe(*roles[:end])
@@ -180,6 +192,9 @@ def saved_format(folder: str | Path) -> ChatFormat | None:
     """Return the layout saved with an adapter, None if there is none. Raises UserError on a damaged file."""
     template, facts = Path(folder) / TEMPLATE_FILE, Path(folder) / FORMAT_FILE
     if not template.exists():
+        if facts.exists():
+            problem = f"{FORMAT_FILE} is here and {TEMPLATE_FILE} is missing"
+            raise UserError(problem, where=folder, hint="Copy the whole folder again, or name a --chat-format.")
         return None
     try:
         saved = json.loads(facts.read_text(encoding="utf-8")) if facts.exists() else {}

@@ -192,6 +192,7 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
         "tokenizer": _tokenizer_hash(renderer.tokenizer),
         "chat format": blake2b(renderer.format.template.encode(), digest_size=16).hexdigest(),
         "mask policy": policy,
+        "vocabulary": renderer.vocabulary,
         "selection": [budget, seed if budget else 0],
         "version": _code_hash(),
     }

@@ -1,7 +1,9 @@
-"""Load a tokenizer, or train the byte-level BPE of a tiny model."""
+"""Tokenizers: load one, save one, or train the byte-level BPE of a tiny model."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,17 +32,66 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """Return the fast tokenizer of a model folder. Raises UserError if there is none."""
+    """Return the fast tokenizer of a model folder. Python code in the folder (``auto_map``) is never run, and nobody is
+    asked whether it may. Raises UserError if there is no tokenizer."""
     from transformers import AutoTokenizer
 
+    folder = Path(folder)
+    hint = "Add tokenizer.json to it."
+    single = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
+    if single and importlib.util.find_spec("sentencepiece") is None:
+        problem = "only tokenizer.model is here, which needs the package sentencepiece"
+        raise UserError(problem, where=folder, hint="Install it (`pip install sentencepiece`), or add tokenizer.json.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds here, all about the files
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"no usable tokenizer ({reason})", where=folder, hint="Add tokenizer.json to it.") from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if "trust_remote_code" in str(error) or "custom code" in str(error):
+            reason = "it comes as Python code (auto_map), which is never run"
+            hint = "Use a model whose tokenizer is of a class of transformers, with a tokenizer.json."
+        raise UserError(f"no usable tokenizer ({reason})", where=folder, hint=hint) from None
     if not tokenizer.is_fast:
         raise UserError("only a slow tokenizer is here", where=folder, hint="Add tokenizer.json (the fast one) to it.")
     return tokenizer
+
+
+def tokenizer_notes(folder: Path) -> list[str]:
+    """What the tokenizer's files in ``folder`` hold that is not used, one short text each."""
+    settings = read_settings(folder / "tokenizer_config.json")
+    notes = []
+    if settings.get("auto_map"):
+        notes.append("tokenizer_config.json: auto_map (the tokenizer's own Python code is never run)")
+    inside, beside = settings.get("chat_template"), folder / "chat_template.jinja"
+    if beside.exists() and inside and inside != beside.read_text(encoding="utf-8"):
+        notes.append("tokenizer_config.json: chat_template (another one is in chat_template.jinja, which counts)")
+    others = [entry.get("name") for entry in inside if isinstance(entry, dict)] if isinstance(inside, list) else []
+    others += sorted(file.stem for file in (folder / "additional_chat_templates").glob("*.jinja"))
+    others = [name for name in others if name != "default"]
+    if others:
+        notes.append(f"chat templates besides the default one: {', '.join(map(str, others))}")
+    return notes
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The JSON object in ``file``; empty where there is no such file. Raises UserError where it is none."""
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (ValueError, OSError) as error:
+        raise UserError(f"malformed JSON ({error})", where=file, hint="Download it again.") from None
+    if not isinstance(settings, dict):
+        raise UserError("not a JSON object", where=file, hint="Download it again.")
+    return settings
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer that cbtrain has trained to ``folder``, so that transformers 4 and 5 open it: the class name
+    and the key of the special tokens that version 5 writes are unknown to version 4."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = read_settings(file)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings["additional_special_tokens"] = settings.pop("extra_special_tokens", [])
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, max_positions: int) -> Any:

@@ -123,7 +123,8 @@ def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict
         if isinstance(content, dict):
             yield where, content
         else:
-            hint = "Name the file .json." if isinstance(content, list) else "Correct or remove it."
+            lines = suffix_of(path) != ".json"
+            hint = "Name the file .json." if isinstance(content, list) and lines else "Correct or remove it."
             what = "an array, not a JSON object" if isinstance(content, list) else "not a JSON object"
             on_bad(UserError(what, where=where, hint=hint))
 

@@ -117,7 +117,9 @@ def _load_theirs(weight_format: str, folder: str) -> tuple[Callable[[torch.Tenso
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.float32,
         )
-    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **options).requires_grad_(False)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="sdpa", trust_remote_code=False, **options
+    ).requires_grad_(False)
     linears = [module for module in model.model.layers.modules() if isinstance(module, torch.nn.Linear)]
     count = sum(module.in_features * module.out_features for module in linears)
     held = sum(_bytes(module.weight) for module in linears)

@@ -21,10 +21,11 @@ import torch
 
 from benchmarks import command
 from cbtrain.model.adapters.methods import AdapterConfig
-from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import choose_weight_format
+from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.pack import Pack
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.engine import TrainingEngine

@@ -1,5 +1,6 @@
 """LoRA against ``peft``: logits, gradients, and files in both directions."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -336,7 +337,16 @@ def test_bad_adapters_are_refused(base, tmp_path):
         ({key: tensors[key][:1].clone()}, "is of shape"),
         ({key: tensors[key].to(torch.float8_e4m3fn)}, "is stored as float8_e4m3fn"),
         ({key: tensors[key].to(torch.int32)}, "is stored as int32"),
-        ({"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}, "has no place in this model"),
+        (
+            {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)},
+            r"LoRA on 'lm_head' is not supported.*merge_and",
+        ),
+        ({"base_model.model.model.norm.lora_A.weight": torch.ones(4, 32)}, "has no place in this model"),
+        ({key: torch.empty(0)}, "is empty, as ranks of ZeRO-3 hold it"),
+        (
+            {key.replace(".weight", ".default.weight"): tensors[key] + 1},
+            "bears the adapter's name 'default', as state_dict",
+        ),
     ]:
         save_file({**tensors, **change}, weights)
         with pytest.raises(UserError, match=problem):
@@ -354,3 +364,60 @@ def test_bad_adapters_are_refused(base, tmp_path):
         LoraConfig(rank_pattern={"q_proj(": 3})
     with pytest.raises(ValueError, match="not a positive number"):
         LoraConfig(alpha_pattern={"q_proj": 0})
+
+
+@pytest.mark.fault("B8")
+@pytest.mark.parametrize(
+    ("settings", "rows", "problem"),
+    [
+        (
+            {"target_modules": ["q_proj", "lm_head"]},
+            97,
+            "unknown target 'lm_head'.*on the seven linears.*lm_head only as",
+        ),
+        ({"target_modules": "q_proj|lm_head"}, 97, "lm_head"),
+        (
+            {"target_modules": ["q_proj", "embed_tokens"]},
+            97,
+            "LoRA on 'embed_tokens' is not supported.*Merge it with peft",
+        ),
+        (
+            {"target_modules": ["q_proj"]},
+            99,
+            "vocabulary was resized to 99 tokens instead of the base's 97.*Merge it with",
+        ),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, 99, "resized to 99 tokens instead of"),
+    ],
+    ids=str,
+)
+def test_what_peft_can_train_and_cbtrain_cannot_load_is_named(base, tmp_path, settings, rows, problem):
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    peft = get_peft_model(model, PeftLoraConfig(r=2, **settings))
+    peft.save_pretrained(tmp_path / "a", save_embedding_layers=rows != 97)
+    with pytest.raises(UserError, match=problem) as caught:
+        load_adapter(load_decoder(str(base)), tmp_path / "a")
+    assert "another base" not in str(caught.value)
+
+
+@pytest.mark.fault("B8")
+def test_a_pickled_adapter_and_an_unknown_setting_are_named(base, tmp_path):
+    decoder = load_decoder(str(base))
+    inject(decoder, CONFIG)
+    save_adapter(decoder, tmp_path / "a", base="x", facts={})
+    weights, config = tmp_path / "a" / "adapter_model.safetensors", tmp_path / "a" / "adapter_config.json"
+    described = json.loads(config.read_text())
+    config.write_text(json.dumps(described | {"use_wavelets": True}))
+    with pytest.raises(UserError, match="use_wavelets=True is a setting that this cbtrain does not know"):
+        load_adapter(load_decoder(str(base)), tmp_path / "a")
+    weights.rename(weights.with_name("adapter_model.bin"))
+    with pytest.raises(UserError, match=r"adapter_model\.bin: its weights are a pickle, which is never opened"):
+        load_adapter(load_decoder(str(base)), tmp_path / "a")
+
+
+@pytest.mark.fault("B8")
+def test_every_setting_of_peft_is_known():
+    from cbtrain.model.adapters import peft_format
+
+    known = peft_format.USED | peft_format.HARMLESS | peft_format.NEUTRAL.keys()
+    assert {field.name for field in dataclasses.fields(PeftLoraConfig)} <= known

@@ -15,6 +15,7 @@ from cbtrain.generation.config import EngineConfig
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.model.adapters.merge import merge
 from cbtrain.model.adapters.methods import inject, save_adapter
+from cbtrain.model.architecture import read_architecture
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.weights.loading import load_decoder
@@ -101,6 +102,22 @@ def test_weights_keep_their_dtype_and_are_rounded_once(made, tmp_path):
     assert all(
         torch.equal(before[k], after[k]) for k in before if "q_proj" not in k and "v_proj" not in k and "down" not in k
     )
+
+
+@pytest.mark.fault("B6")
+@pytest.mark.parametrize("command", ["merge", "model"])
+def test_a_base_that_calls_itself_quantized_is_refused_by_every_command(made, tmp_path, command):
+    base, adapter, _ = made
+    config = json.loads((base / "config.json").read_text())
+    quantized = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": quantized}))
+    arguments = ["--model", base, "--adapter", adapter, "--out", tmp_path / "merged"] if command == "merge" else [base]
+    done = cbtrain(command, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "config.json: its weights are already quantized (bitsandbytes)" in done.stderr
+    assert not (tmp_path / "merged").exists()
+    with pytest.raises(UserError, match="already quantized"):  # what plans and trainings read first
+        read_architecture(base)
 
 
 def test_what_cannot_be_merged_leaves_nothing(made, tmp_path):

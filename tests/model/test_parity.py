@@ -138,8 +138,8 @@ def test_a_documents_gradients_do_not_know_the_others_words(case, tmp_path):
 
 
 def test_rope_is_exact_at_position_100_000():
-    from cbtrain.model.architecture import Rope
     from cbtrain.model.rope import cos_sin, inverse_frequencies
+    from cbtrain.model.rope_keys import Rope
 
     cos, _ = cos_sin(torch.tensor([100_000]), inverse_frequencies(Rope(theta=500_000.0), 128))
     exact = torch.cos(100_000 * 500_000.0 ** (-torch.arange(0, 128, 2).double() / 128))

@@ -11,9 +11,10 @@ from batches import micro_batches
 
 from cbtrain.model import head
 from cbtrain.model.adapters.methods import inject
-from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training import distributed

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from cbtrain.errors import Stopped
 from cbtrain.model.adapters.methods import AdapterFiles, inject
-from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.document import Document
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import PlainFiles

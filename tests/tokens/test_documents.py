@@ -122,7 +122,7 @@ def test_the_models_positions_are_a_limit():
     pieces = documents_for(TOKENIZER, said, pack_tokens=5000, positions=200)
     assert max(map(len, pieces)) <= 200  # a session: cut
     with pytest.raises(
-        UserError, match=r"tokens, but the model has 200 positions\. Configure RoPE scaling.*=200 to cut it"
+        UserError, match=r"tokens, but the model has 200 positions\. Write RoPE scaling.*=200 to cut it"
     ):
         documents_for(TOKENIZER, said, pack_tokens=5000, positions=200, document="course")
     with pytest.raises(UserError, match="but the model has 200 positions"):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.document import Document
 
 

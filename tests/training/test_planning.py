@@ -13,9 +13,10 @@ from places import LAUNCH
 
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
-from cbtrain.model.architecture import Architecture, Rope
+from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.linears.formats import WeightFormat
+from cbtrain.model.rope_keys import Rope
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document

@@ -261,3 +261,12 @@ def test_no_content_makes_a_reader_fail_with_a_traceback(format, contents, compr
                 use_everything(path, chosen)
             except UserError as error:
                 assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.fault("B8")
+def test_only_a_file_that_is_not_called_json_is_told_to_be(tmp_path):
+    for name, hint in (("a.json", "Correct or remove it."), ("a.jsonl", "Name the file .json.")):
+        (tmp_path / name).write_text(f"[[{LINE}]]\n")
+        with pytest.raises(UserError, match="an array, not a JSON object") as caught:
+            list(source.read_records(tmp_path / name))
+        assert caught.value.hint == hint

@@ -16,7 +16,7 @@ from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.adapters.lora_linear import DoraLinear, LoraLinear
-from cbtrain.model.adapters.peft_format import PREFIX, WEIGHTS, peft_config
+from cbtrain.model.adapters.peft_format import MERGE_FIRST, PREFIX, WEIGHTS, peft_config
 from cbtrain.model.adapters.trained_modules import TrainedEmbedding, TrainedHead, TrainedModule, copy_of
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
@@ -127,7 +127,7 @@ class LoraAdapter(Adapter):
             if tensor is None or tensor.shape != parameter.shape:
                 found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
                 problem = f"tensor {name!r} is {found}, {tuple(parameter.shape)} is needed"
-                raise UserError(problem, where=where, hint=OTHER_BASE)
+                raise UserError(problem, where=where, hint=_why(name, tensor, parameter))
             if tensor.dtype not in FLOATS:
                 kind = str(tensor.dtype).removeprefix("torch.")
                 raise UserError(f"tensor {name!r} is stored as {kind}", where=where, hint="Save it in fp32 or bf16.")
@@ -135,8 +135,9 @@ class LoraAdapter(Adapter):
                 raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, hint="Train it again.")
             parameter.copy_(tensor)
         if left:
-            problem = f"tensor {next(iter(left))!r} has no place in this model"
-            raise UserError(problem, where=where, hint=OTHER_BASE)
+            name, tensor = next(iter(left.items()))
+            problem = f"tensor {name!r} has no place in this model"
+            raise UserError(problem, where=where, hint=_why(name, tensor, self.decoder.embed_tokens.weight))
 
     def remove(self) -> None:
         for path, module in (*self.modules.items(), *self.trained.items()):
@@ -153,6 +154,16 @@ class LoraAdapter(Adapter):
             for leaf in module.tensors()
         }
         return found | {PREFIX + file_name(f"{n}.weight"): names[id(m.weight)] for n, m in self.trained.items()}
+
+
+def _why(name: str, tensor: Tensor | None, wanted: Tensor) -> str:
+    """What most probably leads to a tensor that does not fit."""
+    if tensor is None or not name.endswith(("embed_tokens.weight", "lm_head.weight")):
+        return OTHER_BASE
+    if tensor.shape[0] != wanted.shape[0]:
+        rows = f"{tensor.shape[0]} tokens instead of the base's {wanted.shape[0]}"
+        return f"The vocabulary was resized to {rows}. {MERGE_FIRST}"
+    return f"peft saved these weights although modules_to_save does not name them. {MERGE_FIRST}"
 
 
 def check_targets(config: LoraConfig, decoder: Decoder) -> None:

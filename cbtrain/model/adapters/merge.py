@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
 from cbtrain.model.adapters.adapter import Adapter
+from cbtrain.model.adapters.merged_files import bring_format, bring_tokenizer
 from cbtrain.model.adapters.methods import BASE, BASE_WEIGHTS, is_whole_model, load_adapter, require_base
 from cbtrain.model.adapters.peft_format import WEIGHTS
 from cbtrain.model.architecture import parse_architecture, read_model_config
@@ -22,7 +23,7 @@ from cbtrain.model.weights.card import copy_beside_weights, write_card
 from cbtrain.model.weights.checking import EMBEDDING, HEAD, fingerprint_of, read_weights
 from cbtrain.model.weights.reading import Progress
 from cbtrain.model.weights.saving import SHARD_BYTES, ShardWriter, file_name
-from cbtrain.model.weights.stops import CHAT_FORMAT, TEMPLATE, drop_old_template, write_stop_ids
+from cbtrain.model.weights.stops import write_stop_ids
 
 Into = Literal["original", "dequantized"]
 
@@ -40,6 +41,7 @@ def merge(
     base: str,
     into: Into | None = None,
     force: bool = False,
+    stop_ids: Iterable[int] = (),
     progress: Progress = lambda done, of: None,
 ) -> int:
     """Write the model folder ``model`` with ``adapter`` merged in to ``out``, completely or not at all. Return how many
@@ -49,7 +51,8 @@ def merge(
     time and written in files of at most :data:`SHARD_BYTES`. An adapter that was trained on NF4 weights has learnt to
     correct their rounding errors too, so ``into`` must say whether it is added to the ``original`` weights or to the
     ``dequantized`` ones; model card and ``cbtrain.json`` record it. ``base`` is the model's name in the model card.
-    Raises UserError if the adapter belongs to another base (unless ``force``) or cannot be merged.
+    Tokenizer and template of the adapter replace the base's; ``stop_ids`` are tokens that end an answer in them. Raises
+    UserError if the adapter belongs to another base (unless ``force``) or cannot be merged.
     """
     if is_whole_model(adapter):
         raise UserError("this is a whole model already", where=adapter, hint="Use the folder as it is.")
@@ -88,7 +91,9 @@ def merge(
         (temporary / "cbtrain.json").write_text(json.dumps({"merged": facts}, indent=2) + "\n")
         text = f"`{base}` with the adapter `{adapter.name}` ({added.describe()}) added into {INTO[into]}"
         write_card(temporary, base=base, name=out.resolve().name, text=text, tags="cbtrain, merged")
-        _bring_format(adapter, temporary)
+        bring_tokenizer(adapter, temporary)
+        bring_format(adapter, temporary)
+        write_stop_ids(temporary, stop_ids)
     return weights.changed
 
 
@@ -135,19 +140,3 @@ class _Weights:
             for name in (EMBEDDING, HEAD)
         ]
         return not torch.equal(*pair)
-
-
-def _bring_format(adapter: Path, target: Path) -> None:
-    """Replace the base's chat template by the adapter's, and record in files and model card what ends an answer."""
-    if not (adapter / TEMPLATE).exists():
-        return
-    shutil.copyfile(adapter / TEMPLATE, target / TEMPLATE)
-    drop_old_template(target)
-    text = f"\nChats are laid out by `{TEMPLATE}`, as in training.\n"
-    if (adapter / CHAT_FORMAT).exists():
-        shutil.copyfile(adapter / CHAT_FORMAT, target / CHAT_FORMAT)
-        write_stop_ids(target)
-        stops = json.loads((adapter / CHAT_FORMAT).read_text(encoding="utf-8")).get("stop_strings", [])
-        text += f"End answers at {', '.join(map(repr, stops))} too.\n" if stops else ""
-    with (target / "README.md").open("a", encoding="utf-8") as card:
-        card.write(text)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cbtrain.model.config import LORA_TARGETS, LoraConfig
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
 
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to initialize that leave the base's weights alone; after training they make no difference."""
@@ -40,6 +42,23 @@ NEUTRAL = {
     "velora_config": None,
 }
 """Settings of ``peft`` that change what an adapter computes, with the values at which they do nothing."""
+
+USED = frozenset(
+    "peft_type r lora_alpha lora_dropout target_modules exclude_modules layers_to_transform rank_pattern alpha_pattern "
+    "use_rslora use_dora modules_to_save ensure_weight_tying init_lora_weights".split()
+)
+
+HARMLESS = frozenset(
+    "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode fan_in_fan_out layers_pattern "
+    "megatron_core loftq_config eva_config corda_config lora_ga_config qalora_group_size runtime_config".split()
+)
+"""Settings of names, of the start of training, or of other settings that are refused; which linears are adapted is
+checked tensor by tensor."""
+
+KEY_OF_ADAPTER = re.compile(r"\.(?:lora_[A-Za-z_]+|modules_to_save)\.([^.]+)")
+"""What follows a tensor's kind in its key: ``weight`` in files of ``peft``, an adapter's name in a running model."""
+
+MERGE_FIRST = "Merge it with peft (merge_and_unload, save_pretrained) and name the merged folder as the model."
 
 
 def peft_config(config: LoraConfig, *, base: str, tied: bool) -> str:
@@ -80,6 +99,10 @@ def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dic
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
     except FileNotFoundError as error:
+        if config_file.exists() and (folder / PICKLED).exists():
+            hint = "Save it again with peft and safe_serialization=True."
+            problem = f"its weights are a pickle, which is never opened; {WEIGHTS} is needed"
+            raise UserError(problem, where=folder / PICKLED, hint=hint) from None
         missing = error.filename or weights_file
         raise UserError("adapter file is missing", where=missing, hint="Name an adapter folder.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
@@ -89,7 +112,25 @@ def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dic
         raise UserError(f"damaged safetensors file ({error})", where=weights_file, hint=hint) from None
     if not tensors:
         raise UserError("the adapter holds no tensors", where=weights_file, hint="Train it again.")
-    return _settings(facts, tensors, config_file), tensors, metadata
+    config = _settings(facts, tensors, config_file)
+    _refuse_odd_tensors(tensors, weights_file)
+    return config, tensors, metadata
+
+
+def _refuse_odd_tensors(tensors: dict[str, Tensor], where: Path) -> None:
+    """Raise UserError on tensors that some way of saving or training leaves in an adapter, and say which it was."""
+    for name, tensor in tensors.items():
+        if not tensor.numel():
+            problem = f"tensor {name!r} is empty, as ranks of ZeRO-3 hold it"
+            hint = "Save it again with all ranks' parts gathered (stage3_gather_16bit_weights_on_model_save)."
+            raise UserError(problem, where=where, hint=hint)
+        named = KEY_OF_ADAPTER.search(name)
+        if named and named[1] != "weight":
+            problem = f"tensor {name!r} bears the adapter's name {named[1]!r}, as state_dict() gives it"
+            raise UserError(problem, where=where, hint="Save it with save_pretrained of the peft model.")
+        if ".lora_embedding_" in name or re.search(r"\.(?:embed_tokens|lm_head)\.lora_", name):
+            problem = f"LoRA on {name.split('.lora_')[0].rpartition('.')[2]!r} is not supported ({name!r})"
+            raise UserError(problem, where=where, hint=MERGE_FIRST)
 
 
 def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
@@ -102,6 +143,10 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
             raise UserError(
                 f"{key}={facts[key]!r} is not supported", where=where, hint=f"Train with {key}={neutral!r}."
             )
+    for key in sorted(facts.keys() - USED - HARMLESS - NEUTRAL.keys()):
+        if facts[key] not in (None, False, {}, []):
+            problem = f"{key}={facts[key]!r} is a setting that this cbtrain does not know"
+            raise UserError(problem, where=where, hint=MERGE_FIRST)
     start = facts.get("init_lora_weights", True)
     if start not in PLAIN_STARTS:
         hint = "Convert it to plain LoRA with peft (save_pretrained with path_initial_model_for_weight_conversion)."
@@ -130,9 +175,9 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise UserError(
-            problem, where=where, hint="Adapters of the seven linears are supported, with embed_tokens and lm_head."
-        ) from None
+        targets = f"LoRA is supported on the seven linears of a layer ({', '.join(LORA_TARGETS)})"
+        hint = f"{targets}; embed_tokens and lm_head only as modules_to_save, trained as a whole."
+        raise UserError(problem, where=where, hint=hint) from None
 
 
 def _targets(facts: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:

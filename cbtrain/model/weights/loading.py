@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from cbtrain.errors import UserError
 from cbtrain.model.architecture import parse_architecture, read_model_config
 from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import ModelConfig
@@ -38,12 +37,11 @@ def load_decoder(
 
     Built on the meta device; each tensor is read straight to its final device and format, quantized on the way where
     ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. ``placed`` is called
-    with each parameter as soon as it is loaded. Raises UserError on an unknown architecture, on missing, surplus,
-    damaged, wrongly shaped or non-finite weights, and on an attention back-end that cannot run here.
+    with each parameter as soon as it is loaded. Raises UserError on a config.json that is not supported, on missing,
+    surplus, damaged, wrongly shaped or non-finite weights, and on an attention back-end that cannot run here.
     """
     folder = resolve_model(name)
     source = read_model_config(folder)
-    _refuse_quantized(source, folder)
     architecture = parse_architecture(source, folder / "config.json")
     weight_format = weights if isinstance(weights, WeightFormat) else choose_weight_format(weights, device)
     with torch.device("meta"):
@@ -89,11 +87,3 @@ def _assign(decoder: Decoder, key: str, tensor: Tensor, compute: torch.dtype) ->
         setattr(module, leaf, nn.Parameter(tensor.to(compute, copy=True), requires_grad=False))
     parameter = getattr(module, leaf, None)  # NF4 has no such parameter
     return parameter if isinstance(parameter, nn.Parameter) else None
-
-
-def _refuse_quantized(source: dict[str, Any], folder: object) -> None:
-    quantization = source.get("quantization_config")
-    if quantization:
-        kind = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
-        hint = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
-        raise UserError(f"its weights are already quantized ({kind})", where=folder, hint=hint)

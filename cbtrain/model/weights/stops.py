@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from cbtrain.errors import UserError
 
 CHAT_FORMAT = "chat_format.json"
 TEMPLATE = "chat_template.jinja"
 GENERATION = "generation_config.json"
 
 
-def write_stop_ids(folder: Path) -> None:
-    """Add the stop tokens that ``chat_format.json`` in ``folder`` names to ``eos_token_id`` of
+def write_stop_ids(folder: Path, more: Iterable[int] = ()) -> None:
+    """Add ``more`` and the stop tokens that ``chat_format.json`` in ``folder`` names to ``eos_token_id`` of
     ``generation_config.json``, where vLLM, ``transformers`` and llama.cpp's converter look. Nothing where it names
     none."""
     chat = folder / CHAT_FORMAT
     stops = json.loads(chat.read_text(encoding="utf-8")).get("stop_token_ids", []) if chat.exists() else []
+    stops += sorted(set(more) - set(stops))
     if not stops:
         return
     generation = folder / GENERATION
-    settings = json.loads(generation.read_text(encoding="utf-8")) if generation.exists() else {}
+    settings = read_generation_config(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     known = settings.get("eos_token_id", config.get("eos_token_id"))
     before = known if isinstance(known, list) else [] if known is None else [known]
     # The stop token of chats comes first: some programs read only one.
     settings["eos_token_id"] = list(dict.fromkeys([*stops, *before]))
     generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def generation_stops(folder: Path) -> frozenset[int]:
+    """Return the ``eos_token_id`` of ``generation_config.json``, with which transformers and vLLM end an answer; it may
+    name more tokens than ``config.json``. Raises UserError on a malformed file."""
+    eos = read_generation_config(folder).get("eos_token_id")
+    try:
+        return frozenset(map(int, eos if isinstance(eos, list) else [] if eos is None else [eos]))
+    except (TypeError, ValueError):
+        raise UserError(f"eos_token_id is {eos!r}", where=folder / GENERATION, hint="Download it again.") from None
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """The parsed ``generation_config.json``; empty where there is none. Raises UserError on a malformed file."""
+    file = folder / GENERATION
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise UserError(f"malformed JSON ({error})", where=file, hint="Download it again, or remove it.") from None
+    if not isinstance(settings, dict):
+        raise UserError("not a JSON object", where=file, hint="Download it again, or remove it.")
+    return settings
 
 
 def drop_old_template(folder: Path) -> None:

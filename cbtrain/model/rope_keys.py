@@ -1,0 +1,139 @@
+"""The rotary embedding that a model's ``config.json`` describes, as ``transformers`` reads it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from cbtrain.errors import UserError, nearest
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+ORIGINAL = "original_max_position_embeddings"
+KEYS = {
+    "default": set(),
+    "linear": {"factor", ORIGINAL},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
+    "yarn": {"factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate", ORIGINAL},
+}
+"""What each type reads, besides its own name and theta."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary embedding: ``theta``, and the numbers of its frequency scaling: ``factor`` for all types of it, the next
+    three for ``llama3``, the last three for ``yarn``. ``attention_factor`` multiplies cosines and sines."""
+
+    theta: float = 10_000.0
+    type: str = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
+
+
+def read_rope(config: dict[str, Any], where: object) -> Rope:
+    """Read the rotary embedding of a parsed ``config.json``.
+
+    ``rope_parameters`` is the key of transformers 5; before, ``rope_theta`` was beside an optional ``rope_scaling``.
+    Raises UserError on a type that is not supported, and where two keys contradict each other: transformers would take
+    one of them and say nothing.
+    """
+    scaling, parameters = config.get("rope_scaling"), config.get("rope_parameters")
+    rope = _read(config, scaling or parameters or {}, where)
+    if scaling and parameters:
+        other = _read(config, parameters, where)
+        if other != rope:
+            problem = f"rope_scaling ({_shortly(rope)}) and rope_parameters ({_shortly(other)}) contradict each other"
+            hint = "Write the one that is meant into rope_parameters, with its rope_theta, and remove rope_scaling."
+            raise UserError(problem, where=where, hint=hint)
+    return rope
+
+
+def unused_rope_keys(config: dict[str, Any]) -> list[str]:
+    """What is in ``rope_scaling`` and ``rope_parameters`` and is not used, one short text for each key."""
+    told = []
+    for name in ("rope_scaling", "rope_parameters"):
+        facts = config.get(name) or {}
+        read = KEYS.get(_type(facts), set()) | {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+        told += [f"{name}.{key}={facts[key]!r}" for key in sorted(facts.keys() - read) if facts[key] is not None]
+        if facts.get(ORIGINAL) and config.get(ORIGINAL) not in (None, facts[ORIGINAL]):
+            told.append(f"{name}.{ORIGINAL}={facts[ORIGINAL]!r} (the {ORIGINAL} outside it counts, as in transformers)")
+        if (facts.get("mscale") is None) != (facts.get("mscale_all_dim") is None):
+            told.append(f"{name}: mscale and mscale_all_dim count only together")
+    return told
+
+
+def _read(config: dict[str, Any], facts: dict[str, Any], where: object) -> Rope:
+    if any(isinstance(value, dict) for value in facts.values()):
+        raise UserError("RoPE that differs by layer is not supported", where=where, hint="Only one for all layers is.")
+    kind = _type(facts)
+    if kind not in ROPE_TYPES:
+        raise UserError(f"RoPE type {kind!r} is not supported", where=where, hint=nearest(str(kind), ROPE_TYPES))
+    if facts.get("type") not in (None, kind):
+        problem = f"RoPE of rope_type {kind!r} and of type {facts['type']!r}"
+        raise UserError(problem, where=where, hint="Keep rope_type and remove type.")
+    for partial in (facts.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
+        if partial not in (None, 1, 1.0):
+            raise UserError(
+                f"RoPE on {partial:g} of each head is not supported", where=where, hint="Only on all of it is."
+            )
+    thetas = {float(theta) for theta in (facts.get("rope_theta"), config.get("rope_theta")) if theta is not None}
+    if len(thetas) == 2:
+        problem = f"rope_theta is {config['rope_theta']:g}, and {facts['rope_theta']:g} beside the RoPE type"
+        raise UserError(problem, where=where, hint="Keep the one that is meant, in rope_parameters.")
+    theta = thetas.pop() if thetas else 10_000.0
+    if kind == "default":
+        return Rope(theta=theta)
+    factor, reach = float(facts["factor"]), config.get("max_position_embeddings") or 2048
+    # The key outside the dictionary comes first in transformers; "linear" does not read it.
+    original = (config.get(ORIGINAL) if kind != "linear" else None) or facts.get(ORIGINAL)
+    if kind == "linear":
+        return Rope(theta=theta, type=kind, factor=factor, original_max_positions=int(original or reach))
+    if kind == "yarn":
+        if not facts.get("truncate", True):
+            raise UserError("RoPE type 'yarn' with truncate=false is not supported", where=where, hint="Remove it.")
+        return Rope(
+            theta=theta,
+            type=kind,
+            factor=factor,
+            original_max_positions=int(original or reach),
+            beta_fast=float(facts.get("beta_fast") or 32),
+            beta_slow=float(facts.get("beta_slow") or 1),
+            attention_factor=_yarn_attention(facts, factor),
+        )
+    if not original:
+        raise KeyError(ORIGINAL)
+    return Rope(
+        theta=theta,
+        type=kind,
+        factor=factor,
+        low_freq_factor=float(facts["low_freq_factor"]),
+        high_freq_factor=float(facts["high_freq_factor"]),
+        original_max_positions=int(original),
+    )
+
+
+def _type(facts: dict[str, Any]) -> Any:
+    return facts.get("rope_type") or facts.get("type") or "default"
+
+
+def _shortly(rope: Rope) -> str:
+    factor = "" if rope.type == "default" else f", factor {rope.factor:g}"
+    return f"{rope.type}{factor}, theta {rope.theta:g}"
+
+
+def _yarn_attention(facts: dict[str, Any], factor: float) -> float:
+    """The factor on cosines and sines that YaRN recommends (arXiv 2309.00071, section 3.4), or the config's own."""
+
+    def scale(weight: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+    if facts.get("attention_factor") is not None:
+        return float(facts["attention_factor"])
+    if facts.get("mscale") and facts.get("mscale_all_dim"):
+        return scale(float(facts["mscale"])) / scale(float(facts["mscale_all_dim"]))
+    return scale(1.0)

@@ -1,0 +1,112 @@
+"""The tokenizer and the chat format that a base model is served with, with and without an adapter.
+
+People who save an adapter with their tools put its tokenizer and template beside it. Both belong to the adapter: a
+token that was added in training is one id there and several pieces in the base's tokenizer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cbtrain.errors import UserError
+from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.formats import FORMAT_FILE, TEMPLATE_FILE, ChatFormat, choose_format, saved_format
+from cbtrain.tokens.tokenizer import load_tokenizer, read_settings
+
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
+    """Load the tokenizer of ``adapter`` where its folder holds one, else that of ``base`` with the special tokens and
+    the template that the adapter's ``tokenizer_config.json`` names.
+
+    ``rows`` are the embeddings of ``base``. Raises UserError where the adapter's tokenizer has a token beyond them that
+    the base's has not, and where its settings name tokens and its vocabulary is missing.
+    """
+    if adapter is None:
+        return load_tokenizer(base)
+    if any((adapter / name).exists() for name in VOCABULARIES):
+        tokenizer = load_tokenizer(adapter)
+        _require_rows(tokenizer, base, adapter, rows)
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = load_tokenizer(base).chat_template
+    else:
+        tokenizer = load_tokenizer(base)
+        _take_settings(tokenizer, adapter)
+    if (adapter / TEMPLATE_FILE).exists():
+        tokenizer.chat_template = (adapter / TEMPLATE_FILE).read_text(encoding="utf-8")
+    return tokenizer
+
+
+def added_stop_ids(base: Path, adapter: Path, rows: int) -> frozenset[int]:
+    """Return the tokens that end an answer in the adapter's own tokenizer and template, for a model that holds both;
+    none where its folder has no tokenizer. Raises UserError as :func:`serving_tokenizer` does, and where the template
+    cannot be used."""
+    if not any((adapter / name).exists() for name in (*VOCABULARIES, "tokenizer_config.json")):
+        return frozenset()
+    tokenizer = serving_tokenizer(base, adapter, rows)
+    if not tokenizer.chat_template:
+        return frozenset() if tokenizer.eos_token_id is None else frozenset({tokenizer.eos_token_id})
+    return ChatRenderer(tokenizer, serving_format(tokenizer, base, adapter), rows).stop_ids
+
+
+def serving_format(tokenizer: Any, base: Path, adapter: Path | None, wanted: str = "auto") -> ChatFormat:
+    """Choose how chats are laid out: as ``wanted`` says; if that is ``auto``, as cbtrain saved it with the adapter or
+    the merged model, else by :func:`choose_format` from the template of ``tokenizer``.
+
+    Raises UserError as these do.
+    """
+    folder = adapter or base
+    if wanted == "auto" and (folder / FORMAT_FILE).exists():
+        saved = saved_format(folder)
+        if saved is not None:
+            return saved
+    return choose_format(tokenizer, wanted, where=folder if adapter and _has_template(adapter) else base)
+
+
+def _has_template(folder: Path) -> bool:
+    return (folder / TEMPLATE_FILE).exists() or bool(
+        read_settings(folder / "tokenizer_config.json").get("chat_template")
+    )
+
+
+def _require_rows(tokenizer: Any, base: Path, adapter: Path, rows: int) -> None:
+    beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
+    known = load_tokenizer(base).get_vocab() if beyond else {}
+    added = sorted((number, token) for token, number in beyond.items() if known.get(token) != number)
+    if added:
+        number, token = added[0]
+        problem = f"its tokenizer has the token {token!r} as number {number}, and the base has {rows} embeddings"
+        hint = "Resize the base to this tokenizer and merge the adapter with peft, or train it without new tokens."
+        raise UserError(problem, where=adapter, hint=hint)
+
+
+def _take_settings(tokenizer: Any, adapter: Path) -> None:
+    """Take template and special tokens of the adapter's settings, where its folder has no vocabulary."""
+    settings = read_settings(adapter / "tokenizer_config.json")
+    special = read_settings(adapter / "special_tokens_map.json")
+    known = tokenizer.get_vocab()
+    added = {str(_text(entry)): int(number) for number, entry in (settings.get("added_tokens_decoder") or {}).items()}
+    added |= read_settings(adapter / "added_tokens.json")
+    named = {key: _text(settings.get(key) or special.get(key)) for key in SPECIALS}
+    unknown = [token for token, number in added.items() if known.get(token) != number]
+    unknown += [token for token in named.values() if token is not None and token not in known]
+    if unknown:
+        problem = f"its settings name the token {unknown[0]!r}, which the base's tokenizer has not"
+        raise UserError(problem, where=adapter, hint="Put the tokenizer.json that belongs to the adapter into it.")
+    for key, token in named.items():
+        if token is not None:
+            setattr(tokenizer, key, token)
+    if settings.get("chat_template"):
+        template = settings["chat_template"]
+        named_templates = isinstance(template, list)
+        tokenizer.chat_template = (
+            {entry["name"]: entry["template"] for entry in template} if named_templates else template
+        )
+
+
+def _text(token: Any) -> str | None:
+    """A token as settings write it: a text, or an object with its text as ``content``."""
+    return token.get("content") if isinstance(token, dict) else token
