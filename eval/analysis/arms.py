@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.transcripts.validation import validate
+from cbtrain.transcripts.source import validate
 from cbtrain.yaml_files import parse_yaml
 
 TUNED = dict.fromkeys(("tuned", "finetune", "finetuned", "fine-tune", "fine-tuned", "fine tuned"), "tuned")
