@@ -8,6 +8,7 @@ import textwrap
 
 from cbtrain import NOTICE
 from cbtrain.eval.human_rating.form import UNRATABLE, Form
+from cbtrain.eval.rating.csv_table import to_cell
 from cbtrain.eval.rating.rubric import Rubric
 
 BEFORE = ("form", "rater", "session")
@@ -21,7 +22,7 @@ def ratings_csv(form: Form) -> str:
     domains = [domain.id for domain in form.rubric.domains]
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow([*BEFORE, *domains, "note"])
+    table.writerow([*BEFORE, *map(to_cell, domains), "note"])
     for session in form.sessions:
         table.writerow([form.id, "", session.code, *[""] * len(domains), ""])
     return out.getvalue()

@@ -22,12 +22,25 @@ SEPARATORS = ",;\t"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]{0,9}(\r\n|\r|\n|$)', re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,18},[0-9]{1,18}")
 DECIMAL_POINT = re.compile(r"[+-]?[0-9]{0,18}\.[0-9]{1,18}")
+FORMULA = re.compile(r"'{0,9}[=+@\t\r-]")
+"""How a cell begins that a spreadsheet would run as a formula, or that is marked as none already."""
 DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 WORKBOOKS = (b"PK", b"\xd0\xcf\x11\xe0")
 """How files of Excel and LibreOffice begin."""
 
 Row = tuple[int, dict[str, str]]
 """The line that a row ends in, and its cells by column."""
+
+
+def to_cell(text: str) -> str:
+    """Return ``text`` as a cell that a spreadsheet shows and does not run: after an apostrophe if it begins with
+    ``=``, ``+``, ``-``, ``@``, a tab or a carriage return."""
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """Return the text of a cell of :func:`to_cell`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,7 @@ def csv_table_of(
     separator = named[1] if named else _separator(body, set(expected))
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator)
     try:
-        rows = [(reader.line_num + bool(named), [cell.strip() for cell in row]) for row in reader]
+        rows = [(reader.line_num + bool(named), [from_cell(cell.strip()) for cell in row]) for row in reader]
     except csv.Error as error:
         raise UserError(f"malformed CSV ({error})", where=path, hint="Save it as CSV again.") from None
     (_, columns), *rows = [(line, row) for line, row in rows if any(row)] or [(1, [])]

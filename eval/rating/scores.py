@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
+from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, to_cell, with_decimal_points
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
 
@@ -63,10 +63,11 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
     domains = list(scores[0].domains) if scores else []
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow([*FIXED, *domains, "total"])
+    table.writerow([*FIXED, *map(to_cell, domains), "total"])
     for score in scores:
+        texts = [to_cell(str(getattr(score, name))) for name in FIXED]
         values = [score.domains.get(domain) for domain in domains]
-        table.writerow([*(getattr(score, name) for name in FIXED), *map(_cell, values), _cell(score.total)])
+        table.writerow([*texts, *map(_cell, values), _cell(score.total)])
     write_atomic(path, out.getvalue())
 
 

@@ -1,5 +1,7 @@
 """Rubric, cue rater, scores and statistics."""
 
+import csv
+
 import pytest
 
 from cbtrain.errors import UserError
@@ -145,6 +147,16 @@ def test_scores_survive_the_csv(tmp_path):
     (tmp_path / "scores.csv").write_text("\n".join([*lines, lines[1].replace(",4,", ",four,")]))
     with pytest.raises(UserError, match=r"scores\.csv:4: "):
         read_scores_csv(tmp_path / "scores.csv")
+
+
+@pytest.mark.fault("F11")
+def test_no_cell_is_a_formula_and_every_name_survives(tmp_path):
+    names = ['=HYPERLINK("x")', "+1", "-1", "@me", "'=1", "''-x", "'quoted'", "''", "O'Brien", "-", "p"]
+    scores = [made(name, "p", 4.0) for name in names]
+    write_scores_csv(scores, tmp_path / "scores.csv")
+    assert read_scores_csv(tmp_path / "scores.csv") == scores
+    cells = [cell for row in csv.reader((tmp_path / "scores.csv").open(newline="")) for cell in row]
+    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == []
 
 
 HEAD = "session_id,arm,patient,seed,judge,repeat,status,agenda,homework,total"
