@@ -30,6 +30,7 @@ from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.document_builder import DocumentBuilder
 from cbtrain.tokens.formats import choose_format
 from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer, tokenizer_notes
+from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines.zero3 import partitioner
 from cbtrain.training.planning.random_model import random_decoder
@@ -184,10 +185,11 @@ class StageSpec:
         decoder.activation_checkpointing = self.settings.activation_checkpointing
         inject(decoder, self.adapter, seed=self.settings.seed)
         memory = weight_memory(decoder)
+        share = f" on each of {distributed.world()} ranks, which hold a part each" if placed else ""
         say(
             console,
             f"{self.name}: base weights {decoder.format}, {memory.bytes / 1e6:,.1f} MB, "
-            f"{memory.bytes_per_parameter:.2f} bytes a parameter; attention by {decoder.backend}",
+            f"{memory.bytes_per_parameter:.2f} bytes a parameter{share}; attention by {decoder.backend}",
         )
         return decoder
 

@@ -47,7 +47,17 @@ def print_plan(plan: StagePlan, machine: Machine, console: Console) -> None:
     console.print(
         f"  Time: {'; '.join(hows)}. Memory in {_unit(plan).name}.", highlight=False, markup=False, soft_wrap=True
     )
+    if setting.world > 1:
+        console.print(f"  {not_counted(setting.world)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"  {plan.stage.name} {plan.advice}", highlight=False, markup=False, soft_wrap=True)
+
+
+def not_counted(world: int) -> str:
+    """Return the sentence about what the times of ``world`` ranks leave out."""
+    return (
+        f"Communication between the {world} ranks is not counted: with ZeRO-3, or between nodes, it can take most of "
+        "the time."
+    )
 
 
 def _table(plan: StagePlan) -> Table:
@@ -81,7 +91,7 @@ def facts(plan: StagePlan, machine: Machine) -> dict[str, Any]:
         "memory": machine.memory,
         "reserve": machine.reserve,
         "tokens_per_epoch": plan.stage.load.tokens,
-        "notes": list(plan.stage.notes),
+        "notes": [*plan.stage.notes, *([not_counted(setting.world)] if setting.world > 1 else [])],
         "configured": _alternative(plan.configured),
         "fits": plan.configured.fits,
         "nearest": None if choice is None else _alternative(choice),
