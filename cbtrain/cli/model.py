@@ -154,7 +154,7 @@ def _merge(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
     from cbtrain.console import loading_bar
-    from cbtrain.model.adapters.merge import merge
+    from cbtrain.model.adapters.merge import MergeOptions, merge
     from cbtrain.model.adapters.peft_format import CONFIG
     from cbtrain.model.architecture import read_architecture
     from cbtrain.model.weights.hub import resolve_model
@@ -174,9 +174,7 @@ def _merge(parsed: argparse.Namespace) -> None:
             parsed.adapter,
             parsed.out,
             base=parsed.model,
-            into=parsed.into,
-            force=parsed.force,
-            stop_ids=stop_ids,
+            options=MergeOptions(parsed.into, parsed.force, stop_ids),
             progress=progress,
         )
     Console(highlight=False, markup=False, soft_wrap=True).print(f"{changed} matrices changed: {parsed.out}")

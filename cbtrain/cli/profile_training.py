@@ -79,10 +79,10 @@ def run(parsed: argparse.Namespace) -> None:
 
 def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console: Console) -> None:
     from cbtrain.tokens.prefetch import Prefetcher
-    from cbtrain.training.engines.factory import make_engine
     from cbtrain.training.packs import open_stream
     from cbtrain.training.profiling.profiler import profile_steps
     from cbtrain.training.profiling.tables import show
+    from cbtrain.training.stage import make_engine
 
     spec, dataset = _prepare(parsed, config, console)
     decoder = spec.decoder(console)

@@ -15,8 +15,7 @@ from cbtrain.training.checkpoints.checkpoint import Checkpoint, ParameterFiles, 
 from cbtrain.training.checkpoints.resuming import check_same, find_best, find_newest
 from cbtrain.training.checkpoints.writer import remove_leftovers
 from cbtrain.training.config import RuntimeConfig, StageConfig
-from cbtrain.training.engines.engine import State
-from cbtrain.training.engines.factory import make_engine
+from cbtrain.training.engines.engine import State, TrainingEngine
 from cbtrain.training.progress import Progress
 
 
@@ -110,3 +109,15 @@ class StageState:
         else:
             shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.live.items()}
             self.engine.load(distributed.Shared(self.best, shapes), None)
+
+
+def make_engine(decoder: Decoder, config: StageConfig, runtime: RuntimeConfig) -> TrainingEngine:
+    """Return the engine that ``runtime`` names, over what is trainable in ``decoder``. Raises UserError where the
+    package that it needs is not installed."""
+    if runtime.engine == "torch":
+        from cbtrain.training.engines.torch_engine import TorchEngine
+
+        return TorchEngine(decoder, config)
+    from cbtrain.training.engines.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(decoder, config, runtime)

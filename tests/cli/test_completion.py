@@ -18,7 +18,7 @@ LINES = {
     "rate ex": ["export"],
     "rate export --rub": ["--rubric"],
     "rate --conf": ["--config"],
-    "config sh": ["show"],
+    "config sh": ["sharing=", "show"],
     "train --config llama3.1-8b-q": ["llama3.1-8b-qlora"],
     "config show qui": ["quick"],
     "config check pap": ["paper"],

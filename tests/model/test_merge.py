@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig
 from cbtrain.generation.local_model import LocalModel
-from cbtrain.model.adapters.merge import merge
+from cbtrain.model.adapters.merge import MergeOptions, merge
 from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.config import LoraConfig
@@ -150,7 +150,7 @@ def test_an_adapter_of_another_base_is_not_merged_unless_forced(made, tmp_path):
     with pytest.raises(UserError, match="another base model"):
         merge(sister, adapter, tmp_path / "out", base="b")
     assert not (tmp_path / "out").exists()
-    merge(sister, adapter, tmp_path / "forced", base="b", force=True)
+    merge(sister, adapter, tmp_path / "forced", base="b", options=MergeOptions(force=True))
     recorded = json.loads((tmp_path / "forced" / "cbtrain.json").read_text())["merged"]
     assert recorded["forced_from_base_fingerprint"] != recorded["base_fingerprint"]
 
@@ -241,4 +241,4 @@ def test_rows_of_zeros_merge(tmp_path):
 def test_dequantized_is_for_adapters_of_nf4_weights(made, tmp_path):
     base, adapter, _ = made
     with pytest.raises(UserError, match="was not trained on NF4 weights"):
-        merge(base, adapter, tmp_path / "out", base="b", into="dequantized")
+        merge(base, adapter, tmp_path / "out", base="b", options=MergeOptions(into="dequantized"))

@@ -204,7 +204,7 @@ def test_what_two_roles_share_in_a_file_is_changed_for_one(tmp_path):
     assert found.patient_provider == ProviderConfig.model_validate("openai")
     assert found.judging.provider == ProviderConfig.model_validate("deepseek")
     file.write_text("evaluation: &a\n  judging: *a\n")
-    with pytest.raises(UserError, match="malformed YAML"):
+    with pytest.raises(UserError, match="aliases"):
         load_config(str(file))
 
 

@@ -19,7 +19,7 @@ from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, StageConfig
-from cbtrain.training.engines.factory import make_engine
+from cbtrain.training.stage import make_engine
 from cbtrain.training.step import train_step
 
 SUPERVISED = (0.9, 0.05, 0.5, 0.0, 1.0, 0.2, 0.0)

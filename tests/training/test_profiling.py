@@ -16,12 +16,12 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import PackStream
 from cbtrain.training.config import RuntimeConfig, StageConfig
-from cbtrain.training.engines.factory import make_engine
 from cbtrain.training.profiling.components import IDLE, break_down, by_host
 from cbtrain.training.profiling.memory import peak_of
 from cbtrain.training.profiling.profiler import profile_steps
 from cbtrain.training.profiling.ranges import PREFIX, RANGES, ranges
 from cbtrain.training.profiling.trace import read_trace, understand
+from cbtrain.training.stage import make_engine
 
 
 @pytest.fixture

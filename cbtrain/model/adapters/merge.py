@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,15 +34,23 @@ INTO = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """``into``: the weights that an adapter trained on NF4 is added to (None: there is no choice). ``force``: take an
+    adapter of another base. ``stop_ids``: tokens that end an answer in the adapter's own tokenizer and template."""
+
+    into: Into | None = None
+    force: bool = False
+    stop_ids: Iterable[int] = ()
+
+
 def merge(
     model: Path,
     adapter: Path,
     out: Path,
     *,
     base: str,
-    into: Into | None = None,
-    force: bool = False,
-    stop_ids: Iterable[int] = (),
+    options: MergeOptions = MergeOptions(),
     progress: Progress = lambda done, of: None,
 ) -> int:
     """Write the model folder ``model`` with ``adapter`` merged in to ``out``, completely or not at all. Return how many
@@ -49,10 +58,10 @@ def merge(
 
     Each effective weight is computed in fp32 and rounded once, to the dtype of the base's. Weights are read one at a
     time and written in files of at most :data:`SHARD_BYTES`. An adapter that was trained on NF4 weights has learnt to
-    correct their rounding errors too, so ``into`` must say whether it is added to the ``original`` weights or to the
-    ``dequantized`` ones; model card and ``cbtrain.json`` record it. ``base`` is the model's name in the model card.
-    Tokenizer and template of the adapter replace the base's; ``stop_ids`` are tokens that end an answer in them. Raises
-    UserError if the adapter belongs to another base (unless ``force``) or cannot be merged.
+    correct their rounding errors too, so ``options.into`` must say whether it is added to the ``original`` weights or
+    to the ``dequantized`` ones; model card and ``cbtrain.json`` record it. ``base`` is the model's name in the card.
+    Tokenizer and template of the adapter replace the base's. Raises UserError if the adapter belongs to another base
+    (unless ``options.force``) or cannot be merged.
     """
     if is_whole_model(adapter):
         raise UserError("this is a whole model already", where=adapter, hint="Use the folder as it is.")
@@ -66,12 +75,12 @@ def merge(
     trained_on = WeightFormat.from_text(recorded)
     if recorded and trained_on is None:
         raise UserError(f"trained on weights held as {recorded!r}", where=adapter, hint="Merge with a later cbtrain.")
-    into = _choose(into, trained_on, adapter)
+    into = _choose(options.into, trained_on, adapter)
     if not added.can_merge:
         problem = "an adapter of this method is not a change of weights and cannot be merged"
         raise UserError(problem, where=adapter, hint="Serve it beside its base.")
     fingerprint = fingerprint_of(model, architecture)
-    require_base(fingerprint, metadata, adapter / WEIGHTS, force=force)
+    require_base(fingerprint, metadata, adapter / WEIGHTS, force=options.force)
     weights = _Weights(added, trained_on if into == "dequantized" else None, decoder, adapter)
     with atomic_folder(out) as temporary:
         copy_beside_weights(model, temporary)
@@ -93,7 +102,7 @@ def merge(
         write_card(temporary, base=base, name=out.resolve().name, text=text, tags="cbtrain, merged")
         bring_tokenizer(adapter, temporary)
         bring_format(adapter, temporary)
-        write_stop_ids(temporary, stop_ids)
+        write_stop_ids(temporary, options.stop_ids)
     return weights.changed
 
 

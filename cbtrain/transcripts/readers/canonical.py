@@ -15,14 +15,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError
-from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.profile import PROFILE_SCHEMA, Profile, parse_profile
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.readers.profiles_file import read_profiles
 from cbtrain.transcripts.source import read_records, validate
 from cbtrain.transcripts.types import Session, Turn
 
 SESSIONS = ("sessions.jsonl", "sessions.jsonl.gz")
 SESSION_SCHEMA = "cbtrain.session/1"
+PROFILES = ("profiles.jsonl", "profiles.jsonl.gz")
+"""Profiles beside the sessions of any JSON format."""
 
 
 class _Turn(BaseModel):
@@ -82,3 +83,23 @@ def _file(path: Path) -> Path:
         if (path / name).exists() or (path / name).is_symlink():
             return path / name
     raise UserError(f"no {SESSIONS[0]} in it", where=path, hint="Name a folder that has one, or another --format.")
+
+
+def read_profiles(folder: Path, options: ReadOptions) -> dict[str, Profile]:
+    """Profiles by course, none where ``folder`` is a file or has none. A second one for a course is a fault."""
+    profiles: dict[str, Profile] = {}
+    for file in (folder / name for name in PROFILES if folder.is_dir() and (folder / name).exists()):
+        for where, content in read_records(file, options.on_bad):
+            try:
+                schema = content.pop("schema", None)
+                if schema != PROFILE_SCHEMA:
+                    hint = f'Each line is an object with "schema": "{PROFILE_SCHEMA}".'
+                    raise UserError(f"schema {schema!r} is not {PROFILE_SCHEMA!r}", where=where, hint=hint)
+                profile = parse_profile(content, where)
+                if profile.course in profiles:
+                    problem = f"course {profile.course!r} has a profile already"
+                    raise UserError(problem, where=where, hint="Remove one of them.")
+                profiles[profile.course] = profile
+            except UserError as error:
+                options.on_bad(error)
+    return profiles

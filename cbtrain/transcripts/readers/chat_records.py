@@ -17,8 +17,8 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.readers.canonical import PROFILES, read_profiles
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.readers.profiles_file import PROFILES, read_profiles
 from cbtrain.transcripts.source import files_in, read_records, stem_of
 from cbtrain.transcripts.types import Role, Session, Turn
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from cbtrain.errors import UserError
 from cbtrain.transcripts.labels import COMMON_LABELS, parse_labelled
 from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.readers.canonical import read_profiles
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.readers.profiles_file import read_profiles
 from cbtrain.transcripts.source import files_in, read_text, stem_of
 from cbtrain.transcripts.types import Session
 
