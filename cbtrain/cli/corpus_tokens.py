@@ -55,15 +55,13 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from cbtrain.study.datasets import course_units
-    from cbtrain.tokens.packing import EQUAL_COST
-    from cbtrain.tokens.stream import PackStream
     from cbtrain.tokens.tokenize import cache_root, tokenize
-    from cbtrain.training.packs import check_packs_per_step, equal_cost
+    from cbtrain.training.packs import check_packs_per_step, open_stream
     from cbtrain.transcripts.cleaning import clean
 
     stage = stage_of(parsed)
     config, settings, builder = stage.config, stage.settings, stage.builder()
-    per_step = check_packs_per_step(settings, parsed.ranks, parsed.speaker)
+    check_packs_per_step(settings, parsed.ranks, parsed.speaker)  # before minutes of tokenizing
     corpus, _ = clean(whole(parsed), config.corpus.cleaning)
     units = course_units(corpus.courses, parsed.speaker, config)
     if not units:
@@ -80,14 +78,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
         )
     if chosen.note:
         print(chosen.note, file=sys.stderr)
-    stream = PackStream(
-        chosen.documents,
-        settings.pack_tokens,
-        settings.seed,
-        packs_per_step=per_step,
-        world=parsed.ranks,
-        equal=equal_cost(stage.model.architecture) if stage.model.architecture else EQUAL_COST,
-    )
+    stream = open_stream(chosen.documents, settings, stage.model.architecture, stage.name, world=parsed.ranks)
     first = {
         "chat_format": builder.renderer.format.name,
         "longest_document": int(chosen.documents.lengths.max()),

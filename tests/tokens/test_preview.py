@@ -114,6 +114,10 @@ def test_tokens_of_an_epoch(model, tmp_path):
     assert facts["longest_document"] <= 4000
     assert facts["paper_recipe_tokens_per_epoch"] > 5 * facts["whole_recipe_tokens_per_epoch"]
     assert facts["steps"] == -(-facts["packs"] // 2)
+    step = json.loads(cbtrain(*command, "--set", "therapist.tokens_per_step=24000", *options, cwd=tmp_path).stdout)
+    # As training plans it: as many packs as hold so many tokens, and packs are not quite full.
+    assert step["steps"] == -(-step["packs"] // round(24_000 * step["packs"] / step["tokens_per_epoch"]))
+    assert step["packs"] / step["steps"] > 6
     shown = cbtrain(*command, cwd=tmp_path).stdout
     assert "tokens an epoch, the 2024 study's recipe" in shown
     refused = cbtrain(*command, "--ranks", "0", cwd=tmp_path)
