@@ -26,7 +26,7 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_patients: int | None = Field(None, ge=1, description="held-out patients to simulate; none: all of them")
+    max_patients: int | None = Field(None, ge=1, description="held-out patients to simulate; null: all of them")
     seeds: int = Field(2, ge=1, description="sessions of each patient with each arm")
     sessions_in_flight: int = Field(16, ge=1)
     max_turns: int = Field(20, ge=2, description="turns of both speakers together")
@@ -35,7 +35,7 @@ class EvaluationConfig(BaseModel):
     engine: EngineConfig = Field(default_factory=EngineConfig)
     patient: Annotated[SamplingConfig, over(PATIENT)] = PATIENT
     patient_provider: ProviderConfig | None = Field(
-        None, description="API that plays the patients; none serves the patient adapter on this machine"
+        None, description="API that plays the patients; null serves the patient adapter on this machine"
     )
     patient_instructions: str = Field(PATIENT_INSTRUCTIONS, description="for an API patient; an adapter needs none")
     judging: JudgingConfig = Field(default_factory=JudgingConfig)

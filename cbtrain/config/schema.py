@@ -52,7 +52,7 @@ class StudyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int = Field(0, ge=0)
-    threads: int | None = Field(None, ge=1, description="CPU threads; none takes every core")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null takes every core")
     sharing: Literal["owner", "group"] = Field(
         "owner", description="who may read what a run writes: its owner alone, or the owner's group too"
     )

@@ -23,7 +23,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str | None = Field(None, description="model folder or hub id; none makes a tiny model from the corpus")
+    path: str | None = Field(None, description="model folder or hub id; null makes a tiny model from the corpus")
     weights: Weights = Field(
         "auto", description="format of the frozen weights: fp32, bf16, nf4; auto: bf16 on CUDA, fp32 elsewhere"
     )

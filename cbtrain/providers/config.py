@@ -31,7 +31,7 @@ class ProviderConfig(BaseModel):
     api_key_env: str | None = Field(
         None,
         pattern=r"^[A-Z_][A-Z0-9_]*$",
-        description="NAME of the environment variable that holds the key, never the key itself; none: a free server",
+        description="NAME of the environment variable that holds the key, never the key itself; null: a free server",
     )
     structure: Structure = Field(
         "json_schema", description="how the API can be held to JSON; none: the prompt asks for it"
@@ -42,9 +42,9 @@ class ProviderConfig(BaseModel):
         "max_tokens", description="what the openai protocol calls it; newer OpenAI models know the second only"
     )
     extra_body: dict[str, Any] = Field(default_factory=dict, description="provider-specific request fields")
-    price: Price | None = Field(None, description="dollars for a million tokens; none: as in the table of prices")
+    price: Price | None = Field(None, description="dollars for a million tokens; null: as in the table of prices")
     reuse: bool | None = Field(
-        None, description="keep answers on disk and use them again; none: if they are paid for (with a key, or a price)"
+        None, description="keep answers on disk and use them again; null: if they are paid for (with a key, or a price)"
     )
     stream: bool = Field(
         False, description="have answers sent in pieces: a long one can then be told from a dead connection"
@@ -136,7 +136,7 @@ class ProvidersConfig(BaseModel):
 
     budget: float | None = Field(None, ge=0, description="US dollars; no request goes out that could exceed them")
     prices: Path | None = Field(
-        None, description="table of prices (YAML); none: the shipped one, of third-party figures"
+        None, description="table of prices (YAML); null: the shipped one, of third-party figures"
     )
     answers: str = Field(
         "auto", description="file of kept answers, shared by runs; auto: in $CBTRAIN_CACHE or ~/.cache/cbtrain"

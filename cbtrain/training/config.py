@@ -25,7 +25,7 @@ class StageConfig(BaseModel):
     supervise: Supervise | None = Field(
         None,
         description="whose turns the loss counts: therapist, patient, both, or everything (with tokens.recipe=paper); "
-        "none: the adapter's own speaker",
+        "null: the adapter's own speaker",
     )
     optimizer: Optimizer = Field(
         "adamw",
@@ -33,7 +33,7 @@ class StageConfig(BaseModel):
     )
     learning_rate: float = Field(2e-4, gt=0)
     lora_plus_ratio: float | None = Field(
-        None, ge=1, description="LoRA+: learning rate of the B matrices over that of the rest; none: the same"
+        None, ge=1, description="LoRA+: learning rate of the B matrices over that of the rest; null: the same"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after warm-up, to zero")
     warmup: float = Field(
@@ -56,7 +56,7 @@ class StageConfig(BaseModel):
         8192, ge=16, description="tokens in a pack, and in a document (but see tokens.document_tokens)"
     )
     packs_per_step: int | None = Field(
-        None, ge=1, description="packs whose gradients one optimizer step sums, all ranks together; none: one a rank"
+        None, ge=1, description="packs whose gradients one optimizer step sums, all ranks together; null: one a rank"
     )
     tokens_per_step: int | None = Field(
         None, ge=16, description="size of an optimizer step in tokens, in place of packs_per_step"
@@ -129,7 +129,7 @@ class RuntimeConfig(BaseModel):
     deterministic: bool = Field(False, description="only algorithms that repeat to the last bit, also on GPUs; slower")
     timeout_minutes: float = Field(30.0, gt=0, description="how long a rank waits for the others")
     peak_tflops: float | None = Field(
-        None, gt=0, description="denominator of MFU and HFU; none: the data sheet's, or a measured product of matrices"
+        None, gt=0, description="denominator of MFU and HFU; null: the data sheet's, or a measured product of matrices"
     )
     tensorboard: bool = Field(False, description="also write TensorBoard event files")
     wandb: str | None = Field(None, description="also log to this Weights & Biases project")

@@ -230,7 +230,7 @@ def _authors(table: CsvTable) -> Ratings:
             check_name(row["patient_id"], "patient_id")
             check_name(group, "group")
         except ValueError as error:
-            raise UserError(str(error), where=where, hint="Mend or remove the row.") from None
+            raise UserError(str(error), where=where, hint="Correct or remove the row.") from None
         arm.append(group)
         patient.append(row["patient_id"])
         session.append(int(number))
@@ -256,11 +256,11 @@ def _number(text: str, column: str, where: str) -> float:
         return math.nan
     value = number_of(text)
     if value is None:
-        raise UserError(f"{column}: {text!r} is no number", where=where, hint="Mend the cell, or leave it empty.")
+        raise UserError(f"{column}: {text!r} is no number", where=where, hint="Correct the cell, or leave it empty.")
     try:
         check_size(value, column)
     except ValueError as error:
-        raise UserError(str(error), where=where, hint="Mend the cell, or leave it empty.") from None
+        raise UserError(str(error), where=where, hint="Correct the cell, or leave it empty.") from None
     return value
 
 
@@ -299,4 +299,4 @@ def _refuse_other_points(found: Ratings, path: Path) -> None:
         row, place = outside[0]
         who = f"session {found.session[row]} of patient {found.patient[row]} with {found.arm[row]}"
         what = f"{found.item_names[place]} of {who} is {found.items[row, place]:g}, outside {low:g} to {high:g}"
-        raise UserError(what, where=path, hint="Mend the cell, or name the instrument (--rubric).")
+        raise UserError(what, where=path, hint="Correct the cell, or name the rubric with --rubric.")

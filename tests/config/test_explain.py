@@ -36,7 +36,7 @@ from cbtrain.errors import UserError
         ("training.zero_stage", ["0, 1, 2 or 3", "default: 1", "shard optimizer states (1)"]),
         ("training.speakers", ["list ([a, b] or a,b) of patient or therapist", "default: [therapist, patient]"]),
         ("split.test", ["number or list ([a, b] or a,b) of text"]),
-        ("model.path", ["text or null", "default: null", "none makes a tiny model from the corpus"]),
+        ("model.path", ["text or null", "default: null", "null makes a tiny model from the corpus"]),
         ("tokens.weights.0.role", ["patient, therapist or null", "turns of this speaker only"]),
         ("evaluation.patient_provider.base_url", ["text", "no default"]),
     ],
