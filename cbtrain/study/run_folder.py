@@ -18,13 +18,12 @@ from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
 from cbtrain.files import hold, require_new, write_atomic
-from cbtrain.settings import with_current_names
+from cbtrain.settings import parse_yaml, with_current_names
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.resuming import differences
 from cbtrain.training.stage_run import SKIPPED
 from cbtrain.transcripts.reading import SAMPLE
-from cbtrain.yaml_files import parse_yaml
 
 LOCK = Path("training") / ".lock"
 """Locked by the process that trains, since torchrun's ranks outlive torchrun if that is killed."""
