@@ -35,9 +35,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else "Known: " + ", ".join(names) + "."
 
 
-class Stopped(Exception):
-    """Training ended before its time because a signal asked for it; everything is saved."""
+class Stopped(BaseException):
+    """Work ended before its time because the signal ``name`` asked for it; everything is saved.
 
-    def __init__(self, name: str, step: int) -> None:
-        super().__init__(f"stopped by {name} after step {step}, everything is saved")
+    ``step`` is training's last one, ``done`` says how far other work has come, ``command`` continues it (None where
+    nothing can be continued). Not an Exception: nothing that takes care of defects must swallow it.
+    """
+
+    def __init__(self, name: str, step: int | None = None, *, done: str = "") -> None:
         self.name, self.step = name, step
+        self.command: str | None = None
+        after = "" if step is None else f" after step {step}"
+        super().__init__(", ".join(filter(None, [f"stopped by {name}{after}", done, "everything is saved"])))

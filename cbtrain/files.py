@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cbtrain.errors import UserError
 
@@ -37,6 +38,35 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` as JSON holds it, with a ``checksum`` over all of it."""
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain | {"checksum": _checksum(plain)}
+
+
+def unseal(content: Any) -> dict[str, Any]:
+    """Return what :func:`seal` was given. Raises ValueError on what is no JSON object or has changed since. What older
+    versions of cbtrain wrote has no checksum and is not checked."""
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    plain = {name: value for name, value in content.items() if name != "checksum"}
+    if "checksum" in content and content["checksum"] != _checksum(plain):
+        raise ValueError("its content has changed since it was written")
+    return plain
+
+
+def read_sealed(path: Path, hint: str) -> dict[str, Any]:
+    """Read a JSON file of :func:`seal`. Raises FileNotFoundError, and UserError with ``hint`` where it is damaged."""
+    try:
+        return unseal(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"damaged ({error})", where=path, hint=hint) from None
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def append_whole(file: int, line: bytes, path: Path) -> None:

@@ -1,12 +1,19 @@
-"""An append-only log of JSON lines, each on disk before the caller continues: the source of truth of a run."""
+"""An append-only log of JSON lines, each on disk before the caller continues: the source of truth of a run.
+
+Each line ends with its own checksum (``crc``), so that a line that has changed since it was written is found and not
+used. Lines of versions of cbtrain that wrote none are read without a check.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
+import re
 import threading
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +21,60 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.files import append_whole
+
+Record = dict[str, Any]
+Check = Callable[[Any], bool]
+"""Says whether a field's value is one that can be used."""
+
+Shape = Mapping[str, Check] | Callable[[Record], Mapping[str, Check]]
+"""The fields that a record must have; a function where that depends on the record."""
+
+CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"}$')
+"""How a line ends; the checksum is that of the line without it."""
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_amount(value: Any) -> bool:
+    """A finite number that is not negative."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def is_section(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def with_checksum(line: bytes) -> bytes:
+    """``line``, a JSON object with at least one field, with its checksum as the last field."""
+    return line[:-1] + b', "crc": "%08x"}' % zlib.crc32(line)
+
+
+def parse_line(line: bytes) -> Record | None:
+    """Return the JSON object in ``line`` without its checksum. None where there is none, or it has changed since it was
+    written."""
+    checksum = CHECKSUM.search(line)
+    whole = line[: checksum.start()] + b"}" if checksum else line
+    if checksum and int(checksum[1], 16) != zlib.crc32(whole):
+        return None
+    try:
+        record = json.loads(whole)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 class Journal:
@@ -46,7 +107,7 @@ class Journal:
         """
         moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         record = {"kind": kind, "time": moment, **fields}
-        line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        line = with_checksum(json.dumps(record, ensure_ascii=False, allow_nan=False).encode()) + b"\n"
         with self._alone:
             append_whole(self._file, line, self.path)
         if sync:
@@ -78,25 +139,47 @@ class Journal:
         return len(content) - whole
 
 
-def read(path: str | Path) -> Iterator[dict[str, Any]]:
+def read(path: str | Path, shapes: Mapping[str, Shape] | None = None) -> Iterator[Record]:
     """Yield every complete record of a journal, in order; an incomplete last line is skipped.
 
-    Raises UserError with file and line if a line before the last is damaged.
+    Raises UserError with file and line if a line is damaged, or if a record lacks a field that ``shapes`` (by kind)
+    asks for.
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
         raise UserError("no such journal", where=path, hint="Name a run folder.") from None
+    hint = "Restore the file from a copy; what was paid for is in it."
     tail = lines.pop()
     for number, line in enumerate(lines, 1):
-        if _parses(line):
-            yield json.loads(line)
-        elif number < len(lines) or tail:
-            raise UserError("damaged record", where=f"{path}:{number}", hint="Restore the file from a copy.")
+        record = parse_line(line)
+        if record is None:
+            if number == len(lines) and not tail and not _parses(line):
+                return  # torn by a crash
+            raise UserError("damaged record", where=f"{path}:{number}", hint=hint)
+        problem = _problem(record, shapes or {})
+        if problem:
+            raise UserError(problem, where=f"{path}:{number}", hint=hint)
+        yield record
+
+
+def _problem(record: Record, shapes: Mapping[str, Shape]) -> str:
+    """What is wrong with the fields of ``record``, or nothing."""
+    kind = record.get("kind")
+    if not isinstance(kind, str):
+        return "a record without a kind"
+    shape = shapes.get(kind, {})
+    for name, check in (shape(record) if callable(shape) else shape).items():
+        if name not in record:
+            return f"the record of kind {kind!r} lacks {name!r}"
+        if not check(record[name]):
+            return f"the record of kind {kind!r} has an unusable {name!r}"
+    return ""
 
 
 def _parses(line: bytes) -> bool:
+    """Whether ``line`` was written to its end."""
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

@@ -1,4 +1,6 @@
-"""The fields of config classes: which are sections, and which older names of a setting are still read.
+"""Settings as they are read: YAML that somebody else may have written, and older names of settings.
+
+YAML is read in bounded work; a key that comes twice, or malformed text, is one clear line.
 
 A setting that was renamed keeps its older names in pydantic's ``validation_alias``, the name of the field first. They
 are read everywhere: in files, in ``key=value``, in old run folders and checkpoints. Only the field's name is written.
@@ -6,12 +8,18 @@ are read everywhere: in files, in ``key=value``, in old run folders and checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+import yaml
 from pydantic import AliasChoices, BaseModel
 
 from cbtrain.errors import UserError
+
+LONGEST = 10_000_000
+"""Characters of a YAML text."""
+MOST_VALUES = 100_000
+"""Values once aliases are written out: nine lines of aliases of aliases can stand for billions."""
 
 
 def renamed(name: str, *older: str) -> AliasChoices:
@@ -85,3 +93,69 @@ def _inside(value: Any, section: type[BaseModel], where: object, at: str) -> Any
     if isinstance(value, list):
         return [_inside(entry, section, where, f"{at}{index}.") for index, entry in enumerate(value)]
     return value
+
+
+def parse_yaml(read: Callable[[], str], where: object) -> Any:
+    """Return the content of the YAML text that ``read`` returns, each alias as a copy of its own.
+
+    Raises UserError, with ``where`` as its place and the line where it is known, if the text cannot be read or is
+    malformed, names a key twice, is longer than ``LONGEST`` or stands for more than ``MOST_VALUES`` values.
+    """
+    try:
+        text = read()
+        if len(text) > LONGEST:
+            hint = "Name a file of settings."
+            raise UserError(f"{len(text):,} characters, more than any settings have", where=where, hint=hint)
+        return _content(text, where)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = where if line is None else f"{where}:{line + 1}"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"malformed YAML ({problem})", where=place, hint="Correct this line.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
+    except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a thousand brackets
+        raise UserError(f"malformed YAML ({error})", where=where, hint="Quote or correct the value.") from None
+
+
+def _content(text: str, where: object) -> Any:
+    loader = _UniqueKeys(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _values(node, {}) > MOST_VALUES:
+            problem = f"its aliases (*name) stand for more than {MOST_VALUES:,} values"
+            raise UserError(problem, where=where, hint="Write the values out.")
+        return _unshared(loader.construct_document(node))
+    finally:
+        loader.dispose()
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """The number of values that ``node`` stands for; ``known`` holds those of nodes counted before."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # what holds itself has no end
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing stands twice: what aliases share would change together."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key may come once: of two, one would be dropped silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

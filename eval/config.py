@@ -39,4 +39,10 @@ class EvaluationConfig(BaseModel):
     )
     patient_instructions: str = Field(PATIENT_INSTRUCTIONS, description="for an API patient; an adapter needs none")
     judging: JudgingConfig = Field(default_factory=JudgingConfig)
+    max_failures: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of sessions, or of ratings, that may fail; more, and the run ends with status 2",
+    )
     perplexity_tokens: int = Field(10_000, ge=1, description="tokens of each held-out patient's sessions to measure")

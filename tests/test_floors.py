@@ -10,7 +10,7 @@ from places import ROOT
 
 GROUND = {
     "cbtrain",
-    *(f"cbtrain.{name}" for name in ("errors", "files", "console", "journal", "environment", "settings", "yaml_files")),
+    *(f"cbtrain.{name}" for name in ("errors", "files", "console", "journal", "stopping", "environment", "settings")),
 }
 FLOORS = {
     "cbtrain.transcripts": 0,

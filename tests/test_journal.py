@@ -1,12 +1,24 @@
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
-from cbtrain.journal import Journal, read
+from cbtrain.eval.rating.judging import _past_ratings
+from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.runner import plan_sessions, restore
+from cbtrain.journal import Journal, read, with_checksum
+from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.ledger import Ledger
+from cbtrain.study.evaluation.protocol import deviations
+from cbtrain.study.evaluation.run_context import BEGUN, PLAN, SHAPES
+from cbtrain.synthesis import write as synthesis
 
 
 def test_records_are_read_back_in_order(tmp_path):
@@ -80,3 +92,112 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     assert indices[: len(acknowledged)] == acknowledged
     with Journal(path) as journal:  # the dead writer's lock is gone
         journal.append("resumed")
+
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
+SCORE = {"session_id": "ann.base.0", "arm": "base", "patient": "ann", "seed": 0, "judge": "m", "repeat": 0}
+PAID = {"request": 1, "role": "judge"}
+RECORDS = [
+    (PLAN, {"protocol": {"seed": 7, "judge": {"kind": "cue"}}}),
+    (BEGUN, {"settings": {"seed": 7}}),
+    ("turn", {"session": "ann.base.0", "index": 0, "role": "patient", "text": "I feel low.", "facts": {}}),
+    ("session_finished", {"session": "ann.base.0", "ending": "max_turns", "error": None}),
+    ("rating", {"key": "k", "score": SCORE | {"status": "ok", "domains": {"agenda": 3.0}, "reason": {"agenda": "x"}}}),
+    ("rating", {"key": "l", "score": SCORE | {"status": "invalid", "domains": {"agenda": None}, "stopped_at": "a"}}),
+    ("request_started", {**PAID, "dollars": 0.01, "key": "k"}),
+    ("request_ended", {**PAID, "outcome": "answered", "dollars": 0.01, "priced": True, "model": "m", "usage": USAGE}),
+    ("request_ended", {**PAID, "outcome": "unknown", "dollars": 0.01, "problem": "cut off"}),
+    ("unknown_outcome", {**PAID, "dollars": 0.01, "key": "k"}),
+    ("request_reused", {"role": "judge", "key": "k"}),
+    ("started", {"config": {}, "profiles": "p"}),
+    ("part", {"course": "c", "session": 1, "part": 0, "text": "Patient: x", "problem": "", "attempt": 1}),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+RUBRIC = load_rubric()
+
+
+def continue_on(path):
+    """What evaluations, ratings and syntheses take from their journals."""
+    events = list(read(path, SHAPES))
+    restore(plan_sessions(["ann"], ["base", "tuned"], 1), events)
+    deviations({"seed": 7}, events)
+    with Ledger(Budget()) as ledger:
+        ledger.resume(events)
+    with Journal(path) as journal:
+        _past_ratings(journal, RUBRIC)
+    for event in read(path, synthesis.SHAPES):
+        if event["kind"] == "part" and not event["problem"]:
+            synthesis._key_of(event)
+
+
+@pytest.mark.fault("F12")
+@pytest.mark.parametrize(("kind", "fields"), RECORDS)
+def test_a_record_without_its_fields_is_one_line(kind, fields, tmp_path_factory):
+    """Whatever stands in the place of a field, also inside a score or a usage: one clear line, or it is taken."""
+    path = tmp_path_factory.mktemp("journal") / "events.jsonl"
+
+    def written(changed):
+        lines = [{"kind": "resumed"}, {"kind": kind, "time": "2026-11-29T09:00:00.000+00:00", **changed}]
+        path.write_bytes(b"".join(with_checksum(json.dumps(line).encode()) + b"\n" for line in lines))
+        return path
+
+    continue_on(written(fields))
+    unneeded = {"facts", "reason", "attempt", "problem", "stopped_at", "key"}
+    shapes = synthesis.SHAPES if kind in ("started", "part") else SHAPES
+    for name in fields.keys() - unneeded:
+        written({key: value for key, value in fields.items() if key != name})
+        with pytest.raises(UserError, match=rf"events\.jsonl:2: the record of kind '{kind}' lacks '{name}'"):
+            list(read(path, shapes))
+
+    @given(st.data())
+    def whatever_stands_there(data):
+        changed = dict(fields)
+        outer = data.draw(st.sampled_from(sorted(changed)))
+        if isinstance(changed[outer], dict) and changed[outer] and data.draw(st.booleans()):
+            inner = data.draw(st.sampled_from(sorted(changed[outer])))
+            changed[outer] = changed[outer] | {inner: data.draw(JSON)}
+        else:
+            changed[outer] = data.draw(JSON)
+        with contextlib.suppress(UserError):
+            continue_on(written(changed))
+
+    whatever_stands_there()
+
+
+@pytest.mark.fault("F7")
+def test_a_changed_letter_anywhere_is_found(tmp_path):
+    """Each byte of each line: the record is refused, or is read as it was written (the checksum itself was hit)."""
+    path = tmp_path / "events.jsonl"
+    with Journal(path) as journal:
+        journal.append("turn", session="a", index=0, role="patient", text="I slept 3 hours.")
+        journal.append("request_ended", request=1, role="judge", outcome="unknown", dollars=0.25)
+        journal.append("resumed")
+    whole, before = path.read_bytes(), list(read(path))
+    refused, places = 0, range(0, whole.rfind(b"\n", 0, -1), 2)
+    for at in places:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with contextlib.suppress(UserError):
+            same = [{name: now[name] for name in then} for then, now in zip(before, read(path), strict=True)]
+            assert same == before, at
+            continue
+        refused += 1
+    assert refused > 0.9 * len(places)
+
+
+def test_lines_of_older_versions_have_no_checksum(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"kind": "a", "crc": "no checksum"}\n{"kind": "b"}\n')
+    assert [record["kind"] for record in read(path)] == ["a", "b"]
+
+
+@pytest.mark.fault("F12")
+def test_a_turn_that_is_missing_is_named(tmp_path):
+    turns = [{"kind": "turn", "session": "ann.base.0", "index": i, "role": "patient", "text": "x"} for i in (0, 2)]
+    with pytest.raises(UserError, match=r"session ann\.base\.0: turn 2 is missing"):
+        restore(plan_sessions(["ann"], ["base"], 1), turns)

@@ -14,6 +14,10 @@ UNSAFE = 3
 STOPPED = 75
 """Stopped by a signal, and can continue: EX_TEMPFAIL of sysexits.h, "try again"."""
 
+SIGNALLED = 128
+"""Plus the number of the signal that ended a command which has nothing to continue (143 for SIGTERM), as shells report
+it; not in the table."""
+
 INTERRUPTED = 130
 
 BROKEN_PIPE = 141
@@ -24,7 +28,7 @@ TABLE = {
     FOUND: "a check found a problem",
     BAD_INPUT: "bad input, or a run that failed; one line says why",
     UNSAFE: "reserved for a safety gate, to come",
-    STOPPED: "stopped by a signal: the same command with --out continues",
+    STOPPED: "stopped by a signal, and can continue: the last line names the command",
     INTERRUPTED: "interrupted",
 }
 """What each status means."""

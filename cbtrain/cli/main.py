@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -32,10 +33,11 @@ from cbtrain.cli import (
     train,
 )
 from cbtrain.cli.complaint import complain
-from cbtrain.cli.exit_codes import BROKEN_PIPE, DONE, INTERRUPTED, STOPPED, TABLE
+from cbtrain.cli.exit_codes import BROKEN_PIPE, DONE, INTERRUPTED, SIGNALLED, STOPPED, TABLE
 from cbtrain.cli.parser import Parser, parse, rank
 from cbtrain.errors import Stopped, UserError
 from cbtrain.files import share_with
+from cbtrain.stopping import stop_at_once
 
 GROUPS = {
     "run a study": (run, train, evaluate, plan),
@@ -72,12 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = parse(build_parser(), sys.argv[1:] if arguments is None else arguments)
         if parsed.command == "model":  # what it writes is for others
             os.umask(umask)
-        return parsed.run(parsed) or DONE
+        # What was to be written is removed then: without this, SIGTERM leaves temporary files.
+        with stop_at_once(("SIGTERM", "SIGHUP")):
+            return parsed.run(parsed) or DONE
     except UserError as error:
         return complain("cbtrain", str(error))
     except Stopped as stopped:
+        if stopped.command is None:
+            print(f"cbtrain: ended by {stopped.name}", file=sys.stderr)
+            return SIGNALLED + signal.Signals[stopped.name].value
         if rank() == 0:
-            print(f"cbtrain: {stopped}. The same command with --out continues from there.", file=sys.stderr)
+            print(f"cbtrain: {stopped}. Continue with: {stopped.command}", file=sys.stderr)
         return STOPPED
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from cbtrain.errors import UserError, nearest
+from cbtrain.errors import Stopped, UserError, nearest
+from cbtrain.stopping import stop_at_once
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,6 +100,7 @@ def add_upload_argument(parser: Parser, what: str) -> None:
 def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     """Return the parsed ``words``. Raises UserError on an unknown command or option, and on a word too many."""
     parsed, more = parser.parse_known_args(join_words(words, parser))
+    parsed.command_line = list(words)
     if left := place_words(parsed, more):
         command: Parser = parsed.parser
         names = [name for option in command.options for name in option.option_strings]
@@ -172,6 +176,20 @@ def _below(parser: Parser, first: str) -> list[str]:
     choices = parser.subcommands.choices if parser.subcommands else {}
     joined = [name.partition(" ")[2] for name in choices if name.startswith(f"{first} ")]
     return joined + (_names(choices[first]) if first in choices else [])
+
+
+@contextmanager
+def continued_by(words: Sequence[str], option: str, folder: Path) -> Iterator[None]:
+    """Inside, a signal ends the work with Stopped, which names the command that continues: ``words``, with ``option``
+    naming ``folder``."""
+    given = any(word == option or word.startswith(f"{option}=") for word in words)
+    command = ["cbtrain", *words, *(() if given else (option, str(folder)))]
+    with stop_at_once():
+        try:
+            yield
+        except Stopped as stopped:
+            stopped.command = stopped.command or shlex.join(command)
+            raise
 
 
 def rank() -> int:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cbtrain.cli.parser import Commands, add_command, add_study_arguments, add_upload_argument, leading_console
+from cbtrain.cli.parser import (
+    Commands,
+    add_command,
+    add_study_arguments,
+    add_upload_argument,
+    continued_by,
+    leading_console,
+)
 
 
 def add(commands: Commands) -> None:
@@ -29,4 +36,5 @@ def _rate(parsed: argparse.Namespace) -> None:
     from cbtrain.study.evaluation.rate import rate_corpus
 
     config = load_config(parsed.config, parsed.settings)
-    rate_corpus(config, parsed.out, leading_console(), allow_upload=parsed.allow_upload)
+    with continued_by(parsed.command_line, "--out", parsed.out):
+        rate_corpus(config, parsed.out, leading_console(), allow_upload=parsed.allow_upload)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.parser import Commands, add_command, add_study_arguments, add_upload_argument
+from cbtrain.cli.parser import Commands, add_command, add_study_arguments, add_upload_argument, continued_by
 from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import fixed, span
 
@@ -52,9 +52,9 @@ def _audit(parsed: argparse.Namespace) -> None:
     config = load_config(parsed.config, parsed.settings)
     # What is said on the way must not stand in the JSON.
     console = Console(stderr=parsed.json)
-    result = audit_rater(
-        config, parsed.out, console, sessions=parsed.sessions, seed=parsed.seed, allow_upload=parsed.allow_upload
-    )
+    sizes = {"sessions": parsed.sessions, "seed": parsed.seed}
+    with continued_by(parsed.command_line, "--out", parsed.out):
+        result = audit_rater(config, parsed.out, console, **sizes, allow_upload=parsed.allow_upload)
     if parsed.json:
         print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
         return

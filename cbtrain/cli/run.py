@@ -12,6 +12,7 @@ from cbtrain.cli.parser import (
     add_command,
     add_study_arguments,
     add_upload_argument,
+    continued_by,
     leading_console,
     rank,
 )
@@ -40,6 +41,9 @@ def _run(parsed: argparse.Namespace) -> None:
 
     check_evaluation(config, allow_upload=parsed.allow_upload)
     console = leading_console()
-    folder = train_study(config, folder, console)
+    with continued_by(parsed.command_line, "--out", folder):
+        folder = train_study(config, folder, console)
     if rank() == 0:  # training takes every rank of a torchrun, evaluation one process
-        asyncio.run(evaluate_study(config, folder, console, allow_upload=parsed.allow_upload))
+        agreed = ["--allow-upload"] if parsed.allow_upload else []
+        with continued_by(["evaluate", *agreed], "--run", folder):
+            asyncio.run(evaluate_study(config, folder, console, allow_upload=parsed.allow_upload))

@@ -9,6 +9,7 @@ import sys
 from cbtrain.cli.model import add_format_arguments
 from cbtrain.cli.parser import Commands, add_command, leading_console
 from cbtrain.errors import UserError, nearest
+from cbtrain.stopping import ignore_signals
 
 
 def add(commands: Commands) -> None:
@@ -36,6 +37,9 @@ def _serve(parsed: argparse.Namespace) -> None:
     import torch
 
     from cbtrain.console import loading_bar
+
+    if parsed.with_parent:
+        ignore_signals()
     from cbtrain.generation.config import EngineConfig
     from cbtrain.generation.local_model import LocalModel
     from cbtrain.generation.server import serve

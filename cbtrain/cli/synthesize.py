@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 from cbtrain.cli.exit_codes import BAD_INPUT, DONE
-from cbtrain.cli.parser import Commands, add_command, add_settings, add_upload_argument, leading_console
+from cbtrain.cli.parser import (
+    Commands,
+    add_command,
+    add_settings,
+    add_upload_argument,
+    continued_by,
+    leading_console,
+)
 from cbtrain.errors import UserError
 
 
@@ -43,7 +50,7 @@ def _synthesize(parsed: argparse.Namespace) -> int:
         *(TextColumn("Writing"), BarColumn(), MofNCompleteColumn(), TextColumn("parts  {task.fields[line]}")),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with continued_by(parsed.command_line, "--out", folder), Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(profiles) * config.sessions * len(PARTS), line="")
 
         def advance(line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cbtrain.cli.parser import SETTINGS, Commands, add_command, add_study_arguments, leading_console
+from cbtrain.cli.parser import SETTINGS, Commands, add_command, add_study_arguments, continued_by, leading_console
 
 
 def add(commands: Commands) -> None:
@@ -28,5 +28,6 @@ def _train(parsed: argparse.Namespace) -> None:
     folder = parsed.out or new_run_folder("train")
     config = load_config(parsed.config, parsed.settings, begun_settings(folder))
     console = leading_console()
-    folder = train_study(config, folder, console)
+    with continued_by(parsed.command_line, "--out", folder):
+        folder = train_study(config, folder, console)
     console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.yaml_files import parse_yaml
+from cbtrain.settings import parse_yaml
 
 EXTENDS = "extends"
 """The key of a config file that names another one to start from. Resolved settings do not have it."""

@@ -163,8 +163,9 @@ async def serve(model: LocalModel, name: str, host: str, port: int, *, until_std
             raise UserError(problem, where=f"{host}:{port}", hint=hint) from None
         bound = runner.addresses[0][1]
         stop = asyncio.Event()
-        with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        if not until_stdin_closes:
+            with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         print(f"listening on http://{host}:{bound}/v1", flush=True)
         if until_stdin_closes:
             await asyncio.to_thread(sys.stdin.buffer.read)

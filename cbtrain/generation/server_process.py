@@ -17,8 +17,9 @@ START_TIMEOUT_S = 300
 async def server_process(arguments: list[str], log: Path) -> AsyncIterator[str]:
     """Run ``cbtrain serve ARGUMENTS`` and yield its base URL once it listens.
 
-    It ends with the block, and also when this process dies, because it watches its standard input. Its errors go to
-    ``log``. Raises UserError with its last line where it does not come up.
+    It ends with the block, and also when this process dies, because it watches its standard input; it ignores the
+    signals that a terminal or SLURM sends to both processes. Its errors go to ``log``. Raises UserError with its last
+    line where it does not come up.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as errors:

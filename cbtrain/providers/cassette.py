@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 
 from cbtrain.errors import UserError
 from cbtrain.files import append_whole
+from cbtrain.journal import parse_line, with_checksum
 from cbtrain.providers.caching.cache import request_key
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import ApiFormat, WireRequest
@@ -71,7 +72,7 @@ class Recorder:
             "reply": reply.body.decode(errors="replace"),
         }
         line = {"key": request_key(wire_request)} | redacted_texts(exchange, keys)
-        return (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace")
+        return with_checksum(json.dumps(line, ensure_ascii=False).encode(errors="replace")) + b"\n"
 
     def _write(self, line: bytes) -> None:
         if self._file is None:
@@ -122,7 +123,7 @@ class Replay:
 
     def _keep(self, line: str, number: int) -> None:
         try:
-            exchange: dict[str, Any] = json.loads(line)
+            exchange = parse_line(line.encode()) or {}
             reply = Reply(int(exchange["status"]), CIMultiDict(exchange["headers"]), str(exchange["reply"]).encode())
             self._asked.add((str(exchange["url"]), exchange["body"].get("model")))
             replies = self._replies[str(exchange["key"])]

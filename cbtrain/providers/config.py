@@ -141,6 +141,9 @@ class ProvidersConfig(BaseModel):
     answers: str = Field(
         "auto", description="file of kept answers, shared by runs; auto: in $CBTRAIN_CACHE or ~/.cache/cbtrain"
     )
+    stop_wait_s: float = Field(
+        120, ge=0, description="seconds that what is under way has to end after SIGTERM, Ctrl-C or SIGUSR1"
+    )
     record: Path | None = Field(None, description="file to which all traffic is written, without keys")
     replay: Path | None = Field(None, description="recording that answers in place of the APIs: no key, no cost")
 

@@ -1,7 +1,7 @@
 """One model at one API. The order of a paid request:
 
-1. ``chat`` writes the request in the API's format and looks for its answer in the cache. Only one task at a time asks
-   for the same answer.
+1. ``chat`` writes the request in the API's format and looks for its answer in the cache. Only one task of one process
+   at a time asks for the same answer; the others wait for it.
 2. ``_ask`` makes attempts until one is answered or ``_may_retry`` forbids another one (kind of error, retries,
    deadline, share of repeats). ``_may_retry`` also waits until the next attempt may begin.
 3. ``_attempt`` lets the first attempt under a budget end before others begin: its answer corrects the token estimate.
@@ -12,6 +12,9 @@
    the money that was not used.
 7. ``_keep`` writes the answer to the cache, for this run and others.
 
+Whatever waits before a request is sent is ``interruptible``: after a stop signal no request is sent, and those that
+were sent are answered and booked.
+
 The methods below stand in this order.
 """
 
@@ -19,13 +22,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from cbtrain.errors import UserError
 from cbtrain.providers.attempt import Endpoint, attempt, backoff_s
 from cbtrain.providers.caching.cache import AnswerCache, request_key
 from cbtrain.providers.costs.budget import BudgetSpent
-from cbtrain.providers.costs.ledger import Billing, Entry
+from cbtrain.providers.costs.ledger import Billing, Entry, TokenCounter
 from cbtrain.providers.costs.token_estimate import TokenEstimate, answer_tokens, prompt_tokens
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
@@ -71,7 +75,7 @@ class Provider:
     """One model at one API, asked in one role of a run.
 
     Providers of one API key share ``account``, providers of one run the ledger in ``billing``, all runs ``cache``.
-    ``warn(text)`` is called once per problem.
+    After ``account.stop`` no request is sent. ``warn(text)`` is called once per problem.
     """
 
     def __init__(
@@ -88,11 +92,16 @@ class Provider:
         self.transport, self.endpoint, self.account = transport, endpoint, account
         self.role, self.price, self.ledger = billing.role, billing.price, billing.ledger
         self.patience, self.cache, self.warn = patience or Patience(), cache, warn
+        self.stop = account.stop
+        self.counter = TokenCounter(self.role, endpoint.api_format.base_url, endpoint.api_format.model)
         self.estimate = TokenEstimate()
-        self._first_attempt, self._first_attempt_ended = asyncio.Lock(), False
+        counts = self.ledger.counted.get(self.counter, [])  # of earlier processes of this run
+        for estimated, counted in counts:
+            self.estimate.learn(estimated, counted)
+        self._first_attempt, self._first_attempt_ended = asyncio.Lock(), bool(counts)
         self.under_way: dict[Entry, float] = {}
         """Requests that have no answer yet, and when each was sent, by the account's clock."""
-        self._cache_failed = self._usage_unread = False
+        self._cache_failed = self._usage_unread = self._waits_for_another = False
         self.answers = self.thoughts = 0
         """Answers taken, and those of them that held thinking, which was taken out."""
 
@@ -106,20 +115,28 @@ class Provider:
         of one request.
 
         Raises ProviderError if the error's kind, retries, deadline or budget forbid another attempt. Raises UserError
-        if there is a budget and no price, if the ledger cannot be written, or if the cache cannot be read.
+        if there is a budget and no price, if the ledger cannot be written, or if the cache cannot be read. Raises
+        Stopped if a signal came before the request was sent.
         """
+        self.stop.refuse_new()
         wire_request = self.endpoint.api_format.request(request)
         key = request_key(wire_request, sample)
         longest_answer = max(request.max_tokens, answer_tokens(wire_request))
         attempts = _Attempts(wire_request, key, prompt_tokens(wire_request), longest_answer)
         if self.cache is None:
             return await self._ask(attempts)
-        async with self.cache.alone(key):
-            cached = await self.cache.get(key)
+        async with AsyncExitStack() as asking:
+            with self.stop.interruptible():
+                cached = await asking.enter_async_context(self.cache.ask(key, on_wait=self._say_waiting))
             if cached is None:
                 return await self._ask(attempts)
         self.ledger.reused(self.role, key)
         return self._response(cached, 0.0, 0)
+
+    def _say_waiting(self) -> None:
+        if not self._waits_for_another:
+            self.warn(f"another process is asking the {self.role}'s API the same; this one waits for its answers")
+        self._waits_for_another = True
 
     async def _ask(self, attempts: _Attempts) -> ChatResponse:
         """Make attempts until one is answered. Raises ProviderError, that of the last attempt."""
@@ -160,14 +177,18 @@ class Provider:
         attempts.malformed += error.status == 200
         if error.kind == "rate_limit":
             self._rate_limited(error, wait_s)
+        elif error.retryable and wait_s > LONG_WAIT_S:
+            self.warn(f"the {self.role}'s API asks to wait {wait_s:,.0f} s: {error.message}")
         last = attempts.number > patience.retries or attempts.malformed == MALFORMED_TRIES
         if not error.retryable or last or attempts.spent_s >= patience.overall_s:
             return False
-        await account.clock.sleep(wait_s)
+        with self.stop.interruptible():
+            await account.clock.sleep(wait_s)
         if error.kind == "rate_limit":  # the API itself says when to ask again: no share of repeats
             return True
         since = account.clock.now()
-        allowed = await account.repeat(patience.overall_s - attempts.spent_s)
+        with self.stop.interruptible():
+            allowed = await account.repeat(patience.overall_s - attempts.spent_s)
         attempts.spent_s += account.clock.now() - since
         allowed = allowed and attempts.spent_s < patience.overall_s
         if not allowed:
@@ -187,9 +208,12 @@ class Provider:
 
     async def _attempt(self, attempts: _Attempts) -> tuple[WireAnswer, float]:
         """As :meth:`_attempt_paid`. Under a budget, others wait here until the first attempt has ended: its answer
-        tells how many tokens the API counts, so how much money to reserve."""
-        if self.ledger.budget.cap is not None:
-            async with self._first_attempt:
+        tells how many tokens the API counts, so how much money to reserve. A run that continues knows it from its
+        journal."""
+        if self.ledger.budget.cap is not None and not self._first_attempt_ended:
+            async with AsyncExitStack() as first:
+                with self.stop.interruptible():
+                    await first.enter_async_context(self._first_attempt)
                 if not self._first_attempt_ended:
                     try:
                         return await self._attempt_paid(attempts)
@@ -203,9 +227,12 @@ class Provider:
         while True:
             prompt = self.estimate.of(attempts.prompt_tokens)
             tokens = prompt + attempts.answer_tokens
-            entry = await self._reserve(attempts, prompt)
+            with self.stop.interruptible():
+                entry = await self._reserve(attempts, prompt)
             try:
-                async with self.account.turn(tokens):
+                async with AsyncExitStack() as turn:
+                    with self.stop.interruptible():
+                        await turn.enter_async_context(self.account.turn(tokens))
                     if self._reserved_enough(attempts, prompt):
                         return await self._send(attempts, entry, prompt)
                     self.account.settle(tokens, used=0)
@@ -232,7 +259,7 @@ class Provider:
         if attempts.number == 1:
             self.account.retries.began()
         try:
-            await self.ledger.begin(entry, attempts.key)
+            await self.ledger.begin(entry, attempts.key, self.counter, attempts.prompt_tokens)
             sent, self.under_way[entry] = True, started
             left_s = min(patience.attempt_s, patience.overall_s - attempts.spent_s)
             answer = await attempt(self.transport, self.endpoint, attempts.wire_request, left_s)

@@ -26,6 +26,7 @@ from cbtrain.providers.limits.account import Account
 from cbtrain.providers.limits.clock import Clock, Skipping
 from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.transport import HttpTransport, Transport, open_session
+from cbtrain.stopping import StopRequest
 
 FREE = Price(input=0.0, output=0.0)
 
@@ -34,7 +35,7 @@ class Providers:
     """``async with Providers(settings) as providers: judge = await providers.open(config, "judge")``.
 
     ``events`` takes the events of the run, ``past`` are those of its earlier processes; without them the money spent is
-    not remembered. ``warn(text)`` is called once per problem.
+    not remembered. After ``stop`` no request is sent. ``warn(text)`` is called once per problem.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Providers:
         *,
         events: Events | None = None,
         past: Iterable[Mapping[str, Any]] = (),
+        stop: StopRequest | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.settings, self.warn = settings, warn
+        self.settings, self.stop, self.warn = settings, stop or StopRequest(), warn
         self.budget = Budget(settings.budget)
         self.prices = load_prices(settings.prices)
         self.ledger = Ledger(self.budget, events)
@@ -123,7 +125,7 @@ class Providers:
         if name not in self._accounts:
             start = min(config.first_in_flight, config.max_in_flight)
             clock = Skipping() if replayed else Clock()
-            account = Account(start=start, most=config.max_in_flight, clock=clock)
+            account = Account(start=start, most=config.max_in_flight, clock=clock, stop=self.stop)
             account.limit.on_change = lambda change: self.ledger.note(
                 "limit_change", api=config.base_url, limit=change.limit, why=change.why
             )

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
-from cbtrain.files import write_atomic
+from cbtrain.files import seal, write_atomic
 from cbtrain.model.adapters.methods import AdapterFiles, save_adapter
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.undertrained_tokens import weak_rows
@@ -69,7 +69,7 @@ def train_adapter(
     if distributed.rank() == 0:
         facts = {**facts, "training": result.as_dict()}
         save_adapter(decoder, folder / speaker, base=base, facts=facts, beside=extra_files, values=values)
-        write_atomic(stage_folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_atomic(stage_folder / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
     before, after = result.validation_before, result.validation_best
     best = f"{after:.3f} at its best" if after is not None else "never finite"
     say(console, f"{speaker}: validation loss {before:.3f} before, {best} after {result.tokens:,} tokens")

@@ -20,7 +20,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, say
 from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
-from cbtrain.files import holds, share_with, write_atomic
+from cbtrain.files import holds, seal, share_with, write_atomic
 from cbtrain.study.corpus import load_corpus
 from cbtrain.study.datasets import check_held_out_patients
 from cbtrain.study.finetune import train_adapter
@@ -36,6 +36,7 @@ from cbtrain.study.run_folder import (
 )
 from cbtrain.study.stages import StageSpec, StudyModel
 from cbtrain.study.tiny_base import make_base_model
+from cbtrain.study.trained_run import WEIGHTS, weights_digest
 from cbtrain.training import distributed
 from cbtrain.training.packs import check_packs_per_step
 from cbtrain.training.telemetry.loggers import check_loggers
@@ -96,8 +97,9 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         base = anchored(config).model.path or "base"
         seconds = sum(stage["seconds"] for stage in results)  # of every part of an interrupted run
         seconds = max(seconds, time.perf_counter() - started)
-        state = {"model": base, "corpus": corpus.facts, "training": results, "seconds": seconds}
-        write_atomic(folder / STATE, json.dumps(state, indent=2) + "\n")
+        weights = {name: weights_digest(folder / name) for name in ("base", *specs) if (folder / name).is_dir()}
+        state = {"model": base, "corpus": corpus.facts, "training": results, "seconds": seconds, WEIGHTS: weights}
+        write_atomic(folder / STATE, json.dumps(seal(state), indent=2) + "\n")
     distributed.leave()
     return folder
 

@@ -17,19 +17,19 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
-from cbtrain.files import hold, require_new, write_atomic
-from cbtrain.settings import with_current_names
+from cbtrain.files import hold, read_sealed, require_new, seal, write_atomic
+from cbtrain.journal import is_amount
+from cbtrain.settings import parse_yaml, with_current_names
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.resuming import differences
 from cbtrain.training.stage_run import SKIPPED
 from cbtrain.transcripts.reading import SAMPLE
-from cbtrain.yaml_files import parse_yaml
 
 LOCK = Path("training") / ".lock"
 """Locked by the process that trains, since torchrun's ranks outlive torchrun if that is killed."""
 
-FREE = ("training.", "threads", "sharing", "evaluation.", "tokens.cache", "model.device")
+FREE = ("training.", "threads", "sharing", "evaluation.", "providers.", "tokens.cache", "model.device")
 """Settings that may change when an interrupted run continues: they decide where and how it runs, not what is learnt."""
 
 
@@ -94,11 +94,11 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     one whose transcripts had another fingerprint than ``corpus``."""
     hold_folder(folder)
     known = folder / "training" / "corpus.json"
-    if known.exists() and json.loads(known.read_text(encoding="utf-8"))["fingerprint"] != corpus:
-        hint = "Bring the transcripts back to continue, or choose another --out."
+    hint = "Bring the transcripts back to continue, or choose another --out."
+    if known.exists() and read_sealed(known, "Choose another --out.").get("fingerprint") != corpus:
         raise UserError("the transcripts have changed since this run began", where=folder, hint=hint)
     if distributed.rank() == 0:
-        write_atomic(known, json.dumps({"fingerprint": corpus}) + "\n")
+        write_atomic(known, json.dumps(seal({"fingerprint": corpus})) + "\n")
         write_atomic(folder / CONFIG, dump_config(anchored(config)))
         _write_environment(folder / ENVIRONMENT)
     distributed.barrier()
@@ -107,22 +107,30 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
 def _write_environment(path: Path) -> None:
     """Write the environment of the run's start, and under ``continued`` the others in which it continued."""
     here = describe_environment() | {"ranks": distributed.world()}
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else here
-    known = [facts, *facts.get("continued", [])]
-    if all({key: one.get(key) for key in here} != here for one in known):
+    facts = read_sealed(path, "Remove it to continue: it says where the run has run.") if path.exists() else here
+    continued = facts.get("continued", [])
+    known = [facts, *(continued if isinstance(continued, list) else [])]
+    if all({key: one.get(key) for key in here} != here for one in known if isinstance(one, dict)):
         facts["continued"] = [*known[1:], here]
-    write_atomic(path, json.dumps(facts, indent=2) + "\n")
+    write_atomic(path, json.dumps(seal(facts), indent=2) + "\n")
 
 
 def finished_stage(place: Path, product: Path, console: Console) -> dict[str, Any] | None:
-    """Return the result of a stage finished before this process started, or None."""
-    found: dict[str, Any] | None = None
+    """Return the result of a stage finished before this process started, or None. A damaged one is passed over: the
+    stage is finished anew, from its last checkpoint."""
+    result: dict[str, Any] | None = None
     if distributed.rank() == 0 and (place / SUMMARY).exists() and product.is_dir():
-        found = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
-    found = distributed.agreed(found)
-    if found is not None:
+        try:
+            result = read_sealed(place / SUMMARY, "")
+            if result.get("name") != place.name or not is_amount(result.get("seconds")):
+                result = None
+                say(console, f"{place / SUMMARY} is passed over: it is no result of this stage")
+        except UserError as error:
+            say(console, f"passed over: {error}")
+    result = distributed.agreed(result)
+    if result is not None:
         say(console, f"{place.name}: finished before, kept")
-    return found
+    return result
 
 
 def remove_fruitless(folder: Path) -> None:

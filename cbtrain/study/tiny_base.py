@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
-from cbtrain.files import atomic_folder, write_atomic
+from cbtrain.files import atomic_folder, seal, write_atomic
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.rope_keys import Rope
@@ -67,7 +67,7 @@ def make_base_model(split: Split, tokenizer: Any, config: StudyConfig, run: Path
             )
             save_decoder(decoder, temporary, described)
             save_tokenizer(tokenizer, temporary)
-        write_atomic(metrics / SUMMARY, json.dumps(result.as_dict(), indent=2) + "\n")
+        write_atomic(metrics / SUMMARY, json.dumps(seal(result.as_dict()), indent=2) + "\n")
     distributed.barrier()  # the others read it next
     return result
 

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import blake2s
 from itertools import pairwise
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.journal import Journal
+from cbtrain.journal import Journal, Shape, is_count, is_section, is_text
 from cbtrain.journal import read as read_journal
 from cbtrain.providers.answers.thinking import without_thinking
+from cbtrain.providers.costs import ledger
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.providers import Providers
 from cbtrain.providers.structured import cut_short
 from cbtrain.providers.summary import status
 from cbtrain.providers.types import ChatRequest
+from cbtrain.stopping import StopRequest
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.synthesis.prompts import PARTS, part_request
 from cbtrain.transcripts.cleaning import RESIDUE
@@ -35,6 +38,13 @@ SUMMARY = "Session Summary:"
 FENCE = "```"
 SHOWN = 120
 """Characters of a refusal that are shown."""
+
+SHAPES: dict[str, Shape] = {
+    "started": {"config": is_section, "profiles": is_text},
+    "part": {"course": is_text, "session": is_count, "part": is_count, "text": is_text, "problem": is_text},
+    **ledger.SHAPES,
+}
+"""The fields of a journal's records on which a run is continued."""
 
 Key = tuple[str, int, int]
 """Course, session (1-based), part (0-based)."""
@@ -59,13 +69,15 @@ async def write_corpus(
     it stopped (``folder/events.jsonl``). ``progress(text)`` is called after each part, also for those of earlier
     processes, with the state of the API; ``warn(text)`` once per problem.
 
-    Raises UserError if the folder holds a run with other settings, or if the API refuses for good.
+    Raises UserError if the folder holds a run with other settings, or if the API refuses for good; Stopped after a
+    signal, once the parts under way are recorded.
     """
-    with Journal(folder / "events.jsonl") as journal:
-        events = list(read_journal(journal.path))
+    limit_s = config.providers.stop_wait_s
+    with StopRequest(limit_s, warn) as stop, Journal(folder / "events.jsonl") as journal:
+        events = list(read_journal(journal.path, SHAPES))
         parts = _resume(journal, events, config, profiles)
         tries = Counter(_key_of(event) for event in events if event["kind"] == "part")
-        async with Providers(config.providers, events=journal, past=events, warn=warn) as providers:
+        async with Providers(config.providers, events=journal, past=events, stop=stop, warn=warn) as providers:
             provider = await providers.open(config.provider, "writer")
             whole, done = len(profiles) * config.sessions * len(PARTS), itertools.count(1)
 
@@ -76,17 +88,12 @@ async def write_corpus(
             permits = asyncio.Semaphore(config.courses_in_flight)
 
             async def write_course(profile: Profile) -> Course | str:
-                async with permits:
+                async with AsyncExitStack() as permit:
+                    with stop.interruptible():
+                        await permit.enter_async_context(permits)
                     return await writer.course(profile)
 
-            tasks = [asyncio.create_task(write_course(profile)) for profile in profiles]
-            try:
-                results = await asyncio.gather(*tasks)
-            except BaseException:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                raise
+            results = await stop.together(map(write_course, profiles), lambda: f"{len(parts)} of {whole} parts written")
             if provider.thoughts:
                 warn(f"thinking was taken out of {provider.thoughts:,} of {provider.answers:,} answers of the writer")
     courses = tuple(result for result in results if isinstance(result, Course))

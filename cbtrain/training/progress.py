@@ -7,9 +7,50 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cbtrain.journal import Check, is_amount, is_count, is_section
 from cbtrain.tokens.stream import StepInfo
 from cbtrain.training.config import StageConfig
 from cbtrain.training.step import StepResult
+
+
+def _is_position(value: Any) -> bool:
+    """Whether ``value`` is a stream's position, or that of one that has not begun."""
+    keys = {"epoch", "step", "done", "plan"}
+    return value == {} or (isinstance(value, dict) and value.keys() == keys and all(map(is_count, value.values())))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_curve(value: Any) -> bool:
+    """Losses may be no finite numbers: training has gone on all the same."""
+    return isinstance(value, list) and all(
+        is_section(point)
+        and is_count(point.get("step"))
+        and is_count(point.get("tokens"))
+        and _is_number(point.get("validation_loss"))
+        and is_section(point.get("phases", {}))
+        for point in value
+    )
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("step", "tokens", "scheduled", "supervised", "skipped", "waited"), is_count),
+    **dict.fromkeys(("validated", "best_step"), _or_none(is_count)),
+    "packs_per_step": _or_none(lambda value: is_count(value) and value > 0),
+    "seconds": is_amount,
+    "position": _is_position,
+    "best_loss": _or_none(lambda value: _is_number(value) and math.isfinite(value)),
+    "recent": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    "curve": _is_curve,
+    "skipped_batches": lambda value: isinstance(value, list) and all(map(is_section, value)),
+}
+"""What each counter may be when it is read back."""
 
 
 @dataclass(slots=True)
@@ -38,6 +79,17 @@ class Progress:
     recent: list[float] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     skipped_batches: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, values: Any) -> Progress:
+        """Return the progress that :meth:`as_dict` wrote as ``values``. Raises ValueError on what it cannot have
+        written."""
+        if not isinstance(values, dict) or values.keys() - CHECKS.keys():
+            raise ValueError("these are no counters of training")
+        for name, value in values.items():
+            if not CHECKS[name](value):
+                raise ValueError(f"{name} is unusable")
+        return cls(**values)
 
     def advance(self, info: StepInfo, outcome: StepResult, position: dict[str, int]) -> None:
         """Count an optimizer step, after which the stream is at ``position``. The schedule counts tokens of steps that

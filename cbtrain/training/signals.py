@@ -21,9 +21,8 @@ import torch
 import torch.distributed as dist
 
 from cbtrain.errors import Stopped
+from cbtrain.stopping import stop_signals
 from cbtrain.training import distributed
-
-SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 SAME_PRESS = 2.0
 """Seconds in which a second SIGINT is taken for the same Ctrl-C: torchrun passes on what the terminal has already sent
@@ -50,10 +49,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for name in SIGNALS:
-                if hasattr(signal, name):
-                    number = getattr(signal, name)
-                    self._before[number] = signal.signal(number, self._hear)
+            for number in stop_signals():
+                self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(

@@ -73,7 +73,7 @@ class StageState:
         if newest is None:
             return False
         check_same(newest, self.stage.settings, self.stage.name, folder)
-        self.progress = Progress(**newest.state["progress"])
+        self.progress = Progress.read(newest.state["progress"])
         self.engine.load(newest.parameters, newest.optimizer)
         self.mark_saved()
         best = find_best(folder, files, self.progress, newest, warn)

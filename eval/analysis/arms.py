@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.settings import parse_yaml
 from cbtrain.transcripts.source import validate
-from cbtrain.yaml_files import parse_yaml
 
 TUNED = dict.fromkeys(("tuned", "finetune", "finetuned", "fine-tune", "fine-tuned", "fine tuned"), "tuned")
 UNTUNED = {name: name for name in ("untuned", "base", "instruct", "chat", "baseline")}

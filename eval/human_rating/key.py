@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError
-from cbtrain.files import atomic_file
+from cbtrain.files import atomic_file, seal, unseal
 from cbtrain.transcripts.source import validate
 
 KEY_SCHEMA: Final = "cbtrain.rating-key/1"
@@ -70,18 +70,19 @@ def write_key(key: Key, path: Path) -> None:
     """Write ``key`` so that at no moment anybody but its owner can read it."""
     with atomic_file(path) as temporary:
         temporary.chmod(0o600)
-        temporary.write_text(json.dumps(key.model_dump(by_alias=True), indent=1, ensure_ascii=False), encoding="utf-8")
+        content = seal(key.model_dump(by_alias=True))
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_key(path: Path) -> Key:
     """Return the key at ``path``. Raises UserError if :func:`write_key` did not write it."""
     hint = f"Name the {KEY_FILE} that `cbtrain rate export` wrote."
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = unseal(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError("no such file", where=path, hint=hint) from None
     except (ValueError, IsADirectoryError) as error:
         raise UserError(f"not a key ({error})", where=path, hint=hint) from None
-    if not isinstance(content, dict) or content.get("schema") != KEY_SCHEMA:
+    if content.get("schema") != KEY_SCHEMA:
         raise UserError("not a key of rating forms", where=path, hint=hint)
     return validate(Key, content, path, hint)

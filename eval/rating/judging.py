@@ -16,11 +16,14 @@ from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judge import judge_session
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.scores import Score
-from cbtrain.eval.simulation.runner import SimulatedSession, session_progress, ticking, together
-from cbtrain.journal import Journal
+from cbtrain.eval.rating.scores import Score, is_score
+from cbtrain.eval.simulation.runner import SimulatedSession, session_progress, ticking
+from cbtrain.journal import Journal, Shape, is_text
 from cbtrain.journal import read as read_journal
 from cbtrain.providers.provider import Provider
+
+SHAPES: dict[str, Shape] = {"rating": {"key": is_text, "score": is_score}}
+"""The fields that ratings of earlier processes must have."""
 
 
 async def judge_sessions(
@@ -36,7 +39,8 @@ async def judge_sessions(
 
     A rating that the journal holds for the same dialogue, judge and rubric is not asked for again, unless it has no
     scores for want of a usable answer. ``status(share)`` describes the state of the API, given the share of the work
-    that is done.
+    that is done. After ``provider.stop`` no request is sent: raises Stopped once the answers to earlier ones are
+    recorded.
     """
     past, tries = _past_ratings(journal, rubric)
     wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
@@ -56,7 +60,8 @@ async def judge_sessions(
 
     with bar.progress:
         async with ticking(bar.show):
-            return await together(rating(session, repeat) for session, repeat in wanted)
+            works = (rating(session, repeat) for session, repeat in wanted)
+            return await provider.stop.together(works, lambda: f"{bar.done} of {len(wanted)} ratings done")
 
 
 class _RatingBar:
@@ -84,7 +89,7 @@ def _past_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], d
     of no use. A rating that ended in an error, or for want of money, had no answer at all."""
     past: dict[str, Score] = {}
     tries: dict[str, Counter[str]] = defaultdict(Counter)
-    for event in read_journal(journal.path):
+    for event in read_journal(journal.path, SHAPES):
         if event["kind"] != "rating":
             continue
         key, score = event["key"], event["score"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.yaml_files import parse_yaml
+from cbtrain.settings import parse_yaml
 
 
 class Cue(BaseModel):

@@ -7,9 +7,9 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, to_cell, with_decimal_points
@@ -56,6 +56,30 @@ class Score:
         """The sum over domains, or None unless every domain has a score."""
         values = [value for value in self.domains.values() if value is not None]
         return sum(values) if values and len(values) == len(self.domains) else None
+
+
+def is_score(value: Any) -> bool:
+    """Whether ``value``, read from JSON, has the fields of a :class:`Score`, each of its kind."""
+    if not isinstance(value, dict) or value.keys() - {known.name for known in fields(Score)}:
+        return False
+    texts, counts = ("session_id", "arm", "patient", "judge"), ("seed", "repeat")
+    domains, evidence, reason = (value.get(name, {}) for name in ("domains", "evidence", "reason"))
+    return (
+        all(isinstance(value.get(name), str) for name in texts)
+        and all(isinstance(value.get(name), int) for name in counts)
+        and value.get("status") in get_args(Status)
+        and isinstance(value.get("stopped_at", ""), str)
+        and isinstance(value.get("domains"), dict)
+        and all(score is None or _is_number(score) for score in domains.values())
+        and isinstance(evidence, dict)
+        and all(isinstance(turns, list) and all(isinstance(i, int) for i in turns) for turns in evidence.values())
+        and isinstance(reason, dict)
+        and all(isinstance(text, str) for text in reason.values())
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def write_scores_csv(scores: Sequence[Score], path: Path) -> None:

@@ -47,24 +47,34 @@ Record = Callable[[int, Turn, Spoken], Awaitable[None]]
 """Called with each new turn's index before the next one is asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A session ends after ``max_turns`` turns or ``max_words`` words."""
+
+    max_turns: int
+    max_words: int
+
+
 async def hold_session(
     patient: Speaker,
     therapist: Speaker,
     turns: list[Turn],
+    limits: Limits,
     *,
     seed: Callable[[int], int],
-    max_turns: int,
-    max_words: int,
     record: Record,
+    refuse_new: Callable[[], None] = lambda: None,
 ) -> tuple[Ending, str | None]:
     """Extend ``turns`` (empty, or those of an interrupted session) to an ending. Return it, and the text of an error.
 
-    The patient speaks first. ``seed(index)`` is the seed of a turn.
+    The patient speaks first. ``seed(index)`` is the seed of a turn. ``refuse_new()`` is called before each turn, and
+    raises Stopped if none is to begin.
     """
     while True:
-        ending = _ended(turns, max_turns, max_words)
+        ending = _ended(turns, limits)
         if ending:
             return ending, None
+        refuse_new()
         role: Role = "patient" if len(turns) % 2 == 0 else "therapist"
         speaker = patient if role == "patient" else therapist
         try:
@@ -91,10 +101,10 @@ async def _add(turns: list[Turn], turn: Turn, spoken: Spoken, record: Record) ->
     turns.append(turn)
 
 
-def _ended(turns: Sequence[Turn], max_turns: int, max_words: int) -> Ending | None:
-    if len(turns) >= max_turns:
+def _ended(turns: Sequence[Turn], limits: Limits) -> Ending | None:
+    if len(turns) >= limits.max_turns:
         return "max_turns"
-    if sum(len(turn.text.split()) for turn in turns) >= max_words:
+    if sum(len(turn.text.split()) for turn in turns) >= limits.max_words:
         return "max_words"
     # The same words three times in a row from one speaker: nothing new will come.
     last = [turn.text for turn in turns[-1::-2][:3]]

@@ -6,20 +6,37 @@ import asyncio
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Speaker, Spoken, hold_session
-from cbtrain.journal import Journal
+from cbtrain.errors import UserError
+from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, Speaker, Spoken, hold_session
+from cbtrain.journal import Check, Journal, Record, Shape, is_count, is_section, is_text, is_text_or_none
+from cbtrain.stopping import StopRequest
 from cbtrain.transcripts.types import FAILED, FAILURES, Ending, Turn
 
-Done = TypeVar("Done")
+
+def _turn_fields(record: Record) -> Mapping[str, Check]:
+    shape: dict[str, Check] = {
+        "session": is_text,
+        "index": is_count,
+        "role": lambda value: value in ("patient", "therapist"),
+        "text": is_text,
+    }
+    return shape | {"facts": is_section} if "facts" in record else shape  # the first versions wrote no facts
+
+
+SHAPES: dict[str, Shape] = {
+    "turn": _turn_fields,
+    "session_finished": {"session": is_text, "ending": is_text, "error": is_text_or_none},
+}
+"""The fields that :func:`restore` needs of a journal's records."""
 
 MARKS = {
     "thinking_removed": "thinking was taken out",
@@ -73,17 +90,22 @@ def turn_seed(session: SimulatedSession, index: int, run_seed: int) -> int:
 
 def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any]]) -> None:
     """Fill ``sessions`` from a journal's ``events``: finished ones stay finished, begun ones continue where they
-    stopped. A session that ended by a failure of the infrastructure continues after its last good turn."""
+    stopped. A session that ended by a failure of the infrastructure continues after its last good turn. Raises
+    UserError if a turn is missing."""
     by_id = {session.id: session for session in sessions}
     for event in events:
-        session = by_id.get(event.get("session", ""))
-        if session is None:
+        if event["kind"] not in SHAPES or event["session"] not in by_id:
             continue
-        if event["kind"] == "turn" and event["index"] == len(session.turns):
+        session = by_id[event["session"]]
+        if event["kind"] == "session_finished":
+            if not _to_resume(event):
+                session.ending, session.error = event["ending"], event["error"]
+        elif event["index"] == len(session.turns):
             session.turns.append(Turn(event["role"], event["text"]))
             session.marks.update(marks_of(event.get("facts", {})))
-        elif event["kind"] == "session_finished" and not _to_resume(event):
-            session.ending, session.error = event["ending"], event["error"]
+        elif event["index"] > len(session.turns):
+            hint = "Restore the file from a copy."
+            raise UserError(f"turn {len(session.turns) + 1} is missing", where=f"session {session.id}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +138,19 @@ async def run_sessions(
     settings: SimulationSettings,
     console: Console,
     status: Callable[[float], str] = lambda share: "",
+    stop: StopRequest | None = None,
 ) -> None:
-    """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other.
+    """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other; a
+    UserError (answers that cannot be read, say) is no defect of one session and is raised.
 
-    ``status(share)`` describes the state of the APIs, given the share of all turns that have been said.
+    ``status(share)`` describes the state of the APIs, given the share of all turns that have been said. After ``stop``
+    no turn begins: raises Stopped once those under way are recorded.
     """
-    simulation = _Simulation(sessions, speakers, journal, settings, console, status)
+    simulation = _Simulation(sessions, speakers, journal, settings, console, status, stop or StopRequest())
+    unfinished = [session for session in sessions if session.ending is None]
     with simulation.progress:
         async with ticking(simulation.show):
-            await together(simulation.hold(session) for session in sessions if session.ending is None)
+            await simulation.stop.together(map(simulation.hold, unfinished), simulation.finished)
 
 
 class _Simulation:
@@ -138,15 +164,19 @@ class _Simulation:
         settings: SimulationSettings,
         console: Console,
         status: Callable[[float], str],
+        stop: StopRequest,
     ) -> None:
         self.sessions, self.speakers, self.journal, self.settings = sessions, speakers, journal, settings
-        self.status, self.running, self.permits = status, 0, asyncio.Semaphore(settings.in_flight)
+        self.status, self.stop = status, stop
+        self.running, self.permits = 0, asyncio.Semaphore(settings.in_flight)
         self.progress = session_progress(console)
         self.bar = self.progress.add_task("simulate", total=len(sessions), line="")
 
     async def hold(self, session: SimulatedSession) -> None:
         """Bring one session to an ending, as soon as fewer than ``in_flight`` are running."""
-        async with self.permits:
+        async with AsyncExitStack() as permit:
+            with self.stop.interruptible():
+                await permit.enter_async_context(self.permits)
             self.running += 1
             patient, therapist = self.speakers(session)
             self.journal.append(
@@ -154,6 +184,8 @@ class _Simulation:
             )
             try:
                 session.ending, session.error = await self._dialogue(session, patient, therapist)
+            except UserError:
+                raise
             except Exception as error:  # supervision: a defect in one session is its result, not the run's end
                 session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
                 self.journal.append("defect", session=session.id, trace=traceback.format_exc())
@@ -174,11 +206,15 @@ class _Simulation:
             patient,
             therapist,
             session.turns,
+            Limits(self.settings.max_turns, self.settings.max_words),
             seed=lambda index: turn_seed(session, index, self.settings.seed),
-            max_turns=self.settings.max_turns,
-            max_words=self.settings.max_words,
             record=record,
+            refuse_new=self.stop.refuse_new,
         )
+
+    def finished(self) -> str:
+        """Return how many sessions have ended, in words."""
+        return f"{sum(s.ending is not None for s in self.sessions)} of {len(self.sessions)} sessions finished"
 
     def show(self) -> None:
         """Bring the progress bar up to date."""
@@ -191,18 +227,6 @@ class _Simulation:
         parts += [f"[red]{failed} failed[/]"] if failed else []
         line = ", ".join(filter(None, parts))
         self.progress.update(self.bar, completed=sum(s.ending is not None for s in self.sessions), line=line)
-
-
-async def together(works: Iterable[Coroutine[Any, Any, Done]]) -> list[Done]:
-    """Return all results in order. If one fails, cancel the others and raise its error when they have ended."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 @asynccontextmanager

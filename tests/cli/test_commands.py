@@ -142,3 +142,37 @@ def test_a_check_that_finds_something_ends_with_1(tmp_path, capsys):
     capsys.readouterr()
     main(["config", "show", "quick"])
     assert yaml.safe_load(capsys.readouterr().out)["tiny"]["hidden"] == 64
+
+
+@pytest.mark.fault("G4")
+def test_evaluate_never_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "model.path=models/mine", "evaluation.seeds=1"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("cbtrain: runs/: no trained run here, and evaluate trains none. Train one first")
+    assert "`cbtrain train model.path=models/mine evaluation.seeds=1`" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault("G4")
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("evaluate", 2),
+        ("compare runs", 2),
+        ("analyze runs", 2),
+        ("rate import runs --key key.json", 2),
+        ("config", 0),
+        ("corpus stats sample", 0),
+        ("corpus check sample", 0),
+        ("corpus split sample", 0),
+        ("providers list", 0),
+        ("power", 2),
+    ],
+)
+def test_a_command_that_only_looks_leaves_nothing_behind(command, status, tmp_path, monkeypatch, capsys):
+    """Nothing is trained, written or paid for by a command that is not called after it."""
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == status, capsys.readouterr()
+    assert list(tmp_path.iterdir()) == []

@@ -311,10 +311,19 @@ async def test_a_refusal_is_not_kept_nor_taken_from_what_older_versions_kept(tmp
     """Nor is an answer of nothing but thinking; thinking that was kept is taken out."""
     made = WireRequest("http://x", {}, {})
     texts = {"a": REFUSED[0], "b": "<think>hm", "c": "<think>hm</think>I feel low.", "d": "I feel low."}
+
+    async def found(cache):
+        answers = {}
+        for key in texts:
+            async with cache.ask(key) as answer:
+                if answer is not None:
+                    answers[key] = answer
+        return answers
+
     async with AnswerCache(tmp_path / "answers") as cache:
         for key, text in texts.items():
             await cache.keep(key, made.body, cleared(WireAnswer(text, "stop", Usage(1, 2), "m")))
-        assert [key for key in texts if await cache.get(key)] == ["c", "d"]
+        assert list(await found(cache)) == ["c", "d"]
         for key, text in texts.items():  # as an older version wrote them
             answer = {"text": text, "finish_reason": "stop", "usage": dataclasses.asdict(Usage(1, 2)), "model": "m"}
             await cache._do(
@@ -322,7 +331,7 @@ async def test_a_refusal_is_not_kept_nor_taken_from_what_older_versions_kept(tmp
                     "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", (key, "{}", json.dumps(answer), 0.0)
                 )
             )
-        kept = {key: answer for key in texts if (answer := await cache.get(key))}
+        kept = await found(cache)
     assert {key: (answer.text, answer.thinking) for key, answer in kept.items()} == {
         "c": ("I feel low.", 2),
         "d": ("I feel low.", 0),

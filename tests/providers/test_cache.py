@@ -16,17 +16,21 @@ from loopback import completion, serve
 from places import SHARED
 
 from cbtrain.errors import UserError
-from cbtrain.journal import read
+from cbtrain.journal import Journal, read
 from cbtrain.providers.attempt import Endpoint
+from cbtrain.providers.caching import lease
 from cbtrain.providers.caching.cache import AnswerCache, open_answers, request_key
+from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.ledger import Billing, Ledger
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.costs.token_estimate import prompt_tokens
+from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import WireRequest
 from cbtrain.providers.formats.openai import OpenAIFormat
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.provider import Patience, Provider
+from cbtrain.providers.providers import Providers
 from cbtrain.providers.transport import HttpTransport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
@@ -104,7 +108,8 @@ async def test_kept_answers_are_not_taken_where_they_shall_not_be(tmp_path):
             anew = provider(session, script, cache)
             assert [(await anew.chat(asking("x"))).text for _ in range(2)] == ["answer 1", "answer 2"]
         async with AnswerCache(tmp_path / "a") as cache:
-            assert (await provider(session, script, cache).chat(asking("x"))).text == "answer 2"
+            # The first one stays: what is on disk is never overwritten.
+            assert (await provider(session, script, cache).chat(asking("x"))).text == "answer 1"
 
 
 async def test_an_answer_that_cannot_be_kept_is_not_lost(tmp_path):
@@ -121,7 +126,11 @@ async def test_an_answer_that_cannot_be_kept_is_not_lost(tmp_path):
     assert "answers cannot be kept here (database or disk is full)" in told[0]
 
 
-async def test_a_damaged_answer_is_asked_for_again_and_replaced(tmp_path):
+@pytest.mark.fault("F7")
+@pytest.mark.parametrize(
+    "change", ["answer = '{'", "answer = replace(answer, 'answer 1', 'answer 7')", "answer = NULL"]
+)
+async def test_a_damaged_answer_is_asked_for_again_and_replaced(change, tmp_path):
     async with serve(lambda number, body: completion(f"answer {number}")) as script, open_session() as session:
         async with AnswerCache(tmp_path / "a") as cache:
             made = provider(session, script, cache)
@@ -129,7 +138,7 @@ async def test_a_damaged_answer_is_asked_for_again_and_replaced(tmp_path):
 
             def damage():
                 with cache._database:
-                    cache._database.execute("UPDATE answers SET answer = '{'")
+                    cache._database.execute(f"UPDATE answers SET {change}")
 
             await cache._do(damage)
             assert [(await made.chat(asking("x"))).text for _ in range(2)] == ["answer 2", "answer 2"]
@@ -170,16 +179,107 @@ def test_many_may_make_the_file_at_the_same_moment(tmp_path):
             list(many.map(opened, [tmp_path / str(round_number)] * 8))
 
 
-async def test_two_processes_may_use_one_file(tmp_path):
-    async with serve(lambda number, body: completion(f"to {body['messages'][0]['content']}")) as script:
+@pytest.mark.fault("F8")
+async def test_two_processes_on_one_file_pay_once_for_an_answer(tmp_path):
+    async with serve(slowly(lambda body: f"to {body['messages'][0]['content']}")) as script:
         settings = run_settings(tmp_path, script, count=40)
         workers = [await start(settings | {"folder": str(tmp_path / name)}) for name in ("one", "two")]
         ended = [await worker.communicate() for worker in workers]
+    requests = 0
     for worker, (out, err) in zip(workers, ended, strict=True):
         assert worker.returncode == 0, err.decode()
         answers, costs = json.loads(out.splitlines()[-1])
         assert answers == [f"to question {number}" for number in range(40)]
         assert costs["roles"][0]["requests"] + costs["roles"][0]["reused"] == 40
+        requests += costs["roles"][0]["requests"]
+    assert requests == len(script.bodies) == 40
+
+
+@pytest.mark.fault("F8")
+async def test_a_killed_process_blocks_nobody(tmp_path):
+    """The first one is killed with all its requests out; the second, which waits for them, asks itself."""
+    hang, asked = asyncio.Event(), Counter()
+
+    def plan(number, body):
+        asked[body["messages"][0]["content"]] += 1
+        return slowly(lambda body: "fine", None if hang.is_set() else hang)(number, body)
+
+    async with serve(plan) as script:
+        settings = run_settings(tmp_path, script, count=12)
+        first = await start(settings | {"folder": str(tmp_path / "one")})
+        while len(script.bodies) < 12:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        second = await start(settings | {"folder": str(tmp_path / "two")})
+        await second.stdout.readline()  # it has opened the file
+        await asyncio.sleep(0.3)
+        assert len(script.bodies) == 12
+        first.kill()
+        await first.wait()
+        hang.set()
+        out, err = await second.communicate()
+    assert second.returncode == 0, err.decode()
+    answers, costs = json.loads(out.splitlines()[-1])
+    assert answers == ["fine"] * 12
+    assert costs["roles"][0]["requests"] == 12
+    assert set(asked.values()) == {2}
+
+
+def slowly(text_of, until=None):
+    """Answers after a moment, or once the event ``until`` is set."""
+
+    def plan(number, body):
+        async def answer(request):
+            await (until.wait() if until else asyncio.sleep(0.05))
+            return web.json_response(completion(text_of(body)))
+
+        return answer
+
+    return plan
+
+
+@pytest.mark.fault("F8")
+async def test_a_lease_ends_with_its_owners_beats_and_not_before(tmp_path, monkeypatch):
+    """Of an owner on another machine nothing is known but its beats."""
+    monkeypatch.setattr(lease, "BEAT_S", 0.02)
+    monkeypatch.setattr(lease, "EXPIRY_S", 0.4)
+    released, told = asyncio.Event(), []
+    async with serve(slowly(lambda body: "the first one's", released)) as script, open_session() as session:
+        async with AnswerCache(tmp_path / "a") as one, AnswerCache(tmp_path / "a") as two:
+            asking_first = asyncio.create_task(provider(session, script, one).chat(asking("x")))
+            while not script.bodies:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            waiting = asyncio.create_task(provider(session, script, two, warn=told.append).chat(asking("x")))
+            await asyncio.sleep(1.0)
+            assert len(script.bodies) == 1
+            assert not waiting.done()
+            released.set()
+            assert [(await task).text for task in (asking_first, waiting)] == ["the first one's"] * 2
+            assert len(script.bodies) == 1
+            assert told == ["another process is asking the judge's API the same; this one waits for its answers"]
+            gone = (
+                "INSERT INTO leases VALUES (?, 'elsewhere/1/x', 7)",
+                (request_key(OpenAIFormat(script.url, "m").request(asking("y"))),),
+            )
+            await one._do(lambda: one._database.execute(*gone) and one._database.commit())
+            assert (await provider(session, script, two).chat(asking("y"))).attempts == 1
+
+
+@pytest.mark.fault("F8")
+async def test_a_lease_is_given_back_wherever_one_is_cancelled(tmp_path):
+    async with AnswerCache(tmp_path / "a") as cache:
+
+        async def hold():
+            async with cache.ask("k"):
+                await asyncio.sleep(0.002)
+
+        for moment in range(40):
+            task = asyncio.create_task(hold())
+            await asyncio.sleep(moment / 10_000)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            left = await cache._do(lambda: cache._database.execute("SELECT count(*) FROM leases").fetchone())
+            assert left == (0,), moment
 
 
 def run_settings(tmp_path, script, **more):
@@ -267,3 +367,40 @@ async def test_a_budget_holds_over_kills_and_continued_runs(tmp_path):
         assert child.returncode == 0, err.decode()
         assert len(script.bodies) == 60
         assert json.loads(out.splitlines()[-1])[1]["dollars"] == pytest.approx(0.6)
+
+
+@pytest.mark.fault("F4")
+@pytest.mark.parametrize(("dense", "hidden"), [(3, 0), (1, 400), (2.5, 150)])
+async def test_a_budget_holds_where_an_api_counts_more_than_its_prompts_seem_to_have(
+    dense, hidden, tmp_path, monkeypatch
+):
+    """Restarted again and again: what was learnt of its counting is in the journal, so that no later process spends
+    more than there is. By the server's own bill."""
+    monkeypatch.setenv("A_KEY", "k")
+    bill = []
+
+    def plan(number, body):
+        counted = round(len(json.dumps(body)) / 3 * dense) + hidden
+        bill.append(counted / 1000)
+        return completion("fine") | {"usage": {"prompt_tokens": counted, "completion_tokens": 0}}
+
+    async with serve(plan) as script:
+        price = Price(input=1000.0, output=0.0)
+        config = script.config(api_key_env="A_KEY", price=price, reuse=False, max_retries=0)
+        # The first process learns. With less than a request costs none goes out afterwards, with more one does.
+        for number, (share, wanted) in enumerate([(None, 1), (0.8, 0), (1.6, 1), (0.8, 0), (1.6, 1)]):
+            budget = 100.0 if share is None else sum(bill) + share * max(bill)
+            before = len(bill)
+            with Journal(tmp_path / "events.jsonl") as journal:
+                past, settings = list(read(journal.path)), ProvidersConfig(budget=budget)
+                async with Providers(settings, events=journal, past=past) as providers:
+                    made = await providers.open(config, "judge")
+                    many = range(1 if share is None else 4)
+                    asks = [made.chat(asking(f"{number}, {n}: " + "word " * 150)) for n in many]
+                    ended = await asyncio.gather(*asks, return_exceptions=True)
+            assert sum(bill) <= budget
+            assert len(bill) - before == wanted
+            assert {response.kind for response in ended if isinstance(response, ProviderError)} <= {"budget"}
+    assert len(bill) == 3
+    started = [event for event in read(tmp_path / "events.jsonl") if event["kind"] == "request_started"]
+    assert {(event["api"], event["model"]) for event in started} == {(script.url, "m")}

@@ -1,11 +1,13 @@
 """Every form in which an API says when to come back."""
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
 
-from cbtrain.providers.formats.waiting import parse_wait, requested_wait
+from cbtrain.providers.formats.failures import failure_of
+from cbtrain.providers.formats.waiting import LONGEST_BY_OUR_CLOCK_S, parse_wait, requested_wait
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -65,3 +67,35 @@ def test_otherwise_the_latest_reset_of_what_is_used_up():
     assert requested_wait(anthropic, "", NOW) == 40
     assert requested_wait({"x-ratelimit-reset-tokens": "when it suits"}, "", NOW) is None
     assert requested_wait({}, "no", NOW) is None
+
+
+WAYS = {
+    "Retry-After": lambda moment: {"Retry-After": format_datetime(moment, usegmt=True)},
+    "ISO 8601": lambda moment: {"Retry-After": moment.isoformat()},
+    "seconds since 1970": lambda moment: {"Retry-After": str(moment.timestamp())},
+    "reset": lambda moment: {"anthropic-ratelimit-requests-reset": moment.isoformat()},
+}
+
+
+@pytest.mark.fault("F12")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("hours", [-30, -2, 0, 2, 30])
+def test_a_date_counts_from_the_apis_own_clock(way, hours):
+    """This machine's clock is so many hours off the API's: the wait is 20 seconds all the same."""
+    theirs = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=hours)
+    headers = WAYS[way](theirs + timedelta(seconds=20)) | {"Date": format_datetime(theirs, usegmt=True)}
+    assert requested_wait(headers, "") == 20
+    assert failure_of(429, headers, "slow down").retry_after_s == 20
+
+
+@pytest.mark.fault("F12")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_date_without_the_apis_clock_is_believed_for_minutes_only(way):
+    ours = datetime.now(timezone.utc)
+    failure = failure_of(429, WAYS[way](ours + timedelta(hours=2)), "slow down")
+    assert failure.retry_after_s == LONGEST_BY_OUR_CLOCK_S
+    assert str(failure).startswith("HTTP 429, rate limit: slow down (it asks to wait until a date that is 7,")
+    assert "by this machine's clock, which may be wrong" in str(failure)
+    assert 18 <= requested_wait(WAYS[way](ours + timedelta(seconds=20)), "") <= 20
+    assert failure_of(429, {"Retry-After": "7200"}, "").retry_after_s == 7200  # no clock is asked
+    assert failure_of(429, {"Retry-After": "2h"}, "").retry_after_s == 7200

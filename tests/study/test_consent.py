@@ -1,5 +1,7 @@
 """Imported transcripts stay here unless the user says otherwise; the one asked is told what would go where."""
 
+import json
+
 import pytest
 from command import cbtrain
 
@@ -53,7 +55,7 @@ SYNTHESIS = [
     ("arguments", "told"),
     [
         (["run", JUDGE, "corpus.path=mine"], "mine: this would send sessions simulated from its profiles and transcri"),
-        (["evaluate", JUDGE, "corpus.path=mine"], "mine: this would send sessions simulated"),
+        (["evaluate", "--run", "run", JUDGE, "corpus.path=mine"], "mine: this would send sessions simulated"),
         (
             ["run", PATIENT, "corpus.path=mine"],
             "mine: this would send its patients' profiles to http://patient.invalid",
@@ -67,9 +69,14 @@ SYNTHESIS = [
 )
 def test_no_command_sends_an_imported_corpus_unasked(tmp_path, arguments, told):
     write_canonical(read("sample"), tmp_path / "mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
+    trained = {"model": "base", "corpus": {"split": {}, "fingerprint": ""}, "training": [], "seconds": 1}
+    (tmp_path / "run" / "study.json").write_text(json.dumps(trained))
     key = {} if PATIENT in arguments else {"CBTRAIN_JUDGE_API_KEY": "k"}
     done = cbtrain(*arguments, cwd=tmp_path, env=key)
     assert done.returncode == 2
     assert done.stderr.startswith(f"cbtrain: {told}")
     assert "--allow-upload" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "run"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "study.json"}

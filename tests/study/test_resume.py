@@ -107,7 +107,7 @@ def test_stopped_by_slurms_signal_it_goes_on_elsewhere(whole, tmp_path):
     os.kill(children(child)[0], signal.SIGUSR1)
     out, _ = child.communicate(timeout=120)
     assert "stopped by SIGUSR1 after step" in out
-    assert "continues from there" in out
+    assert "Continue with: cbtrain " in out
     done = cbtrain("train", "--out", "run", "training.engine=torch", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     environment = json.loads((run / "environment.json").read_text())

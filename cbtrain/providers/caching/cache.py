@@ -1,11 +1,14 @@
 """Answers on disk, shared by all runs: an answer that was paid for is not asked for again.
 
 SQLite with a write-ahead log, every commit synced, so that several processes may use one file and none loses an answer.
+One of them asks for an answer, under a lease (:mod:`.lease`); the others wait for it. An answer that is on disk is
+never overwritten.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +26,7 @@ from typing import Any, TypeVar
 from cbtrain.errors import UserError
 from cbtrain.files import cache_folder
 from cbtrain.providers.answers.clearing import cleared, worth_keeping
+from cbtrain.providers.caching.lease import LEASES, Leases
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.types import Usage
 
@@ -30,6 +34,9 @@ Made = TypeVar("Made")
 
 VERSION = 1
 PATIENCE_S = 60  # for another process that holds the file
+FIRST_LOOK_S, LOOK_S = 0.05, 1.0
+"""Seconds between two looks for another process's answer; they double from the first to the second."""
+
 TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, request TEXT, answer TEXT, at REAL) WITHOUT ROWID"
 
 
@@ -79,12 +86,58 @@ class AnswerCache:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._do(lambda: self._database.close())
+        await asyncio.to_thread(self._leases.stop_beating)
+        with contextlib.suppress(UserError):  # it is closed whatever has become of the file
+            await self._do(self._close)
         self._thread.shutdown()
 
     @asynccontextmanager
-    async def alone(self, key: str) -> AsyncIterator[None]:
-        """Let one task at a time ask for the answer ``key``; the others in this process then find it."""
+    async def ask(self, key: str, *, on_wait: Callable[[], None] = lambda: None) -> AsyncIterator[WireAnswer | None]:
+        """Yield the answer that is kept, or None to the one task that may request it.
+
+        One task at a time requests it, in this process and in all others that use the file. The others wait until its
+        answer is there, or until it has given up or died; ``on_wait`` is called if they wait for another process.
+        Without ``reuse`` no answer is taken and no process is waited for.
+        """
+        async with self._alone(key):
+            answer = None
+            try:
+                if self.reuse:
+                    answer = await self._answer_or_lease(key, on_wait)
+                yield answer
+            finally:
+                if self.reuse and answer is None:  # also if it was cancelled while it took the lease
+                    with contextlib.suppress(UserError):  # then it expires
+                        await self._do(lambda: self._leases.release(key))
+
+    async def _answer_or_lease(self, key: str, on_wait: Callable[[], None]) -> WireAnswer | None:
+        """Return the kept answer, or None with the lease of ``key``."""
+
+        def look() -> tuple[WireAnswer | None, bool]:
+            answer = self._read(key)
+            try:
+                if answer is not None or not self._leases.take(key):
+                    return answer, False
+            except sqlite3.OperationalError:  # a full disk, say: request it without a lease; `keep` reports the problem
+                return None, True
+            answer = self._read(key)  # it may have come, and its lease gone, between the two
+            if answer is not None:
+                self._leases.release(key)
+            return answer, True
+
+        pause_s = FIRST_LOOK_S
+        while True:
+            answer, taken = await self._do(look)
+            if answer is not None or taken:
+                return answer
+            if pause_s == FIRST_LOOK_S:
+                on_wait()
+            await asyncio.sleep(pause_s)
+            pause_s = min(LOOK_S, 2 * pause_s)
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """Let one task of this process at a time enter."""
         lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
         self._locks[key] = (lock, waiting + 1)
         try:
@@ -97,23 +150,22 @@ class AnswerCache:
             else:
                 self._locks[key] = (lock, waiting - 1)
 
-    async def get(self, key: str) -> WireAnswer | None:
-        """Return the kept answer, or None."""
-        if not self.reuse:
+    def _read(self, key: str) -> WireAnswer | None:
+        row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        if row is None:
             return None
-
-        def read() -> WireAnswer | None:
-            row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            return None if row is None else _answer(row[0])
-
-        return await self._do(read)
+        answer = _parse(row[0], key)
+        if answer is None:  # damaged, or not worth keeping by today's rules: requested again
+            with self._database:
+                self._database.execute("DELETE FROM answers WHERE key = ? AND answer IS ?", (key, row[0]))
+        return answer
 
     async def keep(self, key: str, request: dict[str, Any], answer: WireAnswer) -> None:
-        """Keep the answer if it is worth keeping; on disk on return."""
+        """Keep the answer if it is worth keeping and none is there; on disk on return."""
         if not worth_keeping(answer):
             return
         kept: Future[None] = Future()
-        self._pending.append(((key, _json(request), _json(asdict(answer)), time.time()), kept))
+        self._pending.append(((key, _json(request), _to_json(answer, key), time.time()), kept))
         await self._do(self._write)
         await asyncio.shield(asyncio.wrap_future(kept))
 
@@ -125,7 +177,7 @@ class AnswerCache:
         try:
             with self._database:
                 rows = [row for row, _ in writes]
-                self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
+                self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
         except (sqlite3.Error, OSError) as error:
             for _, kept in writes:
                 kept.set_exception(_unusable(self.path, error))
@@ -135,6 +187,13 @@ class AnswerCache:
 
     def _open(self) -> None:
         self._database = open_answers(self.path)
+        self._leases = Leases(_connect(self.path, "NORMAL"), self._thread)
+
+    def _close(self) -> None:
+        try:
+            self._leases.close()
+        finally:
+            self._database.close()
 
     async def _do(self, work: Callable[[], Made]) -> Made:
         # Shielded: a cancelled caller must not leave half of it undone.
@@ -149,19 +208,26 @@ def open_answers(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        database = sqlite3.connect(path, timeout=PATIENCE_S)
-        _log_ahead(database)
-        database.execute("PRAGMA synchronous = FULL")
+        database = _connect(path, "FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             hint = "Name another file (providers.answers), or update cbtrain."
             raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=path, hint=hint)
         with database:
             database.execute(TABLE)
+            database.execute(LEASES)
             database.execute(f"PRAGMA user_version = {VERSION}")
         return database
     except (sqlite3.Error, OSError) as error:
         raise _unusable(path, error) from None
+
+
+def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    """``FULL`` has every commit on disk; with ``NORMAL`` a power cut may undo the last ones, and damages nothing."""
+    database = sqlite3.connect(path, timeout=PATIENCE_S)
+    _log_ahead(database)
+    database.execute(f"PRAGMA synchronous = {synchronous}")
+    return database
 
 
 def _log_ahead(database: sqlite3.Connection) -> None:
@@ -186,13 +252,25 @@ def _json(value: Any) -> str:
     return json.dumps(value)
 
 
-def _answer(text: str) -> WireAnswer | None:
-    """Return a kept answer; None if it cannot be read, or would not be kept today: then it is asked for again, and
-    replaced."""
+def _to_json(answer: WireAnswer, key: str) -> str:
+    fields = asdict(answer)
+    return _json(fields | {"checksum": _checksum(fields, key)})
+
+
+def _parse(text: str, key: str) -> WireAnswer | None:
+    """Return the answer that was kept under ``key``. None if it has changed since, cannot be read, or would not be kept
+    today. Older versions wrote no checksum."""
     try:
-        content = json.loads(text)
-        usage, thinking = Usage(**content["usage"]), content.get("thinking", 0)
-        answer = cleared(WireAnswer(content["text"], content["finish_reason"], usage, content["model"], thinking))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        fields = json.loads(text)
+        checksum = fields.pop("checksum", None)
+        if checksum is not None and checksum != _checksum(fields, key):
+            return None
+        usage, thinking = Usage(**fields["usage"]), fields.get("thinking", 0)
+        answer = cleared(WireAnswer(fields["text"], fields["finish_reason"], usage, fields["model"], thinking))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return answer if worth_keeping(answer) else None
+
+
+def _checksum(fields: dict[str, Any], key: str) -> str:
+    return hashlib.sha256(json.dumps([key, fields], sort_keys=True).encode()).hexdigest()[:16]

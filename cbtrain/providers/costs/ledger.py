@@ -8,16 +8,41 @@ may have been answered and billed. The next process that continues the run books
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 from cbtrain.errors import UserError
+from cbtrain.journal import Check, Record, Shape, is_amount, is_count, is_flag, is_text
 from cbtrain.providers.costs.budget import Budget, Reservation
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.types import Usage
+
+
+def _is_usage(value: Any) -> bool:
+    known = {count.name for count in fields(Usage)}
+    return isinstance(value, dict) and value.keys() <= known and all(map(is_count, value.values()))
+
+
+def _ended(record: Record) -> Mapping[str, Check]:
+    """The fields of ``request_ended``, of which an answer has more."""
+    outcomes = ("answered", "unknown", "failed")
+    shape = {**REQUEST, "outcome": lambda value: value in outcomes, "dollars": is_amount}
+    if record.get("outcome") == "answered":
+        shape |= {"model": is_text, "usage": _is_usage, "priced": is_flag}
+    return shape
+
+
+REQUEST: dict[str, Check] = {"request": is_count, "role": is_text}
+SHAPES: dict[str, Shape] = {
+    "request_started": {**REQUEST, "dollars": is_amount, "key": is_text},
+    "request_ended": _ended,
+    "unknown_outcome": {**REQUEST, "dollars": is_amount},
+    "request_reused": {"role": is_text},
+}
+"""The fields that :meth:`Ledger.resume` needs of a run's events."""
 
 
 class Events(Protocol):
@@ -53,6 +78,15 @@ class Billing:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCounter:
+    """Who counts the tokens of a prompt: a model at an address, asked in one role."""
+
+    role: str
+    api: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Write:
     kind: str
     fields: dict[str, Any]
@@ -71,6 +105,9 @@ class Ledger:
     def __init__(self, budget: Budget, events: Events | None = None) -> None:
         self.budget, self._events = budget, events
         self._last = 0
+        self.counted: dict[TokenCounter, list[tuple[int, int]]] = defaultdict(list)
+        """What earlier processes of this run have learnt of each API's counting: tokens of a prompt as they were
+        estimated, and as the API counted them, in order."""
         self._pending: deque[_Write] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
@@ -89,8 +126,7 @@ class Ledger:
                 begun[event["request"]] = event
                 self._last = max(self._last, event["request"])
             elif kind == "request_ended":
-                begun.pop(event["request"], None)
-                self._restore(event)
+                self._restore(event, begun.pop(event["request"], {}))
             elif kind == "unknown_outcome":
                 begun.pop(event["request"], None)
                 self.budget.book_lost(event["role"], event["dollars"])
@@ -106,8 +142,9 @@ class Ledger:
         """Reserve money. Raises as :meth:`Budget.reserve`."""
         return Entry(role, price, await self.budget.reserve(role, price, prompt_tokens, max_tokens))
 
-    async def begin(self, entry: Entry, key: str) -> None:
-        """Write ``request_started``; on disk on return. Raises UserError if it cannot be written."""
+    async def begin(self, entry: Entry, key: str, counter: TokenCounter | None = None, tokens: int = 0) -> None:
+        """Write ``request_started`` with the prompt's estimated ``tokens`` and who will count them; on disk on return.
+        Raises UserError if it cannot be written."""
         if self._events is None:
             return
         self._last += 1
@@ -119,6 +156,7 @@ class Ledger:
             role=entry.role,
             dollars=entry.reservation.dollars,
             key=key,
+            **({"api": counter.api, "model": counter.model, "tokens": tokens} if counter else {}),
         )
         assert written is not None
         # Shielded: a cancelled caller must not leave a begin that its end overtakes.
@@ -196,10 +234,14 @@ class Ledger:
             for write in written:
                 write.done.set_result(None)
 
-    def _restore(self, event: Mapping[str, Any]) -> None:
+    def _restore(self, event: Mapping[str, Any], started: Mapping[str, Any]) -> None:
         role = self.budget.roles[event["role"]]
         if event["outcome"] == "unknown":
             self.budget.book_lost(event["role"], event["dollars"])
         elif event["outcome"] == "answered":
             role.models[event["model"]] += 1
-            role.add(Usage(**event["usage"]), event["dollars"], priced=event["priced"])
+            usage = Usage(**event["usage"])
+            role.add(usage, event["dollars"], priced=event["priced"])
+            if is_count(started.get("tokens")):  # older versions did not write it
+                counter = TokenCounter(event["role"], str(started.get("api")), str(started.get("model")))
+                self.counted[counter].append((started["tokens"], usage.prompt_tokens))

@@ -8,7 +8,7 @@ from typing import Any
 
 from cbtrain.providers.errors import ErrorKind, ProviderError
 from cbtrain.providers.formats.failure_wordings import FILTERS, OVERFLOWS, SPOKEN
-from cbtrain.providers.formats.waiting import requested_wait
+from cbtrain.providers.formats.waiting import believed_wait
 
 LONGEST = 300
 """Characters of a message that are kept."""
@@ -19,8 +19,9 @@ def failure_of(status: int, headers: Mapping[str, str], text: str, *, lasting: S
     error is permanent whatever the status (an empty account also answers 429)."""
     error = _error(text)
     kind = _kind(status, error, text, lasting)
-    wait = requested_wait(headers, text) if kind in ("rate_limit", "transient") else None
-    return ProviderError(kind, _message(error, text), status=status, retry_after_s=wait)
+    wait, note = believed_wait(headers, text) if kind in ("rate_limit", "transient") else (None, "")
+    message = _message(error, text) + (f" (it {note})" if note else "")
+    return ProviderError(kind, message, status=status, retry_after_s=wait)
 
 
 def _kind(status: int, error: Mapping[str, Any], text: str, lasting: Sequence[str]) -> ErrorKind:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 
 PARTS = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|h|m|s)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+LONGEST_BY_OUR_CLOCK_S = 300.0
+"""Seconds that a date is waited for which only this machine's clock, which may be wrong, puts at a distance."""
 
 EPOCH = 1e9
 """No API asks to wait for thirty years."""
@@ -26,10 +29,29 @@ def requested_wait(headers: Mapping[str, str], body: str, now: datetime | None =
     """Return the seconds that a refusal asks to wait, None if it does not say.
 
     ``Retry-After`` (and ``retry-after-ms``, and the ``retryDelay`` of a body) is taken at its word. Without it, the
-    latest reset of those limits that are used up; where it is not said which are, the latest of all.
+    latest reset of those limits that are used up; where it is not said which are, the latest of all. Dates count from
+    the moment at which the API says that it answered (``Date``): its clock and this machine's may differ by hours. An
+    API that does not say it is believed for :data:`LONGEST_BY_OUR_CLOCK_S` at most.
     """
-    now = now or datetime.now(timezone.utc)
+    return believed_wait(headers, body, now)[0]
+
+
+def believed_wait(headers: Mapping[str, str], body: str, now: datetime | None = None) -> tuple[float | None, str]:
+    """As :func:`requested_wait`, with a note for the user if the wait is not believed (else an empty text)."""
     lower_headers = {name.lower(): value for name, value in headers.items()}
+    answered_at = _moment(lower_headers.get("date", ""))
+    wait_s = _wait(lower_headers, body, now or answered_at or datetime.now(timezone.utc))
+    if wait_s is None or now or answered_at or wait_s <= LONGEST_BY_OUR_CLOCK_S:
+        return wait_s, ""
+    an_hour_later = _wait(lower_headers, body, datetime.now(timezone.utc) + timedelta(hours=1))
+    if an_hour_later is not None and an_hour_later > wait_s - 1800:  # no date: the same at any time
+        return wait_s, ""
+    note = f"asks to wait until a date that is {wait_s:,.0f} s away by this machine's clock, which may be wrong"
+    return LONGEST_BY_OUR_CLOCK_S, note
+
+
+def _wait(lower_headers: Mapping[str, str], body: str, now: datetime) -> float | None:
+    """As :func:`requested_wait`; the names of ``lower_headers`` are in lower case."""
     direct = [parse_wait(lower_headers.get("retry-after"), now)]
     milliseconds = parse_wait(lower_headers.get("retry-after-ms"), now)
     direct.append(None if milliseconds is None else milliseconds / 1000)

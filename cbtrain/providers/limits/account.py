@@ -9,6 +9,7 @@ from cbtrain.providers.limits.adaptive import AdaptiveLimit
 from cbtrain.providers.limits.clock import Clock
 from cbtrain.providers.limits.retries import RetryBudget
 from cbtrain.providers.limits.tokens import TokenBucket
+from cbtrain.stopping import StopRequest
 
 REST_S = 10.0
 """Seconds without requests to an API once repeats exceed their share."""
@@ -17,7 +18,8 @@ REST_S = 10.0
 class Account:
     """``async with account.turn(tokens):`` is entered when a request may go out; its deadline's clock starts there.
 
-    The order is gate, tokens, permit: a permit is held only while a request is under way, never while one waits.
+    The order is gate, tokens, permit: a permit is held only while a request is under way, never while one waits. After
+    ``stop`` no request may go out.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class Account:
         most: int = 100,
         tokens_per_minute: int | None = None,
         clock: Clock | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self.clock = clock or Clock()
+        self.stop = stop or StopRequest()
         self.limit = AdaptiveLimit(start, least, most, self.clock)
         self.gate = Gate(self.clock)
         self.tokens = TokenBucket(tokens_per_minute, self.clock) if tokens_per_minute else None

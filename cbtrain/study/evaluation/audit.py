@@ -17,6 +17,7 @@ from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.files import share_with, write_atomic
+from cbtrain.study.evaluation.failures import refuse_many_failures
 from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
 from cbtrain.study.run_files import AUDIT
 
@@ -39,7 +40,7 @@ def audit_rater(
     changed = copies(originals)
     share_with(config.sharing)
     folder.mkdir(parents=True, exist_ok=True)
-    scores, rater, spent = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))
+    scores, rater, spent, run = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))
     ids = {session.id for session in originals}
     own = [score for score in scores if score.session_id in ids]
     if all(score.total is None for score in own):
@@ -63,4 +64,5 @@ def audit_rater(
     }
     text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / AUDIT, text + "\n")
+    refuse_many_failures([], scores, run)
     return found

@@ -32,7 +32,8 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
 
 
 def refuse_another_study(trained: TrainedRun, corpus: StudyCorpus, config: StudyConfig) -> None:
-    """Raise UserError if corpus, split or base are not those that the run was trained with."""
+    """Raise UserError if corpus, split or base are not those that the run was trained with, or if its weights are not
+    those that training wrote."""
     folder = trained.folder
     if corpus.facts["split"] != trained.corpus["split"]:
         hint = "Evaluate with the corpus and split settings of the training run."
@@ -43,3 +44,4 @@ def refuse_another_study(trained: TrainedRun, corpus: StudyCorpus, config: Study
     if config.model.path not in (None if trained.is_tiny else trained.model, trained.model):
         hint = "An adapter fits its own base only: leave model.path as it is."
         raise UserError(f"trained on {trained.model}, not on {config.model.path}", where=folder, hint=hint)
+    trained.check_weights()

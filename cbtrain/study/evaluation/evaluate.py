@@ -29,6 +29,7 @@ from cbtrain.providers.summary import costs
 from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.datasets import held_out_datasets
 from cbtrain.study.evaluation.checks import check_evaluation, refuse_another_study
+from cbtrain.study.evaluation.failures import refuse_if_all_failed, refuse_many_failures
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
 from cbtrain.study.evaluation.report_data import ARMS, ReportInput, build_report, title_of
 from cbtrain.study.evaluation.run_context import RunContext, open_run
@@ -47,7 +48,8 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     text from an imported corpus may be sent to the patient's and the judge's API.
 
     Finished sessions in ``folder/events.jsonl`` are kept, unfinished ones continue. Raises UserError if ``folder`` has
-    no trained run in it, or an evaluation with other settings.
+    no trained run in it, or an evaluation with other settings; and, once everything is written, if more sessions failed
+    than ``evaluation.max_failures`` allows.
     """
     started = time.perf_counter()
     trained = TrainedRun.read(folder)
@@ -68,6 +70,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         plan.journal(run)
         await simulate(plan, therapist, run)
         write_sessions(as_transcripts(plan.sessions), [], folder / TRANSCRIPTS)
+        refuse_if_all_failed(plan.sessions, run)
 
         heading(console, "6/7", "Score the sessions")
         scores, rater = await score_sessions(plan.sessions, rubric, run)
@@ -87,6 +90,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         path = write_report(report, folder)
     console.print(summary(report))
     plain(console, f"\nreport: {path}")
+    refuse_many_failures(plan.sessions, scores, run)
     return path
 
 

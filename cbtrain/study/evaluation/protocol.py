@@ -18,17 +18,13 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.contrasts import METHOD, plan_contrasts
 from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
+from cbtrain.study.trained_run import weights_digest
 from cbtrain.tokens.formats import saved_format
 from cbtrain.transcripts.profile import Profile
 
-PLAN = "plan"
-"""The kind of the journal's record of a protocol."""
-
-BEGUN = "run_started"
-"""The kind of the journal's record of what the first session was begun with."""
-
-SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider"}
+SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider", "max_failures"}
 """Settings of an evaluation that do not decide what is said in a session; of the API, its identity does."""
 
 
@@ -135,13 +131,3 @@ def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
 
 def digest(value: Any) -> str:
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def weights_digest(folder: Path) -> str:
-    """Of all weights in ``folder``, by their bytes."""
-    weights = blake2b(digest_size=8)
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as handle:
-            while block := handle.read(1 << 24):
-                weights.update(block)
-    return weights.hexdigest()

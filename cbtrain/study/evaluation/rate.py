@@ -29,7 +29,8 @@ from cbtrain.files import share_with
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
-from cbtrain.study.evaluation.run_context import open_run
+from cbtrain.study.evaluation.failures import refuse_many_failures
+from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
 from cbtrain.study.evaluation.scores import records
 from cbtrain.study.run_files import SCORES
@@ -41,14 +42,15 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
 
     Paid ratings are journalled in ``folder``: an interrupted run continues. Raises UserError on a corpus that cannot be
-    read, and where it would have to be sent away without ``allow_upload``.
+    read, and where it would have to be sent away without ``allow_upload``; and, once everything is written, if more
+    ratings are missing than ``evaluation.max_failures`` allows.
     """
     check_rating(config, allow_upload=allow_upload)
     rubric = load_rubric(config.evaluation.judging.rubric)
     sessions = read_records(config, console)
     share_with(config.sharing)
     folder.mkdir(parents=True, exist_ok=True)
-    scores, rater, spent = asyncio.run(rate_records(sessions, rubric, config, folder, console))
+    scores, rater, spent, run = asyncio.run(rate_records(sessions, rubric, config, folder, console))
     path = folder / SCORES
     write_scores_csv(scores, path)
     table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
@@ -65,6 +67,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     if len(arms) > 1:
         next_step = f"cbtrain analyze {path} --transcripts {config.corpus.path}"
         console.print(f"next: {next_step}", highlight=False, markup=False, soft_wrap=True)
+    refuse_many_failures([], scores, run)
     return path
 
 
@@ -97,8 +100,9 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
 
 async def rate_records(
     sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
-) -> tuple[list[Score], dict[str, str], dict[str, Any] | None]:
-    """Scores of ``sessions``, journalled in ``folder``, the rater, and what was spent (None: no API was asked)."""
+) -> tuple[list[Score], dict[str, str], dict[str, Any] | None, RunContext]:
+    """Scores of ``sessions``, journalled in ``folder``, the rater, what was spent (None: no API was asked), and the
+    run, which has ended."""
     async with open_run(config, folder, console) as run:
         scores, rater = await score_sessions(sessions, rubric, run)
-        return scores, rater, costs(run.providers)
+        return scores, rater, costs(run.providers), run

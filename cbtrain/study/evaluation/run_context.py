@@ -12,9 +12,28 @@ from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
-from cbtrain.journal import Journal, read
+from cbtrain.eval.rating import judging
+from cbtrain.eval.simulation import runner
+from cbtrain.journal import Journal, Shape, is_section, is_text, read
+from cbtrain.providers.costs import ledger
 from cbtrain.providers.providers import Providers
+from cbtrain.stopping import StopRequest
 from cbtrain.study.run_files import EVENTS
+
+PLAN = "plan"
+"""The kind of the journal's record of a protocol."""
+
+BEGUN = "run_started"
+"""The kind of the journal's record of what the first session was begun with."""
+
+SHAPES: dict[str, Shape] = {
+    PLAN: {"protocol": is_section, "time": is_text},
+    BEGUN: {"settings": is_section},
+    **runner.SHAPES,
+    **judging.SHAPES,
+    **ledger.SHAPES,
+}
+"""The fields of a journal's records on which an evaluation or a rating is continued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +46,7 @@ class RunContext:
     journal: Journal
     events: list[dict[str, Any]]
     providers: Providers
+    stop: StopRequest
 
     def record(self, kind: str, **facts: Any) -> None:
         """Add an event, on disk when this returns."""
@@ -39,12 +59,13 @@ class RunContext:
 @asynccontextmanager
 async def open_run(config: StudyConfig, folder: Path, console: Console) -> AsyncIterator[RunContext]:
     """Open the run in ``folder`` with its journal and its APIs; what was spent is in the journal. Raises UserError if
-    another process has them."""
-    with Journal(folder / EVENTS) as journal:
-        events = list(read(journal.path))
+    another process has them, or if the journal is damaged; Stopped after a signal."""
 
-        def warn(text: str) -> None:
-            say(console, f"note: {text}")
+    def warn(text: str) -> None:
+        say(console, f"note: {text}")
 
-        async with Providers(config.providers, events=journal, past=events, warn=warn) as providers:
-            yield RunContext(config, folder, console, journal, events, providers)
+    with StopRequest(config.providers.stop_wait_s, warn) as stop, Journal(folder / EVENTS) as journal:
+        events = list(read(journal.path, SHAPES))
+        async with Providers(config.providers, events=journal, past=events, stop=stop, warn=warn) as providers:
+            yield RunContext(config, folder, console, journal, events, providers, stop)
+        stop.refuse_new()

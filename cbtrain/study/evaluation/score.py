@@ -51,7 +51,10 @@ async def score_sessions(
         return scores, rater
     run.say(CUE_RATER_LABEL)
     shown = track(ratable, "score", console=run.console, disable=not run.console.is_terminal)
-    scores = [rate(session, rubric) for session in shown]
+    scores = []
+    for session in shown:
+        run.stop.refuse_new()
+        scores.append(rate(session, rubric))
     _tell_unratable(scores, run)
     return scores, {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
 
@@ -86,7 +89,9 @@ async def _judged(
     if errors and len(errors) == len(scores):
         hint = "Nothing is lost: fix this and run the same command again."
         raise UserError(f"no session could be rated: {errors[0]}", where=where, hint=hint)
-    if errors:
-        what = f"{len(errors)} of {len(scores)} ratings are missing ({where}: {errors[0]})"
+    missing = sum(score.status not in ("ok", "unratable") for score in scores)
+    if missing:
+        cause = errors[0] if errors else next(s.reason["error"] for s in scores if s.status not in ("ok", "unratable"))
+        what = f"{missing} of {len(scores)} ratings are missing ({where}: {cause})"
         run.say(f"note: {what}; fix this and run the same command again to get them")
     return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}

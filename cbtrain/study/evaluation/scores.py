@@ -17,11 +17,11 @@ from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
+from cbtrain.settings import parse_yaml
 from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
 from cbtrain.transcripts.labels import labels_seen
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
-from cbtrain.yaml_files import parse_yaml
 
 
 @dataclass(frozen=True, slots=True)

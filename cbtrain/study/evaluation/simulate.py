@@ -26,9 +26,9 @@ from cbtrain.generation.server_process import server_process
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.summary import status
-from cbtrain.study.evaluation.protocol import BEGUN, PLAN, EvaluationProtocol, differing
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, differing
 from cbtrain.study.evaluation.report_data import ARMS
-from cbtrain.study.evaluation.run_context import RunContext
+from cbtrain.study.evaluation.run_context import BEGUN, PLAN, RunContext
 from cbtrain.study.run_files import EVENTS
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.transcripts.profile import Profile
@@ -92,7 +92,7 @@ def _raised_limit(begun: dict[str, Any], protocol: dict[str, Any]) -> str:
 
 async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext) -> None:
     """Hold the sessions of ``plan``: the therapist in this process, the patient behind an API (by default our own
-    server). Raises UserError if all of them fail."""
+    server). Raises UserError if no API can be asked or nothing can be recorded, Stopped after a signal."""
     begun = plan.resume(run)
     if plan.finished():
         return
@@ -110,9 +110,12 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
                 ),
                 run.console,
                 status=lambda share: "" if own else status(run.providers, "patient", share),
+                stop=run.stop,
             )
     _report_marks(plan, run)
-    _report_failures(plan, run)
+    short = sum(session.ending == "budget" for session in plan.sessions)
+    if short:
+        run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
 
 
 @asynccontextmanager
@@ -126,7 +129,8 @@ async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[P
     async with AsyncExitStack() as stack:
         with run.console.status("Starting the patient's server"):
             server = server_process(_server_arguments(plan, run), run.folder / "patient_server.log")
-            url = await stack.enter_async_context(server)
+            with run.stop.interruptible():
+                url = await stack.enter_async_context(server)
         run.say(f"the patients answer at {url} (POST /chat/completions)")
         many = max(32, settings.sessions_in_flight)
         config = ProviderConfig(base_url=url, model="patient", first_in_flight=many, max_in_flight=many)
@@ -157,19 +161,6 @@ def _report_marks(plan: SimulationPlan, run: RunContext) -> None:
         if turns:
             sessions = sum(bool(session.marks[name]) for session in plan.sessions)
             run.say(f"note: in {counted(turns, 'turn')} of {counted(sessions, 'session')} {what}")
-
-
-def _report_failures(plan: SimulationPlan, run: RunContext) -> None:
-    """Say how many sessions the budget ended. Raises UserError if no session was held."""
-    sessions = plan.sessions
-    short = sum(session.ending == "budget" for session in sessions)
-    if short:
-        run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
-    if sessions and all(session.ending in ("provider_error", "budget") for session in sessions):
-        hint = "Nothing is lost: fix this and run `cbtrain evaluate` on the same run folder."
-        api = run.config.evaluation.patient_provider
-        where = "providers.budget" if short else api.base_url if api else run.folder / "patient_server.log"
-        raise UserError(f"every session failed: {sessions[0].error}", where=where, hint=hint)
 
 
 @contextmanager

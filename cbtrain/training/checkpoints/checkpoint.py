@@ -2,7 +2,7 @@
 
 ```
 step-N/
-  state.json             counters, stream position, settings; size and checksum of every other file
+  state.json             counters, stream position, settings; its own checksum, size and checksum of every other file
   adapter/               what is trained, in the format in which it is delivered (or parameters.safetensors)
   optimizer.safetensors  the optimizer's state, whole tensors in fp32 by parameter
 ```
@@ -14,9 +14,10 @@ it.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cbtrain.files import atomic_folder
+from cbtrain.files import atomic_folder, seal, unseal
 from cbtrain.model.weights.saving import save_tensors
 from cbtrain.training.progress import Progress
 
@@ -77,7 +78,7 @@ def write(folder: Path, checkpoint: Checkpoint, files: ParameterFiles) -> Path:
         save_file(dict(checkpoint.optimizer), temporary / OPTIMIZER)
         found = sorted(path for path in temporary.rglob("*") if path.is_file())
         sums = {str(path.relative_to(temporary)): _checksum(path) for path in found}
-        state = {"schema": SCHEMA, **checkpoint.state, "files": sums}
+        state = seal({"schema": SCHEMA, **checkpoint.state, "files": sums})
         (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     return target
 
@@ -89,7 +90,10 @@ def read(folder: Path, files: ParameterFiles) -> Checkpoint:
     parameters = read_parameters(folder, files)
     if _damaged(folder, OPTIMIZER, state):
         raise DamagedCheckpoint(f"{OPTIMIZER} is missing or damaged")
-    return Checkpoint(state, parameters, load_file(folder / OPTIMIZER))
+    try:
+        return Checkpoint(state, parameters, load_file(folder / OPTIMIZER))
+    except (OSError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{OPTIMIZER}: {error}") from None
 
 
 def read_parameters(folder: Path, files: ParameterFiles) -> dict[str, Tensor]:
@@ -106,16 +110,21 @@ def read_parameters(folder: Path, files: ParameterFiles) -> dict[str, Tensor]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return the JSON part only, without checking other files. Raises DamagedCheckpoint if it is not one."""
+    """Return the JSON part only. Raises DamagedCheckpoint if it is not one, has changed since it was written, or holds
+    what no training writes."""
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DamagedCheckpoint(f"{STATE} is missing or damaged") from None
-    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        state = unseal(json.loads((folder / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{STATE} is missing or damaged ({error})") from None
+    if state.get("schema") != SCHEMA:
         raise DamagedCheckpoint(f"{STATE} is not of a checkpoint of this version")
-    known = {field.name for field in fields(Progress)}
-    progress = state.get("progress")
-    if not isinstance(progress, dict) or progress.keys() - known or not {"files", "config"} <= state.keys():
+    try:
+        Progress.read(state.get("progress"))
+    except ValueError as error:
+        raise DamagedCheckpoint(f"{STATE} is damaged: {error}") from None
+    loss, sums = state.get("validation_loss"), state.get("files")
+    measured = isinstance(loss, int | float) and math.isfinite(loss)
+    if not isinstance(sums, dict) or not isinstance(state.get("config"), dict) or not (measured or loss is None):
         raise DamagedCheckpoint(f"{STATE} lacks parts")
     return state
 

@@ -279,6 +279,8 @@ def test_bad_keys_tables_and_options(made, capsys):
     refused("not a key", "--key", made)
     refused("not a key of rating forms", "--key", form)
     broken = key_of(made / "forms")
+    refused("its content has changed", "--key", save(made, broken | {"seed": 7}, "broken.json"))
+    del broken["checksum"]
     broken["forms"][0]["sessions"][0].pop("arm")
     refused("forms.0.sessions.0.arm: Field required", "--key", save(made, broken, "broken.json"))
     refused("one name for 2 forms", form, "--key", key, "--rater", "Ann")

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken, hold_session
+from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken, hold_session
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions, turn_seed
 from cbtrain.journal import Journal, read
 from cbtrain.transcripts.types import Turn
@@ -35,8 +35,8 @@ async def hold(patient, therapist, turns=None, **limits):
     async def record(index, turn, spoken):
         recorded.append((index, turn.role, turn.text))
 
-    limits = {"max_turns": 8, "max_words": 1000} | limits
-    ending, error = await hold_session(patient, therapist, turns, seed=lambda i: 100 + i, record=record, **limits)
+    limits = Limits(**{"max_turns": 8, "max_words": 1000} | limits)
+    ending, error = await hold_session(patient, therapist, turns, limits, seed=lambda i: 100 + i, record=record)
     assert [(r, t) for _, r, t in recorded] == [(t.role, t.text) for t in turns][-len(recorded) or len(turns) :]
     return ending, error, turns
 
@@ -154,6 +154,6 @@ def test_restore_ignores_what_it_does_not_know():
     sessions = plan_sessions(["p"], ["base"], 1)
     restore(sessions, [{"kind": "turn", "session": "other", "index": 0}, {"kind": "resumed"}])
     assert sessions[0].turns == []
-    events = [{"kind": "turn", "session": "p.base.0", "index": i, "role": "patient", "text": "x"} for i in (0, 0, 2)]
+    events = [{"kind": "turn", "session": "p.base.0", "index": i, "role": "patient", "text": "x"} for i in (0, 0)]
     restore(sessions, events)
     assert sessions[0].turns == [Turn("patient", "x")]

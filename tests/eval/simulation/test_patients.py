@@ -1,6 +1,7 @@
 """Patients behind an API that think aloud, refuse, speak for the therapist or say nothing, against a real server."""
 
 import io
+import re
 
 import pytest
 from loopback import completion, serve
@@ -9,7 +10,7 @@ from rich.console import Console
 from cbtrain.eval.analysis.agreement.panel import panel_of
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, SpeakerStopped, Spoken, hold_session
+from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, SpeakerStopped, Spoken, hold_session
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions
 from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist, own_words
 from cbtrain.generation.config import SamplingConfig
@@ -98,9 +99,13 @@ async def held(*lines, therapist=None, turns=None):
         pass
 
     return await hold_session(
-        Patient(), therapist or Therapist(), [] if turns is None else turns, seed=lambda i: i, max_turns=6,
-        max_words=1000, record=record,
-    )  # fmt: skip
+        Patient(),
+        therapist or Therapist(),
+        [] if turns is None else turns,
+        Limits(max_turns=6, max_words=1000),
+        seed=lambda i: i,
+        record=record,
+    )
 
 
 @pytest.mark.fault("D2")
@@ -129,7 +134,7 @@ async def test_a_session_that_an_empty_answer_stopped_is_taken_up_again(tmp_path
     async with serve(plan) as script:
         first = await run(script)
         assert (first.ending, len(first.turns)) == ("provider_error", 2)
-        text = events.read_text()
+        text = re.sub(', "crc": "[0-9a-f]{8}"', "", events.read_text())  # older versions wrote no checksums
         old = text.replace('"provider_error"', '"empty_turn"').replace(first.error.replace('"', '\\"'), SILENT_PATIENT)
         empty = False
         for before in (text, old):

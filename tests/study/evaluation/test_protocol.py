@@ -11,8 +11,8 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.study.evaluation.protocol import BEGUN, PLAN, EvaluationProtocol, deviations, differing
-from cbtrain.study.evaluation.run_context import open_run
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations, differing
+from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
 from cbtrain.study.evaluation.simulate import SimulationPlan, half_the_threads
 
 API = "evaluation.patient_provider={base_url: 'http://127.0.0.1:1/v1', model: m}"

@@ -54,7 +54,9 @@ def test_a_budget_that_ends_in_the_middle_is_told_of_and_the_rest_is_had_later(t
         environment = {"A_KEY": "k", "CBTRAIN_CACHE": str(tmp_path / "cache")}
         run = functools.partial(cbtrain, cwd=tmp_path, env=environment)
         first = run(*command, "providers.budget=0.02")
-        assert first.returncode == 0, first.stderr
+        assert first.returncode == 2
+        assert first.stderr.startswith("cbtrain: providers.budget: budget: the next judge request may cost")
+        assert "(2 of 6 ratings are missing). The results are written, without them" in first.stderr
         assert "ratings are missing (providers.budget: budget: the next judge request may cost" in first.stdout
         assert "APIs: judge 4 requests, $0.0120" in first.stdout
         none = run(*command, "providers.budget=0.001", "--out", "other", "providers.answers=other.sqlite")

@@ -1,4 +1,4 @@
-"""YAML that somebody else has written: read in bounded work, or refused in one line."""
+"""Settings as they are read: YAML that somebody else has written, in bounded work, or refused in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.providers.costs.prices import load_prices
-from cbtrain.yaml_files import MOST_VALUES, parse_yaml
+from cbtrain.settings import MOST_VALUES, parse_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10)

@@ -1,0 +1,64 @@
+"""Failed sessions and missing ratings: how many a run may have, and what is said of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cbtrain.errors import UserError
+from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.study.evaluation.run_context import RunContext
+
+AGAIN = "repeat the command to ask for what failed again"
+
+
+def refuse_if_all_failed(sessions: Sequence[SimulatedSession], run: RunContext) -> None:
+    """Raise UserError where no session was held to an end that says something of a therapist: there is nothing to
+    rate."""
+    if sessions and all(session.failed for session in sessions):
+        hint = "Nothing is lost: fix this and run `cbtrain evaluate` on the same run folder."
+        raise UserError(f"every session failed: {_cause(sessions)}", where=_where(sessions, run), hint=hint)
+
+
+def refuse_many_failures(sessions: Sequence[SimulatedSession], scores: Sequence[Score], run: RunContext) -> None:
+    """Raise UserError, which begins with the cause, where a larger share of sessions, or of the ratings of the others,
+    failed than ``evaluation.max_failures`` allows. Call it when all that there is has been written."""
+    limit = run.config.evaluation.max_failures
+    hint = f"The results are written, without them: fix this and {AGAIN}, or set evaluation.max_failures."
+    failed = [session for session in sessions if session.failed]
+    if len(failed) > limit * len(sessions):
+        problem = f"{_cause(failed)} ({len(failed)} of {len(sessions)} sessions failed)"
+        raise UserError(problem, where=_where(failed, run), hint=hint)
+    missing = [score for score in scores if score.status not in ("ok", "unratable")]
+    if len(missing) > limit * len(scores):
+        cause = _most_common([_said_of(score) for score in missing])
+        short = any(score.reason.get("error", "").startswith("budget") for score in missing)
+        where = "providers.budget" if short else run.config.evaluation.judging.provider.base_url
+        raise UserError(f"{cause} ({len(missing)} of {len(scores)} ratings are missing)", where=where, hint=hint)
+
+
+def _cause(failed: Sequence[SimulatedSession]) -> str:
+    return _most_common([f"{session.ending}: {session.error or 'no reason'}" for session in failed])
+
+
+def _said_of(score: Score) -> str:
+    reason = score.reason.get("error", "no reason")
+    return reason if score.status == "error" else f"{score.status}: {reason}"
+
+
+def _most_common(causes: Sequence[str]) -> str:
+    """The most frequent one, and how many others there are."""
+    (cause, _), *others = Counter(causes).most_common()
+    return f"{cause}, and {len(others)} other causes" if others else cause
+
+
+def _where(failed: Sequence[SimulatedSession], run: RunContext) -> object:
+    """What to look at first."""
+    endings = {session.ending for session in failed}
+    api = run.config.evaluation.patient_provider
+    if "budget" in endings:
+        return "providers.budget"
+    if "internal_error" in endings:
+        return run.journal.path
+    return api.base_url if api else run.folder / "patient_server.log"
