@@ -15,8 +15,8 @@ from cbtrain.training.config import StageConfig
 
 
 def equal_cost(architecture: Architecture) -> float:
-    """Return the document length at which attention costs as much as the linears, as :data:`cbtrain.tokens.packing.EQUAL_COST`
-    has it for an architecture that is not known."""
+    """Return the document length at which attention costs as much as the linears:
+    :data:`cbtrain.tokens.packing.EQUAL_COST`, for a known architecture."""
     a = architecture
     attention = a.heads * a.head_dim
     weights = a.hidden * (2 * attention + 2 * a.kv_heads * a.head_dim + 3 * a.intermediate)
