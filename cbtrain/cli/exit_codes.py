@@ -28,7 +28,7 @@ TABLE = {
     FOUND: "a check found a problem",
     BAD_INPUT: "bad input, or a run that failed; one line says why",
     UNSAFE: "reserved for a safety gate, to come",
-    STOPPED: "stopped by a signal, and can continue: the last line names the command",
+    STOPPED: "stopped by a signal: the last line says how to continue",
     INTERRUPTED: "interrupted",
 }
 """What each status means."""

@@ -24,7 +24,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_curve(value: Any) -> bool:
-    """Losses may be no finite numbers: training has gone on all the same."""
+    """Losses need not be finite: training continues either way."""
     return isinstance(value, list) and all(
         is_section(point)
         and is_count(point.get("step"))

@@ -32,6 +32,7 @@ CHANGES = {
     "patient_instructions": ([API, "evaluation.patient_instructions=Be brief."], "both"),
     "judging": ([JUDGE, "evaluation.judging.rater=llm"], "compare"),
     "perplexity_tokens": (["evaluation.perplexity_tokens=7"], "neither"),
+    "max_failures": (["evaluation.max_failures=0.5"], "neither"),
 }
 
 
