@@ -142,6 +142,13 @@ class StopRequest:
             task.cancel()
 
 
+def protect(work: asyncio.Future[Done]) -> asyncio.Future[Done]:
+    """Return ``work`` as a future whose cancellation does not reach it. An error that ``work`` then ends with is
+    dropped: asyncio would print that nobody has asked for it."""
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return asyncio.shield(work)
+
+
 @contextmanager
 def stop_at_once(signals: Sequence[str] = SIGNALS) -> Iterator[None]:
     """Inside, one of ``signals`` raises Stopped wherever the program stands: for work that has nothing under way that

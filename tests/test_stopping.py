@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ from cbtrain.journal import Journal, read
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import Providers
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.stopping import StopRequest, stop_at_once
+from cbtrain.stopping import StopRequest, protect, stop_at_once
 
 pytestmark = pytest.mark.fault("F9")
 
@@ -186,3 +187,19 @@ def test_nohup_is_obeyed():
             send("SIGHUP")
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+async def test_an_error_after_a_cancellation_is_not_printed_by_asyncio():
+    loop, heard = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda loop, context: heard.append(context["message"]))
+    work = loop.create_future()
+    waiting = asyncio.ensure_future(protect(work))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert not work.done()
+    work.set_exception(OSError("disk"))
+    await asyncio.sleep(0)
+    del work, waiting
+    gc.collect()
+    assert heard == []

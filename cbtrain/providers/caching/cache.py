@@ -29,6 +29,7 @@ from cbtrain.providers.answers.clearing import cleared, worth_keeping
 from cbtrain.providers.caching.lease import LEASES, Leases
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.types import Usage
+from cbtrain.stopping import protect
 
 Made = TypeVar("Made")
 
@@ -167,7 +168,7 @@ class AnswerCache:
         kept: Future[None] = Future()
         self._pending.append(((key, _json(request), _to_json(answer, key), time.time()), kept))
         await self._do(self._write)
-        await asyncio.shield(asyncio.wrap_future(kept))
+        await protect(asyncio.wrap_future(kept))
 
     def _write(self) -> None:
         """Write all pending answers in one transaction: those that arrive while the disk is busy are synced once."""
@@ -198,7 +199,7 @@ class AnswerCache:
     async def _do(self, work: Callable[[], Made]) -> Made:
         # Shielded: a cancelled caller must not leave half of it undone.
         try:
-            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+            return await protect(asyncio.get_running_loop().run_in_executor(self._thread, work))
         except (sqlite3.Error, OSError) as error:
             raise _unusable(self.path, error) from None
 

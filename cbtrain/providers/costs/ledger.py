@@ -19,6 +19,7 @@ from cbtrain.journal import Check, Record, Shape, is_amount, is_count, is_flag, 
 from cbtrain.providers.costs.budget import Budget, Reservation
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.types import Usage
+from cbtrain.stopping import protect
 
 
 def _is_usage(value: Any) -> bool:
@@ -161,7 +162,7 @@ class Ledger:
         assert written is not None
         # Shielded: a cancelled caller must not leave a begin that its end overtakes.
         try:
-            await asyncio.shield(asyncio.wrap_future(written))
+            await protect(asyncio.wrap_future(written))
         except OSError as error:
             hint = "Free some space and run the same command again: nothing is lost."
             problem = f"a request cannot be written down before it goes out ({error.strerror})"
