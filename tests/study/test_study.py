@@ -31,8 +31,8 @@ pytestmark = pytest.mark.slow
 
 
 SMALL = ["base.token_budget=8000", "therapist.token_budget=6000", "patient.token_budget=4000"]
-TALK = ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.perplexity_tokens=500"]
-"""For studies whose numbers nobody looks at: some steps of training, some turns."""
+TALK = ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.perplexity_tokens=500", "evaluation.max_failures=1"]
+"""For studies whose numbers nobody looks at: some steps of training, some turns, tiny patients that may say nothing."""
 
 
 @pytest.fixture(scope="module")
