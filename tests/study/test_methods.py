@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 SMALL = ["base.token_budget=20000", "therapist.token_budget=8000", "patient.token_budget=6000"]
-SMALL += ["evaluation.seeds=1", "evaluation.max_turns=4"]
+SMALL += ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.max_failures=1"]
 
 
 @pytest.mark.slow
