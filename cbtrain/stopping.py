@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from cbtrain.errors import Stopped
 
@@ -46,7 +46,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         self._loop = asyncio.get_running_loop()
-        self._before = _set_handlers(SIGNALS, self._hear)
+        self._before = set_handlers(SIGNALS, self._hear)
         return self
 
     def __exit__(
@@ -54,7 +54,7 @@ class StopRequest:
     ) -> None:
         if self._limit:
             self._limit.cancel()
-        _restore_handlers(self._before)
+        restore_handlers(self._before)
 
     def refuse_new(self) -> None:
         """Raise Stopped where a signal has come: call it before something begins."""
@@ -122,8 +122,7 @@ class StopRequest:
             self.name, self._heard_at = name, time.monotonic()
             self._loop.call_soon_threadsafe(self._begin)
         elif name == "SIGINT" and time.monotonic() - self._heard_at > SAME_PRESS_S:
-            os.write(sys.stderr.fileno(), b"\x1b[?25h\ninterrupted; what was recorded is on disk\n")
-            os._exit(130)
+            end_now("what was recorded is on disk")
 
     def _begin(self) -> None:
         waiting = list(self._waiting)
@@ -159,19 +158,25 @@ def stop_at_once(signals: Sequence[str] = SIGNALS) -> Iterator[None]:
         raise Stopped(signal.Signals(number).name)
 
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    before = _set_handlers(signals if alone else (), stop)
+    before = set_handlers(signals if alone else (), stop)
     try:
         yield
     finally:
-        _restore_handlers(before)
+        restore_handlers(before)
 
 
 def ignore_signals() -> None:
     """For a process that ends with its parent: what is sent to both is the parent's to obey."""
-    _set_handlers(SIGNALS, signal.SIG_IGN)
+    set_handlers(SIGNALS, signal.SIG_IGN)
 
 
-def _set_handlers(names: Sequence[str], handler: Any) -> dict[int, Any]:
+def end_now(kept: str) -> NoReturn:
+    """End the process from inside a signal handler, where nothing may be locked: show the cursor, say what is kept."""
+    os.write(sys.stderr.fileno(), f"\x1b[?25h\ninterrupted; {kept}\n".encode())
+    os._exit(130)
+
+
+def set_handlers(names: Sequence[str], handler: Any) -> dict[int, Any]:
     """Return the handlers that were set before, by number; only the main thread can set any."""
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -184,6 +189,7 @@ def stop_signals(names: Sequence[str] = SIGNALS) -> list[signal.Signals]:
     return [n for n in numbers if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN]
 
 
-def _restore_handlers(before: dict[int, Any]) -> None:
+def restore_handlers(before: dict[int, Any]) -> None:
+    """Set the handlers again that :func:`set_handlers` returned."""
     for number, handler in before.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -165,8 +163,6 @@ def _merge(parsed: argparse.Namespace) -> None:
     stop_ids: frozenset[int] = frozenset()
     if (parsed.adapter / CONFIG).exists():
         stop_ids = added_stop_ids(model, parsed.adapter, read_architecture(model).vocabulary)
-    # A job that is told to end must not leave half a model behind: an exception cleans up, the signal alone does not.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(stderr=True)
     with loading_bar(console, "Merging") as progress:
         changed = merge(

@@ -8,10 +8,7 @@ name and renamed, so that this damages none.
 from __future__ import annotations
 
 import datetime
-import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -21,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from cbtrain.errors import Stopped
-from cbtrain.stopping import stop_signals
+from cbtrain.stopping import SIGNALS, end_now, restore_handlers, set_handlers
 from cbtrain.training import distributed
 
 SAME_PRESS = 2.0
@@ -48,9 +45,7 @@ class StopSignals:
         self._agreed = [0, 0]
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            for number in stop_signals():
-                self._before[number] = signal.signal(number, self._hear)
+        self._before = set_handlers(SIGNALS, self._hear)
         return self
 
     def __exit__(
@@ -58,8 +53,7 @@ class StopSignals:
     ) -> None:
         if kind is None or issubclass(kind, Stopped):
             self._collect()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore_handlers(self._before)
 
     def asked(self, *, save: bool = False) -> bool:
         """Return whether to stop here. With ``save`` the leading rank proposes to save at the next end of a step."""
@@ -102,8 +96,7 @@ class StopSignals:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.heard and name == "SIGINT" and time.monotonic() - self._at > SAME_PRESS:
-            os.write(sys.stderr.fileno(), b"\x1b[?25h\ninterrupted; checkpoints on disk are whole\n")
-            os._exit(130)
+            end_now("checkpoints on disk are whole")
         if self.heard is None:
             self.heard, self._at = name, time.monotonic()
             self._on_heard(name)
