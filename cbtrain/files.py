@@ -69,6 +69,15 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """Return the BLAKE2b digest (128 bits, hex) of the bytes in ``path``, read in blocks."""
+    digest = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def append_whole(file: int, line: bytes, path: Path) -> None:
     """Append ``line`` to the open ``file``, which is at ``path``. Raises OSError if there is no room for all of it,
     and leaves nothing of it then."""

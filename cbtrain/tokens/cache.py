@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtrain.errors import UserError
-from cbtrain.files import atomic_folder
+from cbtrain.files import atomic_folder, file_digest
 from cbtrain.tokens.document import Document
 
 try:
@@ -174,7 +174,7 @@ def save(store: TokenStore, folder: Path, identity: Mapping[str, Any], facts: Ma
         checksums = {}
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", store.arrays[name], allow_pickle=False)
-            checksums[name] = _checksum(temporary / f"{name}.npy")
+            checksums[name] = file_digest(temporary / f"{name}.npy")
         index = {"schema": SCHEMA, "identity": dict(identity), "facts": dict(facts), "checksums": checksums}
         index["checksum"] = key_of(index)
         (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -201,7 +201,7 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
     for name in ARRAYS:
         file = folder / f"{name}.npy"
         try:
-            if _checksum(file) != checksums[name]:
+            if file_digest(file) != checksums[name]:
                 raise Damaged(f"{file.name} has changed")
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -254,11 +254,3 @@ def _sums(values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[Any]:
     """Return the sum of ``values`` between each two neighbouring ``offsets``, 0 if there are none."""
     total = np.concatenate([np.zeros(1, values.dtype), np.cumsum(values)])
     return np.asarray(total[offsets[1:]] - total[offsets[:-1]])
-
-
-def _checksum(file: Path) -> str:
-    digest = blake2b(digest_size=16)
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -18,7 +18,6 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,13 +25,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cbtrain.files import atomic_folder, seal, unseal
+from cbtrain.files import atomic_folder, file_digest, seal, unseal
 from cbtrain.model.weights.saving import save_tensors
 from cbtrain.training.progress import Progress
 
 SCHEMA = "cbtrain.checkpoint/1"
 STATE, OPTIMIZER, PARAMETERS = "state.json", "optimizer.safetensors", "parameters.safetensors"
-CHUNK = 1 << 22
 
 
 class DamagedCheckpoint(Exception):
@@ -160,8 +158,4 @@ def _damaged(folder: Path, name: str, state: dict[str, Any]) -> bool:
 
 
 def _checksum(path: Path) -> str:
-    digest = blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return f"{path.stat().st_size}:{digest.hexdigest()}"
+    return f"{path.stat().st_size}:{file_digest(path)}"
