@@ -16,7 +16,7 @@ from cbtrain.errors import UserError
 from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.files import share_with, write_atomic
+from cbtrain.files import write_atomic
 from cbtrain.study.evaluation.failures import refuse_many_failures
 from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
 from cbtrain.study.run_files import AUDIT
@@ -38,8 +38,6 @@ def audit_rater(
         say(console, f"note: {unread} of {len(records_read)} sessions cannot be rated, and are not taken")
     originals = pick(records_read, sessions, seed)
     changed = copies(originals)
-    share_with(config.sharing)
-    folder.mkdir(parents=True, exist_ok=True)
     scores, rater, spent, run = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))
     ids = {session.id for session in originals}
     own = [score for score in scores if score.session_id in ids]

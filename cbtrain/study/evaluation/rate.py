@@ -25,7 +25,6 @@ from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.schema.training import ReportCosts
 from cbtrain.eval.report.terminal import costs_line
 from cbtrain.eval.simulation.runner import SimulatedSession
-from cbtrain.files import share_with
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
@@ -48,8 +47,6 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     check_rating(config, allow_upload=allow_upload)
     rubric = load_rubric(config.evaluation.judging.rubric)
     sessions = read_records(config, console)
-    share_with(config.sharing)
-    folder.mkdir(parents=True, exist_ok=True)
     scores, rater, spent, run = asyncio.run(rate_records(sessions, rubric, config, folder, console))
     path = folder / SCORES
     write_scores_csv(scores, path)

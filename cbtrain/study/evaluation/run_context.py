@@ -14,6 +14,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.eval.rating import judging
 from cbtrain.eval.simulation import runner
+from cbtrain.files import share_with
 from cbtrain.journal import Journal, Shape, is_section, is_text, read
 from cbtrain.providers.costs import ledger
 from cbtrain.providers.providers import Providers
@@ -58,12 +59,13 @@ class RunContext:
 
 @asynccontextmanager
 async def open_run(config: StudyConfig, folder: Path, console: Console) -> AsyncIterator[RunContext]:
-    """Open the run in ``folder`` with its journal and its APIs; what was spent is in the journal. Raises UserError if
-    another process has them, or if the journal is damaged; Stopped after a signal."""
+    """Open the run in ``folder``, which is made if it is missing, with its journal and its APIs; what was spent is in
+    the journal. Raises UserError if another process has them, or if the journal is damaged; Stopped after a signal."""
 
     def warn(text: str) -> None:
         say(console, f"note: {text}")
 
+    share_with(config.sharing)
     with StopRequest(config.providers.stop_wait_s, warn) as stop, Journal(folder / EVENTS) as journal:
         events = list(read(journal.path, SHAPES))
         async with Providers(config.providers, events=journal, past=events, stop=stop, warn=warn) as providers:
