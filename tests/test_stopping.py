@@ -15,7 +15,7 @@ from loopback import completion, serve
 from rich.console import Console
 
 from cbtrain.errors import Stopped
-from cbtrain.eval.simulation.dialogue import Spoken
+from cbtrain.eval.simulation.dialogue import Limits, Spoken
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions
 from cbtrain.journal import Journal, read
 from cbtrain.providers.config import ProvidersConfig
@@ -110,7 +110,7 @@ async def test_stopped_anywhere_every_turn_that_was_said_is_recorded(seed, tmp_p
                 sessions,
                 lambda session: (Speaker(session), Speaker(session)),
                 journal,
-                SimulationSettings(in_flight=5, max_turns=6, max_words=1000, seed=0),
+                SimulationSettings(5, Limits(6, 1000), seed=0),
                 Console(quiet=True),
                 stop=stop,
             )

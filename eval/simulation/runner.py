@@ -110,12 +110,10 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """``in_flight``: sessions at once. A session ends after ``max_turns`` turns or ``max_words`` words. ``seed``: of
-    the run."""
+    """``in_flight``: sessions at once, each of which ends at ``limits``. ``seed``: of the run."""
 
     in_flight: int
-    max_turns: int
-    max_words: int
+    limits: Limits
     seed: int
 
 
@@ -206,7 +204,7 @@ class _Simulation:
             patient,
             therapist,
             session.turns,
-            Limits(self.settings.max_turns, self.settings.max_words),
+            self.settings.limits,
             seed=lambda index: turn_seed(session, index, self.settings.seed),
             record=record,
             refuse_new=self.stop.refuse_new,
@@ -221,7 +219,7 @@ class _Simulation:
         turns, failed = sum(len(s.turns) for s in self.sessions), sum(s.failed for s in self.sessions)
         ended_lengths = [len(s.turns) for s in self.sessions if s.ending is not None and not s.failed]
         # Sessions that have not ended are expected to become as long as those that have.
-        length = sum(ended_lengths) / len(ended_lengths) if sum(ended_lengths) else self.settings.max_turns
+        length = sum(ended_lengths) / len(ended_lengths) if sum(ended_lengths) else self.settings.limits.max_turns
         share = min(turns / (len(self.sessions) * length), 1.0)
         parts = [f"{self.running} in flight, {turns} turns", self.status(share)]
         parts += [f"[red]{failed} failed[/]"] if failed else []

@@ -11,7 +11,7 @@ import torch
 
 from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import counted
-from cbtrain.eval.simulation.dialogue import Speaker
+from cbtrain.eval.simulation.dialogue import Limits, Speaker
 from cbtrain.eval.simulation.runner import (
     MARKS,
     SimulatedSession,
@@ -97,6 +97,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
     if plan.finished():
         return
     settings = run.config.evaluation
+    limits = Limits(settings.max_turns, settings.max_words)
     own = settings.patient_provider is None
     with half_the_threads():
         run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key)
@@ -105,9 +106,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
                 plan.sessions,
                 _speakers(plan, therapist, patient_api, run),
                 run.journal,
-                SimulationSettings(
-                    settings.sessions_in_flight, settings.max_turns, settings.max_words, run.config.seed
-                ),
+                SimulationSettings(settings.sessions_in_flight, limits, run.config.seed),
                 run.console,
                 status=lambda share: "" if own else status(run.providers, "patient", share),
                 stop=run.stop,

@@ -80,7 +80,7 @@ async def run(sessions, speakers, path, in_flight=8):
             sessions,
             speakers,
             journal,
-            SimulationSettings(in_flight, max_turns=6, max_words=1000, seed=0),
+            SimulationSettings(in_flight, Limits(6, 1000), seed=0),
             Console(file=io.StringIO()),
         )
 
@@ -93,7 +93,7 @@ async def test_sessions_that_end_before_a_word_is_said(patient, tmp_path):
             sessions,
             lambda session: (Scripted(patient), Scripted(counting)),
             journal,
-            SimulationSettings(1, max_turns=6, max_words=1000, seed=0),
+            SimulationSettings(1, Limits(6, 1000), seed=0),
             Console(file=io.StringIO()),
             status=lambda share: shares.append(share) or "",
         )

@@ -126,7 +126,7 @@ async def test_a_session_that_an_empty_answer_stopped_is_taken_up_again(tmp_path
                     sessions,
                     lambda session: (ApiPatient(provider, None, SamplingConfig(), None), Therapist()),
                     journal,
-                    SimulationSettings(1, max_turns=4, max_words=999, seed=0),
+                    SimulationSettings(1, Limits(4, 999), seed=0),
                     Console(file=io.StringIO()),
                 )
         return sessions[0]
@@ -228,7 +228,7 @@ async def test_what_was_taken_out_is_on_record_and_flags_its_session(tmp_path):
                 sessions,
                 lambda session: speakers,
                 journal,
-                SimulationSettings(1, max_turns=6, max_words=999, seed=0),
+                SimulationSettings(1, Limits(6, 999), seed=0),
                 Console(file=io.StringIO()),
             )
         (resumed,) = again = plan_sessions(["p"], ["base"], 1)
