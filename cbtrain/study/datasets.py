@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,7 +16,6 @@ from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import Supervise
 from cbtrain.tokens.dialogue import dialogue, patient_system, system_prompt
 from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
-from cbtrain.tokens.formats import choose_format
 from cbtrain.tokens.tokenize import TokenizedCorpus, cache_root, tokenize
 from cbtrain.training.config import StageConfig
 from cbtrain.transcripts.types import Course, Role
@@ -35,17 +33,14 @@ class SpeakerDataset:
 def build_dataset(
     speaker: Role,
     material: StudyCorpus,
-    tokenizer: Any,
+    renderer: ChatRenderer,
     positions: int,
     config: StudyConfig,
     console: Console,
-    *,
-    vocabulary: int | None = None,
 ) -> SpeakerDataset:
-    """Render sessions until the token budgets are full. Raises UserError on a chat template that cannot be used, and on
-    sessions that cannot be rendered, such as one with a token beyond the ``vocabulary`` embeddings of the model."""
+    """Render sessions until the token budgets are full. Raises UserError on sessions that cannot be rendered, such as
+    one with a token that the model has no embedding for."""
     settings: StageConfig = getattr(config, speaker)
-    renderer = ChatRenderer(tokenizer, choose_format(tokenizer, config.tokens.format, speaker), vocabulary)
     if renderer.format.note:
         say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
 

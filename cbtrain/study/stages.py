@@ -209,11 +209,9 @@ class StageSpec:
         return make_builder(self.renderer(), speaker, self.settings, positions, self.config, measured=False)
 
     def dataset(self, corpus: StudyCorpus, console: Console) -> SpeakerDataset:
-        """Render and tokenize what this speaker is trained and validated on. Raises UserError as
+        """Render and tokenize what this speaker is trained and validated on. Raises UserError as :meth:`renderer` and
         :func:`build_dataset`."""
-        model, speaker = self.model, self._speaker
-        rows = model.vocabulary
-        return build_dataset(speaker, corpus, model.tokenizer, model.positions, self.config, console, vocabulary=rows)
+        return build_dataset(self._speaker, corpus, self.renderer(), self.model.positions, self.config, console)
 
     @property
     def _speaker(self) -> Role:
