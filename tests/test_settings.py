@@ -27,6 +27,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: 2026-13-45\n", "malformed YAML (month must be in 1..12)"),
         ("a: !!python/object/apply:os.getcwd []\n", "malformed YAML (could not determine a constructor"),
         ("a: \x00\n", "malformed YAML"),
+        ("? [a, b]\n: 1\n", "malformed YAML (found unhashable key)"),
         ("a: [1, 2\n", "malformed YAML"),
     ],
 )
