@@ -54,8 +54,9 @@ def is_section(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def is_text_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, str)
+def or_none(check: Check) -> Check:
+    """Return the check of a value that may also be missing."""
+    return lambda value: value is None or check(value)
 
 
 def with_checksum(line: bytes) -> bytes:

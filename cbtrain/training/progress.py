@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cbtrain.journal import Check, is_amount, is_count, is_section
+from cbtrain.journal import Check, is_amount, is_count, is_section, or_none
 from cbtrain.tokens.stream import StepInfo
 from cbtrain.training.config import StageConfig
 from cbtrain.training.step import StepResult
@@ -35,17 +35,13 @@ def _is_curve(value: Any) -> bool:
     )
 
 
-def _or_none(check: Check) -> Check:
-    return lambda value: value is None or check(value)
-
-
 CHECKS: dict[str, Check] = {
     **dict.fromkeys(("step", "tokens", "scheduled", "supervised", "skipped", "waited"), is_count),
-    **dict.fromkeys(("validated", "best_step"), _or_none(is_count)),
-    "packs_per_step": _or_none(lambda value: is_count(value) and value > 0),
+    **dict.fromkeys(("validated", "best_step"), or_none(is_count)),
+    "packs_per_step": or_none(lambda value: is_count(value) and value > 0),
     "seconds": is_amount,
     "position": _is_position,
-    "best_loss": _or_none(lambda value: _is_number(value) and math.isfinite(value)),
+    "best_loss": or_none(lambda value: _is_number(value) and math.isfinite(value)),
     "recent": lambda value: isinstance(value, list) and all(map(_is_number, value)),
     "curve": _is_curve,
     "skipped_batches": lambda value: isinstance(value, list) and all(map(is_section, value)),

@@ -17,7 +17,7 @@ from rich.table import Column
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, Speaker, Spoken, hold_session
-from cbtrain.journal import Check, Journal, Record, Shape, is_count, is_section, is_text, is_text_or_none
+from cbtrain.journal import Check, Journal, Record, Shape, is_count, is_section, is_text, or_none
 from cbtrain.stopping import StopRequest
 from cbtrain.transcripts.types import FAILED, FAILURES, Ending, Turn
 
@@ -34,7 +34,7 @@ def _turn_fields(record: Record) -> Mapping[str, Check]:
 
 SHAPES: dict[str, Shape] = {
     "turn": _turn_fields,
-    "session_finished": {"session": is_text, "ending": is_text, "error": is_text_or_none},
+    "session_finished": {"session": is_text, "ending": is_text, "error": or_none(is_text)},
 }
 """The fields that :func:`restore` needs of a journal's records."""
 
