@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -70,7 +70,7 @@ def import_forms(paths: Sequence[Path], key: Key, table: Path, rater: str | None
     _refuse_doubles(forms)
     notes, record = companion_file(table, "notes.jsonl"), companion_file(table, "forms.json")
     scores = read_scores_csv(table) if table.exists() else []
-    noted, imported = _read_notes(notes), _read_record(record)
+    noted, imported = read_notes(notes), _read_record(record)
     summaries = []
     for form in forms:
         judge = f"human: {form.rater}"
@@ -157,15 +157,19 @@ def _refuse_clashes(new: Sequence[Score], kept: Sequence[Score], key: Key, table
             raise UserError(what, where=path, hint=hint)
 
 
-def _read_notes(path: Path) -> list[dict[str, Any]]:
+def read_notes(path: Path) -> list[dict[str, Any]]:
+    """Return the evidence and notes of people's scores, each with the fields of :class:`Score`; empty if there is no
+    such file. Raises UserError on a damaged line."""
     notes = []
-    for line, text in enumerate(_lines(path), 1):
+    names = {field.name for field in fields(Score)}
+    for number, line in enumerate(_lines(path), 1):
         try:
-            note = json.loads(text)
-        except ValueError:
+            note = json.loads(line)
+        except (ValueError, RecursionError):
             note = None
-        if not isinstance(note, dict):
-            raise UserError("malformed", where=f"{path}:{line}", hint="Correct or remove the line.")
+        if not (isinstance(note, dict) and names <= note.keys()):
+            hint = "Restore the file from a copy, or delete it: the scores stay, without evidence and notes."
+            raise UserError("damaged line", where=f"{path}:{number}", hint=hint)
         notes.append(note)
     return notes
 

@@ -30,31 +30,57 @@ def refuse_many_failures(sessions: Sequence[SimulatedSession], scores: Sequence[
     if len(failed) > limit * len(sessions):
         problem = f"{_cause(failed)} ({len(failed)} of {len(sessions)} sessions failed)"
         raise UserError(problem, where=_where(failed, run), hint=hint)
-    missing = [score for score in scores if score.status not in ("ok", "unratable")]
+    missing = _missing_ratings(scores)
     if len(missing) > limit * len(scores):
-        cause = _most_common([_said_of(score) for score in missing])
-        short = any(score.reason.get("error", "").startswith("budget") for score in missing)
-        where = "providers.budget" if short else run.config.evaluation.judging.provider.base_url
-        raise UserError(f"{cause} ({len(missing)} of {len(scores)} ratings are missing)", where=where, hint=hint)
+        problem = f"{_cause_of(missing)} ({len(missing)} of {len(scores)} ratings are missing)"
+        raise UserError(problem, where=_where_of(missing, run), hint=hint)
+
+
+def refuse_if_none_rated(scores: Sequence[Score], run: RunContext) -> None:
+    """Raise UserError if every rating failed: there is nothing to report. Otherwise say how many are missing."""
+    missing = _missing_ratings(scores)
+    if missing and all(score.status == "error" for score in scores):
+        hint = "Nothing is lost: fix this and run the same command again."
+        raise UserError(f"no session could be rated: {_cause_of(missing)}", where=_where_of(missing, run), hint=hint)
+    if missing:
+        run.say(
+            f"note: {len(missing)} of {len(scores)} ratings are missing ({_where_of(missing, run)}: "
+            f"{_cause_of(missing)}); fix this and run the same command again to get them"
+        )
+
+
+def _missing_ratings(scores: Sequence[Score]) -> list[Score]:
+    """Return the scores that another request to the judge could give."""
+    return [score for score in scores if score.status not in ("ok", "unratable")]
+
+
+def _cause_of(missing: Sequence[Score]) -> str:
+    return _most_common([_reason_of(score) for score in missing])
+
+
+def _where_of(missing: Sequence[Score], run: RunContext) -> str:
+    """Return the setting or address to look at first."""
+    budget = any(score.reason.get("error", "").startswith("budget") for score in missing)
+    return "providers.budget" if budget else run.config.evaluation.judging.provider.base_url
 
 
 def _cause(failed: Sequence[SimulatedSession]) -> str:
     return _most_common([f"{session.ending}: {session.error or 'no reason'}" for session in failed])
 
 
-def _said_of(score: Score) -> str:
+def _reason_of(score: Score) -> str:
     reason = score.reason.get("error", "no reason")
     return reason if score.status == "error" else f"{score.status}: {reason}"
 
 
 def _most_common(causes: Sequence[str]) -> str:
-    """The most frequent one, and how many others there are."""
+    """Return the most frequent one, and how many others there are."""
     (cause, _), *others = Counter(causes).most_common()
     return f"{cause}, and {len(others)} other causes" if others else cause
 
 
 def _where(failed: Sequence[SimulatedSession], run: RunContext) -> object:
-    """What to look at first."""
+    """Return the setting, address or file to look at first."""
     endings = {session.ending for session in failed}
     api = run.config.evaluation.patient_provider
     if "budget" in endings:

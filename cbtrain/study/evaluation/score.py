@@ -19,6 +19,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import recorded
 from cbtrain.providers.summary import status
+from cbtrain.study.evaluation.failures import refuse_if_none_rated
 from cbtrain.study.evaluation.run_context import RunContext
 
 MOST_REASONS = 5
@@ -84,14 +85,5 @@ async def _judged(
     )
     if judge.thoughts:
         run.say(f"note: thinking was taken out of {judge.thoughts:,} of the judge's {counted(judge.answers, 'answer')}")
-    errors = [score.reason["error"] for score in scores if score.status == "error"]
-    where = "providers.budget" if errors and errors[0].startswith("budget") else judging.provider.base_url
-    if errors and len(errors) == len(scores):
-        hint = "Nothing is lost: fix this and run the same command again."
-        raise UserError(f"no session could be rated: {errors[0]}", where=where, hint=hint)
-    missing = sum(score.status not in ("ok", "unratable") for score in scores)
-    if missing:
-        cause = errors[0] if errors else next(s.reason["error"] for s in scores if s.status not in ("ok", "unratable"))
-        what = f"{missing} of {len(scores)} ratings are missing ({where}: {cause})"
-        run.say(f"note: {what}; fix this and run the same command again to get them")
+    refuse_if_none_rated(scores, run)
     return scores, {"judge": judging.provider.model, "kind": "llm", "label": label}

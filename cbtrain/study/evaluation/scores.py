@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from cbtrain.errors import UserError
 from cbtrain.eval.analysis.arms import declared_arms
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
-from cbtrain.eval.human_rating.import_forms import TABLE, companion_file
+from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
+from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
 from cbtrain.settings import parse_yaml
 from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
@@ -81,14 +81,12 @@ def load_scores(
     return ScoredStudy(ratings, instrument, sessions, outcomes, run, primary_judges, judge)
 
 
-def audit_of(folder: Path) -> dict[str, Any] | None:
-    """Return what ``cbtrain rate audit`` wrote into the run folder or into its ``audit/``; None if there is nothing."""
+def audit_of(folder: Path) -> ReportAudit | None:
+    """Return what ``cbtrain rate audit`` wrote into the run folder or into its ``audit/``; None if there is nothing.
+    Raises UserError if the file is damaged."""
     for path in (folder / AUDIT, folder / "audit" / AUDIT):
-        try:
-            audit: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return audit
+        if path.is_file():
+            return read_audit(path)
     return None
 
 
@@ -150,26 +148,16 @@ def is_run(folder: Path) -> bool:
 
 def human_scores(folder: Path) -> list[Score]:
     """Return people's scores in ``folder``, with their evidence and notes; empty if there are none. Raises UserError if
-    the table is malformed."""
+    the table or the file of notes is damaged."""
     table = folder / TABLE
     if not table.is_file():
         return []
-    scores, notes = read_scores_csv(table), _notes(companion_file(table, "notes.jsonl"))
+    scores = read_scores_csv(table)
+    notes = {
+        (note["session_id"], note["judge"], note["repeat"]): note
+        for note in read_notes(companion_file(table, "notes.jsonl"))
+    }
     for score in scores:
         note = notes.get((score.session_id, score.judge, score.repeat), {})
         score.evidence, score.reason = note.get("evidence", {}), note.get("reason", {})
     return scores
-
-
-def _notes(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """Return notes by session, judge and repeat. They only add to the scores, so unreadable lines are left out."""
-    notes = {}
-    keys = {field.name for field in fields(Score)}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            note = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(note, dict) and keys <= set(note):
-            notes[note["session_id"], note["judge"], note["repeat"]] = note
-    return notes

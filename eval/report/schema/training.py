@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import json
+from pathlib import Path
 
+from pydantic import Field, ValidationError
+
+from cbtrain.errors import UserError
 from cbtrain.eval.report.schema.analysis import EstimateRow
 from cbtrain.eval.report.schema.fields import (
     Always,
@@ -166,3 +170,17 @@ class ReportAudit(Part):
     sessions: Number = None
     rater: Always[Rater] = Field(default_factory=Rater)
     probes: Rows[ProbeRow] = Field(default_factory=list)
+
+
+def read_audit(path: Path) -> ReportAudit:
+    """Read an ``audit.json``. Raises UserError if it is damaged."""
+    hint = "Restore it from a copy, or delete it and repeat `cbtrain rate audit`."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "probes" not in content:
+            raise ValueError("not an audit")
+        return ReportAudit.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"damaged ({error.errors()[0]['msg']})", where=path, hint=hint) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"damaged ({error})", where=path, hint=hint) from None

@@ -298,7 +298,7 @@ def test_bad_keys_tables_and_options(made, capsys):
     table.write_bytes(b"\x81")
     refused("t.csv: not UTF-8", "--key", key, "--out", table)
     (made / "run" / "human_notes.jsonl").write_text("{}\n[]\n")
-    refused("human_notes.jsonl:2: malformed", "--key", key)
+    refused("human_notes.jsonl:1: damaged line", "--key", key)
     (made / "run" / "human_notes.jsonl").unlink()
     (made / "run" / "human_forms.json").write_text('{"forms": {"A": 1}}')
     refused("human_forms.json: forms.A: ", "--key", key)

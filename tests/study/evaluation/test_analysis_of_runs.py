@@ -118,6 +118,7 @@ def test_a_failed_session_that_one_of_a_panel_rated_is_not_counted_as_failed(tmp
     assert "that failed, in percentage points" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.fault("F7")
 def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     run = evaluated(tmp_path / "run", judge="cue")
     assert call(capsys, "rate", "export", run, "--out", tmp_path / "forms", "--raters", 1)[0] == 0
@@ -167,6 +168,14 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     status, _, err = call(capsys, "analyze", run, "--judge", "Ann")
     assert status == 2
     assert "no rating by 'Ann'. Judges here: cue, human: Ann" in err
+    before = (run / "report.json").read_bytes()
+    for file, damaged in ((run / "audit" / "audit.json", "damaged ("), (run / "human_notes.jsonl", "damaged line")):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        status, _, err = call(capsys, "analyze", run, "--out", run)
+        assert (status, f"{file.name}:" in err, damaged in err) == (2, True, True), err
+        file.write_bytes(whole)
+    assert (run / "report.json").read_bytes() == before
 
 
 def test_runs_of_one_protocol_are_compared(tmp_path, capsys):
