@@ -24,15 +24,15 @@ class UserError(Exception):
         return " ".join(text.split())
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint with the closest of ``names``, or with all of them if none is close."""
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return a hint with the closest of ``names``, after ``prefix``, or with all of them if none is close."""
     names = sorted(names)
     # "lr" for "learning_rate", as people abbreviate.
     spelt = [word for word in names if "".join(part[:1] for part in word.split("_")) == name and len(name) > 1]
     if spelt:
-        return f"Did you mean {spelt[0]!r}?"
+        return f"Did you mean {prefix + spelt[0]!r}?"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else "Known: " + ", ".join(names) + "."
+    return f"Did you mean {prefix + close[0]!r}?" if close else "Known: " + ", ".join(names) + "."
 
 
 class Stopped(BaseException):

@@ -1,4 +1,5 @@
-"""Settings as they are read: YAML that somebody else may have written, and older names of settings.
+"""Settings as they are read: YAML that somebody else may have written, older names of settings, and what pydantic finds
+wrong, in plain words.
 
 YAML is read in bounded work; a key that comes twice, or malformed text, is one clear line.
 
@@ -12,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 import yaml
-from pydantic import AliasChoices, BaseModel
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from cbtrain.errors import UserError
 
@@ -20,6 +22,66 @@ LONGEST = 10_000_000
 """Characters of a YAML text."""
 MOST_VALUES = 100_000
 """Values once aliases are written out: nine lines of aliases of aliases can stand for billions."""
+
+FAULTS = {
+    "missing": "missing",
+    "extra_forbidden": "unknown key",
+    "invalid_key": "must be a text, as every key",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_type": "must be a text",
+    "string_unicode": "must be a text in UTF-8",
+    "string_too_short": "must have a length of at least {min_length}",
+    "string_pattern_mismatch": "must match the regular expression {pattern}",
+    "path_type": "must be a path",
+    "date_type": "must be a date: YYYY-MM-DD",
+    "date_from_datetime_parsing": "must be a date: YYYY-MM-DD",
+    "date_from_datetime_inexact": "must be a date without a time: YYYY-MM-DD",
+    "list_type": "must be a list",
+    "too_short": "must have a length of at least {min_length}",
+    "dict_type": "must be a section of keys and values",
+    "model_type": "must be a section of keys and values",
+}
+"""What is wrong with a value, by pydantic's type of error. The fields in braces are from the error's context."""
+
+
+class SettingsConflict(ValueError):
+    """Settings that are valid one by one, but not together. A validator of a section raises it; ``keys`` are the
+    settings concerned, as seen from that section."""
+
+    def __init__(self, problem: str, *keys: str) -> None:
+        self.keys = keys
+        super().__init__(problem)
+
+
+def fault_of(error: ErrorDetails) -> str:
+    """Return what is wrong with a value, without its key: ``must be at least 1``."""
+    context = error.get("ctx", {})
+    if error["type"] == "value_error":  # raised by a validator of ours
+        return str(context["error"])
+    if error["type"] not in FAULTS:
+        return error["msg"]
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
+    return FAULTS[error["type"]].format(**shown)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong, after its dotted key: ``price.input: must be at least 0``."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key}: {fault_of(first)}" if key else fault_of(first)
 
 
 def renamed(name: str, *older: str) -> AliasChoices:

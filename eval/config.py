@@ -26,10 +26,10 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_patients: int | None = Field(None, ge=1, description="held-out patients to simulate; null: all of them")
+    max_patients: int | None = Field(None, ge=1, description="how many held-out patients to simulate; null: all")
     seeds: int = Field(2, ge=1, description="sessions of each patient with each arm")
     sessions_in_flight: int = Field(16, ge=1)
-    max_turns: int = Field(20, ge=2, description="turns of both speakers together")
+    max_turns: int = Field(20, ge=2, description="most turns of a session, of both speakers together")
     max_words: int = Field(5000, ge=10)
     therapist: Annotated[SamplingConfig, over(THERAPIST)] = THERAPIST
     engine: EngineConfig = Field(default_factory=EngineConfig)
@@ -37,12 +37,14 @@ class EvaluationConfig(BaseModel):
     patient_provider: ProviderConfig | None = Field(
         None, description="API that plays the patients; null serves the patient adapter on this machine"
     )
-    patient_instructions: str = Field(PATIENT_INSTRUCTIONS, description="for an API patient; an adapter needs none")
+    patient_instructions: str = Field(
+        PATIENT_INSTRUCTIONS, description="instructions to a patient behind an API; a patient adapter gets none"
+    )
     judging: JudgingConfig = Field(default_factory=JudgingConfig)
     max_failures: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="share of sessions, or of ratings, that may fail; more, and the run ends with status 2",
+        description="share of the sessions, or of the ratings, that may fail; above it, the run ends with status 2",
     )
     perplexity_tokens: int = Field(10_000, ge=1, description="tokens of each held-out patient's sessions to measure")

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         "analyze",
         _analyze,
         "compare arms from scores, the patient as the unit, or as the 2024 study did",
-        "Reads a run folder (scores.csv, human_scores.csv, sessions.jsonl), tables of scores alone, and the 2024 "
+        "Reads a run folder (scores.csv, human_scores.csv, sessions.jsonl), tables of scores, or the 2024 "
         "study's all_scores_with_patients.csv.",
     )
     analyze.add_argument(
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
         "--rubric", help="instrument of the scores (default: the run's, or the shipped one if it fits)"
     )
     add_arms_argument(analyze)
-    analyze.add_argument("--judge", metavar="NAME", help="this judge's ratings only")
+    analyze.add_argument("--judge", metavar="NAME", help="use the ratings of this judge only")
     add_output_arguments(analyze)
 
 
@@ -57,12 +57,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="folder for analysis.json and a report: page, Markdown, figures, LaTeX"
     )
     parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
 
 
 def add_arms_argument(parser: argparse.ArgumentParser) -> None:
     """What arms are, where their names cannot say it."""
-    what = "YAML that says base, variant and reference of arms whose names do not (docs/analysis.md)"
+    what = "YAML file with base, variant and reference of the arms, if their names do not say them (docs/analysis.md)"
     parser.add_argument("--arms", type=Path, metavar="FILE", help=what)
 
 

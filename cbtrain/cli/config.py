@@ -138,5 +138,6 @@ def _shipped() -> list[str]:
 def _every_key() -> list[str]:
     from cbtrain.config.problems import all_keys
     from cbtrain.config.schema import StudyConfig
+    from cbtrain.config.sources import EXTENDS
 
-    return list(all_keys(StudyConfig))
+    return [EXTENDS, *all_keys(StudyConfig)]

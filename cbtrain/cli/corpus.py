@@ -63,7 +63,7 @@ def add(commands: Commands) -> None:
     shown.add_argument(
         "--supervise",
         choices=["therapist", "patient", "both", "everything"],
-        help="role whose words a model learns (default: that of --speaker)",
+        help="role whose words the model learns (default: the --speaker)",
     )
     shown.add_argument("--json", action="store_true", help="print every token: id, text, supervised, weight")
     shown.add_argument("--lines", type=int, help="show the first lines only")
@@ -73,7 +73,9 @@ def add(commands: Commands) -> None:
     counted.add_argument(
         "--model", required=True, help="model folder or hub id: its tokenizer and chat template are used"
     )
-    counted.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom it plays")
+    counted.add_argument(
+        "--speaker", choices=["therapist", "patient"], default="therapist", help="whom the model plays"
+    )
     counted.add_argument("--ranks", type=int, default=1, help="ranks that share each step (default: 1)")
     counted.add_argument("--json", action="store_true", help="print JSON")
 

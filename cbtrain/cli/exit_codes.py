@@ -27,7 +27,7 @@ TABLE = {
     DONE: "done",
     FOUND: "a check found a problem",
     BAD_INPUT: "bad input, or a run that failed; one line says why",
-    UNSAFE: "reserved for a safety gate, to come",
+    UNSAFE: "reserved for a future safety check",
     STOPPED: "stopped by a signal: the last line says how to continue",
     INTERRUPTED: "interrupted",
 }

@@ -53,7 +53,12 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "fp32", "bf16", "nf4"],
         help="format of the weights in memory; auto: bf16 on CUDA, fp32 elsewhere",
     )
-    parser.add_argument("--compute", default="auto", choices=["auto", "fp32", "bf16"], help="dtype beside nf4 weights")
+    parser.add_argument(
+        "--compute",
+        default="auto",
+        choices=["auto", "fp32", "bf16"],
+        help="with nf4: dtype of activations and other weights",
+    )
     parser.add_argument("--single-quantization", action="store_true", help="with nf4: keep the scales in 32 bits")
     parser.add_argument(
         "--attention",

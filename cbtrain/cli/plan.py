@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
         commands,
         "plan",
         _plan,
-        "predict the memory and the time of training: does it fit, and how fast is it",
+        "predict memory and time of training: whether it fits, and how fast it is",
         "The corpus is read and tokenized, no weights are loaded. The exit status is 1 if the settings do not fit. "
         + SETTINGS,
     )

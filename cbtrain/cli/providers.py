@@ -95,7 +95,7 @@ def _chosen(parsed: argparse.Namespace) -> tuple[ProviderConfig, Prices]:
     evaluation = study.evaluation
     roles = {"patient": evaluation.patient_provider, "judge": evaluation.judging.provider}
     if parsed.name not in roles:
-        raise UserError("a study has a patient and a judge", where=parsed.name, hint="Name one of them.")
+        raise UserError("with --config, NAME is patient or judge", where=parsed.name, hint="Name one of them.")
     config = roles[parsed.name]
     if config is None:
         hint = "Set evaluation.patient_provider to ask an API."
@@ -107,43 +107,48 @@ def _facts(config: ProviderConfig, probed: Probe, price: Price | None) -> Iterat
     answer, usage = probed.answer, probed.answer.usage
     yield "answers", f"{answer.model} at {config.base_url}, asked for as {config.model}"
     yield "latency", f"{probed.latency_s:.2f} s to the whole answer{', streamed' if config.stream else ''}"
-    unknown = f" ({answer.reason!r}, which is not known here)" if answer.finish_reason == "unknown" else ""
+    unknown = f" ({answer.reason!r}, which cbtrain does not know)" if answer.finish_reason == "unknown" else ""
     yield "finish", f"{answer.finish_reason}{unknown}"
-    how = {"json_schema": "by its schema", "json_object": "as some JSON object", "none": "by the prompt alone"}
-    kept = "kept" if probed.shaped else f"NOT kept: {answer.text[:80]!r}"
+    how = {"json_schema": "with a schema", "json_object": "as any JSON object", "none": "in the prompt only"}
+    kept = "valid" if probed.shaped else f"NOT valid: {answer.text[:80]!r}"
     yield "structured answer", f"asked for {how[config.structure]}: {kept}"
-    sampling = "sent and taken" if config.sampling else "not sent: temperature and top-p are the API's own"
+    sampling = "sent and accepted" if config.sampling else "not sent: the API chooses temperature and top-p"
     yield "sampling", sampling
-    yield "seed", "sent and taken" if config.seed and config.kind != "anthropic" else "not sent"
+    yield "seed", "sent and accepted" if config.seed and config.kind != "anthropic" else "not sent"
     thinking = f", {usage.reasoning_tokens} of them thinking" if usage.reasoning_tokens else ""
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-    yield "tokens", f"{usage.prompt_tokens} asked{cached}, {usage.completion_tokens} answered{thinking}"
+    yield "tokens", f"{usage.prompt_tokens} in the prompt{cached}, {usage.completion_tokens} in the answer{thinking}"
     if answer.thinking:
-        yield "thinking", f"{answer.thinking:,} characters inside the answer: taken out"
+        yield "thinking", f"{answer.thinking:,} characters inside the answer: removed"
     if answer.unread:
-        yield "note", f"its usage cannot be read ({answer.unread}): what is set aside for an answer is booked"
+        yield (
+            "note",
+            f"its usage cannot be read ({answer.unread}): the whole amount reserved for an answer is counted as spent",
+        )
     if not config.paid:
         yield "cost", "none: no key is used"
     elif price is None:
-        yield "cost", f"not known: the table of prices has no {config.model}; give the provider a price"
+        yield "cost", f"unknown: the table of prices does not have {config.model}; set the provider's price"
     else:
-        rate = f"${price.input:g} and ${price.output:g} for a million tokens asked and answered"
+        rate = f"${price.input:g} and ${price.output:g} for a million tokens of prompt and of answer"
         yield "cost", f"${price.cost(usage):.6f} for this call ({rate})"
     for name, value in sorted(probed.limits.items()):
         yield "limit", f"{name}: {value}"
     if not probed.limits:
-        yield "limit", "none named in the reply's headers"
+        yield "limit", "the reply's headers name none"
     if answer.finish_reason == "length":
-        yield "note", "the answer was cut: a model that thinks needs more max_tokens than its answer has"
+        yield "note", "the answer was cut: a model that thinks needs a max_tokens above the length of its answer"
 
 
 def _remedy(status: int | None) -> str:
     if status in (401, 403):
-        return "Check the key, and what it may be used for."
+        return "Check the key and its rights."
     if status == 404:
         return "Check base_url and model."
     if status == 400:
-        return "Where it names a setting: structure, seed, sampling, output_limit and extra_body say what is sent."
+        return (
+            "If the message names a field: structure, seed, sampling, output_limit and extra_body decide what is sent."
+        )
     if status == 429:
         return "Wait, or look at the account's limits and credit."
     return "Check base_url, the network, and whether the server runs."

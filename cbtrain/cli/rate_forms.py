@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         _export,
         "write blind forms for human raters: a web page, or a CSV with a text to read",
         "Each rater gets a folder with the sessions under codes, in a random order of their own. key.json, beside "
-        "these folders, says what the codes stand for: keep it to yourself.",
+        "these folders, says what the codes mean: do not show it to raters.",
     )
     export.add_argument(
         "path", type=Path, metavar="PATH", help="a run folder, or a corpus of transcripts in any format"
@@ -55,7 +55,7 @@ def add(commands: Commands) -> None:
         type=int,
         metavar="N",
         help="sessions that every rater rates; each of the others goes to one rater, pairs kept together "
-        "(default: all, which tells most about agreement)",
+        "(default: all, which measures agreement best)",
     )
     export.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the draw, the orders and the codes (default: 0)"
@@ -164,7 +164,7 @@ def _tell_export(
     console.print()
     console.print(table, highlight=False, markup=False)
     say(f"\nforms: {parsed.out}")
-    say(f"KEEP TO YOURSELF: {exported.key} (it lifts the blind)")
+    say(f"KEEP TO YOURSELF: {exported.key} (it breaks the blinding)")
     say(f"next: cbtrain rate import FORM… --key {exported.key}")
     console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
 
@@ -206,7 +206,7 @@ def _tell_import(summary: ImportSummary, console: Console) -> None:
         parts.append(f"{summary.unrated} not rated (no row)")
     text = f"{summary.judge}, form {summary.form}: {', '.join(parts)}"
     if summary.replaced:
-        text += f"; they replace {_count(summary.replaced, 'row')} that the same form brought before"
+        text += f"; they replace {_count(summary.replaced, 'row')} of an earlier import of the same form"
     for line in (text, *(f"note: {note}" for note in summary.notes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     )
     serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one and prints it")
+    serve.add_argument("--port", type=int, default=8000, help="port; 0: a free one, which is printed")
     add_format_arguments(serve)
     serve.add_argument("--device", default="auto")
     serve.add_argument("--threads", type=int, help="CPU threads")
@@ -47,8 +47,8 @@ def _serve(parsed: argparse.Namespace) -> None:
     from cbtrain.tokens.config import FORMATS
 
     if parsed.compute != "auto" and parsed.weights != "nf4":
-        hint = "Leave it out; other weights compute in their own dtype."
-        raise UserError(f"{parsed.compute} beside {parsed.weights} weights", where="--compute", hint=hint)
+        hint = "Leave it out: other weights compute in their own dtype."
+        raise UserError(f"only nf4 weights take it, not {parsed.weights}", where="--compute", hint=hint)
     for name, low in (("threads", 1), ("slots", 1), ("context", 64), ("port", 0)):
         value = getattr(parsed, name)
         if value is not None and value < low:

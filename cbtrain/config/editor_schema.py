@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cbtrain.config.sources import EXTENDS, SYNTHESIS, shipped_configs
+from cbtrain.config.sources import EXTENDS, EXTENDS_MEANING, SYNTHESIS, shipped_configs
 from cbtrain.providers.overrides import presets
 from cbtrain.settings import older_names, section_of
 
@@ -32,7 +32,7 @@ def editor_schema(model: type[BaseModel], kind: str) -> dict[str, Any]:
             properties[older] = {**properties[name], "description": f"older name of {name}", "deprecated": True}
     names = shipped_configs() if kind == "study" else shipped_configs(SYNTHESIS) if kind == "synthesis" else presets()
     extends = {
-        "description": "a config to start from: a shipped one, or a file by its path from this one",
+        "description": EXTENDS_MEANING,
         "anyOf": [{"enum": names}, {"type": "string", "minLength": 1}],
     }
     schema["properties"] = {EXTENDS: extends, **schema["properties"]}

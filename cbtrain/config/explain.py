@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 from cbtrain.config.overrides import COMMAND_LINE
 from cbtrain.config.problems import known_key
 from cbtrain.config.schema import StudyConfig
+from cbtrain.config.sources import EXTENDS, EXTENDS_MEANING
 from cbtrain.errors import UserError
 from cbtrain.settings import current_key, section_of
 
@@ -33,10 +34,12 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def explain(key: str, model: type[BaseModel]) -> str:
     """Return what the setting ``key`` of ``model`` means, of a section what each of its settings does; of an empty key,
-    the sections. Raises UserError, with the nearest key, where there is none such."""
+    the sections. Raises UserError, with the nearest key, if there is none."""
     key = current_key(key, model)
     if not key:
-        return "\n".join(_section("", model, model))
+        return "\n".join([*_section("", model, model), "", *_extends()])
+    if key == EXTENDS:
+        return "\n".join(_extends())
     field = _field(key, model)
     inner = section_of(field.annotation)
     if inner:
@@ -55,12 +58,19 @@ def type_in_words(field: FieldInfo) -> str:
     return ", ".join([_type(field.annotation), *bounds])
 
 
+def _extends() -> Iterator[str]:
+    """Yield the lines that explain ``extends``, a key of config files that is not a setting."""
+    yield f"{EXTENDS}: text, in config files only; no default"
+    yield from _indented(EXTENDS_MEANING)
+
+
 def _field(key: str, model: type[BaseModel]) -> FieldInfo:
     section: type[BaseModel] | None = model
     parts = [part for part in key.split(".") if not part.isdecimal()]  # an entry of a list
     for depth, part in enumerate(parts, 1):
         if section is None or part not in section.model_fields:
-            hint = known_key(part, section, model) if section else f"{'.'.join(parts[: depth - 1])!r} is no section."
+            above = parts[: depth - 1]
+            hint = known_key(part, above, section, model) if section else f"{'.'.join(above)!r} is not a section."
             raise UserError(f"unknown key {'.'.join(parts[:depth])!r}", where=COMMAND_LINE, hint=hint)
         field = section.model_fields[part]
         section = section_of(field.annotation)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from cbtrain.config.lists import with_lists
 from cbtrain.config.overrides import COMMAND_LINE, apply_override, rank
@@ -21,14 +20,20 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 class MergedSettings(Generic[Config]):
-    """The settings of all layers so far. ``origins`` says which layer each value comes from, by its dotted key; what a
-    layer changes without naming it (another host takes a key's name away) comes from that layer too."""
+    """The settings of all layers so far, each value with the layer that gave it. What a layer changes without naming it
+    (another host takes a key's name away) is given by that layer too."""
 
     def __init__(self, model: type[Config]) -> None:
         self.model = model
         self.values: dict[str, Any] = {}
-        self.origins: dict[str, str] = {}
-        self._stages: list[tuple[str, dict[str, Any]]] = []
+        self._layers: list[str] = []
+        self._given_by: dict[str, int] = {}
+        """The number of the layer that gave a value, by its dotted key."""
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """The name of the layer that gave a value, by its dotted key."""
+        return {key: self._layers[number] for key, number in self._given_by.items()}
 
     def add(self, layer: Layer) -> None:
         """Lay the settings of a file over those so far. Raises UserError on an unknown key, and on a setting that is
@@ -68,40 +73,39 @@ class MergedSettings(Generic[Config]):
     def validated(self) -> Config:
         """Return the checked settings. Raises UserError with the layer that is to blame as its place."""
         try:
-            return self._validate(self.values)
+            return self.model.model_validate(with_lists(self.values, self.model))
         except ValidationError as error:
             problem = first_problem(error, self.model)
             text = f"{problem.key}: {problem.text}" if problem.key else problem.text
-            where = self._to_blame(problem.key, error.errors()[0])
-            raise UserError(text, where=where, hint=problem.hint) from None
-
-    def _validate(self, values: Mapping[str, Any]) -> Config:
-        return self.model.model_validate(with_lists(values, self.model))
+            raise UserError(text, where=self._to_blame(problem.causes), hint=problem.hint) from None
 
     def _record(self, name: str, before: Mapping[str, Any], named: Sequence[str]) -> None:
-        """Note that the layer ``name`` has brought what it names, and what was not so ``before``."""
+        """Note that the layer ``name`` gave the values that it names, and those that differ from ``before``."""
         now = dict(_leaves(self.values))
         for key, value in now.items():
             changed = key not in before or before[key] != value
             if changed or any(key == word or key.startswith(f"{word}.") for word in named):
-                self.origins[key] = name
-        self.origins = {key: origin for key, origin in self.origins.items() if key in now}
-        self._stages.append((name, self.values))
+                self._given_by[key] = len(self._layers)
+        self._given_by = {key: number for key, number in self._given_by.items() if key in now}
+        self._layers.append(name)
 
-    def _to_blame(self, key: str, error: ErrorDetails) -> str:
-        """Return the layer of the value at ``key``. Where several values do not fit together, or one is missing: the
-        first layer with which they say so."""
-        parts = key.split(".")
-        for end in range(len(parts), 0, -1):  # what is wrong may stand inside a list, whose key has the origin
-            if origin := self.origins.get(".".join(parts[:end])):
-                return origin
-        for name, values in self._stages:
-            try:
-                self._validate(values)
-            except ValidationError as earlier:
-                if any(one["loc"] == error["loc"] and one["msg"] == error["msg"] for one in earlier.errors()):
-                    return name
-        return self._stages[-1][0] if self._stages else COMMAND_LINE
+    def _to_blame(self, causes: Sequence[str]) -> str:
+        """Return the layer that is to blame: the last one that gave one of the settings ``causes``. If none did, a
+        setting is missing: from the first layer that gave a part of its section."""
+        if layers := self._layers_of(causes):
+            return self._layers[max(layers)]
+        section = causes[0].rpartition(".")[0]
+        if layers := self._layers_of([section]):
+            return self._layers[min(layers)]
+        return self._layers[-1] if self._layers else COMMAND_LINE
+
+    def _layers_of(self, causes: Sequence[str]) -> list[int]:
+        return [number for key, number in self._given_by.items() if any(_concerns(key, cause) for cause in causes)]
+
+
+def _concerns(key: str, cause: str) -> bool:
+    """Return whether one of ``key`` and ``cause`` is the other, or a part of it; an empty ``cause`` is the whole."""
+    return not cause or key == cause or key.startswith(f"{cause}.") or cause.startswith(f"{key}.")
 
 
 def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

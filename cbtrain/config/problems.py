@@ -11,50 +11,66 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cbtrain.config.sources import EXTENDS
 from cbtrain.errors import UserError, nearest
-from cbtrain.settings import older_names, section_of
+from cbtrain.settings import SettingsConflict, fault_of, older_names, section_of
 
-EXPECTED = "Input should be "
-"""How pydantic begins to say which kind of value it wants."""
+ENVIRONMENT = "Give the NAME of an environment variable, and never the key itself."
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong: the key (empty where sections do not fit together), and what to do about it."""
+    """What is wrong: the key (empty if settings of several sections do not fit together), and a hint. ``causes``: the
+    dotted keys of the settings that cause it."""
 
     key: str
     text: str
+    causes: tuple[str, ...]
     hint: str | None = None
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
-    """Return the first thing wrong, in terms of what is written in a config."""
+    """Return the first thing that is wrong, in terms of what is written in a config."""
     first = error.errors()[0]
-    at = _known_part(first["loc"], model)
-    key, got = ".".join(map(str, at)), first["input"]
-    text = _text(first, [other for other in error.errors() if other["loc"][: len(at)] == tuple(at)], len(at))
-    named = first["type"] == "value_error" and (repr(got) in text or text.endswith("?"))
+    at, is_section = _known_part(first["loc"], model)
+    # Of a value that may be of several kinds, pydantic has one error for each.
+    same_key = [other for other in error.errors() if other["loc"][: len(at)] == tuple(at)]
+    inner = max(same_key, key=lambda other: len(other["loc"]))
+    if len(inner["loc"]) > len(at) + 1:  # a list, say, is the right kind, but not what is in it
+        at, first, same_key = [*at, *inner["loc"][len(at) + 1 :]], inner, [inner]
+    key, text, got = _dotted(at), _text(same_key), first["input"]
     if first["type"] == "missing" and str(at[-1]) == "model":
-        return Problem(key, text, "Name one, or take a preset, which brings one (`cbtrain providers list`).")
-    if isinstance(got, dict) or named or key.endswith(("api_key_env", "base_url")):  # which may hold the key itself
-        return Problem(key, text)
-    return Problem(key, text, f"{_got(got)}{_meant(first)}")
+        return Problem(key, text, (key,), "Name one, or take a preset, which brings one (`cbtrain providers list`).")
+    cause = first.get("ctx", {}).get("error")
+    section = at if is_section else at[:-1]
+    causes = [_dotted([*section, name]) for name in cause.keys] if isinstance(cause, SettingsConflict) else [key]
+    return Problem(key, text, tuple(causes), _hint(first, key, text, got))
 
 
-def _text(first: ErrorDetails, same_key: Sequence[ErrorDetails], depth: int) -> str:
-    """Return what is wrong with a value. If it may be of several kinds, pydantic has one error for each."""
-    if first["type"] == "model_type":
-        return "Input should be a section of keys and values"
-    if first["type"] == "value_error":  # one of our own
-        return str(first["ctx"]["error"])
-    kinds = dict.fromkeys(error["msg"].partition(",")[0].removeprefix(EXPECTED) for error in same_key)
-    if len(first["loc"]) > depth and len(kinds) > 1:
-        return EXPECTED + " or ".join(kinds)
-    return first["msg"]
+def _dotted(parts: Sequence[str | int]) -> str:
+    return ".".join(map(str, parts))
 
 
-def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> list[str | int]:
-    """Return ``loc`` up to the last part that is written in a config: pydantic adds which kind of value it tried."""
+def _text(same_key: Sequence[ErrorDetails]) -> str:
+    """Return what is wrong with a value, for all kinds that it may be of: ``must be a number or a list``."""
+    first, *others = dict.fromkeys(fault_of(error) for error in same_key)
+    return " or ".join([first, *(fault.removeprefix("must be ") for fault in others)])
+
+
+def _hint(error: ErrorDetails, key: str, text: str, got: Any) -> str | None:
+    """Return what was given, and what was probably meant; None where the text says it. A value that may be an API's key
+    is not shown."""
+    if key.endswith("api_key_env"):
+        return ENVIRONMENT if error["type"] == "string_pattern_mismatch" else None
+    named = error["type"] == "value_error" and (repr(got) in text or text.endswith("?"))
+    if isinstance(got, dict) or named or key.endswith("base_url"):
+        return None
+    return f"{_got(got)}{_meant(error)}"
+
+
+def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> tuple[list[str | int], bool]:
+    """Return ``loc`` up to the last part that is written in a config (pydantic adds which kind of value it tried), and
+    whether that is a section."""
     at: list[str | int] = []
     inner: type[BaseModel] | None = model
     for part in loc:
@@ -65,7 +81,7 @@ def _known_part(loc: Sequence[str | int], model: type[BaseModel]) -> list[str | 
         at.append(part)
         if isinstance(part, str) and inner:
             inner = section_of(inner.model_fields[part].annotation)
-    return at
+    return at, inner is not None
 
 
 def _got(value: Any) -> str:
@@ -75,7 +91,7 @@ def _got(value: Any) -> str:
 
 def _meant(error: Mapping[str, Any]) -> str:
     """Return what was probably meant by a value of the wrong kind, or an empty text."""
-    if error["type"] == "int_parsing" and re.fullmatch(r"\d+e\d", error["input"]):  # to YAML 1e6 is a text
+    if error["type"] == "int_parsing" and re.fullmatch(r"\d+e\d", str(error["input"])):  # to YAML 1e6 is a text
         return f" Write it as {int(float(error['input']))}."
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
@@ -87,7 +103,7 @@ def _meant(error: Mapping[str, Any]) -> str:
 def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
     """Raise UserError on the first key of ``given`` that ``model`` has not, with the one that was probably meant."""
     for section, at, key in _unknown(given, model, ()):
-        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=known_key(key, section, model))
+        raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=known_key(key, at, section, model))
 
 
 def _unknown(
@@ -108,19 +124,23 @@ def _unknown(
                 yield from _unknown(entry, inner, way)
 
 
-def known_key(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
-    """Return a hint: the key of this section that is all but the same (by its current name), else a key of that
-    name elsewhere, else the nearest."""
+def known_key(key: str, at: Sequence[str], section: type[BaseModel], model: type[BaseModel]) -> str:
+    """Return a hint with the whole dotted key that was probably meant by ``key`` in ``section``, which is at ``at`` in
+    ``model``: one of this section that is all but the same (by its current name), else a key of that name elsewhere,
+    else the nearest of this section."""
+    if key == EXTENDS:
+        return "It belongs at the top of a config file; on the command line, use --config."
+    prefix = "".join(f"{part}." for part in at)
     older = older_names(section)
     if close := difflib.get_close_matches(key, older, n=1, cutoff=0.8):
-        return f"Did you mean {older[close[0]]!r}?"
+        return f"Did you mean {prefix + older[close[0]]!r}?"
     if not difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.8):
         same = [path for path in all_keys(model) if path.rpartition(".")[2] == key]
         # What each stage of training has is most likely meant for the therapist.
         same = [path for path in same if path.partition(".")[0] not in ("base", "patient")] or same
         if same:
             return f"Did you mean {' or '.join(map(repr, same[:3]))}?"
-    return nearest(key, section.model_fields)
+    return nearest(key, section.model_fields, prefix)
 
 
 def all_keys(model: type[BaseModel], at: str = "") -> Iterator[str]:

@@ -10,6 +10,7 @@ from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.overrides import merge
+from cbtrain.settings import SettingsConflict
 from cbtrain.tokens.config import TokensConfig
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
@@ -52,9 +53,9 @@ class StudyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int = Field(0, ge=0)
-    threads: int | None = Field(None, ge=1, description="CPU threads; null takes every core")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
     sharing: Literal["owner", "group"] = Field(
-        "owner", description="who may read what a run writes: its owner alone, or the owner's group too"
+        "owner", description="who may read the files of a run: only its owner, or the owner's group too"
     )
     corpus: TranscriptsConfig = Field(default_factory=TranscriptsConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
@@ -64,7 +65,7 @@ class StudyConfig(BaseModel):
     training: RuntimeConfig = Field(default_factory=RuntimeConfig)
     base: StageConfig = Field(default_factory=StageConfig, description="how a tiny base model is trained")
     base_window: int = Field(
-        512, ge=16, description="most base documents are cut to this many tokens, one in four is whole"
+        512, ge=16, description="tokens to which most documents of the base are cut; one in four stays whole"
     )
     therapist: StageConfig = Field(default_factory=StageConfig)
     patient: StageConfig = Field(default_factory=StageConfig)
@@ -86,31 +87,37 @@ class StudyConfig(BaseModel):
         """Raise ValueError if one section rules out what another asks for; only of trained stages."""
         for speaker in self.training.speakers:
             if getattr(self, speaker).method == "full" and self.model.weights == "nf4":
-                raise ValueError(f"{speaker}.method: full needs fp32 or bf16 weights, not nf4; set model.weights")
+                problem = f"{speaker}.method: full needs fp32 or bf16 weights, not nf4; set model.weights"
+                raise SettingsConflict(problem, f"{speaker}.method", "model.weights")
         stages = [*(["base"] if self.model.path is None else []), *self.training.speakers]
         for stage in stages if self.training.engine == "deepspeed" else ():
-            problem = _beyond_zero(stage, getattr(self, stage), self)
-            if problem:
-                raise ValueError(problem)
+            if beyond := _beyond_zero(stage, getattr(self, stage), self):
+                key, problem, *others = beyond
+                raise SettingsConflict(f"{key}: {problem}", key, "training.engine", *others)
         return self
 
 
-def _beyond_zero(stage: str, settings: StageConfig, study: StudyConfig) -> str | None:
-    """Why DeepSpeed cannot train ``stage`` so, and what to do; None where it can."""
+def _beyond_zero(stage: str, settings: StageConfig, study: StudyConfig) -> tuple[str, ...] | None:
+    """Return the setting with which DeepSpeed cannot train ``stage``, why and what to do, and the other settings that
+    rule it out; None if it can."""
     if settings.optimizer not in ("adamw", "sgd"):
         hint = "take adamw or sgd, or set training.engine=torch"
-        return f"{stage}.optimizer: {settings.optimizer} is not tested under ZeRO; {hint}"
+        return f"{stage}.optimizer", f"{settings.optimizer} is not tested under ZeRO; {hint}"
     if settings.lora_plus_ratio:
-        return f"{stage}.lora_plus_ratio: ZeRO takes one learning rate; leave it out, or set training.engine=torch"
+        problem = "ZeRO takes one learning rate; leave it out, or set training.engine=torch"
+        return f"{stage}.lora_plus_ratio", problem
+    zero = "training.zero_stage"
     if settings.method == "full" and study.model.weights == "bf16" and study.training.zero_stage < 2:
-        return f"{stage}.method: bf16 weights are trained in ZeRO stages 2 and 3; set training.zero_stage=2"
+        problem = "bf16 weights are trained in ZeRO stages 2 and 3; set training.zero_stage=2"
+        return f"{stage}.method", problem, "model.weights", zero
     if study.training.zero_stage < 3:
         return None
     less = "set training.zero_stage to 1 or 2"
     if study.model.weights == "nf4":
-        return f"model.weights: ZeRO-3 cannot shard the packed weights of nf4; {less}, or take bf16"
+        return "model.weights", f"ZeRO-3 cannot shard the packed weights of nf4; {less}, or take bf16", zero
     if settings.method == "lora" and settings.lora.dora:
-        return f"{stage}.lora.dora: its norm needs whole weights, which ZeRO-3 shards; {less}"
+        problem = f"its norm needs whole weights, which ZeRO-3 shards; {less}"
+        return f"{stage}.lora.dora", problem, f"{stage}.method", zero
     if settings.method == "lora" and settings.lora.modules_to_save:
-        return f"{stage}.lora.modules_to_save: not tested under ZeRO-3; {less}"
+        return f"{stage}.lora.modules_to_save", f"not tested under ZeRO-3; {less}", f"{stage}.method", zero
     return None

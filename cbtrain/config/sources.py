@@ -14,6 +14,7 @@ from cbtrain.settings import parse_yaml
 
 EXTENDS = "extends"
 """The key of a config file that names another one to start from. Resolved settings do not have it."""
+EXTENDS_MEANING = "config to start from: a shipped one, or the path of a file, relative to this one"
 
 STUDIES, SYNTHESIS = ".", "synthesis"
 """Folders of the shipped configs of each kind."""
@@ -81,11 +82,13 @@ def _extended_layers(name: str, path: Path, folder: str) -> list[Layer]:
     if not file.is_file():
         if name not in shipped_configs(folder):
             hint = _nearest_config(name, folder)
-            raise UserError(f"extends {name!r}: no such config, and no such file from here", where=path, hint=hint)
+            raise UserError(
+                f"extends {name!r}: there is no such shipped config, and no such file", where=path, hint=hint
+            )
         return _shipped_layers(name, folder)
     extended = read_layer(file)
     if extended.extends:
-        hint = f"Only one level: extend {extended.extends!r} here, and copy what you need of {name}."
+        hint = f"Only one level is allowed: extend {extended.extends!r} here, and copy what you need from {name}."
         raise UserError(f"extends {name!r}, which itself extends {extended.extends!r}", where=path, hint=hint)
     return [extended]
 
@@ -149,6 +152,6 @@ def _parse(name: str, read: Callable[[], str]) -> Layer:
         raise UserError("not a mapping of keys to values", where=name, hint="See `cbtrain config show`.")
     extends = values.pop(EXTENDS, None)
     if extends is not None and not (isinstance(extends, str) and extends):
-        hint = "Name one shipped config, or one file by its path from here."
+        hint = "Name one shipped config, or the path of one file, relative to this one."
         raise UserError(f"extends: {extends!r} is not a name", where=name, hint=hint)
     return Layer(name, values, extends)

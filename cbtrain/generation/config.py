@@ -20,7 +20,7 @@ class SamplingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    temperature: float = Field(0.8, ge=0, le=10, description="0 takes the likeliest token")
+    temperature: float = Field(0.8, ge=0, le=10, description="0: always the likeliest token")
     top_p: float = Field(0.95, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0 keeps all tokens")
+    top_k: int = Field(0, ge=0, description="0: all tokens")
     max_tokens: int = Field(200, ge=1, description="longest turn")

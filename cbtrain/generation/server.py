@@ -23,6 +23,7 @@ from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.thread import EngineFailed
+from cbtrain.settings import first_fault
 from cbtrain.tokens.dialogue import Message
 
 
@@ -81,12 +82,11 @@ def make_app(model: LocalModel, name: str) -> web.Application:
         except (json.JSONDecodeError, UnicodeDecodeError):
             return _error(400, "the body is not JSON")
         except ValidationError as error:
-            first = error.errors()[0]
-            return _error(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            return _error(400, first_fault(error))
         if body.model != name:
             return _error(404, f"the model {body.model!r} does not exist; this server has {name!r}", "model_not_found")
         if body.stream or body.n not in (None, 1):
-            return _error(400, "stream and n > 1 are not served")
+            return _error(400, "stream and n > 1 are not supported")
         sampling = SamplingConfig(
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,

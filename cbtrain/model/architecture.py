@@ -69,7 +69,7 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
     refuse_other_computation(config, name, where)
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
-        raise UserError(f"activation {activation!r} is not supported", where=where, hint="Only 'silu' is.")
+        raise UserError(f"activation {activation!r} is not supported", where=where, hint="Only 'silu' is supported.")
     try:
         heads = int(config["num_attention_heads"])
         hidden = int(config["hidden_size"])

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.errors import nearest
+from cbtrain.settings import SettingsConflict
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -27,19 +28,20 @@ class ModelConfig(BaseModel):
     weights: Weights = Field(
         "auto", description="format of the frozen weights: fp32, bf16, nf4; auto: bf16 on CUDA, fp32 elsewhere"
     )
-    double_quantization: bool = Field(True, description="with nf4: hold the scales in eight bits too")
+    double_quantization: bool = Field(True, description="with nf4: keep the scales in eight bits too")
     compute: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="with nf4: dtype of activations and other weights; auto: bf16 on CUDA, fp32 elsewhere"
     )
     attention: Literal["auto", "flash-attn", "torch-varlen", "sdpa"] = Field(
-        "auto", description="attention back-end; auto: the first of these that can serve"
+        "auto", description="attention back-end; auto: the first of these that this machine supports"
     )
-    device: str = Field("auto", description="'cpu', 'cuda', 'cuda:1'; 'auto' takes CUDA where there is one")
+    device: str = Field("auto", description="'cpu', 'cuda', 'cuda:1'; 'auto': CUDA if there is one, else the CPU")
 
     @model_validator(mode="after")
     def _computes(self) -> ModelConfig:
         if self.compute != "auto" and self.weights not in ("nf4", self.compute):
-            raise ValueError(f"{self.weights} weights compute in their own dtype; compute is for nf4")
+            problem = f"{self.weights} weights compute in their own dtype; compute is for nf4"
+            raise SettingsConflict(problem, "weights", "compute")
         return self
 
 
@@ -65,7 +67,9 @@ class LoraConfig(BaseModel):
     modules_to_save: list[Literal["embed_tokens", "lm_head"]] = Field(
         default_factory=list, description="modules that are trained as a whole, besides the adapter"
     )
-    ensure_weight_tying: bool = Field(True, description="embeddings and head that are tied stay so when one is trained")
+    ensure_weight_tying: bool = Field(
+        True, description="keep tied embeddings and head tied when one of them is trained"
+    )
 
     @field_validator("targets", mode="before")
     @classmethod
@@ -91,7 +95,7 @@ class LoraConfig(BaseModel):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"pattern {pattern!r} is no regular expression ({error})") from None
+                raise ValueError(f"pattern {pattern!r} is not a regular expression ({error})") from None
             if not 0 < value < math.inf:
                 raise ValueError(f"{value} for {pattern!r} is not a positive number")
         return patterns
@@ -119,7 +123,9 @@ class TinyModelConfig(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> TinyModelConfig:
         if self.hidden % (2 * self.heads):
-            raise ValueError(f"hidden {self.hidden} is not a multiple of 2 × heads {self.heads}")
+            problem = f"hidden {self.hidden} is not a multiple of 2 × heads {self.heads}"
+            raise SettingsConflict(problem, "hidden", "heads")
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+            problem = f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}"
+            raise SettingsConflict(problem, "heads", "kv_heads")
         return self

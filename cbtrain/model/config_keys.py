@@ -89,7 +89,7 @@ def refuse_other_computation(config: dict[str, Any], name: str, where: object) -
     windows = config.get("layer_types") or []
     other = sorted({str(kind) for kind in windows} - {"full_attention"}) if isinstance(windows, list) else [windows]
     if other:
-        hint = "Only layers of full_attention are."
+        hint = "Only layers of type full_attention are supported."
         raise UserError(f"layers of the type {other[0]!r} are not supported", where=where, hint=hint)
     for key, neutral in NEUTRAL.items():
         value = config.get(key)

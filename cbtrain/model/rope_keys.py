@@ -69,21 +69,27 @@ def unused_rope_keys(config: dict[str, Any]) -> list[str]:
 
 def _read(config: dict[str, Any], facts: dict[str, Any], where: object) -> Rope:
     if any(isinstance(value, dict) for value in facts.values()):
-        raise UserError("RoPE that differs by layer is not supported", where=where, hint="Only one for all layers is.")
+        raise UserError(
+            "RoPE that differs by layer is not supported",
+            where=where,
+            hint="Only one RoPE for all layers is supported.",
+        )
     kind = _type(facts)
     if kind not in ROPE_TYPES:
         raise UserError(f"RoPE type {kind!r} is not supported", where=where, hint=nearest(str(kind), ROPE_TYPES))
     if facts.get("type") not in (None, kind):
-        problem = f"RoPE of rope_type {kind!r} and of type {facts['type']!r}"
+        problem = f"rope_type is {kind!r}, but type is {facts['type']!r}"
         raise UserError(problem, where=where, hint="Keep rope_type and remove type.")
     for partial in (facts.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
         if partial not in (None, 1, 1.0):
             raise UserError(
-                f"RoPE on {partial:g} of each head is not supported", where=where, hint="Only on all of it is."
+                f"RoPE on {partial:g} of each head is not supported",
+                where=where,
+                hint="Only RoPE on whole heads is supported.",
             )
     thetas = {float(theta) for theta in (facts.get("rope_theta"), config.get("rope_theta")) if theta is not None}
     if len(thetas) == 2:
-        problem = f"rope_theta is {config['rope_theta']:g}, and {facts['rope_theta']:g} beside the RoPE type"
+        problem = f"rope_theta is {config['rope_theta']:g} in one place and {facts['rope_theta']:g} in another"
         raise UserError(problem, where=where, hint="Keep the one that is meant, in rope_parameters.")
     theta = thetas.pop() if thetas else 10_000.0
     if kind == "default":

@@ -55,7 +55,7 @@ async def attempt(transport: Transport, endpoint: Endpoint, wire_request: WireRe
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}")) from None
     except asyncio.TimeoutError:
-        raise ProviderError("transient", f"no whole answer within {timeout_s:.3g} s", sent=True) from None
+        raise ProviderError("transient", f"no complete answer within {timeout_s:.3g} s", sent=True) from None
     except (aiohttp.ClientError, OSError) as error:
         # A kept-alive connection that the server has closed raises here too: aiohttp does not repeat a POST.
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}"), sent=True) from None

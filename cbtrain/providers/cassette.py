@@ -56,9 +56,7 @@ class Recorder:
         try:
             self._write(self._line(wire_request, secret, reply))
         except OSError as error:
-            self.warn(
-                f"{self.path} has gaps: it cannot be written ({error.strerror}), and the run continues without it"
-            )
+            self.warn(f"{self.path} is incomplete: it cannot be written ({error.strerror}). The run continues")
         return reply
 
     def _line(self, wire_request: WireRequest, secret: Mapping[str, str], reply: Reply) -> bytes:
@@ -132,5 +130,5 @@ class Replay:
             replies.append(reply)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
-                "not a line of a recording", where=f"{self.path}:{number}", hint="Record it anew."
+                "not a line of a recording", where=f"{self.path}:{number}", hint="Record it again."
             ) from None

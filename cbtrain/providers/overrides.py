@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.settings import SettingsConflict
 
 FOLDER = "providers"
 """Of the shipped presets."""
@@ -56,9 +57,9 @@ def resolved(given: Mapping[str, Any]) -> dict[str, Any]:
         try:
             settings = preset(name)
         except UserError as error:
-            raise ValueError(f"{error.what}. {error.hint}") from None
+            raise SettingsConflict(f"{error.what}. {error.hint}", "preset") from None
         if kind not in (None, settings.get("kind", "openai")):
-            raise ValueError(f"the preset {name!r} is of another kind than {kind!r}")
+            raise SettingsConflict(f"kind is {kind!r}, but the preset {name!r} has another kind", "preset", "kind")
     return _moved(_shipped(given), given)
 
 

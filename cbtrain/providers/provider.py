@@ -135,7 +135,9 @@ class Provider:
 
     def _say_waiting(self) -> None:
         if not self._waits_for_another:
-            self.warn(f"another process is asking the {self.role}'s API the same; this one waits for its answers")
+            self.warn(
+                f"another process has sent the {self.role}'s API the same request; this process waits for that answer"
+            )
         self._waits_for_another = True
 
     async def _ask(self, attempts: _Attempts) -> ChatResponse:
@@ -147,7 +149,7 @@ class Provider:
                 if answer.finish_reason == "error":
                     self.account.limit.failed()
                     why = f" (finish reason {answer.reason!r})" if answer.reason else ""
-                    raise ProviderError("transient", f"the API broke its answer off{why}", status=200, sent=True)
+                    raise ProviderError("transient", f"the API ended its answer early{why}", status=200, sent=True)
                 if answer.finish_reason == "unknown":
                     raise ProviderError("permanent", _unknown(answer), status=200, sent=True)
             except ProviderError as error:
@@ -161,7 +163,7 @@ class Provider:
         self.answers += 1
         self.thoughts += answer.thinking > 0
         if answer.thinking and self.thoughts == 1:
-            self.warn(f"the {self.role}'s API sends its thinking inside its answers: it is taken out, and counted")
+            self.warn(f"the {self.role}'s API sends its thinking inside its answers: it is removed and counted")
         return ChatResponse(
             answer.text, answer.finish_reason, answer.usage, answer.model, latency_s, attempts, answer.thinking
         )
@@ -192,7 +194,7 @@ class Provider:
         attempts.spent_s += account.clock.now() - since
         allowed = allowed and attempts.spent_s < patience.overall_s
         if not allowed:
-            error.message += " (and too many requests fail for this one to be repeated)"
+            error.message += " (not sent again: too many requests fail)"
         return allowed
 
     def _rate_limited(self, error: ProviderError, wait_s: float) -> None:
@@ -246,7 +248,7 @@ class Provider:
         try:
             return await self.ledger.reserve(self.role, self.price, prompt, attempts.answer_tokens)
         except BudgetSpent as error:
-            before = f"; the attempt before: {attempts.failure}" if attempts.failure else ""
+            before = f"; the attempt before failed: {attempts.failure}" if attempts.failure else ""
             raise ProviderError("budget", f"{error}{before}", attempts=attempts.number - 1) from None
 
     def _reserved_enough(self, attempts: _Attempts, prompt: int) -> bool:
@@ -289,13 +291,13 @@ class Provider:
         if answer.unread and not self._usage_unread:
             self._usage_unread = True
             self.warn(
-                f"the {self.role}'s API reports usage that cannot be read ({answer.unread}): all that was set aside "
-                "for such an answer is booked"
+                f"the {self.role}'s API reports usage that cannot be read ({answer.unread}): the whole amount reserved "
+                "for such an answer is counted as spent"
             )
         if models_before and answer.model not in models_before:
             self.ledger.note("model_changed", role=self.role, before=models_before, now=answer.model)
             before = ", ".join(models_before)
-            self.warn(f"the {self.role}'s API answers as {answer.model} now, before as {before}: answers may differ")
+            self.warn(f"the {self.role}'s API now answers with model {answer.model}, not {before}: answers may differ")
 
     def _book_failure(self, entry: Entry, error: ProviderError) -> None:
         if error.sent:
@@ -319,6 +321,6 @@ class Provider:
 
 def _unknown(answer: WireAnswer) -> str:
     return (
-        f"the API ended its answer with the finish reason {answer.reason!r}, which is not known here, so the answer is "
-        "not used, and not asked for again (known ones: cbtrain/providers/answers/finish_reasons.py)"
+        f"the API ended its answer with the finish reason {answer.reason!r}, which cbtrain does not know. The answer "
+        "is not used, and the request is not sent again (known ones: cbtrain/providers/answers/finish_reasons.py)"
     )

@@ -65,8 +65,8 @@ class Providers:
         lost = self.ledger.resume(self._past)
         if lost:
             self.warn(
-                f"{lost} paid requests had no answer when this run was stopped; nobody knows whether they were billed. "
-                f"They are counted as billed (${self.budget.spent:.2f} in all so far), and sent again"
+                f"{lost} paid requests had no answer when this run was stopped. They may have been billed, so they are "
+                f"counted as spent (${self.budget.spent:.2f} in all so far) and sent again"
             )
         self._session = await self._stack.enter_async_context(open_session())
         return self
@@ -115,7 +115,7 @@ class Providers:
             return self._traffic
         assert self.settings.record
         if self._traffic is None and _filled(self.settings.record):
-            self.warn(f"{self.settings.record} has recordings already; more are put behind them")
+            self.warn(f"{self.settings.record} already holds a recording; new requests are added at its end")
         self._traffic = direct
         return self._stack.enter_context(Recorder(direct, self.settings.record, self._warn_once))
 
@@ -188,7 +188,7 @@ def _check_role(settings: ProvidersConfig, role: str, config: ProviderConfig, pr
     key_of(config)
     if settings.budget is not None and price_of(config, prices) is None:
         hint = "Give the provider a price ({input: …, output: …}), or set no providers.budget."
-        raise UserError(f"a budget is set, and the price of {config.model} is not known", where=role, hint=hint)
+        raise UserError(f"a budget is set, but the price of {config.model} is not known", where=role, hint=hint)
 
 
 def keeps_answers(config: ProviderConfig) -> bool:
@@ -216,6 +216,6 @@ def key_of(config: ProviderConfig) -> str:
             "this environment variable holds the API key and is not set", where=config.api_key_env, hint=hint
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        hint = "Copy the key again, alone and whole."
-        raise UserError("this environment variable holds no API key", where=config.api_key_env, hint=hint)
+        hint = "Copy the key again: the whole key, and nothing else."
+        raise UserError("this environment variable does not hold an API key", where=config.api_key_env, hint=hint)
     return key

@@ -89,7 +89,7 @@ def cut_short(request: ChatRequest, response: ChatResponse) -> str:
     if response.finish_reason == "length" and response.text.strip():
         what = f"the answer was cut at max_tokens ({tokens}"
     else:
-        what = f"no answer but thinking ({tokens}" if thought(response) else f"an empty answer ({tokens}"
+        what = f"thinking, but no answer ({tokens}" if thought(response) else f"an empty answer ({tokens}"
     thinking = response.usage.reasoning_tokens
     return f"{what}, {thinking:,} of them spent on thinking)" if thinking else f"{what})"
 

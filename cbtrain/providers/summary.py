@@ -27,11 +27,11 @@ def status(providers: Providers, role: str, share: float) -> str:
         if provider.role != role:
             continue
         limit, gate = provider.account.limit, provider.account.gate
-        parts.append(f"{limit.in_use} of {limit.limit} out")
+        parts.append(f"{limit.in_use} of {limit.limit} requests in flight")
         if gate.left > 1:
             parts.append(f"the API asks to wait {gate.left:.0f} s")
         if held_back := provider.account.retries.waiting:
-            parts.append(f"{held_back} repeats held back: too many requests fail")
+            parts.append(f"{held_back} retries wait: too many requests fail")
         oldest = min(provider.under_way.values(), default=None)
         if oldest is not None and (age := provider.account.clock.now() - oldest) > SLOW_S:
             parts.append(f"the oldest for {age:.0f} s")

@@ -63,7 +63,7 @@ class HttpTransport:
                 async with timeout(self.idle_s):
                     part = await content.readany()
             except asyncio.TimeoutError:
-                problem = f"the reply fell silent for {self.idle_s:.3g} s"
+                problem = f"no part of the reply arrived for {self.idle_s:.3g} s"
                 raise ProviderError("transient", problem, sent=True) from None
             size += len(part)
             if size > LONGEST_REPLY:

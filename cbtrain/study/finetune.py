@@ -92,7 +92,7 @@ def _say_dataset(speaker: str, dataset: SpeakerDataset, config: StudyConfig, con
     if chosen.truncated:
         text += f"; {chosen.truncated} of {len(chosen.units)} are cut between turns (tokens.document_tokens)"
     if chosen.dropped:
-        text += f"; {chosen.dropped:,} tokens of turns found no room as context"
+        text += f"; {chosen.dropped:,} tokens of turns are left out of the context, which was full"
     say(console, text)
 
 

@@ -118,6 +118,10 @@ def prepare_process(config: StudyConfig) -> None:
         torch.use_deterministic_algorithms(True)
     distributed.join(config.training.timeout_minutes)
     if config.base.method != "full" and config.model.path is None:
-        raise UserError("base.method is 'lora'", where="config", hint="A base model is made with method 'full'.")
+        raise UserError(
+            "base.method is 'lora'",
+            where="config",
+            hint="A new base model is trained with method 'full': set base.method=full.",
+        )
     for name in ("base", *config.training.speakers):
         check_packs_per_step(getattr(config, name), distributed.launched(), name)

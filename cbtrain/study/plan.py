@@ -31,7 +31,7 @@ def planned_stages(
     names: list[StageName] = [*first, *config.training.speakers]
     specs = [StageSpec.of(config, name, model, device) for name in names if not only or name in only]
     if not specs:
-        raise UserError(f"no stage {only[0]!r} here", where="--stage", hint=f"The stages are {', '.join(names)}.")
+        raise UserError(f"there is no stage {only[0]!r}", where="--stage", hint=f"The stages are {', '.join(names)}.")
     return [planned_stage(spec, corpus, world, console) for spec in specs]
 
 
@@ -40,7 +40,7 @@ def planned_stage(spec: StageSpec, corpus: StudyCorpus, world: int, console: Con
     spec.check()
     settings, scenario = spec.settings, spec.scenario(world)
     if spec.model.tokenizer is None:
-        note = f"No tokenizer here: one document a pack is assumed, {ASSUMED_SHARE:.0%} of it supervised."
+        note = f"The model has no tokenizer: one document a pack is assumed, {ASSUMED_SHARE:.0%} of it supervised."
         return PlannedStage(spec.name, settings, scenario, Workload(settings.pack_tokens), (note,))
     longest: int | None
     if spec.name == "base":

@@ -54,7 +54,7 @@ def begun_settings(folder: Path) -> Path | None:
 def trained_config(folder: Path) -> Path:
     """Return the settings of the trained run in ``folder``. Raises UserError if training is not complete."""
     if not (folder / STATE).exists() or not (folder / CONFIG).exists():
-        problem = "training has not come to its end here" if (folder / "training").exists() else "not a trained run"
+        problem = "training is not finished here" if (folder / "training").exists() else "not a trained run"
         raise UserError(problem, where=folder, hint="Name a folder that `cbtrain train` finished, or train again.")
     return folder / CONFIG
 
@@ -69,7 +69,7 @@ def check_same_study(config: StudyConfig, folder: Path) -> None:
     """Raise UserError if the run in ``folder`` is finished, must not continue, or was started with other settings."""
     if (folder / STATE).exists():
         hint = f"`cbtrain evaluate --run {folder}` continues from here; choose another --out to train again."
-        raise UserError("training has come to its end here", where=folder, hint=hint)
+        raise UserError("training is already finished here", where=folder, hint=hint)
     if config.training.resume == "never":
         hint = "Choose another --out, or leave out training.resume=never to continue."
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
@@ -94,7 +94,7 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     one whose transcripts had another fingerprint than ``corpus``."""
     hold_folder(folder)
     known = folder / "training" / "corpus.json"
-    hint = "Bring the transcripts back to continue, or choose another --out."
+    hint = "Restore the transcripts to continue, or choose another --out."
     if known.exists() and read_sealed(known, "Choose another --out.").get("fingerprint") != corpus:
         raise UserError("the transcripts have changed since this run began", where=folder, hint=hint)
     if distributed.rank() == 0:
@@ -107,7 +107,9 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
 def _write_environment(path: Path) -> None:
     """Write the environment of the run's start, and under ``continued`` the others in which it continued."""
     here = describe_environment() | {"ranks": distributed.world()}
-    facts = read_sealed(path, "Remove it to continue: it says where the run has run.") if path.exists() else here
+    facts = (
+        read_sealed(path, "Remove it to continue: it only records the machines of this run.") if path.exists() else here
+    )
     continued = facts.get("continued", [])
     known = [facts, *(continued if isinstance(continued, list) else [])]
     if all({key: one.get(key) for key in here} != here for one in known if isinstance(one, dict)):
@@ -124,9 +126,9 @@ def finished_stage(place: Path, product: Path, console: Console) -> dict[str, An
             result = read_sealed(place / SUMMARY, "")
             if result.get("name") != place.name or not is_amount(result.get("seconds")):
                 result = None
-                say(console, f"{place / SUMMARY} is passed over: it is no result of this stage")
+                say(console, f"{place / SUMMARY} is ignored: it is not a result of this stage")
         except UserError as error:
-            say(console, f"passed over: {error}")
+            say(console, f"ignored: {error}")
     result = distributed.agreed(result)
     if result is not None:
         say(console, f"{place.name}: finished before, kept")

@@ -57,7 +57,7 @@ class TrainedRun:
         for name, digest in self.weights.items():
             if weights_digest(self.folder / name) != digest:
                 hint = "Restore the folder from a copy, or train again."
-                raise UserError("its weights are not those that training left", where=self.folder / name, hint=hint)
+                raise UserError("its weights have changed since training", where=self.folder / name, hint=hint)
 
     @property
     def base(self) -> str:

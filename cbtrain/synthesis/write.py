@@ -95,7 +95,7 @@ async def write_corpus(
 
             results = await stop.together(map(write_course, profiles), lambda: f"{len(parts)} of {whole} parts written")
             if provider.thoughts:
-                warn(f"thinking was taken out of {provider.thoughts:,} of {provider.answers:,} answers of the writer")
+                warn(f"thinking was removed from {provider.thoughts:,} of {provider.answers:,} answers of the writer")
     courses = tuple(result for result in results if isinstance(result, Course))
     failed = {p.course: r for p, r in zip(profiles, results, strict=True) if isinstance(r, str)}
     corpus = Corpus(str(folder / "corpus"), "cbtrain", courses)

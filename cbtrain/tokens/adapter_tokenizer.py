@@ -78,7 +78,7 @@ def _require_rows(tokenizer: Any, base: Path, adapter: Path, rows: int) -> None:
     added = sorted((number, token) for token, number in beyond.items() if known.get(token) != number)
     if added:
         number, token = added[0]
-        problem = f"its tokenizer has the token {token!r} as number {number}, and the base has {rows} embeddings"
+        problem = f"its tokenizer has the token {token!r} as number {number}, but the base has only {rows} embeddings"
         hint = "Resize the base to this tokenizer and merge the adapter with peft, or train it without new tokens."
         raise UserError(problem, where=adapter, hint=hint)
 
@@ -94,7 +94,7 @@ def _take_settings(tokenizer: Any, adapter: Path) -> None:
     unknown = [token for token, number in added.items() if known.get(token) != number]
     unknown += [token for token in named.values() if token is not None and token not in known]
     if unknown:
-        problem = f"its settings name the token {unknown[0]!r}, which the base's tokenizer has not"
+        problem = f"its settings name the token {unknown[0]!r}, which the base's tokenizer does not have"
         raise UserError(problem, where=adapter, hint="Put the tokenizer.json that belongs to the adapter into it.")
     for key, token in named.items():
         if token is not None:

@@ -83,7 +83,7 @@ def _charge(units: int, made: int = 0) -> None:
     left[0] -= units + made
     left[1] = max(left[1], made)
     if left[0] < 0:
-        raise TooMuchWork("does not come to an end within the work that a chat takes")
+        raise TooMuchWork("takes far more steps than a chat needs")
 
 
 def _charge_value(value: Any) -> Any:

@@ -165,7 +165,7 @@ class CacheEntry:
         return documents, facts
 
     def _fail(self, reason: object) -> None:
-        self.problem = f"tokens are not kept in {self.root} ({reason})"
+        self.problem = f"tokens are not saved in {self.root} ({reason})"
 
 
 def save(store: TokenStore, folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -195,7 +195,7 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
         raise Damaged(str(error)) from None
     different = [key for key in identity if stored.get(key) != identity[key]]
     if different:
-        hint = "Remove that folder; it is written again."
+        hint = "Remove that folder: it will be written again."
         raise UserError(f"tokens of another {', '.join(different)}", where=folder, hint=hint)
     arrays: dict[str, NDArray[Any]] = {}
     for name in ARRAYS:

@@ -184,7 +184,7 @@ class ChatRenderer:
             return
         token = int(ids.max())
         text = self._encoder.id_to_token(token)
-        problem = f"the token {text!r} occurs, number {token}, but the model has {self.vocabulary} embeddings"
+        problem = f"the token {text!r} occurs, number {token}, but the model has only {self.vocabulary} embeddings"
         hint = "Use the tokenizer that belongs to the model, or one without this token."
         raise UserError(problem, where=name, hint=hint)
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.errors import nearest
+from cbtrain.settings import SettingsConflict
 from cbtrain.transcripts.types import Role
 
 THERAPIST_SYSTEM = (
@@ -49,8 +50,7 @@ class WeightRule(BaseModel):
     first_turns: int | None = Field(
         None,
         ge=1,
-        description="only among so many turns at a session's beginning: what is boilerplate there may be an answer to "
-        "danger later",
+        description="only in this many turns at the beginning of a session: later, the same words may answer a danger",
     )
 
     @field_validator("match")
@@ -84,18 +84,21 @@ class TokensConfig(BaseModel):
     document_tokens: int | None = Field(
         None,
         ge=16,
-        description="longest document; longer ones are cut between turns. None: what a pack and the model's positions "
-        "hold. A document longer than a pack has a pack of its own",
+        description="longest document; longer ones are cut between turns; null: what fits into a pack and into the "
+        "model's positions. A document longer than a pack has a pack of its own",
     )
     carry: float = Field(
-        0.25, ge=0, le=0.9, description="share of a cut document's next piece that repeats earlier turns, unsupervised"
+        0.25,
+        ge=0,
+        le=0.9,
+        description="if a document is cut: share of the next piece that repeats earlier turns, unsupervised",
     )
     weights: list[WeightRule] = Field([], description="weights of turns in the loss, by rule")
     mask_pasted_summary: bool = Field(
-        True, description="last session's summary, pasted into a patient's opening turn, is context only"
+        True, description="treat the last session's summary in a patient's first turn as context only"
     )
     cache: str = Field(
-        "auto", description="folder of tokenized corpora; auto: $CBTRAIN_CACHE or ~/.cache/cbtrain; none: keep nothing"
+        "auto", description="folder of tokenized corpora; auto: $CBTRAIN_CACHE or ~/.cache/cbtrain; none: save nothing"
     )
 
     @field_validator("format")
@@ -108,7 +111,9 @@ class TokensConfig(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> TokensConfig:
         if self.recipe == "paper" and self.document == "course":
-            raise ValueError("recipe 'paper' makes a record of every turn: it goes with document 'session'")
+            problem = "recipe 'paper' makes a record of every turn: it needs document 'session'"
+            raise SettingsConflict(problem, "recipe", "document")
         if self.format == "alpaca" and self.recipe != "paper":
-            raise ValueError("format 'alpaca' holds one answer a record: it goes with recipe 'paper'")
+            problem = "format 'alpaca' holds one answer a record: it needs recipe 'paper'"
+            raise SettingsConflict(problem, "format", "recipe")
         return self

@@ -121,7 +121,7 @@ class DocumentBuilder:
         by_recipe = self._by_paper_recipe if self.config.recipe == "paper" else self._by_whole_recipe
         built, supervised = by_recipe(messages, unit, name)
         if Counter(supervised) != Counter(_supervised(messages)):
-            raise RuntimeError(f"{name}: a defect, not every turn is supervised once")
+            raise RuntimeError(f"{name}: a bug of cbtrain: not every turn is supervised exactly once")
         return built
 
     def _by_whole_recipe(self, messages: list[Message], unit: Unit, name: str) -> tuple[BuiltUnit, list[TurnId]]:
@@ -193,7 +193,7 @@ def _refuse_empty_turns(messages: Sequence[Message], name: str) -> None:
         if message.turns and not message.content:
             turn = message.turns[0]
             hint = "Remove it, or leave corpus.cleaning.drop_empty_turns on."
-            raise UserError(f"turn {turn.index + 1} of {turn.session} renders to nothing", where=name, hint=hint)
+            raise UserError(f"turn {turn.index + 1} of {turn.session} has no text", where=name, hint=hint)
 
 
 def _paper_tokens(messages: Sequence[Message], rendering: Rendering) -> int:

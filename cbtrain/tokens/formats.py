@@ -76,7 +76,11 @@ def choose_format(
         missing = _missing(tokenizer, wanted)
         if missing:
             hint = "Choose tokens.format auto, or plain for a base model."
-            raise UserError(f"format {wanted!r} needs the token {missing!r}, which is not here", where=where, hint=hint)
+            raise UserError(
+                f"format {wanted!r} needs the token {missing!r}, which the tokenizer does not have",
+                where=where,
+                hint=hint,
+            )
         return ChatFormat(wanted, _shipped(wanted), note="named in the settings")
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several templates by name
@@ -90,13 +94,13 @@ def choose_format(
         raise UserError(error.what, where=where, hint=error.hint) from None
     except Exception as error:  # Jinja's own kinds, or the template's: it fails on a plain dialogue
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = f"cannot lay out a plain dialogue ({first_line})"
+        reason = f"fails on a plain dialogue ({first_line})"
     if reason is None:
         return ChatFormat("template", template, note=_without_beginning(tokenizer, template))
     families = (name for name, text in FAMILY_WORDS.items() if text in template and not _missing(tokenizer, name))
     family = next(families, None)
     if family is None or wanted == "template":
-        hint = f"Use a template whose rendering only grows, or set tokens.format={family or 'plain'}."
+        hint = f"Use a template that never changes earlier turns, or set tokens.format={family or 'plain'}."
         raise UserError(f"its chat template {reason}", where=where, hint=hint)
     return ChatFormat(family, _shipped(family), note=f"the tokenizer's own chat template {reason}")
 
@@ -193,7 +197,7 @@ def saved_format(folder: str | Path) -> ChatFormat | None:
     template, facts = Path(folder) / TEMPLATE_FILE, Path(folder) / FORMAT_FILE
     if not template.exists():
         if facts.exists():
-            problem = f"{FORMAT_FILE} is here and {TEMPLATE_FILE} is missing"
+            problem = f"{FORMAT_FILE} is here, but {TEMPLATE_FILE} is missing"
             raise UserError(problem, where=folder, hint="Copy the whole folder again, or name a --chat-format.")
         return None
     try:

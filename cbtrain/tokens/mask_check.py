@@ -50,20 +50,22 @@ def _check(renderer: ChatRenderer, messages: Sequence[Message], answers: Sequenc
         prompt_length, answered = renderer.render_answer(messages[: answer + 1])
         same_words = ids[: len(answered)] == answered
         if not same_words or ids[:prompt_length] != renderer.prompt(messages[:answer], name):
-            problem = f"the chat format {renderer.format.name!r} shows what leads to message {answer + 1}, or its words"
-            hint = "Use a template whose rendering only grows, and that leaves words as they are."
-            raise UserError(f"{problem}, otherwise in serving than in training", where=name, hint=hint)
+            problem = f"the chat format {renderer.format.name!r} renders message {answer + 1}, or the text before it,"
+            hint = "Use a template that changes neither words nor earlier turns."
+            raise UserError(f"{problem} differently in training and in serving", where=name, hint=hint)
         expected[prompt_length : len(answered)] = True
     supervised = rendering.loss_weights > 0
     if (supervised != expected).any():
         first = int(np.flatnonzero(supervised != expected)[0])
         around = renderer.decode(ids[max(0, first - 4) : first + 4])
         problem = f"two methods disagree on whether token {first} is supervised, at {around!r}"
-        raise UserError(problem, where=name, hint="Use another chat template (tokens.format), and report this one.")
+        raise UserError(
+            problem, where=name, hint="Use another chat template (tokens.format), and report this one as a bug."
+        )
     bos = renderer.tokenizer.bos_token_id
     if bos is not None and bos != renderer.tokenizer.eos_token_id and bos in ids[1:]:
-        problem = f"the chat format {renderer.format.name!r} puts a beginning-of-text token elsewhere than first"
-        raise UserError(problem, where=name, hint="Use a template that writes it once.")
+        problem = f"the chat format {renderer.format.name!r} writes a beginning-of-text token after the beginning"
+        raise UserError(problem, where=name, hint="Use a template that writes it only once, first.")
 
 
 def _whole(message: Message, index: int) -> Message:

@@ -40,7 +40,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     hint = "Add tokenizer.json to it."
     single = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
     if single and importlib.util.find_spec("sentencepiece") is None:
-        problem = "only tokenizer.model is here, which needs the package sentencepiece"
+        problem = "there is only tokenizer.model, which needs the package sentencepiece"
         raise UserError(problem, where=folder, hint="Install it (`pip install sentencepiece`), or add tokenizer.json.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
@@ -51,7 +51,7 @@ def load_tokenizer(folder: str | Path) -> Any:
             hint = "Use a model whose tokenizer is of a class of transformers, with a tokenizer.json."
         raise UserError(f"no usable tokenizer ({reason})", where=folder, hint=hint) from None
     if not tokenizer.is_fast:
-        raise UserError("only a slow tokenizer is here", where=folder, hint="Add tokenizer.json (the fast one) to it.")
+        raise UserError("there is only a slow tokenizer", where=folder, hint="Add tokenizer.json (the fast one) to it.")
     return tokenizer
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.model.config import FullConfig, LoraConfig
-from cbtrain.settings import renamed
+from cbtrain.settings import SettingsConflict, renamed
 from cbtrain.tokens.config import Supervise
 from cbtrain.transcripts.types import Role
 
@@ -40,7 +40,7 @@ class StageConfig(BaseModel):
         0.05,
         ge=0,
         lt=1,
-        description="share of the run (token_budget or max_epochs, whichever ends it) with a rising rate",
+        description="share of the run (to token_budget or max_epochs) in which the learning rate rises",
     )
     weight_decay: float = Field(0.01, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -59,25 +59,28 @@ class StageConfig(BaseModel):
         None, ge=1, description="packs whose gradients one optimizer step sums, all ranks together; null: one a rank"
     )
     tokens_per_step: int | None = Field(
-        None, ge=16, description="size of an optimizer step in tokens, in place of packs_per_step"
+        None, ge=16, description="size of an optimizer step in tokens, instead of packs_per_step"
     )
     token_budget: int = Field(400_000, ge=1, description="stop after this many tokens")
     max_epochs: int = Field(20, ge=1, description="stop after this many passes over the sessions")
     validate_every: int = Field(40_000, ge=1, description="tokens between validations")
-    validation_tokens: int = Field(40_000, ge=1, description="tokens of the validation split to look at")
-    patience: int = Field(3, ge=1, description="validations without improvement before stopping")
+    validation_tokens: int = Field(40_000, ge=1, description="tokens of the validation part to measure")
+    patience: int = Field(3, ge=1, description="validations without improvement after which training stops")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> StageConfig:
         if self.packs_per_step and self.tokens_per_step:
-            raise ValueError("packs_per_step and tokens_per_step both say how large a step is: set one of them")
+            problem = "packs_per_step and tokens_per_step both set the size of a step: leave one out"
+            raise SettingsConflict(problem, "packs_per_step", "tokens_per_step")
         if self.tokens_per_step and self.tokens_per_step < self.pack_tokens:
-            raise ValueError(f"tokens_per_step {self.tokens_per_step} is less than one pack ({self.pack_tokens})")
+            problem = f"tokens_per_step {self.tokens_per_step} is less than one pack ({self.pack_tokens})"
+            raise SettingsConflict(problem, "tokens_per_step", "pack_tokens")
         if self.lora_plus_ratio and self.method != "lora":
-            raise ValueError("lora_plus_ratio is for method lora")
+            raise SettingsConflict("lora_plus_ratio needs method lora", "lora_plus_ratio", "method")
         if self.lora_plus_ratio and self.optimizer == "sgd":
-            raise ValueError("lora_plus_ratio is for the AdamW optimizers")
+            problem = "lora_plus_ratio needs one of the AdamW optimizers"
+            raise SettingsConflict(problem, "lora_plus_ratio", "optimizer")
         return self
 
     def accumulates(self, world: int, pack_tokens: int | None = None) -> bool:
@@ -99,10 +102,10 @@ class CheckpointConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    every_steps: int | None = Field(None, ge=1, description="save after so many optimizer steps")
-    every_minutes: float | None = Field(10.0, gt=0, description="save after so many minutes")
-    keep_last: int = Field(2, ge=1, description="newest checkpoints to keep")
-    keep_best: int = Field(1, ge=1, description="checkpoints with the lowest validation loss to keep too")
+    every_steps: int | None = Field(None, ge=1, description="optimizer steps between checkpoints")
+    every_minutes: float | None = Field(10.0, gt=0, description="minutes between checkpoints")
+    keep_last: int = Field(2, ge=1, description="how many of the newest checkpoints to keep")
+    keep_best: int = Field(1, ge=1, description="how many checkpoints with the lowest validation loss to keep too")
 
 
 class RuntimeConfig(BaseModel):
@@ -125,11 +128,17 @@ class RuntimeConfig(BaseModel):
     resume: Literal["auto", "never"] = Field(
         "auto", description="auto: an unfinished run in the folder continues from its newest complete checkpoint"
     )
-    max_skipped_steps: int = Field(5, ge=1, description="non-finite steps in a row after which the run ends")
-    deterministic: bool = Field(False, description="only algorithms that repeat to the last bit, also on GPUs; slower")
-    timeout_minutes: float = Field(30.0, gt=0, description="how long a rank waits for the others")
+    max_skipped_steps: int = Field(
+        5, ge=1, description="the run ends after this many steps in a row with NaN or infinity"
+    )
+    deterministic: bool = Field(
+        False, description="use only algorithms that give the same bits each time, also on GPUs; slower"
+    )
+    timeout_minutes: float = Field(30.0, gt=0, description="minutes that a rank waits for the others")
     peak_tflops: float | None = Field(
-        None, gt=0, description="denominator of MFU and HFU; null: the data sheet's, or a measured product of matrices"
+        None,
+        gt=0,
+        description="peak speed for MFU and HFU; null: from the data sheet, else a measured product of matrices",
     )
     tensorboard: bool = Field(False, description="also write TensorBoard event files")
     wandb: str | None = Field(None, description="also log to this Weights & Biases project")
@@ -137,7 +146,7 @@ class RuntimeConfig(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> RuntimeConfig:
         if len(set(self.speakers)) != len(self.speakers):
-            raise ValueError("a speaker is named twice in speakers")
+            raise SettingsConflict("speakers names a speaker twice", "speakers")
         return self
 
     @property

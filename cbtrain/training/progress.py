@@ -81,7 +81,7 @@ class Progress:
         """Return the progress that :meth:`as_dict` wrote as ``values``. Raises ValueError on what it cannot have
         written."""
         if not isinstance(values, dict) or values.keys() - CHECKS.keys():
-            raise ValueError("these are no counters of training")
+            raise ValueError("these are not counters of training")
         for name, value in values.items():
             if not CHECKS[name](value):
                 raise ValueError(f"{name} is unusable")

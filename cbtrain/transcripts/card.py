@@ -130,7 +130,7 @@ def _text(
         f"# {_inline(name)}\n",
         "Transcripts of therapy sessions for research on language models. **No medical device, no clinical guidance, "
         "and nothing that a person in distress should be given.**\n",
-        "## What it holds\n",
+        "## Content\n",
         _table(("", "count"), [(key.replace("_", " "), f"{value:,}") for key, value in counts.items()]),
         "As labelled in the files, before any cleaning.\n",
         "### Sessions by phase of treatment\n",

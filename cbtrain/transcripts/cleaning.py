@@ -30,7 +30,7 @@ RESIDUE = re.compile(
 in parts."""
 
 CHANGES = {
-    "turns_split_at_inner_labels": "turns split where another speaker's label stood inside",
+    "turns_split_at_inner_labels": "turns split at another speaker's label",
     "residue_lines_removed": "lines removed in which the generator talks about parts",
     "summaries_given_to_the_therapist": "closing summaries moved from the patient's label to the therapist",
     "summaries_dropped": "earlier ones of several closing summaries dropped",

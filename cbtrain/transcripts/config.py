@@ -10,15 +10,17 @@ class CleaningPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    split_inner_labels: bool = Field(True, description="a speaker's label inside a turn begins that speaker's turn")
-    therapist_names: list[str] = Field(["Nova"], description="names that may stand for the therapist as a label")
-    remove_residue: bool = Field(True, description="lines in which the generator talks about parts of a transcript")
-    split_summaries: bool = Field(True, description="a closing summary under a patient's label becomes the therapist's")
-    drop_earlier_summaries: bool = Field(False, description="of several closing summaries, keep the last one only")
+    split_inner_labels: bool = Field(True, description="split a turn where another speaker's label is inside it")
+    therapist_names: list[str] = Field(["Nova"], description="names that may be the therapist's label")
+    remove_residue: bool = Field(
+        True, description="remove lines in which the generator talks about parts of a transcript"
+    )
+    split_summaries: bool = Field(True, description="move a closing summary from the patient's label to the therapist")
+    drop_earlier_summaries: bool = Field(False, description="keep only the last of several closing summaries")
     drop_empty_turns: bool = True
-    merge_repeated_speaker: bool = Field(True, description="turns of one speaker in a row become one")
-    drop_sessions_without_dialogue: bool = Field(True, description="sessions in which one speaker says nothing")
-    drop_duplicate_sessions: bool = Field(True, description="sessions that repeat an earlier one word by word")
+    merge_repeated_speaker: bool = Field(True, description="merge turns of one speaker in a row")
+    drop_sessions_without_dialogue: bool = Field(True, description="drop sessions in which one speaker says nothing")
+    drop_duplicate_sessions: bool = Field(True, description="drop sessions that repeat an earlier one word by word")
 
 
 class TranscriptsConfig(BaseModel):
@@ -28,9 +30,9 @@ class TranscriptsConfig(BaseModel):
 
     path: str = Field("sample", description="folder or file; 'sample' is the embedded, fictional corpus")
     format: str = Field("auto", description="auto, author, simulations, cbtrain, messages, sharegpt or text")
-    therapist_labels: list[str] = Field([], description="labels of the therapist in texts, in place of the common ones")
+    therapist_labels: list[str] = Field([], description="labels of the therapist in texts, instead of the common ones")
     patient_labels: list[str] = []
-    skip_bad: bool = Field(False, description="leave out malformed sessions, counted, in place of refusing the corpus")
+    skip_bad: bool = Field(False, description="skip and count malformed sessions instead of refusing the corpus")
     cleaning: CleaningPolicy = Field(default_factory=CleaningPolicy)
 
 
@@ -42,8 +44,10 @@ class SplitConfig(BaseModel):
     seed: int = Field(1, description="with 1, two patients of the sample corpus are held out")
     validation: float | list[str] = Field(0.1, description="share of the patients, or a list of course ids")
     test: float | list[str] = Field(0.25, description="share of the patients held out, or a list of course ids")
-    stratify: list[str] = Field([], description="characteristics to balance, e.g. severity and engagement")
-    keep: str | None = Field(None, description="a split.json whose patients stay on their sides")
+    stratify: list[str] = Field(
+        [], description="characteristics to balance between the parts, e.g. severity and engagement"
+    )
+    keep: str | None = Field(None, description="an earlier split.json, whose patients keep their part")
     near_duplicate: float = Field(
         0.5, gt=0, le=1, description="patients with sessions this similar (Jaccard, 5-word shingles) stay together"
     )

@@ -73,9 +73,7 @@ class CorpusSource:
         places: dict[str, str] = {}
         for session in READERS[self.format].sessions(self.path, ReadOptions(on_bad, self.labels)):
             if session.id in places:
-                problem = (
-                    f"session {session.number} of course {session.course!r} stands at {places[session.id]} already"
-                )
+                problem = f"session {session.number} of course {session.course!r} is already at {places[session.id]}"
                 on_bad(UserError(problem, where=session.where, hint="Remove or renumber one of the two."))
                 continue
             places[session.id] = session.where
@@ -164,7 +162,7 @@ def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:
 
 def refuse_with_hint(error: UserError) -> NoReturn:
     """Raise ``error`` and say how one bad session need not stop the rest."""
-    hint = "--skip-bad (in a study: corpus.skip_bad=true) leaves such out; `cbtrain corpus check` lists them all."
+    hint = "--skip-bad (in a study: corpus.skip_bad=true) skips faulty sessions; `cbtrain corpus check` lists them all."
     raise UserError(error.what, where=error.where, hint=f"{error.hint or ''} {hint}".strip()) from None
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cbtrain.errors import UserError
+from cbtrain.settings import first_fault
 
 OnBad = Callable[[UserError], None]
 Model = TypeVar("Model", bound=BaseModel)
@@ -276,7 +277,7 @@ def _decode(data: bytes, where: object) -> str:
 
 def _not_utf8(data: bytes, where: object) -> UserError:
     likely = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:100] else ""
-    problem = "not UTF-8 text" + (f", {likely} by the looks of it" if likely else "")
+    problem = "not UTF-8 text" + (f", {likely} it seems" if likely else "")
     hint = f"Convert it: iconv -f {likely or 'WINDOWS-1252'} -t UTF-8."
     return UserError(problem, where=where, hint=hint)
 
@@ -285,7 +286,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, PermissionError):
         return UserError("permission denied", where=path, hint="Change its permissions.")
     if isinstance(error, FileNotFoundError):
-        return UserError("not there", where=path, hint="Name a file that is.")
+        return UserError("no such file", where=path, hint="Name a file that exists.")
     if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
         problem = f"damaged gzip file ({error}); what follows the damage is lost"
         return UserError(problem, where=path, hint="Fetch it again.")
@@ -308,6 +309,4 @@ def validate(model: type[Model], content: Mapping[str, Any], where: object, hint
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-        raise UserError(problem, where=where, hint=hint) from None
+        raise UserError(first_fault(error), where=where, hint=hint) from None

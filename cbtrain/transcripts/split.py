@@ -54,8 +54,8 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     groups, together = _groups(corpus.courses, config.near_duplicate)
     if len(groups) < 3:
         patients = f"{len(groups)} patient{'s' * (len(groups) != 1)}"
-        hint = "Training, validation and test need one patient each, at least 3."
-        raise UserError(f"{patients} cannot be split by patient", where=corpus.source, hint=hint)
+        hint = "Training, validation and test need at least one patient each."
+        raise UserError(f"{patients} cannot be divided into three parts", where=corpus.source, hint=hint)
     sides = _fixed(groups, corpus.courses, config)
     free = [group for group in groups if id(group) not in sides]
     free.sort(key=lambda group: _number(config.seed, group))
@@ -153,7 +153,7 @@ def _fixed(groups: Sequence[Group], courses: Sequence[Course], config: SplitConf
                 raise UserError(f"no course {course!r}", where=f"split.{side}", hint=nearest(course, course_ids))
             if wanted.get(course, side) != side:
                 problem = f"{course!r} is in {side} and in {wanted[course]}"
-                raise UserError(problem, where="split", hint="List it once.")
+                raise UserError(problem, where="split", hint="List it in one of them.")
             wanted[course] = side
     sides: dict[int, str] = {}
     for group in groups:
@@ -161,7 +161,7 @@ def _fixed(groups: Sequence[Group], courses: Sequence[Course], config: SplitConf
         if len(sides_of_group) > 1:
             (first_side, first), (second_side, second), *_ = sides_of_group.items()
             both = f"{first!r} ({first_side}) and {second!r} ({second_side})"
-            problem = f"{both} are one patient or have near-duplicate sessions"
+            problem = f"{both} are the same patient or have near-duplicate sessions"
             raise UserError(problem, where="split", hint="Put them on one side, or raise split.near_duplicate.")
         if sides_of_group:
             sides[id(group)] = next(iter(sides_of_group))
@@ -217,7 +217,7 @@ def _stratum(group: Group, names: Sequence[str]) -> tuple[str, ...]:
         if not value:
             has = ", ".join(profile.characteristics) if profile else "no profile"
             raise UserError(
-                f"{group[0].id} has no {name!r} to stratify by", where="split.stratify", hint=f"It has {has}."
+                f"{group[0].id} has no characteristic {name!r}", where="split.stratify", hint=f"It has {has}."
             )
         values.append(value.lower())
     return tuple(values)

@@ -54,7 +54,7 @@ def assign(sessions: Sequence[SimulatedSession], settings: AssignmentSettings, r
     drawn = sum(map(len, units))
     if overlap is not None and overlap > drawn:
         hint = f"At most {drawn}, or leave it out: then every rater rates all."
-        raise UserError(f"{overlap} sessions for every rater, of {drawn}", where="--overlap", hint=hint)
+        raise UserError(f"{overlap} sessions for every rater, but there are only {drawn}", where="--overlap", hint=hint)
     rng.shuffle(units)
     shared: list[Unit] = []
     while units and sum(map(len, shared)) + len(units[0]) <= (drawn if overlap is None else overlap):
@@ -63,7 +63,7 @@ def assign(sessions: Sequence[SimulatedSession], settings: AssignmentSettings, r
     if not all(by_rater):
         hint = "Take fewer --raters or more --sessions, or raise --overlap."
         raise UserError(
-            f"{raters} raters, and only {len(units)} sets of sessions to share out", where="--raters", hint=hint
+            f"{raters} raters, but only {len(units)} sets of sessions to share among them", where="--raters", hint=hint
         )
     ordered = [
         in_order([session for unit in rater_units for session in unit], random.Random(f"{random_key}|order|{rater}"))
@@ -125,6 +125,6 @@ def _draw(units: list[Unit], wanted: int) -> list[Unit]:
         what = f"{wanted} cannot hold one session of each of {size} arms"
         raise UserError(what, where="--sessions", hint=f"At least {size}.")
     if wanted > size * len(units):
-        what = f"{wanted} sessions, and only {size * len(units)} with the same number from every arm"
+        what = f"{wanted} sessions, but only {size * len(units)} with the same number from every arm"
         raise UserError(what, where="--sessions", hint=f"At most {size * len(units)}, or leave it out to take all.")
     return units[: wanted // size]

@@ -65,7 +65,11 @@ def import_forms(paths: Sequence[Path], key: Key, table: Path, rater: str | None
     (see :func:`parse_form`), has no rating, or would overwrite other ratings; nothing is written then.
     """
     if rater is not None and len(paths) > 1:
-        raise UserError(f"one name for {len(paths)} forms", where="--rater", hint="Import such forms one by one.")
+        raise UserError(
+            f"--rater gives one name, but there are {len(paths)} forms",
+            where="--rater",
+            hint="Import the forms one by one.",
+        )
     forms = [parse_form(path, key, rater) for path in paths]
     _refuse_doubles(forms)
     notes, record = companion_file(table, "notes.jsonl"), companion_file(table, "forms.json")
@@ -80,7 +84,7 @@ def import_forms(paths: Sequence[Path], key: Key, table: Path, rater: str | None
         before = imported.forms.get(form.form.id, _Form(judge=judge, sessions=[]))
         if before.judge != judge:
             hint = f"A form has one rater. If it is the same person: --rater {before.judge.removeprefix('human: ')!r}."
-            raise UserError(f"form {form.form.id} was brought in as {before.judge!r}", where=form.path, hint=hint)
+            raise UserError(f"form {form.form.id} was already imported as {before.judge!r}", where=form.path, hint=hint)
         old = {(judge, session) for session in before.sessions}
         kept = [score for score in scores if (score.judge, score.session_id) not in old]
         _refuse_clashes(new, kept, key, table, form.path)
@@ -132,7 +136,7 @@ def _refuse_doubles(forms: Sequence[FilledForm]) -> None:
     for form in forms:
         if form.form.id in seen:
             what = f"form {form.form.id} is in {seen[form.form.id]} too"
-            raise UserError(what, where=form.path, hint="Name the one that counts.")
+            raise UserError(what, where=form.path, hint="Name only the right one.")
         seen[form.form.id] = form.path
 
 
@@ -152,8 +156,8 @@ def _refuse_clashes(new: Sequence[Score], kept: Sequence[Score], key: Key, table
                 f"session {score.session_id} has another arm, patient or seed there", where=table, hint=hint
             )
         if score.judge == same.judge:
-            what = f"{table} has a rating of {score.session_id} by {score.judge!r} that this form did not bring"
-            hint = "If it is somebody else of that name, give another with --rater NAME."
+            what = f"{table} has a rating of {score.session_id} by {score.judge!r} that is not from this form"
+            hint = "If that is another person, give this rater another name: --rater NAME."
             raise UserError(what, where=path, hint=hint)
 
 
@@ -184,7 +188,7 @@ def _read_record(path: Path) -> _Record:
     except ValueError as error:
         raise UserError(f"malformed JSON ({error})", where=path, hint=hint) from None
     if not isinstance(content, dict):
-        raise UserError("no record of forms", where=path, hint=hint)
+        raise UserError("not a record of forms", where=path, hint=hint)
     return validate(_Record, content, path, hint)
 
 

@@ -78,9 +78,7 @@ def parse_form(path: Path, key: Key, rater: str | None = None) -> FilledForm:
     seen: set[str] = set()
     for filled in sessions:
         if filled.session.code in seen:
-            raise UserError(
-                f"session {filled.session.code} is there twice", where=path, hint="Leave one of the two out."
-            )
+            raise UserError(f"session {filled.session.code} comes twice", where=path, hint="Remove one of the two.")
         seen.add(filled.session.code)
     name = _name(name if rater is None else rater, path if rater is None else "--rater")
     return FilledForm(path, form, name, sessions, notes)
@@ -100,7 +98,7 @@ def _parse_download(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list
     except (ValueError, RecursionError) as error:
         raise UserError(f"malformed JSON ({error})", where=path, hint=hint) from None
     if content.pop("schema", None) != RATINGS_SCHEMA:
-        raise UserError("no ratings of a form", where=path, hint=hint)
+        raise UserError("not the ratings of a form", where=path, hint=hint)
     given = validate(_Ratings, content, path, hint)
     form = _form(given.form, key, path)
     sessions = []
@@ -125,7 +123,7 @@ def _parse_csv(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Fill
     for where, row in rows:
         if row["form"] != form.id:
             hint = "Give each rater's form a file of its own."
-            raise UserError(f"form {row['form']!r} among those of form {form.id}", where=where, hint=hint)
+            raise UserError(f"form {row['form']!r} among rows of form {form.id}", where=where, hint=hint)
         if row["rater"] and name and row["rater"] != name:
             hint = "One form has one rater; the first row's name is enough."
             raise UserError(f"two raters, {name!r} and {row['rater']!r}", where=where, hint=hint)
@@ -147,9 +145,9 @@ def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[tuple[str, di
         raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
     others = [name for name in table.columns if name not in columns]
     if others:
-        raise UserError(f"column {others[0]!r} is none of the form's", where=path, hint=hint)
+        raise UserError(f"column {others[0]!r} is not a column of the form", where=path, hint=hint)
     if not table.rows:
-        raise UserError("no sessions in it", where=path, hint=hint)
+        raise UserError("it has no sessions", where=path, hint=hint)
     return [(f"{path}:{line}", row) for line, row in table.rows]
 
 
@@ -159,7 +157,7 @@ def _form(name: str, key: Key, where: object) -> KeyForm:
             return form
     form_ids = ", ".join(form.id for form in key.forms)
     hint = f"Its forms are {form_ids}; take the key that was made with the form."
-    raise UserError(f"form {name!r} is not one of this key's", where=where, hint=hint)
+    raise UserError(f"form {name!r} does not belong to this key", where=where, hint=hint)
 
 
 def _session(code: str, form: KeyForm, key: Key, where: object) -> KeySession:
@@ -168,7 +166,7 @@ def _session(code: str, form: KeyForm, key: Key, where: object) -> KeySession:
             return session
     other_ids = [other_form.id for other_form in key.forms if code in (session.code for session in other_form.sessions)]
     hint = (
-        f"It is one of form {other_ids[0]}: correct the column form." if other_ids else "Leave the codes as they were."
+        f"It belongs to form {other_ids[0]}: correct the column form." if other_ids else "Leave the codes as they were."
     )
     raise UserError(f"form {form.id} has no session {code!r}", where=where, hint=hint)
 
@@ -183,8 +181,8 @@ def _point(value: int | float | str, key: Key, where: object) -> float | None:
         point = float("nan")
     low, high = key.rubric.minimum, key.rubric.maximum
     if point not in range(low, high + 1):
-        hint = f"A whole number from {low} to {high}, {UNRATABLE} for what cannot be rated, or nothing."
-        raise UserError(f"{value!r} is no point of the scale", where=where, hint=hint)
+        hint = f"Give a whole number from {low} to {high}, {UNRATABLE} if it cannot be rated, or nothing."
+        raise UserError(f"{value!r} is not a point of the scale", where=where, hint=hint)
     return point
 
 
@@ -198,8 +196,8 @@ def _turns(numbers: list[int], turns: int, where: object) -> list[int]:
 def _name(name: str, where: object) -> str:
     name = " ".join(name.split())
     if not name:
-        raise UserError("no rater's name", where=where, hint="Give it with --rater NAME.")
+        raise UserError("the rater's name is missing", where=where, hint="Give it with --rater NAME.")
     if len(name) > LONGEST_NAME or not name.isprintable():
-        what = f"{name[:LONGEST_NAME]!r} is no name of at most {LONGEST_NAME} printable characters"
+        what = f"{name[:LONGEST_NAME]!r} is not a name of at most {LONGEST_NAME} printable characters"
         raise UserError(what, where=where, hint="Give a shorter one with --rater NAME.")
     return name

@@ -24,10 +24,10 @@ class JudgeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     repeats: int = Field(1, ge=1, description="independent ratings of each session")
-    per_domain: bool = Field(False, description="one call a domain; else one call for all of them")
+    per_domain: bool = Field(False, description="true: one call for each domain; false: one call for all domains")
     temperature: float = Field(0.3, ge=0)
     max_tokens: int = Field(4096, ge=1)
-    max_reasks: int = Field(2, ge=0, description="re-asks with the validator's message after an invalid answer")
+    max_reasks: int = Field(2, ge=0, description="how often to ask again, with what is wrong, after an invalid answer")
 
 
 class JudgingConfig(BaseModel):

@@ -104,7 +104,7 @@ def read_table_text(path: Path) -> tuple[str, list[str]]:
         raise UserError("a workbook, not a CSV", where=path, hint="Save it as CSV (UTF-8) and name that.")
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if 4 * data[:200].count(0) > len(data[:200]) and not wide:
-        raise UserError("not UTF-8 (UTF-16 by the looks of it)", where=path, hint="Save it as CSV in UTF-8.")
+        raise UserError("not UTF-8 (it seems to be UTF-16)", where=path, hint="Save it as CSV in UTF-8.")
     try:
         return data.decode("utf-16" if wide else "utf-8-sig"), []
     except UnicodeDecodeError as error:
@@ -180,7 +180,7 @@ def _fitted(cells: list[str], count: int, pad: bool, where: str) -> list[str]:
     if pad and len(cells) < count:
         cells = [*cells, *[""] * (count - len(cells))]
     if len(cells) != count:
-        what = f"{len(cells)} cells where there are {count} columns"
+        what = f"{len(cells)} cells, but {count} columns"
         raise UserError(what, where=where, hint="Correct or remove the row.")
     return cells
 
@@ -188,10 +188,10 @@ def _fitted(cells: list[str], count: int, pad: bool, where: str) -> list[str]:
 def _check_column(name: str, columns: Sequence[str], place: int, path: Path, *, filled: bool) -> None:
     """Raise UserError on a bad name. A column without name and content may be there: commas at line ends make it."""
     if not name and filled:
-        hint = "Name it or take it out (of a data frame with index=False)."
+        hint = "Name it or remove it (from a data frame with index=False)."
         raise UserError(f"column {place + 1} has no name", where=path, hint=hint)
     if name and columns.count(name) > 1:
-        raise UserError(f"column {name!r} is there twice", where=path, hint="Leave one of them out.")
+        raise UserError(f"column {name!r} comes twice", where=path, hint="Remove one of the two.")
     try:
         if name:
             check_name(name, "column")

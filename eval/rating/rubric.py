@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.settings import parse_yaml
+from cbtrain.settings import first_fault, parse_yaml
 
 
 class Cue(BaseModel):
@@ -77,7 +77,7 @@ class Rubric(BaseModel):
                 raise ValueError(f"{domain.id}: anchors are needed at exactly {min(points)} to {max(points)}")
         ids = [domain.id for domain in self.domains]
         if len(set(ids)) != len(ids):
-            raise ValueError("two domains share an id")
+            raise ValueError("two domains have the same id")
         return self
 
 
@@ -87,9 +87,7 @@ def load_rubric(name: str = "cbt_fidelity") -> Rubric:
     try:
         return Rubric.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")
-        raise UserError(problem, where=name, hint="See the shipped rubric cbt_fidelity.") from None
+        raise UserError(first_fault(error), where=name, hint="See the shipped rubric cbt_fidelity.") from None
 
 
 def _read(name: str) -> str:

@@ -110,7 +110,7 @@ def scores_of(table: CsvTable) -> list[Score]:
         raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
     domains = [name for name in columns if name not in (*FIXED, "total")]
     if not domains:
-        raise UserError("no column of a domain", where=path, hint="A table needs a column for each domain.")
+        raise UserError("no domain has a column", where=path, hint="A table needs a column for each domain.")
     with_decimal_points(table, ["seed", "repeat", *domains, "total"])
     scores = []
     for line, row in table.rows:
@@ -140,14 +140,14 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
         domains=values,
     )
     if status != "ok" and score.total is not None:
-        raise ValueError(f"status {status!r}, and a score in every domain")
+        raise ValueError(f"status is {status!r}, but every domain has a score")
     total = number_of(row["total"]) if row["total"] else None
     if row["total"] and total is None:
-        raise ValueError(f"total: {row['total']!r} is no number")
+        raise ValueError(f"total: {row['total']!r} is not a number")
     if total is not None and score.total is None:
-        raise ValueError(f"a total ({total:g}), and a domain without a score")
+        raise ValueError(f"there is a total ({total:g}), but a domain has no score")
     if total is not None and score.total is not None and abs(total - score.total) > 1e-6 * max(1.0, abs(total)):
-        raise ValueError(f"the total is {total:g}, and the domains sum to {score.total:g}")
+        raise ValueError(f"the total is {total:g}, but the domains sum to {score.total:g}")
     return score
 
 
@@ -155,7 +155,7 @@ def _whole(text: str, name: str) -> int:
     """Return a whole number, also from 1.0 as spreadsheets and data frames write it. Raises ValueError."""
     digits = text.removesuffix(".0")
     if not (digits.removeprefix("-").isascii() and digits.removeprefix("-").isdigit()):
-        raise ValueError(f"{name}: {text!r} is no whole number")
+        raise ValueError(f"{name}: {text!r} is not a whole number")
     if digits.startswith("-"):
         raise ValueError(f"{name}: {text} is below 0")
     if len(digits) > LONGEST:
@@ -169,7 +169,7 @@ def _score(text: str | None, name: str) -> float | None:
         return None
     value = number_of(text)
     if value is None:
-        raise ValueError(f"{name}: {text!r} is no score (an empty cell marks a missing one)")
+        raise ValueError(f"{name}: {text!r} is not a score (leave the cell of a missing score empty)")
     check_size(value, name)
     return value
 
@@ -177,7 +177,7 @@ def _score(text: str | None, name: str) -> float | None:
 def check_size(value: float, name: str) -> None:
     """Raise ValueError on a score that no scale has."""
     if value and not LEAST <= abs(value) <= MOST:
-        raise ValueError(f"{name}: {value:g} is no score (0, or from {LEAST:g} to {MOST:g} in size)")
+        raise ValueError(f"{name}: {value:g} is not a score (0, or from {LEAST:g} to {MOST:g} in size)")
 
 
 def number_of(text: str) -> float | None:

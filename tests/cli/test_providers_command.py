@@ -44,7 +44,7 @@ def test_a_check_tells_what_an_api_can_do(capsys):
     assert facts["answers"] == f"returned-name at {script.url}, asked for as gpt-4.1-mini"
     assert facts["structured answer"] == "asked for by its schema: kept"
     assert facts["tokens"] == "7 asked, 3 answered"
-    assert facts["cost"] == "$0.000008 for this call ($0.4 and $1.6 for a million tokens asked and answered)"
+    assert facts["cost"] == "$0.000008 for this call ($0.4 and $1.6 for a million tokens of prompt and of answer)"
     assert "x-ratelimit-limit-requests: 500" in out
     assert "Set-Cookie" not in out
     assert script.headers[0]["Authorization"] == f"Bearer {KEY}"
@@ -56,7 +56,7 @@ def test_a_check_tells_what_an_api_does_not(capsys):
     )
     assert code == 0
     assert "NOT kept: 'Low, I think.'" in out
-    assert "not sent: temperature and top-p are the API's own" in out
+    assert "not sent: the API chooses temperature and top-p" in out
     assert "not known: the table of prices has no own-model" in out
     assert not {"seed", "temperature"} & set(script.bodies[0])
 

@@ -30,14 +30,20 @@ def test_a_named_model_takes_the_learning_rate_of_real_models():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("therapist:\n  lerning_rate: 1", r"unknown key 'therapist.lerning_rate'. Did you mean 'learning_rate'\?"),
-        ("evaluation:\n  judging:\n    ratr: cue", r"unknown key 'evaluation.judging.ratr'. Did you mean 'rater'\?"),
+        (
+            "therapist:\n  lerning_rate: 1",
+            r"unknown key 'therapist.lerning_rate'. Did you mean 'therapist.learning_rate'\?",
+        ),
+        (
+            "evaluation:\n  judging:\n    ratr: cue",
+            r"unknown key 'evaluation.judging.ratr'. Did you mean 'evaluation.judging.rater'\?",
+        ),
         ("seed: 2026-13-45", r"malformed YAML \(month must be in 1..12"),
         ("seed: [", r"c\.yaml:\d+: malformed YAML"),
         ("therapist:\n  seed: 1\n  seed: 2", r"c\.yaml:3: malformed YAML \(key 'seed' comes twice"),
         ("- 1", "not a mapping"),
         ("therapist:\n  learning_rate: fast", "therapist.learning_rate: .*number.*'fast'"),
-        ("therapist:\n  lora:\n    rank: 0", "therapist.lora.rank: .*greater than or equal to 1"),
+        ("therapist:\n  lora:\n    rank: 0", "therapist.lora.rank: must be at least 1"),
         ("base:\n  method: hole", "base.method: .*'lora' or 'full'"),
     ],
 )
@@ -118,5 +124,5 @@ def test_a_key_pasted_for_its_name_is_not_repeated():
 
 
 def test_abbreviations_are_understood():
-    with pytest.raises(UserError, match="Did you mean 'learning_rate'"):
+    with pytest.raises(UserError, match="Did you mean 'therapist.learning_rate'"):
         load_config(None, ["therapist.lr=3"])

@@ -116,29 +116,35 @@ def test_long_courses_and_several_nodes():
     ("text", "message"),
     [
         # An unknown key: the nearest of its section, or the same name in another one.
-        ("therapist: {lerning_rate: 1}", "unknown key 'therapist.lerning_rate'. Did you mean 'learning_rate'?"),
+        (
+            "therapist: {lerning_rate: 1}",
+            "unknown key 'therapist.lerning_rate'. Did you mean 'therapist.learning_rate'?",
+        ),
         ("learning_rate: 1", "unknown key 'learning_rate'. Did you mean 'therapist.learning_rate'?"),
         ("pack_tokens: 1", "unknown key 'pack_tokens'. Did you mean 'therapist.pack_tokens'?"),
         ("therapist: {rank: 1}", "unknown key 'therapist.rank'. Did you mean 'therapist.lora.rank'?"),
         ("therapist: {zero_stage: 3}", "unknown key 'therapist.zero_stage'. Did you mean 'training.zero_stage'?"),
         ("format: plain", "unknown key 'format'. Did you mean 'corpus.format' or 'tokens.format'?"),
-        ("tokens: {weights: [{mach: x}]}", "unknown key 'tokens.weights.0.mach'. Did you mean 'match'?"),
+        (
+            "tokens: {weights: [{mach: x}]}",
+            "unknown key 'tokens.weights.0.mach'. Did you mean 'tokens.weights.0.match'?",
+        ),
         ("modle: {path: x}", "unknown key 'modle'. Did you mean 'model'?"),
         ("1: x", "unknown key '1'. Known: base, "),
         # A wrong type or value.
-        ("therapist: {learning_rate: fast}", "therapist.learning_rate: Input should be a valid number"),
+        ("therapist: {learning_rate: fast}", "therapist.learning_rate: must be a number"),
         ("therapist: {token_budget: 1e6}", "Got '1e6'. Write it as 1000000."),
         (
             "therapist: {schedule: cosinus}",
-            "therapist.schedule: Input should be 'constant', 'linear' or 'cosine'. Got 'cosinus'. Did you mean 'cosine'?",
+            "therapist.schedule: must be 'constant', 'linear' or 'cosine'. Got 'cosinus'. Did you mean 'cosine'?",
         ),
-        ("training: {zero_stage: 4}", "training.zero_stage: Input should be 0, 1, 2 or 3. Got 4."),
+        ("training: {zero_stage: 4}", "training.zero_stage: must be 0, 1, 2 or 3. Got 4."),
         (
             "training: {speakers: [nurse]}",
-            "training.speakers.0: Input should be 'patient' or 'therapist'. Got 'nurse'.",
+            "training.speakers.0: must be 'patient' or 'therapist'. Got 'nurse'.",
         ),
-        ("split: {validation: much}", "split.validation: Input should be a valid number or a valid list. Got 'much'."),
-        ("therapist: 3", "therapist: Input should be a section of keys and values. Got 3."),
+        ("split: {validation: much}", "split.validation: must be a number or a list. Got 'much'."),
+        ("therapist: 3", "therapist: must be a section of keys and values. Got 3."),
         (
             "therapist: {lora: {targets: [q_prj]}}",
             "therapist.lora.targets: unknown target 'q_prj'. Did you mean 'q_proj'?",
@@ -194,7 +200,7 @@ def test_all_files_are_checked_where_one_is_bad(tmp_path, capsys):
     assert out == ["ok: quick (study)", f"ok: {tmp_path / 'good.yaml'} (synthesis)"]
     assert [line.partition(": ")[2] for line in err] == [
         f"{tmp_path / 'bad.yaml'}: unknown key 'sed'. Did you mean 'seed'?",
-        f"{tmp_path / 'writing.yaml'}: sessions: Input should be less than or equal to 20. Got 40.",
+        f"{tmp_path / 'writing.yaml'}: sessions: must be at most 20. Got 40.",
         "quik: no such config file. Did you mean 'quick'?",
     ]
 

@@ -24,7 +24,7 @@ from cbtrain.errors import UserError
             [
                 "therapist.warmup: number, at least 0, below 1",
                 "default: 0.05",
-                "share of the run (token_budget or max_epochs, whichever ends it) with a rising rate",
+                "share of the run (to token_budget or max_epochs) in which the learning rate rises",
             ],
         ),
         (
@@ -56,7 +56,9 @@ def test_a_section_is_explained_with_all_that_is_in_it(capsys):
     assert "a section, see `cbtrain config explain training.checkpoints`" in out
     assert main(["config", "explain"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n{key}: " in out for key in StudyConfig.model_fields)
+    assert all(f"\n{key}: " in out for key in (*StudyConfig.model_fields, "extends"))
+    assert main(["config", "explain", "extends"]) == 0
+    assert "relative to this one" in capsys.readouterr().out
     assert main(["config", "explain", "courses_in_flight"]) == 0  # of `cbtrain synthesize`
     assert "default: 8" in capsys.readouterr().out
 
@@ -71,10 +73,10 @@ def test_everything_is_explained():
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("therapist.lerning_rate", "unknown key 'therapist.lerning_rate'. Did you mean 'learning_rate'?"),
+        ("therapist.lerning_rate", "unknown key 'therapist.lerning_rate'. Did you mean 'therapist.learning_rate'?"),
         ("learning_rate", "unknown key 'learning_rate'. Did you mean 'therapist.learning_rate'?"),
         ("modle", "unknown key 'modle'. Did you mean 'model'?"),
-        ("seed.x", "unknown key 'seed.x'. 'seed' is no section."),
+        ("seed.x", "unknown key 'seed.x'. 'seed' is not a section."),
     ],
 )
 def test_a_mistyped_key_is_one_line_with_the_nearest(key, hint, capsys):

@@ -37,7 +37,9 @@ def test_how_transcripts_are_written_extends_its_own_kind(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: hermes\nsessions: 2")
     assert load_synthesis_config(str(file)) == load_synthesis_config("hermes", ["sessions=2"])
-    with pytest.raises(UserError, match=r"mine.yaml: extends 'hermes': no such config, and no such file"):
+    with pytest.raises(
+        UserError, match=r"mine.yaml: extends 'hermes': there is no such shipped config, and no such file"
+    ):
         load_config(str(file))
 
 
@@ -46,14 +48,14 @@ def test_how_transcripts_are_written_extends_its_own_kind(tmp_path):
     [
         (
             "extends: quik",
-            "mine.yaml: extends 'quik': no such config, and no such file from here. Did you mean 'quick'?",
+            "mine.yaml: extends 'quik': there is no such shipped config, and no such file. Did you mean 'quick'?",
         ),
         ("extends: qlora", "Add a family: llama3.1-8b-qlora, mistral-7b-v0.3-qlora, qwen2.5-7b-qlora."),
         ("extends: [quick, paper]", "mine.yaml: extends: ['quick', 'paper'] is not a name. Name one"),
         ("extends: ''", "mine.yaml: extends: '' is not a name"),
         (
             "extends: other.yaml",
-            "mine.yaml: extends 'other.yaml', which itself extends 'quick'. Only one level: extend 'quick' here",
+            "mine.yaml: extends 'other.yaml', which itself extends 'quick'. Only one level is allowed: extend 'quick' here",
         ),
         ("extends: mine.yaml", "mine.yaml: extends 'mine.yaml', which itself extends 'mine.yaml'"),
         ("extends: bad.yaml", "bad.yaml: unknown key 'sed'. Did you mean 'seed'?"),

@@ -45,11 +45,11 @@ def nested(sections, last, text):
 
 
 def test_the_entries_of_a_list_are_checked():
-    with pytest.raises(UserError, match=r"training.speakers.1: Input should be 'patient' or 'therapist'. Got 'nurse'."):
+    with pytest.raises(UserError, match=r"training.speakers.1: must be 'patient' or 'therapist'. Got 'nurse'."):
         load_config(None, ["training.speakers=patient,nurse"])
     with pytest.raises(UserError, match=r"unknown target 'all-linears'. Did you mean 'all-linear'\?"):
         load_config(None, ["therapist.lora.targets=all-linears"])
-    with pytest.raises(UserError, match="tokens.weights: Input should be a valid list"):
+    with pytest.raises(UserError, match="tokens.weights: must be a list"):
         load_config(None, ["tokens.weights=a,b"])
 
 

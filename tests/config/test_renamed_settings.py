@@ -49,9 +49,11 @@ def test_two_names_with_different_values_are_refused_and_with_one_value_taken(tm
 
 
 def test_errors_and_explanations_have_the_current_name(tmp_path, capsys):
-    with pytest.raises(UserError, match=rf"^command line: {CURRENT}: Input should be .* Got 'some'"):
+    with pytest.raises(UserError, match=rf"^command line: {CURRENT}: must be .* Got 'some'"):
         load_config(None, [f"{OLDER}=some"])
-    with pytest.raises(UserError, match=r"unknown key 'therapist.recomputed'. Did you mean 'activation_checkpointing'"):
+    with pytest.raises(
+        UserError, match=r"unknown key 'therapist.recomputed'. Did you mean 'therapist.activation_checkpointing'"
+    ):
         load_config(None, ["therapist.recomputed=full"])
     assert main(["config", "explain", OLDER]) == 0
     assert capsys.readouterr().out.startswith(f"{CURRENT}: none, selective or full")

@@ -252,7 +252,7 @@ def test_a_tokenizer_model_without_sentencepiece_names_the_package(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", f"{code}load_tokenizer({str(tmp_path)!r})"], capture_output=True, text=True
     )
-    assert "only tokenizer.model is here, which needs the package sentencepiece" in done.stderr
+    assert "there is only tokenizer.model, which needs the package sentencepiece" in done.stderr
 
 
 @pytest.mark.fault("B2")

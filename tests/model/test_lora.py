@@ -341,7 +341,7 @@ def test_bad_adapters_are_refused(base, tmp_path):
             {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)},
             r"LoRA on 'lm_head' is not supported.*merge_and",
         ),
-        ({"base_model.model.model.norm.lora_A.weight": torch.ones(4, 32)}, "has no place in this model"),
+        ({"base_model.model.model.norm.lora_A.weight": torch.ones(4, 32)}, "does not belong to this model"),
         ({key: torch.empty(0)}, "is empty, as ranks of ZeRO-3 hold it"),
         (
             {key.replace(".weight", ".default.weight"): tensors[key] + 1},

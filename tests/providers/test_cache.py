@@ -123,7 +123,7 @@ async def test_an_answer_that_cannot_be_kept_is_not_lost(tmp_path):
             for number in range(3):
                 assert (await made.chat(asking(str(number)))).text.startswith("a long answer")
     assert len(told) == 1
-    assert "answers cannot be kept here (database or disk is full)" in told[0]
+    assert "answers cannot be saved here (database or disk is full)" in told[0]
 
 
 @pytest.mark.fault("F7")
@@ -155,13 +155,13 @@ async def test_half_a_letter_breaks_nothing(tmp_path):
 async def test_another_file_is_refused_in_one_line(tmp_path, content):
     file = tmp_path / "a"
     file.write_bytes(content)
-    with pytest.raises(UserError, match="answers cannot be kept here") as caught:
+    with pytest.raises(UserError, match="answers cannot be saved here") as caught:
         async with AnswerCache(file):
             pass
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == content
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="answers cannot be kept here"):
+    with pytest.raises(UserError, match="answers cannot be saved here"):
         async with AnswerCache(tmp_path / "folder"):
             pass
 

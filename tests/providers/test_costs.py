@@ -42,11 +42,11 @@ def test_which_price_a_name_has(model, known):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("date: 2026-01-01\nmodels: {m: {input: 1}}", "models.m.output: Field required"),
+        ("date: 2026-01-01\nmodels: {m: {input: 1}}", "models.m.output: missing"),
         ("date: 2026-01-01\nmodels: {m: {input: -1, output: 1}}", "models.m.input"),
         ("date: 2026-01-01\nmodels: {m: {input: .inf, output: 1}}", "models.m.input"),
-        ("models: {}", "date: Field required"),
-        ("- 1", "valid dictionary"),
+        ("models: {}", "date: missing"),
+        ("- 1", "must be a section"),
         ("date: [", "malformed YAML"),
         ("date: 2026-13-45\nmodels: {}", "malformed YAML (month must be in 1..12)"),
     ],

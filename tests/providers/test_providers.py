@@ -44,7 +44,7 @@ def paid(script, **more):
         ({"replay": "none.jsonl"}, {}, "none.jsonl: cannot be read"),
         ({"record": "/tmp"}, {}, r"/tmp: cannot be written \(Is a directory\)"),
         ({"record": "/dev/null/tape"}, {}, r"/dev/null/tape: cannot be written"),
-        ({"answers": "/dev/null/a"}, {"api_key_env": "TEST_API_KEY"}, "/dev/null/a: answers cannot be kept here"),
+        ({"answers": "/dev/null/a"}, {"api_key_env": "TEST_API_KEY"}, "/dev/null/a: answers cannot be saved here"),
     ],
 )
 async def test_what_would_stop_a_run_is_found_before_it(settings, provider, problem, key, monkeypatch):

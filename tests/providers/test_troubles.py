@@ -150,7 +150,7 @@ async def test_repeats_beyond_their_share_wait_or_fail_by_name():
         assert len(script.bodies) == 23
         assert account.retries.waiting == 0
     assert {end.kind for end in found} == {"transient"}
-    assert all("broken (and too many requests fail for this one to be repeated)" in str(end) for end in found)
+    assert all("broken (not sent again: too many requests fail)" in str(end) for end in found)
 
 
 async def test_refusals_for_a_time_count_for_no_share():

@@ -55,7 +55,7 @@ def test_changed_weights_are_refused(run):
     weights = load_file(file)
     weights["w"][2] += 1
     save_file(weights, file)
-    with pytest.raises(UserError, match="therapist: its weights are not those that training left"):
+    with pytest.raises(UserError, match="therapist: its weights have changed since training"):
         TrainedRun.read(run).check_weights()
 
 

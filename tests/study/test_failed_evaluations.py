@@ -83,7 +83,9 @@ def test_a_damaged_file_of_answers_stops_the_run_with_the_cause(run, tmp_path):
         answers.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
         done = cbtrain(*evaluation(run, script, f"providers.answers={answers}"), **options(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.startswith(f"cbtrain: {answers}: answers cannot be kept here (database disk image is malformed)")
+    assert done.stderr.startswith(
+        f"cbtrain: {answers}: answers cannot be saved here (database disk image is malformed)"
+    )
     assert done.stderr.count("\n") == 1
     assert not (run / "report.json").exists()
     assert script.bodies == []

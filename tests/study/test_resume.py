@@ -124,7 +124,7 @@ def test_what_does_not_go_on(whole, tmp_path):
         assert done.stderr.count("\n") == 1
         return done.stderr
 
-    assert "training has come to its end here. `cbtrain evaluate --run" in refused("--out", whole)
+    assert "training is already finished here. `cbtrain evaluate --run" in refused("--out", whole)
     copy = tmp_path / "run"
     subprocess.run(["cp", "-r", whole, copy], check=True)
     (copy / "study.json").unlink()

@@ -185,9 +185,9 @@ def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice(run,
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("evaluation.max_turns=6", "evaluation.max_turns differs from the sessions begun here"),
+        ("evaluation.max_turns=6", "evaluation.max_turns differs from the settings of the sessions in this folder"),
         ("evaluation.therapist.temperature=0.1", "evaluation.therapist.temperature differs"),
-        ("seed=5", "seed differs from the sessions begun here"),
+        ("seed=5", "seed differs from the settings of the sessions in this folder"),
         ("tokens.therapist_system=Pirate", "tokens.therapist_system differs"),
         ("model.weights=bf16", "model.weights differs"),
         ("model.path=/nowhere", "not on /nowhere"),
@@ -428,7 +428,7 @@ def test_the_halves_as_files_and_two_ranks(tmp_path):
     assert done.stdout.count("trained: run") == 1
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     lines = failed.stderr.strip().splitlines()
-    problem = "cbtrain: run: training has come to its end here."
+    problem = "cbtrain: run: training is already finished here."
     assert sum(line.startswith(problem) for line in lines) == 1  # from one rank
     assert problem in lines[-2]  # and last, as the root cause in torchrun's own report
     command = [sys.executable, ROOT / "launch/evaluate.py", "--run", "run", *TALK]

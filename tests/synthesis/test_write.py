@@ -210,7 +210,7 @@ async def test_moderation_stops_a_course_and_not_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [
-        (completion("", "length"), "no answer but thinking (3 of 4,096 tokens); raise max_tokens"),
+        (completion("", "length"), "thinking, but no answer (3 of 4,096 tokens); raise max_tokens"),
         (completion("I'm sorry, but I can't assist with that."), "the model refused: \"I'm sorry, but I can't"),
     ],
 )

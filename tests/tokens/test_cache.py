@@ -181,7 +181,7 @@ def test_a_place_that_cannot_be_written_costs_nothing_but_time(tokenizer, tmp_pa
     (tmp_path / "file").write_text("in the way")
     made = selection(tokenizer, tmp_path / "file" / "cache")
     same(made, selection(tokenizer, None))
-    assert "tokens are not kept in" in made.note
+    assert "tokens are not saved in" in made.note
 
 
 def test_what_nobody_opens_for_long_goes(tokenizer, tmp_path):

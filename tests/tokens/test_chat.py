@@ -175,7 +175,7 @@ def test_unusable_templates_are_refused_with_the_reason():
     with pytest.raises(UserError, match="shows the model another prompt in training than in serving"):
         template(counting)
     for broken in ("{% for %}", "{{ messages[0].content.nothing() }}"):
-        with pytest.raises(UserError, match="cannot lay out a plain dialogue"):
+        with pytest.raises(UserError, match="fails on a plain dialogue"):
             template(broken)
     dated = "{{ strftime_now('%d %b %Y') }}" + made_template()
     with pytest.raises(UserError, match="writes today's date"):
@@ -224,7 +224,7 @@ def made_template():
 
 def test_a_second_beginning_is_found():
     twice = made_template().replace("{{ bos_token }}", "{{ bos_token + bos_token }}")
-    with pytest.raises(UserError, match="puts a beginning-of-text token elsewhere than first"):
+    with pytest.raises(UserError, match="writes a beginning-of-text token after the beginning"):
         check_renderer(template(twice))
 
 
@@ -253,7 +253,7 @@ def test_errors_name_session_and_turn():
     with pytest.raises(UserError, match="c/1: no token in it is supervised"):
         documents_for(made, TURNS[:1])
     empty = Session("c", 3, (*TURNS, Turn("therapist", " \n")), where="some.json")
-    with pytest.raises(UserError, match=r"some\.json \(c/3\): turn 5 of c/3 renders to nothing"):
+    with pytest.raises(UserError, match=r"some\.json \(c/3\): turn 5 of c/3 has no text"):
         documents_for(made, empty)
     strict = NO_SYSTEM.replace(
         "{% if m.role == 'user' %}",

@@ -385,7 +385,7 @@ def test_loggers_get_finite_numbers_and_cannot_stop_a_run(tmp_path):
     }
     assert "speed/tokens_per_second" in good.seen[1][1]
     assert good.seen[2] == (1, {"validation/loss": 2.0, "validation/perplexity": 7.4, "validation/loss_opening": 1.5})
-    assert console.file.getvalue().count("recorder failed and gets no more numbers (OSError: no network)") == 1
+    assert console.file.getvalue().count("recorder failed; nothing more is logged to it (OSError: no network)") == 1
     assert lines(tmp_path, "warning")
 
 

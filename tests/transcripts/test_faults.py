@@ -34,7 +34,7 @@ def second(number):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (b"\xff\xfe\n", "a.jsonl:2: not UTF-8 text, UTF-16 by the looks of it. Convert it: iconv -f UTF-16"),
+        (b"\xff\xfe\n", "a.jsonl:2: not UTF-8 text, UTF-16 it seems. Convert it: iconv -f UTF-16"),
         (second(2).encode("latin-1"), "a.jsonl:2: not UTF-8 text. Convert it: iconv -f WINDOWS-1252"),
         (b"[" * 200_000, "a.jsonl:2: "),
         (b'{"turns": ' + b"9" * 5000 + b"}", "a.jsonl:2: "),

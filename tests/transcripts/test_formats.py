@@ -209,7 +209,7 @@ def test_a_format_can_be_chosen(tmp_path):
         ({"messages": ["x"]}, "message 1 is not an object"),
         ({"messages": [MESSAGES[0], {"role": "tool", "content": "x"}]}, "message 2: role 'tool' is none of user, "),
         ({"messages": [{"role": "user", "content": None}]}, "message 1: content is not a text"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 has parts that are no text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 has parts that are not text"),
         ({"messages": MESSAGES, "session": True}, "session True is not a number"),
         ({"messages": MESSAGES, "session": -1}, "session -1 is not a number"),
         ({"messages": MESSAGES, "facts": {"a": 1}}, "facts are not texts"),

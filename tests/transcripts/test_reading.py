@@ -42,7 +42,7 @@ def author(root, transcripts, profile=None):
         ("{oops", r"sessions\.jsonl:2: malformed JSON"),
         ("[1]", r"sessions\.jsonl:2: an array, not a JSON object"),
         (LINE | {"schema": "cbtrain.session/9"}, r"sessions\.jsonl:2: schema 'cbtrain.session/9'"),
-        (LINE | {"session": 2, "colour": 1}, r"sessions\.jsonl:2: colour: Extra inputs"),
+        (LINE | {"session": 2, "colour": 1}, r"sessions\.jsonl:2: colour: unknown key"),
         (LINE | {"session": -1}, r"sessions\.jsonl:2: session: "),
         (LINE | {"session": 2, "turns": [{"role": "doctor", "text": "x"}]}, r"sessions\.jsonl:2: turns\.0\.role"),
         (LINE, r"sessions\.jsonl:2: session 1 of course 'a' stands at .*sessions\.jsonl:1 already"),

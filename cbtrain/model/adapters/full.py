@@ -58,7 +58,9 @@ class FullAdapter(Adapter):
         if enabled == self.enabled:
             return
         if not self._other:
-            raise RuntimeError("the base's weights are gone: load the tuned ones beside them with load_adapter")
+            raise RuntimeError(
+                "the base's weights are gone: load the base again, and the tuned weights with load_adapter"
+            )
         self.enabled = enabled
         for name, parameter in self.parameters().items():
             parameter.data, self._other[name] = self._other[name], parameter.data
@@ -86,7 +88,7 @@ class FullAdapter(Adapter):
         for name, tensor in tensors:
             parameter = parameters[name]
             if tensor.shape != parameter.shape:
-                problem = f"weight {name!r} is of shape {tuple(tensor.shape)}, the base's {tuple(parameter.shape)}"
+                problem = f"weight {name!r} has shape {tuple(tensor.shape)}, but in the base {tuple(parameter.shape)}"
                 raise UserError(problem, where=where, hint="Is this a tuned model of another base?")
             self._other[name] = parameter.data
             parameter.data = tensor.to(parameter.device, parameter.dtype, copy=True)

@@ -125,8 +125,8 @@ class LoraAdapter(Adapter):
         for name, parameter in ((file, own[name]) for file, name in self._files.items()):
             tensor = left.pop(name, None)
             if tensor is None or tensor.shape != parameter.shape:
-                found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
-                problem = f"tensor {name!r} is {found}, {tuple(parameter.shape)} is needed"
+                found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
+                problem = f"tensor {name!r} {found}; shape {tuple(parameter.shape)} is needed"
                 raise UserError(problem, where=where, hint=_why(name, tensor, parameter))
             if tensor.dtype not in FLOATS:
                 kind = str(tensor.dtype).removeprefix("torch.")
@@ -136,7 +136,7 @@ class LoraAdapter(Adapter):
             parameter.copy_(tensor)
         if left:
             name, tensor = next(iter(left.items()))
-            problem = f"tensor {name!r} has no place in this model"
+            problem = f"tensor {name!r} does not belong to this model"
             raise UserError(problem, where=where, hint=_why(name, tensor, self.decoder.embed_tokens.weight))
 
     def remove(self) -> None:

@@ -64,7 +64,7 @@ def merge(
     (unless ``options.force``) or cannot be merged.
     """
     if is_whole_model(adapter):
-        raise UserError("this is a whole model already", where=adapter, hint="Use the folder as it is.")
+        raise UserError("this is already a whole model", where=adapter, hint="Use the folder as it is.")
     source = read_model_config(model)
     architecture = parse_architecture(source, model / "config.json")
     with torch.device("meta"):
@@ -74,11 +74,13 @@ def merge(
     recorded = metadata.get(BASE_WEIGHTS)
     trained_on = WeightFormat.from_text(recorded)
     if recorded and trained_on is None:
-        raise UserError(f"trained on weights held as {recorded!r}", where=adapter, hint="Merge with a later cbtrain.")
+        raise UserError(
+            f"trained on weights of an unknown format, {recorded!r}", where=adapter, hint="Merge with a later cbtrain."
+        )
     into = _choose(options.into, trained_on, adapter)
     if not added.can_merge:
-        problem = "an adapter of this method is not a change of weights and cannot be merged"
-        raise UserError(problem, where=adapter, hint="Serve it beside its base.")
+        problem = "an adapter of this method does not change weights, so it cannot be merged"
+        raise UserError(problem, where=adapter, hint="Serve it together with its base.")
     fingerprint = fingerprint_of(model, architecture)
     require_base(fingerprint, metadata, adapter / WEIGHTS, force=options.force)
     weights = _Weights(added, trained_on if into == "dequantized" else None, decoder, adapter)
@@ -139,7 +141,9 @@ class _Weights:
         self.changed += 1
         after = self.adapter.effective_weight(name, before).to(weight.dtype)
         if not bool(torch.isfinite(after).all()):
-            raise UserError(f"{name!r} is not finite any more", where=self.where / WEIGHTS, hint="Train again.")
+            raise UserError(
+                f"{name!r} holds NaN or infinity after the merge", where=self.where / WEIGHTS, hint="Train again."
+            )
         return after
 
     def unties(self, embedding: Tensor) -> bool:

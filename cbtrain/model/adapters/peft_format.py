@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.model.config import LORA_TARGETS, LoraConfig
+from cbtrain.settings import first_fault
 
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
@@ -137,7 +138,9 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
     if not isinstance(facts, dict):
         raise UserError("not a mapping of settings", where=where, hint="Is this an adapter in PEFT format?")
     if facts.get("peft_type") != "LORA":
-        raise UserError(f"adapter type {facts.get('peft_type')!r} is not supported", where=where, hint="Only LORA is.")
+        raise UserError(
+            f"adapter type {facts.get('peft_type')!r} is not supported", where=where, hint="Only LORA is supported."
+        )
     for key, neutral in NEUTRAL.items():
         if facts.get(key) not in (neutral, None, False, {}, []):
             raise UserError(
@@ -173,11 +176,9 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
             }
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         targets = f"LoRA is supported on the seven linears of a layer ({', '.join(LORA_TARGETS)})"
         hint = f"{targets}; embed_tokens and lm_head only as modules_to_save, trained as a whole."
-        raise UserError(problem, where=where, hint=hint) from None
+        raise UserError(first_fault(error), where=where, hint=hint) from None
 
 
 def _targets(facts: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim
     reason = BACKENDS[name].obstacle(device, dtype, head_dim)
     if reason is not None:
         raise UserError(
-            f"attention back-end {name!r} cannot serve: {reason}", where="model.attention", hint="Use auto."
+            f"attention back-end {name!r} cannot be used: {reason}", where="model.attention", hint="Use auto."
         )
     return name
 

@@ -39,7 +39,7 @@ def read_weights(
         if architecture.tied_embeddings and name in (HEAD, EMBEDDING):
             rows[name] = _some_rows(tensor)
             if len(rows) == 2 and not torch.equal(rows[HEAD], rows[EMBEDDING]):
-                hint = "Set tie_word_embeddings to false in config.json if the head is meant."
+                hint = "If the head has weights of its own, set tie_word_embeddings to false in config.json."
                 raise UserError("config.json ties head and embeddings, but they differ", where=folder, hint=hint)
             if name == HEAD:
                 continue

@@ -29,5 +29,5 @@ def objects_in(text: str) -> list[tuple[str, dict[str, Any]]]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("a key twice")
+        raise ValueError("a key comes twice")
     return value

@@ -213,7 +213,9 @@ def open_answers(path: Path) -> sqlite3.Connection:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             hint = "Name another file (providers.answers), or update cbtrain."
-            raise UserError(f"a cache of version {version}; this program knows {VERSION}", where=path, hint=hint)
+            raise UserError(
+                f"this file has version {version}; this cbtrain reads version {VERSION}", where=path, hint=hint
+            )
         with database:
             database.execute(TABLE)
             database.execute(LEASES)
@@ -245,8 +247,8 @@ def _log_ahead(database: sqlite3.Connection) -> None:
 
 
 def _unusable(path: Path, error: Exception) -> UserError:
-    hint = "Free some space, move it away, or name another file (providers.answers)."
-    return UserError(f"answers cannot be kept here ({error})", where=path, hint=hint)
+    hint = "Free some space, move the file away, or name another one (providers.answers)."
+    return UserError(f"answers cannot be saved here ({error})", where=path, hint=hint)
 
 
 def _json(value: Any) -> str:

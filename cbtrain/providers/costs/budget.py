@@ -74,7 +74,7 @@ class Budget:
         if price is None:
             if self.cap is not None:
                 hint = "Add it to the table of prices, or set no budget."
-                raise UserError("a budget is set, and the price of this model is not known", where=role, hint=hint)
+                raise UserError("a budget is set, but the price of this model is not known", where=role, hint=hint)
             dollars = 0.0
         else:
             # A prompt that is written to the API's cache may cost more than one that is not.
@@ -83,7 +83,7 @@ class Budget:
         while self.cap is not None and self.spent + self.reserved + dollars > self.cap:
             if self._open == 0 or self.spent + dollars > self.cap:
                 left = max(self.cap - self.spent, 0.0)
-                raise BudgetSpent(f"the next {role} request may cost ${dollars:.4f}, and ${left:.4f} are left")
+                raise BudgetSpent(f"the next {role} request may cost ${dollars:.4f}, but only ${left:.4f} is left")
             self._freed.clear()
             await self._freed.wait()
         self.reserved += dollars

@@ -165,7 +165,7 @@ class Ledger:
             await protect(asyncio.wrap_future(written))
         except OSError as error:
             hint = "Free some space and run the same command again: nothing is lost."
-            problem = f"a request cannot be written down before it goes out ({error.strerror})"
+            problem = f"a request cannot be recorded before it is sent ({error.strerror})"
             raise UserError(problem, where=error.filename or "the run's events", hint=hint) from None
 
     def answered(self, entry: Entry, usage: Usage, model: str, latency_s: float) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cbtrain.errors import UserError
 from cbtrain.providers.types import Usage
-from cbtrain.settings import parse_yaml
+from cbtrain.settings import first_fault, parse_yaml
 
 DATED = re.compile(r"[-@](20\d{2}-?\d{2}-?\d{2}|latest|preview(-\d{2}-\d{2,4})?|\d{3})$")
 """Endings of a model's name after the name of its family."""
@@ -64,7 +64,5 @@ def load_prices(path: Path | None = None) -> Prices:
     try:
         return Prices.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
         hint = "See configs/prices/default.yaml for the form."
-        raise UserError(f"{key}: {first['msg']}" if key else first["msg"], where=where, hint=hint) from None
+        raise UserError(first_fault(error), where=where, hint=hint) from None

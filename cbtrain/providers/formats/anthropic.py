@@ -109,10 +109,10 @@ class AnthropicFormat:
     def answer(self, body: Any) -> WireAnswer:
         body = section(body, "the answer")
         if body.get("type") != "message":
-            raise Malformed("it is no message")
+            raise Malformed("it is not a message")
         stop = body.get("stop_reason")
         if stop == "model_context_window_exceeded":
-            raise ProviderError("context_overflow", "the answer ran into the end of the context", status=200)
+            raise ProviderError("context_overflow", "the answer reached the end of the context", status=200)
         blocks = entries(body.get("content"), "content")
         text = "".join(text_of(block.get("text"), "text") for block in blocks if block.get("type") == "text")
         calls = any(block.get("type") == "tool_use" for block in blocks)

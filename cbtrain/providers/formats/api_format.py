@@ -91,23 +91,23 @@ def text_of(value: Any, what: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Malformed(f"{what} is no text")
+        raise Malformed(f"{what} is not text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Malformed(f"{what} is no whole text") from None
+        raise Malformed(f"{what} is not valid text") from None
     return value
 
 
 def joined(pieces: Sequence[Any], what: str) -> str:
     """Return the text of ``pieces``; a surrogate pair may be divided between two. Raises Malformed."""
     if not all(piece is None or isinstance(piece, str) for piece in pieces):
-        raise Malformed(f"{what} is no text")
+        raise Malformed(f"{what} is not text")
     whole = "".join(piece or "" for piece in pieces)
     try:
         return whole.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
-        raise Malformed(f"{what} is no whole text") from None
+        raise Malformed(f"{what} is not valid text") from None
 
 
 def count_of(usage: Mapping[str, Any], name: str) -> int:
@@ -118,7 +118,7 @@ def count_of(usage: Mapping[str, Any], name: str) -> int:
     if (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and NUMBER.fullmatch(value)):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
-        raise Malformed(f"{name} is no number of tokens")
+        raise Malformed(f"{name} is not a number of tokens")
     return value
 
 
@@ -127,7 +127,7 @@ def section(value: Any, what: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Malformed(f"{what} is no object")
+        raise Malformed(f"{what} is not an object")
     return value
 
 
@@ -136,7 +136,7 @@ def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Malformed(f"{what} is no list")
+        raise Malformed(f"{what} is not a list")
     return [section(entry, what) for entry in value]
 
 

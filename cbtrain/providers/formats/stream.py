@@ -28,7 +28,7 @@ def events_of(body: str) -> list[Mapping[str, Any]]:
         if data and data.strip() != END:
             event = json.loads(data)
             if not isinstance(event, dict):
-                raise Malformed("an event is no object")
+                raise Malformed("an event is not an object")
             events.append(event)
     if any(_data(block).strip() == END for block in (*whole[-1:], last)):
         return [*events, DONE]

@@ -50,7 +50,7 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
         return build_report(data, Report(title=title))
     deviations = base_report.deviations
     if deviations is not None and study.only_judge:
-        deviations = [*deviations, f"analysed by {study.only_judge} alone"]
+        deviations = [*deviations, f"analysed by ratings of {study.only_judge} only"]
     audit = None if study.only_judge else audit_of(study.run)
     parts = {"title": title, "audit": audit, "deviations": deviations}
     return build_report(data, base_report.updated(Report.model_validate(parts)))

@@ -35,7 +35,7 @@ def audit_rater(
     rubric = load_rubric(config.evaluation.judging.rubric)
     records_read = read_records(config, console)
     if unread := sum(bool(why_unratable(session.turns)) for session in records_read):
-        say(console, f"note: {unread} of {len(records_read)} sessions cannot be rated, and are not taken")
+        say(console, f"note: {unread} of {len(records_read)} sessions cannot be rated and are not used")
     originals = pick(records_read, sessions, seed)
     changed = copies(originals)
     scores, rater, spent, run = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))

@@ -46,7 +46,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     first, or all its sessions are those of another. Runs whose patients are adapters of their own are compared, and a
     note says what that means: runs on different base models cannot have the same."""
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
-        raise UserError("two different runs at least are needed", where=folders[0], hint="Name the run folders.")
+        raise UserError("at least two different runs are needed", where=folders[0], hint="Name the run folders.")
     protocols = [_protocol(folder) for folder in folders]
     for folder, protocol in zip(folders[1:], protocols[1:], strict=True):
         _refuse_another(protocols[0], protocol, folders[0], folder)
@@ -77,11 +77,11 @@ def _same_sessions(first: Path, run: ScoredStudy, second: Path, other: ScoredStu
     same = [s for s in other_sessions if s.id in run_sessions and run_sessions[s.id].turns == s.turns]
     if other_sessions and len(same) == len(other_sessions) == len(run_sessions):
         hint = "Name runs that were evaluated by themselves."
-        raise UserError(f"its sessions are those of {first}, word for word", where=second, hint=hint)
+        raise UserError(f"its sessions are the same as those of {first}, word for word", where=second, hint=hint)
     if same:
         arms = ", ".join(sorted({session.arm for session in same}))
         what = f"{len(same)} sessions of {second.name} ({arms}) are word for word those of {first.name}"
-        yield f"{what}: models of sessions take them for others, the patients' differences do not rest on that"
+        yield f"{what}: models of sessions count them twice; differences of patients are not affected"
 
 
 def _protocol(folder: Path) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def _protocol(folder: Path) -> dict[str, Any]:
         raise UserError("not an evaluated run", where=folder, hint="Name a folder that holds a report.json.")
     protocol = Report.read(path).protocol
     if not protocol:
-        hint = f"`cbtrain evaluate --run {folder}` writes a report that tells it; sessions and ratings are kept."
-        raise UserError("its report does not tell the protocol", where=folder, hint=hint)
+        hint = f"`cbtrain evaluate --run {folder}` writes a report that names it; sessions and ratings are kept."
+        raise UserError("its report does not name the protocol", where=folder, hint=hint)
     return protocol
 
 

@@ -76,7 +76,7 @@ def load_scores(
     if transcripts and not any(key[0] in ratings.arms for key in outcomes):
         there = ", ".join(sorted({key[0] for key in outcomes})[:6]) or "none"
         hint = f"Arms there: {there}; arms in the scores: {', '.join(ratings.arms)}."
-        raise UserError("no session of any arm that was rated", where=transcripts, hint=hint)
+        raise UserError("it has no session of a rated arm", where=transcripts, hint=hint)
     run = paths[0] if paths == [folder] else None
     return ScoredStudy(ratings, instrument, sessions, outcomes, run, primary_judges, judge)
 

@@ -65,8 +65,8 @@ class SimulationPlan:
             run.say(f"note: {raised}; turns said before keep the old limit, and the report names the change")
             begun = protocol
         if begun not in (None, protocol):
-            hint = f"Set it back, or remove {EVENTS} to simulate anew."
-            what = f"{differing(protocol, begun)[0]} differs from the sessions begun here"
+            hint = f"Set it back, or remove {EVENTS} to simulate again."
+            what = f"{differing(protocol, begun)[0]} differs from the settings of the sessions in this folder"
             raise UserError(what, where=run.folder, hint=hint)
         restore(self.sessions, run.events)
         if begun:

@@ -115,7 +115,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{STATE} is missing or damaged ({error})") from None
     if state.get("schema") != SCHEMA:
-        raise DamagedCheckpoint(f"{STATE} is not of a checkpoint of this version")
+        raise DamagedCheckpoint(f"{STATE} is not a checkpoint, or of another version of cbtrain")
     try:
         Progress.read(state.get("progress"))
     except ValueError as error:
@@ -123,7 +123,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     loss, sums = state.get("validation_loss"), state.get("files")
     measured = isinstance(loss, int | float) and math.isfinite(loss)
     if not isinstance(sums, dict) or not isinstance(state.get("config"), dict) or not (measured or loss is None):
-        raise DamagedCheckpoint(f"{STATE} lacks parts")
+        raise DamagedCheckpoint(f"{STATE} is incomplete")
     return state
 
 

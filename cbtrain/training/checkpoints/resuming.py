@@ -40,7 +40,7 @@ def find_newest(folder: Path, files: ParameterFiles, warn: Warn) -> Checkpoint |
     try:
         return read(folder / f"step-{step}", files)
     except DamagedCheckpoint as error:
-        hint = "Put the run folder where every node sees it."
+        hint = "Put the run folder on storage that every node can read."
         problem = f"rank {distributed.rank()} cannot read the checkpoint that rank 0 found ({error})"
         raise UserError(problem, where=folder / f"step-{step}", hint=hint) from None
 
@@ -58,7 +58,7 @@ def find_best(
     try:
         return read_parameters(path, files)
     except DamagedCheckpoint as error:
-        warn(f"the best checkpoint so far, {path}, is lost ({error}): the best of the next ones will be kept")
+        warn(f"the best checkpoint so far, {path}, cannot be read ({error}): the best of the next ones is kept")
         progress.best_loss = progress.best_step = None
         progress.waited = 0
         return {}

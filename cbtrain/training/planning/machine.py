@@ -102,7 +102,9 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
         if most is not None and taken is not None:
             limits.append(max(most - taken, 0))
     if not limits:
-        raise UserError("this system does not say how much memory is free", where="--memory", hint="Give it in GB.")
+        raise UserError(
+            "this system does not say how much memory is free", where="--memory", hint="Give it: --memory GB."
+        )
     return min(limits)
 
 
@@ -116,5 +118,5 @@ def _field(file: Path, pattern: str) -> int | None:
 
 def _bytes(memory: float | None) -> int | None:
     if memory is not None and not memory > 0:
-        raise UserError(f"{memory:g} GB is no memory", where="--memory", hint="Give a positive number of GB.")
+        raise UserError(f"{memory:g} GB is not more than 0", where="--memory", hint="Give a positive number of GB.")
     return None if memory is None else int(memory * 1e9)

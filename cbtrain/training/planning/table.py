@@ -36,7 +36,7 @@ def print_plan(plan: StagePlan, machine: Machine, console: Console) -> None:
     console.print(
         f"\n[bold]{plan.stage.name}[/]: {a.layers} layers, hidden {a.hidden:,}, vocabulary {a.vocabulary:,}; {how}; "
         f"attention by {setting.attention}; {_gb(machine.memory)} GB on {machine.name}, {_gb(machine.reserve)} of it "
-        "for what is no tensor",
+        "for what is outside tensors",
         highlight=False,
         soft_wrap=True,
     )

@@ -218,7 +218,9 @@ class Telemetry:
             call()
         except Exception as error:
             self.loggers.remove(logger)
-            self.event("warning", f"{logger.name} failed and gets no more numbers ({type(error).__name__}: {error})")
+            self.event(
+                "warning", f"{logger.name} failed; nothing more is logged to it ({type(error).__name__}: {error})"
+            )
 
 
 class _Clock:

@@ -90,7 +90,7 @@ def parse_chat(content: dict[str, Any], fallback: str, where: str, layout: ChatL
         role_name = message.get(layout.role)
         if not isinstance(role_name, str) or role_name not in layout.roles:
             roles = ", ".join(layout.roles)
-            problem = f"message {index}: {layout.role} {role_name!r} is none of {roles}"
+            problem = f"message {index}: {layout.role} {role_name!r} is not one of {roles}"
             raise UserError(problem, where=where, hint="Correct it.")
         text, role = _text(message.get(layout.text), index, where, layout), layout.roles[role_name]
         if role is None:
@@ -116,7 +116,7 @@ def _text(value: Any, index: int, where: str, layout: ChatLayout) -> str:
     if isinstance(value, list):  # content in parts, as the OpenAI protocol allows
         if all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in value):
             return "".join(part["text"] for part in value)
-        raise UserError(f"message {index} has parts that are no text", where=where, hint="Remove them.")
+        raise UserError(f"message {index} has parts that are not text", where=where, hint="Remove them.")
     if not isinstance(value, str):
         raise UserError(f"message {index}: {layout.text} is not a text", where=where, hint="Correct or remove it.")
     return value
@@ -124,7 +124,7 @@ def _text(value: Any, index: int, where: str, layout: ChatLayout) -> str:
 
 def _number(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f"session {value!r} is not a number from 0", where=where, hint="Correct or remove it.")
+        raise UserError(f"session {value!r} is not a whole number from 0", where=where, hint="Correct or remove it.")
     return value
 
 

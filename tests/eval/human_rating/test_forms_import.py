@@ -220,18 +220,18 @@ BAD = {
     "no encoding": (raw("form;Sch\x81n".encode("latin-1")), "not UTF-8"),
     "malformed JSON": (raw(b'{"schema": '), "malformed JSON"),
     "deep JSON": (raw(b'{"a":' * 100_000), "malformed JSON"),
-    "schema": (changed(schema="cbtrain.ratings/9"), "no ratings of a form"),
-    "no sessions": (changed(sessions=None), "sessions: Input should be a valid list"),
-    "form": (changed(form="XXXXXX"), "form 'XXXXXX' is not one of this key's"),
+    "schema": (changed(schema="cbtrain.ratings/9"), "not the ratings of a form"),
+    "no sessions": (changed(sessions=None), "sessions: must be a list"),
+    "form": (changed(form="XXXXXX"), "form 'XXXXXX' does not belong to this key"),
     "rater": (changed(rater="  "), "no rater's name. Give it with --rater NAME."),
-    "long rater": (changed(rater="a" * 61), "is no name of at most 60"),
-    "unprintable rater": (changed(rater="a\x1b[31m"), "is no name of at most 60"),
+    "long rater": (changed(rater="a" * 61), "is not a name of at most 60"),
+    "unprintable rater": (changed(rater="a\x1b[31m"), "is not a name of at most 60"),
     "code": (with_sessions(lambda all: [all[0] | {"code": "ABCD"}]), "has no session 'ABCD'"),
     "code of another form": (foreign_code, "It is one of form"),
-    "double": (with_sessions(lambda all: [*all, all[0]]), "is there twice"),
+    "double": (with_sessions(lambda all: [*all, all[0]]), "comes twice"),
     "nothing rated": (with_sessions(lambda all: [one | {"ratings": {}} for one in all]), "no session is rated in it"),
     "domain": (with_rating("agneda"), "no such domain 'agneda'. Did you mean 'agenda'?"),
-    "above": (with_rating(score=7), "agenda: 7 is no point of the scale. A whole number from 0 to 6"),
+    "above": (with_rating(score=7), "agenda: 7 is not a point of the scale. A whole number from 0 to 6"),
     "below": (with_rating(score=-1), "-1 is no point"),
     "between": (with_rating(score=3.5), "3.5 is no point"),
     "no number": (with_rating(score=float("nan")), "nan is no point"),
@@ -241,10 +241,10 @@ BAD = {
     "sheet: point": (edited((",4,", ",9,")), "ratings.csv:2, agenda: '9' is no point"),
     "sheet: word": (edited((",4,", ",good,")), "'good' is no point"),
     "sheet: column": (edited(("agenda", "Agenda")), "column 'agenda' is missing"),
-    "sheet: more columns": (edited(("note", "note,mood")), "column 'mood' is none of the form's"),
+    "sheet: more columns": (edited(("note", "note,mood")), "column 'mood' is not a column of the form"),
     "sheet: beyond": (edited((",4,\n", ",4,,,9\n")), "ratings.csv:2: 17 cells where there are 15 columns"),
     "sheet: raters": (edited((",,", ",Eve,")), "two raters, 'Ben' and 'Eve'"),
-    "sheet: no rater": (edited((",Ben,", ",,")), "no rater's name"),
+    "sheet: no rater": (edited((",Ben,", ",,")), "the rater's name is missing"),
     "sheet: no rows": (
         lambda made: raw(",".join(["form", "rater", "session", *DOMAINS, "note"]).encode())(made),
         "no s",
@@ -282,7 +282,7 @@ def test_bad_keys_tables_and_options(made, capsys):
     refused("its content has changed", "--key", save(made, broken | {"seed": 7}, "broken.json"))
     del broken["checksum"]
     broken["forms"][0]["sessions"][0].pop("arm")
-    refused("forms.0.sessions.0.arm: Field required", "--key", save(made, broken, "broken.json"))
+    refused("forms.0.sessions.0.arm: missing", "--key", save(made, broken, "broken.json"))
     refused("one name for 2 forms", form, "--key", key, "--rater", "Ann")
     refused("is in", form, "--key", key)
     refused("--rater: no rater's name", "--key", key, "--rater", " ")

@@ -112,7 +112,7 @@ async def test_a_judge_that_spends_all_on_thinking_says_what_to_raise():
     score, _ = await judge(lambda n, body: reply)
     assert score.status == "truncated"
     assert (
-        "no answer but thinking (4,096 of 4,096 tokens); raise evaluation.judging.judge.max_tokens"
+        "thinking, but no answer (4,096 of 4,096 tokens); raise evaluation.judging.judge.max_tokens"
         in score.reason["error"]
     )
 

@@ -64,8 +64,8 @@ def test_rubric_has_eleven_domains_with_an_anchor_at_every_point():
     ("old", "new", "message"),
     [
         ("  6: ", "  7: ", "anchors are needed at exactly 0 to 6"),
-        ("id: feedback", "id: agenda", "two domains share an id"),
-        ("minimum: 0", "minimal: 0", "minimum: Field required|minimal: Extra"),
+        ("id: feedback", "id: agenda", "two domains have the same id"),
+        ("minimum: 0", "minimal: 0", "minimum: missing|minimal: unknown key"),
         (r"pattern: '\b(hard|", "pattern: '(hard|", "not a regular expression"),
     ],
 )
@@ -171,7 +171,7 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status,agenda,homework,total"
         (f"{HEAD}\ns,,p,0,j,0,ok,1,2,3", r":2: arm is empty"),
         (f"{HEAD}\ns,a,p,{10**19},j,0,ok,1,2,3", r":2: seed: 100000000000000000… is too large"),
         (f"{HEAD}\ns,a,p,0,j,0,ok,inf,2,3", r":2: agenda: 'inf' is no score"),
-        (HEAD.replace("homework", "agenda"), r"column 'agenda' is there twice"),
+        (HEAD.replace("homework", "agenda"), r"column 'agenda' comes twice"),
         ("my thesis notes", r"column 'session_id' is missing"),
         (HEAD.replace(",", ";").replace("seed", "sed"), r"column 'seed' is missing"),
     ],

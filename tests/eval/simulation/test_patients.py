@@ -74,11 +74,11 @@ async def test_a_local_model_that_thinks_is_cleared_too():
     ("reply", "usage", "error"),
     [
         (completion("", "length"), {"completion_tokens": 80, "completion_tokens_details": {"reasoning_tokens": 80}},
-         "no answer but thinking (80 of 80 tokens, 80 of them spent on thinking); raise evaluation.patient.max_tokens"),
+         "thinking, but no answer (80 of 80 tokens, 80 of them spent on thinking); raise evaluation.patient.max_tokens"),
         (completion(None, "length", reasoning_content="I should"), {"completion_tokens": 80},
-         "no answer but thinking (80 of 80 tokens); raise evaluation.patient.max_tokens"),
+         "thinking, but no answer (80 of 80 tokens); raise evaluation.patient.max_tokens"),
         (completion("<think>I should", "length"), {"completion_tokens": 80},
-         "no answer but thinking (80 of 80 tokens); raise evaluation.patient.max_tokens"),
+         "thinking, but no answer (80 of 80 tokens); raise evaluation.patient.max_tokens"),
         (completion(" "), {"completion_tokens": 1}, "an empty answer (1 of 80 tokens)"),
     ],
 )  # fmt: skip
