@@ -47,8 +47,8 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unseal(content: Any) -> dict[str, Any]:
-    """Return what :func:`seal` was given. Raises ValueError on what is no JSON object or has changed since. What older
-    versions of cbtrain wrote has no checksum and is not checked."""
+    """Return the object that was given to :func:`seal`. Raises ValueError if ``content`` is not a JSON object, or has
+    changed since. Files of older versions of cbtrain have no checksum and are not checked."""
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     plain = {name: value for name, value in content.items() if name != "checksum"}

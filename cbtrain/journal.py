@@ -65,7 +65,7 @@ def with_checksum(line: bytes) -> bytes:
 
 
 def parse_line(line: bytes) -> Record | None:
-    """Return the JSON object in ``line`` without its checksum. None where there is none, or it has changed since it was
+    """Return the JSON object in ``line`` without its checksum; None if it is not one, or has changed since it was
     written."""
     checksum = CHECKSUM.search(line)
     whole = line[: checksum.start()] + b"}" if checksum else line

@@ -90,7 +90,7 @@ def renamed(name: str, *older: str) -> AliasChoices:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the config class of a field, also where it is optional or a list; None if it is no section."""
+    """Return the config class of a field, also if it is optional or a list; None if the field is not a section."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -109,7 +109,7 @@ def older_names(section: type[BaseModel]) -> dict[str, str]:
 
 
 def current_key(key: str, model: type[BaseModel]) -> str:
-    """Return the dotted ``key`` with the current name of each part; what is not known stays as it is."""
+    """Return the dotted ``key`` with the current name of each part; an unknown part stays as it is."""
     section: type[BaseModel] | None = model
     parts = []
     for part in key.split("."):

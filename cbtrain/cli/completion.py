@@ -78,6 +78,7 @@ class Known:
     options: tuple[argparse.Action, ...]
     words: tuple[str, ...]
     settings_of: str | None
+    takes_file: bool
 
 
 def add(commands: Commands) -> None:
@@ -116,6 +117,7 @@ def _known(parser: Parser) -> Iterator[Known]:
             tuple(command.options),
             words,
             command.settings_of,
+            command.takes_file,
         )
 
 
@@ -196,7 +198,7 @@ def _fish_lines(about_commands: Sequence[Known]) -> Iterator[str]:
         if command.settings_of:
             keys = " ".join(f"{key}=" for key in _keys(command.settings_of))
             yield f"complete -c cbtrain -n {here} -a {_q(keys)}"
-        elif command.name and not command.below and not command.words:
+        if command.takes_file or (command.name and not command.settings_of and not command.below and not command.words):
             yield f"complete -c cbtrain -n {here} -F"
 
 

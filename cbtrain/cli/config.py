@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     alone.summary = ""  # the help of all commands has those below
 
     shown = add_command(commands, "config show", _show, "print settings as YAML, as they are resolved", SETTINGS)
-    add_optional_word(shown, "name", None, "YAML file, or the name of a shipped config (default: all defaults)")
+    add_optional_word(shown, "name", "YAML file, or the name of a shipped config (default: all defaults)")
     shown.add_argument("--config", help=argparse.SUPPRESS)  # as everywhere else
     add_settings(shown)
     shown.suggest = _shipped

@@ -11,12 +11,20 @@ from typing import Any
 
 from cbtrain.cli.corpus_check import check
 from cbtrain.cli.corpus_preview import preview
-from cbtrain.cli.corpus_reading import add_labels, config_of, on_bad_of, reading, source_of, tell_skipped, whole
+from cbtrain.cli.corpus_reading import add_reading, config_of, on_bad_of, reading, source_of, tell_skipped, whole
 from cbtrain.cli.corpus_tokens import tokens
-from cbtrain.cli.parser import Commands, Parser, add_command, add_optional_word, add_settings
+from cbtrain.cli.parser import ALIASES, Commands, Parser, add_command, add_optional_word, add_settings
 from cbtrain.console import table_of
 from cbtrain.errors import UserError
 from cbtrain.files import require_new
+
+EXAMPLES = {
+    "check": "corpus.cleaning.remove_residue=false",
+    "preview": "model.path=DIR tokens.format=plain",
+    "tokens": "model.path=DIR therapist.pack_tokens=4096",
+    "split": "split.seed=3 split.test=0.2",
+}
+"""Settings in the help of a command."""
 
 
 def add(commands: Commands) -> None:
@@ -33,7 +41,12 @@ def add(commands: Commands) -> None:
     corpora = corpus.add_commands(dest="corpus_command", required=True, metavar="COMMAND")
 
     stats = _add(corpora, "stats", _stats, "count courses, sessions, turns and words as labelled in the files")
-    stats.add_argument("--tokenizer", metavar="DIR", help="count tokens too: a model folder or hub id")
+    stats.add_alias(
+        "--tokenizer",
+        "model.path",
+        metavar="DIR",
+        help="count tokens too, with this tokenizer: a model folder or hub id",
+    )
     stats.add_argument("--json", action="store_true", help="print JSON")
 
     checks = _add(
@@ -42,7 +55,6 @@ def add(commands: Commands) -> None:
         check,
         "list every irregularity with its file and place",
         "Exit status 0: no error (there may be warnings); 1: an error; 2: the corpus cannot be read at all.",
-        policy=True,
     )
     checks.add_argument("--json", action="store_true", help="print JSON")
     checks.add_argument("--kind", action="append", default=[], help="list this kind only (repeatable)")
@@ -51,13 +63,10 @@ def add(commands: Commands) -> None:
     )
     checks.add_argument("--full", action="store_true", help="with --explain: show whole turns, also unchanged ones")
 
-    shown = _add(
-        corpora, "preview", preview, "show in colour from which tokens of a session a model learns", policy=True
-    )
-    shown.add_argument(
-        "--model", required=True, help="model folder or hub id: its tokenizer and chat template are used"
-    )
-    shown.add_argument("--corpus", metavar="PATH", help="the same as PATH")
+    shown = _add(corpora, "preview", preview, "show in colour from which tokens of a session a model learns")
+    text = "model folder or hub id: its tokenizer and chat template are used"
+    shown.add_alias("--model", "model.path", help=text)
+    shown.add_alias("--corpus", "corpus.path", metavar="PATH", help="the same as PATH")
     shown.add_argument("--session", metavar="ID", help="COURSE/NUMBER (default: the first one)")
     shown.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whom the model plays")
     shown.add_argument(
@@ -69,10 +78,8 @@ def add(commands: Commands) -> None:
     shown.add_argument("--lines", type=int, help="show the first lines only")
     shown.add_argument("--svg", type=Path, metavar="FILE", help="also save the output as a picture")
 
-    counted = _add(corpora, "tokens", tokens, "count the tokens of an epoch, and show how full packs are", policy=True)
-    counted.add_argument(
-        "--model", required=True, help="model folder or hub id: its tokenizer and chat template are used"
-    )
+    counted = _add(corpora, "tokens", tokens, "count the tokens of an epoch, and show how full packs are")
+    counted.add_alias("--model", "model.path", help=text)
     counted.add_argument(
         "--speaker", choices=["therapist", "patient"], default="therapist", help="whom the model plays"
     )
@@ -82,22 +89,24 @@ def add(commands: Commands) -> None:
     split = _add(corpora, "split", _split, "divide the patients into train, validation and test")
     split.add_argument("--out", type=Path, help="new folder for the three parts and split.json (default: print only)")
     split.add_argument("--json", action="store_true", help="print JSON")
-    split.add_argument("--stratify", action="append", default=[], metavar="NAME", help="balance severity, engagement …")
-    split.add_argument("--seed", type=int, help="another division")
-    split.add_argument("--validation", type=float, metavar="SHARE", help="share of the patients (default: 0.1)")
-    split.add_argument("--test", type=float, metavar="SHARE", help="share of the patients (default: 0.25)")
-    split.add_argument("--keep", metavar="SPLIT.JSON", help="an earlier split, whose patients keep their part")
+    text = "balance this characteristic, e.g. severity (repeatable)"
+    split.add_alias("--stratify", "split.stratify", action="extend", type=_words, metavar="NAME", help=text)
+    split.add_alias("--seed", "split.seed", type=int, help="another seed gives another division")
+    text = "share of the patients (default: 0.1)"
+    split.add_alias("--validation", "split.validation", type=float, metavar="SHARE", help=text)
+    text = "share of the patients (default: 0.25)"
+    split.add_alias("--test", "split.test", type=float, metavar="SHARE", help=text)
+    text = "an earlier split, whose patients keep their part"
+    split.add_alias("--keep", "split.keep", metavar="SPLIT.JSON", help=text)
 
-    convert = _add(corpora, "convert", _convert, "write the sessions in another layout", policy=True)
+    convert = _add(corpora, "convert", _convert, "write the sessions in another layout")
     convert.add_argument("--to", required=True, choices=["cbtrain", "messages", "sharegpt"])
     convert.add_argument(
         "--out", required=True, type=Path, help="new .jsonl (.gz) file, or folder (profiles beside it)"
     )
     convert.add_argument("--clean", action="store_true", help="clean first, by the policy of --config")
 
-    card = _add(
-        corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence", policy=True
-    )
+    card = _add(corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence")
     card.add_argument("--out", required=True, type=Path, help="new folder for README.md and its plots")
     card.add_argument("--license", help="name of the licence (default: that of the LICENSE file beside the corpus)")
     card.add_argument("--language", default="en", help="language code of the transcripts (default: en)")
@@ -111,29 +120,28 @@ def _add(
     function: Callable[[argparse.Namespace], int | None],
     text: str,
     more: str = "",
-    *,
-    policy: bool = False,
 ) -> Parser:
-    """Return the parser of a command on PATH. With ``policy`` it takes settings, of which corpus.cleaning is used."""
-    parser = add_command(corpora, name, function, text, more)
-    what = "file or folder; 'sample' (default) is the embedded corpus"
-    if policy:
-        add_optional_word(parser, "path", "sample", what)
-        parser.add_argument("--config", help="study config whose corpus.cleaning is the policy")
-        add_settings(parser)
-        parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)  # as settings once were given
-    else:
-        parser.add_argument("path", nargs="?", default="sample", help=what)
-    parser.add_argument("--format", default="auto", help="author, simulations, cbtrain, messages, sharegpt or text")
-    add_labels(parser)
-    parser.add_argument("--skip-bad", action="store_true", help="skip malformed sessions; they are listed and counted")
+    """Return the parser of a command on PATH, which takes settings."""
+    example = EXAMPLES.get(name, "corpus.skip_bad=true")
+    more = f"{more} E.g. `cbtrain corpus {name} PATH {example}`. {ALIASES}"
+    parser = add_command(corpora, name, function, text, more.strip())
+    add_optional_word(parser, "path", "file or folder; 'sample' (default) is the embedded corpus", "corpus.path")
+    parser.add_argument("--config", help="study config: its corpus, cleaning, split and tokens are used")
+    add_settings(parser, example=example)
+    parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)  # as settings once were given
+    add_reading(parser, "author, simulations, cbtrain, messages, sharegpt or text")
     return parser
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _stats(parsed: argparse.Namespace) -> None:
     from cbtrain.transcripts.stats import gather
 
-    count_tokens = _token_counter(parsed.tokenizer) if parsed.tokenizer else None
+    model = config_of(parsed).model.path
+    count_tokens = _token_counter(model) if model else None
     source = source_of(parsed)
     with reading(source, parsed) as sessions:
         statistics = gather(sessions, count_tokens)
@@ -160,13 +168,11 @@ def _stats(parsed: argparse.Namespace) -> None:
 
 
 def _split(parsed: argparse.Namespace) -> None:
-    from cbtrain.transcripts.config import SplitConfig
     from cbtrain.transcripts.split import SIDES, dump_split, split
     from cbtrain.transcripts.writing import write_sessions
 
-    given = {name: getattr(parsed, name) for name in ("seed", "validation", "test", "keep")}
-    strata = [name.strip() for part in parsed.stratify for name in part.split(",") if name.strip()]
-    config = SplitConfig(**{k: v for k, v in given.items() if v is not None}, stratify=strata)
+    config = config_of(parsed).split
+    strata = config.stratify
     corpus = whole(parsed)
     if parsed.out:
         _new(parsed.out)
@@ -245,7 +251,7 @@ def _card(parsed: argparse.Namespace) -> None:
     _new(parsed.out)
     source = source_of(parsed)
     bad: list[UserError] = []
-    on_bad = bad.append if parsed.skip_bad else on_bad_of(parsed)
+    on_bad = bad.append if config_of(parsed).corpus.skip_bad else on_bad_of(parsed)
     with reading(source, parsed, on_bad) as sessions:
         profiles = source.profiles(on_bad)
         settings = CardSettings(config_of(parsed).corpus.cleaning, parsed.license, parsed.language)

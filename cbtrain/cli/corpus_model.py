@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cbtrain.cli.corpus_reading import config_of
+from cbtrain.cli.model import model_of
 from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def stage_of(parsed: argparse.Namespace, supervise: str | None = None) -> StageSpec:
-    """Return the stage that ``--model``, ``--speaker``, ``--config`` and settings name; ``supervise`` is over them.
-    Raises UserError as training would."""
+    """Return the stage that ``--speaker``, ``--config``, settings and their aliases name; ``supervise`` is over the
+    settings. Raises UserError as training would, and if no model is named."""
     from rich.console import Console
 
     from cbtrain.study.stages import StageSpec, StudyModel
 
-    # First, so that a tiny model's defaults do not apply; last, since an option is stronger than a config.
-    over = [f"{parsed.speaker}.supervise={supervise}"] if supervise else []
-    parsed.settings = [f"model.path={parsed.model}", *parsed.settings, *over]
+    if supervise:
+        parsed.settings = [*parsed.settings, f"{parsed.speaker}.supervise={supervise}"]
     config = config_of(parsed)
+    model_of(config, "corpus")
     model = StudyModel.of(config, "none", Console(stderr=True))
     return StageSpec.of(config, parsed.speaker, model, "cpu")
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.cli.corpus_model import at_least_one, stage_of
-from cbtrain.cli.corpus_reading import on_bad_of, reading, source_of
+from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of
 from cbtrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ CONTEXT, LEARNT, LESS, MORE = "dim", "#06281c on #8fe3b4", "#2b2200 on #f2d98b",
 def preview(parsed: argparse.Namespace) -> None:
     """Render one cleaned session (or its course) exactly as training does, and show its supervised tokens."""
     at_least_one(parsed.lines, "--lines")
-    if parsed.corpus and parsed.path not in ("sample", parsed.corpus):
+    if parsed.corpus and parsed.path not in (None, parsed.corpus):
         raise UserError(f"two corpora are named, {parsed.path} and {parsed.corpus}", where="--corpus", hint="Name one.")
-    if parsed.corpus:
-        parsed.path = parsed.corpus
     documents, renderer = _documents(parsed)
     if parsed.json:
         print(json.dumps([token for d in documents for token in _tokens(d, renderer)], ensure_ascii=False))
@@ -69,7 +67,7 @@ def _legend(documents: Sequence[Document], renderer: ChatRenderer, parsed: argpa
 
     name = documents[0].name.partition("#")[0].partition("@")[0]
     pieces = f", {len(documents)} documents" if len(documents) > 1 else ""
-    total = f"{name}: {_counts(*documents)}{pieces}, by {parsed.model}"
+    total = f"{name}: {_counts(*documents)}{pieces}, by {config_of(parsed).model.path}"
     console.print(Text(total, "bold"), soft_wrap=not parsed.svg)
     chat_format = renderer.format
     note = f" ({chat_format.note})" if chat_format.note else ""

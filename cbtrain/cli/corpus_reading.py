@@ -8,33 +8,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cbtrain.cli.parser import Parser, study_of
 from cbtrain.console import counting
 
 if TYPE_CHECKING:
+    from cbtrain.config.schema import StudyConfig
     from cbtrain.transcripts.reading import CorpusSource
     from cbtrain.transcripts.source import OnBad
     from cbtrain.transcripts.types import Session
 
 
-def add_labels(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the speakers' labels in plain text."""
+def add_reading(parser: Parser, formats: str) -> None:
+    """Add the options that say how a corpus is read: its format (``formats`` is the help), labels of the speakers in
+    plain text, and whether malformed sessions are skipped."""
+    parser.add_alias("--format", "corpus.format", help=formats)
     for role in ("therapist", "patient"):
-        text = f"a label of the {role} in plain text, in place of the common ones (repeatable)"
-        parser.add_argument(f"--{role}-label", action="append", default=[], metavar="NAME", help=text)
+        text = f"a label of the {role} in plain text, instead of the common ones (repeatable)"
+        parser.add_alias(f"--{role}-label", f"corpus.{role}_labels", action="append", metavar="NAME", help=text)
+    text = "skip malformed sessions; they are listed and counted"
+    parser.add_alias("--skip-bad", "corpus.skip_bad", action="store_true", help=text)
 
 
 def source_of(parsed: argparse.Namespace) -> CorpusSource:
     from cbtrain.transcripts.reading import locate, speaker_labels
 
-    labels = speaker_labels(parsed.therapist_label, parsed.patient_label)
-    return locate(parsed.path, parsed.format, labels)
+    corpus = config_of(parsed).corpus
+    return locate(corpus.path, corpus.format, speaker_labels(corpus.therapist_labels, corpus.patient_labels))
 
 
 def whole(parsed: argparse.Namespace) -> Any:
     from cbtrain.transcripts.reading import read, speaker_labels
 
-    labels = speaker_labels(parsed.therapist_label, parsed.patient_label)
-    corpus = read(parsed.path, parsed.format, labels=labels, skip_bad=parsed.skip_bad)
+    settings = config_of(parsed).corpus
+    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
+    corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
     tell_skipped(list(corpus.skipped))
     return corpus
 
@@ -65,7 +72,7 @@ def on_bad_of(parsed: argparse.Namespace, skipped: list[str] | None = None) -> O
     from cbtrain.transcripts.reading import refuse_with_hint
 
     kept = [] if skipped is None else skipped
-    return (lambda error: kept.append(str(error))) if parsed.skip_bad else refuse_with_hint
+    return (lambda error: kept.append(str(error))) if config_of(parsed).corpus.skip_bad else refuse_with_hint
 
 
 def tell_skipped(skipped: list[str]) -> None:
@@ -75,7 +82,9 @@ def tell_skipped(skipped: list[str]) -> None:
         print(f"{len(skipped)} faults: the sessions or files named were left out", file=sys.stderr)
 
 
-def config_of(parsed: argparse.Namespace) -> Any:
-    from cbtrain.config.loading import load_config
-
-    return load_config(parsed.config, parsed.settings)
+def config_of(parsed: argparse.Namespace) -> StudyConfig:
+    """Return the settings of a command on a corpus; they are read once. Raises UserError."""
+    if not hasattr(parsed, "study"):
+        parsed.study = study_of(parsed)
+    config: StudyConfig = parsed.study
+    return config

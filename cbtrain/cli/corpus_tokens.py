@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from cbtrain.cli.corpus_model import at_least_one, stage_of
-from cbtrain.cli.corpus_reading import whole
+from cbtrain.cli.corpus_reading import config_of, whole
 from cbtrain.console import table_of
 from cbtrain.errors import UserError
 
@@ -44,7 +44,8 @@ def tokens(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
     console = Console()
-    table = table_of(f"{parsed.path}, by {parsed.model}", "", numbers=1)
+    config = config_of(parsed)
+    table = table_of(f"{config.corpus.path}, by {config.model.path}", "", numbers=1)
     for name, label in ROWS.items():
         table.add_row(label, _shown(description[name]))
     console.print(table)
@@ -65,7 +66,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     corpus, _ = clean(whole(parsed), config.corpus.cleaning)
     units = course_units(corpus.courses, parsed.speaker, config)
     if not units:
-        raise UserError("no session in which both speak", where=parsed.path, hint="See `cbtrain corpus check`.")
+        raise UserError("no session in which both speak", where=config.corpus.path, hint="See `cbtrain corpus check`.")
     columns = (TextColumn("Tokenizing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

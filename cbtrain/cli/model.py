@@ -6,10 +6,14 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.parser import Commands, add_command
+from cbtrain.cli.parser import ALIASES, Commands, Parser, add_command, add_optional_word, add_study_arguments, study_of
+from cbtrain.errors import UserError
 from cbtrain.files import require_new
+
+if TYPE_CHECKING:
+    from cbtrain.config.schema import StudyConfig
 
 
 def add(commands: Commands) -> None:
@@ -18,11 +22,11 @@ def add(commands: Commands) -> None:
         "model",
         _show,
         "load a model and describe it: sizes, memory of its weights, attention, fingerprint",
-        "Nothing is trained or sent.",
+        f"Nothing is trained or sent. E.g. `cbtrain model DIR model.weights=nf4`. {ALIASES}",
     )
-    show.add_argument("name", help="model folder or hub id")
+    add_optional_word(show, "name", "model folder or hub id", "model.path")
+    add_study_arguments(show, "model.path=DIR model.weights=nf4")
     add_format_arguments(show)
-    show.add_argument("--device", default="auto")
     show.add_argument("--adapter", help="adapter folder; loaded on top, to see whether it fits")
     show.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
@@ -31,9 +35,11 @@ def add(commands: Commands) -> None:
         "merge",
         _merge,
         "merge an adapter into its base model, for programs that cannot load adapters",
-        "The folder can be opened in transformers, vLLM and llama.cpp's converter to GGUF.",
+        "The folder can be opened in transformers, vLLM and llama.cpp's converter to GGUF. E.g. `cbtrain merge "
+        f"model.path=DIR --adapter DIR --out DIR`. {ALIASES}",
     )
-    merge.add_argument("--model", required=True, help="model folder or hub id that the adapter was trained on")
+    add_study_arguments(merge, "model.path=DIR")
+    merge.add_alias("--model", "model.path", help="model folder or hub id that the adapter was trained on")
     merge.add_argument("--adapter", required=True, type=Path, help="adapter folder (PEFT format)")
     merge.add_argument("--out", required=True, type=Path, help="new folder")
     merge.add_argument(
@@ -45,28 +51,38 @@ def add(commands: Commands) -> None:
     merge.add_argument("--force", action="store_true", help="accept an adapter that was trained on another base")
 
 
-def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the weight format, the attention backend, and the check of an adapter against its base."""
-    parser.add_argument(
+def add_format_arguments(parser: Parser) -> None:
+    """Add the options for the weight format, the attention backend, the device, and the check of an adapter against its
+    base."""
+    parser.add_alias(
         "--weights",
-        default="auto",
+        "model.weights",
         choices=["auto", "fp32", "bf16", "nf4"],
         help="format of the weights in memory; auto: bf16 on CUDA, fp32 elsewhere",
     )
-    parser.add_argument(
+    parser.add_alias(
         "--compute",
-        default="auto",
+        "model.compute",
         choices=["auto", "fp32", "bf16"],
         help="with nf4: dtype of activations and other weights",
     )
-    parser.add_argument("--single-quantization", action="store_true", help="with nf4: keep the scales in 32 bits")
-    parser.add_argument(
+    text = "with nf4: keep the scales in 32 bits"
+    parser.add_alias("--single-quantization", "model.double_quantization", action="store_const", const=False, help=text)
+    parser.add_alias(
         "--attention",
-        default="auto",
+        "model.attention",
         choices=["auto", "flash-attn", "torch-varlen", "sdpa"],
         help="attention backend for prompts and packs (single new tokens always use sdpa)",
     )
+    parser.add_alias("--device", "model.device", help="cpu, cuda, cuda:1 or auto")
     parser.add_argument("--force", action="store_true", help="accept an adapter that was trained on another base")
+
+
+def model_of(config: StudyConfig, command: str) -> str:
+    """Return the model that ``config`` names. Raises UserError if it names none."""
+    if config.model.path is None:
+        raise UserError("no model is named", where=command, hint="Give model.path=DIR-OR-HUB-ID.")
+    return config.model.path
 
 
 def _show(parsed: argparse.Namespace) -> None:
@@ -81,14 +97,16 @@ def _show(parsed: argparse.Namespace) -> None:
     from cbtrain.model.weights.memory import weight_memory
     from cbtrain.model.weights.unused import unused_facts, unused_sampling
 
-    device = pick_device(parsed.device)
+    config = study_of(parsed)
+    name, settings = model_of(config, "model"), config.model
+    device = pick_device(settings.device)
     weight_format = choose_weight_format(
-        parsed.weights, device, compute=parsed.compute, double_quantization=not parsed.single_quantization
+        settings.weights, device, compute=settings.compute, double_quantization=settings.double_quantization
     )
     started = time.perf_counter()
     with loading_bar(Console(stderr=True)) as progress:
         decoder = load_decoder(
-            parsed.name, weights=weight_format, device=device, attention=parsed.attention, progress=progress
+            name, weights=weight_format, device=device, attention=settings.attention, progress=progress
         )
     seconds = time.perf_counter() - started
     memory, a = weight_memory(decoder), decoder.architecture
@@ -164,7 +182,8 @@ def _merge(parsed: argparse.Namespace) -> None:
     from cbtrain.tokens.adapter_tokenizer import added_stop_ids
 
     require_new(parsed.out)
-    model = resolve_model(parsed.model)
+    base = model_of(study_of(parsed), "merge")
+    model = resolve_model(base)
     stop_ids: frozenset[int] = frozenset()
     if (parsed.adapter / CONFIG).exists():
         stop_ids = added_stop_ids(model, parsed.adapter, read_architecture(model).vocabulary)
@@ -174,7 +193,7 @@ def _merge(parsed: argparse.Namespace) -> None:
             model,
             parsed.adapter,
             parsed.out,
-            base=parsed.model,
+            base=base,
             options=MergeOptions(parsed.into, parsed.force, stop_ids),
             progress=progress,
         )

@@ -17,7 +17,14 @@ from cbtrain.stopping import stop_at_once
 if TYPE_CHECKING:
     from rich.console import Console
 
-SETTINGS = "Settings are key=value, e.g. therapist.learning_rate=1e-4; `cbtrain config explain` lists them all."
+    from cbtrain.config.schema import StudyConfig
+
+EXAMPLE = "therapist.learning_rate=1e-4"
+
+SETTINGS = f"Settings are key=value, e.g. {EXAMPLE}; `cbtrain config explain` lists them all."
+
+ALIASES = "An option with [KEY] is another way to write KEY=VALUE."
+"""In the help of commands that have :meth:`Parser.add_alias`."""
 
 COMMAND_LINE = "command line"
 """As cbtrain.config.overrides calls it, which takes longer to import than all of this."""
@@ -33,8 +40,13 @@ class Parser(argparse.ArgumentParser):
     """The config that its ``key=value`` settings belong to: ``study``, ``synthesis`` or ``provider``; None if it takes
     none."""
 
+    takes_file = False
+    """Whether a word that is neither option nor setting may name a file."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         self.options: list[argparse.Action] = []
+        self.aliases: dict[str, tuple[str, str]] = {}
+        """Option and setting of each argument that is another name of a setting, by where its value is put."""
         self.subcommands: Commands | None = None
         self.suggest: Callable[[], Sequence[str]] = tuple
         """Returns words that may stand as its positional arguments, for a shell to complete."""
@@ -46,6 +58,13 @@ class Parser(argparse.ArgumentParser):
         if action.option_strings and action.help != argparse.SUPPRESS:
             self.options.append(action)
         return action
+
+    def add_alias(self, name: str, key: str, **options: Any) -> None:
+        """Add the option ``name`` (or a positional argument), which is another name of the setting ``key``: see
+        :func:`study_of`. A ``const`` is the value that it stands for."""
+        value = f"={str(options['const']).lower()}" if "const" in options else ""
+        action = self.add_argument(name, **options | {"default": None, "help": f"{options['help']} [{key}{value}]"})
+        self.aliases[action.dest] = (name if action.option_strings else COMMAND_LINE, key)
 
     def add_commands(self, **options: Any) -> Commands:
         """Return the object to which commands are added, and remember it."""
@@ -73,22 +92,35 @@ def add_command(
     return parser
 
 
-def add_study_arguments(parser: Parser) -> None:
-    """Add ``--config`` and settings over it."""
+def add_study_arguments(parser: Parser, example: str = EXAMPLE) -> None:
+    """Add ``--config`` and settings over it, such as ``example``."""
     parser.add_argument("--config", help="YAML file, or the name of a shipped config")
-    add_settings(parser)
+    add_settings(parser, example=example)
 
 
-def add_settings(parser: Parser, of: str = "study") -> None:
-    """Add ``key=value …``."""
+def add_settings(parser: Parser, of: str = "study", example: str = EXAMPLE) -> None:
+    """Add ``key=value …``, such as ``example``."""
     parser.settings_of = of
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the config")
+    text = f"settings that override the config, e.g. {example}"
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=text)
 
 
-def add_optional_word(parser: Parser, name: str, default: str | None, text: str) -> None:
-    """Add a positional argument that may be left out, before settings: see :func:`place_words`."""
-    parser.add_argument(name, nargs="?", help=text)
-    parser.set_defaults(optional_word=(name, default))
+def add_optional_word(parser: Parser, name: str, text: str, key: str | None = None) -> None:
+    """Add a positional argument that may be left out, before settings: see :func:`place_words`. It may be another name
+    of the setting ``key``."""
+    parser.takes_file = True
+    parser.add_alias(name, key, nargs="?", help=text) if key else parser.add_argument(name, nargs="?", help=text)
+    parser.set_defaults(optional_word=name)
+
+
+def study_of(parsed: argparse.Namespace) -> StudyConfig:
+    """Return the settings of a command: those of ``--config``, over them ``key=value``, and over these the options that
+    are other names of settings. Raises UserError."""
+    from cbtrain.config.loading import load_config
+
+    given = {where: (key, getattr(parsed, name, None)) for name, (where, key) in parsed.parser.aliases.items()}
+    options = [(where, key, value) for where, (key, value) in given.items() if value not in (None, [])]
+    return load_config(parsed.config, parsed.settings, options=options)
 
 
 def add_upload_argument(parser: Parser, what: str) -> None:
@@ -122,12 +154,12 @@ def place_words(parsed: argparse.Namespace, more: Sequence[str]) -> list[str]:
     if not hasattr(parsed, "optional_word"):
         parsed.settings += [word for word in more if "=" in word]
         return [word for word in more if "=" not in word]
-    name, default = parsed.optional_word
+    name = parsed.optional_word
     words = [word for word in (getattr(parsed, name), *parsed.settings, *more) if word is not None]
     others = [word for word in words if not is_setting(word)]
     if len(others) > 1:
         raise UserError(f"unexpected {others[1]!r}", where=COMMAND_LINE, hint="Settings are key=value.")
-    setattr(parsed, name, others[0] if others else default)
+    setattr(parsed, name, others[0] if others else None)
     parsed.settings = [*(getattr(parsed, "set", None) or []), *(word for word in words if is_setting(word))]
     return []
 

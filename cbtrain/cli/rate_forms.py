@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cbtrain
-from cbtrain.cli.corpus_reading import add_labels
-from cbtrain.cli.parser import Commands, add_command
+from cbtrain.cli.corpus_reading import add_reading, config_of
+from cbtrain.cli.parser import ALIASES, Commands, add_command, add_optional_word, add_study_arguments
 from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,14 +32,15 @@ def add(commands: Commands) -> None:
         _export,
         "write blind forms for human raters: a web page, or a CSV with a text to read",
         "Each rater gets a folder with the sessions under codes, in a random order of their own. key.json, beside "
-        "these folders, says what the codes mean: do not show it to raters.",
+        "these folders, says what the codes mean: do not show it to raters. E.g. `cbtrain rate export PATH --out DIR "
+        f"corpus.skip_bad=true`. {ALIASES}",
     )
-    export.add_argument(
-        "path", type=Path, metavar="PATH", help="a run folder, or a corpus of transcripts in any format"
-    )
+    add_optional_word(export, "path", "a run folder, or a corpus of transcripts in any format", "corpus.path")
+    add_study_arguments(export, "corpus.path=PATH evaluation.judging.rubric=NAME")
     export.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to make for the forms")
-    export.add_argument(
+    export.add_alias(
         "--rubric",
+        "evaluation.judging.rubric",
         metavar="NAME",
         help=f"a shipped rubric, or a YAML file with one (default: the run's own, else {DEFAULT_RUBRIC})",
     )
@@ -60,9 +61,7 @@ def add(commands: Commands) -> None:
     export.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the draw, the orders and the codes (default: 0)"
     )
-    export.add_argument("--format", default="auto", help="format of a corpus (see `cbtrain corpus --help`)")
-    export.add_argument("--skip-bad", action="store_true", help="skip malformed sessions; they are listed and counted")
-    add_labels(export)
+    add_reading(export, "format of a corpus (see `cbtrain corpus --help`)")
 
     back = add_command(
         commands,
@@ -97,11 +96,16 @@ def _export(parsed: argparse.Namespace) -> None:
         value = getattr(parsed, name)
         if value is not None and value < least:
             raise UserError(f"{value} is too small", where=f"--{name}", hint=f"At least {least}.")
-    run = parsed.path.resolve() if is_run(parsed.path) else None
-    rubric_name = parsed.rubric or (_rubric_of(run) if run else DEFAULT_RUBRIC)
+    config = config_of(parsed)
+    if "path" not in config.corpus.model_fields_set:
+        hint = "Name a run folder or a corpus; 'sample' is the embedded one."
+        raise UserError("nothing to rate is named", where="rate export", hint=hint)
+    path, judging = Path(config.corpus.path), config.evaluation.judging
+    run = path.resolve() if is_run(path) else None
+    rubric_name = _rubric_of(run) if run and "rubric" not in judging.model_fields_set else judging.rubric
     rubric = load_rubric(rubric_name)
-    sessions, failures = _sessions(parsed, run)
-    source = str(parsed.path.resolve()) if parsed.path.exists() else str(parsed.path)
+    sessions, failures = _sessions(parsed, path, run)
+    source = str(path.resolve()) if path.exists() else str(path)
     settings = AssignmentSettings(parsed.sessions, parsed.raters, parsed.overlap, parsed.seed)
     exported = write_forms(sessions, rubric, parsed.out, FormsOrigin(source, run, rubric_name), settings)
     _tell_export(exported, sessions, failures, parsed, Console())
@@ -113,24 +117,24 @@ def _rubric_of(run: Path) -> str:
     return load_config(None, (), run / "config.yaml").evaluation.judging.rubric
 
 
-def _sessions(parsed: argparse.Namespace, run: Path | None) -> tuple[list[SimulatedSession], int]:
+def _sessions(parsed: argparse.Namespace, path: Path, run: Path | None) -> tuple[list[SimulatedSession], int]:
     """Return the sessions that can be rated, and the number of failed ones. Says which others are left out."""
     from cbtrain.cli.corpus_reading import whole
     from cbtrain.eval.rating.ratable import why_unratable
     from cbtrain.study.evaluation.scores import records
 
     if run and not (run / "sessions.jsonl").exists():
-        raise UserError("no simulated sessions in this run", where=parsed.path, hint="`cbtrain evaluate` makes them.")
+        raise UserError("no simulated sessions in this run", where=path, hint="`cbtrain evaluate` makes them.")
     sessions = list(records(whole(parsed).sessions()))
     ratable = [session for session in sessions if not session.failed]
     if not ratable:
-        raise UserError("all its sessions failed", where=parsed.path, hint="Evaluate again, or name another corpus.")
+        raise UserError("all its sessions failed", where=path, hint="Evaluate again, or name another corpus.")
     unread = {session.id: why for session in ratable if (why := why_unratable(session.turns, session.labels_seen))}
     for reason, count in Counter(unread.values()).most_common():
         reason = reason.replace("corpus.therapist_labels=…", "--therapist-label …")
         reason = reason.replace("corpus.patient_labels=…", "--patient-label …")
         if len(unread) == len(ratable):
-            raise UserError(f"no session can be rated: {reason}", where=parsed.path)
+            raise UserError(f"no session can be rated: {reason}", where=path)
         print(f"left out: {_count(count, 'session')} that cannot be rated: {reason}", file=sys.stderr)
     return [session for session in ratable if session.id not in unread], len(sessions) - len(ratable)
 

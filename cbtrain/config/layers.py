@@ -45,7 +45,7 @@ class MergedSettings(Generic[Config]):
         self._record(layer.name, before, [key for key, _ in _leaves(values)])
 
     def override(self, overrides: Sequence[str]) -> None:
-        """Lay ``key=value`` over the settings so far. Raises UserError on what is no setting, on an unknown
+        """Lay ``key=value`` over the settings so far. Raises UserError on a word that is not a setting, on an unknown
         key, and on a setting that is given by two of its names."""
         if not overrides:
             return
@@ -109,7 +109,7 @@ def _concerns(key: str, cause: str) -> bool:
 
 
 def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value that is no section, by its dotted key."""
+    """Yield every value that is not a section, with its dotted key."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{at}{key}.")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel
 
 from cbtrain.config.layers import MergedSettings
 from cbtrain.config.schema import StudyConfig
-from cbtrain.config.sources import STUDIES, SYNTHESIS, read_layer, read_layers, shipped_configs
+from cbtrain.config.sources import STUDIES, SYNTHESIS, Layer, read_layer, read_layers, shipped_configs
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.overrides import FOLDER
 from cbtrain.synthesis.config import SynthesisConfig
@@ -22,34 +23,43 @@ KINDS: dict[str, type[BaseModel]] = {"study": StudyConfig, "synthesis": Synthesi
 """What a config can be about."""
 
 
-def load_config(source: str | None, overrides: Sequence[str] = (), ground: Path | None = None) -> StudyConfig:
+def load_config(
+    source: str | None,
+    overrides: Sequence[str] = (),
+    ground: Path | None = None,
+    options: Sequence[tuple[str, str, Any]] = (),
+) -> StudyConfig:
     """Return the study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides
-    describe, both over the settings in ``ground`` (a run's own) where it is given.
+    describe, both over the settings in ``ground`` (a run's own) if it is given.
 
-    Raises UserError on a missing or malformed file, an unknown key (with the nearest valid one), a wrong value.
+    ``options`` are laid over all: option, dotted key and value of each. Raises UserError on a missing or malformed
+    file, an unknown key (with the nearest valid one), a wrong value.
     """
-    return _load(StudyConfig, source, overrides, STUDIES, ground)
+    settings = _merged(StudyConfig, source, overrides, STUDIES, ground)
+    for option, key, value in options:
+        settings.add(Layer(option, reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)))
+    return settings.validated()
 
 
 def load_synthesis_config(source: str, overrides: Sequence[str] = ()) -> SynthesisConfig:
     """Return how new transcripts are to be written; as :func:`load_config`."""
-    return _load(SynthesisConfig, source, overrides, SYNTHESIS)
+    return _merged(SynthesisConfig, source, overrides, SYNTHESIS).validated()
 
 
 def load_provider_config(source: str, overrides: Sequence[str] = ()) -> ProviderConfig:
     """Return one API's settings, from a YAML file or a preset; as :func:`load_config`."""
-    return _load(ProviderConfig, source, overrides, FOLDER)
+    return _merged(ProviderConfig, source, overrides, FOLDER).validated()
 
 
-def _load(
+def _merged(
     model: type[Config], source: str | None, overrides: Sequence[str], folder: str, ground: Path | None = None
-) -> Config:
+) -> MergedSettings[Config]:
     settings = MergedSettings(model)
     for name in (str(ground) if ground else None, source):
         for layer in read_layers(name, folder) if name else ():
             settings.add(layer)
     settings.override(overrides)
-    return settings.validated()
+    return settings
 
 
 def kind_of(source: str) -> str:

@@ -16,11 +16,11 @@ COMMAND_LINE = "command line"
 """What errors call the place of settings that are typed."""
 
 FIRST = ("provider", "patient_provider", "preset", "kind", "base_url", "model")
-"""Keys that say which API is meant, in the order in which they are taken: each sets aside something of lower layers."""
+"""Keys that choose the API, in the order in which they are applied: each of them removes settings of lower layers."""
 
 
 def rank(override: str) -> int:
-    """Return the place of a ``key=value`` among others: what says which API is meant comes first."""
+    """Return the rank of a ``key=value`` among others: keys that choose the API are applied first."""
     key = override.partition("=")[0].rpartition(".")[2]
     return FIRST.index(key) if key in FIRST else len(FIRST)
 
@@ -28,8 +28,8 @@ def rank(override: str) -> int:
 def apply_override(
     given: dict[str, Any], override: str, model: type[BaseModel], origins: Mapping[str, str] | None = None
 ) -> None:
-    """Lay one ``key=value`` over ``given``. Raises UserError on what is no setting, and if a value is in a
-    section's place: ``origins`` says which file has it."""
+    """Lay one ``key=value`` over ``given``. Raises UserError if it is not a setting, or if there is a value instead of
+    a section: ``origins`` says which file has it."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         hint = "E.g. therapist.learning_rate=1e-4."

@@ -101,7 +101,8 @@ def _meant(error: Mapping[str, Any]) -> str:
 
 
 def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
-    """Raise UserError on the first key of ``given`` that ``model`` has not, with the one that was probably meant."""
+    """Raise UserError on the first key of ``given`` that ``model`` does not have, with the key that was probably
+    meant."""
     for section, at, key in _unknown(given, model, ()):
         raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=known_key(key, at, section, model))
 
@@ -109,7 +110,8 @@ def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str)
 def _unknown(
     given: Mapping[str, Any], section: type[BaseModel], at: tuple[str, ...]
 ) -> Iterator[tuple[type[BaseModel], tuple[str, ...], str]]:
-    """Keys of ``given`` that ``section`` has not, with the section and the way to it."""
+    """Yield the keys of ``given`` that ``section`` does not have, each with its section and the path to that
+    section."""
     for key, value in given.items():
         field = section.model_fields.get(key)
         if field is None:

@@ -116,7 +116,7 @@ def _with_extended(file: str) -> list[Layer]:
 
 
 def _combination(name: str, folder: str) -> tuple[str, str] | None:
-    """Family and recipe in ``name``; None where it is no combination of shipped ones."""
+    """Return the family and the recipe in ``name``; None if it is not a combination of shipped ones."""
     family, _, recipe = name.rpartition("-")
     fits = folder == STUDIES and family in shipped_families() and recipe in shipped_recipes()
     return (family, recipe) if fits else None

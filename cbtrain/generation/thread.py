@@ -75,7 +75,7 @@ class EngineThread:
             self._abandon(list(outer.values()))
 
     def _abandon(self, futures: list[Future[Completion]]) -> None:
-        """Let nobody wait for an engine that has stopped."""
+        """End every wait for an answer of an engine that has stopped."""
         while not self._requests.empty():
             item = self._requests.get()
             if item:

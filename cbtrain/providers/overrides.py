@@ -77,7 +77,9 @@ def _shipped(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moved(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``given`` over ``below``, key by key, without the key of another place and the price of another model."""
+    """Return ``given`` laid over ``below``, key by key and section by section. If ``given`` names another API, nothing
+    of the one below is kept; if it only changes the host, everything but the key is kept. Without ``ours`` the keys
+    belong to the API (``extra_body``), and neither rule applies."""
     merged = {**below, **given}
     if "base_url" in given and "api_key_env" not in given:
         before = {**_shipped(below), **below}

@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 STAND_INS = frozenset("dummy empty key local no-key none not-needed sk-no-key-required test token unused x xxx".split())
-"""What is put in a key's place where a server wants none."""
+"""Values that users set as a key for a server that needs none."""
 
 SHORTEST, LONGEST_WORD = 4, 12
-"""Letters: what is shorter, and a plain word or number that is, may be said by anybody and is not taken out."""
+"""Fewest characters of a key that is removed from texts, and of one that is a plain word or number: shorter ones may
+occur in any text."""
 
 ESCAPES = 8
 """Backslashes before a letter that are looked through; without a bound a long run of them would take for ever."""

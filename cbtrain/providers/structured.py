@@ -62,8 +62,8 @@ async def ask(
 
 
 def shaped(text: str, shape: type[Shape]) -> tuple[Shape | None, str]:
-    """Return the one object in ``text`` that is a ``shape``, and nothing; None and what is wrong where there is none,
-    or where there are several that differ."""
+    """Return the object in ``text`` that is a valid ``shape``, and an empty text; or None and what is wrong, if there
+    is no such object or several different ones."""
     valid: dict[str, Shape] = {}
     objects = [part for part, _ in objects_in(text)]
     problems = {}

@@ -52,7 +52,7 @@ def join(timeout_minutes: float, *, alone: bool = False) -> None:
 
 
 def leave() -> None:
-    """Part from the others; nobody leaves before all have come here."""
+    """Leave the process group, once every rank has come here."""
     if joined():
         dist.barrier()
         dist.destroy_process_group()

@@ -79,7 +79,7 @@ def inner_labels(text: str, names: Mapping[str, Role]) -> Iterator[InnerLabel]:
 
 
 def unknown_labels(text: str, known_names: Iterable[str]) -> Iterator[str]:
-    """Words at the start of a line that look like the label of a speaker nobody has named (``Mother: Yes.``)."""
+    """Words at the start of a line that look like the label of an unknown speaker (``Mother: Yes.``)."""
     names = {name.lower() for name in known_names}
     for match in UNKNOWN.finditer(text):
         if match.group(1).lower() not in names:

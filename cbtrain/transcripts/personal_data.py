@@ -89,4 +89,4 @@ SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("e-mail", EMAIL, _any),
     ("link", LINK, _any),
 )
-"""Kind, its shape, and what tells a real one; what is taken by one is no other."""
+"""Each kind with its pattern and a check that a match is real. A match of one kind is not matched again by the next."""

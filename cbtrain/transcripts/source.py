@@ -295,7 +295,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def _refuse_lone_surrogates(content: Any, where: object) -> None:
-    """JSON can escape half a character; nothing after this could write such a text."""
+    """Raise UserError on half of a surrogate pair: JSON can escape it, but no file can be written with it."""
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:

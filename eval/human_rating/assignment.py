@@ -15,7 +15,7 @@ Unit = list[SimulatedSession]
 """Sessions that stay together: one patient and seed in every arm, so that a rater sees both sides of a pair."""
 
 DRAWS = 200
-"""Random orders of which the most balanced one is taken."""
+"""Number of random orders that are drawn; the most balanced one is used."""
 
 
 @dataclass(frozen=True, slots=True)

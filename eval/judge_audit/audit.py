@@ -84,7 +84,7 @@ def audit(
 def _shifts(
     probe: Probe, pairs: Sequence[tuple[SimulatedSession, list[Score], list[Score]]], rubric: Rubric, seed: int
 ) -> list[Finding]:
-    """Return findings on the total, and on everything else of which the probe has an expectation."""
+    """Return findings on the total and on every other measure that the probe has an expectation for."""
     domains, size = [domain.id for domain in rubric.domains], rubric.maximum - rubric.minimum
     findings = []
     for measure in dict.fromkeys((TOTAL, *probe.expected)):

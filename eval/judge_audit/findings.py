@@ -77,8 +77,8 @@ def _verdict(expected: Expected, mean: float, low: float, high: float, margin: f
 
 
 def unratable(statuses: Mapping[Status, int], sessions: int, patients: int) -> Finding:
-    """Of copies that nobody can rate, by the ``statuses`` of their ratings: one rating with scores is one too many, and
-    ``unratable`` is the answer that is sought; an error or an answer of no use tells nothing."""
+    """Return the finding on copies that cannot be rated, from the ``statuses`` of their ratings. ``unratable`` is the
+    right answer; any rating with scores is wrong; an error or an unusable answer says nothing."""
     verdict: Verdict = "cannot be told"
     if statuses.get("ok"):
         verdict = "not as expected"

@@ -20,7 +20,7 @@ Turns = Sequence[Turn]
 Expected = Literal["same", "falls", "unratable"]
 
 TOTAL, OTHERS = "total", "others"
-"""What may be measured beside a domain by its id: the total, and the mean of all domains that no other line names."""
+"""Measures other than a domain: the total, and the mean of all domains that no other expectation names."""
 
 
 @dataclass(frozen=True, slots=True)

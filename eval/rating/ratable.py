@@ -15,8 +15,8 @@ WORD = re.compile(r"[^\W_]")
 
 
 def why_unratable(turns: Sequence[Turn], labels_seen: str = "") -> str:
-    """Return why nobody can rate ``turns``, or nothing where both speakers have said a word. Such a session is never
-    sent to a judge: its scores would be about nothing. ``labels_seen`` are labels in its text that were not read."""
+    """Return why ``turns`` cannot be rated; an empty text if both speakers say at least one word. Other sessions are
+    never sent to a judge. ``labels_seen`` are labels in the text that were not read."""
     spoken = {turn.role for turn in turns if WORD.search(RESIDUE.sub("", turn.text))}
     if len(spoken) == 2:
         return ""

@@ -21,7 +21,7 @@ LONGEST = 18
 """Digits of the longest whole number that a table may hold."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LEAST, MOST = 1e-12, 1e12
-"""Points that a score may have in size, beside 0: squares of others leave what a float64 can hold."""
+"""Smallest and largest absolute value of a score other than 0: squares of others do not fit into a float64."""
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 
 

@@ -43,7 +43,7 @@ MARKS = {
     "other_speaker_cut": "the patient also spoke for the therapist, which was cut",
     "speaks_for_patient": "the therapist also spoke for the patient, which was left in",
 }
-"""What the facts of a turn tell that a reader should know, and what is said of it."""
+"""Facts of a turn that a reader should know, and the note on each."""
 
 
 @dataclass(slots=True)

@@ -91,7 +91,7 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_settings_stand_anywhere_in_commands_on_a_corpus(command):
     both = ["seed=1", "split.seed=2"]
-    assert settings_of(*command) == ("sample", [])
+    assert settings_of(*command) == (None, [])
     for words in (
         (*command[:2], "there", *both, *command[2:]),
         (*command[:2], *both, "there", *command[2:]),
@@ -102,7 +102,7 @@ def test_settings_stand_anywhere_in_commands_on_a_corpus(command):
         (*command[:2], "--set", both[0], *command[2:], "--set", both[1], "there"),
     ):
         assert settings_of(*words) == ("there", both)
-    assert settings_of(*command[:2], both[0], *command[2:], both[1]) == ("sample", both)
+    assert settings_of(*command[:2], both[0], *command[2:], both[1]) == (None, both)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ LINES = {
     "train therapist.lora.rs": ["therapist.lora.rslora="],
     "synthesize courses": ["courses_in_flight="],
     "bogus ": [],
-    "corpus stats seed": [],  # takes no settings
+    "corpus stats see": ["seed="],
+    "serve model.pa": ["model.path="],
+    "rate import seed": [],  # takes no settings
 }
 """What is typed after ``cbtrain``, and what it may become."""
 

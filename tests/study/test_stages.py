@@ -7,6 +7,8 @@ import torch
 from rich.console import Console
 
 from cbtrain.cli.corpus_model import stage_of
+from cbtrain.cli.main import build_parser
+from cbtrain.cli.parser import parse
 from cbtrain.cli.profile_training import _prepare
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
@@ -82,7 +84,7 @@ def test_training_planner_profiler_and_previews_agree(folder):
     assert documents.chosen.documents.lengths.tolist() == list(planned.load.lengths) == lengths
     stream = open_stream(dataset.chosen.documents, spec.settings, spec.architecture, spec.name)
     assert len(planned.load.packs()) == stream.plan(0).packs > 4
-    preview = stage_of(Namespace(model=folder, speaker="therapist", config="quick", settings=list(SETTINGS)))
+    preview = stage_of(parse(build_parser(), ["corpus", "tokens", f"--model={folder}", "--config=quick", *SETTINGS]))
     built = [
         document.ids.tolist()
         for unit in course_units(corpus.split.train[:1], "therapist", config)

@@ -47,12 +47,13 @@ REASONS: dict[str, FinishReason] = {
 """
 
 TOOLS = frozenset({"tool_calls", "function_call", "tool_use", "toolcalls"})
-"""Some servers say so of plain text; with a call in it an answer is no text."""
+"""Reasons that some servers also give for plain text. If the answer does call a tool, it fails."""
 
 
 def finish_of(reason: object, *, text: str, calls: bool = False) -> FinishReason:
-    """Return what ``reason``, as the API gives it, means of a reply that came whole. Without a reason a ``text`` is
-    ended; an answer without either broke off. ``calls`` says whether it calls tools. ``unknown`` where nobody knows."""
+    """Return how a complete reply ended, from ``reason``, the API's own word. Without a reason, a ``text`` counts as
+    ended, and an answer without text as broken off. ``calls`` says whether it calls tools. ``unknown`` if the word is
+    not in the tables."""
     if reason is None or reason == "":
         return "stop" if text.strip() else "error"
     word = str(reason).lower()

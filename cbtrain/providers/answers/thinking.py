@@ -62,7 +62,7 @@ def without_thinking(text: str) -> tuple[str, int]:
 
 
 def _joined(parts: list[str]) -> str:
-    """Return what stood before and after thinking as one text, on lines of their own if they were."""
+    """Return the text before and after the thinking as one text, on separate lines if they were on separate lines."""
     whole = ""
     for part in parts:
         apart = "\n" in whole[len(whole.rstrip()) :] or "\n" in part[: len(part) - len(part.lstrip())]

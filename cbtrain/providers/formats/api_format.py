@@ -28,9 +28,9 @@ class WireRequest:
 
 @dataclass(frozen=True, slots=True)
 class WireAnswer:
-    """An answer with status 200. ``text`` is empty if the API has withheld it. ``thinking`` counts the characters of
-    thinking that were taken out of it; ``reason`` is the API's own word for its end; ``unread`` says what is wrong with
-    its usage, which is empty then."""
+    """An answer with status 200. ``text`` is empty if the API withheld it. ``thinking`` counts the characters of
+    thinking that were removed from it; ``reason`` is the API's own word for its end; ``unread`` says what is wrong with
+    its usage, which is then empty."""
 
     text: str
     finish_reason: FinishReason
@@ -141,8 +141,8 @@ def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
 
 
 def usage_of(read: Callable[[Mapping[str, Any]], Usage], usage: Any) -> tuple[Usage, str]:
-    """Return what ``read`` makes of ``usage``, and nothing or what is wrong with it: an answer is not thrown away for
-    its counts. Without them all that was set aside for it is booked."""
+    """Return the usage that ``read`` finds in ``usage`` and an empty text, or empty usage and what is wrong: an answer
+    is kept even if its counts cannot be read. The whole amount reserved for it is then counted as spent."""
     try:
         return read(section(usage, "usage")), ""
     except Malformed as problem:

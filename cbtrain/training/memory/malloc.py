@@ -42,7 +42,7 @@ def returning_memory(device: torch.device | str, activation_checkpointing: str) 
 
 
 def trim() -> None:
-    """Give back what is free in the heap now."""
+    """Return the free memory of the heap to the system."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

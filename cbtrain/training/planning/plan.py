@@ -19,7 +19,7 @@ from cbtrain.training.planning.workload import PackShape, Workload, largest
 LEVELS = ("none", "selective", "full")
 
 SMALLEST_PACK = 256
-"""Packs below this are no advice: hardly a therapist's turn would fit."""
+"""Smallest pack that is recommended: below it, hardly one turn of a therapist fits."""
 
 
 @dataclass(frozen=True, slots=True)
