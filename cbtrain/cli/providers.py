@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     names = "a preset, a YAML file with a provider's settings, or, with --config, patient or judge"
     check.add_argument("name", metavar="NAME", help=names)
     check.add_argument("--config", help="check the patient's or the judge's API of this study, a YAML file or a name")
-    add_settings(check, of="provider")
+    add_settings(check, of="provider", example="model=NAME")
     check.suggest = _presets
 
 

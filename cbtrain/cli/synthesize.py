@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
         "--out", required=True, type=Path, help="folder to write to; an interrupted run in it continues"
     )
     add_upload_argument(synthesize, "patients' profiles")
-    add_settings(synthesize, of="synthesis")
+    add_settings(synthesize, of="synthesis", example="sessions=4 provider.model=NAME")
 
 
 def _synthesize(parsed: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Words on the command line: commands by groups, what was probably meant, where settings may stand, exit statuses."""
 
 import json
+import re
 import time
 
 import pytest
@@ -8,8 +9,11 @@ import yaml
 from places import ROOT
 
 from cbtrain.cli import exit_codes
+from cbtrain.cli.completion import _parsers
 from cbtrain.cli.main import GROUPS, build_parser, main
-from cbtrain.cli.parser import parse
+from cbtrain.cli.parser import parse, study_of
+from cbtrain.config.problems import all_keys
+from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 
 
@@ -129,6 +133,55 @@ def test_a_setting_reaches_the_corpus_command(capsys):
         assert json.loads(capsys.readouterr().out)["session"] == "amara/1"
     assert main(["corpus", "check", "corpus.cleaning.x=1"]) == 2
     assert "command line: unknown key 'corpus.cleaning.x'" in capsys.readouterr().err
+    for command in ("stats", "check", "split"):
+        assert main(["corpus", command, "corpus.path=nowhere"]) == 2
+        assert "nowhere: no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "setting"),
+    [
+        ("serve", "--model m", "model.path=m"),
+        ("serve", "--slots 3", "evaluation.engine.slots=3"),
+        ("serve", "--chat-format plain", "tokens.format=plain"),
+        ("model", "m", "model.path=m"),
+        ("model", "--single-quantization", "model.double_quantization=false"),
+        ("merge --adapter a --out o", "--model m", "model.path=m"),
+        ("rate export --out o", "there", "corpus.path=there"),
+        ("rate export --out o", "--rubric r", "evaluation.judging.rubric=r"),
+        ("corpus stats", "--tokenizer t", "model.path=t"),
+        ("corpus stats", "--therapist-label T --therapist-label U", "corpus.therapist_labels=T,U"),
+        ("corpus split", "--stratify a,b --stratify c", "split.stratify=a,b,c"),
+        ("corpus split", "--test 0.3", "split.test=0.3"),
+        ("corpus check", "--skip-bad", "corpus.skip_bad=true"),
+    ],
+)
+def test_an_option_is_another_name_of_a_setting(command, option, setting):
+    def study(*words):
+        return study_of(parse(build_parser(), [*command.split(), *words]))
+
+    assert study(*option.split()) == study(setting) != study()
+    key = setting.partition("=")[0]
+    assert f"[{key}" in " ".join(parsed_help(command).split())
+
+
+def parsed_help(command):
+    return parse(build_parser(), command.split()).parser.format_help()
+
+
+def test_an_option_is_stronger_than_a_setting_and_is_named_in_errors():
+    words = ["serve", "evaluation.engine.slots=5", "--slots"]
+    assert study_of(parse(build_parser(), [*words, "3"])).evaluation.engine.slots == 3
+    with pytest.raises(UserError, match="^--slots: evaluation.engine.slots: must be at least 1. Got 0.$"):
+        study_of(parse(build_parser(), [*words, "0"]))
+
+
+def test_every_command_with_settings_shows_one_in_its_help_and_every_alias_is_a_setting():
+    parsers = [parser for name, parser in _parsers(build_parser(), "") if parser.settings_of]
+    assert len(parsers) > 15
+    for parser in parsers:
+        assert re.search(r"e\.g\. \w[\w.]*=", " ".join(parser.format_help().split()))
+        assert {key for _, key in parser.aliases.values()} <= set(all_keys(StudyConfig))
 
 
 def test_a_check_that_finds_something_ends_with_1(tmp_path, capsys):
