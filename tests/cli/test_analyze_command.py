@@ -124,8 +124,8 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f"{HEAD},total\ns,a,p,0,j,0,ok,30\n", "t.csv: no column of a domain"),
-        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,,3\n", "t.csv:2: a total (3), and a domain without a score"),
+        (f"{HEAD},total\ns,a,p,0,j,0,ok,30\n", "t.csv: no domain has a column"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,,3\n", "t.csv:2: there is a total (3), but a domain has no score"),
         (f"{HEAD},agenda,total\n\n\ns,a,p,0,j,0,ok,x,3\n", "t.csv:4: agenda: 'x' is no score"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1_2,12\n", "t.csv:2: agenda: '1_2' is no score"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,\u0663,3\n", "t.csv:2: agenda: '\u0663' is no score"),
@@ -183,8 +183,8 @@ def test_whole_numbers_may_look_like_those_of_a_data_frame(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda rows: [rows[0], [*rows[1], "x"], *rows[2:]], "cells where there are"),
-        (lambda rows: [rows[0], rows[1][:6], *rows[2:]], "6 cells where there are"),
+        (lambda rows: [rows[0], [*rows[1], "x"], *rows[2:]], "cells, but"),
+        (lambda rows: [rows[0], rows[1][:6], *rows[2:]], "6 cells, but"),
         (
             lambda rows: [[*row, "Mood" if place == 0 else "5"] for place, row in enumerate(rows)],
             "'Mood' is none of the",

@@ -42,8 +42,8 @@ def test_a_check_tells_what_an_api_can_do(capsys):
     assert (code, err, len(script.bodies)) == (0, "", 1)
     facts = {line[:18].strip(): line[19:] for line in out.splitlines()}
     assert facts["answers"] == f"returned-name at {script.url}, asked for as gpt-4.1-mini"
-    assert facts["structured answer"] == "asked for by its schema: kept"
-    assert facts["tokens"] == "7 asked, 3 answered"
+    assert facts["structured answer"] == "asked for with a schema: valid"
+    assert facts["tokens"] == "7 in the prompt, 3 in the answer"
     assert facts["cost"] == "$0.000008 for this call ($0.4 and $1.6 for a million tokens of prompt and of answer)"
     assert "x-ratelimit-limit-requests: 500" in out
     assert "Set-Cookie" not in out
@@ -55,9 +55,9 @@ def test_a_check_tells_what_an_api_does_not(capsys):
         capsys, lambda number, body: completion("Low, I think."), "sampling=false", "seed=false", "model=own-model"
     )
     assert code == 0
-    assert "NOT kept: 'Low, I think.'" in out
+    assert "NOT valid: 'Low, I think.'" in out
     assert "not sent: the API chooses temperature and top-p" in out
-    assert "not known: the table of prices has no own-model" in out
+    assert "unknown: the table of prices does not have own-model" in out
     assert not {"seed", "temperature"} & set(script.bodies[0])
 
 
@@ -66,7 +66,7 @@ def test_a_check_tells_what_an_api_does_not(capsys):
     [
         (status(401, f"no such key {KEY}"), "HTTP 401, permanent: no such key [key]. Check the key"),
         (status(404), "Check base_url and model"),
-        (status(400, "unknown field: seed"), "unknown field: seed. Where it names a setting"),
+        (status(400, "unknown field: seed"), "unknown field: seed. If the message names a field"),
         (status(429, "no credit"), "HTTP 429, rate limit: no credit. Wait, or look at the account's"),
     ],
 )
@@ -87,7 +87,7 @@ def test_what_can_be_checked(capsys, tmp_path, monkeypatch):
         study.write_text(f"evaluation: {{judging: {{provider: {{base_url: '{script.url}', api_key_env: JUDGE}}}}}}\n")
         monkeypatch.setenv("JUDGE", KEY)
         assert main(["providers", "check", "judge", "--config", str(study)]) == 0
-        assert "not known: the table of prices has no gpt-4.1-mini" not in capsys.readouterr().out
+        assert "unknown: the table of prices does not have gpt-4.1-mini" not in capsys.readouterr().out
         prices = tmp_path / "prices.yaml"
         prices.write_text("date: 2026-01-01\nmodels: {gpt-4.1-mini: {input: 100, output: 100}}\n")
         own = ["--config", str(study), f"providers.prices={prices}"]

@@ -323,7 +323,7 @@ def test_bad_adapters_are_refused(base, tmp_path):
         ({"target_modules": [["q_proj"]]}, "is not a list of names"),
         ({"modules_to_save": 5}, "modules_to_save=5 is not a list of names"),
         ({"init_lora_weights": "pissa"}, "'pissa' changes the base's weights too"),
-        ({"rank_pattern": {"q_proj": 2}}, r"q_proj\.lora_A\.weight' is of shape \(4, 32\), \(2, 32\) is needed"),
+        ({"rank_pattern": {"q_proj": 2}}, r"q_proj\.lora_A\.weight' has shape \(4, 32\); shape \(2, 32\) is needed"),
     ]:
         shutil.copytree(tmp_path / "a", tmp_path / "changed", dirs_exist_ok=True)
         (tmp_path / "changed" / "adapter_config.json").write_text(json.dumps(described | change))
@@ -334,7 +334,7 @@ def test_bad_adapters_are_refused(base, tmp_path):
     key = next(iter(tensors))
     for change, problem in [
         ({key: tensors[key] * float("nan")}, "holds NaN or infinity"),
-        ({key: tensors[key][:1].clone()}, "is of shape"),
+        ({key: tensors[key][:1].clone()}, "has shape"),
         ({key: tensors[key].to(torch.float8_e4m3fn)}, "is stored as float8_e4m3fn"),
         ({key: tensors[key].to(torch.int32)}, "is stored as int32"),
         (
@@ -360,7 +360,7 @@ def test_bad_adapters_are_refused(base, tmp_path):
         load_adapter(load_decoder(str(base)), tmp_path / "a")
     with pytest.raises(UserError, match=r"'layers\.5\.mlp\.up_proj' matches no linear of this model.*0 to 1"):
         inject(load_decoder(str(base)), LoraConfig(targets=["layers.5.mlp.up_proj"]))
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="not a regular expression"):
         LoraConfig(rank_pattern={"q_proj(": 3})
     with pytest.raises(ValueError, match="not a positive number"):
         LoraConfig(alpha_pattern={"q_proj": 0})

@@ -130,7 +130,7 @@ def test_what_cannot_be_merged_leaves_nothing(made, tmp_path):
         merge(base, adapter, tmp_path / "out", base="b")
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     save_file({**tensors, key: torch.ones(3, 16)}, file)
-    with pytest.raises(UserError, match=r"layers\.0.*lora_A\.weight' is of shape \(3, 16\), \(3, 32\) is needed"):
+    with pytest.raises(UserError, match=r"layers\.0.*lora_A\.weight' has shape \(3, 16\); shape \(3, 32\) is needed"):
         merge(base, adapter, tmp_path / "out", base="b")
     save_file({**tensors, key: tensors[key] * float("inf")}, file)
     with pytest.raises(UserError, match="holds NaN or infinity"):

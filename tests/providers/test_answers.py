@@ -157,7 +157,7 @@ async def test_an_unknown_reason_is_named_and_the_request_is_not_repeated():
             await asked.chat(REQUEST)
     assert len(script.bodies) == 1
     async with provider(lambda number, body: completion("I feel", "abort")) as (asked, script):
-        with pytest.raises(ProviderError, match="broke its answer off \\(finish reason 'abort'\\)"):
+        with pytest.raises(ProviderError, match="ended its answer early \\(finish reason 'abort'\\)"):
             await asked.chat(REQUEST)
     assert len(script.bodies) == 3
 

@@ -255,7 +255,9 @@ async def test_a_lease_ends_with_its_owners_beats_and_not_before(tmp_path, monke
             released.set()
             assert [(await task).text for task in (asking_first, waiting)] == ["the first one's"] * 2
             assert len(script.bodies) == 1
-            assert told == ["another process is asking the judge's API the same; this one waits for its answers"]
+            assert told == [
+                "another process has sent the judge's API the same request; this process waits for that answer"
+            ]
             gone = (
                 "INSERT INTO leases VALUES (?, 'elsewhere/1/x', 7)",
                 (request_key(OpenAIFormat(script.url, "m").request(asking("y"))),),

@@ -38,8 +38,8 @@ def paid(script, **more):
     ("settings", "provider", "problem"),
     [
         ({}, {"api_key_env": "NOT_SET_AT_ALL"}, "NOT_SET_AT_ALL: .*not set"),
-        ({}, {"api_key_env": "SPACED"}, "SPACED: .*holds no API key"),
-        ({"budget": 1}, {"api_key_env": "TEST_API_KEY"}, "judge: a budget is set, and the price of m is not known"),
+        ({}, {"api_key_env": "SPACED"}, "SPACED: .*does not hold an API key"),
+        ({"budget": 1}, {"api_key_env": "TEST_API_KEY"}, "judge: a budget is set, but the price of m is not known"),
         ({"prices": "none.yaml"}, {}, "none.yaml: cannot be read"),
         ({"replay": "none.jsonl"}, {}, "none.jsonl: cannot be read"),
         ({"record": "/tmp"}, {}, r"/tmp: cannot be written \(Is a directory\)"),
@@ -148,7 +148,7 @@ async def test_a_continued_run_knows_what_was_spent_and_who_answered(key, tmp_pa
                     spent = costs(providers)
     (row,) = spent["roles"]
     assert (row["requests"], row["reused"], row["models"]) == (3, 3, {"a": 2, "b": 1})
-    assert told == ["the judge's API answers as b now, before as a: answers may differ"]
+    assert told == ["the judge's API now answers with model b, not a: answers may differ"]
     kinds = [event["kind"] for event in read(events)]
     assert kinds.count("request_started") == kinds.count("request_ended") == 3
     assert kinds.count("model_changed") == 1
@@ -167,7 +167,7 @@ async def test_how_things_stand_in_one_line(key, tmp_path):
             made.account.retries._queue.extend(range(4))
             assert line(providers, "judge", 0.25) == (
                 "$0.05 of about $0.20, budget $2.00, 0 of 20 out, the API asks to wait 30 s, "
-                "4 repeats held back: too many requests fail, the oldest for 75 s"
+                "4 retries wait: too many requests fail, the oldest for 75 s"
             )
             assert line(providers, "patient", 0.5) == "budget $2.00, $0.05 of it spent"
 

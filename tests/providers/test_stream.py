@@ -241,7 +241,7 @@ def test_a_letter_that_comes_in_two_halves_is_whole():
         (AnthropicFormat("m"), [*begun, *blocks, *ended], [*begun, blocks[0], *ended]),
     ):
         assert api_format.answer(api_format.assemble_stream(whole)).text == "Good \U0001f600."
-        with pytest.raises(ValueError, match="no whole text"):
+        with pytest.raises(ValueError, match="not valid text"):
             api_format.assemble_stream(half)
 
 

@@ -46,9 +46,7 @@ async def test_a_recording_on_a_full_disk_is_told_of_once_and_nothing_is_paid_fo
             spent = costs(providers)
         assert len(script.bodies) == 6
     assert spent["dollars"] == pytest.approx(0.06)
-    assert told == [
-        "/dev/full has gaps: it cannot be written (No space left on device), and the run continues without it"
-    ]
+    assert told == ["/dev/full is incomplete: it cannot be written (No space left on device). The run continues"]
 
 
 async def test_half_a_line_of_a_recording_is_taken_back(tmp_path, monkeypatch):
@@ -94,7 +92,7 @@ async def test_what_cannot_be_written_of_one_request_stops_no_other():
         assert len(script.bodies) == 5  # nothing goes out that is not written down
     (error,) = [end for end in found if isinstance(end, Exception)]
     assert isinstance(error, UserError)
-    assert "cannot be written down before it goes out (No space left on device)" in str(error)
+    assert "cannot be recorded before it is sent (No space left on device)" in str(error)
     assert made.ledger.budget.reserved == 0
     assert made.ledger.budget.spent == pytest.approx(0.05)
 
@@ -130,7 +128,7 @@ async def test_the_end_of_the_money_hides_no_failure():
     plan, patience = then_ok(*[lambda request: asyncio.sleep(3600)] * 9), Patience(attempt_s=0.2, backoff_s=0.01)
     async with provider(plan, budget=budget, price=PRICE, patience=patience) as (made, script):
         with pytest.raises(
-            ProviderError, match=r"budget: the next .* are left; the attempt before: transient: no whole"
+            ProviderError, match=r"budget: the next .* is left; the attempt before failed: transient: no complete"
         ):
             await made.chat(REQUEST)
         assert len(script.bodies) >= 1

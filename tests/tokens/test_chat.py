@@ -193,7 +193,7 @@ def test_a_template_that_changes_words_is_refused():
     """The first method puts the words in after the template is done; only the second one sees this."""
     for change in ("m.content | upper", "m.content | replace('not', 'never')"):
         renderer = template(made_template().replace("message['content'] | trim", change.replace("m.", "message.")))
-        with pytest.raises(UserError, match="or its words, otherwise in serving than in training"):
+        with pytest.raises(UserError, match="or the text before it, differently in training and in serving"):
             check_renderer(renderer)
 
 

@@ -224,9 +224,9 @@ def test_a_turn_that_is_all_summary_still_teaches_to_stop():
 
 
 def test_combinations_that_cannot_be():
-    with pytest.raises(ValidationError, match="goes with document 'session'"):
+    with pytest.raises(ValidationError, match="needs document 'session'"):
         TokensConfig(recipe="paper", document="course")
-    with pytest.raises(ValidationError, match="goes with recipe 'paper'"):
+    with pytest.raises(ValidationError, match="needs recipe 'paper'"):
         TokensConfig(format="alpaca")
     with pytest.raises(ValidationError, match="unknown format 'lama3'"):
         TokensConfig(format="lama3")

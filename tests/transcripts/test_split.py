@@ -141,9 +141,9 @@ def test_strata_are_balanced(seed):
 def test_a_characteristic_that_is_missing_is_named():
     courses = ["a", "b", "c"]
     profiles = {c: characteristics(c, "Mild", "Low") for c in courses}
-    with pytest.raises(UserError, match="has no 'mood' to stratify by. It has Symptom_Severity, Engagement_Level"):
+    with pytest.raises(UserError, match="has no characteristic 'mood'. It has Symptom_Severity, Engagement_Level"):
         split(corpus(courses, profiles=profiles), SplitConfig(stratify=["mood"]))
-    with pytest.raises(UserError, match="has no 'severity' to stratify by. It has no profile"):
+    with pytest.raises(UserError, match="has no characteristic 'severity'. It has no profile"):
         split(corpus(courses), SplitConfig(stratify=["severity"]))
 
 
@@ -179,8 +179,8 @@ def test_a_patient_listed_twice_is_held_out_once():
 @pytest.mark.parametrize(
     ("courses", "config", "message"),
     [
-        ("a", {}, "1 patient cannot be split.*at least 3"),
-        ("ab", {}, "2 patients cannot be split"),
+        ("a", {}, "1 patient cannot be divided into three parts.*at least one"),
+        ("ab", {}, "2 patients cannot be divided"),
         ("abc", {"test": ["z"]}, "split.test: no course 'z'"),
         ("abcd", {"test": ["a"], "validation": ["a"]}, "'a' is in test and in validation"),
         ("abcd", {"test": ["a", "b", "c"], "validation": ["d"]}, "no patient is left for train"),
@@ -196,5 +196,5 @@ def test_impossible_splits_are_refused(courses, config, message):
 
 def test_a_patient_cannot_be_listed_apart():
     patients = {"a": "ann", "b": "ann"}
-    with pytest.raises(UserError, match="'a' \\(test\\) and 'b' \\(validation\\) are one patient"):
+    with pytest.raises(UserError, match="'a' \\(test\\) and 'b' \\(validation\\) are the same patient"):
         split(corpus("abcde", patients=patients), SplitConfig(test=["a"], validation=["b"]))

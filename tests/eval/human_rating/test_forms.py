@@ -134,7 +134,7 @@ def test_failed_sessions_are_counted_and_left_out_and_break_their_pair(tmp_path,
     ids = {one["session_id"] for form in key_of(tmp_path / "drawn")["forms"] for one in form["sessions"]}
     assert ids == {session.id for session in sessions[2:]}
     export(run, "--out", tmp_path / "none", "--sessions", 12, status=2)
-    assert "12 sessions, and only 10 with the same number from every arm" in capsys.readouterr().err
+    assert "12 sessions, but only 10 with the same number from every arm" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 
@@ -172,10 +172,10 @@ BAD = {
     "folder taken": (["RUN", "--out", "RUN"], "already exists and is not an empty folder"),
     "rubric": (["RUN", "--rubric", "cbt_fidelty"], "Did you mean 'cbt_fidelity'?"),
     "no raters": (["RUN", "--raters", "0"], "--raters: 0 is too small"),
-    "more raters than pairs": (["RUN", "--raters", "9", "--overlap", "0"], "--raters: 9 raters, and only 6 sets"),
+    "more raters than pairs": (["RUN", "--raters", "9", "--overlap", "0"], "--raters: 9 raters, but only 6 sets"),
     "fewer than arms": (["RUN", "--sessions", "1"], "--sessions: 1 cannot hold one session of each of 2 arms"),
     "too many": (["RUN", "--sessions", "14"], "At most 12, or leave it out"),
-    "overlap": (["RUN", "--overlap", "13"], "--overlap: 13 sessions for every rater, of 12"),
+    "overlap": (["RUN", "--overlap", "13"], "--overlap: 13 sessions for every rater, but there are only 12"),
     "run without sessions": (["BARE"], "no simulated sessions in this run"),
     "all failed": (["FAILED"], "all its sessions failed"),
     "malformed": (["BROKEN"], "sessions.jsonl:13"),

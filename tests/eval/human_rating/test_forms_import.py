@@ -133,7 +133,7 @@ def test_the_same_form_again_takes_the_place_of_its_own_rows_alone(made, capsys)
     notes = made / "run" / "human_notes.jsonl"
     others = [line for line in notes.read_text().splitlines() if '"human: Ben"' in line]
     bring(made, save(made, ratings_of(made, agenda=6)))
-    assert "replace 4 rows that the same form brought before" in capsys.readouterr().out
+    assert "replace 4 rows of an earlier import of the same form" in capsys.readouterr().out
     scores = table_of(made)
     assert len(scores) == 12
     assert {score.domains["agenda"] for (judge, _), score in scores.items() if judge == "human: Ann"} == {6}
@@ -146,9 +146,9 @@ def test_one_name_on_two_forms_or_two_names_on_one_are_refused(made, capsys):
     bring(made, save(made, ratings_of(made)))
     before = {path.name: path.read_bytes() for path in (made / "run").iterdir()}
     bring(made, save(made, ratings_of(made, number=2), "other.json"), status=2)
-    assert "by 'human: Ann' that this form did not bring" in capsys.readouterr().err
+    assert "by 'human: Ann' that is not from this form" in capsys.readouterr().err
     bring(made, save(made, ratings_of(made, rater="Cas")), status=2)
-    assert "was brought in as 'human: Ann'" in capsys.readouterr().err
+    assert "was already imported as 'human: Ann'" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (made / "run").iterdir()} == before
     bring(made, made / "other.json", more=["--rater", "Ann  B."])
     assert {judge for judge, _ in table_of(made)} == {"human: Ann", "human: Ann B."}
@@ -223,26 +223,26 @@ BAD = {
     "schema": (changed(schema="cbtrain.ratings/9"), "not the ratings of a form"),
     "no sessions": (changed(sessions=None), "sessions: must be a list"),
     "form": (changed(form="XXXXXX"), "form 'XXXXXX' does not belong to this key"),
-    "rater": (changed(rater="  "), "no rater's name. Give it with --rater NAME."),
+    "rater": (changed(rater="  "), "the rater's name is missing. Give it with --rater NAME."),
     "long rater": (changed(rater="a" * 61), "is not a name of at most 60"),
     "unprintable rater": (changed(rater="a\x1b[31m"), "is not a name of at most 60"),
     "code": (with_sessions(lambda all: [all[0] | {"code": "ABCD"}]), "has no session 'ABCD'"),
-    "code of another form": (foreign_code, "It is one of form"),
+    "code of another form": (foreign_code, "It belongs to form"),
     "double": (with_sessions(lambda all: [*all, all[0]]), "comes twice"),
     "nothing rated": (with_sessions(lambda all: [one | {"ratings": {}} for one in all]), "no session is rated in it"),
     "domain": (with_rating("agneda"), "no such domain 'agneda'. Did you mean 'agenda'?"),
     "above": (with_rating(score=7), "agenda: 7 is not a point of the scale. A whole number from 0 to 6"),
-    "below": (with_rating(score=-1), "-1 is no point"),
-    "between": (with_rating(score=3.5), "3.5 is no point"),
-    "no number": (with_rating(score=float("nan")), "nan is no point"),
+    "below": (with_rating(score=-1), "-1 is not a point"),
+    "between": (with_rating(score=3.5), "3.5 is not a point"),
+    "no number": (with_rating(score=float("nan")), "nan is not a point"),
     "truth value": (with_rating(score=True), "sessions.0.ratings.agenda.score"),
     "turn": (with_rating(evidence=[7]), "there is no turn 7. Its turns are 1 to 6."),
     "turn 0": (with_rating(evidence=[0]), "there is no turn 0"),
-    "sheet: point": (edited((",4,", ",9,")), "ratings.csv:2, agenda: '9' is no point"),
-    "sheet: word": (edited((",4,", ",good,")), "'good' is no point"),
+    "sheet: point": (edited((",4,", ",9,")), "ratings.csv:2, agenda: '9' is not a point"),
+    "sheet: word": (edited((",4,", ",good,")), "'good' is not a point"),
     "sheet: column": (edited(("agenda", "Agenda")), "column 'agenda' is missing"),
     "sheet: more columns": (edited(("note", "note,mood")), "column 'mood' is not a column of the form"),
-    "sheet: beyond": (edited((",4,\n", ",4,,,9\n")), "ratings.csv:2: 17 cells where there are 15 columns"),
+    "sheet: beyond": (edited((",4,\n", ",4,,,9\n")), "ratings.csv:2: 17 cells, but 15 columns"),
     "sheet: raters": (edited((",,", ",Eve,")), "two raters, 'Ben' and 'Eve'"),
     "sheet: no rater": (edited((",Ben,", ",,")), "the rater's name is missing"),
     "sheet: no rows": (
@@ -285,7 +285,7 @@ def test_bad_keys_tables_and_options(made, capsys):
     refused("forms.0.sessions.0.arm: missing", "--key", save(made, broken, "broken.json"))
     refused("one name for 2 forms", form, "--key", key, "--rater", "Ann")
     refused("is in", form, "--key", key)
-    refused("--rater: no rater's name", "--key", key, "--rater", " ")
+    refused("--rater: the rater's name is missing", "--key", key, "--rater", " ")
     one = key_of(made / "forms")["forms"][0]["sessions"][0]
     other = Score(one["session_id"], one["arm"], one["patient"], one["seed"], "x", 0, "ok", {"warmth": 3.0})
     write_scores_csv([other], table)

@@ -59,7 +59,7 @@ def test_every_setting_of_an_evaluation_is_in_the_keys_that_it_decides(name, tmp
     [
         (["evaluation.patient.max_tokens=4096"], None),
         (["evaluation.patient.max_tokens=8"], "evaluation.patient.max_tokens differs"),
-        (["evaluation.patient.max_tokens=4096", "evaluation.max_turns=4"], "differs from the sessions begun"),
+        (["evaluation.patient.max_tokens=4096", "evaluation.max_turns=4"], "differs from the settings of the sessions"),
     ],
 )
 async def test_a_patients_limit_may_be_raised_later_and_that_is_a_deviation(settings, refused, tmp_path):
