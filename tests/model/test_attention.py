@@ -106,7 +106,7 @@ def test_the_choice_and_its_reasons():
     assert choose_backend("auto", cpu, torch.bfloat16, 64) == "sdpa"
     assert choose_backend("sdpa", cpu, torch.float32, 64) == "sdpa"
     for name in ("torch-varlen", "flash-attn"):
-        with pytest.raises(UserError, match=rf"'{name}' cannot serve: (it needs a CUDA device|the package)"):
+        with pytest.raises(UserError, match=rf"'{name}' cannot be used: (it needs a CUDA device|the package)"):
             choose_backend(name, cpu, torch.bfloat16, 64)
     with pytest.raises(UserError, match="unknown attention back-end 'flash'.*'flash-attn'"):
         choose_backend("flash", cpu, torch.bfloat16, 64)

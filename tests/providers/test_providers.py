@@ -129,7 +129,7 @@ async def test_what_is_recorded_is_played_back_without_key_and_cost(key, tmp_pat
         assert costs(providers) is None
         with pytest.raises(ProviderError, match="not in the recording"):
             await made.chat(asking("y"))
-    with pytest.raises(ValidationError, match="exclude each other"):
+    with pytest.raises(ValidationError, match="record and replay are both set"):
         ProvidersConfig(record=tape, replay=tape)
 
 

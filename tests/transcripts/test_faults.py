@@ -40,7 +40,7 @@ def second(number):
         (b'{"turns": ' + b"9" * 5000 + b"}", "a.jsonl:2: "),
         (second(2).replace("H", "\\ud800").encode(), "a.jsonl:2: half of a surrogate pair"),
         (b"17", "a.jsonl:2: not a JSON object"),
-        (LINE.encode(), "a.jsonl:2: session 1 of course 'a' stands at .*a.jsonl:1 already"),
+        (LINE.encode(), "a.jsonl:2: session 1 of course 'a' is already at .*a.jsonl:1"),
     ],
 )
 def test_a_bad_line_is_named_and_the_others_can_be_had(tmp_path, bad, message):

@@ -45,7 +45,7 @@ def author(root, transcripts, profile=None):
         (LINE | {"session": 2, "colour": 1}, r"sessions\.jsonl:2: colour: unknown key"),
         (LINE | {"session": -1}, r"sessions\.jsonl:2: session: "),
         (LINE | {"session": 2, "turns": [{"role": "doctor", "text": "x"}]}, r"sessions\.jsonl:2: turns\.0\.role"),
-        (LINE, r"sessions\.jsonl:2: session 1 of course 'a' stands at .*sessions\.jsonl:1 already"),
+        (LINE, r"sessions\.jsonl:2: session 1 of course 'a' is already at .*sessions\.jsonl:1"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path, bad, message):
