@@ -159,14 +159,14 @@ async def test_how_things_stand_in_one_line(key, tmp_path):
     async with serve(lambda number, body: completion("fine")) as script:
         async with Providers(ProvidersConfig(budget=2, answers=str(tmp_path / "a"))) as providers:
             made = await providers.open(paid(script), "judge")
-            assert line(providers, "judge", 0.0) == "budget $2.00, 0 of 20 out"
+            assert line(providers, "judge", 0.0) == "budget $2.00, 0 of 20 requests in flight"
             for number in range(5):
                 await made.chat(asking(f"{number}"))
             made.account.gate.hold(30)
             made.under_way[object()] = made.account.clock.now() - 75
             made.account.retries._queue.extend(range(4))
             assert line(providers, "judge", 0.25) == (
-                "$0.05 of about $0.20, budget $2.00, 0 of 20 out, the API asks to wait 30 s, "
+                "$0.05 of about $0.20, budget $2.00, 0 of 20 requests in flight, the API asks to wait 30 s, "
                 "4 retries wait: too many requests fail, the oldest for 75 s"
             )
             assert line(providers, "patient", 0.5) == "budget $2.00, $0.05 of it spent"

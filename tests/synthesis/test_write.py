@@ -138,7 +138,7 @@ async def test_a_continued_run_asks_anew_for_what_was_unusable(tmp_path, monkeyp
         written = await write_corpus(settings, PROFILES[:1], tmp_path / "out", lines.append)
         assert not written.failed
         assert len(script.bodies) == 2 + 4 + 2
-    assert lines[-1] == "8 answers of unknown price, 0 of 20 out"
+    assert lines[-1] == "8 answers of unknown price, 0 of 20 requests in flight"
     kinds = [event["kind"] for event in read_journal(tmp_path / "out" / "events.jsonl")]
     assert kinds.count("request_ended") == 8
 
