@@ -66,7 +66,7 @@ def import_forms(paths: Sequence[Path], key: Key, table: Path, rater: str | None
     """
     if rater is not None and len(paths) > 1:
         raise UserError(
-            f"--rater gives one name, but there are {len(paths)} forms",
+            f"one name, but {len(paths)} forms",
             where="--rater",
             hint="Import the forms one by one.",
         )

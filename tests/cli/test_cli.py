@@ -55,7 +55,7 @@ CASES = {
     "empty corpus": (lambda t: [f"corpus.path={corpus(t / 'c')}"], "no sessions"),
     "one patient": (lambda t: [f"corpus.path={corpus(t / 'c', 'only')}"], "1 patient"),
     "unreadable": (lambda t: [f"corpus.path={no_permission(t)}"], "permission"),
-    "unknown key": (lambda t: ["therapist.lerning_rate=1"], "Did you mean 'learning_rate'?"),
+    "unknown key": (lambda t: ["therapist.lerning_rate=1"], "Did you mean 'therapist.learning_rate'?"),
     "missing model": (lambda t: ["model.path=./nothing"], "no such model folder"),
     "unknown architecture": (lambda t: [f"model.path={_gpt2(t)}"], "'GPT2LMHeadModel' is not supported"),
     "missing config": (lambda t: ["--config", "nowhere.yaml"], "no such config file"),

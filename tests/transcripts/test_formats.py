@@ -207,7 +207,7 @@ def test_a_format_can_be_chosen(tmp_path):
     [
         ({"messages": "x"}, "no list of 'messages'"),
         ({"messages": ["x"]}, "message 1 is not an object"),
-        ({"messages": [MESSAGES[0], {"role": "tool", "content": "x"}]}, "message 2: role 'tool' is none of user, "),
+        ({"messages": [MESSAGES[0], {"role": "tool", "content": "x"}]}, "message 2: role 'tool' is not one of user, "),
         ({"messages": [{"role": "user", "content": None}]}, "message 1: content is not a text"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 has parts that are not text"),
         ({"messages": MESSAGES, "session": True}, "session True is not a number"),

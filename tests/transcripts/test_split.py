@@ -186,7 +186,7 @@ def test_a_patient_listed_twice_is_held_out_once():
         ("abcd", {"test": ["a", "b", "c"], "validation": ["d"]}, "no patient is left for train"),
         ("abcd", {"test": 1.5}, "1.5 is not a share"),
         ("abcd", {"test": 0.9, "validation": 0.9}, "take 180% of the patients"),
-        ("abcd", {"keep": "nowhere.json"}, "nowhere.json: not there"),
+        ("abcd", {"keep": "nowhere.json"}, "nowhere.json: no such file"),
     ],
 )
 def test_impossible_splits_are_refused(courses, config, message):

@@ -231,7 +231,7 @@ BAD = {
     "double": (with_sessions(lambda all: [*all, all[0]]), "comes twice"),
     "nothing rated": (with_sessions(lambda all: [one | {"ratings": {}} for one in all]), "no session is rated in it"),
     "domain": (with_rating("agneda"), "no such domain 'agneda'. Did you mean 'agenda'?"),
-    "above": (with_rating(score=7), "agenda: 7 is not a point of the scale. A whole number from 0 to 6"),
+    "above": (with_rating(score=7), "agenda: 7 is not a point of the scale. Give a whole number from 0 to 6"),
     "below": (with_rating(score=-1), "-1 is not a point"),
     "between": (with_rating(score=3.5), "3.5 is not a point"),
     "no number": (with_rating(score=float("nan")), "nan is not a point"),
@@ -283,7 +283,7 @@ def test_bad_keys_tables_and_options(made, capsys):
     del broken["checksum"]
     broken["forms"][0]["sessions"][0].pop("arm")
     refused("forms.0.sessions.0.arm: missing", "--key", save(made, broken, "broken.json"))
-    refused("one name for 2 forms", form, "--key", key, "--rater", "Ann")
+    refused("one name, but 2 forms", form, "--key", key, "--rater", "Ann")
     refused("is in", form, "--key", key)
     refused("--rater: the rater's name is missing", "--key", key, "--rater", " ")
     one = key_of(made / "forms")["forms"][0]["sessions"][0]
