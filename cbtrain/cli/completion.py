@@ -180,6 +180,8 @@ def _bash_script(about_commands: Sequence[Known]) -> str:
 
 
 def _fish_lines(about_commands: Sequence[Known]) -> Iterator[str]:
+    for kind in sorted({command.settings_of for command in about_commands if command.settings_of}):
+        yield f"set -g __cbtrain_{kind} {' '.join(f'{key}=' for key in _keys(kind))}"
     yield "complete -c cbtrain -f"
     about = {command.name: command.about for command in about_commands}
     for command in about_commands:
@@ -196,8 +198,7 @@ def _fish_lines(about_commands: Sequence[Known]) -> Iterator[str]:
         if command.words:
             yield f"complete -c cbtrain -n {here} -a {_q(' '.join(command.words))}"
         if command.settings_of:
-            keys = " ".join(f"{key}=" for key in _keys(command.settings_of))
-            yield f"complete -c cbtrain -n {here} -a {_q(keys)}"
+            yield f"complete -c cbtrain -n {here} -a {_q(f'$__cbtrain_{command.settings_of}')}"
         if command.takes_file or (command.name and not command.settings_of and not command.below and not command.words):
             yield f"complete -c cbtrain -n {here} -F"
 

@@ -45,8 +45,8 @@ def test_what_cannot_be_is_one_line(made, tmp_path):
     base, _, _ = made
     for arguments, message in (
         ((tmp_path / "none",), "no such model folder"),
-        ((base, "--compute", "bf16", "--weights", "fp32"), "fp32 weights compute in fp32, not in bf16"),
-        ((base, "--attention", "torch-varlen"), "'torch-varlen' cannot serve"),
+        ((base, "--compute", "bf16", "--weights", "fp32"), "--compute: model: fp32 weights compute in their own dtype"),
+        ((base, "--attention", "torch-varlen"), "'torch-varlen' cannot be used"),
     ):
         done = run(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

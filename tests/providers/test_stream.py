@@ -223,7 +223,7 @@ def test_events_in_all_their_forms():
         assert events_of(f'data: {{"a": 1}}{blank}data: {{"b": 2}}{blank}') == [{"a": 1}, {"b": 2}]
     odd = {"a": "\u2028, \x85 and \x0b end no line"}
     assert events_of("data: " + json.dumps(odd, ensure_ascii=False) + "\n\n") == [odd]
-    with pytest.raises(ValueError, match="no object"):
+    with pytest.raises(ValueError, match="not an object"):
         events_of("data: 3\n\n")
 
 

@@ -200,7 +200,7 @@ def test_runs_of_one_protocol_are_compared(tmp_path, capsys):
     shutil.copytree(one, tmp_path / "copy")
     status, _, err = call(capsys, "compare", one, tmp_path / "copy")
     assert (status, err.count("\n")) == (2, 1)
-    assert f"copy: its sessions are those of {one}, word for word" in err
+    assert f"copy: its sessions are the same as those of {one}, word for word" in err
 
 
 @pytest.mark.fault("G5")
