@@ -21,7 +21,7 @@ FEWEST_PATIENTS = 5
 Verdict = Literal["as expected", "not as expected", "cannot be told"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """How one measure changed from the originals to the copies, in points: means over ``sessions``, and a 95 %
     bootstrap interval over patients and their sessions. None marks a gap, or a measure of which nothing is expected.
@@ -50,9 +50,25 @@ def shift(
     for patient, *values in pairs:
         groups[patient].append(values[1] - values[0])
     if not pairs:
-        return Finding(measure, expected, 0, 0, margin=margin, verdict="cannot be told" if expected else None)
+        return Finding(
+            measure=measure,
+            expected=expected,
+            sessions=0,
+            patients=0,
+            margin=margin,
+            verdict="cannot be told" if expected else None,
+        )
     before, after = (float(np.mean([pair[column] for pair in pairs])) for column in (1, 2))
-    finding = Finding(measure, expected, len(pairs), len(groups), before, after, after - before, margin=margin)
+    finding = Finding(
+        measure=measure,
+        expected=expected,
+        sessions=len(pairs),
+        patients=len(groups),
+        before=before,
+        after=after,
+        shift=after - before,
+        margin=margin,
+    )
     if len(groups) < FEWEST_PATIENTS:
         return replace(finding, verdict="cannot be told" if expected else None)
     draws = hierarchical_bootstrap([np.array(shifts) for shifts in groups.values()], DRAWS, seed, by_patient=False)
@@ -84,4 +100,4 @@ def unratable(statuses: Mapping[Status, int], sessions: int, patients: int) -> F
         verdict = "not as expected"
     elif statuses.get("unratable") and set(statuses) == {"unratable"}:
         verdict = "as expected"
-    return Finding("status", "unratable", sessions, patients, verdict=verdict)
+    return Finding(measure="status", expected="unratable", sessions=sessions, patients=patients, verdict=verdict)
