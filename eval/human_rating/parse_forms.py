@@ -184,7 +184,7 @@ def _point(value: int | float | str, key: Key, where: object) -> float | None:
     low, high = key.rubric.minimum, key.rubric.maximum
     if point not in range(low, high + 1):
         hint = f"A whole number from {low} to {high}, {UNRATABLE} for what cannot be rated, or nothing."
-        raise UserError(f"{value!r} is no point of the scale", where=where, hint=hint)
+        raise UserError(f"{value!r} is not a point of the scale", where=where, hint=hint)
     return point
 
 
@@ -200,6 +200,6 @@ def _name(name: str, where: object) -> str:
     if not name:
         raise UserError("no rater's name", where=where, hint="Give it with --rater NAME.")
     if len(name) > LONGEST_NAME or not name.isprintable():
-        what = f"{name[:LONGEST_NAME]!r} is no name of at most {LONGEST_NAME} printable characters"
+        what = f"{name[:LONGEST_NAME]!r} is not a name of at most {LONGEST_NAME} printable characters"
         raise UserError(what, where=where, hint="Give a shorter one with --rater NAME.")
     return name

@@ -1,4 +1,4 @@
-"""Verdicts on a rater from shifts of scores: did it do what a fair rater would do?"""
+"""Verdicts on a rater from shifts of scores: whether they are those of a fair rater."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ Verdict = Literal["as expected", "not as expected", "cannot be told"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """How one measure changed from the originals to the copies, in points: means over ``sessions``, and a 95 %
-    bootstrap interval over patients and their sessions. None marks a gap, or a measure of which nothing is expected.
-
-    ``margin``: smaller shifts count as none.
+    """The shift of one measure from the originals to the copies, in points: means over ``sessions``, and a 95 % bootstrap
+    interval over patients and their sessions. None marks a value that could not be computed, or a measure without an
+    expectation. ``margin``: smaller shifts count as no shift.
     """
 
     measure: str
@@ -79,9 +78,13 @@ def shift(
 
 
 def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float, size: float) -> Verdict:
-    """``same``: the whole interval within the margin, or none of it. ``falls``: all of it below 0 and the mean by the
-    margin at least, or none of it as far down as that. ``size``: the largest value that shifts were computed from; what
-    lies at a bound but for rounding lies at it."""
+    """Return the verdict on an interval from ``low`` to ``high`` of shifts with this ``mean``.
+
+    ``same`` is as expected if the whole interval lies within the margin, not as expected if all of it lies outside.
+    ``falls`` is as expected if the whole interval lies below 0 and the mean at least ``margin`` below, not as expected
+    if no part of the interval reaches that far down. Comparisons allow for rounding; ``size``: the largest value that
+    shifts were computed from.
+    """
     if expected == "same":
         if at_least(low, -margin, size) and at_most(high, margin, size):
             return "as expected"
@@ -93,8 +96,8 @@ def _verdict(expected: Expected, mean: float, low: float, high: float, margin: f
 
 
 def unratable(statuses: Mapping[Status, int], sessions: int, patients: int) -> Finding:
-    """Of copies that nobody can rate, by the ``statuses`` of their ratings: one rating with scores is one too many, and
-    ``unratable`` is the answer that is sought; an error or an answer of no use tells nothing."""
+    """Return the finding on copies that cannot be rated, from the ``statuses`` of their ratings. One rating with scores
+    is not as expected; a failed answer (``error``) is no evidence."""
     verdict: Verdict = "cannot be told"
     if statuses.get("ok"):
         verdict = "not as expected"

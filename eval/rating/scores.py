@@ -21,7 +21,7 @@ LONGEST = 18
 """Digits of the longest whole number that a table may hold."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LEAST, MOST = 1e-12, 1e12
-"""Points that a score may have in size, beside 0: squares of others leave what a float64 can hold."""
+"""Smallest and largest absolute value of a score that is not 0: squares of others may exceed what a float64 holds."""
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 
 
@@ -152,7 +152,7 @@ def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
         raise ValueError(f"status {status!r}, and a score in every domain")
     total = number_of(row["total"]) if row["total"] else None
     if row["total"] and total is None:
-        raise ValueError(f"total: {row['total']!r} is no number")
+        raise ValueError(f"total: {row['total']!r} is not a number")
     if total is not None and score.total is None:
         raise ValueError(f"a total ({total:g}), and a domain without a score")
     if total is not None and score.total is not None and abs(total - score.total) > 1e-6 * max(1.0, abs(total)):
@@ -164,7 +164,7 @@ def _whole(text: str, name: str) -> int:
     """Return a whole number, also from 1.0 as spreadsheets and data frames write it. Raises ValueError."""
     digits = text.removesuffix(".0")
     if not (digits.removeprefix("-").isascii() and digits.removeprefix("-").isdigit()):
-        raise ValueError(f"{name}: {text!r} is no whole number")
+        raise ValueError(f"{name}: {text!r} is not a whole number")
     if digits.startswith("-"):
         raise ValueError(f"{name}: {text} is below 0")
     if len(digits) > LONGEST:
@@ -178,7 +178,7 @@ def _score(text: str | None, name: str) -> float | None:
         return None
     value = number_of(text)
     if value is None:
-        raise ValueError(f"{name}: {text!r} is no score (an empty cell marks a missing one)")
+        raise ValueError(f"{name}: {text!r} is not a score (an empty cell marks a missing one)")
     check_size(value, name)
     return value
 
@@ -186,7 +186,7 @@ def _score(text: str | None, name: str) -> float | None:
 def check_size(value: float, name: str) -> None:
     """Raise ValueError on a score that no scale has."""
     if value and not LEAST <= abs(value) <= MOST:
-        raise ValueError(f"{name}: {value:g} is no score (0, or from {LEAST:g} to {MOST:g} in size)")
+        raise ValueError(f"{name}: {value:g} is not a score (0, or from {LEAST:g} to {MOST:g} in size)")
 
 
 def number_of(text: str) -> float | None:

@@ -127,7 +127,8 @@ def test_scores_that_no_scale_has_are_refused(cell, tmp_path, capsys):
     Path(tmp_path / "s.csv").write_text(f"{head}\ns,tuned,p,0,j,0,ok,{cell},\n")
     assert main(["analyze", str(tmp_path / "s.csv")]) == 2
     assert (
-        f"s.csv:2: agenda: {float(cell):g} is no score (0, or from 1e-12 to 1e+12 in size)" in capsys.readouterr().err
+        f"s.csv:2: agenda: {float(cell):g} is not a score (0, or from 1e-12 to 1e+12 in size)"
+        in capsys.readouterr().err
     )
 
 

@@ -179,7 +179,7 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status,agenda,homework,total"
         (f"{HEAD}\ns,a,p,0,j,0,ok,1,2", r":2: 9 cells where there are 10 columns"),
         (f"{HEAD}\ns,,p,0,j,0,ok,1,2,3", r":2: arm is empty"),
         (f"{HEAD}\ns,a,p,{10**19},j,0,ok,1,2,3", r":2: seed: 100000000000000000… is too large"),
-        (f"{HEAD}\ns,a,p,0,j,0,ok,inf,2,3", r":2: agenda: 'inf' is no score"),
+        (f"{HEAD}\ns,a,p,0,j,0,ok,inf,2,3", r":2: agenda: 'inf' is not a score"),
         (HEAD.replace("homework", "agenda"), r"column 'agenda' is there twice"),
         ("my thesis notes", r"column 'session_id' is missing"),
         (HEAD.replace(",", ";").replace("seed", "sed"), r"column 'seed' is missing"),
