@@ -23,10 +23,9 @@ Verdict = Literal["as expected", "not as expected", "cannot be told"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The shift of one measure from the originals to the copies, in points: means over ``sessions``, and a 95 % bootstrap
-    interval over patients and their sessions. None marks a value that could not be computed, or a measure without an
-    expectation. ``margin``: smaller shifts count as no shift.
-    """
+    """The shift of one measure from the originals to the copies, in points: means over ``sessions``, and a 95 %
+    bootstrap interval over patients and their sessions. None marks a value that could not be computed, or a measure
+    without an expectation. ``margin``: smaller shifts count as no shift."""
 
     measure: str
     expected: Expected | None

@@ -87,8 +87,8 @@ def _add(times: Times, component: str, phase: str, microseconds: float) -> None:
 
 
 def _exclusive_times(kernels: Sequence[Kernel], busy: Sequence[tuple[float, float]]) -> list[tuple[Kernel, float]]:
-    """Return each of ``kernels``, which are sorted by beginning, with the microseconds in which neither an earlier kernel
-    nor one of the intervals ``busy`` (disjoint and sorted) runs."""
+    """Return each of ``kernels``, which are sorted by beginning, with the microseconds in which neither an earlier
+    kernel nor one of the intervals ``busy`` (disjoint and sorted) runs."""
     times = []
     earlier_end = float("-inf")
     first_busy = 0
