@@ -66,6 +66,7 @@ def analysis(
 def _default(
     all_ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], primary_judges: Sequence[str], draws: int, seed: int
 ) -> dict[str, Any]:
+    """Return the analysis by the default protocol under its keys in JSON."""
     panel = panel_of(all_ratings, primary_judges)
     ratings = panel_ratings(all_ratings, panel)
     with_partial = by_panel(all_ratings, panel)

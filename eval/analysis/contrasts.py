@@ -96,7 +96,7 @@ def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
     plans += _pooled_plans(treated, arms, reference_of)
     plans += [
         Plan(_tuned_id(first, second), "tuned", ((first.name, second.name),))
-        for first, second in combinations(_compared_when_tuned(treated, arms, reference_of), 2)
+        for first, second in combinations(_tuned_arms(treated, arms, reference_of), 2)
     ]
     planned = {name for plan in plans for pair in plan.pairs for name in pair}
     plans += [Plan(f"{a} − {b}", "arms", ((a, b),)) for a, b in combinations(arms, 2) if not {a, b} <= planned]
@@ -104,6 +104,7 @@ def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
 
 
 def _by_base(arms: Iterable[Arm]) -> list[Arm]:
+    """Return ``arms`` sorted by base, variant and name."""
     return sorted(arms, key=lambda arm: (arm.base, arm.variant, arm.name))
 
 
@@ -120,9 +121,9 @@ def _pooled_plans(treated: Sequence[Arm], arms: Mapping[str, Arm], reference_of:
     return plans
 
 
-def _compared_when_tuned(treated: Sequence[Arm], arms: Mapping[str, Arm], reference_of: Mapping[str, str]) -> list[Arm]:
-    """Return the arms that are compared with each other in the family ``tuned``: the treated ones, and tuned arms
-    without a reference if any arm is treated. An arm that is a reference itself is not among them."""
+def _tuned_arms(treated: Sequence[Arm], arms: Mapping[str, Arm], reference_of: Mapping[str, str]) -> list[Arm]:
+    """Return the arms that the family ``tuned`` compares with each other: the treated ones and, if there are any, tuned
+    arms without a reference. An arm that is itself a reference is left out."""
     if not treated:
         return []
     count = Counter((arm.base, arm.variant) for arm in arms.values())
@@ -132,6 +133,7 @@ def _compared_when_tuned(treated: Sequence[Arm], arms: Mapping[str, Arm], refere
 
 
 def _tuning_id(arm: Arm, reference: Arm) -> str:
+    """Return ``BASE: VARIANT − VARIANT``, or the arms' names if their bases or variants do not allow it."""
     if not (arm.variant and reference.variant) or arm.base != reference.base:
         return f"{arm.name} − {reference.name}"
     change = f"{arm.variant} − {reference.variant}"
@@ -139,6 +141,7 @@ def _tuning_id(arm: Arm, reference: Arm) -> str:
 
 
 def _tuned_id(first: Arm, second: Arm) -> str:
+    """Return ``tuned: BASE − BASE``, or the arms' names if they are not two tuned arms with named bases."""
     if first.variant == second.variant == "tuned" and first.base and second.base:
         return f"tuned: {first.base} − {second.base}"
     return f"{first.name} − {second.name}"

@@ -84,11 +84,11 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
     means = np.array([values.mean() for values in differences])
     pairs, patients = int(sizes.sum()), len(differences)
     df_between, df_within = patients - 1, pairs - patients
+    effective_pairs = (pairs - float((sizes**2).sum()) / pairs) / df_between  # per patient, for unequal group sizes
     grand_mean = float(np.concatenate(differences).mean())
     between_ss = 0.0 if alike(means, size) else float((sizes * (means - grand_mean) ** 2).sum())
     between_ms = between_ss / df_between
     within_ms = sum(_sum_of_squares(values, size) for values in differences) / df_within
-    sessions_per_patient = (pairs - float((sizes**2).sum()) / pairs) / df_between
     repeats = _repeat_variance(ratings, arms)
     # Mean squares of the pilot: as estimated (factor 1), then as they may be in truth.
     rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def estimate(ratings: Ratings, plan: Plan, seed: int = 0) -> Pilot:
         np.concatenate(([1.0], df / rng.chisquare(df, DRAWS))) for df in (df_between, df_within, max(repeats.df, 1))
     )
     repeat = repeats.variance * repeat_factor
-    between = (between_ms * between_factor - within_ms * within_factor) / sessions_per_patient
+    between = (between_ms * between_factor - within_ms * within_factor) / effective_pairs
     within = within_ms * within_factor / 2 - repeat * repeats.mean_inverse_ratings
     # An estimate that is 0 but for rounding is 0, and not negative.
     rating_noise = repeats.variance * repeats.mean_inverse_ratings

@@ -89,6 +89,7 @@ def study_size(spread: Spread, question: Question, pilots: Sequence[Pilot] = ())
 
 
 def _pilot_row(pilot: Pilot) -> dict[str, Any]:
+    """Return ``pilot`` under its keys in JSON."""
     return {
         "contrast": pilot.contrast,
         "patients": pilot.patients,
