@@ -38,7 +38,8 @@ def paired_effect(differences: np.ndarray, level: float = 0.95, size: float = 0.
     if n < 2:
         raise ValueError("an effect size needs two patients")
     if alike(values, size):
-        return PairedEffect(*[math.nan] * 6)
+        nan = math.nan
+        return PairedEffect(nan, nan, nan, nan, nan, nan)
     d = float(values.mean() / values.std(ddof=1))
     t, df = d * math.sqrt(n), n - 1
     low = _noncentrality(t, df, (1 + level) / 2) / math.sqrt(n)
