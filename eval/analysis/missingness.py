@@ -98,7 +98,7 @@ def completion(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], plans: 
     arms: list[ArmCompletion] = []
     rated_values, failed_values = CellValues(), CellValues()
     for arm, cells in planned.items():
-        arm_outcomes = {cell: outcomes[(arm, *cell)] for cell in cells if (arm, *cell) in outcomes}
+        arm_outcomes = {cell: outcome for cell in cells if (outcome := outcomes.get((arm, *cell)))}
         rated = {cell for cell in cells if (arm, *cell) in rated_sessions}
         failed = {cell for cell, outcome in arm_outcomes.items() if outcome.failed and cell not in rated}
         endings = _count_endings(arm_outcomes.values())
