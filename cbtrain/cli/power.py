@@ -199,10 +199,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
             shown.add_row(pilot["contrast"], f"{pilot['patients']}", f"{pilot['pairs']}", *spread)
         console.print(shown)
         say(
-            say(
-                "between: patients' true differences; within: sessions of a patient with one arm; "
-                "repeat: repeated ratings of a session"
-            )
+            "between: patients' true differences; within: sessions of a patient with one arm; "
+            "repeat: repeated ratings of a session"
         )
         if len(result["pilots"]) > 1:
             say(f"Planned for the one that varies most: {result['pilots'][0]['contrast']}")
