@@ -74,7 +74,7 @@ def test_a_run_folder_brings_its_transcripts_rubric_and_report(tmp_path, capsys)
     assert report["analysis"] == json.loads((tmp_path / "out" / "analysis.json").read_text())
     page = (tmp_path / "out" / "report.html").read_text()
     assert "the moon was full" in page
-    assert "One judge alone" in page
+    assert "There is one judge only" in page
 
 
 def test_failures_are_counted_once_whoever_names_them(tmp_path, capsys):
