@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cbtrain.eval.analysis.power.sample_size import Question
 
 MANY_POINTS = 1e6
-"""No scale has more."""
+"""Largest number of points that is accepted."""
 
 
 def add(commands: Commands) -> None:
@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
         "power",
         _power,
         "how many patients, sessions and repeats show a difference between two arms",
-        "Variances come from a pilot's table of scores, or from --sd-between and --sd-within. With --effect it says "
-        "how many patients are needed, with --patients what so many can show.",
+        "Variances come from a pilot's table of scores, or from --sd-between and --sd-within. With --effect it gives "
+        "the patients needed, with --patients the difference that they can detect.",
     )
     pilot = "a pilot: a run folder, its scores.csv, or the 2024 study's all_scores_with_patients.csv"
     power.add_argument("--pilot", type=Path, metavar="SCORES", help=pilot)
@@ -42,10 +42,12 @@ def add(commands: Commands) -> None:
     power.add_argument("--sd-between", type=float, metavar="X", help=between)
     within = "instead of a pilot: SD of the sessions of one patient with one arm (--sd-repeat left out of it)"
     power.add_argument("--sd-within", type=float, metavar="X", help=within)
-    repeat = "beside --sd-within: SD of a judge's repeated ratings of one session"
+    repeat = "with --sd-within: SD of a judge's repeated ratings of one session"
     power.add_argument("--sd-repeat", type=float, metavar="X", help=repeat)
     power.add_argument("--effect", type=float, metavar="POINTS", help="difference of totals to detect")
-    power.add_argument("--patients", type=int, metavar="N", help="number of patients: which difference can they show?")
+    power.add_argument(
+        "--patients", type=int, metavar="N", help="number of patients: which difference can they detect?"
+    )
     seeds = "sessions of each patient with each arm (default: a table of several numbers)"
     power.add_argument("--seeds", type=int, metavar="N", help=seeds)
     times = "ratings of each session by each judge (default: a table, where their noise is known)"
@@ -82,7 +84,7 @@ def _question(parsed: argparse.Namespace) -> Question:
 
     if parsed.effect is None and parsed.patients is None:
         raise UserError(
-            "nothing to plan for", hint="Give --effect (how many patients?) or --patients (what do they show?)."
+            "nothing to plan for", hint="Give --effect (how many patients?) or --patients (what can they detect?)."
         )
     if parsed.effect is not None:
         _in_points(parsed.effect, "--effect", parsed.effect > 0, "above 0")
@@ -92,7 +94,9 @@ def _question(parsed: argparse.Namespace) -> Question:
             what = f"{value} is too {'few' if value < least else 'many'}"
             raise UserError(what, where=f"--{name}", hint=f"From {least} to {MOST_PATIENTS:,}.")
     if not 0 < parsed.alpha < 1:
-        raise UserError(f"{parsed.alpha:g} is no level", where="--alpha", hint="Between 0 and 1, as 0.05.")
+        raise UserError(
+            f"{parsed.alpha:g} is not a level", where="--alpha", hint="Give a number between 0 and 1, such as 0.05."
+        )
     if parsed.alpha / parsed.contrasts < LEAST_ALPHA:
         what = f"{parsed.alpha / parsed.contrasts:g} for each contrast is too small"
         raise UserError(what, where="--alpha", hint=f"At least {LEAST_ALPHA:g} after sharing among --contrasts.")
@@ -144,7 +148,7 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     plans = {plan.id: plan for plan in plan_contrasts(ratings.arms) if len(plan.pairs) == 1}
     if not plans:
         hint = "A pilot needs two arms with the same patients."
-        raise UserError("one arm only, no difference", where=parsed.pilot, hint=hint)
+        raise UserError("one arm only: there is no difference to plan for", where=parsed.pilot, hint=hint)
     wanted = list(plans) if parsed.contrast is None else [_named(parsed.contrast, list(plans))]
     pilots, problems = [], []
     for name in wanted:
@@ -171,7 +175,9 @@ def _named(name: str, contrasts: Sequence[str]) -> str:
         if len(matches) == 1:
             return matches[0]
         if matches:
-            raise UserError(f"{name!r} may be {' or '.join(matches)}", where="--contrast", hint="Write more of it.")
+            raise UserError(
+                f"{name!r} may be {' or '.join(matches)}", where="--contrast", hint="Write more of the name."
+            )
     raise UserError(f"no contrast {name!r} here", where="--contrast", hint=nearest(name, contrasts))
 
 
@@ -192,7 +198,10 @@ def _show(result: dict[str, Any], console: Console) -> None:
             spread = [fixed(pilot["spread"][name], 2) for name in ("between", "within", "repeat")]
             shown.add_row(pilot["contrast"], f"{pilot['patients']}", f"{pilot['pairs']}", *spread)
         console.print(shown)
-        say("between: patients' true differences; within: sessions of a patient with one arm; repeat: ratings again")
+        say(
+            "between: patients' true differences; within: sessions of a patient with one arm; "
+            "repeat: repeated ratings of a session"
+        )
         if len(result["pilots"]) > 1:
             say(f"Planned for the one that varies most: {result['pilots'][0]['contrast']}")
     title, columns = _columns(result["question"])
@@ -213,7 +222,7 @@ def _columns(question: dict[str, Any]) -> tuple[str, dict[str, str]]:
     if question["patients"] is None:
         return f"Patients for a difference of {effect} ({target})", {"patients": "patients"}
     columns = {"detectable": "smallest difference"} | ({"power": f"power for {effect}"} if effect else {})
-    return f"What {question['patients']:,} patients show ({target})", columns
+    return f"Differences that {question['patients']:,} patients can detect ({target})", columns
 
 
 def _designs(result: dict[str, Any], columns: dict[str, str]) -> Table:

@@ -1,4 +1,4 @@
-"""The whole analysis of a table of ratings, as JSON has it."""
+"""The whole analysis of a table of ratings, under its keys in JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbtrain.eval.analysis.arms import describe_arms_found
 from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts, with_holm
 from cbtrain.eval.analysis.descriptives import levels, session_groups
 from cbtrain.eval.analysis.missingness import bounds, completion
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
+from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
@@ -36,11 +36,11 @@ def analysis(
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the analysis by ``protocol`` (``default`` or ``paper``) as JSON has it; NaN is null. ``outcomes``: of the
-    sessions, as far as they are known; ``primary_judges``: see
-    :func:`cbtrain.eval.analysis.agreement.panel.panel_of`.
+    """Return the analysis of ``ratings`` under its keys in JSON (schema ``cbtrain.analysis/1``); NaN becomes None.
 
-    Raises DoesNotFit if the protocol does not fit the table.
+    ``protocol``: ``default``, or ``paper`` for the 2024 study's. ``outcomes``: of the sessions, rated or not, if known.
+    ``primary_judges``: see :func:`cbtrain.eval.analysis.agreement.panel.panel_of`. ``draws`` and ``seed``: of the
+    bootstrap. Raises DoesNotFit if the protocol ``paper`` does not apply to the table.
     """
     results = {
         "schema": SCHEMA,
@@ -64,77 +64,80 @@ def analysis(
 
 
 def _default(
-    everything: Ratings, outcomes: Mapping[Key, SessionOutcome], primary_judges: Sequence[str], draws: int, seed: int
+    all_ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], primary_judges: Sequence[str], draws: int, seed: int
 ) -> dict[str, Any]:
-    panel = panel_of(everything, primary_judges)
-    ratings = panel_ratings(everything, panel)
-    known = by_panel(everything, panel)
+    """Return the analysis by the default protocol under its keys in JSON."""
+    panel = panel_of(all_ratings, primary_judges)
+    ratings = panel_ratings(all_ratings, panel)
+    with_partial = by_panel(all_ratings, panel)
     plans = plan_contrasts(ratings.arms)
     total = compare(ratings, plans, ratings.total, draws, seed)
-    length = length_analysis(ratings, outcomes, plans, draws, seed, known=known)
-    crossed, model = interaction(ratings, plans), mixed_model(ratings, plans)
+    length = length_analysis(ratings, outcomes, plans, draws, seed, with_partial=with_partial)
+    interaction_test, model = interaction(ratings, plans), mixed_model(ratings, plans)
+    worst_cases = bounds(ratings, outcomes, plans, total, with_partial=with_partial, pooled=panel.pooled)
     return {
         "unit": "patient",
         "panel": _panel(panel),
-        "notes": _notes(everything, ratings, panel, outcomes),
+        "notes": _notes(all_ratings, ratings, panel, outcomes),
         "bootstrap": {"draws": draws, "seed": seed, "levels": "patients, then their sessions"},
         "plan": [asdict(plan) for plan in plans],
         "groups": [asdict(group) for group in session_groups(ratings)],
         "contrasts": [asdict(contrast) for contrast in total],
         "mixed_models": [asdict(contrast) for contrast in model.contrasts],
         "variances": asdict(model.components) if model.components else None,
-        "interaction": asdict(crossed) if crossed else None,
+        "interaction": asdict(interaction_test) if interaction_test else None,
         "items": _items(ratings, plans, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
-        "completion": asdict(completion(known, outcomes, plans)),
-        "bounds": [
-            asdict(bound) for bound in bounds(ratings, outcomes, plans, total, known=known, pooled=panel.pooled)
-        ],
-        "agreement": reliability(everything, plans, draws, seed),
+        "completion": asdict(completion(with_partial, outcomes, plans)),
+        "bounds": [asdict(bound) for bound in worst_cases],
+        "agreement": reliability(all_ratings, plans, draws, seed),
     }
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    """Return the panel under its keys in files, where secondary judges are called ``beside``."""
+    """Return the panel under its keys in JSON, where the secondary judges have the key ``beside``."""
     return {"judges": panel.judges, "beside": panel.secondary, "pooled": panel.pooled, "linked": panel.linked}
 
 
-def _notes(everything: Ratings, ratings: Ratings, panel: Panel, outcomes: Mapping[Key, SessionOutcome]) -> list[str]:
-    """Return what a reader has to know of the table."""
-    notes = [*everything.notes, *_near_names(everything, outcomes)]
-    notes += [note for note in (panel.note, left_out(everything, panel)) if note]
+def _notes(all_ratings: Ratings, ratings: Ratings, panel: Panel, outcomes: Mapping[Key, SessionOutcome]) -> list[str]:
+    """Return notes for the reader on the table, its judges, and what cannot be computed."""
+    notes = [*all_ratings.notes, *_near_names(all_ratings, outcomes)]
+    notes += [note for note in (panel.note, left_out(all_ratings, panel)) if note]
     if len(ratings.arms) < 2:
-        notes.append("one arm: there is nothing to compare")
+        notes.append("one arm only: there is nothing to compare")
     if ratings.scale is None:
-        notes.append("the instrument of these scores is not known: no cut-off, no bounds, no check of their points")
+        notes.append(
+            "the instrument of these scores is not known: no cut-off, no bounds, no check of the scores' range"
+        )
     return notes
 
 
 def _near_names(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> list[str]:
-    """Return notes on names that nearly agree, in the table or with the transcripts: they are often one."""
-    named = {
+    """Return notes on names, in the table or the transcripts, that are nearly equal: they often mean the same."""
+    names_of = {
         "arms": {*ratings.arms, *(arm for arm, _, _ in outcomes)},
         "patients": {*map(str, ratings.patient), *(patient for _, patient, _ in outcomes)},
         "judges": {*ratings.judges},
     }
     return [
-        f"{kind} {' and '.join(map(repr, group))} differ by case, spaces, leading zeros or Unicode form only, and "
-        "count as different ones: give them one name if they are the same"
-        for kind, names in named.items()
+        f"{kind} {' and '.join(map(repr, group))} differ only by case, spaces, leading zeros or Unicode form, and are "
+        "treated as different: give them one name if they are the same"
+        for kind, names in names_of.items()
         for group in nearly_equal(names)
     ]
 
 
 def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:
-    """Return each contrast of the tuning family (or of all arms) item by item, Holm over the items of one contrast."""
+    """Return the contrasts of the families ``tuning`` and ``arms`` for each item, with Holm's adjustment over the items
+    of each contrast."""
     rows = []
     for plan in plans:
         if plan.family not in ("tuning", "arms"):
             continue
         contrasts: list[Contrast] = []
-        for place in range(len(ratings.item_names)):
-            contrasts += compare(ratings, [plan], ratings.items[:, place], draws=0, seed=seed)
+        for scores in ratings.items.T:
+            contrasts += compare(ratings, [plan], scores, draws=0, seed=seed)
         for name, contrast in zip(ratings.item_names, with_holm(contrasts), strict=True):
             keys = ("estimate", "se", "ci_low", "ci_high", "p", "p_adjusted")
             rows.append({"contrast": plan.id, "item": name, **{key: getattr(contrast, key) for key in keys}})
@@ -142,14 +145,21 @@ def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str,
 
 
 def _scale(ratings: Ratings) -> dict[str, Any] | None:
+    """Return the points of an item, the range of totals and the cut-off; None if the instrument is not known."""
     if ratings.scale is None:
         return None
-    count = len(ratings.item_names)
-    totals = {"total_min": ratings.scale.low * count, "total_max": ratings.scale.high * count}
-    return {"min": ratings.scale.low, "max": ratings.scale.high, **totals, "cutoff": ratings.scale.cutoff}
+    scale, items = ratings.scale, len(ratings.item_names)
+    return {
+        "min": scale.low,
+        "max": scale.high,
+        "total_min": scale.low * items,
+        "total_max": scale.high * items,
+        "cutoff": scale.cutoff,
+    }
 
 
 def _published(published: PaperAnalysis) -> dict[str, Any]:
+    """Return the 2024 study's analysis under its keys in JSON."""
     fit = published.fit
     return {
         "method": "total ~ base + variant + session, random intercept by patient, maximum likelihood, Wald intervals; "

@@ -1,16 +1,16 @@
-"""Differences between arms with the patient as the unit, from contrasts that are fixed before the scores are looked at.
+"""Planned differences between arms, with the patient as the unit. Contrasts are planned before any score is read.
 
-Sessions of one patient are not independent, so scores are averaged inside a patient first: over sessions that both arms
-have (paired by patient and session number or seed), judges and repeats. What is compared is the patients' mean
-differences. The t interval is the primary one; a bootstrap over patients and their sessions and a sign-flip test, which
-assume no distribution, are reported with it. Holm's adjustment is made inside each family.
+Sessions of one patient are not independent, so scores are averaged within a patient first: over judges, repeats, and
+the sessions that both arms have (paired by patient and session number or seed). The patients' mean differences are then
+compared. The t interval is the primary one. A bootstrap over patients and their sessions and a sign-flip test, neither
+of which assumes a distribution, are reported with it. p is adjusted within each family (Holm 1979).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -26,34 +26,40 @@ from cbtrain.eval.analysis.rounding import alike, nought, size_of
 
 POINT = "mean over patients of the paired difference"
 METHOD = f"{POINT}; 95 % t interval"
+
 Differences = dict[str, np.ndarray]
-"""Differences between paired sessions, float64 ``[pairs]``, of each patient."""
+"""Differences between paired sessions by patient, float64 ``[pairs]`` each."""
 
 LEAST_FOR_BOOTSTRAP = 5
-"""Patients below which resampling them says next to nothing of others, and an SD of theirs, by which an effect size is
-divided, is mostly chance."""
+"""Fewest patients for a bootstrap and an effect size. With fewer, a resample says little about other patients, and the
+SD that an effect size is divided by is mostly chance."""
 
 FEW = 12
-"""Patients below which intervals by resampling and by Wald are told to be too narrow."""
+"""With fewer patients, a note says that bootstrap and Wald intervals are too narrow."""
 
 LEAST_FOR_SIGNS = 6
-"""Patients from which on an exact sign-flip test can give p below .05."""
+"""Fewest patients with which an exact sign-flip test can give p below .05."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``a − b`` for arms by name; several pairs are averaged inside each patient."""
+    """A planned contrast. ``pairs``: names of arms (a, b) for a − b; several pairs are averaged within each patient.
+    ``family``: the contrasts that share Holm's adjustment."""
 
     id: str
     family: str
     pairs: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """``estimate``: mean of the patients' differences in points; None marks a gap that ``notes`` explain. The interval
-    has one where there is one patient, or all differ by the same (``se`` is 0 then). ``p``: t test; ``p_adjusted``:
-    Holm inside ``family``; ``p_sign_flip``: two-sided, exact up to 16 patients; ``effect``: from five patients on."""
+    """The result of one plan, in points. None marks a value that could not be computed; ``notes`` say why.
+
+    ``patients``: mean difference by patient; ``pairs``: number of paired sessions. ``estimate``: mean of the patients'
+    differences. The interval is None if there is one patient, or if all patients differ by the same amount (``se`` is
+    then 0). ``p``: two-sided t test; ``p_adjusted``: the same after Holm within ``family``; ``p_sign_flip``:
+    two-sided, exact up to 16 patients; ``effect``: from five patients on.
+    """
 
     id: str
     family: str
@@ -74,43 +80,75 @@ class Contrast:
 
 
 def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
-    """Return each treated arm − its reference (:func:`cbtrain.eval.analysis.arms.references`), and those of one variant
-    over all bases; treated against treated; and every pair with an arm that is neither."""
-    pairs = references(arms)
-    treated = sorted((arms[name] for name in pairs), key=lambda arm: (arm.base, arm.variant, arm.name))
-    plans = [Plan(_change(arm, arms[pairs[arm.name]]), "tuning", ((arm.name, pairs[arm.name]),)) for arm in treated]
-    for variant in dict.fromkeys(arm.variant for arm in treated):
-        own = [arm for arm in treated if arm.variant == variant]
-        if len({arm.base for arm in own}) > 1 and variant:
-            kinds = {arms[pairs[arm.name]].variant for arm in own}
-            name = f"all bases: {variant} − {kinds.pop() if len(kinds) == 1 else 'untuned'}"
-            plans.append(Plan(name, "pooled", tuple((arm.name, pairs[arm.name]) for arm in own)))
-    # A tuned arm without a reference is compared with the other tuned ones all the same.
+    """Return the contrasts of ``arms``, in this order:
+
+    - ``tuning``: each treated arm − its reference (:func:`cbtrain.eval.analysis.arms.references`);
+    - ``pooled``: each variant − its references, averaged over all bases;
+    - ``tuned``: treated arms against each other;
+    - ``arms``: every pair with an arm that is in none of the above.
+    """
+    reference_of = references(arms)
+    treated = _by_base([arms[name] for name in reference_of])
+    plans = [
+        Plan(_tuning_id(arm, arms[reference_of[arm.name]]), "tuning", ((arm.name, reference_of[arm.name]),))
+        for arm in treated
+    ]
+    plans += _pooled_plans(treated, arms, reference_of)
+    plans += [
+        Plan(_tuned_id(first, second), "tuned", ((first.name, second.name),))
+        for first, second in combinations(_tuned_arms(treated, arms, reference_of), 2)
+    ]
+    planned = {name for plan in plans for pair in plan.pairs for name in pair}
+    plans += [Plan(f"{a} − {b}", "arms", ((a, b),)) for a, b in combinations(arms, 2) if not {a, b} <= planned]
+    return _with_unique_ids(plans)
+
+
+def _by_base(arms: Iterable[Arm]) -> list[Arm]:
+    """Return ``arms`` sorted by base, variant and name."""
+    return sorted(arms, key=lambda arm: (arm.base, arm.variant, arm.name))
+
+
+def _pooled_plans(treated: Sequence[Arm], arms: Mapping[str, Arm], reference_of: Mapping[str, str]) -> list[Plan]:
+    """Return one plan for each named variant that several bases have."""
+    plans = []
+    for variant in dict.fromkeys(arm.variant for arm in treated if arm.variant):
+        members = [arm for arm in treated if arm.variant == variant]
+        if len({arm.base for arm in members}) > 1:
+            reference_variants = {arms[reference_of[arm.name]].variant for arm in members}
+            reference = reference_variants.pop() if len(reference_variants) == 1 else "untuned"
+            pairs = tuple((arm.name, reference_of[arm.name]) for arm in members)
+            plans.append(Plan(f"all bases: {variant} − {reference}", "pooled", pairs))
+    return plans
+
+
+def _tuned_arms(treated: Sequence[Arm], arms: Mapping[str, Arm], reference_of: Mapping[str, str]) -> list[Arm]:
+    """Return the arms that the family ``tuned`` compares with each other: the treated ones and, if there are any, tuned
+    arms without a reference. An arm that is itself a reference is left out."""
+    if not treated:
+        return []
     count = Counter((arm.base, arm.variant) for arm in arms.values())
-    alone = [arm for arm in arms.values() if arm.variant == "tuned" and count[arm.base, "tuned"] == 1]
-    tuned = {arm.name: arm for arm in [*treated, *(alone if treated else [])] if arm.name not in pairs.values()}
-    for one, other in combinations(sorted(tuned.values(), key=lambda arm: (arm.base, arm.variant, arm.name)), 2):
-        plans.append(Plan(_against(one, other), "tuned", ((one.name, other.name),)))
-    placed = {name for plan in plans for pair in plan.pairs for name in pair}
-    others = [Plan(f"{a} − {b}", "arms", ((a, b),)) for a, b in combinations(arms, 2) if not {a, b} <= placed]
-    return _with_own_ids(plans + others)
+    tuned = [arm for arm in arms.values() if arm.variant == "tuned" and count[arm.base, "tuned"] == 1]
+    by_name = {arm.name: arm for arm in [*treated, *tuned] if arm.name not in reference_of.values()}
+    return _by_base(by_name.values())
 
 
-def _change(arm: Arm, reference: Arm) -> str:
+def _tuning_id(arm: Arm, reference: Arm) -> str:
+    """Return ``BASE: VARIANT − VARIANT``, or the arms' names if their bases or variants do not allow it."""
     if not (arm.variant and reference.variant) or arm.base != reference.base:
         return f"{arm.name} − {reference.name}"
     change = f"{arm.variant} − {reference.variant}"
     return f"{arm.base}: {change}" if arm.base else change
 
 
-def _against(one: Arm, other: Arm) -> str:
-    if one.variant == other.variant == "tuned" and one.base and other.base:
-        return f"tuned: {one.base} − {other.base}"
-    return f"{one.name} − {other.name}"
+def _tuned_id(first: Arm, second: Arm) -> str:
+    """Return ``tuned: BASE − BASE``, or the arms' names if they are not two tuned arms with named bases."""
+    if first.variant == second.variant == "tuned" and first.base and second.base:
+        return f"tuned: {first.base} − {second.base}"
+    return f"{first.name} − {second.name}"
 
 
-def _with_own_ids(plans: Sequence[Plan]) -> list[Plan]:
-    """``plans`` with the arms' names in place of ids that several share."""
+def _with_unique_ids(plans: Sequence[Plan]) -> list[Plan]:
+    """Return ``plans``, with the arms' names as the id of those that share one."""
     count = Counter(plan.id for plan in plans)
     return [
         plan
@@ -123,98 +161,110 @@ def _with_own_ids(plans: Sequence[Plan]) -> list[Plan]:
 def compare(
     ratings: Ratings, plans: Sequence[Plan], values: np.ndarray, draws: int = 10_000, seed: int = 0
 ) -> list[Contrast]:
-    """Return every planned contrast of ``values`` (float ``[rows]``: totals, or an item; NaN is left out and
-    counted)."""
+    """Return the contrast of each of ``plans``, adjusted by Holm. ``values``: float ``[rows]``, the totals or one item;
+    sessions with NaN are left out, and a note says how many."""
     judged, size = judged_means(ratings, values), size_of(values)
-    found = [contrast_of(plan, *paired_differences(judged, plan), size=size, draws=draws, seed=seed) for plan in plans]
-    return with_holm(found)
+    contrasts = [
+        contrast_of(plan, *paired_differences(judged, plan), size=size, draws=draws, seed=seed) for plan in plans
+    ]
+    return with_holm(contrasts)
 
 
 def contrast_of(
     plan: Plan, differences: Differences, notes: Sequence[str], *, size: float, draws: int, seed: int
 ) -> Contrast:
-    """Return a contrast from ``differences`` of each patient; ``notes`` say what is not among them. ``size``: the
-    largest score that was subtracted, which tells differences from rounding. ``draws`` of 0 leave the bootstrap, the
-    sign-flip test and effect sizes out. ``p_adjusted`` is left to :func:`with_holm`."""
+    """Return the contrast of ``differences``. ``p_adjusted`` is left to :func:`with_holm`.
+
+    ``notes``: what was left out of ``differences``. ``size``: the largest score that was subtracted, by which
+    differences are told from rounding. ``draws``: bootstrap resamples; with 0, bootstrap, sign-flip test and effect
+    size are left out.
+    """
     notes = list(notes)
-    means = {patient: float(np.mean(own)) for patient, own in differences.items()}
-    pairs, n = sum(map(len, differences.values())), len(differences)
-    gap = Contrast(plan.id, plan.family, means, pairs)
+    means = {patient: float(np.mean(values)) for patient, values in differences.items()}
+    n = len(means)
+    contrast = Contrast(id=plan.id, family=plan.family, patients=means, pairs=sum(map(len, differences.values())))
     if n == 0:
-        pooled = len(plan.pairs) > 1 and notes
-        return replace(gap, notes=notes if pooled else ["no pair of sessions to compare", *notes])
+        explained = len(plan.pairs) > 1 and notes
+        return replace(contrast, notes=notes if explained else ["no pair of sessions to compare", *notes])
     observed = np.array(list(means.values()))
     estimate = 0.0 if nought(observed.mean(), size) else float(observed.mean())
+    contrast = replace(contrast, estimate=estimate)
     if n == 1:
-        return replace(gap, estimate=estimate, method=POINT, notes=["one patient: no interval can be given", *notes])
+        return replace(contrast, method=POINT, notes=["one patient: no interval can be given", *notes])
     if n < LEAST_FOR_SIGNS:
         notes.append(f"{n} patients: a sign-flip test cannot give p below {2 / 2**n:g}")
     if alike(observed, size):
         notes.append("all patients differ by the same amount: no interval and no t test can be given")
-        signs = 2 / 2**n if estimate else None
-        return replace(gap, estimate=estimate, se=0.0, p_sign_flip=signs, method=POINT, notes=notes)
+        return replace(contrast, se=0.0, p_sign_flip=2 / 2**n if estimate else None, method=POINT, notes=notes)
     se = float(observed.std(ddof=1) / math.sqrt(n))
-    made = replace(gap, estimate=estimate, se=se, notes=notes)
-    if draws and n < FEW:
-        narrow = "bootstrap and mixed-model intervals are too narrow; report the t interval"
-        few = "too few for a bootstrap interval and effect sizes"
-        notes.append(f"{n} patients: {narrow if n >= LEAST_FOR_BOOTSTRAP else few}")
-    if draws and n >= LEAST_FOR_BOOTSTRAP:
-        low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
-        made = replace(made, bootstrap_low=low, bootstrap_high=high)
     margin = float(stats.t.ppf(0.975, n - 1)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
-    made = replace(made, ci_low=estimate - margin, ci_high=estimate + margin, p=p)
+    contrast = replace(contrast, se=se, ci_low=estimate - margin, ci_high=estimate + margin, p=p)
     if not draws:
-        return made
-    signs = sign_flip_p(observed, seed=seed, size=size)
-    effect = paired_effect(observed, size=size) if n >= LEAST_FOR_BOOTSTRAP else None
-    return replace(made, p_sign_flip=signs, effect=effect)
+        return replace(contrast, notes=notes)
+    contrast = replace(contrast, p_sign_flip=sign_flip_p(observed, seed=seed, size=size))
+    if n < LEAST_FOR_BOOTSTRAP:
+        notes.append(f"{n} patients: too few for a bootstrap interval and effect sizes")
+        return replace(contrast, notes=notes)
+    if n < FEW:
+        notes.append(f"{n} patients: bootstrap and mixed-model intervals are too narrow; report the t interval")
+    low, high = percentile_interval(hierarchical_bootstrap(list(differences.values()), draws, seed))
+    effect = paired_effect(observed, size=size)
+    return replace(contrast, bootstrap_low=low, bootstrap_high=high, effect=effect, notes=notes)
 
 
-def with_holm(found: Sequence[Contrast]) -> list[Contrast]:
-    """``found`` with p values adjusted inside each family; contrasts with an estimate and no t test count too."""
+def with_holm(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """Return ``contrasts`` with p values adjusted within each family (Holm 1979). A contrast with an estimate but no t
+    test counts as one of its family."""
     adjusted: dict[int, float] = {}
-    for family in dict.fromkeys(contrast.family for contrast in found):
-        places = [place for place, contrast in enumerate(found) if contrast.family == family]
-        adjusted |= dict(zip(places, holm([_p_of(found[place]) for place in places]), strict=True))
+    for family in dict.fromkeys(contrast.family for contrast in contrasts):
+        members = [index for index, contrast in enumerate(contrasts) if contrast.family == family]
+        adjusted |= dict(zip(members, holm([_p_for_holm(contrasts[index]) for index in members]), strict=True))
     return [
-        replace(contrast, p_adjusted=None if contrast.p is None else adjusted[place])
-        for place, contrast in enumerate(found)
+        replace(contrast, p_adjusted=None if contrast.p is None else adjusted[index])
+        for index, contrast in enumerate(contrasts)
     ]
 
 
-def _p_of(contrast: Contrast) -> float:
-    """Return the p that Holm's adjustment uses for it; NaN if there is nothing to test."""
-    untested = math.nan if contrast.estimate is None else 1.0
-    return untested if contrast.p is None else contrast.p
+def _p_for_holm(contrast: Contrast) -> float:
+    """Return the p that enters Holm's adjustment: 1 if there is an estimate but no t test, NaN if there is neither."""
+    if contrast.p is not None:
+        return contrast.p
+    return math.nan if contrast.estimate is None else 1.0
 
 
 def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[str]]:
-    """Return differences of each patient that has any, in the patients' order, and what was left out.
+    """Return the differences of each patient that has any, in the order of patients, and notes on what was left out.
 
     Sessions are paired by patient and number, within each judge: judges differ in severity, so a session is compared
-    only with one that the same judge rated. Judges weigh the same.
+    only with one that the same judge rated. Judges have equal weights. If one of several pairs of arms has no pair of
+    sessions, there are no differences.
     """
-    own: dict[str, list[float]] = {}
+    differences: dict[str, list[float]] = {}
+    pair_counts: dict[tuple[str, str], int] = {}
     notes = []
-    counted: dict[tuple[str, str], int] = {}
     for a, b in plan.pairs:
-        first, second = ({key[1:]: by for key, by in judged.items() if key[0] == arm} for arm in (a, b))
+        first, second = ({key[1:]: by_judge for key, by_judge in judged.items() if key[0] == arm} for arm in (a, b))
         pairs = 0
         for cell in sorted(first.keys() & second.keys()):
+            patient, _ = cell
             by_judge = [first[cell][judge] - second[cell][judge] for judge in first[cell] if judge in second[cell]]
             if by_judge:
-                own.setdefault(cell[0], []).append(sum(by_judge) / len(by_judge))
+                differences.setdefault(patient, []).append(sum(by_judge) / len(by_judge))
                 pairs += 1
-        counted[a, b] = pairs
-        alone = len(first) + len(second) - 2 * pairs
         if not pairs and len(plan.pairs) > 1:
-            return {}, [f"{a} and {b} have no pair: there is no mean over all bases"]
-        if alone:
-            notes.append(f"left out: {alone} of the sessions of {a} and {b}, which have no rated partner")
-    counts = {pair: count for pair, count in counted.items() if count}
-    if len(counts) > 1 and max(counts.values()) > 1.2 * min(counts.values()):
-        told = ", ".join(f"{a} {count}" for (a, _), count in counts.items())
-        notes.append(f"bases count by their pairs of sessions: {told}")
-    return {patient: np.array(found) for patient, found in sorted(own.items())}, notes
+            return {}, [no_pair_note(a, b)]
+        unpaired = len(first) + len(second) - 2 * pairs
+        if unpaired:
+            notes.append(f"left out: {unpaired} of the sessions of {a} and {b}, which have no rated partner")
+        if pairs:
+            pair_counts[a, b] = pairs
+    if len(pair_counts) > 1 and max(pair_counts.values()) > 1.2 * min(pair_counts.values()):
+        counts = ", ".join(f"{a} {count}" for (a, _), count in pair_counts.items())
+        notes.append(f"bases are weighted by their numbers of paired sessions: {counts}")
+    return {patient: np.array(values) for patient, values in sorted(differences.items())}, notes
+
+
+def no_pair_note(a: str, b: str) -> str:
+    """Return the note on a contrast over all bases that cannot be given because one base lacks it."""
+    return f"no session of {a} can be paired with one of {b}: no mean over all bases can be given"

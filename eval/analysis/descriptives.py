@@ -1,4 +1,4 @@
-"""Levels of each arm's scores: means, the share of competent sessions, the share of scores at the ends of the scale."""
+"""Each arm's scores: mean and SD, the share of competent sessions, the shares of scores at the ends of the scale."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from cbtrain.eval.analysis.rounding import at_least
 from cbtrain.eval.analysis.sessions import Key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """``n`` rated sessions of an arm; ``share`` of them have a total of ``cutoff`` or more, with a bootstrap interval
-    over patients and their sessions (see :func:`_share_interval`). ``floor_share`` and ``ceiling_share``: of single
-    scores of items, those at the scale's lowest and highest point. None if the scale has no such line or point, where
-    sessions have no scores, for the interval from few patients, and for the ends of the scale where judges are pooled:
-    those are as much of who rated as of what."""
+    """Where an arm's scores lie on the scale.
+
+    ``n``: rated sessions. ``at_or_above``: sessions with a total of at least ``cutoff``; ``share``: their share, with a
+    95 % interval (:func:`_share_interval`). ``floor_share`` and ``ceiling_share``: shares of single item scores at the
+    lowest and the highest point of the scale.
+
+    None if the scale has no cut-off or is not known, if sessions have no scores, for the interval with few patients,
+    and for ``floor_share`` and ``ceiling_share`` of pooled judges, whose severities would enter them.
+    """
 
     name: str
     n: int
@@ -37,8 +41,9 @@ class Level:
 
 
 def levels(ratings: Ratings, draws: int, seed: int, *, pooled: bool = False) -> list[Level]:
-    """One entry an arm, in the order of arms; ``pooled``: whether judges are."""
-    totals, rated = session_means(ratings, ratings.total), Counter(arm for arm, _, _ in ratings.rated_sessions)
+    """Return the level of each arm, in the order of arms; ``pooled``: whether the judges are pooled."""
+    totals = session_means(ratings, ratings.total)
+    rated = Counter(arm for arm, _, _ in ratings.rated_sessions)
     return [_level(ratings, name, rated[name], totals, draws, seed, pooled) for name in ratings.arms]
 
 
@@ -47,16 +52,17 @@ def _level(
 ) -> Level:
     scale = ratings.scale
     cutoff = scale.cutoff if scale else None
-    above: dict[str, list[float]] = {}  # a total at the cut-off may lie below it by what taking severities off leaves
+    at_or_above: dict[str, list[float]] = {}
     for (name, patient, _), total in totals.items():
         if name == arm and cutoff is not None:
-            above.setdefault(patient, []).append(float(at_least(total, cutoff)))
-    groups = [np.array(own) for own in above.values()]
-    count = int(sum(own.sum() for own in groups))
+            # With a tolerance: subtracting severities may leave a total just below the cut-off that it has reached.
+            at_or_above.setdefault(patient, []).append(float(at_least(total, cutoff)))
+    groups = [np.array(indicators) for indicators in at_or_above.values()]
+    count = int(sum(indicators.sum() for indicators in groups))
     low, high = _share_interval(groups, draws, seed)
-    items = ratings.items[ratings.arm == arm]
-    items = items[np.isfinite(items)]
-    ends = scale if len(items) and not pooled else None
+    scores = ratings.items[ratings.arm == arm]
+    scores = scores[np.isfinite(scores)]
+    ends = scale if len(scores) and not pooled else None
     return Level(
         name=arm,
         n=rated,
@@ -65,25 +71,29 @@ def _level(
         share=count / sum(map(len, groups)) if groups else None,
         share_low=low,
         share_high=high,
-        floor_share=float((items == ends.low).mean()) if ends else None,
-        ceiling_share=float((items == ends.high).mean()) if ends else None,
+        floor_share=float((scores == ends.low).mean()) if ends else None,
+        ceiling_share=float((scores == ends.high).mean()) if ends else None,
     )
 
 
 def _share_interval(groups: Sequence[np.ndarray], draws: int, seed: int) -> tuple[float | None, float | None]:
-    """Of the share of ones in ``groups`` (float ``[sessions]`` for each patient). Of sessions that are all alike it is
-    exact over patients, who are as likely as a session or likelier to have one unlike the others."""
-    if len({float(value) for own in groups for value in own}) == 1:
+    """Return the 95 % interval of the share of ones in ``groups`` (0 or 1, float ``[sessions]`` for each patient):
+    bootstrap over patients and their sessions; None with too few patients.
+
+    If all sessions have the same value, every resample has it too. The exact interval with patients as trials is
+    returned then; with sessions as trials it would be too narrow, since sessions of one patient are not independent.
+    """
+    if len({float(value) for group in groups for value in group}) == 1:
         return interval_of_alike(bool(groups[0][0]), len(groups))
     if len(groups) < LEAST_FOR_BOOTSTRAP:
         return None, None
     return percentile_interval(hierarchical_bootstrap(groups, draws, seed, by_patient=False))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """An arm's rated sessions: ``n``, the totals' mean, SD (n − 1), lowest and highest, and the mean of each item. NaN
-    where there is nothing to tell it from."""
+    """An arm's rated sessions: their number ``n``, the mean, SD (n − 1), lowest and highest of their totals, and the
+    mean of each item. NaN if there are too few sessions."""
 
     name: str
     base: str
@@ -97,40 +107,41 @@ class Group:
 
 
 def session_groups(ratings: Ratings) -> list[Group]:
-    """Return every arm's sessions, in the order of arms; ``n`` counts those that have no score of their own too (see
-    :func:`cbtrain.eval.analysis.agreement.severity.session_means`)."""
+    """Return the sessions of each arm, in the order of arms. ``n`` counts every rated session, also if sessions have no
+    scores because judges cannot be compared (:func:`cbtrain.eval.analysis.agreement.severity.session_means`)."""
     rated = np.isfinite(ratings.total)
     counts = Counter(arm for arm, _, _ in ratings.rated_sessions)
-    totals = _by_arm(session_means(ratings, ratings.total))
-    items = [
-        _by_arm(session_means(ratings, np.where(rated, ratings.items[:, place], np.nan)))
-        for place in range(len(ratings.item_names))
-    ]
-    made = []
+    totals_by_arm = _by_arm(session_means(ratings, ratings.total))
+    item_scores_by_arm = {
+        name: _by_arm(session_means(ratings, np.where(rated, ratings.items[:, column], np.nan)))
+        for column, name in enumerate(ratings.item_names)
+    }
+    groups = []
     for arm in ratings.arms.values():
-        own = totals.get(arm.name, np.empty(0))
-        some = len(own) > 0
-        made.append(
+        totals = totals_by_arm.get(arm.name, np.empty(0))
+        n = len(totals)
+        groups.append(
             Group(
                 name=arm.name,
                 base=arm.base,
                 variant=arm.variant,
                 n=counts[arm.name],
-                mean=float(own.mean()) if some else math.nan,
-                sd=float(own.std(ddof=1)) if len(own) > 1 else math.nan,
-                low=float(own.min()) if some else math.nan,
-                high=float(own.max()) if some else math.nan,
+                mean=float(totals.mean()) if n else math.nan,
+                sd=float(totals.std(ddof=1)) if n > 1 else math.nan,
+                low=float(totals.min()) if n else math.nan,
+                high=float(totals.max()) if n else math.nan,
                 items={
                     name: float(by_arm[arm.name].mean()) if arm.name in by_arm else math.nan
-                    for name, by_arm in zip(ratings.item_names, items, strict=True)
+                    for name, by_arm in item_scores_by_arm.items()
                 },
             )
         )
-    return made
+    return groups
 
 
 def _by_arm(scores: Mapping[Key, float]) -> dict[str, np.ndarray]:
-    found: dict[str, list[float]] = {}
+    """Return ``scores`` of sessions by arm, float64 ``[sessions]`` each."""
+    by_arm: dict[str, list[float]] = {}
     for (arm, _, _), score in scores.items():
-        found.setdefault(arm, []).append(score)
-    return {arm: np.array(own) for arm, own in found.items()}
+        by_arm.setdefault(arm, []).append(score)
+    return {arm: np.array(arm_scores) for arm, arm_scores in by_arm.items()}

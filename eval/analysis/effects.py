@@ -1,4 +1,4 @@
-"""Sizes of paired effects, with intervals from the noncentral t distribution."""
+"""Effect sizes of paired differences, with intervals from the noncentral t distribution."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from cbtrain.eval.analysis.rounding import alike
 
 @dataclass(frozen=True, slots=True)
 class PairedEffect:
-    """``d_z``: mean difference over the SD of differences (Cohen 1988); ``hedges_g``: the same without its bias in
-    small samples (Hedges 1981), which two patients cannot give. 95 % intervals; NaN if the differences do not vary.
-    ``unit``: of what they are. Means of patients vary less than sessions do, so these are larger than those of
-    sessions.
+    """Effect sizes with 95 % intervals; NaN if the differences do not vary.
+
+    ``d_z``: mean difference divided by the SD of the differences (Cohen 1988). ``hedges_g``: the same, corrected for
+    its bias in small samples (Hedges 1981); NaN for two patients. ``unit``: the unit of analysis. Patients' means vary
+    less than sessions, so these effect sizes are larger than those of sessions.
     """
 
     d_z: float
@@ -29,15 +30,16 @@ class PairedEffect:
 
 
 def paired_effect(differences: np.ndarray, level: float = 0.95, size: float = 0.0) -> PairedEffect:
-    """``differences``: float ``[patients]`` in points, two at least (ValueError). ``size``: of the scores that were
-    subtracted (:func:`cbtrain.eval.analysis.rounding.alike`)."""
+    """Return the effect sizes of ``differences`` (float ``[patients]``, in points), with intervals of this ``level``.
+    ``size``: largest score that was subtracted (:func:`cbtrain.eval.analysis.rounding.alike`). Raises ValueError on
+    fewer than two patients."""
     values = np.asarray(differences, dtype=np.float64)
     n = len(values)
     if n < 2:
         raise ValueError("an effect size needs two patients")
     if alike(values, size):
-        gap = math.nan
-        return PairedEffect(gap, gap, gap, gap, gap, gap)
+        nan = math.nan
+        return PairedEffect(nan, nan, nan, nan, nan, nan)
     d = float(values.mean() / values.std(ddof=1))
     t, df = d * math.sqrt(n), n - 1
     low = _noncentrality(t, df, (1 + level) / 2) / math.sqrt(n)
@@ -49,20 +51,22 @@ def paired_effect(differences: np.ndarray, level: float = 0.95, size: float = 0.
 
 
 TAIL = 9.0
-"""Standard deviations beyond which a normal distribution has less than 1e-18."""
+"""SDs from the mean beyond which a normal distribution has a probability below 1e-18."""
 
 QUANTILES = (0.0, 1e-16, 1e-8, 1e-4, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.9999, 1 - 1e-8, 1 - 1e-16)
-"""Of the SD of a sample: between two of them its distribution is smooth enough for a rule of sixteen nodes."""
+"""Quantiles of the sample SD's distribution, used as break points: between two of them a Gauss rule with sixteen nodes
+is exact enough."""
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 def noncentral_t_cdf(t: float, df: int, noncentrality: float) -> float:
-    """Return the probability that a noncentral t variable with ``df`` (1 at least) is at most ``t`` (all finite).
+    """Return the probability that a noncentral t variable with ``df`` (at least 1) is at most ``t``. All arguments are
+    finite.
 
-    scipy's gives NaN in parts of what is needed here (two patients who differ by nearly the same). This one is the
-    definition, ``P(Z + noncentrality <= t S)``, integrated over the normal Z with Gauss's rule between break points
-    that follow both distributions. It agrees with mpmath to 1e-14 up to ``t`` of 1e5.
+    scipy's function returns NaN for some arguments that occur here (two patients with nearly the same difference).
+    This one integrates the definition, ``P(Z + noncentrality <= t S)``, over the normal Z by Gauss-Legendre quadrature
+    between break points that follow the distributions of Z and S. It agrees with mpmath to 1e-14 up to ``t`` of 1e5.
     """
     if t < 0:
         return 1.0 - noncentral_t_cdf(-t, df, -noncentrality)
@@ -76,17 +80,17 @@ def noncentral_t_cdf(t: float, df: int, noncentrality: float) -> float:
     half = np.diff(edges)[:, None] / 2
     z = edges[:-1, None] + half * (1 + NODES)
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    reached = special.chdtrc(df, df * ((z + noncentrality) / t) ** 2)
-    return below_zero + float((half * WEIGHTS * density * reached).sum())
+    probability_given_z = special.chdtrc(df, df * ((z + noncentrality) / t) ** 2)
+    return below_zero + float((half * WEIGHTS * density * probability_given_z).sum())
 
 
 def _noncentrality(t: float, df: int, probability: float) -> float:
-    """Return the noncentrality with which a value up to ``t`` has this ``probability``."""
+    """Return the noncentrality for which :func:`noncentral_t_cdf` at ``t`` is ``probability``."""
 
     def excess(noncentrality: float) -> float:
         return noncentral_t_cdf(t, df, noncentrality) - probability
 
-    # The probability falls with the noncentrality.
+    # The probability falls as the noncentrality rises: widen the bracket in growing steps until it contains the root.
     low, high, step = t, t, 0.5
     while excess(low) < 0:
         low, step = low - step, step * 2

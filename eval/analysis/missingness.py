@@ -1,7 +1,8 @@
-"""Sessions without a score are outcomes of an arm: counted, compared and bounded, and their scores never filled in.
+"""Sessions without a score: count them by arm, compare their shares, and bound what they could change.
 
-A complete-case estimate is right only if what is missing is like what is there. The bounds ask for nothing: every
-missing score is once the worst and once the best that the scale has (Horowitz and Manski 2000).
+Missing scores are never filled in. An estimate from complete pairs is unbiased only if missing scores are like the
+observed ones. The bounds assume nothing: every missing score is once the worst and once the best of the scale (Horowitz
+and Manski 2000).
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from cbtrain.eval.analysis.rounding import size_of
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 
 Cell = tuple[str, int]
-"""A patient and the number of a session."""
+"""A patient and a session number."""
 
-Outcome = tuple[str, Cell]
-"""An arm and one of its sessions."""
+ArmCell = tuple[str, Cell]
+"""An arm and one of its cells: a planned session."""
 
-Outcomes = dict[Outcome, float]
+CellValues = dict[ArmCell, float]
+"""One value for each planned session."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmCompletion:
-    """Sessions ``planned`` for an arm, and what became of them: ``failed`` for reasons that are not the therapist's,
-    ``unrated``, or ``rated`` by one judge at least. ``endings`` are counted where they are known; ``failed`` is None
-    where no session's ending is, and ``unrated`` holds failed ones too."""
+    """Numbers of sessions of one arm.
+
+    ``planned`` = ``failed`` + ``unrated`` + ``rated``. ``rated``: at least one judge gave a total. ``failed``: ended by
+    a failure that is not the therapist's, and not rated. If no ending of the arm is known, ``failed`` is None and
+    ``unrated`` includes failed sessions. ``endings``: number of sessions by ending, most frequent first.
+    """
 
     name: str
     planned: int
@@ -42,19 +47,23 @@ class ArmCompletion:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """``contrasts``: differences in the share of planned sessions with a score; ``failures``: in the share that
-    failed, of those plans whose sessions' endings are known."""
+    """Counts by arm, and contrasts of shares of planned sessions: ``contrasts`` of rated sessions, ``failures`` of
+    failed ones. ``failures`` has only the plans whose arms all have known endings."""
 
     arms: list[ArmCompletion]
     contrasts: list[Contrast]
     failures: list[Contrast]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """``estimate`` and its interval from the pairs that have both scores, and how far it could move: estimates if each
-    of the ``missing`` scores were the worst or the best for the first arm, and the outer ends of their intervals. None
-    where the scale, and with it the worst score, is not known, and for pooled judges."""
+    """Worst-case bounds of one contrast, in points.
+
+    ``estimate`` and its interval come from complete pairs. ``missing``: scores that are missing among the planned
+    pairs. ``worst_low``, ``worst_high``: the estimates if each missing score were the worst, or the best, for the first
+    arm of its pair; ``worst_ci_low``, ``worst_ci_high``: the outer ends of their intervals. The four are None if the
+    scale is not known, and for pooled judges.
+    """
 
     id: str
     missing: int
@@ -68,34 +77,58 @@ class Bounds:
 
 
 def planned_sessions(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> dict[str, list[Cell]]:
-    """Return the sessions that each arm was to hold: those that are known, and, since arms treat the same patients in
-    sessions of the same numbers, those of arms with which it has any in common."""
-    known = set(ratings.sessions) | {key for key in outcomes if key[0] in ratings.arms}
-    own = {name: {(patient, number) for arm, patient, number in known if arm == name} for name in ratings.arms}
-    return {arm: sorted(set().union(*(other for other in own.values() if other & cells))) for arm, cells in own.items()}
+    """Return the sessions that were planned for each arm, sorted.
+
+    Arms treat the same patients in sessions with the same numbers. So an arm's planned sessions are its observed ones
+    (in ``ratings`` or ``outcomes``) and those of every arm that shares a session with it.
+    """
+    observed = set(ratings.sessions) | {key for key in outcomes if key[0] in ratings.arms}
+    cells_of = {name: {(patient, number) for arm, patient, number in observed if arm == name} for name in ratings.arms}
+    return {
+        arm: sorted(set().union(*(other for other in cells_of.values() if other & cells)))
+        for arm, cells in cells_of.items()
+    }
 
 
 def completion(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], plans: Sequence[Plan]) -> Completion:
-    """Return what became of every session by arm, and whether arms differ in it, with the patient as the unit."""
+    """Return how many sessions of each arm were rated or failed, and the contrasts of these shares, with the patient as
+    the unit."""
     planned = planned_sessions(ratings, outcomes)
-    arms, rated, failed = [], Outcomes(), Outcomes()
+    rated_sessions = ratings.rated_sessions
+    arms: list[ArmCompletion] = []
+    rated_values, failed_values = CellValues(), CellValues()
     for arm, cells in planned.items():
-        scored = {session[1:] for session in ratings.rated_sessions if session[0] == arm}
-        own = {cell: found for cell in cells if (found := outcomes.get((arm, *cell)))}
-        lost = sum(own[cell].failed and cell not in scored for cell in own)
-        told = any(found.ending for found in own.values())
-        rated |= {(arm, cell): float(cell in scored) for cell in cells}
-        failed |= {(arm, cell): float(cell in own and own[cell].failed and cell not in scored) for cell in cells}
-        counts = Counter(found.ending for found in own.values() if found.ending)
-        endings = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        arm_outcomes = {cell: outcome for cell in cells if (outcome := outcomes.get((arm, *cell)))}
+        rated = {cell for cell in cells if (arm, *cell) in rated_sessions}
+        failed = {cell for cell, outcome in arm_outcomes.items() if outcome.failed and cell not in rated}
+        endings = _count_endings(arm_outcomes.values())
         arms.append(
             ArmCompletion(
-                arm, len(cells), lost if told else None, len(cells) - lost - len(scored), len(scored), endings
+                name=arm,
+                planned=len(cells),
+                failed=len(failed) if endings else None,
+                unrated=len(cells) - len(failed) - len(rated),
+                rated=len(rated),
+                endings=endings,
             )
         )
-    unknown = {arm.name for arm in arms if arm.failed is None}
-    known = [plan for plan in plans if not unknown & {name for pair in plan.pairs for name in pair}]
-    return Completion(arms, _compare(plans, planned, rated), _compare(known, planned, failed))
+        rated_values |= {(arm, cell): float(cell in rated) for cell in cells}
+        failed_values |= {(arm, cell): float(cell in failed) for cell in cells}
+    without_endings = {arm.name for arm in arms if arm.failed is None}
+    plans_with_endings = [
+        plan for plan in plans if not any(name in without_endings for pair in plan.pairs for name in pair)
+    ]
+    return Completion(
+        arms=arms,
+        contrasts=_compare(plans, planned, rated_values),
+        failures=_compare(plans_with_endings, planned, failed_values),
+    )
+
+
+def _count_endings(outcomes: Iterable[SessionOutcome]) -> dict[str, int]:
+    """Return the number of sessions by known ending, most frequent first, then by name."""
+    counts = Counter(outcome.ending for outcome in outcomes if outcome.ending)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def bounds(
@@ -104,92 +137,105 @@ def bounds(
     plans: Sequence[Plan],
     complete: Sequence[Contrast],
     *,
-    known: Ratings | None = None,
+    with_partial: Ratings | None = None,
     pooled: bool = False,
 ) -> list[Bounds]:
-    """Return how far missing scores could move each contrast of ``complete`` (those of ``plans``, from complete pairs).
-    ``known``: what the same judges also gave, for sessions that not all of them rated. None for ``pooled`` judges, of
-    whom each could have rated any session."""
+    """Return the worst-case bounds of each contrast in ``complete``, which are those of ``plans`` from complete pairs.
+
+    ``with_partial``: the same judges' ratings, with those of sessions that not all of them rated (default:
+    ``ratings``). ``pooled`` judges have no bounds: each of them could have rated any session.
+    """
     planned = planned_sessions(ratings, outcomes)
-    ends = [_totals(known or ratings, planned, end) for end in (0, 1)] if ratings.scale and not pooled else []
     rated = ratings.rated_sessions
-    made = []
-    for plan, found in zip(plans, complete, strict=True):
-        cells = _shared(plan, planned)
-        missing = sum((arm, *cell) not in rated for pair, own in cells.items() for arm in pair for cell in own)
-        low = high = None
-        if ends and found.estimate is not None:
-            size = max(_size(end) for end in ends)
-            low = contrast_of(plan, _differences(cells, *ends), [], size=size, draws=0, seed=0)
-            high = contrast_of(plan, _differences(cells, *ends[::-1]), [], size=size, draws=0, seed=0)
-        made.append(
+    extremes: tuple[CellValues, CellValues] | None = None
+    if ratings.scale and not pooled:
+        scores = with_partial or ratings
+        extremes = (
+            _filled_totals(scores, planned, ratings.scale.low),
+            _filled_totals(scores, planned, ratings.scale.high),
+        )
+    results = []
+    for plan, contrast in zip(plans, complete, strict=True):
+        pair_cells = _shared_cells(plan, planned)
+        missing = sum((arm, *cell) not in rated for pair, cells in pair_cells.items() for arm in pair for cell in cells)
+        worst = best = None
+        if extremes and contrast.estimate is not None:
+            lowest, highest = extremes
+            size = max(_size(lowest), _size(highest))
+            worst = contrast_of(plan, _differences(pair_cells, lowest, highest), [], size=size, draws=0, seed=0)
+            best = contrast_of(plan, _differences(pair_cells, highest, lowest), [], size=size, draws=0, seed=0)
+        results.append(
             Bounds(
                 id=plan.id,
                 missing=missing,
-                estimate=found.estimate,
-                ci_low=found.ci_low,
-                ci_high=found.ci_high,
-                worst_low=low.estimate if low else None,
-                worst_high=high.estimate if high else None,
-                worst_ci_low=low.ci_low if low else None,
-                worst_ci_high=high.ci_high if high else None,
+                estimate=contrast.estimate,
+                ci_low=contrast.ci_low,
+                ci_high=contrast.ci_high,
+                worst_low=worst.estimate if worst else None,
+                worst_high=best.estimate if best else None,
+                worst_ci_low=worst.ci_low if worst else None,
+                worst_ci_high=best.ci_high if best else None,
             )
         )
-    return made
+    return results
 
 
-def _totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], end: int) -> Outcomes:
-    """Return each planned session's total, with the scale's lowest point (``end`` 0) or highest (1) for every score
-    that is missing: a session that one item is missing from can move by that item only."""
-    assert ratings.scale is not None
-    point, count = (ratings.scale.low, ratings.scale.high)[end], len(ratings.item_names)
-    judges = len(ratings.judges)
-    scored: dict[Key, dict[str, list[np.ndarray]]] = {}
-    for session, judge, items in zip(ratings.sessions, ratings.judge, ratings.items, strict=True):
-        scored.setdefault(session, {}).setdefault(str(judge), []).append(items)
-    made = Outcomes()
+def _filled_totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], point: float) -> CellValues:
+    """Return the total of each planned session, averaged over judges, with ``point`` in place of every missing item. A
+    session that lacks one item can change by that item only."""
+    judges, items = len(ratings.judges), len(ratings.item_names)
+    rows_of: dict[Key, dict[str, list[np.ndarray]]] = {}
+    for session, judge, row in zip(ratings.sessions, ratings.judge, ratings.items, strict=True):
+        rows_of.setdefault(session, {}).setdefault(str(judge), []).append(row)
+    filled = CellValues()
     for arm, cells in planned.items():
         for cell in cells:
-            totals = [_judged(np.array(rows), point) for rows in scored.get((arm, *cell), {}).values()]
-            totals += [point * count] * (judges - len(totals))
-            made[arm, cell] = sum(totals) / len(totals) if totals else point * count
-    return made
+            totals = [_filled_total(np.array(rows), point) for rows in rows_of.get((arm, *cell), {}).values()]
+            totals += [point * items] * (judges - len(totals))
+            filled[arm, cell] = sum(totals) / len(totals) if totals else point * items
+    return filled
 
 
-def _judged(rows: np.ndarray, point: float) -> float:
-    """Return a judge's total of one session, ``rows`` being the items of its repeats: those that have every score
-    decide."""
-    whole = rows[np.isfinite(rows).all(axis=1)]
-    if len(whole):
-        return float(whole.sum(axis=1).mean())
-    return float(np.where(np.isfinite(rows), rows, point).sum(axis=1).mean())
+def _filled_total(repeats: np.ndarray, point: float) -> float:
+    """Return one judge's total of one session: the mean over complete repeats, or over all repeats with ``point`` for
+    missing items if none is complete. ``repeats``: float ``[repeats, items]``."""
+    complete = repeats[np.isfinite(repeats).all(axis=1)]
+    if len(complete):
+        return float(complete.sum(axis=1).mean())
+    return float(np.where(np.isfinite(repeats), repeats, point).sum(axis=1).mean())
 
 
-def _shared(plan: Plan, planned: Mapping[str, Sequence[Cell]]) -> dict[tuple[str, str], list[Cell]]:
-    """Return what both arms of each pair were to hold."""
+def _shared_cells(plan: Plan, planned: Mapping[str, Sequence[Cell]]) -> dict[tuple[str, str], list[Cell]]:
+    """Return, for each pair of arms, the cells that were planned for both."""
     return {(a, b): sorted(set(planned[a]) & set(planned[b])) for a, b in plan.pairs}
 
 
 def _differences(
-    cells: Mapping[tuple[str, str], Iterable[Cell]], first: Mapping[Outcome, float], second: Mapping[Outcome, float]
+    pair_cells: Mapping[tuple[str, str], Iterable[Cell]],
+    first: Mapping[ArmCell, float],
+    second: Mapping[ArmCell, float],
 ) -> Differences:
-    """Of each pair's first arm by ``first`` and its second by ``second``."""
-    own: dict[str, list[float]] = {}
-    for (a, b), both in cells.items():
-        for cell in both:
-            own.setdefault(cell[0], []).append(first[a, cell] - second[b, cell])
-    return {patient: np.array(found) for patient, found in sorted(own.items())}
+    """Return each pair's differences by patient: the first arm's value in ``first`` − the second arm's in
+    ``second``."""
+    differences: dict[str, list[float]] = {}
+    for (a, b), cells in pair_cells.items():
+        for cell in cells:
+            patient, _ = cell
+            differences.setdefault(patient, []).append(first[a, cell] - second[b, cell])
+    return {patient: np.array(values) for patient, values in sorted(differences.items())}
 
 
 def _compare(
-    plans: Sequence[Plan], planned: Mapping[str, Sequence[Cell]], outcomes: Mapping[Outcome, float]
+    plans: Sequence[Plan], planned: Mapping[str, Sequence[Cell]], values: Mapping[ArmCell, float]
 ) -> list[Contrast]:
-    differences = [_differences(_shared(plan, planned), outcomes, outcomes) for plan in plans]
-    size = _size(outcomes)
-    return with_holm(
-        [contrast_of(plan, own, [], size=size, draws=0, seed=0) for plan, own in zip(plans, differences, strict=True)]
-    )
+    """Return the contrasts of ``values`` over planned sessions, adjusted by Holm."""
+    size = _size(values)
+    contrasts = []
+    for plan in plans:
+        differences = _differences(_shared_cells(plan, planned), values, values)
+        contrasts.append(contrast_of(plan, differences, [], size=size, draws=0, seed=0))
+    return with_holm(contrasts)
 
 
-def _size(outcomes: Mapping[Outcome, float]) -> float:
-    return size_of(np.array(list(outcomes.values())))
+def _size(values: Mapping[ArmCell, float]) -> float:
+    return size_of(np.array(list(values.values())))

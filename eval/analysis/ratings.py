@@ -1,4 +1,4 @@
-"""Ratings as a table: our ``scores.csv``, or the 2024 study's ``all_scores_with_patients.csv``."""
+"""Ratings as a table, read from a ``scores.csv`` of cbtrain or the 2024 study's ``all_scores_with_patients.csv``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_size, number
 from cbtrain.transcripts.source import natural_key
 
 AUTHORS = ("id", "patient_id", "group")
-"""Columns of the author's table that are no items; ``justifications`` may follow them."""
+"""Columns of the author's table that are not items; ``justifications`` may follow them."""
 
 AUTHORS_ITEMS = (
     "Agenda",
@@ -33,13 +33,13 @@ AUTHORS_ITEMS = (
     "Application of Cognitive-Behavioral Techniques",
     "Homework",
 )
-"""A table that has some of these and not all has lost a column, and its totals mean something else."""
+"""Items of the author's table. A table with some of them only has lost a column, and its totals mean something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The points of an item, the total from which on a session counts as competent, where there is such a line, and
-    what the instrument is called, where no rubric says it."""
+    """The lowest and highest points of an item. ``cutoff``: smallest total of a competent session, None if the
+    instrument has no cut-off. ``name``: of the instrument, if there is no rubric that names it."""
 
     low: float
     high: float
@@ -48,19 +48,20 @@ class Scale:
 
 
 AUTHORS_SCALE = Scale(1, 10, name="The 2024 study's modified rating scale")
-"""It has no cut-off."""
-
 
 COLUMNS = ("arm", "patient", "session", "judge", "repeat", "status", "items")
-"""The arrays of a table of ratings."""
+"""Names of the arrays in :class:`Ratings`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ratings:
-    """One row a rating. ``items``: float64 ``[rows, items]``, NaN if there is no score; the other arrays are
-    ``[rows]``: arm and patient by name, session (number within a patient and arm), judge by name, repeat, status (as
-    :data:`cbtrain.eval.rating.scores.Status` has it). ``scale`` is None if the instrument is not known. ``notes``: what
-    was guessed when a table was read."""
+    """A table of ratings, one row for each: a judge's scores of one session.
+
+    ``items``: float64 ``[rows, items]``, NaN for a missing score. The other arrays are ``[rows]``: names of ``arm``,
+    ``patient`` and ``judge``, ``session`` (number within patient and arm) and ``repeat`` (int64), ``status`` (a
+    :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by name; may include arms without a row. ``scale``: None if
+    the instrument is not known. ``notes``: guesses that were made when the table was read.
+    """
 
     item_names: tuple[str, ...]
     arms: dict[str, Arm]
@@ -76,7 +77,7 @@ class Ratings:
 
     @property
     def judges(self) -> list[str]:
-        """By name: the order of rows decides nothing."""
+        """Return the judges in natural order of their names, so that the order of rows does not matter."""
         return sorted(set(map(str, self.judge)), key=natural_key)
 
     @property
@@ -87,17 +88,17 @@ class Ratings:
 
     @property
     def rated_sessions(self) -> set[Key]:
-        """Return those with a total by any judge."""
+        """Return the sessions that have a total by any judge."""
         return set(self.only(np.isfinite(self.total)).sessions)
 
     def only(self, rows: np.ndarray) -> Ratings:
-        """Return the ratings that ``rows`` (bool ``[rows]``) choose; arms stay known."""
+        """Return the ratings of ``rows`` (bool ``[rows]``), with all arms."""
         columns = {name: getattr(self, name)[rows] for name in COLUMNS}
         return replace(self, **columns)
 
     @property
     def total(self) -> np.ndarray:
-        """Sum over items, NaN unless every item has a score: never filled in. Float64 ``[rows]``."""
+        """Return the sum over items, float64 ``[rows]``; NaN if an item has no score."""
         return np.asarray(self.items.sum(axis=1))
 
     def __len__(self) -> int:
@@ -105,104 +106,109 @@ class Ratings:
 
 
 def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
-    """Read either table, told apart by its columns. ``rubric`` is the instrument of a table of ours; without it the
-    shipped one is taken where its domains are the table's. Raises UserError with the line of what cannot be used."""
+    """Return the ratings in the table at ``path``, of either kind, which its columns tell.
+
+    ``rubric``: instrument of a table of cbtrain (default: the shipped one, if the table has its domains). Raises
+    UserError, with the line, on anything that cannot be used.
+    """
     table = read_csv_table(path, (*FIXED, *AUTHORS))
     columns = table.columns
     if set(FIXED) <= set(columns):
-        found = _ours(table, rubric)
+        ratings = _from_cbtrain(table, rubric)
     elif set(AUTHORS) <= set(columns) and rubric is not None:
-        hint = "Leave --rubric out; only tables of ours are rated by one."
-        raise UserError("the 2024 study's table has a scale of its own", where=path, hint=hint)
+        hint = "Leave --rubric out; it is for tables of cbtrain only."
+        raise UserError("the 2024 study's table has its own scale", where=path, hint=hint)
     elif set(AUTHORS) <= set(columns):
-        found = _authors(table)
+        ratings = _from_author(table)
     else:
         missing = next(name for name in (FIXED if "session_id" in columns else AUTHORS) if name not in columns)
         hint = (
             f"Name a scores.csv of cbtrain, or the 2024 study's table. {nearest(missing, columns) if columns else ''}"
         )
         raise UserError(f"column {missing!r} is missing", where=path, hint=hint.strip())
-    if len(found) == 0:
-        raise UserError("no ratings in it", where=path, hint="Name a table that has rows.")
-    found = replace(found, notes=tuple(table.notes))
-    _refuse_doubles(found, path)
-    _refuse_other_points(found, path)
-    return found
+    if len(ratings) == 0:
+        raise UserError("the table has no ratings", where=path, hint="Name a table that has rows.")
+    ratings = replace(ratings, notes=tuple(table.notes))
+    _refuse_duplicates(ratings, path)
+    _refuse_scores_outside_scale(ratings, path)
+    return ratings
 
 
 def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     """Return several tables of the same instrument as one. Raises UserError, which names ``where``, on different items
-    and on ratings that come twice."""
+    and on duplicate ratings."""
     first = tables[0]
     for table in tables[1:]:
         if set(table.item_names) != set(first.item_names):
             other = sorted(set(table.item_names) ^ set(first.item_names))[0]
             hint = "Tables that are read together need the same items."
             raise UserError(f"item {other!r} is in one table only", where=where, hint=hint)
-    order = [[table.item_names.index(name) for name in first.item_names] for table in tables]
-    alike = [replace(table, items=table.items[:, places]) for table, places in zip(tables, order, strict=True)]
-    columns = {name: np.concatenate([getattr(table, name) for table in alike]) for name in COLUMNS}
+    same_order = []
+    for table in tables:
+        indices = [table.item_names.index(name) for name in first.item_names]
+        same_order.append(replace(table, items=table.items[:, indices]))
+    columns = {name: np.concatenate([getattr(table, name) for table in same_order]) for name in COLUMNS}
     arms = {name: arm for table in tables for name, arm in table.arms.items()}
     notes = tuple(note for table in tables for note in table.notes)
-    made = replace(first, arms=_by_name(arms), notes=notes, **columns)
-    _refuse_doubles(made, Path(where))
-    _refuse_other_points(made, Path(where))
-    return made
+    joined = replace(first, arms=_in_natural_order(arms), notes=notes, **columns)
+    _refuse_duplicates(joined, Path(where))
+    _refuse_scores_outside_scale(joined, Path(where))
+    return joined
 
 
-def _by_name(arms: Mapping[str, Arm]) -> dict[str, Arm]:
-    """Return ``arms`` by name, 2 before 10: the order of rows decides nothing."""
+def _in_natural_order(arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Return ``arms`` in natural order of their names (2 before 10), so that the order of rows does not matter."""
     return {name: arms[name] for name in sorted(arms, key=natural_key)}
 
 
 def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
     """Return the ratings of the judge called ``name``. Raises UserError if there is none."""
     if name not in ratings.judges:
-        hint = f"Judges here: {', '.join(ratings.judges)}."
+        hint = f"The judges are: {', '.join(ratings.judges)}."
         raise UserError(f"no rating by {name!r}", where=where, hint=hint)
     return ratings.only(ratings.judge == name)
 
 
-def _instrument(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Scale | None:
-    """Return the scale of a table of ours with these items. Raises UserError on columns beside those of the
-    instrument."""
+def _scale_of_items(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Scale | None:
+    """Return the scale of a cbtrain table with items called ``names``; None if no rubric was given and the shipped one
+    does not fit. Raises UserError if items and the rubric's domains differ."""
     chosen = rubric or load_rubric()
     domains = {domain.id for domain in chosen.domains}
     if domains == set(names):
         return scale_of_rubric(chosen)
     if domains < set(names):
         extra = next(name for name in names if name not in domains)
-        hint = "Take it out, or name the rubric (--rubric)."
-        raise UserError(f"column {extra!r} is no domain of {chosen.name}", where=path, hint=hint)
+        hint = "Remove it, or name the rubric (--rubric)."
+        raise UserError(f"column {extra!r} is not a domain of {chosen.name}", where=path, hint=hint)
     if rubric is None:
         return None
     other = next((name for name in names if name not in domains), None)
-    problem = f"{other!r} is no domain of it" if other else "its domains are not those of the table"
+    problem = f"{other!r} is not one of its domains" if other else "the table lacks some of its domains"
     raise UserError(problem, where=f"rubric {chosen.name}", hint=f"Name the rubric by which {path} was rated.")
 
 
-def _ours(table: CsvTable, rubric: Rubric | None) -> Ratings:
+def _from_cbtrain(table: CsvTable, rubric: Rubric | None) -> Ratings:
     path, scores = table.path, scores_of(table)
-    _refuse_mixed_ids(scores, path)
+    _refuse_ambiguous_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
-    scale = _instrument(names, rubric, path) if scores else None
+    scale = _scale_of_items(names, rubric, path) if scores else None
     return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), scale)
 
 
 def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], scale: Scale | None) -> Ratings:
-    """Scores as a table. ``items`` and ``arms`` are named, since there may be no score at all."""
+    """Return ``scores`` as a table. ``items`` and ``arms``: their names, since ``scores`` may be empty."""
     values = [[math.nan if (value := score.domains[name]) is None else value for name in items] for score in scores]
     return Ratings(
-        tuple(items),
-        arms_of(arms),
-        np.array([score.arm for score in scores]),
-        np.array([score.patient for score in scores]),
-        np.array([score.seed for score in scores], dtype=np.int64),
-        np.array([score.judge for score in scores]),
-        np.array([score.repeat for score in scores], dtype=np.int64),
-        np.array([score.status for score in scores]),
-        np.array(values, dtype=np.float64).reshape(len(scores), len(items)),
-        scale,
+        item_names=tuple(items),
+        arms=arms_of(arms),
+        arm=np.array([score.arm for score in scores]),
+        patient=np.array([score.patient for score in scores]),
+        session=np.array([score.seed for score in scores], dtype=np.int64),
+        judge=np.array([score.judge for score in scores]),
+        repeat=np.array([score.repeat for score in scores], dtype=np.int64),
+        status=np.array([score.status for score in scores]),
+        items=np.array(values, dtype=np.float64).reshape(len(scores), len(items)),
+        scale=scale,
     )
 
 
@@ -210,22 +216,23 @@ def scale_of_rubric(rubric: Rubric) -> Scale:
     return Scale(rubric.minimum, rubric.maximum, rubric.cutoff)
 
 
-def _authors(table: CsvTable) -> Ratings:
+def _from_author(table: CsvTable) -> Ratings:
     path = table.path
     names = tuple(name for name in table.columns if name not in (*AUTHORS, "justifications"))
     lost = [name for name in AUTHORS_ITEMS if name not in names]
     if lost and len(lost) < len(AUTHORS_ITEMS):
-        raise UserError(f"column {lost[0]!r} is missing", where=path, hint="A total takes all eleven items.")
+        raise UserError(f"column {lost[0]!r} is missing", where=path, hint="The total needs all eleven items.")
     if not lost and len(names) > len(AUTHORS_ITEMS):
         other = next(name for name in names if name not in AUTHORS_ITEMS)
-        raise UserError(f"column {other!r} is none of the eleven items", where=path, hint="Take it out.")
+        raise UserError(f"column {other!r} is not one of the eleven items", where=path, hint="Remove it.")
     with_decimal_points(table, names)
     arm, patient, session, items = [], [], [], []
     for line, row in table.rows:
         where = f"{path}:{line}"
         group, number = row["group"], row["id"].partition("_")[0]
         if not (number.isascii() and number.isdigit() and len(number) <= LONGEST):
-            raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, hint="Ids begin with it: 7_….")
+            hint = "An id begins with the session number, as 7_…."
+            raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, hint=hint)
         try:
             check_name(row["patient_id"], "patient_id")
             check_name(group, "group")
@@ -237,26 +244,26 @@ def _authors(table: CsvTable) -> Ratings:
         items.append([_number(row[name], name, where) for name in names])
     scores = np.array(items, dtype=np.float64).reshape(len(arm), len(names))
     return Ratings(
-        names,
-        arms_of(sorted(set(arm), key=natural_key)),
-        np.array(arm),
-        np.array(patient),
-        np.array(session),
-        np.full(len(arm), "the author's judge"),
-        np.zeros(len(arm), dtype=np.int64),
-        np.where(np.isfinite(scores).all(axis=1), "ok", "unratable"),
-        scores,
-        AUTHORS_SCALE,
+        item_names=names,
+        arms=arms_of(sorted(set(arm), key=natural_key)),
+        arm=np.array(arm),
+        patient=np.array(patient),
+        session=np.array(session),
+        judge=np.full(len(arm), "the author's judge"),
+        repeat=np.zeros(len(arm), dtype=np.int64),
+        status=np.where(np.isfinite(scores).all(axis=1), "ok", "unratable"),
+        items=scores,
+        scale=AUTHORS_SCALE,
     )
 
 
 def _number(text: str, column: str, where: str) -> float:
-    """Return a score; NaN if the cell is empty."""
+    """Return the score in a cell; NaN if it is empty. Raises UserError if it is not a number, or too large or small."""
     if not text:
         return math.nan
     value = number_of(text)
     if value is None:
-        raise UserError(f"{column}: {text!r} is no number", where=where, hint="Correct the cell, or leave it empty.")
+        raise UserError(f"{column}: {text!r} is not a number", where=where, hint="Correct the cell, or leave it empty.")
     try:
         check_size(value, column)
     except ValueError as error:
@@ -264,39 +271,40 @@ def _number(text: str, column: str, where: str) -> float:
     return value
 
 
-def _refuse_mixed_ids(scores: Sequence[Score], path: Path) -> None:
+def _refuse_ambiguous_ids(scores: Sequence[Score], path: Path) -> None:
     """Raise UserError if a session has two ids, or two sessions have the same id."""
     ids: dict[str, tuple[str, str, int]] = {}
     sessions: dict[tuple[str, str, int], str] = {}
     for score in scores:
         key = (score.arm, score.patient, score.seed)
         if ids.setdefault(score.session_id, key) != key:
-            what = f"session_id {score.session_id!r} is that of two sessions: {ids[score.session_id]} and {key}"
-            raise UserError(what, where=path, hint="Give each session an id of its own.")
+            what = f"two sessions have session_id {score.session_id!r}: {ids[score.session_id]} and {key}"
+            raise UserError(what, where=path, hint="Give each session its own id.")
         if sessions.setdefault(key, score.session_id) != score.session_id:
-            what = f"session_ids {sessions[key]!r} and {score.session_id!r} are of one arm, patient and seed"
-            raise UserError(what, where=path, hint="Number the seeds apart, or give them the same id.")
+            what = f"session_ids {sessions[key]!r} and {score.session_id!r} have the same arm, patient and seed"
+            raise UserError(what, where=path, hint="Give them different seeds, or the same id.")
 
 
-def _refuse_doubles(found: Ratings, path: Path) -> None:
+def _refuse_duplicates(ratings: Ratings, path: Path) -> None:
     """Raise UserError if one judge rated a session twice in one repeat: it would count twice."""
     seen: set[tuple[object, ...]] = set()
-    for row in zip(found.arm, found.patient, found.session, found.judge, found.repeat, strict=True):
+    for row in zip(ratings.arm, ratings.patient, ratings.session, ratings.judge, ratings.repeat, strict=True):
         if row in seen:
             arm, patient, session, *_ = row
-            what = f"session {session} of patient {patient} with {arm} is there twice (same judge and repeat)"
-            raise UserError(what, where=path, hint="Leave one of the rows out, or number the repeats.")
+            what = f"session {session} of patient {patient} with {arm} occurs twice (same judge and repeat)"
+            raise UserError(what, where=path, hint="Remove one of the rows, or number the repeats.")
         seen.add(row)
 
 
-def _refuse_other_points(found: Ratings, path: Path) -> None:
+def _refuse_scores_outside_scale(ratings: Ratings, path: Path) -> None:
     """Raise UserError if a score lies outside the scale."""
-    if found.scale is None:
+    if ratings.scale is None:
         return
-    low, high = found.scale.low, found.scale.high
-    outside = np.argwhere((found.items < low) | (found.items > high))
+    low, high = ratings.scale.low, ratings.scale.high
+    outside = np.argwhere((ratings.items < low) | (ratings.items > high))
     if len(outside):
-        row, place = outside[0]
-        who = f"session {found.session[row]} of patient {found.patient[row]} with {found.arm[row]}"
-        what = f"{found.item_names[place]} of {who} is {found.items[row, place]:g}, outside {low:g} to {high:g}"
+        row, item = outside[0]
+        session = f"session {ratings.session[row]} of patient {ratings.patient[row]} with {ratings.arm[row]}"
+        score = f"{ratings.items[row, item]:g}, outside {low:g} to {high:g}"
+        what = f"{ratings.item_names[item]} of {session} is {score}"
         raise UserError(what, where=path, hint="Correct the cell, or name the rubric with --rubric.")

@@ -1,43 +1,48 @@
-"""Whether differences between arms are differences in length: longer dialogues are scored higher.
+"""Checks of whether differences between arms are differences in session length: longer sessions get higher scores.
 
-Length may follow from the therapist (one who closes early does less), so nothing here replaces the planned contrasts.
-Three checks are reported with them: a mixed model with ln(turns) as a covariate, sessions of at least six turns, and
-pairs of sessions of about equal length.
+Length may itself follow from the therapist (one who closes early does less), so the planned contrasts stay primary.
+Three checks are reported with them: a mixed model with ln(turns) as a covariate, contrasts over sessions of at least
+six turns, and contrasts over pairs of sessions of about equal length.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, stats
 
 from cbtrain.eval.analysis.agreement.severity import connected, session_means
-from cbtrain.eval.analysis.contrasts import (
-    Contrast,
-    Differences,
-    Plan,
-    compare,
-    contrast_of,
-    with_holm,
-)
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import ModelContrast, mixed_model
+from cbtrain.eval.analysis.contrasts import Contrast, Differences, Plan, compare, contrast_of, no_pair_note, with_holm
+from cbtrain.eval.analysis.mixed_models.contrast_model import ModelContrast, mixed_model
+from cbtrain.eval.analysis.mixed_models.random_intercept import Term
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import groups_in_order, percentile_interval
 from cbtrain.eval.analysis.rounding import ROUNDING, at_most, merged, size_of
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 
 LEAST_TURNS = 6
+"""Fewest turns, of both speakers, of a session in the second check."""
+
 CALIPER = 0.2
 """Largest difference of ln(turns) in a matched pair, in standard deviations over both arms (Austin 2011)."""
+
+MOST_DRAWS = 1000
+"""Resamples of the rank correlation at most: each of them is ranked anew."""
+
+ScoredLength = tuple[float, float]
+"""Turns and total of one session."""
+
+ByArm = dict[str, dict[str, list[ScoredLength]]]
+"""The rated sessions of known length, by arm and patient."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmLength:
-    """Turns of both speakers and words of a session, over sessions but those that failed without a score; SD with
-    n − 1."""
+    """Mean turns (of both speakers), their SD (n − 1), and mean words over an arm's sessions, except those that failed
+    and have no score."""
 
     name: str
     sessions: int
@@ -48,7 +53,8 @@ class ArmLength:
 
 @dataclass(frozen=True, slots=True)
 class RankCorrelation:
-    """Spearman's, with a percentile interval from resampled patients."""
+    """Spearman's correlation of turns and total over ``n`` sessions, with a 95 % percentile interval from resampled
+    patients."""
 
     r: float
     ci_low: float
@@ -58,7 +64,7 @@ class RankCorrelation:
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Points for each unit of ln(turns), with its Wald interval."""
+    """Points for each unit of ln(turns), with a 95 % Wald interval."""
 
     slope: float
     se: float
@@ -69,13 +75,16 @@ class Slope:
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
+    """Contrasts over sessions of ``turns`` turns or more."""
+
     turns: int
     contrasts: list[Contrast]
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """``caliper``: the largest difference of ln(turns) in a pair, in SDs over the sessions of both arms."""
+    """Contrasts over matched pairs; ``caliper``: the largest difference of ln(turns) in a pair, in SDs over the
+    sessions of both arms."""
 
     caliper: float
     contrasts: list[Contrast]
@@ -83,7 +92,7 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """``covariate`` is of the mixed model that gives ``adjusted``."""
+    """``adjusted``: contrasts from the mixed model with ln(turns), whose coefficient is ``covariate``."""
 
     arms: list[ArmLength]
     spearman: RankCorrelation | None
@@ -100,11 +109,15 @@ def length_analysis(
     draws: int,
     seed: int,
     *,
-    known: Ratings | None = None,
+    with_partial: Ratings | None = None,
 ) -> Length | None:
-    """Return None if no rated session's length is known, or judges share too few sessions: then severity would pass for
-    length. Sessions of unknown length are left out, but tell judges' severity with the others. ``known``: what the same
-    judges also gave, for sessions that not all of them rated."""
+    """Return the three checks, the correlation and the lengths by arm.
+
+    Return None if no rated session has a known length, or if judges share too few sessions: their severity would then
+    be mistaken for an effect of length. Sessions of unknown length are left out of the checks, but still count for the
+    judges' severity. ``with_partial``: the same judges' ratings, with those of sessions that not all of them rated
+    (default: ``ratings``).
+    """
     if not connected(ratings):
         return None
     turns = np.array([_turns(outcomes, session) for session in ratings.sessions])
@@ -112,11 +125,12 @@ def length_analysis(
         return None
     model = mixed_model(ratings, plans, {"ln(turns)": np.log(turns)})
     long_enough = ratings.only(turns >= LEAST_TURNS)
-    sessions = _sessions(ratings, turns)
+    sessions = _by_arm(ratings, turns)
+    rated = (with_partial or ratings).rated_sessions
     return Length(
-        arms=[_arm(name, outcomes, (known or ratings).rated_sessions) for name in ratings.arms],
+        arms=[_arm_length(name, outcomes, rated) for name in ratings.arms],
         spearman=_correlation(sessions, draws, seed),
-        covariate=Slope(*astuple(model.covariates[0])[1:]) if model.covariates else None,
+        covariate=_slope(model.covariates[0]) if model.covariates else None,
         adjusted=model.contrasts,
         at_least=AtLeast(LEAST_TURNS, compare(long_enough, plans, long_enough.total, draws, seed)),
         matched=_matched(sessions, plans, draws, seed),
@@ -124,105 +138,141 @@ def length_analysis(
 
 
 def _turns(outcomes: Mapping[Key, SessionOutcome], session: Key) -> float:
-    found = outcomes.get(session)
-    return float(found.turns) if found and found.turns else math.nan
+    """Return the number of turns of ``session``; NaN if it is not known."""
+    outcome = outcomes.get(session)
+    return float(outcome.turns) if outcome and outcome.turns else math.nan
 
 
-def _arm(name: str, outcomes: Mapping[Key, SessionOutcome], rated: Set[Key]) -> ArmLength:
-    own = [found for key, found in outcomes.items() if key[0] == name and (key in rated or not found.failed)]
-    turns = np.array([session.turns for session in own], dtype=np.float64)
-    words = np.array([session.words for session in own], dtype=np.float64)
+def _slope(coefficient: Term) -> Slope:
+    return Slope(coefficient.estimate, coefficient.se, coefficient.ci_low, coefficient.ci_high, coefficient.p)
+
+
+def _arm_length(name: str, outcomes: Mapping[Key, SessionOutcome], rated: Set[Key]) -> ArmLength:
+    """Return the lengths of the sessions of the arm called ``name``."""
+    counted = [outcome for key, outcome in outcomes.items() if key[0] == name and (key in rated or not outcome.failed)]
+    turns = np.array([outcome.turns for outcome in counted], dtype=np.float64)
+    words = np.array([outcome.words for outcome in counted], dtype=np.float64)
     return ArmLength(
-        name,
-        len(own),
-        float(turns.mean()) if len(own) else math.nan,
-        float(turns.std(ddof=1)) if len(own) > 1 else math.nan,
-        float(words.mean()) if len(own) else math.nan,
+        name=name,
+        sessions=len(counted),
+        turns_mean=float(turns.mean()) if len(counted) else math.nan,
+        turns_sd=float(turns.std(ddof=1)) if len(counted) > 1 else math.nan,
+        words_mean=float(words.mean()) if len(counted) else math.nan,
     )
 
 
-BySession = dict[str, dict[str, list[tuple[float, float]]]]
-"""(turns, total) of rated sessions, by arm and patient."""
-
-
-def _sessions(ratings: Ratings, turns: np.ndarray) -> BySession:
-    lengths, found = dict(zip(ratings.sessions, turns.tolist(), strict=True)), BySession()
+def _by_arm(ratings: Ratings, turns: np.ndarray) -> ByArm:
+    """Return turns and total of each session that has both; ``turns``: float ``[rows]``, NaN if not known."""
+    turns_of = dict(zip(ratings.sessions, turns.tolist(), strict=True))
+    by_arm = ByArm()
     for session, total in session_means(ratings, ratings.total).items():
         arm, patient, _ = session
-        if math.isfinite(lengths[session]):
-            found.setdefault(arm, {}).setdefault(patient, []).append((lengths[session], total))
-    return found
+        if math.isfinite(turns_of[session]):
+            by_arm.setdefault(arm, {}).setdefault(patient, []).append((turns_of[session], total))
+    return by_arm
 
 
-def _correlation(sessions: BySession, draws: int, seed: int) -> RankCorrelation | None:
-    by_patient: dict[str, list[tuple[float, float]]] = {}
-    for patients in sessions.values():
-        for patient, own in patients.items():
-            by_patient.setdefault(patient, []).extend(own)
-    groups = [np.array(own) for own in by_patient.values()]
-    both = np.concatenate(groups) if groups else np.empty((0, 2))
-    both[:, 1] = merged(both[:, 1])  # from here on equal totals are equal, and ranks have their ties
-    groups = groups_in_order(np.split(both, np.cumsum([len(own) for own in groups])[:-1])) if groups else []
-    if len(both) < 3 or (both == both[0]).all(axis=0).any():
+def _correlation(by_arm: ByArm, draws: int, seed: int) -> RankCorrelation | None:
+    """Return the rank correlation of turns and totals over all sessions; None if there are fewer than three, or one of
+    the two does not vary."""
+    by_patient: dict[str, list[ScoredLength]] = {}
+    for patients in by_arm.values():
+        for patient, sessions in patients.items():
+            by_patient.setdefault(patient, []).extend(sessions)
+    if not by_patient:
         return None
+    sizes = [len(sessions) for sessions in by_patient.values()]
+    pooled = np.concatenate([np.array(sessions) for sessions in by_patient.values()])
+    pooled[:, 1] = merged(pooled[:, 1])  # totals that are equal but for rounding get the same rank
+    if len(pooled) < 3 or _any_constant(pooled):
+        return None
+    groups = groups_in_order(np.split(pooled, np.cumsum(sizes)[:-1]))
     rng = np.random.default_rng(seed)
     resampled = []
-    for _ in range(min(draws, 1000)):
-        drawn = np.concatenate([groups[place] for place in rng.integers(len(groups), size=len(groups))])
-        if not (drawn == drawn[0]).all(axis=0).any():
-            resampled.append(_spearman(drawn))
+    for _ in range(min(draws, MOST_DRAWS)):
+        sample = np.concatenate([groups[index] for index in rng.integers(len(groups), size=len(groups))])
+        if not _any_constant(sample):
+            resampled.append(_spearman(sample))
     low, high = percentile_interval(np.array(resampled)) if len(groups) > 1 and resampled else (math.nan, math.nan)
-    return RankCorrelation(_spearman(both), low, high, len(both))
+    return RankCorrelation(_spearman(pooled), low, high, len(pooled))
 
 
-def _spearman(both: np.ndarray) -> float:
-    return float(np.corrcoef(stats.rankdata(both, axis=0), rowvar=False)[0, 1])
+def _any_constant(pairs: np.ndarray) -> bool:
+    """Return whether a column of ``pairs`` (float ``[sessions, 2]``) has one value only."""
+    return bool((pairs == pairs[0]).all(axis=0).any())
 
 
-def _matched(sessions: BySession, plans: Sequence[Plan], draws: int, seed: int) -> Matched:
-    size = size_of(np.array([total for arm in sessions.values() for own in arm.values() for _, total in own]))
-    found = [contrast_of(plan, *_matches(sessions, plan), size=size, draws=draws, seed=seed) for plan in plans]
-    return Matched(CALIPER, with_holm(found))
+def _spearman(pairs: np.ndarray) -> float:
+    """Return Spearman's correlation of the two columns of ``pairs``, float ``[sessions, 2]``."""
+    return float(np.corrcoef(stats.rankdata(pairs, axis=0), rowvar=False)[0, 1])
 
 
-def _spread(sessions: Sequence[list[tuple[float, float]]]) -> float:
-    """SD of ln(turns) over all ``sessions`` (turns and total, by patient)."""
-    lengths = [math.log(turns) for own in sessions for turns, _ in own]
-    return float(np.std(lengths, ddof=1)) if len(lengths) > 1 else 0.0
+def _matched(by_arm: ByArm, plans: Sequence[Plan], draws: int, seed: int) -> Matched:
+    """Return each of ``plans`` from sessions matched on length."""
+    totals = [total for patients in by_arm.values() for sessions in patients.values() for _, total in sessions]
+    size = size_of(np.array(totals))
+    contrasts = [
+        contrast_of(plan, *_matched_differences(by_arm, plan), size=size, draws=draws, seed=seed) for plan in plans
+    ]
+    return Matched(CALIPER, with_holm(contrasts))
 
 
-def _by_length(own: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Return turns and total of each session of ``own`` in the order of turns, float64 ``[sessions, 2]``; the totals of
-    equally long sessions are their mean."""
-    turns, totals = np.array(sorted(own)).T
-    _, place, count = np.unique(turns, return_inverse=True, return_counts=True)
-    return np.column_stack([turns, (np.bincount(place, totals) / count)[place]])
-
-
-def _matches(sessions: BySession, plan: Plan) -> tuple[Differences, list[str]]:
-    """Within each patient, as many pairs of sessions of the two arms as the caliper allows, and of such pairings the
-    one whose lengths are closest. Sessions of a patient with an arm that are equally long could stand in for each
-    other, so each of them has their mean total: which of them is paired with which changes nothing."""
-    own: dict[str, list[float]] = {}
+def _matched_differences(by_arm: ByArm, plan: Plan) -> tuple[Differences, list[str]]:
+    """Return the differences of totals between matched sessions, by patient, and a note on each pair of arms that says
+    how many sessions were matched. No differences if one of several pairs of arms has no match."""
+    differences: dict[str, list[float]] = {}
     notes = []
     for a, b in plan.pairs:
-        first, second = sessions.get(a, {}), sessions.get(b, {})
-        made, caliper = 0, CALIPER * _spread([*first.values(), *second.values()])
+        first, second = by_arm.get(a, {}), by_arm.get(b, {})
+        caliper = CALIPER * _sd_of_log_turns([*first.values(), *second.values()])
+        matches = 0
         for patient in sorted(first.keys() & second.keys()):
-            one, other = _by_length(first[patient]), _by_length(second[patient])
-            # Logarithms in whole steps: many pairings are equally close, and only exact sums say so everywhere.
-            lengths, others = (np.round(np.log(own[:, 0]) / ROUNDING) for own in (one, other))
-            gaps = np.abs(lengths[:, None] - others)
-            allowed = at_most(gaps, caliper / ROUNDING, size_of(np.concatenate([lengths, others])))
-            # A forbidden pair costs more than all allowed ones together.
-            costs = np.where(allowed, gaps, 1 + gaps.max() * min(gaps.shape) * 2)
-            for i, j in zip(*optimize.linear_sum_assignment(costs), strict=True):
-                if allowed[i, j]:
-                    own.setdefault(patient, []).append(float(one[i, 1] - other[j, 1]))
-                    made += 1
-        if not made and len(plan.pairs) > 1:
-            return {}, [f"{a} and {b} have no pair: there is no mean over all bases"]
-        count = sum(map(len, first.values()))
-        if count:
-            notes.append(f"{made} of {count} sessions of {a} have a partner of about equal length in {b}")
-    return {patient: np.array(found) for patient, found in sorted(own.items())}, notes
+            matched = _match(first[patient], second[patient], caliper)
+            if matched:
+                differences.setdefault(patient, []).extend(matched)
+                matches += len(matched)
+        if not matches and len(plan.pairs) > 1:
+            return {}, [no_pair_note(a, b)]
+        sessions = sum(map(len, first.values()))
+        if sessions:
+            notes.append(f"{matches} of {sessions} sessions of {a} have a partner of about equal length in {b}")
+    return {patient: np.array(values) for patient, values in sorted(differences.items())}, notes
+
+
+def _match(first: Sequence[ScoredLength], second: Sequence[ScoredLength], caliper: float) -> list[float]:
+    """Return the differences of totals, first − second, of one patient's matched sessions with two arms.
+
+    The matching has as many pairs as ``caliper``, a difference of ln(turns), allows; among such matchings its summed
+    difference of ln(turns) is smallest (an assignment problem).
+    """
+    first_sessions, second_sessions = _with_equal_lengths_averaged(first), _with_equal_lengths_averaged(second)
+    # Logarithms as whole multiples of ROUNDING: their sums are exact, so equally good matchings tie on every machine.
+    first_logs, second_logs = (
+        np.round(np.log(sessions[:, 0]) / ROUNDING) for sessions in (first_sessions, second_sessions)
+    )
+    distances = np.abs(first_logs[:, None] - second_logs)
+    allowed = at_most(distances, caliper / ROUNDING, size_of(np.concatenate([first_logs, second_logs])))
+    # A pair beyond the caliper costs more than all allowed pairs together.
+    costs = np.where(allowed, distances, 1 + distances.max() * min(distances.shape) * 2)
+    return [
+        float(first_sessions[i, 1] - second_sessions[j, 1])
+        for i, j in zip(*optimize.linear_sum_assignment(costs), strict=True)
+        if allowed[i, j]
+    ]
+
+
+def _with_equal_lengths_averaged(sessions: Sequence[ScoredLength]) -> np.ndarray:
+    """Return turns and total of each session in the order of turns, float64 ``[sessions, 2]``.
+
+    Equally long sessions all get their mean total: they are interchangeable in a matching, and so the result does not
+    depend on which of them is matched.
+    """
+    turns, totals = np.array(sorted(sessions)).T
+    _, group, counts = np.unique(turns, return_inverse=True, return_counts=True)
+    return np.column_stack([turns, (np.bincount(group, totals) / counts)[group]])
+
+
+def _sd_of_log_turns(by_patient: Sequence[Sequence[ScoredLength]]) -> float:
+    """Return the SD (n − 1) of ln(turns) over all sessions; 0 if there are fewer than two."""
+    logs = [math.log(turns) for sessions in by_patient for turns, _ in sessions]
+    return float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0

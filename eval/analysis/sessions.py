@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from cbtrain.transcripts.types import FAILED, Session
 
 ONE_ARM = "transcripts"
-"""The arm of transcripts that name none."""
+"""Name of the arm of transcripts that name no arm."""
 
 Key = tuple[str, str, int]
-"""Arm, patient, and number or seed: what tables of scores know a session by."""
+"""Identity of a session in tables of scores: arm, patient, and number or seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOutcome:
-    """``turns`` of both speakers and their ``words``; ``ending`` as the source names it. ``failed``: it ended by a
-    failure that says nothing about the therapist."""
+    """``turns`` and ``words`` of both speakers; ``ending`` as the source names it, empty if it names none. ``failed``:
+    a failure ended the session that is not the therapist's (an API error, say)."""
 
     turns: int
     words: int
@@ -26,16 +26,16 @@ class SessionOutcome:
 
 
 def session_outcomes(sessions: Iterable[Session]) -> dict[Key, SessionOutcome]:
-    """Return the outcomes of simulated sessions by arm, patient and number (the seed, if the transcripts name one)."""
-    found = {}
+    """Return the outcome of each of ``sessions`` by arm, patient and number (the seed, if the transcripts name one)."""
+    outcomes = {}
     for session in sessions:
         ending = session.facts.get("ending", "")
         key = (session.facts.get("arm", ONE_ARM), session.patient or session.course, seed_of(session))
-        found[key] = SessionOutcome(len(session.turns), session.words, ending, ending in FAILED)
-    return found
+        outcomes[key] = SessionOutcome(len(session.turns), session.words, ending, ending in FAILED)
+    return outcomes
 
 
 def seed_of(session: Session) -> int:
-    """Return what tables of scores number this session by."""
+    """Return the number of ``session`` in tables of scores: its seed, or its number if there is none."""
     seed = session.facts.get("seed", "")
     return int(seed) if seed.isdecimal() else session.number

@@ -21,7 +21,7 @@ TABLE = "human_scores.csv"
 RECORD_SCHEMA: Final = "cbtrain.imported-forms/1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSummary:
     """The import of one form: numbers of its sessions by how they were rated, and of rows that it replaced; notes on
     what was guessed where it was read."""
@@ -109,14 +109,14 @@ def _score(filled: FilledSession, judge: str, key: Key) -> Score:
     status: Status = "truncated" if missing else "unratable" if None in values.values() else "ok"
     session = filled.session
     return Score(
-        session.session_id,
-        session.arm,
-        session.patient,
-        session.seed,
-        judge,
-        0,
-        status,
-        values,
+        session_id=session.session_id,
+        arm=session.arm,
+        patient=session.patient,
+        seed=session.seed,
+        judge=judge,
+        repeat=0,
+        status=status,
+        domains=values,
         evidence={domain: turns for domain, turns in filled.evidence.items() if turns},
         reason={"note": filled.note} if filled.note else {},
         stopped_at=missing[0] if missing else "",
@@ -127,7 +127,14 @@ def _summary(form: FilledForm, scores: Sequence[Score], judge: str, replaced: in
     counts = {status: sum(score.status == status for score in scores) for status in ("ok", "unratable", "truncated")}
     unrated = len(form.form.sessions) - len(scores)
     return ImportSummary(
-        judge, form.form.id, counts["ok"], counts["unratable"], counts["truncated"], unrated, replaced, form.notes
+        judge=judge,
+        form=form.form.id,
+        whole=counts["ok"],
+        unratable=counts["unratable"],
+        broken_off=counts["truncated"],
+        unrated=unrated,
+        replaced=replaced,
+        notes=form.notes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on a rater from shifts of scores: did it do what a fair rater would do?"""
+"""Verdicts on a rater from shifts of scores: whether they are those of a fair rater."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ FEWEST_PATIENTS = 5
 Verdict = Literal["as expected", "not as expected", "cannot be told"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """How one measure changed from the originals to the copies, in points: means over ``sessions``, and a 95 %
-    bootstrap interval over patients and their sessions. None marks a gap, or a measure of which nothing is expected.
-
-    ``margin``: smaller shifts count as none.
-    """
+    """The shift of one measure from the originals to the copies, in points: means over ``sessions``, and a 95 %
+    bootstrap interval over patients and their sessions. None marks a value that could not be computed, or a measure
+    without an expectation. ``margin``: smaller shifts count as no shift."""
 
     measure: str
     expected: Expected | None
@@ -50,9 +48,25 @@ def shift(
     for patient, *values in pairs:
         groups[patient].append(values[1] - values[0])
     if not pairs:
-        return Finding(measure, expected, 0, 0, margin=margin, verdict="cannot be told" if expected else None)
+        return Finding(
+            measure=measure,
+            expected=expected,
+            sessions=0,
+            patients=0,
+            margin=margin,
+            verdict="cannot be told" if expected else None,
+        )
     before, after = (float(np.mean([pair[column] for pair in pairs])) for column in (1, 2))
-    finding = Finding(measure, expected, len(pairs), len(groups), before, after, after - before, margin=margin)
+    finding = Finding(
+        measure=measure,
+        expected=expected,
+        sessions=len(pairs),
+        patients=len(groups),
+        before=before,
+        after=after,
+        shift=after - before,
+        margin=margin,
+    )
     if len(groups) < FEWEST_PATIENTS:
         return replace(finding, verdict="cannot be told" if expected else None)
     draws = hierarchical_bootstrap([np.array(shifts) for shifts in groups.values()], DRAWS, seed, by_patient=False)
@@ -63,9 +77,13 @@ def shift(
 
 
 def _verdict(expected: Expected, mean: float, low: float, high: float, margin: float, size: float) -> Verdict:
-    """``same``: the whole interval within the margin, or none of it. ``falls``: all of it below 0 and the mean by the
-    margin at least, or none of it as far down as that. ``size``: the largest value that shifts were computed from; what
-    lies at a bound but for rounding lies at it."""
+    """Return the verdict on an interval from ``low`` to ``high`` of shifts with this ``mean``.
+
+    ``same`` is as expected if the whole interval lies within the margin, not as expected if all of it lies outside.
+    ``falls`` is as expected if the whole interval lies below 0 and the mean at least ``margin`` below, not as expected
+    if no part of the interval reaches that far down. Comparisons allow for rounding; ``size``: the largest value that
+    shifts were computed from.
+    """
     if expected == "same":
         if at_least(low, -margin, size) and at_most(high, margin, size):
             return "as expected"
@@ -77,11 +95,11 @@ def _verdict(expected: Expected, mean: float, low: float, high: float, margin: f
 
 
 def unratable(statuses: Mapping[Status, int], sessions: int, patients: int) -> Finding:
-    """Return the finding on copies that cannot be rated, from the ``statuses`` of their ratings. ``unratable`` is the
-    right answer; any rating with scores is wrong; an error or an unusable answer says nothing."""
+    """Return the finding on copies that cannot be rated, from the ``statuses`` of their ratings. One rating with scores
+    is not as expected; a failed answer (``error``) is no evidence."""
     verdict: Verdict = "cannot be told"
     if statuses.get("ok"):
         verdict = "not as expected"
     elif statuses.get("unratable") and set(statuses) == {"unratable"}:
         verdict = "as expected"
-    return Finding("status", "unratable", sessions, patients, verdict=verdict)
+    return Finding(measure="status", expected="unratable", sessions=sessions, patients=patients, verdict=verdict)

@@ -21,11 +21,11 @@ LONGEST = 18
 """Digits of the longest whole number that a table may hold."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LEAST, MOST = 1e-12, 1e12
-"""Smallest and largest absolute value of a score other than 0: squares of others do not fit into a float64."""
+"""Smallest and largest absolute value of a score that is not 0: squares of others may exceed what a float64 holds."""
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Score:
     """A rating; ``domains`` maps each domain to a score or None, and None is never filled in.
 
@@ -49,7 +49,16 @@ class Score:
     def empty(cls, session: SimulatedSession, judge: str, repeat: int, domains: Sequence[str]) -> Score:
         """Return a score of ``session`` without a value in any of ``domains``: ``unratable``, until a rater sets it."""
         values: dict[str, float | None] = dict.fromkeys(domains)
-        return cls(session.id, session.arm, session.patient, session.seed, judge, repeat, "unratable", values)
+        return cls(
+            session_id=session.id,
+            arm=session.arm,
+            patient=session.patient,
+            seed=session.seed,
+            judge=judge,
+            repeat=repeat,
+            status="unratable",
+            domains=values,
+        )
 
     @property
     def total(self) -> float | None:

@@ -27,7 +27,7 @@ class Range:
     cutoff: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlagInput:
     """What the flags of a session are computed from. ``failed``: it ended by a failure, and no primary judge rated it;
     ``domains``: means over its ratings, None without a score; ``rated``: whether it counts in the comparison;
@@ -71,14 +71,14 @@ FLAGS = (
     Flag(
         "failed",
         "Failed",
-        "An API, the budget, a content filter or a defect ended the session. It says nothing of the therapist and is "
-        "not rated.",
+        "An API, the budget, a content filter or a defect ended the session. It says nothing about the therapist and "
+        "is not rated.",
         lambda session, scale: session.failed,
     ),
     Flag(
         "not_rated",
         "Not rated",
-        "Not every primary judge gave a score in every domain, so there is no total. None is filled in.",
+        "Not every primary judge gave a score in every domain, so there is no total. Missing scores are not filled in.",
         lambda session, scale: not session.rated,
     ),
     Flag(
@@ -102,13 +102,13 @@ FLAGS = (
     Flag(
         "at_floor",
         "At the floor",
-        "At least half of the domains have the scale's lowest score: it could not have measured worse.",
+        "At least half of the domains have the scale's lowest score. The scale cannot show a worse session.",
         lambda session, scale: _at_end(scale.low, session),
     ),
     Flag(
         "at_ceiling",
         "At the ceiling",
-        "At least half of the domains have the scale's highest score: it could not have measured better.",
+        "At least half of the domains have the scale's highest score. The scale cannot show a better session.",
         lambda session, scale: _at_end(scale.high, session),
     ),
     Flag(
@@ -127,19 +127,20 @@ FLAGS = (
     Flag(
         "thinking_removed",
         "Thinking taken out",
-        "A model wrote its thinking into a turn. It was taken out before anybody read it; the journal counts it.",
+        "A model wrote its thinking into a turn. It was removed before the other speaker read the turn; the journal "
+        "counts it.",
         lambda facts, scale: "thinking_removed" in facts.marks,
     ),
     Flag(
         "other_speaker_cut",
         "Patient's turn cut",
-        "The patient's model went on to speak for the therapist. What followed the therapist's label was cut.",
+        "The patient's model continued with words of the therapist. The text from the therapist's label on was cut.",
         lambda facts, scale: "other_speaker_cut" in facts.marks,
     ),
     Flag(
         "speaks_for_patient",
         "Speaks for the patient",
-        "The therapist's model went on to speak for the patient. This is left as it was: it is what is rated.",
+        "The therapist's model continued with words of the patient. The turn is not changed: it is rated as it is.",
         lambda facts, scale: "speaks_for_patient" in facts.marks,
     ),
 )

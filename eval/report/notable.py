@@ -35,7 +35,7 @@ class Band:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One contrast, in points. ``row`` is its row in ``analysis.contrasts``; ``patients``: mean difference of each;
     ``bands``: bootstrap, mixed model, sensitivities, in a fixed order, only those that were computed."""
@@ -77,15 +77,17 @@ def findings_of(analysis: Analysis) -> list[Finding]:
         ]
         findings.append(
             Finding(
-                row.id or "contrast",
-                row.family,
-                row.estimate,
-                row.ci_low,
-                row.ci_high,
-                {patient: difference for patient, difference in row.patients.items() if difference is not None},
-                tuple(band for band in bands if band),
-                tuple(row.notes),
-                row,
+                id=row.id or "contrast",
+                family=row.family,
+                estimate=row.estimate,
+                low=row.ci_low,
+                high=row.ci_high,
+                patients={
+                    patient: difference for patient, difference in row.patients.items() if difference is not None
+                },
+                bands=tuple(band for band in bands if band),
+                notes=tuple(row.notes),
+                row=row,
             )
         )
     return findings

@@ -137,7 +137,7 @@ def _show_checks(analysis: Analysis, console: Console) -> None:
         return
     columns = ["turns held equal", f"≥ {whole(length.at_least.turns)} turns", "matched on length"] if length else []
     columns += ["worst to best case"] if missing else []
-    table = _table(console, "What could be behind a difference", "", "difference", *columns)
+    table = _table(console, "Sensitivity to length and missing scores", "", "difference", *columns)
     for place, contrast in enumerate(analysis.contrasts):
         numbers = [fixed(contrast.estimate, 2, signed=True)]
         if length:
@@ -161,13 +161,13 @@ def _show_checks(analysis: Analysis, console: Console) -> None:
 def _trend(correlation: CorrelationPart) -> str:
     low, high = correlation.ci_low, correlation.ci_high
     if low is None or high is None or low <= 0 <= high:
-        return "Whether totals go with turns is open"
+        return "No clear correlation of totals and turns"
     return "Totals rise with turns" if low > 0 else "Totals fall with turns"
 
 
 def _show_arms(analysis: Analysis, console: Console) -> None:
     turns = {row.name: row.turns_mean for row in (analysis.length or LengthPart()).arms}
-    table = _table(console, "What became of sessions", "arm", "planned", "failed", "unrated", "turns", "competent")
+    table = _table(console, "Sessions", "arm", "planned", "failed", "unrated", "turns", "competent")
     for arm, level in zip(analysis.completion.arms, analysis.levels, strict=True):
         competent = share(level.share)
         if level.share_low is not None:

@@ -53,7 +53,18 @@ def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ra
     scores = np.clip(np.round(draw.normal(3.3, 1.2, (len(rows), ITEMS))), 0, 6)
     items = tuple(f"item {place}" for place in range(ITEMS))
     status = np.full(len(rows), "ok")
-    made = Ratings(items, arms, arm, patient, session, judge, repeat, status, scores, Scale(0, 6, 40))
+    made = Ratings(
+        item_names=items,
+        arms=arms,
+        arm=arm,
+        patient=patient,
+        session=session,
+        judge=judge,
+        repeat=repeat,
+        status=status,
+        items=scores,
+        scale=Scale(0, 6, 40),
+    )
     return made, facts
 
 

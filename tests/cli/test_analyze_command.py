@@ -18,7 +18,19 @@ def analyze(capsys, *words):
 
 def table(path, rows):
     """Scores of (arm, patient, total) of one item; None is no score."""
-    scores = [Score(f"{p}.{arm}.0", arm, p, 0, "j", 0, "ok", {"agenda": value}) for arm, p, value in rows]
+    scores = [
+        Score(
+            session_id=f"{p}.{arm}.0",
+            arm=arm,
+            patient=p,
+            seed=0,
+            judge="j",
+            repeat=0,
+            status="ok",
+            domains={"agenda": value},
+        )
+        for arm, p, value in rows
+    ]
     write_scores_csv(scores, path)
     return path
 
@@ -88,7 +100,16 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
 
 def test_statuses_of_tables_alone_are_kept(capsys, tmp_path):
     scores = [
-        Score(f"{p}.{arm}.0", arm, p, 0, "j", 0, status, {"agenda": None if status != "ok" else 3.0})
+        Score(
+            session_id=f"{p}.{arm}.0",
+            arm=arm,
+            patient=p,
+            seed=0,
+            judge="j",
+            repeat=0,
+            status=status,
+            domains={"agenda": None if status != "ok" else 3.0},
+        )
         for arm in ("base", "tuned")
         for p, status in (("p", "ok"), ("q", "refused"), ("r", "truncated"))
     ]
@@ -102,7 +123,7 @@ def test_statuses_of_tables_alone_are_kept(capsys, tmp_path):
     ("words", "problem"),
     [
         (["none.csv"], "none.csv: no such file"),
-        (["one.csv", "--protocol", "paper"], "one.csv: the published analysis needs two bases"),
+        (["one.csv", "--protocol", "paper"], "one.csv: the published analysis needs at least two bases"),
         (["torn.csv"], "has a control character"),
         (["one.csv", "--draws", "100000000000"], "--draws: 100,000,000,000 is too many"),
         (["one.csv", "--draws", "3"], "--draws: 3 is too few"),
@@ -137,8 +158,8 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
         (f"{HEAD},agenda,total\ns,a,p,{'9' * 5000},j,0,ok,1,1\n", "is too large"),
         (f"{HEAD},agenda,total\ns,a,p\0,0,j,0,ok,1,1\n", "t.csv:2: patient 'p\\x00' has a control character"),
         (f"{HEAD},agenda,total\ns,a\u202eb,p,0,j,0,ok,1,1\n", "t.csv:2: arm 'a\\u202eb' has a control character"),
-        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\ns,a,q,0,j,0,ok,1,1\n", "session_id 's' is that of two sessions"),
-        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\nz,a,p,0,k,0,ok,1,1\n", "session_ids 's' and 'z' are of one arm"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\ns,a,q,0,j,0,ok,1,1\n", "two sessions have session_id 's'"),
+        (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1,1\nz,a,p,0,k,0,ok,1,1\n", "session_ids 's' and 'z' have the same arm"),
         (f"{HEAD},agenda,total\ns,é\x81,p,0,j,0,ok,1,1\n".encode("latin-1"), "t.csv: not UTF-8"),
         (f'{HEAD},agenda,total\ns,a,p,0,j,0,ok,"1,250",\n', "1,250 in line 2 may be a decimal or thousands"),
         (
@@ -158,10 +179,22 @@ def test_tables_that_cannot_be_trusted_are_refused(text, problem, capsys, tmp_pa
 
 def test_columns_beside_those_of_the_instrument_are_no_domains(capsys, tmp_path):
     domains = {domain.id: 3.0 for domain in load_rubric().domains}
-    scores = [Score(f"p.{arm}", arm, "p", 0, "j", 0, "ok", domains | {"mood": 1.0}) for arm in ("base", "tuned")]
+    scores = [
+        Score(
+            session_id=f"p.{arm}",
+            arm=arm,
+            patient="p",
+            seed=0,
+            judge="j",
+            repeat=0,
+            status="ok",
+            domains=domains | {"mood": 1.0},
+        )
+        for arm in ("base", "tuned")
+    ]
     write_scores_csv(scores, tmp_path / "t.csv")
     status, _, err = analyze(capsys, tmp_path / "t.csv")
-    assert (status, "column 'mood' is no domain of" in err) == (2, True)
+    assert (status, "column 'mood' is not a domain of" in err) == (2, True)
 
 
 def test_what_a_spreadsheet_leaves_blank_is_passed_over(capsys, tmp_path):
@@ -187,10 +220,10 @@ def test_whole_numbers_may_look_like_those_of_a_data_frame(capsys, tmp_path):
         (lambda rows: [rows[0], rows[1][:6], *rows[2:]], "6 cells, but"),
         (
             lambda rows: [[*row, "Mood" if place == 0 else "5"] for place, row in enumerate(rows)],
-            "'Mood' is none of the",
+            "'Mood' is not one of the",
         ),
         (lambda rows: [[*row, "Agenda" if place == 0 else "5"] for place, row in enumerate(rows)], "comes twice"),
-        (lambda rows: [rows[0], [*rows[1][:3], "1_0", *rows[1][4:]], *rows[2:]], "'1_0' is no number"),
+        (lambda rows: [rows[0], [*rows[1][:3], "1_0", *rows[1][4:]], *rows[2:]], "'1_0' is not a number"),
         (lambda rows: [rows[0], ["²_x", *rows[1][1:]], *rows[2:]], "no session number in id"),
         (lambda rows: [rows[0], [f"{'7' * 5000}_x", *rows[1][1:]], *rows[2:]], "no session number in id"),
     ],
@@ -257,6 +290,6 @@ def test_names_that_nearly_agree_are_hinted_at(name, other, capsys, tmp_path):
     assert status == 0
     assert "no pair of sessions to compare" in out
     told = " and ".join(map(repr, sorted((name, other))))
-    assert f"patients {told} differ by case, spaces, leading zeros or Unicode form only" in out
+    assert f"patients {told} differ only by case, spaces, leading zeros or Unicode form" in out
     table(tmp_path / "s.csv", [("tuned", "p10", 3.0), ("base", "p1", 2.0), ("base", "p100", 2.0)])
     assert "Unicode form only" not in analyze(capsys, tmp_path / "s.csv", "--draws", "100")[1]

@@ -20,7 +20,16 @@ def pilot(path, patients=4, seeds=3, repeats=1, arms=("tuned", "base"), sd=3.0):
     shape = (len(arms), patients, seeds, repeats)
     totals = rng.normal(20, sd, shape[:3])[..., None] + rng.normal(0, sd / 3, shape)
     scores = [
-        Score(f"p{p}.{arms[a]}.{s}", arms[a], f"p{p}", s, "j", r, "ok", {"agenda": round(totals[a, p, s, r], 3)})
+        Score(
+            session_id=f"p{p}.{arms[a]}.{s}",
+            arm=arms[a],
+            patient=f"p{p}",
+            seed=s,
+            judge="j",
+            repeat=r,
+            status="ok",
+            domains={"agenda": round(totals[a, p, s, r], 3)},
+        )
         for a, p, s, r in np.ndindex(shape)
     ]
     write_scores_csv(scores, path)
@@ -33,8 +42,9 @@ def test_patients_for_an_effect_by_hand(capsys):
     assert (status, err) == (0, "")
     rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert rows == [["1", "28"], ["2", "16"], ["3", "12"], ["5", "8"], ["10", "6"], ["20", "5"]]
-    assert "With 3 sessions a patient and arm, 12 patients show a difference of 8 points with 80 % power." in joined(
-        out
+    assert (
+        "With 3 sessions per patient and arm, 12 patients are needed to detect a difference of 8 points with 80 % power."
+        in joined(out)
     )
     assert "a sign-flip test" not in power(capsys, *hand, "--seeds", 3)[1]
     assert "an exact sign-flip test needs 6 patients to reach p ≤ 0.05" in joined(out)
@@ -88,7 +98,10 @@ def test_the_authors_scores(capsys):
     status, out, _ = power(capsys, "--pilot", SCORES2024, "--effect", 8)
     assert status == 0
     assert "Planned for the one that varies most: Mistral: tuned − instruct" in joined(out)
-    assert "With 3 sessions a patient and arm, 17 patients show a difference of 8 points with 80 % power" in joined(out)
+    assert (
+        "With 3 sessions per patient and arm, 17 patients are needed to detect a difference of 8 points with 80 % power"
+        in joined(out)
+    )
     assert "no session was rated twice by one judge" in joined(out)
     assert max(map(len, out.splitlines())) <= 80
 
@@ -98,7 +111,7 @@ def test_what_nobody_reaches_is_said(capsys):
     assert "over 10,000" in power(capsys, *hand)[1]
     found = json.loads(power(capsys, *hand, "--json")[1])
     assert {design["patients"] for design in found["designs"]} == {None}
-    assert found["conclusion"].startswith("No design here shows")
+    assert found["conclusion"].startswith("None of these designs can detect")
 
 
 HAND = ["--sd-between", "2", "--sd-within", "9"]
@@ -114,7 +127,7 @@ HAND = ["--sd-between", "2", "--sd-within", "9"]
         ([*HAND, "--effect", "nan"], "--effect: nan cannot be planned with"),
         ([*HAND, "--effect", "8", "--sd-repeat", "-1"], "--sd-repeat: -1 cannot be planned with"),
         (["--effect", "8", "--sd-between", "0", "--sd-within", "0"], "nothing varies"),
-        ([*HAND, "--effect", "8", "--alpha", "1"], "--alpha: 1 is no level"),
+        ([*HAND, "--effect", "8", "--alpha", "1"], "--alpha: 1 is not a level"),
         ([*HAND, "--effect", "8", "--alpha", "0.05", "--contrasts", "999"], "--alpha: 5.00501e-05 for each contrast"),
         ([*HAND, "--effect", "8", "--power", "1"], "--power: 1 cannot be planned for"),
         ([*HAND, "--patients", "1"], "--patients: 1 is too few"),

@@ -101,7 +101,19 @@ def test_limits_of_effects_are_mpmaths(values):
 def test_two_patients_with_a_consistent_difference_are_a_result(tmp_path):
     """The study of the README, whose report failed for ever."""
     rows = [("tuned", "p", 7.0), ("base", "p", 3.0), ("tuned", "q", 8.0), ("base", "q", 3.5)]
-    scores = [Score(f"{p}.{arm}", arm, p, 0, "j", 0, "ok", {"agenda": total}) for arm, p, total in rows]
+    scores = [
+        Score(
+            session_id=f"{p}.{arm}",
+            arm=arm,
+            patient=p,
+            seed=0,
+            judge="j",
+            repeat=0,
+            status="ok",
+            domains={"agenda": total},
+        )
+        for arm, p, total in rows
+    ]
     write_scores_csv(scores, tmp_path / "s.csv")
     ratings = read_ratings(tmp_path / "s.csv")
     (found,) = compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=100)

@@ -7,4 +7,15 @@ from cbtrain.eval.analysis.ratings import Ratings
 
 def rating_table(item_names, arms, arm, patient, session, judge, repeat, items, scale=None) -> Ratings:
     status = np.where(np.isfinite(items).all(axis=1), "ok", "unratable")
-    return Ratings(item_names, arms, arm, patient, session, judge, repeat, status, items, scale)
+    return Ratings(
+        item_names=item_names,
+        arms=arms,
+        arm=arm,
+        patient=patient,
+        session=session,
+        judge=judge,
+        repeat=repeat,
+        status=status,
+        items=items,
+        scale=scale,
+    )

@@ -115,7 +115,16 @@ def _score(
     explanation = explanations.get((session_id, judge, repeat), Explanation())
     status = cast(Status, str(ratings.status[row]))
     return Score(
-        session_id, arm, patient, seed, judge, repeat, status, domains, explanation.evidence, explanation.reason
+        session_id=session_id,
+        arm=arm,
+        patient=patient,
+        seed=seed,
+        judge=judge,
+        repeat=repeat,
+        status=status,
+        domains=domains,
+        evidence=explanation.evidence,
+        reason=explanation.reason,
     )
 
 

@@ -70,18 +70,18 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
 
 
 def _same_sessions(first: Path, run: ScoredStudy, second: Path, other: ScoredStudy) -> Iterator[str]:
-    """Yield a note if two runs have sessions in common word for word, which one base model and the same seeds may give.
-    Raises UserError if these are all of them."""
+    """Yield a note if two runs have identical sessions, which the same base model and seeds may give. Raises UserError
+    if all their sessions are identical."""
     run_sessions = {session.id: session for session in records(run.transcripts) if session.turns}
     other_sessions = [session for session in records(other.transcripts) if session.turns]
     same = [s for s in other_sessions if s.id in run_sessions and run_sessions[s.id].turns == s.turns]
     if other_sessions and len(same) == len(other_sessions) == len(run_sessions):
-        hint = "Name runs that were evaluated by themselves."
-        raise UserError(f"its sessions are the same as those of {first}, word for word", where=second, hint=hint)
+        hint = "Name runs that were evaluated separately."
+        raise UserError(f"all its sessions are identical to those of {first}", where=second, hint=hint)
     if same:
         arms = ", ".join(sorted({session.arm for session in same}))
-        what = f"{len(same)} sessions of {second.name} ({arms}) are word for word those of {first.name}"
-        yield f"{what}: models of sessions count them twice; differences of patients are not affected"
+        identical = f"{len(same)} sessions of {second.name} ({arms}) are identical to sessions of {first.name}"
+        yield f"{identical}: the mixed model counts them as different; contrasts by patient do not depend on that"
 
 
 def _protocol(folder: Path) -> dict[str, Any]:
@@ -102,7 +102,9 @@ def _refuse_another(one: dict[str, Any], other: dict[str, Any], first: Path, sec
     differences = [f"{key} ({value_at(one, key)} and {value_at(other, key)})" for key in keys[:NAMED]]
     more = [f"{len(keys) - NAMED} more"] if len(keys) > NAMED else []
     hint = "Scores are comparable under one protocol only: evaluate one of them again with the settings of the other."
-    raise UserError(f"another protocol than {first}: {'; '.join([*differences, *more])}", where=second, hint=hint)
+    raise UserError(
+        f"its protocol differs from that of {first}: {'; '.join([*differences, *more])}", where=second, hint=hint
+    )
 
 
 def _has_own(protocol: dict[str, Any]) -> bool:
@@ -110,14 +112,14 @@ def _has_own(protocol: dict[str, Any]) -> bool:
 
 
 def _own_patients(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> list[str]:
-    """What a reader has to know where runs do not share the model that plays the patients."""
+    """Return a note if the runs do not share the model that plays the patients."""
     if len({value_at(protocol, PLAYED_BY) for protocol in protocols}) < 2:
         return []
     who = " and ".join(names)
     return [
         f"the patients of {who} are played by different models (each run trained its own): a difference between runs "
-        "may be one between the patients; differences inside a run are not. For one patient in all runs give "
-        "evaluation.patient_provider"
+        "may be due to the patients; differences within a run are not. To use one model for the patients of all runs, "
+        "set evaluation.patient_provider"
     ]
 
 

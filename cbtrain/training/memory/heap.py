@@ -30,7 +30,7 @@ SMALL = (*(24, 40, 56, 72) * 3, 120, 120, 300, 300)
 """Bytes of the objects that come and go with a tensor: its parts in C++ and Python, a node of the graph, lists."""
 
 
-class _Facts(ctypes.Structure):
+class _HeapInfo(ctypes.Structure):
     """``struct mallinfo2``: bytes of the heap, and of mappings that hold one allocation each."""
 
     _fields_ = [
@@ -51,44 +51,49 @@ def peak_of(held: Sequence[int], events: Sequence[int], *, threshold: int | None
 
 
 def _replay(numbers: Sequence[int]) -> int:
+    """Return the peak in bytes of the sequence that :func:`peak_of` sends: the number of sizes held, the sizes, the
+    events. It is the median over rounds of the most that the C library has taken, minus what it had at the start."""
     library = ctypes.CDLL(None)
-    library.mallinfo2.restype = _Facts
+    library.mallinfo2.restype = _HeapInfo
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.argtypes = [ctypes.c_void_p]
     pointer = ctypes.c_void_p()
-    where = ctypes.byref(pointer)
+    pointer_address = ctypes.byref(pointer)
 
     def allocate(size: int) -> list[int | None]:
-        made = [library.malloc(small) for small in SMALL]
-        library.posix_memalign(where, ctypes.c_size_t(ALIGNMENT), ctypes.c_size_t(size))
-        return [pointer.value, *made]
+        """Allocate a tensor of ``size`` bytes and its small objects; return their addresses."""
+        small_objects = [library.malloc(small) for small in SMALL]
+        library.posix_memalign(pointer_address, ctypes.c_size_t(ALIGNMENT), ctypes.c_size_t(size))
+        return [pointer.value, *small_objects]
 
-    def release(places: list[int | None]) -> None:
-        for place in places:
-            library.free(place)
+    def free(addresses: list[int | None]) -> None:
+        for address in addresses:
+            library.free(address)
 
-    def taken() -> int:
-        facts = library.mallinfo2()
-        return int(facts.arena + facts.hblkhd)
+    def bytes_taken() -> int:
+        info = library.mallinfo2()
+        return int(info.arena + info.hblkhd)
 
-    held, events = numbers[1 : 1 + numbers[0]], numbers[1 + numbers[0] :]
-    before = taken()
-    for size in held:
+    held_count = numbers[0]
+    held_sizes, events = numbers[1 : 1 + held_count], numbers[1 + held_count :]
+    start = bytes_taken()
+    for size in held_sizes:
         allocate(size)
     peaks = []
     for _ in range(ROUNDS):
-        made: list[list[int | None]] = []
-        peaks.append(taken())
+        allocations: list[list[int | None]] = []
+        peak = bytes_taken()
         for event in events:
             if event < 0:
-                release(made[-event - 1])
-                made[-event - 1] = []
+                free(allocations[-event - 1])
+                allocations[-event - 1] = []
             else:
-                made.append(allocate(event))
-                peaks[-1] = max(peaks[-1], taken())
-        for places in made:
-            release(places)
-    return int(statistics.median(peaks[1:])) - before
+                allocations.append(allocate(event))
+                peak = max(peak, bytes_taken())
+        peaks.append(peak)
+        for addresses in allocations:
+            free(addresses)
+    return int(statistics.median(peaks[1:])) - start
 
 
 if __name__ == "__main__":

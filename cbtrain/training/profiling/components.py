@@ -70,9 +70,9 @@ def by_device(trace: Trace) -> Breakdown:
     busy: list[tuple[float, float]] = []
     for communication in (False, True):
         chosen = [kernel for kernel in kernels if kernel.communication is communication]
-        for kernel, alone in _apart(chosen, busy):
+        for kernel, exclusive in _exclusive_times(chosen, busy):
             component = "communication" if communication else kernel.call.component
-            _add(found.times, component, kernel.call.phase, alone)
+            _add(found.times, component, kernel.call.phase, exclusive)
         busy = _merged([*busy, *((kernel.begin, kernel.end) for kernel in chosen)])
     waited = host.of("input wait")
     rest = found.seconds - sum(end - begin for begin, end in busy) / 1e6
@@ -86,22 +86,25 @@ def _add(times: Times, component: str, phase: str, microseconds: float) -> None:
     times[key] = times.get(key, 0.0) + microseconds / 1e6
 
 
-def _apart(kernels: Sequence[Kernel], busy: Sequence[tuple[float, float]]) -> list[tuple[Kernel, float]]:
-    """Each of ``kernels`` (in order of their beginnings) with the microseconds in which neither an earlier one nor one
-    of the stretches ``busy`` (apart and in order) runs."""
-    found, at, place = [], float("-inf"), 0
+def _exclusive_times(kernels: Sequence[Kernel], busy: Sequence[tuple[float, float]]) -> list[tuple[Kernel, float]]:
+    """Return each of ``kernels``, which are sorted by beginning, with the microseconds in which neither an earlier
+    kernel nor one of the intervals ``busy`` (disjoint and sorted) runs."""
+    times = []
+    earlier_end = float("-inf")
+    first_busy = 0
     for kernel in kernels:
-        begin, alone = max(kernel.begin, at), 0.0
-        at = max(at, kernel.end)
-        while place < len(busy) and busy[place][1] <= begin:
-            place += 1
-        ahead = place
+        begin, exclusive = max(kernel.begin, earlier_end), 0.0
+        earlier_end = max(earlier_end, kernel.end)
+        while first_busy < len(busy) and busy[first_busy][1] <= begin:
+            first_busy += 1
+        next_busy = first_busy
         while begin < kernel.end:
-            stop = busy[ahead] if ahead < len(busy) else (kernel.end, kernel.end)
-            alone += max(0.0, min(stop[0], kernel.end) - begin)
-            begin, ahead = max(begin, stop[1]), ahead + 1
-        found.append((kernel, alone))
-    return found
+            busy_begin, busy_end = busy[next_busy] if next_busy < len(busy) else (kernel.end, kernel.end)
+            exclusive += max(0.0, min(busy_begin, kernel.end) - begin)
+            begin = max(begin, busy_end)
+            next_busy += 1
+        times.append((kernel, exclusive))
+    return times
 
 
 def _merged(stretches: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,1 +1,1 @@
-"""What ratings are worth: agreement, a panel of judges, their severity."""
+"""Agreement of judges, the panel of primary judges, and the judges' severity."""

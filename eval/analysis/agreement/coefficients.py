@@ -1,7 +1,7 @@
-"""How far raters agree, and how far a rater tells items apart.
+"""Coefficients of agreement between raters, and of halo: how far one rater's items are rated alike.
 
-Each statistic comes in two forms: of the ratings as they are, and ``…_draws``, of many resamples of the sessions at
-once. A resample is a row of weights: how often each session was drawn.
+Each coefficient has two functions: one for the ratings as they are, and ``…_draws`` for many bootstrap resamples of the
+sessions at once. A resample is a row of ``weights``: how often each session was drawn.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cbtrain.eval.analysis.rounding import ROUNDING, merged, size_of, varying
 
 @dataclass(frozen=True, slots=True)
 class Icc:
-    """Intraclass correlations of Shrout and Fleiss (1979): ``single`` (2,1) and ``mean`` (2,k), of raters drawn from
-    many, and ``consistency`` (3,1), of these raters up to a constant."""
+    """Intraclass correlations of Shrout and Fleiss (1979). ``single``: ICC(2,1), one rater drawn from many; ``mean``:
+    ICC(2,k), the mean of k such raters; ``consistency``: ICC(3,1), these raters, their levels disregarded."""
 
     single: float
     mean: float
@@ -25,121 +25,131 @@ class Icc:
 
 
 def icc(ratings: np.ndarray) -> Icc:
-    """``ratings``: ``[sessions, raters]`` without gaps, two at least of each. NaN if nothing varies. Raises ValueError
-    on gaps and too few."""
+    """Return the ICCs of ``ratings``, float ``[sessions, raters]``; NaN if nothing varies. Raises ValueError on missing
+    values, and on fewer than two sessions or raters."""
     values = np.asarray(ratings, dtype=np.float64)
     n, k = values.shape
     if n < 2 or k < 2 or not np.isfinite(values).all():
-        raise ValueError("an ICC needs two sessions, two raters and no gaps")
+        raise ValueError("an ICC needs two sessions, two raters and no missing values")
     single, mean, consistency = icc_draws(values, np.ones((1, n)))
     return Icc(float(single[0]), float(mean[0]), float(consistency[0]))
 
 
 def icc_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ICC(2,1), (2,k) and (3,1), float64 ``[draws]`` each. ``values``: ``[sessions, raters]``; ``weights``:
-    ``[draws, sessions]``, whose rows sum to the number of sessions."""
+    """Return ICC(2,1), ICC(2,k) and ICC(3,1), float64 ``[draws]`` each. ``values``: float ``[sessions, raters]``;
+    ``weights``: float ``[draws, sessions]``, rows sum to the number of sessions."""
     n, k = values.shape
-    centred = values - values.mean()  # sums of squares of small numbers lose nothing
-    rows = centred.mean(axis=1)
-    columns = weights @ centred / n
-    grand = columns.mean(axis=1)
-    between = k * (weights @ rows**2 - n * grand**2) / (n - 1)
-    raters = n * ((columns - grand[:, None]) ** 2).sum(axis=1) / (k - 1)
-    within = weights @ ((centred - rows[:, None]) ** 2).sum(axis=1)
-    residual = (within - raters * (k - 1)) / ((n - 1) * (k - 1))
-    spread, least = between - residual, ROUNDING * size_of(values)
-    single = _over(spread, between, (k - 1) * residual, k * raters / n, -k * residual / n)
-    mean = _over(spread, between, raters / n, -residual / n)
-    consistency = _over(spread, between, (k - 1) * residual)
-    # Without differences between sessions the last is rounding over rounding; without any, all three are.
-    high, low = _drawn_ends(values, weights)
-    steady, flat = (high - low <= least).all(axis=1), high.max(axis=1) - low.min(axis=1) <= least
+    centred = values - values.mean()  # smaller numbers: sums of squares lose fewer digits
+    session_means = centred.mean(axis=1)
+    rater_means = weights @ centred / n
+    grand_mean = rater_means.mean(axis=1)
+    # Mean squares of the two-way analysis of variance: between sessions, between raters, residual.
+    between_ms = k * (weights @ session_means**2 - n * grand_mean**2) / (n - 1)
+    raters_ms = n * ((rater_means - grand_mean[:, None]) ** 2).sum(axis=1) / (k - 1)
+    within_ss = weights @ ((centred - session_means[:, None]) ** 2).sum(axis=1)
+    residual_ms = (within_ss - raters_ms * (k - 1)) / ((n - 1) * (k - 1))
+    signal = between_ms - residual_ms
+    single = _ratio(signal, between_ms, (k - 1) * residual_ms, k * raters_ms / n, -k * residual_ms / n)
+    mean = _ratio(signal, between_ms, raters_ms / n, -residual_ms / n)
+    consistency = _ratio(signal, between_ms, (k - 1) * residual_ms)
+    # If no rater's scores vary, ICC(3,1) is rounding divided by rounding; if all scores are equal, all three are.
+    high, low = _drawn_range(values, weights)
+    rounding = ROUNDING * size_of(values)
+    raters_constant = (high - low <= rounding).all(axis=1)
+    all_equal = high.max(axis=1) - low.min(axis=1) <= rounding
     return (
-        np.where(flat, np.nan, single),
-        np.where(flat, np.nan, mean),
-        np.where(steady, np.nan, consistency),
+        np.where(all_equal, np.nan, single),
+        np.where(all_equal, np.nan, mean),
+        np.where(raters_constant, np.nan, consistency),
     )
 
 
-def _over(above: np.ndarray, *below: np.ndarray) -> np.ndarray:
-    """``above`` over the sum of ``below`` (float ``[draws]`` each); NaN if that sum is 0 but for rounding."""
-    total, size = sum(below), sum(np.abs(part) for part in below)
+def _ratio(numerator: np.ndarray, *denominators: np.ndarray) -> np.ndarray:
+    """Return ``numerator`` divided by the sum of ``denominators`` (float ``[draws]`` each); NaN if that sum is 0 but
+    for rounding."""
+    total, size = sum(denominators), sum(np.abs(part) for part in denominators)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.abs(total) > ROUNDING * size, above / total, np.nan)
+        return np.where(np.abs(total) > ROUNDING * size, numerator / total, np.nan)
 
 
-def _drawn_ends(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the highest and the lowest of each column of ``values`` (float ``[sessions, columns]``) in each draw of
-    ``weights`` (``[draws, sessions]``), float64 ``[draws, columns]``. Whether anything varies in a draw is asked of
-    these: a variance that is a difference of squares cannot tell it from rounding."""
+def _drawn_range(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the highest and the lowest value of each column of ``values`` (float ``[sessions, columns]``) in each draw
+    of ``weights`` (``[draws, sessions]``), float64 ``[draws, columns]`` each. They tell whether a draw varies; a
+    variance computed as a difference of squares cannot be told from rounding."""
     drawn = weights > 0
     high = np.stack([np.where(drawn, column, -np.inf).max(axis=1) for column in values.T], axis=1)
     low = np.stack([np.where(drawn, column, np.inf).min(axis=1) for column in values.T], axis=1)
     return high, low
 
 
-def quadratic_kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Return Cohen's kappa with quadratic weights (1968) of two raters' scores, ``[sessions]`` each. NaN if both give
-    one and the same score always: then nothing can be told."""
-    first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    if first.shape != second.shape or not len(first):
-        raise ValueError("two raters' scores of the same sessions are needed")
-    return float(kappa_draws(np.stack([first, second], axis=1), np.ones((1, len(first))))[0])
+def quadratic_kappa(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Cohen's kappa with quadratic weights (1968) of two raters' scores, float ``[sessions]`` each; NaN if all
+    scores of both are the same. Raises ValueError on different numbers of scores, or none."""
+    scores = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if scores[0].shape != scores[1].shape or not len(scores[0]):
+        raise ValueError("kappa needs two raters' scores of the same sessions")
+    return float(kappa_draws(np.stack(scores, axis=1), np.ones((1, len(scores[0]))))[0])
 
 
 def kappa_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Quadratic kappa, its mean over pairs of raters, float64 ``[draws]``; arguments as :func:`icc_draws` has them."""
+    """Return the quadratic kappa averaged over pairs of raters, float64 ``[draws]``. Arguments as in
+    :func:`icc_draws`."""
     n = len(values)
     centred = values - values.mean()
     means, squares = weights @ centred / n, weights @ centred**2 / n
-    high, low = _drawn_ends(values, weights)
-    found = []
+    high, low = _drawn_range(values, weights)
+    kappas = []
     for i, j in combinations(range(values.shape[1]), 2):
         observed = weights @ (centred[:, i] - centred[:, j]) ** 2 / n
         expected = squares[:, i] + squares[:, j] - 2 * means[:, i] * means[:, j]
-        differs = np.maximum(high[:, i], high[:, j]) - np.minimum(low[:, i], low[:, j]) > ROUNDING * size_of(values)
+        varies = np.maximum(high[:, i], high[:, j]) - np.minimum(low[:, i], low[:, j]) > ROUNDING * size_of(values)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(np.where(differs, 1 - observed / expected, np.nan))
-    return np.asarray(np.mean(found, axis=0))
+            kappas.append(np.where(varies, 1 - observed / expected, np.nan))
+    return np.asarray(np.mean(kappas, axis=0))
 
 
 def krippendorff_alpha(ratings: np.ndarray) -> float:
-    """Return Krippendorff's alpha with the ordinal difference (2011, Computing Krippendorff's alpha-reliability).
+    """Return Krippendorff's alpha with the ordinal difference function (2011, Computing Krippendorff's
+    Alpha-Reliability).
 
-    ``ratings``: ``[sessions, raters]``, NaN if there is none; sessions with fewer than two ratings tell nothing. NaN
-    where all ratings are the same, or no session has two.
+    ``ratings``: float ``[sessions, raters]``, NaN for a missing rating; sessions with fewer than two ratings do not
+    count. NaN if all ratings are the same, or if no session has two.
     """
     values = np.asarray(ratings, dtype=np.float64)
     return float(alpha_draws(values, np.ones((1, len(values))))[0])
 
 
 def alpha_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return Krippendorff's ordinal alpha, float64 ``[draws]``; ``values`` may have gaps (NaN)."""
-    enough = np.isfinite(values).sum(axis=1) > 1
-    values, weights = merged(values[enough]), weights[:, enough]
+    """Return Krippendorff's ordinal alpha, float64 ``[draws]``. Arguments as in :func:`icc_draws`, but ``values`` may
+    have missing ones (NaN)."""
+    pairable = np.isfinite(values).sum(axis=1) > 1
+    values, weights = merged(values[pairable]), weights[:, pairable]
     levels = np.unique(values[np.isfinite(values)])
     if len(levels) < 2:
         return np.full(len(weights), np.nan)
     coincidences = np.zeros((len(values), len(levels), len(levels)))
-    for place, row in enumerate(values):
+    for session, row in enumerate(values):
         counts = np.bincount(np.searchsorted(levels, row[np.isfinite(row)]), minlength=len(levels)).astype(np.float64)
-        coincidences[place] = (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
+        coincidences[session] = (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
     drawn = (weights @ coincidences.reshape(len(values), -1)).reshape(-1, len(levels), len(levels))
     totals = drawn.sum(axis=1)
-    # Between two levels lie all ratings from the one to the other, half of those at each end.
-    middle = np.cumsum(totals, axis=1) - totals / 2
-    distance = (middle[:, :, None] - middle[:, None, :]) ** 2
+    # Ordinal difference of two levels: the number of ratings between them, plus half of those at each, squared.
+    mid_rank = np.cumsum(totals, axis=1) - totals / 2
+    distance = (mid_rank[:, :, None] - mid_rank[:, None, :]) ** 2
     observed = (drawn * distance).sum(axis=(1, 2))
     expected = np.einsum("di,dj,dij->d", totals, totals, distance) / (totals.sum(axis=1) - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Exact: with one level drawn, every product has a factor that is 0.
+        # No tolerance needed: if one level only is drawn, every product is exactly 0.
         return np.where(expected > 0, 1 - observed / expected, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class Halo:
-    """How much one impression colours all items: ``alpha`` (Cronbach 1951), the mean correlation between items, and the
-    shares of variance of the first factors (eigenvalues of the correlations), largest first."""
+    """Halo: how much one overall impression determines all items.
+
+    ``alpha``: Cronbach (1951); ``mean_r``: mean correlation between items; ``shares``: shares of variance of the
+    factors (eigenvalues of the correlation matrix), largest first.
+    """
 
     alpha: float
     mean_r: float
@@ -147,39 +157,39 @@ class Halo:
 
 
 def halo(items: np.ndarray) -> Halo:
-    """``items``: ``[ratings, items]`` without gaps. An item that never varies is left out of correlations. Raises
-    ValueError on gaps and fewer than two ratings or varying items."""
+    """Return the halo of ``items``, float ``[ratings, items]``. An item that never varies is left out of the
+    correlations. Raises ValueError on missing values, and on fewer than two ratings or two varying items."""
     values = np.asarray(items, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all() or varying(values).sum() < 2:
-        raise ValueError("halo needs two ratings, two items that vary and no gaps")
+        raise ValueError("halo needs two ratings, two items that vary and no missing values")
     alpha, mean_r, shares = halo_draws(values, np.ones((1, len(values))))
     return Halo(float(alpha[0]), float(mean_r[0]), tuple(float(share) for share in shares[0]))
 
 
 def halo_draws(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return alpha and mean correlation, float64 ``[draws]``, and the shares of factors, ``[draws, varying items]``;
-    NaN in draws in which an item does not vary."""
+    """Return alpha and the mean correlation, float64 ``[draws]`` each, and the shares of the factors, float64 ``[draws,
+    varying items]``; NaN in draws in which an item does not vary. Arguments as in :func:`icc_draws`, with ratings in
+    place of sessions and items in place of raters."""
     n, k = values.shape
-    kept = np.flatnonzero(varying(values))
+    varying_items = np.flatnonzero(varying(values))
     centred = values - values.mean(axis=0)
     means = weights @ centred / n
     products = (centred[:, :, None] * centred[:, None, :]).reshape(n, -1)
-    second = (weights @ products / n).reshape(-1, k, k)
-    covariance = (second - means[:, :, None] * means[:, None, :]) * n / (n - 1)
+    second_moments = (weights @ products / n).reshape(-1, k, k)
+    covariance = (second_moments - means[:, :, None] * means[:, None, :]) * n / (n - 1)
     variances = np.diagonal(covariance, axis1=1, axis2=2)
+    rounding = ROUNDING * size_of(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         alpha = k / (k - 1) * (1 - variances.sum(axis=1) / covariance.sum(axis=(1, 2)))
-    least = ROUNDING * size_of(values)
-    high, low = _drawn_ends(values.sum(axis=1, keepdims=True), weights)
-    alpha = np.where(high[:, 0] - low[:, 0] > k * least, alpha, np.nan)
-    chosen = covariance[:, kept][:, :, kept]
-    sd = np.sqrt(np.maximum(variances[:, kept], 0))
-    high, low = _drawn_ends(values[:, kept], weights)
-    usable = (high - low > least).all(axis=1)
+    high, low = _drawn_range(values.sum(axis=1, keepdims=True), weights)
+    alpha = np.where(high[:, 0] - low[:, 0] > k * rounding, alpha, np.nan)
+    high, low = _drawn_range(values[:, varying_items], weights)
+    all_vary = (high - low > rounding).all(axis=1)
+    sd = np.sqrt(np.maximum(variances[:, varying_items], 0))[all_vary]
+    correlations = covariance[:, varying_items][:, :, varying_items][all_vary] / (sd[:, :, None] * sd[:, None, :])
     mean_r = np.full(len(weights), np.nan)
-    shares = np.full((len(weights), len(kept)), np.nan)
-    correlations = chosen[usable] / (sd[usable][:, :, None] * sd[usable][:, None, :])
-    upper = np.triu_indices(len(kept), 1)
-    mean_r[usable] = correlations[:, upper[0], upper[1]].mean(axis=1)
-    shares[usable] = np.linalg.eigvalsh(correlations)[:, ::-1] / len(kept)
+    shares = np.full((len(weights), len(varying_items)), np.nan)
+    upper = np.triu_indices(len(varying_items), 1)
+    mean_r[all_vary] = correlations[:, upper[0], upper[1]].mean(axis=1)
+    shares[all_vary] = np.linalg.eigvalsh(correlations)[:, ::-1] / len(varying_items)
     return alpha, mean_r, shares

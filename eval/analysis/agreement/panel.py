@@ -1,10 +1,12 @@
 """The panel: the primary judges, whose scores determine the result.
 
-Judges differ in severity, so an arm's mean must not depend on who happened to rate what. The panel are the judges that
-rated nearly all sessions; a session counts if all of them rated it, and its score is the mean over them. Other judges
-(people who rated a sample, say) are secondary: their agreement and their own conclusions are reported for comparison
-and change no number. If no judge rated nearly all sessions, all are *pooled*: contrasts pair sessions within judges,
-and each judge's severity is taken off the scores of sessions; if severity is unknown, such scores are gaps.
+Judges differ in severity, so an arm's mean must not depend on which judge rated which session. The panel are the judges
+that rated nearly all sessions. A session counts if all of them rated it, and its score is the mean over them. Other
+judges (people who rated a sample, say) are secondary: their agreement and their own conclusions are reported for
+comparison and change no number.
+
+If no judge rated nearly all sessions, all judges are *pooled*: contrasts pair sessions within judges, and each judge's
+severity is subtracted from the scores of sessions. If severities cannot be estimated, sessions have no scores.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.sessions import Key
 
 NEARLY_ALL = 0.9
-"""Least share of all rated sessions that a judge of the panel has rated."""
+"""Smallest share of all rated sessions that a judge of the panel has rated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """``judges`` determine the result, ``secondary`` ones are reported for comparison. ``linked``: whether common
-    sessions tell the severity of pooled judges."""
+    """``judges`` determine the result; ``secondary`` judges are reported for comparison. ``linked``: whether pooled
+    judges share enough sessions to estimate their severity (always true if not ``pooled``)."""
 
     judges: list[str]
     secondary: list[str]
@@ -35,30 +37,34 @@ class Panel:
 
     @property
     def note(self) -> str:
-        """Return what a reader has to know of the panel; empty if it rated everything and there are no others."""
-        secondary = f"; for comparison: {', '.join(self.secondary)}" if self.secondary else ""
+        """Return a note for the reader; empty if there are no other judges and the panel is not pooled."""
+        judges = ", ".join(self.judges)
+        comparison = f"; for comparison: {', '.join(self.secondary)}" if self.secondary else ""
         if not self.pooled:
-            return f"by {', '.join(self.judges)}{secondary}" if secondary else ""
-        elsewhere = (
-            "elsewhere each one's severity is taken off as common sessions tell it, and intervals take it for known"
+            return f"rated by {judges}{comparison}" if comparison else ""
+        severity = (
+            "each judge's severity, estimated from sessions that several judges rated, is subtracted from the scores "
+            "of sessions, and intervals treat it as known"
             if self.linked
-            else f"for want of common sessions ({LEAST_COMMON} at least) their severity cannot be told, so that there "
-            "are no scores by session, means or levels"
+            else f"the judges have too few sessions in common (at least {LEAST_COMMON} are needed) to estimate their "
+            "severity, so there are no scores of sessions, means or levels"
         )
-        pooled = f"{', '.join(self.judges)} are pooled, since none rated nearly all sessions: contrasts pair sessions "
-        return f"{pooled}within a judge, and {elsewhere}{secondary}"
+        return (
+            f"{judges} are pooled, since none of them rated nearly all sessions: contrasts pair sessions rated by the "
+            f"same judge; {severity}{comparison}"
+        )
 
 
 def panel_of(ratings: Ratings, primary_judges: Sequence[str] = ()) -> Panel:
-    """Return the panel of ``ratings``. ``primary_judges``: the judges it may have, if that is known (those that a run
-    was rated by, not people who rated a sample of it)."""
+    """Return the panel of ``ratings``. ``primary_judges``: the only candidates, if they are known (the judges that a
+    run planned, not people who rated a sample of it later)."""
     candidates = [judge for judge in primary_judges if judge in ratings.judges] or ratings.judges
-    sessions = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in candidates}
-    candidates = [judge for judge in candidates if sessions[judge]] or candidates
-    everything = set().union(*sessions.values())
+    rated_by = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in candidates}
+    candidates = [judge for judge in candidates if rated_by[judge]] or candidates
+    rated_by_any = set().union(*rated_by.values())
     judges = candidates
     if len(candidates) > 1:
-        judges = [judge for judge in candidates if len(sessions[judge]) >= NEARLY_ALL * len(everything)]
+        judges = [judge for judge in candidates if len(rated_by[judge]) >= NEARLY_ALL * len(rated_by_any)]
     pooled = bool(candidates) and not judges
     judges = judges or candidates
     linked = not pooled or connected(ratings.only(np.isin(ratings.judge, judges)))
@@ -66,18 +72,21 @@ def panel_of(ratings: Ratings, primary_judges: Sequence[str] = ()) -> Panel:
 
 
 def left_out(ratings: Ratings, panel: Panel) -> str:
-    """Return how many sessions are left out because not all of the panel rated them; empty if there are none."""
+    """Return a note on the sessions that are left out because not all of the panel rated them; empty if there are
+    none."""
     if panel.pooled or len(panel.judges) < 2:
         return ""
-    rated = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in panel.judges}
-    by_any, by_all = set().union(*rated.values()), set.intersection(*rated.values())
-    lacking = [
+    rated_by = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in panel.judges}
+    rated_by_any, rated_by_all = set().union(*rated_by.values()), set.intersection(*rated_by.values())
+    missing = [
         f"{judge}: {count} of {arm}"
-        for judge, sessions in rated.items()
-        for arm, count in sorted(Counter(arm for arm, _, _ in by_any - sessions).items())
+        for judge, sessions in rated_by.items()
+        for arm, count in sorted(Counter(arm for arm, _, _ in rated_by_any - sessions).items())
     ]
-    what = f"sessions left out that not all of the panel rated: {len(by_any - by_all)}"
-    return f"{what} (no total by {', '.join(lacking)})" if lacking else ""
+    if not missing:
+        return ""
+    sessions = len(rated_by_any - rated_by_all)
+    return f"sessions left out because not all of the panel rated them: {sessions} (no total by {', '.join(missing)})"
 
 
 def by_panel(ratings: Ratings, panel: Panel) -> Ratings:
@@ -86,25 +95,27 @@ def by_panel(ratings: Ratings, panel: Panel) -> Ratings:
 
 
 def panel_ratings(ratings: Ratings, panel: Panel) -> Ratings:
-    """Return the panel's ratings; sessions that not all of it rated have no scores."""
-    own = by_panel(ratings, panel)
-    complete = _complete(own, panel, own.total)
-    return own if complete.all() else replace(own, items=np.where(complete[:, None], own.items, np.nan))
+    """Return the ratings by the panel's judges; sessions that not all of them rated have NaN as scores."""
+    panel_rows = by_panel(ratings, panel)
+    complete = _complete(panel_rows, panel, panel_rows.total)
+    if complete.all():
+        return panel_rows
+    return replace(panel_rows, items=np.where(complete[:, None], panel_rows.items, np.nan))
 
 
 def panel_scores(ratings: Ratings, panel: Panel, values: np.ndarray) -> dict[Key, float]:
-    """Return the score of each session in ``values`` (float ``[rows]``: totals, or an item): see
-    :func:`cbtrain.eval.analysis.agreement.severity.session_means`. A session has none if not all of the panel scored
-    it."""
+    """Return the score of each session that all of the panel scored. ``values``: float ``[rows]``, the totals or one
+    item; see :func:`cbtrain.eval.analysis.agreement.severity.session_means`."""
     rows = np.isin(ratings.judge, panel.judges)
-    own, values = ratings.only(rows), values[rows]
-    return session_means(own, np.where(_complete(own, panel, values), values, np.nan))
+    panel_rows, panel_values = ratings.only(rows), values[rows]
+    complete = _complete(panel_rows, panel, panel_values)
+    return session_means(panel_rows, np.where(complete, panel_values, np.nan))
 
 
-def _complete(own: Ratings, panel: Panel, values: np.ndarray) -> np.ndarray:
-    """Return whether each row's session has a value by every judge of the panel; always true for one judge and for
-    pooled ones. Bool ``[rows]``."""
+def _complete(ratings: Ratings, panel: Panel, values: np.ndarray) -> np.ndarray:
+    """Return, bool ``[rows]``, whether each row's session has a value by every judge of the panel. Always true for one
+    judge and for pooled ones."""
     if panel.pooled or len(panel.judges) < 2:
-        return np.ones(len(own), dtype=bool)
-    judged = judged_means(own, values)
-    return np.array([len(judged.get(session, {})) == len(panel.judges) for session in own.sessions], dtype=bool)
+        return np.ones(len(ratings), dtype=bool)
+    judged = judged_means(ratings, values)
+    return np.array([len(judged.get(session, {})) == len(panel.judges) for session in ratings.sessions], dtype=bool)

@@ -1,6 +1,6 @@
-"""Reliability of the ratings: agreement between judges, of a judge with itself, halo, and each judge's own conclusions.
+"""Reliability of the ratings: agreement between judges and of a judge with itself, halo, each judge's own conclusions.
 
-Intervals resample sessions: agreement is a property of a rater on transcripts, whoever the patient is.
+Intervals resample sessions, not patients: agreement is a property of raters on transcripts.
 """
 
 from __future__ import annotations
@@ -15,25 +15,20 @@ import numpy as np
 
 from cbtrain.eval.analysis.agreement.coefficients import alpha_draws, halo_draws, icc_draws, kappa_draws
 from cbtrain.eval.analysis.agreement.severity import judged_means, severities
-from cbtrain.eval.analysis.contrasts import (
-    Contrast,
-    Plan,
-    compare,
-    contrast_of,
-)
+from cbtrain.eval.analysis.contrasts import Plan, compare, contrast_of
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import in_order, interval_of_alike, percentile_interval
 from cbtrain.eval.analysis.rounding import alike, at_least, at_most, size_of, varying
 from cbtrain.eval.analysis.sessions import Key
 
 DRAWS = 2_000
-"""Resamples at most: coincidences of totals take memory with each."""
+"""Most resamples: Krippendorff's alpha holds a table of coincidences in memory for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A statistic with its 95 % percentile interval. NaN if it is not defined, of the interval also where resamples do
-    not differ: that would pass for certainty."""
+    """A statistic with its 95 % percentile interval; NaN if it is not defined. The interval is NaN also if all
+    resamples give the same value: an interval of width 0 would look like certainty."""
 
     estimate: float
     ci_low: float
@@ -41,86 +36,99 @@ class Estimate:
 
 
 def reliability(ratings: Ratings, plans: Sequence[Plan], draws: int, seed: int) -> dict[str, Any] | None:
-    """Return everything that the ratings say about their raters, as plain data; None if nothing is rated."""
+    """Return the reliability of ``ratings`` under its keys in JSON; None if no row has a total.
+
+    ``between``: agreement of all judges, then of each pair; ``severity``: by judge, in points; ``retest``: a judge with
+    itself; ``halo``; ``by_judge``: contrasts by each judge alone; ``judge_by_arm``: their differences, by pairs.
+    """
     rated = ratings.only(np.isfinite(ratings.total))
     if not len(rated):
         return None
     draws = min(draws, DRAWS)
     judges = rated.judges
-    groups = [judges, *([list(pair) for pair in combinations(judges, 2)] if len(judges) > 2 else [])]
-    between = [_between(rated, group, draws, seed) for group in groups if len(group) > 1]
-    by_judge = [_conclusions(rated, judge, plans) for judge in judges] if len(judges) > 1 else []
+    several = len(judges) > 1
+    groups = [judges] if several else []
+    if len(judges) > 2:
+        groups += [list(pair) for pair in combinations(judges, 2)]
+    between = [_between(rated, group, draws, seed) for group in groups]
+    retest = [_retest(rated, judge, draws, seed) for judge in judges]
+    halo = [_halo(rated, judge, draws, seed) for judge in judges]
     return {
         "bootstrap": {"draws": draws, "seed": seed, "levels": "sessions"},
         "judges": judges,
-        "between": [found for found in between if found],
-        "severity": severities(rated, rated.total) if len(judges) > 1 else {},
-        "retest": [found for judge in judges if (found := _retest(rated, judge, draws, seed))],
-        "halo": [found for judge in judges if (found := _halo(rated, judge, draws, seed))],
-        "by_judge": by_judge,
+        "between": [part for part in between if part],
+        "severity": severities(rated, rated.total) if several else {},
+        "retest": [part for part in retest if part],
+        "halo": [part for part in halo if part],
+        "by_judge": [_conclusions(rated, judge, plans) for judge in judges] if several else [],
         "judge_by_arm": [_judge_by_arm(rated, plan, *pair) for pair in combinations(judges, 2) for plan in plans],
     }
 
 
 def _resamples(n: int, draws: int, seed: int) -> np.ndarray:
-    """Return how often each of ``n`` sessions was drawn, float64 ``[1 + draws, n]``; the first row is the data
-    itself."""
+    """Return how often each of ``n`` sessions is drawn in each resample, float64 ``[1 + draws, n]``; the first row is
+    the sample itself."""
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    return np.concatenate([np.ones((1, n)), drawn])
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    return np.concatenate([np.ones((1, n)), counts])
 
 
 def _estimate(values: np.ndarray, size: float = 1.0) -> Estimate:
-    """From the statistic of the data and of resamples; those in which it is not defined are left out. ``size``: of the
-    scores, for a statistic in points; coefficients and shares have 1."""
-    drawn = values[1:][np.isfinite(values[1:])]
-    if not math.isfinite(values[0]) or not len(drawn):
+    """Return the estimate of a statistic. ``values``: float ``[1 + draws]``, of the sample and of resamples; resamples
+    in which it is not defined (NaN) are left out. ``size``: the largest score for a statistic in points; 1 for
+    coefficients and shares."""
+    resampled = values[1:][np.isfinite(values[1:])]
+    if not math.isfinite(values[0]) or not len(resampled):
         return Estimate(math.nan, math.nan, math.nan)
-    low, high = percentile_interval(drawn)
+    low, high = percentile_interval(resampled)
     if alike(np.array([low, high]), size):
         low = high = math.nan
     return Estimate(float(values[0]), low, high)
 
 
 def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """Return each judge's mean over repeats, ``[sessions that all of them rated, judges]``, :func:`in_order`."""
+    """Return the value of each session by each of ``judges``, averaged over repeats, float64 ``[sessions, judges]``.
+    Only sessions that all of them rated, :func:`in_order`. ``values``: float ``[rows]``."""
     judged = judged_means(rated, values)
-    both = [[own.get(judge, math.nan) for judge in judges] for own in judged.values()]
-    found = np.array(both, dtype=np.float64).reshape(len(both), len(judges))
-    return in_order(found[np.isfinite(found).all(axis=1)])
+    rows = [[by_judge.get(judge, math.nan) for judge in judges] for by_judge in judged.values()]
+    matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(judges))
+    return in_order(matrix[np.isfinite(matrix).all(axis=1)])
 
 
 def _between(rated: Ratings, judges: Sequence[str], draws: int, seed: int) -> dict[str, Any] | None:
+    """Return the agreement of ``judges`` on totals and items; None if they share fewer than two sessions."""
     totals = _matrix(rated, judges, rated.total)
     if len(totals) < 2:
         return None
     weights = _resamples(len(totals), draws, seed)
     items = [
-        {"item": name, **_agreement(_matrix(rated, judges, rated.items[:, place]), weights)}
-        for place, name in enumerate(rated.item_names)
+        {"item": name, **_agreement(_matrix(rated, judges, rated.items[:, column]), weights)}
+        for column, name in enumerate(rated.item_names)
     ]
     return {"judges": list(judges), "sessions": len(totals), "total": _agreement(totals, weights), "items": items}
 
 
 def _agreement(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
-    """Exact agreement is a difference below half a point, adjacent one below one and a half, over pairs of judges."""
+    """Return the coefficients of agreement, and over pairs of judges the shares of exact agreement (scores differ by
+    less than half a point) and adjacent agreement (by less than one and a half). Arguments as in :func:`icc_draws`."""
     single, mean, consistency = icc_draws(values, weights)
-    gaps = np.abs(np.stack([values[:, i] - values[:, j] for i, j in combinations(range(values.shape[1]), 2)], axis=1))
+    pairs = combinations(range(values.shape[1]), 2)
+    differences = np.abs(np.stack([values[:, i] - values[:, j] for i, j in pairs], axis=1))
     size = size_of(values)
-    found = {
+    estimates = {
         "icc_single": _estimate(single),
         "icc_mean": _estimate(mean),
         "icc_consistency": _estimate(consistency),
         "kappa": _estimate(kappa_draws(values, weights)),
         "alpha": _estimate(alpha_draws(values, weights)),
-        "exact": _share((~at_least(gaps, 0.5, size)).mean(axis=1), weights),
-        "adjacent": _share((~at_least(gaps, 1.5, size)).mean(axis=1), weights),
+        "exact": _share((~at_least(differences, 0.5, size)).mean(axis=1), weights),
+        "adjacent": _share((~at_least(differences, 1.5, size)).mean(axis=1), weights),
     }
-    return {name: asdict(estimate) for name, estimate in found.items()}
+    return {name: asdict(estimate) for name, estimate in estimates.items()}
 
 
 def _share(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Return the mean of ``values`` from 0 to 1, ``[sessions]``."""
+    """Return the mean of ``values``, float ``[sessions]`` from 0 to 1."""
     share = float(values.mean())  # exactly 0 or 1 where all values are
     if share in (0.0, 1.0):
         return Estimate(share, *interval_of_alike(share == 1.0, len(values)))
@@ -128,33 +136,41 @@ def _share(values: np.ndarray, weights: np.ndarray) -> Estimate:
 
 
 def _retest(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
-    """Return how well a judge agrees with its own repeats, on sessions that have all of them."""
-    own = rated.only(rated.judge == judge)
-    repeats = sorted({int(number) for number in own.repeat})
+    """Return a judge's agreement with itself, on sessions that have all of its repeats: ICC(2,1) with repeats as
+    raters, and the SD within a session, in points. None if it rated fewer than two sessions twice."""
+    by_judge = rated.only(rated.judge == judge)
+    repeats = sorted({int(number) for number in by_judge.repeat})
     if len(repeats) < 2:
         return None
-    cells: dict[Key, dict[int, float]] = {}
-    for session, repeat, total in zip(own.sessions, own.repeat, own.total, strict=True):
-        cells.setdefault(session, {})[int(repeat)] = float(total)
-    values = np.array([[found[number] for number in repeats] for found in cells.values() if len(found) == len(repeats)])
+    totals_of: dict[Key, dict[int, float]] = {}
+    for session, repeat, total in zip(by_judge.sessions, by_judge.repeat, by_judge.total, strict=True):
+        totals_of.setdefault(session, {})[int(repeat)] = float(total)
+    complete = [totals for totals in totals_of.values() if len(totals) == len(repeats)]
+    values = np.array([[totals[number] for number in repeats] for totals in complete])
     if len(values) < 2:
         return None
     values = in_order(values)
     weights = _resamples(len(values), draws, seed)
-    spread = np.sqrt(weights @ values.var(axis=1, ddof=1) / len(values))
-    icc = asdict(_estimate(icc_draws(values, weights)[0]))
-    shown = {"judge": judge, "sessions": len(values), "repeats": len(repeats)}
-    return {**shown, "icc": icc, "sd": asdict(_estimate(spread, size_of(values)))}
+    icc_single, _, _ = icc_draws(values, weights)
+    sd = np.sqrt(weights @ values.var(axis=1, ddof=1) / len(values))
+    return {
+        "judge": judge,
+        "sessions": len(values),
+        "repeats": len(repeats),
+        "icc": asdict(_estimate(icc_single)),
+        "sd": asdict(_estimate(sd, size_of(values))),
+    }
 
 
 def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] | None:
-    """Over sessions, each item averaged over the judge's repeats: those are no more sessions. Items of two sessions
-    correlate perfectly or not at all, whatever the judge."""
-    own = rated.only(rated.judge == judge)
-    cells: dict[Key, list[np.ndarray]] = {}
-    for session, items in zip(own.sessions, own.items, strict=True):
-        cells.setdefault(session, []).append(items)
-    values = np.array([np.mean(items, axis=0) for items in cells.values()])
+    """Return a judge's halo over sessions, with each item averaged over repeats first: repeats are not new sessions.
+    None if there are fewer than three sessions (over two, items correlate perfectly) or fewer than two varying
+    items."""
+    by_judge = rated.only(rated.judge == judge)
+    repeats_of: dict[Key, list[np.ndarray]] = {}
+    for session, items in zip(by_judge.sessions, by_judge.items, strict=True):
+        repeats_of.setdefault(session, []).append(items)
+    values = np.array([np.mean(repeats, axis=0) for repeats in repeats_of.values()])
     if len(values) < 3 or varying(values).sum() < 2:
         return None
     values = in_order(values)
@@ -164,35 +180,38 @@ def _halo(rated: Ratings, judge: str, draws: int, seed: int) -> dict[str, Any] |
         "sessions": len(values),
         "alpha": asdict(_estimate(alpha)),
         "mean_r": asdict(_estimate(mean_r)),
-        "first_factor": asdict(_inside(_estimate(shares[:, 0]))),
+        "first_factor": asdict(_without_biased_interval(_estimate(shares[:, 0]))),
         "shares": shares[0].tolist(),
     }
 
 
-def _inside(found: Estimate) -> Estimate:
-    """Return ``found``, without its interval if that does not contain the estimate: the largest share of a resample
+def _without_biased_interval(estimate: Estimate) -> Estimate:
+    """Return ``estimate``, without its interval if that does not contain the estimate: the largest share of a resample
     is biased upwards."""
-    if at_most(found.ci_low, found.estimate) and at_least(found.ci_high, found.estimate):
-        return found
-    return Estimate(found.estimate, math.nan, math.nan)
+    if at_most(estimate.ci_low, estimate.estimate) and at_least(estimate.ci_high, estimate.estimate):
+        return estimate
+    return Estimate(estimate.estimate, math.nan, math.nan)
 
 
 def _conclusions(rated: Ratings, judge: str, plans: Sequence[Plan]) -> dict[str, Any]:
-    own = rated.only(rated.judge == judge)
-    return {"judge": judge, "contrasts": [asdict(found) for found in compare(own, plans, own.total, draws=0)]}
+    """Return the contrasts that result from the ratings of ``judge`` alone."""
+    by_judge = rated.only(rated.judge == judge)
+    return {"judge": judge, "contrasts": [asdict(row) for row in compare(by_judge, plans, by_judge.total, draws=0)]}
 
 
-def _judge_by_arm(rated: Ratings, plan: Plan, one: str, other: str) -> dict[str, Any]:
-    """Return whether two judges see a contrast differently: by the one minus by the other, on pairs that both of them
-    rated, the patient as the unit."""
-    found: dict[str, list[float]] = {}
-    judged = judged_means(rated, rated.total)
-    gaps = {key: own[one] - own[other] for key, own in judged.items() if one in own and other in own}
+def _judge_by_arm(rated: Ratings, plan: Plan, first: str, second: str) -> dict[str, Any]:
+    """Return the interaction of judge and arm: the contrast by judge ``first`` minus that by judge ``second``, on pairs
+    of sessions that both rated, with the patient as the unit."""
+    judge_differences = {
+        session: by_judge[first] - by_judge[second]
+        for session, by_judge in judged_means(rated, rated.total).items()
+        if first in by_judge and second in by_judge
+    }
+    by_patient: dict[str, list[float]] = {}
     for a, b in plan.pairs:
-        for (arm, patient, session), gap in sorted(gaps.items()):
-            if arm == a and (b, patient, session) in gaps:
-                found.setdefault(patient, []).append(gap - gaps[b, patient, session])
-    both = {patient: np.array(own) for patient, own in sorted(found.items())}
-    contrast: Contrast = contrast_of(plan, both, [], size=size_of(rated.total), draws=0, seed=0)
-    contrast = replace(contrast, method="one judge minus the other")
-    return {"judges": [one, other], **asdict(contrast)}
+        for (arm, patient, number), difference in sorted(judge_differences.items()):
+            if arm == a and (b, patient, number) in judge_differences:
+                by_patient.setdefault(patient, []).append(difference - judge_differences[b, patient, number])
+    differences = {patient: np.array(values) for patient, values in sorted(by_patient.items())}
+    contrast = contrast_of(plan, differences, [], size=size_of(rated.total), draws=0, seed=0)
+    return {"judges": [first, second], **asdict(replace(contrast, method="one judge minus the other"))}

@@ -1,15 +1,16 @@
-"""Whether tuning changes bases by different amounts, with the patient as the unit.
+"""Test of whether tuning changes the bases by different amounts, with the patient as the unit.
 
-Each patient has a gain with each base. Whether gains differ between bases is a test on the vectors of the patients'
-differences from the first base: Hotelling's T² (1931), which takes them as they vary and vary together. A
-likelihood-ratio test of base × variant in a mixed model without patient-by-base effects takes sessions for independent,
-and calls far too many differences with few patients; it is not given.
+Each patient has a gain (tuned − reference) with each base. The test is on the vectors of a patient's gains minus the
+gain with the first base: Hotelling's T² (1931), which assumes no form of their covariance. A likelihood-ratio test of
+base × variant in a mixed model without patient-by-base effects would treat sessions as independent, and reject far too
+often with few patients; it is not reported.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -20,11 +21,14 @@ from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.rounding import alike, nought, size_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Interaction:
-    """``statistic`` is F with ``df`` degrees of freedom, over ``patients`` who have pairs with every base. ``sizes``:
-    of each base, how far its gain lies above that of ``reference``, in points; ``intervals``: 95 % t intervals of those
-    that are not the same with all patients."""
+    """``statistic``: F with ``df`` degrees of freedom, over the ``patients`` who have pairs with every base; it and
+    ``p`` are NaN if ``problem`` is not empty.
+
+    ``sizes``: by base, its mean gain minus that of ``reference``, in points. ``intervals``: their 95 % t intervals; a
+    base without one differs by the same amount with all patients, or has one patient only.
+    """
 
     statistic: float
     df: tuple[int, int]
@@ -37,42 +41,65 @@ class Interaction:
 
 
 def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
-    """From the ``tuning`` contrasts of ``plans``; None if there are fewer than two."""
-    gains, judged, size = {}, judged_means(ratings, ratings.total), size_of(ratings.total)
-    changes = [plan for plan in plans if plan.family == "tuning"]
-    bases = [plan.id.rpartition(":")[0] for plan in changes]
-    if "" in bases or len(set(bases)) < len(bases):  # two variants of a base, or names that tell no base
-        bases = [plan.id for plan in changes]
-    for base, plan in zip(bases, changes, strict=True):
-        differences, _ = paired_differences(judged, plan)
-        gains[base] = {patient: float(own.mean()) for patient, own in differences.items()}
+    """Return the test over the bases of the ``tuning`` contrasts in ``plans``; None if there are fewer than two."""
+    gains = _gains(ratings, [plan for plan in plans if plan.family == "tuning"])
     if len(gains) < 2:
         return None
     reference, *others = gains
-    patients = sorted(set.intersection(*(set(own) for own in gains.values())))
+    patients = sorted(set.intersection(*(set(by_patient) for by_patient in gains.values())))
     n, k = len(patients), len(others)
-    beyond = np.array([[gains[base][p] - gains[reference][p] for base in others] for p in patients]).reshape(n, k)
-    sizes = {base: float(beyond[:, place].mean()) for place, base in enumerate(others)} if n else {}
-    varying = [place for place in range(k) if n > 1 and not alike(beyond[:, place], size)]
-    intervals = {others[place]: _interval(beyond[:, place]) for place in varying}
-
-    def gap(problem: str) -> Interaction:
-        return Interaction(math.nan, (k, max(n - k, 0)), math.nan, n, reference, sizes, intervals, problem)
-
+    differences = np.array(
+        [[gains[base][patient] - gains[reference][patient] for base in others] for patient in patients]
+    ).reshape(n, k)
+    size = size_of(ratings.total)
+    by_base = dict(zip(others, differences.T, strict=True))
+    intervals = {base: _interval(values) for base, values in by_base.items() if n > 1 and not alike(values, size)}
+    untested = Interaction(
+        statistic=math.nan,
+        df=(k, max(n - k, 0)),
+        p=math.nan,
+        patients=n,
+        reference=reference,
+        sizes={base: float(values.mean()) for base, values in by_base.items()} if n else {},
+        intervals=intervals,
+        problem="",
+    )
     if n <= k:
-        return gap(f"{n} patients have pairs with every base, and the test takes {k + 1} at least")
-    if len(varying) < k:
-        return gap("the patients' differences do not vary enough")
-    mean = beyond.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(beyond - mean, full_matrices=False)
-    if nought(lengths.min(), math.sqrt(n) * size):
-        return gap("the patients' differences do not vary enough")
-    squared = n * (n - 1) * float(((axes @ mean / lengths) ** 2).sum())
-    statistic = (n - k) / ((n - 1) * k) * squared
-    p = float(stats.f.sf(statistic, k, n - k))
-    return Interaction(statistic, (k, n - k), p, n, reference, sizes, intervals, "")
+        problem = f"{n} patients have pairs with every base, and the test needs at least {k + 1}"
+        return replace(untested, problem=problem)
+    t_squared = _hotelling(differences, size) if len(intervals) == k else None
+    if t_squared is None:
+        return replace(untested, problem="the patients' differences do not vary enough")
+    statistic = (n - k) / ((n - 1) * k) * t_squared
+    return replace(untested, statistic=statistic, p=float(stats.f.sf(statistic, k, n - k)))
+
+
+def _gains(ratings: Ratings, changes: Sequence[Plan]) -> dict[str, dict[str, float]]:
+    """Return each patient's mean gain by base, in the order of ``changes``."""
+    bases = [plan.id.rpartition(":")[0] for plan in changes]
+    if "" in bases or len(set(bases)) < len(bases):  # a plan names no base, or a base has two tuned variants
+        bases = [plan.id for plan in changes]
+    judged = judged_means(ratings, ratings.total)
+    gains = {}
+    for base, plan in zip(bases, changes, strict=True):
+        differences, _ = paired_differences(judged, plan)
+        gains[base] = {patient: float(values.mean()) for patient, values in differences.items()}
+    return gains
+
+
+def _hotelling(differences: np.ndarray, size: float) -> float | None:
+    """Return Hotelling's T² of ``differences`` (float ``[patients, k]``) against 0; None if their covariance is
+    singular but for rounding of scores of this ``size``."""
+    n = len(differences)
+    mean = differences.mean(axis=0)
+    # The covariance is axes' · diag(singular values²) · axes / (n − 1).
+    _, singular_values, axes = np.linalg.svd(differences - mean, full_matrices=False)
+    if nought(singular_values.min(), math.sqrt(n) * size):
+        return None
+    return n * (n - 1) * float(((axes @ mean / singular_values) ** 2).sum())
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % t interval of the mean of ``values``, float ``[patients]``."""
     margin = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return float(values.mean()) - margin, float(values.mean()) + margin

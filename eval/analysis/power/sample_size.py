@@ -1,10 +1,11 @@
-"""Designs of a study, patients by sessions by repeats, with what each of them can show."""
+"""Designs of a study (patients × sessions × repeats), with the difference that each of them can detect."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import cbtrain
@@ -19,7 +20,11 @@ from cbtrain.eval.analysis.power.power import (
 
 SCHEMA = "cbtrain.power/1"
 SEEDS = (1, 2, 3, 5, 10, 20)
+"""Sessions of each patient with each arm in the designs, if the question does not fix them."""
+
 REPEATS = (1, 3, 5)
+"""Ratings of each session by each judge in the designs, if the question does not fix them."""
+
 METHOD = (
     "paired comparison of two arms, the patient as the unit: two-sided t test over the patients' mean differences, "
     "power by the noncentral distribution; variance = between² + 2 · (within² + repeat² / repeats) / seeds"
@@ -28,8 +33,11 @@ METHOD = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is planned for. ``effect``: points; ``power``: to be reached; ``contrasts`` tested together share ``alpha``
-    (Bonferroni, which is also Holm's first step). Of ``effect`` and ``patients`` one at least is given."""
+    """What a study is planned for: an ``effect`` in points, or a number of ``patients``; at least one is given.
+
+    ``seeds``: sessions of each patient with each arm; ``repeats``: ratings of each session by each judge; ``power``: to
+    reach; ``contrasts``: tests that share ``alpha`` (Bonferroni, which is also Holm's first step).
+    """
 
     effect: float | None = None
     patients: int | None = None
@@ -41,24 +49,30 @@ class Question:
 
     @property
     def alpha_each(self) -> float:
+        """Return the level of one contrast."""
         return self.alpha / self.contrasts
 
 
 def study_size(spread: Spread, question: Question, pilots: Sequence[Pilot] = ()) -> dict[str, Any]:
-    """Return every design asked for, as JSON has it: with ``patients`` what so many show, else the patients that
-    ``effect`` needs. ``pilots``: where ``spread`` comes from, the one planned for first; its upper limit is
-    given too."""
+    """Return every design under its keys in JSON (schema ``cbtrain.power/1``): if the question has ``patients``, the
+    smallest difference that they detect; else the patients that ``effect`` needs.
+
+    ``pilots``: the pilots of ``spread``, the one that is planned for first. With a pilot, each design is also given at
+    the upper limit of the pilot's variance.
+    """
     pilot = pilots[0] if pilots else None
-    seeds = (question.seeds,) if question.seeds else SEEDS
-    repeats = (question.repeats,) if question.repeats else REPEATS if spread.repeat else (1,)
+    seed_choices = (question.seeds,) if question.seeds else SEEDS
+    if question.repeats:
+        repeat_choices: tuple[int, ...] = (question.repeats,)
+    else:
+        repeat_choices = REPEATS if spread.repeat else (1,)
     designs = []
-    for each in seeds:
-        for times in repeats:
-            design: dict[str, Any] = {"seeds": each, "repeats": times}
-            design |= _shown(spread.variance(each, times), question)
-            if pilot:
-                design["upper"] = _shown(pilot.upper_variance(each, times), question)
-            designs.append(design)
+    for seeds, repeats in product(seed_choices, repeat_choices):
+        design: dict[str, Any] = {"seeds": seeds, "repeats": repeats}
+        design |= _figures(spread.variance(seeds, repeats), question)
+        if pilot:
+            design["upper"] = _figures(pilot.upper_variance(seeds, repeats), question)
+        designs.append(design)
     return {
         "schema": SCHEMA,
         "cbtrain_version": cbtrain.__version__,
@@ -66,7 +80,7 @@ def study_size(spread: Spread, question: Question, pilots: Sequence[Pilot] = ())
         "method": METHOD,
         "question": asdict(question) | {"alpha_each": question.alpha_each},
         "spread": asdict(spread),
-        "pilots": [_described(one) for one in pilots],
+        "pilots": [_pilot_row(row) for row in pilots],
         "upper_level": UPPER if pilot else None,
         "designs": designs,
         "conclusion": _conclusion(designs, question),
@@ -74,7 +88,8 @@ def study_size(spread: Spread, question: Question, pilots: Sequence[Pilot] = ())
     }
 
 
-def _described(pilot: Pilot) -> dict[str, Any]:
+def _pilot_row(pilot: Pilot) -> dict[str, Any]:
+    """Return ``pilot`` under its keys in JSON."""
     return {
         "contrast": pilot.contrast,
         "patients": pilot.patients,
@@ -85,9 +100,10 @@ def _described(pilot: Pilot) -> dict[str, Any]:
     }
 
 
-def _shown(variance: float, question: Question) -> dict[str, Any]:
-    """Return patients, the power for ``effect`` and the smallest difference they show with the power asked for; None if
-    there is none. A variance of 0 shows everything."""
+def _figures(variance: float, question: Question) -> dict[str, Any]:
+    """Return the patients, their power for ``effect``, and the smallest difference that they detect with the power of
+    ``question``, in points. All three are None if too many patients are needed, the power also if there is no
+    ``effect``. ``variance``: of a patient's mean difference; 0 detects everything."""
     sd, alpha = math.sqrt(variance), question.alpha_each
     patients = question.patients
     if patients is None:
@@ -103,42 +119,47 @@ def _shown(variance: float, question: Question) -> dict[str, Any]:
 
 
 def _conclusion(designs: Sequence[dict[str, Any]], question: Question) -> str:
-    """Return the design with the usual number of sessions in a sentence."""
-    reached = [design for design in designs if design["patients"] is not None]
+    """Return a sentence on the design whose number of sessions is nearest to three, with the fewest repeats."""
+    feasible = [design for design in designs if design["patients"] is not None]
     power = f"{100 * question.power:g} % power"
     points = f"{question.effect:g} points" if question.effect is not None else ""
-    if not reached:
-        return f"No design here shows a difference of {points} with {power}: it needs over {MOST_PATIENTS:,} patients."
-    chosen = min(reached, key=lambda design: (abs(design["seeds"] - 3), design["repeats"]))
-    sessions = f"{chosen['seeds']} session{'s' if chosen['seeds'] > 1 else ''} a patient and arm"
+    if not feasible:
+        return (
+            f"None of these designs can detect a difference of {points} with {power}: each needs over "
+            f"{MOST_PATIENTS:,} patients."
+        )
+    chosen = min(feasible, key=lambda design: (abs(design["seeds"] - 3), design["repeats"]))
+    sessions = f"{chosen['seeds']} session{'s' if chosen['seeds'] > 1 else ''} per patient and arm"
     if chosen["repeats"] > 1:
         sessions += f", each rated {chosen['repeats']} times"
-    text = f"With {sessions}, {chosen['patients']:,} patients show a difference of "
-    if question.patients is None:
-        text += f"{points} with {power}"
-    else:
-        text += f"{chosen['detectable']:.3g} points or more with {power}"
-        if chosen["power"] is not None:
-            text += f", and one of {points} with {100 * chosen['power']:.0f} %"
-    if "upper" not in chosen:
-        return f"{text}."
-    return f"{text}; {_cautious(chosen['upper'], question)}."
-
-
-def _cautious(upper: dict[str, Any], question: Question) -> str:
+    upper = chosen.get("upper")
     limit = f"at the upper {100 * UPPER:.0f} % limit of the pilot's variance"
-    if question.patients is not None:
-        return f"{limit} it is {upper['detectable']:.3g} points"
-    return f"{limit} {f'over {MOST_PATIENTS:,}' if upper['patients'] is None else format(upper['patients'], ',')} do"
+    if question.patients is None:
+        patients = f"{chosen['patients']:,} patients"
+        text = f"With {sessions}, {patients} are needed to detect a difference of {points} with {power}"
+        if upper:
+            needed = f"over {MOST_PATIENTS:,}" if upper["patients"] is None else f"{upper['patients']:,}"
+            text += f"; {limit}, {needed} are needed"
+        return f"{text}."
+    text = (
+        f"With {sessions}, {question.patients:,} patients can detect a difference of {chosen['detectable']:.3g} points "
+        f"or more with {power}"
+    )
+    if chosen["power"] is not None:
+        text += f", and one of {points} with {100 * chosen['power']:.0f} %"
+    if upper:
+        text += f"; {limit}, the smallest difference is {upper['detectable']:.3g} points"
+    return f"{text}."
 
 
 def _notes(designs: Sequence[dict[str, Any]], question: Question, pilot: Pilot | None) -> list[str]:
+    """Return notes on the pilot, the adjustment for several contrasts, and the sign-flip test."""
     notes = list(pilot.notes) if pilot else []
     if pilot:
-        what = f"variances from a pilot of {pilot.patients} patients are uncertain"
-        notes.append(f"{what}: plan for the upper limit where it can be afforded")
+        uncertain = f"variances from a pilot of {pilot.patients} patients are uncertain"
+        notes.append(f"{uncertain}: plan for the upper limit if you can afford it")
     if question.contrasts > 1:
-        shared = f"{question.contrasts} contrasts share alpha: each is planned at {question.alpha_each:.3g}"
+        shared = f"{question.contrasts} contrasts share alpha: each is tested at {question.alpha_each:.3g}"
         notes.append(f"{shared} (Bonferroni; with Holm the power is at least this)")
     least = least_for_signs(question.alpha_each)
     if any((design["patients"] or least) < least for design in designs):

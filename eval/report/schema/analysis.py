@@ -284,7 +284,7 @@ class RetestRow(Part):
 
 
 class HaloRow(Part):
-    """How much one impression colours all domains of a judge's ratings."""
+    """How much one overall impression determines a judge's ratings of all domains."""
 
     judge: Text = ""
     sessions: Number = None
@@ -301,7 +301,7 @@ class JudgeRow(Part):
 
 
 class AgreementPart(Part):
-    """What the ratings are worth: agreement between judges, of a judge with itself, halo, each judge's conclusions."""
+    """Reliability of the ratings: agreement between judges and of a judge with itself, halo, conclusions by judge."""
 
     judges: Texts = Field(default_factory=list)
     between: Rows[BetweenRow] = Field(default_factory=list)

@@ -29,13 +29,13 @@ NAMES = {
     ),
     ("finetuned_llama", "llama"): ("1 base (llama) × untuned, tuned", ["llama: tuned − untuned"]),
     ("Yi: TUNED", "Yi: Base", "GPT-4"): (
-        "1 base (Yi) × base, tuned; compared in pairs, since no reference is told by their names: GPT-4", ["Yi: tuned − base"],
+        "1 base (Yi) × base, tuned; compared in pairs, since their names do not show a reference: GPT-4", ["Yi: tuned − base"],
     ),
     # Two references are none: which of them was meant is not guessed.
     ("Yi: base", "Yi: instruct", "Yi: tuned"): (
-        "compared in pairs, since their names tell no untuned and tuned arm of a base: Yi: base, Yi: instruct, Yi: tuned", [],
+        "compared in pairs, since their names do not show an untuned and a tuned arm of the same base: Yi: base, Yi: instruct, Yi: tuned", [],
     ),
-    ("detuned", "attuned"): ("compared in pairs, since their names tell no untuned and tuned arm of a base: detuned, attuned", []),
+    ("detuned", "attuned"): ("compared in pairs, since their names do not show an untuned and a tuned arm of the same base: detuned, attuned", []),
 }  # fmt: skip
 
 
@@ -52,9 +52,19 @@ def test_one_rule_for_names(names):
 
 def scores(folder, arms):
     rows = [
-        Score(f"{p}.{arm}", arm, p, 0, "j", 0, "ok", {"agenda": float(place + n)})
-        for place, arm in enumerate(arms) for n, p in enumerate("pqr")
-    ]  # fmt: skip
+        Score(
+            session_id=f"{patient}.{arm}",
+            arm=arm,
+            patient=patient,
+            seed=0,
+            judge="j",
+            repeat=0,
+            status="ok",
+            domains={"agenda": float(place + number)},
+        )
+        for place, arm in enumerate(arms)
+        for number, patient in enumerate("pqr")
+    ]
     write_scores_csv(rows, folder / "scores.csv")
     return folder / "scores.csv"
 
@@ -75,7 +85,7 @@ def test_a_file_says_what_names_cannot(tmp_path, capsys):
         "Llama: tuned − untuned",
     ]
     assert found["interaction"]["sizes"].keys() == {"Llama: tuned − untuned"}  # beyond the other's
-    assert found["arms_found"].startswith("1 base (Llama) × DPO, untuned, tuned; compared in pairs, since no reference")
+    assert found["arms_found"].startswith("1 base (Llama) × DPO, untuned, tuned; compared in pairs, since their names")
     assert {arm["name"]: arm["reference"] for arm in found["arms"]}["run-19"] == "run-17"
     assert main(["analyze", str(table), "--arms", str(file), "--draws", "100", "--out", str(tmp_path / "out")]) == 0
     assert "Arms, by their names or --arms: 1 base (Llama) × DPO, untuned, tuned" in capsys.readouterr().out
@@ -87,12 +97,15 @@ def test_a_file_says_what_names_cannot(tmp_path, capsys):
     ("text", "problem"),
     [
         ("arms: {run-71: {base: Llama}}", "no arm 'run-71' in the scores. Did you mean 'run-1"),
-        ("arms: {run-17: {reference: run-20}}", "run-17: no arm 'run-20' in the scores, its reference. Did you mean"),
+        (
+            "arms: {run-17: {reference: run-20}}",
+            "run-17: its reference 'run-20' is not an arm in the scores. Did you mean",
+        ),
         ("arms: {run-17: {reference: run-17}}", "run-17: it is its own reference"),
         ("arms: {run-17: {bases: Llama}}", "arms.run-17.bases"),
         ("arms: {run-17: tuned}", "arms.run-17"),
         ("arms: {}", "arms"),
-        ("- run-17", "no arms in it"),
+        ("- run-17", "the file declares no arms"),
         ("arms: [", "malformed YAML"),
     ],
 )

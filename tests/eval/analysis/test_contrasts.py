@@ -15,7 +15,19 @@ from cbtrain.eval.rating.scores import Score, write_scores_csv
 
 def table(tmp_path, rows):
     """Ratings of (arm, patient, seed, total), a total of None being no score."""
-    scores = [Score(f"{p}.{arm}.{seed}", arm, p, seed, "j", 0, "ok", {"agenda": value}) for arm, p, seed, value in rows]
+    scores = [
+        Score(
+            session_id=f"{p}.{arm}.{seed}",
+            arm=arm,
+            patient=p,
+            seed=seed,
+            judge="j",
+            repeat=0,
+            status="ok",
+            domains={"agenda": value},
+        )
+        for arm, p, seed, value in rows
+    ]
     write_scores_csv(scores, tmp_path / "scores.csv")
     return read_ratings(tmp_path / "scores.csv")
 
@@ -143,4 +155,4 @@ def test_bases_with_other_numbers_of_sessions_are_told(tmp_path):
     ratings = read_ratings(tmp_path / "s.csv")
     pooled = compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=0)[2]
     assert pooled.id == "all bases: tuned − instruct"
-    assert "bases count by their pairs of sessions: A_Finetune_1 12, B_Finetune_1 4" in pooled.notes
+    assert "bases are weighted by their numbers of paired sessions: A_Finetune_1 12, B_Finetune_1 4" in pooled.notes

@@ -63,7 +63,7 @@ def test_patients_who_gain_differently_are_no_difference_between_bases():
 def test_what_cannot_be_tested_is_a_gap_with_its_reason():
     few = crossed(study([[1.0, 2.0, 3.0], [2.0, 1.0, 5.0]]))
     assert math.isnan(few.p)
-    assert "2 patients have pairs with every base, and the test takes 3 at least" in few.problem
+    assert "2 patients have pairs with every base, and the test needs at least 3" in few.problem
     assert few.sizes["C"] == 2.5
     same = crossed(study(np.tile([[1.0, 2.0, 3.0]], (6, 1))))
     assert "do not vary enough" in same.problem

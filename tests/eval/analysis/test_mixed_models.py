@@ -11,7 +11,7 @@ from rating_table import rating_table
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
+from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.ratings import read_ratings
 
@@ -121,7 +121,7 @@ def test_a_variance_at_zero_is_told_of():
     assert "at its boundary of zero" in found.problem
     assert found.se > 0
     y, patients = np.array([1.0, 2.0, 3.0, 4.0]), np.array(["p", "q", "r", "s"])
-    with pytest.raises(ValueError, match="leave no variance"):
+    with pytest.raises(ValueError, match="explain the sessions completely"):
         fit_reml(y, np.eye(4), list("abcd"), patients, patients)
     with pytest.raises(ValueError, match="depend on each other"):
         fit_reml(y, np.ones((4, 2)), list("ab"), patients, patients)
@@ -132,7 +132,7 @@ def test_sessions_that_are_all_equal_within_cells_give_no_model():
     ratings = study({"Llama": 5.0}, noise=0.0, by_arm=3.0)
     (found,) = mixed_model(ratings, plan_contrasts(ratings.arms)).contrasts
     assert math.isnan(found.p)
-    assert "sessions of a patient with an arm are all equal" in found.problem
+    assert "sessions of the same patient and arm all have the same total" in found.problem
 
 
 def test_repeats_of_a_judge_are_not_more_sessions():
@@ -169,7 +169,7 @@ def test_judges_who_share_no_session_are_not_put_into_one_model():
     plans = plan_contrasts(ratings.arms)
     (gap,) = mixed_model(ratings, plans).contrasts
     assert math.isnan(gap.estimate)
-    assert "judges whose severity cannot be told" in gap.problem
+    assert "share too few sessions to estimate their severity" in gap.problem
     assert compare(ratings, plans, ratings.total, draws=0)[0].estimate is None
 
 

@@ -48,7 +48,7 @@ def test_a_sample_by_people_changes_no_figure():
     assert found["panel"] == {"judges": ["machine"], "beside": ["human"], "pooled": False, "linked": True}
     for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
         assert found[part] == alone[part], part
-    assert found["notes"] == ["by machine; for comparison: human"]
+    assert found["notes"] == ["rated by machine; for comparison: human"]
     assert found["agreement"]["severity"]["machine"] == pytest.approx(6.0)
     # The two agree on every session that both rated, but for severity: no difference in what they conclude.
     (difference,) = found["agreement"]["judge_by_arm"]
@@ -67,7 +67,9 @@ def test_a_panel_counts_the_sessions_that_all_of_it_rated():
     base = found["groups"][1]
     # That one judge did not rate it is no outcome of the arm.
     assert (base["n"], found["completion"]["arms"][1]["unrated"]) == (31, 0)
-    assert found["notes"] == ["sessions left out that not all of the panel rated: 1 (no total by other: 1 of b)"]
+    assert found["notes"] == [
+        "sessions left out because not all of the panel rated them: 1 (no total by other: 1 of b)"
+    ]
     whole = [level("b", p, s) + 2 for p in range(8) for s in range(4) if (p, s) != (0, 0)]
     assert base["mean"] == pytest.approx(np.mean(whole))
     bound = found["bounds"][0]
@@ -91,8 +93,9 @@ def test_where_nobody_rated_all_pairs_are_within_judges_and_the_rest_is_told():
     found = analysis(rated({"ann": half(0, 0.0), "bo": half(1, -10.0)}), "default", draws=200)
     assert found["panel"]["pooled"] is True
     assert found["notes"] == [
-        "ann, bo are pooled, since none rated nearly all sessions: contrasts pair sessions within a judge, and elsewhere "
-        "each one's severity is taken off as common sessions tell it, and intervals take it for known"
+        "ann, bo are pooled, since none of them rated nearly all sessions: contrasts pair sessions rated by the same "
+        "judge; each judge's severity, estimated from sessions that several judges rated, is subtracted from the scores "
+        "of sessions, and intervals treat it as known"
     ]
     gain = np.mean([8 + patient % 3 for patient in range(8)])
     assert found["contrasts"][0]["estimate"] == pytest.approx(gain)
@@ -191,7 +194,7 @@ def test_judges_who_are_told_apart_by_nothing_but_the_arm():
     found = analysis(ratings, "default", draws=200)
     assert found["contrasts"][0]["estimate"] is None
     assert found["mixed_models"][0]["estimate"] is None
-    assert "there are no scores by session, means or levels" in found["notes"][0]
+    assert "there are no scores of sessions, means or levels" in found["notes"][0]
     for group, one in zip(found["groups"], found["levels"], strict=True):
         assert (group["n"], group["mean"], group["sd"], set(group["items"].values())) == (32, None, None, {None})
         assert (one["n"], one["share"], one["floor_share"]) == (32, None, None)

@@ -136,11 +136,11 @@ def test_judges_who_rated_different_sessions_are_compared_within_each(tmp_path):
     assert found.pairs == 30
     assert found.estimate == pytest.approx(compare(whole, plans, whole.total, 0)[0].estimate, abs=0.4)
     assert severities(some, some.total)["mild"] == pytest.approx(2.0, abs=0.3)
-    with pytest.raises(UserError, match=r"here: no rating by 'kind'. Judges here: mild, severe"):
+    with pytest.raises(UserError, match=r"here: no rating by 'kind'. The judges are: mild, severe"):
         one_judge(ratings, "kind", "here")
     again = join_ratings([one_judge(ratings, name, "") for name in ("severe", "mild")], "both")
     assert sorted(again.total) == sorted(ratings.total)
-    with pytest.raises(UserError, match="both: session 0 of patient p0 with t is there twice"):
+    with pytest.raises(UserError, match="both: session 0 of patient p0 with t occurs twice"):
         join_ratings([ratings, ratings], "both")
 
 

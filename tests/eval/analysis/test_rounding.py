@@ -12,7 +12,7 @@ from cbtrain.eval.analysis.agreement.reliability import reliability
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.effects import paired_effect
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
+from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
@@ -104,9 +104,9 @@ MOVES = {
 
 
 KINDS = {
-    "patients explain them wholly": (None, "sessions of a patient with an arm are all equal"),
+    "patients explain them wholly": (None, "sessions of the same patient and arm all have the same total"),
     "sessions differ, arms by one amount": (None, ""),
-    "cells are equal": ("a number", "sessions of a patient with an arm are all equal"),
+    "cells are equal": ("a number", "sessions of the same patient and arm all have the same total"),
     "all are equal": (None, "all totals are equal"),
     "ordinary": ("a number", ""),
 }

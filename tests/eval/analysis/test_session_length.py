@@ -51,7 +51,7 @@ def test_the_2024_scores_depend_on_length():
     assert "no session in the model" in adjusted["Qwen: tuned − instruct"].problem
     least = {contrast.id: contrast for contrast in found.at_least.contrasts}
     assert (least["Llama: tuned − instruct"].pairs, least["Mistral: tuned − instruct"].pairs) == (98, 46)
-    assert "Qwen_Finetune_Simulation_Nov_16 and Qwen_Instruct_Simulation_Nov_15 have no pair: there is no mean over all bases" in (
+    assert "no session of Qwen_Finetune_Simulation_Nov_16 can be paired with one of Qwen_Instruct_Simulation_Nov_15: no mean over all bases can be given" in (
         least["all bases: tuned − instruct"].notes
     )  # fmt: skip
     lengths = {arm.name: (arm.sessions, round(arm.turns_mean, 1)) for arm in found.arms if arm.sessions}

@@ -113,7 +113,16 @@ def test_what_is_wrong_with_a_fit_is_told():
 
 def test_our_own_scores_are_read_and_gaps_stay_gaps(tmp_path):
     rows = [
-        Score(f"p{n}.tuned.0", "tuned", f"p{n}", 0, "j", repeat, "ok", {"agenda": 3.0, "homework": h})
+        Score(
+            session_id=f"p{n}.tuned.0",
+            arm="tuned",
+            patient=f"p{n}",
+            seed=0,
+            judge="j",
+            repeat=repeat,
+            status="ok",
+            domains={"agenda": 3.0, "homework": h},
+        )
         for n in range(2)
         for repeat, h in enumerate([2.0, None])
     ]
@@ -133,14 +142,14 @@ def test_our_own_scores_are_read_and_gaps_stay_gaps(tmp_path):
         ("", "column 'id' is missing"),
         ("id,patient,group\n", "column 'patient_id' is missing. .*Did you mean 'patient'"),
         ("session_id,arm,patient\n", "column 'seed' is missing"),
-        (HEAD, "no ratings in it"),
+        (HEAD, "the table has no ratings"),
         (HEAD + "1_x,p,,3,4,\n", r":2: group is empty"),
         (HEAD + "x,p,Llama_Instruct_1,3,4,\n", r":2: no session number in id 'x'"),
-        (HEAD + "1_x,p,Llama_Instruct_1,3,many,\n", r":2: Task: 'many' is no number"),
-        (HEAD + "1_x,p,Llama_Instruct_1,3,inf,\n", r":2: Task: 'inf' is no number"),
+        (HEAD + "1_x,p,Llama_Instruct_1,3,many,\n", r":2: Task: 'many' is not a number"),
+        (HEAD + "1_x,p,Llama_Instruct_1,3,inf,\n", r":2: Task: 'inf' is not a number"),
         (
             HEAD + "1_x,p,Llama_Instruct_1,3,4,\n1_y,p,Llama_Instruct_1,3,5,\n",
-            "session 1 of patient p .* is there twice",
+            "session 1 of patient p .* occurs twice",
         ),
     ],
 )
@@ -156,5 +165,5 @@ def test_bad_tables_are_one_line(text, problem, tmp_path):
 def test_sessions_rated_twice_are_not_taken_for_more_sessions():
     ratings = read_ratings(SCORES2024)
     again = replace(ratings, judge=np.full(len(ratings), "another"))
-    with pytest.raises(DoesNotFit, match="one rating a session"):
+    with pytest.raises(DoesNotFit, match="one rating per session"):
         analyze_as_published(join_ratings([ratings, again], "both"))

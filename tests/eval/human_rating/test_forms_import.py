@@ -111,7 +111,16 @@ def test_a_spreadsheet_says_the_same_as_a_page(made):
 
 def test_two_raters_and_the_runs_judge_share_a_table_that_analyze_reads(made):
     llm = [
-        Score(one["session_id"], one["arm"], one["patient"], one["seed"], "cue", 0, "ok", dict.fromkeys(DOMAINS, 1.5))
+        Score(
+            session_id=one["session_id"],
+            arm=one["arm"],
+            patient=one["patient"],
+            seed=one["seed"],
+            judge="cue",
+            repeat=0,
+            status="ok",
+            domains=dict.fromkeys(DOMAINS, 1.5),
+        )
         for one in key_of(made / "forms")["forms"][0]["sessions"]
     ]
     table = made / "run" / "scores.csv"
@@ -287,7 +296,16 @@ def test_bad_keys_tables_and_options(made, capsys):
     refused("is in", form, "--key", key)
     refused("--rater: the rater's name is missing", "--key", key, "--rater", " ")
     one = key_of(made / "forms")["forms"][0]["sessions"][0]
-    other = Score(one["session_id"], one["arm"], one["patient"], one["seed"], "x", 0, "ok", {"warmth": 3.0})
+    other = Score(
+        session_id=one["session_id"],
+        arm=one["arm"],
+        patient=one["patient"],
+        seed=one["seed"],
+        judge="x",
+        repeat=0,
+        status="ok",
+        domains={"warmth": 3.0},
+    )
     write_scores_csv([other], table)
     refused("its domains are not those of the forms", "--key", key, "--out", table)
     other.domains, other.arm = dict.fromkeys(DOMAINS, 3.0), "elsewhere"

@@ -171,7 +171,18 @@ def test_an_audit_of_scores_with_repeats_and_gaps():
             status = "ok"
             if one.id == "s0#no agenda":
                 domains["pacing"], status = None, "unratable"
-            scores.append(Score(one.id, "a", one.patient, 0, "j", repeat, status, domains))
+            scores.append(
+                Score(
+                    session_id=one.id,
+                    arm="a",
+                    patient=one.patient,
+                    seed=0,
+                    judge="j",
+                    repeat=repeat,
+                    status=status,
+                    domains=domains,
+                )
+            )
     found = {entry["probe"]: entry for entry in audit(originals, scores, rubric)}
     [padded] = found["padded"]["findings"]
     assert (padded["measure"], padded["shift"], padded["before"]) == (TOTAL, -2.0, 33.0)
@@ -191,6 +202,9 @@ def test_a_rubric_without_a_domain_has_no_expectation_of_it():
     rubric.domains = [domain for domain in rubric.domains if domain.id != "agenda"]
     originals = [SimulatedSession("s", "a", "p", 0, list(TURNS))]
     domains = {domain.id: 3.0 for domain in rubric.domains}
-    scores = [Score(one.id, "a", "p", 0, "j", 0, "ok", dict(domains)) for one in [*originals, *copies(originals)]]
+    scores = [
+        Score(session_id=one.id, arm="a", patient="p", seed=0, judge="j", repeat=0, status="ok", domains=dict(domains))
+        for one in [*originals, *copies(originals)]
+    ]
     found = {entry["probe"]: entry for entry in audit(originals, scores, rubric)}
     assert [finding["measure"] for finding in found["no agenda"]["findings"]] == [TOTAL, OTHERS]

@@ -153,7 +153,7 @@ async def test_a_rating_of_nothing_that_an_older_version_kept_is_not_taken(tmp_p
         config = JudgingConfig(provider=script.config(max_retries=0))
         key = _key(empty[0], 0, RUBRIC, config)
         domains = {domain.id: 3.0 for domain in RUBRIC.domains}
-        old = Score("s", "tuned", "p", 0, "m", 0, "ok", domains)
+        old = Score(session_id="s", arm="tuned", patient="p", seed=0, judge="m", repeat=0, status="ok", domains=domains)
         with Journal(events) as journal:
             journal.append("rating", key=key, score=asdict(old))
         (score,) = await judge(script, empty, events)

@@ -134,7 +134,16 @@ def test_what_cannot_be_rated_is_unratable_and_never_a_minimum():
 
 def made(arm, patient, total, seed=0, status="ok"):
     values = {"agenda": total, "homework": 1.0} if total is not None else {"agenda": None, "homework": 1.0}
-    return Score(f"{patient}.{arm}.{seed}", arm, patient, seed, "cue", 0, status, values)
+    return Score(
+        session_id=f"{patient}.{arm}.{seed}",
+        arm=arm,
+        patient=patient,
+        seed=seed,
+        judge="cue",
+        repeat=0,
+        status=status,
+        domains=values,
+    )
 
 
 def test_scores_survive_the_csv(tmp_path):

@@ -7,7 +7,9 @@ import pytest
 from cbtrain.eval.report.flags import FLAGS, FlagInput, Range, flags_of
 
 SCALE = Range(0, 6, 40)
-PLAIN = FlagInput("patient_end", False, 6, [3.0] * 11, True, 33.0, [33.0, 33.0])
+PLAIN = FlagInput(
+    ending="patient_end", failed=False, turns=6, domains=[3.0] * 11, rated=True, total=33.0, totals=[33.0, 33.0]
+)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,16 @@ def evaluated(folder, arms=("base", "tuned"), protocol=None, shift=0, judge="jud
             session.turns[1] = Turn("therapist", f"Words of {folder.name}.")
     run_folder(folder, sessions)
     scores = [
-        Score(s.id, s.arm, s.patient, s.seed, judge, 0, "ok", points(s, place, shift))
+        Score(
+            session_id=s.id,
+            arm=s.arm,
+            patient=s.patient,
+            seed=s.seed,
+            judge=judge,
+            repeat=0,
+            status="ok",
+            domains=points(s, place, shift),
+        )
         for place, s in enumerate(sessions)
     ]
     write_scores_csv(scores, folder / "scores.csv")
@@ -65,7 +74,7 @@ def test_a_run_folder_brings_its_transcripts_rubric_and_report(tmp_path, capsys)
     assert report["analysis"] == json.loads((tmp_path / "out" / "analysis.json").read_text())
     page = (tmp_path / "out" / "report.html").read_text()
     assert "the moon was full" in page
-    assert "One judge alone" in page
+    assert "There is one judge only" in page
 
 
 def test_failures_are_counted_once_whoever_names_them(tmp_path, capsys):
@@ -76,7 +85,16 @@ def test_failures_are_counted_once_whoever_names_them(tmp_path, capsys):
         sessions[place].ending, sessions[place].error = ending, None
     run = run_folder(tmp_path / "run", sessions)
     scores = [
-        Score(s.id, s.arm, s.patient, s.seed, "j", 0, "ok", points(s, place))
+        Score(
+            session_id=s.id,
+            arm=s.arm,
+            patient=s.patient,
+            seed=s.seed,
+            judge="j",
+            repeat=0,
+            status="ok",
+            domains=points(s, place),
+        )
         for place, s in enumerate(sessions)
         if not s.failed or place == 2  # as one was of the 2024 study
     ]
@@ -99,7 +117,16 @@ def test_a_failed_session_that_one_of_a_panel_rated_is_not_counted_as_failed(tmp
     sessions[0].ending = "Critical Error"
     run = run_folder(tmp_path / "run", sessions)
     scores = [
-        Score(s.id, s.arm, s.patient, s.seed, judge, 0, "ok", points(s, place))
+        Score(
+            session_id=s.id,
+            arm=s.arm,
+            patient=s.patient,
+            seed=s.seed,
+            judge=judge,
+            repeat=0,
+            status="ok",
+            domains=points(s, place),
+        )
         for place, s in enumerate(sessions)
         for judge in ("one", "two")
         if place or judge == "one"
@@ -167,7 +194,7 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     assert (only["judges"], only["ratings"]) == (["human: Ann"], 12)
     status, _, err = call(capsys, "analyze", run, "--judge", "Ann")
     assert status == 2
-    assert "no rating by 'Ann'. Judges here: cue, human: Ann" in err
+    assert "no rating by 'Ann'. The judges are: cue, human: Ann" in err
     before = (run / "report.json").read_bytes()
     for file, damaged in ((run / "audit" / "audit.json", "damaged ("), (run / "human_notes.jsonl", "damaged line")):
         whole = file.read_bytes()
@@ -194,13 +221,13 @@ def test_runs_of_one_protocol_are_compared(tmp_path, capsys):
     assert report["sessions"][0]["ratings"][0]["reason"] == {"agenda": "asked"}
     assert report["protocol"] == PROTOCOL
     assert "tuned: one − other" in out
-    same = "6 sessions of other (base) are word for word those of one"
+    same = "6 sessions of other (base) are identical to sessions of one"
     assert same in " ".join(out.split())
     assert same in (tmp_path / "both" / "report.md").read_text()
     shutil.copytree(one, tmp_path / "copy")
     status, _, err = call(capsys, "compare", one, tmp_path / "copy")
     assert (status, err.count("\n")) == (2, 1)
-    assert f"copy: its sessions are the same as those of {one}, word for word" in err
+    assert f"copy: all its sessions are identical to those of {one}" in err
 
 
 @pytest.mark.fault("G5")
@@ -231,7 +258,7 @@ def test_runs_of_other_protocols_are_refused_and_the_differences_named(tmp_path,
     capsys.readouterr()
     status, out, err = call(capsys, "compare", one, other, "--out", tmp_path / "both")
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert f"another protocol than {one}: seed (7 and 8); judge.api.model (one and two)" in err
+    assert f"its protocol differs from that of {one}: seed (7 and 8); judge.api.model (one and two)" in err
     assert not (tmp_path / "both").exists()
 
 
@@ -246,7 +273,7 @@ def test_runs_of_other_protocols_are_refused_and_the_differences_named(tmp_path,
         (["compare", "one", "newer"], "written by a newer cbtrain"),
         (["analyze", "one"], "damaged"),
         (["analyze", "bare"], "bare: no scores.csv in it"),
-        (["analyze", "one", "one"], "is there twice"),
+        (["analyze", "one", "one"], "occurs twice"),
         (["analyze", "one", "--transcripts", "elsewhere"], "it has no session of a rated arm"),
         (["analyze", "one", "--rubric", "none"], "none: no such rubric"),
         (["analyze", "high.csv"], "agenda of session 0 of patient p with tuned is 7, outside 0 to 6"),
@@ -267,13 +294,27 @@ def test_bad_input_is_one_line_and_writes_nothing(words, problem, tmp_path, caps
         (tmp_path / name / "report.json").write_text(content)
     (tmp_path / "bare").mkdir()
     run_folder(tmp_path / "elsewhere", sessions_of())
-    scores = [Score("s", "tuned", "p", 0, "j", 0, "ok", dict.fromkeys(DOMAINS, 3.0))]
+    scores = [
+        Score(
+            session_id="s",
+            arm="tuned",
+            patient="p",
+            seed=0,
+            judge="j",
+            repeat=0,
+            status="ok",
+            domains=dict.fromkeys(DOMAINS, 3.0),
+        )
+    ]
     for name, (old, new) in {"high": (",3,", ",7,"), "nan": (",3", ",nan"), "nobody": (",j,", ",,")}.items():
         write_scores_csv(scores, tmp_path / "all.csv")
         head, row = (tmp_path / "all.csv").read_text().splitlines()
         row = row.replace(old, new, 1).replace(",33", ",37" if name == "high" else ",33")
         (tmp_path / f"{name}.csv").write_text(f"{head}\n{row}\n")
-    write_scores_csv([Score("s", "t", "p", 0, "j", 0, "ok", {"mood": 3.0})], tmp_path / "other-items.csv")
+    write_scores_csv(
+        [Score(session_id="s", arm="t", patient="p", seed=0, judge="j", repeat=0, status="ok", domains={"mood": 3.0})],
+        tmp_path / "other-items.csv",
+    )
     capsys.readouterr()
     status, out, err = call(capsys, *words, "--out", "made")
     assert (status, out, err.count("\n")) == (2, "", 1)
@@ -293,7 +334,16 @@ def test_where_everything_is_known_no_figure_is_a_gap(tmp_path, capsys):
             for repeat in range(2):
                 points = {d: float(np.clip(round(level + random.normal(0, 0.7)), 0, 6)) for d in DOMAINS}
                 scores.append(
-                    Score(session.id, session.arm, session.patient, session.seed, judge, repeat, "ok", points)
+                    Score(
+                        session_id=session.id,
+                        arm=session.arm,
+                        patient=session.patient,
+                        seed=session.seed,
+                        judge=judge,
+                        repeat=repeat,
+                        status="ok",
+                        domains=points,
+                    )
                 )
     run = run_folder(tmp_path / "run", sessions)
     write_scores_csv(scores, run / "scores.csv")
@@ -309,7 +359,11 @@ def test_people_are_secondary_to_the_judge_of_several_tables(tmp_path, capsys):
     domains = dict.fromkeys(DOMAINS, 3.0)
     for name, judge, patients in (("one", "m", "pq"), ("two", "m", "rs"), ("human_scores", "human: Ann", "pqrs")):
         scores = [
-            Score(f"{p}.{arm}", arm, p, 0, judge, 0, "ok", domains) for p in patients for arm in ("base", "tuned")
+            Score(
+                session_id=f"{p}.{arm}", arm=arm, patient=p, seed=0, judge=judge, repeat=0, status="ok", domains=domains
+            )
+            for p in patients
+            for arm in ("base", "tuned")
         ]
         write_scores_csv(scores, tmp_path / f"{name}.csv")
     tables = [tmp_path / f"{name}.csv" for name in ("one", "two", "human_scores")]

@@ -19,7 +19,18 @@ SESSION = SimulatedSession(
 
 def rated(judge, repeat, points, missing=0, status="ok"):
     domains = {name: None if place < missing else float(points) for place, name in enumerate(IDS)}
-    return Score("p1.base.0", "base", "p1", 0, judge, repeat, status, domains, {IDS[0]: [1]}, {IDS[0]: f"{points}!"})
+    return Score(
+        session_id="p1.base.0",
+        arm="base",
+        patient="p1",
+        seed=0,
+        judge=judge,
+        repeat=repeat,
+        status=status,
+        domains=domains,
+        evidence={IDS[0]: [1]},
+        reason={IDS[0]: f"{points}!"},
+    )
 
 
 def described(*scores, session=SESSION, primary_judges=("a", "b")):
@@ -75,7 +86,16 @@ def test_secondary_judges_change_no_score_and_a_panel_is_whole_or_silent():
 def sessions_of(rows, count=10):
     """What the report says of sessions by (judge, seed, points)."""
     scores = [
-        Score(f"p{seed}", "base", f"p{seed}", 0, judge, 0, "ok", dict.fromkeys(IDS, float(points)))
+        Score(
+            session_id=f"p{seed}",
+            arm="base",
+            patient=f"p{seed}",
+            seed=0,
+            judge=judge,
+            repeat=0,
+            status="ok",
+            domains=dict.fromkeys(IDS, float(points)),
+        )
         for judge, seed, points in rows
     ]
     ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
