@@ -22,13 +22,13 @@ KINDS: dict[str, type[BaseModel]] = {"study": StudyConfig, "synthesis": Synthesi
 """What a config can be about."""
 
 
-def load_config(source: str | None, overrides: Sequence[str] = (), ground: Path | None = None) -> StudyConfig:
+def load_config(source: str | None, overrides: Sequence[str] = (), run_config: Path | None = None) -> StudyConfig:
     """Return the study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides
-    describe, both over the settings in ``ground`` (a run's own) where it is given.
+    describe. They override ``run_config``, the file of a run's own settings, if it is given.
 
     Raises UserError on a missing or malformed file, an unknown key (with the nearest valid one), a wrong value.
     """
-    return _load(StudyConfig, source, overrides, STUDIES, ground)
+    return _load(StudyConfig, source, overrides, STUDIES, run_config)
 
 
 def load_synthesis_config(source: str, overrides: Sequence[str] = ()) -> SynthesisConfig:
@@ -42,10 +42,10 @@ def load_provider_config(source: str, overrides: Sequence[str] = ()) -> Provider
 
 
 def _load(
-    model: type[Config], source: str | None, overrides: Sequence[str], folder: str, ground: Path | None = None
+    model: type[Config], source: str | None, overrides: Sequence[str], folder: str, run_config: Path | None = None
 ) -> Config:
     settings = MergedSettings(model)
-    for name in (str(ground) if ground else None, source):
+    for name in (str(run_config) if run_config else None, source):
         for layer in read_layers(name, folder) if name else ():
             settings.add(layer)
     settings.override(overrides)

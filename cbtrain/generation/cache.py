@@ -92,7 +92,7 @@ class PrefillAttention:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         outputs, at = [], 0
         places = zip(self.slots, self.starts, self.lengths, self.new, self.seen, strict=True)
-        for slot, start, length, cu_q, cu_k in places:
+        for slot, start, length, cu_seqlens_q, cu_seqlens_k in places:
             keys, values = self.cache.keys[layer, slot], self.cache.values[layer, slot]
             end = start + length
             keys[start:end] = k[at : at + length]
@@ -102,8 +102,8 @@ class PrefillAttention:
                     q[at : at + length],
                     keys[:end],
                     values[:end],
-                    cu_q=cu_q,
-                    cu_k=cu_k,
+                    cu_seqlens_q=cu_seqlens_q,
+                    cu_seqlens_k=cu_seqlens_k,
                     window=self.cache.window,
                     backend=self.cache.attention,
                 )

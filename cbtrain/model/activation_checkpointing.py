@@ -38,9 +38,9 @@ def checkpointed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:
 
 
 def _keep(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    place = PRODUCTS.get(operator)
-    if place is not None:
-        large = args[place].shape[-1] >= CHEAP_DEPTH
+    weight_index = PRODUCTS.get(operator)
+    if weight_index is not None:
+        large = args[weight_index].shape[-1] >= CHEAP_DEPTH
     else:
         large = "attention" in operator.name() or "varlen" in operator.name()
     return CheckpointPolicy.MUST_SAVE if large else CheckpointPolicy.PREFER_RECOMPUTE

@@ -48,6 +48,6 @@ def planned_stage(spec: StageSpec, corpus: StudyCorpus, world: int, console: Con
         documents = TokenStore.of(windows)
         longest = int(documents.lengths.max())  # the windows do not depend on the packs
     else:
-        documents = spec.dataset(corpus, console).chosen.documents
+        documents = spec.dataset(corpus, console).train.documents
         longest = spec.config.tokens.document_tokens
     return PlannedStage(spec.name, settings, scenario, Workload.of(documents, settings.pack_tokens, longest))

@@ -51,11 +51,13 @@ def make_base_model(split: Split, tokenizer: Any, config: StudyConfig, run: Path
     folder, metrics = run / "base", run / "training" / "base"
     settings = config.base
     documents, share = training_documents(split, tokenizer, config)
-    unseen, _ = plain_documents(_sessions_of(split.validation), tokenizer, settings.validation_tokens, settings.seed)
+    validation, _ = plain_documents(
+        _sessions_of(split.validation), tokenizer, settings.validation_tokens, settings.seed
+    )
     decoder = Decoder(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
     initialize(decoder, config.seed)
     runtime = base_runtime(config)
-    result, _ = train(Stage("base", decoder, documents, unseen, settings, metrics, runtime), console)
+    result, _ = train(Stage("base", decoder, documents, validation, settings, metrics, runtime), console)
     result.share_of_corpus = share * min(1.0, result.tokens / sum(map(len, documents)))
     if distributed.rank() == 0:
         with atomic_folder(folder) as temporary:

@@ -55,7 +55,7 @@ class TokenizedCorpus:
         """Share of the offered words that are in ``units``."""
         return self.words / self.words_offered if self.words_offered else 0.0
 
-    def facts(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return the counts that a report shows."""
         store = self.documents
         return {

@@ -67,7 +67,7 @@ def main(arguments):
         **settings.get("runtime", {}),
     )
     folder = Path(settings["folder"])
-    files = PlainFiles() if full else AdapterFiles(made, base="tiny", facts={}, beside={})
+    files = PlainFiles() if full else AdapterFiles(made, base="tiny")
     save, slow, failing = files.save, settings.get("slow_writing", 0.0), settings.get("fail_writing_after")
 
     def slowly(folder, values):

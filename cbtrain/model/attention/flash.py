@@ -31,7 +31,9 @@ def unsuited(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
     return None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens, window: int | None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: CuSeqlens, cu_seqlens_k: CuSeqlens, window: int | None
+) -> Tensor:
     """As :func:`cbtrain.model.attention.packed.packed_attention`. Keys may have fewer heads than queries."""
     function = _function()
     assert function is not None
@@ -39,10 +41,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens,
         q,
         k,
         v,
-        cu_q.on(q.device),
-        cu_k.on(q.device),
-        cu_q.max_seqlen,
-        cu_k.max_seqlen,
+        cu_seqlens_q.on(q.device),
+        cu_seqlens_k.on(q.device),
+        cu_seqlens_q.max_seqlen,
+        cu_seqlens_k.max_seqlen,
         causal=True,
         # Counted without the query itself; -1 is no limit.
         window_size=(-1, 0) if window is None else (window - 1, 0),

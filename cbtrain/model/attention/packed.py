@@ -1,9 +1,9 @@
 """Attention over packed documents: one function for all back-ends.
 
-Tokens of several documents lie end to end in one row; ``cu`` (cumulative lengths) says where each begins. Attention
-never crosses a document. With fewer queries than keys, the mask is causal from the bottom right: the last query sees
-the last key. So the same call serves training (as many queries as keys), generation with a key-value cache (a few
-queries against a long past) and shared prefixes.
+Tokens of several documents lie end to end in one row; ``cu_seqlens`` (cumulative lengths) says where each begins.
+Attention never crosses a document. With fewer queries than keys, the mask is causal from the bottom right: the last
+query sees the last key. So the same call serves training (as many queries as keys), generation with a key-value cache
+(a few queries, many cached keys) and shared prefixes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def packed_attention(
     k: Tensor,
     v: Tensor,
     *,
-    cu_q: CuSeqlens,
-    cu_k: CuSeqlens,
+    cu_seqlens_q: CuSeqlens,
+    cu_seqlens_k: CuSeqlens,
     window: int | None,
     backend: str = "auto",
 ) -> Tensor:
@@ -38,8 +38,8 @@ def packed_attention(
     float dtype. ``window`` limits each query to the last ``window`` keys, itself included. Returns
     ``[Tq, heads, head_dim]``. Raises UserError where ``backend`` is forced and cannot serve here.
     """
-    chosen = choose_backend(backend, q.device, q.dtype, q.shape[-1])
-    out: Tensor = BACKENDS[chosen].attend(q, k, v, cu_q=cu_q, cu_k=cu_k, window=window)
+    name = choose_backend(backend, q.device, q.dtype, q.shape[-1])
+    out: Tensor = BACKENDS[name].attend(q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, window=window)
     return out
 
 
@@ -50,10 +50,10 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim
     Raises UserError on an unknown name, and on one that cannot serve, with the reason.
     """
     if name == "auto":
-        return next(known for known, module in BACKENDS.items() if module.obstacle(device, dtype, head_dim) is None)
+        return next(backend for backend, module in BACKENDS.items() if module.obstacle(device, dtype, head_dim) is None)
     if name not in BACKENDS:
-        known = ("auto", *BACKENDS)
-        raise UserError(f"unknown attention back-end {name!r}", where="model.attention", hint=nearest(name, known))
+        names = ("auto", *BACKENDS)
+        raise UserError(f"unknown attention back-end {name!r}", where="model.attention", hint=nearest(name, names))
     reason = BACKENDS[name].obstacle(device, dtype, head_dim)
     if reason is not None:
         raise UserError(

@@ -68,6 +68,8 @@ async def open_run(config: StudyConfig, folder: Path, console: Console) -> Async
     share_with(config.sharing)
     with StopRequest(config.providers.stop_wait_s, warn) as stop, Journal(folder / EVENTS) as journal:
         events = list(read(journal.path, SHAPES))
-        async with Providers(config.providers, events=journal, past=events, stop=stop, warn=warn) as providers:
+        async with Providers(
+            config.providers, events=journal, earlier_events=events, stop=stop, warn=warn
+        ) as providers:
             yield RunContext(config, folder, console, journal, events, providers, stop)
         stop.refuse_new()

@@ -39,11 +39,12 @@ class _Facts(ctypes.Structure):
     ] + [("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t)]
 
 
-def peak_of(held: Sequence[int], events: Sequence[int], *, threshold: int | None = None) -> int | None:
-    """Peak in bytes of holding ``held`` (sizes) and going through ``events`` again and again: a positive number
-    allocates so many bytes, a negative one, ``-n``, frees the n-th allocation of its round. With ``threshold``,
-    allocations from so many bytes on have mappings of their own. None where the C library is not glibc."""
-    numbers = array.array("q", [len(held), *held, *events])
+def peak_of(resident: Sequence[int], events: Sequence[int], *, threshold: int | None = None) -> int | None:
+    """Return the heap's peak in bytes while allocations of the sizes ``resident`` stay and ``events`` are repeated: a
+    positive number allocates so many bytes, a negative one, ``-n``, frees the n-th allocation of its round. With
+    ``threshold``, allocations of at least so many bytes get mappings of their own. Return None if the C library is not
+    glibc."""
+    numbers = array.array("q", [len(resident), *resident, *events])
     command = [sys.executable, "-I", __file__]  # isolated: the modules beside this one must not shadow any
     environment = {**os.environ, **({"MALLOC_MMAP_THRESHOLD_": str(threshold)} if threshold else {})}
     done = subprocess.run(command, input=numbers.tobytes(), env=environment, capture_output=True, check=False)
@@ -59,35 +60,35 @@ def _replay(numbers: Sequence[int]) -> int:
     where = ctypes.byref(pointer)
 
     def allocate(size: int) -> list[int | None]:
-        made = [library.malloc(small) for small in SMALL]
+        small_blocks = [library.malloc(small) for small in SMALL]
         library.posix_memalign(where, ctypes.c_size_t(ALIGNMENT), ctypes.c_size_t(size))
-        return [pointer.value, *made]
+        return [pointer.value, *small_blocks]
 
-    def release(places: list[int | None]) -> None:
-        for place in places:
-            library.free(place)
+    def release(blocks: list[int | None]) -> None:
+        for block in blocks:
+            library.free(block)
 
     def taken() -> int:
-        facts = library.mallinfo2()
-        return int(facts.arena + facts.hblkhd)
+        info = library.mallinfo2()
+        return int(info.arena + info.hblkhd)
 
-    held, events = numbers[1 : 1 + numbers[0]], numbers[1 + numbers[0] :]
+    resident, events = numbers[1 : 1 + numbers[0]], numbers[1 + numbers[0] :]
     before = taken()
-    for size in held:
+    for size in resident:
         allocate(size)
     peaks = []
     for _ in range(ROUNDS):
-        made: list[list[int | None]] = []
+        allocations: list[list[int | None]] = []
         peaks.append(taken())
         for event in events:
             if event < 0:
-                release(made[-event - 1])
-                made[-event - 1] = []
+                release(allocations[-event - 1])
+                allocations[-event - 1] = []
             else:
-                made.append(allocate(event))
+                allocations.append(allocate(event))
                 peaks[-1] = max(peaks[-1], taken())
-        for places in made:
-            release(places)
+        for blocks in allocations:
+            release(blocks)
     return int(statistics.median(peaks[1:])) - before
 
 
