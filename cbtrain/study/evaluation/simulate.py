@@ -26,7 +26,8 @@ from cbtrain.generation.server_process import server_process
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.summary import status
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, differing
+from cbtrain.settings import differences
+from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.report_data import ARMS
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, RunContext
 from cbtrain.study.run_files import EVENTS
@@ -66,7 +67,7 @@ class SimulationPlan:
             begun = protocol
         if begun not in (None, protocol):
             hint = f"Set it back, or remove {EVENTS} to simulate anew."
-            what = f"{differing(protocol, begun)[0]} differs from the sessions begun here"
+            what = f"{differences(protocol, begun)[0][0]} differs from the sessions begun here"
             raise UserError(what, where=run.folder, hint=hint)
         restore(self.sessions, run.events)
         if begun:
@@ -98,7 +99,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
         return
     settings = run.config.evaluation
     limits = Limits(settings.max_turns, settings.max_words)
-    own = settings.patient_provider is None
+    patient_is_local = settings.patient_provider is None
     with half_the_threads():
         run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key)
         async with _patient_api(plan, run) as patient_api, therapist:
@@ -108,7 +109,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
                 run.journal,
                 SimulationSettings(settings.sessions_in_flight, limits, run.config.seed),
                 run.console,
-                status=lambda share: "" if own else status(run.providers, "patient", share),
+                status=lambda share: "" if patient_is_local else status(run.providers, "patient", share),
                 stop=run.stop,
             )
     _report_marks(plan, run)
