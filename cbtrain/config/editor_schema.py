@@ -72,5 +72,5 @@ def _entries(schema: Any) -> set[str]:
     if not isinstance(schema, dict):
         return set()
     items = schema.get("items")
-    own = {items["$ref"].rpartition("/")[2]} if isinstance(items, dict) and "$ref" in items else set()
-    return own.union(*map(_entries, schema.values()))
+    names = {items["$ref"].rpartition("/")[2]} if isinstance(items, dict) and "$ref" in items else set()
+    return names.union(*map(_entries, schema.values()))

@@ -1,4 +1,4 @@
-"""What a setting means: its type, default, description and allowed values, in words for a terminal."""
+"""Explain a setting in the terminal: type, default, description and allowed values."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def _section(
 ) -> Iterator[str]:
     """A section: what it is for, and a block for each of its settings."""
     about = " ".join((section.__doc__ or "").replace("``", "").split())
-    said = f" ({field.description})" if field and field.description else ""
+    description = f" ({field.description})" if field and field.description else ""
     many = "a list of sections. " if field and get_origin(field.annotation) is list else ""
-    yield from textwrap.wrap(f"{key}: {many}{about}{said}" if key else about, WIDTH)
+    yield from textwrap.wrap(f"{key}: {many}{about}{description}" if key else about, WIDTH)
     for name, inner in section.model_fields.items():
         path = f"{key}.{name}" if key else name
         yield ""
@@ -127,8 +127,8 @@ def _default(key: str, field: FieldInfo, model: type[BaseModel], limit: int | No
     if field.is_required():
         return "no default"
     values = [_at(key, settings) for settings in _defaults(model)]
-    own = field.get_default(call_default_factory=True)
-    large, tiny = (own if value is PydanticUndefined else value for value in values)
+    default = field.get_default(call_default_factory=True)
+    large, tiny = (default if value is PydanticUndefined else value for value in values)
     text = f"default: {_yaml(large, limit)}"
     return text if large == tiny else f"{text} ({_yaml(tiny, limit)} where model.path is null)"
 

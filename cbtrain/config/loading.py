@@ -19,7 +19,7 @@ from cbtrain.synthesis.config import SynthesisConfig
 Config = TypeVar("Config", bound=BaseModel)
 
 KINDS: dict[str, type[BaseModel]] = {"study": StudyConfig, "synthesis": SynthesisConfig, "provider": ProviderConfig}
-"""What a config can be about."""
+"""Kinds of configs."""
 
 
 def load_config(source: str | None, overrides: Sequence[str] = (), run_config: Path | None = None) -> StudyConfig:

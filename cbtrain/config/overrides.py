@@ -13,7 +13,7 @@ from cbtrain.providers.overrides import FOREIGN, merge
 from cbtrain.settings import section_of
 
 COMMAND_LINE = "command line"
-"""What errors call the place of settings that are typed."""
+"""The place that errors name for settings on the command line."""
 
 FIRST = ("provider", "patient_provider", "preset", "kind", "base_url", "model")
 """Keys that say which API is meant, in the order in which they are taken: each sets aside something of lower layers."""
@@ -26,15 +26,15 @@ def rank(override: str) -> int:
 
 
 def apply_override(
-    given: dict[str, Any], override: str, model: type[BaseModel], origins: Mapping[str, str] | None = None
+    settings: dict[str, Any], override: str, model: type[BaseModel], origins: Mapping[str, str] | None = None
 ) -> None:
-    """Lay one ``key=value`` over ``given``. Raises UserError on what is no setting, and if a value is in a
+    """Lay one ``key=value`` over ``settings``. Raises UserError on what is no setting, and if a value is in a
     section's place: ``origins`` says which file has it."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         hint = "E.g. therapist.learning_rate=1e-4."
         raise UserError(f"{override!r} is not key=value", where=COMMAND_LINE, hint=hint)
-    at, parts = given, key.split(".")
+    at, parts = settings, key.split(".")
     for depth, part in enumerate(parts[:-1], 1):
         inner = at.get(part)
         if inner is None:

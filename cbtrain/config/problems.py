@@ -1,4 +1,4 @@
-"""What is wrong with settings, in one line: the key, the problem, what was probably meant."""
+"""Describe a fault in settings in one line: the key, the problem, what was probably meant."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.settings import older_names, section_of
 
 EXPECTED = "Input should be "
-"""How pydantic begins to say which kind of value it wants."""
+"""Start of pydantic's message on the kind of value it wants."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong: the key (empty where sections do not fit together), and what to do about it."""
+    """A fault in settings: the key (empty if sections do not fit together), the problem, and what to do."""
 
     key: str
     text: str
@@ -84,17 +84,17 @@ def _meant(error: Mapping[str, Any]) -> str:
     return ""
 
 
-def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
-    """Raise UserError on the first key of ``given`` that ``model`` has not, with the one that was probably meant."""
-    for section, at, key in _unknown(given, model, ()):
+def refuse_unknown(settings: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
+    """Raise UserError on the first key of ``settings`` that ``model`` has not, with the one that was probably meant."""
+    for section, at, key in _unknown(settings, model, ()):
         raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=known_key(key, section, model))
 
 
 def _unknown(
-    given: Mapping[str, Any], section: type[BaseModel], at: tuple[str, ...]
+    settings: Mapping[str, Any], section: type[BaseModel], at: tuple[str, ...]
 ) -> Iterator[tuple[type[BaseModel], tuple[str, ...], str]]:
-    """Keys of ``given`` that ``section`` has not, with the section and the way to it."""
-    for key, value in given.items():
+    """Yield the keys of ``settings`` that ``section`` does not have, with the section and its path."""
+    for key, value in settings.items():
         field = section.model_fields.get(key)
         if field is None:
             yield section, at, str(key)
@@ -102,7 +102,7 @@ def _unknown(
         inner = section_of(field.annotation)
         entries = [(value, (*at, key))]
         if isinstance(value, list):
-            entries = [(entry, (*at, key, str(place))) for place, entry in enumerate(value)]
+            entries = [(entry, (*at, key, str(index))) for index, entry in enumerate(value)]
         for entry, way in entries:
             if inner and isinstance(entry, dict):
                 yield from _unknown(entry, inner, way)

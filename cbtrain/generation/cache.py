@@ -1,4 +1,4 @@
-"""The key-value cache: one slot a conversation, kept between its turns."""
+"""The key-value cache: one slot per conversation, kept between its turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbtrain.model.attention.packed import packed_attention
 
 @dataclass(slots=True)
 class Slot:
-    """What one row of the cache holds: the ``tokens`` whose keys and values are valid, computed with which weights."""
+    """One row of the cache: the ``tokens`` whose keys and values are valid, and whether the adapter computed them."""
 
     index: int
     tokens: list[int] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Slot:
 
 
 class KVCache:
-    """Slabs ``[layers, slots, context, kv_heads, head_dim]`` of keys and values, and who owns each row."""
+    """Keys and values, each ``[layers, slots, context, kv_heads, head_dim]``, and the slots' owners."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class KVCache:
         attention: str = "auto",
     ) -> None:
         shape = (a.layers, slots, context, a.kv_heads, a.head_dim)
-        # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages cost
-        # nothing until they are touched.
+        # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages take no
+        # memory until they are touched.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.window, self.attention = a.sliding_window, attention
@@ -82,7 +82,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 class PrefillAttention:
-    """``attend`` for new prompt tokens of several slots, flat end to end, each after its slot's past."""
+    """``attend`` for new prompt tokens of several slots, packed in one row, each after its slot's cached tokens."""
 
     def __init__(self, cache: KVCache, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> None:
         self.cache, self.slots, self.starts, self.lengths = cache, slots, starts, lengths

@@ -168,9 +168,9 @@ class GenerationEngine:
         run.ids.append(token)
         if run.request.stop:
             text = self.decode(run.ids)
-            found = [text.index(s) for s in run.request.stop if s in text]
-            if found:
-                self._finish(run, "stop", text[: min(found)])
+            stop_positions = [text.index(s) for s in run.request.stop if s in text]
+            if stop_positions:
+                self._finish(run, "stop", text[: min(stop_positions)])
                 return
         full = len(run.request.prompt) + len(run.ids) >= self.context
         if full or len(run.ids) >= run.request.sampling.max_tokens:

@@ -1,7 +1,7 @@
-"""Activation checkpointing: what a layer keeps for the backward pass, and what is computed again there.
+"""Activation checkpointing: which results of a layer are kept for the backward pass, and which are recomputed there.
 
-Nothing random is drawn in a layer that is not keyed (:mod:`cbtrain.model.adapters.dropout`), so what is computed again
-is the same to the last bit.
+All random numbers in a layer are keyed (:mod:`cbtrain.model.adapters.dropout`), so recomputed results are the same to
+the last bit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 LEVELS = ("none", "selective", "full")
 
 CHEAP_DEPTH = 128
-"""Matrix products over fewer terms are computed again: an adapter's B costs little and its output is as large as any.
-"""
+"""Matrix products over a shorter axis are recomputed: an adapter's B costs little, and its output is as large as any
+other."""
 
 PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}
-"""Operators whose cost is the length of the summed axis, with the place of their left matrix."""
+"""Matrix products, with the position of the left matrix among their arguments; its last axis is summed over."""
 
 
 def checkpointed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:

@@ -21,7 +21,7 @@ ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "
 QWEN = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """Sizes and switches of one decoder. Fields have the literature's names, not the file's."""
 

@@ -37,7 +37,7 @@ HARMLESS = frozenset(
     "remove_invalid_values exponential_decay_length_penalty decoder_start_token_id sep_token_id model_max_length "
     "max_sequence_length seq_length unsloth_version unsloth_fixed".split()
 )
-"""How a model is held, trained from scratch or asked; its logits do not depend on them."""
+"""Keys about storage, training from scratch and sampling; logits do not depend on them."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),

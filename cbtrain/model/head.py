@@ -51,8 +51,8 @@ def rows_at_once(vocabulary: int) -> int:
 
 
 def in_stretches(head: nn.Module, hidden: Tensor, labels: Tensor, rows: int) -> Tensor:
-    """As :meth:`Head.token_losses`, ``rows`` at a time, for a ``head`` that is trained: its own gradient depends on how
-    each loss is weighted, which is known later, so logits are made twice."""
+    """Return :meth:`Head.token_losses`, ``rows`` at a time, for a ``head`` that is trained: its gradient depends on the
+    weight of each loss, which is known later, so logits are computed twice."""
     if len(hidden) <= rows:
         return _plain(head, hidden, labels)
     losses = partial(checkpoint, _plain, head, use_reentrant=False, preserve_rng_state=False)

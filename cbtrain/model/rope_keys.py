@@ -16,13 +16,13 @@ KEYS = {
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
     "yarn": {"factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate", ORIGINAL},
 }
-"""What each type reads, besides its own name and theta."""
+"""Keys that each type uses, besides its name and theta."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Rotary embedding: ``theta``, and the numbers of its frequency scaling: ``factor`` for all types of it, the next
-    three for ``llama3``, the last three for ``yarn``. ``attention_factor`` multiplies cosines and sines."""
+    """Rotary embedding: ``theta`` and the parameters of its frequency scaling: ``factor`` for all types, the next three
+    for ``llama3``, the last three for ``yarn``. ``attention_factor`` multiplies cosines and sines."""
 
     theta: float = 10_000.0
     type: str = "default"

@@ -49,15 +49,15 @@ def train_adapter(
         extra_files = format_files(dataset.renderer.format, [dataset.renderer.answer_stop_id])
         provenance: dict[str, Any] = {"speaker": speaker, "therapist_system": spec.config.tokens.therapist_system}
         stage = Stage(
-            speaker,
-            decoder,
-            dataset.train.documents,
-            dataset.validation.documents,
-            settings,
-            stage_folder,
-            spec.runtime,
-            AdapterFiles(decoder, base=base, provenance=provenance, extra_files=extra_files),
-            phases_of(dataset.validation),
+            name=speaker,
+            decoder=decoder,
+            documents=dataset.train.documents,
+            validation=dataset.validation.documents,
+            settings=settings,
+            folder=stage_folder,
+            runtime=spec.runtime,
+            files=AdapterFiles(decoder, base=base, provenance=provenance, extra_files=extra_files),
+            groups=phases_of(dataset.validation),
         )
         result, values = train(stage, console, meter)
     tokenized = dataset.train

@@ -83,10 +83,10 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     begin(config, folder, corpus.summary["fingerprint"])
     results: list[dict[str, Any]] = []
     if model.folder is None:
+        spec = StageSpec.of(config, "base", model)
+        finished = finished_stage(folder / "training" / "base", folder / "base", console)
+        results.append(finished or make_base_model(spec, corpus.split, folder, console).as_dict())
         model = replace(model, folder=folder / "base")
-        metrics = folder / "training" / "base"
-        finished = finished_stage(metrics, folder / "base", console)
-        results.append(finished or make_base_model(corpus.split, model.tokenizer, config, folder, console).as_dict())
     say(console, f"base model: {model.folder}")
     heading(console, "4/7", f"Fine-tune: {', '.join(specs)}")
     for role, spec in specs.items():

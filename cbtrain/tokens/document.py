@@ -25,7 +25,7 @@ class Document:
 
     @property
     def supervised(self) -> NDArray[np.bool_]:
-        """Which tokens the loss counts, bool ``[n]``."""
+        """Tokens that the loss counts, bool ``[n]``."""
         return self.loss_weights > 0
 
 

@@ -1,4 +1,4 @@
-"""What turns gradients into steps."""
+"""Make the optimizers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def make_optimizer(parameters: Mapping[str, Tensor], config: StageConfig) -> tor
         return torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=decay, fused=True)
     names = {"adamw8bit": "AdamW8bit", "paged_adamw": "PagedAdamW32bit", "paged_adamw8bit": "PagedAdamW8bit"}
     make = getattr(_bitsandbytes(config.optimizer), names[config.optimizer])
-    made: torch.optim.Optimizer = make(groups, lr=rate, betas=betas, weight_decay=decay)
-    return made
+    optimizer: torch.optim.Optimizer = make(groups, lr=rate, betas=betas, weight_decay=decay)
+    return optimizer
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""How many packs make an optimizer step, and the stream of them for one stage."""
+"""Packs per optimizer step, and the stream of packs for one stage."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ CHECKS: dict[str, Check] = {
     "curve": _is_curve,
     "skipped_batches": lambda value: isinstance(value, list) and all(map(is_section, value)),
 }
-"""What each counter may be when it is read back."""
+"""Allowed values of each counter when it is read back."""
 
 
 @dataclass(slots=True)

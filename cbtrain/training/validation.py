@@ -62,23 +62,23 @@ def validate(
     after each pack, ended it.
     """
     decoder, names = engine.decoder, sorted(set(groups))
-    number = {name: place for place, name in enumerate(names)}
+    number = {name: pack_number for pack_number, name in enumerate(names)}
     packs, members = _packs(documents, pack_tokens)
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=decoder.device)
     was_training = decoder.training
     decoder.eval()
     stopped = False
     for first in range(0, len(packs), engine.world):
-        place = first + engine.rank
-        own = [number[groups[i]] for i in members[place]] if place < len(packs) else [0]
-        _add(sums, engine, packs[place] if place < len(packs) else filler_pack(), own)
+        pack_number = first + engine.rank
+        group_numbers = [number[groups[i]] for i in members[pack_number]] if pack_number < len(packs) else [0]
+        _add(sums, engine, packs[pack_number] if pack_number < len(packs) else filler_pack(), group_numbers)
         if stopped := stop():
             break
     decoder.train(was_training)
     if stopped:
         return None
     totals, tokens = engine.sum(sums).tolist()
-    return {name: Loss(totals[place], round(tokens[place])) for name, place in number.items()}
+    return {name: Loss(totals[pack_number], round(tokens[pack_number])) for name, pack_number in number.items()}
 
 
 def overall(losses: dict[str, Loss]) -> Loss:

@@ -42,7 +42,7 @@ async def judge_sessions(
     that is done. After ``provider.stop`` no request is sent: raises Stopped once the answers to earlier ones are
     recorded.
     """
-    earlier_ratings, tries = _past_ratings(journal, rubric)
+    earlier_ratings, tries = _earlier_ratings(journal, rubric)
     wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
     bar = _RatingBar(len(wanted), console, status)
 
@@ -84,7 +84,7 @@ class _RatingBar:
         self.progress.update(self.task, completed=self.done, line=line)
 
 
-def _past_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], dict[str, Counter[str]]]:
+def _earlier_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], dict[str, Counter[str]]]:
     """Return the usable ratings by their key, and how many answers to a call for one (by the call's first domain) were
     of no use. A rating that ended in an error, or for want of money, had no answer at all."""
     earlier_ratings: dict[str, Score] = {}

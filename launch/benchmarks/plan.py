@@ -50,8 +50,25 @@ TOLERANCE = {"cpu": 0.15, "cuda": 0.10}
 
 
 def geometry(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int, inner: int) -> Architecture:
-    sizes = (vocabulary, hidden, layers, heads, kv_heads, hidden // heads, inner)
-    return Architecture("LlamaForCausalLM", *sizes, 32_768, 1e-5, Rope(), True, False, False, False, None, eos_ids=(1,))
+    return Architecture(
+        name="LlamaForCausalLM",
+        vocabulary=vocabulary,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        intermediate=inner,
+        max_positions=32_768,
+        norm_eps=1e-5,
+        rope=Rope(),
+        tied_embeddings=True,
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+        sliding_window=None,
+        eos_ids=(1,),
+    )
 
 
 GEOMETRIES = {

@@ -37,7 +37,23 @@ from cbtrain.training.planning.trace import trace
 from cbtrain.training.planning.workload import PackShape, Workload, largest
 
 ARCHITECTURE = Architecture(
-    "LlamaForCausalLM", 257, 64, 5, 4, 2, 16, 160, 4096, 1e-5, Rope(), True, False, False, False, None, (1,)
+    name="LlamaForCausalLM",
+    vocabulary=257,
+    hidden=64,
+    layers=5,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    intermediate=160,
+    max_positions=4096,
+    norm_eps=1e-5,
+    rope=Rope(),
+    tied_embeddings=True,
+    qkv_bias=False,
+    out_bias=False,
+    mlp_bias=False,
+    sliding_window=None,
+    eos_ids=(1,),
 )
 SHAPE = PackShape((90, 50, 20), 100)
 CPU = torch.device("cpu")

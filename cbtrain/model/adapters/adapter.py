@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Adapter(ABC):
-    """What fine-tuning adds to one decoder: parameters of its own, or the decoder's.
+    """A fine-tuning method attached to one decoder. It trains its own parameters, or the decoder's.
 
     Base weights are called by their parameter names, e.g. ``layers.0.self_attn.q_proj.weight``.
     """

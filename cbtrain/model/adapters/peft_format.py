@@ -56,7 +56,7 @@ HARMLESS = frozenset(
 checked tensor by tensor."""
 
 KEY_OF_ADAPTER = re.compile(r"\.(?:lora_[A-Za-z_]+|modules_to_save)\.([^.]+)")
-"""What follows a tensor's kind in its key: ``weight`` in files of ``peft``, an adapter's name in a running model."""
+"""The part of a tensor's key after its kind: ``weight`` in files of ``peft``, an adapter's name in a running model."""
 
 MERGE_FIRST = "Merge it with peft (merge_and_unload, save_pretrained) and name the merged folder as the model."
 

@@ -12,14 +12,15 @@ from cbtrain.model.attention.cu_seqlens import CuSeqlens
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why this back-end cannot serve here; None where it can."""
+    """Return why this back-end cannot run here, or None."""
     if _function() is None:
         return "the package flash-attn is not installed"
     return unsuited(device, dtype, head_dim)
 
 
 def unsuited(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """What FlashAttention's kernels demand: CUDA from Ampere on, half precision, heads of up to 256 in steps of 8."""
+    """Return why FlashAttention's kernels cannot run, or None: they need CUDA (Ampere or later), bf16 or fp16, and a
+    head_dim of at most 256, divisible by 8."""
     if device.type != "cuda":
         return f"it needs a CUDA device, this is {device.type!r}"
     if torch.cuda.get_device_capability(device) < (8, 0):

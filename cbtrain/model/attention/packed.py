@@ -36,7 +36,7 @@ def packed_attention(
 
     ``q [Tq, heads, head_dim]``, ``k`` and ``v [Tk, kv_heads, head_dim]`` (``heads`` a multiple of ``kv_heads``), any
     float dtype. ``window`` limits each query to the last ``window`` keys, itself included. Returns
-    ``[Tq, heads, head_dim]``. Raises UserError where ``backend`` is forced and cannot serve here.
+    ``[Tq, heads, head_dim]``. Raises UserError if ``backend`` is named and cannot run here.
     """
     name = choose_backend(backend, q.device, q.dtype, q.shape[-1])
     out: Tensor = BACKENDS[name].attend(q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, window=window)
@@ -45,9 +45,9 @@ def packed_attention(
 
 @cache
 def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """Return the back-end that serves: the first without an obstacle for ``auto``, else ``name``.
+    """Return the back-end to use: the first that can run here for ``auto``, else ``name``.
 
-    Raises UserError on an unknown name, and on one that cannot serve, with the reason.
+    Raises UserError on an unknown name, and on one that cannot run here, with the reason.
     """
     if name == "auto":
         return next(backend for backend, module in BACKENDS.items() if module.obstacle(device, dtype, head_dim) is None)
@@ -63,5 +63,5 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim
 
 
 def obstacles(device: torch.device, dtype: torch.dtype, head_dim: int) -> dict[str, str | None]:
-    """For each back-end why it cannot serve here, None where it can."""
+    """Return for each back-end why it cannot run here, or None."""
     return {name: module.obstacle(device, dtype, head_dim) for name, module in BACKENDS.items()}

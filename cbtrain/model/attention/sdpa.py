@@ -50,7 +50,7 @@ def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
 
 
 def bottom_right_mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Boolean ``[queries, keys]``: True where the query may look (causal, aligned at the last query and key)."""
+    """Return bool ``[queries, keys]``: True where a query attends to a key (causal, aligned at the last of both)."""
     ahead = torch.arange(keys, device=device)[None] - (torch.arange(queries, device=device)[:, None] + keys - queries)
     allowed = ahead <= 0
     return allowed if window is None else allowed & (ahead > -window)

@@ -18,7 +18,7 @@ from cbtrain.model.attention.flash import unsuited
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why this back-end cannot serve here; None where it can."""
+    """Return why this back-end cannot run here, or None."""
     function = _function()
     if function is None:
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"

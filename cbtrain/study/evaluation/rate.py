@@ -86,13 +86,13 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
     corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
     for line in corpus.skipped:
         console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
-    found = list(records(corpus.sessions()))
-    reasons = [why_unratable(session.turns, session.labels_seen) for session in found]
-    if found and all(reasons):
+    sessions = list(records(corpus.sessions()))
+    reasons = [why_unratable(session.turns, session.labels_seen) for session in sessions]
+    if sessions and all(reasons):
         (reason, _), *_ = Counter(reasons).most_common(1)
         what = f"no session can be rated ({reason.removesuffix(f'; {NAME_THE_LABELS}')})"
         raise UserError(what, where=settings.path, hint=f"{NAME_THE_LABELS[0].upper()}{NAME_THE_LABELS[1:]}.")
-    return found
+    return sessions
 
 
 async def rate_records(

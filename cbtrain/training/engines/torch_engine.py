@@ -92,7 +92,7 @@ class TorchEngine(TrainingEngine):
         groups = enumerate(self.optimizer.param_groups)
         return [(g, p, names[id(t)]) for g, group in groups for p, t in enumerate(group["params"])]
 
-    def _set_state(self, name: str, leaf: str, value: Tensor, group: int, place: int) -> None:
+    def _set_state(self, name: str, leaf: str, value: Tensor, group: int, index: int) -> None:
         master = self.masters[name]
         state = self.optimizer.state[master]
         if not hasattr(self.optimizer, "init_state"):
@@ -103,7 +103,7 @@ class TorchEngine(TrainingEngine):
         if not state:
             self.optimizer.check_overrides()
             self.optimizer.initialized = True
-            self.optimizer.init_state(self.optimizer.param_groups[group], master, group, place)
+            self.optimizer.init_state(self.optimizer.param_groups[group], master, group, index)
             state = self.optimizer.state[master]
         if isinstance(state[leaf], Tensor):
             state[leaf].copy_(value)

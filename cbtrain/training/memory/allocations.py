@@ -1,4 +1,4 @@
-"""Which tensors' memory is alive: what operators allocate, and when it is freed again."""
+"""Track the memory of live tensors: allocations by operators, and releases."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class LiveStorages(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = {storage._cdata for storage in _storages((args, kwargs))}
+        inputs = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **kwargs)
         for storage in _storages(out):
-            if storage._cdata not in given and storage._cdata not in self._alive:
+            if storage._cdata not in inputs and storage._cdata not in self._alive:
                 self._add(storage)
         return out
 

@@ -1,4 +1,4 @@
-"""What the C library takes from the system for a sequence of allocations.
+"""Memory that the C library takes from the system for a sequence of allocations.
 
 That is more than their sum, and by how much depends on its version and settings. So the sequence is replayed on the
 library itself, in a process of its own; nothing is written to the memory, so none is really taken.
@@ -45,7 +45,7 @@ def peak_of(resident: Sequence[int], events: Sequence[int], *, threshold: int | 
     ``threshold``, allocations of at least so many bytes get mappings of their own. Return None if the C library is not
     glibc."""
     numbers = array.array("q", [len(resident), *resident, *events])
-    command = [sys.executable, "-I", __file__]  # isolated: the modules beside this one must not shadow any
+    command = [sys.executable, "-I", __file__]  # isolated: modules in this folder must not shadow any
     environment = {**os.environ, **({"MALLOC_MMAP_THRESHOLD_": str(threshold)} if threshold else {})}
     done = subprocess.run(command, input=numbers.tobytes(), env=environment, capture_output=True, check=False)
     return int(done.stdout) if done.returncode == 0 and done.stdout.strip() else None
@@ -93,6 +93,6 @@ def _replay(numbers: Sequence[int]) -> int:
 
 
 if __name__ == "__main__":
-    given = array.array("q")
-    given.frombytes(sys.stdin.buffer.read())
-    print(_replay(given))
+    numbers = array.array("q")
+    numbers.frombytes(sys.stdin.buffer.read())
+    print(_replay(numbers))

@@ -77,7 +77,7 @@ def stand_in(backend: str, device: str, cu_seqlens: Sequence[int], window: int |
 
 
 def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None, device: str) -> Tensor:
-    """As ``sdpa._document``, for queries and keys of the same tokens."""
+    """Return the output of ``sdpa._document`` for queries and keys of the same tokens."""
     windowed = window is not None and q.shape[0] > window
     mask = bottom_right_mask(q.shape[0], q.shape[0], window, q.device) if windowed else None
     # No fused kernel of CUDA takes fp32 with fewer heads of keys, or a mask with them.

@@ -35,9 +35,9 @@ class Gpu:
     @property
     def bf16(self) -> float:
         """TFLOP/s of dense bf16 products."""
-        found = data_sheet(self.name)
-        assert found is not None
-        return found
+        tflops = data_sheet(self.name)
+        assert tflops is not None
+        return tflops
 
 
 GPUS = {
@@ -108,10 +108,10 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
 
 def _field(file: Path, pattern: str) -> int | None:
     try:
-        found = re.search(pattern, file.read_text())
+        match = re.search(pattern, file.read_text())
     except OSError:
         return None
-    return int(found[1]) if found else None
+    return int(match[1]) if match else None
 
 
 def _bytes(memory: float | None) -> int | None:

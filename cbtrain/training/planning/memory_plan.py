@@ -43,5 +43,12 @@ def predict_memory(scenario: Scenario, shape: PackShape) -> MemorySplit:
     workspace += static.copies
     total = static.weights + static.adapters + gradients + static.optimizer + activations + workspace
     return MemorySplit(
-        static.weights, static.adapters, gradients, static.optimizer, activations, workspace, total, total
+        weights=static.weights,
+        adapters=static.adapters,
+        gradients=gradients,
+        optimizer=static.optimizer,
+        activations=activations,
+        workspace=workspace,
+        total=total,
+        measured=total,
     )

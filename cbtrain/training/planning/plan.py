@@ -1,4 +1,4 @@
-"""Alternatives of one training stage, with what each takes, and the one to choose."""
+"""Predict memory and time of a training stage with alternative settings, and choose one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cbtrain.training.planning.workload import PackShape, Workload, largest
 LEVELS = ("none", "selective", "full")
 
 SMALLEST_PACK = 256
-"""Packs below this are no advice: hardly a therapist's turn would fit."""
+"""Smaller packs are not suggested: hardly a therapist's turn would fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class PlannedStage:
         return replace(self.scenario, activation_checkpointing=activation_checkpointing, accumulates=accumulates)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
     """``memory`` is the predicted peak of one rank, ``needed`` the bytes of it on one device: on a CPU all ranks share
     the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None where
@@ -56,7 +56,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What was found for one stage. ``configured`` is one of ``alternatives``; ``choice`` the nearest that fits."""
+    """The plan of one stage. ``configured`` is one of ``alternatives``; ``choice`` the nearest that fits, or None."""
 
     stage: PlannedStage
     alternatives: list[Alternative]
@@ -66,7 +66,8 @@ class StagePlan:
 
 
 def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> StagePlan:
-    """Predict every alternative. ``tell`` hears what is being done. Raises UserError as the parts do."""
+    """Return the plan of ``stage`` with every alternative. ``tell(text)`` reports progress. Raises UserError as the
+    parts do."""
     wanted, level = stage.config.pack_tokens, stage.config.activation_checkpointing
     clock = _Clock(stage, machine, device, tell)
     alternatives = [
@@ -97,11 +98,20 @@ def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, level: st
     speed, epoch, how = clock.speed(scenario, packs)
     seconds = epoch if workload.lengths else None
     needed = memory.total * (scenario.world if machine.kind == "cpu" else 1)
-    return Alternative(level, pack_tokens, memory, needed, machine.fits(needed), speed, seconds, how)
+    return Alternative(
+        activation_checkpointing=level,
+        pack_tokens=pack_tokens,
+        memory=memory,
+        needed=needed,
+        fits=machine.fits(needed),
+        tokens_per_second=speed,
+        epoch_seconds=seconds,
+        how=how,
+    )
 
 
 class _Clock:
-    """Times the configured pack at each level of recomputation once, and carries it over to others by operations."""
+    """Times the configured pack once at each level of activation checkpointing, and scales to other packs by FLOPs."""
 
     def __init__(
         self, stage: PlannedStage, machine: Machine, device: torch.device, tell: Callable[[str], None]
@@ -115,7 +125,7 @@ class _Clock:
         self.timings: dict[str, Timing] = {}
 
     def speed(self, scenario: Scenario, packs: list[PackShape]) -> tuple[float, float, str]:
-        """Tokens a second, seconds of going through ``packs``, and how they were found; all ranks together."""
+        """Return tokens per second and seconds for ``packs``, all ranks together, and how they were obtained."""
         timing = self._timing(scenario)
         once = flops_of(scenario, self.shape, self.trained).hardware
         done = sum(flops_of(scenario, pack, self.trained).hardware for pack in packs)
@@ -144,7 +154,8 @@ class _Clock:
 
 
 def _nearest(alternatives: list[Alternative], wanted: int) -> Alternative | None:
-    """What fits and changes least: recomputation changes nothing that is learnt, smaller packs may cut documents."""
+    """Return the alternative that fits and changes least: activation checkpointing does not affect results, smaller
+    packs may cut documents."""
     fitting = [a for a in alternatives if a.fits and a.pack_tokens <= wanted]
     return min(fitting, key=lambda a: (wanted - a.pack_tokens, LEVELS.index(a.activation_checkpointing)), default=None)
 

@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 """Seconds since some moment."""
 
 LAYERS = (1, 3)
-"""Depths of the decoders that are timed; what a layer takes is their difference."""
+"""Depths of the decoders that are timed; the time of a layer is their difference."""
 
 ROUNDS = 5
 LONGEST = 3.0
@@ -46,7 +46,7 @@ class Timing:
 
 
 def flops_of(scenario: Scenario, shape: PackShape, adapter: int) -> Flops:
-    """Operations of one micro-batch; ``adapter`` counts the trained numbers."""
+    """Return the FLOPs of one micro-batch; ``adapter`` counts the trained parameters."""
     return micro_batch_flops(
         scenario.architecture,
         shape.cu_seqlens,
@@ -58,7 +58,7 @@ def flops_of(scenario: Scenario, shape: PackShape, adapter: int) -> Flops:
 
 
 def estimate_time(scenario: Scenario, shape: PackShape, adapter: int, gpu: Gpu) -> Timing:
-    """On a GPU that is not here: operations ÷ an assumed share of the peak of its data sheet."""
+    """Return the time on a GPU that is not here: FLOPs ÷ an assumed share of its data sheet's peak."""
     peak = 1e12 * (gpu.bf16 if scenario.compute == torch.bfloat16 else gpu.fp32)
     seconds = flops_of(scenario, shape, adapter).hardware / (ASSUMED_SHARE * peak)
     return Timing(seconds, 0.0, f"estimated at {ASSUMED_SHARE:.0%} of the data sheet's peak")
@@ -67,7 +67,7 @@ def estimate_time(scenario: Scenario, shape: PackShape, adapter: int, gpu: Gpu) 
 def measure_time(
     scenario: Scenario, shape: PackShape, device: torch.device, clock: Clock = time.perf_counter
 ) -> Timing:
-    """On ``device``, with decoders of the real sizes but few layers and random weights."""
+    """Return the time on ``device``, measured with decoders of the real sizes but few layers and random weights."""
     share = _affordable(scenario, shape, device)
     a = scenario.architecture
     small = shape.scaled(share) if share < 1 else shape
@@ -128,22 +128,23 @@ def _shallow(scenario: Scenario, layers: int, vocabulary: int) -> Scenario:
 
 
 def _line(seconds: list[float]) -> tuple[float, float]:
-    """What one layer takes, and what the rest takes: neither is less than nothing."""
+    """Return the seconds of one layer and of the rest, neither negative."""
     first, second = LAYERS
     layer = max((seconds[1] - seconds[0]) / (second - first), 0.0)
     return layer, max(seconds[0] - first * layer, 0.0)
 
 
 def _parts(scenario: Scenario, shape: PackShape) -> tuple[float, float]:
-    """Operations of one layer and of the head."""
-    one = replace(scenario, architecture=replace(scenario.architecture, layers=1))
-    head = replace(scenario, architecture=replace(scenario.architecture, layers=0))
-    outside = flops_of(head, shape, 0).hardware
-    return flops_of(one, shape, 0).hardware - outside, outside
+    """Return the FLOPs of one layer and of the head."""
+    one_layer = replace(scenario, architecture=replace(scenario.architecture, layers=1))
+    no_layers = replace(scenario, architecture=replace(scenario.architecture, layers=0))
+    head = flops_of(no_layers, shape, 0).hardware
+    return flops_of(one_layer, shape, 0).hardware - head, head
 
 
 def _affordable(scenario: Scenario, shape: PackShape, device: torch.device) -> float:
-    """Share of the pack that the deeper decoder gets through in time, at the speed of a product of matrices."""
+    """Return the share of the pack that the deeper decoder processes within :data:`LONGEST`, at the speed of a matrix
+    product."""
     rate = measured_flops(device, scenario.compute)
     needed = flops_of(_shallow(scenario, LAYERS[-1], scenario.architecture.vocabulary), shape, 0).hardware
     return min(1.0, LONGEST * rate / needed)

@@ -26,7 +26,7 @@ class Breakdown:
     times: Times = field(default_factory=dict)
 
     def of(self, component: str, phase: str | None = None) -> float:
-        """Seconds of ``component``, in one pass or in all."""
+        """Return the seconds of ``component``, in one pass or in all."""
         phases = PHASES if phase is None else (phase,)
         return sum(self.times.get((component, each), 0.0) for each in phases)
 
@@ -47,38 +47,38 @@ class Breakdown:
 
 
 def break_down(trace: Trace) -> Breakdown:
-    """By the GPU's time where there was one, else by the host's."""
+    """Return the time by component: the GPU's if there is one, else the host's."""
     return by_device(trace) if trace.kernels else by_host(trace)
 
 
 def by_host(trace: Trace) -> Breakdown:
-    """Each moment belongs to the innermost call in which the training thread is."""
+    """Return the training thread's time by innermost call."""
     steps = trace.steps
-    found = Breakdown(len(steps), sum(step.end - step.begin for step in steps) / 1e6, on_gpu=False)
+    breakdown = Breakdown(len(steps), sum(step.end - step.begin for step in steps) / 1e6, on_gpu=False)
     for call in trace.calls:
         if call.step is not None:
-            _add(found.times, call.component, call.phase, call.own)
-    return found
+            _add(breakdown.times, call.component, call.phase, call.own)
+    return breakdown
 
 
 def by_device(trace: Trace) -> Breakdown:
-    """Each moment belongs to the kernel that runs; communication counts where nothing else runs beside it. What is left
-    is input wait, as the host saw it (a step ends with a wait for the GPU), and :data:`IDLE`."""
+    """Return the GPU's time by the kernel that runs; communication counts only while nothing else runs. The rest is
+    input wait, as the host measured it (a step ends with a wait for the GPU), and :data:`IDLE`."""
     host = by_host(trace)
-    found = Breakdown(host.steps, host.seconds, on_gpu=True)
+    breakdown = Breakdown(host.steps, host.seconds, on_gpu=True)
     kernels = sorted((k for k in trace.kernels if k.call.step is not None or k.call.phase), key=lambda k: k.begin)
     busy: list[tuple[float, float]] = []
     for communication in (False, True):
-        chosen = [kernel for kernel in kernels if kernel.communication is communication]
-        for kernel, alone in _apart(chosen, busy):
+        selected = [kernel for kernel in kernels if kernel.communication is communication]
+        for kernel, microseconds in _apart(selected, busy):
             component = "communication" if communication else kernel.call.component
-            _add(found.times, component, kernel.call.phase, alone)
-        busy = _merged([*busy, *((kernel.begin, kernel.end) for kernel in chosen)])
+            _add(breakdown.times, component, kernel.call.phase, microseconds)
+        busy = _merged([*busy, *((kernel.begin, kernel.end) for kernel in selected)])
     waited = host.of("input wait")
-    rest = found.seconds - sum(end - begin for begin, end in busy) / 1e6
-    found.times["input wait", ""] = min(waited, max(0.0, rest))
-    found.times[IDLE, ""] = max(0.0, rest - waited)
-    return found
+    rest = breakdown.seconds - sum(end - begin for begin, end in busy) / 1e6
+    breakdown.times["input wait", ""] = min(waited, max(0.0, rest))
+    breakdown.times[IDLE, ""] = max(0.0, rest - waited)
+    return breakdown
 
 
 def _add(times: Times, component: str, phase: str, microseconds: float) -> None:
@@ -87,21 +87,21 @@ def _add(times: Times, component: str, phase: str, microseconds: float) -> None:
 
 
 def _apart(kernels: Sequence[Kernel], busy: Sequence[tuple[float, float]]) -> list[tuple[Kernel, float]]:
-    """Each of ``kernels`` (in order of their beginnings) with the microseconds in which neither an earlier one nor one
-    of the stretches ``busy`` (apart and in order) runs."""
-    found, at, place = [], float("-inf"), 0
+    """Return each of ``kernels`` (by beginning) with the microseconds during which neither an earlier one runs nor one
+    of the intervals ``busy`` (disjoint, in order)."""
+    alone_times, covered_until, first_busy = [], float("-inf"), 0
     for kernel in kernels:
-        begin, alone = max(kernel.begin, at), 0.0
-        at = max(at, kernel.end)
-        while place < len(busy) and busy[place][1] <= begin:
-            place += 1
-        ahead = place
+        begin, microseconds = max(kernel.begin, covered_until), 0.0
+        covered_until = max(covered_until, kernel.end)
+        while first_busy < len(busy) and busy[first_busy][1] <= begin:
+            first_busy += 1
+        next_busy = first_busy
         while begin < kernel.end:
-            stop = busy[ahead] if ahead < len(busy) else (kernel.end, kernel.end)
-            alone += max(0.0, min(stop[0], kernel.end) - begin)
-            begin, ahead = max(begin, stop[1]), ahead + 1
-        found.append((kernel, alone))
-    return found
+            stretch = busy[next_busy] if next_busy < len(busy) else (kernel.end, kernel.end)
+            microseconds += max(0.0, min(stretch[0], kernel.end) - begin)
+            begin, next_busy = max(begin, stretch[1]), next_busy + 1
+        alone_times.append((kernel, microseconds))
+    return alone_times
 
 
 def _merged(stretches: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -48,7 +48,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What was measured: time by component, memory at its peak, and the pace with and without the profiler."""
+    """The measurements: time by component, memory at its peak, and the pace with and without the profiler."""
 
     breakdown: Breakdown
     peak: Peak

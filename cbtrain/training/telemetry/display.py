@@ -67,8 +67,8 @@ def bar(status: Status, width: int) -> Table:
         cells.append(Text(f"{wording.thousands(status.tokens):>5}/{wording.thousands(status.budget)} tokens", "dim"))
     cells.append(Text(time, "cyan"))
     row.width = width
-    for place in range(len(cells)):
-        row.add_column(no_wrap=True, ratio=1 if place == 1 else None)
+    for column in range(len(cells)):
+        row.add_column(no_wrap=True, ratio=1 if column == 1 else None)
     row.add_row(*cells)
     return row
 
@@ -84,8 +84,8 @@ def grid(status: Status, width: int) -> Table:
         shown = groups
     table = Table.grid(padding=(0, 1))
     # Of a width of their own, so that columns stand still while numbers change.
-    for place, widest in enumerate((6, 8, 15)[: len(shown)]):
-        if place:
+    for column, widest in enumerate((6, 8, 15)[: len(shown)]):
+        if column:
             table.add_column(width=1)
         table.add_column(style="dim", no_wrap=True)
         table.add_column(justify="right", no_wrap=True, min_width=widest)

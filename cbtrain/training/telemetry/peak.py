@@ -71,7 +71,7 @@ def find_peak(device: torch.device, dtype: torch.dtype, tflops: float | None = N
 
 
 def data_sheet(name: str) -> float | None:
-    """TFLOP/s by the data sheet of the GPU that CUDA calls ``name``; None where it is not in the table."""
+    """Return the data sheet's TFLOP/s of the GPU that CUDA calls ``name``; None if it is not in the table."""
     if "MIG" in name:
         return None
     return next((tflops for pattern, tflops in DATA_SHEETS.items() if re.fullmatch(pattern, name)), None)

@@ -1,4 +1,4 @@
-"""How fast training goes: over the last steps for the display, over the whole run for its summary."""
+"""Speed of training: over the last steps for the display, over the whole run for its summary."""
 
 from __future__ import annotations
 
