@@ -66,7 +66,7 @@ def _ways(kind: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _entries(schema: Any) -> set[str]:
-    """Names of the sections that stand in lists."""
+    """Return the names of sections that are entries of lists."""
     if isinstance(schema, list):
         return set().union(*map(_entries, schema))
     if not isinstance(schema, dict):

@@ -70,7 +70,7 @@ def _field(key: str, model: type[BaseModel]) -> FieldInfo:
 def _section(
     key: str, section: type[BaseModel], model: type[BaseModel], field: FieldInfo | None = None
 ) -> Iterator[str]:
-    """A section: what it is for, and a block for each of its settings."""
+    """Yield the lines about a section: its purpose, and a block for each of its settings."""
     about = " ".join((section.__doc__ or "").replace("``", "").split())
     description = f" ({field.description})" if field and field.description else ""
     many = "a list of sections. " if field and get_origin(field.annotation) is list else ""
@@ -89,7 +89,7 @@ def _section(
 
 
 def _setting(key: str, field: FieldInfo, model: type[BaseModel]) -> Iterator[str]:
-    """One setting, its default whole."""
+    """Yield the lines about one setting, with its whole default."""
     yield from textwrap.wrap(f"{key}: {type_in_words(field)}", WIDTH)
     yield from _indented(_default(key, field, model))
     yield from _indented(field.description or "")
@@ -135,7 +135,7 @@ def _default(key: str, field: FieldInfo, model: type[BaseModel], limit: int | No
 
 @cache
 def _defaults(model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings where nothing is said: of a study with a model of a user's own, and with the tiny one."""
+    """Return the default settings of a study with a user's model, and of one with the tiny model."""
     if model is not StudyConfig:
         return {}, {}
     with_model = StudyConfig.model_validate({"model": {"path": "any"}}).model_dump(mode="json")

@@ -146,7 +146,7 @@ def _shipped_files(folder: str) -> list[str]:
 
 
 def _parse(name: str, read: Callable[[], str]) -> Layer:
-    """The settings in the text that ``read`` returns. Raises UserError, with ``name`` as its place."""
+    """Return the settings in the text that ``read`` returns. Raises UserError, with ``name`` as its place."""
     values = parse_yaml(read, name)
     values = {} if values is None else values
     if not isinstance(values, dict):

@@ -40,7 +40,7 @@ class ChatMessage(BaseModel):
     @field_validator("content", mode="before")
     @classmethod
     def _joined(cls, content: Any) -> Any:
-        """Content in parts, as OpenAI's clients may send it."""
+        """Return the text of a message's content, which OpenAI's clients may send in parts."""
         if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
             return "".join(str(part.get("text", "")) for part in content)
         return content

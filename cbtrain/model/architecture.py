@@ -140,7 +140,7 @@ def _require_sound(a: Architecture, where: object) -> None:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """:func:`parse_architecture` of ``folder/config.json``."""
+    """Return :func:`parse_architecture` of ``folder/config.json``."""
     return parse_architecture(read_model_config(folder), folder / "config.json")
 
 

@@ -133,7 +133,7 @@ def _shortly(rope: Rope) -> str:
 
 
 def _yarn_attention(parameters: dict[str, Any], factor: float) -> float:
-    """The factor on cosines and sines that YaRN recommends (arXiv 2309.00071, section 3.4), or the config's own."""
+    """Return the config's factor on cosines and sines, or YaRN's (arXiv 2309.00071, section 3.4)."""
 
     def scale(weight: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0

@@ -72,7 +72,7 @@ class TrainedRun:
 
 
 def weights_digest(folder: Path) -> str:
-    """Of all weights in ``folder``, by their bytes."""
+    """Return a digest of all weights in ``folder``."""
     files = tuple(sorted(folder.glob("*.safetensors")))
     return _digest(files, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 

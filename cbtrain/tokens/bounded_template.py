@@ -87,8 +87,7 @@ def _charge(units: int, characters: int = 0) -> None:
 
 
 def _charge_value(value: Any) -> Any:
-    """Charge for ``value`` as text would show it, and return it: a list that holds itself twice, and that one twice
-    again, is as long as all of its ends."""
+    """Charge for ``value`` as if it were written as text, and return it: nested lists count as often as they occur."""
     waiting = [value]
     while waiting:
         entry = waiting.pop()
@@ -171,7 +170,7 @@ def _replaced(text: str, old: str, new: str) -> int:
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter ``function`` at a price, with what it could make charged before."""
+    """Return the filter ``function`` with its work and the size of its result charged."""
 
     @wraps(function)  # with the marks by which Jinja knows filters that want the context
     def filtered(*args: Any, **kwargs: Any) -> Any:
@@ -209,7 +208,7 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _steps(values: Iterable[Any], text: int) -> Iterator[Any]:
-    """``values``, each at the price of a step of a loop whose body holds ``text`` characters."""
+    """Yield ``values``, each charged as a step of a loop whose body has ``text`` characters."""
     for value in values:
         left = _LEFT.get()
         _charge(STEP + (left[1] // PEAK if left else 0) + text)

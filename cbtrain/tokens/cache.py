@@ -242,7 +242,7 @@ def key_of(record: Mapping[str, Any]) -> str:
 
 
 def _runs(loss_weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Stretches of equal weight above 0, ``[R, 2]``, and their weights."""
+    """Return the runs of equal weight above 0, int64 ``[R, 2]``, and their weights, fp32 ``[R]``."""
     changes = np.flatnonzero(np.diff(loss_weights, prepend=0, append=0))
     starts, stops = changes[:-1], changes[1:]
     values = loss_weights[starts] if len(starts) else np.zeros(0, np.float32)

@@ -30,7 +30,7 @@ class Document:
 
 
 def trimmed(name: str, ids: NDArray[np.int32], loss_weights: NDArray[np.float32]) -> Document:
-    """A document that ends with its last supervised token (with its first token where none is)."""
+    """Return the document without the tokens after its last supervised one (of none: only its first token)."""
     counted = np.flatnonzero(loss_weights)
     kept = int(counted[-1]) + 1 if len(counted) else min(1, len(ids))
     return Document(name, ids[:kept], loss_weights[:kept], len(ids) - kept)

@@ -42,7 +42,7 @@ class Pack:
         return self.cu_seqlens[-1]
 
     def pinned(self) -> Pack:
-        """The same pack in page-locked memory, from which copies to a CUDA device need not wait."""
+        """Return the pack in page-locked memory, from which copies to a CUDA device are asynchronous."""
         return replace(
             self,
             input_ids=self.input_ids.pin_memory(),

@@ -28,7 +28,7 @@ def world() -> int:
 
 
 def launched() -> int:
-    """Processes that the launcher says there are, whether they have met yet or not."""
+    """Return the number of processes that the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -52,7 +52,7 @@ def join(timeout_minutes: float, *, alone: bool = False) -> None:
 
 
 def leave() -> None:
-    """Part from the others; nobody leaves before all have come here."""
+    """Leave the process group after all ranks have arrived here."""
     if joined():
         dist.barrier()
         dist.destroy_process_group()

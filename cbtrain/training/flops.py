@@ -36,7 +36,7 @@ class Flops:
 
 
 def linear_weights(a: Architecture) -> int:
-    """N: the weights of the linears of all layers."""
+    """Return N: the number of weights of all layers' linears."""
     attention = a.hidden * a.head_dim * (2 * a.heads + 2 * a.kv_heads)
     return a.layers * (attention + 3 * a.hidden * a.intermediate)
 
@@ -74,8 +74,8 @@ def step_flops(
     full: bool = False,
     activation_checkpointing: str = "none",
 ) -> Flops:
-    """Operations of an optimizer step, all ranks together: ``packs`` are the lengths of their documents, ``supervised``
-    counts the labels of all."""
+    """Return the FLOPs of an optimizer step, all ranks together: ``packs`` are the lengths of their documents,
+    ``supervised`` counts the labels of all."""
     # Documents do not see each other: end to end they cost what they cost in several packs.
     cu_seqlens = list(accumulate((length for pack in packs for length in pack), initial=0))
     return micro_batch_flops(
@@ -84,7 +84,7 @@ def step_flops(
 
 
 def _pairs(length: int, a: Architecture) -> float:
-    """Twice the pairs of query and key in a document: length², less what a sliding window cuts off."""
+    """Return twice the number of query-key pairs in a document: length², less those outside a sliding window."""
     window = a.sliding_window
     if window is None or length <= window:
         return float(length**2)

@@ -56,10 +56,10 @@ def validate(
     groups: Sequence[str],
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Loss] | None:
-    """:func:`measure_loss` by the ranks together, for each of ``groups``, of which document i belongs to ``groups[i]``.
+    """Return :func:`measure_loss` of all ranks together by group; document i belongs to ``groups[i]``.
 
-    Every rank computes as many packs as any other and gets the same numbers to the last bit. None where ``stop``, asked
-    after each pack, ended it.
+    Every rank computes as many packs as any other and gets the same numbers to the last bit. Return None if ``stop``,
+    asked after each pack, ended it.
     """
     decoder, names = engine.decoder, sorted(set(groups))
     number = {name: pack_number for pack_number, name in enumerate(names)}
@@ -95,7 +95,7 @@ def _add(sums: Tensor, engine: TrainingEngine, pack: Pack, groups: Sequence[int]
 
 
 def _packs(documents: Sequence[Document], pack_tokens: int) -> tuple[list[Pack], list[list[int]]]:
-    """The documents as packs, and which of them each pack holds."""
+    """Return the documents as packs, and the indices of each pack's documents."""
     lengths = np.asarray([len(document) for document in documents], dtype=np.int64)
     members = [list(map(int, pack)) for pack in plan_packs(lengths, pack_tokens, search=False).packs]
     return [build_pack([documents[i] for i in pack]) for pack in members], members

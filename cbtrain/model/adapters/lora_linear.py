@@ -116,7 +116,7 @@ class DoraLinear(LoraLinear):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _norms(self) -> Tensor:
-        """fp32 ``[out]``. Kept in evaluation mode: generation would compute it anew for every token."""
+        """Return the norms, fp32 ``[out]``; cached in evaluation mode, since generation needs them for every token."""
         version = (self.lora_A._version, self.lora_B._version)
         if not self.training and self._kept is not None and self._kept[0] == version:
             return self._kept[1]

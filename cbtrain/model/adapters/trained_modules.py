@@ -38,7 +38,7 @@ class TrainedHead(nn.Module):
         return F.linear(hidden.to(self.weight.dtype), self.weight)
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """As :meth:`cbtrain.model.head.Head.token_losses`."""
+        """Return :meth:`cbtrain.model.head.Head.token_losses` of this head."""
         return in_stretches(self, hidden, labels, rows_at_once(len(self.weight)))
 
 

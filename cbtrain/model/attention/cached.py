@@ -11,7 +11,7 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: i
     """Return the attention of one new token per sequence over its cached keys and values, in one batched call.
 
     ``q [B, heads, head_dim]``; ``k``, ``v [B, longest, kv_heads, head_dim]`` padded at the end; ``lengths [B]`` int64
-    counts the valid keys, the new token's own included. Returns ``[B, heads, head_dim]``.
+    counts the valid keys, the new token's own included. Return ``[B, heads, head_dim]``.
     """
     positions = torch.arange(k.shape[1], device=q.device)[None]
     allowed = positions < lengths[:, None]

@@ -35,7 +35,7 @@ def unsuited(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: CuSeqlens, cu_seqlens_k: CuSeqlens, window: int | None
 ) -> Tensor:
-    """As :func:`cbtrain.model.attention.packed.packed_attention`. Keys may have fewer heads than queries."""
+    """Return :func:`cbtrain.model.attention.packed.packed_attention`. Keys may have fewer heads than queries."""
     function = _function()
     assert function is not None
     out: Tensor = function(

@@ -32,10 +32,10 @@ def packed_attention(
     window: int | None,
     backend: str = "auto",
 ) -> Tensor:
-    """Causal attention inside each document.
+    """Compute causal attention inside each document.
 
     ``q [Tq, heads, head_dim]``, ``k`` and ``v [Tk, kv_heads, head_dim]`` (``heads`` a multiple of ``kv_heads``), any
-    float dtype. ``window`` limits each query to the last ``window`` keys, itself included. Returns
+    float dtype. ``window`` limits each query to the last ``window`` keys, itself included. Return
     ``[Tq, heads, head_dim]``. Raises UserError if ``backend`` is named and cannot run here.
     """
     name = choose_backend(backend, q.device, q.dtype, q.shape[-1])

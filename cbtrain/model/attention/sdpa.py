@@ -22,7 +22,7 @@ def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: CuSeqlens, cu_seqlens_k: CuSeqlens, window: int | None
 ) -> Tensor:
-    """As :func:`cbtrain.model.attention.packed.packed_attention`."""
+    """Return :func:`cbtrain.model.attention.packed.packed_attention`."""
     outputs = [
         _document(q[q0:q1], k[k0:k1], v[k0:k1], window)
         for (q0, q1), (k0, k1) in zip(pairwise(cu_seqlens_q.host), pairwise(cu_seqlens_k.host), strict=True)

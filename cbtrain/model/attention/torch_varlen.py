@@ -30,7 +30,7 @@ def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: CuSeqlens, cu_seqlens_k: CuSeqlens, window: int | None
 ) -> Tensor:
-    """As :func:`cbtrain.model.attention.packed.packed_attention`."""
+    """Return :func:`cbtrain.model.attention.packed.packed_attention`."""
     function = _function()
     assert function is not None
     # The default is not causal: a right side of 0 makes it so, counted from the bottom right.

@@ -89,7 +89,7 @@ class EvaluationProtocol:
         }
 
     def _judge(self) -> dict[str, Any]:
-        """Who rates, and how they are asked."""
+        """Return the rater and how it is asked."""
         judging = self.config.evaluation.judging
         if not uses_llm_judge(judging, self.config.providers):
             return {"kind": "cue"}

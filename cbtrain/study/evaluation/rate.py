@@ -98,7 +98,7 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
 async def rate_records(
     sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
 ) -> tuple[list[Score], dict[str, str], dict[str, Any] | None, RunContext]:
-    """Scores of ``sessions``, journalled in ``folder``, the rater, what was spent (None: no API was asked), and the
+    """Return the scores of ``sessions``, journalled in ``folder``; the rater; the costs (None if no API was asked); the
     run, which has ended."""
     async with open_run(config, folder, console) as run:
         scores, rater = await score_sessions(sessions, rubric, run)

@@ -140,7 +140,7 @@ async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[P
 def _speakers(
     plan: SimulationPlan, model: LocalModel, patient_api: Provider, run: RunContext
 ) -> Callable[[SimulatedSession], tuple[Speaker, Speaker]]:
-    """Who talks in a session: base and tuned therapist are one set of weights with the adapter off and on."""
+    """Return the speakers of a session. Base and tuned therapist are one set of weights with the adapter off and on."""
     settings = run.config.evaluation
     instructions = settings.patient_instructions if settings.patient_provider else None
     system = run.config.tokens.therapist_system
@@ -165,7 +165,7 @@ def _report_marks(plan: SimulationPlan, run: RunContext) -> None:
 
 @contextmanager
 def half_the_threads() -> Iterator[None]:
-    """Inside, torch computes on half of its threads: therapist and patient run side by side."""
+    """Run the body with half of torch's threads: therapist and patient run in parallel."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // 2))
     try:

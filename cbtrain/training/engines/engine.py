@@ -47,7 +47,7 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        """:func:`cbtrain.training.loss.token_losses`, inside the engine."""
+        """Return :func:`cbtrain.training.loss.token_losses`, computed inside the engine."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:

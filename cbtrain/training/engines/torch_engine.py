@@ -87,7 +87,7 @@ class TorchEngine(TrainingEngine):
             self._set_state(name, leaf, value, *places[name])
 
     def _places(self) -> list[tuple[int, int, str]]:
-        """Group, place in it and name of every tensor that the optimizer steps on."""
+        """Return group, index in it and name of every tensor that the optimizer steps on."""
         names = {id(master): name for name, master in self.masters.items()}
         groups = enumerate(self.optimizer.param_groups)
         return [(g, p, names[id(t)]) for g, group in groups for p, t in enumerate(group["params"])]

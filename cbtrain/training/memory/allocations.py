@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LiveStorages(TorchDispatchMode):
-    """Counts the bytes of storages that operators have made since it was entered, for as long as they live.
+    """Counts the bytes of live storages that operators have allocated since it was entered.
 
     It sees what autograd saves, what recomputation keeps, and everything between, on any device, ``meta`` too. What
     existed before (weights, a pack) is not counted, views count once, and memory that a kernel takes inside one
@@ -40,7 +40,7 @@ class LiveStorages(TorchDispatchMode):
         return out
 
     def mark(self) -> None:
-        """From now on ``marked`` counts the bytes of what is alive at this moment, for as long as it lives."""
+        """Make ``marked`` count the bytes of the storages that are alive now, as long as they live."""
         self._marked, self.marked = set(self._alive), self.bytes
 
     def _add(self, storage: torch.UntypedStorage) -> None:

@@ -21,7 +21,7 @@ from cbtrain.model.decoder import Attend
 
 @torch.library.custom_op("cbtrain_planning::attention", mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, expand: bool) -> tuple[Tensor, Tensor]:
-    """Fused attention ``q [T, heads, head_dim]``: the result and the log-sum-exp of each row. ``expand`` says that the
+    """Return result and log-sum-exp of fused attention of ``q [T, heads, head_dim]``. ``expand`` says that the
     backward pass has gradients of keys and values for every head of queries before it sums them up, and those of
     queries in fp32, as FlashAttention's does."""
     raise NotImplementedError("for the meta device only")
@@ -90,7 +90,7 @@ def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None, device: str) 
 
 
 def _plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """PyTorch's path without a fused kernel, which keeps every score."""
+    """Return the output of PyTorch's path without a fused kernel, which keeps every score."""
     with sdpa_kernel(SDPBackend.MATH):
         out = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],

@@ -91,7 +91,7 @@ def other_machine(gpu: str, memory: float | None = None) -> Machine:
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that a process can still take: what the system has left, or what its control group leaves it."""
+    """Return the bytes that a process can still allocate: of the system, or of its control group if that is less."""
     free = _field(proc / "meminfo", r"MemAvailable:\s+(\d+) kB")
     limits = [1024 * free] if free is not None else []
     for limit, used in (

@@ -30,7 +30,7 @@ WIDTH = 110
 
 
 def print_plan(plan: StagePlan, machine: Machine, console: Console) -> None:
-    """One table and one sentence of advice."""
+    """Print a table and a sentence of advice."""
     scenario, a = plan.stage.scenario, plan.stage.scenario.architecture
     how = f"all weights trained, {scenario.format}" if scenario.full else f"weights {scenario.format}"
     console.print(
@@ -128,7 +128,7 @@ class _Unit:
 
 
 def _unit(plan: StagePlan) -> _Unit:
-    """Megabytes for small models, gigabytes for large ones."""
+    """Return megabytes for small models, gigabytes for large ones."""
     small = max(a.memory.total for a in plan.alternatives) < 10e9
     return _Unit("MB", 1e6, 0) if small else _Unit("GB", 1e9, 1)
 

@@ -76,7 +76,7 @@ class _Watch:
         self.at_peak = (min(self.kept, self.live.peak), 0)
 
     def widen(self) -> None:
-        """The engine's part of the backward pass."""
+        """Convert gradients of bf16 parameters to fp32, as the engine does in the backward pass."""
         for parameter in self.rounded:
             if parameter.grad is not None:
                 wide = parameter.grad.float()

@@ -138,7 +138,7 @@ def _profiler(out: Path, device: torch.device, steps: int) -> Any:
 
 @contextmanager
 def _snapshot(out: Path, device: torch.device) -> Iterator[None]:
-    """On CUDA, a history of every allocation with its stack of calls, and what is alive at the end."""
+    """Record on CUDA every allocation of the body with its call stack, and what is alive at the end."""
     if device.type != "cuda":
         with nullcontext():
             yield

@@ -55,7 +55,7 @@ class View:
 
 
 def bar(status: Status, width: int) -> Table:
-    """Title, bar, share, tokens of the budget, time left; what does not fit is left out from the right."""
+    """Return title, bar, share, tokens of the budget, time left; what does not fit is left out from the right."""
     row = Table.grid(padding=(0, 1))
     time = status.state or (f"{wording.clock(status.left)} left" if status.step else "starting")
     cells: list[RenderableType] = [
@@ -74,7 +74,7 @@ def bar(status: Status, width: int) -> Table:
 
 
 def grid(status: Status, width: int) -> Table:
-    """Numbers under their names, in as many columns as ``width`` has room for."""
+    """Return a grid of names and numbers, in as many columns as fit into ``width``."""
     groups = _groups(status)
     if width < NARROWEST:
         shown = [[("loss", wording.fixed(status.loss)), groups[1][0]]]
@@ -95,7 +95,7 @@ def grid(status: Status, width: int) -> Table:
 
 
 def _groups(status: Status) -> list[list[tuple[str, str]]]:
-    """Three columns of four: losses, the run, its speed."""
+    """Return three columns of four: losses, the run, its speed."""
     speed = status.speed
     return [
         [

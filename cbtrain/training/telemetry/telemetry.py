@@ -145,7 +145,7 @@ class Telemetry:
             self._say(f"Warning: {text}" if kind == "warning" else text, "yellow" if kind == "warning" else "")
 
     def summary(self) -> dict[str, Any]:
-        """Speed of this run, all ranks together: over all its steps but the first, which warms up and is left out.
+        """Return the speed of this run, all ranks together, over all its steps but the first, which warms up.
 
         ``tokens_per_second``, ``supervised_tokens_per_second``, ``mfu``, ``hfu`` and ``input_wait_share`` are over the
         whole time, pauses left out; ``median_tokens_per_second`` and ``step_seconds`` are of single steps. ``seconds``
