@@ -33,7 +33,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def explain(key: str, model: type[BaseModel]) -> str:
     """Return what the setting ``key`` of ``model`` means, of a section what each of its settings does; of an empty key,
-    the sections. Raises UserError, with the nearest key, where there is none such."""
+    the sections. Raises UserError, with the nearest key, if there is no such key."""
     key = current_key(key, model)
     if not key:
         return "\n".join(_section("", model, model))
@@ -143,7 +143,7 @@ def _defaults(model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _at(key: str, settings: dict[str, Any]) -> Any:
-    """Return the value at ``key``; undefined where the sections above it are not there."""
+    """Return the value at ``key``; undefined if the sections above it are not there."""
     value: Any = settings
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:

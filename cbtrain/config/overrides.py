@@ -65,7 +65,7 @@ def _value(text: str, annotation: Any) -> Any:
 
 
 def _annotation(model: type[BaseModel], parts: Sequence[str]) -> Any:
-    """Return the type of the field at ``parts``, None where there is no such field."""
+    """Return the type of the field at ``parts``, None if there is no such field."""
     field = model.model_fields.get(parts[0])
     if field is None or len(parts) == 1:
         return field.annotation if field else None

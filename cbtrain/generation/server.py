@@ -147,9 +147,9 @@ def make_app(model: LocalModel, name: str) -> web.Application:
 
 
 async def serve(model: LocalModel, name: str, host: str, port: int, *, until_stdin_closes: bool = False) -> None:
-    """Serve until cancelled, SIGTERM, or until standard input ends where a parent process holds its other side.
+    """Serve until cancelled, SIGTERM, or until standard input ends if a parent process holds its other side.
 
-    Prints ``listening on URL`` once connections are accepted. Raises UserError where the port is in use.
+    Prints ``listening on URL`` once connections are accepted. Raises UserError if the port is in use.
     """
     # A client that goes away cancels its handler, and with it the generation it waited for.
     runner = web.AppRunner(make_app(model, name), handler_cancellation=True, access_log=None)

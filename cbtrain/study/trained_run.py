@@ -53,7 +53,7 @@ class TrainedRun:
         return cls(folder, **{key: state[key] for key in KEYS}, weights=weights)
 
     def check_weights(self) -> None:
-        """Raise UserError where weights in the run's folder are not those that training left."""
+        """Raise UserError if weights in the run's folder are not those that training left."""
         for name, digest in self.weights.items():
             if weights_digest(self.folder / name) != digest:
                 hint = "Restore the folder from a copy, or train again."

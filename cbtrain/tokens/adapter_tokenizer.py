@@ -22,7 +22,7 @@ def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
     """Load the tokenizer of ``adapter`` where its folder holds one, else that of ``base`` with the special tokens and
     the template that the adapter's ``tokenizer_config.json`` names.
 
-    ``rows`` are the embeddings of ``base``. Raises UserError where the adapter's tokenizer has a token beyond them that
+    ``rows`` are the embeddings of ``base``. Raises UserError if the adapter's tokenizer has a token beyond them that
     the base's has not, and where its settings name tokens and its vocabulary is missing.
     """
     if adapter is None:
@@ -42,7 +42,7 @@ def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
 
 def added_stop_ids(base: Path, adapter: Path, rows: int) -> frozenset[int]:
     """Return the tokens that end an answer in the adapter's own tokenizer and template, for a model that holds both;
-    none where its folder has no tokenizer. Raises UserError as :func:`serving_tokenizer` does, and where the template
+    none if its folder has no tokenizer. Raises UserError as :func:`serving_tokenizer` does, and if the template
     cannot be used."""
     if not any((adapter / name).exists() for name in (*VOCABULARIES, "tokenizer_config.json")):
         return frozenset()

@@ -62,7 +62,7 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], *, generate: bo
     """Lay out ``messages`` with the Jinja text ``template`` as ``transformers`` does; ``generate`` adds what comes
     before an answer, ``tokens`` are the tokenizer's special tokens by name.
 
-    Raises TooMuchWork where the template needs more work than a chat can, and what Jinja raises on its faults.
+    Raises TooMuchWork if the template needs more work than a chat can, and what Jinja raises on its faults.
     """
     lengths = [len(str(value)) for message in messages for value in message.values()]
     reset = _LEFT.set([WORK + WORK_PER_CHARACTER * sum(lengths), max(lengths, default=0)])
@@ -148,7 +148,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def _require_method(text: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise TooMuchWork where a method of ``text`` would make more than its arguments and ``text`` are long."""
+    """Raise TooMuchWork if a method of ``text`` would make more than its arguments and ``text`` are long."""
     arguments = [*args, *kwargs.values()]
     _require_width(*arguments)
     if name in ("translate", "encode"):

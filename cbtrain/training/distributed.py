@@ -33,7 +33,7 @@ def launched() -> int:
 
 
 def join(timeout_minutes: float, *, alone: bool = False) -> None:
-    """Meet the other ranks, where there are several; ``alone`` makes a group of one too, as DeepSpeed wants it.
+    """Join the process group if there are several ranks; with ``alone`` make a group of one too, as DeepSpeed needs.
 
     Tensors on CPUs travel by gloo, those on GPUs by NCCL.
     """

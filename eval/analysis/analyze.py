@@ -16,8 +16,8 @@ from cbtrain.eval.analysis.arms import describe_arms_found
 from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts, with_holm
 from cbtrain.eval.analysis.descriptives import levels, session_groups
 from cbtrain.eval.analysis.missingness import bounds, completion
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
+from cbtrain.eval.analysis.mixed_models.mixed_contrasts import mixed_model
 from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_as_published
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.session_length import length_analysis

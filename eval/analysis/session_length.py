@@ -23,7 +23,7 @@ from cbtrain.eval.analysis.contrasts import (
     contrast_of,
     with_holm,
 )
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import ModelContrast, mixed_model
+from cbtrain.eval.analysis.mixed_models.mixed_contrasts import ModelContrast, mixed_model
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import groups_in_order, percentile_interval
 from cbtrain.eval.analysis.rounding import ROUNDING, at_most, merged, size_of

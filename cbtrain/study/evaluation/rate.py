@@ -41,7 +41,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
 
     Paid ratings are journalled in ``folder``: an interrupted run continues. Raises UserError on a corpus that cannot be
-    read, and where it would have to be sent away without ``allow_upload``; and, once everything is written, if more
+    read, and if it would have to be sent away without ``allow_upload``; and, once everything is written, if more
     ratings are missing than ``evaluation.max_failures`` allows.
     """
     check_rating(config, allow_upload=allow_upload)

@@ -119,7 +119,7 @@ class DeepSpeedEngine(TrainingEngine):
 
     def _clip_or_drop(self, optimizer: Any, *_: Any) -> None:
         """Before an update of stage 0, which has no ZeRO optimizer around it: clip, and leave nothing to update with
-        where the gradient is not finite."""
+        if the gradient is not finite."""
         self._norm = nn.utils.clip_grad_norm_(self.live.values(), self.config.clip_norm)
         if not bool(torch.isfinite(self._norm)):
             for parameter in self.live.values():

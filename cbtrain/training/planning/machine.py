@@ -57,7 +57,7 @@ GPUS = {
 @dataclass(frozen=True, slots=True)
 class Machine:
     """``kind`` is ``cpu`` or ``cuda``. ``memory`` are all bytes there are for training, of which ``reserve`` goes to
-    what is no tensor. ``gpu`` is set where it is not this machine, and time is estimated instead of measured."""
+    what is no tensor. ``gpu`` is set if it is not this machine, and time is estimated instead of measured."""
 
     name: str
     kind: str

@@ -17,7 +17,7 @@ KERNELS = 20_000_000
 
 def predict_memory(scenario: Scenario, shape: PackShape) -> MemorySplit:
     """Return the peak on one rank, in bytes: of forward and backward pass on a pack of ``shape`` with the optimizer's
-    numbers in place (as from the second step on), or of the optimizer's step where that is higher.
+    numbers in place (as from the second step on), or of the optimizer's step if that is higher.
 
     The parts are those at that moment, so they add up; ``gradients`` may be none yet. On CPUs the C library's slack,
     and copies of what is trained (the best, a checkpoint on its way to the disk), are part of the workspace.

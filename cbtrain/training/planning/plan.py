@@ -41,7 +41,7 @@ class PlannedStage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
     """``memory`` is the predicted peak of one rank, ``needed`` the bytes of it on one device: on a CPU all ranks share
-    the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None where
+    the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None if
     nothing is known of the documents). ``how`` says where the time comes from."""
 
     activation_checkpointing: str

@@ -32,7 +32,7 @@ LONGEST = 3.0
 """Seconds that one pass through the deeper of them may take; beyond it the pack is made smaller."""
 
 LARGEST_VOCABULARY = 32_768
-"""Of the decoders that are timed, where the pack has to be made smaller."""
+"""Largest vocabulary of the timed decoders if the pack has to be made smaller."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from rating_table import rating_table
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
+from cbtrain.eval.analysis.mixed_models.mixed_contrasts import mixed_model
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.ratings import read_ratings
 

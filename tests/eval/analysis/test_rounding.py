@@ -12,8 +12,8 @@ from cbtrain.eval.analysis.agreement.reliability import reliability
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.effects import paired_effect
-from cbtrain.eval.analysis.mixed_models.beside_contrasts import mixed_model
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
+from cbtrain.eval.analysis.mixed_models.mixed_contrasts import mixed_model
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
