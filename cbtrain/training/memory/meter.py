@@ -95,11 +95,6 @@ class MemoryMeter:
         self._memory: _Memory = _CudaMemory(device) if device.type == "cuda" else _ProcessMemory()
 
     @property
-    def now(self) -> int:
-        """Bytes in use now, beyond those in use when the meter started."""
-        return max(self._memory.now() - self._memory.start, 0)
-
-    @property
     def peak(self) -> int:
         """Peak in bytes since the meter started or its peak was reset, beyond what was in use when it started."""
         return max(self._memory.highest() - self._memory.start, 0)
