@@ -9,7 +9,9 @@ are read everywhere: in files, in ``key=value``, in old run folders and checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, get_args
 
 import yaml
@@ -140,6 +142,75 @@ def with_current_names(
             raise two_names(f"{at}{written[name]}", f"{at}{key}", f"{at}{name}", where)
         current[name], written[name] = value, key
     return current
+
+
+def with_current_defaults(settings: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return ``settings`` of ``model``, as an earlier version wrote them (JSON, current names), with today's defaults
+    for settings that were added since.
+
+    What ``model`` no longer has, or no longer accepts, stays as it was written.
+    """
+    valid = copy.deepcopy(dict(settings))
+    while True:
+        try:
+            return _filled(settings, model.model_validate(valid).model_dump(mode="json"))
+        except ValidationError as error:
+            if not any(_remove(valid, fault["loc"]) for fault in error.errors()):  # one fault a round
+                return dict(settings)  # they do not fit together
+
+
+def _filled(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    filled = dict(defaults)
+    for key, value in settings.items():
+        default = defaults.get(key)
+        filled[key] = _filled(value, default) if isinstance(value, dict) and isinstance(default, dict) else value
+    return filled
+
+
+def _remove(settings: dict[str, Any], key: Sequence[str | int]) -> bool:
+    """Remove the innermost setting on the way to ``key``. Return whether there was one."""
+    for part, following in zip_longest(key, key[1:]):
+        if part not in settings:
+            return False
+        inner = settings[part]
+        if not isinstance(inner, dict) or following not in inner:
+            del settings[part]
+            return True
+        settings = inner
+    return False
+
+
+MISSING: Any = ...
+"""In place of a value in :func:`differences`: only the other mapping has the key."""
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the keys on which two nested mappings differ, those inside others with dots, each with both values."""
+    different = []
+    for key in {**before, **after}:
+        old, new = before.get(key, MISSING), after.get(key, MISSING)
+        if isinstance(old, dict) and isinstance(new, dict):
+            different += [
+                (f"{key}.{inner}", old_value, new_value) for inner, old_value, new_value in differences(old, new)
+            ]
+        elif old != new:
+            different.append((key, old, new))
+    return different
+
+
+def changed_settings(written: Mapping[str, Any], config: BaseModel, where: object) -> list[tuple[str, Any, Any]]:
+    """Return the settings in which ``config`` differs from those that an interrupted run has ``written``: dotted key,
+    old and new value, None if there is none. Settings that were added since have today's defaults in both.
+
+    Raises UserError, with ``where`` as its place, as :func:`with_current_names`.
+    """
+    model = type(config)
+    before = with_current_defaults(with_current_names(written, model, where), model)
+    changes = [
+        (key, None if old is MISSING else old, None if new is MISSING else new)
+        for key, old, new in differences(before, config.model_dump(mode="json"))
+    ]
+    return [(key, old, new) for key, old, new in changes if old != new]
 
 
 def two_names(first: str, second: str, current: str, where: object) -> UserError:

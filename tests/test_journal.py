@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.judging import _past_ratings
+from cbtrain.eval.rating.judging import _earlier_ratings
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.simulation.runner import plan_sessions, restore
 from cbtrain.journal import Journal, read, with_checksum
@@ -130,7 +130,7 @@ def continue_on(path):
     with Ledger(Budget()) as ledger:
         ledger.resume(events)
     with Journal(path) as journal:
-        _past_ratings(journal, RUBRIC)
+        _earlier_ratings(journal, RUBRIC)
     for event in read(path, synthesis.SHAPES):
         if event["kind"] == "part" and not event["problem"]:
             synthesis._key_of(event)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cbtrain.config.loading import load_config
+from cbtrain.config.loading import dump_config, load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.providers.costs.prices import load_prices
-from cbtrain.settings import MOST_VALUES, parse_yaml
+from cbtrain.settings import MISSING, MOST_VALUES, changed_settings, differences, parse_yaml
+from cbtrain.training.config import StageConfig
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10)
@@ -48,3 +49,30 @@ def test_aliases_and_merges_within_bounds_are_copies():
     assert content["one"]["x"] is not content["base"]["x"]
     assert len(parse_yaml(lambda: f"[{'1, ' * (MOST_VALUES - 2)}1]", "here")) == MOST_VALUES - 1
     assert parse_yaml(str, "here") is None
+
+
+def test_all_differences_are_named_with_both_values():
+    before, after = {"a": 1, "b": {"c": 2, "d": 4}, "old": {"x": 1}}, {"a": 1, "b": {"c": 3, "d": 4}, "new": None}
+    assert differences(before, after) == [("b.c", 2, 3), ("old", {"x": 1}, MISSING), ("new", MISSING, None)]
+    assert differences(after, after) == []
+
+
+def test_a_setting_that_was_added_since_does_not_stop_an_interrupted_run():
+    config = load_config(None, ["seed=3"])
+    written = parse_yaml(lambda: dump_config(config), "here")
+    # What an older version could not write: settings with a default of their own, of a stage and of a tiny study's.
+    del written["therapist"]["clip_norm"], written["therapist"]["lora"]["dropout"], written["tokens"]["document_tokens"]
+    assert changed_settings(written, config, "here") == []
+    # The same beside a setting that is gone and a value that is not accepted any more.
+    written["training"]["gone"], written["evaluation"]["seeds"] = 7, -1
+    changes = changed_settings(written, config, "here")
+    assert sorted(changes) == [("evaluation.seeds", -1, config.evaluation.seeds), ("training.gone", 7, None)]
+    other = load_config(None, ["seed=3", "therapist.clip_norm=0.5"])
+    assert ("therapist.clip_norm", 1.0, 0.5) in changed_settings(written, other, "here")
+
+
+def test_settings_that_no_longer_fit_together_are_compared_as_they_are():
+    written = StageConfig(packs_per_step=2).model_dump(mode="json") | {"tokens_per_step": 16_000}
+    del written["clip_norm"]
+    changes = changed_settings(written, StageConfig(packs_per_step=2), "here")
+    assert changes == [("tokens_per_step", 16_000, None), ("clip_norm", None, 1.0)]

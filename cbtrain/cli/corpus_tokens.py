@@ -71,20 +71,20 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(units))
-        chosen = tokenize(
+        tokenized = tokenize(
             units,
             builder,
             root=cache_root(config.tokens.cache),
             progress=lambda done, _: progress.update(task, completed=done),
         )
-    if chosen.note:
-        print(chosen.note, file=sys.stderr)
-    stream = open_stream(chosen.documents, settings, stage.model.architecture, stage.name, world=parsed.ranks)
+    if tokenized.note:
+        print(tokenized.note, file=sys.stderr)
+    stream = open_stream(tokenized.documents, settings, stage.model.architecture, stage.name, world=parsed.ranks)
     first = {
         "chat_format": builder.renderer.format.name,
-        "longest_document": int(chosen.documents.lengths.max()),
+        "longest_document": int(tokenized.documents.lengths.max()),
     }
-    return {**first, **chosen.facts(), **stream.describe()}
+    return {**first, **tokenized.describe(), **stream.describe()}
 
 
 def _shown(value: object) -> str:

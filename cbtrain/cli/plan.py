@@ -41,7 +41,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     from cbtrain.training.packs import check_packs_per_step
     from cbtrain.training.planning.machine import other_machine, this_machine
     from cbtrain.training.planning.plan import plan_stage
-    from cbtrain.training.planning.table import WIDTH, facts, print_plan
+    from cbtrain.training.planning.table import WIDTH, plan_as_dict, print_plan
 
     config = load_config(parsed.config, parsed.settings)
     ranks = parsed.ranks if parsed.ranks is not None else int(os.environ.get("WORLD_SIZE", "1"))
@@ -55,7 +55,7 @@ def _plan(parsed: argparse.Namespace) -> int:
         check_packs_per_step(getattr(config, name), ranks, name)
     notes = Console(stderr=True)
     stages = planned_stages(config, machine.kind, ranks, notes, [parsed.stage] if parsed.stage else [])
-    if machine.kind == "cpu" and any(stage.setting.architecture.hidden >= BIG for stage in stages):
+    if machine.kind == "cpu" and any(stage.scenario.architecture.hidden >= BIG for stage in stages):
         notes.print(
             "Timing a large model on this CPU takes minutes; `--gpu h100` plans for a GPU instead.", soft_wrap=True
         )
@@ -63,8 +63,8 @@ def _plan(parsed: argparse.Namespace) -> int:
         plans = [plan_stage(stage, machine, torch.device(device), status.update) for stage in stages]
     good = all(plan.configured.fits for plan in plans)
     if parsed.json:
-        stage_facts = [facts(plan, machine) for plan in plans]
-        print(json.dumps({"machine": machine.name, "ranks": ranks, "fits": good, "stages": stage_facts}, indent=2))
+        stages_as_dicts = [plan_as_dict(plan, machine) for plan in plans]
+        print(json.dumps({"machine": machine.name, "ranks": ranks, "fits": good, "stages": stages_as_dicts}, indent=2))
     else:
         console = Console()
         if not console.is_terminal:

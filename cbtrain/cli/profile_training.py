@@ -87,7 +87,7 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
     spec, dataset = _prepare(parsed, config, console)
     decoder = spec.decoder(console)
     engine = make_engine(decoder, spec.settings, spec.runtime)
-    stream = open_stream(dataset.chosen.documents, spec.settings, spec.architecture, spec.name)
+    stream = open_stream(dataset.train.documents, spec.settings, spec.architecture, spec.name)
     with console.status("Training a few steps, then as many under the profiler"):
         with Prefetcher(stream, pin=decoder.device.type == "cuda") as batches:
             profile = profile_steps(
@@ -97,7 +97,7 @@ def _profile(parsed: argparse.Namespace, config: StudyConfig, out: Path, console
                 steps=parsed.steps,
                 learning_rate=spec.settings.learning_rate,
                 out=out,
-                facts=_facts(spec, decoder, engine.world),
+                description=_describe(spec, decoder, engine.world),
             )
     engine.close()
     if profile:
@@ -124,8 +124,8 @@ def _prepare(parsed: argparse.Namespace, config: StudyConfig, console: Console) 
     return spec, dataset
 
 
-def _facts(spec: StageSpec, decoder: Decoder, world: int) -> dict[str, Any]:
-    """Return what was measured, for those who read the numbers later."""
+def _describe(spec: StageSpec, decoder: Decoder, world: int) -> dict[str, Any]:
+    """Return model, settings and machine of the measurement, for readers of its numbers."""
     from cbtrain.environment import describe_environment
 
     return {

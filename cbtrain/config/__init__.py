@@ -1,1 +1,1 @@
-"""One file format for a whole study: the rooms' settings composed, YAML in, ``key=value`` over it."""
+"""One file format for a whole study: the packages' settings in one, YAML in, ``key=value`` over it."""

@@ -66,11 +66,11 @@ def _ways(kind: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _entries(schema: Any) -> set[str]:
-    """Names of the sections that stand in lists."""
+    """Return the names of sections that are entries of lists."""
     if isinstance(schema, list):
         return set().union(*map(_entries, schema))
     if not isinstance(schema, dict):
         return set()
     items = schema.get("items")
-    own = {items["$ref"].rpartition("/")[2]} if isinstance(items, dict) and "$ref" in items else set()
-    return own.union(*map(_entries, schema.values()))
+    names = {items["$ref"].rpartition("/")[2]} if isinstance(items, dict) and "$ref" in items else set()
+    return names.union(*map(_entries, schema.values()))

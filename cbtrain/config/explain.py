@@ -1,4 +1,4 @@
-"""What a setting means: its type, default, description and allowed values, in words for a terminal."""
+"""Explain a setting in the terminal: type, default, description and allowed values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def explain(key: str, model: type[BaseModel]) -> str:
     """Return what the setting ``key`` of ``model`` means, of a section what each of its settings does; of an empty key,
-    the sections. Raises UserError, with the nearest key, if there is none."""
+    the sections. Raises UserError, with the nearest key, if there is no such key."""
     key = current_key(key, model)
     if not key:
         return "\n".join([*_section("", model, model), "", *_extends()])
@@ -80,11 +80,11 @@ def _field(key: str, model: type[BaseModel]) -> FieldInfo:
 def _section(
     key: str, section: type[BaseModel], model: type[BaseModel], field: FieldInfo | None = None
 ) -> Iterator[str]:
-    """A section: what it is for, and a block for each of its settings."""
+    """Yield the lines about a section: its purpose, and a block for each of its settings."""
     about = " ".join((section.__doc__ or "").replace("``", "").split())
-    said = f" ({field.description})" if field and field.description else ""
+    description = f" ({field.description})" if field and field.description else ""
     many = "a list of sections. " if field and get_origin(field.annotation) is list else ""
-    yield from textwrap.wrap(f"{key}: {many}{about}{said}" if key else about, WIDTH)
+    yield from textwrap.wrap(f"{key}: {many}{about}{description}" if key else about, WIDTH)
     for name, inner in section.model_fields.items():
         path = f"{key}.{name}" if key else name
         yield ""
@@ -99,7 +99,7 @@ def _section(
 
 
 def _setting(key: str, field: FieldInfo, model: type[BaseModel]) -> Iterator[str]:
-    """One setting, its default whole."""
+    """Yield the lines about one setting, with its whole default."""
     yield from textwrap.wrap(f"{key}: {type_in_words(field)}", WIDTH)
     yield from _indented(_default(key, field, model))
     yield from _indented(field.description or "")
@@ -137,15 +137,15 @@ def _default(key: str, field: FieldInfo, model: type[BaseModel], limit: int | No
     if field.is_required():
         return "no default"
     values = [_at(key, settings) for settings in _defaults(model)]
-    own = field.get_default(call_default_factory=True)
-    large, tiny = (own if value is PydanticUndefined else value for value in values)
+    default = field.get_default(call_default_factory=True)
+    large, tiny = (default if value is PydanticUndefined else value for value in values)
     text = f"default: {_yaml(large, limit)}"
     return text if large == tiny else f"{text} ({_yaml(tiny, limit)} where model.path is null)"
 
 
 @cache
 def _defaults(model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings where nothing is said: of a study with a model of a user's own, and with the tiny one."""
+    """Return the default settings of a study with a user's model, and of one with the tiny model."""
     if model is not StudyConfig:
         return {}, {}
     with_model = StudyConfig.model_validate({"model": {"path": "any"}}).model_dump(mode="json")
@@ -153,7 +153,7 @@ def _defaults(model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _at(key: str, settings: dict[str, Any]) -> Any:
-    """Return the value at ``key``; undefined where the sections above it are not there."""
+    """Return the value at ``key``; undefined if the sections above it are not there."""
     value: Any = settings
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:

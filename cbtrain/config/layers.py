@@ -117,11 +117,11 @@ def _leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]
             yield f"{at}{key}", value
 
 
-def _opened(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``below`` with a section in place of the name of a preset if ``given`` has a section for it."""
-    opened = dict(below)
-    for key, value in given.items():
-        lower = below.get(key)
+def _opened(lower_settings: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``lower_settings`` with a section in place of the name of a preset if ``upper`` has a section for it."""
+    opened = dict(lower_settings)
+    for key, value in upper.items():
+        lower = lower_settings.get(key)
         if isinstance(value, dict) and isinstance(lower, str) and str(key).endswith("provider"):
             opened[key] = {"preset": lower}
         elif isinstance(value, dict) and isinstance(lower, dict) and key != FOREIGN:

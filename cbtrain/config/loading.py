@@ -20,22 +20,22 @@ from cbtrain.synthesis.config import SynthesisConfig
 Config = TypeVar("Config", bound=BaseModel)
 
 KINDS: dict[str, type[BaseModel]] = {"study": StudyConfig, "synthesis": SynthesisConfig, "provider": ProviderConfig}
-"""What a config can be about."""
+"""Kinds of configs."""
 
 
 def load_config(
     source: str | None,
     overrides: Sequence[str] = (),
-    ground: Path | None = None,
+    run_config: Path | None = None,
     options: Sequence[tuple[str, str, Any]] = (),
 ) -> StudyConfig:
     """Return the study that ``source`` (a YAML file, or the name of a shipped config) and ``key=value`` overrides
-    describe, both over the settings in ``ground`` (a run's own) if it is given.
+    describe. They override ``run_config``, the file of a run's own settings, if it is given.
 
     ``options`` are laid over all: option, dotted key and value of each. Raises UserError on a missing or malformed
     file, an unknown key (with the nearest valid one), a wrong value.
     """
-    settings = _merged(StudyConfig, source, overrides, STUDIES, ground)
+    settings = _merged(StudyConfig, source, overrides, STUDIES, run_config)
     for option, key, value in options:
         settings.add(Layer(option, reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)))
     return settings.validated()
@@ -52,10 +52,10 @@ def load_provider_config(source: str, overrides: Sequence[str] = ()) -> Provider
 
 
 def _merged(
-    model: type[Config], source: str | None, overrides: Sequence[str], folder: str, ground: Path | None = None
+    model: type[Config], source: str | None, overrides: Sequence[str], folder: str, run_config: Path | None = None
 ) -> MergedSettings[Config]:
     settings = MergedSettings(model)
-    for name in (str(ground) if ground else None, source):
+    for name in (str(run_config) if run_config else None, source):
         for layer in read_layers(name, folder) if name else ():
             settings.add(layer)
     settings.override(overrides)

@@ -13,7 +13,7 @@ from cbtrain.providers.overrides import FOREIGN, merge
 from cbtrain.settings import section_of
 
 COMMAND_LINE = "command line"
-"""What errors call the place of settings that are typed."""
+"""The place that errors name for settings on the command line."""
 
 FIRST = ("provider", "patient_provider", "preset", "kind", "base_url", "model")
 """Keys that choose the API, in the order in which they are applied: each of them removes settings of lower layers."""
@@ -26,15 +26,15 @@ def rank(override: str) -> int:
 
 
 def apply_override(
-    given: dict[str, Any], override: str, model: type[BaseModel], origins: Mapping[str, str] | None = None
+    settings: dict[str, Any], override: str, model: type[BaseModel], origins: Mapping[str, str] | None = None
 ) -> None:
-    """Lay one ``key=value`` over ``given``. Raises UserError if it is not a setting, or if there is a value instead of
-    a section: ``origins`` says which file has it."""
+    """Lay one ``key=value`` over ``settings``. Raises UserError if it is not a setting, or if there is a value instead
+    of a section: ``origins`` says which file has it."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         hint = "E.g. therapist.learning_rate=1e-4."
         raise UserError(f"{override!r} is not key=value", where=COMMAND_LINE, hint=hint)
-    at, parts = given, key.split(".")
+    at, parts = settings, key.split(".")
     for depth, part in enumerate(parts[:-1], 1):
         inner = at.get(part)
         if inner is None:
@@ -65,7 +65,7 @@ def _value(text: str, annotation: Any) -> Any:
 
 
 def _annotation(model: type[BaseModel], parts: Sequence[str]) -> Any:
-    """Return the type of the field at ``parts``, None where there is no such field."""
+    """Return the type of the field at ``parts``, None if there is no such field."""
     field = model.model_fields.get(parts[0])
     if field is None or len(parts) == 1:
         return field.annotation if field else None

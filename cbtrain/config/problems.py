@@ -1,4 +1,4 @@
-"""What is wrong with settings, in one line: the key, the problem, what was probably meant."""
+"""Describe a fault in settings in one line: the key, the problem, what was probably meant."""
 
 from __future__ import annotations
 
@@ -100,19 +100,19 @@ def _meant(error: Mapping[str, Any]) -> str:
     return ""
 
 
-def refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
-    """Raise UserError on the first key of ``given`` that ``model`` does not have, with the key that was probably
+def refuse_unknown(settings: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
+    """Raise UserError on the first key of ``settings`` that ``model`` does not have, with the key that was probably
     meant."""
-    for section, at, key in _unknown(given, model, ()):
+    for section, at, key in _unknown(settings, model, ()):
         raise UserError(f"unknown key {'.'.join((*at, key))!r}", where=where, hint=known_key(key, at, section, model))
 
 
 def _unknown(
-    given: Mapping[str, Any], section: type[BaseModel], at: tuple[str, ...]
+    settings: Mapping[str, Any], section: type[BaseModel], at: tuple[str, ...]
 ) -> Iterator[tuple[type[BaseModel], tuple[str, ...], str]]:
-    """Yield the keys of ``given`` that ``section`` does not have, each with its section and the path to that
+    """Yield the keys of ``settings`` that ``section`` does not have, each with its section and the path to that
     section."""
-    for key, value in given.items():
+    for key, value in settings.items():
         field = section.model_fields.get(key)
         if field is None:
             yield section, at, str(key)
@@ -120,7 +120,7 @@ def _unknown(
         inner = section_of(field.annotation)
         entries = [(value, (*at, key))]
         if isinstance(value, list):
-            entries = [(entry, (*at, key, str(place))) for place, entry in enumerate(value)]
+            entries = [(entry, (*at, key, str(index))) for index, entry in enumerate(value)]
         for entry, way in entries:
             if inner and isinstance(entry, dict):
                 yield from _unknown(entry, inner, way)

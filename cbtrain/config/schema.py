@@ -1,4 +1,4 @@
-"""The settings of a whole study: the rooms' configs composed, and what one rules out of another."""
+"""The settings of a whole study: the packages' configs in one, with checks that sections fit together."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class StudyConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        model = given.get("model")
+    def _defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        model = values.get("model")
         if isinstance(model, dict) and model.get("path"):
-            return given
-        return merge(TINY_DEFAULTS, given)
+            return values
+        return merge(TINY_DEFAULTS, values)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> StudyConfig:

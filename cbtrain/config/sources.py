@@ -67,8 +67,8 @@ def read_layers(source: str, folder: str = STUDIES) -> list[Layer]:
     path = Path(source)
     if not path.exists():
         return _shipped_layers(source, folder)
-    own = read_layer(path)
-    return [*(_extended_layers(own.extends, path, folder) if own.extends else []), own]
+    layer = read_layer(path)
+    return [*(_extended_layers(layer.extends, path, folder) if layer.extends else []), layer]
 
 
 def read_layer(path: Path) -> Layer:
@@ -102,17 +102,21 @@ def _shipped_layers(name: str, folder: str) -> list[Layer]:
     if not parts:
         return _with_extended(posixpath.join(folder, f"{name}.yaml"))
     family, recipe = parts
-    own = _read_shipped(f"{FAMILIES}/{family}.yaml")
-    values = {key: value for key, value in own.values.items() if key != RECIPES}
-    other = own.values.get(RECIPES, {}).get(recipe, {})
-    return [Layer(own.name, values), *_with_extended(f"{RECIPES}/{recipe}.yaml"), Layer(own.name, other)]
+    family_layer = _read_shipped(f"{FAMILIES}/{family}.yaml")
+    values = {key: value for key, value in family_layer.values.items() if key != RECIPES}
+    recipe_values = family_layer.values.get(RECIPES, {}).get(recipe, {})
+    return [
+        Layer(family_layer.name, values),
+        *_with_extended(f"{RECIPES}/{recipe}.yaml"),
+        Layer(family_layer.name, recipe_values),
+    ]
 
 
 def _with_extended(file: str) -> list[Layer]:
     """Return a shipped file after the one that it extends, which is named by its path from there."""
-    own = _read_shipped(file)
-    below = posixpath.join(posixpath.dirname(file), own.extends) if own.extends else None
-    return [*([_read_shipped(below)] if below else []), own]
+    layer = _read_shipped(file)
+    below = posixpath.join(posixpath.dirname(file), layer.extends) if layer.extends else None
+    return [*([_read_shipped(below)] if below else []), layer]
 
 
 def _combination(name: str, folder: str) -> tuple[str, str] | None:
@@ -145,7 +149,7 @@ def _shipped_files(folder: str) -> list[str]:
 
 
 def _parse(name: str, read: Callable[[], str]) -> Layer:
-    """The settings in the text that ``read`` returns. Raises UserError, with ``name`` as its place."""
+    """Return the settings in the text that ``read`` returns. Raises UserError, with ``name`` as its place."""
     values = parse_yaml(read, name)
     values = {} if values is None else values
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""The key-value cache: one slot a conversation, kept between its turns."""
+"""The key-value cache: one slot per conversation, kept between its turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbtrain.model.attention.packed import packed_attention
 
 @dataclass(slots=True)
 class Slot:
-    """What one row of the cache holds: the ``tokens`` whose keys and values are valid, computed with which weights."""
+    """One row of the cache: the ``tokens`` whose keys and values are valid, and whether the adapter computed them."""
 
     index: int
     tokens: list[int] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Slot:
 
 
 class KVCache:
-    """Slabs ``[layers, slots, context, kv_heads, head_dim]`` of keys and values, and who owns each row."""
+    """Keys and values, each ``[layers, slots, context, kv_heads, head_dim]``, and the slots' owners."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class KVCache:
         attention: str = "auto",
     ) -> None:
         shape = (a.layers, slots, context, a.kv_heads, a.head_dim)
-        # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages cost
-        # nothing until they are touched.
+        # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages take no
+        # memory until they are touched.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.window, self.attention = a.sliding_window, attention
@@ -82,7 +82,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 class PrefillAttention:
-    """``attend`` for new prompt tokens of several slots, flat end to end, each after its slot's past."""
+    """``attend`` for new prompt tokens of several slots, packed in one row, each after its slot's cached tokens."""
 
     def __init__(self, cache: KVCache, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> None:
         self.cache, self.slots, self.starts, self.lengths = cache, slots, starts, lengths
@@ -92,7 +92,7 @@ class PrefillAttention:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         outputs, at = [], 0
         places = zip(self.slots, self.starts, self.lengths, self.new, self.seen, strict=True)
-        for slot, start, length, cu_q, cu_k in places:
+        for slot, start, length, cu_seqlens_q, cu_seqlens_k in places:
             keys, values = self.cache.keys[layer, slot], self.cache.values[layer, slot]
             end = start + length
             keys[start:end] = k[at : at + length]
@@ -102,8 +102,8 @@ class PrefillAttention:
                     q[at : at + length],
                     keys[:end],
                     values[:end],
-                    cu_q=cu_q,
-                    cu_k=cu_k,
+                    cu_seqlens_q=cu_seqlens_q,
+                    cu_seqlens_k=cu_seqlens_k,
                     window=self.cache.window,
                     backend=self.cache.attention,
                 )

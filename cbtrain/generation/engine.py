@@ -79,7 +79,7 @@ class GenerationEngine:
         self.running: list[_Running] = []
 
     def submit(self, request: Request) -> Future[Completion]:
-        """Queue ``request``; the future holds its completion. Raises ContextOverflow where no token would fit."""
+        """Queue ``request``; the future holds its completion. Raises ContextOverflow if no token would fit."""
         if not request.prompt:
             raise ValueError("the prompt is empty")
         if len(request.prompt) >= self.context:
@@ -151,7 +151,7 @@ class GenerationEngine:
         return self.decoder.logits(hidden[last.to(hidden.device)])
 
     def _decode(self, group: list[_Running]) -> Tensor:
-        """Feed each conversation its newest token; logits ``[len(group), vocabulary]``."""
+        """Feed each conversation its newest token; return logits ``[len(group), vocabulary]``."""
         slots = [_slot(run) for run in group]
         positions = [len(slot.tokens) for slot in slots]
         attend = DecodeAttention(self.cache, [slot.index for slot in slots], positions)
@@ -168,9 +168,9 @@ class GenerationEngine:
         run.ids.append(token)
         if run.request.stop:
             text = self.decode(run.ids)
-            found = [text.index(s) for s in run.request.stop if s in text]
-            if found:
-                self._finish(run, "stop", text[: min(found)])
+            stop_positions = [text.index(s) for s in run.request.stop if s in text]
+            if stop_positions:
+                self._finish(run, "stop", text[: min(stop_positions)])
                 return
         full = len(run.request.prompt) + len(run.ids) >= self.context
         if full or len(run.ids) >= run.request.sampling.max_tokens:

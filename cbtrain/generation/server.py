@@ -41,7 +41,7 @@ class ChatMessage(BaseModel):
     @field_validator("content", mode="before")
     @classmethod
     def _joined(cls, content: Any) -> Any:
-        """Content in parts, as OpenAI's clients may send it."""
+        """Return the text of a message's content, which OpenAI's clients may send in parts."""
         if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
             return "".join(str(part.get("text", "")) for part in content)
         return content
@@ -147,9 +147,9 @@ def make_app(model: LocalModel, name: str) -> web.Application:
 
 
 async def serve(model: LocalModel, name: str, host: str, port: int, *, until_stdin_closes: bool = False) -> None:
-    """Serve until cancelled, SIGTERM, or until standard input ends where a parent process holds its other side.
+    """Serve until cancelled, SIGTERM, or until standard input ends if a parent process holds its other side.
 
-    Prints ``listening on URL`` once connections are accepted. Raises UserError where the port is in use.
+    Prints ``listening on URL`` once connections are accepted. Raises UserError if the port is in use.
     """
     # A client that goes away cancels its handler, and with it the generation it waited for.
     runner = web.AppRunner(make_app(model, name), handler_cancellation=True, access_log=None)

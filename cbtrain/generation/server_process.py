@@ -19,7 +19,7 @@ async def server_process(arguments: list[str], log: Path) -> AsyncIterator[str]:
 
     It ends with the block, and also when this process dies, because it watches its standard input; it ignores the
     signals that a terminal or SLURM sends to both processes. Its errors go to ``log``. Raises UserError with its last
-    line where it does not come up.
+    line if it does not come up.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as errors:

@@ -43,7 +43,7 @@ class EngineThread:
     async def complete(self, request: Request) -> Completion:
         """Return the completion of ``request``; cancelling the await cancels it in the engine.
 
-        Raises ContextOverflow, and EngineFailed where a defect has stopped the engine.
+        Raises ContextOverflow, and EngineFailed if a defect has stopped the engine.
         """
         if self._broken:
             raise EngineFailed("the engine has failed") from self._broken

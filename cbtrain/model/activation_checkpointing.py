@@ -1,7 +1,7 @@
-"""Activation checkpointing: what a layer keeps for the backward pass, and what is computed again there.
+"""Activation checkpointing: which results of a layer are kept for the backward pass, and which are recomputed there.
 
-Nothing random is drawn in a layer that is not keyed (:mod:`cbtrain.model.adapters.dropout`), so what is computed again
-is the same to the last bit.
+All random numbers in a layer are keyed (:mod:`cbtrain.model.adapters.dropout`), so recomputed results are the same to
+the last bit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 LEVELS = ("none", "selective", "full")
 
 CHEAP_DEPTH = 128
-"""Matrix products over fewer terms are computed again: an adapter's B costs little and its output is as large as any.
-"""
+"""Matrix products over a shorter axis are recomputed: an adapter's B costs little, and its output is as large as any
+other."""
 
 PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}
-"""Operators whose cost is the length of the summed axis, with the place of their left matrix."""
+"""Matrix products, with the position of the left matrix among their arguments; its last axis is summed over."""
 
 
 def checkpointed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:
@@ -38,9 +38,9 @@ def checkpointed(layer: nn.Module, level: str, *inputs: Any) -> Tensor:
 
 
 def _keep(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    place = PRODUCTS.get(operator)
-    if place is not None:
-        large = args[place].shape[-1] >= CHEAP_DEPTH
+    weight_index = PRODUCTS.get(operator)
+    if weight_index is not None:
+        large = args[weight_index].shape[-1] >= CHEAP_DEPTH
     else:
         large = "attention" in operator.name() or "varlen" in operator.name()
     return CheckpointPolicy.MUST_SAVE if large else CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,8 +1,8 @@
-"""The facts of a decoder: what a Hugging Face ``config.json`` says, checked and named once.
+"""The architecture of a decoder: what a Hugging Face ``config.json`` says, checked and named once.
 
 ``LlamaForCausalLM``, ``MistralForCausalLM``, ``Qwen2ForCausalLM`` and ``Qwen3ForCausalLM`` are one architecture that
-differs by facts (QKV bias, norms of queries and keys, sliding window, tied embeddings, RoPE scaling), so they are one
-dataclass here and one class in ``decoder.py``.
+differs in settings (QKV bias, norms of queries and keys, sliding window, tied embeddings, RoPE scaling), so they are
+one dataclass here and one class in ``decoder.py``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "
 QWEN = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """Sizes and switches of one decoder; names follow the field's usage, not the file's."""
+    """Sizes and switches of one decoder. Fields have the literature's names, not the file's."""
 
     name: str
     vocabulary: int
@@ -46,14 +46,14 @@ class Architecture:
 
     @property
     def context(self) -> int:
-        """Positions that the model can tell apart: as the config says, or as far as its RoPE scaling reaches."""
+        """Longest context in tokens: the config's positions, or more if its RoPE scaling extends them."""
         if self.rope.type == "default":
             return self.max_positions
         return max(self.max_positions, int(self.rope.factor * self.rope.original_max_positions))
 
 
 def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
-    """Read the facts from a parsed ``config.json``.
+    """Return the architecture that a parsed ``config.json`` describes.
 
     Raises UserError on an unknown architecture, RoPE type or activation, on missing keys, on keys that contradict each
     other or ask for another computation, and on quantized weights.
@@ -111,7 +111,7 @@ DEFAULTS: dict[str, dict[str, int]] = {
     "Qwen2ForCausalLM": {"num_key_value_heads": 32, "max_position_embeddings": 32_768},
     "Qwen3ForCausalLM": {"num_key_value_heads": 32, "max_position_embeddings": 32_768, "head_dim": 128},
 }
-"""What ``transformers`` takes where a key is absent, so that old, short files mean the same here."""
+"""Defaults of ``transformers`` for absent keys, so that old, short files mean the same here."""
 
 
 def _given(config: dict[str, Any], key: str, name: str) -> Any:
@@ -140,12 +140,12 @@ def _require_sound(a: Architecture, where: object) -> None:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """:func:`parse_architecture` of ``folder/config.json``."""
+    """Return :func:`parse_architecture` of ``folder/config.json``."""
     return parse_architecture(read_model_config(folder), folder / "config.json")
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """Return the parsed ``config.json`` of a model folder; a UserError where it is missing or malformed."""
+    """Return the parsed ``config.json`` of a model folder. Raises UserError if it is missing or malformed."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Which keys of a model's ``config.json`` are used, which say nothing about the computation, and which are refused.
+"""Which keys of a model's ``config.json`` are used, which do not affect the computation, and which are refused.
 
-No key is ignored in silence: what cbtrain would compute otherwise than the file says is refused by name, and a key that
-it does not know is told (:func:`unused_keys`).
+No key is ignored in silence: a key whose value cbtrain would compute differently is refused by name, and an unknown key
+is reported (:func:`unused_keys`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HARMLESS = frozenset(
     "remove_invalid_values exponential_decay_length_penalty decoder_start_token_id sep_token_id model_max_length "
     "max_sequence_length seq_length unsloth_version unsloth_fixed".split()
 )
-"""How a model is held, trained from scratch or asked; its logits do not depend on them."""
+"""Keys about storage, training from scratch and sampling; logits do not depend on them."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
@@ -75,22 +75,26 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def refuse_other_computation(config: dict[str, Any], name: str, where: object) -> None:
-    """Raise UserError where ``config`` asks for what the decoder ``name`` does not compute, or says that
-    its weights are quantized."""
-    said = config.get("model_type")
-    if said not in (None, MODEL_TYPES[name]):
-        problem = f"model_type {said!r} and architectures {name!r} are two different models"
+    """Raise UserError if ``config`` asks for a computation that the decoder ``name`` does not do, or says that its
+    weights are quantized."""
+    model_type = config.get("model_type")
+    if model_type not in (None, MODEL_TYPES[name]):
+        problem = f"model_type {model_type!r} and architectures {name!r} are two different models"
         raise UserError(problem, where=where, hint="Restore the file that the model was published with.")
     quantized = config.get("quantization_config") or config.get("compression_config")
     if quantized:
         kind = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else "unknown"
         hint = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
         raise UserError(f"its weights are already quantized ({kind})", where=where, hint=hint)
-    windows = config.get("layer_types") or []
-    other = sorted({str(kind) for kind in windows} - {"full_attention"}) if isinstance(windows, list) else [windows]
-    if other:
+    layer_types = config.get("layer_types") or []
+    unsupported = (
+        sorted({str(kind) for kind in layer_types} - {"full_attention"})
+        if isinstance(layer_types, list)
+        else [layer_types]
+    )
+    if unsupported:
         hint = "Only layers of type full_attention are supported."
-        raise UserError(f"layers of the type {other[0]!r} are not supported", where=where, hint=hint)
+        raise UserError(f"layers of the type {unsupported[0]!r} are not supported", where=where, hint=hint)
     for key, neutral in NEUTRAL.items():
         value = config.get(key)
         if value is not None and value not in neutral:
@@ -99,14 +103,14 @@ def refuse_other_computation(config: dict[str, Any], name: str, where: object) -
 
 
 def unused_keys(config: dict[str, Any]) -> list[str]:
-    """What ``config`` holds that is not used and may be meant, as one short text for each key."""
-    told = []
+    """Return a short text for each key of ``config`` that is not used and may matter."""
+    notes = []
     if config.get("auto_map"):
-        told.append("auto_map (the model's own Python code is never run)")
+        notes.append("auto_map (the model's own Python code is never run)")
     if config.get("attention_dropout"):
-        told.append(f"attention_dropout={config['attention_dropout']!r} (attention is trained without dropout)")
-    told += unused_rope_keys(config)
-    known = USED | HARMLESS | NEUTRAL.keys() | {"attention_dropout"}
+        notes.append(f"attention_dropout={config['attention_dropout']!r} (attention is trained without dropout)")
+    notes += unused_rope_keys(config)
+    known_keys = USED | HARMLESS | NEUTRAL.keys() | {"attention_dropout"}
     empty: tuple[Any, ...] = (None, False, "", [], {})
-    told += [f"{key} (unknown)" for key in sorted(config.keys() - known) if config[key] not in empty]
-    return told
+    notes += [f"{key} (unknown)" for key in sorted(config.keys() - known_keys) if config[key] not in empty]
+    return notes

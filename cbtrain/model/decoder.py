@@ -42,8 +42,15 @@ class PackedAttention:
         self.cu_seqlens, self.window, self.backend = CuSeqlens(cu_seqlens), window, backend
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        cu = self.cu_seqlens
-        return packed_attention(q, k, v, cu_q=cu, cu_k=cu, window=self.window, backend=self.backend)
+        return packed_attention(
+            q,
+            k,
+            v,
+            cu_seqlens_q=self.cu_seqlens,
+            cu_seqlens_k=self.cu_seqlens,
+            window=self.window,
+            backend=self.backend,
+        )
 
 
 class RMSNorm(nn.Module):
@@ -142,7 +149,7 @@ class Decoder(nn.Module):
         self.format: WeightFormat | None = None
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
-        """Return ``input_ids``, ``position_ids`` int64 ``[T]`` to hidden states ``[T, hidden]`` after the last norm."""
+        """Return hidden states ``[T, hidden]`` after the last norm. ``input_ids``, ``position_ids``: int64 ``[T]``."""
         x = self.embed_tokens(input_ids)
         cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
         checkpointing = self.activation_checkpointing != "none" and torch.is_grad_enabled() and self.training
@@ -152,17 +159,18 @@ class Decoder(nn.Module):
         return cast(Tensor, self.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return ``[…, hidden]`` to ``[…, vocabulary]``, in the dtype of the head."""
+        """Return the logits ``[…, vocabulary]`` of ``hidden […, hidden]``, in the dtype of the head."""
         return cast(Tensor, self.lm_head(hidden))
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy in nats of each row of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``: fp32 ``[S]``."""
+        """Return the cross-entropy in nats of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``, row by row: fp32
+        ``[S]``."""
         return self.lm_head.token_losses(hidden, labels)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Return what a step updates, by name, in a fixed order: the adapter's parameters, or all if there is none."""
-        own = self.adapter.parameters() if self.adapter else dict(self.named_parameters())
-        return {name: parameter for name, parameter in own.items() if parameter.requires_grad}
+        parameters = self.adapter.parameters() if self.adapter else dict(self.named_parameters())
+        return {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
 
     @contextmanager
     def with_adapter(self, enabled: bool) -> Iterator[None]:
@@ -193,7 +201,7 @@ class Decoder(nn.Module):
 
     @property
     def backend(self) -> str:
-        """The attention back-end that serves. Raises UserError where the one that is wanted cannot."""
+        """The attention back-end in use. Raises UserError if the configured one cannot run here."""
         return choose_backend(self.attention, self.device, self.dtype, self.architecture.head_dim)
 
     @property
@@ -203,7 +211,7 @@ class Decoder(nn.Module):
 
     @property
     def linears(self) -> dict[str, Linear]:
-        """The layers' linears by their path, e.g. ``layers.0.self_attn.q_proj``, whether adapted or not."""
+        """The layers' linears, adapted or not, by path (e.g. ``layers.0.self_attn.q_proj``)."""
         return {
             name.removesuffix(".base"): module
             for name, module in self.layers.named_modules(prefix="layers")
@@ -212,7 +220,7 @@ class Decoder(nn.Module):
 
 
 def initialize(decoder: Decoder, seed: int) -> None:
-    """Random weights for a new model: normal with std 0.02, residual outputs narrower by sqrt(2 · layers) (GPT-2)."""
+    """Set random weights of a new model: normal with std 0.02, of residual outputs 0.02 / sqrt(2 · layers) (GPT-2)."""
     generator = torch.Generator().manual_seed(seed)
     narrow = (2 * decoder.architecture.layers) ** -0.5
     with torch.no_grad():

@@ -33,8 +33,8 @@ class Head(DenseLinear):
         return losses
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy in nats of each row of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``: fp32 ``[S]``.
-        Logits are made for some rows at a time."""
+        """Return the cross-entropy in nats of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``, row by row: fp32
+        ``[S]``. Logits are computed for some rows at a time."""
         rows, shared = rows_at_once(self.out_features), hasattr(self.weight, "ds_id")
         # Ranks that share a head (ZeRO-3) must all call it alike, however many rows each has.
         if len(hidden) <= rows and not shared:
@@ -46,17 +46,19 @@ class Head(DenseLinear):
 
 
 def rows_at_once(vocabulary: int) -> int:
-    """Rows whose logits are made together."""
+    """Return the number of rows whose logits are computed together."""
     return max(1, LOGITS_AT_ONCE // vocabulary)
 
 
 def in_stretches(head: nn.Module, hidden: Tensor, labels: Tensor, rows: int) -> Tensor:
-    """As :meth:`Head.token_losses`, ``rows`` at a time, for a ``head`` that is trained: its own gradient depends on how
-    each loss is weighted, which is known later, so logits are made twice."""
+    """Return :meth:`Head.token_losses`, ``rows`` at a time, for a ``head`` that is trained: its gradient depends on the
+    weight of each loss, which is known later, so logits are computed twice."""
     if len(hidden) <= rows:
         return _plain(head, hidden, labels)
-    again = partial(checkpoint, _plain, head, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([again(*part) for part in zip(hidden.split(rows), labels.split(rows), strict=True)])
+    losses = partial(checkpoint, _plain, head, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat(
+        [losses(*rows_and_labels) for rows_and_labels in zip(hidden.split(rows), labels.split(rows), strict=True)]
+    )
 
 
 def _plain(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from cbtrain.model.rope_keys import Rope
 
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
-    """fp32 ``[head_dim / 2]`` angular speeds, scaled as ``rope.type`` says."""
+    """Return the angular speeds, fp32 ``[head_dim / 2]``, scaled as ``rope.type`` says."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     frequencies = 1.0 / rope.theta**exponents
     if rope.type == "default":

@@ -16,13 +16,13 @@ KEYS = {
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
     "yarn": {"factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate", ORIGINAL},
 }
-"""What each type reads, besides its own name and theta."""
+"""Keys that each type uses, besides its name and theta."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Rotary embedding: ``theta``, and the numbers of its frequency scaling: ``factor`` for all types of it, the next
-    three for ``llama3``, the last three for ``yarn``. ``attention_factor`` multiplies cosines and sines."""
+    """Rotary embedding: ``theta`` and the parameters of its frequency scaling: ``factor`` for all types, the next three
+    for ``llama3``, the last three for ``yarn``. ``attention_factor`` multiplies cosines and sines."""
 
     theta: float = 10_000.0
     type: str = "default"
@@ -38,9 +38,9 @@ class Rope:
 def read_rope(config: dict[str, Any], where: object) -> Rope:
     """Read the rotary embedding of a parsed ``config.json``.
 
-    ``rope_parameters`` is the key of transformers 5; before, ``rope_theta`` was beside an optional ``rope_scaling``.
-    Raises UserError on a type that is not supported, and where two keys contradict each other: transformers would take
-    one of them and say nothing.
+    ``rope_parameters`` is the key of transformers 5; older files have ``rope_theta`` and an optional ``rope_scaling``.
+    Raises UserError on a type that is not supported, and if two keys contradict each other: transformers would take one
+    of them and say nothing.
     """
     scaling, parameters = config.get("rope_scaling"), config.get("rope_parameters")
     rope = _read(config, scaling or parameters or {}, where)
@@ -54,62 +54,65 @@ def read_rope(config: dict[str, Any], where: object) -> Rope:
 
 
 def unused_rope_keys(config: dict[str, Any]) -> list[str]:
-    """What is in ``rope_scaling`` and ``rope_parameters`` and is not used, one short text for each key."""
-    told = []
+    """Return a short text for each key of ``rope_scaling`` and ``rope_parameters`` that is not used."""
+    notes = []
     for name in ("rope_scaling", "rope_parameters"):
-        facts = config.get(name) or {}
-        read = KEYS.get(_type(facts), set()) | {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-        told += [f"{name}.{key}={facts[key]!r}" for key in sorted(facts.keys() - read) if facts[key] is not None]
-        if facts.get(ORIGINAL) and config.get(ORIGINAL) not in (None, facts[ORIGINAL]):
-            told.append(f"{name}.{ORIGINAL}={facts[ORIGINAL]!r} (the {ORIGINAL} outside it counts, as in transformers)")
-        if (facts.get("mscale") is None) != (facts.get("mscale_all_dim") is None):
-            told.append(f"{name}: mscale and mscale_all_dim count only together")
-    return told
+        parameters = config.get(name) or {}
+        used = KEYS.get(_type(parameters), set()) | {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+        notes += [
+            f"{name}.{key}={parameters[key]!r}"
+            for key in sorted(parameters.keys() - used)
+            if parameters[key] is not None
+        ]
+        if parameters.get(ORIGINAL) and config.get(ORIGINAL) not in (None, parameters[ORIGINAL]):
+            notes.append(
+                f"{name}.{ORIGINAL}={parameters[ORIGINAL]!r} (the {ORIGINAL} outside it counts, as in transformers)"
+            )
+        if (parameters.get("mscale") is None) != (parameters.get("mscale_all_dim") is None):
+            notes.append(f"{name}: mscale and mscale_all_dim count only together")
+    return notes
 
 
-def _read(config: dict[str, Any], facts: dict[str, Any], where: object) -> Rope:
-    if any(isinstance(value, dict) for value in facts.values()):
-        raise UserError(
-            "RoPE that differs by layer is not supported",
-            where=where,
-            hint="Only one RoPE for all layers is supported.",
-        )
-    kind = _type(facts)
+def _read(config: dict[str, Any], parameters: dict[str, Any], where: object) -> Rope:
+    if any(isinstance(value, dict) for value in parameters.values()):
+        hint = "Only one RoPE for all layers is supported."
+        raise UserError("RoPE that differs by layer is not supported", where=where, hint=hint)
+    kind = _type(parameters)
     if kind not in ROPE_TYPES:
         raise UserError(f"RoPE type {kind!r} is not supported", where=where, hint=nearest(str(kind), ROPE_TYPES))
-    if facts.get("type") not in (None, kind):
-        problem = f"rope_type is {kind!r}, but type is {facts['type']!r}"
+    if parameters.get("type") not in (None, kind):
+        problem = f"rope_type is {kind!r}, but type is {parameters['type']!r}"
         raise UserError(problem, where=where, hint="Keep rope_type and remove type.")
-    for partial in (facts.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
+    for partial in (parameters.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
         if partial not in (None, 1, 1.0):
             raise UserError(
                 f"RoPE on {partial:g} of each head is not supported",
                 where=where,
                 hint="Only RoPE on whole heads is supported.",
             )
-    thetas = {float(theta) for theta in (facts.get("rope_theta"), config.get("rope_theta")) if theta is not None}
+    thetas = {float(theta) for theta in (parameters.get("rope_theta"), config.get("rope_theta")) if theta is not None}
     if len(thetas) == 2:
-        problem = f"rope_theta is {config['rope_theta']:g} in one place and {facts['rope_theta']:g} in another"
+        problem = f"rope_theta is {config['rope_theta']:g} in one place and {parameters['rope_theta']:g} in another"
         raise UserError(problem, where=where, hint="Keep the one that is meant, in rope_parameters.")
     theta = thetas.pop() if thetas else 10_000.0
     if kind == "default":
         return Rope(theta=theta)
-    factor, reach = float(facts["factor"]), config.get("max_position_embeddings") or 2048
+    factor, reach = float(parameters["factor"]), config.get("max_position_embeddings") or 2048
     # The key outside the dictionary comes first in transformers; "linear" does not read it.
-    original = (config.get(ORIGINAL) if kind != "linear" else None) or facts.get(ORIGINAL)
+    original = (config.get(ORIGINAL) if kind != "linear" else None) or parameters.get(ORIGINAL)
     if kind == "linear":
         return Rope(theta=theta, type=kind, factor=factor, original_max_positions=int(original or reach))
     if kind == "yarn":
-        if not facts.get("truncate", True):
+        if not parameters.get("truncate", True):
             raise UserError("RoPE type 'yarn' with truncate=false is not supported", where=where, hint="Remove it.")
         return Rope(
             theta=theta,
             type=kind,
             factor=factor,
             original_max_positions=int(original or reach),
-            beta_fast=float(facts.get("beta_fast") or 32),
-            beta_slow=float(facts.get("beta_slow") or 1),
-            attention_factor=_yarn_attention(facts, factor),
+            beta_fast=float(parameters.get("beta_fast") or 32),
+            beta_slow=float(parameters.get("beta_slow") or 1),
+            attention_factor=_yarn_attention(parameters, factor),
         )
     if not original:
         raise KeyError(ORIGINAL)
@@ -117,14 +120,14 @@ def _read(config: dict[str, Any], facts: dict[str, Any], where: object) -> Rope:
         theta=theta,
         type=kind,
         factor=factor,
-        low_freq_factor=float(facts["low_freq_factor"]),
-        high_freq_factor=float(facts["high_freq_factor"]),
+        low_freq_factor=float(parameters["low_freq_factor"]),
+        high_freq_factor=float(parameters["high_freq_factor"]),
         original_max_positions=int(original),
     )
 
 
-def _type(facts: dict[str, Any]) -> Any:
-    return facts.get("rope_type") or facts.get("type") or "default"
+def _type(parameters: dict[str, Any]) -> Any:
+    return parameters.get("rope_type") or parameters.get("type") or "default"
 
 
 def _shortly(rope: Rope) -> str:
@@ -132,14 +135,14 @@ def _shortly(rope: Rope) -> str:
     return f"{rope.type}{factor}, theta {rope.theta:g}"
 
 
-def _yarn_attention(facts: dict[str, Any], factor: float) -> float:
-    """The factor on cosines and sines that YaRN recommends (arXiv 2309.00071, section 3.4), or the config's own."""
+def _yarn_attention(parameters: dict[str, Any], factor: float) -> float:
+    """Return the config's factor on cosines and sines, or YaRN's (arXiv 2309.00071, section 3.4)."""
 
     def scale(weight: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
-    if facts.get("attention_factor") is not None:
-        return float(facts["attention_factor"])
-    if facts.get("mscale") and facts.get("mscale_all_dim"):
-        return scale(float(facts["mscale"])) / scale(float(facts["mscale_all_dim"]))
+    if parameters.get("attention_factor") is not None:
+        return float(parameters["attention_factor"])
+    if parameters.get("mscale") and parameters.get("mscale_all_dim"):
+        return scale(float(parameters["mscale"])) / scale(float(parameters["mscale_all_dim"]))
     return scale(1.0)

@@ -1,4 +1,4 @@
-"""Tokens that a base model has hardly ever seen, told by the size of their rows in the output matrix."""
+"""Tokens that a base model was hardly ever trained on: the norms of their rows in the output matrix are small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ hardly choose them (Qwen3 issues 1064 and 927).
 """
 
 SAMPLE = 20_000
-"""Rows from which the usual norm is taken."""
+"""Rows from which the median norm is taken."""
 
 
 @torch.inference_mode()
@@ -25,9 +25,9 @@ def weak_rows(decoder: Decoder, ids: Iterable[int]) -> dict[int, float]:
     head = decoder.lm_head.weight
     step = max(1, head.shape[0] // SAMPLE)
     usual = head[::step].float().norm(dim=1).median().item()
-    found = {}
+    ratios = {}
     for token in ids:
         ratio = head[token].float().norm().item() / max(usual, 1e-12)
         if ratio < WEAK:
-            found[token] = ratio
-    return found
+            ratios[token] = ratio
+    return ratios

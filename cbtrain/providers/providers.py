@@ -34,8 +34,8 @@ FREE = Price(input=0.0, output=0.0)
 class Providers:
     """``async with Providers(settings) as providers: judge = await providers.open(config, "judge")``.
 
-    ``events`` takes the events of the run, ``past`` are those of its earlier processes; without them the money spent is
-    not remembered. After ``stop`` no request is sent. ``warn(text)`` is called once per problem.
+    ``events`` takes the events of the run, ``earlier_events`` are those of its earlier processes; without them the
+    money spent is not remembered. After ``stop`` no request is sent. ``warn(text)`` is called once per problem.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Providers:
         settings: ProvidersConfig,
         *,
         events: Events | None = None,
-        past: Iterable[Mapping[str, Any]] = (),
+        earlier_events: Iterable[Mapping[str, Any]] = (),
         stop: StopRequest | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -53,7 +53,7 @@ class Providers:
         self.ledger = Ledger(self.budget, events)
         self.opened: list[Provider] = []
         self._free = Ledger(Budget())
-        self._past = past
+        self._earlier_events = earlier_events
         self._accounts: dict[tuple[str, str, str], Account] = {}
         self._stack = AsyncExitStack()
         self._cache: AnswerCache | None = None
@@ -62,7 +62,7 @@ class Providers:
 
     async def __aenter__(self) -> Providers:
         self._stack.enter_context(self.ledger)
-        lost = self.ledger.resume(self._past)
+        lost = self.ledger.resume(self._earlier_events)
         if lost:
             self.warn(
                 f"{lost} paid requests had no answer when this run was stopped. They may have been billed, so they are "

@@ -15,7 +15,7 @@ from cbtrain.transcripts.reading import SAMPLE
 
 
 def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> None:
-    """Raise UserError where ``what`` of ``corpus`` would be sent to another machine and ``allowed`` is not set."""
+    """Raise UserError if ``what`` of ``corpus`` would be sent to another machine and ``allowed`` is not set."""
     if allowed or str(corpus) == SAMPLE or is_local(base_url):
         return
     raise UserError(

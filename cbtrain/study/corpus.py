@@ -22,10 +22,10 @@ from cbtrain.transcripts.types import Corpus
 
 @dataclass(frozen=True, slots=True)
 class StudyCorpus:
-    """The cleaned corpus, split by patient, and facts about it for the report."""
+    """The cleaned corpus, split by patient, and a summary of it (JSON) for the report."""
 
     split: Split
-    facts: dict[str, Any]
+    summary: dict[str, Any]
 
     def profiles(self) -> dict[str, Profile | None]:
         courses = (*self.split.train, *self.split.validation, *self.split.test)
@@ -37,7 +37,7 @@ class StudyCorpus:
 
 
 def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
-    """Read, count, clean and split the corpus. Raises UserError where one of these cannot be done."""
+    """Read, count, clean and split the corpus. Raises UserError if one of these fails."""
     settings = config.corpus
     with console.status("Reading the corpus"):
         labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
@@ -51,7 +51,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         hint = f"{unread}{NAME_THE_LABELS}, or see `cbtrain corpus check`."
         raise UserError("no session in which both patient and therapist speak", where=settings.path, hint=hint)
     parts = split(cleaned, config.split)
-    facts = {
+    summary = {
         "path": corpus.source,
         "format": corpus.format,
         **{key: counts[key] for key in ("courses", "sessions", "therapist_turns", "words")},
@@ -67,20 +67,20 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
     say(console, f"cleaning: {'; '.join(changed) or 'nothing to fix'}")
-    return StudyCorpus(parts, facts)
+    return StudyCorpus(parts, summary)
 
 
 def _namesakes(parts: Split) -> list[str]:
-    """Patients of different sides who have one name: the same person twice, or chance? A reader must judge."""
-    places: dict[str, dict[str, list[str]]] = {}
+    """Return patients of different sides who share a name: the same person twice, or chance; a reader must judge."""
+    sides_by_name: dict[str, dict[str, list[str]]] = {}
     for side in SIDES:
         for course in getattr(parts, side):
             if course.profile and course.profile.name != course.id:
-                places.setdefault(course.profile.name, {}).setdefault(side, []).append(course.id)
+                sides_by_name.setdefault(course.profile.name, {}).setdefault(side, []).append(course.id)
     return [
-        f"{name}: " + ", ".join(f"{', '.join(ids)} in {side}" for side, ids in found.items())
-        for name, found in sorted(places.items())
-        if len(found) > 1
+        f"{name}: " + ", ".join(f"{', '.join(ids)} in {side}" for side, ids in sides.items())
+        for name, sides in sorted(sides_by_name.items())
+        if len(sides) > 1
     ]
 
 

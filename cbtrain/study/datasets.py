@@ -23,16 +23,16 @@ from cbtrain.transcripts.types import Course, Role
 
 @dataclass(frozen=True, slots=True)
 class SpeakerDataset:
-    """Documents for training (``chosen``) and validation (``unseen``) of one speaker's adapter, and their renderer."""
+    """Training and validation documents of one speaker's adapter, and the renderer that made them."""
 
     renderer: ChatRenderer
-    chosen: TokenizedCorpus
-    unseen: TokenizedCorpus
+    train: TokenizedCorpus
+    validation: TokenizedCorpus
 
 
 def build_dataset(
     speaker: Role,
-    material: StudyCorpus,
+    corpus: StudyCorpus,
     renderer: ChatRenderer,
     positions: int,
     config: StudyConfig,
@@ -50,23 +50,23 @@ def build_dataset(
     columns = (TextColumn(f"Tokenizing for the {speaker}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        chosen = tokenize(
-            course_units(material.split.train, speaker, config),
+        train = tokenize(
+            course_units(corpus.split.train, speaker, config),
             builder(measured=False),
             budget=settings.token_budget,
             seed=settings.seed,
             root=cache_root(config.tokens.cache),
             progress=lambda done, of: progress.update(task, completed=done, total=of),
         )
-    if chosen.note:
-        say(console, chosen.note)
-    unseen = tokenize(
-        course_units(material.split.validation, speaker, config),
+    if train.note:
+        say(console, train.note)
+    validation = tokenize(
+        course_units(corpus.split.validation, speaker, config),
         builder(measured=True),
         budget=settings.validation_tokens,
         seed=settings.seed,
     )
-    return SpeakerDataset(renderer, chosen, unseen)
+    return SpeakerDataset(renderer, train, validation)
 
 
 def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) -> list[Unit]:
@@ -98,7 +98,7 @@ def make_builder(
 
 
 def held_out_datasets(
-    material: StudyCorpus, renderer: ChatRenderer, config: StudyConfig, positions: int
+    corpus: StudyCorpus, renderer: ChatRenderer, config: StudyConfig, positions: int
 ) -> dict[str, TokenizedCorpus]:
     """Return documents for perplexity, by held-out patient. Raises UserError on sessions that cannot be rendered."""
     builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
@@ -108,20 +108,20 @@ def held_out_datasets(
             builder,
             budget=config.evaluation.perplexity_tokens,
             seed=config.seed,
-            check=1 if course is material.split.test[0] else 0,
+            check=1 if course is corpus.split.test[0] else 0,
         )
-        for course in material.split.test
+        for course in corpus.split.test
     }
 
 
 def check_held_out_patients(
-    material: StudyCorpus, datasets: Mapping[Role, SpeakerDataset], positions: int, config: StudyConfig
+    corpus: StudyCorpus, datasets: Mapping[Role, SpeakerDataset], positions: int, config: StudyConfig
 ) -> None:
     """Check before training what the evaluation needs. Raises UserError on held-out patients' sessions and profiles
     that cannot be rendered."""
     if "therapist" in datasets:
-        held_out_datasets(material, datasets["therapist"].renderer, config, positions)
-    for course in material.split.test if "patient" in datasets else ():
+        held_out_datasets(corpus, datasets["therapist"].renderer, config, positions)
+    for course in corpus.split.test if "patient" in datasets else ():
         try:
             datasets["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))
         except UserError as error:

@@ -47,28 +47,30 @@ def train_adapter(
         _say_dataset(speaker, dataset, spec.config, console)
         memory = weight_memory(decoder)
         extra_files = format_files(dataset.renderer.format, [dataset.renderer.answer_stop_id])
-        facts: dict[str, Any] = {"speaker": speaker, "therapist_system": spec.config.tokens.therapist_system}
+        provenance: dict[str, Any] = {"speaker": speaker, "therapist_system": spec.config.tokens.therapist_system}
         stage = Stage(
-            speaker,
-            decoder,
-            dataset.chosen.documents,
-            dataset.unseen.documents,
-            settings,
-            stage_folder,
-            spec.runtime,
-            AdapterFiles(decoder, base=base, facts=facts, beside=extra_files),
-            phases_of(dataset.unseen),
+            name=speaker,
+            decoder=decoder,
+            documents=dataset.train.documents,
+            validation=dataset.validation.documents,
+            settings=settings,
+            folder=stage_folder,
+            runtime=spec.runtime,
+            files=AdapterFiles(decoder, base=base, provenance=provenance, extra_files=extra_files),
+            groups=phases_of(dataset.validation),
         )
         result, values = train(stage, console, meter)
-    chosen = dataset.chosen
+    tokenized = dataset.train
     result.parameters = memory.parameters
-    result.share_of_corpus = chosen.share * min(1.0, result.tokens / chosen.documents.tokens)
-    result.data = {"chat_format": dataset.renderer.format.name, **chosen.facts(), **result.data}
+    result.share_of_corpus = tokenized.share * min(1.0, result.tokens / tokenized.documents.tokens)
+    result.data = {"chat_format": dataset.renderer.format.name, **tokenized.describe(), **result.data}
     weights = {"format": str(decoder.format), "bytes": memory.bytes, "bytes_per_parameter": memory.bytes_per_parameter}
     summary = {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
     if distributed.rank() == 0:
-        facts = {**facts, "training": result.as_dict()}
-        save_adapter(decoder, folder / speaker, base=base, facts=facts, beside=extra_files, values=values)
+        provenance = {**provenance, "training": result.as_dict()}
+        save_adapter(
+            decoder, folder / speaker, base=base, provenance=provenance, extra_files=extra_files, values=values
+        )
         write_atomic(stage_folder / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
     before, after = result.validation_before, result.validation_best
     best = f"{after:.3f} at its best" if after is not None else "never finite"
@@ -85,14 +87,14 @@ def phases_of(selection: TokenizedCorpus) -> list[str]:
 
 
 def _say_dataset(speaker: str, dataset: SpeakerDataset, config: StudyConfig, console: Console) -> None:
-    chosen = dataset.chosen
-    text = f"{speaker}: {len(chosen.documents)} documents, {chosen.documents.tokens:,} tokens an epoch"
-    if chosen.paper_tokens is not None and config.tokens.recipe == "whole":
-        text += f" (by the 2024 recipe {chosen.paper_tokens:,})"
-    if chosen.truncated:
-        text += f"; {chosen.truncated} of {len(chosen.units)} are cut between turns (tokens.document_tokens)"
-    if chosen.dropped:
-        text += f"; {chosen.dropped:,} tokens of turns are left out of the context, which was full"
+    tokenized = dataset.train
+    text = f"{speaker}: {len(tokenized.documents)} documents, {tokenized.documents.tokens:,} tokens an epoch"
+    if tokenized.paper_tokens is not None and config.tokens.recipe == "whole":
+        text += f" (by the 2024 recipe {tokenized.paper_tokens:,})"
+    if tokenized.truncated:
+        text += f"; {tokenized.truncated} of {len(tokenized.units)} are cut between turns (tokens.document_tokens)"
+    if tokenized.dropped:
+        text += f"; {tokenized.dropped:,} tokens of turns are left out of the context, which was full"
     say(console, text)
 
 

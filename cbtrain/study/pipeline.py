@@ -71,7 +71,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     heading(console, "1/7", "Read the corpus")
     corpus = load_corpus(config, console)
     heading(console, "2/7", "Split it by patient")
-    say(console, ", ".join(f"{len(ids)} {side}" for side, ids in corpus.facts["split"].items()))
+    say(console, ", ".join(f"{len(ids)} {side}" for side, ids in corpus.summary["split"].items()))
     heading(console, "3/7", "Base model")
     model = StudyModel.of(config, "real", console, corpus.split)
     specs = {role: StageSpec.of(config, role, model) for role in config.training.speakers}
@@ -80,13 +80,13 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         spec.check()
     datasets = {role: spec.dataset(corpus, console) for role, spec in specs.items()}
     check_held_out_patients(corpus, datasets, model.positions, config)
-    begin(config, folder, corpus.facts["fingerprint"])
+    begin(config, folder, corpus.summary["fingerprint"])
     results: list[dict[str, Any]] = []
     if model.folder is None:
+        spec = StageSpec.of(config, "base", model)
+        finished = finished_stage(folder / "training" / "base", folder / "base", console)
+        results.append(finished or make_base_model(spec, corpus.split, folder, console).as_dict())
         model = replace(model, folder=folder / "base")
-        metrics = folder / "training" / "base"
-        finished = finished_stage(metrics, folder / "base", console)
-        results.append(finished or make_base_model(corpus.split, model.tokenizer, config, folder, console).as_dict())
     say(console, f"base model: {model.folder}")
     heading(console, "4/7", f"Fine-tune: {', '.join(specs)}")
     for role, spec in specs.items():
@@ -98,7 +98,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         seconds = sum(stage["seconds"] for stage in results)  # of every part of an interrupted run
         seconds = max(seconds, time.perf_counter() - started)
         weights = {name: weights_digest(folder / name) for name in ("base", *specs) if (folder / name).is_dir()}
-        state = {"model": base, "corpus": corpus.facts, "training": results, "seconds": seconds, WEIGHTS: weights}
+        state = {"model": base, "corpus": corpus.summary, "training": results, "seconds": seconds, WEIGHTS: weights}
         write_atomic(folder / STATE, json.dumps(seal(state), indent=2) + "\n")
     distributed.leave()
     return folder

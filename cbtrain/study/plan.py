@@ -44,10 +44,10 @@ def planned_stage(spec: StageSpec, corpus: StudyCorpus, world: int, console: Con
         return PlannedStage(spec.name, settings, scenario, Workload(settings.pack_tokens), (note,))
     longest: int | None
     if spec.name == "base":
-        windows, _ = training_documents(corpus.split, spec.model.tokenizer, spec.config)
+        windows, _ = training_documents(spec, corpus.split)
         documents = TokenStore.of(windows)
         longest = int(documents.lengths.max())  # the windows do not depend on the packs
     else:
-        documents = spec.dataset(corpus, console).chosen.documents
+        documents = spec.dataset(corpus, console).train.documents
         longest = spec.config.tokens.document_tokens
     return PlannedStage(spec.name, settings, scenario, Workload.of(documents, settings.pack_tokens, longest))

@@ -1,10 +1,10 @@
-"""What the files of a run's folder are called. Torch-free: analysis needs these names alone."""
+"""Names of the files in a run's folder. Torch-free: analysis needs only these."""
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 
 STATE = "study.json"
-"""What the training half tells the evaluation half."""
+"""What training passes on to the evaluation."""
 
 EVENTS = "events.jsonl"
 """The journal of a run: every turn, every judge's rating and every paid request, the source of truth."""

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from cbtrain.config.loading import dump_config
@@ -19,10 +18,9 @@ from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
 from cbtrain.files import hold, read_sealed, require_new, seal, write_atomic
 from cbtrain.journal import is_amount
-from cbtrain.settings import parse_yaml, with_current_names
+from cbtrain.settings import changed_settings, parse_yaml
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
-from cbtrain.training.checkpoints.resuming import differences
 from cbtrain.training.stage_run import SKIPPED
 from cbtrain.transcripts.reading import SAMPLE
 
@@ -40,8 +38,8 @@ def new_run_folder(name: str) -> Path:
 
 
 def begun_settings(folder: Path) -> Path | None:
-    """Return the settings of the run begun in ``folder``, which it continues with, or None. Raises UserError where
-    something else is there."""
+    """Return the settings of the run begun in ``folder``, which it continues with, or None. Raises UserError if
+    the folder holds something else."""
     settings = folder / CONFIG
     if settings.exists() and (folder / "training").is_dir():
         return settings
@@ -74,8 +72,7 @@ def check_same_study(config: StudyConfig, folder: Path) -> None:
         hint = "Choose another --out, or leave out training.resume=never to continue."
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
     written = parse_yaml(lambda: (folder / CONFIG).read_text(encoding="utf-8"), folder / CONFIG)
-    before = with_current_names(written, StudyConfig, folder / CONFIG)
-    for key, old, new in differences(before, yaml.safe_load(dump_config(anchored(config)))):
+    for key, old, new in changed_settings(written, anchored(config), folder / CONFIG):
         if not key.startswith(FREE):
             hint = f"Set {key}={old} to continue, or choose another --out."
             raise UserError(f"{key} is {new}, the interrupted run has {old}", where=folder, hint=hint)
@@ -93,12 +90,13 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     """Write settings and environment, so that the run can be repeated or continued. Raises UserError if it continues
     one whose transcripts had another fingerprint than ``corpus``."""
     hold_folder(folder)
-    known = folder / "training" / "corpus.json"
+    fingerprint_file = folder / "training" / "corpus.json"
     hint = "Restore the transcripts to continue, or choose another --out."
-    if known.exists() and read_sealed(known, "Choose another --out.").get("fingerprint") != corpus:
+    begun_with = read_sealed(fingerprint_file, "Choose another --out.") if fingerprint_file.exists() else None
+    if begun_with is not None and begun_with.get("fingerprint") != corpus:
         raise UserError("the transcripts have changed since this run began", where=folder, hint=hint)
     if distributed.rank() == 0:
-        write_atomic(known, json.dumps(seal({"fingerprint": corpus})) + "\n")
+        write_atomic(fingerprint_file, json.dumps(seal({"fingerprint": corpus})) + "\n")
         write_atomic(folder / CONFIG, dump_config(anchored(config)))
         _write_environment(folder / ENVIRONMENT)
     distributed.barrier()
@@ -107,31 +105,30 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
 def _write_environment(path: Path) -> None:
     """Write the environment of the run's start, and under ``continued`` the others in which it continued."""
     here = describe_environment() | {"ranks": distributed.world()}
-    facts = (
-        read_sealed(path, "Remove it to continue: it only records the machines of this run.") if path.exists() else here
-    )
-    continued = facts.get("continued", [])
-    known = [facts, *(continued if isinstance(continued, list) else [])]
-    if all({key: one.get(key) for key in here} != here for one in known if isinstance(one, dict)):
-        facts["continued"] = [*known[1:], here]
-    write_atomic(path, json.dumps(seal(facts), indent=2) + "\n")
+    hint = "Remove it to continue: it only records the machines of this run."
+    environment = read_sealed(path, hint) if path.exists() else here
+    continued = environment.get("continued", [])
+    environments = [environment, *(continued if isinstance(continued, list) else [])]
+    if all({key: earlier.get(key) for key in here} != here for earlier in environments if isinstance(earlier, dict)):
+        environment["continued"] = [*environments[1:], here]
+    write_atomic(path, json.dumps(seal(environment), indent=2) + "\n")
 
 
-def finished_stage(place: Path, product: Path, console: Console) -> dict[str, Any] | None:
+def finished_stage(stage_folder: Path, product: Path, console: Console) -> dict[str, Any] | None:
     """Return the result of a stage finished before this process started, or None. A damaged one is passed over: the
     stage is finished anew, from its last checkpoint."""
     result: dict[str, Any] | None = None
-    if distributed.rank() == 0 and (place / SUMMARY).exists() and product.is_dir():
+    if distributed.rank() == 0 and (stage_folder / SUMMARY).exists() and product.is_dir():
         try:
-            result = read_sealed(place / SUMMARY, "")
-            if result.get("name") != place.name or not is_amount(result.get("seconds")):
+            result = read_sealed(stage_folder / SUMMARY, "")
+            if result.get("name") != stage_folder.name or not is_amount(result.get("seconds")):
                 result = None
-                say(console, f"{place / SUMMARY} is ignored: it is not a result of this stage")
+                say(console, f"{stage_folder / SUMMARY} is ignored: it is not a result of this stage")
         except UserError as error:
             say(console, f"ignored: {error}")
     result = distributed.agreed(result)
     if result is not None:
-        say(console, f"{place.name}: finished before, kept")
+        say(console, f"{stage_folder.name}: finished before, kept")
     return result
 
 

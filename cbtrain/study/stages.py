@@ -1,4 +1,4 @@
-"""One stage of training: what training, the planner, the profiler and previews know of it before weights are loaded."""
+"""One stage of training as specified before weights are loaded: for training, planner, profiler and previews."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import LoraConfig, ModelConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import WeightFormat, configured_format
+from cbtrain.model.rope_keys import Rope
 from cbtrain.model.weights.hub import describing_files, resolve_model
 from cbtrain.model.weights.loading import load_configured
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.model.weights.unused import unused_facts
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.datasets import SpeakerDataset, build_dataset, make_builder
-from cbtrain.study.tiny_base import base_runtime, make_tokenizer, tiny_architecture
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.document_builder import DocumentBuilder
 from cbtrain.tokens.formats import choose_format
-from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer, tokenizer_notes
+from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer, tokenizer_notes, train_tokenizer
 from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines.zero3 import partitioner
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario, attention_of
 from cbtrain.transcripts.split import Split
-from cbtrain.transcripts.types import Role
+from cbtrain.transcripts.types import Role, Session
 
 StageName = Literal["base", "therapist", "patient"]
 
@@ -46,6 +46,15 @@ files that describe the model are wanted."""
 
 UNBOUNDED = 2**31
 """Positions of a model whose folder has a tokenizer and no config."""
+
+
+TOKENIZER_CHARACTERS = 4_000_000
+"""Text that the tokenizer is trained on, at most: more changes a vocabulary of a few thousand entries little."""
+
+CHARACTERS_PER_ENTRY = 60
+"""Text for each vocabulary entry, at least: entries that are hardly ever seen are hardly ever learnt."""
+
+SMALLEST_VOCABULARY = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,9 @@ class StageSpec:
 
     @property
     def runtime(self) -> RuntimeConfig:
-        return base_runtime(self.config) if self.name == "base" else self.config.training
+        """Runtime settings. The tiny base is trained by the torch engine: it is not worth sharding."""
+        runtime = self.config.training
+        return runtime.model_copy(update={"engine": "torch"}) if self.name == "base" else runtime
 
     @property
     def loading(self) -> ModelConfig:
@@ -217,3 +228,45 @@ class StageSpec:
     def _speaker(self) -> Role:
         assert self.name != "base"
         return self.name
+
+
+def make_tokenizer(split: Split, config: StudyConfig) -> Any:
+    """Return a byte-level BPE tokenizer of the training split's text, with no larger vocabulary than the text fills."""
+    texts = _texts([session for course in split.train for session in course.sessions])
+    vocabulary = max(SMALLEST_VOCABULARY, sum(map(len, texts)) // CHARACTERS_PER_ENTRY)
+    return train_tokenizer(texts, min(config.tiny.vocabulary, vocabulary), config.tiny.max_positions)
+
+
+def _texts(sessions: list[Session]) -> list[str]:
+    texts, characters = [], 0
+    for session in sessions:
+        for turn in session.turns:
+            texts.append(turn.text)
+            characters += len(turn.text)
+        if characters > TOKENIZER_CHARACTERS:
+            break
+    return texts
+
+
+def tiny_architecture(config: StudyConfig, vocabulary: int, eos_id: int) -> Architecture:
+    """Return the architecture of the tiny base model that ``config`` describes."""
+    sizes = config.tiny
+    return Architecture(
+        name="LlamaForCausalLM",
+        vocabulary=vocabulary,
+        hidden=sizes.hidden,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.hidden // sizes.heads,
+        intermediate=sizes.intermediate,
+        max_positions=sizes.max_positions,
+        norm_eps=1e-5,
+        rope=Rope(theta=10_000.0),
+        tied_embeddings=True,
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+        sliding_window=None,
+        eos_ids=(eos_id,),
+    )

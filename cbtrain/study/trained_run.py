@@ -53,7 +53,7 @@ class TrainedRun:
         return cls(folder, **{key: state[key] for key in KEYS}, weights=weights)
 
     def check_weights(self) -> None:
-        """Raise UserError where weights in the run's folder are not those that training left."""
+        """Raise UserError if weights in the run's folder are not those that training left."""
         for name, digest in self.weights.items():
             if weights_digest(self.folder / name) != digest:
                 hint = "Restore the folder from a copy, or train again."
@@ -72,7 +72,7 @@ class TrainedRun:
 
 
 def weights_digest(folder: Path) -> str:
-    """Of all weights in ``folder``, by their bytes."""
+    """Return a digest of all weights in ``folder``."""
     files = tuple(sorted(folder.glob("*.safetensors")))
     return _digest(files, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 

@@ -77,7 +77,9 @@ async def write_corpus(
         events = list(read_journal(journal.path, SHAPES))
         parts = _resume(journal, events, config, profiles)
         tries = Counter(_key_of(event) for event in events if event["kind"] == "part")
-        async with Providers(config.providers, events=journal, past=events, stop=stop, warn=warn) as providers:
+        async with Providers(
+            config.providers, events=journal, earlier_events=events, stop=stop, warn=warn
+        ) as providers:
             provider = await providers.open(config.provider, "writer")
             whole, done = len(profiles) * config.sessions * len(PARTS), itertools.count(1)
 

@@ -22,7 +22,7 @@ def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
     """Load the tokenizer of ``adapter`` where its folder holds one, else that of ``base`` with the special tokens and
     the template that the adapter's ``tokenizer_config.json`` names.
 
-    ``rows`` are the embeddings of ``base``. Raises UserError where the adapter's tokenizer has a token beyond them that
+    ``rows`` are the embeddings of ``base``. Raises UserError if the adapter's tokenizer has a token beyond them that
     the base's has not, and where its settings name tokens and its vocabulary is missing.
     """
     if adapter is None:
@@ -42,7 +42,7 @@ def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
 
 def added_stop_ids(base: Path, adapter: Path, rows: int) -> frozenset[int]:
     """Return the tokens that end an answer in the adapter's own tokenizer and template, for a model that holds both;
-    none where its folder has no tokenizer. Raises UserError as :func:`serving_tokenizer` does, and where the template
+    none if its folder has no tokenizer. Raises UserError as :func:`serving_tokenizer` does, and if the template
     cannot be used."""
     if not any((adapter / name).exists() for name in (*VOCABULARIES, "tokenizer_config.json")):
         return frozenset()
@@ -74,8 +74,8 @@ def _has_template(folder: Path) -> bool:
 
 def _require_rows(tokenizer: Any, base: Path, adapter: Path, rows: int) -> None:
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
-    known = load_tokenizer(base).get_vocab() if beyond else {}
-    added = sorted((number, token) for token, number in beyond.items() if known.get(token) != number)
+    base_vocabulary = load_tokenizer(base).get_vocab() if beyond else {}
+    added = sorted((number, token) for token, number in beyond.items() if base_vocabulary.get(token) != number)
     if added:
         number, token = added[0]
         problem = f"its tokenizer has the token {token!r} as number {number}, but the base has only {rows} embeddings"
@@ -84,15 +84,15 @@ def _require_rows(tokenizer: Any, base: Path, adapter: Path, rows: int) -> None:
 
 
 def _take_settings(tokenizer: Any, adapter: Path) -> None:
-    """Take template and special tokens of the adapter's settings, where its folder has no vocabulary."""
+    """Take template and special tokens from the settings of an adapter whose folder has no vocabulary."""
     settings = read_settings(adapter / "tokenizer_config.json")
     special = read_settings(adapter / "special_tokens_map.json")
-    known = tokenizer.get_vocab()
+    base_vocabulary = tokenizer.get_vocab()
     added = {str(_text(entry)): int(number) for number, entry in (settings.get("added_tokens_decoder") or {}).items()}
     added |= read_settings(adapter / "added_tokens.json")
     named = {key: _text(settings.get(key) or special.get(key)) for key in SPECIALS}
-    unknown = [token for token, number in added.items() if known.get(token) != number]
-    unknown += [token for token in named.values() if token is not None and token not in known]
+    unknown = [token for token, number in added.items() if base_vocabulary.get(token) != number]
+    unknown += [token for token in named.values() if token is not None and token not in base_vocabulary]
     if unknown:
         problem = f"its settings name the token {unknown[0]!r}, which the base's tokenizer does not have"
         raise UserError(problem, where=adapter, hint="Put the tokenizer.json that belongs to the adapter into it.")
@@ -108,5 +108,5 @@ def _take_settings(tokenizer: Any, adapter: Path) -> None:
 
 
 def _text(token: Any) -> str | None:
-    """A token as settings write it: a text, or an object with its text as ``content``."""
+    """Return the text of a token, which settings write as a text or as an object with ``content``."""
     return token.get("content") if isinstance(token, dict) else token

@@ -45,7 +45,7 @@ FILTERS = frozenset(
     "join last length list lower map max min reject rejectattr replace reverse round safe select selectattr slice sort "
     "string title tojson trim truncate unique upper wordcount".split()
 )
-"""Those of Jinja whose work is known before it is done."""
+"""Jinja's filters whose work is known in advance."""
 
 _LEFT: ContextVar[list[int] | None] = ContextVar("_LEFT", default=None)
 """Units left and longest text so far, of the rendering in this thread."""
@@ -62,33 +62,32 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], *, generate: bo
     """Lay out ``messages`` with the Jinja text ``template`` as ``transformers`` does; ``generate`` adds what comes
     before an answer, ``tokens`` are the tokenizer's special tokens by name.
 
-    Raises TooMuchWork where the template needs more work than a chat can, and what Jinja raises on its faults.
+    Raises TooMuchWork if the template needs more work than a chat can, and what Jinja raises on its faults.
     """
     lengths = [len(str(value)) for message in messages for value in message.values()]
     reset = _LEFT.set([WORK + WORK_PER_CHARACTER * sum(lengths), max(lengths, default=0)])
     try:
-        facts = {"tools": None, "documents": None, "add_generation_prompt": generate, **tokens}
-        return _compiled(template).render(messages=[dict(message) for message in messages], **facts)
+        variables = {"tools": None, "documents": None, "add_generation_prompt": generate, **tokens}
+        return _compiled(template).render(messages=[dict(message) for message in messages], **variables)
     except (RecursionError, MemoryError):
         raise TooMuchWork("calls itself without end") from None
     finally:
         _LEFT.reset(reset)
 
 
-def _charge(units: int, made: int = 0) -> None:
-    """Take ``units`` and the ``made`` characters from what is left. Nothing while a template is compiled."""
+def _charge(units: int, characters: int = 0) -> None:
+    """Take ``units`` and the ``characters`` characters from what is left. Nothing while a template is compiled."""
     left = _LEFT.get()
     if left is None:
         return
-    left[0] -= units + made
-    left[1] = max(left[1], made)
+    left[0] -= units + characters
+    left[1] = max(left[1], characters)
     if left[0] < 0:
         raise TooMuchWork("takes far more steps than a chat needs")
 
 
 def _charge_value(value: Any) -> Any:
-    """Charge for ``value`` as text would show it, and return it: a list that holds itself twice, and that one twice
-    again, is as long as all of its ends."""
+    """Charge for ``value`` as if it were written as text, and return it: nested lists count as often as they occur."""
     waiting = [value]
     while waiting:
         entry = waiting.pop()
@@ -124,17 +123,17 @@ class _Environment(ImmutableSandboxedEnvironment):
         owner = getattr(method, "__self__", None)
         if isinstance(owner, str):
             _require_method(owner, method.__name__, args, kwargs)
-        made = super().call(__context, __obj, *args, **kwargs)
-        if not isinstance(made, (Namespace, Macro)):
-            _charge_value(made)
-        return made
+        result = super().call(__context, __obj, *args, **kwargs)
+        if not isinstance(result, (Namespace, Macro)):
+            _charge_value(result)
+        return result
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int) and isinstance(right, int)
         if operator == "*" and not numbers:
-            for count, one in ((left, right), (right, left)):
-                if isinstance(count, int) and isinstance(one, (str, bytes, list, tuple)):
-                    _charge(0, max(count, 0) * max(len(one), 1))
+            for count, repeated in ((left, right), (right, left)):
+                if isinstance(count, int) and isinstance(repeated, (str, bytes, list, tuple)):
+                    _charge(0, max(count, 0) * max(len(repeated), 1))
         elif operator in ("*", "**") and numbers:
             bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
             if bits > DIGITS:
@@ -144,26 +143,26 @@ class _Environment(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str):
             _require_plain_format(left)
             _charge_value(right)
-        made = super().call_binop(context, operator, left, right)
-        return _charge_value(made) if isinstance(made, (str, list, tuple)) else made
+        result = super().call_binop(context, operator, left, right)
+        return _charge_value(result) if isinstance(result, (str, list, tuple)) else result
 
 
 def _require_method(text: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise TooMuchWork where a method of ``text`` would make more than its arguments and ``text`` are long."""
-    given = [*args, *kwargs.values()]
-    _require_width(*given)
+    """Raise TooMuchWork if a method of ``text`` would make more than its arguments and ``text`` are long."""
+    arguments = [*args, *kwargs.values()]
+    _require_width(*arguments)
     if name in ("translate", "encode"):
         raise TooMuchWork(f"uses the method {name!r}")
     if name in ("format", "format_map"):
         _require_plain_format(text)
-        for value in given:
+        for value in arguments:
             _charge_value(value)
     if name == "join":
-        _charge(0, len(text) * sum(len(value) for value in given if isinstance(value, (list, tuple, str))))
+        _charge(0, len(text) * sum(len(value) for value in arguments if isinstance(value, (list, tuple, str))))
     if name == "expandtabs":
-        _charge(0, text.count("\t") * max([8, *(value for value in given if isinstance(value, int))]))
-    if name == "replace" and len(given) > 1:
-        _charge(0, _replaced(text, str(given[0]), str(given[1])))
+        _charge(0, text.count("\t") * max([8, *(value for value in arguments if isinstance(value, int))]))
+    if name == "replace" and len(arguments) > 1:
+        _charge(0, _replaced(text, str(arguments[0]), str(arguments[1])))
 
 
 def _replaced(text: str, old: str, new: str) -> int:
@@ -171,14 +170,14 @@ def _replaced(text: str, old: str, new: str) -> int:
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter ``function`` at a price, with what it could make charged before."""
+    """Return the filter ``function`` with its work and the size of its result charged."""
 
     @wraps(function)  # with the marks by which Jinja knows filters that want the context
     def filtered(*args: Any, **kwargs: Any) -> Any:
         _charge(CALL)
-        given = [value for value in args if not isinstance(value, (jinja2.Environment, Context, nodes.EvalContext))]
-        _require_width(*(value for value in (*given[1:], *kwargs.values()) if name not in ("d", "default")))
-        value = given[0] if given else None
+        arguments = [value for value in args if not isinstance(value, (jinja2.Environment, Context, nodes.EvalContext))]
+        _require_width(*(value for value in (*arguments[1:], *kwargs.values()) if name not in ("d", "default")))
+        value = arguments[0] if arguments else None
         if isinstance(value, Iterator):
             kept = list(_steps(value, 0))
             args = tuple(kept if argument is value else argument for argument in args)
@@ -186,30 +185,30 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if name in ("join", "string", "tojson", "format", "list"):
             _charge_value(value)
         if name == "join":
-            separators = [entry for entry in (*given[1:], *kwargs.values()) if isinstance(entry, str)]
+            separators = [entry for entry in (*arguments[1:], *kwargs.values()) if isinstance(entry, str)]
             _charge(0, max(map(len, separators), default=0) * (len(value) if isinstance(value, Sequence) else 1))
         if name == "format":
             _require_plain_format(str(value))
-            _charge_value([*given[1:], *kwargs.values()])
-        if name == "replace" and len(given) > 2:
-            _charge(0, _replaced(str(value), str(given[1]), str(given[2])))
+            _charge_value([*arguments[1:], *kwargs.values()])
+        if name == "replace" and len(arguments) > 2:
+            _charge(0, _replaced(str(value), str(arguments[1]), str(arguments[2])))
         if name in ("indent", "tojson"):
-            width = next((entry for entry in (*given[1:], *kwargs.values()) if not isinstance(entry, bool)), 4)
+            width = next((entry for entry in (*arguments[1:], *kwargs.values()) if not isinstance(entry, bool)), 4)
             wide = len(width) if isinstance(width, str) else int(width or 0)
             lines = str(value).count("\n") + 1 if name == "indent" else 0
             _charge(0, wide * lines)
             if name == "tojson" and wide > 16:
                 raise TooMuchWork("indents JSON wider than any chat does")
-        made = function(*args, **kwargs)
-        if isinstance(made, (str, list, tuple, dict)):
-            _charge_value(made)
-        return made
+        result = function(*args, **kwargs)
+        if isinstance(result, (str, list, tuple, dict)):
+            _charge_value(result)
+        return result
 
     return filtered
 
 
 def _steps(values: Iterable[Any], text: int) -> Iterator[Any]:
-    """``values``, each at the price of a step of a loop whose body holds ``text`` characters."""
+    """Yield ``values``, each charged as a step of a loop whose body has ``text`` characters."""
     for value in values:
         left = _LEFT.get()
         _charge(STEP + (left[1] // PEAK if left else 0) + text)
@@ -311,10 +310,10 @@ class _Namespace(Namespace):
     """A namespace without names of Python's own, as in ``transformers``."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
-        own, values = args[0], dict(*args[1:], **kwargs)
+        namespace, values = args[0], dict(*args[1:], **kwargs)
         for name in values:
             _require_public(name)
-        Namespace.__init__(own, values)
+        Namespace.__init__(namespace, values)
 
     def __setitem__(self, name: str, value: Any) -> None:
         _require_public(name)
@@ -338,16 +337,16 @@ def _to_json(
 
 @lru_cache(maxsize=1)
 def _environment() -> _Environment:
-    made = _Environment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols], finalize=_charge_value
     )
-    known = {**made.filters, "tojson": _to_json}
-    made.filters = {name: _bounded(name, function) for name, function in known.items() if name in FILTERS}
-    made.filters |= {"_loop": _loop, "_joined": _joined, "_literal": _literal, "_written": _written}
-    del made.globals["lipsum"]
-    made.globals |= {"raise_exception": _raise, "strftime_now": lambda wanted: datetime.now().strftime(wanted)}
-    made.globals |= {"namespace": _Namespace, "dict": lambda *pairs, **named: dict(*pairs, **named)}
-    return made
+    filters = {**environment.filters, "tojson": _to_json}
+    environment.filters = {name: _bounded(name, function) for name, function in filters.items() if name in FILTERS}
+    environment.filters |= {"_loop": _loop, "_joined": _joined, "_literal": _literal, "_written": _written}
+    del environment.globals["lipsum"]
+    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda wanted: datetime.now().strftime(wanted)}
+    environment.globals |= {"namespace": _Namespace, "dict": lambda *pairs, **named: dict(*pairs, **named)}
+    return environment
 
 
 @lru_cache(maxsize=64)

@@ -70,10 +70,10 @@ class TokenStore(Sequence[Document]):
         """Hold ``documents`` in flat arrays."""
         runs, loss_weights, counts = [], [], []
         for document in documents:
-            own, values = _runs(document.loss_weights)
-            runs.append(own)
+            document_runs, values = _runs(document.loss_weights)
+            runs.append(document_runs)
             loss_weights.append(values)
-            counts.append(len(own))
+            counts.append(len(document_runs))
         return cls(
             {
                 "ids": np.concatenate([d.ids for d in documents] or [np.zeros(0, np.int32)]).astype(np.int32),
@@ -104,8 +104,8 @@ class TokenStore(Sequence[Document]):
         a = self.arrays
         ids = a["ids"][a["offsets"][index] : a["offsets"][index + 1]]
         loss_weights = np.zeros(len(ids), dtype=np.float32)
-        own = slice(a["run_offsets"][index], a["run_offsets"][index + 1])
-        for (first, last), weight in zip(a["runs"][own].tolist(), a["run_weights"][own].tolist(), strict=True):
+        runs = slice(a["run_offsets"][index], a["run_offsets"][index + 1])
+        for (first, last), weight in zip(a["runs"][runs].tolist(), a["run_weights"][runs].tolist(), strict=True):
             loss_weights[first:last] = weight
         return Document(self.names[index], ids, loss_weights, int(a["trimmed"][index]))
 
@@ -142,7 +142,7 @@ class CacheEntry:
         self._lock.close()
 
     def read(self) -> tuple[TokenStore, dict[str, Any]] | None:
-        """Return the documents and their facts as :func:`open_store` does, or None if they are not there or damaged."""
+        """Return documents and counts as :func:`open_store` does, or None if they are missing or damaged."""
         if self.problem:
             return None
         try:
@@ -150,39 +150,39 @@ class CacheEntry:
         except Damaged:
             return None
 
-    def write(self, documents: TokenStore, facts: dict[str, Any]) -> tuple[TokenStore, dict[str, Any]]:
-        """Cache ``documents`` and return them memory-mapped, with ``facts``; as they are if they cannot be cached."""
+    def write(self, documents: TokenStore, counts: dict[str, Any]) -> tuple[TokenStore, dict[str, Any]]:
+        """Cache ``documents`` and return them memory-mapped, with ``counts``; as they are if they cannot be cached."""
         if self.problem:
-            return documents, facts
+            return documents, counts
         try:
             remove_unused(self.root)
-            save(documents, self.folder, self.identity, facts)
+            save(documents, self.folder, self.identity, counts)
             return open_store(self.folder, self.identity)
         except Damaged as error:
             self._fail(error)
         except OSError as error:
             self._fail(error.strerror)
-        return documents, facts
+        return documents, counts
 
     def _fail(self, reason: object) -> None:
         self.problem = f"tokens are not saved in {self.root} ({reason})"
 
 
-def save(store: TokenStore, folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write ``store`` and ``facts`` (JSON) to ``folder``, which only its owner can read."""
+def save(store: TokenStore, folder: Path, identity: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
+    """Write ``store`` and ``counts`` (JSON) to ``folder``, which only its owner can read."""
     with atomic_folder(folder) as temporary:
         checksums = {}
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", store.arrays[name], allow_pickle=False)
             checksums[name] = file_digest(temporary / f"{name}.npy")
-        index = {"schema": SCHEMA, "identity": dict(identity), "facts": dict(facts), "checksums": checksums}
+        index = {"schema": SCHEMA, "identity": dict(identity), "facts": dict(counts), "checksums": checksums}
         index["checksum"] = key_of(index)
         (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         temporary.chmod(0o700)  # the arrays hold the words of patients
 
 
 def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, dict[str, Any]]:
-    """Return the documents in ``folder``, memory-mapped, and the facts stored with them.
+    """Return the documents in ``folder``, memory-mapped, and the counts stored with them.
 
     Raises Damaged if files are missing or have changed, and UserError if they have another ``identity``.
     """
@@ -190,7 +190,7 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if index.pop("checksum") != key_of(index) or index["schema"] != SCHEMA:
             raise Damaged(f"{INDEX} has changed, or is of another version")
-        stored, checksums, facts = index["identity"], index["checksums"], index["facts"]
+        stored, checksums, counts = index["identity"], index["checksums"], index["facts"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(str(error)) from None
     different = [key for key in identity if stored.get(key) != identity[key]]
@@ -208,7 +208,7 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
             raise Damaged(f"{file.name}: {error}") from None
     with suppress(OSError):
         os.utime(folder)
-    return TokenStore(arrays), facts
+    return TokenStore(arrays), counts
 
 
 @contextmanager
@@ -236,13 +236,13 @@ def remove_unused(root: Path) -> None:
                 entry.unlink()
 
 
-def key_of(facts: Mapping[str, Any]) -> str:
-    """Return a hash of ``facts`` (JSON); the hash of an identity is the name of its folder."""
-    return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+def key_of(record: Mapping[str, Any]) -> str:
+    """Return a hash of ``record`` (JSON); the hash of an identity is the name of its folder."""
+    return blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _runs(loss_weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Stretches of equal weight above 0, ``[R, 2]``, and their weights."""
+    """Return the runs of equal weight above 0, int64 ``[R, 2]``, and their weights, fp32 ``[R]``."""
     changes = np.flatnonzero(np.diff(loss_weights, prepend=0, append=0))
     starts, stops = changes[:-1], changes[1:]
     values = loss_weights[starts] if len(starts) else np.zeros(0, np.float32)

@@ -25,12 +25,12 @@ class Document:
 
     @property
     def supervised(self) -> NDArray[np.bool_]:
-        """Which tokens the loss counts, bool ``[n]``."""
+        """Tokens that the loss counts, bool ``[n]``."""
         return self.loss_weights > 0
 
 
 def trimmed(name: str, ids: NDArray[np.int32], loss_weights: NDArray[np.float32]) -> Document:
-    """A document that ends with its last supervised token (with its first token where none is)."""
+    """Return the document without the tokens after its last supervised one (of none: only its first token)."""
     counted = np.flatnonzero(loss_weights)
     kept = int(counted[-1]) + 1 if len(counted) else min(1, len(ids))
     return Document(name, ids[:kept], loss_weights[:kept], len(ids) - kept)

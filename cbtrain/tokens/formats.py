@@ -183,34 +183,36 @@ def _why_unstable(layout: Layout, template: str, system: list[str]) -> str | Non
 def format_files(chat_format: ChatFormat, stop_ids: Iterable[int] = ()) -> dict[str, str]:
     """Return name and text of the files that store an adapter's layout: the template, by the name that vLLM and
     ``transformers`` read, and the rest that serving needs; ``stop_ids`` are the tokens that end an answer."""
-    facts = {
+    settings = {
         "name": chat_format.name,
         "stop_strings": list(chat_format.stop_strings),
         "single_answer": chat_format.single_answer,
         "stop_token_ids": sorted(stop_ids),
     }
-    return {TEMPLATE_FILE: chat_format.template, FORMAT_FILE: json.dumps(facts, indent=2) + "\n"}
+    return {TEMPLATE_FILE: chat_format.template, FORMAT_FILE: json.dumps(settings, indent=2) + "\n"}
 
 
 def saved_format(folder: str | Path) -> ChatFormat | None:
     """Return the layout saved with an adapter, None if there is none. Raises UserError on a damaged file."""
-    template, facts = Path(folder) / TEMPLATE_FILE, Path(folder) / FORMAT_FILE
-    if not template.exists():
-        if facts.exists():
+    template_file, settings_file = Path(folder) / TEMPLATE_FILE, Path(folder) / FORMAT_FILE
+    if not template_file.exists():
+        if settings_file.exists():
             problem = f"{FORMAT_FILE} is here, but {TEMPLATE_FILE} is missing"
             raise UserError(problem, where=folder, hint="Copy the whole folder again, or name a --chat-format.")
         return None
     try:
-        saved = json.loads(facts.read_text(encoding="utf-8")) if facts.exists() else {}
+        settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else {}
         return ChatFormat(
-            str(saved.get("name", "template")),
-            template.read_text(encoding="utf-8"),
-            tuple(map(str, saved.get("stop_strings", ()))),
-            bool(saved.get("single_answer", False)),
+            str(settings.get("name", "template")),
+            template_file.read_text(encoding="utf-8"),
+            tuple(map(str, settings.get("stop_strings", ()))),
+            bool(settings.get("single_answer", False)),
             note="saved with the adapter",
         )
     except (ValueError, AttributeError, TypeError, OSError) as error:
-        raise UserError(f"damaged ({error})", where=facts, hint="Train the adapter again, or remove it.") from None
+        raise UserError(
+            f"damaged ({error})", where=settings_file, hint="Train the adapter again, or remove it."
+        ) from None
 
 
 def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:

@@ -42,7 +42,7 @@ class Pack:
         return self.cu_seqlens[-1]
 
     def pinned(self) -> Pack:
-        """The same pack in page-locked memory, from which copies to a CUDA device need not wait."""
+        """Return the pack in page-locked memory, from which copies to a CUDA device are asynchronous."""
         return replace(
             self,
             input_ids=self.input_ids.pin_memory(),
@@ -77,6 +77,6 @@ def build_pack(documents: Sequence[Document]) -> Pack:
 
 
 def filler_pack() -> Pack:
-    """One token that nobody learns from: what a rank computes on where a step has no pack left for it, so that every
+    """Return a pack of one unsupervised token, for a rank that has no pack left in a step, so that every
     rank runs the same number of micro-batches."""
     return build_pack([Document("filler", np.zeros(1, np.int32), np.zeros(1, np.float32))])

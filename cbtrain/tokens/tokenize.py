@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of units done and of all units."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedCorpus:
     """``documents`` of ``units``; these have ``words`` of the ``words_offered``.
 
@@ -55,7 +55,7 @@ class TokenizedCorpus:
         """Share of the offered words that are in ``units``."""
         return self.words / self.words_offered if self.words_offered else 0.0
 
-    def facts(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return the counts that a report shows."""
         store = self.documents
         return {
@@ -99,7 +99,9 @@ def tokenize(
         note = entry.problem
     used = ordered[: counts.pop("units")]
     words, words_offered = (sum(unit.words for unit in some) for some in (used, units))
-    return TokenizedCorpus(documents, used, words, words_offered, **counts, note=note)
+    return TokenizedCorpus(
+        documents=documents, units=used, words=words, words_offered=words_offered, **counts, note=note
+    )
 
 
 def cache_root(setting: str) -> Path | None:

@@ -56,15 +56,15 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 def tokenizer_notes(folder: Path) -> list[str]:
-    """What the tokenizer's files in ``folder`` hold that is not used, one short text each."""
+    """Return a short text for each setting in the tokenizer's files that is not used."""
     settings = read_settings(folder / "tokenizer_config.json")
     notes = []
     if settings.get("auto_map"):
         notes.append("tokenizer_config.json: auto_map (the tokenizer's own Python code is never run)")
-    inside, beside = settings.get("chat_template"), folder / "chat_template.jinja"
-    if beside.exists() and inside and inside != beside.read_text(encoding="utf-8"):
+    template, template_file = settings.get("chat_template"), folder / "chat_template.jinja"
+    if template_file.exists() and template and template != template_file.read_text(encoding="utf-8"):
         notes.append("tokenizer_config.json: chat_template (another one is in chat_template.jinja, which counts)")
-    others = [entry.get("name") for entry in inside if isinstance(entry, dict)] if isinstance(inside, list) else []
+    others = [entry.get("name") for entry in template if isinstance(entry, dict)] if isinstance(template, list) else []
     others += sorted(file.stem for file in (folder / "additional_chat_templates").glob("*.jinja"))
     others = [name for name in others if name != "default"]
     if others:
@@ -73,7 +73,7 @@ def tokenizer_notes(folder: Path) -> list[str]:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The JSON object in ``file``; empty where there is no such file. Raises UserError where it is none."""
+    """Return the JSON object in ``file``, empty if there is no such file. Raises UserError on other content."""
     try:
         settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     except (ValueError, OSError) as error:

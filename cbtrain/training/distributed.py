@@ -28,12 +28,12 @@ def world() -> int:
 
 
 def launched() -> int:
-    """Processes that the launcher says there are, whether they have met yet or not."""
+    """Return the number of processes that the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join(timeout_minutes: float, *, alone: bool = False) -> None:
-    """Meet the other ranks, where there are several; ``alone`` makes a group of one too, as DeepSpeed wants it.
+    """Join the process group if there are several ranks; with ``alone`` make a group of one too, as DeepSpeed needs.
 
     Tensors on CPUs travel by gloo, those on GPUs by NCCL.
     """
@@ -52,7 +52,7 @@ def join(timeout_minutes: float, *, alone: bool = False) -> None:
 
 
 def leave() -> None:
-    """Leave the process group, once every rank has come here."""
+    """Leave the process group after all ranks have arrived here."""
     if joined():
         dist.barrier()
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What a micro-batch costs in floating-point operations: the numerators of MFU and HFU.
+"""Floating-point operations of a micro-batch: the numerators of MFU and HFU.
 
 The convention, for a frozen base. A frozen weight costs 2 operations a token in the forward pass and 2 for the
 gradient of its input; its own gradient is never computed. With N the weights of the layers' linears, H those of the
@@ -36,7 +36,7 @@ class Flops:
 
 
 def linear_weights(a: Architecture) -> int:
-    """N: the weights of the linears of all layers."""
+    """Return N: the number of weights of all layers' linears."""
     attention = a.hidden * a.head_dim * (2 * a.heads + 2 * a.kv_heads)
     return a.layers * (attention + 3 * a.hidden * a.intermediate)
 
@@ -50,17 +50,18 @@ def micro_batch_flops(
     full: bool = False,
     activation_checkpointing: str = "none",
 ) -> Flops:
-    """Operations of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels.
+    """Return the FLOPs of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels.
 
     ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own weights are trained.
     """
-    tokens, again = cu_seqlens[-1], RECOMPUTED[activation_checkpointing]
+    tokens, recomputed = cu_seqlens[-1], RECOMPUTED[activation_checkpointing]
     weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised
     attention = 2 * a.layers * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens))
-    grown = 6 if full else 4
-    own = 0 if full else adapter * tokens
-    model = grown * (weights + head) + 3 * attention + 6 * own
-    hardware = (grown + 2 * again) * weights + grown * head + (3.5 + again) * attention + (6 + 2 * again) * own
+    passes = 6 if full else 4
+    adapter_work = 0 if full else adapter * tokens
+    model = passes * (weights + head) + 3 * attention + 6 * adapter_work
+    hardware = (passes + 2 * recomputed) * weights + passes * head + (3.5 + recomputed) * attention
+    hardware += (6 + 2 * recomputed) * adapter_work
     return Flops(float(model), float(hardware))
 
 
@@ -73,8 +74,8 @@ def step_flops(
     full: bool = False,
     activation_checkpointing: str = "none",
 ) -> Flops:
-    """Operations of an optimizer step, all ranks together: ``packs`` are the lengths of their documents, ``supervised``
-    counts the labels of all."""
+    """Return the FLOPs of an optimizer step, all ranks together: ``packs`` are the lengths of their documents,
+    ``supervised`` counts the labels of all."""
     # Documents do not see each other: end to end they cost what they cost in several packs.
     cu_seqlens = list(accumulate((length for pack in packs for length in pack), initial=0))
     return micro_batch_flops(
@@ -83,7 +84,7 @@ def step_flops(
 
 
 def _pairs(length: int, a: Architecture) -> float:
-    """Twice the pairs of query and key in a document: length², less what a sliding window cuts off."""
+    """Return twice the number of query-key pairs in a document: length², less those outside a sliding window."""
     window = a.sliding_window
     if window is None or length <= window:
         return float(length**2)

@@ -9,7 +9,7 @@ from cbtrain.tokens.pack import Pack
 
 
 def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
-    """Weighted sum of the cross-entropy over the supervised tokens of ``pack``: 0-d fp32, zero where there is none.
+    """Return the weighted sum of the cross-entropy over the supervised tokens of ``pack``: 0-d fp32, zero if none.
     With ``weighted=False`` each of them counts once.
 
     Only target positions are projected by the language-model head: the others cannot change the sum.
@@ -19,7 +19,7 @@ def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
 
 
 def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Cross-entropy in nats and weight of each supervised token of ``pack``, in order: fp32 ``[S]`` both."""
+    """Return cross-entropy in nats and weight of each supervised token of ``pack``, in order: fp32 ``[S]`` both."""
 
     def on_device(tensor: Tensor) -> Tensor:
         return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked

@@ -1,4 +1,4 @@
-"""What turns gradients into steps."""
+"""Make the optimizers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_optimizer(parameters: Mapping[str, Tensor], config: StageConfig) -> tor
 
     AdamW is Loshchilov and Hutter 2019 (arXiv 1711.05101), its eight-bit form Dettmers et al. 2022 (arXiv 2110.02861),
     with pages Dettmers et al. 2023 (arXiv 2305.14314, section 3). With LoRA+ (Hayou et al. 2024, arXiv 2402.12354) the
-    B matrices are a group of their own. Raises UserError where bitsandbytes is wanted and not installed.
+    B matrices are a group of their own. Raises UserError if bitsandbytes is wanted and not installed.
     """
     groups = _groups(parameters, config.lora_plus_ratio)
     rate, betas, decay = config.learning_rate, (config.beta1, config.beta2), config.weight_decay
@@ -30,8 +30,8 @@ def make_optimizer(parameters: Mapping[str, Tensor], config: StageConfig) -> tor
         return torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=decay, fused=True)
     names = {"adamw8bit": "AdamW8bit", "paged_adamw": "PagedAdamW32bit", "paged_adamw8bit": "PagedAdamW8bit"}
     make = getattr(_bitsandbytes(config.optimizer), names[config.optimizer])
-    made: torch.optim.Optimizer = make(groups, lr=rate, betas=betas, weight_decay=decay)
-    return made
+    optimizer: torch.optim.Optimizer = make(groups, lr=rate, betas=betas, weight_decay=decay)
+    return optimizer
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""How many packs make an optimizer step, and the stream of them for one stage."""
+"""Packs per optimizer step, and the stream of packs for one stage."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def equal_cost(architecture: Architecture) -> float:
 
 
 def check_packs_per_step(config: StageConfig, world: int, name: str) -> int:
-    """Packs of one optimizer step of stage ``name``, of full packs where a step is given in tokens. Raises UserError
-    where they cannot feed ``world`` ranks."""
+    """Return the packs per optimizer step of stage ``name``; full packs are assumed if its size is in tokens. Raises
+    UserError if they cannot feed ``world`` ranks."""
     packs, key = config.packs_per_step or world, "packs_per_step"
     if config.tokens_per_step:
         packs, key = round(config.tokens_per_step / config.pack_tokens), "tokens_per_step"

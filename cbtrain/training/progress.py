@@ -14,7 +14,7 @@ from cbtrain.training.step import StepResult
 
 
 def _is_position(value: Any) -> bool:
-    """Whether ``value`` is a stream's position, or that of one that has not begun."""
+    """Return whether ``value`` is the position of a stream, or of one that has not begun."""
     keys = {"epoch", "step", "done", "plan"}
     return value == {} or (isinstance(value, dict) and value.keys() == keys and all(map(is_count, value.values())))
 
@@ -24,7 +24,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_curve(value: Any) -> bool:
-    """Losses need not be finite: training continues either way."""
+    """Return whether ``value`` is a curve. Losses need not be finite: training continues either way."""
     return isinstance(value, list) and all(
         is_section(point)
         and is_count(point.get("step"))
@@ -46,7 +46,7 @@ CHECKS: dict[str, Check] = {
     "curve": _is_curve,
     "skipped_batches": lambda value: isinstance(value, list) and all(map(is_section, value)),
 }
-"""What each counter may be when it is read back."""
+"""Allowed values of each counter when it is read back."""
 
 
 @dataclass(slots=True)

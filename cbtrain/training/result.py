@@ -12,7 +12,7 @@ from cbtrain.training.validation import with_perplexity
 
 @dataclass(slots=True)
 class TrainingResult:
-    """What was trained, on how much, and what it came to. Losses are nats per supervised token.
+    """Result of a training stage: size, amount of data, losses, speed and memory. Losses are nats per supervised token.
 
     ``share_of_corpus`` is the share of the training split that the model has seen; the caller, who chose the
     documents, fills it in. ``data`` says how the documents were laid out and packed, ``speed`` is

@@ -1,4 +1,4 @@
-"""What one stage of training is, and its state: counters, engine and best parameters, kept in checkpoints."""
+"""One stage of training and its state: counters, engine and best parameters, kept in checkpoints."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from cbtrain.training.engines.engine import State, TrainingEngine
 from cbtrain.training.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """``name`` is what metrics, warnings and settings call it. What requires a gradient in ``decoder`` is trained.
+    """One stage of training. ``name`` is its name in metrics, warnings and settings. The parameters of ``decoder`` that
+    require a gradient are trained.
 
-    ``documents`` are what one epoch holds. ``validation`` is measured before the first step, every
+    ``documents`` are those of one epoch. ``validation`` is measured before the first step, every
     ``settings.validate_every`` tokens and at the end; ``groups``, one name for each validation document, has the loss
     by group too (empty: one group). Checkpoints, in which trained parameters lie as ``files`` says, and
     ``metrics.jsonl`` are written to ``folder``. ``settings`` is the recipe, ``runtime`` how it is run: an interrupted
@@ -112,7 +113,7 @@ class StageState:
 
 
 def make_engine(decoder: Decoder, config: StageConfig, runtime: RuntimeConfig) -> TrainingEngine:
-    """Return the engine that ``runtime`` names, over what is trainable in ``decoder``. Raises UserError where the
+    """Return the engine that ``runtime`` names, over what is trainable in ``decoder``. Raises UserError if the
     package that it needs is not installed."""
     if runtime.engine == "torch":
         from cbtrain.training.engines.torch_engine import TorchEngine

@@ -1,4 +1,4 @@
-"""One optimizer step, whole and visible."""
+"""One optimizer step: forward and backward passes, sum over ranks, update."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cbtrain.training.engines.engine import TrainingEngine
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """``loss`` (mean over the step's supervised tokens, all ranks) and ``grad_norm``; ``skipped`` where one of them is
-    not finite, or nothing was supervised."""
+    """``loss`` (mean over the step's supervised tokens, all ranks) and ``grad_norm``; ``skipped`` if one of them is not
+    finite, or nothing was supervised."""
 
     loss: float
     grad_norm: float
@@ -35,11 +35,11 @@ def train_step(
     """Train on ``batches``, this rank's micro-batches of optimizer step ``step``.
 
     The loss is the weighted sum over supervised tokens ÷ the sum of their weights in the whole step, all ranks
-    together: the same gradient however the packs are spread over accumulation and ranks. None where ``stop``, asked
-    after each micro-batch, ended the step: parameters and optimizer are then as they were before it.
+    together: the same gradient however the packs are spread over accumulation and ranks. Return None if ``stop``,
+    asked after each micro-batch, ended the step: parameters and optimizer are then as they were before it.
     """
-    facts = batches[0].step
-    if facts.weight_sum == 0:
+    step_info = batches[0].step
+    if step_info.weight_sum == 0:
         return StepResult(0.0, 0.0, 0, skipped=True)
     total = torch.zeros((), device=decoder.device)
     for batch in batches:
@@ -47,7 +47,7 @@ def train_step(
             if decoder.adapter:
                 decoder.adapter.prepare(step, batch.pack.names, batch.pack.cu_seqlens)
             losses, loss_weights = engine.token_losses(batch.pack)
-            loss = (losses * loss_weights).sum() / facts.weight_sum
+            loss = (losses * loss_weights).sum() / step_info.weight_sum
             # An infinite loss can come with a finite gradient: it must not be learnt from either.
             loss = loss * torch.where(torch.isfinite(loss), 1.0, torch.nan)
             engine.backward(loss)
@@ -57,4 +57,4 @@ def train_step(
             return None
     grad_norm, updated = engine.step(learning_rate)
     # The only waits for the device are here and in the line above.
-    return StepResult(engine.sum(total).item(), grad_norm.item(), facts.supervised, skipped=not updated)
+    return StepResult(engine.sum(total).item(), grad_norm.item(), step_info.supervised, skipped=not updated)

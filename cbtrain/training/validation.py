@@ -56,29 +56,29 @@ def validate(
     groups: Sequence[str],
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Loss] | None:
-    """:func:`measure_loss` by the ranks together, for each of ``groups``, of which document i belongs to ``groups[i]``.
+    """Return :func:`measure_loss` of all ranks together by group; document i belongs to ``groups[i]``.
 
-    Every rank computes as many packs as any other and gets the same numbers to the last bit. None where ``stop``, asked
-    after each pack, ended it.
+    Every rank computes as many packs as any other and gets the same numbers to the last bit. Return None if ``stop``,
+    asked after each pack, ended it.
     """
     decoder, names = engine.decoder, sorted(set(groups))
-    number = {name: place for place, name in enumerate(names)}
+    number = {name: pack_number for pack_number, name in enumerate(names)}
     packs, members = _packs(documents, pack_tokens)
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=decoder.device)
     was_training = decoder.training
     decoder.eval()
     stopped = False
     for first in range(0, len(packs), engine.world):
-        place = first + engine.rank
-        own = [number[groups[i]] for i in members[place]] if place < len(packs) else [0]
-        _add(sums, engine, packs[place] if place < len(packs) else filler_pack(), own)
+        pack_number = first + engine.rank
+        group_numbers = [number[groups[i]] for i in members[pack_number]] if pack_number < len(packs) else [0]
+        _add(sums, engine, packs[pack_number] if pack_number < len(packs) else filler_pack(), group_numbers)
         if stopped := stop():
             break
     decoder.train(was_training)
     if stopped:
         return None
     totals, tokens = engine.sum(sums).tolist()
-    return {name: Loss(totals[place], round(tokens[place])) for name, place in number.items()}
+    return {name: Loss(totals[pack_number], round(tokens[pack_number])) for name, pack_number in number.items()}
 
 
 def overall(losses: dict[str, Loss]) -> Loss:
@@ -95,7 +95,7 @@ def _add(sums: Tensor, engine: TrainingEngine, pack: Pack, groups: Sequence[int]
 
 
 def _packs(documents: Sequence[Document], pack_tokens: int) -> tuple[list[Pack], list[list[int]]]:
-    """The documents as packs, and which of them each pack holds."""
+    """Return the documents as packs, and the indices of each pack's documents."""
     lengths = np.asarray([len(document) for document in documents], dtype=np.int64)
     members = [list(map(int, pack)) for pack in plan_packs(lengths, pack_tokens, search=False).packs]
     return [build_pack([documents[i] for i in pack]) for pack in members], members

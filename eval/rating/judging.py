@@ -42,7 +42,7 @@ async def judge_sessions(
     that is done. After ``provider.stop`` no request is sent: raises Stopped once the answers to earlier ones are
     recorded.
     """
-    past, tries = _past_ratings(journal, rubric)
+    earlier_ratings, tries = _earlier_ratings(journal, rubric)
     wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
     bar = _RatingBar(len(wanted), console, status)
 
@@ -50,10 +50,10 @@ async def judge_sessions(
         key = _key(session, repeat, rubric, config)
         unratable = bool(why_unratable(session.turns))
         # Older versions have sent unratable sessions, too, and kept what came back.
-        score = None if unratable else past.get(key)
+        score = None if unratable else earlier_ratings.get(key)
         if score is None:
             score = await judge_session(provider, rubric, session, config.judge, repeat=repeat, tries=tries.get(key))
-        if key not in past and not unratable:
+        if key not in earlier_ratings and not unratable:
             await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
         bar.count(score)
         return score
@@ -84,26 +84,26 @@ class _RatingBar:
         self.progress.update(self.task, completed=self.done, line=line)
 
 
-def _past_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], dict[str, Counter[str]]]:
+def _earlier_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], dict[str, Counter[str]]]:
     """Return the usable ratings by their key, and how many answers to a call for one (by the call's first domain) were
     of no use. A rating that ended in an error, or for want of money, had no answer at all."""
-    past: dict[str, Score] = {}
+    earlier_ratings: dict[str, Score] = {}
     tries: dict[str, Counter[str]] = defaultdict(Counter)
     for event in read_journal(journal.path, SHAPES):
         if event["kind"] != "rating":
             continue
         key, score = event["key"], event["score"]
         if score["status"] in ("ok", "unratable"):
-            past[key] = Score(**score)
+            earlier_ratings[key] = Score(**score)
         elif score["status"] in ("invalid", "refused", "truncated"):
             tries[key][score.get("stopped_at") or rubric.domains[0].id] += 1
-    return past, tries
+    return earlier_ratings, tries
 
 
 def _key(session: SimulatedSession, repeat: int, rubric: Rubric, config: JudgingConfig) -> str:
     """Return a digest of all that a rating depends on: the dialogue, the judge, the rubric, and how the judge is
     asked."""
-    deciding: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "session": session.id,
         "turns": [(turn.role, turn.text) for turn in session.turns],
         "repeat": repeat,
@@ -111,4 +111,4 @@ def _key(session: SimulatedSession, repeat: int, rubric: Rubric, config: Judging
         "judge": config.judge.model_dump(mode="json", exclude={"repeats"}),
         "model": config.provider.identity(),
     }
-    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()

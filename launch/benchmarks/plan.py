@@ -50,8 +50,25 @@ TOLERANCE = {"cpu": 0.15, "cuda": 0.10}
 
 
 def geometry(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int, inner: int) -> Architecture:
-    sizes = (vocabulary, hidden, layers, heads, kv_heads, hidden // heads, inner)
-    return Architecture("LlamaForCausalLM", *sizes, 32_768, 1e-5, Rope(), True, False, False, False, None, eos_ids=(1,))
+    return Architecture(
+        name="LlamaForCausalLM",
+        vocabulary=vocabulary,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        intermediate=inner,
+        max_positions=32_768,
+        norm_eps=1e-5,
+        rope=Rope(),
+        tied_embeddings=True,
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+        sliding_window=None,
+        eos_ids=(1,),
+    )
 
 
 GEOMETRIES = {
@@ -117,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     if parsed.half:
         which, number = parsed.half
         work = planned if which == "planned" else measured
-        print(json.dumps(work(*setting_of(rows[int(number)], parsed.device), CLOCKS[parsed.clock])))
+        print(json.dumps(work(*scenario_of(rows[int(number)], parsed.device), CLOCKS[parsed.clock])))
         return
     print(f"{'':52} {'memory (MB)':>22} {'ratio':>6}   {'micro-batch + step (s)':>22} {'ratio':>6}")
     good = True
@@ -156,54 +173,54 @@ def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as the cbtrain command sets it
     with tempfile.TemporaryDirectory() as folder:  # the repository's folders must not shadow packages
         done = subprocess.run(half, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=environment)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def setting_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Scenario, PackShape]:
+def scenario_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Scenario, PackShape]:
     sizes, weights, method, level, pack, accumulates = row
     weight_format, architecture = choose_weight_format(weights, device), GEOMETRIES[sizes]
     adapter: AdapterConfig = LoraConfig(rank=16) if method == "lora" else FullConfig()
     attention = attention_of("auto", device, weight_format.compute, architecture.head_dim)
-    made = Scenario(
+    scenario = Scenario(
         architecture, weight_format, adapter, activation_checkpointing=level, device=device, attention=attention
     )
-    return replace(made, accumulates=accumulates), SHAPES[pack]
+    return replace(scenario, accumulates=accumulates), SHAPES[pack]
 
 
-def planned(setting: Scenario, shape: PackShape, clock: Clock = time.perf_counter) -> dict[str, Any]:
+def planned(scenario: Scenario, shape: PackShape, clock: Clock = time.perf_counter) -> dict[str, Any]:
     """What the plan says: peak in bytes, seconds of a micro-batch and an optimizer step."""
-    split = predict_memory(setting, shape)
-    timing = measure_time(setting, shape, torch.device(setting.device), clock)
+    split = predict_memory(scenario, shape)
+    timing = measure_time(scenario, shape, torch.device(scenario.device), clock)
     return {"peak": split.total, "seconds": timing.micro_batch + timing.step}
 
 
 def measured(
-    setting: Scenario, shape: PackShape, clock: Clock = time.perf_counter, *, steps: int = STEPS
+    scenario: Scenario, shape: PackShape, clock: Clock = time.perf_counter, *, steps: int = STEPS
 ) -> dict[str, Any]:
     """What training takes from the second step on; the quickest step counts, as in the plan."""
-    device = torch.device(setting.device)
+    device = torch.device(scenario.device)
     with MemoryMeter(device) as meter:
-        decoder = random_decoder(setting, device)
-        engine = TorchEngine(decoder, StageConfig(optimizer=setting.optimizer))
-        pack, seconds = shape.pack(setting.architecture.vocabulary), []
-        with returning_memory(device, setting.activation_checkpointing):  # after loading, as the loop does
+        decoder = random_decoder(scenario, device)
+        engine = TorchEngine(decoder, StageConfig(optimizer=scenario.optimizer))
+        pack, seconds = shape.pack(scenario.architecture.vocabulary), []
+        with returning_memory(device, scenario.activation_checkpointing):  # after loading, as the loop does
             meter.reset_peak()
             for step in range(steps):
-                took = _step(engine, decoder, pack, setting, clock)
+                took = _step(engine, decoder, pack, scenario, clock)
                 if step:
                     seconds.append(took)
             return {"peak": meter.peak, "seconds": min(seconds)}
 
 
-def _step(engine: TrainingEngine, decoder: Decoder, pack: Pack, setting: Scenario, clock: Clock) -> float:
+def _step(engine: TrainingEngine, decoder: Decoder, pack: Pack, scenario: Scenario, clock: Clock) -> float:
     """Seconds of a micro-batch and an optimizer step, also where the step has two micro-batches."""
     started = clock()
-    for _ in range(1 + setting.accumulates):
+    for _ in range(1 + scenario.accumulates):
         engine.backward(loss_sum(decoder, pack))
     passes = clock() - started
     engine.step(1e-6)
-    if setting.device == "cuda":
+    if scenario.device == "cuda":
         torch.cuda.synchronize()
     took = clock() - started
-    return took - passes / 2 if setting.accumulates else took
+    return took - passes / 2 if scenario.accumulates else took

@@ -82,7 +82,7 @@ def _tokenize(corpus: Corpus, characters: int, tokenizer: Any) -> TokenStore:
     with tempfile.TemporaryDirectory() as folder:
         tokenized, rendering = _timed(lambda: tokenize(units, builder, root=Path(folder)))
         _, opening = _timed(lambda: tokenize(units, builder, root=Path(folder)))
-    facts = tokenized.facts()
+    facts = tokenized.describe()
     print(
         f"{len(units):,} sessions, {characters / 1e6:.1f} M characters, {len(tokenizer):,} entries: "
         f"{facts['tokens_per_epoch']:,} tokens in {rendering:.1f} s, opened again in {opening:.2f} s "

@@ -21,7 +21,7 @@ def made(tmp_path_factory):
     base = random_model(folder / "base", "mistral-window")
     decoder = load_decoder(str(base))
     inject(decoder, LoraConfig(rank=2))
-    save_adapter(decoder, folder / "adapter", base=str(base), facts={})
+    save_adapter(decoder, folder / "adapter", base=str(base))
     return base, folder / "adapter", decoder
 
 

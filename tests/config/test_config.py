@@ -90,10 +90,10 @@ def test_overrides_reach_into_what_a_dumped_config_leaves_empty(tmp_path):
 
 
 def test_settings_over_those_of_a_run(tmp_path):
-    ground, file = tmp_path / "config.yaml", tmp_path / "mine.yaml"
-    ground.write_text(dump_config(load_config(None, ["corpus.path=c", "split.seed=4", "evaluation.seeds=5"])))
+    run_config, file = tmp_path / "config.yaml", tmp_path / "mine.yaml"
+    run_config.write_text(dump_config(load_config(None, ["corpus.path=c", "split.seed=4", "evaluation.seeds=5"])))
     file.write_text("evaluation: {seeds: 3}")
-    config = load_config(str(file), ["split.seed=9"], ground)
+    config = load_config(str(file), ["split.seed=9"], run_config)
     assert (config.corpus.path, config.evaluation.seeds, config.split.seed) == ("c", 3, 9)
 
 

@@ -75,14 +75,14 @@ def test_what_cannot_be_extended_is_one_clear_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def blamed(tmp_path, below="", own="", words=(), ground=None):
+def blamed(tmp_path, below="", own="", words=(), run_config=None):
     """The place that an error names, without its folder."""
     (tmp_path / "below.yaml").write_text(below)
     (tmp_path / "mine.yaml").write_text(f"extends: below.yaml\n{own}")
-    if ground is not None:
-        (tmp_path / "config.yaml").write_text(ground)
+    if run_config is not None:
+        (tmp_path / "config.yaml").write_text(run_config)
     with pytest.raises(UserError) as caught:
-        load_config(str(tmp_path / "mine.yaml"), list(words), None if ground is None else tmp_path / "config.yaml")
+        load_config(str(tmp_path / "mine.yaml"), list(words), None if run_config is None else tmp_path / "config.yaml")
     return str(caught.value.where).rpartition("/")[2]
 
 
@@ -99,14 +99,14 @@ DEEPSPEED = "training: {engine: deepspeed, zero_stage: 3}"
         ({"below": "seed: x", "own": "threads: 2", "words": ["threads=3"]}, "below.yaml"),
         ({"below": "seed: x", "own": "seed: x"}, "mine.yaml"),
         ({"own": "seed: 1", "words": ["seed=x"]}, "command line"),
-        ({"ground": "seed: x", "words": ["threads=3"]}, "config.yaml"),
+        ({"run_config": "seed: x", "words": ["threads=3"]}, "config.yaml"),
         ({"own": "training: {speakers: [nurse]}", "words": ["training.engine=torch"]}, "mine.yaml"),
         ({"own": "therapist: {lora: {targets: [q_prj]}}", "words": ["therapist.lora.rank=3"]}, "mine.yaml"),
         # A key name or a text that is in the message is no hint.
         ({"own": "split: {validation: seed}", "words": ["seed=1", "split.seed=2"]}, "mine.yaml"),
         ({"own": "therapist: {lora: {rank: 0}}", "words": ["therapist.lora.alpha=3", "therapist.seed=1"]}, "mine.yaml"),
         # A key that there is not.
-        ({"ground": "sed: 1", "words": ["seed=1"]}, "config.yaml"),
+        ({"run_config": "sed: 1", "words": ["seed=1"]}, "config.yaml"),
         ({"below": "sed: 1", "words": ["seed=1"]}, "below.yaml"),
         ({"words": ["sed=1"]}, "command line"),
         # A value where a section belongs.
@@ -120,7 +120,7 @@ DEEPSPEED = "training: {engine: deepspeed, zero_stage: 3}"
         ({"below": "model: {weights: nf4}", "own": DEEPSPEED, "words": ["model.device=cpu"]}, "mine.yaml"),
         ({"own": DEEPSPEED, "words": ["model.weights=nf4"]}, "command line"),
         ({"own": "therapist: {optimizer: adamw8bit}", "words": ["training.engine=deepspeed"]}, "command line"),
-        ({"ground": DEEPSPEED, "own": "model: {weights: nf4}", "words": ["model.device=cpu"]}, "mine.yaml"),
+        ({"run_config": DEEPSPEED, "own": "model: {weights: nf4}", "words": ["model.device=cpu"]}, "mine.yaml"),
         # What is missing, or taken away with an address.
         ({"below": "evaluation: {patient_provider: {base_url: 'http://a/v1'}}", "words": ["seed=1"]}, "below.yaml"),
         (

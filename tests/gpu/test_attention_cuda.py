@@ -14,10 +14,10 @@ PREFIX = [0, 65, 300, 1000, 2100]
 
 
 @pytest.mark.parametrize("kv_heads", [2, 8], ids=["grouped", "equal"])
-@pytest.mark.parametrize("cu_k", [SELF, PREFIX], ids=["self", "prefix"])
+@pytest.mark.parametrize("cu_seqlens_k", [SELF, PREFIX], ids=["self", "prefix"])
 @pytest.mark.parametrize("window", [None, 100])
 @pytest.mark.parametrize("backend", ["flash-attn", "torch-varlen"])
-def test_a_kernel_equals_the_reference(backend, window, cu_k, kv_heads):
+def test_a_kernel_equals_the_reference(backend, window, cu_seqlens_k, kv_heads):
     device = torch.device("cuda")
     reason = BACKENDS[backend].obstacle(device, torch.bfloat16, 128)
     if reason:
@@ -27,9 +27,9 @@ def test_a_kernel_equals_the_reference(backend, window, cu_k, kv_heads):
     def random(*shape):
         return torch.randn(*shape, device=device, generator=generator).to(torch.bfloat16)
 
-    inputs = random(SELF[-1], 8, 128), random(cu_k[-1], kv_heads, 128), random(cu_k[-1], kv_heads, 128)
+    inputs = random(SELF[-1], 8, 128), random(cu_seqlens_k[-1], kv_heads, 128), random(cu_seqlens_k[-1], kv_heads, 128)
     weights = random(SELF[-1], 8, 128)
-    cu_seqlens = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k), "window": window}
+    cu_seqlens = {"cu_seqlens_q": CuSeqlens(SELF), "cu_seqlens_k": CuSeqlens(cu_seqlens_k), "window": window}
 
     def run(attend, dtype, **more):
         tensors = [t.detach().to(dtype).requires_grad_() for t in inputs]
@@ -59,7 +59,9 @@ def test_documents_are_bitwise_independent(backend):
         results = []
         for tensors in ((q, k, v), changed):
             leaves = [t.detach().requires_grad_() for t in tensors]
-            out = packed_attention(*leaves, cu_q=CuSeqlens(SELF), cu_k=CuSeqlens(SELF), window=None, backend=backend)
+            out = packed_attention(
+                *leaves, cu_seqlens_q=CuSeqlens(SELF), cu_seqlens_k=CuSeqlens(SELF), window=None, backend=backend
+            )
             results.append([out.detach(), *torch.autograd.grad(out.float().square().sum(), leaves)])
     finally:
         torch.use_deterministic_algorithms(False)

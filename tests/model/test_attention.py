@@ -23,20 +23,22 @@ PREFIX = [0, 9, 22, 70]  # more keys than queries in each document
 CASES = list(itertools.product([None, 1, 5], [SELF, PREFIX]))
 
 
-def tensors(cu_k, seed=0, kv_heads=2):
+def tensors(cu_seqlens_k, seed=0, kv_heads=2):
     generator = torch.Generator().manual_seed(seed)
-    shapes = ((SELF[-1], 6, 16), (cu_k[-1], kv_heads, 16), (cu_k[-1], kv_heads, 16))
+    shapes = ((SELF[-1], 6, 16), (cu_seqlens_k[-1], kv_heads, 16), (cu_seqlens_k[-1], kv_heads, 16))
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
-@pytest.mark.parametrize(("window", "cu_k"), CASES)
-def test_the_reference_is_softmax_attention_inside_each_document(window, cu_k):
-    q, k, v = (t.double().requires_grad_() for t in tensors(cu_k))
-    actual = packed_attention(q, k, v, cu_q=CuSeqlens(SELF), cu_k=CuSeqlens(cu_k), window=window)
+@pytest.mark.parametrize(("window", "cu_seqlens_k"), CASES)
+def test_the_reference_is_softmax_attention_inside_each_document(window, cu_seqlens_k):
+    q, k, v = (t.double().requires_grad_() for t in tensors(cu_seqlens_k))
+    actual = packed_attention(
+        q, k, v, cu_seqlens_q=CuSeqlens(SELF), cu_seqlens_k=CuSeqlens(cu_seqlens_k), window=window
+    )
     limits = (-1, 0) if window is None else (window - 1, 0)
-    cu_q, cu = (torch.tensor(c, dtype=torch.int32) for c in (SELF, cu_k))
-    max_seqlen = (CuSeqlens(SELF).max_seqlen, CuSeqlens(cu_k).max_seqlen)
-    expected = plainly(q, k, v, cu_q, cu, *max_seqlen, limits)
+    cu_q, cu_k = (torch.tensor(c, dtype=torch.int32) for c in (SELF, cu_seqlens_k))
+    max_seqlen = (CuSeqlens(SELF).max_seqlen, CuSeqlens(cu_seqlens_k).max_seqlen)
+    expected = plainly(q, k, v, cu_q, cu_k, *max_seqlen, limits)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-12)
     weights = torch.randn(actual.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ours = torch.autograd.grad((actual * weights).sum(), (q, k, v))
@@ -46,16 +48,18 @@ def test_the_reference_is_softmax_attention_inside_each_document(window, cu_k):
 
 
 @pytest.mark.parametrize("kv_heads", [2, 6], ids=["grouped", "equal"])
-@pytest.mark.parametrize(("window", "cu_k"), CASES)
+@pytest.mark.parametrize(("window", "cu_seqlens_k"), CASES)
 @pytest.mark.parametrize(
     ("module", "release"),
     [(torch_varlen, torch_2_11), (torch_varlen, torch_2_12), (flash, flash_attn_2_8)],
     ids=["torch-2.11", "torch-2.12-to-2.15", "flash-attn-2.8"],
 )
-def test_kernels_are_asked_for_what_the_reference_computes(module, release, window, cu_k, kv_heads, monkeypatch):
+def test_kernels_are_asked_for_what_the_reference_computes(
+    module, release, window, cu_seqlens_k, kv_heads, monkeypatch
+):
     monkeypatch.setattr(module, "_function", lambda: release)
-    q, k, v = tensors(cu_k, kv_heads=kv_heads)
-    cu_seqlens = {"cu_q": CuSeqlens(SELF), "cu_k": CuSeqlens(cu_k)}
+    q, k, v = tensors(cu_seqlens_k, kv_heads=kv_heads)
+    cu_seqlens = {"cu_seqlens_q": CuSeqlens(SELF), "cu_seqlens_k": CuSeqlens(cu_seqlens_k)}
     actual = module.attend(q, k, v, **cu_seqlens, window=window)
     expected = sdpa.attend(q, k, v, **cu_seqlens, window=window)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
@@ -74,7 +78,7 @@ def test_the_installed_torch_has_one_of_the_signatures_that_are_tested():
 def test_the_installed_torch_takes_the_call(window):
     # No CUDA here, but the operator's shape rules run without a device.
     q, k, v = (t.to("meta", torch.bfloat16) for t in tensors(PREFIX))
-    out = torch_varlen.attend(q, k, v, cu_q=CuSeqlens(SELF), cu_k=CuSeqlens(PREFIX), window=window)
+    out = torch_varlen.attend(q, k, v, cu_seqlens_q=CuSeqlens(SELF), cu_seqlens_k=CuSeqlens(PREFIX), window=window)
     assert (out.shape, out.dtype) == (q.shape, torch.bfloat16)
 
 

@@ -29,7 +29,7 @@ def tuned(tmp_path):
     with torch.no_grad():
         for parameter in decoder.trainable_parameters().values():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    save_adapter(decoder, tmp_path / "tuned", base=str(base), facts={"speaker": "therapist"})
+    save_adapter(decoder, tmp_path / "tuned", base=str(base), provenance={"speaker": "therapist"})
     return base, tmp_path / "tuned", logits(decoder).detach()
 
 
@@ -71,7 +71,7 @@ def test_bf16_weights_stay_bf16_and_are_saved_as_the_masters_are(tmp_path):
     assert decoder.dtype == torch.bfloat16
     assert all(parameter.requires_grad for parameter in decoder.parameters())
     masters = {name: parameter.detach().float() + 1e-5 for name, parameter in decoder.adapter.parameters().items()}
-    save_adapter(decoder, tmp_path / "tuned", base="org/model", facts={}, values=masters)
+    save_adapter(decoder, tmp_path / "tuned", base="org/model", values=masters)
     saved = load_file(tmp_path / "tuned" / "model.safetensors")
     assert torch.equal(saved["model.norm.weight"], masters["norm.weight"])
     assert json.loads((tmp_path / "tuned" / "config.json").read_text())["dtype"] == "float32"
@@ -85,7 +85,7 @@ def test_a_tuned_hub_model_is_whole_and_says_what_ends_an_answer(tmp_path):
     decoder = load_decoder(str(base))
     inject(decoder, FullConfig())
     beside = {"chat_format.json": json.dumps({"stop_token_ids": [7]})}
-    save_adapter(decoder, tmp_path / "tuned", base="org/model", facts={}, beside=beside)
+    save_adapter(decoder, tmp_path / "tuned", base="org/model", extra_files=beside)
     assert AutoTokenizer.from_pretrained(tmp_path / "tuned").vocab_size > 0
     known = json.loads((base / "config.json").read_text())["eos_token_id"]
     assert GenerationConfig.from_pretrained(tmp_path / "tuned").eos_token_id == [7, known]

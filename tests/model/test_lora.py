@@ -142,7 +142,7 @@ def test_peft_loads_what_we_save_with_equal_logits_and_gradients(family, documen
     decoder = load_decoder(str(base))
     inject(decoder, CONFIG)
     randomize(decoder)
-    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={})
+    save_adapter(decoder, tmp_path / "adapter", base=str(base))
     compare_with_peft(base, tmp_path / "adapter", decoder, documents)
 
 
@@ -162,7 +162,7 @@ def test_every_method_equals_peft_and_comes_back(method, tied, documents, tmp_pa
     assert not torch.allclose(logits(decoder), before, atol=1e-2)
     with decoder.with_adapter(False):
         torch.testing.assert_close(logits(decoder), before, atol=0, rtol=0)
-    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={})
+    save_adapter(decoder, tmp_path / "adapter", base=str(base))
     again = load_decoder(str(base))
     loaded = load_adapter(again, tmp_path / "adapter")
     together = tied and adapter.config.modules_to_save and adapter.config.ensure_weight_tying
@@ -240,7 +240,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_decoder_as_it_was(base, tmp_pat
     donor = load_decoder(str(base))
     inject(donor, METHODS["both"])
     randomize(donor)
-    save_adapter(donor, tmp_path / "good", base=str(base), facts={})
+    save_adapter(donor, tmp_path / "good", base=str(base))
     shutil.copytree(tmp_path / "good", tmp_path / "bad")
     weights = tmp_path / "bad" / "adapter_model.safetensors"
     tensors = load_file(weights)
@@ -286,7 +286,7 @@ def test_dora_forgets_a_norm_when_its_values_change(base):
 def test_an_adapter_of_another_base_is_refused_unless_forced(base, tmp_path):
     decoder = load_decoder(str(base))
     inject(decoder, CONFIG)
-    save_adapter(decoder, tmp_path / "a", base=str(base), facts={})
+    save_adapter(decoder, tmp_path / "a", base=str(base))
     facts = json.loads((tmp_path / "a" / "cbtrain.json").read_text())["base"]
     assert facts == {"name": str(base), "base_fingerprint": decoder.fingerprint, "base_weights": "fp32"}
     sister = tmp_path / "sister"
@@ -310,7 +310,7 @@ def test_bad_adapters_are_refused(base, tmp_path):
     inject(decoder, CONFIG)
     with pytest.raises(UserError, match="already has an adapter"):
         inject(decoder, CONFIG)
-    save_adapter(decoder, tmp_path / "a", base="x", facts={})
+    save_adapter(decoder, tmp_path / "a", base="x")
     described = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     for change, problem in [
         ({"r": None}, "rank: "),
@@ -404,7 +404,7 @@ def test_what_peft_can_train_and_cbtrain_cannot_load_is_named(base, tmp_path, se
 def test_a_pickled_adapter_and_an_unknown_setting_are_named(base, tmp_path):
     decoder = load_decoder(str(base))
     inject(decoder, CONFIG)
-    save_adapter(decoder, tmp_path / "a", base="x", facts={})
+    save_adapter(decoder, tmp_path / "a", base="x")
     weights, config = tmp_path / "a" / "adapter_model.safetensors", tmp_path / "a" / "adapter_config.json"
     described = json.loads(config.read_text())
     config.write_text(json.dumps(described | {"use_wavelets": True}))

@@ -40,7 +40,7 @@ def made(tmp_path):
     for module in lora_modules(decoder).values():
         module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
     beside = format_files(choose_format(load_tokenizer(base), "plain"), [5])
-    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={}, beside=beside)
+    save_adapter(decoder, tmp_path / "adapter", base=str(base), extra_files=beside)
     hidden = decoder(IDS, torch.arange(60), decoder.packed([0, 60]))
     return base, tmp_path / "adapter", decoder.logits(hidden).detach()
 
@@ -160,7 +160,7 @@ def adapted(base, out, config, **load):
     decoder = load_decoder(str(base), **load)
     inject(decoder, config)
     randomize(decoder)
-    save_adapter(decoder, out, base=str(base), facts={})
+    save_adapter(decoder, out, base=str(base))
     with torch.no_grad():
         return decoder.logits(decoder(IDS, torch.arange(60), decoder.packed([0, 60])))
 
@@ -233,7 +233,7 @@ def test_rows_of_zeros_merge(tmp_path):
     save_file(tensors, file)
     decoder = load_decoder(str(base))
     inject(decoder, LoraConfig(rank=2, dora=True))
-    save_adapter(decoder, tmp_path / "adapter", base=str(base), facts={})
+    save_adapter(decoder, tmp_path / "adapter", base=str(base))
     merge(base, tmp_path / "adapter", tmp_path / "out", base="b")
     assert not load_file(tmp_path / "out" / "model.safetensors")["model.layers.0.mlp.up_proj.weight"][3].any()
 

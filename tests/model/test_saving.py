@@ -51,11 +51,11 @@ def test_nothing_empty_or_not_finite_is_saved(decoder, tmp_path):
     with pytest.raises(UserError, match="'x' is empty"):
         save_tensors({"x": torch.empty(0, 3)}, tmp_path / "a.safetensors")
     inject(decoder, LoraConfig(rank=2))
-    save_adapter(decoder, tmp_path / "adapter", base="b", facts={})
+    save_adapter(decoder, tmp_path / "adapter", base="b")
     before = (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes()
     next(iter(lora_modules(decoder).values())).lora_A.data[0, 0] = torch.nan
     with pytest.raises(UserError, match=r"lora_A\.weight' holds NaN or infinity and is not saved"):
-        save_adapter(decoder, tmp_path / "adapter", base="b", facts={})
+        save_adapter(decoder, tmp_path / "adapter", base="b")
     # The good one of before is still there.
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]
@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_nothing(decoder, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (8000, old[0][1]))
     try:
         with pytest.raises(UserError, match=r"weights cannot be written: .*Free some space") as caught:
-            save_adapter(decoder, tmp_path / "adapter", base="b", facts={})
+            save_adapter(decoder, tmp_path / "adapter", base="b")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old[0])
         signal.signal(signal.SIGXFSZ, old[1])
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_nothing(decoder, tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_while_merging_is_one_line(decoder, tmp_path):
     inject(decoder, LoraConfig(rank=2))
-    save_adapter(decoder, tmp_path / "adapter", base="b", facts={})
+    save_adapter(decoder, tmp_path / "adapter", base="b")
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "none", small], capture_output=True)

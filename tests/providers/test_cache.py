@@ -395,7 +395,7 @@ async def test_a_budget_holds_where_an_api_counts_more_than_its_prompts_seem_to_
             before = len(bill)
             with Journal(tmp_path / "events.jsonl") as journal:
                 past, settings = list(read(journal.path)), ProvidersConfig(budget=budget)
-                async with Providers(settings, events=journal, past=past) as providers:
+                async with Providers(settings, events=journal, earlier_events=past) as providers:
                     made = await providers.open(config, "judge")
                     many = range(1 if share is None else 4)
                     asks = [made.chat(asking(f"{number}, {n}: " + "word " * 150)) for n in many]

@@ -141,7 +141,7 @@ async def test_a_continued_run_knows_what_was_spent_and_who_answered(key, tmp_pa
             with Journal(events) as journal:
                 settings = ProvidersConfig(answers=str(tmp_path / "answers"))
                 past = list(read(events))
-                async with Providers(settings, events=journal, past=past, warn=told.append) as providers:
+                async with Providers(settings, events=journal, earlier_events=past, warn=told.append) as providers:
                     made = await providers.open(paid(script), "judge")
                     await made.chat(asking(f"x{number}"))
                     await made.chat(asking("x0"))

@@ -20,7 +20,7 @@ async def hold(settings):
     with Journal(Path(settings["folder"]) / "events.jsonl") as journal:
         run = ProvidersConfig(answers=settings["answers"], record=settings.get("record"))
         events = list(read(journal.path))
-        async with Providers(run, events=journal, past=events) as providers:
+        async with Providers(run, events=journal, earlier_events=events) as providers:
             made = await providers.open(ProviderConfig(**settings["provider"]), "patient")
             print("begun", flush=True)
 

@@ -46,7 +46,23 @@ def packs(step, layout):
 
 def decoder(method, *, weights="fp32", level="none", device="cpu"):
     shape = Architecture(
-        "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
+        name="LlamaForCausalLM",
+        vocabulary=61,
+        hidden=24,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=6,
+        intermediate=40,
+        max_positions=512,
+        norm_eps=1e-5,
+        rope=Rope(),
+        tied_embeddings=False,
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+        sliding_window=None,
+        eos_ids=(1,),
     )
     if weights == "nf4":
         from cbtrain.model.linears.formats import choose_weight_format

@@ -16,7 +16,7 @@ async def main(settings):
     with Journal(Path(settings["folder"]) / "events.jsonl") as journal:
         events = list(read(journal.path))
         run = ProvidersConfig(answers=settings["answers"], budget=settings.get("budget"))
-        async with Providers(run, events=journal, past=events) as providers:
+        async with Providers(run, events=journal, earlier_events=events) as providers:
             made = await providers.open(ProviderConfig(**settings["provider"]), "judge")
             print(json.dumps(costs(providers)), flush=True)
 

@@ -41,7 +41,23 @@ def main(arguments):
     distributed.join(5)
     made = Decoder(
         Architecture(
-            "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
+            name="LlamaForCausalLM",
+            vocabulary=61,
+            hidden=24,
+            layers=2,
+            heads=4,
+            kv_heads=2,
+            head_dim=6,
+            intermediate=40,
+            max_positions=512,
+            norm_eps=1e-5,
+            rope=Rope(),
+            tied_embeddings=False,
+            qkv_bias=False,
+            out_bias=False,
+            mlp_bias=False,
+            sliding_window=None,
+            eos_ids=(1,),
         )
     )
     initialize(made, 0)
@@ -67,7 +83,7 @@ def main(arguments):
         **settings.get("runtime", {}),
     )
     folder = Path(settings["folder"])
-    files = PlainFiles() if full else AdapterFiles(made, base="tiny", facts={}, beside={})
+    files = PlainFiles() if full else AdapterFiles(made, base="tiny")
     save, slow, failing = files.save, settings.get("slow_writing", 0.0), settings.get("fail_writing_after")
 
     def slowly(folder, values):
@@ -80,7 +96,17 @@ def main(arguments):
     every = documents()
     try:
         groups = ["early", "late", "late"]
-        stage = Stage("tiny", made, every[:11], every[11:], config, folder, runtime, files, groups)
+        stage = Stage(
+            name="tiny",
+            decoder=made,
+            documents=every[:11],
+            validation=every[11:],
+            settings=config,
+            folder=folder,
+            runtime=runtime,
+            files=files,
+            groups=groups,
+        )
         result, best = train(stage, Console(quiet=distributed.rank() != 0))
     except Stopped as stopped:
         if distributed.rank() == 0:

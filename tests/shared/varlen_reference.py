@@ -7,15 +7,15 @@ Each function has exactly the parameters that the release has: a wrong name or p
 import torch
 
 
-def plainly(q, k, v, cu_q, cu_k, max_q, max_k, window_size, causal=False, scale=None):
+def plainly(q, k, v, cu_seqlens_q, cu_seqlens_k, max_q, max_k, window_size, causal=False, scale=None):
     """Softmax attention inside each document; ``window_size`` (left, right), -1 for no limit, from the bottom right."""
-    assert cu_q.dtype == cu_k.dtype == torch.int32
-    lengths_q, lengths_k = cu_q.diff(), cu_k.diff()
+    assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    lengths_q, lengths_k = cu_seqlens_q.diff(), cu_seqlens_k.diff()
     assert (max_q, max_k) == (int(lengths_q.max()), int(lengths_k.max()))
     left, right = window_size[0], 0 if causal else window_size[1]
     out = torch.empty_like(q, dtype=torch.float64)
     for i in range(len(lengths_q)):
-        qs, ks = slice(cu_q[i], cu_q[i + 1]), slice(cu_k[i], cu_k[i + 1])
+        qs, ks = slice(cu_seqlens_q[i], cu_seqlens_q[i + 1]), slice(cu_seqlens_k[i], cu_seqlens_k[i + 1])
         groups = q.shape[1] // k.shape[1]
         key, value = (t[ks].double().repeat_interleave(groups, 1) for t in (k, v))
         scores = torch.einsum("qhd,khd->hqk", q[qs].double(), key) * (scale or q.shape[-1] ** -0.5)

@@ -20,7 +20,7 @@ from cbtrain.study.datasets import course_units
 from cbtrain.study.plan import planned_stages
 from cbtrain.study.stages import StageSpec, StudyModel
 from cbtrain.training.packs import open_stream
-from cbtrain.training.planning.meta_model import shadow_decoder
+from cbtrain.training.planning.meta_model import meta_decoder
 
 QUIET = Console(quiet=True)
 TINY = ["tiny.hidden=64", "tiny.layers=2", "tiny.intermediate=64"]
@@ -63,7 +63,7 @@ def test_training_planner_profiler_and_previews_agree(folder):
     profiled, documents = _prepare(Namespace(speaker="therapist", random_weights=True), config, QUIET)
     profiler = profiled.decoder(QUIET)
     (planned,) = planned_stages(config, "cpu", 1, QUIET, ["therapist"])
-    scenario, planner = planned.setting, shadow_decoder(planned.setting)
+    scenario, planner = planned.scenario, meta_decoder(planned.scenario)
 
     expected = WeightFormat("nf4", torch.bfloat16, double_quantization=False)
     assert training.format == profiler.format == scenario.format == expected
@@ -80,10 +80,10 @@ def test_training_planner_profiler_and_previews_agree(folder):
     assert len(shapes(training)) == 2 * 2 * 3  # layers, targets, A and B and magnitude
     assert (scenario.optimizer, scenario.accumulates, spec.scenario(1)) == ("sgd", True, scenario)
 
-    lengths = dataset.chosen.documents.lengths.tolist()
-    assert documents.chosen.documents.lengths.tolist() == list(planned.load.lengths) == lengths
-    stream = open_stream(dataset.chosen.documents, spec.settings, spec.architecture, spec.name)
-    assert len(planned.load.packs()) == stream.plan(0).packs > 4
+    lengths = dataset.train.documents.lengths.tolist()
+    assert documents.train.documents.lengths.tolist() == list(planned.workload.lengths) == lengths
+    stream = open_stream(dataset.train.documents, spec.settings, spec.architecture, spec.name)
+    assert len(planned.workload.packs()) == stream.plan(0).packs > 4
     preview = stage_of(parse(build_parser(), ["corpus", "tokens", f"--model={folder}", "--config=quick", *SETTINGS]))
     built = [
         document.ids.tolist()
@@ -91,7 +91,7 @@ def test_training_planner_profiler_and_previews_agree(folder):
         for document in preview.builder().build(unit).documents
     ]
     assert built
-    trained = [document.ids.tolist() for document in dataset.chosen.documents]
+    trained = [document.ids.tolist() for document in dataset.train.documents]
     assert any(ids in trained for ids in built)
 
 

@@ -50,7 +50,7 @@ def same(one, other):
         assert np.array_equal(a.ids, b.ids)
         assert np.array_equal(a.loss_weights, b.loss_weights)
         assert a.trimmed == b.trimmed
-    assert one.facts() == other.facts()
+    assert one.describe() == other.describe()
     assert (one.share, [u.name for u in one.units]) == (other.share, [u.name for u in other.units])
 
 

@@ -14,7 +14,23 @@ def tiny():
 
     def make(seed=0):
         architecture = Architecture(
-            "LlamaForCausalLM", 61, 24, 2, 4, 2, 6, 40, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
+            name="LlamaForCausalLM",
+            vocabulary=61,
+            hidden=24,
+            layers=2,
+            heads=4,
+            kv_heads=2,
+            head_dim=6,
+            intermediate=40,
+            max_positions=512,
+            norm_eps=1e-5,
+            rope=Rope(),
+            tied_embeddings=False,
+            qkv_bias=False,
+            out_bias=False,
+            mlp_bias=False,
+            sliding_window=None,
+            eos_ids=(1,),
         )
         decoder = Decoder(architecture)
         initialize(decoder, seed)

@@ -7,11 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cbtrain.errors import UserError
 from cbtrain.files import seal, unseal
 from cbtrain.training.checkpoints.checkpoint import STATE, Checkpoint, DamagedCheckpoint, PlainFiles, newest, read_state
 from cbtrain.training.checkpoints.checkpoint import write as write_checkpoint
+from cbtrain.training.checkpoints.resuming import check_same
 from cbtrain.training.checkpoints.writer import CheckpointWriter
-from cbtrain.training.config import CheckpointConfig
+from cbtrain.training.config import CheckpointConfig, StageConfig
 from cbtrain.training.progress import CHECKS, Progress
 
 pytestmark = pytest.mark.fault("F7")
@@ -121,3 +123,12 @@ def test_old_checkpoints_are_removed_beside_a_damaged_one(tmp_path):
         writer.put(checkpoint(3))
     assert writer.warnings() == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-2", "step-3"]
+
+
+def test_a_checkpoint_written_before_a_setting_existed_is_continued(tmp_path):
+    before = StageConfig(seed=3).model_dump(mode="json")
+    del before["clip_norm"], before["lora"]["dropout"]
+    old = Checkpoint({"config": before}, {}, {})
+    check_same(old, StageConfig(seed=3), "therapist", tmp_path)
+    with pytest.raises(UserError, match="therapist.clip_norm is 0.5, the interrupted run had 1.0"):
+        check_same(old, StageConfig(seed=3, clip_norm=0.5), "therapist", tmp_path)

@@ -15,7 +15,23 @@ from cbtrain.training.flops import linear_weights, micro_batch_flops, step_flops
 from cbtrain.training.loss import loss_sum
 
 DEEP = Architecture(
-    "LlamaForCausalLM", 97, 32, 24, 4, 2, 8, 64, 512, 1e-5, Rope(), False, False, False, False, None, (1,)
+    name="LlamaForCausalLM",
+    vocabulary=97,
+    hidden=32,
+    layers=24,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    intermediate=64,
+    max_positions=512,
+    norm_eps=1e-5,
+    rope=Rope(),
+    tied_embeddings=False,
+    qkv_bias=False,
+    out_bias=False,
+    mlp_bias=False,
+    sliding_window=None,
+    eos_ids=(1,),
 )
 
 
@@ -57,8 +73,8 @@ def test_hardware_operations_with_recomputation():
 
 def test_the_published_numbers_of_llama_8b():
     llama = Architecture(
-        "LlamaForCausalLM", 128_256, 4096, 32, 32, 8, 128, 14_336, 131_072, 1e-5, Rope(), False, False, False, False,
-        None, (1,),
+        name="LlamaForCausalLM", vocabulary=128_256, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, intermediate=14_336, max_positions=131_072, norm_eps=1e-5, rope=Rope(), tied_embeddings=False, qkv_bias=False, out_bias=False, mlp_bias=False,
+        sliding_window=None, eos_ids=(1,),
     )  # fmt: skip
     assert linear_weights(llama) == pytest.approx(6.979e9, rel=1e-3)
     adapter = 41_943_040

@@ -21,7 +21,15 @@ def run(decoder, documents, folder, validation=None, runtime=None, **changes):
     config = StageConfig(**(settings | changes))
     out = io.StringIO()
     held_out = documents[9:] if validation is None else validation
-    stage = Stage("tiny", decoder, documents[:9], held_out, config, folder, runtime or RuntimeConfig())
+    stage = Stage(
+        name="tiny",
+        decoder=decoder,
+        documents=documents[:9],
+        validation=held_out,
+        settings=config,
+        folder=folder,
+        runtime=runtime or RuntimeConfig(),
+    )
     result, _ = train(stage, Console(file=out))
     return result, out.getvalue()
 

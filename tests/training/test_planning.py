@@ -27,17 +27,33 @@ from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.memory.heap import peak_of
 from cbtrain.training.planning.machine import Machine, available_memory, other_machine
 from cbtrain.training.planning.memory_plan import predict_memory
-from cbtrain.training.planning.meta_model import shadow_decoder
+from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.plan import PlannedStage, plan_stage
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario
-from cbtrain.training.planning.static_memory import held, held_sizes
+from cbtrain.training.planning.static_memory import predict_static_memory, static_tensor_sizes
 from cbtrain.training.planning.timing import estimate_time, measure_time
 from cbtrain.training.planning.trace import trace
 from cbtrain.training.planning.workload import PackShape, Workload, largest
 
 ARCHITECTURE = Architecture(
-    "LlamaForCausalLM", 257, 64, 5, 4, 2, 16, 160, 4096, 1e-5, Rope(), True, False, False, False, None, (1,)
+    name="LlamaForCausalLM",
+    vocabulary=257,
+    hidden=64,
+    layers=5,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    intermediate=160,
+    max_positions=4096,
+    norm_eps=1e-5,
+    rope=Rope(),
+    tied_embeddings=True,
+    qkv_bias=False,
+    out_bias=False,
+    mlp_bias=False,
+    sliding_window=None,
+    eos_ids=(1,),
 )
 SHAPE = PackShape((90, 50, 20), 100)
 CPU = torch.device("cpu")
@@ -48,78 +64,78 @@ FORMATS = {
 }
 
 
-def setting(weight_format="fp32", adapter=None, **changes):
+def scenario(weight_format="fp32", adapter=None, **changes):
     architecture = changes.pop("architecture", ARCHITECTURE)
     return Scenario(architecture, FORMATS[weight_format], adapter or LoraConfig(rank=4), **changes)
 
 
-def really(made, pack):
+def really(case, pack):
     """What the real decoder keeps after its forward pass, and at its peak, counted in the same way."""
-    decoder = random_decoder(made, CPU)
+    decoder = random_decoder(case, CPU)
     engine = TorchEngine(decoder, StageConfig())
     decoder.adapter.prepare(0, pack.names, pack.cu_seqlens)
-    for _ in range(1 + made.accumulates):
+    for _ in range(1 + case.accumulates):
         with LiveStorages() as live:
             loss = loss_sum(decoder, pack)
             kept = live.bytes
             engine.backward(loss)
         del loss
-    waiting = engine.static_memory().gradients if made.accumulates else 0
+    waiting = engine.static_memory().gradients if case.accumulates else 0
     return kept, live.peak + waiting
 
 
 CASES = {
-    "lora": setting(),
-    "lora, dropout": setting(adapter=LoraConfig(rank=4, dropout=0.1)),
-    "dora": setting(adapter=LoraConfig(rank=4, dora=True)),
-    "head trained": setting(adapter=LoraConfig(rank=4, modules_to_save=["lm_head"], ensure_weight_tying=False)),
-    "some layers": setting(adapter=LoraConfig(rank=4, layers=[1, 4], targets=["q_proj", "down_proj"])),
-    "selective": setting(activation_checkpointing="selective"),
-    "recomputed": setting(activation_checkpointing="full"),
-    "bf16": setting("bf16"),
-    "nf4": setting("nf4"),
-    "nf4 recomputed": setting("nf4", activation_checkpointing="full"),
-    "full": setting(adapter=FullConfig()),
-    "full recomputed": setting(adapter=FullConfig(), activation_checkpointing="full"),
-    "full bf16": setting("bf16", FullConfig()),
-    "full bf16, accumulating": setting("bf16", FullConfig(), accumulates=True),
-    "full, accumulating": setting(adapter=FullConfig(), accumulates=True),
-    "lora, accumulating": setting(accumulates=True),
-    "window": setting(architecture=replace(ARCHITECTURE, sliding_window=32)),
-    "qwen": setting(architecture=replace(ARCHITECTURE, qkv_bias=True, qk_norm=True, tied_embeddings=False)),
+    "lora": scenario(),
+    "lora, dropout": scenario(adapter=LoraConfig(rank=4, dropout=0.1)),
+    "dora": scenario(adapter=LoraConfig(rank=4, dora=True)),
+    "head trained": scenario(adapter=LoraConfig(rank=4, modules_to_save=["lm_head"], ensure_weight_tying=False)),
+    "some layers": scenario(adapter=LoraConfig(rank=4, layers=[1, 4], targets=["q_proj", "down_proj"])),
+    "selective": scenario(activation_checkpointing="selective"),
+    "recomputed": scenario(activation_checkpointing="full"),
+    "bf16": scenario("bf16"),
+    "nf4": scenario("nf4"),
+    "nf4 recomputed": scenario("nf4", activation_checkpointing="full"),
+    "full": scenario(adapter=FullConfig()),
+    "full recomputed": scenario(adapter=FullConfig(), activation_checkpointing="full"),
+    "full bf16": scenario("bf16", FullConfig()),
+    "full bf16, accumulating": scenario("bf16", FullConfig(), accumulates=True),
+    "full, accumulating": scenario(adapter=FullConfig(), accumulates=True),
+    "lora, accumulating": scenario(accumulates=True),
+    "window": scenario(architecture=replace(ARCHITECTURE, sliding_window=32)),
+    "qwen": scenario(architecture=replace(ARCHITECTURE, qkv_bias=True, qk_norm=True, tied_embeddings=False)),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_shadow_allocates_what_the_decoder_does(name):
-    made, pack = CASES[name], SHAPE.pack(ARCHITECTURE.vocabulary)
-    found = trace(shadow_decoder(made), pack, accumulates=made.accumulates)
-    kept, peak = really(made, pack)
+def test_the_meta_decoder_allocates_what_the_decoder_does(name):
+    case, pack = CASES[name], SHAPE.pack(ARCHITECTURE.vocabulary)
+    found = trace(meta_decoder(case), pack, accumulates=case.accumulates)
+    kept, peak = really(case, pack)
     assert found.kept == pytest.approx(kept, rel=0.02)
     assert found.peak == pytest.approx(peak, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["lora", "dora", "bf16", "nf4", "full", "full bf16", "head trained"])
 def test_what_is_held_is_counted_as_the_engine_does(name):
-    made, pack = CASES[name], SHAPE.pack(ARCHITECTURE.vocabulary)
-    decoder = random_decoder(made, CPU)
+    case, pack = CASES[name], SHAPE.pack(ARCHITECTURE.vocabulary)
+    decoder = random_decoder(case, CPU)
     engine = TorchEngine(decoder, StageConfig())
     engine.backward(loss_sum(decoder, pack))
     engine.step(1e-3)
-    real, found = engine.static_memory(), held(shadow_decoder(made), made)
+    real, found = engine.static_memory(), predict_static_memory(meta_decoder(case), case)
     assert found.weights == weight_memory(decoder).bytes
     assert found.gradients == real.gradients
-    assert found.adapters == (0 if made.full else real.adapters)
+    assert found.adapters == (0 if case.full else real.adapters)
     assert found.optimizer == pytest.approx(
         real.optimizer, abs=4 * len(decoder.trainable_parameters())
     )  # counts of steps
-    assert sum(held_sizes(shadow_decoder(made), made)) == found.weights + found.adapters + found.optimizer
+    assert sum(static_tensor_sizes(meta_decoder(case), case)) == found.weights + found.adapters + found.optimizer
 
 
 def test_zero_shards_by_stage_and_eight_bits_are_two_bytes():
     def parts(**changes):
-        made = setting(adapter=LoraConfig(rank=64), **changes)
-        return held(shadow_decoder(made), made)
+        case = scenario(adapter=LoraConfig(rank=64), **changes)
+        return predict_static_memory(meta_decoder(case), case)
 
     plain = parts()
     first, second, third = (parts(zero_stage=stage, world=4) for stage in (1, 2, 3))
@@ -132,25 +148,25 @@ def test_zero_shards_by_stage_and_eight_bits_are_two_bytes():
 
 def test_gradients_that_wait_are_part_of_the_peak():
     pack = SHAPE.pack(ARCHITECTURE.vocabulary)
-    waiting = trace(shadow_decoder(setting()), pack, accumulates=True)
-    assert waiting.gradients == sum(4 * p.numel() for p in shadow_decoder(setting()).trainable_parameters().values())
-    assert waiting.peak > trace(shadow_decoder(setting()), pack).peak
+    waiting = trace(meta_decoder(scenario()), pack, accumulates=True)
+    assert waiting.gradients == sum(4 * p.numel() for p in meta_decoder(scenario()).trainable_parameters().values())
+    assert waiting.peak > trace(meta_decoder(scenario()), pack).peak
 
 
 def test_predicted_parts_add_up():
-    for made in (setting(), setting(adapter=FullConfig()), setting(device="cuda", attention="torch-varlen")):
-        split = predict_memory(made, SHAPE)
+    for case in (scenario(), scenario(adapter=FullConfig()), scenario(device="cuda", attention="torch-varlen")):
+        split = predict_memory(case, SHAPE)
         parts = (split.weights, split.adapters, split.gradients, split.optimizer, split.activations, split.workspace)
         assert sum(parts) == split.total
         assert min(parts) >= 0
 
 
 def test_kernels_over_packs_keep_no_copy_a_document():
-    one = replace(setting(), device="cuda", attention="torch-varlen")
+    one = replace(scenario(), device="cuda", attention="torch-varlen")
     split = replace(one, attention="sdpa")
     pack = SHAPE.pack(ARCHITECTURE.vocabulary)
     # Document by document, results are joined into a copy, which adapters of o_proj keep beside them.
-    assert trace(shadow_decoder(one), pack).kept < trace(shadow_decoder(split), pack).kept
+    assert trace(meta_decoder(one), pack).kept < trace(meta_decoder(split), pack).kept
 
 
 def test_the_heap_is_larger_than_its_contents_and_mappings_are_not():
@@ -172,14 +188,14 @@ def test_shapes_and_loads():
     assert small.lengths == (9, 5, 2)
     assert small.pack(257).supervised == small.supervised == 10
     documents = [Document(str(n), np.zeros(n, np.int32), np.ones(n, np.float32)) for n in (100, 40, 60)]
-    load = Workload.of(TokenStore.of(documents), 100)
-    assert load.tokens == 200
-    assert sorted(shape.tokens for shape in load.packs()) == [100, 100]
-    assert sorted(shape.tokens for shape in load.resized(50).packs()) == [50, 50, 50, 50]
-    assert load.resized(50).tokens == 200
+    workload = Workload.of(TokenStore.of(documents), 100)
+    assert workload.tokens == 200
+    assert sorted(shape.tokens for shape in workload.packs()) == [100, 100]
+    assert sorted(shape.tokens for shape in workload.resized(50).packs()) == [50, 50, 50, 50]
+    assert workload.resized(50).tokens == 200
     whole = Workload.of(TokenStore.of(documents), 100, 100).resized(50)
     assert max(shape.tokens for shape in whole.packs()) == 100
-    assert load.changes(50)
+    assert workload.changes(50)
     long = Workload.of(TokenStore.of(documents[:1]), 20, 100)  # a document a pack, whatever its size
     assert not long.changes(40)
     assert Workload(64).packs() == [PackShape((64,), 38)]
@@ -188,20 +204,20 @@ def test_shapes_and_loads():
 
 
 def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
-    found = measure_time(setting(), SHAPE, CPU)
+    found = measure_time(scenario(), SHAPE, CPU)
     assert found.micro_batch > 0
     assert found.step > 0
     h100, l4 = (other_machine(name).gpu for name in ("h100", "L4"))
-    times = [estimate_time(setting("bf16"), SHAPE, 1000, gpu).micro_batch for gpu in (h100, l4)]
+    times = [estimate_time(scenario("bf16"), SHAPE, 1000, gpu).micro_batch for gpu in (h100, l4)]
     assert times[1] / times[0] == pytest.approx(989 / 121)
 
 
-def plan(memory, config=None, load=None, architecture=ARCHITECTURE):
+def plan(memory, config=None, workload=None, architecture=ARCHITECTURE):
     config = config or StageConfig(pack_tokens=1024)
     level = config.activation_checkpointing
-    made = setting("bf16", device="cuda", attention="torch-varlen", activation_checkpointing=level)
-    made = replace(made, architecture=replace(architecture, layers=2))
-    stage = PlannedStage("therapist", config, made, load or Workload(config.pack_tokens))
+    case = scenario("bf16", device="cuda", attention="torch-varlen", activation_checkpointing=level)
+    case = replace(case, architecture=replace(architecture, layers=2))
+    stage = PlannedStage("therapist", config, case, workload or Workload(config.pack_tokens))
     gpu = other_machine("h100").gpu
     return plan_stage(stage, Machine("a GPU", "cuda", memory, gpu), CPU, lambda text: None)
 
@@ -228,7 +244,7 @@ def test_advice_names_what_fits():
 
 def test_epochs_count_the_real_documents():
     documents = [Document(str(n), np.zeros(n, np.int32), np.ones(n, np.float32)) for n in (1000, 400, 500)]
-    found = plan(80_000_000_000, load=Workload.of(TokenStore.of(documents), 1024))
+    found = plan(80_000_000_000, workload=Workload.of(TokenStore.of(documents), 1024))
     configured = found.configured
     assert configured.epoch_seconds == pytest.approx(1900 / configured.tokens_per_second)
     assert plan(80_000_000_000).configured.epoch_seconds is None
@@ -302,7 +318,7 @@ import json, sys
 from dataclasses import replace
 sys.path.insert(0, sys.argv[2])
 from benchmarks import plan as benchmark
-made, shape = benchmark.setting_of(("32M", "fp32", "lora", sys.argv[1], "1024 in 3", False), "cpu")
+made, shape = benchmark.scenario_of(("32M", "fp32", "lora", sys.argv[1], "1024 in 3", False), "cpu")
 made = replace(made, architecture=replace(made.architecture, layers=2))
 split = benchmark.predict_memory(made, shape)
 print(json.dumps([benchmark.measured(made, shape, steps=benchmark.STEPS)["peak"], split.total]))

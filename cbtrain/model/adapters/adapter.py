@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Adapter(ABC):
-    """What fine-tuning adds to one decoder: parameters of its own, or the decoder's.
+    """A fine-tuning method attached to one decoder. It trains its own parameters, or the decoder's.
 
     Base weights are called by their parameter names, e.g. ``layers.0.self_attn.q_proj.weight``.
     """
@@ -22,7 +22,7 @@ class Adapter(ABC):
     enabled: bool = True
 
     metadata: Mapping[str, str] = {}
-    """What its files say of its training, where it was loaded from some."""
+    """Metadata of the files that it was loaded from."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -30,7 +30,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def initialize(self, seed: int) -> None:
-        """Give its parameters the values that training starts from: the decoder's outputs are still the base's."""
+        """Set its parameters for the start of training: the decoder's outputs are still those of the base."""
 
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -42,7 +42,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def changed(self) -> frozenset[str]:
-        """Names of the base weights that differ with it."""
+        """Return the names of the base weights that it changes."""
 
     @abstractmethod
     def effective_weight(self, name: str, weight: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Adapter(ABC):
     def save(
         self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Write its files into an existing ``folder``; ``metadata`` goes into the headers of the weights. Where
+        """Write its files into an existing ``folder``; ``metadata`` goes into the headers of the weights. If
         ``values`` are given, by the names of :meth:`parameters`, they are written in place of its own."""
 
     @abstractmethod
@@ -65,14 +65,14 @@ class Adapter(ABC):
 
     @abstractmethod
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
-        """Take its values from ``tensors``, by their names in its files. Raises UserError where they do not fit."""
+        """Set its parameters from ``tensors``, by their names in its files. Raises UserError if they do not fit."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Leave the decoder as it was before."""
+        """Detach it: the decoder is the base again."""
 
     def prepare(  # noqa: B027 (most methods draw nothing)
         self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]
     ) -> None:
-        """Hear, before a forward pass of training, which optimizer step it belongs to and which documents lie in the
-        row; methods that draw something at random key it with these."""
+        """Set the optimizer step and the documents of the next forward pass: methods that draw random numbers key them
+        with these. Called before each forward pass of training."""

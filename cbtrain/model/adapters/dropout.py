@@ -27,9 +27,9 @@ class KeyedDropout:
         """Set the documents of the next packs: ``names``, with cumulative lengths ``cu_seqlens``."""
         self._step, self._names, self._cu_seqlens = step, names, cu_seqlens
 
-    def __call__(self, x: Tensor, place: str) -> Tensor:
+    def __call__(self, x: Tensor, path: str) -> Tensor:
         """Return ``x [T, features]`` with a share ``rate`` of its entries zero and the others scaled up, at linear
-        ``place``.
+        ``path``.
 
         Raises RuntimeError if the documents of the pack are not known.
         """
@@ -38,13 +38,13 @@ class KeyedDropout:
         if not self._names or self._cu_seqlens[-1] != x.shape[0]:
             raise RuntimeError("dropout is keyed by documents: call adapter.prepare(step, names, cu_seqlens) first")
         masks = [
-            self._mask(name, place, end - begin, x)
+            self._mask(name, path, end - begin, x)
             for name, begin, end in zip(self._names, self._cu_seqlens, self._cu_seqlens[1:], strict=False)
         ]
         return x * (torch.cat(masks) / (1 - self.rate)).to(x.dtype)
 
-    def _mask(self, name: str, place: str, tokens: int, x: Tensor) -> Tensor:
-        key = f"{self.seed} {self._step} {place} {name}".encode()
+    def _mask(self, name: str, path: str, tokens: int, x: Tensor) -> Tensor:
+        key = f"{self.seed} {self._step} {path} {name}".encode()
         seed = int.from_bytes(blake2b(key, digest_size=7).digest(), "big")
         generator = torch.Generator(x.device).manual_seed(seed)
         return torch.rand(tokens, x.shape[-1], device=x.device, generator=generator) >= self.rate

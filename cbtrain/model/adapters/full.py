@@ -20,11 +20,11 @@ from cbtrain.model.weights.saving import ShardWriter, file_name
 
 
 class FullAdapter(Adapter):
-    """Trains the decoder's own parameters. Where these are bf16, the engine steps on fp32 masters beside them, since a
-    step on bf16 weights rounds most small updates away, and the masters are what is saved.
+    """Trains the decoder's own parameters. If these are bf16, the engine steps on fp32 master weights, since a
+    step on bf16 weights rounds most small updates away, and saves the masters.
 
-    Loaded beside a base it keeps both sets of weights and changes them over, so that base and tuned model are two arms
-    of one decoder as with any other method.
+    Loaded into a base it keeps both sets of weights and swaps them, so that base and tuned model are two arms of one
+    decoder as with any other method.
     """
 
     can_merge: ClassVar[bool] = True
@@ -59,7 +59,7 @@ class FullAdapter(Adapter):
             return
         if not self._other:
             raise RuntimeError(
-                "the base's weights are gone: load the base again, and the tuned weights with load_adapter"
+                "the base's weights are gone: load the base again, then the tuned weights with load_adapter"
             )
         self.enabled = enabled
         for name, parameter in self.parameters().items():

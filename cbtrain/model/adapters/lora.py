@@ -1,4 +1,4 @@
-"""The LoRA family as one adapter: which linears it adapts, how, and what it trains beside them."""
+"""The LoRA family as one adapter: adapted linears, and embeddings or head that are trained as a whole."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ OTHER_BASE = "Is this adapter for another base model?"
 
 
 class LoraAdapter(Adapter):
-    """LoRA, rsLoRA or DoRA on the linears that ``config`` names. It is put into the decoder when it is made; its
-    values come from :meth:`initialize` or :meth:`load`."""
+    """LoRA, rsLoRA or DoRA on the linears that ``config`` names. It is attached to the decoder by the constructor;
+    its values come from :meth:`initialize` or :meth:`load`."""
 
     can_merge: ClassVar[bool] = True
 
@@ -52,15 +52,15 @@ class LoraAdapter(Adapter):
 
     def _train_whole_modules(self, decoder: Decoder, device: torch.device) -> None:
         wanted = set(self.config.modules_to_save)
-        together = self.tied and self.config.ensure_weight_tying
-        if together and wanted:
+        tied = self.tied and self.config.ensure_weight_tying
+        if tied and wanted:
             wanted = {"embed_tokens", "lm_head"}
         shared: nn.Parameter | None = None
         if "embed_tokens" in wanted:
             shared = copy_of(decoder.embed_tokens.weight, device)
             self.trained["embed_tokens"] = TrainedEmbedding(decoder.embed_tokens, shared)
         if "lm_head" in wanted:
-            weight = shared if together and shared is not None else copy_of(decoder.lm_head.weight, device)
+            weight = shared if tied and shared is not None else copy_of(decoder.lm_head.weight, device)
             self.trained["lm_head"] = TrainedHead(decoder.lm_head, weight)
         for name, module in self.trained.items():
             setattr(decoder, name, module)
@@ -76,15 +76,15 @@ class LoraAdapter(Adapter):
             module.initialize(generator)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        found = {
+        parameters = {
             f"{path}.{leaf}": parameter
             for path, module in self.modules.items()
             for leaf, parameter in module.tensors().items()
         }
         for name, module in self.trained.items():
-            if not any(module.weight is known for known in found.values()):
-                found[f"{name}.weight"] = module.weight
-        return found
+            if not any(module.weight is listed for listed in parameters.values()):
+                parameters[f"{name}.weight"] = module.weight
+        return parameters
 
     def base_parameters(self) -> list[nn.Parameter]:
         added = {id(parameter) for parameter in self.parameters().values()}
@@ -111,8 +111,8 @@ class LoraAdapter(Adapter):
         self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
     ) -> None:
         (folder / "adapter_config.json").write_text(peft_config(self.config, base=base, tied=self.tied))
-        own = self.parameters() if values is None else values
-        tensors = {file: own[name].detach().float().clone() for file, name in self._files.items()}
+        parameters = self.parameters() if values is None else values
+        tensors = {file: parameters[name].detach().float().clone() for file, name in self._files.items()}
         save_tensors(tensors, folder / WEIGHTS, metadata)
 
     def read(self, folder: Path) -> dict[str, Tensor]:
@@ -121,12 +121,12 @@ class LoraAdapter(Adapter):
 
     @torch.no_grad()
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
-        left, own = dict(tensors), self.parameters()
-        for name, parameter in ((file, own[name]) for file, name in self._files.items()):
-            tensor = left.pop(name, None)
+        unused, parameters = dict(tensors), self.parameters()
+        for name, parameter in ((file, parameters[name]) for file, name in self._files.items()):
+            tensor = unused.pop(name, None)
             if tensor is None or tensor.shape != parameter.shape:
-                found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
-                problem = f"tensor {name!r} {found}; shape {tuple(parameter.shape)} is needed"
+                actual = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
+                problem = f"tensor {name!r} {actual}; shape {tuple(parameter.shape)} is needed"
                 raise UserError(problem, where=where, hint=_why(name, tensor, parameter))
             if tensor.dtype not in FLOATS:
                 kind = str(tensor.dtype).removeprefix("torch.")
@@ -134,8 +134,8 @@ class LoraAdapter(Adapter):
             if not bool(torch.isfinite(tensor).all()):
                 raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, hint="Train it again.")
             parameter.copy_(tensor)
-        if left:
-            name, tensor = next(iter(left.items()))
+        if unused:
+            name, tensor = next(iter(unused.items()))
             problem = f"tensor {name!r} does not belong to this model"
             raise UserError(problem, where=where, hint=_why(name, tensor, self.decoder.embed_tokens.weight))
 
@@ -145,19 +145,21 @@ class LoraAdapter(Adapter):
         self.decoder.adapter = None
 
     def _file_names(self) -> dict[str, str]:
-        """Every tensor of the PEFT file with the name of its parameter: a tied one under both its names, as ``peft``
+        """Return the parameter's name for each tensor of the PEFT file. A tied tensor has two names there, as ``peft``
         writes it."""
         names = {id(parameter): name for name, parameter in self.parameters().items()}
-        found = {
+        parameter_names = {
             f"{PREFIX}model.{path}.{leaf}": f"{path}.{leaf}"
             for path, module in self.modules.items()
             for leaf in module.tensors()
         }
-        return found | {PREFIX + file_name(f"{n}.weight"): names[id(m.weight)] for n, m in self.trained.items()}
+        return parameter_names | {
+            PREFIX + file_name(f"{n}.weight"): names[id(m.weight)] for n, m in self.trained.items()
+        }
 
 
 def _why(name: str, tensor: Tensor | None, wanted: Tensor) -> str:
-    """What most probably leads to a tensor that does not fit."""
+    """Return a hint with the most probable cause of a tensor that does not fit."""
     if tensor is None or not name.endswith(("embed_tokens.weight", "lm_head.weight")):
         return OTHER_BASE
     if tensor.shape[0] != wanted.shape[0]:

@@ -17,24 +17,24 @@ TINY = 1e-12
 
 
 class LoraLinear(nn.Module):
-    """``y = W x + b + scale · B A dropout(x)`` beside a frozen ``W`` (Hu et al. 2021, arXiv 2106.09685).
+    """``y = W x + b + scale · B A dropout(x)`` with frozen ``W`` (Hu et al. 2021, arXiv 2106.09685).
 
     ``scale`` is alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732). ``enabled``
     switches the side path off without touching weights.
     """
 
     def __init__(
-        self, base: Linear, place: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
+        self, base: Linear, path: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
     ) -> None:
         super().__init__()
-        self.base, self.place, self.rank, self.scale, self.dropout = base, place, rank, scale, dropout
+        self.base, self.path, self.rank, self.scale, self.dropout = base, path, rank, scale, dropout
         self.enabled = True
         # fp32 whatever the base is: an optimizer step on bf16 adapters rounds most small updates away.
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
 
     def initialize(self, generator: torch.Generator) -> None:
-        """A Kaiming-uniform as in the paper's code, B zero."""
+        """Set A Kaiming-uniform as in the paper's code, and B zero."""
         bound = math.sqrt(1 / self.base.in_features)  # kaiming_uniform with a = sqrt(5)
         values = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
@@ -46,15 +46,15 @@ class LoraLinear(nn.Module):
         return out + self._update(self._dropped(x)).to(out.dtype) if self.enabled else out
 
     def effective_weight(self, weight: Tensor) -> Tensor:
-        """fp32 ``[out, in]``: ``weight`` with the update in it."""
+        """Return ``weight`` plus the update, fp32 ``[out, in]``."""
         return weight.float() + self.scale * (self.lora_B @ self.lora_A).detach()
 
     def tensors(self) -> dict[str, nn.Parameter]:
-        """Its parameters by their names in PEFT files, which follow the linear's path."""
+        """Return its parameters by their names in PEFT files, which follow the linear's path."""
         return {"lora_A.weight": self.lora_A, "lora_B.weight": self.lora_B}
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return self.dropout(x, self.place) if self.training else x
+        return self.dropout(x, self.path) if self.training else x
 
     def _update(self, x: Tensor) -> Tensor:
         # In the dtype of the activations: copies of them in fp32 would be the largest thing a layer keeps.
@@ -65,15 +65,15 @@ class DoraLinear(LoraLinear):
     """``y = m · (W + scale · B A) x / ‖W + scale · B A‖ + b`` with the norm of each row (Liu et al. 2024, DoRA, arXiv
     2402.09353, equation 5); no gradient flows through the norm (section 4.3), as in ``peft``.
 
-    The norm is expanded, so that ``B A`` is never made:
+    The norm is expanded, so that ``B A`` is never computed:
     ``‖w + s b A‖² = ‖w‖² + 2 s b·(A w) + s² b (A Aᵀ) bᵀ`` for each row ``w`` of W and ``b`` of B. The first term is
     computed once.
     """
 
     def __init__(
-        self, base: Linear, place: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
+        self, base: Linear, path: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
     ) -> None:
-        super().__init__(base, place, rank, scale, dropout, device)
+        super().__init__(base, path, rank, scale, dropout, device)
         self.magnitude = nn.Parameter(torch.empty(base.out_features, device=device))
         self._squares: Tensor | None = None
         self._kept: tuple[tuple[int, int], Tensor] | None = None
@@ -116,7 +116,7 @@ class DoraLinear(LoraLinear):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _norms(self) -> Tensor:
-        """fp32 ``[out]``. Kept in evaluation mode: generation would compute it anew for every token."""
+        """Return the norms, fp32 ``[out]``; cached in evaluation mode, since generation needs them for every token."""
         version = (self.lora_A._version, self.lora_B._version)
         if not self.training and self._kept is not None and self._kept[0] == version:
             return self._kept[1]

@@ -95,11 +95,11 @@ def merge(
                 (temporary / "config.json").write_text(json.dumps(untied, indent=2) + "\n")
             del tensor
         writer.close()
-        facts: dict[str, Any] = {"base": base, "base_fingerprint": fingerprint, "into": into}
+        provenance: dict[str, Any] = {"base": base, "base_fingerprint": fingerprint, "into": into}
         if metadata.get(BASE, fingerprint) != fingerprint:
-            facts["forced_from_base_fingerprint"] = metadata[BASE]
-        facts |= {"adapter": adapter.name, "base_weights_in_training": str(trained_on) if trained_on else None}
-        (temporary / "cbtrain.json").write_text(json.dumps({"merged": facts}, indent=2) + "\n")
+            provenance["forced_from_base_fingerprint"] = metadata[BASE]
+        provenance |= {"adapter": adapter.name, "base_weights_in_training": str(trained_on) if trained_on else None}
+        (temporary / "cbtrain.json").write_text(json.dumps({"merged": provenance}, indent=2) + "\n")
         text = f"`{base}` with the adapter `{adapter.name}` ({added.describe()}) added into {INTO[into]}"
         write_card(temporary, base=base, name=out.resolve().name, text=text, tags="cbtrain, merged")
         bring_tokenizer(adapter, temporary)

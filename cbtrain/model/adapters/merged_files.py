@@ -16,7 +16,7 @@ TOKENIZER_FILES = (*VOCABULARIES, "merges.txt", SETTINGS, "special_tokens_map.js
 
 def bring_tokenizer(adapter: Path, target: Path) -> None:
     """Put the adapter's tokenizer in place of the one in ``target``, with all of its files: half of each would be a
-    third tokenizer. The template of ``target`` stays where the adapter has none."""
+    third tokenizer. The template of ``target`` stays if the adapter has none."""
     if any((adapter / name).exists() for name in VOCABULARIES):
         _write_template(_template_in(target), target)
         for name in TOKENIZER_FILES:

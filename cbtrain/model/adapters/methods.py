@@ -1,4 +1,4 @@
-"""Every method of fine-tuning by its settings: put one into a decoder, save what it learnt, load it again."""
+"""Adapters of every method: attach one to a decoder, save it, load it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BASE_WEIGHTS = "base_weights"
 def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter:
     """Freeze ``decoder`` and put a new adapter into it, ready to be trained.
 
-    Raises UserError on a decoder that already has an adapter, and where the method does not fit the decoder.
+    Raises UserError on a decoder that already has an adapter, and if the method does not fit the decoder.
     """
     if isinstance(config, LoraConfig):
         check_targets(config, decoder)
@@ -66,54 +66,70 @@ def save_adapter(
     folder: Path,
     *,
     base: str,
-    facts: dict[str, Any],
-    beside: Mapping[str, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, str] | None = None,
     values: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the adapter of ``decoder`` to ``folder``, whole or not at all, with other ``values`` in it where they are
-    given.
+    """Write the adapter of ``decoder`` to ``folder``, atomically; with ``values`` in place of its own parameters
+    if they are given.
 
-    ``base`` names the base model; its fingerprint and the format of its weights go into the metadata. ``facts`` (JSON)
-    go into ``cbtrain.json`` beside it, and so do the texts of ``beside`` by file name.
+    ``base`` names the base model; its fingerprint and the format of its weights go into the metadata. ``provenance``
+    (JSON) is added to ``cbtrain.json``. ``extra_files`` are further files of the folder: text by name.
     """
     assert decoder.adapter is not None
     metadata = {BASE: decoder.fingerprint, BASE_WEIGHTS: str(decoder.format) if decoder.format else None}
-    known = {key: value for key, value in metadata.items() if value}
+    base_metadata = {key: value for key, value in metadata.items() if value}
     with atomic_folder(folder) as temporary:
-        decoder.adapter.save(temporary, base=base, metadata=known, values=values)
-        for name, text in (beside or {}).items():
+        decoder.adapter.save(temporary, base=base, metadata=base_metadata, values=values)
+        for name, text in (extra_files or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
         if (temporary / "config.json").exists():
             drop_old_template(temporary)
             write_stop_ids(temporary)
-        (temporary / "cbtrain.json").write_text(json.dumps({"base": {"name": base, **known}, **facts}, indent=2) + "\n")
+        (temporary / "cbtrain.json").write_text(
+            json.dumps({"base": {"name": base, **base_metadata}, **(provenance or {})}, indent=2) + "\n"
+        )
 
 
 class AdapterFiles:
-    """How a checkpoint holds the adapter of ``decoder``: in a folder that can be served like any other."""
+    """The adapter of ``decoder`` in a checkpoint: a folder that can be served like any saved adapter."""
 
     FOLDER = "adapter"
 
-    def __init__(self, decoder: Decoder, *, base: str, facts: dict[str, Any], beside: Mapping[str, str]) -> None:
-        self.decoder, self.base, self.facts, self.beside = decoder, base, facts, beside
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        base: str,
+        provenance: Mapping[str, Any] | None = None,
+        extra_files: Mapping[str, str] | None = None,
+    ) -> None:
+        self.decoder, self.base, self.provenance, self.extra_files = decoder, base, provenance, extra_files
 
     def save(self, folder: Path, values: Mapping[str, Tensor]) -> None:
-        place = folder / self.FOLDER
-        save_adapter(self.decoder, place, base=self.base, facts=self.facts, beside=self.beside, values=values)
+        adapter_folder = folder / self.FOLDER
+        save_adapter(
+            self.decoder,
+            adapter_folder,
+            base=self.base,
+            provenance=self.provenance,
+            extra_files=self.extra_files,
+            values=values,
+        )
 
     def load(self, folder: Path) -> dict[str, Tensor]:
         assert self.decoder.adapter is not None
-        place = folder / self.FOLDER
-        if not is_whole_model(place):
-            require_base(self.decoder.fingerprint, _metadata(place / WEIGHTS), place, force=False)
-        return self.decoder.adapter.read(place)
+        adapter_folder = folder / self.FOLDER
+        if not is_whole_model(adapter_folder):
+            require_base(self.decoder.fingerprint, _metadata(adapter_folder / WEIGHTS), adapter_folder, force=False)
+        return self.decoder.adapter.read(adapter_folder)
 
 
 def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -> Adapter:
-    """Put the adapter that lies in ``folder`` into ``decoder``, frozen: PEFT files, or a whole tuned model.
+    """Load the adapter in ``folder`` into ``decoder``, frozen: PEFT files, or a whole tuned model.
 
-    Raises UserError on missing or damaged files, on unsupported features, where tensors do not fit the decoder, and
-    where the adapter was trained on another base (unless ``force``).
+    Raises UserError on missing or damaged files, on unsupported features, if tensors do not fit the decoder, and
+    if the adapter was trained on another base (unless ``force``).
     """
     folder = Path(folder)
     if is_whole_model(folder):
@@ -139,7 +155,7 @@ def is_whole_model(folder: Path) -> bool:
 def _filled(
     adapter: Adapter, tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str], where: Path
 ) -> Adapter:
-    """Return ``adapter`` with its values, frozen; without them the decoder is left as it was."""
+    """Return ``adapter`` with the values of ``tensors``, frozen. If they do not fit, remove it from the decoder."""
     try:
         adapter.load(tensors, where)
     except BaseException:
@@ -151,13 +167,13 @@ def _filled(
     return adapter
 
 
-def require_base(found: str | None, metadata: Mapping[str, str], where: Path, *, force: bool) -> None:
-    """Raise UserError where ``metadata`` names another base than the one with the fingerprint ``found``."""
-    meant = metadata.get(BASE)
+def require_base(fingerprint: str | None, metadata: Mapping[str, str], where: Path, *, force: bool) -> None:
+    """Raise UserError if ``metadata`` names another base than the one with this ``fingerprint``, unless ``force``."""
+    trained_on = metadata.get(BASE)
     # Fingerprints of two versions say nothing about each other.
-    comparable = meant and found and meant.partition(":")[0] == found.partition(":")[0]
-    if comparable and meant != found and not force:
-        problem = f"trained on another base model (fingerprint {meant}, the one named here has {found})"
+    comparable = trained_on and fingerprint and trained_on.partition(":")[0] == fingerprint.partition(":")[0]
+    if comparable and trained_on != fingerprint and not force:
+        problem = f"trained on another base model (fingerprint {trained_on}, the one named here has {fingerprint})"
         raise UserError(problem, where=where, hint="Name that base, or use --force if you know what you do.")
 
 

@@ -57,14 +57,14 @@ HARMLESS = frozenset(
 checked tensor by tensor."""
 
 KEY_OF_ADAPTER = re.compile(r"\.(?:lora_[A-Za-z_]+|modules_to_save)\.([^.]+)")
-"""What follows a tensor's kind in its key: ``weight`` in files of ``peft``, an adapter's name in a running model."""
+"""The part of a tensor's key after its kind: ``weight`` in files of ``peft``, an adapter's name in a running model."""
 
 MERGE_FIRST = "Merge it with peft (merge_and_unload, save_pretrained) and name the merged folder as the model."
 
 
 def peft_config(config: LoraConfig, *, base: str, tied: bool) -> str:
     """Return the text of ``adapter_config.json``."""
-    facts = {
+    settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -84,18 +84,18 @@ def peft_config(config: LoraConfig, *, base: str, tied: bool) -> str:
         "inference_mode": True,
         "init_lora_weights": True,
     }
-    return json.dumps(facts, indent=2) + "\n"
+    return json.dumps(settings, indent=2) + "\n"
 
 
 def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dict[str, str]]:
-    """Settings, tensors by their names in the file, and the file's metadata, as ``peft`` or cbtrain wrote them.
+    """Return settings, tensors by their names in the file, and the file's metadata, as ``peft`` or cbtrain wrote them.
 
-    Raises UserError where files are missing or damaged, and on features that are not supported, by name.
+    Raises UserError if files are missing or damaged, and on features that are not supported, by name.
     """
     folder = Path(folder)
     config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     try:
-        facts = json.loads(config_file.read_text(encoding="utf-8"))
+        settings = json.loads(config_file.read_text(encoding="utf-8"))
         with safe_open(weights_file, framework="pt") as file:
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
@@ -113,7 +113,7 @@ def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dic
         raise UserError(f"damaged safetensors file ({error})", where=weights_file, hint=hint) from None
     if not tensors:
         raise UserError("the adapter holds no tensors", where=weights_file, hint="Train it again.")
-    config = _settings(facts, tensors, config_file)
+    config = _settings(settings, tensors, config_file)
     _refuse_odd_tensors(tensors, weights_file)
     return config, tensors, metadata
 
@@ -134,45 +134,44 @@ def _refuse_odd_tensors(tensors: dict[str, Tensor], where: Path) -> None:
             raise UserError(problem, where=where, hint=MERGE_FIRST)
 
 
-def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
-    if not isinstance(facts, dict):
+def _settings(settings: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
+    if not isinstance(settings, dict):
         raise UserError("not a mapping of settings", where=where, hint="Is this an adapter in PEFT format?")
-    if facts.get("peft_type") != "LORA":
-        raise UserError(
-            f"adapter type {facts.get('peft_type')!r} is not supported", where=where, hint="Only LORA is supported."
-        )
+    if settings.get("peft_type") != "LORA":
+        kind = settings.get("peft_type")
+        raise UserError(f"adapter type {kind!r} is not supported", where=where, hint="Only LORA is supported.")
     for key, neutral in NEUTRAL.items():
-        if facts.get(key) not in (neutral, None, False, {}, []):
+        if settings.get(key) not in (neutral, None, False, {}, []):
             raise UserError(
-                f"{key}={facts[key]!r} is not supported", where=where, hint=f"Train with {key}={neutral!r}."
+                f"{key}={settings[key]!r} is not supported", where=where, hint=f"Train with {key}={neutral!r}."
             )
-    for key in sorted(facts.keys() - USED - HARMLESS - NEUTRAL.keys()):
-        if facts[key] not in (None, False, {}, []):
-            problem = f"{key}={facts[key]!r} is a setting that this cbtrain does not know"
+    for key in sorted(settings.keys() - USED - HARMLESS - NEUTRAL.keys()):
+        if settings[key] not in (None, False, {}, []):
+            problem = f"{key}={settings[key]!r} is a setting that this cbtrain does not know"
             raise UserError(problem, where=where, hint=MERGE_FIRST)
-    start = facts.get("init_lora_weights", True)
-    if start not in PLAIN_STARTS:
+    init = settings.get("init_lora_weights", True)
+    if init not in PLAIN_STARTS:
         hint = "Convert it to plain LoRA with peft (save_pretrained with path_initial_model_for_weight_conversion)."
-        raise UserError(f"init_lora_weights={start!r} changes the base's weights too", where=where, hint=hint)
-    named, whole = facts.get("target_modules"), facts.get("modules_to_save") or []
-    for key, value in (("target_modules", named), ("modules_to_save", whole)):
+        raise UserError(f"init_lora_weights={init!r} changes the base's weights too", where=where, hint=hint)
+    target_modules, modules_to_save = settings.get("target_modules"), settings.get("modules_to_save") or []
+    for key, value in (("target_modules", target_modules), ("modules_to_save", modules_to_save)):
         lists = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
         if not lists and not (key == "target_modules" and isinstance(value, str)):
             raise UserError(f"{key}={value!r} is not a list of names", where=where, hint="Is this an adapter of peft?")
-    whole = [name.rpartition(".")[2] for name in whole]
+    modules_to_save = [name.rpartition(".")[2] for name in modules_to_save]
     try:
         return LoraConfig.model_validate(
             {
-                "rank": facts.get("r"),
-                "alpha": facts.get("lora_alpha"),
-                "dropout": facts.get("lora_dropout", 0.0),
-                "rslora": facts.get("use_rslora") or False,
-                "dora": facts.get("use_dora") or False,
-                "rank_pattern": facts.get("rank_pattern") or {},
-                "alpha_pattern": facts.get("alpha_pattern") or {},
-                "modules_to_save": sorted(set(whole)),
-                "ensure_weight_tying": facts.get("ensure_weight_tying") or False,
-                **_targets(facts, tensors),
+                "rank": settings.get("r"),
+                "alpha": settings.get("lora_alpha"),
+                "dropout": settings.get("lora_dropout", 0.0),
+                "rslora": settings.get("use_rslora") or False,
+                "dora": settings.get("use_dora") or False,
+                "rank_pattern": settings.get("rank_pattern") or {},
+                "alpha_pattern": settings.get("alpha_pattern") or {},
+                "modules_to_save": sorted(set(modules_to_save)),
+                "ensure_weight_tying": settings.get("ensure_weight_tying") or False,
+                **_targets(settings, tensors),
             }
         )
     except ValidationError as error:
@@ -181,12 +180,13 @@ def _settings(facts: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
         raise UserError(first_fault(error), where=where, hint=hint) from None
 
 
-def _targets(facts: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:
-    """Return the adapted linears: as the settings list them, or, where they are a pattern, as the tensors show them."""
-    named, layers = facts.get("target_modules"), facts.get("layers_to_transform")
+def _targets(settings: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:
+    """Return the adapted linears: from the list in the settings, or from the tensors' names if that is a pattern."""
+    target_modules, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers or None
-    if isinstance(named, list) and set(named) <= set(LORA_TARGETS) and not facts.get("exclude_modules"):
-        return {"targets": sorted(named), "layers": layers}
-    marks = f"{PREFIX}model.", ".lora_A.weight"
-    found = [name.removeprefix(marks[0]).removesuffix(marks[1]) for name in tensors if name.endswith(marks[1])]
-    return {"targets": sorted(found)}
+    excluded = settings.get("exclude_modules")
+    if isinstance(target_modules, list) and set(target_modules) <= set(LORA_TARGETS) and not excluded:
+        return {"targets": sorted(target_modules), "layers": layers}
+    prefix, suffix = f"{PREFIX}model.", ".lora_A.weight"
+    paths = [name.removeprefix(prefix).removesuffix(suffix) for name in tensors if name.endswith(suffix)]
+    return {"targets": sorted(paths)}

@@ -1,4 +1,4 @@
-"""Embeddings and head trained as a whole beside an adapter, in copies: PEFT's ``modules_to_save``."""
+"""Copies of embeddings and head that are trained as a whole with an adapter: PEFT's ``modules_to_save``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainedHead(nn.Module):
         return F.linear(hidden.to(self.weight.dtype), self.weight)
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """As :meth:`cbtrain.model.head.Head.token_losses`."""
+        """Return :meth:`cbtrain.model.head.Head.token_losses` of this head."""
         return in_stretches(self, hidden, labels, rows_at_once(len(self.weight)))
 
 
@@ -46,7 +46,7 @@ TrainedModule = TrainedEmbedding | TrainedHead
 
 
 def copy_of(weight: Tensor, device: torch.device) -> nn.Parameter:
-    """Return a trainable fp32 copy of ``weight``; only its shape where that has no values."""
+    """Return a trainable fp32 copy of ``weight``; uninitialized if ``weight`` is on the meta device."""
     if weight.is_meta:
         return nn.Parameter(torch.empty(weight.shape, device=device))
     return nn.Parameter(weight.detach().to(device, torch.float32, copy=True))

@@ -1,4 +1,4 @@
-"""Attention of one new token per conversation over the key-value cache: the second entrance, for generation."""
+"""Attention of one new token per conversation over the key-value cache, for generation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def cached_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int | None) -> Tensor:
-    """One new token per sequence against its own past, in one batched call.
+    """Return the attention of one new token per sequence over its cached keys and values, in one batched call.
 
     ``q [B, heads, head_dim]``; ``k``, ``v [B, longest, kv_heads, head_dim]`` padded at the end; ``lengths [B]`` int64
-    counts the valid keys, the new token's own included. Returns ``[B, heads, head_dim]``.
+    counts the valid keys, the new token's own included. Return ``[B, heads, head_dim]``.
     """
     positions = torch.arange(k.shape[1], device=q.device)[None]
     allowed = positions < lengths[:, None]

@@ -1,4 +1,4 @@
-"""Where the documents of a row begin: for the host and for the device."""
+"""Cumulative sequence lengths of packed documents, on the host and on the device."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 class CuSeqlens:
     """Cumulative lengths ``[documents + 1]`` of the documents that lie end to end in a row, the first of them 0.
 
-    ``host`` are integers, for what loops over documents; :meth:`on` gives them as int32 on a device, for kernels that
-    take them all at once. Both come from one place, so that nothing waits for a device to learn a length.
+    ``host`` are integers, for loops over documents; :meth:`on` returns them as an int32 tensor, for varlen kernels.
+    Keeping both means that nothing waits for a device to learn a length.
     """
 
     def __init__(self, cu_seqlens: Sequence[int]) -> None:
@@ -21,8 +21,8 @@ class CuSeqlens:
         self._tensor: Tensor | None = None
 
     def on(self, device: torch.device) -> Tensor:
-        """int32 ``[documents + 1]`` on ``device``: the same tensor object at every call, as cuDNN demands for causal
-        attention where queries and keys share their documents."""
+        """Return int32 ``[documents + 1]`` on ``device``: the same tensor object at every call, which cuDNN requires
+        for causal attention if queries and keys share their documents."""
         if self._tensor is None or self._tensor.device != device:
             host = torch.tensor(self.host, dtype=torch.int32)
             self._tensor = host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)

@@ -12,14 +12,15 @@ from cbtrain.model.attention.cu_seqlens import CuSeqlens
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why this back-end cannot serve here; None where it can."""
+    """Return why this back-end cannot run here, or None."""
     if _function() is None:
         return "the package flash-attn is not installed"
     return unsuited(device, dtype, head_dim)
 
 
 def unsuited(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """What FlashAttention's kernels demand: CUDA from Ampere on, half precision, heads of up to 256 in steps of 8."""
+    """Return why FlashAttention's kernels cannot run, or None: they need CUDA (Ampere or later), bf16 or fp16, and a
+    head_dim of at most 256, divisible by 8."""
     if device.type != "cuda":
         return f"it needs a CUDA device, this is {device.type!r}"
     if torch.cuda.get_device_capability(device) < (8, 0):
@@ -31,18 +32,20 @@ def unsuited(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
     return None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens, window: int | None) -> Tensor:
-    """As :func:`cbtrain.model.attention.packed.packed_attention`. Keys may have fewer heads than queries."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: CuSeqlens, cu_seqlens_k: CuSeqlens, window: int | None
+) -> Tensor:
+    """Return :func:`cbtrain.model.attention.packed.packed_attention`. Keys may have fewer heads than queries."""
     function = _function()
     assert function is not None
     out: Tensor = function(
         q,
         k,
         v,
-        cu_q.on(q.device),
-        cu_k.on(q.device),
-        cu_q.max_seqlen,
-        cu_k.max_seqlen,
+        cu_seqlens_q.on(q.device),
+        cu_seqlens_k.on(q.device),
+        cu_seqlens_q.max_seqlen,
+        cu_seqlens_k.max_seqlen,
         causal=True,
         # Counted without the query itself; -1 is no limit.
         window_size=(-1, 0) if window is None else (window - 1, 0),

@@ -1,9 +1,9 @@
 """Attention over packed documents: one function for all back-ends.
 
-Tokens of several documents lie end to end in one row; ``cu`` (cumulative lengths) says where each begins. Attention
-never crosses a document. With fewer queries than keys, the mask is causal from the bottom right: the last query sees
-the last key. So the same call serves training (as many queries as keys), generation with a key-value cache (a few
-queries against a long past) and shared prefixes.
+Tokens of several documents lie end to end in one row; ``cu_seqlens`` (cumulative lengths) says where each begins.
+Attention never crosses a document. With fewer queries than keys, the mask is causal from the bottom right: the last
+query sees the last key. So the same call serves training (as many queries as keys), generation with a key-value cache
+(a few queries, many cached keys) and shared prefixes.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ def packed_attention(
     k: Tensor,
     v: Tensor,
     *,
-    cu_q: CuSeqlens,
-    cu_k: CuSeqlens,
+    cu_seqlens_q: CuSeqlens,
+    cu_seqlens_k: CuSeqlens,
     window: int | None,
     backend: str = "auto",
 ) -> Tensor:
-    """Causal attention inside each document.
+    """Compute causal attention inside each document.
 
     ``q [Tq, heads, head_dim]``, ``k`` and ``v [Tk, kv_heads, head_dim]`` (``heads`` a multiple of ``kv_heads``), any
-    float dtype. ``window`` limits each query to the last ``window`` keys, itself included. Returns
-    ``[Tq, heads, head_dim]``. Raises UserError where ``backend`` is forced and cannot serve here.
+    float dtype. ``window`` limits each query to the last ``window`` keys, itself included. Return
+    ``[Tq, heads, head_dim]``. Raises UserError if ``backend`` is named and cannot run here.
     """
-    chosen = choose_backend(backend, q.device, q.dtype, q.shape[-1])
-    out: Tensor = BACKENDS[chosen].attend(q, k, v, cu_q=cu_q, cu_k=cu_k, window=window)
+    name = choose_backend(backend, q.device, q.dtype, q.shape[-1])
+    out: Tensor = BACKENDS[name].attend(q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, window=window)
     return out
 
 
 @cache
 def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """Return the back-end that serves: the first without an obstacle for ``auto``, else ``name``.
+    """Return the back-end to use: the first that can run here for ``auto``, else ``name``.
 
-    Raises UserError on an unknown name, and on one that cannot serve, with the reason.
+    Raises UserError on an unknown name, and on one that cannot run here, with the reason.
     """
     if name == "auto":
-        return next(known for known, module in BACKENDS.items() if module.obstacle(device, dtype, head_dim) is None)
+        return next(backend for backend, module in BACKENDS.items() if module.obstacle(device, dtype, head_dim) is None)
     if name not in BACKENDS:
-        known = ("auto", *BACKENDS)
-        raise UserError(f"unknown attention back-end {name!r}", where="model.attention", hint=nearest(name, known))
+        names = ("auto", *BACKENDS)
+        raise UserError(f"unknown attention back-end {name!r}", where="model.attention", hint=nearest(name, names))
     reason = BACKENDS[name].obstacle(device, dtype, head_dim)
     if reason is not None:
         raise UserError(
@@ -63,5 +63,5 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim
 
 
 def obstacles(device: torch.device, dtype: torch.dtype, head_dim: int) -> dict[str, str | None]:
-    """For each back-end why it cannot serve here, None where it can."""
+    """Return for each back-end why it cannot run here, or None."""
     return {name: module.obstacle(device, dtype, head_dim) for name, module in BACKENDS.items()}

@@ -5,6 +5,8 @@ It runs on every device and in every dtype, CPUs use it, and the other back-ends
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,11 +19,13 @@ def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
     return None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens, window: int | None) -> Tensor:
-    """As :func:`cbtrain.model.attention.packed.packed_attention`."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: CuSeqlens, cu_seqlens_k: CuSeqlens, window: int | None
+) -> Tensor:
+    """Return :func:`cbtrain.model.attention.packed.packed_attention`."""
     outputs = [
         _document(q[q0:q1], k[k0:k1], v[k0:k1], window)
-        for q0, q1, k0, k1 in zip(cu_q.host, cu_q.host[1:], cu_k.host, cu_k.host[1:], strict=False)
+        for (q0, q1), (k0, k1) in zip(pairwise(cu_seqlens_q.host), pairwise(cu_seqlens_k.host), strict=True)
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -46,7 +50,7 @@ def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
 
 
 def bottom_right_mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Boolean ``[queries, keys]``: True where the query may look (causal, aligned at the last query and key)."""
+    """Return bool ``[queries, keys]``: True where a query attends to a key (causal, aligned at the last of both)."""
     ahead = torch.arange(keys, device=device)[None] - (torch.arange(queries, device=device)[:, None] + keys - queries)
     allowed = ahead <= 0
     return allowed if window is None else allowed & (ahead > -window)

@@ -18,7 +18,7 @@ from cbtrain.model.attention.flash import unsuited
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why this back-end cannot serve here; None where it can."""
+    """Return why this back-end cannot run here, or None."""
     function = _function()
     if function is None:
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
@@ -27,15 +27,26 @@ def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | N
     return unsuited(device, dtype, head_dim)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, cu_q: CuSeqlens, cu_k: CuSeqlens, window: int | None) -> Tensor:
-    """As :func:`cbtrain.model.attention.packed.packed_attention`."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: CuSeqlens, cu_seqlens_k: CuSeqlens, window: int | None
+) -> Tensor:
+    """Return :func:`cbtrain.model.attention.packed.packed_attention`."""
     function = _function()
     assert function is not None
     # The default is not causal: a right side of 0 makes it so, counted from the bottom right.
     options: dict[str, Any] = {"window_size": (-1, 0) if window is None else (window - 1, 0)}
     if "enable_gqa" in _parameters(function):
         options["enable_gqa"] = q.shape[1] != k.shape[1]
-    out: Tensor = function(q, k, v, cu_q.on(q.device), cu_k.on(q.device), cu_q.max_seqlen, cu_k.max_seqlen, **options)
+    out: Tensor = function(
+        q,
+        k,
+        v,
+        cu_seqlens_q.on(q.device),
+        cu_seqlens_k.on(q.device),
+        cu_seqlens_q.max_seqlen,
+        cu_seqlens_k.max_seqlen,
+        **options,
+    )
     return out
 
 

@@ -42,9 +42,9 @@ class WeightFormat:
     @classmethod
     def from_text(cls, text: str | None) -> WeightFormat | None:
         """Return the format whose ``str`` is ``text``, or None."""
-        every = [cls(name, dtype) for name, dtype in DTYPES.items()]
-        every += [cls("nf4", dtype, double) for dtype in DTYPES.values() for double in (True, False)]
-        return next((known for known in every if str(known) == text), None)
+        weight_formats = [cls(name, dtype) for name, dtype in DTYPES.items()]
+        weight_formats += [cls("nf4", dtype, double) for dtype in DTYPES.values() for double in (True, False)]
+        return next((weight_format for weight_format in weight_formats if str(weight_format) == text), None)
 
 
 def choose_weight_format(

@@ -88,9 +88,9 @@ class _FrozenMatmul(torch.autograd.Function):
 
 
 def quantize(weight: Tensor, *, double_quantization: bool) -> tuple[Tensor, Any]:
-    """Pack ``weight`` (fp32, bf16 or fp16) on its device; uint8 ``[n / 2, 1]`` and what is needed to unpack it.
+    """Pack ``weight`` (fp32, bf16 or fp16) on its device; return uint8 ``[n / 2, 1]`` and the state that unpacks it.
 
-    Raises UserError where bitsandbytes is not installed.
+    Raises UserError if bitsandbytes is not installed.
     """
     library, flat = require_bitsandbytes(), weight.contiguous().view(-1)
     # On CPUs bitsandbytes takes some fifty times a weight's memory while it works: a stretch at a time bounds that.
@@ -116,7 +116,7 @@ def dequantize(packed: Any, state: Any) -> Tensor:
 
 
 def require_bitsandbytes() -> Any:
-    """Its ``functional`` module. Raises UserError where it is not installed."""
+    """Return ``bitsandbytes.functional``. Raises UserError if bitsandbytes is not installed."""
     # It warns that an optional kernel for CPUs, which is not used here, could not be downloaded.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:

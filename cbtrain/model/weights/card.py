@@ -1,4 +1,4 @@
-"""What a model folder holds beside its weights: files of its base, and a card that says what it is."""
+"""The files of a model folder other than weights: copies from its base, and a model card."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import cbtrain
 
 BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
-"""Files of a base that go along with its weights: config, tokenizer, template, licence."""
+"""Files of a base that are copied with its weights: config, tokenizer, template, licence."""
 
 CARD = """---
 base_model: {base}
@@ -24,7 +24,7 @@ tags: [{tags}]
 
 
 def copy_beside_weights(source: Path, target: Path) -> None:
-    """Copy everything of a model folder but its weights and their index."""
+    """Copy all files of a model folder except the weights and their index."""
     for pattern in BESIDE_WEIGHTS:
         for file in source.glob(pattern):
             if file.is_file() and not file.name.endswith(".index.json"):
@@ -32,7 +32,7 @@ def copy_beside_weights(source: Path, target: Path) -> None:
 
 
 def write_card(folder: Path, *, base: str, name: str, text: str, tags: str) -> None:
-    """Return ``README.md`` of a model made from ``base``; ``text`` is a sentence without its end."""
+    """Write ``README.md`` of a model made from ``base``; ``text`` is its first sentence, without the full stop."""
     is_path = Path(base).is_dir()  # a card is for publishing: no paths of this machine in it
     named = Path(base).resolve().name if is_path else base
     text = text.replace(f"`{base}`", f"`{named}`")

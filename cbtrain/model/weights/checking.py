@@ -1,4 +1,4 @@
-"""A base model's weights, one after another, each known to be what its config.json says."""
+"""Read a base model's weights one by one, each checked against its config.json."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def read_weights(
     device: str | torch.device = "cpu",
     progress: Progress = lambda done, of: None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each weight of the model in ``folder`` once, by the decoder's name, as it is stored, on ``device``. A head that
-    is tied to the embedding is left out.
+    """Yield each weight of the model in ``folder`` once, by the decoder's name, as it is stored, on ``device``. A head
+    that is tied to the embedding is left out.
 
     Raises UserError as :func:`read_tensors` does, on missing, surplus and wrongly shaped tensors, and on a head that
     config.json calls tied and that differs from the embedding.

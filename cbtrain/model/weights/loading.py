@@ -70,7 +70,7 @@ def load_configured(
     progress: Progress = lambda done, of: None,
     placed: Placed | None = None,
 ) -> Decoder:
-    """:func:`load_decoder` with the formats and the back-end that ``config`` asks for."""
+    """Return :func:`load_decoder` with the formats and the back-end that ``config`` asks for."""
     weight_format = configured_format(config, device)
     return load_decoder(
         name, weights=weight_format, device=device, attention=config.attention, progress=progress, placed=placed

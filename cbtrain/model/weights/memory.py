@@ -1,4 +1,4 @@
-"""What a decoder takes in memory, measured and not calculated."""
+"""Memory of a decoder's weights, counted from its tensors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def weight_memory(decoder: Decoder) -> WeightMemory:
     )
 
 
-def _share(linear: Linear, own: int) -> int:
-    """Bytes of this rank's share, where DeepSpeed has cut up the weight and left an empty tensor in its place."""
+def _share(linear: Linear, weight_bytes: int) -> int:
+    """Return the bytes of this rank's share: DeepSpeed may have sharded the weight and left an empty tensor."""
     shares = [p.ds_tensor for p in linear.parameters(recurse=False) if hasattr(p, "ds_tensor") and p is not linear.bias]
-    return shares[0].numel() * shares[0].element_size() if shares else own
+    return shares[0].numel() * shares[0].element_size() if shares else weight_bytes

@@ -41,7 +41,7 @@ def weight_files(folder: Path) -> list[Path]:
 def read_tensors(
     files: list[Path], device: str | torch.device = "cpu", progress: Progress = lambda done, of: None
 ) -> Iterator[tuple[str, Tensor, Path]]:
-    """Each tensor by its name in the file, as it is stored, on ``device``, and the file it came from.
+    """Yield each tensor with its name in the file, as it is stored, on ``device``, and the file it came from.
 
     On the CPU a tensor is a window onto its file: copy what is to outlive it. Raises UserError on a missing, truncated
     or otherwise damaged file, and on weights that hold NaN or infinity or are not floats.

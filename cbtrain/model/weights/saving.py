@@ -22,8 +22,8 @@ SHARD_BYTES = 5_000_000_000
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write ``tensors`` to ``path`` (safetensors). Raises UserError where there are none or one is empty or not
-    finite, and where they cannot be written, a full disk for instance."""
+    """Write ``tensors`` to ``path`` (safetensors). Raises UserError if there are none or one is empty or not
+    finite, and if they cannot be written, a full disk for instance."""
     if not tensors:
         raise UserError("there are no tensors to save", where=path.name, hint="Train something first.")
     for key, tensor in tensors.items():

@@ -44,7 +44,7 @@ def generation_stops(folder: Path) -> frozenset[int]:
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
-    """The parsed ``generation_config.json``; empty where there is none. Raises UserError on a malformed file."""
+    """Return the parsed ``generation_config.json``, empty if there is none. Raises UserError on a malformed file."""
     file = folder / GENERATION
     try:
         settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

@@ -1,4 +1,4 @@
-"""What a model folder's files hold that cbtrain does not use, in words for the person who named the folder."""
+"""Notes about settings in a model folder's files that cbtrain does not use."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NO_SAMPLING = frozenset(
 
 
 def unused_facts(folder: Path) -> list[str]:
-    """What ``config.json`` holds that is not used, one short text for each key."""
+    """Return a short text for each key of ``config.json`` that is not used."""
     return [f"config.json: {text}" for text in unused_keys(read_model_config(folder))]
 
 
 def unused_sampling(folder: Path) -> list[str]:
-    """One text that names the settings of sampling in ``generation_config.json``: a request brings its own."""
+    """Return a text that names the sampling settings in ``generation_config.json``: a request brings its own."""
     settings = read_generation_config(folder)
     named = [f"{key}={settings[key]}" for key in sorted(settings.keys() - NO_SAMPLING) if settings[key] is not None]
     return [f"{GENERATION}: {', '.join(named)} (each request says how to sample)"] if named else []

@@ -118,10 +118,10 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
 
-    def resume(self, past: Iterable[Mapping[str, Any]]) -> int:
+    def resume(self, earlier_events: Iterable[Mapping[str, Any]]) -> int:
         """Read the events of earlier processes of this run. Return how many requests had no end."""
         begun: dict[int, Mapping[str, Any]] = {}
-        for event in past:
+        for event in earlier_events:
             kind = event.get("kind")
             if kind == "request_started":
                 begun[event["request"]] = event

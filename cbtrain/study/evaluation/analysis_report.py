@@ -1,4 +1,4 @@
-"""What the report of ``cbtrain analyze`` and ``cbtrain compare`` is made from: scores that exist already."""
+"""Build the report of ``cbtrain analyze`` and ``cbtrain compare`` from existing scores."""
 
 from __future__ import annotations
 

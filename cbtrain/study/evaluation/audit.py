@@ -40,12 +40,12 @@ def audit_rater(
     changed = copies(originals)
     scores, rater, spent, run = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))
     ids = {session.id for session in originals}
-    own = [score for score in scores if score.session_id in ids]
-    if all(score.total is None for score in own):
-        why = ", ".join(sorted({score.status for score in own})) or "there is none"
+    original_scores = [score for score in scores if score.session_id in ids]
+    if all(score.total is None for score in original_scores):
+        why = ", ".join(sorted({score.status for score in original_scores})) or "there is none"
         hint = "Take transcripts of whole sessions, or another rater."
         raise UserError(f"no session could be rated ({why})", where=config.corpus.path, hint=hint)
-    found: dict[str, Any] = {
+    audit_results: dict[str, Any] = {
         "schema": SCHEMA,
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
@@ -55,12 +55,12 @@ def audit_rater(
         "seed": seed,
         "sessions": len(originals),
         "patients": len({session.patient for session in originals}),
-        "unrated_originals": len(ids - {score.session_id for score in own if score.total is not None}),
+        "unrated_originals": len(ids - {score.session_id for score in original_scores if score.total is not None}),
         "interval": "95 % bootstrap, patients and then their sessions",
         "probes": audit(originals, scores, rubric, seed),
         "costs": spent,
     }
-    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(audit_results, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / AUDIT, text + "\n")
     refuse_many_failures([], scores, run)
-    return found
+    return audit_results

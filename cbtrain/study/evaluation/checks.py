@@ -35,10 +35,10 @@ def refuse_another_study(trained: TrainedRun, corpus: StudyCorpus, config: Study
     """Raise UserError if corpus, split or base are not those that the run was trained with, or if its weights are not
     those that training wrote."""
     folder = trained.folder
-    if corpus.facts["split"] != trained.corpus["split"]:
+    if corpus.summary["split"] != trained.corpus["split"]:
         hint = "Evaluate with the corpus and split settings of the training run."
         raise UserError("its patients were split differently in training", where=folder, hint=hint)
-    if corpus.facts["fingerprint"] != trained.corpus["fingerprint"]:
+    if corpus.summary["fingerprint"] != trained.corpus["fingerprint"]:
         hint = "Restore the transcripts and corpus settings of the training run, or train again."
         raise UserError("the transcripts have changed since training", where=config.corpus.path, hint=hint)
     if config.model.path not in (None if trained.is_tiny else trained.model, trained.model):

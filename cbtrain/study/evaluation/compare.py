@@ -15,7 +15,8 @@ from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 from cbtrain.eval.report.schema.report import Report
-from cbtrain.study.evaluation.protocol import differing, value_at
+from cbtrain.settings import differences
+from cbtrain.study.evaluation.protocol import shown
 from cbtrain.study.evaluation.scores import ScoredStudy, load_scores, records
 from cbtrain.study.run_files import REPORT
 
@@ -95,25 +96,29 @@ def _protocol(folder: Path) -> dict[str, Any]:
     return protocol
 
 
-def _refuse_another(one: dict[str, Any], other: dict[str, Any], first: Path, second: Path) -> None:
-    keys = [key for key in differing(one, other) if not (key == PLAYED_BY and _has_own(one) and _has_own(other))]
-    if not keys:
+def _refuse_another(first_protocol: dict[str, Any], second_protocol: dict[str, Any], first: Path, second: Path) -> None:
+    own_patients = all(_played_by(p).startswith(OWN_PATIENT) for p in (first_protocol, second_protocol))
+    different = [
+        f"{key} ({shown(one)} and {shown(other)})"
+        for key, one, other in differences(first_protocol, second_protocol)
+        if not (key == PLAYED_BY and own_patients)
+    ]
+    if not different:
         return
-    differences = [f"{key} ({value_at(one, key)} and {value_at(other, key)})" for key in keys[:NAMED]]
-    more = [f"{len(keys) - NAMED} more"] if len(keys) > NAMED else []
+    more = [f"{len(different) - NAMED} more"] if len(different) > NAMED else []
     hint = "Scores are comparable under one protocol only: evaluate one of them again with the settings of the other."
-    raise UserError(
-        f"its protocol differs from that of {first}: {'; '.join([*differences, *more])}", where=second, hint=hint
-    )
+    problem = f"its protocol differs from that of {first}: {'; '.join([*different[:NAMED], *more])}"
+    raise UserError(problem, where=second, hint=hint)
 
 
-def _has_own(protocol: dict[str, Any]) -> bool:
-    return value_at(protocol, PLAYED_BY).startswith(OWN_PATIENT)
+def _played_by(protocol: dict[str, Any]) -> str:
+    section, _, key = PLAYED_BY.partition(".")
+    return str(protocol.get(section, {}).get(key, ""))
 
 
 def _own_patients(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> list[str]:
     """Return a note if the runs do not share the model that plays the patients."""
-    if len({value_at(protocol, PLAYED_BY) for protocol in protocols}) < 2:
+    if len(set(map(_played_by, protocols))) < 2:
         return []
     who = " and ".join(names)
     return [

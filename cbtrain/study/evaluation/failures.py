@@ -14,7 +14,7 @@ AGAIN = "repeat the command to ask for what failed again"
 
 
 def refuse_if_all_failed(sessions: Sequence[SimulatedSession], run: RunContext) -> None:
-    """Raise UserError where no session was held to an end that says something of a therapist: there is nothing to
+    """Raise UserError if no session was held to an end that says something of a therapist: there is nothing to
     rate."""
     if sessions and all(session.failed for session in sessions):
         hint = "Nothing is lost: fix this and run `cbtrain evaluate` on the same run folder."

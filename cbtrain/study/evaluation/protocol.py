@@ -18,6 +18,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.contrasts import METHOD, plan_contrasts
 from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.study.trained_run import weights_digest
@@ -88,31 +89,16 @@ class EvaluationProtocol:
         }
 
     def _judge(self) -> dict[str, Any]:
-        """Who rates, and how they are asked."""
+        """Return the rater and how it is asked."""
         judging = self.config.evaluation.judging
         if not uses_llm_judge(judging, self.config.providers):
             return {"kind": "cue"}
         return {"kind": "llm", "api": judging.provider.identity(), **judging.judge.model_dump(mode="json")}
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return the keys on which two protocols differ, those inside others with dots."""
-    found = []
-    for key in {**one, **other}:
-        inner, before = one.get(key, ...), other.get(key, ...)
-        if isinstance(inner, dict) and isinstance(before, dict):
-            found += [f"{key}.{name}" for name in differing(inner, before)]
-        elif inner != before:
-            found.append(key)
-    return found
-
-
-def value_at(protocol: Mapping[str, Any], key: str) -> str:
-    """Return the value at a key of :func:`differing`, short enough for a line."""
-    found: Any = protocol
-    for name in key.split("."):
-        found = found.get(name, "nothing") if isinstance(found, Mapping) else "nothing"
-    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+def shown(value: Any) -> str:
+    """Return a value of a protocol, short enough for a line; ``nothing`` if it is missing."""
+    text = "nothing" if value is MISSING else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -121,11 +107,9 @@ def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
     planned = next((event for event in events if event["kind"] == PLAN), None)
     if planned is None:
         return ["no plan was journalled before these sessions were held (an older version of cbtrain)"]
-    before = planned["protocol"]
     return [
-        f"{key} was {value_at(before, key)} in the plan of {planned['time'][:16].replace('T', ' ')} UTC, "
-        f"and is {value_at(protocol, key)}"
-        for key in differing(before, protocol)
+        f"{key} was {shown(before)} in the plan of {planned['time'][:16].replace('T', ' ')} UTC, and is {shown(now)}"
+        for key, before, now in differences(planned["protocol"], protocol)
     ]
 
 

@@ -41,7 +41,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
 
     Paid ratings are journalled in ``folder``: an interrupted run continues. Raises UserError on a corpus that cannot be
-    read, and where it would have to be sent away without ``allow_upload``; and, once everything is written, if more
+    read, and if it would have to be sent away without ``allow_upload``; and, once everything is written, if more
     ratings are missing than ``evaluation.max_failures`` allows.
     """
     check_rating(config, allow_upload=allow_upload)
@@ -86,19 +86,19 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
     corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
     for line in corpus.skipped:
         console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
-    found = list(records(corpus.sessions()))
-    reasons = [why_unratable(session.turns, session.labels_seen) for session in found]
-    if found and all(reasons):
+    sessions = list(records(corpus.sessions()))
+    reasons = [why_unratable(session.turns, session.labels_seen) for session in sessions]
+    if sessions and all(reasons):
         (reason, _), *_ = Counter(reasons).most_common(1)
         what = f"no session can be rated ({reason.removesuffix(f'; {NAME_THE_LABELS}')})"
         raise UserError(what, where=settings.path, hint=f"{NAME_THE_LABELS[0].upper()}{NAME_THE_LABELS[1:]}.")
-    return found
+    return sessions
 
 
 async def rate_records(
     sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
 ) -> tuple[list[Score], dict[str, str], dict[str, Any] | None, RunContext]:
-    """Scores of ``sessions``, journalled in ``folder``, the rater, what was spent (None: no API was asked), and the
+    """Return the scores of ``sessions``, journalled in ``folder``; the rater; the costs (None if no API was asked); the
     run, which has ended."""
     async with open_run(config, folder, console) as run:
         scores, rater = await score_sessions(sessions, rubric, run)

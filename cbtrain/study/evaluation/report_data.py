@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cbtrain
@@ -13,6 +14,7 @@ from cbtrain.environment import now
 from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, panel_of, panel_ratings, panel_scores
 from cbtrain.eval.analysis.descriptives import Group, session_groups
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
@@ -39,7 +41,7 @@ ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
 
 @dataclass(frozen=True, slots=True)
 class ReportInput:
-    """What the parts of a report about scores are made from. ``scores`` are the rows of ``ratings``, with evidence and
+    """The input of a report's parts about scores. ``scores`` are the rows of ``ratings``, with evidence and
     reasons; ``results``: their analysis; ``rubric``: None if the instrument is none of ours; ``rater``: None to name
     it after the primary judges."""
 
@@ -112,8 +114,8 @@ def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analys
     arms = []
     for group in groups:
         arm_sessions = [session for session in sessions if session.arm == group.name]
-        held = [session for session in arm_sessions if session.turns]
-        words = [len(turn.text.split()) for s in held for turn in s.turns if turn.role == "therapist"]
+        begun = [session for session in arm_sessions if session.turns]
+        words = [len(turn.text.split()) for s in begun for turn in s.turns if turn.role == "therapist"]
         arms.append(
             ReportArm(
                 name=group.name,
@@ -125,7 +127,7 @@ def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analys
                 total_sd=group.sd,
                 domains=dict(group.items),
                 endings=dict(Counter(str(session.ending) for session in arm_sessions if session.ending)),
-                turns_mean=_mean([len(session.turns) for session in held]),
+                turns_mean=_mean([len(session.turns) for session in begun]),
                 words_per_therapist_turn=_mean(words),
             )
         )
@@ -137,6 +139,39 @@ def _label(arm: Group) -> str:
     return f"{arm.base} {arm.variant}" if arm.base and arm.variant else ARMS.get(arm.name, arm.name)
 
 
+@dataclass(frozen=True)
+class PanelScores:
+    """The panel's scores of each session ``(arm, patient, seed)``: those that the analysis compares
+    (:func:`cbtrain.eval.analysis.agreement.panel.panel_scores`). A rating without a total counts in the domains that it
+    scored. Pooled judges give a total only: single scores without their severity may lie outside the scale."""
+
+    ratings: Ratings
+    panel: Panel
+
+    @cached_property
+    def totals(self) -> dict[Key, float]:
+        return panel_scores(self.ratings, self.panel, self.ratings.total)
+
+    @cached_property
+    def domains(self) -> dict[str, dict[Key, float]]:
+        """The scores of each domain, by session."""
+        if self.panel.pooled:
+            return {name: {} for name in self.ratings.item_names}
+        columns = zip(self.ratings.item_names, self.ratings.items.T, strict=True)
+        return {name: panel_scores(self.ratings, self.panel, column) for name, column in columns}
+
+    @cached_property
+    def rated(self) -> set[Key]:
+        """Sessions with a rating of the panel."""
+        return by_panel(self.ratings, self.panel).rated_sessions
+
+    @property
+    def limits(self) -> Range:
+        """The ends of the scale; without a known scale no score can be at one of them."""
+        scale = self.ratings.scale
+        return Range(scale.low, scale.high, scale.cutoff) if scale else Range(-math.inf, math.inf)
+
+
 def describe_sessions(
     sessions: Sequence[SimulatedSession],
     scores: Sequence[Score],
@@ -145,60 +180,59 @@ def describe_sessions(
     panel: Panel,
 ) -> list[ReportSession]:
     """Return every session with its dialogue, all its ratings, their mean, its flags. ``ratings`` are ``scores`` as a
-    table.
-
-    A session's scores are those that the analysis compares
-    (:func:`cbtrain.eval.analysis.agreement.panel.panel_scores`); a rating without a total counts in the domains that it
-    scored. Pooled judges give a total only: single scores without their severity may lie outside the scale. ``status``
-    names those of the ratings.
-    """
-    totals = panel_scores(ratings, panel, ratings.total)
-    domain_scores = {
-        name: {} if panel.pooled else panel_scores(ratings, panel, ratings.items[:, place])
-        for place, name in enumerate(ratings.item_names)
-    }
-    rated = by_panel(ratings, panel).rated_sessions
+    table."""
     scores_by_session: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         scores_by_session[score.session_id].append(score)
-    scale = ratings.scale
-    # Without a known scale no score can be at one of its ends.
-    limits = Range(scale.low, scale.high, scale.cutoff) if scale else Range(-math.inf, math.inf)
-    described = []
-    for session in sessions:
-        key = (session.arm, session.patient, session.seed)
-        session_scores = scores_by_session[session.id]
-        is_rated = key in rated
-        flag_input = FlagInput(
-            ending=session.ending,
-            failed=session.failed and not is_rated,
-            turns=len(session.turns),
-            domains=[_mean(_panel_domain(session_scores, name, panel)) for name in ratings.item_names],
-            rated=key in totals or (is_rated and not panel.linked),
-            total=totals.get(key),
-            totals=[score.total for score in session_scores if score.total is not None],
-            marks=[name for name, count in session.marks.items() if count],
-            refused=any(is_refusal(turn.text) for turn in session.turns),
+    panel_scores = PanelScores(ratings, panel)
+    return [
+        _describe_session(
+            session,
+            scores_by_session[session.id],
+            panel_scores,
+            patient_names.get(session.patient, session.patient),
         )
-        not_rated = "not rated: the session failed" if session.failed else "not rated"
-        described.append(
-            ReportSession(
-                id=session.id,
-                arm=session.arm,
-                patient=session.patient,
-                patient_name=patient_names.get(session.patient, session.patient),
-                seed=session.seed,
-                ending=session.ending,
-                error=session.error,
-                turns=[ReportTurn(role=turn.role, text=turn.text) for turn in session.turns],
-                domains={name: by_session.get(key) for name, by_session in domain_scores.items()},
-                total=totals.get(key),
-                status=", ".join(dict.fromkeys(score.status for score in session_scores)) or not_rated,
-                flags=flags_of(flag_input, limits),
-                ratings=[_describe_rating(score) for score in session_scores],
-            )
-        )
-    return described
+        for session in sessions
+    ]
+
+
+def _describe_session(
+    session: SimulatedSession, scores: Sequence[Score], panel_scores: PanelScores, patient_name: str
+) -> ReportSession:
+    """Return ``session`` with its ``scores``, whose status it has."""
+    key = (session.arm, session.patient, session.seed)
+    not_rated = "not rated: the session failed" if session.failed else "not rated"
+    return ReportSession(
+        id=session.id,
+        arm=session.arm,
+        patient=session.patient,
+        patient_name=patient_name,
+        seed=session.seed,
+        ending=session.ending,
+        error=session.error,
+        turns=[ReportTurn(role=turn.role, text=turn.text) for turn in session.turns],
+        domains={name: domain.get(key) for name, domain in panel_scores.domains.items()},
+        total=panel_scores.totals.get(key),
+        status=", ".join(dict.fromkeys(score.status for score in scores)) or not_rated,
+        flags=flags_of(_flag_input(session, scores, panel_scores), panel_scores.limits),
+        ratings=[_describe_rating(score) for score in scores],
+    )
+
+
+def _flag_input(session: SimulatedSession, scores: Sequence[Score], panel_scores: PanelScores) -> FlagInput:
+    key, panel = (session.arm, session.patient, session.seed), panel_scores.panel
+    is_rated = key in panel_scores.rated
+    return FlagInput(
+        ending=session.ending,
+        failed=session.failed and not is_rated,
+        turns=len(session.turns),
+        domains=[_mean(_panel_domain(scores, name, panel)) for name in panel_scores.ratings.item_names],
+        rated=key in panel_scores.totals or (is_rated and not panel.linked),
+        total=panel_scores.totals.get(key),
+        totals=[score.total for score in scores if score.total is not None],
+        marks=[name for name, count in session.marks.items() if count],
+        refused=any(is_refusal(turn.text) for turn in session.turns),
+    )
 
 
 def _describe_rating(score: Score) -> ReportRating:

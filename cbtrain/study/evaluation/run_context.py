@@ -1,4 +1,4 @@
-"""What every step of an evaluation needs of its run: settings, folder, console, journal, events, APIs."""
+"""The context that every step of an evaluation shares: settings, folder, console, journal, events, APIs."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class RunContext:
     providers: Providers
     stop: StopRequest
 
-    def record(self, kind: str, **facts: Any) -> None:
+    def record(self, kind: str, **fields: Any) -> None:
         """Add an event, on disk when this returns."""
-        self.events.append(self.journal.append(kind, **facts))
+        self.events.append(self.journal.append(kind, **fields))
 
     def say(self, text: str) -> None:
         say(self.console, text)
@@ -68,6 +68,8 @@ async def open_run(config: StudyConfig, folder: Path, console: Console) -> Async
     share_with(config.sharing)
     with StopRequest(config.providers.stop_wait_s, warn) as stop, Journal(folder / EVENTS) as journal:
         events = list(read(journal.path, SHAPES))
-        async with Providers(config.providers, events=journal, past=events, stop=stop, warn=warn) as providers:
+        async with Providers(
+            config.providers, events=journal, earlier_events=events, stop=stop, warn=warn
+        ) as providers:
             yield RunContext(config, folder, console, journal, events, providers, stop)
         stop.refuse_new()

@@ -26,7 +26,8 @@ from cbtrain.generation.server_process import server_process
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.summary import status
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, differing
+from cbtrain.settings import differences
+from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.report_data import ARMS
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, RunContext
 from cbtrain.study.run_files import EVENTS
@@ -66,7 +67,8 @@ class SimulationPlan:
             begun = protocol
         if begun not in (None, protocol):
             hint = f"Set it back, or remove {EVENTS} to simulate again."
-            what = f"{differing(protocol, begun)[0]} differs from the settings of the sessions in this folder"
+            key, _, _ = differences(protocol, begun)[0]
+            what = f"{key} differs from the settings of the sessions in this folder"
             raise UserError(what, where=run.folder, hint=hint)
         restore(self.sessions, run.events)
         if begun:
@@ -98,7 +100,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
         return
     settings = run.config.evaluation
     limits = Limits(settings.max_turns, settings.max_words)
-    own = settings.patient_provider is None
+    patient_is_local = settings.patient_provider is None
     with half_the_threads():
         run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key)
         async with _patient_api(plan, run) as patient_api, therapist:
@@ -108,7 +110,7 @@ async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext)
                 run.journal,
                 SimulationSettings(settings.sessions_in_flight, limits, run.config.seed),
                 run.console,
-                status=lambda share: "" if own else status(run.providers, "patient", share),
+                status=lambda share: "" if patient_is_local else status(run.providers, "patient", share),
                 stop=run.stop,
             )
     _report_marks(plan, run)
@@ -139,7 +141,7 @@ async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[P
 def _speakers(
     plan: SimulationPlan, model: LocalModel, patient_api: Provider, run: RunContext
 ) -> Callable[[SimulatedSession], tuple[Speaker, Speaker]]:
-    """Who talks in a session: base and tuned therapist are one set of weights with the adapter off and on."""
+    """Return the speakers of a session. Base and tuned therapist are one set of weights with the adapter off and on."""
     settings = run.config.evaluation
     instructions = settings.patient_instructions if settings.patient_provider else None
     system = run.config.tokens.therapist_system
@@ -164,7 +166,7 @@ def _report_marks(plan: SimulationPlan, run: RunContext) -> None:
 
 @contextmanager
 def half_the_threads() -> Iterator[None]:
-    """Inside, torch computes on half of its threads: therapist and patient run side by side."""
+    """Run the body with half of torch's threads: therapist and patient run in parallel."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // 2))
     try:

@@ -74,9 +74,9 @@ def write(folder: Path, checkpoint: Checkpoint, files: ParameterFiles) -> Path:
     with atomic_folder(target) as temporary:
         files.save(temporary, checkpoint.parameters)
         save_file(dict(checkpoint.optimizer), temporary / OPTIMIZER)
-        found = sorted(path for path in temporary.rglob("*") if path.is_file())
-        sums = {str(path.relative_to(temporary)): _checksum(path) for path in found}
-        state = seal({"schema": SCHEMA, **checkpoint.state, "files": sums})
+        files_written = sorted(path for path in temporary.rglob("*") if path.is_file())
+        checksums = {str(path.relative_to(temporary)): _checksum(path) for path in files_written}
+        state = seal({"schema": SCHEMA, **checkpoint.state, "files": checksums})
         (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     return target
 
@@ -120,17 +120,17 @@ def read_state(folder: Path) -> dict[str, Any]:
         Progress.read(state.get("progress"))
     except ValueError as error:
         raise DamagedCheckpoint(f"{STATE} is damaged: {error}") from None
-    loss, sums = state.get("validation_loss"), state.get("files")
+    loss, checksums = state.get("validation_loss"), state.get("files")
     measured = isinstance(loss, int | float) and math.isfinite(loss)
-    if not isinstance(sums, dict) or not isinstance(state.get("config"), dict) or not (measured or loss is None):
+    if not isinstance(checksums, dict) or not isinstance(state.get("config"), dict) or not (measured or loss is None):
         raise DamagedCheckpoint(f"{STATE} is incomplete")
     return state
 
 
 def steps(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, complete or not, the newest first."""
-    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: -int(path.name[5:]))
+    folders = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
+    return sorted(folders, key=lambda path: -int(path.name[5:]))
 
 
 def set_aside(folder: Path, after: int = -1) -> None:

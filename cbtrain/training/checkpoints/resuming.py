@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from cbtrain.errors import UserError
-from cbtrain.settings import with_current_names
+from cbtrain.settings import changed_settings
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import (
     Checkpoint,
@@ -66,19 +65,6 @@ def find_best(
 
 def check_same(checkpoint: Checkpoint, config: StageConfig, name: str, where: Path) -> None:
     """Raise UserError if ``checkpoint`` was written with other settings than ``config``, those of stage ``name``."""
-    before = with_current_names(checkpoint.state["config"], StageConfig, where)
-    for key, old, new in differences(before, config.model_dump(mode="json"), name):
-        hint = f"Set {key}={old} to continue, choose another --out, or set training.resume=never to start again."
-        raise UserError(f"{key} is {new}, the interrupted run had {old}", where=where, hint=hint)
-
-
-def differences(before: Any, after: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the keys at which two nested mappings differ, with both values."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        names = {**before, **after}
-        return [
-            difference
-            for name in names
-            for difference in differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
-        ]
-    return [] if before == after else [(key, before, after)]
+    for key, old, new in changed_settings(checkpoint.state["config"], config, where):
+        hint = f"Set {name}.{key}={old} to continue, choose another --out, or set training.resume=never to start again."
+        raise UserError(f"{name}.{key} is {new}, the interrupted run had {old}", where=where, hint=hint)

@@ -1,4 +1,4 @@
-"""What DeepSpeed is told: every setting that decides a number stands here, whatever its default is in some release."""
+"""DeepSpeed's config: every setting that affects a number is set here, whatever the default of a release is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def deepspeed_config(stage: int, dtype: torch.dtype, clip_norm: float) -> dict[s
         "zero_optimization": {
             "stage": stage,
             "contiguous_gradients": True,
-            "overlap_comm": False,  # refused beside caller-owned accumulation in stages 0 and 1
+            "overlap_comm": False,  # refused with caller-owned accumulation in stages 0 and 1
             "reduce_scatter": True,
             "reduce_bucket_size": BUCKET,
             "allgather_bucket_size": BUCKET,

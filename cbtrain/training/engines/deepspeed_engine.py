@@ -41,7 +41,7 @@ class DeepSpeedEngine(TrainingEngine):
         super().__init__(decoder)
         self.config, self.stage = config, int(runtime.zero_stage)
         self.live = decoder.trainable_parameters()
-        # Adapters are fp32 beside any base, but in stage 3, which knows one dtype; masters in fp32 are the optimizer's.
+        # Adapters are fp32 whatever the base is, except in stage 3: it has one dtype, and its optimizer fp32 masters.
         dtype = decoder.dtype if self.stage == 3 else next(iter(self.live.values())).dtype
         if dtype == torch.bfloat16 and self.stage < 2:
             hint = "Set training.zero_stage to 2 or 3, or model.weights to fp32."
@@ -84,13 +84,13 @@ class DeepSpeedEngine(TrainingEngine):
 
     @torch.no_grad()
     def optimizer_state(self) -> State:
-        found: State = {}
+        state: State = {}
         for name, parameter in self.live.items():
             for key in MOMENTS[self.config.optimizer]:
-                found.update(self._on_leader({f"{name}/{key}": self._full(parameter, key)}))
+                state.update(self._on_leader({f"{name}/{key}": self._full(parameter, key)}))
             if MOMENTS[self.config.optimizer]:
-                found.update(self._on_leader({f"{name}/step": self._steps()}))
-        return found
+                state.update(self._on_leader({f"{name}/step": self._steps()}))
+        return state
 
     @torch.no_grad()
     def load(self, parameters: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None) -> None:
@@ -119,7 +119,7 @@ class DeepSpeedEngine(TrainingEngine):
 
     def _clip_or_drop(self, optimizer: Any, *_: Any) -> None:
         """Before an update of stage 0, which has no ZeRO optimizer around it: clip, and leave nothing to update with
-        where the gradient is not finite."""
+        if the gradient is not finite."""
         self._norm = nn.utils.clip_grad_norm_(self.live.values(), self.config.clip_norm)
         if not bool(torch.isfinite(self._norm)):
             for parameter in self.live.values():
@@ -156,8 +156,8 @@ class DeepSpeedEngine(TrainingEngine):
 
         if self.stage == 0:
             return parameter if key is None else cast(Tensor, self.engine.basic_optimizer.state[parameter][key])
-        found = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
-        return cast(Tensor, found)
+        whole = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
+        return cast(Tensor, whole)
 
     def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
         """Put this rank's share of ``value`` in its place; DeepSpeed's own setter for stage 3 wants shares of like
@@ -171,10 +171,10 @@ class DeepSpeedEngine(TrainingEngine):
         elif self.stage == 3:
             partition, _ = self.engine.optimizer._get_fp32_opt_state_partition(parameter, False, key)
             begin = min(value.numel(), partition.numel() * self.rank)
-            own = value.flatten()[begin : begin + partition.numel()]
-            partition[: own.numel()].copy_(own)
+            share = value.flatten()[begin : begin + partition.numel()]
+            partition[: share.numel()].copy_(share)
             if key is None:
-                cast(Any, parameter).ds_tensor.data[: own.numel()].copy_(own)
+                cast(Any, parameter).ds_tensor.data[: share.numel()].copy_(share)
         elif key is None:
             safe_set_full_fp32_param(parameter, value)
             parameter.data.copy_(value)
@@ -201,7 +201,7 @@ class _TokenLosses(nn.Module):
 
 
 def require_deepspeed(device: torch.device) -> ModuleType:
-    """Return the package, imported so that it compiles nothing. Raises UserError where it is not installed."""
+    """Return the package, imported so that it compiles nothing. Raises UserError if it is not installed."""
     os.environ.setdefault("DS_BUILD_OPS", "0")
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

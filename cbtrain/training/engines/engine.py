@@ -37,17 +37,17 @@ class TrainingEngine(ABC):
     lockstep: bool = False
 
     live: dict[str, nn.Parameter]
-    """What is trained, by name, as it is in the decoder."""
+    """The trained parameters by name, as they are in the decoder."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.rank, self.world = distributed.rank(), distributed.world()
         self.forward_context: Callable[[], AbstractContextManager[None]] = nullcontext
-        """What stands around each forward pass: somebody who counts memory, now and then."""
+        """Context of each forward pass: counts memory now and then."""
 
     @abstractmethod
     def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        """:func:`cbtrain.training.loss.token_losses`, with whatever the engine must do around it."""
+        """Return :func:`cbtrain.training.loss.token_losses`, computed inside the engine."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
@@ -55,17 +55,17 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def step(self, learning_rate: float) -> tuple[Tensor, bool]:
-        """Sum gradients over ranks, clip, update. Returns the gradient norm before clipping (0-d, not finite where the
-        gradient is not) and whether the update was made: a gradient that is not finite leaves parameters and optimizer
-        as they are. Waits for the device."""
+        """Sum gradients over ranks, clip, update. Return the gradient norm before clipping (0-d, not finite if the
+        gradient is not) and whether the update was made: a non-finite gradient leaves parameters and optimizer
+        unchanged. Waits for the device."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Forget the gradients of a step that is not to be finished."""
+        """Discard the gradients of a step that will not be finished."""
 
     @abstractmethod
     def parameters(self) -> State:
-        """Return what is trained, in fp32, to the leading rank; the others get nothing. Every rank must call this."""
+        """Return the trained parameters in fp32 on the leading rank, nothing on others. Every rank must call this."""
 
     @abstractmethod
     def optimizer_state(self) -> State:
@@ -73,12 +73,12 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def load(self, parameters: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None) -> None:
-        """Take over what :meth:`parameters` and :meth:`optimizer_state` gave, on this or another number of ranks;
-        every rank is given all of it. Without ``optimizer`` its state is left as it is."""
+        """Load what :meth:`parameters` and :meth:`optimizer_state` returned, on any number of ranks; every rank gets
+        all of it. Without ``optimizer`` its state is kept."""
 
     @abstractmethod
     def static_memory(self) -> StaticMemory:
-        """Return what this rank holds in memory."""
+        """Return the bytes that this rank holds between steps."""
 
     def sum(self, value: Tensor) -> Tensor:
         """Return ``value`` summed over ranks (in place)."""
@@ -87,7 +87,7 @@ class TrainingEngine(ABC):
         return value
 
     def close(self) -> None:  # noqa: B027 (most engines hold nothing)
-        """Let go of what the engine has put into the decoder."""
+        """Remove what the engine has added to the decoder."""
 
 
 def on_host(tensor: Tensor) -> Tensor:

@@ -87,12 +87,12 @@ class TorchEngine(TrainingEngine):
             self._set_state(name, leaf, value, *places[name])
 
     def _places(self) -> list[tuple[int, int, str]]:
-        """Group, place in it and name of every tensor that the optimizer steps on."""
+        """Return group, index in it and name of every tensor that the optimizer steps on."""
         names = {id(master): name for name, master in self.masters.items()}
         groups = enumerate(self.optimizer.param_groups)
         return [(g, p, names[id(t)]) for g, group in groups for p, t in enumerate(group["params"])]
 
-    def _set_state(self, name: str, leaf: str, value: Tensor, group: int, place: int) -> None:
+    def _set_state(self, name: str, leaf: str, value: Tensor, group: int, index: int) -> None:
         master = self.masters[name]
         state = self.optimizer.state[master]
         if not hasattr(self.optimizer, "init_state"):
@@ -103,7 +103,7 @@ class TorchEngine(TrainingEngine):
         if not state:
             self.optimizer.check_overrides()
             self.optimizer.initialized = True
-            self.optimizer.init_state(self.optimizer.param_groups[group], master, group, place)
+            self.optimizer.init_state(self.optimizer.param_groups[group], master, group, index)
             state = self.optimizer.state[master]
         if isinstance(state[leaf], Tensor):
             state[leaf].copy_(value)

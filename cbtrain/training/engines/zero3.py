@@ -34,7 +34,7 @@ def partitioner(device: str, dtype: torch.dtype, runtime: RuntimeConfig) -> Call
 
 @contextmanager
 def whole(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Inside, ``parameters`` hold all of their values on every rank, whether they are cut up or not."""
+    """Gather ``parameters`` on every rank for the body; without ZeRO-3 do nothing."""
     cut = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     if not cut:
         yield

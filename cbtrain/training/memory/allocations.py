@@ -1,4 +1,4 @@
-"""Which tensors' memory is alive: what operators allocate, and when it is freed again."""
+"""Track the memory of live tensors: allocations by operators, and releases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LiveStorages(TorchDispatchMode):
-    """Counts the bytes of storages that operators have made since it was entered, for as long as they live.
+    """Counts the bytes of live storages that operators have allocated since it was entered.
 
     It sees what autograd saves, what recomputation keeps, and everything between, on any device, ``meta`` too. What
     existed before (weights, a pack) is not counted, views count once, and memory that a kernel takes inside one
@@ -32,15 +32,15 @@ class LiveStorages(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = {storage._cdata for storage in _storages((args, kwargs))}
+        inputs = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **kwargs)
         for storage in _storages(out):
-            if storage._cdata not in given and storage._cdata not in self._alive:
+            if storage._cdata not in inputs and storage._cdata not in self._alive:
                 self._add(storage)
         return out
 
     def mark(self) -> None:
-        """From now on ``marked`` counts the bytes of what is alive at this moment, for as long as it lives."""
+        """Make ``marked`` count the bytes of the storages that are alive now, as long as they live."""
         self._marked, self.marked = set(self._alive), self.bytes
 
     def _add(self, storage: torch.UntypedStorage) -> None:

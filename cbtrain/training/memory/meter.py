@@ -1,16 +1,16 @@
-"""The peak memory of a run, measured, and what it goes to.
+"""Measure the peak memory of a run, and split it into weights, gradients, optimizer, activations and the rest.
 
     meter = MemoryMeter(device)                 # before anything is loaded
     decoder = load_decoder(…)
     meter.reset_peak()                          # what follows is training, not loading
-    with meter.watching_activations():          # around one forward pass, the largest pack's
+    with meter.track_activations():             # around one forward pass, the largest pack's
         loss = loss_sum(decoder, pack)
     split = meter.split(weights=…, adapters=…, gradients=…, optimizer=…)
     meter.close()
 
-On CUDA the peak is that of torch's allocator. On CPUs it is that of the process's anonymous memory beyond what it held
-when the meter began: files that are mapped (libraries, tokenized corpora) are left out, since the system can take their
-pages back. A thread looks every ten milliseconds, so a shorter peak can be missed.
+On CUDA the peak is that of torch's allocator. On CPUs it is that of the process's anonymous memory, beyond what was in
+use when the meter started: mapped files (libraries, tokenized corpora) are left out, since the system can reclaim their
+pages. A thread samples it every ten milliseconds, so a shorter peak can be missed.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.memory.malloc import trim
 
 INTERVAL = 0.01
-"""Seconds between two looks at the resident set: one costs some 15 microseconds."""
+"""Seconds between two samples of the resident set, each of which costs some 15 microseconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySplit:
     """Bytes at the peak. The first six add up to ``total``, and none is negative.
 
     ``activations`` is what autograd keeps from the forward to the backward pass, ``workspace`` the rest: temporaries,
-    what the backward pass computes again, the allocator's slack. ``measured`` is the peak itself. Where the parts that
-    are counted come to more than it (not all of them need be held at one moment), ``overcounted`` says by how much,
-    ``workspace`` is 0, and ``total`` is their sum. ``reserved`` is what CUDA's allocator held at its peak, its slack
+    what the backward pass computes again, the allocator's slack. ``measured`` is the peak itself. If the parts that
+    are counted exceed it (they need not all be alive at one moment), ``overcounted`` is the excess, ``workspace`` is
+    0, and ``total`` is their sum. ``reserved`` is what CUDA's allocator held at its peak, its slack
     included.
     """
 
@@ -69,25 +69,25 @@ def split_of(
     activations: int,
     reserved: int | None = None,
 ) -> MemorySplit:
-    """``measured`` bytes in the parts that are known and a remainder."""
+    """Return ``measured`` bytes split into the given parts and the remaining workspace."""
     counted = weights + adapters + gradients + optimizer + activations
     total = max(counted, measured)
     return MemorySplit(
-        weights,
-        adapters,
-        gradients,
-        optimizer,
-        activations,
-        total - counted,
-        total,
-        measured,
-        total - measured,
-        reserved,
+        weights=weights,
+        adapters=adapters,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        workspace=total - counted,
+        total=total,
+        measured=measured,
+        overcounted=total - measured,
+        reserved=reserved,
     )
 
 
 class MemoryMeter:
-    """Measures from its making on; :meth:`close` (or ``with``) ends its thread."""
+    """Measures from its construction on; :meth:`close` (or ``with``) ends its thread."""
 
     def __init__(self, device: torch.device | str) -> None:
         device = torch.device(device)
@@ -95,23 +95,19 @@ class MemoryMeter:
         self._memory: _Memory = _CudaMemory(device) if device.type == "cuda" else _ProcessMemory()
 
     @property
-    def held(self) -> int:
-        """Bytes now, beyond what was held when the meter began."""
-        return max(self._memory.now() - self._memory.start, 0)
-
-    @property
     def peak(self) -> int:
-        """Highest bytes since the meter began or its peak was reset, beyond what was held when it began."""
+        """Peak in bytes since the meter started or its peak was reset, beyond what was in use when it started."""
         return max(self._memory.highest() - self._memory.start, 0)
 
     def reset_peak(self) -> None:
-        """Forget earlier peaks, those of loading for instance. What is held still counts."""
+        """Forget earlier peaks, those of loading for instance. Memory in use still counts."""
         self._memory.reset()
 
     @contextlib.contextmanager
     def track_activations(self) -> Iterator[None]:
-        """Around one forward pass whose loss is kept: counts what it leaves alive for the backward pass, wherever that
-        is held (autograd, recomputation). The largest of several counts. It costs some 20 microseconds an operator."""
+        """Count what one forward pass, run in the body, leaves alive for the backward pass (autograd, activation
+        checkpointing); its loss must be kept. The largest of several counts. It costs some 20 microseconds an
+        operator."""
         granule = 512 if isinstance(self._memory, _CudaMemory) else 1
         live = LiveStorages(granule)
         with live:
@@ -119,7 +115,7 @@ class MemoryMeter:
         self.activations = max(self.activations, live.bytes)
 
     def split(self, *, weights: int, adapters: int, gradients: int, optimizer: int) -> MemorySplit:
-        """Return the peak so far, given the bytes of what is easily counted."""
+        """Return the peak so far, split with the given bytes of the static parts."""
         return split_of(
             self.peak,
             weights=weights,
@@ -131,7 +127,7 @@ class MemoryMeter:
         )
 
     def close(self) -> None:
-        """Stop looking; what was measured stays."""
+        """Stop sampling; the measurements stay."""
         self._memory.close()
 
     def __enter__(self) -> MemoryMeter:
@@ -142,7 +138,7 @@ class MemoryMeter:
 
 
 class _Memory(Protocol):
-    """Bytes held in one place, beginning with ``start``."""
+    """Bytes in use on one device; ``start`` of them when the meter started."""
 
     start: int
 
@@ -158,7 +154,7 @@ class _Memory(Protocol):
 
 
 class _CudaMemory:
-    """What torch's allocator has handed out on one device."""
+    """Memory that torch's allocator has handed out on one CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -182,8 +178,8 @@ class _CudaMemory:
 
 
 class _ProcessMemory:
-    """The anonymous memory of this process, looked at by a thread. Where there is no /proc, the highest resident set
-    since the process began, which cannot be reset."""
+    """The anonymous memory of this process, sampled by a thread. Without /proc: the highest resident set since the
+    process began, which cannot be reset."""
 
     def __init__(self) -> None:
         self.page = os.sysconf("SC_PAGE_SIZE")
@@ -191,7 +187,7 @@ class _ProcessMemory:
             self.file: int | None = os.open("/proc/self/statm", os.O_RDONLY)
         except OSError:
             self.file = None
-        # What an earlier stage has left free in the heap would be used again without being seen.
+        # Memory that an earlier stage left free in the heap would be reused without being counted.
         gc.collect()
         trim()
         self.start = self._highest = self.now()

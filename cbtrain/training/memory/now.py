@@ -21,14 +21,14 @@ class Memory:
 
 
 def memory_now() -> Memory:
-    """Of this process, on its current device."""
+    """Return the memory of this process on its current device."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return Memory(torch.cuda.max_memory_allocated() / 1e9, torch.cuda.memory_reserved() / 1e9)
     return Memory(resident_bytes() / 1e9)
 
 
 def resident_bytes() -> int:
-    """Bytes of this process in memory; the largest number so far where the system does not tell the present one."""
+    """Return the resident bytes of this process, or their maximum so far on systems without the present number."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,1 +1,1 @@
-"""What training will need, before anything is loaded: peak memory, and time for an epoch."""
+"""Predict peak memory and time of training before anything is loaded."""

@@ -21,7 +21,7 @@ from cbtrain.model.decoder import Attend
 
 @torch.library.custom_op("cbtrain_planning::attention", mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, expand: bool) -> tuple[Tensor, Tensor]:
-    """Fused attention ``q [T, heads, head_dim]``: the result and the log-sum-exp of each row. ``expand`` says that the
+    """Return result and log-sum-exp of fused attention of ``q [T, heads, head_dim]``. ``expand`` says that the
     backward pass has gradients of keys and values for every head of queries before it sums them up, and those of
     queries in fp32, as FlashAttention's does."""
     raise NotImplementedError("for the meta device only")
@@ -77,7 +77,7 @@ def stand_in(backend: str, device: str, cu_seqlens: Sequence[int], window: int |
 
 
 def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None, device: str) -> Tensor:
-    """As ``sdpa._document``, for queries and keys of the same tokens."""
+    """Return the output of ``sdpa._document`` for queries and keys of the same tokens."""
     windowed = window is not None and q.shape[0] > window
     mask = bottom_right_mask(q.shape[0], q.shape[0], window, q.device) if windowed else None
     # No fused kernel of CUDA takes fp32 with fewer heads of keys, or a mask with them.
@@ -90,7 +90,7 @@ def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None, device: str) 
 
 
 def _plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """PyTorch's path without a fused kernel, which keeps every score."""
+    """Return the output of PyTorch's path without a fused kernel, which keeps every score."""
     with sdpa_kernel(SDPBackend.MATH):
         out = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],

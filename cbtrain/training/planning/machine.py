@@ -35,9 +35,9 @@ class Gpu:
     @property
     def bf16(self) -> float:
         """TFLOP/s of dense bf16 products."""
-        found = data_sheet(self.name)
-        assert found is not None
-        return found
+        tflops = data_sheet(self.name)
+        assert tflops is not None
+        return tflops
 
 
 GPUS = {
@@ -57,7 +57,7 @@ GPUS = {
 @dataclass(frozen=True, slots=True)
 class Machine:
     """``kind`` is ``cpu`` or ``cuda``. ``memory`` are all bytes there are for training, of which ``reserve`` goes to
-    what is no tensor. ``gpu`` is set where it is not this machine, and time is estimated instead of measured."""
+    what is no tensor. ``gpu`` is set if it is not this machine, and time is estimated instead of measured."""
 
     name: str
     kind: str
@@ -91,7 +91,7 @@ def other_machine(gpu: str, memory: float | None = None) -> Machine:
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that a process can still take: what the system has left, or what its control group leaves it."""
+    """Return the bytes that a process can still allocate: of the system, or of its control group if that is less."""
     free = _field(proc / "meminfo", r"MemAvailable:\s+(\d+) kB")
     limits = [1024 * free] if free is not None else []
     for limit, used in (
@@ -110,10 +110,10 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
 
 def _field(file: Path, pattern: str) -> int | None:
     try:
-        found = re.search(pattern, file.read_text())
+        match = re.search(pattern, file.read_text())
     except OSError:
         return None
-    return int(found[1]) if found else None
+    return int(match[1]) if match else None
 
 
 def _bytes(memory: float | None) -> int | None:

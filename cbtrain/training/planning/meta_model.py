@@ -1,4 +1,4 @@
-"""A decoder without numbers, which trains on the meta device as the real one would: the same code, the same sizes."""
+"""A decoder on the meta device: no data, but the same code and tensor sizes as the real one in training."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from cbtrain.training.planning.scenario import Scenario
 META = torch.device("meta")
 
 
-def shadow_decoder(setting: Scenario) -> Decoder:
-    """Return a decoder on the meta device with the adapter of ``setting``, in training mode."""
-    weight_format = setting.format
+def meta_decoder(scenario: Scenario) -> Decoder:
+    """Return a decoder on the meta device with the adapter of ``scenario``, in training mode."""
+    weight_format = scenario.format
     linear: Any = DenseLinear
     if weight_format.name == "nf4":
-        linear = partial(ShadowNf4Linear, compute=weight_format.compute, nested=weight_format.double_quantization)
+        linear = partial(MetaNf4Linear, compute=weight_format.compute, nested=weight_format.double_quantization)
     with META:
-        decoder = ShadowDecoder(setting, linear)
-    decoder.to(setting.compute).requires_grad_(setting.full)
-    decoder.activation_checkpointing = setting.activation_checkpointing
-    if isinstance(setting.adapter, LoraConfig):
-        adapter = LoraAdapter(decoder, setting.adapter, META)
-        decoder.adapter, adapter.dropout = adapter, ShadowDropout(setting.adapter.dropout, 0)
+        decoder = MetaDecoder(scenario, linear)
+    decoder.to(scenario.compute).requires_grad_(scenario.full)
+    decoder.activation_checkpointing = scenario.activation_checkpointing
+    if isinstance(scenario.adapter, LoraConfig):
+        adapter = LoraAdapter(decoder, scenario.adapter, META)
+        decoder.adapter, adapter.dropout = adapter, MetaDropout(scenario.adapter.dropout, 0)
         for module in adapter.modules.values():
             module.dropout = adapter.dropout
     else:
@@ -44,19 +44,19 @@ def shadow_decoder(setting: Scenario) -> Decoder:
     return decoder.train()
 
 
-class ShadowDecoder(Decoder):
-    """Attends as the back-end of ``setting`` would."""
+class MetaDecoder(Decoder):
+    """Attends as the back-end of ``scenario`` would."""
 
-    def __init__(self, setting: Scenario, linear: Any) -> None:
-        super().__init__(setting.architecture, linear)
-        self.setting = setting
+    def __init__(self, scenario: Scenario, linear: Any) -> None:
+        super().__init__(scenario.architecture, linear)
+        self.scenario = scenario
 
     def packed(self, cu_seqlens: Sequence[int]) -> Attend:  # type: ignore[override]
         window = self.architecture.sliding_window
-        return stand_in(self.setting.attention, self.setting.device, cu_seqlens, window)
+        return stand_in(self.scenario.attention, self.scenario.device, cu_seqlens, window)
 
 
-class ShadowNf4Linear(Linear):
+class MetaNf4Linear(Linear):
     """Allocates the dense weight and the unpacked scales in both passes, as ``Nf4Linear`` does."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool, compute: torch.dtype, nested: bool) -> None:
@@ -80,7 +80,7 @@ class ShadowNf4Linear(Linear):
         return self.weight().float()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _ShadowMatmul.apply(x, self)
+        out: Tensor = _MetaNf4Matmul.apply(x, self)
         return out
 
     @property
@@ -91,9 +91,9 @@ class ShadowNf4Linear(Linear):
         return -(-count // 2) + scales
 
 
-class _ShadowMatmul(torch.autograd.Function):
+class _MetaNf4Matmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, linear: ShadowNf4Linear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, linear: MetaNf4Linear) -> Tensor:
         ctx.linear = linear
         return F.linear(x, linear.weight(), linear.bias)
 
@@ -102,8 +102,8 @@ class _ShadowMatmul(torch.autograd.Function):
         return grad @ ctx.linear.weight(), None
 
 
-class ShadowDropout(KeyedDropout):
-    """Draws nothing: the meta device has no generator."""
+class MetaDropout(KeyedDropout):
+    """Dropout whose mask needs no generator, which the meta device lacks."""
 
-    def _mask(self, name: str, place: str, tokens: int, x: Tensor) -> Tensor:
+    def _mask(self, name: str, path: str, tokens: int, x: Tensor) -> Tensor:
         return torch.rand(tokens, x.shape[-1], device=x.device) >= self.rate

@@ -1,4 +1,4 @@
-"""Alternatives of one training stage, with what each takes, and the one to choose."""
+"""Predict memory and time of a training stage with alternative settings, and choose one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cbtrain.training.config import StageConfig
 from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.memory_plan import predict_memory
-from cbtrain.training.planning.meta_model import shadow_decoder
+from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_time
 from cbtrain.training.planning.workload import PackShape, Workload, largest
@@ -24,24 +24,24 @@ SMALLEST_PACK = 256
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """One training stage: ``name`` is its section in the config, ``load`` what it is fed as configured."""
+    """One training stage: ``name`` is its section in the config, ``workload`` what it is fed as configured."""
 
     name: str
     config: StageConfig
-    setting: Scenario
-    load: Workload
+    scenario: Scenario
+    workload: Workload
     notes: tuple[str, ...] = ()
 
     def with_pack(self, activation_checkpointing: str, pack_tokens: int) -> Scenario:
         """Return the scenario of an alternative. The tokens of a step stay the same, not its number of packs."""
-        accumulates = self.config.accumulates(self.setting.world, pack_tokens)
-        return replace(self.setting, activation_checkpointing=activation_checkpointing, accumulates=accumulates)
+        accumulates = self.config.accumulates(self.scenario.world, pack_tokens)
+        return replace(self.scenario, activation_checkpointing=activation_checkpointing, accumulates=accumulates)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
     """``memory`` is the predicted peak of one rank, ``needed`` the bytes of it on one device: on a CPU all ranks share
-    the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None where
+    the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None if
     nothing is known of the documents). ``how`` says where the time comes from."""
 
     activation_checkpointing: str
@@ -56,7 +56,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What was found for one stage. ``configured`` is one of ``alternatives``; ``choice`` the nearest that fits."""
+    """The plan of one stage. ``configured`` is one of ``alternatives``; ``choice`` the nearest that fits, or None."""
 
     stage: PlannedStage
     alternatives: list[Alternative]
@@ -66,84 +66,97 @@ class StagePlan:
 
 
 def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell: Callable[[str], None]) -> StagePlan:
-    """Predict every alternative. ``tell`` hears what is being done. Raises UserError as the parts do."""
+    """Return the plan of ``stage`` with every alternative. ``tell(text)`` reports progress. Raises UserError as the
+    parts do."""
     wanted, level = stage.config.pack_tokens, stage.config.activation_checkpointing
     clock = _Clock(stage, machine, device, tell)
-    found = [
+    alternatives = [
         _alternative(stage, machine, clock, other, tokens)
         for tokens in (wanted, wanted // 2, 2 * wanted)
-        if tokens == wanted or (tokens >= SMALLEST_PACK and stage.load.changes(tokens))
+        if tokens == wanted or (tokens >= SMALLEST_PACK and stage.workload.changes(tokens))
         for other in LEVELS
     ]
-    configured = next(a for a in found if a.pack_tokens == wanted and a.activation_checkpointing == level)
-    choice = configured if configured.fits else _nearest(found, wanted)
-    if choice is None and stage.load.changes(wanted // 2):
+    configured = next(a for a in alternatives if a.pack_tokens == wanted and a.activation_checkpointing == level)
+    choice = configured if configured.fits else _nearest(alternatives, wanted)
+    if choice is None and stage.workload.changes(wanted // 2):
         for smaller in _smaller(wanted // 4):
-            found.append(_alternative(stage, machine, clock, "full", smaller))
-            if found[-1].fits:
-                choice = found[-1]
+            alternatives.append(_alternative(stage, machine, clock, "full", smaller))
+            if alternatives[-1].fits:
+                choice = alternatives[-1]
                 break
-    return StagePlan(stage, found, configured, choice, _advice(stage, machine, configured, choice, found))
+    return StagePlan(stage, alternatives, configured, choice, _advice(stage, machine, configured, choice, alternatives))
 
 
 def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, level: str, pack_tokens: int) -> Alternative:
-    setting = stage.with_pack(level, pack_tokens)
-    load = stage.load if pack_tokens == stage.load.capacity else stage.load.resized(pack_tokens)
-    packs = load.packs()
-    worst = largest(packs, setting.architecture, activation_checkpointing=level, compute_bytes=setting.compute.itemsize)
-    memory = predict_memory(setting, worst)
-    speed, epoch, how = clock.speed(setting, packs)
-    seconds = epoch if load.lengths else None
-    needed = memory.total * (setting.world if machine.kind == "cpu" else 1)
-    return Alternative(level, pack_tokens, memory, needed, machine.fits(needed), speed, seconds, how)
+    scenario = stage.with_pack(level, pack_tokens)
+    workload = stage.workload if pack_tokens == stage.workload.capacity else stage.workload.resized(pack_tokens)
+    packs = workload.packs()
+    worst = largest(
+        packs, scenario.architecture, activation_checkpointing=level, compute_bytes=scenario.compute.itemsize
+    )
+    memory = predict_memory(scenario, worst)
+    speed, epoch, how = clock.speed(scenario, packs)
+    seconds = epoch if workload.lengths else None
+    needed = memory.total * (scenario.world if machine.kind == "cpu" else 1)
+    return Alternative(
+        activation_checkpointing=level,
+        pack_tokens=pack_tokens,
+        memory=memory,
+        needed=needed,
+        fits=machine.fits(needed),
+        tokens_per_second=speed,
+        epoch_seconds=seconds,
+        how=how,
+    )
 
 
 class _Clock:
-    """Times the configured pack at each level of recomputation once, and carries it over to others by operations."""
+    """Times the configured pack once at each level of activation checkpointing, and scales to other packs by FLOPs."""
 
     def __init__(
         self, stage: PlannedStage, machine: Machine, device: torch.device, tell: Callable[[str], None]
     ) -> None:
         self.machine, self.device, self.tell, self.name = machine, device, tell, stage.name
         self.stage = stage
-        self.trained = sum(p.numel() for p in shadow_decoder(stage.setting).trainable_parameters().values())
-        packs = stage.load.packs()
-        compute = stage.setting.compute.itemsize
-        self.shape = largest(packs, stage.setting.architecture, activation_checkpointing="none", compute_bytes=compute)
-        self.known: dict[str, Timing] = {}
+        self.trained = sum(p.numel() for p in meta_decoder(stage.scenario).trainable_parameters().values())
+        packs = stage.workload.packs()
+        compute = stage.scenario.compute.itemsize
+        self.shape = largest(packs, stage.scenario.architecture, activation_checkpointing="none", compute_bytes=compute)
+        self.timings: dict[str, Timing] = {}
 
-    def speed(self, setting: Scenario, packs: list[PackShape]) -> tuple[float, float, str]:
-        """Tokens a second, seconds of going through ``packs``, and how they were found; all ranks together."""
-        timing = self._timing(setting)
-        once = flops_of(setting, self.shape, self.trained).hardware
-        done = sum(flops_of(setting, pack, self.trained).hardware for pack in packs)
-        per_step = self._packs_per_step(setting, packs)
+    def speed(self, scenario: Scenario, packs: list[PackShape]) -> tuple[float, float, str]:
+        """Return tokens per second and seconds for ``packs``, all ranks together, and how they were obtained."""
+        timing = self._timing(scenario)
+        once = flops_of(scenario, self.shape, self.trained).hardware
+        done = sum(flops_of(scenario, pack, self.trained).hardware for pack in packs)
+        per_step = self._packs_per_step(scenario, packs)
         steps = max(1, len(packs) // per_step)
-        parallel = 1 if self.machine.kind == "cpu" else setting.world  # ranks on a CPU share its cores
+        parallel = 1 if self.machine.kind == "cpu" else scenario.world  # ranks on a CPU share its cores
         seconds = timing.micro_batch * done / once / parallel + timing.step * steps
         return sum(pack.tokens for pack in packs) / seconds, seconds, timing.how
 
-    def _packs_per_step(self, setting: Scenario, packs: list[PackShape]) -> int:
+    def _packs_per_step(self, scenario: Scenario, packs: list[PackShape]) -> int:
         config = self.stage.config
         if config.tokens_per_step:
             mean = sum(pack.tokens for pack in packs) / len(packs)
-            return max(setting.world, round(config.tokens_per_step / mean))
-        return config.packs_per_step or setting.world
+            return max(scenario.world, round(config.tokens_per_step / mean))
+        return config.packs_per_step or scenario.world
 
-    def _timing(self, setting: Scenario) -> Timing:
-        level = setting.activation_checkpointing
-        if level not in self.known:
+    def _timing(self, scenario: Scenario) -> Timing:
+        level = scenario.activation_checkpointing
+        if level not in self.timings:
             if self.machine.gpu:
-                self.known[level] = estimate_time(setting, self.shape, self.trained, self.machine.gpu)
+                self.timings[level] = estimate_time(scenario, self.shape, self.trained, self.machine.gpu)
             else:
                 self.tell(f"Timing the {self.name}, activation checkpointing {level}")
-                self.known[level] = measure_time(setting, self.shape, self.device)
-        return self.known[level]
+                self.timings[level] = measure_time(scenario, self.shape, self.device)
+        return self.timings[level]
 
 
-def _nearest(found: list[Alternative], wanted: int) -> Alternative | None:
-    """What fits and changes least: recomputation changes nothing that is learnt, smaller packs may cut documents."""
-    fitting = [a for a in found if a.fits and a.pack_tokens <= wanted]
+def _nearest(alternatives: list[Alternative], wanted: int) -> Alternative | None:
+    """Return the alternative that fits and changes least: activation checkpointing does not affect results, smaller
+    packs may cut documents."""
+    fitting = [a for a in alternatives if a.fits and a.pack_tokens <= wanted]
     return min(fitting, key=lambda a: (wanted - a.pack_tokens, LEVELS.index(a.activation_checkpointing)), default=None)
 
 
@@ -158,7 +171,7 @@ def _advice(
     machine: Machine,
     configured: Alternative,
     choice: Alternative | None,
-    found: list[Alternative],
+    alternatives: list[Alternative],
 ) -> str:
     def keys(a: Alternative) -> str:
         level = f"{stage.name}.activation_checkpointing={a.activation_checkpointing}"
@@ -167,7 +180,7 @@ def _advice(
     room = machine.memory - machine.reserve
     if choice is configured:
         text = f"fits with {keys(configured)}: {_gb(room - configured.needed)} GB of {_gb(room)} are left"
-        faster = [a for a in found if a.fits and a.pack_tokens == configured.pack_tokens]
+        faster = [a for a in alternatives if a.fits and a.pack_tokens == configured.pack_tokens]
         best = max(faster, key=lambda a: a.tokens_per_second)
         if best.tokens_per_second > 1.1 * configured.tokens_per_second:
             gain = best.tokens_per_second / configured.tokens_per_second
@@ -176,14 +189,14 @@ def _advice(
     over = _gb(configured.needed - room)
     if choice is not None:
         return f"does not fit: {over} GB too much. The nearest that does: {keys(choice)}."
-    smallest = min(found, key=lambda a: a.memory.total)
+    smallest = min(alternatives, key=lambda a: a.memory.total)
     remedy = "Take a larger machine or a smaller model"
     heavy = 4 * smallest.memory.weights > smallest.memory.total
-    if not heavy and not stage.load.changes(configured.pack_tokens // 2):
+    if not heavy and not stage.workload.changes(configured.pack_tokens // 2):
         remedy = "Set tokens.document_tokens lower, or take a larger machine"
-    elif heavy and not stage.setting.full and stage.setting.format.name != "nf4":
+    elif heavy and not stage.scenario.full and stage.scenario.format.name != "nf4":
         remedy = "Set model.weights=nf4, or take a larger machine"
-    elif stage.setting.full:
+    elif stage.scenario.full:
         remedy = f"Set {stage.name}.method=lora, or take a larger machine"
     still = _gb(smallest.needed - room)
     return f"does not fit: {over} GB too much, and with {keys(smallest)} still {still}. {remedy}."

@@ -1,4 +1,4 @@
-"""A decoder with random weights in the format of a setting: what timing needs of a model, without its files."""
+"""A decoder with random weights in the format of a scenario: all that timing needs of a model, without its files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ WIDTH = 0.02
 """Standard deviation of the weights."""
 
 
-def random_decoder(setting: Scenario, device: torch.device) -> Decoder:
-    """Return a decoder on ``device`` with the adapter of ``setting``, in training mode."""
-    a, weight_format = setting.architecture, setting.format
+def random_decoder(scenario: Scenario, device: torch.device) -> Decoder:
+    """Return a decoder on ``device`` with the adapter of ``scenario``, in training mode."""
+    a, weight_format = scenario.architecture, scenario.format
     generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):
         decoder = Decoder(a, weight_format.linear())
@@ -36,8 +36,8 @@ def random_decoder(setting: Scenario, device: torch.device) -> Decoder:
     if a.tied_embeddings:
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
     decoder.frequencies = inverse_frequencies(a.rope, a.head_dim).to(device)
-    decoder.format, decoder.attention = weight_format, setting.attention
-    decoder.activation_checkpointing = setting.activation_checkpointing
+    decoder.format, decoder.attention = weight_format, scenario.attention
+    decoder.activation_checkpointing = scenario.activation_checkpointing
     decoder.requires_grad_(False)
-    inject(decoder, setting.adapter)
+    inject(decoder, scenario.adapter)
     return decoder.train()

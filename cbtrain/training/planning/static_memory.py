@@ -1,4 +1,4 @@
-"""What training holds all the time, by counting: weights, adapters, gradients, the optimizer's numbers."""
+"""Static memory of training, by counting: weights, adapters, gradients and the optimizer's state."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from cbtrain.model.weights.memory import weight_memory
 from cbtrain.training.planning.scenario import Scenario
 
 SMALL = 4096
-"""Tensors below so many numbers keep moments of 32 bits in bitsandbytes' optimizers."""
+"""Tensors with fewer elements keep moments of 32 bits in bitsandbytes' optimizers."""
 
 SCALED = 256
-"""Numbers that share a scale in them."""
+"""Elements that share a scale in them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Bytes on one rank. ``gradients`` are those of a whole step; ``copies`` are of parameters and optimizer, for the
-    best and for checkpoints; ``step`` is what the optimizer's step takes for a moment, on top of all of it."""
+class PredictedStaticMemory:
+    """Bytes that one rank holds through a whole step. ``gradients`` are summed over the step; ``copies`` are of
+    parameters and optimizer, for the best validation and for checkpoints; ``step`` is temporary: what the optimizer's
+    step allocates in addition."""
 
     weights: int
     adapters: int
@@ -31,17 +32,17 @@ class Held:
     step: int
 
 
-def held(decoder: Decoder, setting: Scenario) -> Held:
-    """Count for ``decoder`` (on the meta device)."""
+def predict_static_memory(decoder: Decoder, scenario: Scenario) -> PredictedStaticMemory:
+    """Return the static memory of training ``decoder`` (on the meta device), in bytes on one rank."""
     trained, memory = list(decoder.trainable_parameters().values()), weight_memory(decoder)
-    numbers, stage, world = sum(p.numel() for p in trained), setting.zero_stage, setting.world
+    parameters, stage, world = sum(p.numel() for p in trained), scenario.zero_stage, scenario.world
     weights = memory.bytes
-    moments = sum(_moments(p, setting.optimizer) for p in trained)
-    copies = 2 * 4 * numbers + moments if setting.copies else 0
-    adapters = 0 if setting.full else 4 * numbers
-    gradients = 4 * numbers
-    # ZeRO steps on fp32 masters of its own, the torch engine on such where what is trained is bf16.
-    masters = 4 * numbers if stage else sum(4 * p.numel() for p in rounded(trained))
+    moments = sum(_moments(p, scenario.optimizer) for p in trained)
+    copies = 2 * 4 * parameters + moments if scenario.copies else 0
+    adapters = 0 if scenario.full else 4 * parameters
+    gradients = 4 * parameters
+    # ZeRO steps on fp32 master weights; the torch engine keeps them only of bf16 parameters.
+    masters = 4 * parameters if stage else sum(4 * p.numel() for p in rounded(trained))
     optimizer = (moments + masters) // (world if stage else 1)
     if stage in (2, 3):
         gradients //= world
@@ -49,29 +50,30 @@ def held(decoder: Decoder, setting: Scenario) -> Held:
         gathered = max(_layer_bytes(decoder), _bytes(decoder.embed_tokens), _bytes(decoder.lm_head))
         weights, adapters = weights // world + gathered, adapters // world
     # Ranks sum one flat copy of their gradients.
-    step = 4 * numbers if stage is None and world > 1 else 0
-    return Held(weights, adapters, gradients, optimizer, copies, step)
+    step = 4 * parameters if stage is None and world > 1 else 0
+    return PredictedStaticMemory(weights, adapters, gradients, optimizer, copies, step)
 
 
-def held_sizes(decoder: Decoder, setting: Scenario) -> list[int]:
-    """Bytes of each tensor that is held all the time, as :func:`held` counts them on one process."""
+def static_tensor_sizes(decoder: Decoder, scenario: Scenario) -> list[int]:
+    """Return the bytes of each tensor of the static memory, as :func:`predict_static_memory` counts them on one
+    process."""
     trained = list(decoder.trainable_parameters().values())
     sizes = [linear.weight_bytes for linear in decoder.linears.values() if not list(linear.parameters(recurse=False))]
     sizes += [p.numel() * p.element_size() for p in decoder.parameters()]
     for parameter in trained:
-        moments = _moments(parameter, setting.optimizer)
+        moments = _moments(parameter, scenario.optimizer)
         sizes += [moments // 2] * 2 if moments else []
-        sizes += [4 * parameter.numel()] * (setting.accumulates + (parameter.dtype != torch.float32))
+        sizes += [4 * parameter.numel()] * (scenario.accumulates + (parameter.dtype != torch.float32))
     return sizes
 
 
 def rounded(trained: list[nn.Parameter]) -> list[nn.Parameter]:
-    """Parameters of less than fp32, for which the engine keeps masters and gradients in fp32."""
+    """Return the parameters in less than fp32, for which the engine keeps masters and gradients in fp32."""
     return [parameter for parameter in trained if parameter.dtype != torch.float32]
 
 
 def _moments(parameter: nn.Parameter, optimizer: str) -> int:
-    """Bytes of an optimizer's state for ``parameter``."""
+    """Return the bytes of an optimizer's state for ``parameter``."""
     count = parameter.numel()
     if optimizer == "sgd":
         return 0

@@ -1,4 +1,4 @@
-"""A plan as people read it, and as programs do."""
+"""A plan as a table for people, and as a dict for JSON."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ WIDTH = 110
 
 
 def print_plan(plan: StagePlan, machine: Machine, console: Console) -> None:
-    """One table and one sentence of advice."""
-    setting, a = plan.stage.setting, plan.stage.setting.architecture
-    how = f"all weights trained, {setting.format}" if setting.full else f"weights {setting.format}"
+    """Print a table and a sentence of advice."""
+    scenario, a = plan.stage.scenario, plan.stage.scenario.architecture
+    how = f"all weights trained, {scenario.format}" if scenario.full else f"weights {scenario.format}"
     console.print(
         f"\n[bold]{plan.stage.name}[/]: {a.layers} layers, hidden {a.hidden:,}, vocabulary {a.vocabulary:,}; {how}; "
-        f"attention by {setting.attention}; {_gb(machine.memory)} GB on {machine.name}, {_gb(machine.reserve)} of it "
+        f"attention by {scenario.attention}; {_gb(machine.memory)} GB on {machine.name}, {_gb(machine.reserve)} of it "
         "for what is outside tensors",
         highlight=False,
         soft_wrap=True,
@@ -47,8 +47,8 @@ def print_plan(plan: StagePlan, machine: Machine, console: Console) -> None:
     console.print(
         f"  Time: {'; '.join(hows)}. Memory in {_unit(plan).name}.", highlight=False, markup=False, soft_wrap=True
     )
-    if setting.world > 1:
-        console.print(f"  {not_counted(setting.world)}", highlight=False, markup=False, soft_wrap=True)
+    if scenario.world > 1:
+        console.print(f"  {not_counted(scenario.world)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"  {plan.stage.name} {plan.advice}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -81,17 +81,17 @@ def _table(plan: StagePlan) -> Table:
     return table
 
 
-def facts(plan: StagePlan, machine: Machine) -> dict[str, Any]:
-    """The same for programs: bytes, seconds, tokens a second."""
-    setting, choice = plan.stage.setting, plan.choice
+def plan_as_dict(plan: StagePlan, machine: Machine) -> dict[str, Any]:
+    """Return the plan for JSON: bytes, seconds, tokens a second."""
+    scenario, choice = plan.stage.scenario, plan.choice
     return {
         "stage": plan.stage.name,
-        "weights": str(setting.format),
-        "attention": setting.attention,
+        "weights": str(scenario.format),
+        "attention": scenario.attention,
         "memory": machine.memory,
         "reserve": machine.reserve,
-        "tokens_per_epoch": plan.stage.load.tokens,
-        "notes": [*plan.stage.notes, *([not_counted(setting.world)] if setting.world > 1 else [])],
+        "tokens_per_epoch": plan.stage.workload.tokens,
+        "notes": [*plan.stage.notes, *([not_counted(scenario.world)] if scenario.world > 1 else [])],
         "configured": _alternative(plan.configured),
         "fits": plan.configured.fits,
         "nearest": None if choice is None else _alternative(choice),
@@ -128,7 +128,7 @@ class _Unit:
 
 
 def _unit(plan: StagePlan) -> _Unit:
-    """Megabytes for small models, gigabytes for large ones."""
+    """Return megabytes for small models, gigabytes for large ones."""
     small = max(a.memory.total for a in plan.alternatives) < 10e9
     return _Unit("MB", 1e6, 0) if small else _Unit("GB", 1e9, 1)
 

@@ -25,14 +25,14 @@ Clock = Callable[[], float]
 """Seconds since some moment."""
 
 LAYERS = (1, 3)
-"""Depths of the decoders that are timed; what a layer takes is their difference."""
+"""Depths of the decoders that are timed; the time of a layer is their difference."""
 
 ROUNDS = 5
 LONGEST = 3.0
 """Seconds that one pass through the deeper of them may take; beyond it the pack is made smaller."""
 
 LARGEST_VOCABULARY = 32_768
-"""Of the decoders that are timed, where the pack has to be made smaller."""
+"""Largest vocabulary of the timed decoders if the pack has to be made smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +45,43 @@ class Timing:
     how: str
 
 
-def flops_of(setting: Scenario, shape: PackShape, adapter: int) -> Flops:
-    """Operations of one micro-batch; ``adapter`` counts the trained numbers."""
+def flops_of(scenario: Scenario, shape: PackShape, adapter: int) -> Flops:
+    """Return the FLOPs of one micro-batch; ``adapter`` counts the trained parameters."""
     return micro_batch_flops(
-        setting.architecture,
+        scenario.architecture,
         shape.cu_seqlens,
         shape.supervised,
         adapter=adapter,
-        full=setting.full,
-        activation_checkpointing=setting.activation_checkpointing,
+        full=scenario.full,
+        activation_checkpointing=scenario.activation_checkpointing,
     )
 
 
-def estimate_time(setting: Scenario, shape: PackShape, adapter: int, gpu: Gpu) -> Timing:
-    """On a GPU that is not here: operations ÷ an assumed share of the peak of its data sheet."""
-    peak = 1e12 * (gpu.bf16 if setting.compute == torch.bfloat16 else gpu.fp32)
-    seconds = flops_of(setting, shape, adapter).hardware / (ASSUMED_SHARE * peak)
+def estimate_time(scenario: Scenario, shape: PackShape, adapter: int, gpu: Gpu) -> Timing:
+    """Return the time on a GPU that is not here: FLOPs ÷ an assumed share of its data sheet's peak."""
+    peak = 1e12 * (gpu.bf16 if scenario.compute == torch.bfloat16 else gpu.fp32)
+    seconds = flops_of(scenario, shape, adapter).hardware / (ASSUMED_SHARE * peak)
     return Timing(seconds, 0.0, f"estimated at {ASSUMED_SHARE:.0%} of the data sheet's peak")
 
 
-def measure_time(setting: Scenario, shape: PackShape, device: torch.device, clock: Clock = time.perf_counter) -> Timing:
-    """On ``device``, with decoders of the real sizes but few layers and random weights."""
-    share = _affordable(setting, shape, device)
-    a = setting.architecture
+def measure_time(
+    scenario: Scenario, shape: PackShape, device: torch.device, clock: Clock = time.perf_counter
+) -> Timing:
+    """Return the time on ``device``, measured with decoders of the real sizes but few layers and random weights."""
+    share = _affordable(scenario, shape, device)
+    a = scenario.architecture
     small = shape.scaled(share) if share < 1 else shape
     vocabulary = min(a.vocabulary, LARGEST_VOCABULARY) if share < 1 else a.vocabulary
-    with returning_memory(device, setting.activation_checkpointing):  # as in training: it takes time
-        timed = [_Timed(_shallow(setting, layers, vocabulary), small, device, clock) for layers in LAYERS]
+    with returning_memory(device, scenario.activation_checkpointing):  # as in training: it takes time
+        timed = [_Timed(_shallow(scenario, layers, vocabulary), small, device, clock) for layers in LAYERS]
         for _ in range(ROUNDS):  # in turns, so that a busy moment of the machine falls on both
-            for one in timed:
-                one.run()
+            for decoder in timed:
+                decoder.run()
     # The quickest of several: what other programs on the machine have disturbed least.
-    passes, steps = [min(one.passes) for one in timed], [min(one.steps) for one in timed]
+    passes, steps = [min(decoder.passes) for decoder in timed], [min(decoder.steps) for decoder in timed]
     layer, rest = _line(passes)
-    one_layer, head = _parts(setting, shape)
-    small_layer, small_head = _parts(_shallow(setting, 1, vocabulary), small)
+    one_layer, head = _parts(scenario, shape)
+    small_layer, small_head = _parts(_shallow(scenario, 1, vocabulary), small)
     micro_batch = a.layers * layer * one_layer / small_layer + rest * head / small_head
     step_layer, step_rest = _line(steps)
     how = f"measured with {LAYERS[0]} and {LAYERS[1]} layers"
@@ -91,12 +93,12 @@ def measure_time(setting: Scenario, shape: PackShape, device: torch.device, cloc
 class _Timed:
     """One decoder of few layers, its engine and a pack; the first run warms it up and is forgotten."""
 
-    def __init__(self, setting: Scenario, shape: PackShape, device: torch.device, clock: Clock) -> None:
-        decoder = self.decoder = random_decoder(setting, device)
-        self.pack = shape.pack(setting.architecture.vocabulary)
+    def __init__(self, scenario: Scenario, shape: PackShape, device: torch.device, clock: Clock) -> None:
+        decoder = self.decoder = random_decoder(scenario, device)
+        self.pack = shape.pack(scenario.architecture.vocabulary)
         if decoder.adapter:
             decoder.adapter.prepare(0, self.pack.names, self.pack.cu_seqlens)
-        self.engine: TrainingEngine = TorchEngine(decoder, StageConfig(optimizer=setting.optimizer))
+        self.engine: TrainingEngine = TorchEngine(decoder, StageConfig(optimizer=scenario.optimizer))
         self.device, self.clock = device, clock
         self.passes: list[float] = []
         self.steps: list[float] = []
@@ -116,32 +118,33 @@ class _Timed:
         return self.clock() - started
 
 
-def _shallow(setting: Scenario, layers: int, vocabulary: int) -> Scenario:
-    """Return ``setting`` with few layers, all of which are adapted."""
-    adapter = setting.adapter
+def _shallow(scenario: Scenario, layers: int, vocabulary: int) -> Scenario:
+    """Return ``scenario`` with few layers, all of which are adapted."""
+    adapter = scenario.adapter
     if isinstance(adapter, LoraConfig):
         adapter = adapter.model_copy(update={"layers": None})
-    architecture = replace(setting.architecture, layers=layers, vocabulary=vocabulary)
-    return replace(setting, architecture=architecture, adapter=adapter)
+    architecture = replace(scenario.architecture, layers=layers, vocabulary=vocabulary)
+    return replace(scenario, architecture=architecture, adapter=adapter)
 
 
 def _line(seconds: list[float]) -> tuple[float, float]:
-    """What one layer takes, and what the rest takes: neither is less than nothing."""
+    """Return the seconds of one layer and of the rest, neither negative."""
     first, second = LAYERS
     layer = max((seconds[1] - seconds[0]) / (second - first), 0.0)
     return layer, max(seconds[0] - first * layer, 0.0)
 
 
-def _parts(setting: Scenario, shape: PackShape) -> tuple[float, float]:
-    """Operations of one layer and of the head."""
-    one = replace(setting, architecture=replace(setting.architecture, layers=1))
-    head = replace(setting, architecture=replace(setting.architecture, layers=0))
-    outside = flops_of(head, shape, 0).hardware
-    return flops_of(one, shape, 0).hardware - outside, outside
+def _parts(scenario: Scenario, shape: PackShape) -> tuple[float, float]:
+    """Return the FLOPs of one layer and of the head."""
+    one_layer = replace(scenario, architecture=replace(scenario.architecture, layers=1))
+    no_layers = replace(scenario, architecture=replace(scenario.architecture, layers=0))
+    head = flops_of(no_layers, shape, 0).hardware
+    return flops_of(one_layer, shape, 0).hardware - head, head
 
 
-def _affordable(setting: Scenario, shape: PackShape, device: torch.device) -> float:
-    """Share of the pack that the deeper decoder gets through in time, at the speed of a product of matrices."""
-    rate = measured_flops(device, setting.compute)
-    needed = flops_of(_shallow(setting, LAYERS[-1], setting.architecture.vocabulary), shape, 0).hardware
+def _affordable(scenario: Scenario, shape: PackShape, device: torch.device) -> float:
+    """Return the share of the pack that the deeper decoder processes within :data:`LONGEST`, at the speed of a matrix
+    product."""
+    rate = measured_flops(device, scenario.compute)
+    needed = flops_of(_shallow(scenario, LAYERS[-1], scenario.architecture.vocabulary), shape, 0).hardware
     return min(1.0, LONGEST * rate / needed)

@@ -20,7 +20,7 @@ CUDA_GRANULE = 512
 @dataclass(frozen=True, slots=True)
 class Trace:
     """Bytes at the peak of a forward and a backward pass: what the forward pass keeps, gradients of parameters, and
-    what is there for a moment. ``kept`` is all that the forward pass keeps, ``events`` are the allocations in order
+    temporaries. ``kept`` is all that the forward pass keeps, ``events`` are the allocations in order
     (:class:`LiveStorages`)."""
 
     activations: int
@@ -35,8 +35,8 @@ class Trace:
 
 
 def trace(decoder: Decoder, pack: Pack, *, accumulates: bool = False, granule: int = 1) -> Trace:
-    """Train ``decoder`` (on the meta device) on ``pack``. With ``accumulates``, gradients of an earlier micro-batch are
-    there from the beginning."""
+    """Return the memory of one forward and backward pass of ``decoder`` (on the meta device) on ``pack``. With
+    ``accumulates``, gradients of an earlier micro-batch exist from the start."""
     parameters = list(decoder.trainable_parameters().values())
     if decoder.adapter:
         decoder.adapter.prepare(0, pack.names, pack.cu_seqlens)
@@ -76,7 +76,7 @@ class _Watch:
         self.at_peak = (min(self.kept, self.live.peak), 0)
 
     def widen(self) -> None:
-        """The engine's part of the backward pass."""
+        """Convert gradients of bf16 parameters to fp32, as the engine does in the backward pass."""
         for parameter in self.rounded:
             if parameter.grad is not None:
                 wide = parameter.grad.float()

@@ -1,4 +1,4 @@
-"""The pack that takes most memory, and what an epoch holds."""
+"""The documents of an epoch in packs, and the pack that needs most memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cbtrain.tokens.pack import Pack, build_pack
 from cbtrain.tokens.packing import plan_packs
 
 ASSUMED_SHARE = 0.6
-"""Supervised share of the tokens where no corpus can be looked at; of the study's corpus it is 0.61."""
+"""Supervised share of the tokens if there is no corpus; in the study's corpus it is 0.61."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What training is fed, in packs of ``capacity``. ``lengths`` and ``supervised`` are of an epoch's documents, None
-    where they are not known. ``longest`` is what a document may have whatever the packs (``tokens.document_tokens``),
-    None where that is the capacity."""
+    """The input of training, in packs of ``capacity`` tokens. ``lengths`` and ``supervised`` are tokens of an epoch's
+    documents, None if they are not known. ``longest`` limits a document (``tokens.document_tokens``); None: the
+    capacity."""
 
     capacity: int
     lengths: Sequence[int] | None = None
@@ -50,11 +50,11 @@ class Workload:
         return Workload(capacity, [length for length, _ in pieces], [counted for _, counted in pieces], self.longest)
 
     def changes(self, capacity: int) -> bool:
-        """Return whether packs of ``capacity`` would be others: not where each holds one long document either way."""
+        """Return whether ``capacity`` changes the packs: not if each holds one long document either way."""
         return self.resized(capacity).packs() != self.packs()
 
     def packs(self) -> list[PackShape]:
-        """Return the packs of an epoch; one of a single document where the documents are not known."""
+        """Return the packs of an epoch; one pack of one document if the documents are not known."""
         if not self.lengths or self.supervised is None:
             return [PackShape((self.capacity,), round(ASSUMED_SHARE * self.capacity))]
         planned = plan_packs(np.asarray(self.lengths), self.capacity, np.random.default_rng(0)).packs
@@ -101,8 +101,8 @@ class PackShape:
 def largest(
     packs: Iterable[PackShape], a: Architecture, *, activation_checkpointing: str, compute_bytes: int
 ) -> PackShape:
-    """Return the pack that takes most memory, by a rough count: what layers keep of a token, and the logits of a
-    supervised one. What it takes is then found by a trace."""
+    """Return the pack that needs most memory, by a rough count of activations per token and logits per supervised
+    token. Its exact memory is then traced."""
     wide = a.hidden * 6 + a.intermediate * 4 + 3 * (a.heads + a.kv_heads) * a.head_dim
     token = a.layers * compute_bytes * (a.hidden if activation_checkpointing == "full" else wide)
     row, most = a.vocabulary * (3 * 4 + compute_bytes), LOGITS_AT_ONCE // a.vocabulary
@@ -110,6 +110,6 @@ def largest(
 
 
 def _cut(length: int, counted: int, capacity: int) -> list[tuple[int, int]]:
-    """Pieces of at most ``capacity`` tokens, each with its share of the ``counted`` ones."""
+    """Return pieces of at most ``capacity`` tokens, each with its share of the ``counted`` supervised ones."""
     pieces = [min(capacity, length - begin) for begin in range(0, length, capacity)]
     return [(piece, round(counted * piece / length)) for piece in pieces]

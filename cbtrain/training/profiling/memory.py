@@ -13,8 +13,8 @@ from cbtrain.training.profiling.trace import Allocation, Trace
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Bytes beyond what was held when the trace began, at the moment when they were most; ``by_component`` are those
-    allocated since then and still alive."""
+    """Peak in bytes beyond the memory in use when the trace began; ``by_component`` splits the allocations since then
+    that are alive at the peak."""
 
     bytes: int
     microseconds: float
@@ -25,30 +25,30 @@ class Peak:
 
 
 def peak_of(trace: Trace) -> Peak:
-    """On the GPU where there is one, else in the host's memory."""
-    most, place = 0, -1
+    """Return the peak of the GPU's memory if there is a GPU, else of the host's."""
+    peak, peak_number = 0, -1
     for number, (_, live) in enumerate(_live(trace)):
-        if live > most:
-            most, place = live, number
+        if live > peak:
+            peak, peak_number = live, number
     alive: dict[int, Allocation] = {}
-    at = 0.0
+    time = 0.0
     for number, (allocation, _) in enumerate(_live(trace)):
-        if number > place:
+        if number > peak_number:
             break
-        at = allocation.time
+        time = allocation.time
         if allocation.bytes > 0:
             alive[allocation.address] = allocation
         else:
             alive.pop(allocation.address, None)
-    found: dict[str, int] = {}
+    by_component: dict[str, int] = {}
     for allocation in alive.values():
         name = _owner(allocation)
-        found[name] = found.get(name, 0) + allocation.bytes
-    return Peak(most, at, dict(sorted(found.items(), key=lambda item: -item[1])))
+        by_component[name] = by_component.get(name, 0) + allocation.bytes
+    return Peak(peak, time, dict(sorted(by_component.items(), key=lambda item: -item[1])))
 
 
 def write_timeline(trace: Trace, path: Path) -> None:
-    """One JSON line an allocation or release: when, how many bytes, how many are alive then, and who did it."""
+    """Write one JSON line per allocation or release: time, bytes, bytes alive after it, and the component."""
     with path.open("w", encoding="utf-8") as file:
         for allocation, live in _live(trace):
             call = allocation.call
@@ -64,7 +64,7 @@ def write_timeline(trace: Trace, path: Path) -> None:
 
 
 def _live(trace: Trace) -> Iterator[tuple[Allocation, int]]:
-    """Allocations and releases in order, with the bytes alive after each."""
+    """Yield allocations and releases in order, with the bytes alive after each."""
     on_gpu = any(allocation.on_gpu for allocation in trace.allocations)
     live = 0
     for allocation in sorted(trace.allocations, key=lambda allocation: allocation.time):

@@ -48,7 +48,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What was measured: time by component, memory at its peak, and the pace with and without the profiler."""
+    """The measurements: time by component, memory at its peak, and the pace with and without the profiler."""
 
     breakdown: Breakdown
     peak: Peak
@@ -76,11 +76,11 @@ def profile_steps(
     steps: int,
     learning_rate: float,
     out: Path,
-    facts: dict[str, Any] | None = None,
+    description: dict[str, Any] | None = None,
 ) -> Profile | None:
-    """Train ``steps`` steps unwatched and as many under the profiler, each after :data:`WARM_UP` more, and write the
-    trace, the memory and the table of components (with ``facts`` beside it) to ``out``. Every rank must call it; the
-    leading one measures and gets the result, the others None."""
+    """Train ``steps`` steps without the profiler and as many with it, each after :data:`WARM_UP` more. Write the trace,
+    the memory and the table of components, with ``description``, to ``out``. Every rank must call it. Return the
+    profile on the leading rank, None on the others."""
     decoder.train()
     run = _Steps(decoder, engine, batches, learning_rate)
     run.pace(WARM_UP)
@@ -101,7 +101,7 @@ def profile_steps(
     write_timeline(trace, out / TIMELINE)
     profiled = Pace(sum(pace.seconds for pace in paces), sum(pace.tokens for pace in paces))
     result = Profile(break_down(trace), peak_of(trace), without, profiled)
-    write_atomic(out / COMPONENTS, json.dumps({**(facts or {}), **result.as_dict()}, indent=2) + "\n")
+    write_atomic(out / COMPONENTS, json.dumps({**(description or {}), **result.as_dict()}, indent=2) + "\n")
     return result
 
 
@@ -138,7 +138,7 @@ def _profiler(out: Path, device: torch.device, steps: int) -> Any:
 
 @contextmanager
 def _snapshot(out: Path, device: torch.device) -> Iterator[None]:
-    """On CUDA, a history of every allocation with its stack of calls, and what is alive at the end."""
+    """Record on CUDA every allocation of the body with its call stack, and what is alive at the end."""
     if device.type != "cuda":
         with nullcontext():
             yield

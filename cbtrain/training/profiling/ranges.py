@@ -50,7 +50,7 @@ COLLECTIVES = (
 
 @contextmanager
 def ranges(decoder: Decoder, engine: TrainingEngine) -> Iterator[None]:
-    """During the body, every part of ``decoder`` and ``engine`` that :data:`RANGES` names is in its range."""
+    """Run the body with every part of ``decoder`` and ``engine`` that :data:`RANGES` names in its profiler range."""
     with ExitStack() as stack:
         for owner, attribute, name in _places(decoder, engine):
             stack.enter_context(_replaced(owner, attribute, _ranged(getattr(owner, attribute), name)))
@@ -59,7 +59,7 @@ def ranges(decoder: Decoder, engine: TrainingEngine) -> Iterator[None]:
 
 
 def _places(decoder: Decoder, engine: TrainingEngine) -> Iterator[tuple[Any, str, str]]:
-    """What is called, as an attribute of its owner, and the range it belongs to."""
+    """Yield owner and attribute of each callable, and its range."""
     yield decoder, "forward", "decoder"
     yield decoder.embed_tokens, "forward", "embedding"
     yield decoder.lm_head, "forward", "loss"

@@ -35,7 +35,7 @@ def show(profile: Profile, console: Console) -> None:
 
 
 def time_table(breakdown: Breakdown, width: int) -> Table:
-    """Milliseconds a step by component and pass, on ``width`` columns; the last row is their sum."""
+    """Return a table of milliseconds per step by component and pass, on ``width`` columns; the last row sums up."""
     whose = "GPU" if breakdown.on_gpu else "training thread"
     table = Table(
         title=f"Milliseconds a step, mean of {breakdown.steps}, by the clock of the {whose}",
@@ -66,7 +66,7 @@ def time_table(breakdown: Breakdown, width: int) -> Table:
 
 
 def memory_table(peak: Peak) -> Table:
-    """Who has allocated what is alive at the peak, the largest first."""
+    """Return a table of the components' bytes at the peak, the largest first."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()
     table.add_column(justify="right")

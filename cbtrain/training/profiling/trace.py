@@ -82,7 +82,7 @@ def read_trace(path: Path) -> Trace:
 
 
 def understand(events: list[dict[str, Any]]) -> Trace:
-    """What ``events``, in any order, say of training."""
+    """Return the trace of training in ``events``, which may be in any order."""
     wanted = [event for event in events if event.get("cat") in CALLS or event.get("name") == "[memory]"]
     threads: dict[Any, list[dict[str, Any]]] = {}
     # An outer call begins no later and ends no earlier than an inner one.
@@ -147,12 +147,12 @@ def _remember(call: Call, event: dict[str, Any], made_by: dict[int, Call]) -> No
 
 
 def _place(name: str, outer: Call | None, maker: Call | None) -> tuple[str, str]:
-    """Component and pass of a call inside ``outer``; ``maker`` has made the node of autograd that bears its number."""
+    """Return component and pass of a call inside ``outer``; ``maker`` created the autograd node with its number."""
     component, phase = (outer.component, outer.phase) if outer else ("other", "")
     if name.startswith(PREFIX):
-        component, own = RANGES[name.removeprefix(PREFIX)]
-        again = phase == "recomputed" or (phase == "backward" and own == "forward")
-        return component, "recomputed" if again else own or phase
+        component, range_phase = RANGES[name.removeprefix(PREFIX)]
+        recomputed = phase == "recomputed" or (phase == "backward" and range_phase == "forward")
+        return component, "recomputed" if recomputed else range_phase or phase
     if name.startswith(BACKWARD_NODE):
         return (maker.component if maker else "other"), "backward"
     if name.startswith(COMMUNICATION):

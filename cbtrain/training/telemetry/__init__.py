@@ -1,1 +1,1 @@
-"""What a run tells while it goes: a file of metrics, a display, and the services that a user asks for."""
+"""Metrics of a run: a file, a live display, TensorBoard and Weights & Biases."""

@@ -55,7 +55,7 @@ class View:
 
 
 def bar(status: Status, width: int) -> Table:
-    """Title, bar, share, tokens of the budget, time left; what does not fit is left out from the right."""
+    """Return title, bar, share, tokens of the budget, time left; what does not fit is left out from the right."""
     row = Table.grid(padding=(0, 1))
     time = status.state or (f"{wording.clock(status.left)} left" if status.step else "starting")
     cells: list[RenderableType] = [
@@ -67,14 +67,14 @@ def bar(status: Status, width: int) -> Table:
         cells.append(Text(f"{wording.thousands(status.tokens):>5}/{wording.thousands(status.budget)} tokens", "dim"))
     cells.append(Text(time, "cyan"))
     row.width = width
-    for place in range(len(cells)):
-        row.add_column(no_wrap=True, ratio=1 if place == 1 else None)
+    for column in range(len(cells)):
+        row.add_column(no_wrap=True, ratio=1 if column == 1 else None)
     row.add_row(*cells)
     return row
 
 
 def grid(status: Status, width: int) -> Table:
-    """Numbers under their names, in as many columns as ``width`` has room for."""
+    """Return a grid of names and numbers, in as many columns as fit into ``width``."""
     groups = _groups(status)
     if width < NARROWEST:
         shown = [[("loss", wording.fixed(status.loss)), groups[1][0]]]
@@ -84,8 +84,8 @@ def grid(status: Status, width: int) -> Table:
         shown = groups
     table = Table.grid(padding=(0, 1))
     # Of a width of their own, so that columns stand still while numbers change.
-    for place, widest in enumerate((6, 8, 15)[: len(shown)]):
-        if place:
+    for column, widest in enumerate((6, 8, 15)[: len(shown)]):
+        if column:
             table.add_column(width=1)
         table.add_column(style="dim", no_wrap=True)
         table.add_column(justify="right", no_wrap=True, min_width=widest)
@@ -95,7 +95,7 @@ def grid(status: Status, width: int) -> Table:
 
 
 def _groups(status: Status) -> list[list[tuple[str, str]]]:
-    """Three columns of four: losses, the run, its speed."""
+    """Return three columns of four: losses, the run, its speed."""
     speed = status.speed
     return [
         [

@@ -102,12 +102,12 @@ def open_loggers(config: RuntimeConfig, run: str, folder: Path, *, step: int | N
     Raises UserError on a missing package. To be called on rank 0 only.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made: list[Logger] = []
+    loggers: list[Logger] = []
     if config.tensorboard:
-        made.append(TensorBoardLogger(folder, step or 0))
+        loggers.append(TensorBoardLogger(folder, step or 0))
     if config.wandb:
-        made.append(WandbLogger(config.wandb, run, folder, resumed=step is not None))
-    return made
+        loggers.append(WandbLogger(config.wandb, run, folder, resumed=step is not None))
+    return loggers
 
 
 def finite(values: Mapping[str, float | int | None]) -> dict[str, float]:

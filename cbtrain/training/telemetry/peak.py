@@ -52,7 +52,7 @@ class Peak:
 
 
 def find_peak(device: torch.device, dtype: torch.dtype, tflops: float | None = None) -> Peak:
-    """What ``device`` can do in ``dtype``: ``tflops`` (TFLOP/s) where the user has set it, else its data sheet's
+    """Return the peak of ``device`` in ``dtype``: ``tflops`` (TFLOP/s) if the user has set it, else its data sheet's
     number, else a measured product of matrices (:data:`SECONDS`)."""
     if tflops:
         return Peak(tflops * 1e12, f"{_rounded(tflops)} TFLOP/s (set by training.peak_tflops)")
@@ -71,7 +71,7 @@ def find_peak(device: torch.device, dtype: torch.dtype, tflops: float | None = N
 
 
 def data_sheet(name: str) -> float | None:
-    """TFLOP/s by the data sheet of the GPU that CUDA calls ``name``; None where it is not in the table."""
+    """Return the data sheet's TFLOP/s of the GPU that CUDA calls ``name``; None if it is not in the table."""
     if "MIG" in name:
         return None
     return next((tflops for pattern, tflops in DATA_SHEETS.items() if re.fullmatch(pattern, name)), None)
@@ -79,7 +79,7 @@ def data_sheet(name: str) -> float | None:
 
 @torch.inference_mode()
 def measured_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of the fastest of several products of square matrices."""
+    """Return FLOP/s of the fastest of several products of square matrices."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, begun, done = float("inf"), time.perf_counter(), 0
@@ -98,5 +98,5 @@ def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _rounded(tflops: float) -> str:
-    """Two significant digits at least: 0.20, 1.4, 71, 989."""
+    """Return two significant digits at least: 0.20, 1.4, 71, 989."""
     return f"{tflops:.{0 if tflops >= 10 else 1 if tflops >= 1 else 2}f}" if tflops >= 0.1 else f"{tflops:.2g}"

@@ -1,4 +1,4 @@
-"""What telemetry is told: an optimizer step, a validation."""
+"""Records of an optimizer step and of a validation, the input of telemetry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast training goes: over the last steps for the display, over the whole run for its summary."""
+"""Speed of training: over the last steps for the display, over the whole run for its summary."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class Speedometer:
         return self._speed(marks[-1] - marks[0])
 
     def summary(self) -> dict[str, Any]:
-        """Speeds over all steps but the first, which warms up (it counts where it is the only one), and the spread of
-        single steps."""
+        """Return speeds over all steps but the first, which warms up (it counts if it is the only one), and the spread
+        of single steps."""
         if self.first is None:
             return {"peak": self.peak.name, "warm_up_steps": 0, "measured_steps": 0}
         alone = not self.durations

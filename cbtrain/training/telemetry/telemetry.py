@@ -115,8 +115,8 @@ class Telemetry:
         numbers = self._numbers(duration, record.wait)
         counts = {"tokens": record.tokens, "step_tokens": record.step_tokens, "supervised": record.supervised}
         losses = {"loss": record.loss, "learning_rate": record.learning_rate, "grad_norm": record.grad_norm}
-        facts = {"skipped": record.skipped, "batch": record.batch}
-        self._write("step", epoch=record.epoch, **counts, **losses, **facts, **numbers)
+        batch = {"skipped": record.skipped, "batch": record.batch}
+        self._write("step", epoch=record.epoch, **counts, **losses, **batch, **numbers)
         self._log(record.step, "train", {**losses, "epoch": record.epoch, "tokens": record.tokens})
         self._log(record.step, "speed", numbers)
         self._line()
@@ -135,17 +135,17 @@ class Telemetry:
         self._log(record.step, "validation", {**losses, **by_phase})
         self._say(wording.validation_line(status, record))
 
-    def event(self, kind: str, text: str, **facts: Any) -> None:
+    def event(self, kind: str, text: str, **fields: Any) -> None:
         """Record something that happened (``checkpoint``, ``resumed``, ``stopped``, ``warning`` …) and print ``text``
         if there is any. Works after the end of the run too."""
         if not self.active:
             return
-        self._write(kind, text=text, **facts)
+        self._write(kind, text=text, **fields)
         if text:
             self._say(f"Warning: {text}" if kind == "warning" else text, "yellow" if kind == "warning" else "")
 
     def summary(self) -> dict[str, Any]:
-        """Speed of this run, all ranks together: over all its steps but the first, which warms up and is left out.
+        """Return the speed of this run, all ranks together, over all its steps but the first, which warms up.
 
         ``tokens_per_second``, ``supervised_tokens_per_second``, ``mfu``, ``hfu`` and ``input_wait_share`` are over the
         whole time, pauses left out; ``median_tokens_per_second`` and ``step_seconds`` are of single steps. ``seconds``

@@ -26,7 +26,7 @@ def fixed(value: float | None, digits: int = 3) -> str:
 
 
 def short(value: float) -> str:
-    """Three significant digits."""
+    """Return three significant digits."""
     if math.isnan(value):
         return NONE
     return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 or math.isinf(value) else f"{value:.2e}"
@@ -56,13 +56,13 @@ def thousands(tokens: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Two significant digits at least: ``0.012``, ``1.4``, ``31.2``."""
+    """Return two significant digits at least: ``0.012``, ``1.4``, ``31.2``."""
     value = 100 * share
     return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
 def step_line(status: Status) -> str:
-    """One line without a terminal."""
+    """Return the line of a step for output without a terminal."""
     parts = [
         f"{status.title}: {status.share:.0%}",
         f"step {status.step:,}",
@@ -83,7 +83,7 @@ def step_line(status: Status) -> str:
 
 
 def validation_line(status: Status, record: ValidationRecord) -> str:
-    """The result of a validation."""
+    """Return the line of a validation."""
     text = f"{status.title}: step {status.step:,}, validation loss {fixed(record.loss)}"
     best = " (best)" if record.best else f" (best {fixed(status.best)})"
     text += f"{best}, perplexity {short(record.perplexity)}"

@@ -36,7 +36,7 @@ def study(tmp_path):
     generator = torch.Generator().manual_seed(3)
     for module in lora_modules(decoder).values():
         module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
-    save_adapter(decoder, tmp_path / "adapter", base=str(folder), facts={})
+    save_adapter(decoder, tmp_path / "adapter", base=str(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     turns = [Turn(role, text) for role, text in SAID]
     documents = {

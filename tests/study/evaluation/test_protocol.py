@@ -11,7 +11,7 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations, differing
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
 from cbtrain.study.evaluation.simulate import SimulationPlan, half_the_threads
 
@@ -76,13 +76,6 @@ async def test_a_patients_limit_may_be_raised_later_and_that_is_a_deviation(sett
         assert plan.resume(run)
         assert "evaluation.patient.max_tokens is 4,096 now, and was 30" in out.getvalue()
         assert deviations(after.compare_key, run.events)[0].startswith("patient.sampling.max_tokens was 30")
-
-
-def test_all_differences_are_named():
-    assert differing({"a": 1, "b": {"c": 2, "d": 4}}, {"a": 1, "b": {"c": 3, "d": 4}}) == ["b.c"]
-    assert differing({"a": 1, "new": None}, {"a": 1}) == ["new"]
-    assert differing({"a": 1}, {"a": 2, "old": {"x": 1}}) == ["a", "old"]
-    assert differing({"a": {"b": 1}}, {"a": {"b": 1}}) == []
 
 
 def test_what_was_changed_after_the_plan_is_a_deviation():
