@@ -79,7 +79,10 @@ def shaped(text: str, shape: type[Shape]) -> tuple[Shape | None, str]:
     if valid:
         return None, f"answer: {len(valid)} different objects, where one is to stand"
     # Of several, the longest is most likely meant.
-    return None, problems[max(problems, key=len)] if problems else "answer: no JSON object in it"
+    if problems:
+        return None, problems[max(problems, key=len)]
+    broken = "{" in text
+    return None, f"answer: {'its JSON object is broken, or has a key twice' if broken else 'no JSON object in it'}"
 
 
 def cut_short(request: ChatRequest, response: ChatResponse) -> str:

@@ -34,6 +34,9 @@ REQUEST = ChatRequest((Message("user", "How was your week?"),), max_tokens=80)
 OPENAI, ANTHROPIC, GEMINI = OpenAIFormat("http://x/v1", "m"), AnthropicFormat("m"), GeminiFormat("m")
 
 
+QUOTING = '{"reason": "it says <think>, </think> and <|end|> aloud"}'
+
+
 @pytest.mark.fault("D1")
 @pytest.mark.parametrize(
     ("text", "left"),
@@ -48,8 +51,12 @@ OPENAI, ANTHROPIC, GEMINI = OpenAIFormat("http://x/v1", "m"), AnthropicFormat("m
         ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Low.<|return|>", "Low."),
         ("I think </i> so.", "I think </i> so."),
         ('{"reason": "it says <think> aloud"}', '{"reason": "it says <think> aloud"}'),
+        *[(before + QUOTING + after, before.rpartition("</think>")[2] + QUOTING + after.removesuffix("<|return|>"))
+          for before, after in [("```json\n", "\n```"), ("Here: ", " done"), ("<think>hm</think>", "<|return|>"),
+                                ('<think>{"a": x</think>```json\n', "\n```"), (f"<think>{QUOTING}</think>", ""),
+                                ("hm {</think>", f" and {QUOTING}")]],
     ],
-)
+)  # fmt: skip
 def test_thinking_is_taken_out(text, left):
     assert without_thinking(text)[0] == left
 
@@ -186,6 +193,17 @@ OTHER = '{"score": 2, "reason": "clear"}'
         ('{"score": 4, "score": 2, "reason": "x"}', None),
         ('{"score": 4, "reason": "x", "confidence": 1}', 4),
         ("{" * 5000 + GOOD, None),
+        (f"{{{GOOD}}}", 4),  # braces of a template
+        (f'{{"score": 4,}} No, valid: {GOOD}', 4),
+        # A draft inside an object that is no answer.
+        (f'{{"note": 1, "note": 2, "draft": {GOOD}}}', None),
+        (f'{{"a": {{"b": 1, "b": 1}}, "draft": {GOOD}}}', None),
+        (f'{{"draft": {GOOD}, "final": {{"score": 2, "rea', None),
+        (f'{{"draft": {GOOD}, "final": "two', None),
+        (f'{{"draft": {GOOD},}}', None),
+        (f"{{'draft': {GOOD}}}", None),
+        (f"{{draft: {GOOD}}}", None),
+        (f'{{"note": "they said "no" }}, twice", "draft": {GOOD}}}', None),
         ("no object", None),
     ],
 )
@@ -193,6 +211,15 @@ def test_the_one_object_of_the_shape_is_taken(text, score):
     value, problem = shaped(text, Rating)
     assert (value and value.score) == score
     assert bool(problem) == (score is None)
+
+
+@pytest.mark.fault("D4")
+@given(st.data())
+def test_no_object_inside_a_broken_one_is_taken(data):
+    """Cut anywhere, or with a comma too many."""
+    outer = json.dumps({"note": {"turn": 2}, "draft": json.loads(GOOD), "say": 'a "brace" } {', "list": [{}]})
+    cut = data.draw(st.integers(1, len(outer) - 1))
+    assert objects_in(f"Here: {outer[:cut]}") == objects_in(f"{outer[:-1]},}}") == []
 
 
 @given(st.lists(st.sampled_from(["{", "}", "{}", '{"a": 1}', "\\", " x ", "[", "]", ":", "null"]), max_size=40))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
+
+from cbtrain.providers.answers.json_objects import spans_in
 
 FORMS = (
     ("<think>", "</think>"),  # DeepSeek R1, Qwen3, GLM, MiniMax
@@ -33,13 +34,17 @@ def without_thinking(text: str) -> tuple[str, int]:
     """Return ``text`` without its thinking, and how many characters of thinking there were (an empty thought has none).
 
     A closing tag alone ends thinking that began in the prompt; thinking without an end was cut by the limit of tokens.
-    A text that is one JSON object stays as it is: a tag in it is a quotation.
+    A tag inside a JSON object is a quotation: the object stays as it is, alone, in a code fence or among prose.
     """
-    if not TAGS.search(text) or _is_json(text):
+    tags = _outside_json(TAGS, text)
+    if not tags:
         return text, 0
+    # An unbalanced brace in the thinking must not hide the objects of the answer.
+    ended = next((number for number, tag in enumerate(tags) if tag.group().lower() not in CLOSING), len(tags) - 1)
+    tags = tags[: ended + 1] + _outside_json(TAGS, text, tags[ended].end())
     kept: list[str] = []
     characters, place, awaited = 0, 0, ""
-    for match in TAGS.finditer(text):
+    for match in tags:
         tag = match.group().lower()
         if awaited and tag != awaited:
             continue  # thinking about tags
@@ -58,7 +63,10 @@ def without_thinking(text: str) -> tuple[str, int]:
         characters += len(text[place:].strip())
     else:
         kept.append(text[place:])
-    return MARKS.sub("", _joined(kept)).strip(), characters
+    whole = _joined(kept)
+    cuts = [(mark.start(), mark.end()) for mark in _outside_json(MARKS, whole)]
+    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(whole)]
+    return "".join(map(whole.__getitem__, map(slice, starts, ends))).strip(), characters
 
 
 def _joined(parts: list[str]) -> str:
@@ -70,11 +78,16 @@ def _joined(parts: list[str]) -> str:
     return whole
 
 
-def _is_json(text: str) -> bool:
-    if not text.lstrip().startswith("{"):
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _outside_json(pattern: re.Pattern[str], text: str, start: int = 0) -> list[re.Match[str]]:
+    """Return the matches of ``pattern`` in ``text`` from ``start`` on that are not inside a JSON object."""
+    matches = list(pattern.finditer(text, start))
+    if not matches:
+        return []
+    objects = [span for span in spans_in(text, start) if span.valid]
+    outside, place = [], 0
+    for match in matches:
+        while place < len(objects) and objects[place].end <= match.start():
+            place += 1
+        if place == len(objects) or match.start() < objects[place].start:
+            outside.append(match)
+    return outside
