@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 import aiohttp
 
 from cbtrain.providers.answers.clearing import cleared
+from cbtrain.providers.answers.json_objects import unique
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import ApiFormat, Malformed, WireAnswer, WireRequest
 from cbtrain.providers.formats.stream import events_of
+from cbtrain.providers.formats.waiting import believed_wait
 from cbtrain.providers.redaction import redacted, redacted_texts
 from cbtrain.providers.transport import Reply, Transport, timeout
 
@@ -80,9 +82,11 @@ def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
             return endpoint.api_format.answer(
                 endpoint.api_format.assemble_stream(redacted_texts(events_of(text), keys))
             )
-        return endpoint.api_format.answer(redacted_texts(json.loads(text), keys))
+        return endpoint.api_format.answer(redacted_texts(json.loads(text, object_pairs_hook=unique), keys))
     except ProviderError as error:
         error.sent = True  # it came in the place of an answer, which may be billed
+        if error.retryable and error.retry_after_s is None:
+            error.retry_after_s, _ = believed_wait(reply.headers, "")
         raise
     except (Malformed, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         beginning = endpoint.redact(reply.body.decode(errors="replace"))[:80]

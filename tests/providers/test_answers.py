@@ -135,6 +135,32 @@ async def test_thinking_is_taken_out_of_every_protocol_whole_or_in_pieces(api_fo
     assert (await read(api_format, reply)).text == "I feel low."
 
 
+def doubled(body):
+    """``body`` as text, with each of its own keys twice."""
+    text = json.dumps(body)
+    return f"{text[:-1]}, {text[1:]}"
+
+
+@pytest.mark.parametrize(
+    ("api_format", "body"), [(OPENAI, openai("Low.")), (ANTHROPIC, anthropic("Low.")), (GEMINI, gemini("Low."))]
+)
+@pytest.mark.parametrize("form", ["{}", "data: {}\n\n", "data: {}", 'data: {{"model": "m"}}\n\ndata: {}'])
+async def test_a_body_with_a_key_twice_is_no_answer(api_format, body, form):
+    """Nobody knows which of the two is meant."""
+    assert json.loads(doubled(body)) == body
+    with pytest.raises(ProviderError, match="not an answer of this protocol \\(a key comes twice") as caught:
+        await read(api_format, replied(form.format(doubled(body)).encode()))
+    assert caught.value.sent
+
+
+async def test_a_failure_inside_an_answer_is_waited_for_as_its_headers_say():
+    reply = Reply(200, {"Retry-After": "7"}, json.dumps({"error": {"code": 429, "message": "slow down"}}).encode())
+    for api_format in (OPENAI, ANTHROPIC, GEMINI):
+        with pytest.raises(ProviderError) as caught:
+            await read(api_format, reply)
+        assert (caught.value.kind, caught.value.retry_after_s, caught.value.sent) == ("rate_limit", 7.0, True)
+
+
 @pytest.mark.fault("D3")
 @pytest.mark.parametrize("reason", [None, "", "eos", "STOP", "end_turn", "stop_sequence", "max_tokens", "tool_calls"])
 async def test_a_whole_answer_is_taken_whatever_its_end_is_called(reason):

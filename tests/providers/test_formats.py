@@ -16,6 +16,7 @@ from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.api_format import Malformed
 from cbtrain.providers.formats.gemini import GeminiFormat
 from cbtrain.providers.formats.openai import OpenAIFormat
+from cbtrain.providers.formats.stream import events_of
 from cbtrain.providers.types import ChatRequest, Message, Usage
 
 SCHEMA = {
@@ -383,10 +384,46 @@ def test_text_in_parts_and_failures_in_a_word():
     assert made.url.endswith("/v1beta/models/gemini-x:generateContent")
 
 
-def test_failures_inside_answers():
-    with pytest.raises(ProviderError) as caught:
-        WIRES["openai"].answer({"error": {"code": 429, "message": "upstream is busy"}})
-    assert caught.value.kind == "rate_limit"
+INSIDE = [
+    ({"error": {"code": 429, "message": "upstream is busy"}}, "rate_limit"),
+    ({"error": {"code": "429", "message": "upstream is busy"}}, "rate_limit"),
+    ({"error": {"type": "rate_limit_exceeded", "message": "x"}}, "rate_limit"),
+    ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, "transient"),
+    ({"type": "error", "error": {"type": "rate_limit_error", "message": "x"}}, "rate_limit"),
+    ({"type": "error", "error": {"type": "invalid_request_error", "message": "x"}}, "permanent"),
+    ({"type": "error", "error": {"type": "authentication_error", "message": "x"}}, "permanent"),
+    ({"type": "error", "message": "prompt is too long"}, "context_overflow"),
+    ({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "x"}}, "rate_limit"),
+    ({"error": {"status": "RESOURCE_EXHAUSTED", "message": "x"}}, "rate_limit"),
+    ({"error": {"code": 503, "message": "x", "status": "UNAVAILABLE"}}, "transient"),
+    ({"error": {"status": "PERMISSION_DENIED", "message": "x"}}, "permanent"),
+    ({"error": {"code": 400, "message": "Content Exists Risk"}}, "content_filter"),
+    ({"object": "error", "message": "the maximum context length is 9", "code": 400}, "context_overflow"),
+    ({"error": "busy"}, "transient"),
+    ({"error": ["busy"]}, "transient"),
+]
+
+
+@pytest.mark.parametrize("name", WIRES)
+@pytest.mark.parametrize(("body", "kind"), INSIDE)
+def test_failures_inside_answers(name, body, kind):
+    """Each has its class in each format: alone, in a list, in the middle of a stream, and by an event's name alone."""
+    api_format = WIRES[name]
+    inner = body["error"] if isinstance(body.get("error"), dict) else body
+    tries = [
+        lambda: api_format.answer(body),
+        lambda: api_format.answer([body]),
+        lambda: api_format.assemble_stream([body]),
+        lambda: api_format.assemble_stream(events_of(f"event: error\ndata: {json.dumps(inner)}\n\n")),
+        lambda: api_format.assemble_stream(events_of(f"event: error\ndata: {json.dumps(inner)}")),
+    ]
+    for attempt in tries:
+        with pytest.raises(ProviderError) as caught:
+            attempt()
+        assert caught.value.kind == kind
+
+
+def test_an_answer_may_end_in_an_overflow():
     with pytest.raises(ProviderError) as caught:
         WIRES["anthropic"].answer(changed(ANTHROPIC_ANSWER, stop_reason="model_context_window_exceeded"))
     assert caught.value.kind == "context_overflow"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,15 +25,11 @@ from cbtrain.providers.formats.api_format import (
     text_of,
     usage_of,
 )
-from cbtrain.providers.formats.failures import failure_of
+from cbtrain.providers.formats.failures import failure_inside, failure_of
 from cbtrain.providers.types import ChatRequest, Usage
 
 VERSION, SAMPLED = "2026-10-21", "2023-06-01"
 """The protocol's version, and the one before it, which still knows temperature and top-p."""
-
-STATUSES = {"invalid_request_error": 400, "authentication_error": 401, "permission_error": 403, "rate_limit_error": 429,
-            "overloaded_error": 529}  # fmt: skip
-"""What an error in the middle of a stream would have been as a reply of its own."""
 
 LASTING = ("billing_error", "credit balance is too low", "spend_limit_reached", "spend limit")
 
@@ -80,10 +75,8 @@ class AnthropicFormat:
         texts: dict[int, list[Any]] = defaultdict(list)
         for event in events:
             kind, index = event.get("type"), count_of(event, "index")
-            if kind == "error":
-                error = section(event.get("error"), "error")
-                status = STATUSES.get(str(error.get("type")), 500)
-                raise self.failure(status, {}, json.dumps({"error": error}))
+            if failure := failure_inside(event, lasting=LASTING):
+                raise failure
             if kind == "message_start":
                 message = dict(section(event.get("message"), "message"))
             elif kind == "content_block_start":
@@ -107,6 +100,8 @@ class AnthropicFormat:
         return {"x-api-key": key} if self.sampling else {"Authorization": f"Bearer {key}"}
 
     def answer(self, body: Any) -> WireAnswer:
+        if failure := failure_inside(body, lasting=LASTING):
+            raise failure
         body = section(body, "the answer")
         if body.get("type") != "message":
             raise Malformed("it is not a message")

@@ -69,7 +69,8 @@ class ApiFormat(Protocol):
         ...
 
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the body that the answer would have had in one piece. Raises Malformed, also if its end is missing."""
+        """Return the body that the answer would have had in one piece. Raises Malformed, also if its end is missing.
+        Raises ProviderError if an event describes an error."""
         ...
 
     def authorization(self, key: str) -> dict[str, str]:

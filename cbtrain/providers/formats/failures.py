@@ -1,8 +1,10 @@
-"""Classify replies with another status than 200: the same classes for every API."""
+"""Classify failures, in replies with another status than 200 and inside those with 200: the same classes for every API.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,31 @@ from cbtrain.providers.formats.waiting import believed_wait
 LONGEST = 300
 """Characters of a message that are kept."""
 
+NUMBER = re.compile(r"[1-9][0-9]{2}")
+
+STATUSES = {
+    "invalid_request_error": 400,  # Anthropic, OpenAI
+    "invalid_argument": 400,  # Google
+    "failed_precondition": 400,
+    "authentication_error": 401,
+    "unauthenticated": 401,
+    "invalid_api_key": 401,  # OpenAI
+    "billing_error": 402,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found_error": 404,
+    "not_found": 404,
+    "model_not_found": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "resource_exhausted": 429,
+    "overloaded_error": 529,
+}
+"""The status that an error inside a reply with status 200 would have by itself, by its type, code or status in lower
+case; 502 for others. Add an API's own words here."""
+
 
 def failure_of(status: int, headers: Mapping[str, str], text: str, *, lasting: Sequence[str] = ()) -> ProviderError:
     """Return the error for a reply with ``status`` and the body ``text``. ``lasting``: words in the body with which the
@@ -22,6 +49,32 @@ def failure_of(status: int, headers: Mapping[str, str], text: str, *, lasting: S
     wait, note = believed_wait(headers, text) if kind in ("rate_limit", "transient") else (None, "")
     message = _message(error, text) + (f" (it {note})" if note else "")
     return ProviderError(kind, message, status=status, retry_after_s=wait)
+
+
+def failure_inside(body: Any, *, lasting: Sequence[str] = ()) -> ProviderError | None:
+    """Return the error that ``body``, a reply with status 200 or an event of a stream, describes in place of an answer;
+    None if it describes none. ``lasting`` as for :func:`failure_of`."""
+    if isinstance(body, list) and len(body) == 1:  # Google
+        body = body[0]
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error")
+    if not error and (body.get("type") == "error" or body.get("object") == "error"):  # the latter is vLLM's
+        error = {name: value for name, value in body.items() if (name, value) != ("type", "error")}
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        error = {"message": error if isinstance(error, str) else json.dumps(error)}
+    return failure_of(_status_inside(error), {}, json.dumps({"error": error}), lasting=lasting)
+
+
+def _status_inside(error: Mapping[str, Any]) -> int:
+    words = [error.get(name) for name in ("code", "status", "status_code", "type")]
+    for word in words:
+        number = int(word) if isinstance(word, str) and NUMBER.fullmatch(word) else word
+        if isinstance(number, int) and 400 <= number < 600:
+            return number
+    return next((STATUSES[word.lower()] for word in words if isinstance(word, str) and word.lower() in STATUSES), 502)
 
 
 def _kind(status: int, error: Mapping[str, Any], text: str, lasting: Sequence[str]) -> ErrorKind:

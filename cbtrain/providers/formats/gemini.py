@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from cbtrain.providers.formats.api_format import (
     text_of,
     usage_of,
 )
-from cbtrain.providers.formats.failures import failure_of
+from cbtrain.providers.formats.failures import failure_inside, failure_of
 from cbtrain.providers.types import ChatRequest, Usage
 
 HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
@@ -84,9 +83,8 @@ class GeminiFormat:
         parts: list[Any] = []
         finish = None
         for event in events:
-            if event.get("error"):
-                error = section(event["error"], "error")
-                raise self.failure(count_of(error, "code") or 500, {}, json.dumps({"error": error}))
+            if failure := failure_inside(event, lasting=LASTING):
+                raise failure
             whole |= {k: v for k, v in event.items() if k != "candidates"}
             for candidate in entries(event.get("candidates"), "candidates")[:1]:
                 finish = candidate.get("finishReason") or finish
@@ -101,6 +99,8 @@ class GeminiFormat:
         return {"x-goog-api-key": key}
 
     def answer(self, body: Any) -> WireAnswer:
+        if failure := failure_inside(body, lasting=LASTING):
+            raise failure
         body = section(body, "the answer")
         usage, unread = usage_of(_usage, body.get("usageMetadata"))
         model = text_of(body.get("modelVersion"), "modelVersion") or self.model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +10,6 @@ from cbtrain.providers.answers.finish_reasons import finish_of
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import (
     CUT_SHORT,
-    NUMBER,
     Malformed,
     Structure,
     WireAnswer,
@@ -25,7 +23,7 @@ from cbtrain.providers.formats.api_format import (
     text_of,
     usage_of,
 )
-from cbtrain.providers.formats.failures import failure_of
+from cbtrain.providers.formats.failures import failure_inside, failure_of
 from cbtrain.providers.formats.stream import DONE
 from cbtrain.providers.types import ChatRequest, Usage
 
@@ -75,8 +73,8 @@ class OpenAIFormat:
         finish = usage = model = None
         calls = False
         for event in events:
-            if event.get("error"):
-                return event
+            if failure := failure_inside(event, lasting=LASTING):
+                raise failure
             usage, model = event.get("usage") or usage, model or event.get("model")
             for choice in entries(event.get("choices"), "choices")[:1]:
                 finish = choice.get("finish_reason") or finish
@@ -95,14 +93,9 @@ class OpenAIFormat:
         return {"Authorization": f"Bearer {key}"}
 
     def answer(self, body: Any) -> WireAnswer:
+        if failure := failure_inside(body, lasting=LASTING):  # OpenRouter hands on the failures of others
+            raise failure
         body = section(body, "the answer")
-        if body.get("error"):  # OpenRouter hands on the failures of others with status 200
-            failure = body["error"]
-            error = section({"message": failure} if isinstance(failure, str) else failure, "error")
-            code = error.get("code")
-            code = int(code) if isinstance(code, str) and NUMBER.fullmatch(code) else code
-            status = code if isinstance(code, int) and 400 <= code < 600 else 502
-            raise failure_of(status, {}, json.dumps({"error": error}), lasting=LASTING)
         choices = entries(body.get("choices"), "choices")
         if not choices:
             raise Malformed("there are no choices")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cbtrain.providers.answers.json_objects import unique
 from cbtrain.providers.formats.api_format import Malformed
 
 END = "[DONE]"
@@ -20,25 +21,31 @@ DONE: Mapping[str, Any] = {END: True}
 def events_of(body: str) -> list[Mapping[str, Any]]:
     """Return the JSON object of each event that has one, and last :data:`DONE` if the stream says that it is whole;
     comments, with which servers keep a connection open, are none. An event that the end of ``body`` cuts off is left
-    out. Raises Malformed."""
+    out. Raises Malformed, and ValueError if an event is no JSON or has a key twice."""
     events: list[Mapping[str, Any]] = []
     *whole, last = re.split(r"\n\n+", re.sub(r"\r\n?", "\n", body.lstrip()))
     for block in whole:
-        data = _data(block)
+        data = _field(block, "data")
         if data and data.strip() != END:
-            event = json.loads(data)
+            event = json.loads(data, object_pairs_hook=unique)
             if not isinstance(event, dict):
                 raise Malformed("an event is not an object")
-            events.append(event)
-    if any(_data(block).strip() == END for block in (*whole[-1:], last)):
+            events.append(_named(event, block))
+    if any(_field(block, "data").strip() == END for block in (*whole[-1:], last)):
         return [*events, DONE]
-    with contextlib.suppress(ValueError):  # some servers leave out the blank line behind it
-        event = json.loads(_data(last))
+    with contextlib.suppress(json.JSONDecodeError):  # some servers leave out the blank line behind it
+        event = json.loads(_field(last, "data"), object_pairs_hook=unique)
         if isinstance(event, dict):
-            events.append(event)
+            events.append(_named(event, last))
     return events
 
 
-def _data(block: str) -> str:
+def _named(event: dict[str, Any], block: str) -> Mapping[str, Any]:
+    """Return ``event``, as an error if only its name in ``block`` says that it is one."""
+    is_error = _field(block, "event").strip() == "error" and not event.get("error")
+    return {"error": event or "an error without words"} if is_error else event
+
+
+def _field(block: str, field: str) -> str:
     lines = (line.partition(":") for line in block.split("\n"))
-    return "\n".join(text.removeprefix(" ") for name, _, text in lines if name == "data")
+    return "\n".join(text.removeprefix(" ") for name, _, text in lines if name == field)
