@@ -175,6 +175,137 @@ async def test_a_whole_answer_is_taken_whatever_its_end_is_called(reason):
         assert (await read(api_format, replied(body))).finish_reason == expected
 
 
+def sse(events):
+    return replied("".join(f"data: {json.dumps(event)}\n\n" for event in events).encode(), "text/event-stream")
+
+
+def openai_events(pieces):
+    return [{"choices": [{"delta": {"content": text}, "finish_reason": end}]} for text, end in pieces]
+
+
+def anthropic_events(pieces):
+    yield {"type": "message_start", "message": {"type": "message", "usage": {"input_tokens": 5, "output_tokens": 1}}}
+    yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    for text, end in pieces:
+        yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+        if end:
+            yield {"type": "message_delta", "delta": {"stop_reason": end}, "usage": {"output_tokens": 3}}
+    yield {"type": "message_stop"}
+
+
+def gemini_events(pieces):
+    return [
+        {"candidates": [{"content": {"parts": [{"text": text}]}} | ({"finishReason": end} if end else {})]}
+        for text, end in pieces
+    ]
+
+
+@pytest.mark.parametrize(
+    ("api_format", "events", "ends"),
+    [
+        (OPENAI, openai_events, {"content_filter": "content_filter", "error": "error", "length": "length", "stop": "stop", "null": "stop"}),
+        (ANTHROPIC, anthropic_events, {"refusal": "refusal", "pause_turn": "error", "max_tokens": "length", "end_turn": "stop"}),
+        (GEMINI, gemini_events, {"SAFETY": "content_filter", "OTHER": "error", "MAX_TOKENS": "length", "STOP": "stop", "FINISH_REASON_UNSPECIFIED": "stop"}),
+    ],
+)  # fmt: skip
+async def test_the_gravest_end_that_a_stream_names_is_its_end(api_format, events, ends):
+    """A filter that is followed by an ordinary end is still one."""
+    words = list(ends)
+    for grave, light in ((a, b) for number, a in enumerate(words) for b in words[number + 1 :]):
+        for order in ((grave, light), (light, grave), (grave, None, light), (light, grave, light)):
+            answer = await read(api_format, sse(events([("Lo", None), *(("w", end) for end in order)])))
+            assert (answer.finish_reason, answer.reason) == (ends[grave], grave)
+
+
+async def test_a_prompt_that_was_filtered_is_no_answer_whatever_else_is_there():
+    feedback = {"promptFeedback": {"blockReason": "SAFETY"}}
+    begun, ended = gemini_events([("Low", None), (".", "STOP")])
+    for reply in (
+        replied(gemini("Low.") | feedback),
+        sse([begun, ended, feedback]),
+        sse([feedback, begun, ended]),
+        sse([feedback, {"promptFeedback": {}}]),
+        sse([begun, feedback]),
+    ):
+        assert (await read(GEMINI, reply)).finish_reason == "content_filter"
+    assert (await read(GEMINI, replied(gemini("Low.") | {"promptFeedback": {}}))).finish_reason == "stop"
+
+
+@pytest.mark.fault("D7")
+@pytest.mark.parametrize("content", [[{"type": "refusal", "refusal": "I can't."}],
+                                     [{"type": "text", "text": ""}, {"type": "refusal", "refusal": "I can't."}]])  # fmt: skip
+async def test_a_refusal_in_a_part_of_the_content_is_asked_for_once(content):
+    for reply in (replied(openai(content)), sse(openai_events([(content[:1], None), (content[1:], "stop")]))):
+        answer = await read(OPENAI, reply)
+        assert (answer.text, answer.finish_reason) == ("I can't.", "refusal")
+    async with provider(lambda number, body: completion(content)) as (asked, script):
+        assert (await asked.chat(REQUEST)).finish_reason == "refusal"
+    assert len(script.bodies) == 1
+
+
+def choices(*pairs):
+    message = lambda text: {"content": text}  # noqa: E731
+    return [{"index": index, "message": message(text), "finish_reason": "stop"} for index, text in pairs]
+
+
+def candidates(*pairs):
+    return [{"index": index, "content": {"parts": [{"text": text}]}, "finishReason": "STOP"} for index, text in pairs]
+
+
+def deltas(*pairs):
+    return [{"index": index, "delta": {"content": text}, "finish_reason": "stop"} for index, text in pairs]
+
+
+@pytest.mark.parametrize(
+    "pairs", [((0, "Low."), (1, "High.")), ((1, "High."), (0, "Low.")), ((0, "Low."), (0, "High."))]
+)
+async def test_of_several_answers_none_is_picked(pairs):
+    """It is said at once, and not asked for again: each is paid for."""
+    replies = [
+        (OPENAI, replied({"choices": choices(*pairs)})),
+        (OPENAI, sse([{"choices": deltas(*pairs)}])),
+        (GEMINI, replied({"candidates": candidates(*pairs)})),
+        (GEMINI, sse([{"candidates": candidates(*pairs)}])),
+    ]
+    if len(dict(pairs)) == 2:
+        replies += [(OPENAI, sse([{"choices": deltas(pair)} for pair in pairs]))]
+        replies += [(GEMINI, sse([{"candidates": candidates(pair)} for pair in pairs]))]
+    for api_format, reply in replies:
+        with pytest.raises(ProviderError, match="permanent: the API gives 2 answers") as caught:
+            await read(api_format, reply)
+        assert caught.value.sent
+    for api_format, body in (
+        (OPENAI, {"choices": choices((1, "Low."))}),
+        (GEMINI, {"candidates": candidates((1, "Low."))}),
+    ):
+        assert (await read(api_format, replied(body))).text == "Low."
+
+
+START, TEXT, _, STOP = list(anthropic_events([("Low.", None)]))
+DELTA = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Low."}}
+ENDED = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
+
+
+@pytest.mark.parametrize(
+    ("api_format", "events"),
+    [
+        (ANTHROPIC, [START, DELTA | {"index": 0}, ENDED, STOP]),
+        (ANTHROPIC, [START, TEXT, DELTA | {"index": 0}, DELTA | {"index": 1}, ENDED, STOP]),
+        (ANTHROPIC, [START, TEXT | {"content_block": {"type": "thinking"}}, DELTA | {"index": 0}, ENDED, STOP]),
+        (ANTHROPIC, [START, TEXT, DELTA | {"index": 0}, TEXT, DELTA | {"index": 0}, ENDED, STOP]),
+        (ANTHROPIC, [START, TEXT, DELTA | {"index": 0}, START, ENDED, STOP]),
+        (ANTHROPIC, [{"type": "message_start", "message": anthropic("Low.")}, ENDED, STOP]),
+        (ANTHROPIC, [TEXT, DELTA | {"index": 0}, ENDED, STOP]),
+        (OPENAI, [{"choices": choices((0, "Low."))}]),
+        (OPENAI, [{"choices": [{"text": "Low.", "finish_reason": "stop"}]}]),
+        (GEMINI, [{"candidates": [{"content": "Low.", "finishReason": "STOP"}]}]),
+    ],
+)  # fmt: skip
+async def test_no_text_of_a_stream_is_dropped_in_silence(api_format, events):
+    with pytest.raises(ProviderError, match="not an answer of this protocol"):
+        await read(api_format, sse(events))
+
+
 async def test_an_answer_that_broke_off_is_not_whole():
     assert finish_of(None, text="") == finish_of("", text=" ") == "error"
     assert finish_of("tool_calls", text="x", calls=True) == finish_of("tool_calls", text="") == "unknown"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cbtrain.providers.types import FinishReason
 
 REASONS: dict[str, FinishReason] = {
@@ -48,6 +50,20 @@ REASONS: dict[str, FinishReason] = {
 
 TOOLS = frozenset({"tool_calls", "function_call", "tool_use", "toolcalls"})
 """Reasons that some servers also give for plain text. If the answer does call a tool, it fails."""
+
+
+UNSAID = frozenset({"", "null", "none", "finish_reason_unspecified"})
+"""What some servers send in a stream before its end."""
+
+GRAVITY: tuple[FinishReason, ...] = ("content_filter", "refusal", "error", "unknown", "length", "stop")
+
+
+def gravest(reasons: Iterable[object]) -> object:
+    """Return the gravest of the ``reasons`` that the parts of a stream give, the first of equal ones; None if none of
+    them says anything. A filter stays one, whatever comes behind it."""
+    said = [reason for reason in reasons if reason]
+    said = [reason for reason in said if str(reason).lower() not in UNSAID] or said
+    return min(said, key=lambda reason: GRAVITY.index(REASONS.get(str(reason).lower(), "unknown")), default=None)
 
 
 def finish_of(reason: object, *, text: str, calls: bool = False) -> FinishReason:

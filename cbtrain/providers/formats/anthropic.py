@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cbtrain.providers.answers.finish_reasons import finish_of
+from cbtrain.providers.answers.finish_reasons import finish_of, gravest
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import (
     CUT_SHORT,
@@ -73,24 +73,40 @@ class AnthropicFormat:
         message: dict[str, Any] = {}
         blocks: dict[int, dict[str, Any]] = {}
         texts: dict[int, list[Any]] = defaultdict(list)
+        reasons: list[Any] = []
         for event in events:
-            kind, index = event.get("type"), count_of(event, "index")
             if failure := failure_inside(event, lasting=LASTING):
                 raise failure
+            kind, index = event.get("type"), count_of(event, "index")
             if kind == "message_start":
+                if message:
+                    raise Malformed("a second message begins")
                 message = dict(section(event.get("message"), "message"))
+                if message.get("content"):
+                    raise Malformed("a message begins with content")
+                reasons.append(message.get("stop_reason"))
+                # Its output_tokens are those of the beginning.
+                message["usage"] = {**section(message.get("usage"), "usage"), "output_tokens": None}
             elif kind == "content_block_start":
+                if index in blocks:
+                    raise Malformed(f"block {index} begins twice")
                 blocks[index] = dict(section(event.get("content_block"), "content_block"))
             elif kind == "content_block_delta":
                 delta = section(event.get("delta"), "delta")
-                if delta.get("type") == "text_delta" and index in blocks:
-                    texts[index].append(delta.get("text"))
+                if delta.get("type") != "text_delta":
+                    continue
+                if blocks.get(index, {}).get("type") != "text":
+                    raise Malformed(f"text of block {index}, which did not begin as text")
+                texts[index].append(delta.get("text"))
             elif kind == "message_delta":
-                message |= section(event.get("delta"), "delta")
+                delta = section(event.get("delta"), "delta")
+                message |= delta
+                reasons.append(delta.get("stop_reason"))
                 # Counts so far, not differences.
                 counts = {k: v for k, v in section(event.get("usage"), "usage").items() if v is not None}
                 message["usage"] = {**section(message.get("usage"), "usage"), **counts}
-        if not message.get("stop_reason") and not any(event.get("type") == "message_stop" for event in events):
+        message["stop_reason"] = gravest(reasons)
+        if not message["stop_reason"] and not any(event.get("type") == "message_stop" for event in events):
             raise Malformed(CUT_SHORT)
         for index, pieces in texts.items():
             blocks[index]["text"] = joined([blocks[index].get("text"), *pieces], "text")

@@ -141,6 +141,19 @@ def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
     return [section(entry, what) for entry in value]
 
 
+def only_choice(choices: Sequence[Mapping[str, Any]], what: str) -> Mapping[str, Any] | None:
+    """Return the one of ``choices``, None if there is none. Raises ProviderError if there are several: nobody says which
+    of them is the answer, and each is paid for."""
+    if len(choices) > 1:
+        raise ProviderError(
+            "permanent",
+            f"the API gives {len(choices)} answers ({what}), where one was asked for; none of them is used (does "
+            "extra_body ask for several?)",
+            status=200,
+        )
+    return choices[0] if choices else None
+
+
 def usage_of(read: Callable[[Mapping[str, Any]], Usage], usage: Any) -> tuple[Usage, str]:
     """Return the usage that ``read`` finds in ``usage`` and an empty text, or empty usage and what is wrong: an answer
     is kept even if its counts cannot be read. The whole amount reserved for it is then counted as spent."""

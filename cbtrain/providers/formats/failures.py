@@ -1,5 +1,4 @@
-"""Classify failures, in replies with another status than 200 and inside those with 200: the same classes for every API.
-"""
+"""Classify failures, in replies with another status than 200 and inside those with 200: the same classes for every API."""
 
 from __future__ import annotations
 

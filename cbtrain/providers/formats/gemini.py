@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cbtrain.providers.answers.finish_reasons import finish_of
+from cbtrain.providers.answers.finish_reasons import finish_of, gravest
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import (
     CUT_SHORT,
@@ -16,6 +16,7 @@ from cbtrain.providers.formats.api_format import (
     WireRequest,
     count_of,
     entries,
+    only_choice,
     reason_of,
     schema_in_prompt,
     section,
@@ -81,17 +82,25 @@ class GeminiFormat:
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
         whole: dict[str, Any] = {}
         parts: list[Any] = []
-        finish = None
+        reasons: list[Any] = []
+        seen: dict[Any, Mapping[str, Any]] = {}
         for event in events:
             if failure := failure_inside(event, lasting=LASTING):
                 raise failure
-            whole |= {k: v for k, v in event.items() if k != "candidates"}
-            for candidate in entries(event.get("candidates"), "candidates")[:1]:
-                finish = candidate.get("finishReason") or finish
+            candidate = only_choice(entries(event.get("candidates"), "candidates"), "candidates")
+            if candidate is not None:
+                seen[count_of(candidate, "index")] = candidate
+                reasons.append(candidate.get("finishReason"))
                 parts += entries(section(candidate.get("content"), "content").get("parts"), "parts")
+                whole.pop("usageMetadata", None)  # counts that came before are not those of the whole answer
+            feedback = {"promptFeedback": whole["promptFeedback"]} if _blocked(whole) else {}
+            whole |= {k: v for k, v in event.items() if k != "candidates"}
+            whole |= feedback  # a filter stays one, whatever comes behind it
+        only_choice(list(seen.values()), "candidates")
+        finish = gravest(reasons)
         if finish:
             whole["candidates"] = [{"finishReason": finish, "content": {"parts": parts}}]
-        elif not section(whole.get("promptFeedback"), "promptFeedback").get("blockReason"):
+        elif not _blocked(whole):
             raise Malformed(CUT_SHORT)
         return whole
 
@@ -104,21 +113,27 @@ class GeminiFormat:
         body = section(body, "the answer")
         usage, unread = usage_of(_usage, body.get("usageMetadata"))
         model = text_of(body.get("modelVersion"), "modelVersion") or self.model
-        candidates = entries(body.get("candidates"), "candidates")
-        if not candidates:
-            if section(body.get("promptFeedback"), "promptFeedback").get("blockReason"):
-                return WireAnswer("", "content_filter", usage, model, unread=unread)
+        candidate = only_choice(entries(body.get("candidates"), "candidates"), "candidates")
+        blocked = _blocked(body)
+        if candidate is None and not blocked:
             raise Malformed("there are no candidates")
-        reason = candidates[0].get("finishReason")
-        content = section(candidates[0].get("content"), "content")
+        candidate = candidate or {}
+        reason = candidate.get("finishReason")
+        content = section(candidate.get("content"), "content")
         parts = entries(content.get("parts"), "parts")
         text = "".join(text_of(part.get("text"), "text") for part in parts if not part.get("thought"))
         calls = any("functionCall" in part for part in parts)
-        finish = finish_of(reason, text=text, calls=calls)
+        finish = "content_filter" if blocked else finish_of(reason, text=text, calls=calls)
         return WireAnswer(text, finish, usage, model, reason=reason_of(reason), unread=unread)
 
     def failure(self, status: int, headers: Mapping[str, str], text: str) -> ProviderError:
         return failure_of(status, headers, text, lasting=LASTING)
+
+
+def _blocked(body: Mapping[str, Any]) -> bool:
+    """Return whether a filter has stopped the prompt, with or without some of an answer."""
+    reason = section(body.get("promptFeedback"), "promptFeedback").get("blockReason")
+    return bool(reason) and reason != "BLOCK_REASON_UNSPECIFIED"
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

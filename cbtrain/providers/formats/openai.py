@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cbtrain.providers.answers.finish_reasons import finish_of
+from cbtrain.providers.answers.finish_reasons import finish_of, gravest
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import (
     CUT_SHORT,
@@ -17,6 +17,7 @@ from cbtrain.providers.formats.api_format import (
     count_of,
     entries,
     joined,
+    only_choice,
     reason_of,
     schema_in_prompt,
     section,
@@ -69,24 +70,35 @@ class OpenAIFormat:
         return WireRequest(wire_request.url, wire_request.headers, wire_request.body | more, wire_request)
 
     def assemble_stream(self, events: Sequence[Mapping[str, Any]]) -> Any:
-        pieces: dict[str, list[Any]] = {"content": [], "refusal": []}
-        finish = usage = model = None
+        texts: list[Any] = []
+        refusals: list[Any] = []
+        reasons: list[Any] = []
+        seen: dict[Any, Mapping[str, Any]] = {}
+        usage = model = None
         calls = False
         for event in events:
             if failure := failure_inside(event, lasting=LASTING):
                 raise failure
-            usage, model = event.get("usage") or usage, model or event.get("model")
-            for choice in entries(event.get("choices"), "choices")[:1]:
-                finish = choice.get("finish_reason") or finish
+            model = model or event.get("model")
+            choice = only_choice(entries(event.get("choices"), "choices"), "choices")
+            if choice is not None:
+                seen[count_of(choice, "index")] = choice
+                reasons.append(choice.get("finish_reason"))
+                if "delta" not in choice and ("message" in choice or "text" in choice):
+                    raise Malformed("a choice has no delta")
                 delta = section(choice.get("delta"), "delta")
-                content = delta.get("content")
-                pieces["content"] += [_text(content)] if isinstance(content, list) else [content]
-                pieces["refusal"].append(delta.get("refusal"))
+                text, refusal = _pieces(delta)
+                texts += text
+                refusals += refusal
                 calls = calls or bool(delta.get("tool_calls") or delta.get("function_call"))
+                if any(text):
+                    usage = None  # counts that came before are not those of the whole answer
+            usage = event.get("usage") or usage
+        only_choice(list(seen.values()), "choices")
+        finish = gravest(reasons)
         if finish is None and (not events or events[-1] != DONE):
             raise Malformed(CUT_SHORT)
-        message: dict[str, Any] = {name: joined(parts, name) for name, parts in pieces.items()}
-        message["tool_calls"] = calls
+        message = {"content": joined(texts, "content"), "refusal": joined(refusals, "refusal"), "tool_calls": calls}
         return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
 
     def authorization(self, key: str) -> dict[str, str]:
@@ -96,14 +108,14 @@ class OpenAIFormat:
         if failure := failure_inside(body, lasting=LASTING):  # OpenRouter hands on the failures of others
             raise failure
         body = section(body, "the answer")
-        choices = entries(body.get("choices"), "choices")
-        if not choices:
+        choice = only_choice(entries(body.get("choices"), "choices"), "choices")
+        if choice is None:
             raise Malformed("there are no choices")
-        choice = choices[0]
         if not isinstance(choice.get("message"), dict):
             raise Malformed("there is no message")
         message = section(choice["message"], "message")
-        text, refusal = _text(message.get("content")), text_of(message.get("refusal"), "refusal")
+        texts, refusals = _pieces(message)
+        text, refusal = joined(texts, "content"), joined(refusals, "refusal")
         calls = bool(message.get("tool_calls") or message.get("function_call"))
         reason = choice.get("finish_reason")
         usage, unread = usage_of(_usage, body.get("usage"))
@@ -120,12 +132,14 @@ class OpenAIFormat:
         return failure_of(status, headers, text, lasting=LASTING)
 
 
-def _text(content: Any) -> str:
-    """Return a message's text, which some servers send in parts; thinking is a part of its own kind."""
+def _pieces(message: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Return the pieces of a message's text, and those of its refusal. Some servers send both as parts of the content;
+    thinking is a part of its own kind. Raises Malformed."""
+    content, refusal = message.get("content"), message.get("refusal")
     if not isinstance(content, list):
-        return text_of(content, "content")
-    parts = (part for part in entries(content, "content") if part.get("type") not in THINKING)
-    return "".join(text_of(part.get("text"), "text") for part in parts)
+        return [content], [refusal]
+    parts = [part for part in entries(content, "content") if part.get("type") not in THINKING]
+    return [part.get("text") for part in parts], [refusal, *(part.get("refusal") for part in parts)]
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
