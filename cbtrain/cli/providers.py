@@ -129,6 +129,8 @@ def _facts(config: ProviderConfig, probed: Probe, price: Price | None) -> Iterat
         yield "cost", "none: no key is used"
     elif price is None:
         yield "cost", f"unknown: the table of prices does not have {config.model}; set the provider's price"
+    elif answer.unread:
+        yield "cost", "unknown: it depends on the usage"
     else:
         rate = f"${price.input:g} and ${price.output:g} for a million tokens of prompt and of answer"
         yield "cost", f"${price.cost(usage):.6f} for this call ({rate})"

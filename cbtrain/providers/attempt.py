@@ -12,6 +12,7 @@ import aiohttp
 
 from cbtrain.providers.answers.clearing import cleared
 from cbtrain.providers.answers.json_objects import unique
+from cbtrain.providers.costs.reported_usage import checked_usage
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import ApiFormat, Malformed, WireAnswer, WireRequest
 from cbtrain.providers.formats.stream import events_of
@@ -62,7 +63,7 @@ async def attempt(transport: Transport, endpoint: Endpoint, wire_request: WireRe
         # A kept-alive connection that the server has closed raises here too: aiohttp does not repeat a POST.
         raise ProviderError("transient", endpoint.redact(f"{type(error).__name__}: {error}"), sent=True) from None
     try:
-        answer = _read(endpoint, reply)
+        answer = checked_usage(_read(endpoint, reply), wire_request)
     except ProviderError as error:
         error.message = endpoint.redact(error.message)
         raise

@@ -7,7 +7,7 @@ import dataclasses
 import json
 
 import pytest
-from asked import provider
+from asked import PRICE, provider
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import completion, status
@@ -20,6 +20,8 @@ from cbtrain.providers.answers.refusals import is_refusal, leaves_role
 from cbtrain.providers.answers.thinking import FORMS, without_thinking
 from cbtrain.providers.attempt import Endpoint, attempt
 from cbtrain.providers.caching.cache import AnswerCache
+from cbtrain.providers.costs.budget import Budget
+from cbtrain.providers.costs.token_estimate import prompt_tokens
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
@@ -526,7 +528,7 @@ async def test_a_refusal_is_not_kept_nor_taken_from_what_older_versions_kept(tmp
 @pytest.mark.fault("D8")
 @pytest.mark.parametrize(
     ("counts", "expected"),
-    [((100.0, 20), (100, 20)), (("100", "20"), (100, 20)), ((None, 20.0), (0, 20)), ((1e2, 2e1), (100, 20))],
+    [((100.0, 20), (100, 20)), (("100", "20"), (100, 20)), ((1e2, 2e1), (100, 20))],
 )
 async def test_counts_of_tokens_are_read_however_they_are_written(counts, expected):
     prompt, answered = counts
@@ -540,16 +542,94 @@ async def test_counts_of_tokens_are_read_however_they_are_written(counts, expect
         assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.unread) == (*expected, "")
 
 
+def usages(prompt, answered, cached=0, thinking=0):
+    """The same counts in the words of each API; None leaves one out."""
+    given = lambda **counts: {name: count for name, count in counts.items() if count is not None}  # noqa: E731
+    visible = answered - thinking if isinstance(answered, int) and thinking else answered
+    fresh = prompt - cached if isinstance(prompt, int) and cached else prompt
+    return (
+        (OPENAI, given(prompt_tokens=prompt, completion_tokens=answered, total_tokens=1,
+                       prompt_tokens_details={"cached_tokens": cached},
+                       completion_tokens_details={"reasoning_tokens": thinking})),
+        (ANTHROPIC, given(input_tokens=fresh, output_tokens=answered, cache_read_input_tokens=cached,
+                          output_tokens_details={"thinking_tokens": thinking})),
+        (GEMINI, given(promptTokenCount=prompt, candidatesTokenCount=visible, cachedContentTokenCount=cached,
+                       thoughtsTokenCount=thinking)),
+    )  # fmt: skip
+
+
+def with_usage(api_format, usage, text="Low.", finish="stop"):
+    """The answer in one piece, and in several with the usage at the end."""
+    if api_format is OPENAI:
+        end = {"choices": [], "usage": usage}
+        return replied(openai(text, finish) | {"usage": usage}), sse([*openai_events([(text, finish)]), end])
+    if api_format is ANTHROPIC:
+        events = [*anthropic_events([(text, finish)])]
+        begun = {name: count for name, count in usage.items() if name != "output_tokens"} | {"output_tokens": 1}
+        events[0] = {"type": "message_start", "message": {"type": "message", "usage": begun}}
+        events[-2] = events[-2] | {"usage": {"output_tokens": usage.get("output_tokens")}}
+        return replied(anthropic(text, finish, usage)), sse(events)
+    events = gemini_events([(text, None), ("", finish)])
+    events[0] |= {"usageMetadata": {"promptTokenCount": 40, "candidatesTokenCount": 1}}
+    events[1] |= {"usageMetadata": usage}
+    return replied(gemini(text, finish, usage)), sse(events)
+
+
 @pytest.mark.fault("D8")
-@pytest.mark.parametrize("usage", ["none", {"prompt_tokens": -7}, {"prompt_tokens": "many"}, {"prompt_tokens": 1.5},
+@pytest.mark.parametrize(
+    ("counts", "text", "finish", "believed"),
+    [
+        ((40, 12), "Low.", "stop", True),
+        ((40, 12, 40, 11), "Low.", "stop", True),
+        ((40, 1, 16), "Low.", "stop", True),
+        ((15_000, 12), "Low.", "stop", True),  # a hidden system prompt
+        ((40, 3_000), "Low. " * 1_000, "length", True),  # the limit is ignored
+        ((40, 80, 0, 80), "", "length", True),  # nothing but thinking
+        ((40, 0), "", "content_filter", True),
+        ((40, None), "", "content_filter", True),  # Gemini leaves out what is 0
+        ((None, 12), "Low.", "stop", False),
+        ((None, 12, 16), "Low.", "stop", False),
+        ((40, None), "Low.", "stop", False),
+        ((None, None), "Low.", "stop", False),
+        ((0, 12), "Low.", "stop", False),
+        ((40, 0), "Low.", "stop", False),
+        ((40, 12, 0, 12), "Low.", "stop", False),
+        ((40, None), "", "length", False),
+        ((10**9, 12), "Low.", "stop", False),
+        ((40, 10**9), "Low.", "stop", False),
+        ((40, 12, 10**9), "Low.", "stop", False),
+        ((40, 12, 41), "Low.", "stop", False),
+        ((40.5, 12), "Low.", "stop", False),
+        ((40, -1), "Low.", "stop", False),
+        ((40, 12, True), "Low.", "stop", False),
+    ],
+)
+async def test_usage_is_believed_only_where_it_can_be_that_of_the_answer(counts, text, finish, believed):
+    for api_format, usage in usages(*counts):
+        for reply in with_usage(api_format, usage, text, finish):
+            answer = await read(api_format, reply)
+            assert (answer.unread == "") == believed, answer
+            prompt, answered = counts[:2]
+            expected = Usage(prompt, answered or 0, *counts[2:3], 0, *counts[3:]) if believed else Usage()
+            assert answer.usage == expected
+
+
+@pytest.mark.fault("D8")
+@pytest.mark.parametrize("usage", ["none", None, {"prompt_tokens": 7}, {"completion_tokens": 1}, {"total_tokens": 9},
+                                   {"prompt_tokens": 10**9, "completion_tokens": 10**9},
+                                   {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10**9}},
+                                   {"prompt_tokens": -7}, {"prompt_tokens": "many"}, {"prompt_tokens": 1.5},
                                    {"prompt_tokens_details": 3}, {"completion_tokens": True}])  # fmt: skip
 async def test_no_answer_is_lost_for_its_counts(usage):
     """All that was set aside for it is booked, and a person hears of it once."""
-    heard = []
-    async with provider(lambda n, body: completion("I feel low.") | {"usage": usage}) as (asked, script):
+    heard, budget = [], Budget()
+    reply = completion("I feel low.") | {"usage": usage}
+    async with provider(lambda n, body: reply, budget=budget, price=PRICE) as (asked, script):
         asked.warn = heard.append
         for _ in range(2):
             assert (await asked.chat(REQUEST)).text == "I feel low."
+        reserve = PRICE.cost(Usage(prompt_tokens(asked.endpoint.api_format.request(REQUEST)), REQUEST.max_tokens))
+    assert budget.spent == pytest.approx(2 * reserve)
     assert len(script.bodies) == 2
     assert len(heard) == 1
     assert "usage that cannot be read" in heard[0]

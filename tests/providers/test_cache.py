@@ -384,7 +384,7 @@ async def test_a_budget_holds_where_an_api_counts_more_than_its_prompts_seem_to_
     def plan(number, body):
         counted = round(len(json.dumps(body)) / 3 * dense) + hidden
         bill.append(counted / 1000)
-        return completion("fine") | {"usage": {"prompt_tokens": counted, "completion_tokens": 0}}
+        return completion("fine") | {"usage": {"prompt_tokens": counted, "completion_tokens": 1}}
 
     async with serve(plan) as script:
         price = Price(input=1000.0, output=0.0)

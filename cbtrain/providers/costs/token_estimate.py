@@ -36,7 +36,12 @@ class TokenEstimate:
 
 def prompt_tokens(wire_request: WireRequest) -> int:
     """Return the tokens of everything that is sent, the JSON schema included, estimated from its bytes."""
-    return len(json.dumps(wire_request.body, ensure_ascii=False).encode(errors="surrogatepass")) // BYTES_PER_TOKEN
+    return prompt_bytes(wire_request) // BYTES_PER_TOKEN
+
+
+def prompt_bytes(wire_request: WireRequest) -> int:
+    """Return the bytes of everything that is sent, the JSON schema included."""
+    return len(json.dumps(wire_request.body, ensure_ascii=False).encode(errors="surrogatepass"))
 
 
 def answer_tokens(wire_request: WireRequest) -> int:

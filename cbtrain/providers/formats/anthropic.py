@@ -143,6 +143,8 @@ class AnthropicFormat:
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
     """``input_tokens`` are those that no cache had to do with."""
+    if usage.get("input_tokens") is None:
+        raise Malformed("no input_tokens")
     read, written = count_of(usage, "cache_read_input_tokens"), count_of(usage, "cache_creation_input_tokens")
     details = section(usage.get("output_tokens_details"), "output_tokens_details")
     return Usage(

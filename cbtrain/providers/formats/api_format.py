@@ -142,8 +142,8 @@ def entries(value: Any, what: str) -> list[Mapping[str, Any]]:
 
 
 def only_choice(choices: Sequence[Mapping[str, Any]], what: str) -> Mapping[str, Any] | None:
-    """Return the one of ``choices``, None if there is none. Raises ProviderError if there are several: nobody says which
-    of them is the answer, and each is paid for."""
+    """Return the one of ``choices``, None if there is none. Raises ProviderError if there are several: nothing says
+    which of them is the answer, and each is paid for."""
     if len(choices) > 1:
         raise ProviderError(
             "permanent",
@@ -157,6 +157,8 @@ def only_choice(choices: Sequence[Mapping[str, Any]], what: str) -> Mapping[str,
 def usage_of(read: Callable[[Mapping[str, Any]], Usage], usage: Any) -> tuple[Usage, str]:
     """Return the usage that ``read`` finds in ``usage`` and an empty text, or empty usage and what is wrong: an answer
     is kept even if its counts cannot be read. The whole amount reserved for it is then counted as spent."""
+    if usage is None or usage == {}:
+        return Usage(), "there is none"
     try:
         return read(section(usage, "usage")), ""
     except Malformed as problem:

@@ -1,4 +1,4 @@
-"""Classify failures, in replies with another status than 200 and inside those with 200: the same classes for every API."""
+"""Classify replies with another status than 200, and errors inside those with 200, in the same way for every API."""
 
 from __future__ import annotations
 
