@@ -63,6 +63,10 @@ class Providers:
     async def __aenter__(self) -> Providers:
         self._stack.enter_context(self.ledger)
         lost = self.ledger.resume(self._earlier_events)
+        if self.ledger.repeated:
+            self.warn(
+                f"{self.ledger.repeated} ends of paid requests come twice in this run's journal; each is counted once"
+            )
         if lost:
             self.warn(
                 f"{lost} paid requests had no answer when this run was stopped. They may have been billed, so they are "

@@ -6,8 +6,12 @@ import random
 import pytest
 
 from cbtrain.errors import UserError
+from cbtrain.journal import Journal, read
+from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.costs.budget import Budget, BudgetSpent
+from cbtrain.providers.costs.ledger import SHAPES, Ledger
 from cbtrain.providers.costs.prices import Price, load_prices
+from cbtrain.providers.providers import Providers
 from cbtrain.providers.types import Usage
 
 PRICE = Price(input=2.0, cached=0.5, written=2.5, output=10.0)
@@ -60,6 +64,68 @@ def test_bad_tables_are_one_line(tmp_path, text, problem):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="cannot be read"):
         load_prices(tmp_path / "none.yaml")
+
+
+STARTED = {"kind": "request_started", "request": 1, "role": "judge", "dollars": 0.5, "key": "k", "time": "10:00"}
+COUNTS = {"prompt_tokens": 7, "completion_tokens": 3}
+ENDED = {"kind": "request_ended", "request": 1, "role": "judge", "outcome": "answered", "dollars": 0.25, "priced": True,
+         "model": "m", "usage": COUNTS, "time": "10:01"}  # fmt: skip
+LOST = {"kind": "unknown_outcome", "request": 1, "role": "judge", "dollars": 0.5, "key": "k", "time": "10:02"}
+UNKNOWN = {
+    "kind": "request_ended",
+    "request": 1,
+    "role": "judge",
+    "outcome": "unknown",
+    "dollars": 0.5,
+    "time": "10:01",
+}
+
+
+@pytest.mark.parametrize(
+    ("events", "spent", "requests", "repeated"),
+    [
+        ([STARTED, ENDED], 0.25, 1, 0),
+        ([STARTED, ENDED, ENDED, ENDED | {"time": "10:09"}], 0.25, 1, 2),
+        ([STARTED, ENDED, STARTED, ENDED], 0.25, 1, 1),  # the file, appended to itself
+        ([STARTED, STARTED], 0.5, 1, 0),
+        ([STARTED, LOST, STARTED, LOST], 0.5, 1, 1),
+        ([STARTED, UNKNOWN, UNKNOWN], 0.5, 1, 1),
+        ([ENDED, ENDED | {"request": 2}], 0.5, 2, 0),
+        ([STARTED, ENDED, ENDED | {"dollars": 0.5}], None, 0, 0),
+        ([STARTED, ENDED, LOST], None, 0, 0),
+        ([STARTED, LOST, ENDED], None, 0, 0),
+        ([STARTED, ENDED, UNKNOWN], None, 0, 0),
+        ([STARTED, STARTED | {"dollars": 9}], None, 0, 0),
+        ([ENDED, STARTED], None, 0, 0),  # its lines in another order
+    ],
+)
+def test_a_requests_end_counts_once(events, spent, requests, repeated):
+    with Ledger(Budget()) as ledger:
+        if spent is None:
+            with pytest.raises(UserError, match="the run's events: request 1 (ends in two|begins in two|begins after)"):
+                ledger.resume(events)
+            return
+        ledger.resume(events)
+        role = ledger.budget.roles["judge"]
+        assert (ledger.budget.spent, role.requests, ledger.repeated) == (spent, requests, repeated)
+
+
+async def test_a_journal_that_was_appended_to_itself_is_said(tmp_path):
+    heard, path = [], tmp_path / "events.jsonl"
+    with Journal(path) as journal:
+        for event in (STARTED, ENDED):
+            fields = {name: value for name, value in event.items() if name not in ("kind", "time")}
+            journal.append(event["kind"], **fields)
+    path.write_bytes(path.read_bytes() * 3)
+    with Journal(path) as journal:
+        past = list(read(path, SHAPES))
+        async with Providers(ProvidersConfig(), events=journal, earlier_events=past, warn=heard.append) as providers:
+            assert providers.budget.spent == 0.25
+        assert heard == ["2 ends of paid requests come twice in this run's journal; each is counted once"]
+        other = [*past, past[-1] | {"dollars": 0.75}]
+        with pytest.raises(UserError, match=r"events\.jsonl: request 1 ends in two ways"):
+            async with Providers(ProvidersConfig(), events=journal, earlier_events=other):
+                pass
 
 
 async def asked(budget, prompt, longest):

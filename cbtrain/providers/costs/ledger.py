@@ -105,7 +105,7 @@ class Ledger:
 
     def __init__(self, budget: Budget, events: Events | None = None) -> None:
         self.budget, self._events = budget, events
-        self._last = 0
+        self._last = self.repeated = 0
         self.counted: dict[TokenCounter, list[tuple[int, int]]] = defaultdict(list)
         """What earlier processes of this run have learnt of each API's counting: tokens of a prompt as they were
         estimated, and as the API counted them, in order."""
@@ -119,25 +119,42 @@ class Ledger:
         self._thread.shutdown(wait=True)
 
     def resume(self, earlier_events: Iterable[Mapping[str, Any]]) -> int:
-        """Read the events of earlier processes of this run. Return how many requests had no end."""
-        begun: dict[int, Mapping[str, Any]] = {}
+        """Read the events of earlier processes of this run. Return how many requests had no end. A request counts once:
+        ``repeated`` are the ends that came again. Raises UserError if one begins or ends in two ways."""
+        starts: dict[int, Mapping[str, Any]] = {}
+        ends: dict[int, Mapping[str, Any]] = {}
         for event in earlier_events:
             kind = event.get("kind")
-            if kind == "request_started":
-                begun[event["request"]] = event
-                self._last = max(self._last, event["request"])
-            elif kind == "request_ended":
-                self._restore(event, begun.pop(event["request"], {}))
-            elif kind == "unknown_outcome":
-                begun.pop(event["request"], None)
-                self.budget.book_lost(event["role"], event["dollars"])
-            elif kind == "request_reused":
+            if kind == "request_reused":
                 self.budget.roles[event["role"]].reused += 1
-        for number, event in begun.items():
+            if kind not in ("request_started", "request_ended", "unknown_outcome"):
+                continue
+            number = event["request"]
+            self._last = max(self._last, number)
+            same = starts if kind == "request_started" else ends
+            content = {name: value for name, value in event.items() if name != "time"}
+            if number in same or number in ends:
+                if number not in same:
+                    raise self._damaged(f"request {number} begins after its end")
+                if same[number] != content:
+                    raise self._damaged(f"request {number} {'begins' if same is starts else 'ends'} in two ways")
+                self.repeated += same is ends
+                continue
+            same[number] = content
+            if kind == "request_ended":
+                self._restore(event, starts.get(number, {}))
+            elif kind == "unknown_outcome":
+                self.budget.book_lost(event["role"], event["dollars"])
+        begun = [event for number, event in starts.items() if number not in ends]
+        for event in begun:
             role, dollars = event["role"], event["dollars"]
             self.budget.book_lost(role, dollars)
-            self.note("unknown_outcome", request=number, role=role, dollars=dollars, key=event["key"])
+            self.note("unknown_outcome", request=event["request"], role=role, dollars=dollars, key=event["key"])
         return len(begun)
+
+    def _damaged(self, problem: str) -> UserError:
+        hint = "Restore the file from a copy; what was paid for is in it."
+        return UserError(problem, where=getattr(self._events, "path", "the run's events"), hint=hint)
 
     async def reserve(self, role: str, price: Price | None, prompt_tokens: int, max_tokens: int) -> Entry:
         """Reserve money. Raises as :meth:`Budget.reserve`."""
