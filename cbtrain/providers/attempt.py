@@ -73,7 +73,7 @@ async def attempt(transport: Transport, endpoint: Endpoint, wire_request: WireRe
 
 def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
     keys = [endpoint.key]
-    if reply.status != 200:
+    if not reply.succeeded:
         raise endpoint.api_format.failure(
             reply.status, reply.headers, _clean(reply.body.decode(errors="replace"), keys)
         )
@@ -92,7 +92,7 @@ def _read(endpoint: Endpoint, reply: Reply) -> WireAnswer:
     except (Malformed, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         beginning = endpoint.redact(reply.body.decode(errors="replace"))[:80]
         problem = f"not an answer of this protocol ({error}): {beginning!r}"
-        raise ProviderError("transient", problem, status=200, sent=True) from None
+        raise ProviderError("transient", problem, status=reply.status, sent=True) from None
 
 
 def _clean(text: str, keys: list[str]) -> str:

@@ -125,7 +125,7 @@ class Replay:
             reply = Reply(int(exchange["status"]), CIMultiDict(exchange["headers"]), str(exchange["reply"]).encode())
             self._asked.add((str(exchange["url"]), exchange["body"].get("model")))
             replies = self._replies[str(exchange["key"])]
-            while reply.status == 200 and replies and replies[-1].status != 200:
+            while reply.succeeded and replies and not replies[-1].succeeded:
                 replies.pop()
             replies.append(reply)
         except (ValueError, KeyError, TypeError, AttributeError):

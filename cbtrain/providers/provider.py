@@ -38,7 +38,7 @@ from cbtrain.providers.transport import Transport
 from cbtrain.providers.types import ChatRequest, ChatResponse
 
 MALFORMED_TRIES = 3
-"""Attempts at a request that is answered with status 200 and no answer of the protocol: each may be billed."""
+"""Attempts at a request that is answered with a status of success and no answer of the protocol: each may be billed."""
 
 LONG_WAIT_S = 60.0
 """Waits of more seconds are reported to the user."""
@@ -176,7 +176,7 @@ class Provider:
         attempts.failure, error.attempts = error, attempts.number
         wait_s = max(backoff_s(attempts.number, patience.backoff_s), error.retry_after_s or 0.0)
         attempts.spent_s += wait_s
-        attempts.malformed += error.status == 200
+        attempts.malformed += error.status in range(200, 300)
         if error.kind == "rate_limit":
             self._rate_limited(error, wait_s)
         elif error.retryable and wait_s > LONG_WAIT_S:

@@ -32,6 +32,11 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether its status says that the request was done; some gateways answer with another one than 200."""
+        return 200 <= self.status < 300
+
 
 class Transport(Protocol):
     async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 
 import pytest
+from aiohttp import web
 from asked import PRICE, provider
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,6 +162,29 @@ async def test_a_failure_inside_an_answer_is_waited_for_as_its_headers_say():
         with pytest.raises(ProviderError) as caught:
             await read(api_format, reply)
         assert (caught.value.kind, caught.value.retry_after_s, caught.value.sent) == ("rate_limit", 7.0, True)
+
+
+@pytest.mark.parametrize("code", [201, 203, 206])
+async def test_a_whole_answer_is_taken_with_any_status_of_success(code):
+    for api_format, reply in (
+        (OPENAI, replied(openai("Low."))),
+        (OPENAI, streamed("Lo", "w.")),
+        (ANTHROPIC, replied(anthropic("Low."))),
+        (GEMINI, replied(gemini("Low."))),
+    ):
+        assert (await read(api_format, dataclasses.replace(reply, status=code))).text == "Low."
+
+
+@pytest.mark.parametrize("code", [202, 204, 206])
+async def test_a_success_without_a_whole_answer_may_be_billed(code):
+    async def half(request):
+        return web.Response(status=code, text="" if code == 204 else '{"choices": [{"mess')
+
+    budget = Budget()
+    async with provider(lambda number, body: half, budget=budget, price=PRICE) as (asked, script):
+        with pytest.raises(ProviderError, match=f"HTTP {code}, transient: not an answer of this protocol"):
+            await asked.chat(REQUEST)
+    assert len(script.bodies) == budget.roles["patient"].unknown == 3
 
 
 @pytest.mark.fault("D3")

@@ -99,9 +99,13 @@ async def test_what_is_unusual_in_a_recording(tmp_path):
     assert (await provider(Replay(tape), script.url).chat(asking("x"))).text == "one\u2028two\x85three"
 
 
-async def test_failures_that_an_answer_came_after_are_not_waited_for_again(tmp_path):
+@pytest.mark.parametrize("code", [200, 201])
+async def test_failures_that_an_answer_came_after_are_not_waited_for_again(code, tmp_path):
+    async def fine(request):
+        return web.json_response(completion("fine"), status=code)
+
     tape = tmp_path / "tape.jsonl"
-    plan = lambda number, body: status(429, headers={"Retry-After": "0.3"}) if number < 3 else completion("fine")  # noqa: E731
+    plan = lambda number, body: status(429, headers={"Retry-After": "0.05"}) if number < 3 else fine  # noqa: E731
     async with serve(plan) as script, open_session() as session:
         with Recorder(HttpTransport(session), tape) as recorder:
             assert (await provider(recorder, script.url).chat(asking("x"))).attempts == 3
