@@ -123,7 +123,7 @@ def _facts(config: ProviderConfig, probed: Probe, price: Price | None) -> Iterat
     if answer.unread:
         yield (
             "note",
-            f"its usage cannot be read ({answer.unread}): the whole amount reserved for an answer is counted as spent",
+            f"its usage cannot be used ({answer.unread}): the whole amount reserved for an answer is counted as spent",
         )
     if not config.paid:
         yield "cost", "none: no key is used"

@@ -291,7 +291,7 @@ class Provider:
         if answer.unread and not self._usage_unread:
             self._usage_unread = True
             self.warn(
-                f"the {self.role}'s API reports usage that cannot be read ({answer.unread}): the whole amount reserved "
+                f"the {self.role}'s API reports usage that cannot be used ({answer.unread}): the whole amount reserved "
                 "for such an answer is counted as spent"
             )
         if models_before and answer.model not in models_before:
