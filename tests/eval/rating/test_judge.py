@@ -108,7 +108,7 @@ async def test_two_answers_that_differ_are_no_answer():
 
 @pytest.mark.fault("D2")
 async def test_a_judge_that_spends_all_on_thinking_says_what_to_raise():
-    reply = completion("", "length") | {"usage": {"completion_tokens": 4096}}
+    reply = completion("", "length") | {"usage": {"prompt_tokens": 900, "completion_tokens": 4096}}
     score, _ = await judge(lambda n, body: reply)
     assert score.status == "truncated"
     assert (

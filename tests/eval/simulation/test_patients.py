@@ -83,7 +83,7 @@ async def test_a_local_model_that_thinks_is_cleared_too():
     ],
 )  # fmt: skip
 async def test_an_empty_answer_is_a_failure_that_says_where_the_tokens_went(reply, usage, error):
-    ending, text = await said(reply, usage)
+    ending, text = await said(reply, {"prompt_tokens": 9, **usage})
     assert ending in FAILURES
     assert error in text
 
