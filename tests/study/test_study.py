@@ -304,8 +304,8 @@ def test_special_tokens_in_a_patients_mouth_are_taken_out(run):
     assert spoken.facts["special_tokens_removed"] == 1
 
 
-# The therapist is trained on the defaults; what a simulated patient says decides no perplexity.
-SHORT = ["evaluation.seeds=1", "evaluation.max_turns=4", "patient.token_budget=20000"]
+# The therapist is trained on the defaults; what a simulated patient says, or whether, decides no perplexity.
+SHORT = ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.max_failures=1", "patient.token_budget=20000"]
 
 
 @pytest.mark.deep
