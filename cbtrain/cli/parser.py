@@ -210,6 +210,18 @@ def _below(parser: Parser, first: str) -> list[str]:
     return joined + (_names(choices[first]) if first in choices else [])
 
 
+def options_of(parsed: argparse.Namespace) -> dict[str, str]:
+    """Return the command and its options, each with its value. Not ``--config`` and ``key=value``: the settings that
+    they give say what they mean."""
+    command: Parser = parsed.parser
+    given = {
+        action.option_strings[-1]: str(getattr(parsed, action.dest))
+        for action in command.options
+        if hasattr(parsed, action.dest) and action.dest != "config"
+    }
+    return {"command": command.prog, **given}
+
+
 @contextmanager
 def continued_by(words: Sequence[str], option: str, folder: Path) -> Iterator[None]:
     """Inside, a signal ends the work with Stopped, which names the command that continues: ``words``, with ``option``

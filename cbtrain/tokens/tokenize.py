@@ -191,7 +191,7 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
     }
     return {
         "content": content.hexdigest(),
-        "tokenizer": _tokenizer_hash(renderer.tokenizer),
+        "tokenizer": tokenizer_digest(renderer.tokenizer),
         "chat format": blake2b(renderer.format.template.encode(), digest_size=16).hexdigest(),
         "mask policy": policy,
         "vocabulary": renderer.vocabulary,
@@ -215,6 +215,7 @@ def _code_hash() -> str:
 
 
 @lru_cache(maxsize=8)
-def _tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return a hash of everything that decides which ids ``tokenizer`` gives."""
     specials = [tokenizer.bos_token, tokenizer.eos_token, sorted(tokenizer.all_special_tokens)]
     return blake2b((tokenizer.backend_tokenizer.to_str() + repr(specials)).encode(), digest_size=16).hexdigest()
