@@ -87,10 +87,32 @@ def append_whole(file: int, line: bytes, path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
+def expanded(word: str | Path) -> Path:
+    """Return ``word`` as a path, a leading ``~`` as the home folder. ``~name`` of nobody stays as it is, as in a
+    shell."""
+    return Path(os.path.expanduser(word))
+
+
+def exists(word: str | Path) -> bool:
+    """Return whether ``word``, which may be something else than a path, names a file or folder. What is too long for a
+    name names none. Raises OSError if a folder on the way must not be read."""
+    try:
+        return Path(word).exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
+def is_folder(word: str | Path) -> bool:
+    """Return whether ``word`` names a folder; otherwise as :func:`exists`."""
+    return exists(word) and Path(word).is_dir()
+
+
 def cache_folder() -> Path:
     """Return the cache folder of this user, shared by all runs."""
     folder = os.environ.get("CBTRAIN_CACHE")
-    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
+    return Path(folder) if folder else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cbtrain"
 
 
 def require_new(path: Path) -> Path:

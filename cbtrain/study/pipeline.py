@@ -117,7 +117,7 @@ def _require_same_files(corpus: StudyCorpus, model: StudyModel, datasets: Mappin
         "architecture": json.loads(json.dumps(asdict(model.architecture), default=str)) if model.architecture else None,
         "tokenizer": tokenizer_digest(model.tokenizer),
         **{
-            f"documents of the {role}": [dataset.chosen.describe(), dataset.unseen.describe()]
+            f"documents of the {role}": [dataset.train.describe(), dataset.validation.describe()]
             for role, dataset in datasets.items()
         },
     }

@@ -13,7 +13,7 @@ import torch
 from cbtrain.config.schema import StudyConfig
 from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
-from cbtrain.settings import differences
+from cbtrain.settings import MISSING, differences
 from cbtrain.training import distributed
 
 OWN = ("tokens.cache", "providers.answers", "threads", "model.device")
@@ -52,7 +52,8 @@ def require_same(facts: Mapping[str, Any], hint: str) -> None:
         return
     every = distributed.gathered(json.loads(json.dumps(facts)))
     for rank, theirs in enumerate(every):
-        for key, leading, other in differences(every[0], theirs):
+        for key, *both in differences(every[0], theirs):
+            leading, other = ("not given" if value is MISSING else value for value in both)
             values = f"{leading} on rank 0, {other} on rank {rank}"
             what = f"{key} differs between rank 0 and rank {rank}" if key.endswith(SECRET) else f"{key} is {values}"
             raise UserError(what, where="ranks that train together", hint=hint)

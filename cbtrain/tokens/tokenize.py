@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cbtrain.files import cache_folder
+from cbtrain.files import cache_folder, expanded
 from cbtrain.tokens.cache import CacheEntry, TokenStore
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.document_builder import BuiltUnit, DocumentBuilder, Unit, place_of
@@ -109,7 +109,7 @@ def cache_root(setting: str) -> Path | None:
     if setting == "none":
         return None
     if setting != "auto":
-        return Path(setting).expanduser() / "tokens"
+        return expanded(setting) / "tokens"
     return cache_folder() / "tokens"
 
 
