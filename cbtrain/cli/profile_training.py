@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cbtrain.cli.complaint import complain
 from cbtrain.cli.exit_codes import DONE, INTERRUPTED
 from cbtrain.cli.parser import Parser, add_study_arguments, options_of
-from cbtrain.errors import UserError
+from cbtrain.errors import UserError, system_problem
 from cbtrain.files import require_new
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def entry(arguments: Sequence[str] | None = None) -> None:
         run(build_parser().parse_intermixed_args(arguments))
     except UserError as error:
         status = complain("profile_training", str(error))
+    except Exception as error:
+        problem = system_problem(error)
+        if problem is None:
+            raise
+        status = complain("profile_training", problem)
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.stdout.flush()

@@ -20,7 +20,7 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, say
 from cbtrain.environment import pick_device
-from cbtrain.errors import UserError
+from cbtrain.errors import UserError, system_problem
 from cbtrain.files import holds, seal, share_with, write_atomic
 from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.datasets import SpeakerDataset, check_held_out_patients
@@ -63,8 +63,7 @@ def train_study(config: StudyConfig, folder: Path, console: Console, options: Ma
     try:
         return _train_study(config, folder, console)
     except Exception as error:
-        # safetensors and tokenizers write from Rust, with exceptions of their own
-        ended = isinstance(error, (UserError, OSError)) or "No space left" in str(error)
+        ended = isinstance(error, (UserError, OSError)) or system_problem(error)
         if ended and fresh and holds(folder / LOCK):
             remove_fruitless(folder)
         raise
