@@ -99,6 +99,10 @@ def first_fault(error: ValidationError) -> str:
     return f"{key}: {fault_of(first)}" if key else fault_of(first)
 
 
+DEEPEST = 1_000
+"""Sections and lists inside one another: the time to read them grows with the square of their depth."""
+
+
 def renamed(name: str, *older: str) -> AliasChoices:
     """Return the ``validation_alias`` of the field ``name``, which was called ``older`` before."""
     return AliasChoices(name, *older)
@@ -300,13 +304,13 @@ def parse_yaml(read: Callable[[], str], where: object) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
     except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a thousand brackets
-        raise UserError(f"malformed YAML ({error})", where=where, hint="Quote or correct the value.") from None
+        problem = "nested too deep" if isinstance(error, RecursionError) else error
+        raise UserError(f"malformed YAML ({problem})", where=where, hint="Quote or correct the value.") from None
 
 
 def _content(text: str, where: object) -> Any:
-    if _too_many(text):
-        hint = "Name a file of settings."
-        raise UserError(f"more than {MOST_VALUES:,} values, more than any settings have", where=where, hint=hint)
+    if problem := _beyond_bounds(text):
+        raise UserError(problem, where=where, hint="Name a file of settings.")
     loader = _UniqueKeys(text)
     try:
         node = loader.get_single_node()
@@ -323,21 +327,26 @@ def _content(text: str, where: object) -> Any:
         loader.dispose()
 
 
-def _too_many(text: str) -> bool:
-    """Return whether ``text`` has more than ``MOST_VALUES`` values, aliases not written out. Reads no further than
-    that, and builds nothing: to build a value takes as long as to read twenty of them."""
+def _beyond_bounds(text: str) -> str | None:
+    """Return what ``text`` has more of than any settings: values, aliases not written out, or sections in sections.
+
+    Reads no further than that, and builds nothing: to build a value takes as long as to read twenty of them.
+    """
     if len(text) <= MOST_VALUES:  # each value has a character
-        return False
-    values = 0
+        return None
+    values = depth = 0
     try:
         # libyaml reads ten times faster; PyYAML may be there without it.
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             values += isinstance(event, yaml.NodeEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if values > MOST_VALUES:
-                return True
+                return f"more than {MOST_VALUES:,} values, more than any settings have"
+            if depth > DEEPEST:
+                return f"more than {DEEPEST:,} sections in sections, more than any settings have"
     except yaml.YAMLError:  # said, with its line, by the one that builds
         pass
-    return False
+    return None
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:

@@ -298,7 +298,7 @@ def test_names_that_nearly_agree_are_hinted_at(name, other, capsys, tmp_path):
 
 LIMITED = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
 from cbtrain.cli.main import main
 raise SystemExit(main(["analyze", "t.csv", "--draws", "100", "--out", "out"]))
 """
