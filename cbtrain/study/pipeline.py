@@ -43,6 +43,7 @@ from cbtrain.tokens.tokenize import tokenizer_digest
 from cbtrain.training import distributed
 from cbtrain.training.packs import check_packs_per_step
 from cbtrain.training.telemetry.loggers import check_loggers
+from cbtrain.transcripts.types import Role
 
 
 def train_study(config: StudyConfig, folder: Path, console: Console, options: Mapping[str, Any] | None = None) -> Path:
@@ -108,7 +109,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     return folder
 
 
-def _require_same_files(corpus: StudyCorpus, model: StudyModel, datasets: Mapping[str, SpeakerDataset]) -> None:
+def _require_same_files(corpus: StudyCorpus, model: StudyModel, datasets: Mapping[Role, SpeakerDataset]) -> None:
     """Raise UserError, on every rank, if one has read another corpus or model, or made other documents of them."""
     facts = {
         "fingerprint of the corpus": corpus.summary["fingerprint"],

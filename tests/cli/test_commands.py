@@ -255,4 +255,4 @@ def test_a_word_too_long_for_a_name_is_asked_for_no_file(tmp_path, monkeypatch, 
         assert f"cbtrain: {problem}" in err
     (tmp_path / "c.yaml").write_text(f"extends: {long}\n")
     assert main(["config", "show", "--config", "c.yaml"]) == 2
-    assert "no such config, and no such file from here" in capsys.readouterr().err
+    assert f"c.yaml: extends {long!r}" in capsys.readouterr().err
