@@ -7,6 +7,9 @@ command line prints it as one line and exits with status 2. Anything else is a d
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -22,6 +25,43 @@ class UserError(Exception):
         if self.hint:
             text = f"{text.rstrip('.')}. {self.hint}"
         return " ".join(text.split())
+
+
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "the file would be larger than allowed here; raise the limit (ulimit -f), or choose another place",
+    errno.ENOENT: "no such file or folder, and it cannot be made there",
+    errno.EACCES: "permission denied; choose another place or change its permissions",
+    errno.EPERM: "not permitted; choose another place",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
+    errno.EEXIST: "a file is there, where a folder has to be; choose another place",
+    errno.EISDIR: "a folder is there, where a file has to be; choose another place",
+    errno.ENOTEMPTY: "the folder is not empty; choose another place",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "its symbolic links lead in a circle; correct them, or choose another place",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EIO: "the device fails; choose another place, and check it",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine; end other programs",
+    errno.ENOMEM: "memory is used up; end other programs, or take a larger machine",
+}
+"""What the system may answer to what a user asks for, and what to do about it."""
+
+OF_RUST = re.compile(r"\(os error (\d{1,5})\)")
+"""How safetensors and tokenizers, which read and write from Rust with exceptions of their own, name the reason."""
+
+
+def system_problem(error: BaseException) -> str | None:
+    """Return in one line why the system did not do what was asked, with the path if it is known; None if ``error`` is
+    something else, a defect of ours."""
+    named = OF_RUST.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(named[1]) if named else None
+    path = error.filename if isinstance(error, OSError) else None
+    where = f"{os.fsdecode(path)}: " if isinstance(path, str | bytes | os.PathLike) else ""
+    if number in REASONS:
+        return f"{where}{REASONS[number]}"
+    return f"{where}{os.strerror(number)}; choose another place" if where and number else None
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:

@@ -24,7 +24,8 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path`` that replaces ``path`` on success and vanishes on any error."""
+    """Yield a temporary file beside ``path`` that replaces ``path`` on success and vanishes on any error. An OSError
+    that names no file gets ``path``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_temporary_name(path))
@@ -34,8 +35,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
 
@@ -55,6 +58,24 @@ def unseal(content: Any) -> dict[str, Any]:
     if "checksum" in content and content["checksum"] != _checksum(plain):
         raise ValueError("its content has changed since it was written")
     return plain
+
+
+def unique_json(text: str) -> Any:
+    """Return the content of a JSON text in which no key of an object comes twice: of two, one would be dropped
+    silently. Raises ValueError, also on text that is nested too deep."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"key {name!r} comes twice")
+        found[name] = value
+    return found
 
 
 def read_sealed(path: Path, hint: str) -> dict[str, Any]:
@@ -87,10 +108,32 @@ def append_whole(file: int, line: bytes, path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
+def expanded(word: str | Path) -> Path:
+    """Return ``word`` as a path, a leading ``~`` as the home folder. ``~name`` of nobody stays as it is, as in a
+    shell."""
+    return Path(os.path.expanduser(word))
+
+
+def exists(word: str | Path) -> bool:
+    """Return whether ``word``, which may be something else than a path, names a file or folder. What is too long for a
+    name names none. Raises OSError if a folder on the way must not be read."""
+    try:
+        return Path(word).exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
+def is_folder(word: str | Path) -> bool:
+    """Return whether ``word`` names a folder; otherwise as :func:`exists`."""
+    return exists(word) and Path(word).is_dir()
+
+
 def cache_folder() -> Path:
     """Return the cache folder of this user, shared by all runs."""
     folder = os.environ.get("CBTRAIN_CACHE")
-    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cbtrain"
+    return Path(folder) if folder else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cbtrain"
 
 
 def require_new(path: Path) -> Path:
@@ -126,6 +169,39 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def written_together(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder in ``folder`` (created if missing). On success the files in it, also in folders of
+    theirs, take their places in ``folder`` in the order in which they were written; on an error none does.
+
+    Raises OSError if a folder is in a file's place, or a file in a folder's.
+    """
+    folder = Path(folder)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / _temporary_name(Path(os.path.abspath(folder)))
+    try:
+        temporary.mkdir()
+        yield temporary
+        files = sorted(filter(Path.is_file, temporary.rglob("*")), key=lambda file: file.stat().st_mtime_ns)
+        places = {file: folder / file.relative_to(temporary) for file in files}
+        for place in places.values():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
+        for file, place in places.items():
+            os.replace(file, place)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and str(error.filename).startswith(str(temporary)):
+            error.filename = str(folder / Path(error.filename).relative_to(temporary))
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    shutil.rmtree(temporary)
+    sync_folder(folder)
 
 
 def _temporary_name(path: Path) -> str:

@@ -1,7 +1,9 @@
 """Settings as they are read: YAML that somebody else may have written, older names of settings, and what pydantic finds
 wrong, in plain words.
 
-YAML is read in bounded work; a key that comes twice, or malformed text, is one clear line.
+YAML is read in bounded work; a key that comes twice, or malformed text, is one clear line. Numbers are read as people
+mean them: YAML 1.1's octal ``0100000`` (32768) and sexagesimal ``1:30:00`` (5400) are texts, which a setting that is a
+number reads in tens or refuses. ``yes``, ``no``, ``on`` and ``off`` stay true and false, as in older files.
 
 A setting that was renamed keeps its older names in pydantic's ``validation_alias``, the name of the field first. They
 are read everywhere: in files, in ``key=value``, in old run folders and checkpoints. Only the field's name is written.
@@ -10,9 +12,10 @@ are read everywhere: in files, in ``key=value``, in old run folders and checkpoi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ValidationError
@@ -23,7 +26,17 @@ from cbtrain.errors import UserError
 LONGEST = 10_000_000
 """Characters of a YAML text."""
 MOST_VALUES = 100_000
-"""Values once aliases are written out: nine lines of aliases of aliases can stand for billions."""
+"""Values, also once aliases are written out: nine lines of aliases of aliases can stand for billions."""
+
+
+NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"(?:[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*))\Z"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
+    ),
+}
+"""YAML 1.1's patterns without those that begin with a 0 and are octal, and without those in base 60."""
 
 FAULTS = {
     "missing": "missing",
@@ -84,6 +97,10 @@ def first_fault(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     return f"{key}: {fault_of(first)}" if key else fault_of(first)
+
+
+DEEPEST = 1_000
+"""Sections and lists inside one another: the time to read them grows with the square of their depth."""
 
 
 def renamed(name: str, *older: str) -> AliasChoices:
@@ -228,6 +245,45 @@ def _inside(value: Any, section: type[BaseModel], where: object, at: str) -> Any
     return value
 
 
+def refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], where: object) -> None:
+    """Raise UserError, with ``where`` as its place, on the first of ``values`` of ``model`` that is true or false where
+    a number is wanted: pydantic reads them as 1 and 0."""
+    for key, value in _boolean_numbers(values, model):
+        raise UserError(f"{key}: must be a number", where=where, hint=f"Got {value!r}.")
+
+
+def _boolean_numbers(values: Mapping[str, Any], section: type[BaseModel], at: str = "") -> Iterator[tuple[str, bool]]:
+    for key, value in values.items():
+        field = section.model_fields.get(str(key))
+        if field is None:
+            continue
+        inner, path = section_of(field.annotation), f"{at}{key}"
+        if inner is None:
+            yield from ((path, found) for found in _booleans(value, field.annotation))
+        elif isinstance(value, dict) and get_origin(field.annotation) is not dict:
+            yield from _boolean_numbers(value, inner, f"{path}.")
+        elif isinstance(value, dict | list):
+            for place, entry in value.items() if isinstance(value, dict) else enumerate(value):
+                if isinstance(entry, dict):
+                    yield from _boolean_numbers(entry, inner, f"{path}.{place}.")
+
+
+def _booleans(value: Any, annotation: Any) -> Iterator[bool]:
+    """Yield what is true or false in ``value`` if ``annotation`` takes numbers there, and neither of them."""
+    kinds = get_args(annotation) if get_origin(annotation) not in (None, list, dict, Literal) else (annotation,)
+    if isinstance(value, bool):
+        plain = [kind for kind in kinds if get_origin(kind) is None]
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        takes_bool = bool in plain or any(isinstance(choice, bool) for choice in choices)
+        if not takes_bool and ({int, float} & {*plain, *map(type, choices)}):
+            yield value
+    for kind in kinds:
+        if isinstance(value, list) and get_origin(kind) is list:
+            yield from (found for entry in value for found in _booleans(entry, get_args(kind)[0]))
+        elif isinstance(value, dict) and get_origin(kind) is dict:
+            yield from (found for entry in value.values() for found in _booleans(entry, get_args(kind)[1]))
+
+
 def parse_yaml(read: Callable[[], str], where: object) -> Any:
     """Return the content of the YAML text that ``read`` returns, each alias as a copy of its own.
 
@@ -248,10 +304,13 @@ def parse_yaml(read: Callable[[], str], where: object) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
     except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a thousand brackets
-        raise UserError(f"malformed YAML ({error})", where=where, hint="Quote or correct the value.") from None
+        problem = "nested too deep" if isinstance(error, RecursionError) else error
+        raise UserError(f"malformed YAML ({problem})", where=where, hint="Quote or correct the value.") from None
 
 
 def _content(text: str, where: object) -> Any:
+    if problem := _beyond_bounds(text):
+        raise UserError(problem, where=where, hint="Name a file of settings.")
     loader = _UniqueKeys(text)
     try:
         node = loader.get_single_node()
@@ -260,9 +319,34 @@ def _content(text: str, where: object) -> Any:
         if _values(node, {}) > MOST_VALUES:
             problem = f"its aliases (*name) stand for more than {MOST_VALUES:,} values"
             raise UserError(problem, where=where, hint="Write the values out.")
-        return _unshared(loader.construct_document(node))
+        try:
+            return _unshared(loader.construct_document(node))
+        except (LookupError, AttributeError, TypeError) as error:  # a tag that its value does not fit: `!!bool maybe`
+            raise ValueError(f"a value does not fit its tag: {error}") from None
     finally:
         loader.dispose()
+
+
+def _beyond_bounds(text: str) -> str | None:
+    """Return what ``text`` has more of than any settings: values, aliases not written out, or sections in sections.
+
+    Reads no further than that, and builds nothing: to build a value takes as long as to read twenty of them.
+    """
+    if len(text) <= MOST_VALUES:  # each value has a character
+        return None
+    values = depth = 0
+    try:
+        # libyaml reads ten times faster; PyYAML may be there without it.
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            values += isinstance(event, yaml.NodeEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if values > MOST_VALUES:
+                return f"more than {MOST_VALUES:,} values, more than any settings have"
+            if depth > DEEPEST:
+                return f"more than {DEEPEST:,} sections in sections, more than any settings have"
+    except yaml.YAMLError:  # said, with its line, by the one that builds
+        pass
+    return None
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
@@ -283,14 +367,29 @@ def _unshared(value: Any) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key may come once: of two, one would be dropped silently."""
+    """YAML in which a key may come once: of two, one would be dropped silently. Numbers in tens, in hexadecimal and in
+    binary; what no setting can be (bytes, sets) has no tag."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):  # refused below: no key of ours is a list or a mapping
                 continue
-            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name = self.construct_object(key)
+            if name in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark)
-            seen.add(key.value)
+            seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+_UniqueKeys.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] not in ("binary", "omap", "pairs", "set")
+}
+_UniqueKeys.yaml_implicit_resolvers = {
+    first: [(tag, NUMBERS.get(tag, pattern)) for tag, pattern in resolvers]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

@@ -1,10 +1,11 @@
+import errno
 import os
 import stat
 
 import pytest
 
-from cbtrain.errors import UserError, nearest
-from cbtrain.files import atomic_folder, hold, share_with, write_atomic
+from cbtrain.errors import UserError, nearest, system_problem
+from cbtrain.files import atomic_folder, hold, share_with, write_atomic, written_together
 from cbtrain.journal import Journal
 
 
@@ -70,3 +71,38 @@ def test_user_error_is_one_line_with_what_where_and_fix():
     assert str(error) == "a.yaml: no such key. Remove it."
     assert nearest("lerning_rate", ["learning_rate", "seed"]) == "Did you mean 'learning_rate'?"
     assert nearest("x", ["b", "a"]) == "Known: a, b."
+
+
+@pytest.mark.fault("F12")
+@pytest.mark.parametrize("way", ["folder in a file's place", "file in a folder's place", "an error in between"])
+def test_files_that_belong_together_are_written_together_or_not_at_all(way, tmp_path):
+    old = {"a": "old a", "in/b": "old b"}
+
+    def write(folder):
+        with written_together(folder) as temporary:
+            write_atomic(temporary / "a", "new a")
+            write_atomic(temporary / "in" / "b", "new b")
+            write_atomic(temporary / "c", "new c")
+            if way == "an error in between":
+                raise OSError(errno.EFBIG, "too large", str(temporary / "c"))
+
+    for name, text in old.items():
+        write_atomic(tmp_path / "there" / name, text)
+    if way == "folder in a file's place":
+        (tmp_path / "there" / "c").mkdir()
+    elif way == "file in a folder's place":
+        (tmp_path / "there" / "in" / "b").unlink()
+        (tmp_path / "there" / "in").rmdir()
+        (tmp_path / "there" / "in").write_text("old b")
+        old = {"a": "old a", "in": "old b"}
+    with pytest.raises(OSError, match=str(tmp_path / "there")) as failed:
+        write(tmp_path / "there")
+    assert system_problem(failed.value).startswith(str(tmp_path / "there"))
+    found = {
+        str(p.relative_to(tmp_path / "there")): p.read_text() for p in (tmp_path / "there").rglob("*") if p.is_file()
+    }
+    assert found == old
+    if way == "an error in between":
+        with pytest.raises(OSError, match="too large"):
+            write(tmp_path / "new")
+        assert not (tmp_path / "new").exists()

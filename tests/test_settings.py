@@ -23,7 +23,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, "its aliases (*name) stand for more than 100,000 values"),
         ("a: &a [*a]\n", "its aliases (*name) stand for more than 100,000 values"),
-        ("a: " + "[" * 5_000, "malformed YAML"),
+        (f"a: [{'1, ' * 300_000}1]\n", "more than 100,000 values"),
+        ("{" * 200_000, "more than 1,000 sections in sections"),
+        ("- x\n" * 300_000, "more than 100,000 values"),
+        ("a: " + "[" * 5_000, "malformed YAML (nested too deep)"),
         ("a: 1\nb: 2\na: 3\n", "malformed YAML (key 'a' comes twice)"),
         ("a: 2026-13-45\n", "malformed YAML (month must be in 1..12)"),
         ("a: !!python/object/apply:os.getcwd []\n", "malformed YAML (could not determine a constructor"),

@@ -110,10 +110,10 @@ def show_results(results: dict[str, Any], make_report: Callable[[], Report] | No
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     page = None
     if parsed.out:
-        report = make_report() if make_report else None
-        parsed.out.mkdir(parents=True, exist_ok=True)
-        write_atomic(parsed.out / "analysis.json", text + "\n")
-        page = write_report(report, parsed.out) if report else None
+        if make_report:
+            page = write_report(make_report(), parsed.out, {"analysis.json": text + "\n"})
+        else:
+            write_atomic(parsed.out / "analysis.json", text + "\n")
     if parsed.json:
         print(text)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import shutil
 import signal
@@ -35,7 +34,7 @@ from cbtrain.cli import (
 from cbtrain.cli.complaint import complain
 from cbtrain.cli.exit_codes import BROKEN_PIPE, DONE, INTERRUPTED, SIGNALLED, STOPPED, TABLE
 from cbtrain.cli.parser import Parser, parse, rank
-from cbtrain.errors import Stopped, UserError
+from cbtrain.errors import Stopped, UserError, system_problem
 from cbtrain.files import share_with
 from cbtrain.stopping import stop_at_once
 
@@ -89,27 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free some space",
-            errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.ENOENT: "no such file or folder, and it cannot be made there",
-            errno.EACCES: "permission denied; choose another place or change its permissions",
-            errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
-            errno.EEXIST: "a file is there, where a folder has to be; choose another place",
-            errno.EISDIR: "a folder is there, where a file has to be; choose another place",
-            errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-            errno.EROFS: "the file system is read-only; choose another place",
-        }
-        if error.errno not in reasons:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        return complain("cbtrain", f"{where}{reasons[error.errno]}")
     except Exception as error:
-        # safetensors and tokenizers write from Rust, with exceptions of their own
-        if "No space left on device" not in str(error):
+        problem = system_problem(error)
+        if problem is None:
             raise
-        return complain("cbtrain", "the disk is full; free some space")
+        return complain("cbtrain", problem)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED

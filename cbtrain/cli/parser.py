@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from cbtrain.errors import Stopped, UserError, nearest
+from cbtrain.files import exists
 from cbtrain.stopping import stop_at_once
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ ALIASES = "An option with [KEY] is another way to write KEY=VALUE."
 
 COMMAND_LINE = "command line"
 """As cbtrain.config.overrides calls it, which takes longer to import than all of this."""
+
+
+class _Once(argparse.Action):
+    """Stores a value, as argparse does where nothing else is said, but refuses another one for the same option: of two,
+    the first would be dropped silently."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        given: dict[str, Any] = namespace.__dict__.setdefault("given", {})
+        if option is not None and given.setdefault(self.dest, values) != values:
+            parser.error(f"argument {'/'.join(self.option_strings)}: given twice, with different values")
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +63,7 @@ class Parser(argparse.ArgumentParser):
         self.suggest: Callable[[], Sequence[str]] = tuple
         """Returns words that may stand as its positional arguments, for a shell to complete."""
         super().__init__(*args, **options)
+        self.register("action", None, _Once)
 
     def add_argument(self, *args: Any, **options: Any) -> argparse.Action:
         """Add an argument as argparse does, and remember it."""
@@ -166,7 +179,7 @@ def place_words(parsed: argparse.Namespace, more: Sequence[str]) -> list[str]:
 
 def is_setting(word: str) -> bool:
     """Return whether ``word`` is a setting ``key=value``, and not the name of a file."""
-    return "=" in word and not Path(word).exists()
+    return "=" in word and not exists(word)
 
 
 def join_words(words: Sequence[str], parser: Parser) -> list[str]:
@@ -208,6 +221,18 @@ def _below(parser: Parser, first: str) -> list[str]:
     choices = parser.subcommands.choices if parser.subcommands else {}
     joined = [name.partition(" ")[2] for name in choices if name.startswith(f"{first} ")]
     return joined + (_names(choices[first]) if first in choices else [])
+
+
+def options_of(parsed: argparse.Namespace) -> dict[str, str]:
+    """Return the command and its options, each with its value. Not ``--config`` and ``key=value``: the settings that
+    they give say what they mean."""
+    command: Parser = parsed.parser
+    given = {
+        action.option_strings[-1]: str(getattr(parsed, action.dest))
+        for action in command.options
+        if hasattr(parsed, action.dest) and action.dest != "config"
+    }
+    return {"command": command.prog, **given}
 
 
 @contextmanager

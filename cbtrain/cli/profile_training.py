@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cbtrain.cli.complaint import complain
 from cbtrain.cli.exit_codes import DONE, INTERRUPTED
-from cbtrain.cli.parser import Parser, add_study_arguments
-from cbtrain.errors import UserError
+from cbtrain.cli.parser import Parser, add_study_arguments, options_of
+from cbtrain.errors import UserError, system_problem
 from cbtrain.files import require_new
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def entry(arguments: Sequence[str] | None = None) -> None:
         run(build_parser().parse_intermixed_args(arguments))
     except UserError as error:
         status = complain("profile_training", str(error))
+    except Exception as error:
+        problem = system_problem(error)
+        if problem is None:
+            raise
+        status = complain("profile_training", problem)
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.stdout.flush()
@@ -47,6 +52,7 @@ def build_parser() -> Parser:
         prog="profile_training.py",
         description="Train a few steps under PyTorch's profiler: a trace, memory over time, and time by component.",
     )
+    parser.set_defaults(parser=parser)
     add_study_arguments(parser)
     parser.add_argument("--speaker", choices=["therapist", "patient"], default="therapist", help="whose adapter")
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps to record, after one to warm up")
@@ -71,7 +77,7 @@ def run(parsed: argparse.Namespace) -> None:
         raise UserError(f"{parsed.steps} steps", where="--steps", hint="At least 1.")
     config = load_config(parsed.config, parsed.settings)
     out = require_new(parsed.out or new_run_folder("profile"))
-    prepare_process(config)
+    prepare_process(config, options_of(parsed))
     console = Console(quiet=distributed.rank() != 0)
     _profile(parsed, config, out, console)
     distributed.leave()  # not after an error: a rank that failed alone would wait here for the others

@@ -14,6 +14,7 @@ from cbtrain.cli.parser import (
     add_upload_argument,
     continued_by,
     leading_console,
+    options_of,
     rank,
 )
 
@@ -42,7 +43,7 @@ def _run(parsed: argparse.Namespace) -> None:
     check_evaluation(config, allow_upload=parsed.allow_upload)
     console = leading_console()
     with continued_by(parsed.command_line, "--out", folder):
-        folder = train_study(config, folder, console)
+        folder = train_study(config, folder, console, options_of(parsed))
     if rank() == 0:  # training takes every rank of a torchrun, evaluation one process
         agreed = ["--allow-upload"] if parsed.allow_upload else []
         with continued_by(["evaluate", *agreed], "--run", folder):

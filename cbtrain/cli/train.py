@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cbtrain.cli.parser import SETTINGS, Commands, add_command, add_study_arguments, continued_by, leading_console
+from cbtrain.cli.parser import (
+    SETTINGS,
+    Commands,
+    add_command,
+    add_study_arguments,
+    continued_by,
+    leading_console,
+    options_of,
+)
 
 
 def add(commands: Commands) -> None:
@@ -29,5 +37,5 @@ def _train(parsed: argparse.Namespace) -> None:
     config = load_config(parsed.config, parsed.settings, begun_settings(folder))
     console = leading_console()
     with continued_by(parsed.command_line, "--out", folder):
-        folder = train_study(config, folder, console)
+        folder = train_study(config, folder, console, options_of(parsed))
     console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)

@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cbtrain.config.lists import with_lists
-from cbtrain.config.overrides import COMMAND_LINE, apply_override, rank
+from cbtrain.config.overrides import COMMAND_LINE, apply_override, rank, value_of
 from cbtrain.config.problems import first_problem, refuse_unknown
 from cbtrain.config.sources import Layer
 from cbtrain.errors import UserError
 from cbtrain.providers.overrides import FOREIGN, merge
-from cbtrain.settings import current_key, two_names, with_current_names
+from cbtrain.settings import current_key, refuse_booleans, two_names, with_current_names
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -36,17 +36,18 @@ class MergedSettings(Generic[Config]):
         return {key: self._layers[number] for key, number in self._given_by.items()}
 
     def add(self, layer: Layer) -> None:
-        """Lay the settings of a file over those so far. Raises UserError on an unknown key, and on a setting that is
-        given by two of its names."""
+        """Lay the settings of a file over those so far. Raises UserError on an unknown key, on a setting that is
+        given by two of its names, and on true or false for a number."""
         values = with_current_names(layer.values, self.model, layer.name)
         refuse_unknown(values, self.model, layer.name)
+        refuse_booleans(values, self.model, layer.name)
         before = dict(_leaves(self.values))
         self.values = merge(_opened(self.values, values), values)
         self._record(layer.name, before, [key for key, _ in _leaves(values)])
 
     def override(self, overrides: Sequence[str]) -> None:
         """Lay ``key=value`` over the settings so far. Raises UserError on a word that is not a setting, on an unknown
-        key, and on a setting that is given by two of its names."""
+        key, on a setting that is given twice with different values, and on true or false for a number."""
         if not overrides:
             return
         before, self.values = dict(_leaves(self.values)), copy.deepcopy(self.values)
@@ -55,19 +56,26 @@ class MergedSettings(Generic[Config]):
             apply_override(self.values, override, self.model, self.origins)
         self.values = with_current_names(self.values, self.model, COMMAND_LINE)
         refuse_unknown(self.values, self.model, COMMAND_LINE)
+        refuse_booleans(self.values, self.model, COMMAND_LINE)
         self._record(COMMAND_LINE, before, [override.partition("=")[0] for override in overrides])
 
     def _with_current_keys(self, overrides: Sequence[str]) -> list[str]:
         """Return ``overrides`` with the current names of settings."""
-        written: dict[str, tuple[str, str]] = {}
+        written: dict[str, tuple[str, Any]] = {}
         current = []
         for override in overrides:
             key, equals, value = override.partition("=")
             name = current_key(key, self.model)
-            other, before = written.setdefault(name, (key, value))
-            if other != key and before != value:
-                raise two_names(other, key, name, COMMAND_LINE)
             current.append(f"{name}{equals}{value}")
+            for leaf, content in _leaves({name: value_of(current[-1], self.model) if equals else None}):
+                leaf = current_key(leaf, self.model)
+                other, before = written.setdefault(leaf, (key, content))
+                if before == content:
+                    continue
+                if leaf == name == current_key(other, self.model) and other != key:
+                    raise two_names(other, key, name, COMMAND_LINE)
+                hint = "Give it once."
+                raise UserError(f"{leaf} is given twice, with different values", where=COMMAND_LINE, hint=hint)
         return current
 
     def validated(self) -> Config:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from cbtrain.config.layers import MergedSettings
 from cbtrain.config.schema import StudyConfig
 from cbtrain.config.sources import STUDIES, SYNTHESIS, Layer, read_layer, read_layers, shipped_configs
+from cbtrain.files import exists
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.overrides import FOLDER
 from cbtrain.synthesis.config import SynthesisConfig
@@ -66,7 +67,7 @@ def kind_of(source: str) -> str:
     """Return ``study`` or ``synthesis``: by the folder of a shipped name, which may be one that a file extends, else by
     which of them knows more of the file's keys. Raises UserError as :func:`load_config`."""
     studies, written = shipped_configs(), shipped_configs(SYNTHESIS)
-    if not Path(source).exists():
+    if not exists(source):
         return "synthesis" if source in written and source not in studies else "study"
     layer = read_layer(Path(source))
     if layer.extends in written and layer.extends not in studies:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from cbtrain.errors import UserError
 from cbtrain.providers.overrides import FOREIGN, merge
-from cbtrain.settings import section_of
+from cbtrain.settings import parse_yaml, section_of
 
 COMMAND_LINE = "command line"
 """The place that errors name for settings on the command line."""
@@ -30,7 +30,7 @@ def apply_override(
 ) -> None:
     """Lay one ``key=value`` over ``settings``. Raises UserError if it is not a setting, or if there is a value instead
     of a section: ``origins`` says which file has it."""
-    key, equals, value = override.partition("=")
+    key, equals, _ = override.partition("=")
     if not equals or not key:
         hint = "E.g. therapist.learning_rate=1e-4."
         raise UserError(f"{override!r} is not key=value", where=COMMAND_LINE, hint=hint)
@@ -46,22 +46,28 @@ def apply_override(
             hint = "See `cbtrain config explain`."
             raise UserError(f"{part!r} in {key!r} is not a section", where=where, hint=hint)
         at = inner
-    new = {parts[-1]: _value(value, _annotation(model, parts))}
+    new = {parts[-1]: value_of(override, model)}
     whole = merge(at, new, FOREIGN not in parts[:-1]) | new
     at.clear()
     at.update(whole)
 
 
-def _value(text: str, annotation: Any) -> Any:
-    """Return ``text`` parsed as YAML, but unchanged if the setting is a text: paths may hold anything."""
+def value_of(override: str, model: type[BaseModel]) -> Any:
+    """Return the value in ``key=value`` parsed as YAML, but unchanged if the setting is a text: paths may hold
+    anything. Raises UserError on a malformed section or list, and on one in which a key comes twice."""
+    key, _, text = override.partition("=")
+    annotation = _annotation(model, key.split("."))
     wants_text = annotation is str or set(getattr(annotation, "__args__", ())) == {str, type(None)}
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if wants_text and not quoted and (annotation is str or text not in ("null", "~")):
         return text
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # such as the 45th of a month
-        return text
+        return parse_yaml(lambda: text, COMMAND_LINE)
+    except UserError as error:
+        composed = text.lstrip()[:1] in ("{", "[") or "\n" in text
+        if composed and not {str, Path} & {annotation, *getattr(annotation, "__args__", ())}:
+            raise UserError(f"{key}: {error.what}", where=COMMAND_LINE, hint=error.hint) from None
+        return text  # such as the 45th of a month
 
 
 def _annotation(model: type[BaseModel], parts: Sequence[str]) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.files import exists, expanded
 from cbtrain.settings import parse_yaml
 
 EXTENDS = "extends"
@@ -65,7 +66,7 @@ def read_layers(source: str, folder: str = STUDIES) -> list[Layer]:
     Raises UserError on a missing or malformed file, and on a file that is extended and extends another one.
     """
     path = Path(source)
-    if not path.exists():
+    if not exists(path):
         return _shipped_layers(source, folder)
     layer = read_layer(path)
     return [*(_extended_layers(layer.extends, path, folder) if layer.extends else []), layer]
@@ -78,8 +79,8 @@ def read_layer(path: Path) -> Layer:
 
 def _extended_layers(name: str, path: Path, folder: str) -> list[Layer]:
     """Return the layers that the file ``path`` extends: a file by its path from there, or a shipped config."""
-    file = path.parent / Path(name).expanduser()
-    if not file.is_file():
+    file = path.parent / expanded(name)
+    if not (exists(file) and file.is_file()):
         if name not in shipped_configs(folder):
             hint = _nearest_config(name, folder)
             raise UserError(

@@ -18,6 +18,7 @@ from cbtrain.model.undertrained_tokens import weak_rows
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.study.datasets import SpeakerDataset
 from cbtrain.study.run_files import SUMMARY
+from cbtrain.study.same_study import require_same
 from cbtrain.study.stages import StageSpec
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.formats import format_files
@@ -41,6 +42,7 @@ def train_adapter(
     stage_folder, base = folder / "training" / speaker, base or str(spec.model.folder.resolve())
     with MemoryMeter(spec.device) as meter:
         decoder = spec.decoder(console)
+        require_same({"weights of the base model": decoder.fingerprint}, "Give every node the same files.")
         if settings.method == "lora" and not settings.lora.modules_to_save:
             with whole([decoder.lm_head.weight]):
                 warn_of_weak_stop(speaker, decoder, dataset.renderer, console)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, say
 from cbtrain.environment import pick_device
-from cbtrain.errors import UserError
+from cbtrain.errors import UserError, system_problem
 from cbtrain.files import holds, seal, share_with, write_atomic
-from cbtrain.study.corpus import load_corpus
-from cbtrain.study.datasets import check_held_out_patients
+from cbtrain.study.corpus import StudyCorpus, load_corpus
+from cbtrain.study.datasets import SpeakerDataset, check_held_out_patients
 from cbtrain.study.finetune import train_adapter
 from cbtrain.study.run_files import CONFIG, STATE
 from cbtrain.study.run_folder import (
@@ -34,33 +35,36 @@ from cbtrain.study.run_folder import (
     hold_folder,
     remove_fruitless,
 )
+from cbtrain.study.same_study import require_same, require_same_start
 from cbtrain.study.stages import StageSpec, StudyModel
 from cbtrain.study.tiny_base import make_base_model
 from cbtrain.study.trained_run import WEIGHTS, weights_digest
+from cbtrain.tokens.tokenize import tokenizer_digest
 from cbtrain.training import distributed
 from cbtrain.training.packs import check_packs_per_step
 from cbtrain.training.telemetry.loggers import check_loggers
+from cbtrain.transcripts.types import Role
 
 
-def train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
+def train_study(config: StudyConfig, folder: Path, console: Console, options: Mapping[str, Any] | None = None) -> Path:
     """Read and split the corpus, make or load a base model, train the adapters. Return the run folder, the same on
     every rank.
 
     A run that was interrupted in ``folder`` continues. Input is checked before the first file is written. If a run
     fails before its first checkpoint (a full disk, say), the files that it has written are removed. Raises UserError on
-    input that cannot be used, and Stopped if a signal ends the run.
+    input that cannot be used, on ranks that were not started with the same settings and ``options`` (of the command
+    line) or do not read the same files, and Stopped if a signal ends the run.
     """
-    prepare_process(config)
+    prepare_process(config, options)
     folder = distributed.agreed(folder)
-    fresh = not (folder / CONFIG).exists()
+    fresh = distributed.agreed(not (folder / CONFIG).exists())
     if not fresh:
         check_same_study(config, folder)
         hold_folder(folder)
     try:
         return _train_study(config, folder, console)
     except Exception as error:
-        # safetensors and tokenizers write from Rust, with exceptions of their own
-        ended = isinstance(error, (UserError, OSError)) or "No space left" in str(error)
+        ended = isinstance(error, (UserError, OSError)) or system_problem(error)
         if ended and fresh and holds(folder / LOCK):
             remove_fruitless(folder)
         raise
@@ -80,6 +84,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         spec.check()
     datasets = {role: spec.dataset(corpus, console) for role, spec in specs.items()}
     check_held_out_patients(corpus, datasets, model.positions, config)
+    _require_same_files(corpus, model, datasets)
     begin(config, folder, corpus.summary["fingerprint"])
     results: list[dict[str, Any]] = []
     if model.folder is None:
@@ -104,10 +109,26 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     return folder
 
 
-def prepare_process(config: StudyConfig) -> None:
+def _require_same_files(corpus: StudyCorpus, model: StudyModel, datasets: Mapping[Role, SpeakerDataset]) -> None:
+    """Raise UserError, on every rank, if one has read another corpus or model, or made other documents of them."""
+    facts = {
+        "fingerprint of the corpus": corpus.summary["fingerprint"],
+        "split of the corpus": corpus.summary["split"],
+        "architecture": json.loads(json.dumps(asdict(model.architecture), default=str)) if model.architecture else None,
+        "tokenizer": tokenizer_digest(model.tokenizer),
+        **{
+            f"documents of the {role}": [dataset.train.describe(), dataset.validation.describe()]
+            for role, dataset in datasets.items()
+        },
+    }
+    require_same(facts, "Give every node the same files.")
+
+
+def prepare_process(config: StudyConfig, options: Mapping[str, Any] | None = None) -> None:
     """Set who may read what is written, threads and determinism; join the process group if ``torchrun`` started ranks.
 
-    Raises UserError on a device that is not here, and on settings of a step that cannot feed the ranks.
+    Raises UserError on a device that is not here, on ranks that differ in settings, in ``options`` of the command line
+    or in versions, and on settings of a step that cannot feed the ranks.
     """
     pick_device(config.model.device)
     share_with(config.sharing)
@@ -117,6 +138,7 @@ def prepare_process(config: StudyConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     distributed.join(config.training.timeout_minutes)
+    require_same_start(config, options or {})
     if config.base.method != "full" and config.model.path is None:
         raise UserError(
             "base.method is 'lora'",

@@ -16,7 +16,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
-from cbtrain.files import hold, read_sealed, require_new, seal, write_atomic
+from cbtrain.files import exists, expanded, hold, read_sealed, require_new, seal, write_atomic
 from cbtrain.journal import is_amount
 from cbtrain.settings import changed_settings, parse_yaml
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
@@ -148,6 +148,6 @@ def anchored(config: StudyConfig) -> StudyConfig:
     """Return ``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
     anchored = config.model_copy(deep=True)
     for part in (anchored.corpus, anchored.model):
-        if part.path and part.path != SAMPLE and Path(part.path).expanduser().exists():
-            part.path = str(Path(part.path).expanduser().resolve())
+        if part.path and part.path != SAMPLE and exists(expanded(part.path)):
+            part.path = str(expanded(part.path).resolve())
     return anchored

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cbtrain.files import cache_folder
+from cbtrain.files import cache_folder, expanded
 from cbtrain.tokens.cache import CacheEntry, TokenStore
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.document_builder import BuiltUnit, DocumentBuilder, Unit, place_of
@@ -109,7 +109,7 @@ def cache_root(setting: str) -> Path | None:
     if setting == "none":
         return None
     if setting != "auto":
-        return Path(setting).expanduser() / "tokens"
+        return expanded(setting) / "tokens"
     return cache_folder() / "tokens"
 
 
@@ -191,7 +191,7 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
     }
     return {
         "content": content.hexdigest(),
-        "tokenizer": _tokenizer_hash(renderer.tokenizer),
+        "tokenizer": tokenizer_digest(renderer.tokenizer),
         "chat format": blake2b(renderer.format.template.encode(), digest_size=16).hexdigest(),
         "mask policy": policy,
         "vocabulary": renderer.vocabulary,
@@ -215,6 +215,7 @@ def _code_hash() -> str:
 
 
 @lru_cache(maxsize=8)
-def _tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return a hash of everything that decides which ids ``tokenizer`` gives."""
     specials = [tokenizer.bos_token, tokenizer.eos_token, sorted(tokenizer.all_special_tokens)]
     return blake2b((tokenizer.backend_tokenizer.to_str() + repr(specials)).encode(), digest_size=16).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -70,6 +70,15 @@ def agreed(thing: Thing) -> Thing:
     box = [thing]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def gathered(thing: Thing) -> list[Thing]:
+    """Return every rank's ``thing`` (anything that can be pickled), in the order of ranks, on every rank."""
+    if world() == 1:
+        return [thing]
+    things: list[Any] = [None] * world()
+    dist.all_gather_object(things, thing)
+    return things
 
 
 class Shared(Mapping[str, Tensor]):

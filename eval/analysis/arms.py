@@ -80,8 +80,8 @@ class _ArmsFile(BaseModel):
 def declared_arms(arms: Mapping[str, Arm], path: Path) -> dict[str, Arm]:
     """Return ``arms``, with the base, variant and reference that the YAML file at ``path`` declares for some of them.
 
-    Raises UserError on a malformed file, on a name or reference that is not among ``arms``, and on an arm that is its
-    own reference.
+    Raises UserError on a malformed file, on a name or reference that is not among ``arms``, on an arm that is its own
+    reference, and on references that lead back to their arm.
     """
     hint = "See 'Arms' in docs/analysis.md."
     content = parse_yaml(lambda: path.read_text(encoding="utf-8-sig"), path)
@@ -99,7 +99,22 @@ def declared_arms(arms: Mapping[str, Arm], path: Path) -> dict[str, Arm]:
         variant = VARIANTS.get(declared.variant.casefold(), declared.variant)
         fields = {key: value for key, value in (("base", declared.base), ("variant", variant)) if value}
         result[name] = replace(result[name], reference=declared.reference, **fields)
+    if circle := _circle(references(result)):
+        what = f"references lead in a circle: {' → '.join(circle)}"
+        hint = "One contrast would count twice: leave out the reference of the untuned arm."
+        raise UserError(what, where=path, hint=hint)
     return result
+
+
+def _circle(pairs: Mapping[str, str]) -> list[str]:
+    """Return the arms of a circle of references, the first once more at the end; empty if there is none."""
+    for name in pairs:
+        way = [name]
+        while way[-1] in pairs and pairs[way[-1]] not in way:
+            way.append(pairs[way[-1]])
+        if pairs.get(way[-1]) == name:
+            return [*way, name]
+    return []
 
 
 def references(arms: Mapping[str, Arm]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.arms import Arm, arms_of
+from cbtrain.eval.analysis.rounding import too_close
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
@@ -131,6 +132,7 @@ def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
     ratings = replace(ratings, notes=tuple(table.notes))
     _refuse_duplicates(ratings, path)
     _refuse_scores_outside_scale(ratings, path)
+    _refuse_close_scores(ratings, path)
     return ratings
 
 
@@ -153,6 +155,7 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     joined = replace(first, arms=_in_natural_order(arms), notes=notes, **columns)
     _refuse_duplicates(joined, Path(where))
     _refuse_scores_outside_scale(joined, Path(where))
+    _refuse_close_scores(joined, Path(where))
     return joined
 
 
@@ -308,3 +311,20 @@ def _refuse_scores_outside_scale(ratings: Ratings, path: Path) -> None:
         score = f"{ratings.items[row, item]:g}, outside {low:g} to {high:g}"
         what = f"{ratings.item_names[item]} of {session} is {score}"
         raise UserError(what, where=path, hint="Correct the cell, or name the rubric with --rubric.")
+
+
+def _refuse_close_scores(ratings: Ratings, path: Path) -> None:
+    """Raise UserError if a judge's scores, or those of one arm, differ by so little of their size that an analysis
+    would take differences between them for rounding (:func:`cbtrain.eval.analysis.rounding.too_close`)."""
+    columns = {**dict(zip(ratings.item_names, ratings.items.T, strict=True)), "the total": ratings.total}
+    groups = {"": np.ones(len(ratings), dtype=bool)}
+    groups |= {f" of {name}": ratings.judge == name for name in ratings.judges}
+    for name in ratings.judges:
+        groups |= {f" of {name} with {arm}": (ratings.judge == name) & (ratings.arm == arm) for arm in ratings.arms}
+    for column, values in columns.items():
+        for who, rows in groups.items():
+            if too_close(values[rows]):
+                known = values[rows][np.isfinite(values[rows])]
+                what = f"scores for {column}{who} lie between {known.min():.15g} and {known.max():.15g}"
+                hint = "They differ by too little of their size: subtract the same number from all, or correct them."
+                raise UserError(what, where=path, hint=hint)

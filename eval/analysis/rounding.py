@@ -22,6 +22,14 @@ Compare deviations, not sums of squares: a difference of two sums of squares has
 Deviances have no unit; their tolerance is this times the number of sessions."""
 
 
+LEAST_SPREAD = 1e4 * ROUNDING
+"""Share of their size by which scores that differ have to differ. A step is a hundredth of what they spread over, and a
+mean of a hundred of them a hundredth of a step: smaller shares come too near to ``ROUNDING``."""
+
+DIGITS = 1e-12
+"""Share of their size by which scores that are equal may differ, as sums of the same decimal fractions do."""
+
+
 def size_of(values: np.ndarray) -> float:
     """Return the largest absolute value in ``values`` (float, any shape; NaN and infinities are left out), 0 if there
     is none. The rounding of numbers computed from ``values`` is relative to it."""
@@ -39,6 +47,15 @@ def alike(values: np.ndarray, size: float = 0.0) -> bool:
     """Return whether ``values`` (float, any shape, not empty, finite) are all equal but for rounding. ``size``: largest
     absolute value of the numbers they were computed from, if that is larger than they are (differences of scores)."""
     return bool(np.ptp(values) <= ROUNDING * max(size, size_of(values)))
+
+
+def too_close(values: np.ndarray) -> bool:
+    """Return whether ``values`` (float, any shape; what is not finite is left out) differ, but by so little of their
+    size that differences between means of them can be taken for rounding: a number was added to all of them."""
+    found = np.asarray(values, dtype=np.float64)
+    found = found[np.isfinite(found)]
+    spread = float(np.ptp(found)) if found.size else 0.0
+    return DIGITS * size_of(found) < spread < LEAST_SPREAD * size_of(found)
 
 
 def varying(values: np.ndarray) -> np.ndarray:

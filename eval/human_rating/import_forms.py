@@ -14,7 +14,7 @@ from cbtrain.errors import UserError
 from cbtrain.eval.human_rating.key import Key
 from cbtrain.eval.human_rating.parse_forms import FilledForm, FilledSession, parse_form
 from cbtrain.eval.rating.scores import Score, Status, read_scores_csv, write_scores_csv
-from cbtrain.files import write_atomic
+from cbtrain.files import unique_json, write_atomic, written_together
 from cbtrain.transcripts.source import validate
 
 TABLE = "human_scores.csv"
@@ -94,9 +94,11 @@ def import_forms(paths: Sequence[Path], key: Key, table: Path, rater: str | None
         noted += [asdict(score) for score in new]
         imported.forms[form.form.id] = _Form(judge=judge, sessions=[score.session_id for score in new])
     # The table comes last: whatever stops this in between, the same command again makes it whole.
-    write_atomic(notes, "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in noted))
-    write_atomic(record, json.dumps(imported.model_dump(by_alias=True), indent=1, ensure_ascii=False) + "\n")
-    write_scores_csv(scores, table)
+    with written_together(table.parent) as temporary:
+        write_atomic(temporary / notes.name, "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in noted))
+        content = json.dumps(imported.model_dump(by_alias=True), indent=1, ensure_ascii=False)
+        write_atomic(temporary / record.name, content + "\n")
+        write_scores_csv(scores, temporary / table.name)
     return summaries
 
 
@@ -175,8 +177,8 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
     names = {field.name for field in fields(Score)}
     for number, line in enumerate(_lines(path), 1):
         try:
-            note = json.loads(line)
-        except (ValueError, RecursionError):
+            note = unique_json(line)
+        except ValueError:
             note = None
         if not (isinstance(note, dict) and names <= note.keys()):
             hint = "Restore the file from a copy, or delete it: the scores stay, without evidence and notes."
@@ -191,7 +193,7 @@ def _read_record(path: Path) -> _Record:
     if not text:
         return _Record()
     try:
-        content = json.loads(text)
+        content = unique_json(text)
     except ValueError as error:
         raise UserError(f"malformed JSON ({error})", where=path, hint=hint) from None
     if not isinstance(content, dict):

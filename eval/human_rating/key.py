@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError
-from cbtrain.files import atomic_file, seal, unseal
+from cbtrain.files import atomic_file, seal, unique_json, unseal
 from cbtrain.transcripts.source import validate
 
 KEY_SCHEMA: Final = "cbtrain.rating-key/1"
@@ -78,7 +78,7 @@ def read_key(path: Path) -> Key:
     """Return the key at ``path``. Raises UserError if :func:`write_key` did not write it."""
     hint = f"Name the {KEY_FILE} that `cbtrain rate export` wrote."
     try:
-        content = unseal(json.loads(path.read_text(encoding="utf-8")))
+        content = unseal(unique_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError("no such file", where=path, hint=hint) from None
     except (ValueError, IsADirectoryError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,13 @@ from cbtrain.eval.human_rating.csv_form import BEFORE
 from cbtrain.eval.human_rating.form import RATINGS_SCHEMA, UNRATABLE
 from cbtrain.eval.human_rating.key import Key, KeyForm, KeySession
 from cbtrain.eval.rating.csv_table import csv_table_of, read_table_text
+from cbtrain.eval.rating.scores import number_of
+from cbtrain.files import unique_json
 from cbtrain.transcripts.source import validate
 
 LONGEST_NAME = 60
+LONGEST_VALUE = 40
+"""Characters of a wrong value that are shown."""
 
 
 @dataclass(slots=True)
@@ -94,8 +97,8 @@ def _text(path: Path) -> tuple[str, list[str]]:
 def _parse_download(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[FilledSession]]:
     hint = 'Name the file that "Download my ratings" gave, unchanged.'
     try:
-        content: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content: Any = unique_json(text)
+    except ValueError as error:
         raise UserError(f"malformed JSON ({error})", where=path, hint=hint) from None
     if content.pop("schema", None) != RATINGS_SCHEMA:
         raise UserError("not the ratings of a form", where=path, hint=hint)
@@ -175,15 +178,15 @@ def _point(value: int | float | str, key: Key, where: object) -> float | None:
     """Return a point of the scale, or None for "cannot be rated"."""
     if isinstance(value, str) and value.casefold() == UNRATABLE:
         return None
-    try:
-        point = float(value.replace(",", ".")) if isinstance(value, str) else float(value)
-    except ValueError:
-        point = float("nan")
+    point = number_of(value.replace(",", ".")) if isinstance(value, str) else value
     low, high = key.rubric.minimum, key.rubric.maximum
-    if point not in range(low, high + 1):
+    # Bounds first: neither a number of 400 digits nor NaN can be turned into a whole float.
+    if point is None or not low <= point <= high or point != int(point):
         hint = f"Give a whole number from {low} to {high}, {UNRATABLE} if it cannot be rated, or nothing."
-        raise UserError(f"{value!r} is not a point of the scale", where=where, hint=hint)
-    return point
+        text = repr(value)
+        text = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+        raise UserError(f"{text} is not a point of the scale", where=where, hint=hint)
+    return float(point)
 
 
 def _turns(numbers: list[int], turns: int, where: object) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.settings import first_fault, parse_yaml
+from cbtrain.settings import first_fault, parse_yaml, refuse_booleans
 
 
 class Cue(BaseModel):
@@ -84,6 +84,8 @@ class Rubric(BaseModel):
 def load_rubric(name: str = "cbt_fidelity") -> Rubric:
     """Return a shipped rubric by name, or one in a YAML file. Raises UserError if it is missing or malformed."""
     content: Any = parse_yaml(lambda: _read(name), name)
+    if isinstance(content, dict):
+        refuse_booleans(content, Rubric, name)
     try:
         return Rubric.model_validate(content)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import forked
 import pytest
 from places import SCORES2024, needs_scores
 
@@ -293,3 +294,27 @@ def test_names_that_nearly_agree_are_hinted_at(name, other, capsys, tmp_path):
     assert f"patients {told} differ only by case, spaces, leading zeros or Unicode form" in out
     table(tmp_path / "s.csv", [("tuned", "p10", 3.0), ("base", "p1", 2.0), ("base", "p100", 2.0)])
     assert "Unicode form only" not in analyze(capsys, tmp_path / "s.csv", "--draws", "100")[1]
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
+from cbtrain.cli.main import main
+raise SystemExit(main(["analyze", "t.csv", "--draws", "100", "--out", "out"]))
+"""
+
+
+@pytest.mark.fault("F12")
+def test_what_the_system_refuses_is_one_line_and_leaves_nothing_half_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [(arm, f"p{p}", 2.0 + p % 3 + (arm == "tuned")) for arm in ("untuned", "tuned") for p in range(5)]
+    table(tmp_path / "t.csv", rows)
+    (tmp_path / "loop").symlink_to("loop")
+    status, _, err = analyze(capsys, "t.csv", "--draws", "100", "--out", "loop/out")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "its symbolic links lead in a circle" in err
+    done = forked.run("zygote:execute", LIMITED, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("cbtrain: out/")
+    assert "the file would be larger than allowed here; raise the limit (ulimit -f)" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -40,6 +40,10 @@ from cbtrain.errors import UserError
         ("serve --model m --port x", "serve: argument --port: invalid int value: 'x'. See `cbtrain serve --help`."),
         ("", "the following arguments are required: COMMAND. See `cbtrain --help`."),
         ("corpus", "corpus: the following arguments are required: COMMAND. See `cbtrain corpus --help`."),
+        (
+            "train --config quick --config paper",
+            "train: argument --config: given twice, with different values. See `cbtrain train --help`.",
+        ),
         ("corpus check a b", "command line: unexpected 'b'. Settings are key=value."),
         ("train foo", "command line: 'foo' is not key=value. E.g. therapist.learning_rate=1e-4."),
     ],
@@ -229,3 +233,26 @@ def test_a_command_that_only_looks_leaves_nothing_behind(command, status, tmp_pa
     monkeypatch.chdir(tmp_path)
     assert main(command.split()) == status, capsys.readouterr()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault("F12")
+def test_a_word_too_long_for_a_name_is_asked_for_no_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "She answers slowly. " * 40
+    assert main(["config", "show", f"evaluation.patient_instructions={text}"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["evaluation"]["patient_instructions"] == text
+    long, missing = "x" * 300, "~nobody.of.this.name/x"
+    for words, problem in [
+        (["config", "show", "--config", long], f"{long}: no such config file"),
+        (["plan", f"model.path={long}"], f"{long}: no such model folder"),
+        (["plan", f"model.path={missing}"], f"{missing}: no such model folder"),
+        (["plan", "tokens.cache=~nobody.of.this.name/x", "model.path=./none"], "./none: no such model folder"),
+        (["corpus", long], f"unknown command 'corpus {long}'"),
+    ]:
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert f"cbtrain: {problem}" in err
+    (tmp_path / "c.yaml").write_text(f"extends: {long}\n")
+    assert main(["config", "show", "--config", "c.yaml"]) == 2
+    assert f"c.yaml: extends {long!r}" in capsys.readouterr().err

@@ -44,6 +44,15 @@ def test_a_named_model_takes_the_learning_rate_of_real_models():
         ("- 1", "not a mapping"),
         ("therapist:\n  learning_rate: fast", "therapist.learning_rate: .*number.*'fast'"),
         ("therapist:\n  lora:\n    rank: 0", "therapist.lora.rank: must be at least 1"),
+        ("seed: true", "seed: must be a number. Got True"),
+        ("training: {zero_stage: on}", "training.zero_stage: must be a number. Got True"),
+        ("therapist: {lora: {rank_pattern: {q_proj: yes}}}", "rank_pattern: must be a number. Got True"),
+        ("therapist: {token_budget: 1:30:00}", "token_budget: .*whole number.*'1:30:00'"),
+        ("therapist: {learning_rate: 1:30.5}", "learning_rate: .*number.*'1:30.5'"),
+        ("seed: !!binary aGVsbG8=", r"malformed YAML \(could not determine a constructor"),
+        ("seed: !!bool maybe", r"malformed YAML \(a value does not fit its tag"),
+        ("seed: !!int ''", r"malformed YAML \(a value does not fit its tag"),
+        ("{1: a, 0x1: b}", r"malformed YAML \(key '0x1' comes twice"),
         ("base:\n  method: hole", "base.method: .*'lora' or 'full'"),
     ],
 )
@@ -126,3 +135,40 @@ def test_a_key_pasted_for_its_name_is_not_repeated():
 def test_abbreviations_are_understood():
     with pytest.raises(UserError, match="Did you mean 'therapist.learning_rate'"):
         load_config(None, ["therapist.lr=3"])
+
+
+@pytest.mark.fault("F12")
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["seed=1", "seed=2"], "seed is given twice, with different values. Give it once"),
+        (["therapist.lora.rank=8", "therapist.lora={rank: 4}"], "therapist.lora.rank is given twice"),
+        (
+            ["evaluation.patient_provider={model: m, model: n}"],
+            "patient_provider: malformed YAML .key 'model' comes tw",
+        ),
+        (["evaluation.patient_provider={model: m"], "patient_provider: malformed YAML"),
+        (["seed=true"], "seed: must be a number. Got True"),
+        (["seed=!!binary aGVsbG8="], "seed: must be a whole number"),
+    ],
+)
+def test_what_is_given_twice_or_is_no_number_is_refused(overrides, problem):
+    with pytest.raises(UserError, match=f"^command line: .*{problem}"):
+        load_config(None, overrides)
+
+
+@pytest.mark.fault("F12")
+@pytest.mark.parametrize("number", ["100000", "0100000", "100_000", "0x186A0", "100000.0"])
+def test_numbers_are_read_as_people_mean_them(number, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(f"therapist: {{token_budget: {number}, lora: {{dora: yes}}}}\nsplit: {{test: [007, 12:30]}}\n")
+    config = load_config(str(file), [f"patient.token_budget={number}", "seed=1", "seed=1"])
+    assert config.therapist.token_budget == config.patient.token_budget == 100_000
+    assert (config.therapist.lora.dora, config.split.test) == (True, ["007", "12:30"])
+    # Written by older versions too, which quote what YAML 1.1 takes for a number.
+    assert load_config(None, [], _saved(dump_config(config), tmp_path)) == config
+
+
+def _saved(text, folder):
+    (folder / "run.yaml").write_text(text)
+    return folder / "run.yaml"

@@ -145,9 +145,10 @@ def run(target, *arguments, timeout=900, **options):
 
 class Ranks:
     """Processes that train together, as ``torchrun`` starts them; the first one's output is kept. ``torchrun`` itself,
-    which imports torch once more, is started where its own part in signals is tested."""
+    which imports torch once more, is started where its own part in signals is tested. ``own``: more arguments of each
+    rank."""
 
-    def __init__(self, world, target, *arguments, env=None, **options):
+    def __init__(self, world, target, *arguments, env=None, own=(), **options):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -156,8 +157,9 @@ class Ranks:
         for rank in range(world):
             place = {**shared, "RANK": rank, "LOCAL_RANK": rank}
             kept = {} if rank == 0 else {"stdout": DEVNULL, "stderr": DEVNULL}
-            own = {**(env or {}), **{name: str(value) for name, value in place.items()}}
-            self.processes.append(Forked(target, *arguments, env=own, **(options | kept)))
+            environment = {**(env or {}), **{name: str(value) for name, value in place.items()}}
+            more = own[rank] if own else ()
+            self.processes.append(Forked(target, *arguments, *more, env=environment, **(options | kept)))
         self.stdout, self.pid = self.processes[0].stdout, self.processes[0].pid
 
     def poll(self):

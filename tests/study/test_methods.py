@@ -4,7 +4,8 @@ import json
 import subprocess
 
 import pytest
-from command import cbtrain
+from command import ENTRY, cbtrain
+from forked import run_ranks
 from places import BIN
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -16,7 +17,8 @@ SMALL += ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.max_failur
 @pytest.mark.slow
 def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
     patient = ["patient.lora.dora=true", "patient.lora.dropout=0.1", "patient.lora.modules_to_save=[embed_tokens]"]
-    therapist = ["therapist.method=full", "therapist.learning_rate=1e-3", *SMALL, "therapist.token_budget=20000"]
+    few = [setting for setting in SMALL if not setting.startswith("therapist.")]
+    therapist = ["therapist.method=full", "therapist.learning_rate=1e-3", *few, "therapist.token_budget=20000"]
     done = cbtrain("run", "--config", "quick", "--out", "run", *therapist, *patient, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -78,3 +80,22 @@ def test_what_cannot_be_trained_is_found_before_anything_is(settings, problem, t
     assert problem in done.stderr
     assert "validation loss" not in done.stdout
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.fault("H9")
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        (
+            (["tokens.cache=a", "threads=1"], ["tokens.cache=b", "threads=2", "therapist.learning_rate=1e-4"]),
+            "therapist.learning_rate is 0.005 on rank 0, 0.0001 on rank 1.",
+        ),
+        ((["--out", "run"], ["--out", "other"]), "--out is run on rank 0, other on rank 1."),
+    ],
+)
+def test_ranks_that_were_started_differently_do_not_train(own, problem, tmp_path):
+    done = run_ranks(2, ENTRY, "train", "--config", "quick", *SMALL[:3], own=own, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    line = f"cbtrain: ranks that train together: {problem} Start every rank with the same.\n"
+    assert (done.stdout, done.stderr) == ("", line)
+    assert not list(tmp_path.iterdir())

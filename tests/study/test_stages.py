@@ -103,7 +103,9 @@ def test_training_planner_profiler_and_previews_agree(folder):
     ],
 )
 def test_what_cannot_be_trained_is_refused_without_weights(folder, settings, message):
-    config = load_config("quick", [f"model.path={folder}", *SETTINGS, *settings])
+    given = {setting.partition("=")[0] for setting in settings}
+    others = [setting for setting in SETTINGS if setting.partition("=")[0] not in given]
+    config = load_config("quick", [f"model.path={folder}", *others, *settings])
     spec = StageSpec.of(config, "therapist", StudyModel.of(config, "none", QUIET))
     with pytest.raises(UserError, match=message):
         spec.check()

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import cbtrain
+from cbtrain.files import is_folder
 
 BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 """Files of a base that are copied with its weights: config, tokenizer, template, licence."""
@@ -33,7 +34,7 @@ def copy_beside_weights(source: Path, target: Path) -> None:
 
 def write_card(folder: Path, *, base: str, name: str, text: str, tags: str) -> None:
     """Write ``README.md`` of a model made from ``base``; ``text`` is its first sentence, without the full stop."""
-    is_path = Path(base).is_dir()  # a card is for publishing: no paths of this machine in it
+    is_path = is_folder(base)  # a card is for publishing: no paths of this machine in it
     named = Path(base).resolve().name if is_path else base
     text = text.replace(f"`{base}`", f"`{named}`")
     card = CARD.format(base=named, tags=tags, name=name, text=text, version=cbtrain.__version__, notice=cbtrain.NOTICE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cbtrain.errors import UserError
+from cbtrain.files import expanded, is_folder
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*"]
 NOT_WANTED = ["consolidated*", "original/*"]
@@ -16,8 +17,8 @@ def resolve_model(name: str) -> Path:
 
     Raises UserError if neither exists; if the repository is gated, the error says how to get access.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = expanded(name)
+    if is_folder(path):
         return path
     looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if not looks_like_hub_id:
@@ -45,8 +46,8 @@ def resolve_model(name: str) -> Path:
 
 def describing_files(name: str) -> Path:
     """Return the folder of a model with all files except the weights. Raises UserError as :func:`resolve_model`."""
-    folder = Path(name).expanduser()
-    if folder.is_dir() or name.count("/") != 1:
+    folder = expanded(name)
+    if is_folder(folder) or name.count("/") != 1:
         return resolve_model(name)
     import huggingface_hub
 

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from cbtrain.errors import UserError
-from cbtrain.files import cache_folder
+from cbtrain.files import cache_folder, expanded
 from cbtrain.providers.answers.clearing import cleared, worth_keeping
 from cbtrain.providers.caching.lease import LEASES, Leases
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
@@ -58,7 +58,7 @@ def request_key(wire_request: WireRequest, sample: int = 0) -> str:
 def answers_file(setting: str) -> Path:
     """Return the file that ``providers.answers`` names."""
     if setting != "auto":
-        return Path(setting).expanduser()
+        return expanded(setting)
     return cache_folder() / "answers.sqlite"
 
 

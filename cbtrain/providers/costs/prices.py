@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cbtrain.errors import UserError
 from cbtrain.providers.types import Usage
-from cbtrain.settings import first_fault, parse_yaml
+from cbtrain.settings import first_fault, parse_yaml, refuse_booleans
 
 DATED = re.compile(r"[-@](20\d{2}-?\d{2}-?\d{2}|latest|preview(-\d{2}-\d{2,4})?|\d{3})$")
 """Endings of a model's name after the name of its family."""
@@ -61,6 +61,8 @@ def load_prices(path: Path | None = None) -> Prices:
     shipped = importlib.resources.files("cbtrain.configs") / "prices" / "default.yaml"
     where = str(path or "prices/default.yaml")
     content = parse_yaml(lambda: (path or shipped).read_text(encoding="utf-8"), where)
+    if isinstance(content, dict):
+        refuse_booleans(content, Prices, where)
     try:
         return Prices.model_validate(content)
     except ValidationError as error:

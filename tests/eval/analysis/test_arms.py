@@ -102,6 +102,11 @@ def test_a_file_says_what_names_cannot(tmp_path, capsys):
             "run-17: its reference 'run-20' is not an arm in the scores. Did you mean",
         ),
         ("arms: {run-17: {reference: run-17}}", "run-17: it is its own reference"),
+        ("arms: {run-17: {reference: run-18}, run-18: {reference: run-17}}", "a circle: run-17 → run-18 → run-17"),
+        (
+            "arms: {run-17: {base: L, variant: tuned}, run-18: {base: L, variant: base, reference: run-17}}",
+            "references lead in a circle: run-17 → run-18 → run-17. One contrast would count twice",
+        ),
         ("arms: {run-17: {bases: Llama}}", "arms.run-17.bases"),
         ("arms: {run-17: tuned}", "arms.run-17"),
         ("arms: {}", "arms"),
@@ -109,6 +114,7 @@ def test_a_file_says_what_names_cannot(tmp_path, capsys):
         ("arms: [", "malformed YAML"),
     ],
 )
+@pytest.mark.fault("G2")
 def test_a_file_that_does_not_fit_is_one_line(text, problem, tmp_path, capsys):
     table = scores(tmp_path, ["run-17", "run-18"])
     (tmp_path / "arms.yaml").write_text(text)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rating_table import rating_table
 
+from cbtrain.errors import UserError
 from cbtrain.eval.analysis.agreement.coefficients import halo_draws, icc_draws, kappa_draws, krippendorff_alpha
 from cbtrain.eval.analysis.agreement.reliability import reliability
 from cbtrain.eval.analysis.arms import Arm
@@ -17,6 +18,7 @@ from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
+from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.analysis.resampling import sign_flip_p
 from cbtrain.eval.analysis.rounding import ROUNDING, alike, at_least, at_most, independent, merged, nought, varying
 from cbtrain.eval.analysis.session_length import length_analysis
@@ -260,3 +262,20 @@ def test_a_shift_by_the_margin_itself_is_within_it():
         moved = {sign: [(who, one * move, after) for who, one, after in own] for sign, own in pairs.items()}
         assert shift("m", "same", moved[1], 0.1).verdict == "as expected"
         assert shift("m", "falls", moved[-1], 0.1).verdict == "as expected"
+
+
+@pytest.mark.parametrize("offset", [0, 1e4, 1e6, 1e8, 1e11])
+def test_differences_at_an_offset_are_seen_or_the_table_is_refused(offset, tmp_path):
+    base, gain = [2, 0, 1, 0, 2, 2, 1, 1], [1, 2, 1, 2, 1, -1, 0, 2]
+    rows = [f"b{p},base,p{p},0,j,0,ok,{offset + x:.0f}," for p, x in enumerate(base)]
+    rows += [f"t{p},tuned,p{p},0,j,0,ok,{offset + x + d:.0f}," for p, (x, d) in enumerate(zip(base, gain, strict=True))]
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(["session_id,arm,patient,seed,judge,repeat,status,x,total", *rows]))
+    if offset > 1e5:
+        with pytest.raises(UserError, match=r"scores for x lie between .*: subtract the same number from all"):
+            read_ratings(path)
+        return
+    ratings = read_ratings(path)
+    (contrast,) = compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=20)
+    assert (contrast.estimate, contrast.p > 0.03) == (1.0, True)
+    assert (contrast.ci_low < 0.2, contrast.ci_high > 1.8) == (True, True)

@@ -206,6 +206,19 @@ def edited(*swaps):
     return make
 
 
+def as_text(old, new):
+    """The download with words exchanged."""
+
+    def make(made):
+        path = save(made, ratings_of(made))
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        return path
+
+    return make
+
+
 def raw(content):
     def make(made):
         (made / "form").write_bytes(content)
@@ -229,6 +242,16 @@ BAD = {
     "no encoding": (raw("form;Sch\x81n".encode("latin-1")), "not UTF-8"),
     "malformed JSON": (raw(b'{"schema": '), "malformed JSON"),
     "deep JSON": (raw(b'{"a":' * 100_000), "malformed JSON"),
+    "a domain twice": (
+        as_text('"agenda": {', '"agenda": {"score": 1}, "agenda": {'),
+        "JSON (key 'agenda' comes twice)",
+    ),
+    "two raters": (as_text('"rater": ', '"rater": "Zoe", "rater": '), "malformed JSON (key 'rater' comes twice)"),
+    "400 digits": (with_rating(score=10**400), "000… is not a point of the scale"),
+    "underscore": (with_rating(score="0_3"), "'0_3' is not a point"),
+    "another script's digit": (with_rating(score="٣"), "'٣' is not a point"),
+    "infinite": (with_rating(score="1e999"), "'1e999' is not a point"),
+    "sheet: underscore": (edited((",4,", ",0_3,")), "'0_3' is not a point"),
     "schema": (changed(schema="cbtrain.ratings/9"), "not the ratings of a form"),
     "no sessions": (changed(sessions=None), "sessions: must be a list"),
     "form": (changed(form="XXXXXX"), "form 'XXXXXX' does not belong to this key"),
@@ -261,6 +284,7 @@ BAD = {
 }
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize("case", BAD)
 def test_a_form_that_does_not_fit_is_one_line_and_nothing_is_written(case, made, capsys):
     make, message = BAD[case]
@@ -287,6 +311,11 @@ def test_bad_keys_tables_and_options(made, capsys):
     refused("nothing.json: no such file", "--key", made / "nothing.json")
     refused("not a key", "--key", made)
     refused("not a key of rating forms", "--key", form)
+    (made / "deep.json").write_text('{"a":' * 100_000)
+    refused("not a key (nested too deep)", "--key", made / "deep.json")
+    (made / "run" / "human_forms.json").write_text('{"a":' * 100_000)
+    refused("malformed JSON (nested too deep)", "--key", key)
+    (made / "run" / "human_forms.json").unlink()
     broken = key_of(made / "forms")
     refused("its content has changed", "--key", save(made, broken | {"seed": 7}, "broken.json"))
     del broken["checksum"]
