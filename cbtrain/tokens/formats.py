@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cbtrain.errors import UserError
+from cbtrain.files import read_json_object
 from cbtrain.tokens.bounded_template import TooMuchWork, render
 from cbtrain.transcripts.types import Role
 
@@ -200,19 +201,24 @@ def saved_format(folder: str | Path) -> ChatFormat | None:
             problem = f"{FORMAT_FILE} is here, but {TEMPLATE_FILE} is missing"
             raise UserError(problem, where=folder, hint="Copy the whole folder again, or name a --chat-format.")
         return None
-    try:
-        settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else {}
-        return ChatFormat(
-            str(settings.get("name", "template")),
-            template_file.read_text(encoding="utf-8"),
-            tuple(map(str, settings.get("stop_strings", ()))),
-            bool(settings.get("single_answer", False)),
-            note="saved with the adapter",
-        )
-    except (ValueError, AttributeError, TypeError, OSError) as error:
+    hint = "Train the adapter again, or remove it."
+    settings = read_json_object(settings_file, hint) if settings_file.exists() else {}
+    name, stops = settings.get("name", "template"), settings.get("stop_strings", [])
+    single_answer = settings.get("single_answer", False)
+    texts = [name, *stops] if isinstance(stops, list) else [None]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(single_answer, bool):
         raise UserError(
-            f"damaged ({error})", where=settings_file, hint="Train the adapter again, or remove it."
-        ) from None
+            "damaged (name, stop_strings or single_answer is of a wrong kind)", where=settings_file, hint=hint
+        )
+    return ChatFormat(name, read_template(template_file), tuple(stops), single_answer, note="saved with the adapter")
+
+
+def read_template(file: Path) -> str:
+    """Return the chat template in ``file``. Raises UserError where it is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise UserError(f"not a chat template ({error})", where=file, hint="Download or copy it again.") from None
 
 
 def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:
