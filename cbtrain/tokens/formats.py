@@ -34,6 +34,9 @@ FAMILY_TOKENS = {
 FAMILY_WORDS = {"llama3.1": "Cutting Knowledge Date", "qwen3": "<think>", "mistral-v0.3": "[INST]"}
 """Text in the stock template of each family; with the entries above, it identifies the family."""
 
+LONG_PAIRS = 20
+"""Turns of each speaker in the longer dialogue that is tried: a template may count messages."""
+
 PLACEHOLDER = re.compile("\ue000(\\d{1,9})\ue001")
 """A message's placeholder: private-use characters, which no template changes."""
 
@@ -163,10 +166,21 @@ def _why_unstable(layout: Layout, template: str, system: list[str]) -> str | Non
                 return "moves or drops the system text"
             return "drops, repeats or reorders messages"
     messages = probe(*roles)
-    whole = layout(messages)
-    if writes_date(template, whole):
+    if writes_date(template, layout(messages)):
         return "writes today's date"
-    for index, (role, content) in enumerate(messages):
+    longer = probe(*system, *["user", "assistant"] * LONG_PAIRS)
+    return _why_prompts_differ(layout, messages, range(len(messages))) or _why_prompts_differ(
+        layout, longer, (len(system) + 1, len(longer) - 1)
+    )
+
+
+def _why_prompts_differ(layout: Layout, messages: list[tuple[str, str]], answers: Iterable[int]) -> str | None:
+    """Return why the answers at these places of ``messages`` are shown otherwise in training than in serving."""
+    whole = layout(messages)
+    if [int(index) for index in PLACEHOLDER.findall(whole)] != list(range(len(messages))):
+        return f"drops, repeats or reorders messages of a dialogue of {len(messages)}"
+    for index in answers:
+        role, content = messages[index]
         if role != "assistant":
             continue
         prompt = layout(messages[:index], generate=True)
