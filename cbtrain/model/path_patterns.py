@@ -7,18 +7,17 @@ in the path. A pattern without repeats and alternatives has one way only and is 
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 import warnings
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
-try:
-    from re import _constants as sre  # type: ignore[attr-defined]
-    from re import _parser as sre_parser
-except ImportError:  # Python 3.10
-    import sre_constants as sre  # type: ignore[no-redef]
-    import sre_parse as sre_parser  # type: ignore[no-redef]
+NEW = sys.version_info >= (3, 11)
+sre: Any = importlib.import_module("re._constants" if NEW else "sre_constants")
+sre_parser: Any = importlib.import_module("re._parser" if NEW else "sre_parse")
 
 LONGEST, MOST, MOST_FOLLOWED, DEEPEST = 200, 1024, 64, 2
 """Characters of a pattern (the path of a linear has about forty), patterns of a setting, those of them with repeats or
@@ -117,7 +116,8 @@ def _ends(tree: Iterable[Any], path: str, starts: frozenset[int]) -> frozenset[i
         elif kind is sre.SUBPATTERN:
             places = _ends(value[3], path, places)
         elif kind in REPEATS:
-            places = _repeated(*value, path, places)
+            least, most, body = value
+            places = _repeated(least, most, body, path, places)
         elif kind is sre.AT:
             places = frozenset(place for place in places if ANCHORS[value](place, len(path)))
         else:
@@ -152,7 +152,7 @@ def _is_one_of(kind: Any, value: Any, character: str) -> bool:
     if kind is sre.NOT_LITERAL:
         return ord(character) != value
     negated = value[0][0] is sre.NEGATE
-    return negated != any(_holds(*entry, character) for entry in value[negated:])
+    return negated != any(_holds(item, content, character) for item, content in value[negated:])
 
 
 def _holds(kind: Any, value: Any, character: str) -> bool:

@@ -118,7 +118,7 @@ def test_a_template_without_a_tokenizer_is_used_and_a_token_without_one_refused(
 @pytest.mark.fault("B2")
 def test_an_adapters_token_beyond_the_embeddings_is_refused_by_serve_and_merge(base, adapter, tmp_path):
     with_tokens(adapter, base, "<|a|>", "<|b|>", "<|mood|>")
-    problem = r"adapter: its tokenizer has the token '<\|mood\|>' as number 321, and the base has 321 embeddings"
+    problem = r"adapter: its tokenizer has the token '<\|mood\|>' as number 321, but the base has only 321 embeddings"
     with pytest.raises(UserError, match=problem):
         serve(base, adapter)
     done = cbtrain("merge", "--model", base, "--adapter", adapter, "--out", tmp_path / "merged")
@@ -163,7 +163,7 @@ def test_a_stock_template_beside_an_adapter_is_frozen_as_that_of_the_base_is(fam
 def test_a_token_without_embedding_is_one_line_before_anything_is_served_or_written(base, tmp_path):
     tokenizer = with_tokens(base, base, "<|a|>", "<|b|>", "<|mood|>")
     assert tokenizer.convert_tokens_to_ids("<|mood|>") == 321
-    problem = r"the token '<\|mood\|>' occurs, number 321, but the model has 321 embeddings"
+    problem = r"the token '<\|mood\|>' occurs, number 321, but the model has only 321 embeddings"
     served = serve(base)  # a surplus token that never occurs
     served.renderer.prompt([Message("user", "Hi.")])
     with pytest.raises(UserError, match=problem):

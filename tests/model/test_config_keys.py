@@ -194,7 +194,7 @@ def test_every_key_of_transformers_is_known(family):
         ({"model_type": "qwen3"}, "model_type 'qwen3' and architectures 'LlamaForCausalLM' are two different models"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layers of the type 'sliding_attention'"),
         ({"rope_parameters": {"full_attention": DEFAULT, "sliding_attention": DEFAULT}}, "RoPE that differs by layer"),
-        ({"rope_parameters": DEFAULT, "rope_theta": 1e6}, r"rope_theta is 1e\+06, and 10000"),
+        ({"rope_parameters": DEFAULT, "rope_theta": 1e6}, r"rope_theta is 1e\+06 in one place and 10000"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping=30.0 changes what the model computes"),
         ({"logit_scale": 0.0625}, "logit_scale=0.0625 changes"),
         ({"num_local_experts": 8}, "num_local_experts=8 changes"),
