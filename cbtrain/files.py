@@ -86,6 +86,22 @@ def read_sealed(path: Path, hint: str) -> dict[str, Any]:
         raise UserError(f"damaged ({error})", where=path, hint=hint) from None
 
 
+def read_json_object(path: Path, hint: str) -> dict[str, Any]:
+    """Return the JSON object in ``path``. Raises FileNotFoundError, and UserError with ``hint`` where the file
+    cannot be read, is malformed, is nested too deeply or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"malformed JSON ({error})", where=path, hint=hint) from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=path, hint=hint) from None
+    if not isinstance(content, dict):
+        raise UserError("not a JSON object", where=path, hint=hint)
+    return content
+
+
 def _checksum(content: Mapping[str, Any]) -> str:
     return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -7,14 +7,15 @@ one dataclass here and one class in ``decoder.py``.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.files import read_json_object
 from cbtrain.model.config_keys import refuse_other_computation
+from cbtrain.model.config_values import require_sound_values
 from cbtrain.model.rope_keys import Rope, read_rope
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -56,7 +57,7 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
     """Return the architecture that a parsed ``config.json`` describes.
 
     Raises UserError on an unknown architecture, RoPE type or activation, on missing keys, on keys that contradict each
-    other or ask for another computation, and on quantized weights.
+    other or ask for another computation, on values out of range, and on quantized weights.
     """
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else str(named or "(none named)")
@@ -66,6 +67,7 @@ def parse_architecture(config: dict[str, Any], where: object) -> Architecture:
             where=where,
             hint=f"{nearest(name, ARCHITECTURES)} Supported: {', '.join(ARCHITECTURES)}.",
         )
+    require_sound_values(config, where)
     refuse_other_computation(config, name, where)
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
@@ -146,18 +148,12 @@ def read_architecture(folder: Path) -> Architecture:
 
 def read_model_config(folder: Path) -> dict[str, Any]:
     """Return the parsed ``config.json`` of a model folder. Raises UserError if it is missing or malformed."""
-    path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(folder / "config.json", "Download the model again.")
     except FileNotFoundError:
         raise UserError(
             "no config.json here", where=folder, hint="Name a Hugging Face model folder or hub id."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"malformed JSON ({error})", where=path, hint="Download the model again.") from None
-    if not isinstance(config, dict):
-        raise UserError("not a JSON object", where=path, hint="Download the model again.")
-    return config
 
 
 def _sliding_window(config: dict[str, Any], name: str, where: object) -> int | None:

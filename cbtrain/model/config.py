@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.errors import nearest
+from cbtrain.model.path_patterns import check_patterns
 from cbtrain.settings import SettingsConflict
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 ALL_LINEAR = "all-linear"
 """PEFT's word for all linears of every layer."""
+
+HIGHEST_RANK = 65_536
+"""More than any linear is wide: memory that a larger rank asks for is no machine's."""
+
+Rank = Annotated[int, Field(le=HIGHEST_RANK)]
 
 Weights = Literal["auto", "fp32", "bf16", "nf4"]
 
@@ -50,7 +55,7 @@ class LoraConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, le=HIGHEST_RANK)
     alpha: float = Field(16.0, gt=0, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: list[str] = Field(
@@ -62,7 +67,7 @@ class LoraConfig(BaseModel):
     layers: list[int] | None = Field(None, min_length=1, description="adapt these layers only")
     rslora: bool = Field(False, description="scale by alpha / sqrt(rank)")
     dora: bool = Field(False, description="train direction and magnitude apart (DoRA)")
-    rank_pattern: dict[str, int] = Field(default_factory=dict, description="other ranks, by the end of a path (regex)")
+    rank_pattern: dict[str, Rank] = Field(default_factory=dict, description="other ranks, by the end of a path (regex)")
     alpha_pattern: dict[str, float] = Field(default_factory=dict, description="other alphas, in the same way")
     modules_to_save: list[Literal["embed_tokens", "lm_head"]] = Field(
         default_factory=list, description="modules that are trained as a whole, besides the adapter"
@@ -91,11 +96,8 @@ class LoraConfig(BaseModel):
     @field_validator("rank_pattern", "alpha_pattern")
     @classmethod
     def _usable(cls, patterns: dict[str, float]) -> dict[str, float]:
+        check_patterns(patterns)
         for pattern, value in patterns.items():
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"pattern {pattern!r} is not a regular expression ({error})") from None
             if not 0 < value < math.inf:
                 raise ValueError(f"{value} for {pattern!r} is not a positive number")
         return patterns
@@ -112,13 +114,13 @@ class TinyModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    vocabulary: int = Field(4096, ge=300, description="entries of the byte-level BPE tokenizer")
-    hidden: int = Field(192, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    kv_heads: int = Field(2, ge=1)
-    intermediate: int = Field(512, ge=8)
-    max_positions: int = Field(32_768, ge=256)
+    vocabulary: int = Field(4096, ge=300, le=2**24, description="entries of the byte-level BPE tokenizer")
+    hidden: int = Field(192, ge=8, le=2**20)
+    layers: int = Field(4, ge=1, le=1024)
+    heads: int = Field(4, ge=1, le=2**16)
+    kv_heads: int = Field(2, ge=1, le=2**16)
+    intermediate: int = Field(512, ge=8, le=2**24)
+    max_positions: int = Field(32_768, ge=256, le=2**31 - 1)
 
     @model_validator(mode="after")
     def _fits(self) -> TinyModelConfig:

@@ -86,20 +86,29 @@ def refuse_other_computation(config: dict[str, Any], name: str, where: object) -
         kind = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else "unknown"
         hint = "Name the model as its makers published it; cbtrain quantizes with model.weights=nf4."
         raise UserError(f"its weights are already quantized ({kind})", where=where, hint=hint)
-    layer_types = config.get("layer_types") or []
-    unsupported = (
-        sorted({str(kind) for kind in layer_types} - {"full_attention"})
-        if isinstance(layer_types, list)
-        else [layer_types]
-    )
-    if unsupported:
-        hint = "Only layers of type full_attention are supported."
-        raise UserError(f"layers of the type {unsupported[0]!r} are not supported", where=where, hint=hint)
+    _refuse_layer_types(config, name, where)
     for key, neutral in NEUTRAL.items():
         value = config.get(key)
         if value is not None and value not in neutral:
             problem = f"{key}={value!r} changes what the model computes and is not supported"
             raise UserError(problem, where=where, hint="Use a model of a supported architecture.")
+
+
+def _refuse_layer_types(config: dict[str, Any], name: str, where: object) -> None:
+    kinds, layers = config.get("layer_types"), config.get("num_hidden_layers")
+    if kinds is None:
+        return
+    unsupported = sorted({str(kind) for kind in kinds} - {"full_attention"}) if isinstance(kinds, list) else [kinds]
+    if unsupported:
+        hint = "Only layers of type full_attention are supported."
+        raise UserError(f"layers of the type {unsupported[0]!r} are not supported", where=where, hint=hint)
+    if len(kinds) != layers:
+        problem = f"layer_types has {len(kinds)} entries and num_hidden_layers is {layers}"
+        raise UserError(problem, where=where, hint="Restore the file that the model was published with.")
+    # transformers masks by the window, and keeps keys and values by layer_types: versions differ in what counts.
+    if name == "MistralForCausalLM" and config.get("sliding_window", 4096) is not None:
+        problem = "layer_types says full_attention and sliding_window sets a window: they contradict each other"
+        raise UserError(problem, where=where, hint="Set sliding_window to null, or remove layer_types.")
 
 
 def unused_keys(config: dict[str, Any]) -> list[str]:

@@ -10,6 +10,9 @@ from cbtrain.errors import UserError, nearest
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 ORIGINAL = "original_max_position_embeddings"
+SLOWEST = 1e-6
+"""The smallest ``beta_slow``, in turns."""
+
 KEYS = {
     "default": set(),
     "linear": {"factor", ORIGINAL},
@@ -105,23 +108,31 @@ def _read(config: dict[str, Any], parameters: dict[str, Any], where: object) -> 
     if kind == "yarn":
         if not parameters.get("truncate", True):
             raise UserError("RoPE type 'yarn' with truncate=false is not supported", where=where, hint="Remove it.")
+        fast, slow = parameters.get("beta_fast") or 32, parameters.get("beta_slow") or 1
+        if not SLOWEST <= slow <= fast:
+            problem = f"RoPE type 'yarn' with beta_fast {fast:g} and beta_slow {slow:g}"
+            raise UserError(problem, where=where, hint="Restore the file that the model was published with.")
         return Rope(
             theta=theta,
             type=kind,
             factor=factor,
             original_max_positions=int(original or reach),
-            beta_fast=float(parameters.get("beta_fast") or 32),
-            beta_slow=float(parameters.get("beta_slow") or 1),
+            beta_fast=float(fast),
+            beta_slow=float(slow),
             attention_factor=_yarn_attention(parameters, factor),
         )
     if not original:
         raise KeyError(ORIGINAL)
+    low, high = float(parameters["low_freq_factor"]), float(parameters["high_freq_factor"])
+    if not 0 < low < high:
+        problem = f"RoPE type 'llama3' with low_freq_factor {low:g} and high_freq_factor {high:g}"
+        raise UserError(problem, where=where, hint="Restore the file that the model was published with.")
     return Rope(
         theta=theta,
         type=kind,
         factor=factor,
-        low_freq_factor=float(parameters["low_freq_factor"]),
-        high_freq_factor=float(parameters["high_freq_factor"]),
+        low_freq_factor=low,
+        high_freq_factor=high,
         original_max_positions=int(original),
     )
 

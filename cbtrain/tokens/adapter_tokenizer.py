@@ -11,7 +11,7 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.chat import ChatRenderer
-from cbtrain.tokens.formats import FORMAT_FILE, TEMPLATE_FILE, ChatFormat, choose_format, saved_format
+from cbtrain.tokens.formats import FORMAT_FILE, TEMPLATE_FILE, ChatFormat, choose_format, read_template, saved_format
 from cbtrain.tokens.tokenizer import load_tokenizer, read_settings
 
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -34,9 +34,13 @@ def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
             tokenizer.chat_template = load_tokenizer(base).chat_template
     else:
         tokenizer = load_tokenizer(base)
-        _take_settings(tokenizer, adapter)
+        try:
+            _take_settings(tokenizer, adapter)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            problem = f"a value of a wrong kind ({type(error).__name__}: {error})"
+            raise UserError(problem, where=adapter / "tokenizer_config.json", hint="Download it again.") from None
     if (adapter / TEMPLATE_FILE).exists():
-        tokenizer.chat_template = (adapter / TEMPLATE_FILE).read_text(encoding="utf-8")
+        tokenizer.chat_template = read_template(adapter / TEMPLATE_FILE)
     return tokenizer
 
 

@@ -191,7 +191,7 @@ def open_store(folder: Path, identity: Mapping[str, Any]) -> tuple[TokenStore, d
         if index.pop("checksum") != key_of(index) or index["schema"] != SCHEMA:
             raise Damaged(f"{INDEX} has changed, or is of another version")
         stored, checksums, counts = index["identity"], index["checksums"], index["facts"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(str(error)) from None
     different = [key for key in identity if stored.get(key) != identity[key]]
     if different:

@@ -1,8 +1,9 @@
 """Render chat messages to token ids and loss weights: the supervised words and their stop tokens count, nothing else.
 
-A chat template lays the messages out. It is rendered once with placeholders instead of the messages, which shows where
-each message lies in the text. Loss weights are set by these character positions, never by comparing ids;
-``mask_check.py`` compares them with a second method.
+A chat template lays the messages out. It is rendered with placeholders instead of the messages, which shows where each
+message lies in the text, and once more with the messages themselves, which must give the same text: a template can
+replace, cut or add words depending on what is said. Loss weights are set by these character positions, never by
+comparing ids; ``mask_check.py`` compares them with a second method.
 """
 
 from __future__ import annotations
@@ -133,8 +134,9 @@ class ChatRenderer:
     def render(self, messages: Sequence[Message], name: str) -> Rendering:
         """Return tokens and loss weights of a whole chat; ``name`` (session, file) is used in errors.
 
-        Raises UserError if the template refuses the roles or changes the order of messages, if a message contains a
-        special token, if a supervised turn does not begin and end between two tokens, or if no stop token follows it.
+        Raises UserError if the template refuses the roles, changes the order of messages or lays them out depending on
+        their words, if a message contains a special token, if a supervised turn does not begin and end between two
+        tokens, or if no stop token follows it.
         """
         text, placed_messages = self._render_text(messages, name)
         encoded = EncodedText.of(self._encoder.encode(text, add_special_tokens=False))
@@ -232,6 +234,7 @@ class ChatRenderer:
                 raise UserError(problem, where=name, hint="Remove it from the text: it would end or open a turn.")
         try:
             laid_out = self._layout(probe(*(message.role for message in messages)), generate)
+            expected = self._layout([(m.role, text) for m, text in zip(messages, contents, strict=True)], generate)
         except TooMuchWork as error:
             raise UserError(error.what, where=name, hint=error.hint) from None
         except Exception as error:  # templates raise exceptions of their own to refuse roles
@@ -251,7 +254,20 @@ class ChatRenderer:
             text += content
             placed.append(PlacedMessage(message, begin, len(text)))
             text += after
+        if text != expected:
+            self._refuse_other_layout(text, expected, placed, messages, name)
         return text, placed
+
+    def _refuse_other_layout(
+        self, text: str, expected: str, placed_messages: Sequence[PlacedMessage], messages: Sequence[Message], name: str
+    ) -> None:
+        """Raise UserError: the template lays the messages out as ``expected``, and placeholders as in ``text``."""
+        pairs = enumerate(zip(text, expected, strict=False))
+        first = next((place for place, (one, other) in pairs if one != other), min(len(text), len(expected)))
+        before = [placed for placed in placed_messages if placed.begin <= first] or placed_messages[:1]
+        message = _message_name(before[-1].message, messages)
+        problem = f"the chat format {self.format.name!r} changes the words of {message}, or what it writes around them"
+        raise UserError(problem, where=name, hint="Use a template whose layout does not depend on the words.")
 
     def _fold_system(self, messages: Sequence[Message]) -> list[Message]:
         """Put the system text into the first user message if the template takes no system message."""

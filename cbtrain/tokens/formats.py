@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cbtrain.errors import UserError
+from cbtrain.files import read_json_object
 from cbtrain.tokens.bounded_template import TooMuchWork, render
 from cbtrain.transcripts.types import Role
 
@@ -32,6 +33,9 @@ FAMILY_TOKENS = {
 
 FAMILY_WORDS = {"llama3.1": "Cutting Knowledge Date", "qwen3": "<think>", "mistral-v0.3": "[INST]"}
 """Text in the stock template of each family; with the entries above, it identifies the family."""
+
+LONG_PAIRS = 20
+"""Turns of each speaker in the longer dialogue that is tried: a template may count messages."""
 
 PLACEHOLDER = re.compile("\ue000(\\d{1,9})\ue001")
 """A message's placeholder: private-use characters, which no template changes."""
@@ -162,10 +166,21 @@ def _why_unstable(layout: Layout, template: str, system: list[str]) -> str | Non
                 return "moves or drops the system text"
             return "drops, repeats or reorders messages"
     messages = probe(*roles)
-    whole = layout(messages)
-    if writes_date(template, whole):
+    if writes_date(template, layout(messages)):
         return "writes today's date"
-    for index, (role, content) in enumerate(messages):
+    longer = probe(*system, *["user", "assistant"] * LONG_PAIRS)
+    return _why_prompts_differ(layout, messages, range(len(messages))) or _why_prompts_differ(
+        layout, longer, (len(system) + 1, len(longer) - 1)
+    )
+
+
+def _why_prompts_differ(layout: Layout, messages: list[tuple[str, str]], answers: Iterable[int]) -> str | None:
+    """Return why the answers at these places of ``messages`` are shown otherwise in training than in serving."""
+    whole = layout(messages)
+    if [int(index) for index in PLACEHOLDER.findall(whole)] != list(range(len(messages))):
+        return f"drops, repeats or reorders messages of a dialogue of {len(messages)}"
+    for index in answers:
+        role, content = messages[index]
         if role != "assistant":
             continue
         prompt = layout(messages[:index], generate=True)
@@ -200,19 +215,24 @@ def saved_format(folder: str | Path) -> ChatFormat | None:
             problem = f"{FORMAT_FILE} is here, but {TEMPLATE_FILE} is missing"
             raise UserError(problem, where=folder, hint="Copy the whole folder again, or name a --chat-format.")
         return None
-    try:
-        settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else {}
-        return ChatFormat(
-            str(settings.get("name", "template")),
-            template_file.read_text(encoding="utf-8"),
-            tuple(map(str, settings.get("stop_strings", ()))),
-            bool(settings.get("single_answer", False)),
-            note="saved with the adapter",
-        )
-    except (ValueError, AttributeError, TypeError, OSError) as error:
+    hint = "Train the adapter again, or remove it."
+    settings = read_json_object(settings_file, hint) if settings_file.exists() else {}
+    name, stops = settings.get("name", "template"), settings.get("stop_strings", [])
+    single_answer = settings.get("single_answer", False)
+    texts = [name, *stops] if isinstance(stops, list) else [None]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(single_answer, bool):
         raise UserError(
-            f"damaged ({error})", where=settings_file, hint="Train the adapter again, or remove it."
-        ) from None
+            "damaged (name, stop_strings or single_answer is of a wrong kind)", where=settings_file, hint=hint
+        )
+    return ChatFormat(name, read_template(template_file), tuple(stops), single_answer, note="saved with the adapter")
+
+
+def read_template(file: Path) -> str:
+    """Return the chat template in ``file``. Raises UserError where it is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise UserError(f"not a chat template ({error})", where=file, hint="Download or copy it again.") from None
 
 
 def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:

@@ -17,7 +17,15 @@ from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.dialogue import Message, SpokenTurn
 from cbtrain.tokens.loss_mask import Span
 
-PROBE = ["I did not sleep.", "What went through your mind?", "That I fail.", "How sure are you?", "Very.", "I see."]
+PROBE = [
+    'I did not sleep.\n\nMy boss said: "You\'re  late" & left; 5 < 6 > 4.',
+    "What went through your mind?",
+    "That I fail." + " I tried, I could not do it, and so I stayed in bed." * 12,
+    "How sure are you?\n- 1. 100%\n- 2. {less}",
+    "Very.",
+    "I see." + " Let us look at what speaks for it and what against it." * 12,
+]
+"""What templates could treat apart: new lines, quotes, brackets, lists, very short and very long turns."""
 
 
 def check_renderer(renderer: ChatRenderer) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.files import read_json_object
 
 # The library starts worker threads of its own; a fork after that can deadlock.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -74,13 +75,7 @@ def tokenizer_notes(folder: Path) -> list[str]:
 
 def read_settings(file: Path) -> dict[str, Any]:
     """Return the JSON object in ``file``, empty if there is no such file. Raises UserError on other content."""
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except (ValueError, OSError) as error:
-        raise UserError(f"malformed JSON ({error})", where=file, hint="Download it again.") from None
-    if not isinstance(settings, dict):
-        raise UserError("not a JSON object", where=file, hint="Download it again.")
-    return settings
+    return read_json_object(file, "Download it again.") if file.exists() else {}
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

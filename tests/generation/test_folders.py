@@ -118,7 +118,7 @@ def test_a_template_without_a_tokenizer_is_used_and_a_token_without_one_refused(
 @pytest.mark.fault("B2")
 def test_an_adapters_token_beyond_the_embeddings_is_refused_by_serve_and_merge(base, adapter, tmp_path):
     with_tokens(adapter, base, "<|a|>", "<|b|>", "<|mood|>")
-    problem = r"adapter: its tokenizer has the token '<\|mood\|>' as number 321, and the base has 321 embeddings"
+    problem = r"adapter: its tokenizer has the token '<\|mood\|>' as number 321, but the base has only 321 embeddings"
     with pytest.raises(UserError, match=problem):
         serve(base, adapter)
     done = cbtrain("merge", "--model", base, "--adapter", adapter, "--out", tmp_path / "merged")
@@ -163,7 +163,7 @@ def test_a_stock_template_beside_an_adapter_is_frozen_as_that_of_the_base_is(fam
 def test_a_token_without_embedding_is_one_line_before_anything_is_served_or_written(base, tmp_path):
     tokenizer = with_tokens(base, base, "<|a|>", "<|b|>", "<|mood|>")
     assert tokenizer.convert_tokens_to_ids("<|mood|>") == 321
-    problem = r"the token '<\|mood\|>' occurs, number 321, but the model has 321 embeddings"
+    problem = r"the token '<\|mood\|>' occurs, number 321, but the model has only 321 embeddings"
     served = serve(base)  # a surplus token that never occurs
     served.renderer.prompt([Message("user", "Hi.")])
     with pytest.raises(UserError, match=problem):
@@ -271,3 +271,53 @@ def test_stops_of_generation_config_end_answers_and_its_sampling_is_told(base):
     edit(base / "generation_config.json", eos_token_id="two")
     with pytest.raises(UserError, match="generation_config.json: eos_token_id is 'two'"):
         serve(base)
+
+
+JSON_FILES = {
+    "base": ("config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"),
+    "adapter": ("adapter_config.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"),
+}
+DAMAGED = {"deep": b"[" * 200_000, "deep objects": b'{"a":' * 200_000, "no text": b"\xff{}", "a list": b"[1]"}
+
+
+@pytest.mark.fault("B2")
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_json_file_of_a_folder_is_one_line(content, base, adapter):
+    """Nested too deeply, in another encoding, or of another kind, whichever file it is."""
+    folders = {"base": base, "adapter": adapter}
+    for owner, names in JSON_FILES.items():
+        for name in names:
+            file = folders[owner] / name
+            before = file.read_bytes() if file.exists() else None
+            file.write_bytes(content)
+            with pytest.raises(UserError) as caught:
+                serve(base, adapter)
+            assert str(folders[owner]) in str(caught.value), name
+            assert "\n" not in str(caught.value)
+            file.unlink() if before is None else file.write_bytes(before)
+    serve(base, adapter)
+
+
+@pytest.mark.fault("B2")
+def test_a_damaged_chat_format_of_an_adapter_is_one_line(base, adapter, tmp_path):
+    (adapter / "chat_template.jinja").write_text(serve(base).renderer.format.template)
+    odd = [{"stop_strings": "ab"}, {"single_answer": "false"}, {"stop_token_ids": [2.5]}, {"stop_token_ids": "2"}]
+    for content in [*DAMAGED.values(), *(json.dumps(settings).encode() for settings in odd)]:
+        (adapter / "chat_format.json").write_bytes(content)
+        if b"stop_token_ids" not in content:
+            with pytest.raises(UserError, match=r"chat_format\.json"):
+                serve(base, adapter)
+        if b"single_answer" not in content:
+            with pytest.raises(UserError, match=r"chat_format\.json"):
+                merge(base, adapter, tmp_path / "merged", base="b")
+    assert not (tmp_path / "merged").exists()
+    (adapter / "chat_format.json").unlink()
+    (adapter / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"chat_template\.jinja: not a chat template"):
+        serve(base, adapter)
+    (adapter / "chat_template.jinja").unlink()
+    for settings in ({"added_tokens_decoder": [3]}, {"chat_template": [{"name": "default"}]}, {"eos_token": [2]}):
+        edit(adapter / "tokenizer_config.json", **{"added_tokens_decoder": {}, "chat_template": None, **settings})
+        with pytest.raises(UserError, match=r"tokenizer_config\.json: a value of a wrong kind"):
+            serve(base, adapter)
+        (adapter / "tokenizer_config.json").unlink()

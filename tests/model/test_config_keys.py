@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import itertools
+import math
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from cbtrain.errors import UserError
+from cbtrain.model import config_values
 from cbtrain.model.architecture import parse_architecture
 from cbtrain.model.config_keys import HARMLESS, NEUTRAL, USED, unused_keys
+from cbtrain.model.config_values import BOOLEANS
 from cbtrain.model.rope import inverse_frequencies
 
 SIZES = {
@@ -70,8 +74,86 @@ def test_original_positions_outside_the_dictionary_are_read_as_transformers_read
     assert len(told) == inside
 
 
+ODD = [
+    -3,
+    0,
+    -1e-9,
+    1e-320,
+    2.9,
+    10**8,
+    2**63 - 1,
+    10**400,
+    float("nan"),
+    float("inf"),
+    True,
+    "false",
+    "7",
+    [],
+    {},
+    [2],
+]
+BASES = [{}, {"rope_parameters": YARN}, {"rope_parameters": LLAMA3}, {"architectures": ["MistralForCausalLM"]}]
+
+
+@pytest.mark.fault("B1")
+@pytest.mark.parametrize("base", BASES)
+def test_a_value_out_of_range_is_one_line_before_anything_is_built(base):
+    """Each number and each switch, at each odd value: refused, or finite, whole and small enough to be built."""
+    base = {**SIZES, "model_type": None, **base}
+    inside = base.get("rope_parameters")
+    for key, value in itertools.product([*config_values.NUMBERS, *config_values.ROPE_NUMBERS, *BOOLEANS], ODD):
+        for config in ({**base, key: value}, {**base, "rope_parameters": {**(inside or DEFAULT), key: value}}):
+            try:
+                architecture = parse_architecture(config, "x")
+                unused_keys(config)
+            except UserError:
+                continue
+            counts = [value for value in dataclasses.astuple(architecture) if isinstance(value, (int, float))]
+            assert all(0 <= count <= 2**31 for count in counts), (key, value)
+            assert architecture.layers <= 1024
+            assert torch.isfinite(inverse_frequencies(architecture.rope, 32)).all(), (key, value)
+            assert math.isfinite(architecture.rope.attention_factor)
+
+
+@pytest.mark.fault("B1")
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"num_hidden_layers": 10**8}, r"num_hidden_layers is 100000000, not a whole number from 1 to 1024"),
+        ({"num_hidden_layers": 2.9}, "num_hidden_layers is 2.9, not a whole"),
+        ({"vocab_size": 2**63 - 1}, "vocab_size is 9223372036854775807, not a whole"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan, not a number"),
+        ({"max_position_embeddings": -5}, "max_position_embeddings is -5, not a whole"),
+        ({"sliding_window": -3}, "sliding_window is -3, not a whole"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', not true or false"),
+        ({"eos_token_id": [2, 2.5]}, "eos_token_id is 2.5, not a whole"),
+        ({"rope_parameters": {**YARN, "beta_fast": -2}}, "rope_parameters.beta_fast is -2, not a number"),
+        ({"rope_parameters": {**YARN, "beta_fast": 1, "beta_slow": 2}}, "'yarn' with beta_fast 1 and beta_slow 2"),
+        ({"rope_parameters": {**YARN, "truncate": "false"}}, "rope_parameters.truncate is 'false', not true or false"),
+        ({"rope_parameters": {**LLAMA3, "low_freq_factor": 0}}, "low_freq_factor 0 and high_freq_factor 4"),
+        ({"layer_types": ["full_attention"]}, "layer_types has 1 entries and num_hidden_layers is 2"),
+    ],
+    ids=lambda value: None,
+)
+def test_the_value_that_is_wrong_is_named(change, problem):
+    with pytest.raises(UserError, match=problem):
+        parse_architecture({**SIZES, **change}, "x")
+
+
+@pytest.mark.fault("B1")
+def test_a_window_and_layers_of_full_attention_contradict_each_other():
+    full = {**SIZES, "architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+    full |= {"layer_types": ["full_attention"] * 2, "num_key_value_heads": 2}
+    for window in ({"sliding_window": 7}, {}):  # without the key, transformers has a window of 4096
+        with pytest.raises(UserError, match="they contradict each other. Set sliding_window to null, or remove"):
+            parse_architecture({**full, **window}, "x")
+    assert parse_architecture({**full, "sliding_window": None}, "x").sliding_window is None
+    assert parse_architecture({**full, "layer_types": None, "sliding_window": 7}, "x").sliding_window == 7
+
+
 NUMBERS = {"factor": [2.0, 4.0], "original_max_position_embeddings": [64, 256], "rope_theta": [1e4, 1e6]}
 NUMBERS |= {"low_freq_factor": [1.0], "high_freq_factor": [4.0], "partial_rotary_factor": [1.0], "type": ["yarn"]}
+NUMBERS |= {"beta_fast": [8, 32, 0], "beta_slow": [0.5, 20]}
 NUMBERS |= {"rope_type": ["default", "linear", "yarn", "llama3", "dynamic"], "mscale": [0.7], "truncate": [True, False]}
 DICTIONARIES = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in NUMBERS.items()})
 TOP = ("rope_theta", "original_max_position_embeddings", "partial_rotary_factor")
@@ -112,7 +194,7 @@ def test_every_key_of_transformers_is_known(family):
         ({"model_type": "qwen3"}, "model_type 'qwen3' and architectures 'LlamaForCausalLM' are two different models"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layers of the type 'sliding_attention'"),
         ({"rope_parameters": {"full_attention": DEFAULT, "sliding_attention": DEFAULT}}, "RoPE that differs by layer"),
-        ({"rope_parameters": DEFAULT, "rope_theta": 1e6}, r"rope_theta is 1e\+06, and 10000"),
+        ({"rope_parameters": DEFAULT, "rope_theta": 1e6}, r"rope_theta is 1e\+06 in one place and 10000"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping=30.0 changes what the model computes"),
         ({"logit_scale": 0.0625}, "logit_scale=0.0625 changes"),
         ({"num_local_experts": 8}, "num_local_experts=8 changes"),

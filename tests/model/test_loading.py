@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cbtrain.errors import UserError
+from cbtrain.model.weights import checking
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.tokenizer import load_tokenizer
 
@@ -174,7 +175,7 @@ NAME = "model.layers.1.mlp.up_proj.weight"
         (with_tensor(NAME, lambda t: t.to(torch.int8)), "is stored as int8: this model is already quantized"),
         (with_tensor(NAME, lambda t: t.to(torch.float8_e4m3fn)), "already quantized"),
         (quantized, r"its weights are already quantized \(gptq\)"),
-        (with_index("{"), "malformed index"),
+        (with_index("{"), "index.json: malformed JSON"),
         (with_index('{"weight_map": 3}'), "malformed index"),
         (with_index('{"weight_map": {"a": "../outside.safetensors"}}'), "does not name files of this folder"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: malformed JSON"),
@@ -203,6 +204,33 @@ def test_ambiguous_folders_are_read_as_transformers_does_or_refused(sharded, tmp
     single["lm_head.weight"] = single["model.embed_tokens.weight"].clone()
     save_file(single, tied / "model.safetensors")
     assert load_decoder(str(tied)).lm_head.weight is not None
+
+
+@pytest.mark.parametrize("order", ["embeddings first", "head first"])
+def test_one_number_in_which_a_tied_head_differs_is_found(tmp_path, order, monkeypatch):
+    """Wherever it lies, also in a vocabulary of several blocks and in files of two dtypes."""
+    monkeypatch.setattr(checking, "BLOCK", 64)
+    folder = random_model(tmp_path / "m", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    embedding = tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].bfloat16()
+    del tensors["lm_head.weight"]
+    most, least = [folder / name for name in ("a.safetensors", "b.safetensors")][:: 1 if order[0] == "e" else -1]
+    weight_map = dict.fromkeys(tensors, most.name) | {"lm_head.weight": least.name}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    save_file(tensors, most)
+    head = embedding.float()
+    save_file({"lm_head.weight": head}, least)
+    assert torch.equal(load_decoder(str(folder)).lm_head.weight, head)
+    for row, column in ((0, 0), (1, 31), (64, 5), (len(head) - 2, 9), (len(head) - 1, 31), (None, None)):
+        other = head.clone() if row is not None else head[:-1].clone()
+        if row is not None:
+            other[row, column] += 1
+        save_file({"lm_head.weight": other}, least)
+        with pytest.raises(UserError, match="ties head and embeddings, but they differ"):
+            load_decoder(str(folder))
 
 
 def test_a_cast_of_the_whole_decoder_keeps_its_angles(sharded):

@@ -3,11 +3,14 @@
 import dataclasses
 import itertools
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from adapter_values import lora_modules, randomize
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -26,6 +29,7 @@ from transformers import (
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
 from cbtrain.model.config import LORA_TARGETS, LoraConfig
+from cbtrain.model.path_patterns import matches
 from cbtrain.model.weights.loading import load_decoder
 
 CONFIG = LoraConfig(rank=4, alpha=6.0)
@@ -313,7 +317,7 @@ def test_bad_adapters_are_refused(base, tmp_path):
     save_adapter(decoder, tmp_path / "a", base="x")
     described = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     for change, problem in [
-        ({"r": None}, "rank: "),
+        ({"r": None}, "r: must be a whole number"),
         ({"use_dora": True}, "lora_magnitude_vector' is missing"),
         ({"peft_type": "IA3"}, "'IA3'"),
         ({"modules_to_save": ["lm_head"]}, r"lm_head\.weight' is missing"),
@@ -323,6 +327,20 @@ def test_bad_adapters_are_refused(base, tmp_path):
         ({"target_modules": [["q_proj"]]}, "is not a list of names"),
         ({"modules_to_save": 5}, "modules_to_save=5 is not a list of names"),
         ({"init_lora_weights": "pissa"}, "'pissa' changes the base's weights too"),
+        ({"use_rslora": "false"}, "use_rslora: must be true or false.*Is this an adapter of peft"),
+        ({"use_dora": "no"}, "use_dora: must be true or false"),
+        ({"use_dora": 1}, "use_dora: must be true or false"),
+        ({"ensure_weight_tying": "no"}, "ensure_weight_tying: must be true or false"),
+        ({"r": True}, "r: must be a whole number"),
+        ({"r": "4"}, "r: must be a whole number"),
+        ({"r": 4.5}, "r: must be a whole number"),
+        ({"r": 10**12}, "r: must be at most 65536"),
+        ({"r": 65_536}, r"q_proj\.lora_A\.weight' has shape \(4, 32\); shape \(65536, 32\) is needed"),
+        ({"rank_pattern": {"q_proj": 10**12}}, r"rank_pattern\.q_proj: must be at most"),
+        ({"lora_alpha": "16"}, "lora_alpha: must be a number"),
+        ({"lora_alpha": float("nan")}, "lora_alpha: must be a finite number"),
+        ({"layers_to_transform": [True]}, r"layers_to_transform\.0: must be a whole number"),
+        ({"alpha_pattern": {"((a{9}){9}){9}": 2}}, "alpha_pattern: pattern .* repeats within repeats within repeats"),
         ({"rank_pattern": {"q_proj": 2}}, r"q_proj\.lora_A\.weight' has shape \(4, 32\); shape \(2, 32\) is needed"),
     ]:
         shutil.copytree(tmp_path / "a", tmp_path / "changed", dirs_exist_ok=True)
@@ -421,3 +439,44 @@ def test_every_setting_of_peft_is_known():
 
     known = peft_format.USED | peft_format.HARMLESS | peft_format.NEUTRAL.keys()
     assert {field.name for field in dataclasses.fields(PeftLoraConfig)} <= known
+
+
+ATOMS = ["a", ".", r"\.", "[ab]", "[^a]", r"\d", r"\W", "(ab|a)", "(a|b|)", "x?", "(a*)*", "(a|.)+", "a{2,3}", "^", "$"]
+ATOMS += ["(b|)*", "a*?", "(?:a|.)*", "[0-9x]+", "|", "(a?){2}", "(a{1,2}){2,4}"]
+PATHS = st.lists(st.text("ab0_x", min_size=1, max_size=4), min_size=1, max_size=3).map(".".join)
+
+
+@given(st.lists(st.sampled_from(ATOMS), min_size=1, max_size=5).map("".join), PATHS)
+def test_patterns_match_as_they_do_in_peft(pattern, path):
+    try:
+        theirs = re.match(rf"(.*\.)?({pattern})$", path) is not None
+    except re.error:
+        return
+    assert matches(pattern, path) == theirs
+
+
+@pytest.mark.parametrize("pattern", ["((a|.)*)*=", "(.*.*)*=", "a?" * 99 + "=", "(a|a|a){4000000000}", ".*" * 99 + "="])
+def test_a_pattern_that_keeps_re_busy_for_ever_is_answered(pattern, base):
+    with pytest.raises(UserError, match="matches no adapted linear"):
+        inject(load_decoder(str(base)), LoraConfig(rank_pattern={pattern: 2}))
+
+
+@pytest.mark.parametrize("pattern", ["(?i)q", "(?=q)q", r"(q)\1", r"\bq", "q" * 201, "q(", "(" * 99, "((.*)*)*"])
+def test_a_pattern_that_is_not_followed_is_refused(pattern):
+    with pytest.raises(ValueError, match="pattern"):
+        LoraConfig(alpha_pattern={pattern: 2})
+
+
+def test_two_tied_tensors_of_an_adapter_that_differ_are_refused(tmp_path):
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True)).save_pretrained(tmp_path / "tied")
+    decoder = load_decoder(str(tmp_path / "tied"))
+    inject(decoder, LoraConfig(rank=2, modules_to_save=["embed_tokens"]))
+    save_adapter(decoder, tmp_path / "a", base="x")
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    (head,) = (name for name in tensors if name.endswith("lm_head.weight"))
+    tensors[head][3, 1] += 1
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=r"lm_head\.weight' differ, but its settings tie them"):
+        load_adapter(load_decoder(str(tmp_path / "tied")), tmp_path / "a")

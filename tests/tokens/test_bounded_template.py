@@ -105,15 +105,15 @@ def test_training_and_serving_say_which_folder_or_session_it_was(monkeypatch):
     monkeypatch.setattr(bounded_template, "WORK", 300_000)
     tokenizer = train_tokenizer(["I feel low."] * 4, 300, 512)
     stock, tokenizer.name_or_path = tokenizer.chat_template, "models/mine"
-    later = "{% if messages|length > 8 %}" + HOSTILE["loops"] + "{% endif %}"
+    later = "{% if messages|length > 60 %}" + HOSTILE["loops"] + "{% endif %}"
     tokenizer.chat_template = HOSTILE["loops"] + stock
     with pytest.raises(UserError, match="models/mine: the chat template takes far more steps"):
         choose_format(tokenizer)
     tokenizer.chat_template = later + stock
     renderer = ChatRenderer(tokenizer, choose_format(tokenizer))
-    talk = [Message(("user", "assistant")[i % 2], "a") for i in range(9)]
-    with pytest.raises(UserError, match="session-9: the chat template takes far more steps"):
-        renderer.render(talk, "session-9")
+    talk = [Message(("user", "assistant")[i % 2], "a") for i in range(61)]
+    with pytest.raises(UserError, match="session-61: the chat template takes far more steps"):
+        renderer.render(talk, "session-61")
     with pytest.raises(UserError, match="prompt: the chat template takes far more steps"):
         renderer.prompt(talk)
 

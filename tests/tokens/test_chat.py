@@ -1,5 +1,7 @@
 """Rendering and mask: layouts of unnamed models, the formats for base models, and what must be refused."""
 
+import json
+
 import numpy as np
 import pytest
 from lessons import builder_for, documents_for, stretches, units_for
@@ -148,8 +150,12 @@ def test_formats_travel_with_the_adapter(tmp_path):
         again = saved_format(tmp_path)
         assert (again.name, again.template, again.stop_strings) == (own.name, own.template, own.stop_strings)
     (tmp_path / "chat_format.json").write_text("[")
-    with pytest.raises(UserError, match=r"chat_format\.json: damaged"):
+    with pytest.raises(UserError, match=r"chat_format\.json: malformed JSON"):
         saved_format(tmp_path)
+    for wrong in ({"single_answer": "false"}, {"stop_strings": "\nPatient:"}, {"stop_strings": [1]}, {"name": None}):
+        (tmp_path / "chat_format.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=r"chat_format\.json: damaged \(name, stop_strings or single_answer"):
+            saved_format(tmp_path)
     assert saved_format(tmp_path / "none") is None
 
 
@@ -189,12 +195,54 @@ def test_unusable_templates_are_refused_with_the_reason():
         template(ignoring_system)
 
 
-def test_a_template_that_changes_words_is_refused():
-    """The first method puts the words in after the template is done; only the second one sees this."""
-    for change in ("m.content | upper", "m.content | replace('not', 'never')"):
-        renderer = template(made_template().replace("message['content'] | trim", change.replace("m.", "message.")))
-        with pytest.raises(UserError, match="or the text before it, differently in training and in serving"):
+ODD_TALK = ['It\'s "fine".\nPlease </think> help & <wait>? ', "{{ x }} 100%\t\\n", "not", "Long. " * 300, "Please!"]
+CHANGES = {
+    "| upper": True,
+    "| replace('not', 'never')": True,
+    "| trim | replace('\\n', ' ')": True,
+    "| trim | replace('\"', '')": True,
+    "[:200] | trim": True,
+    "| trim if message['content'] | length < 400 else 'LONG'": True,
+    "| trim if '?' not in message['content'] else 'Q'": True,
+    "| trim + ('<|end|>' if 'lease' in message['content'] and loop.last else '')": False,
+    "| trim | replace('</think>', '')": False,
+    "| trim if message['content'] | length < 1500 else 'LONG'": False,
+}
+"""What templates make of a message, and whether the invented dialogue shows it; the dialogue that is rendered does."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_template_that_changes_words_is_refused(change):
+    made = tokenizer(made_template().replace("message['content'] | trim", f"(message['content'] {change})"))
+    renderer = ChatRenderer(made)
+    if CHANGES[change]:
+        with pytest.raises(UserError, match="changes the words of"):
             check_renderer(renderer)
+    else:
+        check_renderer(renderer)
+    talk = [Message(("user", "assistant")[index % 2], text) for index, text in enumerate(ODD_TALK)]
+    with pytest.raises(
+        UserError, match=r"^prompt: the chat format 'template' changes the words of message \d"
+    ) as caught:
+        renderer.prompt(talk)
+    assert "\n" not in str(caught.value)
+    stock = tokenizer()
+    chat = [{"role": message.role, "content": message.content} for message in talk]
+    theirs = stock.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    assert ChatRenderer(stock).prompt(talk) == theirs
+
+
+@pytest.mark.parametrize(
+    "counting",
+    [
+        "{% if messages|length > 12 %}<|system|>Be brief.<|end|>{% endif %}STOCK",
+        "STOCK{% if messages|length > 12 %}So: {% endif %}",
+        "{% set messages = messages[-11:] %}STOCK",
+    ],
+)
+def test_a_template_that_counts_messages_is_refused(counting):
+    with pytest.raises(UserError, match="shows the model another prompt|of a dialogue of 41"):
+        template(counting.replace("STOCK", made_template()))
 
 
 def test_a_template_that_does_not_say_where_an_answer_begins_is_refused():

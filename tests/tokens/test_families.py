@@ -197,7 +197,9 @@ def test_unstable_stock_templates_of_known_families_are_replaced_and_stable_ones
 
 
 def test_a_named_format_needs_its_tokens():
-    with pytest.raises(UserError, match=r"'llama3\.1' needs the token '<\|begin_of_text\|>', which is not here"):
+    with pytest.raises(
+        UserError, match=r"'llama3\.1' needs the token '<\|begin_of_text\|>', which the tokenizer does not have"
+    ):
         choose_format(cached("qwen3"), "llama3.1")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +19,7 @@ from cbtrain.model.adapters.peft_format import MERGE_FIRST, PREFIX, WEIGHTS, pef
 from cbtrain.model.adapters.trained_modules import TrainedEmbedding, TrainedHead, TrainedModule, copy_of
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.path_patterns import matches
 from cbtrain.model.weights.saving import file_name, save_tensors
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -122,6 +122,7 @@ class LoraAdapter(Adapter):
     @torch.no_grad()
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
         unused, parameters = dict(tensors), self.parameters()
+        first: dict[int, tuple[str, Tensor]] = {}  # of parameters that are under two names in the file
         for name, parameter in ((file, parameters[name]) for file, name in self._files.items()):
             tensor = unused.pop(name, None)
             if tensor is None or tensor.shape != parameter.shape:
@@ -131,8 +132,14 @@ class LoraAdapter(Adapter):
             if tensor.dtype not in FLOATS:
                 kind = str(tensor.dtype).removeprefix("torch.")
                 raise UserError(f"tensor {name!r} is stored as {kind}", where=where, hint="Save it in fp32 or bf16.")
+            if parameter.is_meta:  # it is only asked whether the tensors fit
+                continue
             if not bool(torch.isfinite(tensor).all()):
                 raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, hint="Train it again.")
+            twin, values = first.setdefault(id(parameter), (name, tensor))
+            if twin != name and not torch.equal(values.float(), tensor.float()):
+                problem = f"tensors {twin!r} and {name!r} differ, but its settings tie them"
+                raise UserError(problem, where=where, hint="Set ensure_weight_tying to false if both are meant.")
             parameter.copy_(tensor)
         if unused:
             name, tensor = next(iter(unused.items()))
@@ -187,7 +194,7 @@ def check_targets(config: LoraConfig, decoder: Decoder) -> None:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    return re.match(rf"(.*\.)?({pattern})$", f"model.{path}") is not None
+    return matches(pattern, f"model.{path}")
 
 
 def _is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) -> bool:

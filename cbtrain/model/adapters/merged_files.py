@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from cbtrain.errors import UserError
-from cbtrain.model.weights.stops import CHAT_FORMAT, TEMPLATE, drop_old_template, write_stop_ids
+from cbtrain.files import read_json_object
+from cbtrain.model.weights.stops import (
+    AGAIN,
+    CHAT_FORMAT,
+    TEMPLATE,
+    drop_old_template,
+    read_stop_strings,
+    write_stop_ids,
+)
 
 SETTINGS = "tokenizer_config.json"
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -41,7 +48,7 @@ def bring_format(adapter: Path, target: Path) -> None:
     if (adapter / CHAT_FORMAT).exists():
         shutil.copyfile(adapter / CHAT_FORMAT, target / CHAT_FORMAT)
         write_stop_ids(target)
-        stops = json.loads((adapter / CHAT_FORMAT).read_text(encoding="utf-8")).get("stop_strings", [])
+        stops = read_stop_strings(adapter / CHAT_FORMAT)
         text += f"End answers at {', '.join(map(repr, stops))} too.\n" if stops else ""
     with (target / "README.md").open("a", encoding="utf-8") as card:
         card.write(text)
@@ -58,9 +65,9 @@ def _template_in(folder: Path) -> str | None:
     one that is called default."""
     file = folder / SETTINGS
     try:
-        template = json.loads(file.read_text(encoding="utf-8")).get("chat_template") if file.exists() else None
+        template = read_json_object(file, AGAIN).get("chat_template") if file.exists() else None
         if isinstance(template, list):
             template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise UserError(f"damaged ({error})", where=file, hint="Download the adapter again.") from None
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UserError(f"damaged ({error})", where=file, hint=AGAIN) from None
     return None if template is None else str(template)

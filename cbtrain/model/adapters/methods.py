@@ -143,6 +143,8 @@ def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -
         return _filled(full, read_weights(folder, architecture), metadata, folder)
     config, tensors, metadata = read_adapter(folder)
     require_base(decoder.fingerprint, metadata, folder / WEIGHTS, force=force)
+    # First without memory: settings may ask for far more than the tensors hold.
+    _filled(_attach(decoder, config, torch.device("meta")), tensors.items(), metadata, folder / WEIGHTS).remove()
     device = torch.device("cpu") if decoder.device.type == "meta" else decoder.device
     return _filled(_attach(decoder, config, device), tensors.items(), metadata, folder / WEIGHTS)
 

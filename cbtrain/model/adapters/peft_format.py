@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cbtrain.errors import UserError
+from cbtrain.files import read_json_object
 from cbtrain.model.config import LORA_TARGETS, LoraConfig
-from cbtrain.settings import first_fault
+from cbtrain.settings import fault_of
 
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
@@ -59,6 +60,17 @@ checked tensor by tensor."""
 KEY_OF_ADAPTER = re.compile(r"\.(?:lora_[A-Za-z_]+|modules_to_save)\.([^.]+)")
 """The part of a tensor's key after its kind: ``weight`` in files of ``peft``, an adapter's name in a running model."""
 
+NAMES = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "rslora": "use_rslora",
+    "dora": "use_dora",
+    "targets": "target_modules",
+    "layers": "layers_to_transform",
+}
+"""The file's names of settings that have another one here."""
+
 MERGE_FIRST = "Merge it with peft (merge_and_unload, save_pretrained) and name the merged folder as the model."
 
 
@@ -95,7 +107,7 @@ def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dic
     folder = Path(folder)
     config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     try:
-        settings = json.loads(config_file.read_text(encoding="utf-8"))
+        settings = read_json_object(config_file, "Train or download it again.")
         with safe_open(weights_file, framework="pt") as file:
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
@@ -106,8 +118,6 @@ def read_adapter(folder: str | Path) -> tuple[LoraConfig, dict[str, Tensor], dic
             raise UserError(problem, where=folder / PICKLED, hint=hint) from None
         missing = error.filename or weights_file
         raise UserError("adapter file is missing", where=missing, hint="Name an adapter folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"malformed JSON ({error})", where=config_file, hint="Train or download it again.") from None
     except (SafetensorError, OSError) as error:
         hint = "Train or download it again."
         raise UserError(f"damaged safetensors file ({error})", where=weights_file, hint=hint) from None
@@ -134,9 +144,7 @@ def _refuse_odd_tensors(tensors: dict[str, Tensor], where: Path) -> None:
             raise UserError(problem, where=where, hint=MERGE_FIRST)
 
 
-def _settings(settings: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
-    if not isinstance(settings, dict):
-        raise UserError("not a mapping of settings", where=where, hint="Is this an adapter in PEFT format?")
+def _settings(settings: dict[str, Any], tensors: Iterable[str], where: Path) -> LoraConfig:
     if settings.get("peft_type") != "LORA":
         kind = settings.get("peft_type")
         raise UserError(f"adapter type {kind!r} is not supported", where=where, hint="Only LORA is supported.")
@@ -172,12 +180,17 @@ def _settings(settings: Any, tensors: Iterable[str], where: Path) -> LoraConfig:
                 "modules_to_save": sorted(set(modules_to_save)),
                 "ensure_weight_tying": settings.get("ensure_weight_tying") or False,
                 **_targets(settings, tensors),
-            }
+            },
+            strict=True,  # a text "false" is true in peft, and 1 is not a number of layers
         )
     except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        path = ".".join((NAMES.get(key, key), *map(str, first["loc"][1:])))
         targets = f"LoRA is supported on the seven linears of a layer ({', '.join(LORA_TARGETS)})"
         hint = f"{targets}; embed_tokens and lm_head only as modules_to_save, trained as a whole."
-        raise UserError(first_fault(error), where=where, hint=hint) from None
+        hint = hint if key in ("targets", "modules_to_save") else "Is this an adapter of peft, unchanged?"
+        raise UserError(f"{path}: {fault_of(first)}", where=where, hint=hint) from None
 
 
 def _targets(settings: dict[str, Any], tensors: Iterable[str]) -> dict[str, Any]:

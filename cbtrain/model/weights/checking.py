@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from cbtrain.errors import UserError
@@ -13,6 +14,9 @@ from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.fingerprint import Fingerprint
 from cbtrain.model.weights.reading import AGAIN, Progress, read_tensors, weight_files
+
+BLOCK = 1024
+"""Rows of two tied weights that are compared at once."""
 
 HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"
 
@@ -31,16 +35,16 @@ def read_weights(
     """
     with torch.device("meta"):
         wanted = {name: parameter.shape for name, parameter in Decoder(architecture).named_parameters()}
-    rows: dict[str, Tensor] = {}
+    tied: tuple[str, Path] | None = None
     for stored, tensor, file in read_tensors(weight_files(folder), device, progress):
         name = stored.removeprefix("model.")
         if name.endswith("rotary_emb.inv_freq"):  # written by old exporters, derived here
             continue
         if architecture.tied_embeddings and name in (HEAD, EMBEDDING):
-            rows[name] = _some_rows(tensor)
-            if len(rows) == 2 and not torch.equal(rows[HEAD], rows[EMBEDDING]):
+            if tied is not None and not _equals_stored(tensor, *tied):
                 hint = "If the head has weights of its own, set tie_word_embeddings to false in config.json."
                 raise UserError("config.json ties head and embeddings, but they differ", where=folder, hint=hint)
+            tied = stored, file
             if name == HEAD:
                 continue
         if name not in wanted:
@@ -65,5 +69,12 @@ def fingerprint_of(folder: Path, architecture: Architecture) -> str:
     return fingerprint.hexdigest()
 
 
-def _some_rows(weight: Tensor) -> Tensor:
-    return weight[:: max(1, weight.shape[0] // 1000)].cpu().clone()  # a window would keep its whole file in memory
+def _equals_stored(tensor: Tensor, name: str, file: Path) -> bool:
+    """Return whether ``tensor`` has the values of the tensor ``name`` in ``file``, which is read again in blocks: both
+    as a whole can take gigabytes."""
+    with safe_open(file, framework="pt") as shard:
+        rows = shard.get_slice(name)
+        if list(rows.get_shape()) != list(tensor.shape):
+            return False
+        starts = range(0, len(tensor), BLOCK) if tensor.ndim else ()
+        return all(torch.equal(rows[i : i + BLOCK].double(), tensor[i : i + BLOCK].cpu().double()) for i in starts)

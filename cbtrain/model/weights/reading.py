@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cbtrain.errors import UserError
+from cbtrain.files import read_json_object
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and all bytes."""
@@ -26,10 +26,10 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.exists():
-        try:
-            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise UserError(f"malformed index ({type(error).__name__}: {error})", where=index, hint=AGAIN) from None
+        weight_map = read_json_object(index, AGAIN).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise UserError("malformed index: it has no weight_map", where=index, hint=AGAIN)
+        names = sorted(set(map(str, weight_map.values())))
         if not names or any(Path(name).name != name for name in names):
             raise UserError("the index does not name files of this folder", where=index, hint=AGAIN)
         return [folder / name for name in names]

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.files import read_json_object
+from cbtrain.model.config_values import TOKEN_ID
 
 CHAT_FORMAT = "chat_format.json"
 TEMPLATE = "chat_template.jinja"
 GENERATION = "generation_config.json"
+
+AGAIN = "Download it again."
+FROM_ADAPTER = "Copy the adapter's folder again, or train it again."
 
 
 def write_stop_ids(folder: Path, more: Iterable[int] = ()) -> None:
@@ -19,13 +24,13 @@ def write_stop_ids(folder: Path, more: Iterable[int] = ()) -> None:
     ``generation_config.json``, where vLLM, ``transformers`` and llama.cpp's converter look. Nothing where it names
     none."""
     chat = folder / CHAT_FORMAT
-    stops = json.loads(chat.read_text(encoding="utf-8")).get("stop_token_ids", []) if chat.exists() else []
+    stops = read_stop_token_ids(chat) if chat.exists() else []
     stops += sorted(set(more) - set(stops))
     if not stops:
         return
     generation = folder / GENERATION
     settings = read_generation_config(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json", AGAIN)
     known = settings.get("eos_token_id", config.get("eos_token_id"))
     before = known if isinstance(known, list) else [] if known is None else [known]
     # The stop token of chats comes first: some programs read only one.
@@ -37,22 +42,34 @@ def generation_stops(folder: Path) -> frozenset[int]:
     """Return the ``eos_token_id`` of ``generation_config.json``, with which transformers and vLLM end an answer; it may
     name more tokens than ``config.json``. Raises UserError on a malformed file."""
     eos = read_generation_config(folder).get("eos_token_id")
-    try:
-        return frozenset(map(int, eos if isinstance(eos, list) else [] if eos is None else [eos]))
-    except (TypeError, ValueError):
-        raise UserError(f"eos_token_id is {eos!r}", where=folder / GENERATION, hint="Download it again.") from None
+    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if not all(TOKEN_ID.holds(token) for token in ids):
+        raise UserError(f"eos_token_id is {eos!r}", where=folder / GENERATION, hint=AGAIN)
+    return frozenset(map(int, ids))
+
+
+def read_stop_token_ids(chat_format: Path) -> list[int]:
+    """Return the ids of the stop tokens that the file ``chat_format.json`` names. Raises UserError where it is
+    damaged."""
+    ids = read_json_object(chat_format, FROM_ADAPTER).get("stop_token_ids", [])
+    if not isinstance(ids, list) or not all(TOKEN_ID.holds(token) for token in ids):
+        raise UserError(f"stop_token_ids is {ids!r}, not a list of token ids", where=chat_format, hint=FROM_ADAPTER)
+    return list(map(int, ids))
+
+
+def read_stop_strings(chat_format: Path) -> list[str]:
+    """Return the texts that end an answer, as the file ``chat_format.json`` names them. Raises UserError where it is
+    damaged."""
+    texts = read_json_object(chat_format, FROM_ADAPTER).get("stop_strings", [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"stop_strings is {texts!r}, not a list of texts", where=chat_format, hint=FROM_ADAPTER)
+    return texts
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
     """Return the parsed ``generation_config.json``, empty if there is none. Raises UserError on a malformed file."""
     file = folder / GENERATION
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as error:
-        raise UserError(f"malformed JSON ({error})", where=file, hint="Download it again, or remove it.") from None
-    if not isinstance(settings, dict):
-        raise UserError("not a JSON object", where=file, hint="Download it again, or remove it.")
-    return settings
+    return read_json_object(file, "Download it again, or remove it.") if file.exists() else {}
 
 
 def drop_old_template(folder: Path) -> None:
@@ -61,6 +78,6 @@ def drop_old_template(folder: Path) -> None:
     config = folder / "tokenizer_config.json"
     if not config.exists() or not (folder / TEMPLATE).exists():
         return
-    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings = read_json_object(config, AGAIN)
     if settings.pop("chat_template", None):
         config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
