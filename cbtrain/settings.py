@@ -28,7 +28,6 @@ LONGEST = 10_000_000
 MOST_VALUES = 100_000
 """Values, also once aliases are written out: nine lines of aliases of aliases can stand for billions."""
 
-
 NUMBERS = {
     "tag:yaml.org,2002:int": re.compile(r"(?:[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*))\Z"),
     "tag:yaml.org,2002:float": re.compile(

@@ -66,7 +66,7 @@ def test_nf4(tmp_path):
     ("settings", "problem"),
     [
         (["therapist.method=full", "model.weights=nf4"], "therapist.method: full needs fp32 or bf16 weights, not nf4"),
-        (["model.attention=torch-varlen", "model.device=cpu"], "'torch-varlen' cannot serve"),
+        (["model.attention=torch-varlen", "model.device=cpu"], "'torch-varlen' cannot be used"),
         (["patient.lora.targets=[layers.99.mlp.up_proj]"], "patient.lora.targets: target 'layers.99.mlp.up_proj'"),
         (["therapist.lora.layers=[0,77]"], "therapist.lora.layers: layer 77 is not in this model"),
         (["therapist.lora.rank_pattern={qproj: 3}"], "pattern 'qproj' matches no adapted linear"),
