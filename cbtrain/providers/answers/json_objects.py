@@ -10,7 +10,7 @@ from typing import Any
 MOST_FAILURES = 200
 """Braces that begin no object, after which no further one is tried: each try may read the text to its end."""
 
-KEYED = re.compile(r"""\{\s*(?:["'\u201c,]|//|/\*|[\w$-]+\s*[:=])""")
+KEYED = re.compile(r"""\{\s{0,20}(?:["'\u201c,]|//|/\*|[\w$-]{1,40}\s?[:=])""")
 """How a JSON object begins, also one that is not valid JSON; another brace belongs to prose."""
 
 BRACE = re.compile(r"[{}]")
