@@ -28,6 +28,8 @@ from cbtrain.transcripts import labels
 from cbtrain.transcripts.checking import Checker
 from cbtrain.transcripts.cleaning import clean
 from cbtrain.transcripts.config import CleaningPolicy
+from cbtrain.transcripts.label_grammar import line_pattern
+from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.personal_data import personal_data
 from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
@@ -45,13 +47,16 @@ ROOMS = {
 SPEAKERS = ("Therapist", "Patient", "Dr. Mira Lindqvist", "Jo", "T", "C")
 BUILT = {
     "cbtrain/transcripts/labels.py:strict_pattern": lambda: labels.strict_pattern(SPEAKERS),
-    "cbtrain/transcripts/labels.py:loose_pattern": lambda: labels.loose_pattern(SPEAKERS),
+    "cbtrain/transcripts/label_grammar.py:line_pattern": lambda: line_pattern(SPEAKERS),
     "cbtrain/transcripts/labels.py:_inner_pattern": lambda: labels._inner_pattern(SPEAKERS),
 }
 """Patterns made from other text, by file and function."""
 ONLY_LITERALS = {"cbtrain/tokens/chat.py:__init__", "cbtrain/providers/redaction.py:_written"}
 """Alternatives of escaped text: one step a character."""
 OF_A_SETTING = {
+    "cbtrain/transcripts/mapping/config.py:_pattern",
+    "cbtrain/transcripts/mapping/keys.py:in_path",
+    "cbtrain/transcripts/mapping/turns.py:clean",
     "cbtrain/tokens/config.py:_compiles",
     "cbtrain/tokens/loss_mask.py:__init__",
     "eval/rating/rubric.py:_compiles",
@@ -157,7 +162,7 @@ def instructions(work: Callable[[], object]) -> int:
 
 def everything_that_reads(text: str) -> None:
     """What a transcript meets: the reader, checks, cleaning, the search for personal data, the cue rater."""
-    _, turns = labels.parse_labelled(text, labels.COMMON_LABELS, loose=True)
+    turns = tuple(parse_text(text, labels.COMMON_LABELS).turns)
     turns = turns or (Turn("patient", "Hello there, I am here."), Turn("therapist", text))
     session = Session("one", 1, turns, "one.txt", preamble=text[:100])
     assert list(Checker({}).add(session)) is not None

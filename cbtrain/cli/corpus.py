@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.cli.corpus_check import check
+from cbtrain.cli.corpus_guess import guess
 from cbtrain.cli.corpus_preview import preview
 from cbtrain.cli.corpus_reading import add_reading, config_of, on_bad_of, reading, source_of, tell_skipped, whole
 from cbtrain.cli.corpus_tokens import tokens
@@ -34,8 +35,8 @@ def add(commands: Commands) -> None:
         "corpus",
         help=text,
         description=f"{text[0].upper()}{text[1:]}. PATH is a file or folder in any known layout (the 2024 study's "
-        "repository or simulations, our JSONL, OpenAI messages, ShareGPT, labelled text), or 'sample'. Nothing is ever "
-        "sent anywhere.",
+        "repository or simulations, our JSONL, OpenAI messages, ShareGPT, tables, labelled text, subtitles), or "
+        "'sample'. Nothing is ever sent anywhere.",
     )
     corpus.summary = text
     corpora = corpus.add_commands(dest="corpus_command", required=True, metavar="COMMAND")
@@ -48,6 +49,14 @@ def add(commands: Commands) -> None:
         help="count tokens too, with this tokenizer: a model folder or hub id",
     )
     stats.add_argument("--json", action="store_true", help="print JSON")
+
+    _add(
+        corpora,
+        "guess",
+        guess,
+        "print a map for files of another layout, with what is not sure about it",
+        "The output is a file for --map: correct it where it is not sure. Who the therapist is, you decide.",
+    )
 
     checks = _add(
         corpora,
@@ -129,7 +138,7 @@ def _add(
     parser.add_argument("--config", help="study config: its corpus, cleaning, split and tokens are used")
     add_settings(parser, example=example)
     parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)  # as settings once were given
-    add_reading(parser, "author, simulations, cbtrain, messages, sharegpt or text")
+    add_reading(parser, "author, simulations, cbtrain, messages, sharegpt, records, table or text")
     return parser
 
 

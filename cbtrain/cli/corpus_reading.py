@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,10 @@ def add_reading(parser: Parser, formats: str) -> None:
     plain text, and whether malformed sessions are skipped."""
     parser.add_alias("--format", "corpus.format", help=formats)
     for role in ("therapist", "patient"):
-        text = f"a label of the {role} in plain text, instead of the common ones (repeatable)"
+        text = f"what the {role} is called in the files, instead of the common names (repeatable)"
         parser.add_alias(f"--{role}-label", f"corpus.{role}_labels", action="append", metavar="NAME", help=text)
+    text = "YAML file that says where turns, speakers and patients are; `cbtrain corpus guess` prints one"
+    parser.add_alias("--map", "corpus.map", metavar="FILE", help=text)
     text = "skip malformed sessions; they are listed and counted"
     parser.add_alias("--skip-bad", "corpus.skip_bad", action="store_true", help=text)
 
@@ -33,7 +35,8 @@ def source_of(parsed: argparse.Namespace) -> CorpusSource:
     from cbtrain.transcripts.reading import locate, speaker_labels
 
     corpus = config_of(parsed).corpus
-    return locate(corpus.path, corpus.format, speaker_labels(corpus.therapist_labels, corpus.patient_labels))
+    labels = speaker_labels(corpus.therapist_labels, corpus.patient_labels)
+    return locate(corpus.path, corpus.format, labels, corpus.map)
 
 
 def whole(parsed: argparse.Namespace) -> Any:
@@ -41,8 +44,9 @@ def whole(parsed: argparse.Namespace) -> Any:
 
     settings = config_of(parsed).corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+    corpus = read(settings.path, settings.format, labels=labels, corpus_map=settings.map, skip_bad=settings.skip_bad)
     tell_skipped(list(corpus.skipped))
+    tell_notes(corpus.notes)
     return corpus
 
 
@@ -66,6 +70,7 @@ def reading(
 
     yield sessions()
     tell_skipped(skipped)
+    tell_notes(source.notes.lines())
 
 
 def on_bad_of(parsed: argparse.Namespace, skipped: list[str] | None = None) -> OnBad:
@@ -80,6 +85,11 @@ def tell_skipped(skipped: list[str]) -> None:
         print(f"left out: {line}", file=sys.stderr)
     if skipped:
         print(f"{len(skipped)} faults: the sessions or files named were left out", file=sys.stderr)
+
+
+def tell_notes(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"note: left out: {line}", file=sys.stderr)
 
 
 def config_of(parsed: argparse.Namespace) -> StudyConfig:

@@ -41,7 +41,9 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     settings = config.corpus
     with console.status("Reading the corpus"):
         labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-        corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+        corpus = read(
+            settings.path, settings.format, labels=labels, corpus_map=settings.map, skip_bad=settings.skip_bad
+        )
         counts = stats(corpus)
         cleaned, cleaning = clean(corpus, settings.cleaning)
     if not cleaned.courses:
@@ -56,6 +58,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         "format": corpus.format,
         **{key: counts[key] for key in ("courses", "sessions", "therapist_turns", "words")},
         "skipped": list(corpus.skipped),
+        "left_out": list(corpus.notes),
         "cleaning": {CHANGES[kind]: count for kind, count in cleaning.as_dict().items()},
         "fingerprint": _fingerprint(cleaned),
         "split": parts.ids(),
@@ -65,6 +68,8 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
     if corpus.skipped:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
+    for note in corpus.notes:
+        say(console, f"note: left out: {note}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
     say(console, f"cleaning: {'; '.join(changed) or 'nothing to fix'}")
     return StudyCorpus(parts, summary)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cbtrain.transcripts.mapping.config import CorpusMap
+from cbtrain.transcripts.mapping.dataset_info import read_map
 
 
 class CleaningPolicy(BaseModel):
@@ -29,11 +35,25 @@ class TranscriptsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: str = Field("sample", description="folder or file; 'sample' is the embedded, fictional corpus")
-    format: str = Field("auto", description="auto, author, simulations, cbtrain, messages, sharegpt or text")
-    therapist_labels: list[str] = Field([], description="labels of the therapist in texts, instead of the common ones")
-    patient_labels: list[str] = []
+    format: str = Field(
+        "auto", description="auto, author, simulations, cbtrain, messages, sharegpt, records, table or text"
+    )
+    therapist_labels: list[str] = Field([], description="what the therapist is called, instead of the common names")
+    patient_labels: list[str] = Field([], description="what the patient is called, instead of the common names")
+    map: CorpusMap = Field(
+        default_factory=CorpusMap, description="where the parts of a session are: a YAML file, or the keys of one"
+    )
     skip_bad: bool = Field(False, description="skip and count malformed sessions instead of refusing the corpus")
     cleaning: CleaningPolicy = Field(default_factory=CleaningPolicy)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_map(cls, values: Any) -> Any:
+        """Replace the name of a map's file by its keys. Raises UserError if it cannot be read."""
+        if isinstance(values, dict) and isinstance(values.get("map"), str):
+            corpus = Path(str(values.get("path", "")))
+            return values | {"map": read_map(Path(values["map"]), corpus).model_dump(exclude_unset=True)}
+        return values
 
 
 class SplitConfig(BaseModel):

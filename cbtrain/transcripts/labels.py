@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cbtrain.transcripts.label_grammar import ASIDE, BLANK, BOLD, COLON, DASH, INDENT, TIME, TITLE, either
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Role, Turn
 
@@ -19,37 +20,28 @@ COMMON_LABELS: Mapping[str, Role] = {
     "Clinician": "therapist",
     "Psychologist": "therapist",
     "Psychotherapist": "therapist",
+    "Supporter": "therapist",
     "Client": "patient",
+    "Seeker": "patient",
+    "Help-seeker": "patient",
+    **dict.fromkeys(
+        ("治疗师", "咨询师", "心理咨询师", "支持者", "カウンセラー", "セラピスト", "상담사", "상담자"), "therapist"
+    ),
+    **dict.fromkeys(("来访者", "求助者", "患者", "クライエント", "クライアント", "相談者", "내담자"), "patient"),
 }
-
-
-# Repeats are bounded, so that a pattern tries few characters from each place of any text.
-INDENT, BOLD = r"[ \t]{0,80}", r"\*{0,3}"
-TIME = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?[ \t]{1,8})?"
 
 
 @lru_cache(maxsize=64)
 def strict_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     """Return the pattern of a label at the very start of a line, spelt exactly, as in the 2024 study's own regex."""
-    return re.compile(rf"^({_either(labels)}):", re.MULTILINE)
+    return re.compile(rf"^({either(labels)}):", re.MULTILINE)
 
 
-@lru_cache(maxsize=64)
-def loose_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """Return the pattern of a label as people type it: any case, indented, bold, after a time in brackets."""
-    begin, end = rf"^{INDENT}{TIME}{BOLD}", rf"[ \t]{{0,8}}{BOLD}:{BOLD}[ \t]*"
-    return re.compile(rf"{begin}({_either(labels)}){end}", re.MULTILINE | re.IGNORECASE)
-
-
-def parse_labelled(
-    text: str, labels: Mapping[str, Role] = AUTHOR_LABELS, *, loose: bool = False
-) -> tuple[str, tuple[Turn, ...]]:
-    """Return the preamble and the turns of ``text``. A turn is everything up to the next label, stripped; the preamble
-    is what stands before the first one."""
-    pattern = (loose_pattern if loose else strict_pattern)(tuple(labels))
-    roles = {label.lower(): role for label, role in labels.items()}
-    parts = pattern.split(text)
-    turns = (Turn(roles[label.lower()], words.strip()) for label, words in zip(parts[1::2], parts[2::2], strict=True))
+def parse_labelled(text: str, labels: Mapping[str, Role] = AUTHOR_LABELS) -> tuple[str, tuple[Turn, ...]]:
+    """Return the preamble and the turns of ``text`` as the 2024 study labels them. A turn is everything up to the next
+    label, stripped; the preamble is what stands before the first one."""
+    parts = strict_pattern(tuple(labels)).split(text)
+    turns = (Turn(labels[label], words.strip()) for label, words in zip(parts[1::2], parts[2::2], strict=True))
     return parts[0].strip(), tuple(turns)
 
 
@@ -69,7 +61,7 @@ def inner_labels(text: str, names: Mapping[str, Role]) -> Iterator[InnerLabel]:
 
     A label in the middle of a sentence, or in lower case in running text, is speech about labels and none.
     """
-    if ":" not in text:
+    if ":" not in text and "：" not in text:
         return
     roles = {label.lower(): role for label, role in (*COMMON_LABELS.items(), *names.items())}
     for match in _inner_pattern(tuple(roles)).finditer(text):
@@ -89,8 +81,12 @@ def unknown_labels(text: str, known_names: Iterable[str]) -> Iterator[str]:
 def labels_seen(*texts: str) -> str:
     """Return what looks like a speaker's label at the start of lines, the most frequent ones by name: ``P, T``; nothing
     where there is none."""
-    counts = Counter(found["label"].strip() for text in texts for found in SEEN.finditer(text))
-    return ", ".join(sorted(label for label, _ in counts.most_common(MOST_SEEN)))
+    return ", ".join(sorted(label for label, _ in count_labels(*texts).most_common(MOST_SEEN)))
+
+
+def count_labels(*texts: str) -> Counter[str]:
+    """Return how often each word or two stand before a colon at the start of a line."""
+    return Counter(match["label"].strip() for text in texts for match in SEEN.finditer(text))
 
 
 def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[str, Role]:
@@ -131,14 +127,7 @@ UNKNOWN = re.compile(
 
 @lru_cache(maxsize=1024)
 def _inner_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    aside = r"(?: ?\([^)\n]{1,30}\))?"  # "Patient (crying):"
-    title = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
-    end = rf"{aside}{BOLD}[ \t]?:{BOLD}"
-    line_start = rf"^{INDENT}(?:[-–>•] ?)?{TIME}{BOLD}{title}({_either(labels)}){end}[ \t]*"
-    after_sentence = rf"(?<=[.!?…])[\"”’)*]{{0,6}}[ \t]{{0,8}}{BOLD}({_either(labels)}){end}[ \t]+"
+    end = rf"{ASIDE}{BOLD}{BLANK}?{COLON}{BOLD}"
+    line_start = rf"^{INDENT}{DASH}{TIME}{BOLD}{TITLE}({either(labels)}){end}{BLANK}{{0,80}}"
+    after_sentence = rf"(?<=[.!?…。！？])[\"”’)*]{{0,6}}{BLANK}{{0,8}}{BOLD}({either(labels)}){end}{BLANK}{{1,80}}"
     return re.compile(f"{line_start}|{after_sentence}", re.MULTILINE | re.IGNORECASE)
-
-
-def _either(labels: Iterable[str]) -> str:
-    # The longest first, so that "Patient's mother" is not read as "Patient".
-    return "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))

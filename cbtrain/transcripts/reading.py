@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.transcripts.labels import COMMON_LABELS
+from cbtrain.transcripts.labels import COMMON_LABELS, NAME_THE_LABELS, labels_seen
+from cbtrain.transcripts.mapping.config import CorpusMap
+from cbtrain.transcripts.mapping.tables import TABLES
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.readers import author, canonical, chat_records, plain_text, simulations
-from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.source import OnBad, read_records, refuse, suffix_of
+from cbtrain.transcripts.readers import author, canonical, plain_text, records, simulations
+from cbtrain.transcripts.readers.options import Notes, ReadOptions
+from cbtrain.transcripts.source import OnBad, read_items, refuse, suffix_of
 from cbtrain.transcripts.types import Corpus, Course, Role, Session
 
 SAMPLE = "sample"
+SEEN = 4000
+"""Characters of a text without turns in which labels are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,13 @@ READERS: dict[str, Reader] = {
     "cbtrain": Reader(
         "sessions.jsonl, or a folder that holds one (cbtrain.session/1)", canonical.sessions, canonical.profiles
     ),
-    "messages": Reader(
-        "JSONL or JSON of OpenAI 'messages'",
-        partial(chat_records.sessions, layout=chat_records.MESSAGES),
-        chat_records.profiles,
+    "messages": Reader("JSONL or JSON of OpenAI 'messages'", records.sessions, records.profiles),
+    "sharegpt": Reader("JSONL or JSON of ShareGPT 'conversations'", records.sessions, records.profiles),
+    "records": Reader(
+        "JSONL or JSON with turns under other common names, or read by a map", records.sessions, records.profiles
     ),
-    "sharegpt": Reader(
-        "JSONL or JSON of ShareGPT 'conversations'",
-        partial(chat_records.sessions, layout=chat_records.SHAREGPT),
-        chat_records.profiles,
+    "table": Reader(
+        "CSV, TSV, Parquet or Arrow with a turn in each row, or read by a map", records.sessions, records.profiles
     ),
     "text": Reader(
         ".txt files with labels such as Therapist: and Client: at the start of lines",
@@ -61,33 +62,59 @@ READERS: dict[str, Reader] = {
 
 @dataclass(frozen=True, slots=True)
 class CorpusSource:
-    """A corpus that is not read yet: ``sessions()`` streams it, one session in memory at a time."""
+    """A corpus that is not read yet: ``sessions()`` streams it, one session in memory at a time. ``notes``: what was
+    left out on purpose, as far as it has been read."""
 
     path: Path
     name: str
     format: str
     labels: Mapping[str, Role] = field(default_factory=dict)
+    map: CorpusMap = field(default_factory=CorpusMap)
+    notes: Notes = field(default_factory=Notes)
 
     def sessions(self, on_bad: OnBad = refuse) -> Iterator[Session]:
-        """Sessions in the order of the source, each id once; a second session with one id is a fault."""
+        """Yield the sessions in the order of the source, each id once; a second session with one id is a fault.
+
+        Raises UserError at the end if there were sessions and none has a turn.
+        """
         places: dict[str, str] = {}
-        for session in READERS[self.format].sessions(self.path, ReadOptions(on_bad, self.labels)):
+        speaks, preamble = False, ""
+        for session in READERS[self.format].sessions(self.path, self._options(on_bad)):
             if session.id in places:
                 problem = f"session {session.number} of course {session.course!r} is already at {places[session.id]}"
                 on_bad(UserError(problem, where=session.where, hint="Remove or renumber one of the two."))
                 continue
             places[session.id] = session.where
+            speaks = speaks or bool(session.turns)
+            preamble = preamble or session.preamble[:SEEN]
             yield session
+        if places and not speaks:
+            raise self._no_turns(preamble)
 
     def profiles(self, on_bad: OnBad = refuse) -> dict[str, Profile]:
-        return READERS[self.format].profiles(self.path, ReadOptions(on_bad, self.labels))
+        return READERS[self.format].profiles(self.path, self._options(on_bad))
+
+    def _options(self, on_bad: OnBad) -> ReadOptions:
+        return ReadOptions(on_bad, self.labels, self.map, self.notes)
+
+    def _no_turns(self, preamble: str) -> UserError:
+        seen = labels_seen(preamble)
+        what = f"no turn in any session, read as {self.format!r}"
+        what += f"; labels seen: {seen}" if seen else "; no label seen"
+        hint = f"If it is a transcript, {NAME_THE_LABELS}; `cbtrain corpus guess` shows what is in it."
+        return UserError(what, where=self.name, hint=hint)
 
 
-def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | None = None) -> CorpusSource:
+def locate(
+    path: str | Path,
+    format: str = "auto",
+    labels: Mapping[str, Role] | None = None,
+    corpus_map: CorpusMap | None = None,
+) -> CorpusSource:
     """Return the source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
 
-    ``labels`` are the speakers' labels in texts, by role. Raises UserError on a path that is not there, an unknown
-    format, and a layout that no reader knows.
+    ``labels`` are what the speakers are called, by role; ``corpus_map`` says where a session's parts are. Raises
+    UserError on a path that is not there, an unknown format, and a layout that no reader knows.
     """
     if format != "auto" and format not in READERS:
         raise UserError(f"unknown format {format!r}", where="corpus", hint=nearest(format, [*READERS, "auto"]))
@@ -103,10 +130,11 @@ def locate(path: str | Path, format: str = "auto", labels: Mapping[str, Role] | 
             raise UserError("no such file or folder", where=path, hint=hint)
         if not path.is_dir() and not path.is_file():
             raise UserError("neither a file nor a folder", where=path, hint="Write it to a file first.")
-        detected = _detect(path) if format == "auto" else format
+        corpus_map = corpus_map or CorpusMap()
+        detected = _detect(path, ReadOptions(labels=labels or {}, map=corpus_map)) if format == "auto" else format
     except PermissionError as error:
         raise UserError("permission denied", where=error.filename or path, hint="Change its permissions.") from None
-    return CorpusSource(path, str(path), detected, labels or {})
+    return CorpusSource(path, str(path), detected, labels or {}, corpus_map)
 
 
 def read(
@@ -114,6 +142,7 @@ def read(
     format: str = "auto",
     *,
     labels: Mapping[str, Role] | None = None,
+    corpus_map: CorpusMap | None = None,
     skip_bad: bool = False,
 ) -> Corpus:
     """Return the whole corpus at ``path`` as labelled in its files: courses in the order of their first session.
@@ -121,7 +150,7 @@ def read(
     Raises UserError on everything that :func:`locate` does, on malformed content (file and line; with ``skip_bad`` it
     is left out and named in ``skipped``), and where no session is left.
     """
-    source = locate(path, format, labels)
+    source = locate(path, format, labels, corpus_map)
     skipped: list[str] = []
     on_bad: OnBad = (lambda error: skipped.append(str(error))) if skip_bad else refuse_with_hint
     by_course: dict[str, list[Session]] = {}
@@ -137,7 +166,7 @@ def read(
         Course(course, tuple(sorted(course_sessions, key=lambda session: session.number)), profiles.get(course))
         for course, course_sessions in by_course.items()
     )
-    return Corpus(source.name, source.format, courses, tuple(skipped))
+    return Corpus(source.name, source.format, courses, tuple(skipped), tuple(source.notes.lines()))
 
 
 def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:
@@ -173,8 +202,11 @@ def no_sessions(source: CorpusSource, skipped: int = 0) -> UserError:
     return UserError(f"no sessions in it{bad}", where=source.name, hint=hint)
 
 
-def _detect(path: Path) -> str:
+def _detect(path: Path, options: ReadOptions) -> str:
+    """Return the format of what lies at ``path``. Raises UserError if no reader knows it."""
     if path.is_dir():
+        if options.map.each not in (None, "text") or options.map.text:
+            return "records"
         for name, detects in (
             ("author", author.detects),
             ("simulations", simulations.detects),
@@ -182,34 +214,56 @@ def _detect(path: Path) -> str:
         ):
             if detects(path):
                 return name
-        records = chat_records.record_files(path)
-        detected = next(filter(None, map(_sniff, records)), None)
+        detected = next(filter(None, (_sniff(file, options) for file in records.data_files(path))), None)
         if detected:
             return detected
         if plain_text.detects(path):
             return "text"
-    elif suffix_of(path) in chat_records.SUFFIXES:
-        # Where nothing in it can be read, its reader says what and where.
-        detected = _sniff(path)
-        if detected or not any(True for _ in read_records(path, lambda error: None)):
+    elif suffix_of(path) in records.SUFFIXES:
+        detected = _sniff(path, options)
+        # If nothing in it can be read, its reader says what and where.
+        if detected or (
+            suffix_of(path) in records.JSON and not any(True for _ in read_items(path, lambda error: None))
+        ):
             return detected or "cbtrain"
     elif plain_text.detects(path):
         return "text"
-    raise _unknown(path)
+    raise _unknown(path, options)
 
 
-def _sniff(file: Path) -> str | None:
-    """Return the format of a JSON file by the keys of its first readable records."""
-    # A first record may be metadata.
-    for _, record in islice(read_records(file, lambda error: None), 5):
-        if "schema" in record or "turns" in record:
-            return "cbtrain"
-        for layout, name in ((chat_records.MESSAGES, "messages"), (chat_records.SHAREGPT, "sharegpt")):
-            if layout.messages in record:
-                return name
-    return None
+def _sniff(file: Path, options: ReadOptions) -> str | None:
+    """Return the format of a file of records by the names in its first readable ones; None if they are not known."""
+    if options.map.each is None and suffix_of(file) in records.JSON:
+        # The first record may be metadata.
+        for _, record in islice(read_items(file, lambda error: None), records.PEEKED):
+            if isinstance(record, dict) and (str(record.get("schema", "")).startswith("cbtrain.") or _is_ours(record)):
+                return "cbtrain"
+    try:
+        found = records.map_of(file, options)
+    except UserError:
+        return "records"  # its reader says what and where
+    if found is None:
+        return None
+    if suffix_of(file) in TABLES:
+        return "table"
+    return {"messages": "messages", "conversations": "sharegpt"}.get(next(iter(found.turns), ""), "records")
 
 
-def _unknown(path: Path) -> UserError:
+def _is_ours(record: dict[str, Any]) -> bool:
+    """Return whether ``record`` is a session of our own layout, perhaps without its schema."""
+    turns = record.get("turns")
+    return "course" in record and isinstance(turns, list) and all(isinstance(t, dict) and "text" in t for t in turns)
+
+
+def _unknown(path: Path, options: ReadOptions) -> UserError:
+    """Return the error for a layout that no reader knows; it names what was seen."""
+    files = records.data_files(path) if path.is_dir() else [path]
+    files = [file for file in files if suffix_of(file) in records.SUFFIXES]
+    if files:
+        try:
+            seen = records.seen_in(files[0], options.map)
+        except UserError as error:
+            return error
+        return records.unknown_shape(files[0], seen, path)
     layouts = "; ".join(f"{name}: {reader.says}" for name, reader in READERS.items())
     return UserError("no known corpus layout", where=path, hint=f"Known: {layouts}.")

@@ -77,24 +77,29 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return pieces
 
 
-def read_text(path: Path) -> str:
-    """Return the whole of a small file as text. Raises UserError if it is missing, too large, damaged or not
-    UTF-8."""
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return the whole of a small file as text. Raises UserError if it is missing, too large, damaged or not in
+    ``encoding``."""
     try:
-        with _open(path) as file:
+        with open_file(path) as file:
             data = file.read(MAX_RECORD + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if len(data) > MAX_RECORD:
         raise UserError(f"larger than {MAX_RECORD >> 20} MiB", where=path, hint="Is this a transcript? Split it.")
-    return _decode(data.removeprefix(BOM), path)
+    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        return _decode(data.removeprefix(BOM), path)
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"not {encoding} text ({error.reason})", where=path, hint="Name another encoding.") from None
 
 
 def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
     """Yield each non-blank line's place (``FILE:LINE``) and text. A line over :data:`MAX_RECORD` is a fault, never
     held."""
     try:
-        with _open(path) as file:
+        with open_file(path) as file:
             number = 0
             while raw := file.readline(MAX_RECORD + 1):
                 number += 1
@@ -113,14 +118,13 @@ def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
                 except UserError as error:
                     on_bad(error)
     except (OSError, EOFError, zlib.error) as error:
-        on_bad(_unreadable(path, error))
+        on_bad(unreadable(path, error))
 
 
 def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each JSON object's place and content: a line of ``.jsonl``, an item of a ``.json`` array, or the one
     object."""
-    items = _array(path, on_bad) if suffix_of(path) == ".json" else _lines(path, on_bad)
-    for where, content in items:
+    for where, content in read_items(path, on_bad):
         if isinstance(content, dict):
             yield where, content
         else:
@@ -128,6 +132,12 @@ def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict
             hint = "Name the file .json." if isinstance(content, list) and lines else "Correct or remove it."
             what = "an array, not a JSON object" if isinstance(content, list) else "not a JSON object"
             on_bad(UserError(what, where=where, hint=hint))
+
+
+def read_items(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, Any]]:
+    """Yield the place and content of each line of ``.jsonl``, of each item of a ``.json`` array, or of the one value in
+    a ``.json`` file."""
+    return _array(path, on_bad) if suffix_of(path) == ".json" else _lines(path, on_bad)
 
 
 def parse_json(text: str, where: object) -> Any:
@@ -162,7 +172,7 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     """Items of a JSON array, decoded one by one from a buffer that holds little more than one of them."""
     decoder = json.JSONDecoder()
     try:
-        with _open(path) as file:
+        with open_file(path) as file:
             text = _TextBuffer(file, path)
             text.skip_space()
             if not text.buffer.startswith("["):
@@ -203,7 +213,7 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     except UserError as error:
         on_bad(error)
     except (OSError, EOFError, zlib.error) as error:
-        on_bad(_unreadable(path, error))
+        on_bad(unreadable(path, error))
 
 
 def _give_up(text: str, where: str) -> NoReturn:
@@ -258,7 +268,7 @@ class _TextBuffer:
         return self.buffer
 
 
-def _open(path: Path) -> BufferedIOBase:
+def open_file(path: Path) -> BufferedIOBase:
     if path.is_symlink() and not path.exists():
         raise UserError("a broken link", where=path, hint=f"It points to {path.readlink()}, which is not there.")
     if path.exists() and not path.is_file():
@@ -282,7 +292,8 @@ def _not_utf8(data: bytes, where: object) -> UserError:
     return UserError(problem, where=where, hint=hint)
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def unreadable(path: Path, error: Exception) -> UserError:
+    """Return the error for a file that cannot be read because of ``error``."""
     if isinstance(error, PermissionError):
         return UserError("permission denied", where=path, hint="Change its permissions.")
     if isinstance(error, FileNotFoundError):

@@ -31,13 +31,17 @@ class Distribution:
 
 
 class Statistics:
-    """Takes sessions one by one. ``words`` are those of the source text where there is one (labels included), else the
-    turns'. ``count_tokens`` counts a text's tokens, if a tokenizer is named."""
+    """Takes sessions one by one, as they are labelled: turns count before any are merged.
+
+    ``words`` are those of the source text where there is one (labels included), else the turns'. ``count_tokens``
+    counts a text's tokens, if a tokenizer is named.
+    """
 
     def __init__(self, count_tokens: Callable[[str], int] | None = None) -> None:
         self._count_tokens = count_tokens
         self._courses: set[str] = set()
-        self._therapist = self._patient = self._repeated = self._empty = 0
+        self._patients: set[str] = set()
+        self._therapist = self._patient = self._repeated = self._empty = self._ignored = self._characters = 0
         # Eight bytes a session and quantity; the phase beside them as an index.
         self._phases = array("b")
         self._values = {name: array("q") for name in QUANTITIES if name != "tokens" or count_tokens}
@@ -45,6 +49,9 @@ class Statistics:
     def add(self, session: Session) -> None:
         therapist, patient = session.count("therapist"), session.count("patient")
         self._courses.add(session.course)
+        self._patients.add(session.patient or session.course)
+        self._ignored += session.ignored
+        self._characters += sum(len(turn.text) for turn in session.turns)
         self._therapist += therapist
         self._patient += patient
         self._repeated += any(before.role == after.role for before, after in pairwise(session.turns))
@@ -58,12 +65,15 @@ class Statistics:
     def counts(self) -> dict[str, int]:
         """Counts by name."""
         return {
+            "patients": len(self._patients),
             "courses": len(self._courses),
             "sessions": len(self._phases),
             "turns": self._therapist + self._patient,
             "therapist_turns": self._therapist,
             "patient_turns": self._patient,
+            "ignored_turns": self._ignored,
             "words": sum(self._values["words"]),
+            "characters": self._characters,
             "sessions_with_repeated_speaker": self._repeated,
             "sessions_without_turns": self._empty,
         }

@@ -45,10 +45,11 @@ def phase_of(number: int) -> Phase:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One uninterrupted stretch of speech."""
+    """One uninterrupted stretch of speech. ``weight`` multiplies the loss of its tokens: 0 is context only."""
 
     role: Role
     text: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class Session:
     ``patient`` is who is treated, where that is not the course itself: one patient treated by several therapists has
     several courses. ``preamble`` is text before the first speaker's label, which belongs to nobody. ``source_words``
     counts whitespace-separated words of the text it was parsed from, labels included (0: there was no such text).
-    ``facts`` is what else the source says of it (``ending``, ``summary``, ``system``, ``arm`` …).
+    ``facts`` is what else the source says of it (``ending``, ``summary``, ``system``, ``arm`` …). ``ignored`` counts
+    turns of third speakers, which are left out.
     """
 
     course: str
@@ -69,6 +71,7 @@ class Session:
     preamble: str = ""
     source_words: int = field(default=0, compare=False)
     facts: dict[str, str] = field(default_factory=dict)
+    ignored: int = field(default=0, compare=False)
 
     @property
     def id(self) -> str:
@@ -102,12 +105,14 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Courses read from one place; ``format`` names the reader; ``skipped`` says what could not be read, if allowed."""
+    """Courses read from one place; ``format`` names the reader; ``skipped`` says what could not be read, if allowed;
+    ``notes`` what was left out on purpose."""
 
     source: str
     format: str
     courses: tuple[Course, ...]
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def sessions(self) -> Iterator[Session]:
         for course in self.courses:

@@ -62,7 +62,7 @@ def test_a_line_without_end_is_never_held_in_memory(tmp_path, monkeypatch):
         for _ in range(64):
             out.write(b"x" * (1 << 20))
         out.write(b"\n" + second(2).encode())
-    real = source._open
+    real = source.open_file
 
     def watched(path):
         handle = real(path)
@@ -81,7 +81,7 @@ def test_a_line_without_end_is_never_held_in_memory(tmp_path, monkeypatch):
 
         return Watch()
 
-    monkeypatch.setattr(source, "_open", watched)
+    monkeypatch.setattr(source, "open_file", watched)
     with pytest.raises(UserError, match="a.jsonl:2: a line of more than 1 MiB"):
         read(file, format="cbtrain")
     assert [s.number for s in read(file, format="cbtrain", skip_bad=True).sessions()] == [1, 2]
@@ -239,6 +239,8 @@ FILES = {
     "cbtrain": "sessions.jsonl",
     "messages": "a.jsonl",
     "sharegpt": "a.json",
+    "records": "a.ndjson",
+    "table": "a.csv",
     "text": "a.txt",
 }
 

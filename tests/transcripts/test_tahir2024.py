@@ -25,12 +25,15 @@ def corpus():
 
 def test_counts_as_labelled(corpus):
     assert stats(corpus) == {
+        "patients": 48,
         "courses": 48,
         "sessions": 960,
         "turns": 51_925,
         "therapist_turns": 26_125,
         "patient_turns": 25_800,
+        "ignored_turns": 0,
         "words": 3_242_788,
+        "characters": 19_635_958,
         "sessions_with_repeated_speaker": 583,
         "sessions_without_turns": 1,
     }

@@ -83,7 +83,7 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
     if both speakers are found in no session."""
     settings = config.corpus
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    corpus = read(settings.path, settings.format, labels=labels, skip_bad=settings.skip_bad)
+    corpus = read(settings.path, settings.format, labels=labels, corpus_map=settings.map, skip_bad=settings.skip_bad)
     for line in corpus.skipped:
         console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     sessions = list(records(corpus.sessions()))

@@ -1,17 +1,53 @@
-"""What every reader is told."""
+"""What every reader is told, and what it tells."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cbtrain.transcripts.labels import COMMON_LABELS
+from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.source import OnBad, refuse
 from cbtrain.transcripts.types import Role
 
 
+class Notes:
+    """What was left out on purpose: how often, and where first."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, what: str, count: int = 1, example: str = "") -> None:
+        self._counts[what] += count
+        self._examples.setdefault(what, example)
+
+    def lines(self) -> list[str]:
+        """Return a line for each kind, the most frequent first."""
+        return [
+            f"{count:,} {what}" + (f", the first: {self._examples[what]}" if self._examples[what] else "")
+            for what, count in self._counts.most_common()
+        ]
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """``on_bad`` gets each fault; ``labels`` are speakers' labels in place of a text format's own."""
+    """``on_bad`` gets each fault; ``labels`` are speakers' labels in place of the common ones; ``map`` says where the
+    parts of a session are. ``notes`` counts what was left out on purpose."""
 
     on_bad: OnBad = refuse
     labels: Mapping[str, Role] = field(default_factory=dict)
+    map: CorpusMap = field(default_factory=CorpusMap)
+    notes: Notes = field(default_factory=Notes)
+
+    @property
+    def text_labels(self) -> Mapping[str, Role]:
+        """Return the labels of speakers in texts: those of the map, else those given, else the common ones."""
+        if self.map.each != "pair" and (self.map.patient or self.map.therapist):
+            named: dict[str, Role] = dict.fromkeys(self.map.therapist, "therapist")
+            return {**self.labels, **named, **dict.fromkeys(self.map.patient, "patient")}
+        return self.labels or COMMON_LABELS
+
+    def note(self, what: str, count: int = 1, example: str = "") -> None:
+        self.notes.add(what, count, example)

@@ -8,44 +8,102 @@ One file is one session, numbered by the digits that end its name, of the course
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from cbtrain.errors import UserError
-from cbtrain.transcripts.labels import COMMON_LABELS, parse_labelled
+from cbtrain.transcripts import subtitles
+from cbtrain.transcripts.labelled_text import parse_text
+from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
+from cbtrain.transcripts.mapping.keys import in_path
+from cbtrain.transcripts.mapping.turns import clean
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers.canonical import read_profiles
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.source import files_in, read_text, stem_of
+from cbtrain.transcripts.source import files_in, read_text, stem_of, suffix_of
 from cbtrain.transcripts.types import Session
 
-SUFFIXES = (".txt", ".text", ".md")
+SUFFIXES = (".txt", ".text", ".md", *subtitles.SUFFIXES)
+IN_FOLDERS = (".txt", ".text", *subtitles.SUFFIXES)
+NO_TRANSCRIPTS = re.compile(
+    r"(?:readme|licen[cs]e|requirements|changelog|notice|authors|citation)\b.{0,200}", re.IGNORECASE
+)
+"""Names of files of projects that are no transcripts."""
+
 NUMBERED = re.compile(
     r"(?P<course>.{0,250}?)[\s_.-]{0,20}(?:(?<![A-Za-z])(?:session|sess|s)[\s_.-]{0,20})?(?P<number>\d{1,9})",
     re.IGNORECASE,
 )
 GENERIC = {"", "session", "sess", "s", "transcript"}
+"""Names that say nothing of a course: the number is that of a session in the folder's course."""
+
+CASES = {
+    *"case patient client person subject participant user conversation conv dialogue dialog chat sample file id".split()
+}
+"""Names whose number tells one patient from another: ``case_7.txt`` is no seventh session."""
 
 
 def detects(path: Path) -> bool:
-    if path.is_dir():
-        return any(file.name.lower() != "readme.md" for file in files_in(path, (".txt", ".text")))
-    return path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
+    return bool(text_files(path)) if path.is_dir() else path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
+
+
+def text_files(path: Path) -> list[Path]:
+    """Return the texts: ``path`` itself, or those under the folder, in natural order of their names."""
+    if not path.is_dir():
+        return [path]
+    return [file for file in files_in(path, IN_FOLDERS) if not NO_TRANSCRIPTS.fullmatch(file.name)]
 
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
     """Yield one session per file, in natural order of their names. A file without any label is kept, with its text as
     preamble."""
-    labels = options.labels or COMMON_LABELS
-    for file in files_in(path, (".txt", ".text")) if path.is_dir() else [path]:
-        course, number = place(file, path)
+    numbers: Counter[str] = Counter()
+    for file in text_files(path):
         try:
-            text = read_text(file).replace("\r\n", "\n").replace("\r", "\n")
+            yield _session(file, path, options, numbers)
         except UserError as error:
             options.on_bad(error)
-            continue
-        preamble, turns = parse_labelled(text, labels, loose=True)
-        yield Session(course, number, turns, str(file), preamble=preamble, source_words=len(text.split()))
+
+
+def _session(file: Path, root: Path, options: ReadOptions, numbers: Counter[str]) -> Session:
+    """Return the session in one file; the map may name its course, its number and its patient by patterns on the path,
+    and lines to leave out. ``numbers`` counts sessions of courses whose sessions have no number of their own."""
+    text = read_text(file, options.map.encoding).replace("\r\n", "\n").replace("\r", "\n")
+    if suffix_of(file) in subtitles.SUFFIXES:
+        text = subtitles.text_of(text)
+    parsed = parse_text(clean(text, options.map), options.text_labels, options.map.ignore)
+    for label, count in parsed.ignored.items():
+        options.note(f"turns of {label!r}, who is neither patient nor therapist", count, str(file))
+    if parsed.empty:
+        options.note("labels without words after them", parsed.empty, str(file))
+    inside = file.relative_to(root).as_posix() if root.is_dir() else file.name
+    course, number = place(file, root)
+    values = {name: _in_path(options.map, name, inside, file) for name in ("course", "session", "patient_id")}
+    if values["course"] is not None:
+        course = values["course"]
+        numbers[course] += 1
+        number = numbers[course]
+    if (value := values["session"]) is not None:
+        if not value.isdecimal() or len(value) > 9:
+            raise UserError(f"session {value!r} is not a number", where=file, hint="Correct the pattern.")
+        number = int(value)
+    patient, ignored = values["patient_id"] or "", sum(parsed.ignored.values())
+    return Session(course, number, tuple(parsed.turns), str(file), patient, parsed.preamble, ignored=ignored)
+
+
+def _in_path(corpus_map: CorpusMap, name: str, inside: str, file: Path) -> str | None:
+    """Return what the map's pattern ``name`` finds in the path ``inside`` the corpus; None if it has none."""
+    key: str | None = getattr(corpus_map, name)
+    if key is None:
+        return None
+    if not is_pattern(key):
+        hint = f"Texts have no keys: write a pattern on the path, such as {name}: '(?P<{name}>[^/]+)\\.txt'."
+        raise UserError(f"{name}: {key!r} is not a pattern", where=file, hint=hint)
+    value = in_path(key, inside, name)
+    if not value:
+        raise UserError(f"{name}: the pattern matches nothing in {inside!r}", where=file, hint="Correct it.")
+    return value
 
 
 def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
@@ -57,6 +115,8 @@ def place(file: Path, root: Path) -> tuple[str, int]:
     stem = stem_of(file)
     match = NUMBERED.fullmatch(stem)
     course, number = (match["course"], int(match["number"])) if match else (stem, 1)
+    if course.lower() in CASES:
+        course, number = stem, 1
     generic = course.lower() in GENERIC
     folder = file.parent.relative_to(root).as_posix() if root.is_dir() else "."
     if folder == ".":

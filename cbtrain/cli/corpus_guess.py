@@ -1,0 +1,57 @@
+"""``cbtrain corpus guess``: print a map for files of an unknown layout, and what is not sure about it."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cbtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from cbtrain.transcripts.mapping.config import CorpusMap
+    from cbtrain.transcripts.mapping.guess import Guess
+
+SHOWN, TURNS, WIDTH = 3, 4, 90
+"""Sessions, turns of each, and characters of a turn that are shown."""
+
+
+def guess(parsed: argparse.Namespace) -> None:
+    """Print the map as YAML, everything else as comments in it."""
+    import yaml
+
+    from cbtrain.transcripts.mapping import guess as guessing
+    from cbtrain.transcripts.mapping.config import CorpusMap
+    from cbtrain.transcripts.reading import speaker_labels
+
+    path = Path(parsed.path).expanduser()
+    if not path.exists():
+        raise UserError("no such file or folder", where=path, hint="Name a corpus.")
+    made = guessing.guess(path, speaker_labels(parsed.therapist_label, parsed.patient_label))
+    print(f"# {made.seen}")
+    print(yaml.safe_dump(made.map, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).rstrip())
+    roles = made.roles({})
+    if made.speakers:
+        print("# speakers:")
+        for name, count in made.speakers.most_common(20):
+            role = {None: "system prompt", "?": "not known: decide"}.get(roles[name], roles[name])  # type: ignore[arg-type]
+            print(f"#   {name}: {count:,} turns ({role})")
+    for doubt in made.unsure:
+        print(f"# not sure: {doubt}")
+    _show_sessions(path, CorpusMap.model_validate(made.map), made)
+    print(f"# Save it as map.yaml, correct it, then: cbtrain corpus stats {path} --map map.yaml")
+
+
+def _show_sessions(path: Path, corpus_map: CorpusMap, made: Guess) -> None:
+    """Print the beginning of the first sessions as this map reads them, or why it does not."""
+    from cbtrain.transcripts.reading import locate
+
+    try:
+        for session in islice(locate(path, corpus_map=corpus_map).sessions(lambda error: None), SHOWN):
+            print(f"# session {session.id}, {len(session.turns)} turns")
+            for turn in session.turns[:TURNS]:
+                text = " ".join(turn.text.split())
+                print(f"#   {turn.role}: {text if len(text) <= WIDTH else text[: WIDTH - 1] + '…'}")
+    except UserError as error:
+        print(f"# as it is, it reads nothing: {error.what}")

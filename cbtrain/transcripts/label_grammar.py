@@ -1,0 +1,48 @@
+"""How a speaker's label looks at the start of a line: the one grammar of readers, check and cleaning.
+
+A line may begin with blanks, a dash, a time or a range of times; then comes the label, perhaps bold, in brackets, with
+a number (``Client 2``) and an aside (``Patient (crying)``); then a colon, ASCII or full width. After a label in square
+brackets the colon may be missing. Repeats are bounded, so that a pattern tries few characters from each place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+BLANK = r"[ \t\u00a0\u3000]"
+INDENT, BOLD, COLON = rf"{BLANK}{{0,80}}", r"[*_]{0,3}", "[:：]"
+OTHER_ENDS = r"(?:\t|(?<=[ \t])[-–—](?=[ \t]))"
+"""What ends labels in texts without colons: a tab, or a dash between blanks."""
+
+STAMP = r"(?:\d{1,2}(?::\d{2}){1,2}(?:[.,]\d{3})?|\d{1,5}(?:\.\d{1,2})?s)"
+TIME = rf"(?:[\[(<]?{STAMP}(?: ?(?:-->|-|–) ?{STAMP})?[\])>]?{BLANK}{{0,4}})?"
+DASH = rf"(?:[-–—•>]{BLANK}?)?"
+NUMBER = r"(?:[ #]?(?P<number>\d{1,3}))?"
+ASIDE = rf"(?:{BLANK}?[(（][^()（）\n]{{1,40}}[)）])?"
+BEGIN = rf"^{BLANK}{{0,12}}{DASH}{TIME}"
+TITLE = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
+
+
+@lru_cache(maxsize=64)
+def line_pattern(labels: tuple[str, ...], *, separator: str = COLON) -> re.Pattern[str]:
+    """Return the pattern of one of ``labels`` at the start of a line, in any case; ``separator`` ends a label. Groups:
+    ``label``, ``bracketed`` or ``stamped``, and ``number`` or ``number_there``."""
+    name = rf"{TITLE}(?P<label>{either(labels)}){NUMBER}{ASIDE}"
+    colon = rf"\[?{BOLD}{name}\]?{BOLD}{ASIDE}{BLANK}{{0,4}}{separator}{BOLD}"
+    bracketed = rf"\[{BLANK}?(?P<bracketed>{either(labels)})(?P<number_there>[ #]?\d{{1,3}})?{BLANK}?\](?!{COLON})"
+    stamped = rf"{TITLE}(?P<stamped>{either(labels)}){BLANK}{{1,20}}[\[(]?{STAMP}[\])]?{BLANK}{{0,4}}$"
+    return re.compile(rf"{BEGIN}(?:{colon}|{bracketed}|{stamped})", re.MULTILINE | re.IGNORECASE)
+
+
+CAPITALS = re.compile(
+    rf"{BEGIN}{BOLD}(?i:{TITLE})(?P<label>[A-Z][A-Z.'’ -]{{1,24}}[A-Z])(?: ?(?P<number>\d{{1,3}}))?{BOLD}{COLON}{BOLD}",
+    re.MULTILINE,
+)
+"""Any label in capitals."""
+
+
+def either(labels: Iterable[str]) -> str:
+    """Return the alternatives of ``labels``, the longest first: ``Patient's mother`` is not read as ``Patient``."""
+    return "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))

@@ -1,0 +1,245 @@
+"""Guess the map of files that nobody has described, and say what is not sure: who the therapist is, above all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cbtrain.errors import UserError
+from cbtrain.transcripts.labels import count_labels
+from cbtrain.transcripts.mapping.config import CorpusMap
+from cbtrain.transcripts.mapping.names import ORDER, SESSION, SPEAKER, TEXT, role_of
+from cbtrain.transcripts.mapping.shapes import WHOLE, listed
+from cbtrain.transcripts.mapping.tables import TABLES, read_rows
+from cbtrain.transcripts.readers import plain_text, records
+from cbtrain.transcripts.readers.options import ReadOptions
+from cbtrain.transcripts.source import read_items, read_text, suffix_of
+from cbtrain.transcripts.types import Role
+
+LOOKED_AT = 200
+"""Records that a guess is made from."""
+
+MOST_SPEAKERS = 12
+"""Different values from which a key is no speaker's name any more."""
+
+QUESTIONS = ("question", "patient", "client", "user", "prompt", "instruction", "input", "query", "human", "context")
+ANSWERS = ("answer", "therapist", "counsel", "assistant", "response", "output", "completion", "reply", "gpt", "doctor")
+"""Parts of names of columns that hold a patient's and a therapist's words."""
+
+
+@dataclass(slots=True)
+class Guess:
+    """``map``: its keys as they would be written; ``speakers`` counts turns by what the files call their speaker;
+    ``unsure`` says what a person has to decide; ``seen`` is what the first file holds."""
+
+    seen: str
+    map: dict[str, Any] = field(default_factory=dict)
+    speakers: Counter[str] = field(default_factory=Counter)
+    unsure: list[str] = field(default_factory=list)
+
+    def roles(self, labels: Mapping[str, Role]) -> dict[str, Role | str | None]:
+        """Return who each speaker is, ``"?"`` if nobody knows."""
+        extra: dict[str, Role | None] = {name.casefold(): role for name, role in labels.items()}
+        return {name: role_of(name, extra) for name in self.speakers}
+
+
+def guess(path: Path, labels: Mapping[str, Role]) -> Guess:
+    """Return a map for the files at ``path``, made from the first that can be read. Raises UserError if there is
+    none."""
+    options = ReadOptions(on_bad=lambda error: None, labels=labels)
+    files = records.data_files(path) if path.is_dir() or suffix_of(path) in records.SUFFIXES else []
+    for file in files:
+        known = records.map_of(file, options)
+        made = _known(file, known, options) if known else _unknown(file)
+        if made is not None:
+            _ask_who(made, labels)
+            return made
+    for file in plain_text.text_files(path):
+        if plain_text.detects(file):
+            made = _of_text(file, labels)
+            _ask_who(made, labels)
+            return made
+    raise UserError("no table, JSON or text in it", where=path, hint="Name a file or a folder of transcripts.")
+
+
+def _known(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> Guess:
+    """Return the guess for a file whose names are common."""
+    made = Guess(records.seen_in(file, options.map), corpus_map.model_dump(exclude_unset=True, exclude_none=True))
+    if corpus_map.each in ("turn", "session"):
+        made.speakers = records.count_speakers(file, corpus_map, options)
+    if corpus_map.each == "turn" and corpus_map.order and suffix_of(file) in TABLES:
+        keys = [key for key in (corpus_map.session, corpus_map.order) if key]
+        rows = [row for _, row in islice(read_rows(file, lambda error: None), LOOKED_AT)]
+        if len({tuple(row.get(key) for key in keys) for row in rows}) < len(rows):
+            made.map["unique"] = keys
+            made.unsure.append(f"unique: rows repeat {' and '.join(keys)}; are they the same turns?")
+    return made
+
+
+def _unknown(file: Path) -> Guess | None:
+    """Return the guess for a file whose names are not common; None if nothing in it looks like words."""
+    seen = records.seen_in(file, CorpusMap())
+    if suffix_of(file) in TABLES:
+        rows = [row for _, row in islice(read_rows(file, lambda error: None), LOOKED_AT)]
+        made = _of_rows(rows, seen)
+    else:
+        items = [item for _, item in islice(read_items(file, lambda error: None), LOOKED_AT)]
+        made = _of_items(items, seen)
+    if made is not None and made.map.get("speaker"):
+        corpus_map = CorpusMap.model_validate(made.map)
+        made.speakers = records.count_speakers(file, corpus_map, ReadOptions(on_bad=lambda error: None))
+    return made
+
+
+def _of_rows(rows: Sequence[Mapping[str, Any]], seen: str) -> Guess | None:
+    """Return the guess for a table: a turn a row if a column names speakers, else a pair a row, or a text a row."""
+    texts = _text_keys(rows)
+    if not texts:
+        return None
+    speaker = _speaker_key(rows, texts)
+    if speaker is not None:
+        made = Guess(seen, {"each": "turn", "speaker": speaker, "text": texts[0]})
+        for key, names in (("session", SESSION), ("order", ORDER)):
+            column = next((name for name in rows[0] if name.casefold() in names), None)
+            if column is not None:
+                made.map[key] = column
+        if "session" not in made.map:
+            made.unsure.append("session: no column is known to say where a session ends; each file is one session")
+        return made
+    return _of_flat(rows, texts, seen)
+
+
+def _of_flat(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], seen: str) -> Guess:
+    """Return the guess for records without a speaker: two texts are a pair, one is a labelled text."""
+    asked = next((key for key in texts if _has(key, QUESTIONS) and not _has(key, ANSWERS)), None)
+    answered = next((key for key in texts if _has(key, ANSWERS) and key != asked), None)
+    if len(texts) == 1:
+        return Guess(seen, {"each": "text", "text": texts[0]}, unsure=["text: are its turns labelled?"])
+    patient = asked or next(key for key in texts if key != answered)
+    therapist = answered or next(key for key in texts if key != patient)
+    patients, therapists = _numbered_like(patient, rows), _numbered_like(therapist, rows)
+    if len(patients) != len(therapists):
+        patients, therapists = [patient], [therapist]
+    made = Guess(seen, {"each": "pair", "patient": patients, "therapist": therapists})
+    shown = f"is {', '.join(patients)} what the patient says, and {', '.join(therapists)} the answer?"
+    made.unsure.append(f"patient, therapist: {shown}")
+    if others := [key for key in texts if key not in (*patients, *therapists)]:
+        made.unsure.append(f"other texts that are not used: {listed(others)}")
+    if any("<" in str(row.get(therapist)) and ">" in str(row.get(therapist)) for row in rows):
+        made.map["markup"] = "strip"
+    return made
+
+
+def _numbered_like(key: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns that are called as ``key`` but for their number, in its order."""
+    stem = key.rstrip("0123456789")
+    if stem == key:
+        return [key]
+    same = [str(name) for name in rows[0] if str(name).rstrip("0123456789") == stem and str(name) != stem]
+    return sorted(same, key=lambda name: int(name.removeprefix(stem)))
+
+
+def _of_items(items: Sequence[Any], seen: str) -> Guess | None:
+    if items and all(isinstance(item, list) for item in items):
+        return _of_lists(items, WHOLE, seen)
+    objects = [item for item in items if isinstance(item, Mapping)]
+    for key in dict.fromkeys(key for item in objects for key in item):
+        lists = [item[key] for item in objects if isinstance(item.get(key), list) and item[key]]
+        if lists and (made := _of_lists(lists, key, seen)):
+            return made
+        inner = [item[key] for item in objects if isinstance(item.get(key), Mapping)]
+        for name in dict.fromkeys(name for value in inner for name in value):
+            lists = [value[name] for value in inner if isinstance(value.get(name), list) and value[name]]
+            if lists and (made := _of_lists(lists, f"{key}.{name}", seen)):
+                return made
+    if objects and (speaker := _speaker_key(objects, texts := _text_keys(objects))):
+        return Guess(seen, {"each": "turn", "speaker": speaker, "text": texts[0]})
+    return _of_flat(objects, _text_keys(objects), seen) if objects and _text_keys(objects) else None
+
+
+def _of_lists(lists: Sequence[Sequence[Any]], key: str, seen: str) -> Guess | None:
+    """Return the guess for records with a list of turns under ``key``."""
+    if all(isinstance(turn, str) for turns in lists for turn in turns):
+        made = Guess(seen, {"each": "session", "turns": [key], "alternate": "patient"})
+        made.unsure.append("alternate: no speaker is named; is the first turn the patient's?")
+        return made
+    messages = [turn for turns in lists for turn in turns if isinstance(turn, Mapping)]
+    texts = _text_keys(messages)
+    speaker = _speaker_key(messages, texts)
+    if not texts or speaker is None:
+        return None
+    return Guess(seen, {"each": "session", "turns": [key], "speaker": speaker, "text": texts[0]})
+
+
+def _of_text(file: Path, labels: Mapping[str, Role]) -> Guess:
+    made = Guess("a text", {"each": "text"})
+    try:
+        text = read_text(file)
+    except UserError as error:
+        made.unsure.append(str(error))
+        return made
+    made.speakers = count_labels(text)
+    if not made.speakers:
+        made.unsure.append("no line begins with a speaker's label")
+    return made
+
+
+def _ask_who(made: Guess, labels: Mapping[str, Role]) -> None:
+    """Fill in who is known; leave who is not for a person to decide."""
+    if made.map.get("each") == "pair" or "alternate" in made.map or not made.speakers:
+        return
+    roles = made.roles(labels)
+    known = {name for name, role in roles.items() if role != "?"}
+    for role in ("patient", "therapist"):
+        made.map[role] = [name for name in roles if roles[name] == role]
+    unknown = [f"{name} ({count:,})" for name, count in made.speakers.most_common() if name not in known]
+    if unknown:
+        made.unsure.append(
+            f"who is {', '.join(unknown[:MOST_SPEAKERS])}? Write each under patient, therapist or ignore"
+        )
+    for role in ("patient", "therapist"):
+        if not made.map[role] and not unknown:
+            made.unsure.append(f"nobody is known to be the {role}")
+
+
+def _text_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys whose values are words, common names first, then by length of their texts."""
+    lengths: dict[str, list[int]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if isinstance(value, str) and value.strip():
+                lengths.setdefault(str(key), []).append(len(value) if _is_prose(value) else 0)
+    mean = {key: sum(values) / len(values) for key, values in lengths.items()}
+    words = [key for key, length in mean.items() if length > 0] or [key for key in mean if not _is_number(rows, key)]
+    return sorted(words, key=lambda key: (key.casefold() not in TEXT, -mean[key]))
+
+
+def _is_number(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return all(str(row.get(key)).replace(".", "", 1).isdecimal() for row in rows)
+
+
+def _is_prose(value: str) -> bool:
+    """Return whether a value is words rather than a name, a number or a code."""
+    return len(value.split()) > 1 or not value.isascii()
+
+
+def _speaker_key(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> str | None:
+    """Return the key whose few values come again and again, common names first."""
+    candidates = []
+    for key in dict.fromkeys(str(key) for row in rows for key in row):
+        if key in texts[:1]:
+            continue
+        values = [row[key] for row in rows if isinstance(row.get(key), str) and row[key].strip()]
+        distinct = len(set(values))
+        if 2 <= distinct <= min(MOST_SPEAKERS, len(values) // 2) and len(values) > len(rows) / 2:
+            known = sum(role_of(value, {}) in ("patient", "therapist") for value in set(values))
+            candidates.append((-known, key.casefold() not in SPEAKER, distinct, key))
+    return min(candidates)[3] if candidates else None
+
+
+def _has(key: str, parts: Sequence[str]) -> bool:
+    return any(part in key.casefold() for part in parts)

@@ -1,0 +1,53 @@
+"""Names that public datasets give to speakers, to lists of turns, and to the parts of a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cbtrain.transcripts.types import Role
+
+PATIENT = (
+    "patient client user human prompter seeker help-seeker help_seeker helpseeker caller visitor usr p c "
+    "来访者 求助者 患者 病人 咨询者 用户 相談者 クライエント クライアント 내담자 환자 "
+    "klient klientin patientin paciente"
+)
+THERAPIST = (
+    "therapist counselor counsellor psychotherapist psychologist psychiatrist clinician doctor supporter helper "
+    "assistant gpt chatgpt model bot ai agent provider t "
+    "治疗师 咨询师 心理咨询师 支持者 医生 助手 カウンセラー セラピスト "
+    "상담사 상담자 치료사 therapeut therapeutin terapeuta"
+)
+SPEAKERS: Mapping[str, Role | None] = {
+    **dict.fromkeys(PATIENT.split(), "patient"),
+    **dict.fromkeys(THERAPIST.split(), "therapist"),
+    "system": None,
+    "developer": None,
+}
+"""Who is meant by the speaker of a turn, in lower case. None: a system prompt, which nobody says."""
+
+TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "utterances", "chat", "segments")
+"""Keys of a list of turns."""
+
+SPEAKER = ("role", "from", "speaker", "interlocutor", "speaker_role", "author", "type")
+TEXT = ("content", "value", "text", "utterance", "message", "utterance_text", "sentence")
+"""Keys of the speaker and of the words of a turn."""
+
+SESSION = (
+    "session_id transcript_id conversation_id dialogue_id dialog_id conv_id dial_id chat_id session conversation "
+    "dialogue dialog"
+).split()
+ORDER = "turn_id utterance_id turn_number turn_idx turn_index utterance_idx turn order sequence line_number".split()
+"""Columns that say to which session a row of a table belongs, and where in it."""
+
+IDS = ("course", "id", "conversation_id", "conversation_hash", "dialogue_id", "dialog_id", "session_id", "uuid")
+"""Keys that name a record."""
+
+WEIGHTS = ("weight", "train", "masked")
+"""Keys of a message that say whether it is learnt: OpenAI's and Axolotl's."""
+
+
+def role_of(name: str, extra: Mapping[str, Role | None]) -> Role | str | None:
+    """Return who ``name`` is: a role, None for a system prompt, or ``"?"`` if nobody knows. ``extra`` (in lower case)
+    counts before the common names."""
+    key = name.strip().rstrip(":：").strip().casefold()
+    return extra[key] if key in extra else SPEAKERS.get(key, "?")

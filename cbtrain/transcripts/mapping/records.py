@@ -1,0 +1,320 @@
+"""Sessions from records and tables: each record is a session, a pair or a turn, as the map says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from cbtrain.errors import UserError
+from cbtrain.transcripts.labelled_text import parse_text
+from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
+from cbtrain.transcripts.mapping.keys import MISSING, first_key, in_path, look_up
+from cbtrain.transcripts.mapping.names import IDS
+from cbtrain.transcripts.mapping.shapes import WHOLE
+from cbtrain.transcripts.mapping.turns import (
+    FIX,
+    Dialogue,
+    Speakers,
+    add_messages,
+    alternating,
+    clean,
+    speaker_name,
+    text_of,
+    weight_of,
+)
+from cbtrain.transcripts.readers.options import ReadOptions
+from cbtrain.transcripts.types import Session, Turn
+
+Record = tuple[str, Any]
+"""A place (file, and line or item) and what stands there."""
+
+
+@dataclass(slots=True)
+class SourceFile:
+    """One file of records. ``name`` is what sessions without an id are called after; ``path`` its POSIX path inside the
+    corpus; ``alone``: it is the only file, so that ids need no file's name; ``single``: it is one record."""
+
+    name: str
+    path: str
+    alone: bool
+    single: bool
+
+
+@dataclass(slots=True)
+class RecordReader:
+    """Reads the records of one corpus by ``corpus_map``."""
+
+    corpus_map: CorpusMap
+    options: ReadOptions
+    _speakers: Speakers = field(init=False)
+    _numbers: Counter[str] = field(init=False, default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._speakers = Speakers(self.corpus_map, self.options.labels)
+
+    def sessions(self, records: Iterable[Record], file: SourceFile) -> Iterator[Session]:
+        """Yield the sessions in ``records``; each fault goes to the reader's options."""
+        if self.corpus_map.each == "turn":
+            yield from self._from_rows(records, file)
+            return
+        for number, (where, record) in enumerate(records, 1):
+            try:
+                session = self._session(record, number, where, file)
+            except UserError as error:
+                self.options.on_bad(error)
+            else:
+                if session is not None:
+                    yield session
+
+    def _session(self, record: Any, number: int, where: str, file: SourceFile) -> Session | None:
+        """Return one record as a session; None if it is a pair without two texts."""
+        dialogue, preamble = Dialogue(), ""
+        if self.corpus_map.each == "pair":
+            _add_pairs(dialogue, record, self.corpus_map, where)
+            if not dialogue.turns:
+                self.options.note("pairs without the words of both speakers")
+                return None
+        elif self.corpus_map.each == "text":
+            preamble = self._add_labelled(dialogue, record, where)
+        else:
+            add_messages(dialogue, self._messages(record, where), self.corpus_map, self._speakers, where)
+        return self._with_identity(dialogue, record, number, where, file, preamble)
+
+    def _messages(self, record: Any, where: str) -> list[Any]:
+        """Return the messages of a session: those of each list that the map names, and of each column."""
+        messages: list[Any] = []
+        for key in self.corpus_map.turns:
+            value = record if key == WHOLE and isinstance(record, list) else look_up(record, key)
+            if isinstance(value, list):
+                messages += self._in_step(value, record, where)
+            elif isinstance(value, str | int | float) and len(self.corpus_map.turns) > 1:
+                messages += [str(value)] if str(value).strip() else []
+            elif value is not None or len(self.corpus_map.turns) == 1:
+                raise UserError(f"no list of turns under {key!r}", where=where, hint=FIX)
+        return messages
+
+    def _in_step(self, texts: list[Any], record: Any, where: str) -> list[Any]:
+        """Return ``texts`` with the speakers of a list beside them, if the map names such a list."""
+        speaker = self.corpus_map.speaker
+        if speaker is None or not texts or not all(isinstance(text, str) for text in texts):
+            return texts
+        names = look_up(record, speaker)
+        if not isinstance(names, list) or len(names) != len(texts):
+            problem = f"{len(texts)} texts, and {speaker!r} is not a list of as many speakers"
+            raise UserError(problem, where=where, hint=FIX)
+        return [
+            {speaker: name, self.corpus_map.text or "content": text} for name, text in zip(names, texts, strict=True)
+        ]
+
+    def _add_labelled(self, dialogue: Dialogue, record: Any, where: str) -> str:
+        """Add the turns of a labelled text; return what stands before the first label."""
+        key = self.corpus_map.text or "text"
+        value = record if key == WHOLE and isinstance(record, list) else look_up(record, key)
+        if isinstance(value, list) and all(isinstance(line, str) for line in value):
+            value = "\n".join(value)
+        text = clean(text_of(value, f"{key!r}", where).replace("\r\n", "\n"), self.corpus_map)
+        parsed = parse_text(text, self.options.text_labels, self.corpus_map.ignore)
+        dialogue.turns, dialogue.ignored = parsed.turns, parsed.ignored
+        return parsed.preamble
+
+    def _from_rows(self, rows: Iterable[Record], file: SourceFile) -> Iterator[Session]:
+        """Yield the sessions of a table with a turn in each row; the rows of one session stand together."""
+        seen: set[str] = set()
+        for number, (key, group) in enumerate(groupby(rows, self._session_key), 1):
+            where = ""
+            try:
+                kept = list(self._once(group))
+                where = kept[0][0]
+                if key in seen:
+                    hint = "Sort the table by session, or give each session a name of its own."
+                    raise UserError(f"the rows of session {key!r} do not stand together", where=where, hint=hint)
+                seen.add(key)
+                dialogue = Dialogue()
+                for place, (where, row) in enumerate(kept, 1):
+                    self._add_row(dialogue, row, place, where)
+                yield self._with_identity(dialogue, kept[0][1], number, kept[0][0], file)
+            except UserError as error:
+                self.options.on_bad(error)
+
+    def _session_key(self, record: Record) -> str:
+        keys = [key for key in (self.corpus_map.course, self.corpus_map.session) if key and not is_pattern(key)]
+        values = [look_up(record[1], key) for key in keys]
+        return "/".join("" if value is MISSING or value is None else str(value) for value in values)
+
+    def _once(self, group: Iterable[Record]) -> Iterator[Record]:
+        """Yield the rows of one session in their order, each row that ``unique`` tells apart once."""
+        rows = list(group)
+        unique, order = self.corpus_map.unique, self.corpus_map.order
+        if unique:
+            first: dict[tuple[str, ...], Record] = {}
+            for record in rows:
+                first.setdefault(tuple(str(look_up(record[1], key)) for key in unique), record)
+            if len(first) < len(rows):
+                self.options.note("rows that repeat another one (unique)", len(rows) - len(first))
+            rows = list(first.values())
+        if order:
+            places = [_place(look_up(row, order), order, where) for where, row in rows]
+            if doubled := next((place for place, count in Counter(places).items() if count > 1), None):
+                where = rows[places.index(doubled)][0]
+                hint = f"Name the keys that tell rows apart in a map: unique: [{self.corpus_map.session}, {order}]."
+                raise UserError(f"{order} {doubled:g} comes twice in one session", where=where, hint=hint)
+            rows = [row for _, row in sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])]
+        yield from rows
+
+    def _add_row(self, dialogue: Dialogue, row: Any, place: int, where: str) -> None:
+        corpus_map = self.corpus_map
+        text = clean(text_of(look_up(row, corpus_map.text or "text"), f"{corpus_map.text!r}", where), corpus_map)
+        if corpus_map.alternate:
+            name: str = alternating(corpus_map.alternate, len(dialogue.turns))
+        else:
+            name = speaker_name(look_up(row, corpus_map.speaker or "speaker"), "the row", where)
+        self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, place, where), where)
+
+    def _with_identity(
+        self, dialogue: Dialogue, record: Any, number: int, where: str, file: SourceFile, preamble: str = ""
+    ) -> Session:
+        """Return the session: whose it is, its number, and what else the record says of it."""
+        for name, count in dialogue.ignored.items():
+            self.options.note(f"turns of {name!r}, who is ignored", count)
+        record = record if isinstance(record, Mapping) else {}
+        used = {first_key(key) for key in _keys_of(self.corpus_map)}
+        course = self._value("course", record, where, file)
+        if course is None:
+            course = self._default_course(record, number, file, used)
+        session_number = self._number(course, record, where, file, used)
+        patient = self._value("patient_id", record, where, file)
+        if patient is None:
+            patient = _optional_text(record, "patient", where, used)
+        preamble = preamble or _optional_text(record, "preamble", where, used)
+        facts = self._facts(record, used, where)
+        system = list(dialogue.system)
+        if self.corpus_map.system and (text := look_up(record, self.corpus_map.system)) not in (MISSING, None, ""):
+            system.append(text_of(text, self.corpus_map.system, where))
+        if system:
+            facts["system"] = "\n\n".join(system)
+        ignored = sum(dialogue.ignored.values())
+        turns = tuple(dialogue.turns)
+        return Session(course, session_number, turns, where, patient, preamble, facts=facts, ignored=ignored)
+
+    def _value(self, name: str, record: Mapping[str, Any], where: str, file: SourceFile) -> str | None:
+        """Return what the map's key ``name`` says of a session; None if the map has none. Raises UserError if it says
+        nothing of this one."""
+        key: str | None = getattr(self.corpus_map, name)
+        if key is None:
+            return None
+        if is_pattern(key):
+            value: Any = in_path(key, file.path, name)
+            if value is None:
+                raise UserError(f"{name}: the pattern matches nothing in {file.path!r}", where=where, hint=FIX)
+        else:
+            value = look_up(record, key)
+        if value is MISSING or value is None or isinstance(value, list | Mapping) or not str(value).strip():
+            raise UserError(f"no {name}: {key!r} has no value", where=where, hint=FIX)
+        return str(value).strip()
+
+    def _default_course(self, record: Mapping[str, Any], number: int, file: SourceFile, used: set[str]) -> str:
+        """Return the course of a session whose map names none: what the record calls itself, or its place."""
+        if self.corpus_map.each == "turn":
+            session = self.corpus_map.session
+            if session is None or is_pattern(session):
+                return file.name
+            value = str(look_up(record, session))
+            return value if file.alone else f"{file.name}/{value}"
+        for key in ("course",) if self.corpus_map.each == "pair" else IDS:  # a question's id comes with every answer
+            value = record.get(key)
+            if key not in used and isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+                used.add(key)
+                return str(value) if file.alone or key == "course" else f"{file.name}/{value}"
+        return file.name if file.single else f"{file.name}-{number}"
+
+    def _number(self, course: str, record: Mapping[str, Any], where: str, file: SourceFile, used: set[str]) -> int:
+        """Return a session's number in its course: what the map or the record says, or the next one."""
+        value = self._value("session", record, where, file) if self.corpus_map.session else None
+        if self.corpus_map.each == "turn" and self.corpus_map.course is None:
+            return 1
+        if value is None and "session" in record and "session" not in used:
+            used.add("session")
+            raw = record["session"]
+            value = str(raw)
+            if isinstance(raw, bool) or not value.isdecimal() or len(value) > 9:
+                raise UserError(f"session {raw!r} is not a number from 0", where=where, hint=FIX)
+        if value is not None and value.isdecimal() and len(value) <= 9:
+            return int(value)
+        if self.corpus_map.course is None and value is None:
+            return 1
+        self._numbers[course] += 1
+        return self._numbers[course]
+
+    def _facts(self, record: Mapping[str, Any], used: set[str], where: str) -> dict[str, str]:
+        """Return the facts of a session: those that the map names, else every value that is not something else."""
+        given = record.get("facts", {})
+        if not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()):
+            raise UserError("facts are not texts by name", where=where, hint="Give each fact a text, or remove them.")
+        facts = {str(name): str(value) for name, value in given.items()}
+        if self.corpus_map.facts:
+            values = {key: look_up(record, key) for key in self.corpus_map.facts}
+        elif self.corpus_map.each == "turn":
+            values = {}
+        else:
+            values = {str(key): value for key, value in record.items() if key not in used and key != "facts"}
+        for key, value in values.items():
+            if isinstance(value, str | int | float) and value != "":
+                facts[key] = str(value)
+        return facts
+
+
+def _keys_of(corpus_map: CorpusMap) -> list[str]:
+    """Return the keys of a record that are parts of the session itself."""
+    single = (corpus_map.text, corpus_map.speaker, corpus_map.course, corpus_map.session, corpus_map.patient_id)
+    columns = [*corpus_map.patient, *corpus_map.therapist] if corpus_map.each == "pair" else []
+    pairs = [key for column in columns for key in (column, *column.split(" + "))]
+    several = (corpus_map.order, corpus_map.weight, corpus_map.system, corpus_map.history, *corpus_map.turns, *pairs)
+    return [key for key in (*single, *several) if key]
+
+
+def _add_pairs(dialogue: Dialogue, record: Any, corpus_map: CorpusMap, where: str) -> None:
+    """Add the pairs of the history, then the turns of each pair of columns in which both speakers have words."""
+    history = look_up(record, corpus_map.history) if corpus_map.history else None
+    for pair in history if isinstance(history, list) else ():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise UserError(f"{corpus_map.history}: not a list of pairs", where=where, hint=FIX)
+        _add_pair(dialogue, *(clean(text_of(text, "a pair", where), corpus_map) for text in pair))
+    for patient, therapist in zip(corpus_map.patient, corpus_map.therapist, strict=True):
+        _add_pair(dialogue, *(_joined(record, columns, corpus_map, where) for columns in (patient, therapist)))
+
+
+def _add_pair(dialogue: Dialogue, said: str, answered: str) -> None:
+    if said and answered:
+        dialogue.turns += [Turn("patient", said), Turn("therapist", answered)]
+
+
+def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str:
+    """Return the words of one column, or of several (``a + b``) on lines of their own; a missing one is empty."""
+    keys = [columns] if look_up(record, columns) is not MISSING else columns.split(" + ")
+    values = [(key, look_up(record, key)) for key in keys]
+    if all(value is MISSING for _, value in values):
+        raise UserError(f"no column {columns!r}", where=where, hint="Correct the map.")
+    texts = [clean(text_of(value, repr(key), where), corpus_map) for key, value in values if value is not MISSING]
+    return "\n".join(filter(None, texts))
+
+
+def _place(value: Any, order: str, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{order} {value!r} is not a number", where=where, hint=FIX) from None
+
+
+def _optional_text(record: Mapping[str, Any], key: str, where: str, used: set[str]) -> str:
+    if key not in record or key in used:
+        return ""
+    used.add(key)
+    value = record[key]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{key} is not a text", where=where, hint=FIX)
+    return value

@@ -1,0 +1,143 @@
+"""Turn the messages of one session into turns, by the keys of a map."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cbtrain.errors import UserError
+from cbtrain.transcripts.mapping.config import CorpusMap
+from cbtrain.transcripts.mapping.keys import MISSING, look_up
+from cbtrain.transcripts.mapping.names import role_of
+from cbtrain.transcripts.types import Role, Turn
+
+FIX = "Correct or remove it."
+TAG = re.compile(r"<(?:/?[A-Za-z][^<>]{0,600}|!--[^<>]{0,600}--)>")
+BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\b[^<>]{0,200}>", re.IGNORECASE)
+
+
+class UnknownSpeaker(UserError):
+    """A turn of somebody who is neither patient nor therapist; ``name`` is what the source calls them."""
+
+    def __init__(self, name: str, where: object) -> None:
+        self.name = name
+        hint = "Name it under patient, therapist or ignore of a map (--map), or give it as a label."
+        super().__init__(f"speaker {name!r} is neither patient nor therapist", where=where, hint=hint)
+
+
+@dataclass(slots=True)
+class Dialogue:
+    """The turns of one session as they are collected; ``system``: its system prompts; ``ignored`` counts turns that
+    the map leaves out, by speaker."""
+
+    turns: list[Turn] = field(default_factory=list)
+    system: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+class Speakers:
+    """Who is who in one corpus: the names in its map, given labels, and the common names."""
+
+    def __init__(self, corpus_map: CorpusMap, labels: Mapping[str, Role]) -> None:
+        self.extra: dict[str, Role | None] = {name.casefold(): role for name, role in labels.items()}
+        if corpus_map.each != "pair":
+            self.extra |= {name.casefold(): "patient" for name in corpus_map.patient}
+            self.extra |= {name.casefold(): "therapist" for name in corpus_map.therapist}
+        self.ignored = {name.casefold() for name in corpus_map.ignore}
+
+    def add(self, dialogue: Dialogue, name: str, text: str, weight: float, where: object) -> None:
+        """Add what ``name`` says. Raises UnknownSpeaker."""
+        if name.strip().rstrip(":：").strip().casefold() in self.ignored:
+            dialogue.ignored[name] += 1
+            return
+        role = role_of(name, self.extra)
+        if role == "patient" or role == "therapist":
+            dialogue.turns.append(Turn(role, text, weight))
+        elif role is None:
+            dialogue.system.append(text)
+        else:
+            raise UnknownSpeaker(name, where)
+
+
+def add_messages(
+    dialogue: Dialogue, messages: Sequence[Any], corpus_map: CorpusMap, speakers: Speakers, where: object
+) -> None:
+    """Add a list of messages: objects with a speaker and words, or texts that alternate. Raises UserError."""
+    for number, message in enumerate(messages, 1):
+        if isinstance(message, str) or message is None:
+            if corpus_map.alternate is None:
+                hint = "If the speakers take turns, say who begins: alternate: patient in a map (--map)."
+                raise UserError(f"message {number} has no speaker", where=where, hint=hint)
+            role = alternating(corpus_map.alternate, len(dialogue.turns))
+            dialogue.turns.append(Turn(role, clean(message or "", corpus_map)))
+            continue
+        if not isinstance(message, Mapping):
+            raise UserError(f"message {number} is not an object", where=where, hint=FIX)
+        text = text_of(look_up(message, corpus_map.text or "content"), f"message {number}", where)
+        if corpus_map.alternate is not None:
+            name = alternating(corpus_map.alternate, len(dialogue.turns))
+        else:
+            speaker = look_up(message, corpus_map.speaker or "role")
+            name = speaker_name(speaker, f"message {number}", where)
+        speakers.add(dialogue, name, clean(text, corpus_map), weight_of(message, corpus_map, number, where), where)
+
+
+def alternating(first: Role, place: int) -> Role:
+    other: Role = "therapist" if first == "patient" else "patient"
+    return first if place % 2 == 0 else other
+
+
+def text_of(value: Any, what: str, where: object) -> str:
+    """Return the words in ``value``: a text, nothing (null), or a list of text parts. Raises UserError."""
+    if value is None:
+        return ""
+    if isinstance(value, list):  # content in parts, as the OpenAI protocol allows
+        if all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value):
+            return "".join(part["text"] for part in value)
+        raise UserError(f"{what} has parts that are not text", where=where, hint="Remove them.")
+    if isinstance(value, bool | Mapping) or value is MISSING:
+        problem = "has no text" if value is MISSING else "is not a text"
+        raise UserError(f"{what} {problem}", where=where, hint=FIX)
+    return str(value)
+
+
+def speaker_name(value: Any, what: str, where: object) -> str:
+    if value is MISSING or value is None:
+        raise UserError(f"{what} has no speaker", where=where, hint=FIX)
+    if isinstance(value, list | Mapping):
+        raise UserError(f"the speaker of {what} is not a name", where=where, hint=FIX)
+    return str(value)
+
+
+def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, where: object) -> float:
+    """Return the weight in the loss of a message: by the map's key, else by OpenAI's ``weight``, or Axolotl's ``train``
+    and ``masked``. Raises UserError on anything but a number from 0 or a truth value."""
+    keys = (corpus_map.weight,) if corpus_map.weight else ("weight", "train", "masked")
+    for key in keys:
+        value = look_up(message, key)
+        if value is MISSING or value is None:
+            continue
+        if isinstance(value, str):
+            value = {"true": True, "false": False}.get(value.strip().lower(), value)
+        try:
+            weight = float(value)
+        except (TypeError, ValueError):
+            weight = -1.0
+        if not 0 <= weight <= 1000:
+            problem = f"message {number}: {key} {value!r} is not a weight from 0, true or false"
+            raise UserError(problem, where=where, hint=FIX)
+        return 1 - weight if key == "masked" and isinstance(value, bool) else weight
+    return 1.0
+
+
+def clean(text: str, corpus_map: CorpusMap) -> str:
+    """Return ``text`` without markup and dropped lines, as the map asks, stripped of blanks at its ends."""
+    if corpus_map.markup == "strip":
+        text = html.unescape(TAG.sub("", BREAK.sub("\n", text))).replace("\xa0", " ")
+    for pattern in corpus_map.drop:
+        text = re.sub(rf"^[^\n]*(?:{pattern})[^\n]*\n?", "", text, flags=re.MULTILINE)
+    return text.strip()

@@ -1,0 +1,301 @@
+"""Corpora of other people's layouts, each small with its right counts: as they lie, with labels, or with a map."""
+
+import contextlib
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbtrain.cli.main import main
+from cbtrain.errors import UserError
+from cbtrain.transcripts.labelled_text import parse_text
+from cbtrain.transcripts.labels import COMMON_LABELS
+from cbtrain.transcripts.mapping.config import CorpusMap
+from cbtrain.transcripts.reading import locate, read
+from cbtrain.transcripts.types import Turn
+
+SHAPES = Path(__file__).with_name("shapes")
+EXPECTED = json.loads((SHAPES / "expected.json").read_text())
+MAPS = {
+    "s1_turn_rows.csv": """
+each: turn
+session: transcript_id
+order: utterance_id
+speaker: interlocutor
+text: utterance_text
+unique: [transcript_id, utterance_id]
+""",
+    "s7_alternating.jsonl": "{each: session, turns: dialogue, alternate: patient}",
+    "s8_string.jsonl": "{each: text, text: dialogue}",
+    "s9_counselchat.csv": "{each: pair, patient: questionText, therapist: answerText, patient_id: questionID, markup: strip}",
+    "s10_wide.csv": "{each: session, turns: [patient_round1, doctor_round1, patient_round2, doctor_round2], alternate: patient}",
+    "s11_vera": r"{each: text, patient_id: '_(?P<patient_id>[A-Z][a-z]+)_', drop: 'CONVERSATION ENDED'}",
+    "s14_ids": "map: {patient_id: member_profile}",
+}
+LABELS = {
+    "s11_fullwidth": ("心理咨询师", "来访者"),
+    "s11_vera": ("agent", "user"),
+    "s12_zoom.vtt": ("Dr Lee", "Amara"),
+    "s13_aside.txt": ("T", "C"),
+}
+NAMES = {"therapist": "therapist_turns", "patient": "patient_turns", "ignored": "ignored_turns"}
+
+
+def cbtrain(*arguments):
+    """Status, output and errors of a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    return status or 0, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.fault("A3")
+@pytest.mark.fault("A9")
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_shape_has_its_right_counts(tmp_path, name):
+    options = []
+    if name in MAPS:
+        (tmp_path / "map.yaml").write_text(MAPS[name])
+        options += ["--map", tmp_path / "map.yaml"]
+    for role, label in zip(("therapist", "patient"), LABELS.get(name, ()), strict=False):
+        options += [f"--{role}-label", label]
+    status, out, err = cbtrain("corpus", "stats", SHAPES / name, *options, "--json")
+    if EXPECTED[name].get("refused"):
+        assert (status, err.count("\n")) == (2, 1), err
+        assert "columns id, a, b: which of them is the speaker" in err
+        assert "cbtrain corpus guess" in err
+        return
+    assert status == 0, err
+    counts = json.loads(out)
+    expected = {NAMES.get(key, key): value for key, value in EXPECTED[name].items() if isinstance(value, int)}
+    assert {key: counts[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in EXPECTED if name not in ("s11_vera", "s12_zoom.vtt", "s13_aside.txt")]
+)
+def test_a_guess_is_a_map_that_reads_the_corpus(tmp_path, name):
+    status, out, err = cbtrain("corpus", "guess", SHAPES / name)
+    assert status == 0, err
+    (tmp_path / "map.yaml").write_text(out)
+    status, out, err = cbtrain("corpus", "stats", SHAPES / name, "--map", tmp_path / "map.yaml", "--json")
+    assert status == 0, err
+    counts = json.loads(out)
+    if not EXPECTED[name].get("refused"):
+        assert counts["sessions"] == EXPECTED[name]["sessions"]
+        assert counts["therapist_turns"] == EXPECTED[name]["therapist"]
+        assert counts["patient_turns"] == EXPECTED[name]["patient"]
+
+
+def test_a_guess_says_who_has_to_be_decided():
+    _, out, _ = cbtrain("corpus", "guess", SHAPES / "s12_zoom.vtt")
+    assert "patient: []\ntherapist: []\n" in out
+    assert "#   Dr Lee: 2 turns (not known: decide)" in out
+    assert "# not sure: who is Dr Lee (2), Amara (1)?" in out
+    _, out, _ = cbtrain("corpus", "guess", SHAPES / "s7_alternating.jsonl")
+    assert "# not sure: alternate: no speaker is named; is the first turn the patient's?" in out
+
+
+@pytest.mark.fault("A1")
+@pytest.mark.fault("A2")
+@pytest.mark.fault("A4")
+@pytest.mark.parametrize(
+    ("text", "turns", "ignored"),
+    [
+        ("Therapist: Hi.\nClient (crying): Low.\nTherapist （softly）： Since when?", "tHi.|pLow.|tSince when?", {}),
+        ("[THERAPIST]: Hi.\n[CLIENT] Low.", "tHi.|pLow.", {}),
+        ("T1: no label\nTherapist 1: Hi.\nClient 1: Low.", "tHi.|pLow.", {}),
+        ("Therapist: Hi.\nClient: Low.\nCLIENT 2: Me too.\nMother: So he says.", "tHi.|pLow.", {"CLIENT 2": 1, "Mother": 1}),
+        ("THERAPIST: Hi.\nCLIENT: Low.\nMR. LEE: Hm.", "tHi.|pLow.", {"LEE": 1}),
+        ("Therapist: Hi.\nSituation: exam\nTHOUGHT: no\nClient: Low.", "tHi.\nSituation: exam\nTHOUGHT: no|pLow.", {}),
+        ("Therapist  0:05\nHi.\n\nClient  0:12\nLow.", "tHi.|pLow.", {}),
+        ("00:00:13 Therapist: Hi.\n[16.9s - 27.4s] CLIENT:\nLow.\n[00:01.000 --> 00:02.000] Therapist: Oh.", "tHi.|pLow.|tOh.", {}),
+        ("Therapist\tHi.\nClient\tLow.", "tHi.|pLow.", {}),
+        ("Therapist – Hi.\nClient - Low.", "tHi.|pLow.", {}),
+        ("Therapist: Hi.\nClient - my own word - is low.\nClient: Low.", "tHi.\nClient - my own word - is low.|pLow.", {}),
+        ("**Therapist:** Hi.\n__Client__: Low.\n\u00a0Therapist\u00a0:\u00a0Oh.", "tHi.|pLow.|tOh.", {}),
+        ("来访者：低落。\n妈妈：他总这样。\n咨询师：多久了？", "p低落。|t多久了？", {"妈妈": 1}),
+    ],
+)  # fmt: skip
+def test_one_grammar_of_labels(text, turns, ignored):
+    parsed = parse_text(text, COMMON_LABELS)
+    roles = {"t": "therapist", "p": "patient"}
+    assert parsed.turns == [Turn(roles[turn[0]], turn[1:]) for turn in turns.split("|")]
+    assert parsed.ignored == ignored
+
+
+@pytest.mark.fault("A5")
+def test_a_corpus_without_a_turn_is_an_error_everywhere(tmp_path):
+    (tmp_path / "a.txt").write_text("Alpha: Hello.\nBeta: Hi.\nAlpha: So.\n")
+    (tmp_path / "requirements.txt").write_text("torch: 2\n")
+    for command in ("stats", "check", "split", "card", "convert"):
+        options = {"card": ["--out", tmp_path / "card"], "convert": ["--to", "cbtrain", "--out", tmp_path / "x.jsonl"]}
+        status, _, err = cbtrain("corpus", command, tmp_path, *options.get(command, []))
+        assert status == 2, command
+        assert "no turn in any session" in err
+        assert "labels seen: Alpha, Beta" in err
+
+
+@pytest.mark.fault("A11")
+@pytest.mark.fault("A12")
+def test_weights_system_prompts_and_other_values_are_kept(tmp_path):
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Hm.", "weight": 0},
+        {"role": "Human", "content": "So."},
+        {"role": "assistant", "content": None, "train": False},
+        {"role": "client", "content": "Well."},
+        {"role": "Counselor", "content": "Yes.", "masked": False},
+    ]
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"messages": messages, "topic": "work", "session": "2", "n": {"a": 1}})
+    )
+    (session,) = read(tmp_path / "a.jsonl").sessions()
+    assert [turn.weight for turn in session.turns] == [1, 0, 1, 0, 1, 1]
+    assert session.number == 2
+    assert session.facts == {"system": "Be kind.", "topic": "work"}
+
+
+def test_llama_factorys_descriptions_are_maps(tmp_path):
+    info = {
+        "asked": {"file_name": "qa.json", "columns": {"prompt": "q", "query": "more", "response": "a", "history": "h"}},
+        "talks": {
+            "file_name": "talks.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "talk", "system": "sys"},
+            "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "U", "assistant_tag": "A"},
+        },
+    }
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    asked = [{"q": "I am low.", "more": "Since May.", "a": "What happened?", "h": [["Hi.", "Hello."]]}]
+    (tmp_path / "qa.json").write_text(json.dumps(asked))
+    talk = [{"who": "U", "says": "Hi."}, {"who": "A", "says": "Hello."}]
+    (tmp_path / "talks.json").write_text(json.dumps([{"talk": talk, "sys": "Be kind."}]))
+    counts = {}
+    for name in ("qa.json", "talks.json"):
+        status, out, err = cbtrain(
+            "corpus", "stats", tmp_path / name, "--map", tmp_path / "dataset_info.json", "--json"
+        )
+        assert status == 0, err
+        counts[name] = json.loads(out)
+    assert (counts["qa.json"]["turns"], counts["qa.json"]["words"]) == (4, 9)
+    assert (counts["talks.json"]["therapist_turns"], counts["talks.json"]["words"]) == (1, 2)
+
+
+def test_arrow_tables_are_read_like_csv(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    rows = {
+        "dialogue_id": [1, 1, 2, 2],
+        "speaker": ["seeker", "supporter"] * 2,
+        "text": ["Hi.", "Hello.", "Low.", "Oh."],
+    }
+    pyarrow.parquet.write_table(arrow.table(rows), tmp_path / "a.parquet")
+    pyarrow.feather.write_feather(arrow.table(rows), tmp_path / "a.feather", compression="uncompressed")
+    talks = [[{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]]
+    pyarrow.parquet.write_table(arrow.table({"conversations": talks}), tmp_path / "b.parquet")
+    for name in ("a.parquet", "a.feather"):
+        assert [[turn.text for turn in s.turns] for s in read(tmp_path / name).sessions()] == [
+            ["Hi.", "Hello."],
+            ["Low.", "Oh."],
+        ]
+    assert [len(s.turns) for s in read(tmp_path / "b.parquet").sessions()] == [2]
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"c\.parquet: not a readable table"):
+        read(tmp_path / "c.parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "options"),
+    [
+        ("speaker;text\nclient;Déjà vu; said\n", "utf-8", None),
+        ("sep=;\nspeaker;text\nclient;Hi.\ntherapist;Hello.\n", "utf-8-sig", {}),
+        ("speaker,text\nclient,Déjà vu.\ntherapist,Hello.\n", "cp1252", {"encoding": "cp1252"}),
+        ("speaker\ttext\nclient\tHi.\ntherapist\tHello.\n", "utf-8", {}),
+    ],
+)
+def test_tables_of_any_spreadsheet(tmp_path, text, encoding, options):
+    (tmp_path / "a.csv").write_text(text, encoding=encoding)
+    if options is None:
+        with pytest.raises(UserError, match=r"a\.csv:2: 3 cells, and the header has 2"):
+            read(tmp_path / "a.csv")
+        return
+    (session,) = read(tmp_path / "a.csv", corpus_map=CorpusMap.model_validate(options)).sessions()
+    assert [turn.role for turn in session.turns] == ["patient", "therapist"]
+    if options:
+        with pytest.raises(UserError, match=r"not utf-8 text .* \(encoding: cp1252\)"):
+            read(tmp_path / "a.csv")
+
+
+def test_unknown_speakers_are_counted_by_name(tmp_path):
+    rows = ["speaker,text", *["client,Hi."] * 3, *["therapist,Hello."] * 2, "Ann,Hm."]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    expected = r"a\.csv:7: speaker 'Ann' is neither patient nor therapist; who speaks here: client \(3\), therapist \(2\), Ann \(1\)"
+    with pytest.raises(UserError, match=expected):
+        read(tmp_path / "a.csv")
+    corpus = read(tmp_path / "a.csv", corpus_map=CorpusMap(ignore=["Ann"]))
+    assert corpus.notes == ("1 turns of 'Ann', who is ignored",)
+
+
+names = st.sampled_from(
+    ["messages", "dialogue", "turns", "role", "from", "content", "text", "speaker", "a.b", "a[0]", "[*]", "id", "x", ""]
+)
+keys = names | st.text(max_size=6) | st.just("(?P<x>.)")
+maps = st.dictionaries(
+    st.sampled_from([*CorpusMap.model_fields, "other"]),
+    keys | st.lists(keys, max_size=3) | st.sampled_from(["turn", "pair", "session", "text", "patient", "strip"]),
+    max_size=7,
+)
+cell = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(math.inf)
+    | st.text(max_size=8)
+    | st.sampled_from(["client", "T"])
+)
+content = st.recursive(
+    cell, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=12
+)
+
+
+@given(maps, st.lists(content, min_size=1, max_size=4), st.sampled_from(["a.json", "a.jsonl", "a.csv"]))
+def test_no_map_and_no_table_make_a_traceback(tmp_path_factory, given_map, records, name):
+    folder = tmp_path_factory.mktemp("fuzz")
+    try:
+        if name == "a.csv":
+            lines = [",".join(str(value) for value in (r if isinstance(r, list) else [r])) for r in records]
+            (folder / name).write_text("\n".join(lines), encoding="utf-8", errors="replace")
+        else:
+            texts = [json.dumps(record) for record in records]
+            (folder / name).write_text(f"[{','.join(texts)}]" if name == "a.json" else "\n".join(texts))
+        for skip in (False, True):
+            try:
+                from cbtrain.transcripts.source import validate
+
+                corpus_map = validate(CorpusMap, given_map, "map", "Correct it.")
+                for session in read(folder / name, corpus_map=corpus_map, skip_bad=skip).sessions():
+                    assert session.id
+            except UserError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+        cbtrain("corpus", "guess", folder / name)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_path_says_who_is_treated(tmp_path):
+    for name in ("p1/first.txt", "p1/second.txt", "p2/first.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("Therapist: Hello.\nClient: Hi.\n")
+    source = locate(tmp_path, corpus_map=CorpusMap(course="(?P<course>p[0-9])/", session=None))
+    assert [session.id for session in source.sessions()] == ["p1/1", "p1/2", "p2/1"]
+    with pytest.raises(UserError, match="the pattern matches nothing in 'p1/first.txt'"):
+        list(locate(tmp_path, corpus_map=CorpusMap(course="(?P<course>q)")).sessions())
