@@ -19,8 +19,8 @@ OTHER_ENDS = r"(?:\t|(?<=[ \t])[-–—](?=[ \t]))"
 STAMP = r"(?:\d{1,2}(?::\d{2}){1,2}(?:[.,]\d{3})?|\d{1,5}(?:\.\d{1,2})?s)"
 TIME = rf"(?:[\[(<]?{STAMP}(?: ?(?:-->|-|–) ?{STAMP})?[\])>]?{BLANK}{{0,4}})?"
 DASH = rf"(?:[-–—•>]{BLANK}?)?"
-NUMBER = r"(?:[ #]?(?P<number>\d{1,3}))?"
-ASIDE = rf"(?:{BLANK}?[(（][^()（）\n]{{1,40}}[)）])?"
+NUMBER = r"(?:[ #]?(?P<number>\d{1,2}))?"
+ASIDE = rf"(?:{BLANK}?[(（][^()（）\n]{{1,30}}[)）])?"
 BEGIN = rf"^{BLANK}{{0,12}}{DASH}{TIME}"
 TITLE = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
 
@@ -29,10 +29,11 @@ TITLE = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
 def line_pattern(labels: tuple[str, ...], *, separator: str = COLON) -> re.Pattern[str]:
     """Return the pattern of one of ``labels`` at the start of a line, in any case; ``separator`` ends a label. Groups:
     ``label``, ``bracketed`` or ``stamped``, and ``number`` or ``number_there``."""
-    name = rf"{TITLE}(?P<label>{either(labels)}){NUMBER}{ASIDE}"
-    colon = rf"\[?{BOLD}{name}\]?{BOLD}{ASIDE}{BLANK}{{0,4}}{separator}{BOLD}"
-    bracketed = rf"\[{BLANK}?(?P<bracketed>{either(labels)})(?P<number_there>[ #]?\d{{1,3}})?{BLANK}?\](?!{COLON})"
-    stamped = rf"{TITLE}(?P<stamped>{either(labels)}){BLANK}{{1,20}}[\[(]?{STAMP}[\])]?{BLANK}{{0,4}}$"
+    name = rf"{TITLE}(?P<label>{either(labels)}){NUMBER}"
+    aside = rf"(?:{ASIDE}\]?{BOLD}|\]?{BOLD}{ASIDE})"  # "**Client** (sighs):", "**Client (sighs)**:"
+    colon = rf"\[?{BOLD}{name}{aside}{BLANK}{{0,4}}{separator}{BOLD}"
+    bracketed = rf"\[{BLANK}?(?P<bracketed>{either(labels)})(?P<number_there>[ #]?\d{{1,2}})?{BLANK}?\](?!{COLON})"
+    stamped = rf"{TITLE}(?P<stamped>{either(labels)}){BLANK}{{1,8}}[\[(]?{STAMP}[\])]?{BLANK}{{0,4}}$"
     return re.compile(rf"{BEGIN}(?:{colon}|{bracketed}|{stamped})", re.MULTILINE | re.IGNORECASE)
 
 

@@ -50,12 +50,15 @@ def damage(folder):
 def test_stats(folder):
     counts = json.loads(corpus("stats", "c", "--json", cwd=folder).stdout)
     assert {key: counts[key] for key in counts if key != "distributions"} == {
+        "patients": 4,
         "courses": 4,
         "sessions": 4,
         "turns": 8,
         "therapist_turns": 4,
         "patient_turns": 4,
+        "ignored_turns": 0,
         "words": 36,
+        "characters": 160,
         "sessions_with_repeated_speaker": 0,
         "sessions_without_turns": 0,
     }
@@ -140,7 +143,7 @@ def test_split(folder):
 
 
 def test_output_stays_whole(folder):
-    (folder / "bad.jsonl").write_text('{"a": 1}\n{"b": 2}')
+    (folder / "bad.jsonl").write_text('{"messages": 1}\n{"messages": 2}')
     done = corpus("check", "bad.jsonl", "--json", "--format", "messages", cwd=folder, status=2)
     assert len(json.loads(done.stdout)["findings"]) == 2
     head = f"{CBTRAIN} corpus check c --json | head -c 20; echo ${{PIPESTATUS[0]}}"
