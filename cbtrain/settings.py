@@ -300,7 +300,7 @@ def parse_yaml(read: Callable[[], str], where: object) -> Any:
         place = where if line is None else f"{where}:{line + 1}"
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise UserError(f"malformed YAML ({problem})", where=place, hint="Correct this line.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
     except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a thousand brackets
         problem = "nested too deep" if isinstance(error, RecursionError) else error

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cbtrain.cli.corpus_reading import config_of
 from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ def guess(parsed: argparse.Namespace) -> None:
     from cbtrain.transcripts.mapping.config import CorpusMap
     from cbtrain.transcripts.reading import speaker_labels
 
-    path = Path(parsed.path).expanduser()
+    settings = config_of(parsed).corpus
+    path = Path(settings.path).expanduser()
     if not path.exists():
         raise UserError("no such file or folder", where=path, hint="Name a corpus.")
-    made = guessing.guess(path, speaker_labels(parsed.therapist_label, parsed.patient_label))
+    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
+    made = guessing.guess(path, labels)
     print(f"# {made.seen}")
     print(yaml.safe_dump(made.map, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).rstrip())
-    roles = made.roles({})
+    roles = made.roles(labels)
     if made.speakers:
         print("# speakers:")
         for name, count in made.speakers.most_common(20):

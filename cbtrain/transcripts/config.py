@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.dataset_info import read_map
 
@@ -49,11 +50,14 @@ class TranscriptsConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_map(cls, values: Any) -> Any:
-        """Replace the name of a map's file by its keys. Raises UserError if it cannot be read."""
-        if isinstance(values, dict) and isinstance(values.get("map"), str):
-            corpus = Path(str(values.get("path", "")))
-            return values | {"map": read_map(Path(values["map"]), corpus).model_dump(exclude_unset=True)}
-        return values
+        """Replace the name of a map's file by its keys. Raises ValueError if it cannot be read."""
+        if not isinstance(values, dict) or not isinstance(values.get("map"), str):
+            return values
+        try:
+            corpus_map = read_map(Path(values["map"]), Path(str(values.get("path", ""))))
+        except (UserError, UnicodeError) as error:  # half a character in a name
+            raise ValueError(str(error)) from None
+        return values | {"map": corpus_map.model_dump(exclude_unset=True)}
 
 
 class SplitConfig(BaseModel):
