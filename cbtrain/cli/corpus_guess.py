@@ -38,8 +38,8 @@ def guess(parsed: argparse.Namespace) -> None:
     if made.speakers:
         print("# speakers:")
         for name, count in made.speakers.most_common(20):
-            role = {None: "system prompt", "?": "not known: decide"}.get(roles[name], roles[name])  # type: ignore[arg-type]
-            print(f"#   {name}: {count:,} turns ({role})")
+            role = roles[name] or "system prompt"
+            print(f"#   {name}: {count:,} turns ({'not known: decide' if role == '?' else role})")
     for doubt in made.unsure:
         print(f"# not sure: {doubt}")
     _show_sessions(path, CorpusMap.model_validate(made.map), made)

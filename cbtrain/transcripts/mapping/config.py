@@ -78,7 +78,7 @@ class CorpusMap(BaseModel):
     markup: Literal["keep", "strip"] = Field("keep", description="strip: HTML tags go, entities become characters")
     drop: Names = Field([], description="patterns (regular expressions): lines of a text that they match are left out")
     encoding: str = Field("utf-8", description="of tables and texts, such as cp1252")
-    delimiter: str | None = Field(None, description="of tables (default: found among , ; tab |)", max_length=1)
+    delimiter: str | None = Field(None, description="of tables (default: found among , ; tab |)")
 
     @model_validator(mode="after")
     def _fits(self) -> CorpusMap:
@@ -88,6 +88,8 @@ class CorpusMap(BaseModel):
             "".encode(self.encoding)
         except LookupError:
             raise ValueError(f"encoding: unknown encoding {self.encoding!r}") from None
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError(f"delimiter: {self.delimiter!r} is not one character")
         needed = {
             "turn": self.text and (self.speaker or self.alternate),
             "pair": self.patient and self.therapist,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.labels import count_labels
@@ -41,7 +41,7 @@ class Guess:
     speakers: Counter[str] = field(default_factory=Counter)
     unsure: list[str] = field(default_factory=list)
 
-    def roles(self, labels: Mapping[str, Role]) -> dict[str, Role | str | None]:
+    def roles(self, labels: Mapping[str, Role]) -> dict[str, Role | Literal["?"] | None]:
         """Return who each speaker is, ``"?"`` if nobody knows."""
         extra: dict[str, Role | None] = {name.casefold(): role for name, role in labels.items()}
         return {name: role_of(name, extra) for name in self.speakers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from cbtrain.transcripts.types import Role
 
@@ -46,7 +47,7 @@ WEIGHTS = ("weight", "train", "masked")
 """Keys of a message that say whether it is learnt: OpenAI's and Axolotl's."""
 
 
-def role_of(name: str, extra: Mapping[str, Role | None]) -> Role | str | None:
+def role_of(name: str, extra: Mapping[str, Role | None]) -> Role | Literal["?"] | None:
     """Return who ``name`` is: a role, None for a system prompt, or ``"?"`` if nobody knows. ``extra`` (in lower case)
     counts before the common names."""
     key = name.strip().rstrip(":：").strip().casefold()

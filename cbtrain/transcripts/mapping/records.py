@@ -221,8 +221,8 @@ class RecordReader:
             session = self.corpus_map.session
             if session is None or is_pattern(session):
                 return file.name
-            value = str(look_up(record, session))
-            return value if file.alone else f"{file.name}/{value}"
+            name = str(look_up(record, session))
+            return name if file.alone else f"{file.name}/{name}"
         for key in ("course",) if self.corpus_map.each == "pair" else IDS:  # a question's id comes with every answer
             value = record.get(key)
             if key not in used and isinstance(value, str | int) and not isinstance(value, bool) and value != "":

@@ -79,7 +79,7 @@ def add_messages(
             raise UserError(f"message {number} is not an object", where=where, hint=FIX)
         text = text_of(look_up(message, corpus_map.text or "content"), f"message {number}", where)
         if corpus_map.alternate is not None:
-            name = alternating(corpus_map.alternate, len(dialogue.turns))
+            name: str = alternating(corpus_map.alternate, len(dialogue.turns))
         else:
             speaker = look_up(message, corpus_map.speaker or "role")
             name = speaker_name(speaker, f"message {number}", where)
