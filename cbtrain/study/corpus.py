@@ -68,6 +68,10 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
     if corpus.skipped:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
+    prompts = sum("system" in session.facts for session in corpus.sessions())
+    if prompts:
+        own = f"{prompts} of {counts['sessions']} sessions have a system prompt of their own, which is not used"
+        say(console, f"note: {own}: tokens.therapist_system is")
     for note in corpus.notes:
         say(console, f"note: left out: {note}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
@@ -96,4 +100,7 @@ def _fingerprint(corpus: Corpus) -> str:
         digest.update((course.profile.model_dump_json() if course.profile else course.id).encode())
         for session in course.sessions:
             digest.update(session.id.encode() + fingerprint(session.turns))
+            weights = [turn.weight for turn in session.turns]
+            if any(weight != 1 for weight in weights):
+                digest.update(repr(weights).encode())
     return digest.hexdigest()

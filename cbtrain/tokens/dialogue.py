@@ -116,7 +116,7 @@ def led_in(messages: Sequence[Message], system: str | None, *, truncated: bool =
 
 
 def _marked(session: Session, speaker: Role, policy: LossPolicy, last_summary: str) -> list[Message]:
-    turns = [Turn(turn.role, turn.text.strip()) for turn in session.turns]
+    turns = [replace(turn, text=turn.text.strip()) for turn in session.turns]
     spans = policy.spans(turns, last_summary)
     return [
         _message(session.id, index, turn, speaker, turn_spans)

@@ -42,14 +42,15 @@ class LossPolicy:
         ]
 
     def weight(self, turn: Turn, index: int) -> float:
-        """Return the weight of ``turn``, the ``index``-th (from 0) of its session; 0 if the loss does not count it."""
+        """Return the weight of ``turn``, the ``index``-th (from 0) of its session: its own times that of the first rule
+        that applies; 0 if the loss does not count it."""
         if turn.role not in self.roles:
             return 0.0
         for pattern, rule in self.rules:
             applies = rule.role in (None, turn.role) and (rule.first_turns is None or index < rule.first_turns)
             if applies and pattern.search(turn.text):
-                return rule.weight
-        return 1.0
+                return rule.weight * turn.weight
+        return turn.weight
 
     def spans(self, turns: Sequence[Turn], last_summary: str = "") -> list[tuple[Span, ...]]:
         """Return for each of a session's ``turns`` (stripped texts) the spans that count, in order.

@@ -180,6 +180,8 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
             content.update(f"\1{session.id}\0{session.number}".encode())
             for turn in session.turns:
                 content.update(b"\2" + turn.role.encode() + b"\0" + turn.text.encode())
+                if turn.weight != 1:
+                    content.update(b"\3" + repr(turn.weight).encode())
     renderer = builder.renderer
     settings = builder.config.model_dump(mode="json", exclude={"therapist_system", "cache", "format"})
     policy = {

@@ -31,6 +31,7 @@ in parts."""
 
 CHANGES = {
     "turns_split_at_inner_labels": "turns split at another speaker's label",
+    "own_labels_removed": "labels of a turn's own speaker removed from its beginning",
     "residue_lines_removed": "lines removed in which the generator talks about parts",
     "summaries_given_to_the_therapist": "closing summaries moved from the patient's label to the therapist",
     "summaries_dropped": "earlier ones of several closing summaries dropped",
@@ -122,7 +123,10 @@ def clean_session(session: Session, policy: CleaningPolicy, profile: Profile | N
     preamble = session.preamble
     if policy.split_inner_labels:
         names = names_of(profile, policy.therapist_names)
-        preamble, parts = _split_inner_labels(preamble, parts, names, session.id, report)
+        if session.structured:
+            parts = [_without_own_label(part, names, session.id, report) for part in parts]
+        else:
+            preamble, parts = _split_inner_labels(preamble, parts, names, session.id, report)
     if policy.remove_residue:
         parts = [_without_residue(part, session.id, report) for part in parts]
     if policy.split_summaries:
@@ -178,9 +182,18 @@ def _split_inner_labels(
         labels = ", ".join(dict.fromkeys(inner.label for inner in inner_labels(text, names)))
         words = len(text.split()) - len(first.split()) - sum(len(turn.text.split()) for turn in rest)
         report.changes.append(Change("turns_split_at_inner_labels", session, part.origin, words, f"at {labels}"))
-        turns = [Turn(part.turn.role, first), *rest] if first else rest
+        turns = [replace(part.turn, text=first), *rest] if first else rest
         cut += [_Part(turn, part.origin) for turn in turns]
     return preamble, cut
+
+
+def _without_own_label(part: _Part, names: Mapping[str, Role], session: str, report: CleaningReport) -> _Part:
+    """Take the label of a turn's own speaker off its beginning; other labels inside it are part of what is said."""
+    label = next(inner_labels(part.turn.text, names), None)
+    if label is None or label.start != 0 or label.role != part.turn.role:
+        return part
+    report.changes.append(Change("own_labels_removed", session, part.origin, 1, label.label))
+    return _Part(replace(part.turn, text=part.turn.text[label.end :].strip()), part.origin)
 
 
 def _pieces(text: str, names: Mapping[str, Role]) -> tuple[str, list[Turn]]:
@@ -203,7 +216,7 @@ def _without_residue(part: _Part, session: str, report: CleaningReport) -> _Part
         words = len(match.group().split())
         report.changes.append(Change("residue_lines_removed", session, part.origin, words, match.group().strip()))
     text, removed = RESIDUE.subn("", part.turn.text)
-    return _Part(Turn(part.turn.role, text.strip()), part.origin) if removed else part
+    return _Part(replace(part.turn, text=text.strip()), part.origin) if removed else part
 
 
 def _split_summaries(parts: Sequence[_Part], session: str, report: CleaningReport) -> list[_Part]:
@@ -222,9 +235,9 @@ def _split_summaries(parts: Sequence[_Part], session: str, report: CleaningRepor
         end = summary_end(text, start)
         report.changes.append(Change("summaries_given_to_the_therapist", session, part.origin))
         pieces = (
-            Turn("patient", text[:start].strip()),
-            Turn("therapist", text[start:end].strip()),
-            Turn("patient", text[end:].strip()),
+            Turn("patient", text[:start].strip(), part.turn.weight),
+            Turn("therapist", text[start:end].strip(), part.turn.weight),
+            Turn("patient", text[end:].strip(), part.turn.weight),
         )
         split += [_Part(turn, part.origin) for turn in pieces if turn.text]
     return split
@@ -239,7 +252,7 @@ def _drop_earlier_summaries(parts: Sequence[_Part], session: str, report: Cleani
         dropped = turn.text[start:end]
         report.changes.append(Change("summaries_dropped", session, origin, len(dropped.split()), excerpt(dropped)))
         text = f"{turn.text[:start].rstrip()}\n\n{turn.text[end:].lstrip()}".strip()
-        kept[index] = _Part(Turn(turn.role, text), origin)
+        kept[index] = _Part(replace(turn, text=text), origin)
     return kept
 
 
@@ -248,7 +261,9 @@ def _merge(parts: Sequence[_Part], session: str, report: CleaningReport) -> list
     for part in parts:
         if merged and merged[-1].turn.role == part.turn.role:
             before = merged[-1]
-            merged[-1] = _Part(Turn(part.turn.role, f"{before.turn.text}\n\n{part.turn.text}"), before.origin)
+            # Nothing is learnt that one of the two turns keeps from being learnt.
+            weight = min(before.turn.weight, part.turn.weight)
+            merged[-1] = _Part(Turn(part.turn.role, f"{before.turn.text}\n\n{part.turn.text}", weight), before.origin)
             report.changes.append(Change("turns_merged_into_the_one_before", session, part.origin, note=part.turn.role))
         else:
             merged.append(part)

@@ -60,7 +60,8 @@ class Session:
     several courses. ``preamble`` is text before the first speaker's label, which belongs to nobody. ``source_words``
     counts whitespace-separated words of the text it was parsed from, labels included (0: there was no such text).
     ``facts`` is what else the source says of it (``ending``, ``summary``, ``system``, ``arm`` …). ``ignored`` counts
-    turns of third speakers, which are left out.
+    turns of third speakers, which are left out. ``structured``: the source names the speaker of each turn outside its
+    text, so that a label inside it is speech about labels.
     """
 
     course: str
@@ -72,6 +73,7 @@ class Session:
     source_words: int = field(default=0, compare=False)
     facts: dict[str, str] = field(default_factory=dict)
     ignored: int = field(default=0, compare=False)
+    structured: bool = field(default=False, compare=False)
 
     @property
     def id(self) -> str:

@@ -17,12 +17,12 @@ from cbtrain.files import atomic_file, atomic_folder
 from cbtrain.transcripts.profile import PROFILE_SCHEMA, Profile
 from cbtrain.transcripts.readers.canonical import SESSION_SCHEMA
 from cbtrain.transcripts.source import suffix_of
-from cbtrain.transcripts.types import Corpus, Session
+from cbtrain.transcripts.types import Corpus, Session, Turn
 
 
 def session_record(session: Session) -> dict[str, Any]:
     """Return a line of ``sessions.jsonl``, schema ``cbtrain.session/1``."""
-    turns = [{"role": turn.role, "text": turn.text} for turn in session.turns]
+    turns = [{"role": turn.role, "text": turn.text} | _weight(turn) for turn in session.turns]
     record = {"schema": SESSION_SCHEMA, "course": session.course, "session": session.number, "turns": turns}
     return record | _besides(session, session.facts)
 
@@ -89,9 +89,14 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]], *, compressed: b
 def _chat_record(session: Session, messages: str, role: str, text: str, roles: dict[str, str]) -> dict[str, Any]:
     facts = dict(session.facts)
     chat = [{role: "system", text: facts.pop("system")}] if "system" in facts else []
-    chat += [{role: roles[turn.role], text: turn.text} for turn in session.turns]
+    chat += [{role: roles[turn.role], text: turn.text} | _weight(turn) for turn in session.turns]
     record = {"course": session.course, "session": session.number, messages: chat}
     return record | _besides(session, facts)
+
+
+def _weight(turn: Turn) -> dict[str, float]:
+    """Return the weight of a turn that has one of its own, as OpenAI's fine-tuning files have it."""
+    return {} if turn.weight == 1 else {"weight": turn.weight}
 
 
 def _besides(session: Session, facts: dict[str, str]) -> dict[str, Any]:

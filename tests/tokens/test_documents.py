@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,7 @@ def test_an_empty_turn_is_a_record_of_the_paper_but_an_error_elsewhere():
     assert [TOKENIZER.decode(run) for run in stretches(records[1])] == ["<|end|>"]
 
 
+@pytest.mark.fault("A11")
 def test_weights_by_rule_apply_to_the_turn_and_its_stop_token():
     said = [Turn("patient", "Are you an AI?"), Turn("therapist", "As an AI I can be wrong."), *turns(4)]
     rules = [
@@ -184,6 +186,9 @@ def test_weights_by_rule_apply_to_the_turn_and_its_stop_token():
     assert document.loss_weights[document.loss_weights == np.float32(0.1)].sum() == pytest.approx(0.1 * len(runs[0]))
     later = documents_for(TOKENIZER, [*turns(4), *said], weights=[{**rules[0], "first_turns": 4}])
     assert set(later[0].loss_weights.tolist()) == {0.0, 1.0}  # late in a session it is no boilerplate
+    own = [replace(turn, weight=weight) for turn, weight in zip(said, (1, 0.5, 0, 2, 1, 0), strict=True)]
+    (document,) = documents_for(TOKENIZER, own, weights=rules)
+    assert sorted(set(document.loss_weights.tolist())) == [0.0, np.float32(0.05)]
     (both,) = documents_for(TOKENIZER, said, weights=rules, supervise="both")
     assert both.loss_weights.max() == 5
     with pytest.raises(ValidationError, match="not a regular expression"):

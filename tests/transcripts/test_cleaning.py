@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.explain import explain
 from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
 SWITCHES = [name for name, field in CleaningPolicy.model_fields.items() if field.annotation is bool]
@@ -307,3 +309,20 @@ def test_explain_says_that_a_session_is_dropped():
     (session,) = corpus((P, "Hi."), (T, "Yes?")).sessions()
     found = explain(session, CleaningPolicy(), None, {fingerprint(session.turns): "a/1"})
     assert [change.note for change in found.changes] == ["the same words as a/1"]
+
+
+@pytest.mark.fault("A8")
+def test_labels_inside_turns_with_structural_speakers_stay(tmp_path):
+    talk = [
+        {"role": "user", "content": "Write me a mail."},
+        {"role": "assistant", "content": "Counselor: Let us play it.\nClient: I am angry.\nTherapist: Why?"},
+    ]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": talk}))
+    cleaned, report = clean(read(tmp_path / "a.jsonl"), CleaningPolicy())
+    (session,) = cleaned.sessions()
+    assert [turn.text for turn in session.turns] == [
+        "Write me a mail.",
+        "Let us play it.\nClient: I am angry.\nTherapist: Why?",
+    ]
+    assert report.count("own_labels_removed") == 1
+    assert report.count("turns_split_at_inner_labels") == 0

@@ -235,7 +235,7 @@ def test_a_bad_record_is_named_and_can_be_skipped(tmp_path, record, message):
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 name = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-turn = st.builds(Turn, st.sampled_from(["patient", "therapist"]), text)
+turn = st.builds(Turn, st.sampled_from(["patient", "therapist"]), text, st.sampled_from([1.0, 1.0, 0.0, 0.5]))
 facts = st.dictionaries(st.sampled_from(["system", "ending", "arm", "Über"]), text, max_size=3)
 
 

@@ -195,9 +195,18 @@ class RecordReader:
             system.append(text_of(text, self.corpus_map.system, where))
         if system:
             facts["system"] = "\n\n".join(system)
-        ignored = sum(dialogue.ignored.values())
-        turns = tuple(dialogue.turns)
-        return Session(course, session_number, turns, where, patient, preamble, facts=facts, ignored=ignored)
+        return Session(
+            course,
+            session_number,
+            tuple(dialogue.turns),
+            where,
+            patient,
+            preamble,
+            facts=facts,
+            ignored=sum(dialogue.ignored.values()),
+            # What we have written ourselves may come from a text.
+            structured=self.corpus_map.each != "text" and "course" not in record,
+        )
 
     def _value(self, name: str, record: Mapping[str, Any], where: str, file: SourceFile) -> str | None:
         """Return what the map's key ``name`` says of a session; None if the map has none. Raises UserError if it says

@@ -1,9 +1,10 @@
 """Our own layout: one session a line of JSON, and the patients' profiles beside it.
 
 ``sessions.jsonl``: ``{"schema": "cbtrain.session/1", "course": "amara", "session": 1, "turns": [{"role": "patient",
-"text": "…"}, …]}``, optionally ``patient`` (who is treated, where that is not the course), ``preamble`` and ``facts``
-(texts by name); ``profiles.jsonl``: ``{"schema": "cbtrain.profile/1", "course": "amara", "name": …, "brief": …,
-"text": …, "characteristics": {…}}``. A single ``.jsonl`` file holds sessions only. ``.gz`` is read directly.
+"text": "…"}, …]}``, optionally a turn's ``weight`` in the loss, ``patient`` (who is treated, where that is not the
+course), ``preamble`` and ``facts`` (texts by name); ``profiles.jsonl``: ``{"schema": "cbtrain.profile/1", "course":
+"amara", "name": …, "brief": …, "text": …, "characteristics": {…}}``. A single ``.jsonl`` file holds sessions only.
+``.gz`` is read directly.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class _Turn(BaseModel):
 
     role: Literal["patient", "therapist"]
     text: str
+    weight: float = Field(1, ge=0, le=1000)
 
 
 class SessionRecord(BaseModel):
@@ -58,7 +60,7 @@ def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
         except UserError as error:
             options.on_bad(error)
             continue
-        turns = tuple(Turn(turn.role, turn.text) for turn in record.turns)
+        turns = tuple(Turn(turn.role, turn.text, turn.weight) for turn in record.turns)
         yield Session(record.course, record.session, turns, where, record.patient, record.preamble, facts=record.facts)
 
 
