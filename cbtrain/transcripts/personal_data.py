@@ -14,6 +14,12 @@ PHONE = re.compile(
     r"(?<![\w.])(?<!\d[ .-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,5}\)[ .-]?|\d{2,5}[ .-])\d{3,4}[ .-]?\d{3,4}"
     r"(?![\w-])(?![ .]\d)"
 )
+PHONE_WHOLE = re.compile(
+    # With a country code, a trunk 0, Chinese mobile, North American; letters of other scripts may touch it.
+    r"(?<![A-Za-z0-9_.+-])(?:\+\d{8,15}|0[1-9]\d{7,10}|1[3-9]\d{9}|[2-9]\d{2}[2-9]\d{6})(?![A-Za-z0-9_-])(?!\.\d)"
+)
+"""A telephone number without separators."""
+
 SOCIAL_SECURITY = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
 CARD = re.compile(r"(?<![\d-])\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}(?![\d-])")
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
@@ -86,6 +92,7 @@ SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("date of birth", BIRTH, _any),
     ("street", STREET, _any),
     ("telephone", PHONE, _telephone),
+    ("telephone", PHONE_WHOLE, _telephone),
     ("e-mail", EMAIL, _any),
     ("link", LINK, _any),
 )

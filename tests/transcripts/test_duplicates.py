@@ -74,11 +74,14 @@ def test_copies_are_exact_whatever_the_spaces_and_not_with_other_speakers():
     assert found([Session("c", 1, ()), Session("c", 2, ())]) == []
 
 
+@pytest.mark.fault("A7")
 @pytest.mark.parametrize(
     ("said", "kinds"),
     [
         ("mail ann.lee+x@mail.example.org", ["e-mail"]),
         ("call +44 20 7946 0958 or (415) 232-9981", ["telephone", "telephone"]),
+        ("call +4915112345679, 4152329981 or 01719876543; 请打13812345678。", ["telephone"] * 4),
+        ("order 123456 of 20240131, 5555550123 in the film, 0.5123456789 and 1000000000", []),
         ("call 988 or 1-800-273-8255, or 212-555-0123 in the film", []),
         ("my number is 123-45-6789", ["social security"]),
         ("pay with 4111 1111 1111 1111", ["card"]),
