@@ -22,7 +22,7 @@ from cbtrain.transcripts.types import Corpus, Session, Turn
 
 def session_record(session: Session) -> dict[str, Any]:
     """Return a line of ``sessions.jsonl``, schema ``cbtrain.session/1``."""
-    turns = [{"role": turn.role, "text": turn.text} | _weight(turn) for turn in session.turns]
+    turns = [{"role": turn.role, "text": turn.text, **_weight(turn)} for turn in session.turns]
     record = {"schema": SESSION_SCHEMA, "course": session.course, "session": session.number, "turns": turns}
     return record | _besides(session, session.facts)
 
@@ -88,8 +88,8 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]], *, compressed: b
 
 def _chat_record(session: Session, messages: str, role: str, text: str, roles: dict[str, str]) -> dict[str, Any]:
     facts = dict(session.facts)
-    chat = [{role: "system", text: facts.pop("system")}] if "system" in facts else []
-    chat += [{role: roles[turn.role], text: turn.text} | _weight(turn) for turn in session.turns]
+    chat: list[dict[str, Any]] = [{role: "system", text: facts.pop("system")}] if "system" in facts else []
+    chat += [{role: roles[turn.role], text: turn.text, **_weight(turn)} for turn in session.turns]
     record = {"course": session.course, "session": session.number, messages: chat}
     return record | _besides(session, facts)
 
