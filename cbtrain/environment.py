@@ -68,9 +68,9 @@ def describe_environment() -> dict[str, Any]:
 def peak_memory_gb() -> float:
     """Largest resident memory of this process plus that of its largest ended child, in GB (1e9 bytes)."""
     unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    process_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + children) * unit / 1e9
+    return (process_peak + children) * unit / 1e9
 
 
 def _version(name: str) -> str | None:

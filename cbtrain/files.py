@@ -70,12 +70,12 @@ def unique_json(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in content:
             raise ValueError(f"key {name!r} comes twice")
-        found[name] = value
-    return found
+        content[name] = value
+    return content
 
 
 def read_sealed(path: Path, hint: str) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def written_together(folder: str | Path) -> Iterator[Path]:
     Raises OSError if a folder is in a file's place, or a file in a folder's.
     """
     folder = Path(folder)
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / _temporary_name(Path(os.path.abspath(folder)))
     try:
@@ -203,17 +203,17 @@ def written_together(folder: str | Path) -> Iterator[Path]:
         yield temporary
         files = sorted(filter(Path.is_file, temporary.rglob("*")), key=lambda file: file.stat().st_mtime_ns)
         places = {file: folder / file.relative_to(temporary) for file in files}
-        for place in places.values():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if place.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
-        for file, place in places.items():
-            os.replace(file, place)
+        for path in places.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        for file, path in places.items():
+            os.replace(file, path)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) and str(error.filename).startswith(str(temporary)):
             error.filename = str(folder / Path(error.filename).relative_to(temporary))
-        if made and not any(folder.iterdir()):
+        if created and not any(folder.iterdir()):
             folder.rmdir()
         raise
     shutil.rmtree(temporary)

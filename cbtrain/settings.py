@@ -297,9 +297,9 @@ def parse_yaml(read: Callable[[], str], where: object) -> Any:
         return _content(text, where)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = where if line is None else f"{where}:{line + 1}"
+        line_or_file = where if line is None else f"{where}:{line + 1}"
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UserError(f"malformed YAML ({problem})", where=place, hint="Correct this line.") from None
+        raise UserError(f"malformed YAML ({problem})", where=line_or_file, hint="Correct this line.") from None
     except (OSError, UnicodeError) as error:
         raise UserError(f"cannot be read ({error})", where=where, hint="Name a readable YAML file.") from None
     except (ValueError, RecursionError) as error:  # such as the 45th of a month, or a thousand brackets
@@ -348,14 +348,14 @@ def _beyond_bounds(text: str) -> str | None:
     return None
 
 
-def _values(node: yaml.Node, known: dict[int, int]) -> int:
+def _values(node: yaml.Node, counted: dict[int, int]) -> int:
     """The number of values that ``node`` stands for; ``known`` holds those of nodes counted before."""
-    if id(node) not in known:
-        known[id(node)] = MOST_VALUES + 1  # what holds itself has no end
+    if id(node) not in counted:
+        counted[id(node)] = MOST_VALUES + 1  # what holds itself has no end
         inner = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
-        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
-    return known[id(node)]
+        counted[id(node)] = 1 + sum(_values(part, counted) for part in parts)
+    return counted[id(node)]
 
 
 def _unshared(value: Any) -> Any:

@@ -31,22 +31,22 @@ def guess(parsed: argparse.Namespace) -> None:
     if not path.exists():
         raise UserError("no such file or folder", where=path, hint="Name a corpus.")
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    made = guessing.guess(path, labels)
-    print(f"# {made.seen}")
-    print(yaml.safe_dump(made.map, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).rstrip())
-    roles = made.roles(labels)
-    if made.speakers:
+    guessed = guessing.guess(path, labels)
+    print(f"# {guessed.seen}")
+    print(yaml.safe_dump(guessed.map, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).rstrip())
+    roles = guessed.roles(labels)
+    if guessed.speakers:
         print("# speakers:")
-        for name, count in made.speakers.most_common(20):
+        for name, count in guessed.speakers.most_common(20):
             role = roles[name] or "system prompt"
             print(f"#   {name}: {count:,} turns ({'not known: decide' if role == '?' else role})")
-    for doubt in made.unsure:
+    for doubt in guessed.unsure:
         print(f"# not sure: {doubt}")
-    _show_sessions(path, CorpusMap.model_validate(made.map), made)
+    _show_sessions(path, CorpusMap.model_validate(guessed.map), guessed)
     print(f"# Save it as map.yaml, correct it, then: cbtrain corpus stats {path} --map map.yaml")
 
 
-def _show_sessions(path: Path, corpus_map: CorpusMap, made: Guess) -> None:
+def _show_sessions(path: Path, corpus_map: CorpusMap, guessed: Guess) -> None:
     """Print the beginning of the first sessions as this map reads them, or why it does not."""
     from cbtrain.transcripts.reading import locate
 

@@ -55,7 +55,7 @@ def first_comment(name: str, folder: str = STUDIES) -> str:
     """Return what a shipped config says of itself in its first line; of a combination, both parts."""
     parts = _combination(name, folder)
     if parts:
-        return ": ".join(first_comment(part, place) for part, place in zip(parts, (FAMILIES, RECIPES), strict=True))
+        return ": ".join(first_comment(part, folder) for part, folder in zip(parts, (FAMILIES, RECIPES), strict=True))
     return _shipped_text(posixpath.join(folder, f"{name}.yaml")).partition("\n")[0].lstrip("# ")
 
 

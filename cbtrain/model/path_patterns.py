@@ -119,10 +119,10 @@ def _ends(tree: Iterable[Any], path: str, starts: frozenset[int]) -> frozenset[i
             least, most, body = value
             places = _repeated(least, most, body, path, places)
         elif kind is sre.AT:
-            places = frozenset(place for place in places if ANCHORS[value](place, len(path)))
+            places = frozenset(position for position in places if ANCHORS[value](position, len(path)))
         else:
             places = frozenset(
-                place + 1 for place in places if place < len(path) and _is_one_of(kind, value, path[place])
+                position + 1 for position in places if position < len(path) and _is_one_of(kind, value, path[position])
             )
     return places
 

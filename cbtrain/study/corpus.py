@@ -70,8 +70,8 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
     prompts = sum("system" in session.facts for session in corpus.sessions())
     if prompts:
-        own = f"{prompts} of {counts['sessions']} sessions have a system prompt of their own, which is not used"
-        say(console, f"note: {own}: tokens.therapist_system is")
+        unused = f"{prompts} of {counts['sessions']} sessions have a system prompt of their own, which is not used"
+        say(console, f"note: {unused}: tokens.therapist_system is")
     for note in corpus.notes:
         say(console, f"note: left out: {note}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]

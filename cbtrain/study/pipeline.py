@@ -111,7 +111,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
 
 def _require_same_files(corpus: StudyCorpus, model: StudyModel, datasets: Mapping[Role, SpeakerDataset]) -> None:
     """Raise UserError, on every rank, if one has read another corpus or model, or made other documents of them."""
-    facts = {
+    fingerprints = {
         "fingerprint of the corpus": corpus.summary["fingerprint"],
         "split of the corpus": corpus.summary["split"],
         "architecture": json.loads(json.dumps(asdict(model.architecture), default=str)) if model.architecture else None,
@@ -121,7 +121,7 @@ def _require_same_files(corpus: StudyCorpus, model: StudyModel, datasets: Mappin
             for role, dataset in datasets.items()
         },
     }
-    require_same(facts, "Give every node the same files.")
+    require_same(fingerprints, "Give every node the same files.")
 
 
 def prepare_process(config: StudyConfig, options: Mapping[str, Any] | None = None) -> None:

@@ -42,15 +42,15 @@ def require_same_start(config: StudyConfig, options: Mapping[str, Any]) -> None:
     require_same({**settings, **options, "kind of device": device, **versions}, "Start every rank with the same.")
 
 
-def require_same(facts: Mapping[str, Any], hint: str) -> None:
+def require_same(compared: Mapping[str, Any], hint: str) -> None:
     """Raise UserError, on every rank, if the ``facts`` (JSON-able) of one differ from the leading one's: the first that
     differs, with both values. All ranks must call it; their facts are exchanged only where their digests differ."""
     if distributed.world() == 1:
         return
-    digest = blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    digest = blake2b(json.dumps(compared, sort_keys=True).encode(), digest_size=16).hexdigest()
     if len(set(distributed.gathered(digest))) == 1:
         return
-    every = distributed.gathered(json.loads(json.dumps(facts)))
+    every = distributed.gathered(json.loads(json.dumps(compared)))
     for rank, theirs in enumerate(every):
         for key, *both in differences(every[0], theirs):
             leading, other = ("not given" if value is MISSING else value for value in both)

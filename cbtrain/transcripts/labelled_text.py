@@ -67,8 +67,8 @@ def _parse(text: str, labels: Mapping[str, Role], ignore: Sequence[str], separat
     roles |= dict.fromkeys((name.lower() for name in ignore), None)
     names = tuple(sorted(roles))
     marks = list(_labels(text, line_pattern(names, separator=separator)))
-    known = [mark for mark in marks if roles[mark.name]]
-    if len(known) > 1 and all(mark.written.isupper() and len(mark.name) > 1 for mark in known):
+    of_speakers = [mark for mark in marks if roles[mark.name]]
+    if len(of_speakers) > 1 and all(mark.written.isupper() and len(mark.name) > 1 for mark in of_speakers):
         marks = sorted(
             {mark.start: mark for mark in (*_labels(text, CAPITALS), *marks)}.values(), key=lambda m: m.start
         )

@@ -239,14 +239,14 @@ def _sniff(file: Path, options: ReadOptions) -> str | None:
             if isinstance(record, dict) and (str(record.get("schema", "")).startswith("cbtrain.") or _is_ours(record)):
                 return "cbtrain"
     try:
-        found = records.map_of(file, options)
+        corpus_map = records.map_of(file, options)
     except UserError:
         return "records"  # its reader says what and where
-    if found is None:
+    if corpus_map is None:
         return None
     if suffix_of(file) in TABLES:
         return "table"
-    return {"messages": "messages", "conversations": "sharegpt"}.get(next(iter(found.turns), ""), "records")
+    return {"messages": "messages", "conversations": "sharegpt"}.get(next(iter(corpus_map.turns), ""), "records")
 
 
 def _is_ours(record: dict[str, Any]) -> bool:

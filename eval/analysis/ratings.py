@@ -324,7 +324,7 @@ def _refuse_close_scores(ratings: Ratings, path: Path) -> None:
     for column, values in columns.items():
         for who, rows in groups.items():
             if too_close(values[rows]):
-                known = values[rows][np.isfinite(values[rows])]
-                what = f"scores for {column}{who} lie between {known.min():.15g} and {known.max():.15g}"
+                finite = values[rows][np.isfinite(values[rows])]
+                what = f"scores for {column}{who} lie between {finite.min():.15g} and {finite.max():.15g}"
                 hint = "They differ by too little of their size: subtract the same number from all, or correct them."
                 raise UserError(what, where=path, hint=hint)

@@ -52,10 +52,10 @@ def alike(values: np.ndarray, size: float = 0.0) -> bool:
 def too_close(values: np.ndarray) -> bool:
     """Return whether ``values`` (float, any shape; what is not finite is left out) differ, but by so little of their
     size that differences between means of them can be taken for rounding: a number was added to all of them."""
-    found = np.asarray(values, dtype=np.float64)
-    found = found[np.isfinite(found)]
-    spread = float(np.ptp(found)) if found.size else 0.0
-    return DIGITS * size_of(found) < spread < LEAST_SPREAD * size_of(found)
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    spread = float(np.ptp(finite)) if finite.size else 0.0
+    return DIGITS * size_of(finite) < spread < LEAST_SPREAD * size_of(finite)
 
 
 def varying(values: np.ndarray) -> np.ndarray:

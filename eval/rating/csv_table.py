@@ -80,12 +80,12 @@ def csv_table_of(
         raise UserError(f"malformed CSV ({error})", where=path, hint="Save it as CSV again.") from None
     (_, columns), *rows = [(line, row) for line, row in rows if any(row)] or [(1, [])]
     cells_by_line = [(line, _fitted(cells, len(columns), pad, f"{path}:{line}")) for line, cells in rows]
-    for place, name in enumerate(columns):
-        _check_column(name, columns, place, path, filled=any(cells[place] for _, cells in cells_by_line))
-    found = [
+    for index, name in enumerate(columns):
+        _check_column(name, columns, index, path, filled=any(cells[index] for _, cells in cells_by_line))
+    cells_by_name = [
         (line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}) for line, cells in cells_by_line
     ]
-    return CsvTable(path, list(filter(None, columns)), found, separator, list(notes))
+    return CsvTable(path, list(filter(None, columns)), cells_by_name, separator, list(notes))
 
 
 def read_table_text(path: Path) -> tuple[str, list[str]]:
@@ -185,11 +185,11 @@ def _fitted(cells: list[str], count: int, pad: bool, where: str) -> list[str]:
     return cells
 
 
-def _check_column(name: str, columns: Sequence[str], place: int, path: Path, *, filled: bool) -> None:
+def _check_column(name: str, columns: Sequence[str], index: int, path: Path, *, filled: bool) -> None:
     """Raise UserError on a bad name. A column without name and content may be there: commas at line ends make it."""
     if not name and filled:
         hint = "Name it or remove it (from a data frame with index=False)."
-        raise UserError(f"column {place + 1} has no name", where=path, hint=hint)
+        raise UserError(f"column {index + 1} has no name", where=path, hint=hint)
     if name and columns.count(name) > 1:
         raise UserError(f"column {name!r} comes twice", where=path, hint="Remove one of the two.")
     try:

@@ -135,11 +135,11 @@ def own_words(text: str, role: Role, names: Mapping[str, Role]) -> tuple[str, in
     other speaker's label on; how many labels were taken out; how many characters were cut. ``names`` are labels beside
     the common ones."""
     kept: list[str] = []
-    place = labels = 0
+    end = labels = 0
     for label in inner_labels(text, names):
-        kept.append(text[place : label.start])
-        place = label.end
+        kept.append(text[end : label.start])
+        end = label.end
         if label.role != role:
             return "".join(kept).strip(), labels, len(text) - label.start
         labels += 1
-    return "".join([*kept, text[place:]]).strip() if labels else text, labels, 0
+    return "".join([*kept, text[end:]]).strip() if labels else text, labels, 0

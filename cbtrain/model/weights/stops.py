@@ -31,8 +31,8 @@ def write_stop_ids(folder: Path, more: Iterable[int] = ()) -> None:
     generation = folder / GENERATION
     settings = read_generation_config(folder)
     config = read_json_object(folder / "config.json", AGAIN)
-    known = settings.get("eos_token_id", config.get("eos_token_id"))
-    before = known if isinstance(known, list) else [] if known is None else [known]
+    ids_in_config = settings.get("eos_token_id", config.get("eos_token_id"))
+    before = ids_in_config if isinstance(ids_in_config, list) else [] if ids_in_config is None else [ids_in_config]
     # The stop token of chats comes first: some programs read only one.
     settings["eos_token_id"] = list(dict.fromkeys([*stops, *before]))
     generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

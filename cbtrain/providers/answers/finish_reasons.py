@@ -61,9 +61,9 @@ GRAVITY: tuple[FinishReason, ...] = ("content_filter", "refusal", "error", "unkn
 def gravest(reasons: Iterable[object]) -> object:
     """Return the gravest of the ``reasons`` that the parts of a stream give, the first of equal ones; None if none of
     them says anything. A filter stays one, whatever comes behind it."""
-    said = [reason for reason in reasons if reason]
-    said = [reason for reason in said if str(reason).lower() not in UNSAID] or said
-    return min(said, key=lambda reason: GRAVITY.index(REASONS.get(str(reason).lower(), "unknown")), default=None)
+    named = [reason for reason in reasons if reason]
+    named = [reason for reason in named if str(reason).lower() not in UNSAID] or named
+    return min(named, key=lambda reason: GRAVITY.index(REASONS.get(str(reason).lower(), "unknown")), default=None)
 
 
 def finish_of(reason: object, *, text: str, calls: bool = False) -> FinishReason:

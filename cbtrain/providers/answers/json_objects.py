@@ -42,23 +42,23 @@ def spans_in(text: str, start: int = 0) -> list[Span]:
     spans: list[Span] = []
     broken: int | None = None  # the first broken object's number
     depth = failures = 0  # depth: braces of prose that are open
-    place = start
-    while failures < MOST_FAILURES and (brace := BRACE.search(text, place)):
+    position = start
+    while failures < MOST_FAILURES and (brace := BRACE.search(text, position)):
         if brace.group() == "}":
-            place = brace.end()
+            position = brace.end()
             if depth == 0 and broken is not None:  # the broken object ends here: what seemed to follow is inside it
-                spans[broken:] = [Span(spans[broken].start, place, None, valid=False)]
+                spans[broken:] = [Span(spans[broken].start, position, None, valid=False)]
             depth = max(depth - 1, 0)
             continue
         span = _object_at(text, brace.start())
         if span is None:
-            depth, place, failures = depth + 1, brace.end(), failures + 1
+            depth, position, failures = depth + 1, brace.end(), failures + 1
             continue
         if not span.valid:
             failures += 1
             broken = len(spans) if broken is None else broken
         spans.append(span)
-        place = span.end
+        position = span.end
     return spans
 
 

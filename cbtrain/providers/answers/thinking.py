@@ -43,12 +43,12 @@ def without_thinking(text: str) -> tuple[str, int]:
     ended = next((number for number, tag in enumerate(tags) if tag.group().lower() not in CLOSING), len(tags) - 1)
     tags = tags[: ended + 1] + _outside_json(TAGS, text, tags[ended].end())
     kept: list[str] = []
-    characters, place, awaited = 0, 0, ""
+    characters, position, awaited = 0, 0, ""
     for match in tags:
         tag = match.group().lower()
         if awaited and tag != awaited:
             continue  # thinking about tags
-        before = text[place : match.start()]
+        before = text[position : match.start()]
         if awaited:
             characters += len(before.strip())
             awaited = ""
@@ -58,11 +58,11 @@ def without_thinking(text: str) -> tuple[str, int]:
         else:
             characters += sum(len(part.strip()) for part in (*kept, before))
             kept.clear()
-        place = match.end()
+        position = match.end()
     if awaited:
-        characters += len(text[place:].strip())
+        characters += len(text[position:].strip())
     else:
-        kept.append(text[place:])
+        kept.append(text[position:])
     whole = _joined(kept)
     cuts = [(mark.start(), mark.end()) for mark in _outside_json(MARKS, whole)]
     starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(whole)]
@@ -84,10 +84,10 @@ def _outside_json(pattern: re.Pattern[str], text: str, start: int = 0) -> list[r
     if not matches:
         return []
     objects = [span for span in spans_in(text, start) if span.valid]
-    outside, place = [], 0
+    outside, position = [], 0
     for match in matches:
-        while place < len(objects) and objects[place].end <= match.start():
-            place += 1
-        if place == len(objects) or match.start() < objects[place].start:
+        while position < len(objects) and objects[position].end <= match.start():
+            position += 1
+        if position == len(objects) or match.start() < objects[position].start:
             outside.append(match)
     return outside

@@ -23,8 +23,8 @@ from cbtrain.stopping import protect
 
 
 def _is_usage(value: Any) -> bool:
-    known = {count.name for count in fields(Usage)}
-    return isinstance(value, dict) and value.keys() <= known and all(map(is_count, value.values()))
+    names = {count.name for count in fields(Usage)}
+    return isinstance(value, dict) and value.keys() <= names and all(map(is_count, value.values()))
 
 
 def _ended(record: Record) -> Mapping[str, Check]:

@@ -39,11 +39,12 @@ class _HeapInfo(ctypes.Structure):
     ] + [("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t)]
 
 
-def peak_of(held: Sequence[int], events: Sequence[int], *, threshold: int | None = None) -> int | None:
-    """Peak in bytes of holding ``held`` (sizes) and going through ``events`` again and again: a positive number
-    allocates so many bytes, a negative one, ``-n``, frees the n-th allocation of its round. With ``threshold``,
-    allocations from so many bytes on have mappings of their own. None where the C library is not glibc."""
-    numbers = array.array("q", [len(held), *held, *events])
+def peak_of(resident: Sequence[int], events: Sequence[int], *, threshold: int | None = None) -> int | None:
+    """Return the peak in bytes of holding tensors of the sizes ``resident`` and going through ``events`` again and
+    again: a positive number allocates so many bytes, a negative one, ``-n``, frees the n-th allocation of its round.
+    With ``threshold``, allocations from so many bytes on have mappings of their own. Return None if the C library is
+    not glibc."""
+    numbers = array.array("q", [len(resident), *resident, *events])
     command = [sys.executable, "-I", __file__]  # isolated: the modules beside this one must not shadow any
     environment = {**os.environ, **({"MALLOC_MMAP_THRESHOLD_": str(threshold)} if threshold else {})}
     done = subprocess.run(command, input=numbers.tobytes(), env=environment, capture_output=True, check=False)

@@ -54,31 +54,31 @@ def break_down(trace: Trace) -> Breakdown:
 def by_host(trace: Trace) -> Breakdown:
     """Each moment belongs to the innermost call in which the training thread is."""
     steps = trace.steps
-    found = Breakdown(len(steps), sum(step.end - step.begin for step in steps) / 1e6, on_gpu=False)
+    breakdown = Breakdown(len(steps), sum(step.end - step.begin for step in steps) / 1e6, on_gpu=False)
     for call in trace.calls:
         if call.step is not None:
-            _add(found.times, call.component, call.phase, call.own)
-    return found
+            _add(breakdown.times, call.component, call.phase, call.own)
+    return breakdown
 
 
 def by_device(trace: Trace) -> Breakdown:
     """Each moment belongs to the kernel that runs; communication counts where nothing else runs beside it. What is left
     is input wait, as the host saw it (a step ends with a wait for the GPU), and :data:`IDLE`."""
     host = by_host(trace)
-    found = Breakdown(host.steps, host.seconds, on_gpu=True)
+    breakdown = Breakdown(host.steps, host.seconds, on_gpu=True)
     kernels = sorted((k for k in trace.kernels if k.call.step is not None or k.call.phase), key=lambda k: k.begin)
     busy: list[tuple[float, float]] = []
     for communication in (False, True):
         chosen = [kernel for kernel in kernels if kernel.communication is communication]
         for kernel, exclusive in _exclusive_times(chosen, busy):
             component = "communication" if communication else kernel.call.component
-            _add(found.times, component, kernel.call.phase, exclusive)
+            _add(breakdown.times, component, kernel.call.phase, exclusive)
         busy = _merged([*busy, *((kernel.begin, kernel.end) for kernel in chosen)])
     waited = host.of("input wait")
-    rest = found.seconds - sum(end - begin for begin, end in busy) / 1e6
-    found.times["input wait", ""] = min(waited, max(0.0, rest))
-    found.times[IDLE, ""] = max(0.0, rest - waited)
-    return found
+    rest = breakdown.seconds - sum(end - begin for begin, end in busy) / 1e6
+    breakdown.times["input wait", ""] = min(waited, max(0.0, rest))
+    breakdown.times[IDLE, ""] = max(0.0, rest - waited)
+    return breakdown
 
 
 def _add(times: Times, component: str, phase: str, microseconds: float) -> None:

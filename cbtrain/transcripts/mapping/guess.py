@@ -53,31 +53,31 @@ def guess(path: Path, labels: Mapping[str, Role]) -> Guess:
     options = ReadOptions(on_bad=lambda error: None, labels=labels)
     files = records.data_files(path) if path.is_dir() or suffix_of(path) in records.SUFFIXES else []
     for file in files:
-        known = records.map_of(file, options)
-        made = _known(file, known, options) if known else _unknown(file)
-        if made is not None:
-            _ask_who(made, labels)
-            return made
+        corpus_map = records.map_of(file, options)
+        guessed = _known(file, corpus_map, options) if corpus_map else _unknown(file)
+        if guessed is not None:
+            _ask_who(guessed, labels)
+            return guessed
     for file in plain_text.text_files(path):
         if plain_text.detects(file):
-            made = _of_text(file, labels)
-            _ask_who(made, labels)
-            return made
+            guessed = _of_text(file, labels)
+            _ask_who(guessed, labels)
+            return guessed
     raise UserError("no table, JSON or text in it", where=path, hint="Name a file or a folder of transcripts.")
 
 
 def _known(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> Guess:
     """Return the guess for a file whose names are common."""
-    made = Guess(records.seen_in(file, options.map), corpus_map.model_dump(exclude_unset=True, exclude_none=True))
+    guessed = Guess(records.seen_in(file, options.map), corpus_map.model_dump(exclude_unset=True, exclude_none=True))
     if corpus_map.each in ("turn", "session"):
-        made.speakers = records.count_speakers(file, corpus_map, options)
+        guessed.speakers = records.count_speakers(file, corpus_map, options)
     if corpus_map.each == "turn" and corpus_map.order and suffix_of(file) in TABLES:
         keys = [key for key in (corpus_map.session, corpus_map.order) if key]
         rows = [row for _, row in islice(read_rows(file, lambda error: None), LOOKED_AT)]
         if len({tuple(row.get(key) for key in keys) for row in rows}) < len(rows):
-            made.map["unique"] = keys
-            made.unsure.append(f"unique: rows repeat {' and '.join(keys)}; are they the same turns?")
-    return made
+            guessed.map["unique"] = keys
+            guessed.unsure.append(f"unique: rows repeat {' and '.join(keys)}; are they the same turns?")
+    return guessed
 
 
 def _unknown(file: Path) -> Guess | None:
@@ -85,14 +85,14 @@ def _unknown(file: Path) -> Guess | None:
     seen = records.seen_in(file, CorpusMap())
     if suffix_of(file) in TABLES:
         rows = [row for _, row in islice(read_rows(file, lambda error: None), LOOKED_AT)]
-        made = _of_rows(rows, seen)
+        guessed = _of_rows(rows, seen)
     else:
         items = [item for _, item in islice(read_items(file, lambda error: None), LOOKED_AT)]
-        made = _of_items(items, seen)
-    if made is not None and made.map.get("speaker"):
-        corpus_map = CorpusMap.model_validate(made.map)
-        made.speakers = records.count_speakers(file, corpus_map, ReadOptions(on_bad=lambda error: None))
-    return made
+        guessed = _of_items(items, seen)
+    if guessed is not None and guessed.map.get("speaker"):
+        corpus_map = CorpusMap.model_validate(guessed.map)
+        guessed.speakers = records.count_speakers(file, corpus_map, ReadOptions(on_bad=lambda error: None))
+    return guessed
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]], seen: str) -> Guess | None:
@@ -102,14 +102,14 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], seen: str) -> Guess | None:
         return None
     speaker = _speaker_key(rows, texts)
     if speaker is not None:
-        made = Guess(seen, {"each": "turn", "speaker": speaker, "text": texts[0]})
+        guessed = Guess(seen, {"each": "turn", "speaker": speaker, "text": texts[0]})
         for key, names in (("session", SESSION), ("order", ORDER)):
             column = next((name for name in rows[0] if name.casefold() in names), None)
             if column is not None:
-                made.map[key] = column
-        if "session" not in made.map:
-            made.unsure.append("session: no column is known to say where a session ends; each file is one session")
-        return made
+                guessed.map[key] = column
+        if "session" not in guessed.map:
+            guessed.unsure.append("session: no column is known to say where a session ends; each file is one session")
+        return guessed
     return _of_flat(rows, texts, seen)
 
 
@@ -124,14 +124,14 @@ def _of_flat(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], seen: str)
     patients, therapists = _numbered_like(patient, rows), _numbered_like(therapist, rows)
     if len(patients) != len(therapists):
         patients, therapists = [patient], [therapist]
-    made = Guess(seen, {"each": "pair", "patient": patients, "therapist": therapists})
+    guessed = Guess(seen, {"each": "pair", "patient": patients, "therapist": therapists})
     shown = f"is {', '.join(patients)} what the patient says, and {', '.join(therapists)} the answer?"
-    made.unsure.append(f"patient, therapist: {shown}")
+    guessed.unsure.append(f"patient, therapist: {shown}")
     if others := [key for key in texts if key not in (*patients, *therapists)]:
-        made.unsure.append(f"other texts that are not used: {listed(others)}")
+        guessed.unsure.append(f"other texts that are not used: {listed(others)}")
     if any("<" in str(row.get(therapist)) and ">" in str(row.get(therapist)) for row in rows):
-        made.map["markup"] = "strip"
-    return made
+        guessed.map["markup"] = "strip"
+    return guessed
 
 
 def _numbered_like(key: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -149,13 +149,13 @@ def _of_items(items: Sequence[Any], seen: str) -> Guess | None:
     objects = [item for item in items if isinstance(item, Mapping)]
     for key in dict.fromkeys(key for item in objects for key in item):
         lists = [item[key] for item in objects if isinstance(item.get(key), list) and item[key]]
-        if lists and (made := _of_lists(lists, key, seen)):
-            return made
+        if lists and (guessed := _of_lists(lists, key, seen)):
+            return guessed
         inner = [item[key] for item in objects if isinstance(item.get(key), Mapping)]
         for name in dict.fromkeys(name for value in inner for name in value):
             lists = [value[name] for value in inner if isinstance(value.get(name), list) and value[name]]
-            if lists and (made := _of_lists(lists, f"{key}.{name}", seen)):
-                return made
+            if lists and (guessed := _of_lists(lists, f"{key}.{name}", seen)):
+                return guessed
     if objects and (speaker := _speaker_key(objects, texts := _text_keys(objects))):
         return Guess(seen, {"each": "turn", "speaker": speaker, "text": texts[0]})
     return _of_flat(objects, _text_keys(objects), seen) if objects and _text_keys(objects) else None
@@ -164,9 +164,9 @@ def _of_items(items: Sequence[Any], seen: str) -> Guess | None:
 def _of_lists(lists: Sequence[Sequence[Any]], key: str, seen: str) -> Guess | None:
     """Return the guess for records with a list of turns under ``key``."""
     if all(isinstance(turn, str) for turns in lists for turn in turns):
-        made = Guess(seen, {"each": "session", "turns": [key], "alternate": "patient"})
-        made.unsure.append("alternate: no speaker is named; is the first turn the patient's?")
-        return made
+        guessed = Guess(seen, {"each": "session", "turns": [key], "alternate": "patient"})
+        guessed.unsure.append("alternate: no speaker is named; is the first turn the patient's?")
+        return guessed
     messages = [turn for turns in lists for turn in turns if isinstance(turn, Mapping)]
     texts = _text_keys(messages)
     speaker = _speaker_key(messages, texts)
@@ -176,34 +176,34 @@ def _of_lists(lists: Sequence[Sequence[Any]], key: str, seen: str) -> Guess | No
 
 
 def _of_text(file: Path, labels: Mapping[str, Role]) -> Guess:
-    made = Guess("a text", {"each": "text"})
+    guessed = Guess("a text", {"each": "text"})
     try:
         text = read_text(file)
     except UserError as error:
-        made.unsure.append(str(error))
-        return made
-    made.speakers = count_labels(text)
-    if not made.speakers:
-        made.unsure.append("no line begins with a speaker's label")
-    return made
+        guessed.unsure.append(str(error))
+        return guessed
+    guessed.speakers = count_labels(text)
+    if not guessed.speakers:
+        guessed.unsure.append("no line begins with a speaker's label")
+    return guessed
 
 
-def _ask_who(made: Guess, labels: Mapping[str, Role]) -> None:
+def _ask_who(guessed: Guess, labels: Mapping[str, Role]) -> None:
     """Fill in who is known; leave who is not for a person to decide."""
-    if made.map.get("each") == "pair" or "alternate" in made.map or not made.speakers:
+    if guessed.map.get("each") == "pair" or "alternate" in guessed.map or not guessed.speakers:
         return
-    roles = made.roles(labels)
-    known = {name for name, role in roles.items() if role != "?"}
+    roles = guessed.roles(labels)
+    decided = {name for name, role in roles.items() if role != "?"}
     for role in ("patient", "therapist"):
-        made.map[role] = [name for name in roles if roles[name] == role]
-    unknown = [f"{name} ({count:,})" for name, count in made.speakers.most_common() if name not in known]
+        guessed.map[role] = [name for name in roles if roles[name] == role]
+    unknown = [f"{name} ({count:,})" for name, count in guessed.speakers.most_common() if name not in decided]
     if unknown:
-        made.unsure.append(
+        guessed.unsure.append(
             f"who is {', '.join(unknown[:MOST_SPEAKERS])}? Write each under patient, therapist or ignore"
         )
     for role in ("patient", "therapist"):
-        if not made.map[role] and not unknown:
-            made.unsure.append(f"nobody is known to be the {role}")
+        if not guessed.map[role] and not unknown:
+            guessed.unsure.append(f"nobody is known to be the {role}")
 
 
 def _text_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -236,8 +236,8 @@ def _speaker_key(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> str
         values = [row[key] for row in rows if isinstance(row.get(key), str) and row[key].strip()]
         distinct = len(set(values))
         if 2 <= distinct <= min(MOST_SPEAKERS, len(values) // 2) and len(values) > len(rows) / 2:
-            known = sum(role_of(value, {}) in ("patient", "therapist") for value in set(values))
-            candidates.append((-known, key.casefold() not in SPEAKER, distinct, key))
+            with_role = sum(role_of(value, {}) in ("patient", "therapist") for value in set(values))
+            candidates.append((-with_role, key.casefold() not in SPEAKER, distinct, key))
     return min(candidates)[3] if candidates else None
 
 

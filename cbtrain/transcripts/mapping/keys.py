@@ -41,8 +41,8 @@ def _follow(value: Any, steps: tuple[int | str, ...]) -> Any:
         if step == "*":
             if not isinstance(value, list):
                 return MISSING
-            found = [_follow(item, steps[index + 1 :]) for item in value]
-            return [item for item in found if item is not MISSING]
+            values = [_follow(item, steps[index + 1 :]) for item in value]
+            return [item for item in values if item is not MISSING]
         if isinstance(step, int):
             if not isinstance(value, list) or step >= len(value):
                 return MISSING
@@ -60,8 +60,8 @@ def _steps(key: str) -> tuple[int | str, ...]:
         if match.start() != end:
             return (key,)
         end = match.end()
-        place, name = match.groups()
-        steps.append(name if name is not None else "*" if place == "*" else int(place))
+        index, name = match.groups()
+        steps.append(name if name is not None else "*" if index == "*" else int(index))
     return tuple(steps) if end == len(key) else (key,)
 
 

@@ -133,8 +133,8 @@ class RecordReader:
                     raise UserError(f"the rows of session {key!r} do not stand together", where=where, hint=hint)
                 seen.add(key)
                 dialogue = Dialogue()
-                for place, (where, row) in enumerate(kept, 1):
-                    self._add_row(dialogue, row, place, where)
+                for row_number, (where, row) in enumerate(kept, 1):
+                    self._add_row(dialogue, row, row_number, where)
                 yield self._with_identity(dialogue, kept[0][1], number, kept[0][0], file)
             except UserError as error:
                 self.options.on_bad(error)
@@ -157,21 +157,21 @@ class RecordReader:
             rows = list(first.values())
         if order:
             places = [_place(look_up(row, order), order, where) for where, row in rows]
-            if doubled := next((place for place, count in Counter(places).items() if count > 1), None):
+            if doubled := next((row_order for row_order, count in Counter(places).items() if count > 1), None):
                 where = rows[places.index(doubled)][0]
                 hint = f"Name the keys that tell rows apart in a map: unique: [{self.corpus_map.session}, {order}]."
                 raise UserError(f"{order} {doubled:g} comes twice in one session", where=where, hint=hint)
             rows = [row for _, row in sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])]
         yield from rows
 
-    def _add_row(self, dialogue: Dialogue, row: Any, place: int, where: str) -> None:
+    def _add_row(self, dialogue: Dialogue, row: Any, row_number: int, where: str) -> None:
         corpus_map = self.corpus_map
         text = clean(text_of(look_up(row, corpus_map.text or "text"), f"{corpus_map.text!r}", where), corpus_map)
         if corpus_map.alternate:
             name: str = alternating(corpus_map.alternate, len(dialogue.turns))
         else:
             name = speaker_name(look_up(row, corpus_map.speaker or "speaker"), "the row", where)
-        self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, place, where), where)
+        self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, row_number, where), where)
 
     def _with_identity(
         self, dialogue: Dialogue, record: Any, number: int, where: str, file: SourceFile, preamble: str = ""
@@ -295,9 +295,9 @@ def _add_pairs(dialogue: Dialogue, record: Any, corpus_map: CorpusMap, where: st
         _add_pair(dialogue, *(_joined(record, columns, corpus_map, where) for columns in (patient, therapist)))
 
 
-def _add_pair(dialogue: Dialogue, said: str, answered: str) -> None:
-    if said and answered:
-        dialogue.turns += [Turn("patient", said), Turn("therapist", answered)]
+def _add_pair(dialogue: Dialogue, question: str, answer: str) -> None:
+    if question and answer:
+        dialogue.turns += [Turn("patient", question), Turn("therapist", answer)]
 
 
 def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str:

@@ -86,9 +86,9 @@ def add_messages(
         speakers.add(dialogue, name, clean(text, corpus_map), weight_of(message, corpus_map, number, where), where)
 
 
-def alternating(first: Role, place: int) -> Role:
+def alternating(first: Role, turns_before: int) -> Role:
     other: Role = "therapist" if first == "patient" else "patient"
-    return first if place % 2 == 0 else other
+    return first if turns_before % 2 == 0 else other
 
 
 def text_of(value: Any, what: str, where: object) -> str:

@@ -70,10 +70,10 @@ def map_of(file: Path, options: ReadOptions) -> CorpusMap | None:
     given = options.map
     if given.each is not None:
         return given
-    found = _shape(file, given, options.labels)
-    if found is None:
+    shape = _shape(file, given, options.labels)
+    if shape is None:
         return None
-    return CorpusMap.model_validate({**found.model_dump(exclude_unset=True), **given.model_dump(exclude_unset=True)})
+    return CorpusMap.model_validate({**shape.model_dump(exclude_unset=True), **given.model_dump(exclude_unset=True)})
 
 
 def _pass_over(file: Path, path: Path, options: ReadOptions) -> None:
@@ -101,11 +101,11 @@ def seen_in(file: Path, given: CorpusMap) -> str:
 
 def _shape(file: Path, given: CorpusMap, labels: Mapping[str, Role]) -> CorpusMap | None:
     if suffix_of(file) in TABLES:
-        found = table_shape(columns_of(file, given.encoding, given.delimiter))
-        if found is None and suffix_of(file) in BINARY_TABLES:  # their cells can be lists of turns
+        shape = table_shape(columns_of(file, given.encoding, given.delimiter))
+        if shape is None and suffix_of(file) in BINARY_TABLES:  # their cells can be lists of turns
             rows = islice(read_rows(file, lambda error: None), PEEKED)
-            found = next(filter(None, (shape_of(row, labels) for _, row in rows)), None)
-        return found
+            shape = next(filter(None, (shape_of(row, labels) for _, row in rows)), None)
+        return shape
     items = [item for _, item in islice(read_items(file, lambda error: None), PEEKED)]
     if _is_one_session(file, items):
         return shape_of([item for _, item in read_items(file, lambda error: None)], labels)
@@ -138,12 +138,12 @@ def _records(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> tuple[I
 
 def _telling_speakers(options: ReadOptions, file: Path, corpus_map: CorpusMap) -> ReadOptions:
     """Return ``options`` that say once, with the first unknown speaker, who speaks how often in ``file``."""
-    told = False
+    counted = False
 
     def on_bad(error: UserError) -> None:
-        nonlocal told
-        if isinstance(error, UnknownSpeaker) and not told:
-            told = True
+        nonlocal counted
+        if isinstance(error, UnknownSpeaker) and not counted:
+            counted = True
             counts = count_speakers(file, corpus_map, options).most_common(MOST_SPEAKERS)
             shown = ", ".join(f"{name} ({count:,})" for name, count in counts)
             error = UserError(f"{error.what}; who speaks here: {shown}", where=error.where, hint=error.hint)
