@@ -90,13 +90,17 @@ def phases_of(selection: TokenizedCorpus) -> list[str]:
 
 def _say_dataset(speaker: str, dataset: SpeakerDataset, config: StudyConfig, console: Console) -> None:
     tokenized = dataset.train
-    text = f"{speaker}: {len(tokenized.documents)} documents, {tokenized.documents.tokens:,} tokens an epoch"
+    what = "courses" if config.tokens.document == "course" else "sessions"
+    used = f"{len(tokenized.units):,} of {tokenized.units_offered:,} {what}"
+    text = f"{speaker}: {used}, {len(tokenized.documents)} documents, {tokenized.documents.tokens:,} tokens an epoch"
     if tokenized.paper_tokens is not None and config.tokens.recipe == "whole":
         text += f" (by the 2024 recipe {tokenized.paper_tokens:,})"
     if tokenized.truncated:
         text += f"; {tokenized.truncated} of {len(tokenized.units)} are cut between turns (tokens.document_tokens)"
     if tokenized.dropped:
         text += f"; {tokenized.dropped:,} tokens of turns are left out of the context, which was full"
+    if len(tokenized.units) < tokenized.units_offered:
+        text += f"; {1 - tokenized.share:.0%} of the words are left out (raise {speaker}.token_budget to use them)"
     say(console, text)
 
 

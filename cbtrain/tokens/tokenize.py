@@ -32,7 +32,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedCorpus:
-    """``documents`` of ``units``; these have ``words`` of the ``words_offered``.
+    """``documents`` of ``units``: of so many of the ``units_offered`` as the budget holds, with ``words`` of the
+    ``words_offered``.
 
     ``whole_tokens`` and ``paper_tokens`` are the tokens of one epoch by two recipes in the same chat format: each unit
     once, and the 2024 study's, a record for every supervised turn with the whole history in each (None if the recipe
@@ -42,6 +43,7 @@ class TokenizedCorpus:
 
     documents: TokenStore
     units: list[Unit]
+    units_offered: int
     words: int
     words_offered: int
     whole_tokens: int | None
@@ -60,6 +62,7 @@ class TokenizedCorpus:
         store = self.documents
         return {
             "units": len(self.units),
+            "units_offered": self.units_offered,
             "units_cut": self.truncated,
             "documents": len(store),
             "tokens_per_epoch": store.tokens,
@@ -100,7 +103,13 @@ def tokenize(
     used = ordered[: counts.pop("units")]
     words, words_offered = (sum(unit.words for unit in some) for some in (used, units))
     return TokenizedCorpus(
-        documents=documents, units=used, words=words, words_offered=words_offered, **counts, note=note
+        documents=documents,
+        units=used,
+        units_offered=len(units),
+        words=words,
+        words_offered=words_offered,
+        **counts,
+        note=note,
     )
 
 
