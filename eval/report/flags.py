@@ -122,26 +122,26 @@ FLAGS = (
         "refusal",
         "Refusal",
         "A turn is a language model's refusal in words, such as “I'm sorry, but I can't help with that.”",
-        lambda facts, scale: facts.refused,
+        lambda session, scale: session.refused,
     ),
     Flag(
         "thinking_removed",
         "Thinking taken out",
         "A model wrote its thinking into a turn. It was removed before the other speaker read the turn; the journal "
         "counts it.",
-        lambda facts, scale: "thinking_removed" in facts.marks,
+        lambda session, scale: "thinking_removed" in session.marks,
     ),
     Flag(
         "other_speaker_cut",
         "Patient's turn cut",
         "The patient's model continued with words of the therapist. The text from the therapist's label on was cut.",
-        lambda facts, scale: "other_speaker_cut" in facts.marks,
+        lambda session, scale: "other_speaker_cut" in session.marks,
     ),
     Flag(
         "speaks_for_patient",
         "Speaks for the patient",
         "The therapist's model continued with words of the patient. The turn is not changed: it is rated as it is.",
-        lambda facts, scale: "speaks_for_patient" in facts.marks,
+        lambda session, scale: "speaks_for_patient" in session.marks,
     ),
 )
 """Every flag, in the order in which they are shown."""

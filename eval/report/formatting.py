@@ -19,18 +19,18 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        found = float(value)
+        converted = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return converted if math.isfinite(converted) else None
 
 
 def fixed(value: object, digits: int = 2, signed: bool = False) -> str:
     """Return ``12,345.68``, with a real minus sign."""
-    found = number(value)
-    if found is None:
+    finite_value = number(value)
+    if finite_value is None:
         return GAP
-    text = f"{found:+,.{digits}f}" if signed else f"{found:,.{digits}f}"
+    text = f"{finite_value:+,.{digits}f}" if signed else f"{finite_value:,.{digits}f}"
     if not any(digit in text for digit in "123456789"):
         text = text.lstrip("+-")
     return text.replace("-", "\N{MINUS SIGN}")
@@ -59,41 +59,41 @@ def percent(value: object, digits: int = 1, signed: bool = False) -> str:
 
 def share(value: object) -> str:
     """Return a share between 0 and 1 as a percentage; small ones keep two decimals."""
-    found = number(value)
-    if found is None:
+    fraction = number(value)
+    if fraction is None:
         return GAP
-    return percent(100 * found, 2 if 0 < abs(found) < 0.01 else 1)
+    return percent(100 * fraction, 2 if 0 < abs(fraction) < 0.01 else 1)
 
 
 def dollars(value: object) -> str:
     """Return US dollars with cents; small amounts keep four digits."""
-    found = number(value)
-    if found is None:
+    amount = number(value)
+    if amount is None:
         return GAP
-    return f"${fixed(found, 4 if 0 < abs(found) < 0.1 else 2)}"
+    return f"${fixed(amount, 4 if 0 < abs(amount) < 0.1 else 2)}"
 
 
 def p_value(value: object) -> str:
     """Return three decimals; four below 0.1, where tests of few patients have their smallest p (0.0625 of five); more
     if rounding would carry it over .05; below 0.001 no figure."""
-    found = number(value)
-    if found is None:
+    p = number(value)
+    if p is None:
         return GAP
-    if found < 0.001:
+    if p < 0.001:
         return "< 0.001"
-    digits = 4 if found < 0.1 else 3
-    while found < SIGNIFICANT <= round(found, digits):
+    digits = 4 if p < 0.1 else 3
+    while p < SIGNIFICANT <= round(p, digits):
         digits += 1
-    return fixed(found, digits)
+    return fixed(p, digits)
 
 
 def duration(seconds: object) -> str:
-    found = number(seconds)
-    if found is None or found < 0:
+    elapsed = number(seconds)
+    if elapsed is None or elapsed < 0:
         return GAP
-    if found < 60:
-        return f"{found:.1f} s"
-    minutes, rest = divmod(round(found), 60)
+    if elapsed < 60:
+        return f"{elapsed:.1f} s"
+    minutes, rest = divmod(round(elapsed), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)

@@ -77,9 +77,9 @@ def render_latex(report: Report) -> str:
         HEAD,
         r"\midrule",
     ]
-    for place, (family, findings) in enumerate(families):
+    for index, (family, findings) in enumerate(families):
         if len(families) > 1:
-            lines += [r"\addlinespace"] if place else []
+            lines += [r"\addlinespace"] if index else []
             lines.append(rf"\multicolumn{{7}}{{l}}{{\emph{{{escape(family)}}}}} \\")
         lines += [_row(finding) for finding in findings]
     if not families:

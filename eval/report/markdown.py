@@ -79,7 +79,7 @@ def escape(text: str) -> str:
     flat = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", flat)
     # What would be a list or a link at the beginning of a line or by itself.
     flat = re.sub(r"^(\d*)([-+.])(?=\s)", r"\1\\\2", flat)
-    return re.sub(r"(?i)\b(https?|ftp|www|mailto)(?=[:.])", lambda found: f"{found[0]}&#8203;", flat).replace(
+    return re.sub(r"(?i)\b(https?|ftp|www|mailto)(?=[:.])", lambda match: f"{match[0]}&#8203;", flat).replace(
         "@", "&#64;"
     )
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from cbtrain.eval.report.figures.style import ARMS, HEAT, INK, LINE, MUTED, PAPER
 
 _COLOURS = {INK: "currentColor", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "var(--card)"}
-_COLOURS |= {HEAT: "var(--heat-ink)"} | {colour: f"var(--arm-{place})" for place, colour in enumerate(ARMS)}
+_COLOURS |= {HEAT: "var(--heat-ink)"} | {colour: f"var(--arm-{index})" for index, colour in enumerate(ARMS)}
 
 
 def page_svg(text: str, name: str, alt: str) -> Markup:
@@ -20,7 +20,7 @@ def page_svg(text: str, name: str, alt: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'href="#|url\(#', lambda found: f"{found[0]}{name}-", text)
+    text = re.sub(r'href="#|url\(#', lambda match: f"{match[0]}{name}-", text)
     text = re.sub(r"font-family: 'DejaVu Sans';? ?", "", text)
     text = re.sub(r"(fill|stroke)(: |=\")(#[0-9a-f]{6})", _colour, text)
     opening = re.match(r"<svg[^>]*>", text)
@@ -31,5 +31,5 @@ def page_svg(text: str, name: str, alt: str) -> Markup:
     return Markup(head + text[opening.end() :].strip())
 
 
-def _colour(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]}{_COLOURS.get(found[3], found[3])}"
+def _colour(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}{_COLOURS.get(match[3], match[3])}"

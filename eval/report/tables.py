@@ -48,8 +48,8 @@ def show_analysis(results: dict[str, Any], console: Console) -> None:
 def _table(console: Console, title: str, *columns: str) -> Table:
     """Print an empty line, and return a table whose first column is text and whose others are numbers."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     console.print()
     return table
 
@@ -138,14 +138,14 @@ def _show_checks(analysis: Analysis, console: Console) -> None:
     columns = ["turns held equal", f"≥ {whole(length.at_least.turns)} turns", "matched on length"] if length else []
     columns += ["worst to best case"] if missing else []
     table = _table(console, "Sensitivity to length and missing scores", "", "difference", *columns)
-    for place, contrast in enumerate(analysis.contrasts):
+    for index, contrast in enumerate(analysis.contrasts):
         numbers = [fixed(contrast.estimate, 2, signed=True)]
         if length:
             roomy = console.width >= WIDE
-            others = (length.adjusted[place], length.at_least.contrasts[place], length.matched.contrasts[place])
+            others = (length.adjusted[index], length.at_least.contrasts[index], length.matched.contrasts[index])
             numbers += [_with_interval(row) if roomy else fixed(row.estimate, 2, signed=True) for row in others]
         if missing:
-            bound = analysis.bounds[place]
+            bound = analysis.bounds[index]
             numbers.append(span(bound.worst_low, bound.worst_high, 2) if bound.missing else "none missing")
         table.add_row(escape(contrast.id), *numbers)
     console.print(table)

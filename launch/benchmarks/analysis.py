@@ -29,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, default=5, help="of each patient with each arm")
     parser.add_argument("--draws", type=int, default=10_000)
     parsed = parser.parse_args(arguments)
-    first, held = made_up(3, 2, 1, 1)
-    _seconds(lambda: analysis(first, "default", held, draws=100))  # what is imported and compiled once
+    first, first_outcomes = made_up(3, 2, 1, 1)
+    _seconds(lambda: analysis(first, "default", first_outcomes, draws=100))  # what is imported and compiled once
     for judges, repeats in ((1, 1), (2, 3)):
-        ratings, facts = made_up(parsed.patients, parsed.sessions, judges, repeats)
-        seconds = _seconds(partial(analysis, ratings, "default", facts, draws=parsed.draws))
-        print(f"{len(facts):,} sessions, {len(ratings):,} ratings, {parsed.draws:,} draws: {seconds:.2f} s")
-    groups = [np.random.default_rng(place).normal(size=parsed.sessions) for place in range(parsed.patients)]
+        ratings, outcomes = made_up(parsed.patients, parsed.sessions, judges, repeats)
+        seconds = _seconds(partial(analysis, ratings, "default", outcomes, draws=parsed.draws))
+        print(f"{len(outcomes):,} sessions, {len(ratings):,} ratings, {parsed.draws:,} draws: {seconds:.2f} s")
+    groups = [np.random.default_rng(patient).normal(size=parsed.sessions) for patient in range(parsed.patients)]
     ours = _seconds(lambda: hierarchical_bootstrap(groups, parsed.draws))
     loop = _seconds(lambda: _by_loop(groups, parsed.draws))
     print(f"bootstrap of one contrast: {ours * 1000:.0f} ms, as a loop {loop * 1000:.0f} ms: {loop / ours:.0f} times")
@@ -46,14 +46,14 @@ def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ra
     draw = np.random.default_rng(1)
     names = [(base, variant) for base in ("llama", "mistral", "qwen") for variant in ("tuned", "instruct")]
     arms = {f"{base}-{variant}": Arm(f"{base}-{variant}", base, variant) for base, variant in names}
-    held = list(product(arms, [f"p{place}" for place in range(patients)], range(sessions)))
-    facts = {key: SessionOutcome(int(draw.integers(2, 40)), 500, "patient_end", False) for key in held}
-    rows = [(*key, f"judge {judge}", repeat) for key in held for judge in range(judges) for repeat in range(repeats)]
+    keys = list(product(arms, [f"p{index}" for index in range(patients)], range(sessions)))
+    outcomes = {key: SessionOutcome(int(draw.integers(2, 40)), 500, "patient_end", False) for key in keys}
+    rows = [(*key, f"judge {judge}", repeat) for key in keys for judge in range(judges) for repeat in range(repeats)]
     arm, patient, session, judge, repeat = (np.array(column) for column in zip(*rows, strict=True))
     scores = np.clip(np.round(draw.normal(3.3, 1.2, (len(rows), ITEMS))), 0, 6)
-    items = tuple(f"item {place}" for place in range(ITEMS))
+    items = tuple(f"item {index}" for index in range(ITEMS))
     status = np.full(len(rows), "ok")
-    made = Ratings(
+    ratings = Ratings(
         item_names=items,
         arms=arms,
         arm=arm,
@@ -65,16 +65,16 @@ def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ra
         items=scores,
         scale=Scale(0, 6, 40),
     )
-    return made, facts
+    return ratings, outcomes
 
 
 def _by_loop(groups: Sequence[np.ndarray], draws: int) -> list[float]:
     rng = np.random.default_rng(0)
-    found = []
+    means = []
     for _ in range(draws):
-        chosen = [groups[place] for place in rng.integers(len(groups), size=len(groups))]
-        found.append(float(np.mean([rng.choice(own, len(own)).mean() for own in chosen])))
-    return found
+        chosen = [groups[index] for index in rng.integers(len(groups), size=len(groups))]
+        means.append(float(np.mean([rng.choice(group, len(group)).mean() for group in chosen])))
+    return means
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -91,8 +91,8 @@ def _row(who: str, weight_format: str, folder: str) -> dict[str, float]:
     x = torch.randn(TOKENS, GEOMETRY["hidden_size"]).to(torch.bfloat16 if weight_format == "bf16" else torch.float32)
     many = _median(lambda: forward(x.requires_grad_()).float().square().mean().backward())
     with torch.no_grad():
-        one = _median(lambda: forward(x[:1].detach()))
-    return {"load": seconds, "peak": peak, "each": each, "many": many, "one": one}
+        one_token = _median(lambda: forward(x[:1].detach()))
+    return {"load": seconds, "peak": peak, "each": each, "many": many, "one": one_token}
 
 
 def _load_ours(weight_format: str, folder: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], float]:
@@ -122,13 +122,13 @@ def _load_theirs(weight_format: str, folder: str) -> tuple[Callable[[torch.Tenso
     ).requires_grad_(False)
     linears = [module for module in model.model.layers.modules() if isinstance(module, torch.nn.Linear)]
     count = sum(module.in_features * module.out_features for module in linears)
-    held = sum(_bytes(module.weight) for module in linears)
+    weight_bytes = sum(_bytes(module.weight) for module in linears)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = model.model(inputs_embeds=x[None], use_cache=False).last_hidden_state
         return out
 
-    return forward, held / count
+    return forward, weight_bytes / count
 
 
 def _bytes(weight: Any) -> int:
@@ -169,8 +169,8 @@ def _median(run: Callable[[], object]) -> float:
 
 
 def _memory(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(match[1]) * 1024 if match else 0
 
 
 def _reset_peak() -> None:

@@ -163,8 +163,8 @@ def _compare(number: int, row: tuple[Any, ...], device: str, clock: str) -> bool
 def _quietest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """The median peak, and the time that other programs disturbed least."""
     return {
-        "peak": statistics.median(one["peak"] for one in rounds),
-        "seconds": min(one["seconds"] for one in rounds),
+        "peak": statistics.median(half["peak"] for half in rounds),
+        "seconds": min(half["seconds"] for half in rounds),
     }
 
 

@@ -177,11 +177,11 @@ async def _lag(url: str) -> dict[str, float]:
 
         async def converse(number: int) -> None:
             nonlocal ended, failed
-            said: list[Message] = []
+            messages: list[Message] = []
             for turn in range(10):
-                said.append(Message("user", f"{TURN}{number}/{turn}"))
+                messages.append(Message("user", f"{TURN}{number}/{turn}"))
                 try:
-                    await provider.chat(ChatRequest(tuple(said), max_tokens=80))
+                    await provider.chat(ChatRequest(tuple(messages), max_tokens=80))
                 except ProviderError:
                     failed += 1
                 ended += 1
@@ -192,8 +192,8 @@ async def _lag(url: str) -> dict[str, float]:
         wall = time.perf_counter() - began
         watching.cancel()
     late.sort()
-    places = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
-    lags = {name: late[int(place * len(late))] * 1000 for name, place in places.items()}
+    quantiles = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
+    lags = {name: late[int(quantile * len(late))] * 1000 for name, quantile in quantiles.items()}
     return {"requests": ended, "failed": failed, "seconds": wall, **lags, "max_ms": late[-1] * 1000}
 
 
@@ -216,13 +216,13 @@ def main(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(arguments)
     server, url = _started(command("providers", "serve"))
     try:
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
+        measurements: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
         for _ in range(parsed.rounds):
             for name in CLIENTS:
-                found[name].append(_run("client", name, url, str(parsed.count)))
+                measurements[name].append(_run("client", name, url, str(parsed.count)))
     finally:
         server.kill()
-    best = {name: max(runs, key=lambda run: run["requests_s"]) for name, runs in found.items()}
+    best = {name: max(runs, key=lambda run: run["requests_s"]) for name, runs in measurements.items()}
     print(f"{parsed.count:,} requests, {AT_ONCE} at once, to a server without latency; best of {parsed.rounds}")
     print(f"{'client':<26} {'requests/s':>11} {'ratio':>6} {'CPU ms/request':>15} {'ratio':>6}")
     base = best["openai"]

@@ -82,16 +82,16 @@ def _tokenize(corpus: Corpus, characters: int, tokenizer: Any) -> TokenStore:
     with tempfile.TemporaryDirectory() as folder:
         tokenized, rendering = _timed(lambda: tokenize(units, builder, root=Path(folder)))
         _, opening = _timed(lambda: tokenize(units, builder, root=Path(folder)))
-    facts = tokenized.describe()
+    description = tokenized.describe()
     print(
         f"{len(units):,} sessions, {characters / 1e6:.1f} M characters, {len(tokenizer):,} entries: "
-        f"{facts['tokens_per_epoch']:,} tokens in {rendering:.1f} s, opened again in {opening:.2f} s "
+        f"{description['tokens_per_epoch']:,} tokens in {rendering:.1f} s, opened again in {opening:.2f} s "
         f"({rendering / opening:.0f} x faster)"
     )
-    whole, paper = facts["whole_recipe_tokens_per_epoch"], facts["paper_recipe_tokens_per_epoch"]
+    whole, paper = description["whole_recipe_tokens_per_epoch"], description["paper_recipe_tokens_per_epoch"]
     print(
         f"tokens an epoch: {whole:,} with each session once, {paper:,} by the 2024 recipe ({paper / whole:.1f} x); "
-        f"{facts['supervised_per_epoch']:,} supervised, {facts['trimmed_tokens']:,} trimmed"
+        f"{description['supervised_per_epoch']:,} supervised, {description['trimmed_tokens']:,} trimmed"
     )
     return tokenized.documents
 

@@ -84,42 +84,40 @@ def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: Se
         why = label("; ".join(finding.notes) or "no estimate", 44, 3)
         axes.text(0.03, depth, why, transform=page, va="top", color=MUTED, fontsize=SMALL, fontstyle="italic")
         return depth + LINE_OF_TEXT * (why.count("\n") + 1)
-    place = depth + ROW / 2
-    _name_row(axes, page, place, "t interval", INK)
+    y = depth + ROW / 2
+    _name_row(axes, page, y, "t interval", INK)
     if finding.low is not None and finding.high is not None:
-        axes.plot(
-            [finding.low, finding.high], [place, place], color=INK, linewidth=2.6, solid_capstyle="butt", zorder=4
-        )
+        axes.plot([finding.low, finding.high], [y, y], color=INK, linewidth=2.6, solid_capstyle="butt", zorder=4)
     mark: dict[str, Any] = {"marker": "s", "markersize": 7.5, "mfc": INK, "mec": INK, "ls": ""}
-    axes.plot([finding.estimate], [place], **mark, zorder=5, gid=f"estimate-{order}")
+    axes.plot([finding.estimate], [y], **mark, zorder=5, gid=f"estimate-{order}")
     depth += ROW + 0.02
     if finding.patients:
         values = list(finding.patients.values())
         height = ROW if len(values) > 12 else 0.13
-        place = depth + height / 2
+        y = depth + height / 2
         spread = 0.8 * height if len(values) > 12 else 0.35 * height
-        heights = [place + spread * up for up in scatter_heights(len(values))]
-        _name_row(axes, page, place, "patients", MUTED)
+        heights = [y + spread * up for up in scatter_heights(len(values))]
+        _name_row(axes, page, y, "patients", MUTED)
         axes.scatter(
             values, heights, s=11, color=MUTED, alpha=0.6 if len(values) > 12 else 0.85, linewidths=0, zorder=4
         )
         depth += height + 0.05
     for band in bands:
-        place = depth + ROW / 2
-        _name_row(axes, page, place, band.name, MUTED)
+        y = depth + ROW / 2
+        _name_row(axes, page, y, band.name, MUTED)
         dashed = (0, (3, 2)) if band.name == "worst case" else "-"
-        axes.plot([band.low, band.high], [place, place], color=MUTED, linewidth=1.2, linestyle=dashed, zorder=4)
+        axes.plot([band.low, band.high], [y, y], color=MUTED, linewidth=1.2, linestyle=dashed, zorder=4)
         if band.name in ("bootstrap", "worst case"):
-            axes.plot([band.low, band.high], [place, place], color=MUTED, marker="|", markersize=6, ls="", zorder=4)
+            axes.plot([band.low, band.high], [y, y], color=MUTED, marker="|", markersize=6, ls="", zorder=4)
         if band.estimate is not None:
-            axes.plot([band.estimate], [place], marker=MARKS.get(band.name, "o"), markersize=4.5, color=MUTED, zorder=5)
+            axes.plot([band.estimate], [y], marker=MARKS.get(band.name, "o"), markersize=4.5, color=MUTED, zorder=5)
         depth += ROW
     return depth
 
 
-def _name_row(axes: Axes, page: Transform, place: float, name: str, colour: str) -> None:
-    axes.text(0.03, place, name, transform=page, va="center", color=colour, fontsize=SMALL)
-    axes.axhline(place, color=LINE, linewidth=0.5, zorder=0)
+def _name_row(axes: Axes, page: Transform, y: float, name: str, colour: str) -> None:
+    axes.text(0.03, y, name, transform=page, va="center", color=colour, fontsize=SMALL)
+    axes.axhline(y, color=LINE, linewidth=0.5, zorder=0)
 
 
 def numbers(finding: Finding) -> str:

@@ -52,7 +52,7 @@ def item_difference(analysis: Analysis, contrast: str, domain: str) -> ItemRow:
 def heatmap_figure(report: Report) -> Drawn | None:
     """Draw the heat map; None if no domain has a mean. For files only: the page has it as a table."""
     means, scale, arms, contrasts = domain_means(report), report.scale, report.arms, columns_of(report.analysis)
-    domains = [domain for domain in scale.domains if any(domain.id in own for own in means.values())]
+    domains = [domain for domain in scale.domains if any(domain.id in arm_means for arm_means in means.values())]
     if not domains:
         return None
     with drawing():
@@ -69,13 +69,13 @@ def heatmap_figure(report: Report) -> Drawn | None:
         axes.set_xlim(0, width)
         axes.set_ylim(depth, 0)
         axes.set_axis_off()
-        for place, (domain, name) in enumerate(zip(domains, names, strict=True)):
-            axes.text(left - 0.1, ROW * (place + 0.5), name, ha="right", va="center", fontsize=SMALL)
+        for row, (domain, name) in enumerate(zip(domains, names, strict=True)):
+            axes.text(left - 0.1, ROW * (row + 0.5), name, ha="right", va="center", fontsize=SMALL)
             for column, arm in enumerate(arms):
-                _mean(axes, left + CELL * column, ROW * place, means[arm.name].get(domain.id), scale)
+                _mean(axes, left + CELL * column, ROW * row, means[arm.name].get(domain.id), scale)
             for column, contrast in enumerate(contrasts):
                 side = left + CELL * len(arms) + 0.12 + CHANGE * column
-                _difference(axes, side, ROW * place, item_difference(report.analysis, contrast, domain.id))
+                _difference(axes, side, ROW * row, item_difference(report.analysis, contrast, domain.id))
         for column, name in enumerate(heads):
             _head(axes, left + CELL * (column + 0.5), name)
         for column, name in enumerate(changes):
@@ -87,8 +87,8 @@ def heatmap_figure(report: Report) -> Drawn | None:
         return Drawn("heatmap", figure, _alt(report, means), on_page=False)
 
 
-def _head(axes: Axes, place: float, name: str) -> None:
-    axes.text(place, -0.06, name, ha="center", va="bottom", rotation=90, fontsize=SMALL, linespacing=1.3)
+def _head(axes: Axes, x: float, name: str) -> None:
+    axes.text(x, -0.06, name, ha="center", va="bottom", rotation=90, fontsize=SMALL, linespacing=1.3)
 
 
 def _mean(axes: Axes, left: float, top: float, mean: float | None, scale: ReportScale) -> None:

@@ -50,8 +50,8 @@ def endings_of(report: Report) -> dict[str, dict[str, int]]:
     for arm in report.arms:
         completed = row_of(report.analysis.completion.arms, arm.name, "name") or ArmCompletionRow()
         counts = completed.endings or arm.endings
-        known = {name: int(count) for name, count in counts.items() if count is not None and count > 0}
-        endings[arm.name] = known or dict(
+        positive_counts = {name: int(count) for name, count in counts.items() if count is not None and count > 0}
+        endings[arm.name] = positive_counts or dict(
             Counter(session.ending for session in report.sessions if session.arm == arm.name and session.ending)
         )
     return endings
@@ -60,7 +60,9 @@ def endings_of(report: Report) -> dict[str, dict[str, int]]:
 def length_figure(report: Report) -> Drawn | None:
     """Draw the figure; None if neither turns nor endings are known."""
     turns, endings, arms = turns_of(report), endings_of(report), report.arms
-    kinds = [name for name, _ in Counter({k: n for own in endings.values() for k, n in own.items()}).most_common()]
+    kinds = [
+        name for name, _ in Counter({k: n for counts in endings.values() for k, n in counts.items()}).most_common()
+    ]
     if not any(turns.values()) and not kinds:
         return None
     with drawing():
@@ -80,7 +82,7 @@ def length_figure(report: Report) -> Drawn | None:
         if heights[1]:
             bottom -= heights[1] + 0.05
             axes = figure.add_axes((0.03, bottom / height, 0.94, heights[1] / height))
-            looks = {kind: _pattern(place) for place, kind in enumerate(kinds)}
+            looks = {kind: _pattern(index) for index, kind in enumerate(kinds)}
             _endings(figure, axes, titles, [endings[arm.name] for arm in arms], looks, depth)
             handles = [
                 Rectangle((0, 0), 1, 1, label=label(_named(kind), 40, 1), **look) for kind, look in looks.items()
@@ -91,11 +93,11 @@ def length_figure(report: Report) -> Drawn | None:
 
 
 def _turns(figure: Figure, axes: Axes, titles: list[str], turns: list[list[int]], depth: float) -> None:
-    place = 0.0
+    top = 0.0
     for order, (title, values) in enumerate(zip(titles, turns, strict=True)):
         numbers = f"median {statistics.median(values):g}, n {len(values)}" if values else "no turns recorded"
-        place = _title(figure, axes, place, title, numbers)
-        middle = place + BAND / 2
+        top = _title(figure, axes, top, title, numbers)
+        middle = top + BAND / 2
         if values:
             colour, marker = arm_colour(order), arm_look(order)["marker"]
             heights = [middle + 0.75 * BAND * up for up in scatter_heights(len(values))]
@@ -105,9 +107,9 @@ def _turns(figure: Figure, axes: Axes, titles: list[str], turns: list[list[int]]
             if len(values) > 3:
                 low, centre, high = statistics.quantiles(values, n=4, method="inclusive")
                 box: dict[str, Any] = {"facecolor": "none", "edgecolor": colour, "linewidth": 1.2, "zorder": 3}
-                axes.add_patch(Rectangle((low, place), high - low, BAND, **box))
-                axes.plot([centre, centre], [place, place + BAND], color=colour, linewidth=2.4, zorder=3)
-        place += BAND + GAP
+                axes.add_patch(Rectangle((low, top), high - low, BAND, **box))
+                axes.plot([centre, centre], [top, top + BAND], color=colour, linewidth=2.4, zorder=3)
+        top += BAND + GAP
     axes.set_ylim(depth, 0)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -118,22 +120,22 @@ def _turns(figure: Figure, axes: Axes, titles: list[str], turns: list[list[int]]
 def _endings(
     figure: Figure, axes: Axes, titles: list[str], endings: list[dict[str, int]], looks: dict[str, Any], depth: float
 ) -> None:
-    place = 0.0
+    top = 0.0
     for title, counts in zip(titles, endings, strict=True):
         total = sum(counts.values())
-        place = _title(figure, axes, place, title, f"{total} sessions" if total else "endings not recorded")
+        top = _title(figure, axes, top, title, f"{total} sessions" if total else "endings not recorded")
         left = 0.0
         for kind, look in looks.items():
             if not (count := counts.get(kind, 0)):
                 continue
             share = 100 * count / total
-            axes.add_patch(Rectangle((left, place), share, BAND, zorder=2, **look))
+            axes.add_patch(Rectangle((left, top), share, BAND, zorder=2, **look))
             if share >= 7:
                 box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2}
-                middle = left + share / 2, place + BAND / 2
+                middle = left + share / 2, top + BAND / 2
                 axes.text(*middle, f"{count}", ha="center", va="center_baseline", fontsize=SMALL, bbox=box, zorder=3)
             left += share
-        place += BAND + GAP
+        top += BAND + GAP
     axes.set_ylim(depth, 0)
     axes.set_xlim(0, 100)
     axes.set_xticks([0, 25, 50, 75, 100])
@@ -142,13 +144,13 @@ def _endings(
     _plain(axes, "endings, % of sessions (counts in the bars)")
 
 
-def _title(figure: Figure, axes: Axes, place: float, title: str, numbers: str) -> float:
+def _title(figure: Figure, axes: Axes, top: float, title: str, numbers: str) -> float:
     page = blended_transform_factory(figure.transFigure, axes.transData)
     box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
-    axes.text(0.03, place, title, transform=page, va="top", linespacing=1.15, fontsize=SMALL, bbox=box, zorder=2)
+    axes.text(0.03, top, title, transform=page, va="top", linespacing=1.15, fontsize=SMALL, bbox=box, zorder=2)
     looks: dict[str, Any] = {"va": "top", "ha": "right", "color": MUTED, "fontsize": SMALL, "bbox": box, "zorder": 2}
-    axes.text(0.97, place, numbers, transform=page, **looks)
-    return place + TITLE * (title.count("\n") + 1)
+    axes.text(0.97, top, numbers, transform=page, **looks)
+    return top + TITLE * (title.count("\n") + 1)
 
 
 def _plain(axes: Axes, measure: str) -> None:
@@ -158,10 +160,10 @@ def _plain(axes: Axes, measure: str) -> None:
     axes.set_xlabel(measure)
 
 
-def _pattern(place: int) -> dict[str, Any]:
+def _pattern(index: int) -> dict[str, Any]:
     """Endings differ by pattern and by shade; colours are the arms'."""
-    shade = SHADES[place % len(SHADES)]
-    return {"facecolor": (INK, shade), "edgecolor": MUTED, "hatch": PATTERNS[place % len(PATTERNS)], "linewidth": 0.8}
+    shade = SHADES[index % len(SHADES)]
+    return {"facecolor": (INK, shade), "edgecolor": MUTED, "hatch": PATTERNS[index % len(PATTERNS)], "linewidth": 0.8}
 
 
 def _named(kind: str) -> str:

@@ -38,7 +38,7 @@ class Totals:
     """One arm's totals; ``patients``: the totals of each patient's sessions."""
 
     label: str
-    place: int
+    index: int
     values: list[float] = field(default_factory=list)
     patients: dict[str, list[float]] = field(default_factory=dict)
 
@@ -53,7 +53,7 @@ class Totals:
 
 def totals_of(report: Report) -> list[Totals]:
     """Return every arm in the report's order, also those without a total."""
-    arms = {arm.name: Totals(arm.label, place) for place, arm in enumerate(report.arms)}
+    arms = {arm.name: Totals(arm.label, index) for index, arm in enumerate(report.arms)}
     for session in report.sessions:
         if session.arm in arms and session.total is not None:
             arms[session.arm].values.append(session.total)
@@ -87,7 +87,7 @@ def scores_figure(report: Report) -> Drawn | None:
 
 
 def _cloud(axes: Axes, baseline: float, arm: Totals, scale: ReportScale) -> None:
-    colour, look = arm_colour(arm.place), arm_look(arm.place)
+    colour, look = arm_colour(arm.index), arm_look(arm.index)
     axes.axhline(baseline, color=colour, linewidth=0.8, zorder=1)
     if not arm.values:
         return
@@ -105,7 +105,7 @@ def _cloud(axes: Axes, baseline: float, arm: Totals, scale: ReportScale) -> None
     heights = [baseline + DOTS * (0.62 + 0.7 * up) for up in scatter_heights(len(arm.values))]
     alpha = 0.75 if len(arm.values) < 60 else 0.45
     dots = {"marker": look["marker"], "s": 9, "color": colour, "alpha": alpha, "linewidths": 0}
-    axes.scatter(arm.values, heights, **dots, zorder=2, gid=f"sessions-{arm.place + 1}")
+    axes.scatter(arm.values, heights, **dots, zorder=2, gid=f"sessions-{arm.index + 1}")
     means = arm.means()
     axes.scatter(
         list(means.values()), [baseline] * len(means), s=15, color=INK, edgecolors=PAPER, linewidths=0.5, zorder=4
@@ -116,10 +116,14 @@ def _cloud(axes: Axes, baseline: float, arm: Totals, scale: ReportScale) -> None
 def _join(axes: Axes, baselines: list[float], arms: list[Totals]) -> None:
     """Draw a line for each patient through their means; an arm without a score of theirs is left out."""
     means = [arm.means() for arm in arms]
-    patients = dict.fromkeys(patient for own in means for patient in own)
+    patients = dict.fromkeys(patient for arm_means in means for patient in arm_means)
     faint = 0.55 if len(patients) <= 12 else 0.22
     for patient in patients:
-        points = [(own[patient], baseline) for own, baseline in zip(means, baselines, strict=True) if patient in own]
+        points = [
+            (arm_means[patient], baseline)
+            for arm_means, baseline in zip(means, baselines, strict=True)
+            if patient in arm_means
+        ]
         if len(points) > 1:
             axes.plot(*zip(*points, strict=True), color=INK, alpha=faint, linewidth=0.9, zorder=3)
 
@@ -135,7 +139,7 @@ def _frame(figure: Figure, axes: Axes, depth: float, scale: ReportScale, values:
     if low is not None and high is not None and low < high and low <= min(values) and max(values) <= high:
         axes.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
         parts = next((parts for parts in (6, 5, 4, 3) if ((high - low) / parts).is_integer()), 6)
-        ticks = [low + (high - low) * place / parts for place in range(parts + 1)]
+        ticks = [low + (high - low) * part / parts for part in range(parts + 1)]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     else:
         axes.margins(x=0.06)

@@ -58,25 +58,25 @@ def drawing(**more: Any) -> Iterator[None]:
         yield
 
 
-def arm_colour(place: int) -> str:
-    return ARMS[place % len(ARMS)]
+def arm_colour(index: int) -> str:
+    return ARMS[index % len(ARMS)]
 
 
-def arm_look(place: int) -> dict[str, Any]:
+def arm_look(index: int) -> dict[str, Any]:
     """Return an arm's look: the first is hollow, the others differ by shape, so colour is never the only mark."""
-    fill = PAPER if place == 0 else arm_colour(place)
-    return {"marker": "oosDv^"[place % 6], "ls": "", "mfc": fill, "mec": arm_colour(place), "mew": 1.6}
+    fill = PAPER if index == 0 else arm_colour(index)
+    return {"marker": "oosDv^"[index % 6], "ls": "", "mfc": fill, "mec": arm_colour(index), "mew": 1.6}
 
 
 def label(text: str, width: int = 24, lines: int = 2) -> str:
     """``text`` on at most ``lines`` lines of like length, broken at spaces, and at the underscores of arms' names."""
-    found = _wrapped(text, width)
-    if len(found) > lines:
-        found = [*found[: lines - 1], found[lines - 1][: len(found[lines - 1]) - 2].rstrip() + " …"]
-    elif len(found) > 1:
+    wrapped = _wrapped(text, width)
+    if len(wrapped) > lines:
+        wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][: len(wrapped[lines - 1]) - 2].rstrip() + " …"]
+    elif len(wrapped) > 1:
         even = (_wrapped(text, narrow) for narrow in range(width // 2, width + 1))
-        found = next(parted for parted in even if len(parted) == len(found))
-    return "\n".join(found) or "(no name)"
+        wrapped = next(parted for parted in even if len(parted) == len(wrapped))
+    return "\n".join(wrapped) or "(no name)"
 
 
 def columns(text: str) -> int:
@@ -91,18 +91,18 @@ def printable(text: str) -> str:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """Lines of at most ``width`` characters, broken after spaces and underscores, and where a word is too long."""
-    found = [""]
+    lines = [""]
     for piece in re.findall(r"[^\s_]*(?:_+|\s+|$)", " ".join(printable(text).split())):
-        if found[-1] and columns(found[-1] + piece.rstrip()) > width:
-            found.append("")
-        found[-1] += piece
-        while columns(found[-1].rstrip()) > width:
-            cut = max(1, width * len(found[-1]) // columns(found[-1]))
-            found[-1:] = [found[-1][:cut], found[-1][cut:]]
-    return [line.strip() for line in found if line.strip()]
+        if lines[-1] and columns(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+        while columns(lines[-1].rstrip()) > width:
+            cut = max(1, width * len(lines[-1]) // columns(lines[-1]))
+            lines[-1:] = [lines[-1][:cut], lines[-1][cut:]]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def scatter_heights(count: int) -> list[float]:
     """``count`` heights in [-0.5, 0.5], spread evenly and always the same: dots of like values do not cover each
     other (multiples of the golden ratio, modulo 1)."""
-    return [(place * 0.6180339887498949) % 1 - 0.5 for place in range(1, count + 1)]
+    return [(index * 0.6180339887498949) % 1 - 0.5 for index in range(1, count + 1)]
