@@ -55,6 +55,7 @@ setup(
     ],
     extras_require={
         "flash": ["flash-attn>=2.8" + LINUX],
+        "tables": ["pyarrow"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb"],
         "dev": [
@@ -68,6 +69,7 @@ setup(
             "openai>=3.0",
             "peft>=0.21",
             "playwright",
+            "pyarrow",
             "pytest>=8",
             "pytest-asyncio",
             "pytest-xdist",

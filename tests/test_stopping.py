@@ -30,6 +30,15 @@ def send(name):
     os.kill(os.getpid(), getattr(signal, name))
 
 
+@pytest.fixture
+def heard(name):
+    """The signal ``name`` is not ignored, as SIGHUP is under nohup."""
+    before = signal.signal(getattr(signal, name), signal.default_int_handler)
+    yield
+    signal.signal(getattr(signal, name), before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 async def test_waiting_ends_and_what_is_under_way_does_not(name):
     said, ended = [], []

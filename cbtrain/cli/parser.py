@@ -37,8 +37,9 @@ class _Once(argparse.Action):
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         given: dict[str, Any] = namespace.__dict__.setdefault("given", {})
-        if option is not None and given.setdefault(self.dest, values) != values:
+        if option is not None and self.dest in given and given[self.dest] != values:
             parser.error(f"argument {'/'.join(self.option_strings)}: given twice, with different values")
+        given[self.dest] = values
         setattr(namespace, self.dest, values)
 
 

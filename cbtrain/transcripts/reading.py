@@ -100,7 +100,7 @@ class CorpusSource:
     def _no_turns(self, preamble: str) -> UserError:
         seen = labels_seen(preamble)
         what = f"no turn in any session, read as {self.format!r}"
-        what += f"; labels seen: {seen}" if seen else "; no label seen"
+        what += f"; labels in the text that were not read: {seen}" if seen else "; no label was seen in it"
         hint = f"If it is a transcript, {NAME_THE_LABELS}; `cbtrain corpus guess` shows what is in it."
         return UserError(what, where=self.name, hint=hint)
 

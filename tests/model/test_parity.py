@@ -184,7 +184,7 @@ def test_absent_keys_mean_what_they_mean_in_transformers(family):
         ({"architectures": [None]}, "is not supported"),
         ({"architectures": "LlamaForCausalLM"}, None),
         ({"vocab_size": float("inf")}, "a value of a wrong kind"),
-        ({"rope_parameters": {"rope_theta": -3.0}}, "RoPE with theta -3"),
+        ({"rope_parameters": {"rope_theta": -3.0}}, "rope_theta is -3.0, not a number"),
         ({"rope_parameters": {**LINEAR_ROPE, "factor": 0}}, "factor 0"),
         ({"eos_token_id": ["a"]}, "a value of a wrong kind"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', not true or false"),

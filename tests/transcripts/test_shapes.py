@@ -138,7 +138,7 @@ def test_a_corpus_without_a_turn_is_an_error_everywhere(tmp_path):
         status, _, err = cbtrain("corpus", command, tmp_path, *options.get(command, []))
         assert status == 2, command
         assert "no turn in any session" in err
-        assert "labels seen: Alpha, Beta" in err
+        assert "labels in the text that were not read: Alpha, Beta" in err
 
 
 @pytest.mark.fault("A11")

@@ -121,7 +121,9 @@ def _arrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise UserError("Parquet and Arrow need pyarrow", where="corpus", hint="pip install pyarrow") from None
+        raise UserError(
+            "Parquet and Arrow need pyarrow", where="corpus", hint="pip install 'cbtrain[tables]'"
+        ) from None
     return pyarrow
 
 

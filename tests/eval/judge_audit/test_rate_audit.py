@@ -101,8 +101,8 @@ def test_nothing_is_sent_away_unasked(capsys, tmp_path, monkeypatch):
         (["corpus.path=short.txt"], "no session could be rated (unratable)"),
         pytest.param(
             ["corpus.path=unread.txt"],
-            "no session can be rated (no speaker was found in it; labels in the text that were not read: P, T). Name the "
-            "speakers' labels (corpus.therapist_labels=…, corpus.patient_labels=…)",
+            "no turn in any session, read as 'text'; labels in the text that were not read: P, T. If it is a transcript, "
+            "name the speakers' labels (corpus.therapist_labels=…, corpus.patient_labels=…)",
             marks=pytest.mark.fault("G1"),
         ),
     ],
