@@ -32,16 +32,16 @@ def guess(parsed: argparse.Namespace) -> None:
         raise UserError("no such file or folder", where=path, hint="Name a corpus.")
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
     guessed = guessing.guess(path, labels)
-    print(f"# {guessed.seen}")
+    print(f"# {_line(guessed.seen)}")
     print(yaml.safe_dump(guessed.map, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).rstrip())
     roles = guessed.roles(labels)
     if guessed.speakers:
         print("# speakers:")
         for name, count in guessed.speakers.most_common(20):
             role = roles[name] or "system prompt"
-            print(f"#   {name}: {count:,} turns ({'not known: decide' if role == '?' else role})")
+            print(f"#   {_line(name)}: {count:,} turns ({'not known: decide' if role == '?' else role})")
     for doubt in guessed.unsure:
-        print(f"# not sure: {doubt}")
+        print(f"# not sure: {_line(doubt)}")
     _show_sessions(path, CorpusMap.model_validate(guessed.map), guessed)
     print(f"# Save it as map.yaml, correct it, then: cbtrain corpus stats {path} --map map.yaml")
 
@@ -58,3 +58,8 @@ def _show_sessions(path: Path, corpus_map: CorpusMap, guessed: Guess) -> None:
                 print(f"#   {turn.role}: {text if len(text) <= WIDTH else text[: WIDTH - 1] + '…'}")
     except UserError as error:
         print(f"# as it is, it reads nothing: {error.what}")
+
+
+def _line(text: str) -> str:
+    """Return ``text`` on one line, as a comment needs it."""
+    return " ".join(text.split())

@@ -12,15 +12,18 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 BLANK = r"[ \t\u00a0\u3000]"
-INDENT, BOLD, COLON = rf"{BLANK}{{0,80}}", r"[*_]{0,3}", "[:：]"
+INDENT, BOLD, COLON = rf"{BLANK}{{0,80}}", r"[*_]{0,2}", "[:：]"
 OTHER_ENDS = r"(?:\t|(?<=[ \t])[-–—](?=[ \t]))"
 """What ends labels in texts without colons: a tab, or a dash between blanks."""
 
 STAMP = r"(?:\d{1,2}(?::\d{2}){1,2}(?:[.,]\d{3})?|\d{1,5}(?:\.\d{1,2})?s)"
 TIME = rf"(?:[\[(<]?{STAMP}(?: ?(?:-->|-|–) ?{STAMP})?[\])>]?{BLANK}{{0,4}})?"
 DASH = rf"(?:[-–—•>]{BLANK}?)?"
-NUMBER = r"(?:[ #]?(?P<number>\d{1,2}))?"
-ASIDE = rf"(?:{BLANK}?[(（][^()（）\n]{{1,30}}[)）])?"
+NUMBER = r"(?:[ #]?(?P<number>\d{1,3}|[A-D](?![A-Za-z])))?"
+ASIDE = rf"{BLANK}?[(（\[][^()（）\[\]\n]{{1,60}}[)）\]]"
+OF = r"(?P<of>['’]s [A-Za-z]{2,12})"
+"""Somebody whom a label names by another (``Patient's mother``)."""
+
 BEGIN = rf"^{BLANK}{{0,12}}{DASH}{TIME}"
 TITLE = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
 
@@ -29,10 +32,10 @@ TITLE = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
 def line_pattern(labels: tuple[str, ...], *, separator: str = COLON) -> re.Pattern[str]:
     """Return the pattern of one of ``labels`` at the start of a line, in any case; ``separator`` ends a label. Groups:
     ``label``, ``bracketed`` or ``stamped``, and ``number`` or ``number_there``."""
-    name = rf"{TITLE}(?P<label>{either(labels)}){NUMBER}"
-    aside = rf"(?:{ASIDE}\]?{BOLD}|\]?{BOLD}{ASIDE})"  # "**Client** (sighs):", "**Client (sighs)**:"
-    colon = rf"\[?{BOLD}{name}{aside}{BLANK}{{0,4}}{separator}{BOLD}"
-    bracketed = rf"\[{BLANK}?(?P<bracketed>{either(labels)})(?P<number_there>[ #]?\d{{1,2}})?{BLANK}?\](?!{COLON})"
+    # "[Client]:", "**Client** (sighs):", "**Client (sighs)**:"
+    after = rf"(?:{OF}|{NUMBER}(?P<close>\]?){BOLD}(?:{ASIDE}{BOLD})?)"
+    colon = rf"(?P<open>\[?){BOLD}{TITLE}(?P<label>{either(labels)}){after}{BLANK}{{0,2}}{separator}{BOLD}"
+    bracketed = rf"\[{BLANK}?(?P<bracketed>{either(labels)})(?P<number_there>[ #]?\d{{1,4}})?{BLANK}?\](?!{COLON})"
     stamped = rf"{TITLE}(?P<stamped>{either(labels)}){BLANK}{{1,8}}[\[(]?{STAMP}[\])]?{BLANK}{{0,4}}$"
     return re.compile(rf"{BEGIN}(?:{colon}|{bracketed}|{stamped})", re.MULTILINE | re.IGNORECASE)
 
@@ -42,6 +45,9 @@ CAPITALS = re.compile(
     re.MULTILINE,
 )
 """Any label in capitals."""
+
+STAMPED = re.compile(rf"^{BLANK}?(?P<label>[^\W\d_][\w.'’ -]{{0,40}}?){BLANK}{{2,8}}{STAMP}$", re.MULTILINE)
+"""Any name alone on a line with a time, as transcription services write it."""
 
 
 def either(labels: Iterable[str]) -> str:

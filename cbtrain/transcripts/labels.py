@@ -31,6 +31,15 @@ COMMON_LABELS: Mapping[str, Role] = {
 }
 
 
+TEXT_LABELS: Mapping[str, Role] = {
+    **COMMON_LABELS,
+    **dict.fromkeys(("Doctor", "Psychiatrist", "Helper", "Assistant"), "therapist"),
+    **dict.fromkeys(("User", "Human", "Caller", "Visitor"), "patient"),
+}
+"""Labels at the start of lines of a text. Those that :data:`COMMON_LABELS` lacks are words that people say inside turns
+too often to be looked for there."""
+
+
 @lru_cache(maxsize=64)
 def strict_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     """Return the pattern of a label at the very start of a line, spelt exactly, as in the 2024 study's own regex."""
@@ -127,7 +136,7 @@ UNKNOWN = re.compile(
 
 @lru_cache(maxsize=1024)
 def _inner_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    end = rf"{ASIDE}{BOLD}{BLANK}?{COLON}{BOLD}"
+    end = rf"(?:{ASIDE})?{BOLD}{BLANK}?{COLON}{BOLD}"
     line_start = rf"^{INDENT}{DASH}{TIME}{BOLD}{TITLE}({either(labels)}){end}{BLANK}{{0,80}}"
     after_sentence = rf"(?<=[.!?…。！？])[\"”’)*]{{0,6}}{BLANK}{{0,8}}{BOLD}({either(labels)}){end}{BLANK}{{1,80}}"
     return re.compile(f"{line_start}|{after_sentence}", re.MULTILINE | re.IGNORECASE)

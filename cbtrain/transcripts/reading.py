@@ -16,10 +16,17 @@ from cbtrain.transcripts.mapping.tables import TABLES
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers import author, canonical, plain_text, records, simulations
 from cbtrain.transcripts.readers.options import Notes, ReadOptions
-from cbtrain.transcripts.source import OnBad, read_items, refuse, suffix_of
+from cbtrain.transcripts.source import OnBad, files_in, read_items, refuse, suffix_of
 from cbtrain.transcripts.types import Corpus, Course, Role, Session
 
 SAMPLE = "sample"
+DOCUMENTS = (".docx", ".doc", ".rtf", ".odt", ".pdf", ".xlsx", ".xls", ".md")
+OTHER_SUFFIXES = {
+    **dict.fromkeys(("messages", "sharegpt", "records", "table"), (*plain_text.IN_FOLDERS, *DOCUMENTS)),
+    "text": (*records.SUFFIXES, *DOCUMENTS),
+}
+"""Files in a folder that are not read with the others, by format."""
+
 SEEN = 4000
 """Characters of a text without turns in which labels are looked for."""
 
@@ -79,6 +86,7 @@ class CorpusSource:
         """
         places: dict[str, str] = {}
         speaks, preamble = False, ""
+        self._note_other_files()
         for session in READERS[self.format].sessions(self.path, self._options(on_bad)):
             if session.id in places:
                 problem = f"session {session.number} of course {session.course!r} is already at {places[session.id]}"
@@ -94,6 +102,18 @@ class CorpusSource:
     def profiles(self, on_bad: OnBad = refuse) -> dict[str, Profile]:
         return READERS[self.format].profiles(self.path, self._options(on_bad))
 
+    def _note_other_files(self) -> None:
+        """Note the files in a folder that the reader of its format does not open, though they may be transcripts."""
+        if not self.path.is_dir() or self.format not in OTHER_SUFFIXES:
+            return
+        for suffix in OTHER_SUFFIXES[self.format]:
+            others = [
+                file for file in files_in(self.path, (suffix,)) if not plain_text.NO_TRANSCRIPTS.fullmatch(file.name)
+            ]
+            if others:
+                kind = f"{suffix} files, which are not read as {self.format!r}: name them by themselves"
+                self.notes.add(kind, len(others), others[0].relative_to(self.path).as_posix())
+
     def _options(self, on_bad: OnBad) -> ReadOptions:
         return ReadOptions(on_bad, self.labels, self.map, self.notes)
 
@@ -101,6 +121,8 @@ class CorpusSource:
         seen = labels_seen(preamble)
         what = f"no turn in any session, read as {self.format!r}"
         what += f"; labels in the text that were not read: {seen}" if seen else "; no label was seen in it"
+        if left_out := self.notes.lines():
+            what += f"; left out: {'; '.join(left_out)}"
         hint = f"If it is a transcript, {NAME_THE_LABELS}; `cbtrain corpus guess` shows what is in it."
         return UserError(what, where=self.name, hint=hint)
 

@@ -181,13 +181,13 @@ def test_compressed_files_read_the_same(tmp_path):
 
 
 def test_a_folder_of_chat_files_is_one_corpus(tmp_path):
-    (tmp_path / "dataset_info.json").write_text('{"name": "x"}')
+    (tmp_path / "meta.json").write_text('{"name": "x"}')
     for name in ("b", "a"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"messages": MESSAGES}))
     corpus = read(tmp_path)
     assert [course.id for course in corpus.courses] == ["a-1", "b-1"]
     (note,) = corpus.notes
-    assert note == "1 files passed over (a JSON object with the keys name), the first: dataset_info.json"
+    assert note == "1 files passed over (a JSON object with the keys name), the first: meta.json"
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
@@ -219,7 +219,7 @@ def test_a_format_can_be_chosen(tmp_path):
         ({"messages": MESSAGES, "session": True}, "session True is not a number"),
         ({"messages": MESSAGES, "session": -1}, "session -1 is not a number"),
         ({"messages": MESSAGES, "facts": {"a": 1}}, "facts are not texts"),
-        ({"messages": MESSAGES, "patient": 3}, "patient is not a text"),
+        ({"messages": MESSAGES, "patient": [3]}, "patient is not a text"),
     ],
 )
 def test_a_bad_record_is_named_and_can_be_skipped(tmp_path, record, message):

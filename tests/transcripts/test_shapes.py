@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
 from cbtrain.transcripts.labelled_text import parse_text
-from cbtrain.transcripts.labels import COMMON_LABELS
+from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.reading import locate, read
 from cbtrain.transcripts.types import Turn
@@ -109,6 +109,11 @@ def test_a_guess_says_who_has_to_be_decided():
     [
         ("Therapist: Hi.\nClient (crying): Low.\nTherapist （softly）： Since when?", "tHi.|pLow.|tSince when?", {}),
         ("[THERAPIST]: Hi.\n[CLIENT] Low.", "tHi.|pLow.", {}),
+        ("Therapist: Hi.\nClient [crying]: Low.\n[Client: cries]\nClient's wife: He is.", "tHi.|pLow.\n[Client: cries]", {"Client's wife": 1}),
+        ("Therapist 1: Hi.\nUser 1: Low.\nTherapist 2: Since when?\nUser 2: May.", "tHi.|pLow.|tSince when?|pMay.", {}),
+        ("Therapist: A bond between a\nclient: and me.\nClient A: Low.\nClient B: Me too.", "tA bond between a\nclient: and me.|pLow.", {"Client B": 1}),
+        ("THERAPIST: Write:\nSITUATION: exam\nCLIENT: Low.", "tWrite:\nSITUATION: exam|pLow.", {}),
+        ("Therapist  0:05\nHi.\nAnn Roe  0:07\nHm.\nClient  0:12\nLow.", "tHi.|pLow.", {"Ann Roe": 1}),
         ("T1: no label\nTherapist 1: Hi.\nClient 1: Low.", "tHi.|pLow.", {}),
         ("Therapist: Hi.\nClient: Low.\nCLIENT 2: Me too.\nMother: So he says.", "tHi.|pLow.", {"CLIENT 2": 1, "Mother": 1}),
         ("THERAPIST: Hi.\nCLIENT: Low.\nMR. LEE: Hm.", "tHi.|pLow.", {"LEE": 1}),
@@ -123,7 +128,7 @@ def test_a_guess_says_who_has_to_be_decided():
     ],
 )  # fmt: skip
 def test_one_grammar_of_labels(text, turns, ignored):
-    parsed = parse_text(text, COMMON_LABELS)
+    parsed = parse_text(text, TEXT_LABELS)
     roles = {"t": "therapist", "p": "patient"}
     assert parsed.turns == [Turn(roles[turn[0]], turn[1:]) for turn in turns.split("|")]
     assert parsed.ignored == ignored
@@ -233,6 +238,56 @@ def test_tables_of_any_spreadsheet(tmp_path, text, encoding, options):
     if options:
         with pytest.raises(UserError, match=r"not utf-8 text .* \(encoding: cp1252\)"):
             read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "turns"),
+    [
+        ("a.csv", "p1,t1,p2,t2\nLow.,,Still low.,Oh.\n", {"each": "session", "turns": ["p1", "t1", "p2", "t2"],
+         "alternate": "patient"}, "pLow.|pStill low.|tOh."),
+        ("a.json", '[{"session_id": 1, "speaker": "client", "text": "Hi.", "value": 3}, {"session_id": 2, "speaker": '
+         '"therapist", "text": "Oh.", "value": 4}]', {}, "pHi.|tOh."),
+        ("a.csv", "speaker,text,value,weight\nclient,Hi.,3,72\ntherapist,Oh.,4,\n", {}, "pHi.|tOh."),
+        ("a.csv", "who, says\n Bob ,Hi.\nAnn:,Oh.\n", {"each": "turn", "speaker": "who", "text": "says",
+         "patient": "Bob", "therapist": "Ann:"}, "pHi.|tOh."),
+        ("a.jsonl", '{"spk": [0, 1, 0], "t": ["Hi.", "Oh.", null], "patient": 12}', {"each": "session", "turns": "t",
+         "speaker": "spk", "patient": [0], "therapist": [1]}, "pHi.|tOh.|p"),
+        ("a.jsonl", '{"dialogue": "Client: Hi.\\rTherapist: Oh.\\n(End of session)"}', {"each": "text",
+         "text": "dialogue", "drop": "(?i)end OF session"}, "pHi.|tOh."),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "Hi.", "masked": 1}, {"role": "assistant", "tool_calls": '
+         '[]}, {"role": "assistant", "content": "Oh."}], "system": "Be kind."}', {}, "pHi.|t|tOh."),
+        ("a.txt", "Therapist: Hi.\nHelper: Oh.\nClient: Low.", {"therapist": ["Helper"]}, "tHi.|tOh.|pLow."),
+        ("a.vtt", "WEBVTT\n\n1\n00:01.000 --> 00:02.0\n<v Client>Hi &amp;</v> <v Therapist>Oh</v>\n\nNOTE x\n\n2\n"
+         "00:03.000 --> 00:04.0\nClient: So\n\nmore\n", {}, "pHi &|tOh|pSo\nmore"),
+        ("a.tsv", "speaker\ttext\nclient\t\"I cannot\ntherapist\tOh.\n", {}, "! malformed table"),
+        ("a.csv", "s,n,speaker,text\n1,1,client,Hi.\n1,1,therapist,Oh.\n", {"each": "turn", "speaker": "speaker",
+         "text": "text", "session": "s", "order": "n"}, "! n 1 comes twice in one session"),
+        ("a.csv", "s,n,speaker,text\n1,1,client,Hi.\n", {"each": "turn", "speaker": "speaker", "text": "text",
+         "unique": ["m"]}, "! unique: no column 'm'"),
+        ("a.jsonl", '{"turns": [{"speaker": "USER", "text": "Hi."}, {"speaker": "SYSTEM", "text": "Oh."}]}', {},
+         "! speaker 'SYSTEM' is neither patient nor therapist"),
+    ],
+)  # fmt: skip
+def test_words_are_whose_they_are(tmp_path, name, text, options, turns):
+    (tmp_path / name).write_text(text)
+    corpus_map = CorpusMap.model_validate(options)
+    if turns.startswith("! "):
+        with pytest.raises(UserError, match=turns[2:]):
+            read(tmp_path / name, corpus_map=corpus_map)
+        return
+    sessions = list(read(tmp_path / name, corpus_map=corpus_map).sessions())
+    assert "|".join(turn.role[0] + turn.text for session in sessions for turn in session.turns) == turns
+    assert {turn.weight for session in sessions for turn in session.turns} <= {0.0, 1.0}
+
+
+def test_files_of_another_kind_in_a_folder_are_named(tmp_path):
+    (tmp_path / "a.txt").write_text("Therapist: Hi.\nClient: Low.")
+    (tmp_path / "b.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi."}]}')
+    (tmp_path / "c.docx").write_bytes(b"PK")
+    (tmp_path / "requirements.txt").write_text("torch")
+    notes = read(tmp_path).notes
+    assert [note.split(",")[0] for note in notes] == ["1 .txt files", "1 .docx files"]
+    assert notes[0].endswith("the first: a.txt")
 
 
 def test_unknown_speakers_are_counted_by_name(tmp_path):

@@ -16,7 +16,9 @@ LONGEST_PATTERN = 1000
 
 
 def _list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    """Return one name as a list, and numbers and truth values as the names that they are in a file."""
+    values = value if isinstance(value, list) else [value]
+    return [str(one) if isinstance(one, int | float) else one for one in values]
 
 
 def _pattern(value: str) -> str:
@@ -114,12 +116,13 @@ class CorpusMap(BaseModel):
 
 
 def load_map(path: str | Path) -> CorpusMap:
-    """Read a map from a YAML file, on its own or under the key ``map`` or ``corpus.map``. Raises UserError."""
+    """Read a map from a YAML file, on its own or under the keys ``map``, ``corpus.map`` or ``corpus: map:``. Raises
+    UserError."""
     from cbtrain.transcripts.source import validate  # it needs no map
 
     path = Path(path).expanduser()
     content = parse_yaml(lambda: path.read_text(encoding="utf-8-sig"), path)
-    for key in ("corpus", "map"):
+    for key in ("corpus", "map", "corpus.map"):
         if isinstance(content, dict) and set(content) == {key}:
             content = content[key]
     if not isinstance(content, dict):

@@ -45,7 +45,7 @@ def _map_of(entry: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
             "text": tags.get("content_tag", "content" if openai else "value"),
             "patient": [tags.get("user_tag", "user" if openai else "human")],
             "therapist": [tags.get("assistant_tag", "assistant" if openai else "gpt")],
-            "ignore": [tags[key] for key in ("observation_tag", "function_tag") if key in tags],
+            "ignore": [tags.get("observation_tag", "observation"), tags.get("function_tag", "function_call"), "tool"],
             **system,
         }
     if formatting == "alpaca":

@@ -74,7 +74,14 @@ def _known(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> Guess:
     if corpus_map.each == "turn" and corpus_map.order and suffix_of(file) in TABLES:
         keys = [key for key in (corpus_map.session, corpus_map.order) if key]
         rows = [row for _, row in islice(read_rows(file, lambda error: None), LOOKED_AT)]
-        if len({tuple(row.get(key) for key in keys) for row in rows}) < len(rows):
+        whole = (*keys, str(corpus_map.speaker), str(corpus_map.text))
+        different = [len({tuple(row.get(key) for key in some) for row in rows}) for some in (keys, whole)]
+        if different[1] > different[0]:
+            guessed.map.pop("order")
+            guessed.unsure.append(
+                f"order: {corpus_map.order} is the same in rows of different words, so it is not used"
+            )
+        elif different[0] < len(rows):
             guessed.map["unique"] = keys
             guessed.unsure.append(f"unique: rows repeat {' and '.join(keys)}; are they the same turns?")
     return guessed
@@ -115,6 +122,9 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], seen: str) -> Guess | None:
 
 def _of_flat(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], seen: str) -> Guess:
     """Return the guess for records without a speaker: two texts are a pair, one is a labelled text."""
+    if {"instruction", "output"} <= set(texts) | set(rows[0]):  # Alpaca's
+        patient = "instruction + input" if "input" in rows[0] else "instruction"
+        return Guess(seen, {"each": "pair", "patient": [patient], "therapist": ["output"]})
     asked = next((key for key in texts if _has(key, QUESTIONS) and not _has(key, ANSWERS)), None)
     answered = next((key for key in texts if _has(key, ANSWERS) and key != asked), None)
     if len(texts) == 1:
@@ -156,9 +166,7 @@ def _of_items(items: Sequence[Any], seen: str) -> Guess | None:
             lists = [value[name] for value in inner if isinstance(value.get(name), list) and value[name]]
             if lists and (guessed := _of_lists(lists, f"{key}.{name}", seen)):
                 return guessed
-    if objects and (speaker := _speaker_key(objects, texts := _text_keys(objects))):
-        return Guess(seen, {"each": "turn", "speaker": speaker, "text": texts[0]})
-    return _of_flat(objects, _text_keys(objects), seen) if objects and _text_keys(objects) else None
+    return _of_rows(objects, seen) if objects else None
 
 
 def _of_lists(lists: Sequence[Sequence[Any]], key: str, seen: str) -> Guess | None:

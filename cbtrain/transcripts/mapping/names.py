@@ -30,7 +30,7 @@ TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue", "tur
 """Keys of a list of turns."""
 
 SPEAKER = ("role", "from", "speaker", "interlocutor", "speaker_role", "author", "type")
-TEXT = ("content", "value", "text", "utterance", "message", "utterance_text", "sentence")
+TEXT = ("content", "text", "utterance", "message", "utterance_text", "sentence", "value")
 """Keys of the speaker and of the words of a turn."""
 
 SESSION = (
@@ -47,8 +47,19 @@ WEIGHTS = ("weight", "train", "masked")
 """Keys of a message that say whether it is learnt: OpenAI's and Axolotl's."""
 
 
+def bare(name: str) -> str:
+    """Return a speaker's name as it is compared: in lower case, without blanks and colons around it."""
+    return name.strip().rstrip(":：").strip().casefold()
+
+
 def role_of(name: str, extra: Mapping[str, Role | None]) -> Role | Literal["?"] | None:
     """Return who ``name`` is: a role, None for a system prompt, or ``"?"`` if nobody knows. ``extra`` (in lower case)
     counts before the common names."""
-    key = name.strip().rstrip(":：").strip().casefold()
+    key = bare(name)
     return extra[key] if key in extra else SPEAKERS.get(key, "?")
+
+
+def texts_of(speaker: str) -> tuple[str, ...]:
+    """Return the keys of a turn's words, the likeliest one beside the key ``speaker`` first."""
+    first = {"role": "content", "from": "value", "speaker": "text"}.get(speaker.casefold())
+    return (first, *(key for key in TEXT if key != first)) if first else TEXT

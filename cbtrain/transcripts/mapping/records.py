@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -73,9 +74,10 @@ class RecordReader:
         """Return one record as a session; None if it is a pair without two texts."""
         dialogue, preamble = Dialogue(), ""
         if self.corpus_map.each == "pair":
-            _add_pairs(dialogue, record, self.corpus_map, where)
+            incomplete = _add_pairs(dialogue, record, self.corpus_map, where)
+            if incomplete or not dialogue.turns:
+                self.options.note("pairs without the words of both speakers", max(1, incomplete), where)
             if not dialogue.turns:
-                self.options.note("pairs without the words of both speakers")
                 return None
         elif self.corpus_map.each == "text":
             preamble = self._add_labelled(dialogue, record, where)
@@ -90,16 +92,16 @@ class RecordReader:
             value = record if key == WHOLE and isinstance(record, list) else look_up(record, key)
             if isinstance(value, list):
                 messages += self._in_step(value, record, where)
-            elif isinstance(value, str | int | float) and len(self.corpus_map.turns) > 1:
-                messages += [str(value)] if str(value).strip() else []
-            elif value is not None or len(self.corpus_map.turns) == 1:
+            elif len(self.corpus_map.turns) > 1 and (value is None or isinstance(value, str | int | float)):
+                messages.append(text_of(value, repr(key), where))  # also if empty: the next column has its own speaker
+            else:
                 raise UserError(f"no list of turns under {key!r}", where=where, hint=FIX)
         return messages
 
     def _in_step(self, texts: list[Any], record: Any, where: str) -> list[Any]:
         """Return ``texts`` with the speakers of a list beside them, if the map names such a list."""
         speaker = self.corpus_map.speaker
-        if speaker is None or not texts or not all(isinstance(text, str) for text in texts):
+        if speaker is None or not texts or not all(text is None or isinstance(text, str) for text in texts):
             return texts
         names = look_up(record, speaker)
         if not isinstance(names, list) or len(names) != len(texts):
@@ -115,7 +117,8 @@ class RecordReader:
         value = record if key == WHOLE and isinstance(record, list) else look_up(record, key)
         if isinstance(value, list) and all(isinstance(line, str) for line in value):
             value = "\n".join(value)
-        text = clean(text_of(value, f"{key!r}", where).replace("\r\n", "\n"), self.corpus_map)
+        text = text_of(value, f"{key!r}", where).replace("\r\n", "\n").replace("\r", "\n")
+        text = clean(text, self.corpus_map)
         parsed = parse_text(text, self.options.text_labels, self.corpus_map.ignore)
         dialogue.turns, dialogue.ignored = parsed.turns, parsed.ignored
         return parsed.preamble
@@ -149,6 +152,8 @@ class RecordReader:
         rows = list(group)
         unique, order = self.corpus_map.unique, self.corpus_map.order
         if unique:
+            if lacking := next((key for key in unique if look_up(rows[0][1], key) is MISSING), None):
+                raise UserError(f"unique: no column {lacking!r}", where=rows[0][0], hint="Correct the map.")
             first: dict[tuple[str, ...], Record] = {}
             for record in rows:
                 first.setdefault(tuple(str(look_up(record[1], key)) for key in unique), record)
@@ -159,7 +164,8 @@ class RecordReader:
             places = [_place(look_up(row, order), order, where) for where, row in rows]
             if doubled := next((row_order for row_order, count in Counter(places).items() if count > 1), None):
                 where = rows[places.index(doubled)][0]
-                hint = f"Name the keys that tell rows apart in a map: unique: [{self.corpus_map.session}, {order}]."
+                keys = ", ".join(key for key in (self.corpus_map.session, order) if key)
+                hint = f"If the same turn stands there twice, write unique: [{keys}] in a map, else leave order out."
                 raise UserError(f"{order} {doubled:g} comes twice in one session", where=where, hint=hint)
             rows = [row for _, row in sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])]
         yield from rows
@@ -191,8 +197,10 @@ class RecordReader:
         preamble = preamble or _optional_text(record, "preamble", where, used)
         facts = self._facts(record, used, where)
         system = list(dialogue.system)
-        if self.corpus_map.system and (text := look_up(record, self.corpus_map.system)) not in (MISSING, None, ""):
-            system.append(text_of(text, self.corpus_map.system, where))
+        key = self.corpus_map.system or "system"
+        if (text := look_up(record, key)) not in (MISSING, None, ""):
+            system.insert(0, text_of(text, key, where))
+            facts.pop(key, None)
         if system:
             facts["system"] = "\n\n".join(system)
         return Session(
@@ -248,7 +256,8 @@ class RecordReader:
             used.add("session")
             raw = record["session"]
             value = str(raw)
-            if isinstance(raw, bool) or not value.isdecimal() or len(value) > 9:
+            is_name = isinstance(raw, str) and not raw.lstrip("+-").replace(".", "").isdecimal()
+            if not is_name and (isinstance(raw, bool) or not value.isdecimal() or len(value) > 9):
                 raise UserError(f"session {raw!r} is not a number from 0", where=where, hint=FIX)
         if value is not None and value.isdecimal() and len(value) <= 9:
             return int(value)
@@ -284,20 +293,26 @@ def _keys_of(corpus_map: CorpusMap) -> list[str]:
     return [key for key in (*single, *several) if key]
 
 
-def _add_pairs(dialogue: Dialogue, record: Any, corpus_map: CorpusMap, where: str) -> None:
-    """Add the pairs of the history, then the turns of each pair of columns in which both speakers have words."""
+def _add_pairs(dialogue: Dialogue, record: Any, corpus_map: CorpusMap, where: str) -> int:
+    """Add the pairs of the history, then the turns of each pair of columns in which both speakers have words.
+    Return the number of pairs in which only one has."""
+    incomplete = 0
     history = look_up(record, corpus_map.history) if corpus_map.history else None
     for pair in history if isinstance(history, list) else ():
         if not isinstance(pair, list) or len(pair) != 2:
             raise UserError(f"{corpus_map.history}: not a list of pairs", where=where, hint=FIX)
-        _add_pair(dialogue, *(clean(text_of(text, "a pair", where), corpus_map) for text in pair))
+        incomplete += not _add_pair(dialogue, *(clean(text_of(text, "a pair", where), corpus_map) for text in pair))
     for patient, therapist in zip(corpus_map.patient, corpus_map.therapist, strict=True):
-        _add_pair(dialogue, *(_joined(record, columns, corpus_map, where) for columns in (patient, therapist)))
+        texts = (_joined(record, columns, corpus_map, where) for columns in (patient, therapist))
+        incomplete += not _add_pair(dialogue, *texts)
+    return incomplete
 
 
-def _add_pair(dialogue: Dialogue, question: str, answer: str) -> None:
+def _add_pair(dialogue: Dialogue, question: str, answer: str) -> bool:
+    """Add a pair if both have words; return whether it has both or neither."""
     if question and answer:
         dialogue.turns += [Turn("patient", question), Turn("therapist", answer)]
+    return bool(question) == bool(answer)
 
 
 def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str:
@@ -312,9 +327,12 @@ def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str
 
 def _place(value: Any, order: str, where: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{order} {value!r} is not a number", where=where, hint=FIX) from None
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise UserError(f"{order} {value!r} is not a number", where=where, hint=FIX)
 
 
 def _optional_text(record: Mapping[str, Any], key: str, where: str, used: set[str]) -> str:
@@ -324,6 +342,8 @@ def _optional_text(record: Mapping[str, Any], key: str, where: str, used: set[st
     value = record[key]
     if value is None:
         return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if not isinstance(value, str):
         raise UserError(f"{key} is not a text", where=where, hint=FIX)
     return value

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cbtrain.transcripts.labelled_text import parse_text
-from cbtrain.transcripts.labels import COMMON_LABELS
+from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
-from cbtrain.transcripts.mapping.names import ORDER, SESSION, SPEAKER, TEXT, TURNS
+from cbtrain.transcripts.mapping.names import ORDER, SESSION, SPEAKER, TEXT, TURNS, texts_of
 from cbtrain.transcripts.types import Role
 
 MOST_NAMES = 12
@@ -46,7 +46,8 @@ def shape_of(content: Any, labels: Mapping[str, Role]) -> CorpusMap | None:
 def table_shape(columns: Sequence[str]) -> CorpusMap | None:
     """Return the map of a table with a turn in each row, if its ``columns`` have common names. None if not."""
     by_name = {name.strip().casefold(): name for name in columns}
-    speaker, text = _first(by_name, SPEAKER), _first(by_name, TEXT)
+    speaker = _first(by_name, SPEAKER)
+    text = _first(by_name, texts_of(speaker)) if speaker else None
     if speaker is None or text is None or speaker == text:
         return None
     session, order = _first(by_name, SESSION), _first(by_name, ORDER)
@@ -55,7 +56,7 @@ def table_shape(columns: Sequence[str]) -> CorpusMap | None:
 
 def is_labelled(text: str, labels: Mapping[str, Role]) -> bool:
     """Return whether both speakers have labelled turns in ``text``."""
-    return parse_text(text, labels or COMMON_LABELS).is_dialogue
+    return parse_text(text, labels or TEXT_LABELS).is_dialogue
 
 
 def is_turn(content: Any) -> bool:
@@ -96,8 +97,10 @@ def _list_shape(turns: Sequence[Any], key: str, labels: Mapping[str, Role]) -> C
 
 def _keys(message: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the keys of the speaker and of the words of a message."""
-    speaker = next((key for key in SPEAKER if isinstance(message.get(key), str)), None)
-    text = next((key for key in TEXT if key in message and key != speaker), None)
+    speaker = next((key for key in SPEAKER if isinstance(message.get(key), str | int)), None)
+    keys = texts_of(speaker) if speaker else ()
+    text = next((key for key in keys if key != speaker and isinstance(message.get(key), str | list)), None)
+    text = text or next((key for key in keys if key != speaker and key in message), None)
     return (speaker, text) if speaker and text else None
 
 

@@ -39,18 +39,23 @@ def columns_of(path: Path, encoding: str = "utf-8", delimiter: str | None = None
     if suffix_of(path) in BINARY_TABLES:
         return [str(name) for name in _arrow_schema(path).names]
     with open_file(path) as file:
-        reader = csv.reader(_decoded(file, path, encoding), delimiter=delimiter or _delimiter(path, encoding))
+        reader = csv.reader(
+            _decoded(file, path, encoding), delimiter=delimiter or _delimiter(path, encoding), strict=True
+        )
         try:
-            return next((cells for cells in reader if not _names_delimiter(cells)), [])
+            cells = next((cells for cells in reader if not _names_delimiter(cells)), [])
+            return [name.strip() for name in cells]
         except csv.Error as error:
-            raise UserError(f"malformed table ({error})", where=path, hint="Save it as CSV again.") from None
+            raise UserError(
+                f"malformed table ({error})", where=path, hint="Is a quotation mark open? Save it as CSV again."
+            ) from None
 
 
 def _text_rows(path: Path, on_bad: OnBad, encoding: str, delimiter: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(MAX_RECORD)
     delimiter = delimiter or _delimiter(path, encoding)
     with open_file(path) as file:
-        reader = csv.reader(_decoded(file, path, encoding), delimiter=delimiter)
+        reader = csv.reader(_decoded(file, path, encoding), delimiter=delimiter, strict=True)
         header: list[str] | None = None
         try:
             for cells in reader:
@@ -68,7 +73,9 @@ def _text_rows(path: Path, on_bad: OnBad, encoding: str, delimiter: str | None) 
                     on_bad(UserError(problem, where=where, hint=hint))
         except csv.Error as error:
             where = f"{path}:{reader.line_num}"
-            raise UserError(f"malformed table ({error})", where=where, hint="Save it as CSV again.") from None
+            raise UserError(
+                f"malformed table ({error})", where=where, hint="Is a quotation mark open? Save it as CSV again."
+            ) from None
 
 
 def _names_delimiter(cells: list[str]) -> bool:

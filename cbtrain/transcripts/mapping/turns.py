@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,13 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.keys import MISSING, look_up
-from cbtrain.transcripts.mapping.names import role_of
+from cbtrain.transcripts.mapping.names import bare, role_of
 from cbtrain.transcripts.types import Role, Turn
 
 FIX = "Correct or remove it."
+CALLS = ("tool_calls", "function_call")
+"""Keys of a message that calls a tool and need not say anything."""
+
 TAG = re.compile(r"<(?:/?[A-Za-z][^<>]{0,600}|!--[^<>]{0,600}--)>")
 BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\b[^<>]{0,200}>", re.IGNORECASE)
 
@@ -45,19 +49,19 @@ class Speakers:
     def __init__(self, corpus_map: CorpusMap, labels: Mapping[str, Role]) -> None:
         self.extra: dict[str, Role | None] = {name.casefold(): role for name, role in labels.items()}
         if corpus_map.each != "pair":
-            self.extra |= {name.casefold(): "patient" for name in corpus_map.patient}
-            self.extra |= {name.casefold(): "therapist" for name in corpus_map.therapist}
-        self.ignored = {name.casefold() for name in corpus_map.ignore}
+            self.extra |= {bare(name): "patient" for name in corpus_map.patient}
+            self.extra |= {bare(name): "therapist" for name in corpus_map.therapist}
+        self.ignored = {bare(name) for name in corpus_map.ignore}
 
     def add(self, dialogue: Dialogue, name: str, text: str, weight: float, where: object) -> None:
         """Add what ``name`` says. Raises UnknownSpeaker."""
-        if name.strip().rstrip(":：").strip().casefold() in self.ignored:
+        if bare(name) in self.ignored:
             dialogue.ignored[name] += 1
             return
         role = role_of(name, self.extra)
         if role == "patient" or role == "therapist":
             dialogue.turns.append(Turn(role, text, weight))
-        elif role is None:
+        elif role is None and not dialogue.turns:
             dialogue.system.append(text)
         else:
             raise UnknownSpeaker(name, where)
@@ -72,14 +76,18 @@ def add_messages(
             if corpus_map.alternate is None:
                 hint = "If the speakers take turns, say who begins: alternate: patient in a map (--map)."
                 raise UserError(f"message {number} has no speaker", where=where, hint=hint)
-            role = alternating(corpus_map.alternate, len(dialogue.turns))
-            dialogue.turns.append(Turn(role, clean(message or "", corpus_map)))
+            # An empty place keeps its speaker: the next one does not move to the other.
+            if text := clean(message or "", corpus_map):
+                dialogue.turns.append(Turn(alternating(corpus_map.alternate, number - 1), text))
             continue
         if not isinstance(message, Mapping):
             raise UserError(f"message {number} is not an object", where=where, hint=FIX)
-        text = text_of(look_up(message, corpus_map.text or "content"), f"message {number}", where)
+        words = look_up(message, corpus_map.text or "content")
+        if words is MISSING and any(key in message for key in CALLS):
+            words = None
+        text = text_of(words, f"message {number}", where)
         if corpus_map.alternate is not None:
-            name: str = alternating(corpus_map.alternate, len(dialogue.turns))
+            name: str = alternating(corpus_map.alternate, number - 1)
         else:
             speaker = look_up(message, corpus_map.speaker or "role")
             name = speaker_name(speaker, f"message {number}", where)
@@ -102,7 +110,7 @@ def text_of(value: Any, what: str, where: object) -> str:
     if isinstance(value, bool | Mapping) or value is MISSING:
         problem = "has no text" if value is MISSING else "is not a text"
         raise UserError(f"{what} {problem}", where=where, hint=FIX)
-    return str(value)
+    return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 
 def speaker_name(value: Any, what: str, where: object) -> str:
@@ -116,10 +124,11 @@ def speaker_name(value: Any, what: str, where: object) -> str:
 def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, where: object) -> float:
     """Return the weight in the loss of a message: by the map's key, else by OpenAI's ``weight``, or Axolotl's ``train``
     and ``masked``. Raises UserError on anything but a number from 0 or a truth value."""
-    keys = (corpus_map.weight,) if corpus_map.weight else ("weight", "train", "masked")
-    for key in keys:
+    # In a table a weight may be anything, such as that of a body.
+    known = () if corpus_map.each == "turn" else ("weight", "train", "masked")
+    for key in (corpus_map.weight,) if corpus_map.weight else known:
         value = look_up(message, key)
-        if value is MISSING or value is None:
+        if value is MISSING or value is None or value == "":
             continue
         if isinstance(value, str):
             value = {"true": True, "false": False}.get(value.strip().lower(), value)
@@ -130,7 +139,7 @@ def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, wh
         if not 0 <= weight <= 1000:
             problem = f"message {number}: {key} {value!r} is not a weight from 0, true or false"
             raise UserError(problem, where=where, hint=FIX)
-        return 1 - weight if key == "masked" and isinstance(value, bool) else weight
+        return 1 - weight if key == "masked" and weight in (0, 1) else weight
     return 1.0
 
 
@@ -138,6 +147,7 @@ def clean(text: str, corpus_map: CorpusMap) -> str:
     """Return ``text`` without markup and dropped lines, as the map asks, stripped of blanks at its ends."""
     if corpus_map.markup == "strip":
         text = html.unescape(TAG.sub("", BREAK.sub("\n", text))).replace("\xa0", " ")
-    for pattern in corpus_map.drop:
-        text = re.sub(rf"^[^\n]*(?:{pattern})[^\n]*\n?", "", text, flags=re.MULTILINE)
+    if corpus_map.drop:
+        lines = text.split("\n")
+        text = "\n".join(line for line in lines if not any(re.search(pattern, line) for pattern in corpus_map.drop))
     return text.strip()

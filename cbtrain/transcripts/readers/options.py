@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cbtrain.transcripts.labels import COMMON_LABELS
+from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.source import OnBad, refuse
 from cbtrain.transcripts.types import Role
@@ -43,11 +43,12 @@ class ReadOptions:
 
     @property
     def text_labels(self) -> Mapping[str, Role]:
-        """Return the labels of speakers in texts: those of the map, else those given, else the common ones."""
-        if self.map.each != "pair" and (self.map.patient or self.map.therapist):
-            named: dict[str, Role] = dict.fromkeys(self.map.therapist, "therapist")
-            return {**self.labels, **named, **dict.fromkeys(self.map.patient, "patient")}
-        return self.labels or COMMON_LABELS
+        """Return the labels of speakers in texts: those given, else the common ones, and those of the map over them."""
+        labels = dict(self.labels or TEXT_LABELS)
+        if self.map.each != "pair":
+            labels |= {name.strip().rstrip(":：").strip(): "therapist" for name in self.map.therapist}
+            labels |= {name.strip().rstrip(":：").strip(): "patient" for name in self.map.patient}
+        return labels
 
     def note(self, what: str, count: int = 1, example: str = "") -> None:
         self.notes.add(what, count, example)

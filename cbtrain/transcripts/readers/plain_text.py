@@ -38,9 +38,10 @@ NUMBERED = re.compile(
 GENERIC = {"", "session", "sess", "s", "transcript"}
 """Names that say nothing of a course: the number is that of a session in the folder's course."""
 
-CASES = {
-    *"case patient client person subject participant user conversation conv dialogue dialog chat sample file id".split()
-}
+CASES = frozenset(
+    "case patient client person subject participant user conversation conv dialogue dialog chat sample file id p c t "
+    "pt subj".split()
+)
 """Names whose number tells one patient from another: ``case_7.txt`` is no seventh session."""
 
 

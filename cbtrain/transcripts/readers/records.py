@@ -16,7 +16,7 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
-from cbtrain.transcripts.mapping.keys import look_up
+from cbtrain.transcripts.mapping.keys import MISSING, look_up
 from cbtrain.transcripts.mapping.records import Record, RecordReader, SourceFile
 from cbtrain.transcripts.mapping.shapes import WHOLE, describe, is_turn, listed, shape_of, table_shape
 from cbtrain.transcripts.mapping.tables import BINARY_TABLES, TABLES, columns_of, read_rows
@@ -61,7 +61,11 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 
 def data_files(path: Path) -> list[Path]:
     """Return the files of records and tables: ``path`` itself, or those under the folder."""
-    return [file for file in files_in(path, SUFFIXES) if file.name not in PROFILES] if path.is_dir() else [path]
+    return (
+        [file for file in files_in(path, SUFFIXES) if file.name not in (*PROFILES, "dataset_info.json")]
+        if path.is_dir()
+        else [path]
+    )
 
 
 def map_of(file: Path, options: ReadOptions) -> CorpusMap | None:
@@ -107,6 +111,10 @@ def _shape(file: Path, given: CorpusMap, labels: Mapping[str, Role]) -> CorpusMa
             shape = next(filter(None, (shape_of(row, labels) for _, row in rows)), None)
         return shape
     items = [item for _, item in islice(read_items(file, lambda error: None), PEEKED)]
+    if items and all(map(is_turn, items)):
+        turn_rows = table_shape([str(key) for key in items[0]])
+        if turn_rows is not None and turn_rows.session:
+            return turn_rows
     if _is_one_session(file, items):
         return shape_of([item for _, item in read_items(file, lambda error: None)], labels)
     return next(filter(None, (shape_of(item, labels) for item in items)), None)
@@ -159,11 +167,12 @@ def count_speakers(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> C
     key = corpus_map.speaker or "role"
     for _, record in _records(file, corpus_map, quiet)[0]:
         if corpus_map.each == "turn":
-            speakers[str(look_up(record, key))] += 1
+            if (name := look_up(record, key)) is not MISSING:
+                speakers[str(name)] += 1
             continue
         for turns in corpus_map.turns:
             messages = record if turns == WHOLE else look_up(record, turns)
             for message in messages if isinstance(messages, list) else ():
-                if isinstance(message, Mapping):
-                    speakers[str(look_up(message, key))] += 1
+                if isinstance(message, Mapping) and (name := look_up(message, key)) is not MISSING:
+                    speakers[str(name)] += 1
     return speakers
