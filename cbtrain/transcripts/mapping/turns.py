@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
@@ -52,14 +52,16 @@ class Speakers:
             self.extra |= {bare(name): "patient" for name in corpus_map.patient}
             self.extra |= {bare(name): "therapist" for name in corpus_map.therapist}
         self.ignored = {bare(name) for name in corpus_map.ignore}
+        self._roles: dict[str, Role | Literal["ignored", "?"] | None] = {}
 
     def add(self, dialogue: Dialogue, name: str, text: str, weight: float, where: object) -> None:
         """Add what ``name`` says. Raises UnknownSpeaker."""
-        if bare(name) in self.ignored:
+        if name not in self._roles:
+            self._roles[name] = "ignored" if bare(name) in self.ignored else role_of(name, self.extra)
+        role = self._roles[name]
+        if role == "ignored":
             dialogue.ignored[name] += 1
-            return
-        role = role_of(name, self.extra)
-        if role == "patient" or role == "therapist":
+        elif role == "patient" or role == "therapist":
             dialogue.turns.append(Turn(role, text, weight))
         elif role is None and not dialogue.turns:
             dialogue.system.append(text)
@@ -127,7 +129,7 @@ def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, wh
     # In a table a weight may be anything, such as that of a body.
     known = () if corpus_map.each == "turn" else ("weight", "train", "masked")
     for key in (corpus_map.weight,) if corpus_map.weight else known:
-        value = look_up(message, key)
+        value = message.get(key, MISSING) if key in known else look_up(message, key)
         if value is MISSING or value is None or value == "":
             continue
         if isinstance(value, str):
