@@ -25,9 +25,9 @@ MISSING: Final = Missing()
 def look_up(record: Any, key: str) -> Any:
     """Return the value of ``key`` in ``record``: the key itself, or a path such as ``a.b``, ``a[0].b``, ``a[*].b`` (a
     list). Return :data:`MISSING` if it is not there."""
-    if type(record) is dict or isinstance(record, Mapping):  # the first is much faster, and nearly all are
-        if key in record:
-            return record[key]
+    # The test for dict is much faster than that for Mapping, and nearly all records are one.
+    if (type(record) is dict or isinstance(record, Mapping)) and key in record:
+        return record[key]
     steps = _steps(key)
     return _follow(record, steps) if len(steps) > 1 else MISSING
 
