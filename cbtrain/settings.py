@@ -349,7 +349,7 @@ def _beyond_bounds(text: str) -> str | None:
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """The number of values that ``node`` stands for; ``known`` holds those of nodes counted before."""
+    """The number of values that ``node`` stands for; ``counted`` holds those of nodes that were counted before."""
     if id(node) not in counted:
         counted[id(node)] = MOST_VALUES + 1  # what holds itself has no end
         inner = node.value if isinstance(node, yaml.CollectionNode) else ()

@@ -43,8 +43,8 @@ def require_same_start(config: StudyConfig, options: Mapping[str, Any]) -> None:
 
 
 def require_same(compared: Mapping[str, Any], hint: str) -> None:
-    """Raise UserError, on every rank, if the ``facts`` (JSON-able) of one differ from the leading one's: the first that
-    differs, with both values. All ranks must call it; their facts are exchanged only where their digests differ."""
+    """Raise UserError, on every rank, if values (JSON-able) in ``compared`` of one differ from the leading one's: the
+    first that differs, with both values. All ranks must call it; values are exchanged only if their digests differ."""
     if distributed.world() == 1:
         return
     digest = blake2b(json.dumps(compared, sort_keys=True).encode(), digest_size=16).hexdigest()
