@@ -12,19 +12,19 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 BLANK = r"[ \t\u00a0\u3000]"
-INDENT, BOLD, COLON = rf"{BLANK}{{0,80}}", r"[*_]{0,2}", "[:：]"
+INDENT, BOLD, COLON = rf"{BLANK}{{0,80}}", r"[*_]{0,3}", "[:：]"
 OTHER_ENDS = r"(?:\t|(?<=[ \t])[-–—](?=[ \t]))"
 """What ends labels in texts without colons: a tab, or a dash between blanks."""
 
 STAMP = r"(?:\d{1,2}(?::\d{2}){1,2}(?:[.,]\d{3})?|\d{1,5}(?:\.\d{1,2})?s)"
-TIME = rf"(?:[\[(<]?{STAMP}(?: ?(?:-->|-|–) ?{STAMP})?[\])>]?{BLANK}{{0,4}})?"
+TIME = rf"(?:[\[(<]?{STAMP}(?: ?(?:-->|-|–) ?{STAMP})?[\])>]?{BLANK}{{0,8}})?"
 DASH = rf"(?:[-–—•>]{BLANK}?)?"
 NUMBER = r"(?:[ #]?(?P<number>\d{1,3}|[A-D](?![A-Za-z])))?"
 ASIDE = rf"{BLANK}?[(（\[][^()（）\[\]\n]{{1,60}}[)）\]]"
 OF = r"(?P<of>['’]s [A-Za-z]{2,12})"
 """Somebody whom a label names by another (``Patient's mother``)."""
 
-BEGIN = rf"^{BLANK}{{0,12}}{DASH}{TIME}"
+BEGIN = rf"^{INDENT}{DASH}{TIME}"
 TITLE = r"(?:(?:Dr|Mr|Mrs|Ms|Mx|Prof)\.? )?"
 
 
@@ -34,7 +34,7 @@ def line_pattern(labels: tuple[str, ...], *, separator: str = COLON) -> re.Patte
     ``label``, ``bracketed`` or ``stamped``, and ``number`` or ``number_there``."""
     # "[Client]:", "**Client** (sighs):", "**Client (sighs)**:"
     after = rf"(?:{OF}|{NUMBER}(?P<close>\]?){BOLD}(?:{ASIDE}{BOLD})?)"
-    colon = rf"(?P<open>\[?){BOLD}{TITLE}(?P<label>{either(labels)}){after}{BLANK}{{0,2}}{separator}{BOLD}"
+    colon = rf"(?P<open>\[?){BOLD}{TITLE}(?P<label>{either(labels)}){after}{BLANK}{{0,8}}{separator}{BOLD}"
     bracketed = rf"\[{BLANK}?(?P<bracketed>{either(labels)})(?P<number_there>[ #]?\d{{1,4}})?{BLANK}?\](?!{COLON})"
     stamped = rf"{TITLE}(?P<stamped>{either(labels)}){BLANK}{{1,8}}[\[(]?{STAMP}[\])]?{BLANK}{{0,4}}$"
     return re.compile(rf"{BEGIN}(?:{colon}|{bracketed}|{stamped})", re.MULTILINE | re.IGNORECASE)
