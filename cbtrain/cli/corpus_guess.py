@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cbtrain.cli.corpus_reading import config_of
 from cbtrain.errors import UserError
+from cbtrain.files import exists, expanded
 
 if TYPE_CHECKING:
     from cbtrain.transcripts.mapping.config import CorpusMap
@@ -27,8 +28,8 @@ def guess(parsed: argparse.Namespace) -> None:
     from cbtrain.transcripts.reading import speaker_labels
 
     settings = config_of(parsed).corpus
-    path = Path(settings.path).expanduser()
-    if not path.exists():
+    path = expanded(settings.path)
+    if not exists(path):
         raise UserError("no such file or folder", where=path, hint="Name a corpus.")
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
     guessed = guessing.guess(path, labels)
@@ -48,14 +49,14 @@ def guess(parsed: argparse.Namespace) -> None:
 
 def _show_sessions(path: Path, corpus_map: CorpusMap, guessed: Guess) -> None:
     """Print the beginning of the first sessions as this map reads them, or why it does not."""
+    from cbtrain.transcripts.cleaning import excerpt
     from cbtrain.transcripts.reading import locate
 
     try:
         for session in islice(locate(path, corpus_map=corpus_map).sessions(lambda error: None), SHOWN):
             print(f"# session {session.id}, {len(session.turns)} turns")
             for turn in session.turns[:TURNS]:
-                text = " ".join(turn.text.split())
-                print(f"#   {turn.role}: {text if len(text) <= WIDTH else text[: WIDTH - 1] + '…'}")
+                print(f"#   {turn.role}: {excerpt(turn.text, WIDTH)}")
     except UserError as error:
         print(f"# as it is, it reads nothing: {error.what}")
 

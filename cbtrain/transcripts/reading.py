@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.files import expanded
 from cbtrain.transcripts.labels import COMMON_LABELS, NAME_THE_LABELS, labels_seen
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.tables import TABLES
@@ -106,13 +107,10 @@ class CorpusSource:
         """Note the files in a folder that the reader of its format does not open, though they may be transcripts."""
         if not self.path.is_dir() or self.format not in OTHER_SUFFIXES:
             return
-        for suffix in OTHER_SUFFIXES[self.format]:
-            others = [
-                file for file in files_in(self.path, (suffix,)) if not plain_text.NO_TRANSCRIPTS.fullmatch(file.name)
-            ]
-            if others:
-                kind = f"{suffix} files, which are not read as {self.format!r}: name them by themselves"
-                self.notes.add(kind, len(others), others[0].relative_to(self.path).as_posix())
+        for file in files_in(self.path, OTHER_SUFFIXES[self.format]):
+            if not plain_text.NO_TRANSCRIPTS.fullmatch(file.name):
+                kind = f"{suffix_of(file)} files, which are not read as {self.format!r}: name them by themselves"
+                self.notes.add(kind, example=file.relative_to(self.path).as_posix())
 
     def _options(self, on_bad: OnBad) -> ReadOptions:
         return ReadOptions(on_bad, self.labels, self.map, self.notes)
@@ -143,7 +141,7 @@ def locate(
     if str(path) == SAMPLE:
         folder = importlib.resources.files("cbtrain.transcripts") / SAMPLE
         return CorpusSource(Path(str(folder)), SAMPLE, "cbtrain")
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_symlink() and not path.exists():
         raise UserError("a broken link", where=path, hint=f"It points to {path.readlink()}, which is not there.")
     try:

@@ -95,6 +95,11 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         raise UserError(f"not {encoding} text ({error.reason})", where=path, hint="Name another encoding.") from None
 
 
+def unix_lines(text: str) -> str:
+    """Return ``text`` with a line feed at the end of each line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def read_lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, str]]:
     """Yield each non-blank line's place (``FILE:LINE``) and text. A line over :data:`MAX_RECORD` is a fault, never
     held."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.files import expanded
 from cbtrain.transcripts.config import SplitConfig
 from cbtrain.transcripts.duplicates import DuplicateFinder
 from cbtrain.transcripts.source import parse_json, read_text
@@ -91,7 +92,7 @@ def dump_split(parts: Split, source: str, config: SplitConfig) -> str:
 
 def load_split(path: str | Path) -> dict[str, list[str]]:
     """Course ids by side from ``split.json``, or from the ``study.json`` of a run. Raises UserError on another file."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     file = file / "split.json" if file.is_dir() else file
     content = parse_json(read_text(file), file)
     if isinstance(content, dict) and isinstance(content.get("corpus"), dict):

@@ -112,6 +112,7 @@ def test_a_guess_says_who_has_to_be_decided():
         ("Therapist: Hi.\nClient [crying]: Low.\n[Client: cries]\nClient's wife: He is.", "tHi.|pLow.\n[Client: cries]", {"Client's wife": 1}),
         ("Therapist 1: Hi.\nUser 1: Low.\nTherapist 2: Since when?\nUser 2: May.", "tHi.|pLow.|tSince when?|pMay.", {}),
         ("Therapist: A bond between a\nclient: and me.\nClient A: Low.\nClient B: Me too.", "tA bond between a\nclient: and me.|pLow.", {"Client B": 1}),
+        (" " * 60 + "***Therapist***        : Hi.\n[00:12]       Client: Low.", "tHi.|pLow.", {}),
         ("THERAPIST: Write:\nSITUATION: exam\nCLIENT: Low.", "tWrite:\nSITUATION: exam|pLow.", {}),
         ("Therapist  0:05\nHi.\nAnn Roe  0:07\nHm.\nClient  0:12\nLow.", "tHi.|pLow.", {"Ann Roe": 1}),
         ("T1: no label\nTherapist 1: Hi.\nClient 1: Low.", "tHi.|pLow.", {}),
@@ -260,8 +261,8 @@ def test_tables_of_any_spreadsheet(tmp_path, text, encoding, options):
         ("a.vtt", "WEBVTT\n\n1\n00:01.000 --> 00:02.0\n<v Client>Hi &amp;</v> <v Therapist>Oh</v>\n\nNOTE x\n\n2\n"
          "00:03.000 --> 00:04.0\nClient: So\n\nmore\n", {}, "pHi &|tOh|pSo\nmore"),
         ("a.tsv", "speaker\ttext\nclient\t\"I cannot\ntherapist\tOh.\n", {}, "! malformed table"),
-        ("a.csv", "s,n,speaker,text\n1,1,client,Hi.\n1,1,therapist,Oh.\n", {"each": "turn", "speaker": "speaker",
-         "text": "text", "session": "s", "order": "n"}, "! n 1 comes twice in one session"),
+        ("a.csv", "s,n,speaker,text\n1,0,client,Hi.\n1,0,therapist,Oh.\n", {"each": "turn", "speaker": "speaker",
+         "text": "text", "session": "s", "order": "n"}, "! n 0 comes twice in one session"),
         ("a.csv", "s,n,speaker,text\n1,1,client,Hi.\n", {"each": "turn", "speaker": "speaker", "text": "text",
          "unique": ["m"]}, "! unique: no column 'm'"),
         ("a.jsonl", '{"turns": [{"speaker": "USER", "text": "Hi."}, {"speaker": "SYSTEM", "text": "Oh."}]}', {},

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cbtrain.errors import UserError
+from cbtrain.files import expanded
 from cbtrain.settings import parse_yaml
 from cbtrain.transcripts.types import Role
 
@@ -120,7 +121,7 @@ def load_map(path: str | Path) -> CorpusMap:
     UserError."""
     from cbtrain.transcripts.source import validate  # it needs no map
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     content = parse_yaml(lambda: path.read_text(encoding="utf-8-sig"), path)
     for key in ("corpus", "map", "corpus.map"):
         if isinstance(content, dict) and set(content) == {key}:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.files import expanded
 from cbtrain.transcripts.mapping.config import CorpusMap, load_map
 from cbtrain.transcripts.source import parse_json, read_text, stem_of, validate
 
 
 def read_map(path: Path, corpus: Path) -> CorpusMap:
     """Return the map in a YAML file, or in a ``dataset_info.json`` the entry of ``corpus``. Raises UserError."""
-    return _of_dataset(path.expanduser(), corpus) if path.suffix.lower() == ".json" else load_map(path)
+    return _of_dataset(expanded(path), corpus) if path.suffix.lower() == ".json" else load_map(path)
 
 
 def _of_dataset(path: Path, corpus: Path) -> CorpusMap:

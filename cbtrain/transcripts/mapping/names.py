@@ -47,9 +47,14 @@ WEIGHTS = ("weight", "train", "masked")
 """Keys of a message that say whether it is learnt: OpenAI's and Axolotl's."""
 
 
+def stripped(name: str) -> str:
+    """Return a speaker's name without blanks and colons around it."""
+    return name.strip().rstrip(":：").strip()
+
+
 def bare(name: str) -> str:
-    """Return a speaker's name as it is compared: in lower case, without blanks and colons around it."""
-    return name.strip().rstrip(":：").strip().casefold()
+    """Return a speaker's name as names are compared: stripped, in lower case."""
+    return stripped(name).casefold()
 
 
 def role_of(name: str, extra: Mapping[str, Role | None]) -> Role | Literal["?"] | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
 from cbtrain.transcripts.mapping.keys import MISSING, first_key, in_path, look_up
 from cbtrain.transcripts.mapping.names import IDS
@@ -117,9 +116,8 @@ class RecordReader:
         value = record if key == WHOLE and isinstance(record, list) else look_up(record, key)
         if isinstance(value, list) and all(isinstance(line, str) for line in value):
             value = "\n".join(value)
-        text = text_of(value, f"{key!r}", where).replace("\r\n", "\n").replace("\r", "\n")
-        text = clean(text, self.corpus_map)
-        parsed = parse_text(text, self.options.text_labels, self.corpus_map.ignore)
+        options = replace(self.options, map=self.corpus_map)  # its own keys over those found by common names
+        parsed = options.labelled(text_of(value, f"{key!r}", where), where)
         dialogue.turns, dialogue.ignored = parsed.turns, parsed.ignored
         return parsed.preamble
 
@@ -162,7 +160,8 @@ class RecordReader:
             rows = list(first.values())
         if order:
             places = [_place(look_up(row, order), order, where) for where, row in rows]
-            if doubled := next((row_order for row_order, count in Counter(places).items() if count > 1), None):
+            doubled = next((row_order for row_order, count in Counter(places).items() if count > 1), None)
+            if doubled is not None:
                 where = rows[places.index(doubled)][0]
                 keys = ", ".join(key for key in (self.corpus_map.session, order) if key)
                 hint = f"If the same turn stands there twice, write unique: [{keys}] in a map, else leave order out."
@@ -174,7 +173,7 @@ class RecordReader:
         corpus_map = self.corpus_map
         text = clean(text_of(look_up(row, corpus_map.text or "text"), f"{corpus_map.text!r}", where), corpus_map)
         if corpus_map.alternate:
-            name: str = alternating(corpus_map.alternate, len(dialogue.turns))
+            name: str = alternating(corpus_map.alternate, row_number - 1)
         else:
             name = speaker_name(look_up(row, corpus_map.speaker or "speaker"), "the row", where)
         self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, row_number, where), where)
@@ -183,7 +182,7 @@ class RecordReader:
         self, dialogue: Dialogue, record: Any, number: int, where: str, file: SourceFile, preamble: str = ""
     ) -> Session:
         """Return the session: whose it is, its number, and what else the record says of it."""
-        for name, count in dialogue.ignored.items():
+        for name, count in dialogue.ignored.items() if self.corpus_map.each != "text" else ():  # told as it was parsed
             self.options.note(f"turns of {name!r}, who is ignored", count)
         record = record if isinstance(record, Mapping) else {}
         used = {first_key(key) for key in _keys_of(self.corpus_map)}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.keys import MISSING, look_up
-from cbtrain.transcripts.mapping.names import bare, role_of
+from cbtrain.transcripts.mapping.names import WEIGHTS, bare, role_of
 from cbtrain.transcripts.types import Role, Turn
 
 FIX = "Correct or remove it."
@@ -127,7 +127,7 @@ def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, wh
     """Return the weight in the loss of a message: by the map's key, else by OpenAI's ``weight``, or Axolotl's ``train``
     and ``masked``. Raises UserError on anything but a number from 0 or a truth value."""
     # In a table a weight may be anything, such as that of a body.
-    known = () if corpus_map.each == "turn" else ("weight", "train", "masked")
+    known = () if corpus_map.each == "turn" else WEIGHTS
     for key in (corpus_map.weight,) if corpus_map.weight else known:
         value = message.get(key, MISSING) if key in known else look_up(message, key)
         if value is MISSING or value is None or value == "":

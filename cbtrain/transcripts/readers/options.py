@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cbtrain.transcripts.labelled_text import LabelledText, parse_text
 from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
-from cbtrain.transcripts.source import OnBad, refuse
+from cbtrain.transcripts.mapping.names import stripped
+from cbtrain.transcripts.mapping.turns import clean
+from cbtrain.transcripts.source import OnBad, refuse, unix_lines
 from cbtrain.transcripts.types import Role
 
 
@@ -46,9 +49,18 @@ class ReadOptions:
         """Return the labels of speakers in texts: those given, else the common ones, and those of the map over them."""
         labels = dict(self.labels or TEXT_LABELS)
         if self.map.each != "pair":
-            labels |= {name.strip().rstrip(":：").strip(): "therapist" for name in self.map.therapist}
-            labels |= {name.strip().rstrip(":：").strip(): "patient" for name in self.map.patient}
+            labels |= {stripped(name): "therapist" for name in self.map.therapist}
+            labels |= {stripped(name): "patient" for name in self.map.patient}
         return labels
+
+    def labelled(self, text: str, where: str) -> LabelledText:
+        """Return the turns of a text whose turns begin with labels, as map and labels say; note what is left out."""
+        parsed = parse_text(clean(unix_lines(text), self.map), self.text_labels, self.map.ignore)
+        for label, count in parsed.ignored.items():
+            self.note(f"turns of {label!r}, who is neither patient nor therapist", count, where)
+        if parsed.empty:
+            self.note("labels without words after them", parsed.empty, where)
+        return parsed
 
     def note(self, what: str, count: int = 1, example: str = "") -> None:
         self.notes.add(what, count, example)

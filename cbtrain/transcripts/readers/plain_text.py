@@ -14,14 +14,12 @@ from pathlib import Path
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts import subtitles
-from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
 from cbtrain.transcripts.mapping.keys import in_path
-from cbtrain.transcripts.mapping.turns import clean
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers.canonical import read_profiles
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.source import files_in, read_text, stem_of, suffix_of
+from cbtrain.transcripts.source import files_in, read_text, stem_of, suffix_of, unix_lines
 from cbtrain.transcripts.types import Session
 
 SUFFIXES = (".txt", ".text", ".md", *subtitles.SUFFIXES)
@@ -70,14 +68,10 @@ def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
 def _session(file: Path, root: Path, options: ReadOptions, numbers: Counter[str]) -> Session:
     """Return the session in one file; the map may name its course, its number and its patient by patterns on the path,
     and lines to leave out. ``numbers`` counts sessions of courses whose sessions have no number of their own."""
-    text = read_text(file, options.map.encoding).replace("\r\n", "\n").replace("\r", "\n")
+    text = read_text(file, options.map.encoding)
     if suffix_of(file) in subtitles.SUFFIXES:
-        text = subtitles.text_of(text)
-    parsed = parse_text(clean(text, options.map), options.text_labels, options.map.ignore)
-    for label, count in parsed.ignored.items():
-        options.note(f"turns of {label!r}, who is neither patient nor therapist", count, str(file))
-    if parsed.empty:
-        options.note("labels without words after them", parsed.empty, str(file))
+        text = subtitles.text_of(unix_lines(text))
+    parsed = options.labelled(text, str(file))
     inside = file.relative_to(root).as_posix() if root.is_dir() else file.name
     course, number = place(file, root)
     values = {name: _in_path(options.map, name, inside, file) for name in ("course", "session", "patient_id")}
