@@ -69,7 +69,7 @@ class Score:
 
 def is_score(value: Any) -> bool:
     """Whether ``value``, read from JSON, has the fields of a :class:`Score`, each of its kind."""
-    if not isinstance(value, dict) or value.keys() - {finite.name for finite in fields(Score)}:
+    if not isinstance(value, dict) or value.keys() - {entry.name for entry in fields(Score)}:
         return False
     texts, counts = ("session_id", "arm", "patient", "judge"), ("seed", "repeat")
     domains, evidence, reason = (value.get(name, {}) for name in ("domains", "evidence", "reason"))

@@ -6,6 +6,7 @@ import json
 import forked
 import pytest
 from places import SCORES2024, needs_scores
+from scored import score
 
 from cbtrain.cli.main import main
 from cbtrain.eval.rating.rubric import load_rubric
@@ -19,19 +20,7 @@ def analyze(capsys, *words):
 
 def table(path, rows):
     """Scores of (arm, patient, total) of one item; None is no score."""
-    scores = [
-        Score(
-            session_id=f"{p}.{arm}.0",
-            arm=arm,
-            patient=p,
-            seed=0,
-            judge="j",
-            repeat=0,
-            status="ok",
-            domains={"agenda": value},
-        )
-        for arm, p, value in rows
-    ]
+    scores = [score(arm, p, {"agenda": value}) for arm, p, value in rows]
     write_scores_csv(scores, path)
     return path
 
@@ -101,16 +90,7 @@ def test_gaps_are_marked_and_nothing_is_silent(capsys, tmp_path):
 
 def test_statuses_of_tables_alone_are_kept(capsys, tmp_path):
     scores = [
-        Score(
-            session_id=f"{p}.{arm}.0",
-            arm=arm,
-            patient=p,
-            seed=0,
-            judge="j",
-            repeat=0,
-            status=status,
-            domains={"agenda": None if status != "ok" else 3.0},
-        )
+        score(arm, p, {"agenda": None if status != "ok" else 3.0}, status=status)
         for arm in ("base", "tuned")
         for p, status in (("p", "ok"), ("q", "refused"), ("r", "truncated"))
     ]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from random_scores import score_tables
 from rich.console import Console
+from scored import score
 
 from cbtrain.cli.main import main
 from cbtrain.eval.analysis.analyze import analysis
@@ -18,7 +19,7 @@ from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
 from cbtrain.eval.analysis.effects import noncentral_t_cdf, paired_effect
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.ratings import read_ratings
-from cbtrain.eval.rating.scores import Score, write_scores_csv
+from cbtrain.eval.rating.scores import write_scores_csv
 from cbtrain.eval.report.latex import render_latex
 from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.render import render_html
@@ -101,19 +102,7 @@ def test_limits_of_effects_are_mpmaths(values):
 def test_two_patients_with_a_consistent_difference_are_a_result(tmp_path):
     """The study of the README, whose report failed for ever."""
     rows = [("tuned", "p", 7.0), ("base", "p", 3.0), ("tuned", "q", 8.0), ("base", "q", 3.5)]
-    scores = [
-        Score(
-            session_id=f"{p}.{arm}",
-            arm=arm,
-            patient=p,
-            seed=0,
-            judge="j",
-            repeat=0,
-            status="ok",
-            domains={"agenda": total},
-        )
-        for arm, p, total in rows
-    ]
+    scores = [score(arm, p, {"agenda": total}) for arm, p, total in rows]
     write_scores_csv(scores, tmp_path / "s.csv")
     ratings = read_ratings(tmp_path / "s.csv")
     (found,) = compare(ratings, plan_contrasts(ratings.arms), ratings.total, draws=100)

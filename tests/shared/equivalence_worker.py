@@ -8,13 +8,12 @@ import json
 import numpy as np
 import torch
 from batches import micro_batches
+from tiny_architecture import TINY
 
 from cbtrain.model import head
 from cbtrain.model.adapters.methods import inject
-from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
-from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training import distributed
@@ -45,25 +44,7 @@ def packs(step, layout):
 
 
 def decoder(method, *, weights="fp32", level="none", device="cpu"):
-    shape = Architecture(
-        name="LlamaForCausalLM",
-        vocabulary=61,
-        hidden=24,
-        layers=2,
-        heads=4,
-        kv_heads=2,
-        head_dim=6,
-        intermediate=40,
-        max_positions=512,
-        norm_eps=1e-5,
-        rope=Rope(),
-        tied_embeddings=False,
-        qkv_bias=False,
-        out_bias=False,
-        mlp_bias=False,
-        sliding_window=None,
-        eos_ids=(1,),
-    )
+    shape = TINY
     if weights == "nf4":
         from cbtrain.model.linears.formats import choose_weight_format
 

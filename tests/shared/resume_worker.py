@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from tiny_architecture import TINY
 
 from cbtrain.errors import Stopped
 from cbtrain.model.adapters.methods import AdapterFiles, inject
-from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
-from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.document import Document
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import PlainFiles
@@ -39,27 +38,7 @@ def main(arguments):
     settings = json.loads(arguments[0])
     torch.set_num_threads(1)
     distributed.join(5)
-    made = Decoder(
-        Architecture(
-            name="LlamaForCausalLM",
-            vocabulary=61,
-            hidden=24,
-            layers=2,
-            heads=4,
-            kv_heads=2,
-            head_dim=6,
-            intermediate=40,
-            max_positions=512,
-            norm_eps=1e-5,
-            rope=Rope(),
-            tied_embeddings=False,
-            qkv_bias=False,
-            out_bias=False,
-            mlp_bias=False,
-            sliding_window=None,
-            eos_ids=(1,),
-        )
-    )
+    made = Decoder(TINY)
     initialize(made, 0)
     full = settings.get("method") == "full"
     inject(made, FullConfig() if full else LoraConfig(rank=3, alpha=6, dropout=0.1), seed=1)

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from tiny_architecture import TINY
 
-from cbtrain.model.architecture import Architecture
 from cbtrain.model.decoder import Decoder, initialize
-from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.document import Document
 
 
@@ -13,25 +12,7 @@ def tiny():
     """A random decoder of about 20,000 parameters; call it for a fresh one."""
 
     def make(seed=0):
-        architecture = Architecture(
-            name="LlamaForCausalLM",
-            vocabulary=61,
-            hidden=24,
-            layers=2,
-            heads=4,
-            kv_heads=2,
-            head_dim=6,
-            intermediate=40,
-            max_positions=512,
-            norm_eps=1e-5,
-            rope=Rope(),
-            tied_embeddings=False,
-            qkv_bias=False,
-            out_bias=False,
-            mlp_bias=False,
-            sliding_window=None,
-            eos_ids=(1,),
-        )
+        architecture = TINY
         decoder = Decoder(architecture)
         initialize(decoder, seed)
         return decoder

@@ -1,38 +1,21 @@
 """The documented convention against a count of what really runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from tiny_architecture import TINY
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbtrain.model.adapters.methods import inject
-from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
-from cbtrain.model.rope_keys import Rope
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training.flops import linear_weights, micro_batch_flops, step_flops
 from cbtrain.training.loss import loss_sum
 
-DEEP = Architecture(
-    name="LlamaForCausalLM",
-    vocabulary=97,
-    hidden=32,
-    layers=24,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    intermediate=64,
-    max_positions=512,
-    norm_eps=1e-5,
-    rope=Rope(),
-    tied_embeddings=False,
-    qkv_bias=False,
-    out_bias=False,
-    mlp_bias=False,
-    sliding_window=None,
-    eos_ids=(1,),
-)
+DEEP = replace(TINY, vocabulary=97, hidden=32, layers=24, head_dim=8, intermediate=64)
 
 
 def counted(config, pack, level="none"):
@@ -72,9 +55,9 @@ def test_hardware_operations_with_recomputation():
 
 
 def test_the_published_numbers_of_llama_8b():
-    llama = Architecture(
-        name="LlamaForCausalLM", vocabulary=128_256, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, intermediate=14_336, max_positions=131_072, norm_eps=1e-5, rope=Rope(), tied_embeddings=False, qkv_bias=False, out_bias=False, mlp_bias=False,
-        sliding_window=None, eos_ids=(1,),
+    llama = replace(
+        TINY, vocabulary=128_256, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, intermediate=14_336,
+        max_positions=131_072,
     )  # fmt: skip
     assert linear_weights(llama) == pytest.approx(6.979e9, rel=1e-3)
     adapter = 41_943_040

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from places import LAUNCH
+from tiny_architecture import TINY
 
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
-from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.linears.formats import WeightFormat
-from cbtrain.model.rope_keys import Rope
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
@@ -36,24 +35,8 @@ from cbtrain.training.planning.timing import estimate_time, measure_time
 from cbtrain.training.planning.trace import trace
 from cbtrain.training.planning.workload import PackShape, Workload, largest
 
-ARCHITECTURE = Architecture(
-    name="LlamaForCausalLM",
-    vocabulary=257,
-    hidden=64,
-    layers=5,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    intermediate=160,
-    max_positions=4096,
-    norm_eps=1e-5,
-    rope=Rope(),
-    tied_embeddings=True,
-    qkv_bias=False,
-    out_bias=False,
-    mlp_bias=False,
-    sliding_window=None,
-    eos_ids=(1,),
+ARCHITECTURE = replace(
+    TINY, vocabulary=257, hidden=64, layers=5, head_dim=16, intermediate=160, max_positions=4096, tied_embeddings=True
 )
 SHAPE = PackShape((90, 50, 20), 100)
 CPU = torch.device("cpu")

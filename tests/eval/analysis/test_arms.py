@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 from places import SCORES2024, TAHIR2024, needs_scores
+from scored import score
 
 from cbtrain.cli.main import main
 from cbtrain.eval.analysis.arms import arms_of, describe_arms_found
 from cbtrain.eval.analysis.contrasts import plan_contrasts
 from cbtrain.eval.analysis.ratings import read_ratings
-from cbtrain.eval.rating.scores import Score, write_scores_csv
+from cbtrain.eval.rating.scores import write_scores_csv
 
 pytestmark = pytest.mark.fault("G2")
 
@@ -52,16 +53,7 @@ def test_one_rule_for_names(names):
 
 def scores(folder, arms):
     rows = [
-        Score(
-            session_id=f"{patient}.{arm}",
-            arm=arm,
-            patient=patient,
-            seed=0,
-            judge="j",
-            repeat=0,
-            status="ok",
-            domains={"agenda": float(place + number)},
-        )
+        score(arm, patient, {"agenda": float(place + number)})
         for place, arm in enumerate(arms)
         for number, patient in enumerate("pqr")
     ]

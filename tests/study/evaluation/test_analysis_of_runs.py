@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from rated_run import ARMS, key_of, run_folder, sessions_of
+from scored import score, score_of
 
 from cbtrain.cli.main import main
 from cbtrain.eval.rating.cue_rater import CUE_RATER_LABEL
@@ -37,19 +38,7 @@ def evaluated(folder, arms=("base", "tuned"), protocol=None, shift=0, judge="jud
         if session.arm == "tuned":  # every run tunes by itself
             session.turns[1] = Turn("therapist", f"Words of {folder.name}.")
     run_folder(folder, sessions)
-    scores = [
-        Score(
-            session_id=s.id,
-            arm=s.arm,
-            patient=s.patient,
-            seed=s.seed,
-            judge=judge,
-            repeat=0,
-            status="ok",
-            domains=points(s, place, shift),
-        )
-        for place, s in enumerate(sessions)
-    ]
+    scores = [score_of(s, points(s, place, shift), judge) for place, s in enumerate(sessions)]
     write_scores_csv(scores, folder / "scores.csv")
     assert main(["analyze", str(folder), "--out", str(folder), "--draws", "200"]) == 0
     report = json.loads((folder / "report.json").read_text())
@@ -85,16 +74,7 @@ def test_failures_are_counted_once_whoever_names_them(tmp_path, capsys):
         sessions[place].ending, sessions[place].error = ending, None
     run = run_folder(tmp_path / "run", sessions)
     scores = [
-        Score(
-            session_id=s.id,
-            arm=s.arm,
-            patient=s.patient,
-            seed=s.seed,
-            judge="j",
-            repeat=0,
-            status="ok",
-            domains=points(s, place),
-        )
+        score_of(s, points(s, place))
         for place, s in enumerate(sessions)
         if not s.failed or place == 2  # as one was of the 2024 study
     ]
@@ -117,16 +97,7 @@ def test_a_failed_session_that_one_of_a_panel_rated_is_not_counted_as_failed(tmp
     sessions[0].ending = "Critical Error"
     run = run_folder(tmp_path / "run", sessions)
     scores = [
-        Score(
-            session_id=s.id,
-            arm=s.arm,
-            patient=s.patient,
-            seed=s.seed,
-            judge=judge,
-            repeat=0,
-            status="ok",
-            domains=points(s, place),
-        )
+        score_of(s, points(s, place), judge)
         for place, s in enumerate(sessions)
         for judge in ("one", "two")
         if place or judge == "one"
@@ -294,18 +265,7 @@ def test_bad_input_is_one_line_and_writes_nothing(words, problem, tmp_path, caps
         (tmp_path / name / "report.json").write_text(content)
     (tmp_path / "bare").mkdir()
     run_folder(tmp_path / "elsewhere", sessions_of())
-    scores = [
-        Score(
-            session_id="s",
-            arm="tuned",
-            patient="p",
-            seed=0,
-            judge="j",
-            repeat=0,
-            status="ok",
-            domains=dict.fromkeys(DOMAINS, 3.0),
-        )
-    ]
+    scores = [score("tuned", "p", dict.fromkeys(DOMAINS, 3.0), session_id="s")]
     for name, (old, new) in {"high": (",3,", ",7,"), "nan": (",3", ",nan"), "nobody": (",j,", ",,")}.items():
         write_scores_csv(scores, tmp_path / "all.csv")
         head, row = (tmp_path / "all.csv").read_text().splitlines()
@@ -333,18 +293,7 @@ def test_where_everything_is_known_no_figure_is_a_gap(tmp_path, capsys):
         for judge in ("one", "two"):
             for repeat in range(2):
                 points = {d: float(np.clip(round(level + random.normal(0, 0.7)), 0, 6)) for d in DOMAINS}
-                scores.append(
-                    Score(
-                        session_id=session.id,
-                        arm=session.arm,
-                        patient=session.patient,
-                        seed=session.seed,
-                        judge=judge,
-                        repeat=repeat,
-                        status="ok",
-                        domains=points,
-                    )
-                )
+                scores.append(score_of(session, points, judge, repeat=repeat))
     run = run_folder(tmp_path / "run", sessions)
     write_scores_csv(scores, run / "scores.csv")
     status, out, _ = call(capsys, "analyze", run, "--draws", 200, "--out", tmp_path / "out")
