@@ -149,6 +149,7 @@ OTHER = '{"score": 2, "reason": "clear"}'
         (f'{{"score": 4,}} No, valid: {GOOD}', 4),
         # A draft inside an object that is no answer.
         (f'{{"note": 1, "note": 2, "draft": {GOOD}}}', None),
+        (f'{{\n{" " * 60}"note": 1,, "draft": {GOOD}}}', None),
         (f'{{"a": {{"b": 1, "b": 1}}, "draft": {GOOD}}}', None),
         (f'{{"draft": {GOOD}, "final": {{"score": 2, "rea', None),
         (f'{{"draft": {GOOD}, "final": "two', None),

@@ -10,8 +10,10 @@ from typing import Any
 MOST_FAILURES = 200
 """Braces that begin no object, after which no further one is tried: each try may read the text to its end."""
 
-KEYED = re.compile(r"""\{\s{0,20}(?:["'\u201c,]|//|/\*|[\w$-]{1,40}\s?[:=])""")
-"""How a JSON object begins, also one that is not valid JSON; another brace belongs to prose."""
+BLANKS = re.compile(r"\s*")
+KEYED = re.compile(r"""["'\u201c,]|//|/\*|[\w$-]{1,100}\s{0,20}[:=]""")
+"""What follows a brace and blanks where a JSON object begins, also one that is not valid JSON; another brace belongs
+to prose."""
 
 BRACE = re.compile(r"[{}]")
 STRINGS_AND_BRACES = re.compile(r'"(?:[^"\\\n]|\\.)*"?|[{}]')
@@ -84,7 +86,12 @@ def _object_at(text: str, start: int) -> Span | None:
         value, end = json.JSONDecoder(object_pairs_hook=keep).raw_decode(text, start)
         return Span(start, end, None if twice else value, valid=True)
     except (ValueError, RecursionError):
-        return Span(start, _end_of(text, start), None, valid=False) if KEYED.match(text, start) else None
+        return Span(start, _end_of(text, start), None, valid=False) if _begins_object(text, start) else None
+
+
+def _begins_object(text: str, brace: int) -> bool:
+    blanks = BLANKS.match(text, brace + 1)
+    return blanks is not None and KEYED.match(text, blanks.end()) is not None
 
 
 def _end_of(text: str, start: int) -> int:
