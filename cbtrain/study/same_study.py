@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from cbtrain.config.schema import StudyConfig
-from cbtrain.environment import pick_device
+from cbtrain.environment import pick_device, version_of
 from cbtrain.errors import UserError
 from cbtrain.settings import MISSING, differences
 from cbtrain.training import distributed
@@ -38,7 +37,7 @@ def require_same_start(config: StudyConfig, options: Mapping[str, Any]) -> None:
             section = section[part]
         del section[name]
     device = torch.device(pick_device(config.model.device)).type
-    versions = {f"version of {name}": _version(name) for name in PACKAGES}
+    versions = {f"version of {name}": version_of(name) for name in PACKAGES}
     require_same({**settings, **options, "kind of device": device, **versions}, "Start every rank with the same.")
 
 
@@ -57,10 +56,3 @@ def require_same(compared: Mapping[str, Any], hint: str) -> None:
             values = f"{leading} on rank 0, {other} on rank {rank}"
             what = f"{key} differs between rank 0 and rank {rank}" if key.endswith(SECRET) else f"{key} is {values}"
             raise UserError(what, where="ranks that train together", hint=hint)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
