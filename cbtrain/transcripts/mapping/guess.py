@@ -13,7 +13,7 @@ from cbtrain.errors import UserError
 from cbtrain.transcripts.labels import count_labels
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.names import ORDER, SESSION, SPEAKER, TEXT, role_of
-from cbtrain.transcripts.mapping.shapes import WHOLE, listed
+from cbtrain.transcripts.mapping.shapes import WHOLE, first_column, listed
 from cbtrain.transcripts.mapping.tables import TABLES, read_rows
 from cbtrain.transcripts.readers import plain_text, records
 from cbtrain.transcripts.readers.options import ReadOptions
@@ -111,7 +111,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], seen: str) -> Guess | None:
     if speaker is not None:
         guessed = Guess(seen, {"each": "turn", "speaker": speaker, "text": texts[0]})
         for key, names in (("session", SESSION), ("order", ORDER)):
-            column = next((name for name in rows[0] if name.casefold() in names), None)
+            column = first_column(rows[0], names)
             if column is not None:
                 guessed.map[key] = column
         if "session" not in guessed.map:

@@ -45,12 +45,11 @@ def shape_of(content: Any, labels: Mapping[str, Role]) -> CorpusMap | None:
 
 def table_shape(columns: Sequence[str]) -> CorpusMap | None:
     """Return the map of a table with a turn in each row, if its ``columns`` have common names. None if not."""
-    by_name = {name.strip().casefold(): name for name in columns}
-    speaker = _first(by_name, SPEAKER)
-    text = _first(by_name, texts_of(speaker)) if speaker else None
+    speaker = first_column(columns, SPEAKER)
+    text = first_column(columns, texts_of(speaker)) if speaker else None
     if speaker is None or text is None or speaker == text:
         return None
-    session, order = _first(by_name, SESSION), _first(by_name, ORDER)
+    session, order = first_column(columns, SESSION), first_column(columns, ORDER)
     return CorpusMap(each="turn", speaker=speaker, text=text, session=session, order=order)
 
 
@@ -104,5 +103,7 @@ def _keys(message: Mapping[str, Any]) -> tuple[str, str] | None:
     return (speaker, text) if speaker and text else None
 
 
-def _first(columns: Mapping[str, str], names: Sequence[str]) -> str | None:
-    return next((columns[name] for name in names if name in columns), None)
+def first_column(columns: Iterable[str], names: Sequence[str]) -> str | None:
+    """Return the column that is called by the first of ``names`` that there is, in any case; None if there is none."""
+    by_name = {name.strip().casefold(): name for name in columns}
+    return next((by_name[name] for name in names if name in by_name), None)
