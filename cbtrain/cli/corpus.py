@@ -101,10 +101,13 @@ def add(commands: Commands) -> None:
     text = "balance this characteristic, e.g. severity (repeatable)"
     split.add_alias("--stratify", "split.stratify", action="extend", type=_words, metavar="NAME", help=text)
     split.add_alias("--seed", "split.seed", type=int, help="another seed gives another division")
-    text = "share of the patients (default: 0.1)"
+    text = "share of the patients (default: 0.1; 0: none)"
     split.add_alias("--validation", "split.validation", type=float, metavar="SHARE", help=text)
-    text = "share of the patients (default: 0.25)"
+    text = "share of the patients (default: 0.25; 0: none)"
     split.add_alias("--test", "split.test", type=float, metavar="SHARE", help=text)
+    for side in ("validation", "test"):
+        text = f"a file or folder that is the {side} part"
+        split.add_alias(f"--{side}-file", f"corpus.{side}", metavar="PATH", help=text)
     text = "an earlier split, whose patients keep their part"
     split.add_alias("--keep", "split.keep", metavar="SPLIT.JSON", help=text)
 
@@ -182,7 +185,7 @@ def _split(parsed: argparse.Namespace) -> None:
 
     config = config_of(parsed).split
     strata = config.stratify
-    corpus = whole(parsed)
+    corpus = whole(parsed, parts=True)
     if parsed.out:
         _new(parsed.out)
     parts = split(corpus, config)
@@ -195,7 +198,8 @@ def _split(parsed: argparse.Namespace) -> None:
             for side in SIDES:
                 courses = getattr(parts, side)
                 sessions = (session for course in courses for session in course.sessions)
-                write_sessions(sessions, [c.profile for c in courses if c.profile], folder / side)
+                if courses:
+                    write_sessions(sessions, [c.profile for c in courses if c.profile], folder / side)
     if parsed.json:
         print(manifest, end="")
         return
@@ -216,6 +220,8 @@ def _split(parsed: argparse.Namespace) -> None:
         console.print(f"\n{side}: {ids}", highlight=False, markup=False)
     for reason in parts.together:
         console.print(f"together: {reason}", highlight=False, markup=False)
+    for leak in parts.leaks:
+        console.print(f"on two sides: {leak}", highlight=False, markup=False)
     if parsed.out:
         console.print(f"written: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
 

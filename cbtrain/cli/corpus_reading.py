@@ -39,12 +39,14 @@ def source_of(parsed: argparse.Namespace) -> CorpusSource:
     return locate(corpus.path, corpus.format, labels, corpus.map)
 
 
-def whole(parsed: argparse.Namespace) -> Any:
-    from cbtrain.transcripts.reading import read, speaker_labels
+def whole(parsed: argparse.Namespace, *, parts: bool = False) -> Any:
+    """Return the corpus; with ``parts`` together with the files of its validation and test part."""
+    from cbtrain.transcripts.parts import read_parts
 
     settings = config_of(parsed).corpus
-    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    corpus = read(settings.path, settings.format, labels=labels, corpus_map=settings.map, skip_bad=settings.skip_bad)
+    corpus, lines = read_parts(settings if parts else settings.model_copy(update={"validation": None, "test": None}))
+    for line in lines:
+        print(line, file=sys.stderr)
     tell_skipped(list(corpus.skipped))
     tell_notes(corpus.notes)
     return corpus

@@ -15,7 +15,8 @@ from cbtrain.tokens.config import TokensConfig
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 
-# A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one.
+# A tiny model that has seen a few hundred thousand tokens wants larger steps than a real one. Only it has a budget: it
+# is for a first look, and is to be ready in minutes.
 TINY_DEFAULTS: dict[str, Any] = {
     # Small packs make many steps; a session that is longer than one stays whole in a pack of its own.
     "tokens": {"document_tokens": 32_768},
@@ -33,6 +34,7 @@ TINY_DEFAULTS: dict[str, Any] = {
         "lora": {"alpha": 32},
         "pack_tokens": 1024,
         "token_budget": 120_000,
+        "max_epochs": 20,
         "validate_every": 30_000,
         "validation_tokens": 16_000,
     },
@@ -41,6 +43,7 @@ TINY_DEFAULTS: dict[str, Any] = {
         "lora": {"alpha": 32},
         "pack_tokens": 1024,
         "token_budget": 80_000,
+        "max_epochs": 20,
         "validate_every": 30_000,
         "validation_tokens": 16_000,
     },

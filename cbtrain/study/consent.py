@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from cbtrain.errors import UserError
 from cbtrain.providers.config import ProvidersConfig
+from cbtrain.transcripts.config import TranscriptsConfig
 from cbtrain.transcripts.reading import SAMPLE
 
 
@@ -23,6 +24,12 @@ def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> Non
         where=corpus,
         hint="If you may share them with that service, say --allow-upload (with make: ARGS=--allow-upload).",
     )
+
+
+def imported_part(corpus: TranscriptsConfig) -> str:
+    """Return the first of the corpus's files that is imported; ``sample`` if none is."""
+    paths = [path for path in (corpus.path, corpus.validation, corpus.test) if path is not None]
+    return next((path for path in paths if path != SAMPLE), SAMPLE)
 
 
 def stays_here(providers: ProvidersConfig) -> bool:

@@ -13,8 +13,8 @@ from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
 from cbtrain.transcripts.labels import NAME_THE_LABELS, labels_seen
+from cbtrain.transcripts.parts import read_parts
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.reading import read, speaker_labels
 from cbtrain.transcripts.split import SIDES, Split, split
 from cbtrain.transcripts.stats import stats
 from cbtrain.transcripts.types import Corpus
@@ -40,10 +40,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     """Read, count, clean and split the corpus. Raises UserError if one of these fails."""
     settings = config.corpus
     with console.status("Reading the corpus"):
-        labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-        corpus = read(
-            settings.path, settings.format, labels=labels, corpus_map=settings.map, skip_bad=settings.skip_bad
-        )
+        corpus, part_lines = read_parts(settings)
         counts = stats(corpus)
         cleaned, cleaning = clean(corpus, settings.cleaning)
     if not cleaned.courses:
@@ -63,9 +60,12 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         "fingerprint": _fingerprint(cleaned),
         "split": parts.ids(),
         "together": list(parts.together),
+        "leaks": list(parts.leaks),
         "namesakes": _namesakes(parts),
     }
     say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
+    for line in part_lines:
+        say(console, line)
     if corpus.skipped:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
     prompts = sum("system" in session.facts for session in corpus.sessions())
@@ -76,6 +76,9 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         say(console, f"note: left out: {note}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
     say(console, f"cleaning: {'; '.join(changed) or 'nothing to fix'}")
+    if parts.leaks:
+        what = "patients or near-duplicate sessions stand on two sides"
+        say(console, f"Warning: {len(parts.leaks)} {what}, which flatters every measurement, e.g. {parts.leaks[0]}")
     return StudyCorpus(parts, summary)
 
 

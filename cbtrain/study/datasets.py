@@ -38,8 +38,9 @@ def build_dataset(
     config: StudyConfig,
     console: Console,
 ) -> SpeakerDataset:
-    """Render sessions until the token budgets are full. Raises UserError on sessions that cannot be rendered, such as
-    one with a token that the model has no embedding for."""
+    """Render sessions, all or until the token budgets are full. Raises UserError on sessions that cannot be rendered,
+    such as one with a token that the model has no embedding for; with ``corpus.skip_bad`` they are left out and named.
+    """
     settings: StageConfig = getattr(config, speaker)
     if renderer.format.note:
         say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
@@ -57,6 +58,7 @@ def build_dataset(
             seed=settings.seed,
             root=cache_root(config.tokens.cache),
             progress=lambda done, of: progress.update(task, completed=done, total=of),
+            skip_bad=config.corpus.skip_bad,
         )
     if train.note:
         say(console, train.note)
@@ -65,7 +67,12 @@ def build_dataset(
         builder(measured=True),
         budget=settings.validation_tokens,
         seed=settings.seed,
+        skip_bad=config.corpus.skip_bad,
     )
+    for part, tokenized in (("training", train), ("validation", validation)):
+        if tokenized.skipped:
+            count = f"{len(tokenized.skipped)} {part} {config.tokens.document}{'s' * (len(tokenized.skipped) != 1)}"
+            say(console, f"{speaker}: {count} left out that cannot be used, the first: {tokenized.skipped[0]}")
     return SpeakerDataset(renderer, train, validation)
 
 
@@ -100,7 +107,8 @@ def make_builder(
 def held_out_datasets(
     corpus: StudyCorpus, renderer: ChatRenderer, config: StudyConfig, positions: int
 ) -> dict[str, TokenizedCorpus]:
-    """Return documents for perplexity, by held-out patient. Raises UserError on sessions that cannot be rendered."""
+    """Return documents for perplexity, by held-out patient. Raises UserError on sessions that cannot be rendered; with
+    ``corpus.skip_bad`` only if that is so of all of a patient's."""
     builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
     return {
         course.id: tokenize(
@@ -109,6 +117,7 @@ def held_out_datasets(
             budget=config.evaluation.perplexity_tokens,
             seed=config.seed,
             check=1 if course is corpus.split.test[0] else 0,
+            skip_bad=config.corpus.skip_bad,
         )
         for course in corpus.split.test
     }

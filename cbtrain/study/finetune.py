@@ -24,9 +24,11 @@ from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.formats import format_files
 from cbtrain.tokens.tokenize import TokenizedCorpus
 from cbtrain.training import distributed
+from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.zero3 import whole
 from cbtrain.training.loop import train
 from cbtrain.training.memory.meter import MemoryMeter
+from cbtrain.training.result import TrainingResult
 from cbtrain.training.stage import Stage
 
 PIECE = re.compile(r"[#@]\d+$")
@@ -74,10 +76,16 @@ def train_adapter(
             decoder, folder / speaker, base=base, provenance=provenance, extra_files=extra_files, values=values
         )
         write_atomic(stage_folder / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
-    before, after = result.validation_before, result.validation_best
-    best = f"{after:.3f} at its best" if after is not None else "never finite"
-    say(console, f"{speaker}: validation loss {before:.3f} before, {best} after {result.tokens:,} tokens")
+    say(console, f"{speaker}: {_validation_text(result)} after {result.tokens:,} tokens")
     return summary
+
+
+def _validation_text(result: TrainingResult) -> str:
+    before, after = result.validation_before, result.validation_best
+    if before is None:
+        return "no validation, the last weights"
+    best = f"{after:.3f} at its best" if after is not None else "never finite"
+    return f"validation loss {before:.3f} before, {best}"
 
 
 def phases_of(selection: TokenizedCorpus) -> list[str]:
@@ -89,19 +97,39 @@ def phases_of(selection: TokenizedCorpus) -> list[str]:
 
 
 def _say_dataset(speaker: str, dataset: SpeakerDataset, config: StudyConfig, console: Console) -> None:
-    tokenized = dataset.train
-    what = "courses" if config.tokens.document == "course" else "sessions"
-    used = f"{len(tokenized.units):,} of {tokenized.units_offered:,} {what}"
-    text = f"{speaker}: {used}, {len(tokenized.documents)} documents, {tokenized.documents.tokens:,} tokens an epoch"
+    tokenized, settings = dataset.train, getattr(config, speaker)
+    what = f"{config.tokens.document}s"
+    tokens, offered = tokenized.documents.tokens, tokenized.tokens_offered
+    of_tokens = f"{tokens:,} tokens" if tokenized.share == 1 else f"{tokens:,} of about {offered:,} tokens"
+    text = f"{speaker}: {len(tokenized.units):,} of {tokenized.units_offered:,} {what}, {of_tokens}"
+    text += f", in {len(tokenized.documents):,} documents"
     if tokenized.paper_tokens is not None and config.tokens.recipe == "whole":
-        text += f" (by the 2024 recipe {tokenized.paper_tokens:,})"
+        text += f" (by the 2024 recipe {tokenized.paper_tokens:,} tokens)"
     if tokenized.truncated:
         text += f"; {tokenized.truncated} of {len(tokenized.units)} are cut between turns (tokens.document_tokens)"
     if tokenized.dropped:
         text += f"; {tokenized.dropped:,} tokens of turns are left out of the context, which was full"
-    if len(tokenized.units) < tokenized.units_offered:
-        text += f"; {1 - tokenized.share:.0%} of the words are left out (raise {speaker}.token_budget to use them)"
     say(console, text)
+    if (taken := len(tokenized.units) + len(tokenized.skipped)) < tokenized.units_offered:
+        left_out = f"{tokenized.units_offered - taken:,} {what}, {1 - tokenized.share:.0%} of the words, are not used"
+        reason = f"{speaker}.token_budget is {settings.token_budget:,}"
+        say(console, f"{speaker}: {left_out}: {reason}; null takes them all")
+    say(console, f"{speaker}: {_length_text(tokens, settings)}; {_validation_plan(dataset.validation, what)}")
+
+
+def _length_text(tokens_per_epoch: int, settings: StageConfig) -> str:
+    """Return how long the stage lasts at most, and what ends it."""
+    tokens = settings.tokens_in_all(tokens_per_epoch)
+    epochs = tokens / tokens_per_epoch
+    end = "max_epochs" if epochs == settings.max_epochs else "token_budget"
+    return f"{epochs:.3g} epoch{'s' * (epochs != 1)}, {tokens:,} tokens ({end})"
+
+
+def _validation_plan(validation: TokenizedCorpus, what: str) -> str:
+    if not validation.units:
+        return "no validation"
+    used, offered = len(validation.units), validation.units_offered
+    return f"validation on {used:,} of {offered:,} {what}, {validation.documents.tokens:,} tokens"
 
 
 def warn_of_weak_stop(speaker: str, decoder: Decoder, renderer: ChatRenderer, console: Console) -> None:

@@ -23,6 +23,7 @@ from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.stage_run import SKIPPED
 from cbtrain.transcripts.reading import SAMPLE
+from cbtrain.transcripts.types import OWN_SIDES
 
 LOCK = Path("training") / ".lock"
 """Locked by the process that trains, since torchrun's ranks outlive torchrun if that is killed."""
@@ -147,7 +148,8 @@ def remove_fruitless(folder: Path) -> None:
 def anchored(config: StudyConfig) -> StudyConfig:
     """Return ``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
     anchored = config.model_copy(deep=True)
-    for part in (anchored.corpus, anchored.model):
-        if part.path and part.path != SAMPLE and exists(expanded(part.path)):
-            part.path = str(expanded(part.path).resolve())
+    for part, key in ((anchored.corpus, "path"), (anchored.model, "path"), *((anchored.corpus, s) for s in OWN_SIDES)):
+        path = getattr(part, key)
+        if path and path != SAMPLE and exists(expanded(path)):
+            setattr(part, key, str(expanded(path).resolve()))
     return anchored

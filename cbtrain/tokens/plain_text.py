@@ -26,14 +26,14 @@ def plain_document(session: Session, tokenizer: Any, speaker: Role | None = None
 
 
 def plain_documents(
-    sessions: Sequence[Session], tokenizer: Any, budget: int, seed: int
+    sessions: Sequence[Session], tokenizer: Any, budget: int | None, seed: int
 ) -> tuple[list[Document], float]:
-    """Return :func:`plain_document` of sessions, in an order drawn from ``seed``, until they have ``budget`` tokens or
-    all are taken, and the share of all words that these have."""
+    """Return :func:`plain_document` of sessions, in an order drawn from ``seed``, until they have ``budget`` tokens
+    (None: all) or all are taken, and the share of all words that these have."""
     documents: list[Document] = []
     tokens = words = 0
     for index in np.random.default_rng(seed).permutation(len(sessions)).tolist():
-        if tokens >= budget:
+        if budget is not None and tokens >= budget:
             break
         documents.append(plain_document(sessions[index], tokenizer))
         tokens += len(documents[-1])

@@ -11,11 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cbtrain.errors import UserError
 from cbtrain.files import cache_folder, expanded
 from cbtrain.tokens.cache import CacheEntry, TokenStore
 from cbtrain.tokens.document import Document
@@ -25,6 +27,8 @@ from cbtrain.tokens.mask_check import check_dialogue, check_renderer
 CHECKED_UNITS, CHECKED_MESSAGES = 3, 60
 """Units of a corpus whose loss mask is checked by the second method before training, and messages of each: that method
 renders the dialogue again for every turn."""
+
+SKIP = "Or leave such sessions out: corpus.skip_bad=true."
 
 Progress = Callable[[int, int], None]
 """Called with the number of units done and of all units."""
@@ -38,7 +42,8 @@ class TokenizedCorpus:
     ``whole_tokens`` and ``paper_tokens`` are the tokens of one epoch by two recipes in the same chat format: each unit
     once, and the 2024 study's, a record for every supervised turn with the whole history in each (None if the recipe
     does not apply). ``truncated`` counts units cut between turns, ``dropped`` the tokens of turns for which no piece
-    had room as context. ``note`` says why the documents are not cached, if they are not.
+    had room as context. ``skipped`` says of each unit that cannot be used why, and is not in ``units``. ``note`` says
+    why the documents are not cached, if they are not.
     """
 
     documents: TokenStore
@@ -50,7 +55,13 @@ class TokenizedCorpus:
     paper_tokens: int | None
     truncated: int
     dropped: int
+    skipped: list[str]
     note: str = ""
+
+    @property
+    def tokens_offered(self) -> int:
+        """Tokens of an epoch of every unit offered; estimated from the words unless all are in ``units``."""
+        return round(self.documents.tokens / self.share) if self.share else 0
 
     @property
     def share(self) -> float:
@@ -63,9 +74,11 @@ class TokenizedCorpus:
         return {
             "units": len(self.units),
             "units_offered": self.units_offered,
+            "units_skipped": len(self.skipped),
             "units_cut": self.truncated,
             "documents": len(store),
             "tokens_per_epoch": store.tokens,
+            "tokens_offered": self.tokens_offered,
             "supervised_per_epoch": int(store.supervised.sum()),
             "trimmed_tokens": int(store.arrays["trimmed"].sum()),
             "context_left_out_tokens": self.dropped,
@@ -83,24 +96,31 @@ def tokenize(
     root: Path | None = None,
     progress: Progress = lambda done, of: None,
     check: int = CHECKED_UNITS,
+    skip_bad: bool = False,
 ) -> TokenizedCorpus:
     """Return the documents of ``units``: of all, in the given order, or with ``budget`` in an order drawn from ``seed``
     until they have that many tokens.
 
     ``root`` is the folder of the cache (None: no cache). Documents are read from there unless something that determines
     them has changed. Before the first is rendered, both methods of finding the supervised tokens must agree on the
-    first ``check`` units. Raises UserError if they do not, and like :meth:`DocumentBuilder.build`.
+    first ``check`` units. With ``skip_bad`` units that cannot be used are left out, and named. Raises UserError if the
+    methods do not agree, if no unit can be used, and without ``skip_bad`` like :meth:`DocumentBuilder.build`.
     """
     order = np.random.default_rng(seed).permutation(len(units)).tolist() if budget else range(len(units))
     ordered = [units[index] for index in order]
     note = ""
+
+    def render() -> tuple[TokenStore, dict[str, Any]]:
+        return _render(ordered, builder, budget, progress, check, skip_bad=skip_bad)
+
     if root is None:
-        documents, counts = _render(ordered, builder, budget, progress, check)
+        documents, counts = render()
     else:
-        with CacheEntry(root, _identity(units, builder, budget, seed)) as entry:
-            documents, counts = entry.read() or entry.write(*_render(ordered, builder, budget, progress, check))
+        with CacheEntry(root, _identity(units, builder, budget, seed, skip_bad=skip_bad)) as entry:
+            documents, counts = entry.read() or entry.write(*render())
         note = entry.problem
-    used = ordered[: counts.pop("units")]
+    skipped: dict[str, str] = counts["skipped"]  # by the unit's place; keys are texts in the cache's JSON
+    used = [unit for place, unit in enumerate(ordered[: counts["units"]]) if str(place) not in skipped]
     words, words_offered = (sum(unit.words for unit in some) for some in (used, units))
     return TokenizedCorpus(
         documents=documents,
@@ -108,7 +128,8 @@ def tokenize(
         units_offered=len(units),
         words=words,
         words_offered=words_offered,
-        **counts,
+        **{key: counts[key] for key in ("whole_tokens", "paper_tokens", "truncated", "dropped")},
+        skipped=list(skipped.values()),
         note=note,
     )
 
@@ -123,42 +144,67 @@ def cache_root(setting: str) -> Path | None:
 
 
 def _render(
-    units: Sequence[Unit], builder: DocumentBuilder, budget: int | None, progress: Progress, check: int
+    units: Sequence[Unit],
+    builder: DocumentBuilder,
+    budget: int | None,
+    progress: Progress,
+    check: int,
+    *,
+    skip_bad: bool,
 ) -> tuple[TokenStore, dict[str, Any]]:
     """Return the documents of ``units`` until they have ``budget`` tokens, and the counts of :class:`TokenizedCorpus`,
-    with the number of units used."""
-    _check_mask(units[:check], builder)
+    with the number of units tried, and by their place among them those that were skipped."""
+    _check_mask(units, builder, check, skip_bad=skip_bad)
     documents: list[Document] = []
-    tokens = used = truncated = dropped = 0
+    tokens = done = truncated = dropped = 0
     whole_tokens: int | None = 0
     paper_tokens: int | None = 0
+    skipped: dict[str, str] = {}
     for built in _build_all(units, builder):
-        documents += built.documents
-        tokens += sum(map(len, built.documents))
-        whole_tokens = _sum_known(whole_tokens, built.whole_tokens)
-        paper_tokens = _sum_known(paper_tokens, built.paper_tokens)
-        truncated += built.truncated
-        dropped += built.dropped
-        used += 1
-        progress(used, len(units))
+        if isinstance(built, UserError):
+            if not skip_bad or len(skipped) + 1 == len(units):
+                raise built if skip_bad else _with_hint(built)
+            skipped[str(done)] = f"{built.where}: {built.what}"
+        else:
+            documents += built.documents
+            tokens += sum(map(len, built.documents))
+            whole_tokens = _sum_known(whole_tokens, built.whole_tokens)
+            paper_tokens = _sum_known(paper_tokens, built.paper_tokens)
+            truncated += built.truncated
+            dropped += built.dropped
+        done += 1
+        progress(done, len(units))
         if budget and tokens >= budget:
             break
     counts = {"whole_tokens": whole_tokens, "paper_tokens": paper_tokens, "truncated": truncated, "dropped": dropped}
-    return TokenStore.of(documents), {"units": used, **counts}
+    return TokenStore.of(documents), {"units": done, "skipped": skipped, **counts}
+
+
+def _with_hint(error: UserError) -> UserError:
+    hint = f"{error.hint.rstrip('.')}. {SKIP}" if error.hint else SKIP
+    return UserError(error.what, where=error.where, hint=hint)
 
 
 def _sum_known(total: int | None, count: int | None) -> int | None:
     return None if total is None or count is None else total + count
 
 
-def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[BuiltUnit]:
-    """Yield the documents of each unit, in order. Threads suffice: the tokenizer works outside Python's lock."""
+def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[BuiltUnit | UserError]:
+    """Yield the documents of each unit, in order, or why it has none. Threads suffice: the tokenizer works outside
+    Python's lock."""
+
+    def build(unit: Unit) -> BuiltUnit | UserError:
+        try:
+            return builder.build(unit)
+        except UserError as error:
+            return error
+
     workers = _cores()
-    waiting: deque[Future[BuiltUnit]] = deque()
+    waiting: deque[Future[BuiltUnit | UserError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for unit in units:
-                waiting.append(pool.submit(builder.build, unit))
+                waiting.append(pool.submit(build, unit))
                 if len(waiting) > 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -168,10 +214,12 @@ def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[Buil
                 future.cancel()
 
 
-def _check_mask(units: Sequence[Unit], builder: DocumentBuilder) -> None:
-    if units:
+def _check_mask(units: Sequence[Unit], builder: DocumentBuilder, count: int, *, skip_bad: bool) -> None:
+    """Check the loss mask of the first ``count`` units; with ``skip_bad`` of the first that can be used."""
+    if units and count:
         check_renderer(builder.renderer)
-    for unit in units:
+    usable = (unit for unit in units if not skip_bad or not isinstance(next(_build_all([unit], builder)), UserError))
+    for unit in islice(usable, count):
         check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
 
 
@@ -179,7 +227,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | None, seed: int) -> dict[str, Any]:
+def _identity(
+    units: Sequence[Unit], builder: DocumentBuilder, budget: int | None, seed: int, *, skip_bad: bool
+) -> dict[str, Any]:
     """Return everything that determines the tokens, by name, so that an error can say what differs."""
     content = blake2b(digest_size=16)
     for unit in units:
@@ -206,7 +256,7 @@ def _identity(units: Sequence[Unit], builder: DocumentBuilder, budget: int | Non
         "chat format": blake2b(renderer.format.template.encode(), digest_size=16).hexdigest(),
         "mask policy": policy,
         "vocabulary": renderer.vocabulary,
-        "selection": [budget, seed if budget else 0],
+        "selection": [budget, seed if budget else 0, *(["without bad units"] if skip_bad else [])],
         "version": _code_hash(),
     }
 

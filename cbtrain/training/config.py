@@ -14,9 +14,15 @@ from cbtrain.transcripts.types import Role
 Optimizer = Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
+VALIDATIONS_PER_EPOCH = 10
+"""If ``validate_every`` is not set."""
+
 
 class StageConfig(BaseModel):
-    """One training stage. Lengths are in tokens, and ``token_budget`` counts every token of every pack."""
+    """One training stage. Lengths are in tokens, and ``token_budget`` counts every token of every pack.
+
+    It ends after ``max_epochs`` or ``token_budget``, whichever is first, or when validation stops improving.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -40,7 +46,7 @@ class StageConfig(BaseModel):
         0.05,
         ge=0,
         lt=1,
-        description="share of the run (to token_budget or max_epochs) in which the learning rate rises",
+        description="share of the run (to max_epochs or token_budget) in which the learning rate rises",
     )
     weight_decay: float = Field(0.01, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -61,9 +67,13 @@ class StageConfig(BaseModel):
     tokens_per_step: int | None = Field(
         None, ge=16, description="size of an optimizer step in tokens, instead of packs_per_step"
     )
-    token_budget: int = Field(400_000, ge=1, description="stop after this many tokens")
-    max_epochs: int = Field(20, ge=1, description="stop after this many passes over the sessions")
-    validate_every: int = Field(40_000, ge=1, description="tokens between validations")
+    max_epochs: int = Field(1, ge=1, description="stop after this many passes over the sessions")
+    token_budget: int | None = Field(
+        None,
+        ge=1,
+        description="stop after this many tokens, and draw sessions until they have as many; null: take every session",
+    )
+    validate_every: int | None = Field(None, ge=1, description="tokens between validations; null: a tenth of an epoch")
     validation_tokens: int = Field(40_000, ge=1, description="tokens of the validation part to measure")
     patience: int = Field(3, ge=1, description="validations without improvement after which training stops")
     seed: int = Field(0, ge=0)
@@ -90,6 +100,14 @@ class StageConfig(BaseModel):
         if self.tokens_per_step:
             packs = round(self.tokens_per_step / (pack_tokens or self.pack_tokens))
         return packs > world
+
+    def tokens_in_all(self, tokens_per_epoch: int) -> int:
+        """Return the tokens after which training ends, if validation does not end it before."""
+        whole = self.max_epochs * tokens_per_epoch
+        return whole if self.token_budget is None else min(self.token_budget, whole)
+
+    def tokens_between_validations(self, tokens_per_epoch: int) -> int:
+        return self.validate_every or max(1, tokens_per_epoch // VALIDATIONS_PER_EPOCH)
 
     @property
     def adapter(self) -> LoraConfig | FullConfig:

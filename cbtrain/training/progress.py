@@ -120,7 +120,8 @@ class Progress:
         """Return what ended the stage: ``validation`` (no improvement), ``budget`` (tokens) or ``epochs``."""
         if self.waited >= config.patience:
             return "validation"
-        return "budget" if self.tokens >= config.token_budget else "epochs"
+        spent = config.token_budget is not None and self.tokens >= config.token_budget
+        return "budget" if spent else "epochs"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

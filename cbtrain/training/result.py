@@ -17,14 +17,15 @@ class TrainingResult:
     ``share_of_corpus`` is the share of the training split that the model has seen; the caller, who chose the
     documents, fills it in. ``data`` says how the documents were laid out and packed, ``speed`` is
     :meth:`Telemetry.summary`, ``memory`` a :class:`MemorySplit`. ``planned_tokens`` is what the schedule goes by:
-    ``token_budget``, or fewer where ``max_epochs`` ends the run before.
+    ``max_epochs``, or less if ``token_budget`` ends the run before. ``epochs`` are passes over the documents, which are
+    not all of the corpus if there is a budget. Without validation documents there are no validation losses.
     """
 
     name: str
     method: str
     parameters: int
     trainable: int
-    token_budget: int
+    token_budget: int | None
     planned_tokens: int = 0
     tokens: int = 0
     supervised_tokens: int = 0
@@ -74,7 +75,7 @@ def result_of(run: StageRun) -> TrainingResult:
         seconds=round(seconds, 2),
         tokens_per_second=round(progress.tokens / max(seconds, 1e-9), 1),
         stopped=progress.ended_by(settings),
-        validation_before=progress.curve[0]["validation_loss"],
+        validation_before=progress.curve[0]["validation_loss"] if progress.curve else None,
         validation_best=progress.best_loss,
         best_step=progress.best_step,
         phases={name: with_perplexity(mean) for name, mean in best.get("phases", {}).items()},

@@ -54,7 +54,8 @@ class StageRun:
         self.progress.packs_per_step = self.stream.packs_per_step
         if self.progress.position:
             self.stream.load_state(self.progress.position)
-        self.budget = min(self.settings.token_budget, self.settings.max_epochs * self.stream.tokens_per_epoch)
+        self.budget = self.settings.tokens_in_all(self.stream.tokens_per_epoch)
+        self.validate_every = self.settings.tokens_between_validations(self.stream.tokens_per_epoch)
         self.largest = 0
         """Tokens of the largest pack whose activations were counted."""
         self.telemetry = self._telemetry(console)
@@ -99,9 +100,12 @@ class StageRun:
         )
 
     def validation_due(self) -> bool:
-        """Return whether to validate now: at the beginning, every ``validate_every`` tokens, and at the end."""
+        """Return whether to validate now: at the beginning, every ``validate_every`` tokens, and at the end; never if
+        there is nothing to validate on."""
         progress = self.progress
-        if progress.validated is None or progress.tokens - progress.validated >= self.settings.validate_every:
+        if not len(self.stage.validation):
+            return False
+        if progress.validated is None or progress.tokens - progress.validated >= self.validate_every:
             return True
         return progress.tokens >= self.budget and progress.tokens > progress.validated
 

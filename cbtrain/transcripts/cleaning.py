@@ -82,11 +82,13 @@ class CleaningReport:
 
 def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningReport]:
     """Return a cleaned copy of ``corpus`` and a report of the changes. Only the closing summary, which is the
-    therapist's work, may move from the patient to the therapist."""
+    therapist's work, may move from the patient to the therapist. Duplicates are dropped inside a part that has a file
+    of its own, not across parts: a split reports those."""
     report = CleaningReport()
     courses = []
-    seen: dict[bytes, str] = {}
+    seen_by_side: dict[str, dict[bytes, str]] = {}
     for course in corpus.courses:
+        seen = seen_by_side.setdefault(corpus.sides.get(course.id, ""), {})
         kept = []
         for session in course.sessions:
             session = clean_session(session, policy, course.profile, report)

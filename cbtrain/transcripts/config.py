@@ -44,7 +44,15 @@ class TranscriptsConfig(BaseModel):
     map: CorpusMap = Field(
         default_factory=CorpusMap, description="where the parts of a session are: a YAML file, or the keys of one"
     )
-    skip_bad: bool = Field(False, description="skip and count malformed sessions instead of refusing the corpus")
+    validation: str | None = Field(
+        None, description="file or folder that is the validation part, instead of a share of the patients of path"
+    )
+    test: str | None = Field(
+        None, description="file or folder that is the test part, instead of a share of the patients of path"
+    )
+    skip_bad: bool = Field(
+        False, description="skip and count sessions that cannot be read or tokenized, instead of refusing the corpus"
+    )
     cleaning: CleaningPolicy = Field(default_factory=CleaningPolicy)
 
     @model_validator(mode="before")
@@ -61,13 +69,14 @@ class TranscriptsConfig(BaseModel):
 
 
 class SplitConfig(BaseModel):
-    """Shares of the patients, or the patients themselves by course id."""
+    """Shares of the patients, or the patients themselves by course id. A part of 0 is empty; one that has a file of its
+    own (``corpus.validation``, ``corpus.test``) is that file."""
 
     model_config = ConfigDict(extra="forbid")
 
     seed: int = Field(1, description="with 1, two patients of the sample corpus are held out")
-    validation: float | list[str] = Field(0.1, description="share of the patients, or a list of course ids")
-    test: float | list[str] = Field(0.25, description="share of the patients held out, or a list of course ids")
+    validation: float | list[str] = Field(0.1, description="share of the patients (0: none), or a list of course ids")
+    test: float | list[str] = Field(0.25, description="share of the patients held out (0: none), or their course ids")
     stratify: list[str] = Field(
         [], description="characteristics to balance between the parts, e.g. severity and engagement"
     )

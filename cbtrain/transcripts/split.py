@@ -1,10 +1,13 @@
-"""Split a corpus by patient: no patient, and no near-duplicate session, ever stands on two sides."""
+"""Split a corpus by patient: no patient, and no near-duplicate session, ever stands on two sides.
+
+Only files of one's own can break this: what they share is found, and reported.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +30,15 @@ Group = tuple[Course, ...]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Three sides, each in the order of the corpus; ``together`` names groups of several courses and why."""
+    """Three sides, each in the order of the corpus; ``together`` names groups of several courses and why.
+    ``leaks`` names patients and near-duplicate sessions that stand on two sides because a side has a file of its own.
+    """
 
     train: tuple[Course, ...]
     validation: tuple[Course, ...]
     test: tuple[Course, ...]
     together: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
 
     def ids(self) -> dict[str, list[str]]:
         """Course ids by side."""
@@ -45,28 +51,23 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     Every patient has a number from [0, 1) of their own, a hash of the seed and the patient. Below the test share they
     go to test, above it and below the sum of the shares to validation. A patient who is added therefore moves no other,
     unless sessions nearly repeat a known one's; shares hold on average, and a side that would be empty (in a corpus of
-    few patients) gets the patient next to it.
+    few patients) gets the patient next to it, unless its share is 0.
     With ``stratify`` shares hold within one patient overall and as nearly as can be in each stratum; then only
-    ``keep`` (an earlier split) promises that nobody moves.
+    ``keep`` (an earlier split) promises that nobody moves. Courses in ``corpus.sides`` have their side already.
 
     Raises UserError where a side cannot be filled, on a listed id that is not there, on patients who must be together
     but are listed apart, and on a characteristic that profiles lack.
     """
-    groups, together = _groups(corpus.courses, config.near_duplicate)
-    if len(groups) < 3:
-        patients = f"{len(groups)} patient{'s' * (len(groups) != 1)}"
-        hint = "Training, validation and test need at least one patient each."
-        raise UserError(f"{patients} cannot be divided into three parts", where=corpus.source, hint=hint)
-    sides = _fixed(groups, corpus.courses, config)
+    groups, together, leaks = _groups(corpus.courses, config.near_duplicate, corpus.sides)
+    shares = _shares(config, corpus.sides)
+    sides: dict[int, str] = {id(g): corpus.sides[g[0].id] for g in groups if g[0].id in corpus.sides}
     free = [group for group in groups if id(group) not in sides]
-    free.sort(key=lambda group: _number(config.seed, group))
-    shares = {side: share for side in ("test", "validation") if not isinstance(share := getattr(config, side), list)}
-    for side, share in shares.items():
-        if not 0 < share < 1:
-            raise UserError(f"{share} is not a share between 0 and 1", where=f"split.{side}", hint="0.1 is a tenth.")
-    if sum(shares.values()) >= 1:
-        problem = f"test and validation take {sum(shares.values()):.0%} of the patients"
-        raise UserError(problem, where="split", hint="Leave some to train on.")
+    listed = _listed(config, corpus.sides)
+    wanted = ["train", *(side for side in SIDES[1:] if side in shares or listed.get(side))]
+    if len(free) < len(wanted):
+        raise _too_few(len(free), wanted, corpus.source)
+    sides |= _fixed(free, listed, config.keep)
+    free = sorted((group for group in free if id(group) not in sides), key=lambda group: _number(config.seed, group))
     if config.stratify:
         _assign_by_strata(free, shares, config.stratify, sides)
     else:
@@ -76,12 +77,47 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     courses: dict[str, list[Course]] = {side: [] for side in SIDES}
     for group in groups:
         courses[sides.get(id(group), "train")] += group
-    empty = next((side for side in SIDES if not courses[side]), None)
+    empty = next((side for side in wanted if not courses[side]), None)
     if empty:
         problem = f"no patient is left for {empty} in one part of {len(groups)}"
         raise UserError(problem, where=corpus.source, hint="Lower split.test or split.validation.")
     train, validation, test = (tuple(sorted(courses[s], key=lambda course: order[course.id])) for s in SIDES)
-    return Split(train, validation, test, tuple(together))
+    return Split(train, validation, test, tuple(together), tuple(leaks))
+
+
+def _listed(config: SplitConfig, own: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the course ids that the user lists for each side, but for those that have a file of their ``own``."""
+    settings = {side: getattr(config, side) for side in SIDES[1:] if side not in own.values()}
+    return {side: setting for side, setting in settings.items() if isinstance(setting, list)}
+
+
+def _shares(config: SplitConfig, own: Mapping[str, str]) -> dict[str, float]:
+    """Return the shares of test and validation that are to be drawn: not of those that are listed, 0, or have a file of
+    their ``own``. Raises UserError on shares that cannot be."""
+    shares: dict[str, float] = {}
+    for side in ("test", "validation"):
+        share = getattr(config, side)
+        if isinstance(share, list) or side in own.values():
+            continue
+        if not 0 <= share < 1:
+            hint = "0.1 is a tenth, 0 is nobody."
+            raise UserError(f"{share} is not a share between 0 and 1", where=f"split.{side}", hint=hint)
+        if share:
+            shares[side] = share
+    if sum(shares.values()) >= 1:
+        problem = f"test and validation take {sum(shares.values()):.0%} of the patients"
+        raise UserError(problem, where="split", hint="Leave some to train on.")
+    return shares
+
+
+def _too_few(groups: int, wanted: Sequence[str], where: str) -> UserError:
+    parts = {1: "one part", 2: "two parts", 3: "three parts"}[len(wanted)]
+    names = f"{', '.join(wanted[:-1])} and {wanted[-1]}".capitalize()
+    patients = f"{groups} patient{'s' * (groups != 1)}"
+    hint = f"{names} need at least one patient each."
+    if spare := [f"split.{side}=0" for side in wanted[1:]]:
+        hint += f" To leave one out: {' or '.join(spare)}."
+    return UserError(f"{patients} cannot be divided into {parts}", where=where, hint=hint)
 
 
 def dump_split(parts: Split, source: str, config: SplitConfig) -> str:
@@ -102,10 +138,14 @@ def load_split(path: str | Path) -> dict[str, list[str]]:
     return {side: content[side] for side in SIDES}
 
 
-def _groups(courses: Sequence[Course], near_duplicate: float) -> tuple[list[Group], list[str]]:
-    """Courses joined by patient and by near-duplicate sessions, and what was joined."""
+def _groups(
+    courses: Sequence[Course], near_duplicate: float, own: Mapping[str, str]
+) -> tuple[list[Group], list[str], list[str]]:
+    """Return courses joined by patient and by near-duplicate sessions, what was joined, and what could not be because
+    its side is fixed: courses in ``own`` are joined to those of their side only."""
     finder, owners = DuplicateFinder(), []
     leader = list(range(len(courses)))
+    side = [own.get(course.id, "") for course in courses]
 
     def find(index: int) -> int:
         while leader[index] != index:
@@ -113,17 +153,21 @@ def _groups(courses: Sequence[Course], near_duplicate: float) -> tuple[list[Grou
             index = leader[index]
         return index
 
-    first_of: dict[str, int] = {}
-    together = []
+    first_of: dict[tuple[str, str], int] = {}
+    together, leaks = [], []
     for index, course in enumerate(courses):
         for patient in dict.fromkeys([course.patient, *(session.patient or course.id for session in course.sessions)]):
-            leader[find(index)] = find(first_of.setdefault(patient, index))
+            leader[find(index)] = find(first_of.setdefault((patient, side[index]), index))
         for session in course.sessions:
             finder.add(session)
             owners.append((index, session.id))
+    for patient, sides in _sides_by_patient(first_of).items():
+        leaks.append(f"patient {patient} is in {' and in '.join(sides)}")
     for double in finder.pairs(near_duplicate):
         (later, later_session), (earlier, earlier_session) = owners[double.index], owners[double.other]
-        if find(later) != find(earlier):
+        if side[later] != side[earlier]:
+            leaks.append(f"{later_session} is much like {earlier_session}")
+        elif find(later) != find(earlier):
             together.append(
                 f"{courses[earlier].id} and {courses[later].id}: {later_session} is much like {earlier_session}"
             )
@@ -136,20 +180,25 @@ def _groups(courses: Sequence[Course], near_duplicate: float) -> tuple[list[Grou
         for group in groups.values()
         if len(group) > 1 and len({course.patient for course in group}) == 1
     ]
-    return [tuple(group) for group in groups.values()], together
+    return [tuple(group) for group in groups.values()], together, leaks
 
 
-def _fixed(groups: Sequence[Group], courses: Sequence[Course], config: SplitConfig) -> dict[int, str]:
-    """Sides of groups that an earlier split or a list decides, by the identity of the group."""
-    course_ids = {course.id for course in courses}
+def _sides_by_patient(known: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the patients of several files, with the files: the corpus, or a side's own."""
+    sides: dict[str, list[str]] = {}
+    for patient, side in known:
+        sides.setdefault(patient, []).append(f"corpus.{side or 'path'}")
+    return {patient: names for patient, names in sides.items() if len(names) > 1}
+
+
+def _fixed(groups: Sequence[Group], listed: Mapping[str, list[str]], keep: str | None) -> dict[int, str]:
+    """Return the sides of groups that an earlier split or a list decides, by the identity of the group."""
+    course_ids = {course.id for group in groups for course in group}
     wanted: dict[str, str] = {}
-    if config.keep is not None:
-        wanted = {
-            course: side for side, ids in load_split(config.keep).items() for course in ids if course in course_ids
-        }
-    for side in ("validation", "test"):
-        listed = getattr(config, side)
-        for course in listed if isinstance(listed, list) else []:
+    if keep is not None:
+        wanted = {course: side for side, ids in load_split(keep).items() for course in ids if course in course_ids}
+    for side, courses in listed.items():
+        for course in courses:
             if course not in course_ids:
                 raise UserError(f"no course {course!r}", where=f"split.{side}", hint=nearest(course, course_ids))
             if wanted.get(course, side) != side:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from cbtrain.transcripts.profile import Profile
 
 Role = Literal["patient", "therapist"]
+
+OwnSide = Literal["validation", "test"]
+OWN_SIDES: tuple[OwnSide, ...] = ("validation", "test")
+"""Parts of a corpus that may lie in a file of their own."""
+
 Phase = Literal["assessment", "initial", "middle", "termination"]
 PHASES: tuple[Phase, ...] = ("assessment", "initial", "middle", "termination")
 
@@ -108,13 +113,14 @@ class Course:
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """Courses read from one place; ``format`` names the reader; ``skipped`` says what could not be read, if allowed;
-    ``notes`` what was left out on purpose."""
+    ``notes`` what was left out on purpose. ``sides`` are the parts of courses that came from a part's own file."""
 
     source: str
     format: str
     courses: tuple[Course, ...]
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    sides: Mapping[str, OwnSide] = field(default_factory=dict)
 
     def sessions(self) -> Iterator[Session]:
         for course in self.courses:

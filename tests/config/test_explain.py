@@ -24,7 +24,7 @@ from cbtrain.errors import UserError
             [
                 "therapist.warmup: number, at least 0, below 1",
                 "default: 0.05",
-                "share of the run (to token_budget or max_epochs) in which the learning rate rises",
+                "share of the run (to max_epochs or token_budget) in which the learning rate rises",
             ],
         ),
         (

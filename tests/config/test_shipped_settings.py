@@ -1,4 +1,5 @@
-"""Every name of commit eba986d resolves to the settings that stood in its file then, and the other combinations exist."""
+"""Every name of commit eba986d resolves to the settings that stood in its file then (but for budgets that were out of
+reach, and are none today), and the other combinations exist."""
 
 import json
 
@@ -11,7 +12,7 @@ LORA = """
 model: {path: NAME, weights: bf16}
 training: {speakers: [therapist]}
 therapist: {lora: {rank: 16, alpha: 32}, learning_rate: 2.0e-4, schedule: cosine, warmup: 0.05, pack_tokens: 16384,
-  tokens_per_step: 65536, activation_checkpointing: full, max_epochs: 3, token_budget: 50_000_000, validate_every: 500_000,
+  tokens_per_step: 65536, activation_checkpointing: full, max_epochs: 3, validate_every: 500_000,
   validation_tokens: 200_000, patience: 4}
 evaluation: {max_turns: 40, therapist: {max_tokens: 400}, patient: {max_tokens: 300}}
 """
@@ -40,7 +41,7 @@ model: {path: NAME, weights: nf4}
 training: {speakers: [therapist]}
 therapist: {supervise: everything, lora: {rank: 16, alpha: 16, dropout: 0.0}, optimizer: adamw8bit,
   learning_rate: 2.0e-4, schedule: linear, warmup: 0.0623, weight_decay: 0.01, beta2: 0.999, clip_norm: 1.0,
-  activation_checkpointing: full, pack_tokens: 10000, packs_per_step: 4, max_epochs: 1, token_budget: 200_000_000,
+  activation_checkpointing: full, pack_tokens: 10000, packs_per_step: 4, max_epochs: 1,
   validate_every: 3_700_000, validation_tokens: 200_000, patience: 1000, seed: 3407}
 evaluation: {max_turns: 50, max_words: 5000, engine: {context_tokens: 10000},
   therapist: {temperature: 0.8, top_k: 40, top_p: 0.95, max_tokens: 600}, patient: {temperature: 1.0, max_tokens: 300}}

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from cbtrain.tokens.document import Document
 from cbtrain.tokens.tokenize import cache_root, tokenize
 from cbtrain.tokens.tokenizer import train_tokenizer
 from cbtrain.transcripts.reading import read
+from cbtrain.transcripts.types import Turn
 
 SESSIONS = list(read("sample").sessions())[:8]
 
@@ -117,6 +119,28 @@ def test_a_budget_ends_at_a_whole_session_in_an_order_of_the_seed(tokenizer):
     assert some.documents.tokens - len(some.documents[len(some.documents) - 1]) < 2000
     assert 0 < some.share < 1
     assert [u.name for u in selection(tokenizer, None, budget=2000, seed=1).units] != [u.name for u in some.units]
+
+
+@pytest.mark.fault("A14")
+def test_units_that_cannot_be_used_are_left_out_on_request_and_named(tokenizer, tmp_path):
+    builder = builder_for(tokenizer)
+    units = units_for(builder, SESSIONS, "Be kind.")
+    alone = replace(units[1].sessions[0], turns=units[1].sessions[0].turns[:1])  # the patient's
+    marked = replace(units[3].sessions[0], turns=(*units[3].sessions[0].turns, Turn("therapist", "So <|end|> it is.")))
+    units[1], units[3] = replace(units[1], sessions=(alone,)), replace(units[3], sessions=(marked,))
+    with pytest.raises(UserError, match="no token in it is supervised.*corpus.skip_bad=true"):
+        tokenize(units, builder)
+    made, read_again = (tokenize(units, builder, root=tmp_path, skip_bad=True) for _ in range(2))
+    same(made, read_again)
+    assert made.skipped == read_again.skipped
+    assert [unit.name for unit in made.units] == [unit.name for n, unit in enumerate(units) if n not in (1, 3)]
+    assert len(made.skipped) == made.describe()["units_skipped"] == 2
+    assert "no token in it is supervised" in made.skipped[0]
+    assert "special token" in made.skipped[1]
+    with pytest.raises(UserError, match="no token in it is supervised"):  # the cache of the others does not hide it
+        tokenize(units, builder, root=tmp_path)
+    with pytest.raises(UserError, match="no token in it is supervised"):
+        tokenize([units[1]], builder, skip_bad=True)
 
 
 @pytest.mark.parametrize("name", [*(f"{name}.npy" for name in ARRAYS), "index.json"])

@@ -247,13 +247,17 @@ def test_plain_lines_without_a_terminal(tmp_path, clock):
     assert said[-1].strip() == "Warning: something [odd]"
 
 
-def test_slow_runs_say_something_every_half_minute(tmp_path, clock):
+@pytest.mark.fault("H1")
+def test_slow_runs_say_how_long_they_take_and_something_every_half_minute(tmp_path, clock):
     console = plain()
-    with make(tmp_path, console, budget=10**9) as telemetry:
+    with make(tmp_path, console, budget=1_441_000) as telemetry:
         for number in range(1, 121):
             clock[0] += 1
             step(telemetry, number)
-    assert len(console.file.getvalue().splitlines()) == 4
+    said = console.file.getvalue().splitlines()
+    assert said[0].strip() == "therapist: about 4:00:00 left, for 1.4M tokens at 100 tokens/s"  # after ten steps
+    assert len(said) == 1 + 4
+    assert [record["left"] for record in lines(tmp_path, "time_left")] == [14_400]
 
 
 @pytest.mark.parametrize("width", [24, 44, 60, 80, 120, 200])

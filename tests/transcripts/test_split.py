@@ -1,6 +1,7 @@
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -145,6 +146,42 @@ def test_a_characteristic_that_is_missing_is_named():
         split(corpus(courses, profiles=profiles), SplitConfig(stratify=["mood"]))
     with pytest.raises(UserError, match="has no characteristic 'severity'. It has no profile"):
         split(corpus(courses), SplitConfig(stratify=["severity"]))
+
+
+@pytest.mark.fault("H4")
+def test_a_share_of_0_is_an_empty_part():
+    courses = corpus([f"p{i}" for i in range(20)])
+    for config in (SplitConfig(test=0), SplitConfig(test=[]), SplitConfig(test=0, stratify=[])):
+        parts = split(courses, config)
+        assert not parts.test
+        assert parts.train
+        assert parts.validation
+    assert sides(split(courses, SplitConfig(validation=0))) == {
+        course: "train" if side == "validation" else side
+        for course, side in sides(split(courses, SplitConfig())).items()
+    }
+    parts = split(corpus("a"), SplitConfig(test=0, validation=0))
+    assert (ids(parts.train), parts.validation, parts.test) == (["a"], (), ())
+    with pytest.raises(UserError, match="1 patient cannot be divided into two parts. Train and validation need"):
+        split(corpus("a"), SplitConfig(test=0))
+
+
+@pytest.mark.fault("H4")
+@given(st.integers(0, 20), st.sampled_from(["validation", "test"]))
+def test_a_part_with_a_file_of_its_own_is_that_file_and_what_it_shares_is_said(seed, own):
+    mine, theirs = [f"p{i}" for i in range(12)], ["q1", "q2", "q3"]
+    texts = {course: [text(f"{seed}{course}")] for course in (*mine, *theirs)}
+    texts["q2"] = [texts["p4"][0] + " once more"]
+    whole = corpus([*mine, *theirs], texts, patients={"p1": "ann", "q3": "ann"})
+    parts = split(replace(whole, sides=dict.fromkeys(theirs, own)), SplitConfig(seed=seed))
+    other = "test" if own == "validation" else "validation"
+    assert ids(getattr(parts, own)) == theirs
+    assert ids(getattr(parts, other))
+    # Nobody of the corpus moves because of another part's file.
+    before = sides(split(corpus(mine, texts, patients={"p1": "ann"}), SplitConfig(seed=seed, **{own: 0})))
+    assert {course: sides(parts)[course] for course in mine} == before
+    assert parts.leaks == (f"patient ann is in corpus.path and in corpus.{own}", "q2/1 is much like p4/1")
+    assert not parts.together
 
 
 def test_an_earlier_split_is_kept(tmp_path):

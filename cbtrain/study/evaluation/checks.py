@@ -6,7 +6,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.providers.providers import check
-from cbtrain.study.consent import require_consent, stays_here
+from cbtrain.study.consent import imported_part, require_consent, stays_here
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.study.trained_run import TrainedRun
@@ -19,14 +19,17 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
     if absent := sorted(missing - set(config.training.speakers)):
         hint = "Train both, or name a patient behind an API (evaluation.patient_provider)."
         raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", hint=hint)
-    allow_upload = allow_upload or stays_here(config.providers)
+    if config.corpus.test is None and config.split.test in (0, []):
+        hint = "Set split.test to a share of the patients, or corpus.test to a file of theirs."
+        raise UserError("nobody is held out, so there is nobody to treat", where="split.test", hint=hint)
+    allow_upload, corpus = allow_upload or stays_here(config.providers), imported_part(config.corpus)
     roles = [("patient", patient)] if patient else []
     if uses_llm_judge(judging, config.providers):
         roles.append(("judge", judging.provider))
         what = "sessions simulated from its profiles and transcripts"
-        require_consent(config.corpus.path, what, judging.provider.base_url, allow_upload)
+        require_consent(corpus, what, judging.provider.base_url, allow_upload)
     if patient:
-        require_consent(config.corpus.path, "its patients' profiles", patient.base_url, allow_upload)
+        require_consent(corpus, "its patients' profiles", patient.base_url, allow_upload)
     check(config.providers, roles)
     return load_rubric(config.evaluation.judging.rubric)
 

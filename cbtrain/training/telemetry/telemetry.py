@@ -27,6 +27,9 @@ LINE_SECONDS = 30.0
 LINES = 10
 """Without a terminal: a line after so many seconds, and at least so many lines, evenly over the budget."""
 
+STEPS_TO_TELL_BY, LONG_SECONDS = 10, 120.0
+"""After so many steps a run that needs longer than that says how long."""
+
 
 class Telemetry:
     """Records and shows the progress of the training stage that ``status`` describes.
@@ -55,6 +58,7 @@ class Telemetry:
         self._live = active and console.is_terminal and not console.is_dumb_terminal
         self._display = Display(self.status, console) if self._live else None
         self._line_at, self._lines = 0.0, 0
+        self._steps = 0
 
     def __enter__(self) -> Telemetry:
         self._clock.start()
@@ -119,6 +123,9 @@ class Telemetry:
         self._write("step", epoch=record.epoch, **counts, **losses, **batch, **numbers)
         self._log(record.step, "train", {**losses, "epoch": record.epoch, "tokens": record.tokens})
         self._log(record.step, "speed", numbers)
+        self._steps += 1
+        if self._steps == STEPS_TO_TELL_BY:
+            self._tell_time_left()
         self._line()
 
     def validation(self, record: ValidationRecord) -> None:
@@ -183,6 +190,12 @@ class Telemetry:
             return None
         rest = max(0, self.status.budget - self.status.tokens)
         return rest / speed.tokens_per_second * self._clock.stretch
+
+    def _tell_time_left(self) -> None:
+        """Say once how long the run will take if that is long: for who wants to stop it, or to leave."""
+        left = self.status.left
+        if left is not None and left >= LONG_SECONDS:
+            self.event("time_left", wording.time_left(self.status), left=round(left))
 
     def _line(self) -> None:
         """Print a line if there is no terminal and one is due."""

@@ -61,6 +61,13 @@ def percent(share: float) -> str:
     return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
+def time_left(status: Status) -> str:
+    """Return how long a stage still takes, after its first steps."""
+    rest = max(0, status.budget - status.tokens)
+    speed = f" at {count(status.speed.tokens_per_second)} tokens/s" if status.speed else ""
+    return f"{status.title}: about {clock(status.left)} left, for {thousands(rest)} tokens{speed}"
+
+
 def step_line(status: Status) -> str:
     """Return the line of a step for output without a terminal."""
     parts = [

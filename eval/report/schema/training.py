@@ -33,8 +33,9 @@ class CleaningRow(Part):
 
 
 class ReportCorpus(Part):
-    """The corpus of training. ``split``: patients by part; ``together``: why courses were kept in one part;
-    ``namesakes``: names that are in two parts; ``skipped``: why sessions were left out."""
+    """The corpus of training. ``split``: patients by part; ``together``: why courses were kept in one part; ``leaks``:
+    patients and near-duplicate sessions in two parts; ``namesakes``: names in two parts; ``skipped``: why sessions were
+    left out."""
 
     path: Text = ""
     format: Text = ""
@@ -45,6 +46,7 @@ class ReportCorpus(Part):
     split: TextsTable = Field(default_factory=dict)
     cleaning: RowTable[CleaningRow] = Field(default_factory=dict)
     together: Texts = Field(default_factory=list)
+    leaks: Texts = Field(default_factory=list)
     namesakes: Texts = Field(default_factory=list)
     skipped: Texts = Field(default_factory=list)
 
@@ -61,6 +63,8 @@ class StageData(Part):
     """From sessions to tokens: counts for an epoch, and how well packs are filled (0 to 1)."""
 
     chat_format: MaybeText = None
+    units: Number = None
+    units_offered: Number = None
     documents: Number = None
     tokens_per_epoch: Number = None
     supervised_per_epoch: Number = None
