@@ -38,7 +38,8 @@ def _findings(
     from cbtrain.transcripts.reading import no_sessions
 
     bad: list[UserError] = []
-    checker = Checker(source.profiles(bad.append), config_of(parsed).corpus.cleaning)
+    policy, profiles = config_of(parsed).corpus.cleaning, source.profiles(bad.append)
+    checker = Checker(profiles, policy, labels=source.given_labels)
 
     def unreadable() -> Iterator[Finding]:
         while bad:
@@ -151,13 +152,14 @@ def _explain(parsed: argparse.Namespace) -> int:
             session_ids.append(session.id)
             if session.id == parsed.explain:
                 break
-            cleaned = clean_session(session, policy, profiles.get(session.course), CleaningReport())
+            profile = profiles.get(session.course)
+            cleaned = clean_session(session, policy, profile, CleaningReport(), source.given_labels)
             seen.setdefault(fingerprint(cleaned.turns), session.id)
         else:
             raise UserError(
                 f"no session {parsed.explain!r}", where=source.name, hint=_nearest_session(parsed.explain, session_ids)
             )
-    explained = explain(session, policy, profiles.get(session.course), seen)
+    explained = explain(session, policy, profiles.get(session.course), seen, source.given_labels)
     if parsed.json:
         print(json.dumps(asdict(explained), indent=2, ensure_ascii=False))
         return 0

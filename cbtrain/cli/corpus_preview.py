@@ -138,5 +138,6 @@ def _find(parsed: argparse.Namespace, source: CorpusSource, policy: Any) -> tupl
         raise UserError(f"no session {parsed.session!r}", where=source.name, hint=nearest(parsed.session, session_ids))
     profile = profiles.get(wanted.course)
     course_sessions.sort(key=lambda session: session.number)
-    cleaned = [clean_session(session, policy, profile, CleaningReport()) for session in course_sessions]
+    labels = source.given_labels
+    cleaned = [clean_session(session, policy, profile, CleaningReport(), labels) for session in course_sessions]
     return Course(wanted.course, tuple(s for s in cleaned if s.turns or s.id == wanted.id), profile), wanted.id

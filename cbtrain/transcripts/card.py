@@ -71,7 +71,7 @@ def write_card(
 
     ``bad`` holds the faults of unreadable sessions; it is filled while ``sessions`` are read.
     """
-    statistics, checker = Statistics(), Checker(profiles, settings.policy)
+    statistics, checker = Statistics(), Checker(profiles, settings.policy, labels=source.given_labels)
     kinds: dict[str, list[int]] = {}
     last: dict[str, str] = {}
     digest = blake2b(digest_size=16)

@@ -14,11 +14,11 @@ from typing import Any, Literal
 from cbtrain.transcripts.cleaning import RESIDUE, excerpt
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.duplicates import DuplicateFinder
-from cbtrain.transcripts.labels import COMMON_LABELS, inner_labels, names_of, unknown_labels
+from cbtrain.transcripts.labels import COMMON_LABELS, NO_LABELS, inner_labels, speakers_of, unknown_labels
 from cbtrain.transcripts.personal_data import personal_data
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.summary import closing_summaries, long_lines, opening_turn, summary_labels, summary_text
-from cbtrain.transcripts.types import Session
+from cbtrain.transcripts.types import Role, Session
 
 Severity = Literal["error", "warning", "note"]
 
@@ -73,14 +73,19 @@ class Finding:
 class Checker:
     """Takes sessions one by one; :meth:`finish` adds what only the whole corpus shows.
 
-    ``policy`` says which names count as the therapist's label; ``profiles`` which are the patients'. Memory grows by
-    about a kilobyte a session.
+    ``policy`` says which names count as the therapist's label; ``profiles`` which are the patients'; ``labels`` are
+    those that the reader was given. Memory grows by about a kilobyte a session.
     """
 
     def __init__(
-        self, profiles: Mapping[str, Profile], policy: CleaningPolicy | None = None, near_duplicate: float = 0.5
+        self,
+        profiles: Mapping[str, Profile],
+        policy: CleaningPolicy | None = None,
+        near_duplicate: float = 0.5,
+        labels: Mapping[str, Role] = NO_LABELS,
     ) -> None:
         self.profiles, self.policy, self.near_duplicate = profiles, policy or CleaningPolicy(), near_duplicate
+        self.labels = labels
         self.sessions = 0
         self._places: list[tuple[str, str]] = []
         self._without_summary = array("L")
@@ -110,7 +115,7 @@ class Checker:
 
     def _turns(self, session: Session, finding: Any) -> Iterator[Finding]:
         profile = self.profiles.get(session.course)
-        names = names_of(profile, self.policy.therapist_names)
+        names = speakers_of(session, profile, self.policy.therapist_names, self.labels)
         before = None
         strange: dict[str, list[int]] = {}
         for index, turn in enumerate(session.turns):
@@ -172,9 +177,10 @@ def check(
     profiles: Mapping[str, Profile],
     policy: CleaningPolicy | None = None,
     near_duplicate: float = 0.5,
+    labels: Mapping[str, Role] = NO_LABELS,
 ) -> Iterator[Finding]:
     """Yield all findings in ``sessions``, those that need the whole corpus last."""
-    checker = Checker(profiles, policy, near_duplicate)
+    checker = Checker(profiles, policy, near_duplicate, labels)
     for session in sessions:
         yield from checker.add(session)
     yield from checker.finish()

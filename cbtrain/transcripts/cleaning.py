@@ -10,7 +10,7 @@ from hashlib import blake2b
 from itertools import pairwise
 
 from cbtrain.transcripts.config import CleaningPolicy
-from cbtrain.transcripts.labels import inner_labels, names_of
+from cbtrain.transcripts.labels import NO_LABELS, inner_labels, speakers_of
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.summary import closing_summaries, summary_end
 from cbtrain.transcripts.types import Corpus, Role, Session, Turn
@@ -91,7 +91,7 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
         seen = seen_by_side.setdefault(corpus.sides.get(course.id, ""), {})
         kept = []
         for session in course.sessions:
-            session = clean_session(session, policy, course.profile, report)
+            session = clean_session(session, policy, course.profile, report, corpus.labels)
             key = fingerprint(session.turns)
             dropped = why_dropped(session, key, policy, seen)
             if dropped:
@@ -118,13 +118,19 @@ def why_dropped(session: Session, key: bytes, policy: CleaningPolicy, seen: Mapp
     return None
 
 
-def clean_session(session: Session, policy: CleaningPolicy, profile: Profile | None, report: CleaningReport) -> Session:
-    """Return one cleaned session; ``report`` grows by what was changed. ``profile`` says which name may stand as a
-    label."""
+def clean_session(
+    session: Session,
+    policy: CleaningPolicy,
+    profile: Profile | None,
+    report: CleaningReport,
+    labels: Mapping[str, Role] = NO_LABELS,
+) -> Session:
+    """Return one cleaned session; ``report`` grows by what was changed. Names in ``profile``, and ``labels`` that the
+    reader was given, may stand as labels inside turns."""
     parts = [_Part(turn, index) for index, turn in enumerate(session.turns)]
     preamble = session.preamble
     if policy.split_inner_labels:
-        names = names_of(profile, policy.therapist_names)
+        names = speakers_of(session, profile, policy.therapist_names, labels)
         if session.structured:
             parts = [_without_own_label(part, names, session.id, report) for part in parts]
         else:

@@ -9,8 +9,9 @@ from typing import Literal
 
 from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session, fingerprint, why_dropped
 from cbtrain.transcripts.config import CleaningPolicy
+from cbtrain.transcripts.labels import NO_LABELS
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.types import Session, Turn
+from cbtrain.transcripts.types import Role, Session, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,16 @@ class Explanation:
 
 
 def explain(
-    session: Session, policy: CleaningPolicy, profile: Profile | None, seen: Mapping[bytes, str] | None = None
+    session: Session,
+    policy: CleaningPolicy,
+    profile: Profile | None,
+    seen: Mapping[bytes, str] | None = None,
+    labels: Mapping[str, Role] = NO_LABELS,
 ) -> Explanation:
-    """Return how cleaning changes ``session``; ``seen`` are the fingerprints of the cleaned sessions before it."""
+    """Return how cleaning changes ``session``; ``seen`` are the fingerprints of the cleaned sessions before it,
+    ``labels`` those that the reader was given."""
     report = CleaningReport()
-    cleaned = clean_session(session, policy, profile, report)
+    cleaned = clean_session(session, policy, profile, report, labels)
     dropped = why_dropped(cleaned, fingerprint(cleaned.turns), policy, seen or {})
     if dropped:
         report.changes.append(dropped)

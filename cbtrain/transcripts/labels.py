@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from cbtrain.transcripts.label_grammar import ASIDE, BLANK, BOLD, COLON, DASH, INDENT, TIME, TITLE, either
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.types import Role, Turn
+from cbtrain.transcripts.types import Role, Session, Turn
 
 AUTHOR_LABELS: Mapping[str, Role] = {"Therapist": "therapist", "Patient": "patient"}
 COMMON_LABELS: Mapping[str, Role] = {
@@ -30,6 +30,8 @@ COMMON_LABELS: Mapping[str, Role] = {
     **dict.fromkeys(("来访者", "求助者", "患者", "クライエント", "クライアント", "相談者", "내담자"), "patient"),
 }
 
+
+NO_LABELS: Mapping[str, Role] = {}
 
 TEXT_LABELS: Mapping[str, Role] = {
     **COMMON_LABELS,
@@ -113,6 +115,19 @@ def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[st
     return names
 
 
+def speakers_of(
+    session: Session, profile: Profile | None, therapist_names: Iterable[str], labels: Mapping[str, Role]
+) -> dict[str, Role]:
+    """Return what may stand as a label inside turns of ``session`` beside the common labels: :func:`names_of`, and in
+    labelled texts ``labels``, those that the reader was given. Where a source names the speakers outside its texts,
+    such labels are values of a column, and one inside a text is a word."""
+    names = names_of(profile, therapist_names)
+    if session.structured or not labels:
+        return names
+    given = {label.lower() for label in labels}
+    return {**{name: role for name, role in names.items() if name.lower() not in given}, **labels}
+
+
 NAME_THE_LABELS = "name the speakers' labels (corpus.therapist_labels=…, corpus.patient_labels=…)"
 """What reads a text whose labels are not the common ones."""
 
@@ -136,7 +151,8 @@ UNKNOWN = re.compile(
 
 @lru_cache(maxsize=1024)
 def _inner_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    end = rf"(?:{ASIDE})?{BOLD}{BLANK}?{COLON}{BOLD}"
-    line_start = rf"^{INDENT}{DASH}{TIME}{BOLD}{TITLE}({either(labels)}){end}{BLANK}{{0,80}}"
-    after_sentence = rf"(?<=[.!?…。！？])[\"”’)*]{{0,6}}{BLANK}{{0,8}}{BOLD}({either(labels)}){end}{BLANK}{{1,80}}"
+    end = rf"(?:[ #]?\d{{1,3}})?\]?(?:{ASIDE})?{BOLD}{BLANK}?{COLON}{BOLD}"
+    line_start = rf"^{INDENT}{DASH}{TIME}\[?{BOLD}{TITLE}({either(labels)}){end}{BLANK}{{0,8}}"
+    after_sentence = rf"(?<=[.!?…。！？])[\"”’)*]{{0,6}}{BLANK}{{0,8}}\[?{BOLD}({either(labels)}){end}"
+    after_sentence += rf"(?:{BLANK}{{1,8}}|(?<=：))"
     return re.compile(f"{line_start}|{after_sentence}", re.MULTILINE | re.IGNORECASE)

@@ -112,6 +112,11 @@ class CorpusSource:
                 kind = f"{suffix_of(file)} files, which are not read as {self.format!r}: name them by themselves"
                 self.notes.add(kind, example=file.relative_to(self.path).as_posix())
 
+    @property
+    def given_labels(self) -> Mapping[str, Role]:
+        """Return the speakers' labels that options or a map give, for check and cleaning."""
+        return self._options(refuse).given_labels
+
     def _options(self, on_bad: OnBad) -> ReadOptions:
         return ReadOptions(on_bad, self.labels, self.map, self.notes)
 
@@ -186,7 +191,8 @@ def read(
         Course(course, tuple(sorted(course_sessions, key=lambda session: session.number)), profiles.get(course))
         for course, course_sessions in by_course.items()
     )
-    return Corpus(source.name, source.format, courses, tuple(skipped), tuple(source.notes.lines()))
+    notes = tuple(source.notes.lines())
+    return Corpus(source.name, source.format, courses, tuple(skipped), notes, source.given_labels)
 
 
 def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:

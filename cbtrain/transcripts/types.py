@@ -113,13 +113,15 @@ class Course:
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """Courses read from one place; ``format`` names the reader; ``skipped`` says what could not be read, if allowed;
-    ``notes`` what was left out on purpose. ``sides`` are the parts of courses that came from a part's own file."""
+    ``notes`` what was left out on purpose. ``labels``: speakers' labels that options or a map give; they are looked for
+    inside turns too. ``sides`` are the parts of courses that came from a part's own file."""
 
     source: str
     format: str
     courses: tuple[Course, ...]
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, Role] = field(default_factory=dict)
     sides: Mapping[str, OwnSide] = field(default_factory=dict)
 
     def sessions(self) -> Iterator[Session]:

@@ -47,11 +47,12 @@ class ReadOptions:
     @property
     def text_labels(self) -> Mapping[str, Role]:
         """Return the labels of speakers in texts: those given, else the common ones, and those of the map over them."""
-        labels = dict(self.labels or TEXT_LABELS)
-        if self.map.each != "pair":
-            labels |= {stripped(name): "therapist" for name in self.map.therapist}
-            labels |= {stripped(name): "patient" for name in self.map.patient}
-        return labels
+        return {**(self.labels or TEXT_LABELS), **_labels_of(self.map)}
+
+    @property
+    def given_labels(self) -> Mapping[str, Role]:
+        """Return the labels that options or the map give."""
+        return {**self.labels, **_labels_of(self.map)}
 
     def labelled(self, text: str, where: str) -> LabelledText:
         """Return the turns of a text whose turns begin with labels, as map and labels say; note what is left out."""
@@ -64,3 +65,12 @@ class ReadOptions:
 
     def note(self, what: str, count: int = 1, example: str = "") -> None:
         self.notes.add(what, count, example)
+
+
+def _labels_of(corpus_map: CorpusMap) -> dict[str, Role]:
+    """Return the names that a map gives the speakers; those of pairs are columns."""
+    if corpus_map.each == "pair":
+        return {}
+    roles: dict[str, Role] = {stripped(name): "therapist" for name in corpus_map.therapist}
+    roles |= {stripped(name): "patient" for name in corpus_map.patient}
+    return {label: role for label, role in roles.items() if label}
