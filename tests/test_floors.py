@@ -10,7 +10,10 @@ from places import ROOT
 
 GROUND = {
     "cbtrain",
-    *(f"cbtrain.{name}" for name in ("errors", "files", "console", "journal", "stopping", "environment", "settings")),
+    *(
+        f"cbtrain.{name}"
+        for name in ("errors", "files", "console", "journal", "stopping", "environment", "settings", "text")
+    ),
 }
 FLOORS = {
     "cbtrain.transcripts": 0,

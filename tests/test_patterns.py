@@ -35,6 +35,7 @@ from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
 ROOMS = {
     "cbtrain/transcripts": "cbtrain.transcripts",
+    "cbtrain/text": "cbtrain.text",
     "cbtrain/providers": "cbtrain.providers",
     "cbtrain/synthesis": "cbtrain.synthesis",
     "cbtrain/tokens": "cbtrain.tokens",
@@ -173,7 +174,7 @@ def everything_that_reads(text: str) -> None:
 @pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     "unit",
-    ["a@b.cd ", "*", " ", "Therapist: Patient: ", "Session Summary:\n\n", "Patient: I am.\n", "1 (234) 567-8901 ",
+    ["a@b.cd ", "*", "(laughs) ", "<p> &amp;", "[END]\n", "<think> ", "汉 ก", " ", "Therapist: Patient: ", "Session Summary:\n\n", "Patient: I am.\n", "1 (234) 567-8901 ",
      "here is part 1 of a session, ", "Well. Mother: No. ", "what would you like ", "\n", "Jo (x):"],
 )  # fmt: skip
 def test_twice_the_text_is_no_more_than_twice_the_work(unit):

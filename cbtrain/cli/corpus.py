@@ -62,11 +62,13 @@ def add(commands: Commands) -> None:
         corpora,
         "check",
         check,
-        "list every irregularity with its file and place",
+        "find irregularities: counts by kind, with examples and their places",
         "Exit status 0: no error (there may be warnings); 1: an error; 2: the corpus cannot be read at all.",
     )
     checks.add_argument("--json", action="store_true", help="print JSON")
-    checks.add_argument("--kind", action="append", default=[], help="list this kind only (repeatable)")
+    checks.add_argument("--kind", action="append", default=[], help="show this kind only (repeatable)")
+    checks.add_argument("--examples", type=int, default=3, metavar="N", help="examples of each kind (default: 3)")
+    checks.add_argument("--all", action="store_true", help="list every finding, one a line")
     checks.add_argument(
         "--explain", metavar="SESSION", help="show one session (COURSE/NUMBER) before and after cleaning"
     )

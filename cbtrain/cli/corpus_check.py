@@ -1,22 +1,26 @@
-"""``cbtrain corpus check``: list every irregularity with its place, or show one session before and after cleaning."""
+"""``cbtrain corpus check``: irregularities by kind with examples, or one session before and after cleaning."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of
 from cbtrain.cli.exit_codes import DONE, FOUND
-from cbtrain.console import counting, table_of
+from cbtrain.console import counting
 from cbtrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
+    from cbtrain.transcripts.checking import Finding
     from cbtrain.transcripts.reading import CorpusSource
+
+STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def check(parsed: argparse.Namespace) -> int:
@@ -100,40 +104,67 @@ def _chain(head: Any, rest: Iterable[Any]) -> Iterator[Any]:
 
 def _check_text(parsed: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.text import Text
 
     from cbtrain.transcripts.checking import KINDS
 
     console, source = Console(), source_of(parsed)
     tally: dict[str, Any] = {"sessions": 0, "unreadable": 0, "kinds": {}}
-    styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    examples: dict[str, list[Finding]] = {}
     for finding in _findings(parsed, source, tally, console):
-        turn = f", turn {finding.turn}" if finding.turn else ""
-        line = Text.assemble(
-            (finding.severity, styles[finding.severity]),
-            f" {finding.kind}  {finding.where}{turn}",
-            (f"  {finding.detail}", "dim"),
-        )
-        console.print(line, soft_wrap=True)
+        if parsed.all:
+            console.print(_line(finding, finding.where), soft_wrap=True)
+        elif len(examples.setdefault(finding.kind, [])) < parsed.examples:
+            examples[finding.kind].append(finding)
     console.print(
-        f"\n{source.name} ({source.format}): {tally['sessions']:,} sessions checked", highlight=False, markup=False
+        f"{source.name} ({source.format}): {tally['sessions']:,} sessions checked", highlight=False, markup=False
     )
-    table = table_of("kind", "what it means", "findings", "sessions", numbers=2)
-    for kind, (severity, meaning) in KINDS.items():
-        if row := tally["kinds"].get(kind):
-            cells = (f"{row['findings']:,}", f"{row['sessions']:,}")
-            table.add_row(
-                Text(kind, styles[severity]), Text.assemble((severity, styles[severity]), f": {meaning}"), *cells
-            )
-    if tally["kinds"]:
-        console.print(table)
-    console.print(f"Not found: {', '.join(kind for kind in KINDS if kind not in tally['kinds'])}.", highlight=False)
+    for kind in sorted(tally["kinds"], key=list(KINDS).index):
+        if not parsed.kind or kind in parsed.kind:
+            _print_kind(kind, tally["kinds"][kind], examples.get(kind, []), source, console)
+    not_found = ", ".join(kind for kind in KINDS if kind not in tally["kinds"])
+    console.print(f"\nNot found: {not_found}.", highlight=False)
+    if examples:
+        console.print("--all lists every finding, --kind KIND those of one kind.", highlight=False)
     console.print(
         "To see how cleaning changes a session: `cbtrain corpus check PATH --explain COURSE/NUMBER`. Patterns cannot "
         "find names or stories: a corpus without findings of personal data may still identify people.",
         style="dim",
     )
     return FOUND if _has_error(tally) else DONE
+
+
+def _print_kind(
+    kind: str, row: dict[str, Any], examples: Sequence[Finding], source: CorpusSource, console: Console
+) -> None:
+    """Print how often ``kind`` was found, what it means, and ``examples`` with their place inside the corpus."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from cbtrain.eval.report.formatting import counted
+    from cbtrain.transcripts.checking import KINDS
+
+    severity, meaning = KINDS[kind]
+    counts = counted(row["findings"], "finding")
+    if row["sessions"]:
+        counts += f" in {counted(row['sessions'], 'session')}"
+    console.print(Text.assemble("\n", (f"{severity} {kind}", STYLES[severity]), f": {counts}"))
+    console.print(Padding(Text(meaning, "dim"), (0, 0, 0, 2), expand=False))
+    for finding in examples:
+        where = finding.where.removeprefix(source.name).lstrip("/") or finding.where
+        if where.startswith(":"):  # a line of the only file
+            where = finding.where
+        console.print(Padding(_line(finding, where, severity=False), (0, 0, 0, 2), expand=False))
+    if examples and row["findings"] > len(examples):
+        console.print(Text(f"  … {row['findings'] - len(examples):,} more", "dim"))
+
+
+def _line(finding: Finding, where: str, *, severity: bool = True) -> Text:
+    """Return a finding on one line: place and detail, with its severity and kind if asked."""
+    from rich.text import Text
+
+    turn = f", turn {finding.turn}" if finding.turn else ""
+    head = (finding.severity, STYLES[finding.severity]), f" {finding.kind}  "
+    return Text.assemble(*(head if severity else ()), f"{where}{turn}", (f"  {finding.detail}", "dim"))
 
 
 def _explain(parsed: argparse.Namespace) -> int:

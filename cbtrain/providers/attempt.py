@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import aiohttp
 
 from cbtrain.providers.answers.clearing import cleared
-from cbtrain.providers.answers.json_objects import unique
 from cbtrain.providers.costs.reported_usage import checked_usage
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import ApiFormat, Malformed, WireAnswer, WireRequest
@@ -19,6 +18,7 @@ from cbtrain.providers.formats.stream import events_of
 from cbtrain.providers.formats.waiting import believed_wait
 from cbtrain.providers.redaction import redacted, redacted_texts
 from cbtrain.providers.transport import Reply, Transport, timeout
+from cbtrain.text.json_objects import unique
 
 LONGEST_BACKOFF_S = 60.0
 

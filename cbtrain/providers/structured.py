@@ -8,8 +8,8 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cbtrain.providers.answers.json_objects import objects_in
 from cbtrain.providers.types import ChatRequest, ChatResponse, Message
+from cbtrain.text.json_objects import objects_in
 
 Shape = TypeVar("Shape", bound=BaseModel)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cbtrain.providers.answers.json_objects import objects_in
+from cbtrain.text.json_objects import objects_in
 
 FinishReason = Literal["stop", "length", "content_filter", "refusal", "error", "unknown"]
 """``error``: the API broke the answer off. Such an answer is asked for again, and never returned. ``unknown``: the

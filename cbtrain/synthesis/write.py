@@ -17,7 +17,6 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.journal import Journal, Shape, is_count, is_section, is_text
 from cbtrain.journal import read as read_journal
-from cbtrain.providers.answers.thinking import without_thinking
 from cbtrain.providers.costs import ledger
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
@@ -28,6 +27,7 @@ from cbtrain.providers.types import ChatRequest
 from cbtrain.stopping import StopRequest
 from cbtrain.synthesis.config import SynthesisConfig
 from cbtrain.synthesis.prompts import PARTS, part_request
+from cbtrain.text.thinking import without_thinking
 from cbtrain.transcripts.cleaning import RESIDUE
 from cbtrain.transcripts.labels import parse_labelled
 from cbtrain.transcripts.profile import Profile

@@ -7,14 +7,18 @@ a fault that cleaning fixes or a person should look at; a *note* something unusu
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cbtrain.text.thinking import may_think, without_thinking
+from cbtrain.text.words import count_words
 from cbtrain.transcripts.cleaning import RESIDUE, excerpt
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.duplicates import DuplicateFinder
 from cbtrain.transcripts.labels import COMMON_LABELS, NO_LABELS, inner_labels, speakers_of, unknown_labels
+from cbtrain.transcripts.marks import STRIPPING
 from cbtrain.transcripts.personal_data import personal_data
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.summary import closing_summaries, long_lines, opening_turn, summary_labels, summary_text
@@ -38,6 +42,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "doubled_summary": ("warning", "more than one closing summary"),
     "summary_in_opening": ("note", "the pasted summary has the label of a closing one"),
     "residue": ("warning", "the generator talks about the parts it writes"),
+    "thinking": ("warning", "a model's thoughts before its answer"),
+    "markup": ("warning", "HTML tags or entities"),
+    "transcriber_note": ("note", "notes of a transcriber, such as [crosstalk] or (laughs)"),
+    "end_marker": ("note", "a line that says that the conversation is over"),
     "opens_with_therapist": ("note", "the therapist speaks first"),
     "summary_mismatch": ("warning", "the pasted summary is not the previous session's"),
     "personal_data": ("warning", "looks like a real person's data"),
@@ -131,6 +139,11 @@ class Checker:
                 yield finding("inner_label", index, detail)
             for residue in RESIDUE.finditer(turn.text):
                 yield finding("residue", index, excerpt(residue.group(), EXCERPT))
+            if may_think(turn.text) and without_thinking(turn.text)[0] != turn.text:
+                yield finding("thinking", index, excerpt(turn.text, EXCERPT))
+            for kind, (marks_in, _) in STRIPPING.items():
+                if marks := marks_in(turn.text):
+                    yield finding(kind, index, _listed(marks))
             for kind, _, masked in personal_data(turn.text):
                 yield finding("personal_data", index, f"{kind}: {masked}")
         for name, places in strange.items():
@@ -151,7 +164,7 @@ class Checker:
         if closing and closing[0][0] < len(turns) - 1:
             yield finding("turns_after_summary", closing[0][0] + 1, f"{len(turns) - 1 - closing[0][0]} of them")
         last_number, last_lines = self._last_summary.get(session.course, (0, frozenset()))
-        if last_lines and last_number == session.number - 1 and len(pasted.split()) >= PASTED_WORDS:
+        if last_lines and last_number == session.number - 1 and count_words(pasted) >= PASTED_WORDS:
             share = len(last_lines & long_lines(pasted)) / len(last_lines)
             if share < 0.5:
                 yield finding("summary_mismatch", opening, f"{share:.0%} of the lines of session {last_number}'s")
@@ -170,6 +183,13 @@ class Checker:
             detail = f"of {other}" if double.exact else f"of {other}, similarity {double.similarity:.2f}"
             kind = "exact_duplicate" if double.exact else "near_duplicate"
             yield Finding(kind, *self._places[double.index], None, detail)
+
+
+def _listed(marks: list[str]) -> str:
+    """Return the marks in one turn, each kind once: ``<p> 4 times, <br>``."""
+    counts = Counter(marks)
+    shown = ", ".join(f"{mark} {count} times" if count > 1 else mark for mark, count in counts.items())
+    return excerpt(shown, EXCERPT)
 
 
 def check(

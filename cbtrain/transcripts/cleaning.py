@@ -9,8 +9,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import pairwise
 
+from cbtrain.text.thinking import may_think, without_thinking
+from cbtrain.text.words import count_words
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.labels import NO_LABELS, inner_labels, speakers_of
+from cbtrain.transcripts.marks import STRIPPING
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.summary import closing_summaries, summary_end
 from cbtrain.transcripts.types import Corpus, Role, Session, Turn
@@ -30,6 +33,10 @@ RESIDUE = re.compile(
 in parts."""
 
 CHANGES = {
+    "thinking_removed": "thoughts removed that a model wrote before its answer",
+    "markup_stripped": "turns without their HTML tags and entities",
+    "notes_stripped": "turns without their transcriber's notes",
+    "end_markers_stripped": "turns without their lines that end a conversation",
     "turns_split_at_inner_labels": "turns split at another speaker's label",
     "own_labels_removed": "labels of a turn's own speaker removed from its beginning",
     "residue_lines_removed": "lines removed in which the generator talks about parts",
@@ -129,6 +136,9 @@ def clean_session(
     reader was given, may stand as labels inside turns."""
     parts = [_Part(turn, index) for index, turn in enumerate(session.turns)]
     preamble = session.preamble
+    if policy.remove_thinking:
+        parts = [_without_thinking(part, session.id, report) for part in parts]
+    preamble, parts = _without_marks(preamble, parts, policy, session.id, report)
     if policy.split_inner_labels:
         names = speakers_of(session, profile, policy.therapist_names, labels)
         if session.structured:
@@ -142,7 +152,7 @@ def clean_session(
     if policy.drop_earlier_summaries:
         parts = _drop_earlier_summaries(parts, session.id, report)
     if preamble.strip():
-        report.changes.append(Change("preambles_left_out", session.id, None, len(preamble.split()), excerpt(preamble)))
+        report.changes.append(Change("preambles_left_out", session.id, None, count_words(preamble), excerpt(preamble)))
     if policy.drop_empty_turns:
         empty = [part for part in parts if not part.turn.text.strip()]
         report.changes += [Change("empty_turns_dropped", session.id, p.origin, note=p.turn.role) for p in empty]
@@ -158,6 +168,47 @@ class _Part:
 
     turn: Turn
     origin: int | None
+
+
+def _without_thinking(part: _Part, session: str, report: CleaningReport) -> _Part:
+    """Take out what a model thought before its answer: nothing of it is trained. A thought without an end reaches to
+    the end of the turn."""
+    before = part.turn.text
+    after, characters = without_thinking(before) if may_think(before) else (before, 0)
+    if after == before:
+        return part
+    words = max(0, count_words(before) - count_words(after))
+    report.changes.append(Change("thinking_removed", session, part.origin, words, f"{characters:,} characters"))
+    return _Part(replace(part.turn, text=after), part.origin)
+
+
+def _without_marks(
+    preamble: str, parts: Sequence[_Part], policy: CleaningPolicy, session: str, report: CleaningReport
+) -> tuple[str, list[_Part]]:
+    """Strip marks that nobody said, of the kinds that the policy names. A preamble loses its markup only: it may hold
+    turns that begin with labels in bold."""
+    wanted = {
+        "markup": (policy.strip_markup, "markup_stripped"),
+        "transcriber_note": (policy.strip_notes, "notes_stripped"),
+        "end_marker": (policy.strip_end_markers, "end_markers_stripped"),
+    }
+    stripped = list(parts)
+    for kind, (marks_in, without_marks) in STRIPPING.items():
+        is_wanted, change = wanted[kind]
+        if not is_wanted:
+            continue
+        if kind == "markup" and marks_in(preamble):
+            preamble = without_marks(preamble)
+            report.changes.append(Change(change, session, None, note="before the first label"))
+        for index, part in enumerate(stripped):
+            before = part.turn.text
+            if not marks_in(before):
+                continue
+            after = without_marks(before)
+            words = max(0, count_words(before) - count_words(after))
+            report.changes.append(Change(change, session, part.origin, words, excerpt(before)))
+            stripped[index] = _Part(replace(part.turn, text=after), part.origin)
+    return preamble, stripped
 
 
 def fingerprint(turns: Sequence[Turn]) -> bytes:
@@ -176,7 +227,7 @@ def _split_inner_labels(
     cut: list[_Part] = []
     before, opening = _pieces(preamble, names)
     if opening:
-        words = len(preamble.split()) - len(before.split()) - sum(len(turn.text.split()) for turn in opening)
+        words = count_words(preamble) - count_words(before) - sum(count_words(turn.text) for turn in opening)
         note = f"{len(opening)} turns before the first common label"
         report.changes.append(Change("turns_split_at_inner_labels", session, None, words, note))
         cut += [_Part(turn, None) for turn in opening]
@@ -188,7 +239,7 @@ def _split_inner_labels(
             cut.append(part)
             continue
         labels = ", ".join(dict.fromkeys(inner.label for inner in inner_labels(text, names)))
-        words = len(text.split()) - len(first.split()) - sum(len(turn.text.split()) for turn in rest)
+        words = count_words(text) - count_words(first) - sum(count_words(turn.text) for turn in rest)
         report.changes.append(Change("turns_split_at_inner_labels", session, part.origin, words, f"at {labels}"))
         turns = [replace(part.turn, text=first), *rest] if first else rest
         cut += [_Part(turn, part.origin) for turn in turns]
@@ -221,7 +272,7 @@ def _pieces(text: str, names: Mapping[str, Role]) -> tuple[str, list[Turn]]:
 
 def _without_residue(part: _Part, session: str, report: CleaningReport) -> _Part:
     for match in RESIDUE.finditer(part.turn.text):
-        words = len(match.group().split())
+        words = count_words(match.group())
         report.changes.append(Change("residue_lines_removed", session, part.origin, words, match.group().strip()))
     text, removed = RESIDUE.subn("", part.turn.text)
     return _Part(replace(part.turn, text=text.strip()), part.origin) if removed else part
@@ -258,7 +309,7 @@ def _drop_earlier_summaries(parts: Sequence[_Part], session: str, report: Cleani
         turn, origin = kept[index].turn, kept[index].origin
         end = stop if after == index else len(turn.text)
         dropped = turn.text[start:end]
-        report.changes.append(Change("summaries_dropped", session, origin, len(dropped.split()), excerpt(dropped)))
+        report.changes.append(Change("summaries_dropped", session, origin, count_words(dropped), excerpt(dropped)))
         text = f"{turn.text[:start].rstrip()}\n\n{turn.text[end:].lstrip()}".strip()
         kept[index] = _Part(replace(turn, text=text), origin)
     return kept

@@ -17,6 +17,14 @@ class CleaningPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    remove_thinking: bool = Field(
+        True, description="remove what a model thought before it answered (<think> … </think> and other tags)"
+    )
+    strip_markup: bool = Field(False, description="remove HTML tags, and write entities as characters")
+    strip_notes: bool = Field(False, description="remove a transcriber's notes, e.g. [crosstalk] and (laughs)")
+    strip_end_markers: bool = Field(
+        False, description="remove lines that end a conversation, e.g. [END] and 'End of session'"
+    )
     split_inner_labels: bool = Field(True, description="split a turn where another speaker's label is inside it")
     therapist_names: list[str] = Field(["Nova"], description="names that may be the therapist's label")
     remove_residue: bool = Field(

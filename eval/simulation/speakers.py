@@ -12,11 +12,11 @@ from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.providers.answers.refusals import leaves_role
-from cbtrain.providers.answers.thinking import without_thinking
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.structured import cut_short, thought
 from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.text.thinking import without_thinking
 from cbtrain.tokens.dialogue import dialogue, patient_system
 from cbtrain.transcripts.labels import inner_labels, names_of
 from cbtrain.transcripts.profile import Profile

@@ -106,12 +106,30 @@ def test_check(folder):
     assert "Not found: no_turns" in done.stdout
     (folder / "a.txt").write_text("Therapist: Hello.\nTherapist: Still me.\nClient: Hi. Therapist: Yes?")
     done = corpus("check", "a.txt", cwd=folder, status=1)
+    assert "warning repeated_speaker: 1 finding in 1 session\n" in done.stdout
+    assert "  a.txt, turn 3  Therapist: in a patient's turn" in done.stdout
+    done = corpus("check", "a.txt", "--all", cwd=folder, status=1)
     assert "warning repeated_speaker  a.txt, turn 2  therapist" in done.stdout
     assert "error inner_label  a.txt, turn 3  Therapist: in a patient's turn" in done.stdout
     found = json.loads(corpus("check", "a.txt", "--json", "--kind", "inner_label", cwd=folder, status=1).stdout)
     assert [finding["kind"] for finding in found["findings"]] == ["inner_label"]
     assert found["kinds"]["repeated_speaker"] == {"severity": "warning", "findings": 1, "sessions": 1}
     assert "Did you mean 'inner_label'" in corpus("check", "--kind", "inner_lable", cwd=folder, status=2).stderr
+
+
+@pytest.mark.fault("A10")
+def test_findings_are_grouped_with_a_few_examples_in_80_columns(folder):
+    turns = "\n".join(f"Client: Yes (laughs) {n}.\nTherapist: <p>{'word ' * 30}</p>" for n in range(500))
+    (folder / "a.txt").write_text(turns)
+    lines = corpus("check", "a.txt", "--examples", "2", cwd=folder).stdout.splitlines()
+    assert len(lines) < 40
+    assert max(map(len, lines)) <= 80
+    place = lines.index("warning markup: 500 findings in 1 session")
+    assert lines[place + 2] == "  a.txt, turn 2  <p>, </p>"
+    assert lines[place + 4] == "  … 498 more"
+    assert "note transcriber_note: 500 findings in 1 session" in lines
+    every = corpus("check", "a.txt", "--all", "--kind", "markup", cwd=folder).stdout
+    assert every.count("warning markup  a.txt, turn ") == 500
 
 
 def test_explain(folder):

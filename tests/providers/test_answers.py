@@ -16,15 +16,15 @@ from replies import ANTHROPIC, GEMINI, OPENAI, REQUEST, anthropic, gemini, opena
 
 from cbtrain.providers.answers.clearing import cleared, worth_keeping
 from cbtrain.providers.answers.finish_reasons import REASONS, finish_of
-from cbtrain.providers.answers.json_objects import objects_in
 from cbtrain.providers.answers.refusals import is_refusal, leaves_role
-from cbtrain.providers.answers.thinking import FORMS, without_thinking
 from cbtrain.providers.caching.cache import AnswerCache
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.formats.failure_wordings import FILTERS, OVERFLOWS
 from cbtrain.providers.structured import shaped
 from cbtrain.providers.types import Usage
+from cbtrain.text.json_objects import objects_in
+from cbtrain.text.thinking import FORMS, without_thinking
 
 QUOTING = '{"reason": "it says <think>, </think> and <|end|> aloud"}'
 

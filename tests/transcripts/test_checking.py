@@ -52,6 +52,10 @@ PLANTED = {
     "residue": ([session(1, (P, "Hi."), (T, "Yes.\nHere is part 2 of the CBT session:\nGo on."))], 2),
     "opens_with_therapist": ([session(1, (T, "Welcome."), (P, "Hi."))], 1),
     "summary_mismatch": ([regular(1), regular(2, "Last time we spoke of gardens and the sea. " * 12)], 1),
+    "thinking": ([session(1, (P, "Hi."), (T, "Yes."), (P, "So."), (T, "<think>They are sad."))], 4),
+    "markup": ([session(1, (P, "Hi &amp; bye."), (T, "Yes."))], 1),
+    "transcriber_note": ([session(1, (P, "Hi."), (T, "Yes (sighs), I [inaudible 00:12] it."))], 2),
+    "end_marker": ([session(1, (P, "Hi."), (T, "Bye.\nCONVERSATION ENDED"))], 2),
     "personal_data": ([session(1, (P, "Hi."), (T, "Write to me at ann.lee@clinic.example.org."))], 2),
 }
 

@@ -326,3 +326,57 @@ def test_labels_inside_turns_with_structural_speakers_stay(tmp_path):
     ]
     assert report.count("own_labels_removed") == 1
     assert report.count("turns_split_at_inner_labels") == 0
+
+
+@pytest.mark.fault("A13")
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>\nThey fear work.\nTherapist: no\n</think>\n\nWhat happened?", "What happened?"),
+        ("They fear work.</think>What happened?", "What happened?"),
+        ("What happened? <thinking>cut off, without an end", "What happened?"),
+        ("[THINK]hm[/THINK]What happened?", "What happened?"),
+    ],
+)
+def test_nothing_of_a_models_thoughts_is_trained(text, left):
+    turns = [(P, "Hi."), (T, text), (P, "Bye."), (T, "<think>only a thought")]
+    got, report = cleaned(turns)
+    assert got == [(P, "Hi."), (T, left), (P, "Bye.")]
+    assert report.count("thinking_removed") == 2
+    assert report.as_dict()["thinking_removed"]["words_left_out"] >= 3
+    assert cleaned(turns, drop_empty_turns=True)[0] == turns  # switched off
+
+
+@pytest.mark.fault("A10")
+@pytest.mark.parametrize(
+    ("switch", "text", "left"),
+    [
+        (
+            "strip_markup",
+            "<p>Hello &amp; welcome.<br>Sit <3 down</p><p>AT&T</p>",
+            "Hello & welcome.\nSit <3 down\nAT&T",
+        ),
+        (
+            "strip_notes",
+            "(sighs) I know (laughs), well [crosstalk]. See [1] (below).",
+            "I know, well. See [1] (below).",
+        ),
+        ("strip_end_markers", "Bye.\n**End of Session**\n[END]", "Bye."),
+    ],
+)
+def test_what_nobody_said_is_stripped_on_request(switch, text, left):
+    turns = [(P, "Hi."), (T, text)]
+    assert cleaned(turns)[0] == turns
+    got, report = cleaned(turns, **{switch: True})
+    assert got == [(P, "Hi."), (T, left)]
+    assert [change.kind for change in report.changes] == [
+        {"strip_markup": "markup_stripped", "strip_notes": "notes_stripped"}.get(switch, "end_markers_stripped")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["(I sigh a lot)", "It is bad (crying, no sleep).", "<NAME> <3 &c.", "The session ended badly."]
+)
+def test_speech_is_no_mark(text):
+    turns = [(P, "Hi."), (T, text)]
+    assert cleaned(turns, strip_markup=True, strip_notes=True, strip_end_markers=True)[0] == turns

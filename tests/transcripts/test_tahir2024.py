@@ -117,6 +117,7 @@ def test_every_kind_of_irregularity_is_counted(corpus):
         "turns_after_summary": (68, 68),
         "summary_in_opening": (4, 4),
         "residue": (41, 37),
+        "transcriber_note": (8, 8),
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cbtrain.providers.answers.refusals import is_refusal, leaves_role
-from cbtrain.providers.answers.thinking import without_thinking
 from cbtrain.providers.formats.api_format import WireAnswer
+from cbtrain.text.thinking import without_thinking
 
 
 def cleared(answer: WireAnswer) -> WireAnswer:

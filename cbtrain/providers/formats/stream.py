@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cbtrain.providers.answers.json_objects import unique
 from cbtrain.providers.formats.api_format import Malformed
+from cbtrain.text.json_objects import unique
 
 END = "[DONE]"
 """How the OpenAI protocol says that nothing more comes."""

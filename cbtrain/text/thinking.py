@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cbtrain.providers.answers.json_objects import spans_in
+from cbtrain.text.json_objects import spans_in
 
 FORMS = (
     ("<think>", "</think>"),  # DeepSeek R1, Qwen3, GLM, MiniMax
@@ -28,6 +28,11 @@ AROUND = ("<|return|>", "<|end|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|
 CLOSING = {opening.lower(): closing.lower() for opening, closing in FORMS}
 TAGS = re.compile("|".join(re.escape(tag) for form in FORMS for tag in form), re.IGNORECASE)
 MARKS = re.compile("|".join(map(re.escape, AROUND)), re.IGNORECASE)
+
+
+def may_think(text: str) -> bool:
+    """Return False if ``text`` holds no character that begins a tag of thinking: most texts hold none."""
+    return "<" in text or "◁" in text or "[" in text
 
 
 def without_thinking(text: str) -> tuple[str, int]:
