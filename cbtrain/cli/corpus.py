@@ -123,7 +123,8 @@ def add(commands: Commands) -> None:
     card = _add(corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence")
     card.add_argument("--out", required=True, type=Path, help="new folder for README.md and its plots")
     card.add_argument("--license", help="name of the licence (default: that of the LICENSE file beside the corpus)")
-    card.add_argument("--language", default="en", help="language code of the transcripts (default: en)")
+    text = "language code of the transcripts (default: found from the text)"
+    card.add_alias("--language", "corpus.language", metavar="CODE", help=text)
 
     add_command(corpora, "schema", _schema, "print the JSON schema of a session and of a profile")
 
@@ -271,7 +272,8 @@ def _card(parsed: argparse.Namespace) -> None:
     on_bad = bad.append if config_of(parsed).corpus.skip_bad else on_bad_of(parsed)
     with reading(source, parsed, on_bad) as sessions:
         profiles = source.profiles(on_bad)
-        settings = CardSettings(config_of(parsed).corpus.cleaning, parsed.license, parsed.language)
+        corpus = config_of(parsed).corpus
+        settings = CardSettings(corpus.cleaning, parsed.license, corpus.language)
         path = write_card(source, sessions, profiles, bad, settings, parsed.out)
     tell_skipped([str(error) for error in bad])
     from rich.console import Console

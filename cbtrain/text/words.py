@@ -29,6 +29,7 @@ UNSPACED = re.compile(f"[{HAN}{HIRAGANA}{KATAKANA}{LETTERS}]")
 PIECE = re.compile(f"[{HAN}{HIRAGANA}]|[{KATAKANA}]+|[{LETTERS}{MARKS}]+")
 LETTER = re.compile(f"[{LETTERS}]")
 WORD = re.compile(r"\w")
+RUN = re.compile(r"[\w'’.,-]+")
 
 
 def count_words(text: str) -> int:
@@ -39,10 +40,6 @@ def count_words(text: str) -> int:
 
 
 def _words_of(part: str) -> int:
-    """Return the number of words in a part without blanks: those of unspaced scripts, and the runs between them."""
-    count, position = 0, 0
-    for piece in PIECE.finditer(part):
-        count += bool(WORD.search(part[position : piece.start()]))
-        count += -(-len(LETTER.findall(piece.group())) // LETTERS_A_WORD) or 1
-        position = piece.end()
-    return count + bool(WORD.search(part[position:]))
+    """Return the number of words in a part without blanks: those of unspaced scripts, and of others between them."""
+    unspaced = sum(-(-len(LETTER.findall(piece)) // LETTERS_A_WORD) or 1 for piece in PIECE.findall(part))
+    return unspaced + sum(bool(WORD.search(run)) for run in RUN.findall(PIECE.sub(" ", part)))

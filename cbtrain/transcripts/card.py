@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import blake2b
 from io import BytesIO
@@ -20,6 +20,7 @@ import numpy as np
 import cbtrain
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
+from cbtrain.text.language import UNKNOWN, language_name, language_of_all
 from cbtrain.transcripts.checking import KINDS, Checker, Finding
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.profile import Profile
@@ -29,6 +30,9 @@ from cbtrain.transcripts.types import PHASES, Session
 from cbtrain.transcripts.writing import session_record
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SAMPLED, SHOWN_TURNS, SHOWN = 200, 10, 300
+"""Sessions, turns of each, and characters of each turn by which the language is found."""
+
 LICENCES = (
     ("mit", "Permission is hereby granted, free of charge"),
     ("apache-2.0", "Apache License"),
@@ -52,11 +56,11 @@ ORIGINS = {
 @dataclass(frozen=True, slots=True)
 class CardSettings:
     """``policy``: of the checks; ``licence``: the Hub's identifier (None: from the licence file beside the corpus);
-    ``language``: ISO 639-1 code."""
+    ``language``: ISO 639-1 code, or ``auto`` to find it from the text."""
 
     policy: CleaningPolicy
     licence: str | None = None
-    language: str = "en"
+    language: str = "auto"
 
 
 def write_card(
@@ -75,6 +79,7 @@ def write_card(
     kinds: dict[str, list[int]] = {}
     last: dict[str, str] = {}
     digest = blake2b(digest_size=16)
+    beginnings: list[str] = []
 
     def note(findings: Iterable[Finding]) -> None:
         for finding in findings:
@@ -85,16 +90,22 @@ def write_card(
 
     for session in sessions:
         statistics.add(session)
+        if len(beginnings) < SAMPLED:
+            beginnings.append("\n".join(turn.text[:SHOWN] for turn in session.turns[:SHOWN_TURNS]))
         note(checker.add(session))
         digest.update(json.dumps(session_record(session), sort_keys=True).encode())
     note(checker.finish())
     if bad:
         kinds["unreadable"] = [len(bad), len(bad)]
     licence = settings.licence or ("mit" if source.name == SAMPLE else find_licence(source.path))
+    settings = replace(settings, licence=licence)
+    languages = [settings.language]
+    if settings.language == "auto":
+        languages = language_of_all(beginnings) or [UNKNOWN]
     with atomic_folder(out) as folder:
         (folder / "phases.svg").write_bytes(_phase_plot(statistics))
         (folder / "irregularities.svg").write_bytes(_irregularity_plot(kinds))
-        text = _text(source, statistics, kinds, profiles, digest.hexdigest(), licence, settings.language)
+        text = _text(source, statistics, kinds, profiles, digest.hexdigest(), settings, languages)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return out / "README.md"
 
@@ -118,21 +129,24 @@ def _text(
     kinds: Mapping[str, Sequence[int]],
     profiles: Mapping[str, Profile],
     digest: str,
-    licence: str,
-    language: str,
+    settings: CardSettings,
+    languages: Sequence[str],
 ) -> str:
-    counts = statistics.counts()
+    counts, licence = statistics.counts(), settings.licence
+    found = ", found from the text" if settings.language == "auto" else ""
+    codes = "".join(f"- {language}\n" for language in languages)
     size = next((name for limit, name in SIZES if counts["sessions"] < limit), "n>1M")
     name = source.path.resolve().name if source.name != SAMPLE else "cbtrain sample corpus"
     parts = [
-        f"---\nlicense: {licence}\nlanguage:\n- {language}\nsize_categories:\n- {size}\n"
+        f"---\nlicense: {licence}\nlanguage:\n{codes}size_categories:\n- {size}\n"
         f"task_categories:\n- text-generation\npretty_name: {json.dumps(name)}\n---\n",
         f"# {_inline(name)}\n",
         "Transcripts of therapy sessions for research on language models. **No medical device, no clinical guidance, "
         "and nothing that a person in distress should be given.**\n",
         "## Content\n",
         _table(("", "count"), [(key.replace("_", " "), f"{value:,}") for key, value in counts.items()]),
-        "As labelled in the files, before any cleaning.\n",
+        "As labelled in the files, before any cleaning. In scripts without blanks between words a rule stands in for "
+        "words: a Han or Hiragana character, a run of Katakana, three letters of Thai, Lao, Khmer or Burmese.\n",
         "### Sessions by phase of treatment\n",
         _distribution_table(statistics),
         "![Turns and words of each session by phase of treatment](phases.svg)\n",
@@ -154,7 +168,8 @@ def _text(
             [
                 ("origin", _origin(source)),
                 ("read as", source.format),
-                ("licence", licence),
+                ("language", ", ".join(map(language_name, languages)) + found),
+                ("licence", licence or "unknown"),
                 (
                     "fingerprint of the sessions",
                     f"`{digest}` (blake2b of their canonical form, in the order of reading)",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
@@ -58,10 +59,18 @@ class TranscriptsConfig(BaseModel):
     test: str | None = Field(
         None, description="file or folder that is the test part, instead of a share of the patients of path"
     )
+    language: str = Field("auto", description="ISO 639-1 code for the data card; auto finds it from the text")
     skip_bad: bool = Field(
         False, description="skip and count sessions that cannot be read or tokenized, instead of refusing the corpus"
     )
     cleaning: CleaningPolicy = Field(default_factory=CleaningPolicy)
+
+    @field_validator("language")
+    @classmethod
+    def _is_code(cls, language: str) -> str:
+        if language != "auto" and not re.fullmatch(r"[a-z]{2,3}|unknown", language):
+            raise ValueError("give a code of two or three letters such as en, 'unknown' or 'auto'")
+        return language
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cbtrain.text.words import count_words
 from cbtrain.transcripts.profile import Profile
 
 Role = Literal["patient", "therapist"]
@@ -63,7 +64,7 @@ class Session:
 
     ``patient`` is who is treated, where that is not the course itself: one patient treated by several therapists has
     several courses. ``preamble`` is text before the first speaker's label, which belongs to nobody. ``source_words``
-    counts whitespace-separated words of the text it was parsed from, labels included (0: there was no such text).
+    counts words of the text it was parsed from, labels included (0: there was no such text).
     ``facts`` is what else the source says of it (``ending``, ``summary``, ``system``, ``arm`` …). ``ignored`` counts
     turns of third speakers, which are left out. ``structured``: the source names the speaker of each turn outside its
     text, so that a label inside it is speech about labels.
@@ -90,7 +91,7 @@ class Session:
 
     @property
     def words(self) -> int:
-        return sum(len(turn.text.split()) for turn in self.turns)
+        return sum(count_words(turn.text) for turn in self.turns)
 
     def count(self, role: Role) -> int:
         return sum(turn.role == role for turn in self.turns)

@@ -16,12 +16,14 @@ from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Cue, Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.text.language import UNKNOWN, language_name, language_of
+from cbtrain.text.words import count_words
 from cbtrain.transcripts.types import Turn
 
 CUE_RATER = "cue"
 """Name of this judge in tables of scores."""
 
-FEW_WORDS = "fewer than two turns of ordinary English words from each speaker"
+FEW_WORDS = "fewer than two turns of ordinary words from each speaker"
 
 CUE_RATER_LABEL = "smoke-test cue rater: counts wording, no clinical judgement"
 
@@ -31,6 +33,8 @@ CONTRADICTION = re.compile(
     re.IGNORECASE,
 )
 WORD = re.compile(r"[a-z']{5,}")
+ORDINARY_ENGLISH = re.compile(r"[A-Za-z][A-Za-z'’-]*[.,;:!?]?")
+ORDINARY = re.compile(r"[^\d\s#%&*+/<=>@^_|~\\]+")
 LONGEST_PIECE = 4_000
 COMMON = frozenset(
     """
@@ -43,11 +47,12 @@ COMMON = frozenset(
 
 
 def rate(session: SimulatedSession, rubric: Rubric) -> Score:
-    """Return the score of one session; ``unratable``, never a minimum, without two turns of words from each speaker."""
+    """Return the score of one session; ``unratable``, never a minimum, without two turns of words from each speaker,
+    and in another language than that of the cues."""
     turns = session.turns
     score = Score.empty(session, CUE_RATER, 0, [domain.id for domain in rubric.domains])
-    if not _ratable(turns):
-        score.reason["error"] = why_unratable(turns, session.labels_seen) or FEW_WORDS
+    if why := why_unratable(turns, session.labels_seen) or _why_not_by_cues(turns, rubric):
+        score.reason["error"] = why
         return score
     score.status = "ok"
     numbers = measures(turns)
@@ -76,9 +81,9 @@ def measures(turns: Sequence[Turn]) -> dict[str, float]:
     """
     spoken = [(index, turn.text) for index, turn in enumerate(turns) if turn.role == "therapist"]
     count = len(spoken)
-    lengths = [len(text.split()) for _, text in spoken]
-    patient_words = sum(len(turn.text.split()) for turn in turns if turn.role == "patient")
-    questions = [text.count("?") for _, text in spoken]
+    lengths = [count_words(text) for _, text in spoken]
+    patient_words = sum(count_words(turn.text) for turn in turns if turn.role == "patient")
+    questions = [text.count("?") + text.count("？") for _, text in spoken]
     pickups = sum(
         bool(_content_words(turns[index - 1].text) & _content_words(text))
         for index, text in spoken
@@ -124,14 +129,22 @@ def _pieces(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _ratable(turns: Sequence[Turn]) -> bool:
-    """Return whether each speaker has at least two turns of ordinary words."""
+def _why_not_by_cues(turns: Sequence[Turn], rubric: Rubric) -> str:
+    """Return why cues say nothing of ``turns``; an empty text if each speaker has at least two turns of ordinary words,
+    in the language of the cues as far as it is found."""
+    language = language_of("\n".join(turn.text for turn in turns))
+    if language not in (UNKNOWN, rubric.cue_language):
+        cues = language_name(rubric.cue_language)
+        return f"it is in {language_name(language)}, and the cues of this rubric are in {cues}"
+    ordinary = ORDINARY_ENGLISH if rubric.cue_language == "en" else ORDINARY
     spoken = {"patient": 0, "therapist": 0}
     for turn in turns:
         words = turn.text.split()
-        ordinary = sum(bool(re.fullmatch(r"[A-Za-z][A-Za-z'’-]*[.,;:!?]?", word)) for word in words)
-        spoken[turn.role] += ordinary >= 2 and 2 * ordinary >= len(words)
-    return min(spoken.values()) >= 2
+        count = sum(bool(ordinary.fullmatch(word)) for word in words)
+        # Where no blanks are between words, one part is many of them.
+        enough = count >= 2 or (count > 0 and count_words(turn.text) > len(words))
+        spoken[turn.role] += enough and 2 * count >= len(words)
+    return "" if min(spoken.values()) >= 2 else FEW_WORDS
 
 
 def _content_words(text: str) -> set[str]:

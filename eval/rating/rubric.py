@@ -57,7 +57,8 @@ class Domain(BaseModel):
 class Rubric(BaseModel):
     """A scale from ``minimum`` to ``maximum`` in every domain, with an anchor at every point.
 
-    ``cutoff``: the total from which on a session counts as competent, where the scale has one."""
+    ``cutoff``: the total from which on a session counts as competent, where the scale has one. ``cue_language``: the
+    ISO 639-1 code of the language that the cues are written in."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,6 +68,8 @@ class Rubric(BaseModel):
     minimum: int
     maximum: int
     cutoff: int | None = None
+    # Ratings by a judge do not depend on it, so it is no part of a rubric's digest.
+    cue_language: str = Field("en", exclude=True)
     domains: list[Domain] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cbtrain.text.words import count_words
 from cbtrain.transcripts.types import Ending, Role, Turn
 
 END_MARK = r"[*_~`\"'“‘(<\\]{0,6}[\[［【] ?END ?\\?[\]］】][*_~`\"'”’)>.! ]{0,6}"
@@ -104,7 +105,7 @@ async def _add(turns: list[Turn], turn: Turn, spoken: Spoken, record: Record) ->
 def _ended(turns: Sequence[Turn], limits: Limits) -> Ending | None:
     if len(turns) >= limits.max_turns:
         return "max_turns"
-    if sum(len(turn.text.split()) for turn in turns) >= limits.max_words:
+    if sum(count_words(turn.text) for turn in turns) >= limits.max_words:
         return "max_words"
     # The same words three times in a row from one speaker: nothing new will come.
     last = [turn.text for turn in turns[-1::-2][:3]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from cbtrain.text.words import count_words
+
 MOST_WORDS = 120
 """A longer answer says more than that it refuses."""
 
@@ -59,7 +61,7 @@ LONGEST_REASON = 80
 def is_refusal(text: str) -> bool:
     """Return whether the whole of ``text`` is a model's refusal: short, and beginning as one."""
     beginning = _beginning(text)
-    if len(text.split()) > MOST_WORDS:
+    if count_words(text) > MOST_WORDS:
         return False
     declines = DECLINES.search(beginning)
     if declines is None:
@@ -72,7 +74,7 @@ def is_refusal(text: str) -> bool:
 
 def leaves_role(text: str) -> bool:
     """Return whether ``text``, in a patient's place, is a model that refuses or speaks of itself as one."""
-    return is_refusal(text) or (bool(MACHINE.match(_beginning(text))) and len(text.split()) <= MOST_WORDS)
+    return is_refusal(text) or (bool(MACHINE.match(_beginning(text))) and count_words(text) <= MOST_WORDS)
 
 
 def _beginning(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.evaluation.run_context import RunContext
 
@@ -47,6 +48,17 @@ def refuse_if_none_rated(scores: Sequence[Score], run: RunContext) -> None:
             f"note: {len(missing)} of {len(scores)} ratings are missing ({_where_of(missing, run)}: "
             f"{_cause_of(missing)}); fix this and run the same command again to get them"
         )
+
+
+def refuse_if_none_ratable(scores: Sequence[Score], run: RunContext, but: str = "") -> None:
+    """Raise UserError if there are scores and every session is unratable for a reason that was known beforehand;
+    ``but`` is a reason that is let pass."""
+    why = [score.reason.get("error", "") if score.status == "unratable" else "" for score in scores]
+    if not scores or not all(why) or but in why:
+        return
+    hint = "An LLM judge (evaluation.judging.rater=llm) or people (`cbtrain rate export`) can rate any language."
+    problem = f"none of {counted(len(scores), 'session')} can be rated: {_most_common(why)}"
+    raise UserError(problem, where=run.folder, hint=hint)
 
 
 def _missing_ratings(scores: Sequence[Score]) -> list[Score]:

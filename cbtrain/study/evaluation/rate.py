@@ -28,7 +28,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
-from cbtrain.study.evaluation.failures import refuse_many_failures
+from cbtrain.study.evaluation.failures import refuse_if_none_ratable, refuse_many_failures
 from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
 from cbtrain.study.evaluation.scores import records
@@ -48,6 +48,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     rubric = load_rubric(config.evaluation.judging.rubric)
     sessions = read_records(config, console)
     scores, rater, spent, run = asyncio.run(rate_records(sessions, rubric, config, folder, console))
+    refuse_if_none_ratable(scores, run)
     path = folder / SCORES
     write_scores_csv(scores, path)
     table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)

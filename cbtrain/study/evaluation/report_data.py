@@ -34,6 +34,7 @@ from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.answers.refusals import is_refusal
 from cbtrain.study.trained_run import TrainedRun
+from cbtrain.text.words import count_words
 
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
 """Therapists under test, and their labels."""
@@ -115,7 +116,7 @@ def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analys
     for group in groups:
         arm_sessions = [session for session in sessions if session.arm == group.name]
         begun = [session for session in arm_sessions if session.turns]
-        words = [len(turn.text.split()) for s in begun for turn in s.turns if turn.role == "therapist"]
+        words = [count_words(turn.text) for s in begun for turn in s.turns if turn.role == "therapist"]
         arms.append(
             ReportArm(
                 name=group.name,

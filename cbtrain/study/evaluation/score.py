@@ -10,7 +10,7 @@ from rich.progress import track
 
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.config import JudgingConfig
-from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL, rate
+from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL, FEW_WORDS, rate
 from cbtrain.eval.rating.judging import judge_sessions
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
@@ -19,7 +19,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import recorded
 from cbtrain.providers.summary import status
-from cbtrain.study.evaluation.failures import refuse_if_none_rated
+from cbtrain.study.evaluation.failures import refuse_if_none_ratable, refuse_if_none_rated
 from cbtrain.study.evaluation.run_context import RunContext
 
 MOST_REASONS = 5
@@ -57,6 +57,7 @@ async def score_sessions(
         run.stop.refuse_new()
         scores.append(rate(session, rubric))
     _tell_unratable(scores, run)
+    refuse_if_none_ratable(scores, run, but=FEW_WORDS)  # a model that says nothing in words is a result
     return scores, {"judge": CUE_RATER, "kind": "cue", "label": CUE_RATER_LABEL}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.text.words import count_words
 from cbtrain.transcripts.labels import AUTHOR_LABELS, parse_labelled
 from cbtrain.transcripts.profile import Profile, parse_author_profile
 from cbtrain.transcripts.readers.options import ReadOptions
@@ -43,7 +44,7 @@ def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
                     turns,
                     str(file),
                     preamble=preamble,
-                    source_words=len(transcript.split()),
+                    source_words=count_words(transcript),
                 )
             except UserError as error:
                 options.on_bad(error)

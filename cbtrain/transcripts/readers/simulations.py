@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cbtrain.errors import UserError
+from cbtrain.text.words import count_words
 from cbtrain.transcripts.labels import AUTHOR_LABELS, parse_labelled
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers.options import ReadOptions
@@ -73,7 +74,7 @@ def parse_simulation(text: str, arm: str, folder: str, file: Path) -> Session:
         if summary:
             facts["summary"] = rest[summary.end() :].strip()
     preamble, turns = parse_labelled(NOTICE.sub("", dialogue), AUTHOR_LABELS)
-    words = len(dialogue.split())
+    words = count_words(dialogue)
     return Session(f"{arm}/{patient}", number, turns, str(file), patient, preamble, words, facts)
 
 
