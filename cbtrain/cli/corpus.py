@@ -183,6 +183,7 @@ def _stats(parsed: argparse.Namespace) -> None:
 
 
 def _split(parsed: argparse.Namespace) -> None:
+    from cbtrain.transcripts.openings import NAME_PATIENTS
     from cbtrain.transcripts.split import SIDES, dump_split, split
     from cbtrain.transcripts.writing import write_sessions
 
@@ -225,6 +226,10 @@ def _split(parsed: argparse.Namespace) -> None:
         console.print(f"together: {reason}", highlight=False, markup=False)
     for leak in parts.leaks:
         console.print(f"on two sides: {leak}", highlight=False, markup=False)
+    for pair in parts.alike:
+        console.print(f"perhaps one patient: {pair}", highlight=False, markup=False)
+    if parts.alike:
+        console.print(f"If they are one patient's: {NAME_PATIENTS}", highlight=False, markup=False)
     if parsed.out:
         console.print(f"written: {parsed.out}", highlight=False, markup=False, soft_wrap=True)
 

@@ -13,6 +13,7 @@ from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
 from cbtrain.transcripts.labels import NAME_THE_LABELS, labels_seen
+from cbtrain.transcripts.openings import NAME_PATIENTS
 from cbtrain.transcripts.parts import read_parts
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.split import SIDES, Split, split
@@ -61,6 +62,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         "split": parts.ids(),
         "together": list(parts.together),
         "leaks": list(parts.leaks),
+        "alike": list(parts.alike),
         "namesakes": _namesakes(parts),
     }
     say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
@@ -79,6 +81,9 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     if parts.leaks:
         what = "patients or near-duplicate sessions stand on two sides"
         say(console, f"Warning: {len(parts.leaks)} {what}, which flatters every measurement, e.g. {parts.leaks[0]}")
+    if parts.alike:
+        many = f"{len(parts.alike)} sessions open like one on another side, e.g. {parts.alike[0]}"
+        say(console, f"note: {many}. If they are one patient's: {NAME_PATIENTS}")
     return StudyCorpus(parts, summary)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -98,6 +98,9 @@ class SplitConfig(BaseModel):
         [], description="characteristics to balance between the parts, e.g. severity and engagement"
     )
     keep: str | None = Field(None, description="an earlier split.json, whose patients keep their part")
+    openings: Literal["tell", "join"] = Field(
+        "tell", description="patients who open alike: tell of those on two sides, or join them as one patient"
+    )
     near_duplicate: float = Field(
         0.5, gt=0, le=1, description="patients with sessions this similar (Jaccard, 5-word shingles) stay together"
     )

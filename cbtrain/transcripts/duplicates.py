@@ -19,6 +19,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from cbtrain.text.words import HAN, HIRAGANA
 from cbtrain.transcripts.cleaning import fingerprint
 from cbtrain.transcripts.types import Session, Turn
 
@@ -29,7 +30,8 @@ not compared. At 0.5 that passes over a true pair about once in 7,000 times."""
 SHINGLE = 5
 CROWD = 512
 """Sessions with one hash in common beyond which it is taken for boilerplate: each is compared with few of them."""
-WORD = re.compile(r"\w+")
+WORD = re.compile(rf"[{HAN}{HIRAGANA}]|[^\W{HAN}{HIRAGANA}]+")
+"""A word, or a character of a script that does not separate words."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.files import expanded
 from cbtrain.transcripts.config import SplitConfig
 from cbtrain.transcripts.duplicates import DuplicateFinder
+from cbtrain.transcripts.openings import Openings
 from cbtrain.transcripts.source import parse_json, read_text
 from cbtrain.transcripts.types import Corpus, Course
 
@@ -31,7 +32,8 @@ Group = tuple[Course, ...]
 @dataclass(frozen=True, slots=True)
 class Split:
     """Three sides, each in the order of the corpus; ``together`` names groups of several courses and why.
-    ``leaks`` names patients and near-duplicate sessions that stand on two sides because a side has a file of its own.
+    ``leaks`` names patients and near-duplicate sessions that stand on two sides because a side has a file of its own,
+    ``alike`` patients of two sides who open alike, and may be one.
     """
 
     train: tuple[Course, ...]
@@ -39,6 +41,7 @@ class Split:
     test: tuple[Course, ...]
     together: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
     def ids(self) -> dict[str, list[str]]:
         """Course ids by side."""
@@ -58,7 +61,8 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     Raises UserError where a side cannot be filled, on a listed id that is not there, on patients who must be together
     but are listed apart, and on a characteristic that profiles lack.
     """
-    groups, together, leaks = _groups(corpus.courses, config.near_duplicate, corpus.sides)
+    links = _linked(corpus.courses, config, corpus.sides)
+    groups = links.groups
     shares = _shares(config, corpus.sides)
     sides: dict[int, str] = {id(g): corpus.sides[g[0].id] for g in groups if g[0].id in corpus.sides}
     free = [group for group in groups if id(group) not in sides]
@@ -82,7 +86,8 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
         problem = f"no patient is left for {empty} in one part of {len(groups)}"
         raise UserError(problem, where=corpus.source, hint="Lower split.test or split.validation.")
     train, validation, test = (tuple(sorted(courses[s], key=lambda course: order[course.id])) for s in SIDES)
-    return Split(train, validation, test, tuple(together), tuple(leaks))
+    parts = Split(train, validation, test, tuple(links.together), tuple(links.leaks))
+    return replace(parts, alike=tuple(_alike_on_two_sides(parts, links.alike)))
 
 
 def _listed(config: SplitConfig, own: Mapping[str, str]) -> dict[str, list[str]]:
@@ -138,14 +143,25 @@ def load_split(path: str | Path) -> dict[str, list[str]]:
     return {side: content[side] for side in SIDES}
 
 
-def _groups(
-    courses: Sequence[Course], near_duplicate: float, own: Mapping[str, str]
-) -> tuple[list[Group], list[str], list[str]]:
-    """Return courses joined by patient and by near-duplicate sessions, what was joined, and what could not be because
-    its side is fixed: courses in ``own`` are joined to those of their side only."""
-    finder, owners = DuplicateFinder(), []
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """Courses in ``groups`` that stay together. ``together`` says what was joined, ``leaks`` what could not be because
+    its side is fixed; ``alike`` are pairs of session ids that open alike and were not joined."""
+
+    groups: list[Group]
+    together: list[str]
+    leaks: list[str]
+    alike: list[tuple[str, str]]
+
+
+def _linked(courses: Sequence[Course], config: SplitConfig, own: Mapping[str, str]) -> _Links:
+    """Join courses by patient, by near-duplicate sessions and, if asked, by near-duplicate openings: courses in ``own``
+    to those of their side only."""
+    finder, openings = DuplicateFinder(), Openings()
+    session_ids: list[str] = []
     leader = list(range(len(courses)))
     side = [own.get(course.id, "") for course in courses]
+    course_of: dict[str, int] = {}
 
     def find(index: int) -> int:
         while leader[index] != index:
@@ -154,24 +170,35 @@ def _groups(
         return index
 
     first_of: dict[tuple[str, str], int] = {}
-    together, leaks = [], []
+    together, leaks, alike = [], [], []
+
+    def join(later_session: str, earlier_session: str, how: str) -> None:
+        later, earlier = course_of[later_session], course_of[earlier_session]
+        if side[later] != side[earlier]:
+            leaks.append(f"{later_session} {how} {earlier_session}")
+        elif find(later) != find(earlier):
+            pair = f"{courses[earlier].id} and {courses[later].id}"
+            together.append(f"{pair}: {later_session} {how} {earlier_session}")
+            leader[find(later)] = find(earlier)
+
     for index, course in enumerate(courses):
         for patient in dict.fromkeys([course.patient, *(session.patient or course.id for session in course.sessions)]):
             leader[find(index)] = find(first_of.setdefault((patient, side[index]), index))
         for session in course.sessions:
             finder.add(session)
-            owners.append((index, session.id))
+            session_ids.append(session.id)
+            course_of[session.id] = index
+        if course.sessions:
+            openings.add(course.sessions[0])
     for patient, sides in _sides_by_patient(first_of).items():
         leaks.append(f"patient {patient} is in {' and in '.join(sides)}")
-    for double in finder.pairs(near_duplicate):
-        (later, later_session), (earlier, earlier_session) = owners[double.index], owners[double.other]
-        if side[later] != side[earlier]:
-            leaks.append(f"{later_session} is much like {earlier_session}")
-        elif find(later) != find(earlier):
-            together.append(
-                f"{courses[earlier].id} and {courses[later].id}: {later_session} is much like {earlier_session}"
-            )
-            leader[find(later)] = find(earlier)
+    for double in finder.pairs(config.near_duplicate):
+        join(session_ids[double.index], session_ids[double.other], "is much like")
+    for pair in openings.pairs(config.near_duplicate):
+        if config.openings == "join":
+            join(*pair, "opens like")
+        else:
+            alike.append(pair)
     groups: dict[int, list[Course]] = {}
     for index, course in enumerate(courses):
         groups.setdefault(find(index), []).append(course)
@@ -180,7 +207,15 @@ def _groups(
         for group in groups.values()
         if len(group) > 1 and len({course.patient for course in group}) == 1
     ]
-    return [tuple(group) for group in groups.values()], together, leaks
+    return _Links([tuple(group) for group in groups.values()], together, leaks, alike)
+
+
+def _alike_on_two_sides(parts: Split, alike: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the pairs of sessions that open alike and stand on two sides."""
+    side_of = {s.id: side for side in SIDES for course in getattr(parts, side) for s in course.sessions}
+    for later, earlier in alike:
+        if side_of[later] != side_of[earlier]:
+            yield f"{later} ({side_of[later]}) opens like {earlier} ({side_of[earlier]})"
 
 
 def _sides_by_patient(known: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cbtrain.transcripts.openings import Openings
 from cbtrain.transcripts.types import PHASES, Corpus, Session
 
 QUANTITIES = ("turns", "words", "tokens")
@@ -40,6 +41,7 @@ class Statistics:
     def __init__(self, count_tokens: Callable[[str], int] | None = None) -> None:
         self._count_tokens = count_tokens
         self._courses: set[str] = set()
+        self._openings = Openings()
         self._patients: set[str] = set()
         self._therapist = self._patient = self._repeated = self._empty = self._ignored = self._characters = 0
         # Eight bytes a session and quantity; the phase beside them as an index.
@@ -48,7 +50,9 @@ class Statistics:
 
     def add(self, session: Session) -> None:
         therapist, patient = session.count("therapist"), session.count("patient")
-        self._courses.add(session.course)
+        if session.course not in self._courses:
+            self._openings.add(session)
+            self._courses.add(session.course)
         self._patients.add(session.patient or session.course)
         self._ignored += session.ignored
         self._characters += sum(len(turn.text) for turn in session.turns)
@@ -76,6 +80,7 @@ class Statistics:
             "characters": self._characters,
             "sessions_with_repeated_speaker": self._repeated,
             "sessions_without_turns": self._empty,
+            "repeated_openings": self._openings.count(),
         }
 
     def values(self, quantity: str, phase: str | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:

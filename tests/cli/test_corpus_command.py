@@ -61,6 +61,7 @@ def test_stats(folder):
         "characters": 160,
         "sessions_with_repeated_speaker": 0,
         "sessions_without_turns": 0,
+        "repeated_openings": 0,
     }
     assert counts["distributions"]["turns"]["assessment"]["median"] == 2
     shown = corpus("stats", "c", cwd=folder).stdout

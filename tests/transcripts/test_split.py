@@ -11,6 +11,7 @@ from cbtrain.errors import UserError
 from cbtrain.transcripts.config import SplitConfig
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.split import dump_split, load_split, split
+from cbtrain.transcripts.stats import gather
 from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
 
@@ -182,6 +183,26 @@ def test_a_part_with_a_file_of_its_own_is_that_file_and_what_it_shares_is_said(s
     assert {course: sides(parts)[course] for course in mine} == before
     assert parts.leaks == (f"patient ann is in corpus.path and in corpus.{own}", "q2/1 is much like p4/1")
     assert not parts.together
+
+
+@pytest.mark.fault("A3")
+def test_patients_who_open_alike_are_told_of_or_joined():
+    openings = {f"p{i}": text(i, 30) for i in range(12)}
+    openings["p7"] = openings["p3"] + " and more"
+    openings |= {"p1": "Good morning.", "p2": "Good morning."}  # says nothing about who speaks
+    courses = corpus(openings)
+    for course in courses.courses:
+        (session,) = course.sessions
+        turns = (Turn("therapist", "Hello."), Turn("patient", openings[course.id]), Turn("patient", text(course.id)))
+        object.__setattr__(session, "turns", turns)
+    apart = SplitConfig(test=["p3"], validation=["p1"])
+    parts = split(courses, apart)
+    assert parts.alike == ("p7/1 (train) opens like p3/1 (test)",)
+    assert not parts.together
+    joined = split(courses, apart.model_copy(update={"openings": "join"}))
+    assert sides(joined)["p7"] == "test"
+    assert (joined.alike, joined.together) == ((), ("p3 and p7: p7/1 opens like p3/1",))
+    assert gather(courses.sessions()).counts()["repeated_openings"] == 1
 
 
 def test_an_earlier_split_is_kept(tmp_path):

@@ -36,6 +36,7 @@ def test_counts_as_labelled(corpus):
         "characters": 19_635_958,
         "sessions_with_repeated_speaker": 583,
         "sessions_without_turns": 1,
+        "repeated_openings": 17,
     }
 
 
