@@ -116,13 +116,21 @@ class DuplicateFinder:
         for offset in range(width):
             shingles = (shingles ^ hashed[offset : offset + len(shingles)]) * MIX
             shingles ^= shingles >> np.uint64(29)
-        smallest = shingles
         if len(shingles) > 4 * SKETCH:  # repeats apart, these are the smallest; sorting them all costs more
-            smallest = np.partition(shingles, 4 * SKETCH)[: 4 * SKETCH]
-        sketch = np.unique(smallest)[:SKETCH]
-        if len(sketch) < SKETCH:
-            sketch = np.unique(shingles)[:SKETCH]
-        return sketch.copy()  # not a view that keeps all shingles alive
+            sketch = _smallest(np.partition(shingles, 4 * SKETCH)[: 4 * SKETCH])
+            if len(sketch) == SKETCH:
+                return sketch
+        return _smallest(shingles)
+
+
+def _smallest(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the smallest different hashes in order, as an array of their own: a view would keep all of them alive."""
+    ordered = np.sort(hashes)
+    different = np.empty(len(ordered), np.bool_)
+    different[0] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=different[1:])
+    smallest: NDArray[np.uint64] = ordered[different][:SKETCH].copy()
+    return smallest
 
 
 @lru_cache(maxsize=64)
