@@ -55,7 +55,7 @@ setup(
     ],
     extras_require={
         "flash": ["flash-attn>=2.8" + LINUX],
-        "tables": ["pyarrow"],
+        "corpora": ["pyarrow", "python-docx"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb"],
         "dev": [
@@ -73,6 +73,7 @@ setup(
             "pytest>=8",
             "pytest-asyncio",
             "pytest-xdist",
+            "python-docx",
             "ruff",
             "sentencepiece>=0.2",
             "tensorboard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from cbtrain.files import exists, expanded
 
 if TYPE_CHECKING:
     from cbtrain.transcripts.mapping.config import CorpusMap
-    from cbtrain.transcripts.mapping.guess import Guess
+    from cbtrain.transcripts.types import Role
 
 SHOWN, TURNS, WIDTH = 3, 4, 90
 """Sessions, turns of each, and characters of a turn that are shown."""
@@ -32,7 +33,7 @@ def guess(parsed: argparse.Namespace) -> None:
     if not exists(path):
         raise UserError("no such file or folder", where=path, hint="Name a corpus.")
     labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    guessed = guessing.guess(path, labels)
+    guessed = guessing.guess(path, labels, expanded(settings.metadata) if settings.metadata else None)
     print(f"# {_line(guessed.seen)}")
     print(yaml.safe_dump(guessed.map, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).rstrip())
     roles = guessed.roles(labels)
@@ -40,20 +41,22 @@ def guess(parsed: argparse.Namespace) -> None:
         print("# speakers:")
         for name, count in guessed.speakers.most_common(20):
             role = roles[name] or "system prompt"
-            print(f"#   {_line(name)}: {count:,} turns ({'not known: decide' if role == '?' else role})")
+            files = guessed.in_files[name]
+            where = f" in {files:,} of {guessed.files:,} files" if files < guessed.files else ""
+            print(f"#   {_line(name)}: {count:,} turns{where} ({'not known: decide' if role == '?' else role})")
     for doubt in guessed.unsure:
         print(f"# not sure: {_line(doubt)}")
-    _show_sessions(path, CorpusMap.model_validate(guessed.map), guessed)
+    _show_sessions(path, CorpusMap.model_validate(guessed.map), labels)
     print(f"# Save it as map.yaml, correct it, then: cbtrain corpus stats {path} --map map.yaml")
 
 
-def _show_sessions(path: Path, corpus_map: CorpusMap, guessed: Guess) -> None:
+def _show_sessions(path: Path, corpus_map: CorpusMap, labels: Mapping[str, Role]) -> None:
     """Print the beginning of the first sessions as this map reads them, or why it does not."""
     from cbtrain.transcripts.cleaning import excerpt
     from cbtrain.transcripts.reading import locate
 
     try:
-        for session in islice(locate(path, corpus_map=corpus_map).sessions(lambda error: None), SHOWN):
+        for session in islice(locate(path, labels=labels, corpus_map=corpus_map).sessions(lambda error: None), SHOWN):
             print(f"# session {session.id}, {len(session.turns)} turns")
             for turn in session.turns[:TURNS]:
                 print(f"#   {turn.role}: {excerpt(turn.text, WIDTH)}")

@@ -27,6 +27,8 @@ def add_reading(parser: Parser, formats: str) -> None:
         parser.add_alias(f"--{role}-label", f"corpus.{role}_labels", action="append", metavar="NAME", help=text)
     text = "YAML file that says where turns, speakers and patients are; `cbtrain corpus guess` prints one"
     parser.add_alias("--map", "corpus.map", metavar="FILE", help=text)
+    text = "table that says of each file whose session it is (columns file, patient, session, arm and others)"
+    parser.add_alias("--metadata", "corpus.metadata", metavar="FILE", help=text)
     text = "skip malformed sessions; they are listed and counted"
     parser.add_alias("--skip-bad", "corpus.skip_bad", action="store_true", help=text)
 
@@ -36,7 +38,7 @@ def source_of(parsed: argparse.Namespace) -> CorpusSource:
 
     corpus = config_of(parsed).corpus
     labels = speaker_labels(corpus.therapist_labels, corpus.patient_labels)
-    return locate(corpus.path, corpus.format, labels, corpus.map)
+    return locate(corpus.path, corpus.format, labels, corpus.map, corpus.metadata)
 
 
 def whole(parsed: argparse.Namespace, *, parts: bool = False) -> Any:

@@ -53,6 +53,10 @@ class TranscriptsConfig(BaseModel):
     map: CorpusMap = Field(
         default_factory=CorpusMap, description="where the parts of a session are: a YAML file, or the keys of one"
     )
+    metadata: str | None = Field(
+        None,
+        description="a table (CSV, TSV, Parquet) with a column file, and patient, course, session, arm or other facts",
+    )
     validation: str | None = Field(
         None, description="file or folder that is the validation part, instead of a share of the patients of path"
     )

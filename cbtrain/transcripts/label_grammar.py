@@ -46,9 +46,6 @@ CAPITALS = re.compile(
 )
 """Any label in capitals."""
 
-STAMPED = re.compile(rf"^{BLANK}?(?P<label>[^\W\d_][\w.'’ -]{{0,40}}?){BLANK}{{2,8}}{STAMP}$", re.MULTILINE)
-"""Any name alone on a line with a time, as transcription services write it."""
-
 
 def either(labels: Iterable[str]) -> str:
     """Return the alternatives of ``labels``, the longest first: ``Patient's mother`` is not read as ``Patient``."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from cbtrain.transcripts.label_grammar import CAPITALS, COLON, OTHER_ENDS, STAMPED, line_pattern
+from cbtrain.transcripts.exports.layouts import TIME_MARK, is_label, unified, without_additions
+from cbtrain.transcripts.label_grammar import BLANK, CAPITALS, COLON, OTHER_ENDS, STAMP, line_pattern
 from cbtrain.transcripts.types import Role, Turn
 
 THIRD = tuple(
@@ -27,13 +28,26 @@ WORKSHEET = frozenset(
 """Words before a colon in capitals that are headings of what a therapist writes down, not speakers."""
 
 
+LONG_TIME = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,3})?|[.,]\d{3})"
+TIME_ALONE = re.compile(
+    rf"^(?:{TIME_MARK}(?P<marked>[^\n]{{1,60}})|{BLANK}{{0,4}}[\[(]?(?P<written>{LONG_TIME})"
+    rf"(?: ?(?:-->|-|–) ?{LONG_TIME})?[\])]?{BLANK}{{0,4}})$\n?",
+    re.MULTILINE,
+)
+"""A time alone on a line, which nobody says. ``7:30`` alone may be an answer."""
+
+ANY_TIME = re.compile(STAMP)
+NO_TIME = "-"
+
+
 @dataclass(slots=True)
 class LabelledText:
     """``preamble``: what stands before the first label. ``ignored`` counts turns of third speakers, by label; ``empty``
-    turns without words. Both are left out of ``turns``."""
+    turns without words. Both are left out of ``turns``. ``times``: when each turn begins, as written, or empty."""
 
     preamble: str = ""
     turns: list[Turn] = field(default_factory=list)
+    times: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     empty: int = 0
 
@@ -41,6 +55,17 @@ class LabelledText:
     def is_dialogue(self) -> bool:
         """Whether both speakers say something."""
         return {turn.role for turn in self.turns} == {"patient", "therapist"}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return the fact ``times``, if any turn has one."""
+        return facts_of_times(self.times)
+
+
+def facts_of_times(times: Sequence[str]) -> dict[str, str]:
+    """Return the fact ``times``: when each turn begins, in the order of the turns, ``-`` for one that does not say so.
+    Nothing if none does."""
+    return {"times": " ".join(time or NO_TIME for time in times)} if any(times) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,56 +79,87 @@ class _Label:
     written: str
 
 
-def parse_text(text: str, labels: Mapping[str, Role], ignore: Sequence[str] = ()) -> LabelledText:
-    """Return the turns of ``text``; ``labels`` say who is who, speakers in ``ignore`` are left out.
+def parse_text(
+    text: str, labels: Mapping[str, Role], ignore: Sequence[str] = (), speakers: Sequence[str] = ()
+) -> LabelledText:
+    """Return the turns of ``text``; ``labels`` say who is who, speakers in ``ignore`` are left out, and so are those of
+    ``speakers`` (whom the source names beside the text) that no label means.
 
     A label with a number or letter (``Client 2``) is another speaker than the one with the lowest; only if both
     speakers' numbers rise through the whole text do they count turns. Words after a label of a third speaker (a common
-    one such as ``Mother``, ``Client's wife``; in a text whose labels are in capitals, any in capitals; in one whose
-    labels stand alone with a time, any that does) are nobody's: they are counted in ``ignored``. If colons give no
-    turn at all, labels may end in a tab or a dash.
+    one such as ``Mother``, ``Client's wife``; in a text whose labels are in capitals, any in capitals; in a layout of
+    :mod:`~cbtrain.transcripts.exports.layouts`, anybody whom it names) are nobody's: they are counted in ``ignored``.
+    If colons give no turn at all, labels may end in a tab or a dash.
     """
-    parsed = _parse(text, labels, ignore, COLON)
+    roles: dict[str, Role | None] = dict.fromkeys(THIRD, None)
+    roles |= {label.lower(): role for label, role in labels.items()}
+    roles |= dict.fromkeys((name.lower() for name in ignore if name), None)
+    known = {name for name, role in roles.items() if role}
+    text = without_additions(text, lambda name: is_label(name, roles))
+    export = unified(text)
+    if speakers or any(is_label(name, known) for name in export.speakers):
+        return _parse(export.text, roles, [*speakers, *export.speakers], COLON)
+    parsed = _parse(text, roles, (), COLON)
+    if not parsed.turns and export.speakers:  # a layout whose speakers nobody knows
+        return _parse(export.text, roles, list(export.speakers), COLON)
     if not parsed.turns:
-        other = _parse(text, labels, ignore, OTHER_ENDS)
+        other = _parse(text, roles, (), OTHER_ENDS)
         parsed = other if other.is_dialogue else parsed
     return parsed
 
 
-def _parse(text: str, labels: Mapping[str, Role], ignore: Sequence[str], separator: str) -> LabelledText:
-    roles: dict[str, Role | None] = dict.fromkeys(THIRD, None)
-    roles |= {label.lower(): role for label, role in labels.items()}
-    roles |= dict.fromkeys((name.lower() for name in ignore), None)
-    marks = _marks(text, roles, separator)
+def _parse(text: str, roles: Mapping[str, Role | None], speakers: Sequence[str], separator: str) -> LabelledText:
+    named = {name.lower() for name in speakers if not is_label(name, roles)}
+    roles = {**dict.fromkeys(named, None), **roles}
+    marks = _marks(text, roles, {*named, *(name.lower() for name in speakers)}, separator)
     if not marks:
-        return LabelledText(preamble=text.strip())
+        return LabelledText(preamble=TIME_ALONE.sub("", text).strip())
     first_number = {} if _numbers_count_turns(marks, roles) else _first_numbers(marks)
-    parsed = LabelledText(preamble=text[: marks[0].start].strip())
+    preamble, time = _without_times(text[: marks[0].start])
+    parsed = LabelledText(preamble=preamble)
     for mark, end in zip(marks, [mark.start for mark in marks[1:]] + [len(text)], strict=True):
-        words, role = text[mark.end : end].strip(), roles.get(mark.name)
+        words, next_time = _without_times(text[mark.end : end])
+        role = roles.get(mark.name)
         if role is None or mark.number != first_number.get(mark.name, mark.number):
             parsed.ignored[mark.written] += 1
         elif words:
             parsed.turns.append(Turn(role, words))
+            parsed.times.append(_time_in(text[mark.start : mark.end]) or time)
         else:
             parsed.empty += 1
+        time = next_time
     return parsed
 
 
-def _marks(text: str, roles: Mapping[str, Role | None], separator: str) -> list[_Label]:
-    """Return the labels in ``text`` in their order: those of ``roles``, and others where the text shows how it writes
-    its labels."""
+def _without_times(text: str) -> tuple[str, str]:
+    """Return ``text`` without lines that hold only a time, stripped, and the time in its last line: that of the turn
+    after it."""
+    if ":" not in text:
+        return text.strip(), ""
+    time = ""
+    for match in TIME_ALONE.finditer(text):
+        time = "" if text[match.end() :].strip() else match["marked"] or match["written"]
+    return TIME_ALONE.sub("", text).strip(), time
+
+
+def _time_in(label: str) -> str:
+    """Return the time that stands before or after a speaker's name."""
+    match = ANY_TIME.search(label)
+    return match.group() if match else ""
+
+
+def _marks(text: str, roles: Mapping[str, Role | None], speakers: Container[str], separator: str) -> list[_Label]:
+    """Return the labels in ``text`` in their order: those of ``roles``, and in a text whose labels are in capitals
+    others in capitals. A name of ``speakers`` (in lower case) may be in lower case."""
     pattern = line_pattern(tuple(sorted(roles)), separator=separator)
     matches = [match for match in pattern.finditer(text) if _is_closed(match)]
     if any(_label(match).written[0].isupper() for match in matches):
-        matches = [match for match in matches if not _is_prose(match)]
+        matches = [match for match in matches if _label(match).name in speakers or not _is_prose(match)]
     marks = list(map(_label, matches))
     of_speakers = [mark for mark in marks if roles.get(mark.name)]
     others: list[_Label] = []
     if len(of_speakers) > 1 and all(mark.written.isupper() and len(mark.name) > 1 for mark in of_speakers):
         others = [_label(match) for match in CAPITALS.finditer(text) if match["label"].lower() not in WORKSHEET]
-    if sum(match["stamped"] is not None for match in matches) > 1:
-        others += [_label(match) for match in STAMPED.finditer(text)]
     by_place = {mark.start: mark for mark in (*others, *marks)}
     return [by_place[start] for start in sorted(by_place)]
 

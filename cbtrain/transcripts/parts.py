@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cbtrain.transcripts.config import TranscriptsConfig
-from cbtrain.transcripts.reading import read, speaker_labels
+from cbtrain.transcripts.reading import read_configured
 from cbtrain.transcripts.types import OWN_SIDES, Corpus, Course, OwnSide
 
 
@@ -15,7 +15,8 @@ def read_parts(settings: TranscriptsConfig) -> tuple[Corpus, list[str]]:
     their part (:attr:`Corpus.sides`), and a line on each of these to show the user.
 
     Course ids of different files say nothing about each other: one that is taken already gets its part's name in front.
-    Raises UserError as :func:`read` does.
+    The metadata table is that of ``settings.path``. Raises UserError as
+    :func:`read_configured` does.
     """
     corpus, lines = _read(settings.path, settings), []
     for side in OWN_SIDES:
@@ -27,8 +28,8 @@ def read_parts(settings: TranscriptsConfig) -> tuple[Corpus, list[str]]:
 
 
 def _read(path: str, settings: TranscriptsConfig) -> Corpus:
-    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    return read(path, settings.format, labels=labels, corpus_map=settings.map, skip_bad=settings.skip_bad)
+    metadata = settings.metadata if path == settings.path else None  # its files are those inside one folder
+    return read_configured(settings.model_copy(update={"path": path, "metadata": metadata}))
 
 
 def _joined(corpus: Corpus, part: Corpus, side: OwnSide) -> tuple[Corpus, str]:

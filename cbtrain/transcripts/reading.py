@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,25 +12,30 @@ from typing import Any, NoReturn
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.files import expanded
-from cbtrain.transcripts.labels import COMMON_LABELS, NAME_THE_LABELS, labels_seen
+from cbtrain.transcripts.config import TranscriptsConfig
+from cbtrain.transcripts.labels import COMMON_LABELS, count_labels
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.tables import TABLES
+from cbtrain.transcripts.metadata import load_metadata
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers import author, canonical, plain_text, records, simulations
 from cbtrain.transcripts.readers.options import Notes, ReadOptions
-from cbtrain.transcripts.source import OnBad, files_in, read_items, refuse, suffix_of
+from cbtrain.transcripts.source import OnBad, files_in, is_same, read_items, refuse, suffix_of
 from cbtrain.transcripts.types import Corpus, Course, Role, Session
 
 SAMPLE = "sample"
-DOCUMENTS = (".docx", ".doc", ".rtf", ".odt", ".pdf", ".xlsx", ".xls", ".md")
+DOCUMENTS = (".doc", ".rtf", ".odt", ".pdf", ".xlsx", ".xls", ".md")
 OTHER_SUFFIXES = {
     **dict.fromkeys(("messages", "sharegpt", "records", "table"), (*plain_text.IN_FOLDERS, *DOCUMENTS)),
     "text": (*records.SUFFIXES, *DOCUMENTS),
 }
 """Files in a folder that are not read with the others, by format."""
 
-SEEN = 4000
-"""Characters of a text without turns in which labels are looked for."""
+SEEN, MOST_LOOKED_AT = 4000, 100
+"""Characters of a text without turns in which labels are looked for, and the number of such texts."""
+
+MOST_SPEAKERS = 8
+"""Speakers that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +84,43 @@ class CorpusSource:
     format: str
     labels: Mapping[str, Role] = field(default_factory=dict)
     map: CorpusMap = field(default_factory=CorpusMap)
+    metadata: Path | None = None
     notes: Notes = field(default_factory=Notes)
 
     def sessions(self, on_bad: OnBad = refuse) -> Iterator[Session]:
-        """Yield the sessions in the order of the source, each id once; a second session with one id is a fault.
+        """Yield the sessions in the order of the source, each id once, with what the metadata table says of them; a
+        second session with one id is a fault.
 
-        Raises UserError at the end if there were sessions and none has a turn.
+        Raises UserError on a metadata table that does not fit; and at the end, if there were sessions and none has a
+        turn, or if third speakers have more turns than patients and therapists.
         """
         places: dict[str, str] = {}
-        speaks, preamble = False, ""
+        turns: Counter[str] = Counter()
+        unread: list[str] = []
         self._note_other_files()
-        for session in READERS[self.format].sessions(self.path, self._options(on_bad)):
+        options = self._options(on_bad)
+        table = load_metadata(self.metadata, self.path, self.notes) if self.metadata else None
+        options.notes.third_speakers.clear()
+        for session in READERS[self.format].sessions(self.path, options):
+            try:
+                session = table.apply(session, self.notes) if table else session
+            except UserError as error:
+                on_bad(error)
+                continue
             if session.id in places:
                 problem = f"session {session.number} of course {session.course!r} is already at {places[session.id]}"
                 on_bad(UserError(problem, where=session.where, hint="Remove or renumber one of the two."))
                 continue
             places[session.id] = session.where
-            speaks = speaks or bool(session.turns)
-            preamble = preamble or session.preamble[:SEEN]
+            turns.update(turn.role for turn in session.turns)
+            if not session.turns and len(unread) < MOST_LOOKED_AT:
+                unread.append(session.preamble[:SEEN])
             yield session
-        if places and not speaks:
-            raise self._no_turns(preamble)
+        if table:
+            table.note_unused(self.notes)
+        if places and not turns:
+            raise self._no_turns(unread)
+        self._refuse_many_third_speakers(turns)
 
     def profiles(self, on_bad: OnBad = refuse) -> dict[str, Profile]:
         return READERS[self.format].profiles(self.path, self._options(on_bad))
@@ -108,7 +130,7 @@ class CorpusSource:
         if not self.path.is_dir() or self.format not in OTHER_SUFFIXES:
             return
         for file in files_in(self.path, OTHER_SUFFIXES[self.format]):
-            if not plain_text.NO_TRANSCRIPTS.fullmatch(file.name):
+            if not plain_text.NO_TRANSCRIPTS.fullmatch(file.name) and not is_same(file, self.metadata):
                 kind = f"{suffix_of(file)} files, which are not read as {self.format!r}: name them by themselves"
                 self.notes.add(kind, example=file.relative_to(self.path).as_posix())
 
@@ -118,16 +140,48 @@ class CorpusSource:
         return self._options(refuse).given_labels
 
     def _options(self, on_bad: OnBad) -> ReadOptions:
-        return ReadOptions(on_bad, self.labels, self.map, self.notes)
+        return ReadOptions(on_bad, self.labels, self.map, self.notes, self.metadata)
 
-    def _no_turns(self, preamble: str) -> UserError:
-        seen = labels_seen(preamble)
+    def _no_turns(self, texts: list[str]) -> UserError:
+        """Return the error for a corpus in which nobody known speaks; ``texts`` are the beginnings of its sessions."""
+        third_speakers = self.notes.third_speakers
         what = f"no turn in any session, read as {self.format!r}"
-        what += f"; labels in the text that were not read: {seen}" if seen else "; no label was seen in it"
-        if left_out := self.notes.lines():
+        if third_speakers:
+            what += f"; who speaks here: {_counted(third_speakers)}"
+        elif labels := count_labels(*texts):
+            what += f"; labels in the text that were not read: {_counted(labels)}"
+        else:
+            what += "; no label was seen in it"
+        left_out = [line for line in self.notes.lines() if "neither patient nor therapist" not in line]
+        if left_out:
             what += f"; left out: {'; '.join(left_out)}"
-        hint = f"If it is a transcript, {NAME_THE_LABELS}; `cbtrain corpus guess` shows what is in it."
-        return UserError(what, where=self.name, hint=hint)
+        return UserError(what, where=self.name, hint=f"If it is a transcript, {say_who_is_who(self.name)}")
+
+    def _refuse_many_third_speakers(self, turns: Counter[str]) -> None:
+        """Raise UserError if more turns were left out as third speakers' than were kept, or if third speakers take
+        turns with one speaker alone: then a name was not known."""
+        third_speakers = self.notes.third_speakers
+        left_out, kept = third_speakers.total(), turns.total()
+        if left_out > kept or (left_out and len(turns) == 1 and 2 * left_out > kept):
+            what = (
+                f"{left_out:,} turns of third speakers would be left out and {kept:,} kept: {_counted(third_speakers)}"
+            )
+            hint = f"{say_who_is_who(self.name)} Who is neither goes under ignore of the map."
+            raise UserError(what, where=self.name, hint=f"{hint[0].upper()}{hint[1:]}")
+
+
+def _counted(speakers: Counter[str]) -> str:
+    """Return the most frequent speakers with their turns: ``Ann (12), Bob (3)``."""
+    more = f" and {len(speakers) - MOST_SPEAKERS} more" if len(speakers) > MOST_SPEAKERS else ""
+    return ", ".join(f"{name} ({count:,})" for name, count in speakers.most_common(MOST_SPEAKERS)) + more
+
+
+def say_who_is_who(name: str) -> str:
+    """Return what reads a corpus whose speakers nobody knows."""
+    return (
+        "say who is who: --therapist-label NAME --patient-label NAME (corpus.therapist_labels, corpus.patient_labels), "
+        f"or therapist and patient of a map (--map); `cbtrain corpus guess {name}` lists who speaks."
+    )
 
 
 def locate(
@@ -135,11 +189,13 @@ def locate(
     format: str = "auto",
     labels: Mapping[str, Role] | None = None,
     corpus_map: CorpusMap | None = None,
+    metadata: str | Path | None = None,
 ) -> CorpusSource:
     """Return the source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
 
-    ``labels`` are what the speakers are called, by role; ``corpus_map`` says where a session's parts are. Raises
-    UserError on a path that is not there, an unknown format, and a layout that no reader knows.
+    ``labels`` are what the speakers are called, by role; ``corpus_map`` says where a session's parts are; ``metadata``
+    is a table that says whose session each file is. Raises UserError on a path that is not there, an unknown format,
+    and a layout that no reader knows.
     """
     if format != "auto" and format not in READERS:
         raise UserError(f"unknown format {format!r}", where="corpus", hint=nearest(format, [*READERS, "auto"]))
@@ -156,10 +212,12 @@ def locate(
         if not path.is_dir() and not path.is_file():
             raise UserError("neither a file nor a folder", where=path, hint="Write it to a file first.")
         corpus_map = corpus_map or CorpusMap()
-        detected = _detect(path, ReadOptions(labels=labels or {}, map=corpus_map)) if format == "auto" else format
+        table = expanded(metadata) if metadata else None
+        options = ReadOptions(labels=labels or {}, map=corpus_map, metadata=table)
+        detected = _detect(path, options) if format == "auto" else format
     except PermissionError as error:
         raise UserError("permission denied", where=error.filename or path, hint="Change its permissions.") from None
-    return CorpusSource(path, str(path), detected, labels or {}, corpus_map)
+    return CorpusSource(path, str(path), detected, labels or {}, corpus_map, table)
 
 
 def read(
@@ -168,6 +226,7 @@ def read(
     *,
     labels: Mapping[str, Role] | None = None,
     corpus_map: CorpusMap | None = None,
+    metadata: str | Path | None = None,
     skip_bad: bool = False,
 ) -> Corpus:
     """Return the whole corpus at ``path`` as labelled in its files: courses in the order of their first session.
@@ -175,7 +234,7 @@ def read(
     Raises UserError on everything that :func:`locate` does, on malformed content (file and line; with ``skip_bad`` it
     is left out and named in ``skipped``), and where no session is left.
     """
-    source = locate(path, format, labels, corpus_map)
+    source = locate(path, format, labels, corpus_map, metadata)
     skipped: list[str] = []
     on_bad: OnBad = (lambda error: skipped.append(str(error))) if skip_bad else refuse_with_hint
     by_course: dict[str, list[Session]] = {}
@@ -193,6 +252,18 @@ def read(
     )
     notes = tuple(source.notes.lines())
     return Corpus(source.name, source.format, courses, tuple(skipped), notes, source.given_labels)
+
+
+def read_configured(config: TranscriptsConfig) -> Corpus:
+    """Return the whole corpus that ``config`` names. Raises UserError as :func:`read` does."""
+    return read(
+        config.path,
+        config.format,
+        labels=speaker_labels(config.therapist_labels, config.patient_labels),
+        corpus_map=config.map,
+        metadata=config.metadata,
+        skip_bad=config.skip_bad,
+    )
 
 
 def speaker_labels(therapist: list[str], patient: list[str]) -> dict[str, Role]:
@@ -240,7 +311,9 @@ def _detect(path: Path, options: ReadOptions) -> str:
         ):
             if detects(path):
                 return name
-        detected = next(filter(None, (_sniff(file, options) for file in records.data_files(path))), None)
+        detected = next(
+            filter(None, (_sniff(file, options) for file in records.data_files(path, options.metadata))), None
+        )
         if detected:
             return detected
         if plain_text.detects(path):
@@ -283,13 +356,18 @@ def _is_ours(record: dict[str, Any]) -> bool:
 
 def _unknown(path: Path, options: ReadOptions) -> UserError:
     """Return the error for a layout that no reader knows; it names what was seen."""
-    files = records.data_files(path) if path.is_dir() else [path]
+    files = records.data_files(path, options.metadata) if path.is_dir() else [path]
     files = [file for file in files if suffix_of(file) in records.SUFFIXES]
     if files:
         try:
-            seen = records.seen_in(files[0], options.map)
+            return records.unknown_shape(files[0], path, options.map)
         except UserError as error:
             return error
-        return records.unknown_shape(files[0], seen, path)
     layouts = "; ".join(f"{name}: {reader.says}" for name, reader in READERS.items())
-    return UserError("no known corpus layout", where=path, hint=f"Known: {layouts}.")
+    kinds = (
+        Counter(suffix_of(file) or "nameless" for file in path.rglob("*") if file.is_file()) if path.is_dir() else {}
+    )
+    seen = (
+        f" ({', '.join(f'{count:,} {kind}' for kind, count in Counter(kinds).most_common(6))} files)" if kinds else ""
+    )
+    return UserError(f"no known corpus layout{seen}", where=path, hint=f"Known: {layouts}.")

@@ -58,6 +58,11 @@ def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
+def is_same(file: Path, other: Path | None) -> bool:
+    """Return whether both are the same file, whatever they are called."""
+    return other is not None and file.name == other.name and file.exists() and other.exists() and file.samefile(other)
+
+
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sorts ``session_2`` before ``session_10``."""
     pieces: list[tuple[int, str]] = []
@@ -77,9 +82,8 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return pieces
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Return the whole of a small file as text. Raises UserError if it is missing, too large, damaged or not in
-    ``encoding``."""
+def read_bytes(path: Path) -> bytes:
+    """Return the whole of a small file. Raises UserError if it is missing, too large or damaged."""
     try:
         with open_file(path) as file:
             data = file.read(MAX_RECORD + 1)
@@ -87,6 +91,13 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         raise unreadable(path, error) from None
     if len(data) > MAX_RECORD:
         raise UserError(f"larger than {MAX_RECORD >> 20} MiB", where=path, hint="Is this a transcript? Split it.")
+    return data
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return the whole of a small file as text. Raises UserError if it is missing, too large, damaged or not in
+    ``encoding``."""
+    data = read_bytes(path)
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         return _decode(data.removeprefix(BOM), path)
     try:

@@ -144,7 +144,7 @@ def test_a_corpus_without_a_turn_is_an_error_everywhere(tmp_path):
         status, _, err = cbtrain("corpus", command, tmp_path, *options.get(command, []))
         assert status == 2, command
         assert "no turn in any session" in err
-        assert "labels in the text that were not read: Alpha, Beta" in err
+        assert "labels in the text that were not read: Alpha (2), Beta (1)" in err
 
 
 @pytest.mark.fault("A11")
@@ -165,7 +165,7 @@ def test_weights_system_prompts_and_other_values_are_kept(tmp_path):
     (session,) = read(tmp_path / "a.jsonl").sessions()
     assert [turn.weight for turn in session.turns] == [1, 0, 1, 0, 1, 1]
     assert session.number == 2
-    assert session.facts == {"system": "Be kind.", "topic": "work"}
+    assert session.facts == {"system": "Be kind.", "topic": "work", "n": '{"a": 1}'}
 
 
 def test_llama_factorys_descriptions_are_maps(tmp_path):

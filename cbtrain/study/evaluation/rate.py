@@ -34,7 +34,7 @@ from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
 from cbtrain.study.evaluation.scores import records
 from cbtrain.study.run_files import SCORES
 from cbtrain.transcripts.labels import NAME_THE_LABELS
-from cbtrain.transcripts.reading import read, speaker_labels
+from cbtrain.transcripts.reading import read_configured
 
 
 def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
@@ -83,9 +83,8 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
     """Return every session of ``config.corpus``; print what was left out. Raises UserError on what cannot be read, and
     if both speakers are found in no session."""
     settings = config.corpus
-    labels = speaker_labels(settings.therapist_labels, settings.patient_labels)
-    corpus = read(settings.path, settings.format, labels=labels, corpus_map=settings.map, skip_bad=settings.skip_bad)
-    for line in corpus.skipped:
+    corpus = read_configured(settings)
+    for line in (*corpus.skipped, *corpus.notes):
         console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     sessions = list(records(corpus.sessions()))
     reasons = [why_unratable(session.turns, session.labels_seen) for session in sessions]

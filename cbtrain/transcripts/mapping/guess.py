@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from cbtrain.errors import UserError
+from cbtrain.transcripts.exports.layouts import unified
 from cbtrain.transcripts.labels import count_labels
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.names import ORDER, SESSION, SPEAKER, TEXT, role_of
@@ -17,7 +18,7 @@ from cbtrain.transcripts.mapping.shapes import WHOLE, first_column, listed
 from cbtrain.transcripts.mapping.tables import TABLES, read_rows
 from cbtrain.transcripts.readers import plain_text, records
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.source import read_items, read_text, suffix_of
+from cbtrain.transcripts.source import read_items, suffix_of
 from cbtrain.transcripts.types import Role
 
 LOOKED_AT = 200
@@ -33,13 +34,22 @@ ANSWERS = ("answer", "therapist", "counsel", "assistant", "response", "output", 
 
 @dataclass(slots=True)
 class Guess:
-    """``map``: its keys as they would be written; ``speakers`` counts turns by what the files call their speaker;
-    ``unsure`` says what a person has to decide; ``seen`` is what the first file holds."""
+    """``map``: its keys as they would be written; ``speakers`` counts turns by what the files call their speaker, in
+    ``files`` that name speakers, of which each speaker is in ``in_files``; ``unsure`` says what a person has to decide;
+    ``seen`` is what the first file holds."""
 
     seen: str
     map: dict[str, Any] = field(default_factory=dict)
     speakers: Counter[str] = field(default_factory=Counter)
     unsure: list[str] = field(default_factory=list)
+    files: int = 1
+    in_files: Counter[str] = field(default_factory=Counter)
+
+    def add(self, speakers: Counter[str]) -> None:
+        """Count the speakers of another file."""
+        self.files += bool(speakers)
+        self.speakers += speakers
+        self.in_files.update(list(speakers))
 
     def roles(self, labels: Mapping[str, Role]) -> dict[str, Role | Literal["?"] | None]:
         """Return who each speaker is, ``"?"`` if nobody knows."""
@@ -47,23 +57,54 @@ class Guess:
         return {name: role_of(name, extra) for name in self.speakers}
 
 
-def guess(path: Path, labels: Mapping[str, Role]) -> Guess:
-    """Return a map for the files at ``path``, made from the first that can be read. Raises UserError if there is
-    none."""
+def guess(path: Path, labels: Mapping[str, Role], metadata: Path | None = None) -> Guess:
+    """Return a map for the files at ``path``, made from the first that can be read, with the speakers of all files of
+    its kind. ``metadata``: a table among them that is no transcript. Raises UserError if there is none."""
     options = ReadOptions(on_bad=lambda error: None, labels=labels)
-    files = records.data_files(path) if path.is_dir() or suffix_of(path) in records.SUFFIXES else []
+    files = records.data_files(path, metadata) if path.is_dir() or suffix_of(path) in records.SUFFIXES else []
+    guessed = _of_records(files, options)
+    if guessed is None:
+        guessed = _of_texts([file for file in plain_text.text_files(path) if plain_text.detects(file)])
+    if guessed is None:
+        if files:
+            raise records.unknown_shape(files[0], path, CorpusMap())
+        raise UserError("no table, JSON or text in it", where=path, hint="Name a file or a folder of transcripts.")
+    _ask_who(guessed, labels)
+    return guessed
+
+
+def _of_records(files: Sequence[Path], options: ReadOptions) -> Guess | None:
+    """Return the guess for files of records and tables: the map of the first that can be read, the speakers of all."""
+    guessed: Guess | None = None
+    others: list[Path] = []
     for file in files:
-        corpus_map = records.map_of(file, options)
-        guessed = _known(file, corpus_map, options) if corpus_map else _unknown(file)
-        if guessed is not None:
-            _ask_who(guessed, labels)
-            return guessed
-    for file in plain_text.text_files(path):
-        if plain_text.detects(file):
-            guessed = _of_text(file, labels)
-            _ask_who(guessed, labels)
-            return guessed
-    raise UserError("no table, JSON or text in it", where=path, hint="Name a file or a folder of transcripts.")
+        try:
+            corpus_map = records.map_of(file, options)
+            one = _known(file, corpus_map, options) if corpus_map else _unknown(file)
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            one = Guess("", unsure=[str(error)])
+        if guessed is None or not guessed.map:
+            if one is not None:
+                earlier = guessed.unsure if guessed else []
+                guessed = replace(one, speakers=Counter(), unsure=[*earlier, *one.unsure], files=0)
+                guessed.add(one.speakers)
+        elif one is None or not _same_layout(one.map, guessed.map):
+            others.append(file)
+        else:
+            guessed.add(one.speakers)
+    if guessed is None or not guessed.map:
+        return None
+    if others:
+        guessed.unsure.append(
+            f"files of another layout: {listed(file.name for file in others)}; read them by themselves"
+        )
+    return guessed
+
+
+def _same_layout(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(key) == other.get(key) for key in ("each", "turns", "speaker", "text", "patient", "therapist"))
 
 
 def _known(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> Guess:
@@ -88,7 +129,10 @@ def _known(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> Guess:
 
 
 def _unknown(file: Path) -> Guess | None:
-    """Return the guess for a file whose names are not common; None if nothing in it looks like words."""
+    """Return the guess for a file whose names are not common; None if nothing in it looks like words, or if it is known
+    to hold no dialogue."""
+    if records.no_dialogue_in(file, CorpusMap()):
+        return None
     seen = records.seen_in(file, CorpusMap())
     if suffix_of(file) in TABLES:
         rows = [row for _, row in islice(read_rows(file, lambda error: None), LOOKED_AT)]
@@ -122,9 +166,6 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], seen: str) -> Guess | None:
 
 def _of_flat(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], seen: str) -> Guess:
     """Return the guess for records without a speaker: two texts are a pair, one is a labelled text."""
-    if {"instruction", "output"} <= set(texts) | set(rows[0]):  # Alpaca's
-        patient = "instruction + input" if "input" in rows[0] else "instruction"
-        return Guess(seen, {"each": "pair", "patient": [patient], "therapist": ["output"]})
     asked = next((key for key in texts if _has(key, QUESTIONS) and not _has(key, ANSWERS)), None)
     answered = next((key for key in texts if _has(key, ANSWERS) and key != asked), None)
     if len(texts) == 1:
@@ -183,22 +224,34 @@ def _of_lists(lists: Sequence[Sequence[Any]], key: str, seen: str) -> Guess | No
     return Guess(seen, {"each": "session", "turns": [key], "speaker": speaker, "text": texts[0]})
 
 
-def _of_text(file: Path, labels: Mapping[str, Role]) -> Guess:
-    guessed = Guess("a text", {"each": "text"})
-    try:
-        text = read_text(file)
-    except UserError as error:
-        guessed.unsure.append(str(error))
-        return guessed
-    guessed.speakers = count_labels(text)
+def _of_texts(files: Sequence[Path]) -> Guess | None:
+    """Return the guess for texts, subtitles and documents: the speakers of all. None if there is no file."""
+    guessed: Guess | None = None
+    unread: list[str] = []
+    for file in files:
+        try:
+            export = plain_text.read_export(file, "utf-8")
+        except UserError as error:
+            unread.append(str(error))
+            continue
+        if not export.speakers and not export.cues:
+            export = unified(export.text)
+        guessed = guessed or Guess(export.layout, {"each": "text"}, files=0)
+        guessed.add(export.speakers or count_labels(export.text))
+    if guessed is None:
+        return Guess("texts that cannot be read", {"each": "text"}, unsure=unread[:1]) if unread else None
+    if unread:
+        guessed.unsure.append(f"{len(unread)} files cannot be read, the first: {unread[0]}")
     if not guessed.speakers:
-        guessed.unsure.append("no line begins with a speaker's label")
+        guessed.unsure.append(f"no line begins with a speaker's label. {plain_text.NAME_SPEAKERS}")
     return guessed
 
 
 def _ask_who(guessed: Guess, labels: Mapping[str, Role]) -> None:
     """Fill in who is known; leave who is not for a person to decide."""
     if guessed.map.get("each") == "pair" or "alternate" in guessed.map or not guessed.speakers:
+        return
+    if guessed.map.get("patient") and guessed.map.get("therapist"):  # the layout says so
         return
     roles = guessed.roles(labels)
     decided = {name for name, role in roles.items() if role != "?"}

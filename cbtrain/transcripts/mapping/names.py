@@ -29,6 +29,9 @@ SPEAKERS: Mapping[str, Role | None] = {
 TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "utterances", "chat", "segments")
 """Keys of a list of turns."""
 
+PAIRS = (("prompt", "completion"), ("instruction", "output"), ("instruction", "response"))
+"""Keys of what is asked and what is learnt, as TRL, Axolotl, LLaMA-Factory and Unsloth have them."""
+
 SPEAKER = ("role", "from", "speaker", "interlocutor", "speaker_role", "author", "type")
 TEXT = ("content", "text", "utterance", "message", "utterance_text", "sentence", "value")
 """Keys of the speaker and of the words of a turn."""
@@ -39,6 +42,9 @@ SESSION = (
 ).split()
 ORDER = "turn_id utterance_id turn_number turn_idx turn_index utterance_idx turn order sequence line_number".split()
 """Columns that say to which session a row of a table belongs, and where in it."""
+
+TIMES = ("start", "start_time", "timestamp", "time", "begin")
+"""Keys of a turn that say when it begins."""
 
 IDS = ("course", "id", "conversation_id", "conversation_hash", "dialogue_id", "dialog_id", "session_id", "uuid")
 """Keys that name a record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,12 +11,14 @@ from itertools import groupby
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.transcripts.labelled_text import facts_of_times
 from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
 from cbtrain.transcripts.mapping.keys import MISSING, first_key, in_path, look_up
 from cbtrain.transcripts.mapping.names import IDS
-from cbtrain.transcripts.mapping.shapes import WHOLE
+from cbtrain.transcripts.mapping.shapes import WHOLE, describe
 from cbtrain.transcripts.mapping.turns import (
     FIX,
+    GUESS,
     Dialogue,
     Speakers,
     add_messages,
@@ -23,10 +26,15 @@ from cbtrain.transcripts.mapping.turns import (
     clean,
     speaker_name,
     text_of,
+    time_key_of,
+    time_of,
     weight_of,
 )
 from cbtrain.transcripts.readers.options import ReadOptions
 from cbtrain.transcripts.types import Session, Turn
+
+LONGEST_FACT = 4000
+"""Characters of a list or an object, as JSON, that is kept as a fact."""
 
 Record = tuple[str, Any]
 """A place (file, and line or item) and what stands there."""
@@ -94,7 +102,8 @@ class RecordReader:
             elif len(self.corpus_map.turns) > 1 and (value is None or isinstance(value, str | int | float)):
                 messages.append(text_of(value, repr(key), where))  # also if empty: the next column has its own speaker
             else:
-                raise UserError(f"no list of turns under {key!r}", where=where, hint=FIX)
+                problem = f"no list of turns under {key!r}: {describe(record)}"
+                raise UserError(problem, where=where, hint=GUESS)
         return messages
 
     def _in_step(self, texts: list[Any], record: Any, where: str) -> list[Any]:
@@ -118,7 +127,7 @@ class RecordReader:
             value = "\n".join(value)
         options = replace(self.options, map=self.corpus_map)  # its own keys over those found by common names
         parsed = options.labelled(text_of(value, f"{key!r}", where), where)
-        dialogue.turns, dialogue.ignored = parsed.turns, parsed.ignored
+        dialogue.turns, dialogue.times, dialogue.ignored = parsed.turns, parsed.times, parsed.ignored
         return parsed.preamble
 
     def _from_rows(self, rows: Iterable[Record], file: SourceFile) -> Iterator[Session]:
@@ -134,8 +143,9 @@ class RecordReader:
                     raise UserError(f"the rows of session {key!r} do not stand together", where=where, hint=hint)
                 seen.add(key)
                 dialogue = Dialogue()
+                time_key = time_key_of(kept[0][1])
                 for row_number, (where, row) in enumerate(kept, 1):
-                    self._add_row(dialogue, row, row_number, where)
+                    self._add_row(dialogue, row, row_number, where, time_key)
                 yield self._with_identity(dialogue, kept[0][1], number, kept[0][0], file)
             except UserError as error:
                 self.options.on_bad(error)
@@ -151,7 +161,8 @@ class RecordReader:
         unique, order = self.corpus_map.unique, self.corpus_map.order
         if unique:
             if lacking := next((key for key in unique if look_up(rows[0][1], key) is MISSING), None):
-                raise UserError(f"unique: no column {lacking!r}", where=rows[0][0], hint="Correct the map.")
+                problem = f"unique: no column {lacking!r}: {describe(rows[0][1])}"
+                raise UserError(problem, where=rows[0][0], hint=GUESS)
             first: dict[tuple[str, ...], Record] = {}
             for record in rows:
                 first.setdefault(tuple(str(look_up(record[1], key)) for key in unique), record)
@@ -169,14 +180,15 @@ class RecordReader:
             rows = [row for _, row in sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])]
         yield from rows
 
-    def _add_row(self, dialogue: Dialogue, row: Any, row_number: int, where: str) -> None:
+    def _add_row(self, dialogue: Dialogue, row: Any, row_number: int, where: str, time_key: str | None) -> None:
         corpus_map = self.corpus_map
         text = clean(text_of(look_up(row, corpus_map.text or "text"), f"{corpus_map.text!r}", where), corpus_map)
         if corpus_map.alternate:
             name: str = alternating(corpus_map.alternate, row_number - 1)
         else:
             name = speaker_name(look_up(row, corpus_map.speaker or "speaker"), "the row", where)
-        self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, row_number, where), where)
+        time = time_of(row, time_key) if time_key else ""
+        self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, row_number, where), where, time)
 
     def _with_identity(
         self, dialogue: Dialogue, record: Any, number: int, where: str, file: SourceFile, preamble: str = ""
@@ -202,6 +214,8 @@ class RecordReader:
             facts.pop(key, None)
         if system:
             facts["system"] = "\n\n".join(system)
+        if len(dialogue.times) == len(dialogue.turns):
+            facts = facts_of_times(dialogue.times) | facts
         return Session(
             course,
             session_number,
@@ -280,6 +294,12 @@ class RecordReader:
         for key, value in values.items():
             if isinstance(value, str | int | float) and value != "":
                 facts[key] = str(value)
+            elif value and value is not MISSING:
+                text = json.dumps(value, ensure_ascii=False, default=str)
+                if len(text) <= LONGEST_FACT:
+                    facts[key] = text
+                else:
+                    self.options.note(f"values of {key!r}, too long to be kept as facts", example=where)
         return facts
 
 
@@ -319,7 +339,7 @@ def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str
     keys = [columns] if look_up(record, columns) is not MISSING else columns.split(" + ")
     values = [(key, look_up(record, key)) for key in keys]
     if all(value is MISSING for _, value in values):
-        raise UserError(f"no column {columns!r}", where=where, hint="Correct the map.")
+        raise UserError(f"no column {columns!r}: {describe(record)}", where=where, hint=GUESS)
     texts = [clean(text_of(value, repr(key), where), corpus_map) for key, value in values if value is not MISSING]
     return "\n".join(filter(None, texts))
 

@@ -8,7 +8,8 @@ from typing import Any
 from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
-from cbtrain.transcripts.mapping.names import ORDER, SESSION, SPEAKER, TEXT, TURNS, texts_of
+from cbtrain.transcripts.mapping.names import ORDER, PAIRS, SESSION, SPEAKER, TEXT, TURNS, texts_of
+from cbtrain.transcripts.mapping.no_dialogue import template_of
 from cbtrain.transcripts.types import Role
 
 MOST_NAMES = 12
@@ -19,6 +20,18 @@ STANDARD = {"messages": ("role", "content"), "conversations": ("from", "value")}
 
 WHOLE = "[*]"
 """The key of the turns where a record is itself the list of them."""
+
+
+SEGMENTS = CorpusMap(
+    each="session",
+    turns=["segments"],
+    speaker="label",
+    text="text",
+    patient=["False"],
+    therapist=["True"],
+    markup="strip",  # the marks of beginning and end, <s> and </s>
+)
+"""Axolotl's ``input_output``: what is learnt is the therapist's, what is not the patient's."""
 
 
 def shape_of(content: Any, labels: Mapping[str, Role]) -> CorpusMap | None:
@@ -34,13 +47,46 @@ def shape_of(content: Any, labels: Mapping[str, Role]) -> CorpusMap | None:
             return shape
         if isinstance(value, str) and is_labelled(value, labels):
             return CorpusMap(each="text", text=key)
+    if _are_segments(content.get("segments")) and template_of(content) is None:
+        return SEGMENTS
     for key, (speaker, text) in STANDARD.items():
         if key in content:  # a session with a fault, which its reader names
             return CorpusMap(each="session", turns=[key], speaker=speaker, text=text)
     pair = [key for key in ("prompt", "completion") if isinstance(content.get(key), list)]
     if len(pair) == 2 and (shape := _list_shape([*content["prompt"], *content["completion"]], "prompt", labels)):
         return shape.model_copy(update={"turns": pair})
+    if pairs := _pair_shape(content):
+        return pairs
+    texts = (key for key in ("transcript", "text") if isinstance(content.get(key), str))
+    return next((CorpusMap(each="text", text=key) for key in texts if is_labelled(content[key], labels)), None)
+
+
+def _pair_shape(content: Mapping[str, Any]) -> CorpusMap | None:
+    """Return the map of a record with a text that is asked and one that is learnt, which no chat template has rendered.
+    None if it is not one."""
+    by_name = {str(name).strip().casefold(): str(name) for name in reversed(list(content))}
+    for asked, learnt in PAIRS:
+        if not all(isinstance(content.get(by_name.get(name, "")), str) for name in (asked, learnt)):
+            continue
+        if "chosen" in by_name or template_of(content) is not None:
+            return None
+        context = f" + {by_name.get('input', 'input')}" if asked == "instruction" else ""
+        history = by_name.get("history", "history") if asked == "instruction" else None
+        patient = f"{by_name[asked]}{context}"
+        return CorpusMap(each="pair", patient=[patient], therapist=[by_name[learnt]], history=history)
     return None
+
+
+def _are_segments(value: Any) -> bool:
+    """Return whether ``value`` is Axolotl's ``input_output``: texts, each with whether it is learnt."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(item, Mapping) and isinstance(item.get("label"), bool) and isinstance(item.get("text"), str)
+            for item in value
+        )
+    )
 
 
 def table_shape(columns: Sequence[str]) -> CorpusMap | None:

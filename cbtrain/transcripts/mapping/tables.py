@@ -129,7 +129,7 @@ def _arrow() -> Any:
         import pyarrow
     except ImportError:
         raise UserError(
-            "Parquet and Arrow need pyarrow", where="corpus", hint="pip install 'cbtrain[tables]'"
+            "Parquet and Arrow need pyarrow", where="corpus", hint="pip install 'cbtrain[corpora]'"
         ) from None
     return pyarrow
 

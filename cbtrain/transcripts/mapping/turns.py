@@ -13,10 +13,12 @@ from typing import Any, Literal
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.keys import MISSING, look_up
-from cbtrain.transcripts.mapping.names import WEIGHTS, bare, role_of
+from cbtrain.transcripts.mapping.names import TIMES, WEIGHTS, bare, role_of
 from cbtrain.transcripts.types import Role, Turn
 
 FIX = "Correct or remove it."
+GUESS = "Correct the record or the map; `cbtrain corpus guess PATH` prints a map to begin with."
+LONGEST_TIME = 40
 CALLS = ("tool_calls", "function_call")
 """Keys of a message that calls a tool and need not say anything."""
 
@@ -29,16 +31,20 @@ class UnknownSpeaker(UserError):
 
     def __init__(self, name: str, where: object) -> None:
         self.name = name
-        hint = "Name it under patient, therapist or ignore of a map (--map), or give it as a label."
+        hint = (
+            "Give it as a label (--therapist-label NAME, --patient-label NAME), or name it under patient, therapist or "
+            "ignore of a map (--map); `cbtrain corpus guess PATH` lists who speaks."
+        )
         super().__init__(f"speaker {name!r} is neither patient nor therapist", where=where, hint=hint)
 
 
 @dataclass(slots=True)
 class Dialogue:
-    """The turns of one session as they are collected; ``system``: its system prompts; ``ignored`` counts turns that
-    the map leaves out, by speaker."""
+    """The turns of one session as they are collected; ``times``: when each begins, if the source says so; ``system``:
+    its system prompts; ``ignored`` counts turns that the map leaves out, by speaker."""
 
     turns: list[Turn] = field(default_factory=list)
+    times: list[str] = field(default_factory=list)
     system: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
@@ -54,8 +60,8 @@ class Speakers:
         self.ignored = {bare(name) for name in corpus_map.ignore}
         self._roles: dict[str, Role | Literal["ignored", "?"] | None] = {}
 
-    def add(self, dialogue: Dialogue, name: str, text: str, weight: float, where: object) -> None:
-        """Add what ``name`` says. Raises UnknownSpeaker."""
+    def add(self, dialogue: Dialogue, name: str, text: str, weight: float, where: object, time: str = "") -> None:
+        """Add what ``name`` says, at ``time`` if that is known. Raises UnknownSpeaker."""
         if name not in self._roles:
             self._roles[name] = "ignored" if bare(name) in self.ignored else role_of(name, self.extra)
         role = self._roles[name]
@@ -63,6 +69,7 @@ class Speakers:
             dialogue.ignored[name] += 1
         elif role == "patient" or role == "therapist":
             dialogue.turns.append(Turn(role, text, weight))
+            dialogue.times.append(time)
         elif role is None and not dialogue.turns:
             dialogue.system.append(text)
         else:
@@ -73,6 +80,7 @@ def add_messages(
     dialogue: Dialogue, messages: Sequence[Any], corpus_map: CorpusMap, speakers: Speakers, where: object
 ) -> None:
     """Add a list of messages: objects with a speaker and words, or texts that alternate. Raises UserError."""
+    time_key = time_key_of(messages[0]) if messages else None
     for number, message in enumerate(messages, 1):
         if isinstance(message, str) or message is None:
             if corpus_map.alternate is None:
@@ -92,8 +100,26 @@ def add_messages(
             name: str = alternating(corpus_map.alternate, number - 1)
         else:
             speaker = look_up(message, corpus_map.speaker or "role")
+            if speaker in (MISSING, None) and "" in speakers.ignored:
+                dialogue.ignored[""] += 1
+                continue
             name = speaker_name(speaker, f"message {number}", where)
-        speakers.add(dialogue, name, clean(text, corpus_map), weight_of(message, corpus_map, number, where), where)
+        weight = weight_of(message, corpus_map, number, where)
+        time = time_of(message, time_key) if time_key else ""
+        speakers.add(dialogue, name, clean(text, corpus_map), weight, where, time)
+
+
+def time_key_of(message: Any) -> str | None:
+    """Return the key under which a message or a row says when it begins; None if it has none."""
+    return next((key for key in TIMES if key in message), None) if isinstance(message, Mapping) else None
+
+
+def time_of(message: Mapping[str, Any], key: str) -> str:
+    """Return when a message begins, as its source writes it, without blanks; empty if it does not say so."""
+    value = message.get(key)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return "_".join(str(value).split())[:LONGEST_TIME]
 
 
 def alternating(first: Role, turns_before: int) -> Role:
@@ -117,7 +143,8 @@ def text_of(value: Any, what: str, where: object) -> str:
 
 def speaker_name(value: Any, what: str, where: object) -> str:
     if value is MISSING or value is None:
-        raise UserError(f"{what} has no speaker", where=where, hint=FIX)
+        hint = "If such turns are to be left out, write ignore: [''] in a map (--map)."
+        raise UserError(f"{what} has no speaker", where=where, hint=hint)
     if isinstance(value, list | Mapping):
         raise UserError(f"the speaker of {what} is not a name", where=where, hint=FIX)
     return str(value)

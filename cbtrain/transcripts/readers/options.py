@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cbtrain.transcripts.labelled_text import LabelledText, parse_text
 from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
-from cbtrain.transcripts.mapping.names import stripped
+from cbtrain.transcripts.mapping.names import bare, stripped
 from cbtrain.transcripts.mapping.turns import clean
 from cbtrain.transcripts.source import OnBad, refuse, unix_lines
 from cbtrain.transcripts.types import Role
 
 
 class Notes:
-    """What was left out on purpose: how often, and where first."""
+    """What was left out on purpose: how often, and where first. ``third_speakers`` counts the turns of those who are
+    neither patient nor therapist and whom no map ignores."""
 
     def __init__(self) -> None:
+        self.third_speakers: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
@@ -37,12 +40,14 @@ class Notes:
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """``on_bad`` gets each fault; ``labels`` are speakers' labels in place of the common ones; ``map`` says where the
-    parts of a session are. ``notes`` counts what was left out on purpose."""
+    parts of a session are. ``notes`` counts what was left out on purpose. ``metadata``: a table, perhaps in the corpus
+    folder, that is no transcript."""
 
     on_bad: OnBad = refuse
     labels: Mapping[str, Role] = field(default_factory=dict)
     map: CorpusMap = field(default_factory=CorpusMap)
     notes: Notes = field(default_factory=Notes)
+    metadata: Path | None = None
 
     @property
     def text_labels(self) -> Mapping[str, Role]:
@@ -54,11 +59,17 @@ class ReadOptions:
         """Return the labels that options or the map give."""
         return {**self.labels, **_labels_of(self.map)}
 
-    def labelled(self, text: str, where: str) -> LabelledText:
-        """Return the turns of a text whose turns begin with labels, as map and labels say; note what is left out."""
-        parsed = parse_text(clean(unix_lines(text), self.map), self.text_labels, self.map.ignore)
+    def labelled(self, text: str, where: str, speakers: Sequence[str] = ()) -> LabelledText:
+        """Return the turns of a text whose turns begin with labels, as map and labels say; note what is left out.
+        ``speakers``: who is known to speak in it."""
+        parsed = parse_text(clean(unix_lines(text), self.map), self.text_labels, self.map.ignore, speakers)
+        ignored = set(map(bare, self.map.ignore))
         for label, count in parsed.ignored.items():
+            if bare(label) in ignored:
+                self.note(f"turns of {label!r}, who is ignored", count)
+                continue
             self.note(f"turns of {label!r}, who is neither patient nor therapist", count, where)
+            self.notes.third_speakers[label] += count
         if parsed.empty:
             self.note("labels without words after them", parsed.empty, where)
         return parsed

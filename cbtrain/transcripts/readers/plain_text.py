@@ -1,4 +1,5 @@
-"""Reader for plain text in which every turn begins with its speaker's label: ``Therapist: …``, ``Client: …``.
+"""Reader for texts in which every turn begins with its speaker's label: ``Therapist: …``, ``Client: …``. Files of text,
+subtitles, transcripts of meetings and of transcription services, Word documents.
 
 One file is one session, numbered by the digits that end its name, of the course that the rest of the name says:
 ``amara-1.txt`` and ``amara-2.txt`` are two sessions of ``amara``, and so are ``amara/session_1.txt`` and
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts import subtitles
+from cbtrain.transcripts.exports import documents
+from cbtrain.transcripts.exports.layouts import Export
 from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
 from cbtrain.transcripts.mapping.keys import in_path
 from cbtrain.transcripts.profile import Profile
@@ -22,12 +25,12 @@ from cbtrain.transcripts.readers.options import ReadOptions
 from cbtrain.transcripts.source import files_in, read_text, stem_of, suffix_of, unix_lines
 from cbtrain.transcripts.types import Session
 
-SUFFIXES = (".txt", ".text", ".md", *subtitles.SUFFIXES)
-IN_FOLDERS = (".txt", ".text", *subtitles.SUFFIXES)
+SUFFIXES = (".txt", ".text", ".md", *subtitles.SUFFIXES, *documents.SUFFIXES)
+IN_FOLDERS = (".txt", ".text", *subtitles.SUFFIXES, *documents.SUFFIXES)
 NO_TRANSCRIPTS = re.compile(
-    r"(?:readme|licen[cs]e|requirements|changelog|notice|authors|citation)\b.{0,200}", re.IGNORECASE
+    r"(?:(?:readme|licen[cs]e|requirements|changelog|notice|authors|citation)\b|~\$).{0,200}", re.IGNORECASE
 )
-"""Names of files of projects that are no transcripts."""
+"""Names of files of projects, and of the locks of open documents, that are no transcripts."""
 
 NUMBERED = re.compile(
     r"(?P<course>.{0,250}?)[\s_.-]{0,20}(?:(?<![A-Za-z])(?:session|sess|s)[\s_.-]{0,20})?(?P<number>\d{1,9})",
@@ -35,6 +38,11 @@ NUMBERED = re.compile(
 )
 GENERIC = {"", "session", "sess", "s", "transcript"}
 """Names that say nothing of a course: the number is that of a session in the folder's course."""
+
+NAME_SPEAKERS = (
+    "Whisper and plain subtitles do not tell speakers apart: transcribe with speakers (WhisperX --diarize, or the "
+    "meeting's own transcript), or write a label before each turn (Therapist: …)."
+)
 
 CASES = frozenset(
     "case patient client person subject participant user conversation conv dialogue dialog chat sample file id p c t "
@@ -68,10 +76,10 @@ def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
 def _session(file: Path, root: Path, options: ReadOptions, numbers: Counter[str]) -> Session:
     """Return the session in one file; the map may name its course, its number and its patient by patterns on the path,
     and lines to leave out. ``numbers`` counts sessions of courses whose sessions have no number of their own."""
-    text = read_text(file, options.map.encoding)
-    if suffix_of(file) in subtitles.SUFFIXES:
-        text = subtitles.text_of(unix_lines(text))
-    parsed = options.labelled(text, str(file))
+    export = read_export(file, options.map.encoding)
+    parsed = options.labelled(export.text, str(file), tuple(export.speakers))
+    if export.cues and not (parsed.turns or parsed.ignored or parsed.empty):
+        raise _no_speakers(export, file)
     inside = file.relative_to(root).as_posix() if root.is_dir() else file.name
     course, number = place(file, root)
     values = {name: _in_path(options.map, name, inside, file) for name in ("course", "session", "patient_id")}
@@ -84,7 +92,22 @@ def _session(file: Path, root: Path, options: ReadOptions, numbers: Counter[str]
             raise UserError(f"session {value!r} is not a number", where=file, hint="Correct the pattern.")
         number = int(value)
     patient, ignored = values["patient_id"] or "", sum(parsed.ignored.values())
-    return Session(course, number, tuple(parsed.turns), str(file), patient, parsed.preamble, ignored=ignored)
+    turns = tuple(parsed.turns)
+    return Session(course, number, turns, str(file), patient, parsed.preamble, facts=parsed.facts, ignored=ignored)
+
+
+def read_export(file: Path, encoding: str) -> Export:
+    """Return the labelled text in ``file``. Raises UserError if it cannot be read."""
+    if suffix_of(file) in documents.SUFFIXES:
+        return Export(documents.text_of(file), "a Word document")
+    text = unix_lines(read_text(file, encoding))
+    is_subtitles = suffix_of(file) in subtitles.SUFFIXES or text.startswith("WEBVTT")
+    return subtitles.export_of(text) if is_subtitles else Export(text)
+
+
+def _no_speakers(export: Export, file: Path) -> UserError:
+    what = f"{export.layout}, and none names its speaker"
+    return UserError(what, where=file, hint=NAME_SPEAKERS)
 
 
 def _in_path(corpus_map: CorpusMap, name: str, inside: str, file: Path) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.keys import MISSING, look_up
+from cbtrain.transcripts.mapping.no_dialogue import no_dialogue
 from cbtrain.transcripts.mapping.records import Record, RecordReader, SourceFile
 from cbtrain.transcripts.mapping.shapes import WHOLE, describe, is_turn, listed, shape_of, table_shape
 from cbtrain.transcripts.mapping.tables import BINARY_TABLES, TABLES, columns_of, read_rows
@@ -24,7 +25,7 @@ from cbtrain.transcripts.mapping.turns import UnknownSpeaker
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers.canonical import PROFILES, read_profiles
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.source import files_in, read_items, stem_of, suffix_of
+from cbtrain.transcripts.source import files_in, is_same, read_items, stem_of, suffix_of
 from cbtrain.transcripts.types import Role, Session
 
 JSON = (".jsonl", ".ndjson", ".json")
@@ -38,7 +39,7 @@ MOST_SPEAKERS = 20
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
     """Yield the sessions of a file, or of all files of these kinds under a folder. A file whose shape is not known is
     passed over, with a note."""
-    files = data_files(path)
+    files = data_files(path, options.metadata)
     for file in files:
         inside = file.relative_to(path).as_posix() if path.is_dir() else file.name
         name = (Path(inside).parent / stem_of(file)).as_posix()
@@ -59,13 +60,12 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
     return read_profiles(path, options)
 
 
-def data_files(path: Path) -> list[Path]:
-    """Return the files of records and tables: ``path`` itself, or those under the folder."""
-    return (
-        [file for file in files_in(path, SUFFIXES) if file.name not in (*PROFILES, "dataset_info.json")]
-        if path.is_dir()
-        else [path]
-    )
+def data_files(path: Path, metadata: Path | None = None) -> list[Path]:
+    """Return the files of records and tables: ``path`` itself, or those under the folder but the ``metadata`` table."""
+    if not path.is_dir():
+        return [path]
+    others = (*PROFILES, "dataset_info.json")
+    return [file for file in files_in(path, SUFFIXES) if file.name not in others and not is_same(file, metadata)]
 
 
 def map_of(file: Path, options: ReadOptions) -> CorpusMap | None:
@@ -82,34 +82,55 @@ def map_of(file: Path, options: ReadOptions) -> CorpusMap | None:
 
 def _pass_over(file: Path, path: Path, options: ReadOptions) -> None:
     """Note that ``file`` is of no known shape. Raises UserError if it cannot be read, or is the whole corpus."""
-    seen = seen_in(file, options.map)
     if file == path:
-        raise unknown_shape(file, seen, path)
-    options.note(f"files passed over ({seen})", example=file.relative_to(path).as_posix())
+        raise unknown_shape(file, path, options.map)
+    options.note(f"files passed over ({seen_in(file, options.map)})", example=file.relative_to(path).as_posix())
 
 
-def unknown_shape(file: Path, seen: str, path: Path) -> UserError:
-    """Return the error for a file whose shape is not known; ``seen`` is what it holds."""
+def unknown_shape(file: Path, path: Path, given: CorpusMap) -> UserError:
+    """Return the error for a file at ``path`` whose shape is not known: what it holds, and what to do. Raises UserError
+    if it cannot be read."""
+    seen = seen_in(file, given)
+    if reason := no_dialogue_in(file, given):
+        what, hint = reason
+        return UserError(f"{what}: {seen}", where=file, hint=hint)
     question = ": which of them is the speaker, and which the words?" if suffix_of(file) in TABLES else ""
     hint = f"`cbtrain corpus guess {path}` prints a map to begin with; give it with --map FILE (corpus.map)."
     return UserError(f"no known layout: {seen}{question}", where=file, hint=hint)
+
+
+def no_dialogue_in(file: Path, given: CorpusMap) -> tuple[str, str] | None:
+    """Return why a file holds no dialogue, and what to do; None if that is not known. Raises UserError if it cannot be
+    read."""
+    return no_dialogue(_first_record(file, given))
 
 
 def seen_in(file: Path, given: CorpusMap) -> str:
     """Return what a file holds, for a message. Raises UserError if it cannot be read."""
     if suffix_of(file) in TABLES:
         return f"a table with the columns {listed(columns_of(file, given.encoding, given.delimiter))}"
-    first = next((item for _, item in read_items(file)), None)
+    first = _first_record(file, given)
     return "nothing" if first is None else describe(first)
+
+
+def _first_record(file: Path, given: CorpusMap) -> Any:
+    """Return the first item or row of a file, the columns with empty cells if a table has no row; None if there is
+    nothing. Raises UserError if it cannot be read."""
+    if suffix_of(file) not in TABLES:
+        return next((item for _, item in read_items(file)), None)
+    columns = columns_of(file, given.encoding, given.delimiter)
+    rows = read_rows(file, lambda error: None, given.encoding, given.delimiter)
+    return next((row for _, row in rows), dict.fromkeys(columns, ""))
 
 
 def _shape(file: Path, given: CorpusMap, labels: Mapping[str, Role]) -> CorpusMap | None:
     if suffix_of(file) in TABLES:
-        shape = table_shape(columns_of(file, given.encoding, given.delimiter))
-        if shape is None and suffix_of(file) in BINARY_TABLES:  # their cells can be lists of turns
-            rows = islice(read_rows(file, lambda error: None), PEEKED)
-            shape = next(filter(None, (shape_of(row, labels) for _, row in rows)), None)
-        return shape
+        if turn_rows := table_shape(columns_of(file, given.encoding, given.delimiter)):
+            return turn_rows
+        rows = islice(read_rows(file, lambda error: None, given.encoding, given.delimiter), PEEKED)
+        shape = next(filter(None, (shape_of(row, labels) for _, row in rows)), None)
+        is_list = shape is not None and shape.each == "session"  # which a cell of text cannot be
+        return None if is_list and suffix_of(file) not in BINARY_TABLES else shape
     items = [item for _, item in islice(read_items(file, lambda error: None), PEEKED)]
     if items and all(map(is_turn, items)):
         turn_rows = table_shape([str(key) for key in items[0]])
