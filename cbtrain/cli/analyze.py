@@ -43,6 +43,9 @@ def add(commands: Commands) -> None:
         help="the sessions that were rated, for lengths and endings (default: sessions.jsonl beside the scores)",
     )
     analyze.add_argument(
+        "--metadata", type=Path, metavar="FILE", help="table that names the arms of the transcripts' files, as for rate"
+    )
+    analyze.add_argument(
         "--rubric", help="instrument of the scores (default: the run's, or the shipped one if it fits)"
     )
     add_arms_argument(analyze)
@@ -83,7 +86,7 @@ def _analyze(parsed: argparse.Namespace) -> None:
     from cbtrain.study.evaluation.scores import load_scores
 
     check_bootstrap(parsed)
-    named = {name: getattr(parsed, name) for name in ("rubric", "judge", "transcripts", "arms")}
+    named = {name: getattr(parsed, name) for name in ("rubric", "judge", "transcripts", "metadata", "arms")}
     study = load_scores(parsed.scores, **named)
     try:
         results = analysis(

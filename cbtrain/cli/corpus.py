@@ -310,11 +310,9 @@ def _token_counter(name: str) -> Callable[[str], int]:
 def _shares(courses: Iterable[Any], name: str) -> str:
     from collections import Counter
 
-    from cbtrain.transcripts.split import ALIASES
+    from cbtrain.transcripts.split import characteristic
 
-    values = Counter(
-        course.profile.first(ALIASES.get(name.lower(), name)) or course.profile.first(name) for course in courses
-    )
+    values = Counter(characteristic(course, name) for course in courses)
     return ", ".join(f"{value} {count}" for value, count in sorted(values.items()))
 
 

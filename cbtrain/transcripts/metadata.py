@@ -2,13 +2,13 @@
 
 CSV, TSV, Parquet or Arrow with a column ``file``: the path inside the corpus, with ``/`` and with or without its
 ending. ``patient`` (or ``patient_id``), ``course`` and ``session`` say whose session it is; every other column, such as
-``arm`` or ``severity``, becomes a fact of the session. Empty cells say nothing.
+``arm`` or ``severity``, becomes a fact of the session. Empty cells say nothing. Without a course, the sessions of one
+patient with one arm are one course, in the order of their numbers, or of their files if these repeat.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -37,6 +37,12 @@ class Row:
     session: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def own_course(self) -> str:
+        """Return the course of a patient whose table names none: theirs with one therapist, the arm."""
+        arm = self.facts.get("arm")
+        return f"{arm}/{self.patient}" if arm and self.patient else self.patient
+
     def says_the_same(self, other: Row) -> bool:
         return replace(self, where=other.where) == other
 
@@ -44,11 +50,11 @@ class Row:
 class Metadata:
     """The rows of one table, for the files of one corpus."""
 
-    def __init__(self, path: Path, root: Path, rows: Mapping[str, Row]) -> None:
-        self.path, self._root, self._rows = path, root, rows
+    def __init__(self, path: Path, root: Path, rows: Mapping[str, Row], own_courses: bool) -> None:
+        self.path, self._root, self._rows, self._own_courses = path, root, rows, own_courses
         self._by_file: dict[str, Row | None] = {}
         self._named: dict[str, str] = {}  # the first file of a row, by the row's name
-        self._numbers: Counter[str] = Counter()
+        self._numbers: dict[str, set[int]] = {}  # those given so far, by course
 
     def apply(self, session: Session, notes: Notes) -> Session:
         """Return ``session`` with what the table says of its file; note a file of which it says nothing. Raises
@@ -62,14 +68,15 @@ class Metadata:
         row = self._by_file[inside]
         if row is None:
             return session
-        course, number = row.course or session.course, session.number
+        course, number = row.course or (row.own_course if self._own_courses else "") or session.course, session.number
+        numbers = self._numbers.setdefault(course, set())
         if row.session:
             if not row.session.isdecimal() or len(row.session) > 9:
                 raise UserError(f"session {row.session!r} is not a number", where=row.where, hint="Correct the table.")
             number = int(row.session)
-        elif row.course:
-            self._numbers[course] += 1
-            number = self._numbers[course]
+        elif course != session.course and number in numbers:
+            number = max(numbers) + 1
+        numbers.add(number)
         patient, facts = row.patient or session.patient, {**session.facts, **row.facts}
         return replace(session, course=course, number=number, patient=patient, facts=facts)
 
@@ -99,9 +106,10 @@ class Metadata:
             notes.add(f"rows of {self.path.name} whose files are not there", example=name)
 
 
-def load_metadata(path: str | Path, root: Path, notes: Notes) -> Metadata:
-    """Return the table in the file ``path`` for the corpus at ``root``. Raises UserError if it cannot be read, has no
-    column ``file``, or has two different rows of one file; equal ones are noted."""
+def load_metadata(path: str | Path, root: Path, notes: Notes, *, own_courses: bool) -> Metadata:
+    """Return the table in the file ``path`` for the corpus at ``root``; ``own_courses``: a patient makes a course, if
+    the table names none. Raises UserError if it cannot be read, has no column ``file``, or has two different rows of
+    one file; equal ones are noted."""
     path = expanded(path)
     if suffix_of(path) not in TABLES:
         hint = "Save it as .csv, .tsv or .parquet, with a column file."
@@ -136,7 +144,7 @@ def load_metadata(path: str | Path, root: Path, notes: Notes) -> Metadata:
             raise UserError(problem, where=where, hint="Leave one of them.")
     if not rows:
         raise UserError("a table without rows", where=path, hint="Give each transcript a row.")
-    return Metadata(path, root if root.is_dir() else root.parent, rows)
+    return Metadata(path, root if root.is_dir() else root.parent, rows, own_courses)
 
 
 def _row(cells: Mapping[str, object], file_column: str, where: str) -> Row:

@@ -99,7 +99,10 @@ class CorpusSource:
         unread: list[str] = []
         self._note_other_files()
         options = self._options(on_bad)
-        table = load_metadata(self.metadata, self.path, self.notes) if self.metadata else None
+        table = None
+        if self.metadata:
+            own_courses = self.format in OTHER_SUFFIXES  # in other formats profiles belong to the courses
+            table = load_metadata(self.metadata, self.path, self.notes, own_courses=own_courses)
         options.notes.third_speakers.clear()
         for session in READERS[self.format].sessions(self.path, options):
             try:

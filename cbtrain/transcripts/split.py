@@ -25,6 +25,9 @@ SPLIT_SCHEMA = "cbtrain.split/1"
 ALIASES = {"severity": "Symptom_Severity", "engagement": "Engagement_Level"}
 """Short names of the 2024 study's characteristics."""
 
+LONGEST_STRATUM = 60
+"""Characters of a fact that may be a characteristic."""
+
 Group = tuple[Course, ...]
 """Courses that stay together: one patient's, or with near-duplicate sessions."""
 
@@ -297,15 +300,31 @@ def _assign_by_strata(
 def _stratum(group: Group, names: Sequence[str]) -> tuple[str, ...]:
     values = []
     for name in names:
-        profile = next((course.profile for course in group if course.profile), None)
-        value = profile.first(ALIASES.get(name.lower(), name)) or profile.first(name) if profile else ""
+        value = next(filter(None, (characteristic(course, name) for course in group)), "")
         if not value:
-            has = ", ".join(profile.characteristics) if profile else "no profile"
+            has = ", ".join(dict.fromkeys(key for course in group for key in _characteristics(course)))
             raise UserError(
-                f"{group[0].id} has no characteristic {name!r}", where="split.stratify", hint=f"It has {has}."
+                f"{group[0].id} has no characteristic {name!r}",
+                where="split.stratify",
+                hint=f"It has {has}." if has else "It has no profile; a metadata table (corpus.metadata) can say it.",
             )
         values.append(value.lower())
     return tuple(values)
+
+
+def characteristic(course: Course, name: str) -> str:
+    """Return what the patient's profile says of ``name``, else the first fact of that name of their sessions; empty if
+    neither does."""
+    profile = course.profile
+    value = profile.first(ALIASES.get(name.lower(), name)) or profile.first(name) if profile else ""
+    facts = ((key, fact) for session in course.sessions for key, fact in session.facts.items())
+    return value or next((fact for key, fact in facts if key.casefold() == name.casefold()), "")
+
+
+def _characteristics(course: Course) -> list[str]:
+    """Return the names that :func:`characteristic` knows, without long facts."""
+    facts = [key for session in course.sessions for key, fact in session.facts.items() if len(fact) <= LONGEST_STRATUM]
+    return [*(course.profile.characteristics if course.profile else ()), *facts]
 
 
 def _number(seed: int, group: Group) -> float:

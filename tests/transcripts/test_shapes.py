@@ -16,7 +16,8 @@ from cbtrain.errors import UserError
 from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
-from cbtrain.transcripts.reading import locate, read
+from cbtrain.transcripts.reading import locate, read, speaker_labels
+from cbtrain.transcripts.source import validate
 from cbtrain.transcripts.types import Turn
 
 SHAPES = Path(__file__).with_name("shapes")
@@ -323,6 +324,37 @@ content = st.recursive(
 )
 
 
+lines = st.lists(
+    st.sampled_from(
+        ["WEBVTT", "", "1", "00:00:01.000 --> 00:00:02.000", "<v Dr Lee>Hi.</v>", "Dr Lee: Hi.", "client: low", "[Ann] 10:15:03", "Ann  0:05",
+         "10:15:03 From Ann to Everyone:", "0:0:1.0 --> 0:0:2.1", "10:15 AM Ann: x", "1. Therapist: Hi.", "Attendees", "Ann, client", "\x1e0:05",
+         "Transcribed by https://otter.ai", "file,patient,session", "start\tend\ttext", "0\t5\tHi."]
+    )
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+    max_size=8,
+)  # fmt: skip
+
+
+@given(maps, lines, st.sampled_from(["a.txt", "a.vtt", "a.srt", "a.tsv"]), st.sampled_from([[], ["Ann"], ["Dr Lee"]]))
+def test_no_export_and_no_metadata_make_a_traceback(tmp_path_factory, given_map, lines, name, labels):
+    folder = tmp_path_factory.mktemp("fuzz")
+    try:
+        for file, content in ((name, lines), ("meta.csv", ["file,patient,arm", *lines])):
+            (folder / file).write_text("\n".join(content))
+        for metadata in (None, folder / "meta.csv"):
+            for chosen in (given_map, {}):
+                try:
+                    corpus_map = validate(CorpusMap, chosen, "map", "Correct it.")
+                    known = speaker_labels(labels, [])
+                    for session in read(folder, labels=known, corpus_map=corpus_map, metadata=metadata).sessions():
+                        assert session.id
+                except UserError as error:
+                    assert "\n" not in str(error)  # noqa: PT017
+        cbtrain("corpus", "guess", folder)
+    finally:
+        shutil.rmtree(folder)
+
+
 @given(maps, st.lists(content, min_size=1, max_size=4), st.sampled_from(["a.json", "a.jsonl", "a.csv"]))
 def test_no_map_and_no_table_make_a_traceback(tmp_path_factory, given_map, records, name):
     folder = tmp_path_factory.mktemp("fuzz")
@@ -335,8 +367,6 @@ def test_no_map_and_no_table_make_a_traceback(tmp_path_factory, given_map, recor
             (folder / name).write_text(f"[{','.join(texts)}]" if name == "a.json" else "\n".join(texts))
         for skip in (False, True):
             try:
-                from cbtrain.transcripts.source import validate
-
                 corpus_map = validate(CorpusMap, given_map, "map", "Correct it.")
                 for session in read(folder / name, corpus_map=corpus_map, skip_bad=skip).sessions():
                     assert session.id

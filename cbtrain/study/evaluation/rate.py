@@ -33,6 +33,7 @@ from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
 from cbtrain.study.evaluation.scores import records
 from cbtrain.study.run_files import SCORES
+from cbtrain.transcripts.config import TranscriptsConfig
 from cbtrain.transcripts.labels import NAME_THE_LABELS
 from cbtrain.transcripts.reading import read_configured
 
@@ -63,10 +64,17 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
     console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
     if len(arms) > 1:
-        next_step = f"cbtrain analyze {path} --transcripts {config.corpus.path}"
-        console.print(f"next: {next_step}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"next: {_next_step(config.corpus, path)}", highlight=False, markup=False, soft_wrap=True)
     refuse_many_failures([], scores, run)
     return path
+
+
+def _next_step(corpus: TranscriptsConfig, scores: Path) -> str:
+    """Return the command that analyses ``scores``, with the transcripts if it can read them."""
+    command = f"cbtrain analyze {scores}"
+    if corpus.therapist_labels or corpus.patient_labels or corpus.map.model_fields_set or corpus.format != "auto":
+        return command
+    return f"{command} --transcripts {corpus.path}" + (f" --metadata {corpus.metadata}" if corpus.metadata else "")
 
 
 def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:

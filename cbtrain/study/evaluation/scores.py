@@ -45,14 +45,15 @@ def load_scores(
     rubric: str | None = None,
     judge: str | None = None,
     transcripts: Path | None = None,
+    metadata: Path | None = None,
     arms: Path | None = None,
 ) -> ScoredStudy:
     """Read the tables at ``paths`` as one; a folder stands for its ``scores.csv`` and ``human_scores.csv``.
 
     The rubric is the one named, else that of the run's settings, else the shipped one if its domains are the table's.
-    Transcripts are those named, else ``sessions.jsonl`` in the folder of the first table. ``judge`` keeps one judge's
-    ratings. ``arms``: a file that says what arms are (:func:`cbtrain.eval.analysis.arms.declared_arms`). Raises
-    UserError.
+    Transcripts are those named, with what the table ``metadata`` says of them, else ``sessions.jsonl`` in the folder of
+    the first table. ``judge`` keeps one judge's ratings. ``arms``: a file that says what arms are
+    (:func:`cbtrain.eval.analysis.arms.declared_arms`). Raises UserError.
     """
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
     name = rubric or _rubric_of_run(folder)
@@ -71,7 +72,7 @@ def load_scores(
         ratings = one_judge(ratings, judge, where)
     default = folder / TRANSCRIPTS
     source = transcripts or (default if default.is_file() else None)
-    sessions = list(read(str(source)).sessions()) if source else []
+    sessions = list(read(str(source), metadata=metadata).sessions()) if source else []
     outcomes = session_outcomes(sessions)
     if transcripts and not any(key[0] in ratings.arms for key in outcomes):
         there = ", ".join(sorted({key[0] for key in outcomes})[:6]) or "none"

@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from cbtrain.errors import UserError
 from cbtrain.transcripts.exports.layouts import unified
 from cbtrain.transcripts.labels import count_labels
@@ -140,8 +142,13 @@ def _unknown(file: Path) -> Guess | None:
     else:
         items = [item for _, item in islice(read_items(file, lambda error: None), LOOKED_AT)]
         guessed = _of_items(items, seen)
-    if guessed is not None and guessed.map.get("speaker"):
+    if guessed is None:
+        return None
+    try:
         corpus_map = CorpusMap.model_validate(guessed.map)
+    except ValidationError:  # a key that a map cannot name, such as an empty one
+        return None
+    if corpus_map.speaker:
         guessed.speakers = records.count_speakers(file, corpus_map, ReadOptions(on_bad=lambda error: None))
     return guessed
 

@@ -66,9 +66,10 @@ def _pair_shape(content: Mapping[str, Any]) -> CorpusMap | None:
     None if it is not one."""
     by_name = {str(name).strip().casefold(): str(name) for name in reversed(list(content))}
     for asked, learnt in PAIRS:
-        if not all(isinstance(content.get(by_name.get(name, "")), str) for name in (asked, learnt)):
+        texts = {name: content[by_name[name]] if name in by_name else None for name in (asked, learnt)}
+        if not all(isinstance(text, str) for text in texts.values()):
             continue
-        if "chosen" in by_name or template_of(content) is not None:
+        if "chosen" in by_name or template_of(texts) is not None:
             return None
         context = f" + {by_name.get('input', 'input')}" if asked == "instruction" else ""
         history = by_name.get("history", "history") if asked == "instruction" else None

@@ -25,7 +25,7 @@ from cbtrain.transcripts.mapping.turns import UnknownSpeaker
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.readers.canonical import PROFILES, read_profiles
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.source import files_in, is_same, read_items, stem_of, suffix_of
+from cbtrain.transcripts.source import files_in, is_same, read_items, stem_of, suffix_of, validate
 from cbtrain.transcripts.types import Role, Session
 
 JSON = (".jsonl", ".ndjson", ".json")
@@ -70,14 +70,15 @@ def data_files(path: Path, metadata: Path | None = None) -> list[Path]:
 
 def map_of(file: Path, options: ReadOptions) -> CorpusMap | None:
     """Return the map of a file: the given one, or the given keys over those found by common names. None if its shape is
-    not known. Raises UserError if the file cannot be read."""
+    not known. Raises UserError if the file cannot be read, or the given keys do not fit."""
     given = options.map
     if given.each is not None:
         return given
     shape = _shape(file, given, options.labels)
     if shape is None:
         return None
-    return CorpusMap.model_validate({**shape.model_dump(exclude_unset=True), **given.model_dump(exclude_unset=True)})
+    keys = {**shape.model_dump(exclude_unset=True), **given.model_dump(exclude_unset=True)}
+    return validate(CorpusMap, keys, f"{file}, with the keys of the map", "Write the whole map, with each.")
 
 
 def _pass_over(file: Path, path: Path, options: ReadOptions) -> None:
