@@ -23,7 +23,7 @@ class UserError(Exception):
     def __str__(self) -> str:
         text = self.what if self.where is None else f"{self.where}: {self.what}"
         if self.hint:
-            text = f"{text.rstrip('.')}. {self.hint}"
+            text = f"{text.rstrip('.')}{'' if text.endswith('?') else '.'} {self.hint}"
         return " ".join(text.split())
 
 

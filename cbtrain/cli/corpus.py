@@ -35,7 +35,8 @@ def add(commands: Commands) -> None:
         "corpus",
         help=text,
         description=f"{text[0].upper()}{text[1:]}. PATH is a file or folder in any known layout (the 2024 study's "
-        "repository or simulations, our JSONL, OpenAI messages, ShareGPT, tables, labelled text, subtitles), or "
+        "repository or simulations, our JSONL, OpenAI messages, ShareGPT, tables, labelled text, Word documents, "
+        "subtitles), or "
         "'sample'. Nothing is ever sent anywhere.",
     )
     corpus.summary = text

@@ -152,10 +152,10 @@ def _marks(text: str, roles: Mapping[str, Role | None], speakers: Container[str]
     """Return the labels in ``text`` in their order: those of ``roles``, and in a text whose labels are in capitals
     others in capitals. A name of ``speakers`` (in lower case) may be in lower case."""
     pattern = line_pattern(tuple(sorted(roles)), separator=separator)
-    matches = [match for match in pattern.finditer(text) if _is_closed(match)]
-    if any(_label(match).written[0].isupper() for match in matches):
-        matches = [match for match in matches if _label(match).name in speakers or not _is_prose(match)]
-    marks = list(map(_label, matches))
+    pairs = [(match, _label(match)) for match in pattern.finditer(text) if _is_closed(match)]
+    if any(mark.written[0].isupper() for _, mark in pairs):
+        pairs = [(match, mark) for match, mark in pairs if mark.name in speakers or not _is_prose(match, mark)]
+    marks = [mark for _, mark in pairs]
     of_speakers = [mark for mark in marks if roles.get(mark.name)]
     others: list[_Label] = []
     if len(of_speakers) > 1 and all(mark.written.isupper() and len(mark.name) > 1 for mark in of_speakers):
@@ -169,10 +169,9 @@ def _is_closed(match: re.Match[str]) -> bool:
     return bool(match["open"]) == bool(match["close"])
 
 
-def _is_prose(match: re.Match[str]) -> bool:
+def _is_prose(match: re.Match[str], mark: _Label) -> bool:
     """Return whether a line begins with a role in lower case, as in the middle of a sentence that was wrapped."""
-    written = _label(match).written
-    return written[0].islower() and match.group().strip().startswith(written[:1])
+    return mark.written[0].islower() and match.group().strip().startswith(mark.written[:1])
 
 
 def _label(match: re.Match[str]) -> _Label:

@@ -66,7 +66,7 @@ READERS: dict[str, Reader] = {
         "CSV, TSV, Parquet or Arrow with a turn in each row, or read by a map", records.sessions, records.profiles
     ),
     "text": Reader(
-        ".txt files with labels such as Therapist: and Client: at the start of lines",
+        ".txt, .docx, .srt or .vtt with labels such as Therapist: and Client: at the start of lines",
         plain_text.sessions,
         plain_text.profiles,
     ),
@@ -367,10 +367,8 @@ def _unknown(path: Path, options: ReadOptions) -> UserError:
         except UserError as error:
             return error
     layouts = "; ".join(f"{name}: {reader.says}" for name, reader in READERS.items())
-    kinds = (
-        Counter(suffix_of(file) or "nameless" for file in path.rglob("*") if file.is_file()) if path.is_dir() else {}
-    )
-    seen = (
-        f" ({', '.join(f'{count:,} {kind}' for kind, count in Counter(kinds).most_common(6))} files)" if kinds else ""
-    )
-    return UserError(f"no known corpus layout{seen}", where=path, hint=f"Known: {layouts}.")
+    there = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    kinds = Counter(suffix_of(file) or "nameless" for file in there).most_common(6)
+    seen = f"files: {', '.join(f'{count:,} {kind}' for kind, count in kinds)}" if kinds else "no file in it"
+    save = "Save documents as .docx or .txt. " if {kind for kind, _ in kinds} & {*DOCUMENTS} else ""
+    return UserError(f"no known corpus layout ({seen})", where=path, hint=f"{save}Known: {layouts}.")

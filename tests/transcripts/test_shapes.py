@@ -265,7 +265,7 @@ def test_tables_of_any_spreadsheet(tmp_path, text, encoding, options):
         ("a.csv", "s,n,speaker,text\n1,0,client,Hi.\n1,0,therapist,Oh.\n", {"each": "turn", "speaker": "speaker",
          "text": "text", "session": "s", "order": "n"}, "! n 0 comes twice in one session"),
         ("a.csv", "s,n,speaker,text\n1,1,client,Hi.\n", {"each": "turn", "speaker": "speaker", "text": "text",
-         "unique": ["m"]}, "! unique: no column 'm'"),
+         "unique": ["m"]}, "! unique: no column 'm' among s, n, speaker, text"),
         ("a.jsonl", '{"turns": [{"speaker": "USER", "text": "Hi."}, {"speaker": "SYSTEM", "text": "Oh."}]}', {},
          "! speaker 'SYSTEM' is neither patient nor therapist"),
     ],

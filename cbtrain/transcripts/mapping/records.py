@@ -15,7 +15,7 @@ from cbtrain.transcripts.labelled_text import facts_of_times
 from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
 from cbtrain.transcripts.mapping.keys import MISSING, first_key, in_path, look_up
 from cbtrain.transcripts.mapping.names import IDS
-from cbtrain.transcripts.mapping.shapes import WHOLE, describe
+from cbtrain.transcripts.mapping.shapes import WHOLE, describe, listed
 from cbtrain.transcripts.mapping.turns import (
     FIX,
     GUESS,
@@ -123,6 +123,8 @@ class RecordReader:
         """Add the turns of a labelled text; return what stands before the first label."""
         key = self.corpus_map.text or "text"
         value = record if key == WHOLE and isinstance(record, list) else look_up(record, key)
+        if value is MISSING:
+            raise _no_key(key, record, where)
         if isinstance(value, list) and all(isinstance(line, str) for line in value):
             value = "\n".join(value)
         options = replace(self.options, map=self.corpus_map)  # its own keys over those found by common names
@@ -161,8 +163,7 @@ class RecordReader:
         unique, order = self.corpus_map.unique, self.corpus_map.order
         if unique:
             if lacking := next((key for key in unique if look_up(rows[0][1], key) is MISSING), None):
-                problem = f"unique: no column {lacking!r}: {describe(rows[0][1])}"
-                raise UserError(problem, where=rows[0][0], hint=GUESS)
+                raise _no_key(lacking, rows[0][1], rows[0][0], "unique: ")
             first: dict[tuple[str, ...], Record] = {}
             for record in rows:
                 first.setdefault(tuple(str(look_up(record[1], key)) for key in unique), record)
@@ -182,11 +183,17 @@ class RecordReader:
 
     def _add_row(self, dialogue: Dialogue, row: Any, row_number: int, where: str, time_key: str | None) -> None:
         corpus_map = self.corpus_map
-        text = clean(text_of(look_up(row, corpus_map.text or "text"), f"{corpus_map.text!r}", where), corpus_map)
+        words = look_up(row, corpus_map.text or "text")
+        if words is MISSING:
+            raise _no_key(corpus_map.text or "text", row, where)
+        text = clean(text_of(words, f"{corpus_map.text!r}", where), corpus_map)
         if corpus_map.alternate:
             name: str = alternating(corpus_map.alternate, row_number - 1)
         else:
-            name = speaker_name(look_up(row, corpus_map.speaker or "speaker"), "the row", where)
+            speaker = look_up(row, corpus_map.speaker or "speaker")
+            if speaker is MISSING:
+                raise _no_key(corpus_map.speaker or "speaker", row, where)
+            name = speaker_name(speaker, "the row", where)
         time = time_of(row, time_key) if time_key else ""
         self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, row_number, where), where, time)
 
@@ -334,12 +341,18 @@ def _add_pair(dialogue: Dialogue, question: str, answer: str) -> bool:
     return bool(question) == bool(answer)
 
 
+def _no_key(key: str, record: Any, where: str, what: str = "") -> UserError:
+    """Return the error for a column or key that the map names and ``record`` lacks."""
+    there = f"among {listed(map(str, record))}" if isinstance(record, Mapping) else f"in {describe(record)}"
+    return UserError(f"{what}no column {key!r} {there}", where=where, hint=GUESS)
+
+
 def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str:
     """Return the words of one column, or of several (``a + b``) on lines of their own; a missing one is empty."""
     keys = [columns] if look_up(record, columns) is not MISSING else columns.split(" + ")
     values = [(key, look_up(record, key)) for key in keys]
     if all(value is MISSING for _, value in values):
-        raise UserError(f"no column {columns!r}: {describe(record)}", where=where, hint=GUESS)
+        raise _no_key(columns, record, where)
     texts = [clean(text_of(value, repr(key), where), corpus_map) for key, value in values if value is not MISSING]
     return "\n".join(filter(None, texts))
 

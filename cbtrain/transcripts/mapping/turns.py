@@ -95,6 +95,10 @@ def add_messages(
         words = look_up(message, corpus_map.text or "content")
         if words is MISSING and any(key in message for key in CALLS):
             words = None
+        if words is MISSING:
+            keys = ", ".join(map(str, message)) or "nothing"
+            problem = f"message {number} has no text under {corpus_map.text or 'content'!r}, but {keys}"
+            raise UserError(problem, where=where, hint=GUESS)
         text = text_of(words, f"message {number}", where)
         if corpus_map.alternate is not None:
             name: str = alternating(corpus_map.alternate, number - 1)
