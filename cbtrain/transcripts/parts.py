@@ -15,8 +15,7 @@ def read_parts(settings: TranscriptsConfig) -> tuple[Corpus, list[str]]:
     their part (:attr:`Corpus.sides`), and a line on each of these to show the user.
 
     Course ids of different files say nothing about each other: one that is taken already gets its part's name in front.
-    The metadata table is that of ``settings.path``. Raises UserError as
-    :func:`read_configured` does.
+    The metadata table is that of ``settings.path``. Raises UserError as :func:`read_configured` does.
     """
     corpus, lines = _read(settings.path, settings), []
     for side in OWN_SIDES:
