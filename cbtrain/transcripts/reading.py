@@ -202,9 +202,10 @@ def locate(
     """
     if format != "auto" and format not in READERS:
         raise UserError(f"unknown format {format!r}", where="corpus", hint=nearest(format, [*READERS, "auto"]))
+    table = expanded(metadata) if metadata else None
     if str(path) == SAMPLE:
         folder = importlib.resources.files("cbtrain.transcripts") / SAMPLE
-        return CorpusSource(Path(str(folder)), SAMPLE, "cbtrain")
+        return CorpusSource(Path(str(folder)), SAMPLE, "cbtrain", metadata=table)
     path = expanded(path)
     if path.is_symlink() and not path.exists():
         raise UserError("a broken link", where=path, hint=f"It points to {path.readlink()}, which is not there.")
@@ -215,7 +216,6 @@ def locate(
         if not path.is_dir() and not path.is_file():
             raise UserError("neither a file nor a folder", where=path, hint="Write it to a file first.")
         corpus_map = corpus_map or CorpusMap()
-        table = expanded(metadata) if metadata else None
         options = ReadOptions(labels=labels or {}, map=corpus_map, metadata=table)
         detected = _detect(path, options) if format == "auto" else format
     except PermissionError as error:
