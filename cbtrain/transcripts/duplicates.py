@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ CROWD = 512
 WORD = re.compile(rf"[{HAN}{HIRAGANA}]|[^\W{HAN}{HIRAGANA}]+")
 """A word, or a character of a script that does not separate words."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
+NOTHING = np.empty(0, np.uint64)
+SHORT, BATCH = 400, 256
+"""Texts of at most so many words are sketched so many at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,19 @@ class DuplicateFinder:
         self._hashes = _WordHashes()
         self._sketches: list[NDArray[np.uint64]] = []
         self._digests: list[bytes | None] = []
+        self._short: list[tuple[int, list[int]]] = []
+        """Short sessions without a sketch yet: their indices and the hashes of their words."""
 
     def add(self, session: Session) -> None:
         self._digests.append(fingerprint(session.turns) if session.turns else None)
-        self._sketches.append(self._sketch(session.turns))
+        words = self._words(session.turns)
+        if SHINGLE <= len(words) <= SHORT:
+            self._short.append((len(self._sketches), words))
+            self._sketches.append(NOTHING)
+            if len(self._short) == BATCH:
+                self._sketch_short()
+        else:
+            self._sketches.append(sketch_of(words))
 
     def find(self, threshold: float) -> Iterator[Duplicate]:
         """For each session that repeats an earlier one, the earliest exact or the most similar one at or above
@@ -69,6 +82,7 @@ class DuplicateFinder:
     def pairs(self, threshold: float) -> Iterator[Duplicate]:
         """Yield all pairs at or above ``threshold``; an exact copy is paired with the first of its kind only, which
         stands for it in all other pairs."""
+        self._sketch_short()
         first: dict[bytes, int] = {}
         for index, digest in enumerate(self._digests):
             if digest is not None and first.setdefault(digest, index) != index:
@@ -103,24 +117,57 @@ class DuplicateFinder:
             if count >= max(1, int(probes * threshold / 3)):
                 yield later, earlier
 
-    def _sketch(self, turns: Sequence[Turn]) -> NDArray[np.uint64]:
+    def _words(self, turns: Sequence[Turn]) -> list[int]:
         if len(self._hashes) > 2_000_000:  # bounded also where words never repeat
             self._hashes.clear()
         text = "\n".join(turn.text for turn in turns).lower()
-        ids = list(map(self._hashes.__getitem__, WORD.findall(text)))
-        if not ids:
-            return np.empty(0, np.uint64)
-        hashed = np.array(ids, np.uint64)
-        width = min(SHINGLE, len(hashed))
-        shingles = np.zeros(len(hashed) - width + 1, np.uint64)
-        for offset in range(width):
-            shingles = (shingles ^ hashed[offset : offset + len(shingles)]) * MIX
-            shingles ^= shingles >> np.uint64(29)
-        if len(shingles) > 4 * SKETCH:  # repeats apart, these are the smallest; sorting them all costs more
-            sketch = _smallest(np.partition(shingles, 4 * SKETCH)[: 4 * SKETCH])
-            if len(sketch) == SKETCH:
-                return sketch
-        return _smallest(shingles)
+        return list(map(self._hashes.__getitem__, WORD.findall(text)))
+
+    def _sketch_short(self) -> None:
+        for (index, _), sketch in zip(self._short, sketches_of([words for _, words in self._short]), strict=True):
+            self._sketches[index] = sketch
+        self._short.clear()
+
+
+def sketch_of(words: Sequence[int]) -> NDArray[np.uint64]:
+    """Return the smallest different hashes of the shingles of a text, in order; ``words`` are the hashes of its words.
+    A text of fewer than :data:`SHINGLE` words is one shingle."""
+    if not words:
+        return NOTHING
+    shingles = _shingles(np.array(words, np.uint64), min(SHINGLE, len(words)))
+    if len(shingles) > 4 * SKETCH:  # repeats apart, these are the smallest; sorting them all costs more
+        sketch = _smallest(np.partition(shingles, 4 * SKETCH)[: 4 * SKETCH])
+        if len(sketch) == SKETCH:
+            return sketch
+    return _smallest(shingles)
+
+
+def sketches_of(texts: Sequence[Sequence[int]]) -> Iterator[NDArray[np.uint64]]:
+    """Yield :func:`sketch_of` of each text, which must have :data:`SHINGLE` words or more, in a few calls for all: for
+    short texts numpy's calls cost more than its work."""
+    if not texts:
+        return
+    lengths = np.array([len(words) for words in texts])
+    shingles = _shingles(np.fromiter(chain.from_iterable(texts), np.uint64, int(lengths.sum())), SHINGLE)
+    owners = np.repeat(np.arange(len(texts)), lengths)
+    within = owners[: len(shingles)] == owners[SHINGLE - 1 :]  # no shingle of two texts
+    shingles, owners = shingles[within], owners[: len(shingles)][within]
+    order = np.lexsort((shingles, owners))
+    shingles, owners = shingles[order], owners[order]
+    different = np.r_[True, (shingles[1:] != shingles[:-1]) | (owners[1:] != owners[:-1])]
+    shingles, owners = shingles[different], owners[different]
+    borders = np.searchsorted(owners, np.arange(len(texts) + 1)).tolist()
+    for begin, end in pairwise(borders):
+        yield shingles[begin : min(end, begin + SKETCH)].copy()
+
+
+def _shingles(words: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
+    """Return a hash of every ``width`` words in a row."""
+    shingles = np.zeros(len(words) - width + 1, np.uint64)
+    for offset in range(width):
+        shingles = (shingles ^ words[offset : offset + len(shingles)]) * MIX
+        shingles ^= shingles >> np.uint64(29)
+    return shingles
 
 
 def _smallest(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:

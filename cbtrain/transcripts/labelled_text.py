@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from cbtrain.transcripts.exports.layouts import TIME_MARK, is_label, unified, without_additions
 from cbtrain.transcripts.label_grammar import BLANK, CAPITALS, COLON, OTHER_ENDS, STAMP, line_pattern
@@ -37,6 +38,9 @@ TIME_ALONE = re.compile(
 """A time alone on a line, which nobody says. ``7:30`` alone may be an answer."""
 
 ANY_TIME = re.compile(STAMP)
+GROUPS = ("label", "bracketed", "stamped", "number", "number_there", "of")
+"""Groups of :func:`line_pattern`."""
+
 NO_TIME = "-"
 
 
@@ -68,8 +72,7 @@ def facts_of_times(times: Sequence[str]) -> dict[str, str]:
     return {"times": " ".join(time or NO_TIME for time in times)} if any(times) else {}
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
+class _Label(NamedTuple):
     """A label at ``[start, end)``: the speaker's name in lower case, its number (``2`` of ``Client 2``), as written."""
 
     start: int
@@ -124,7 +127,7 @@ def _parse(text: str, roles: Mapping[str, Role | None], speakers: Sequence[str],
             parsed.ignored[mark.written] += 1
         elif words:
             parsed.turns.append(Turn(role, words))
-            parsed.times.append(_time_in(text[mark.start : mark.end]) or time)
+            parsed.times.append(_time_in(text, mark) or time)
         else:
             parsed.empty += 1
         time = next_time
@@ -142,9 +145,11 @@ def _without_times(text: str) -> tuple[str, str]:
     return TIME_ALONE.sub("", text).strip(), time
 
 
-def _time_in(label: str) -> str:
+def _time_in(text: str, mark: _Label) -> str:
     """Return the time that stands before or after a speaker's name."""
-    match = ANY_TIME.search(label)
+    if mark.end - mark.start <= len(mark.name) + 2:  # the name and a colon
+        return ""
+    match = ANY_TIME.search(text, mark.start, mark.end)
     return match.group() if match else ""
 
 
@@ -159,7 +164,9 @@ def _marks(text: str, roles: Mapping[str, Role | None], speakers: Container[str]
     of_speakers = [mark for mark in marks if roles.get(mark.name)]
     others: list[_Label] = []
     if len(of_speakers) > 1 and all(mark.written.isupper() and len(mark.name) > 1 for mark in of_speakers):
-        others = [_label(match) for match in CAPITALS.finditer(text) if match["label"].lower() not in WORKSHEET]
+        others = [
+            _label_in_capitals(match) for match in CAPITALS.finditer(text) if match["label"].lower() not in WORKSHEET
+        ]
     by_place = {mark.start: mark for mark in (*others, *marks)}
     return [by_place[start] for start in sorted(by_place)]
 
@@ -175,11 +182,15 @@ def _is_prose(match: re.Match[str], mark: _Label) -> bool:
 
 
 def _label(match: re.Match[str]) -> _Label:
-    groups = match.groupdict()
-    name = groups["label"] or groups.get("bracketed") or groups.get("stamped") or ""
-    number = (groups.get("number") or groups.get("number_there") or "").strip(" #")
-    other = groups.get("of") or ""
-    return _Label(match.start(), match.end(), f"{name}{other}".lower(), number, f"{name}{other} {number}".strip())
+    label, bracketed, stamped, number, number_there, other = match.group(*GROUPS)
+    name = f"{label or bracketed or stamped or ''}{other or ''}"
+    number = (number or number_there or "").strip(" #")
+    return _Label(match.start(), match.end(), name.lower(), number, f"{name} {number}" if number else name)
+
+
+def _label_in_capitals(match: re.Match[str]) -> _Label:
+    name, number = match["label"], match["number"] or ""
+    return _Label(match.start(), match.end(), name.lower(), number, f"{name} {number}" if number else name)
 
 
 def _numbers_count_turns(marks: Sequence[_Label], roles: Mapping[str, Role | None]) -> bool:

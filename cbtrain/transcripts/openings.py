@@ -7,7 +7,6 @@ patient; the question does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from cbtrain.text.words import count_words
 from cbtrain.transcripts.duplicates import DuplicateFinder
@@ -32,7 +31,7 @@ class Openings:
     def add(self, session: Session) -> None:
         turn = next((turn for turn in session.turns if turn.role == "patient"), None)
         if turn is not None and count_words(turn.text) >= SHORTEST:
-            self._finder.add(replace(session, turns=(turn,)))
+            self._finder.add(Session(session.course, session.number, (turn,)))
             self._sessions.append((session.patient or session.course, session.id))
 
     def pairs(self, threshold: float = THRESHOLD) -> Iterator[tuple[str, str]]:

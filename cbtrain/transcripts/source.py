@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedIOBase
@@ -28,6 +29,8 @@ MAX_RECORD = 64 * 2**20
 
 CHUNK = 2**20
 BOM = b"\xef\xbb\xbf"
+
+JSON_BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 def refuse(error: UserError) -> NoReturn:
@@ -191,39 +194,41 @@ def _array(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
         with open_file(path) as file:
             text = _TextBuffer(file, path)
             text.skip_space()
-            if not text.buffer.startswith("["):
+            if text.next != "[":
                 whole = text.rest()
                 first, _, rest = whole.lstrip().partition("\n")
                 if first.startswith("{") and first.rstrip().endswith("}") and rest.lstrip().startswith("{"):
                     raise UserError("JSON Lines, not one JSON text", where=path, hint="Name it .jsonl.")
                 yield str(path), parse_json(whole, path)
                 return
-            text.drop(1)
+            text.skip(1)
             number = 0
             while True:
                 text.skip_space()
-                if text.buffer.startswith("]") and not number:
+                if text.next == "]" and not number:
                     break
                 number += 1
                 where = f"{path}[{number}]"
                 while True:
                     try:
-                        _, end = decoder.raw_decode(text.buffer)
+                        item, end = decoder.raw_decode(text.buffer, text.position)
                         # A number or a word at the very end may continue in the next chunk.
                         if end < len(text.buffer) or not text.fill():
                             break
                     except (json.JSONDecodeError, RecursionError, ValueError):
                         if not text.fill():
-                            _give_up(text.buffer, where)
-                yield where, parse_json(text.buffer[:end], where)
-                text.drop(end)
+                            _give_up(text.buffer[text.position :], where)
+                if "\\u" in text.buffer[text.position : end]:
+                    _refuse_lone_surrogates(item, where)
+                yield where, item
+                text.skip(end - text.position)
                 text.skip_space()
-                if text.buffer.startswith("]"):
+                if text.next == "]":
                     break
-                if not text.buffer.startswith(","):
+                if text.next != ",":
                     raise _cut(where, "no comma after it")
-                text.drop(1)
-            text.drop(1)
+                text.skip(1)
+            text.skip(1)
             if text.rest().strip():
                 raise UserError("text after the end of the array", where=path, hint="Put all items into one array.")
     except UserError as error:
@@ -246,16 +251,23 @@ def _cut(where: str, what: str) -> UserError:
 
 
 class _TextBuffer:
-    """A window on a file's text that is filled from behind and dropped from in front."""
+    """A window on a file's text that is filled from behind; what is before ``position`` is read, and dropped when the
+    window is filled again."""
 
     def __init__(self, file: BufferedIOBase, path: Path) -> None:
         self.file, self.path = file, path
         self.decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self.buffer = ""
+        self.buffer, self.position = "", 0
         self.fill()
 
+    @property
+    def next(self) -> str:
+        """The next character; empty at the end of the window."""
+        return self.buffer[self.position : self.position + 1]
+
     def fill(self) -> bool:
-        """Read on, by at least as much as there is already, so that retries stay linear; False at the end."""
+        """Read on, by at least as much as there is still, so that retries stay linear; False at the end."""
+        self.buffer, self.position = self.buffer[self.position :], 0
         if len(self.buffer) > MAX_RECORD:
             raise UserError(f"an item of more than {MAX_RECORD >> 20} MiB", where=self.path, hint="Split it.")
         data = self.file.read(max(CHUNK, len(self.buffer)))
@@ -265,15 +277,17 @@ class _TextBuffer:
             raise _not_utf8(data, self.path) from None
         return bool(data)
 
-    def drop(self, count: int) -> None:
-        self.buffer = self.buffer[count:]
+    def skip(self, count: int) -> None:
+        self.position += count
 
     def skip_space(self) -> None:
         while True:
-            self.buffer = self.buffer.lstrip(" \t\r\n")
-            if self.buffer or not self.fill():
+            match = JSON_BLANKS.match(self.buffer, self.position)
+            assert match is not None
+            self.position = match.end()
+            if self.position < len(self.buffer) or not self.fill():
                 break
-        if not self.buffer:
+        if self.position == len(self.buffer):
             raise UserError(
                 "ends before its JSON does", where=self.path, hint="It seems to be cut off; fetch it again."
             )

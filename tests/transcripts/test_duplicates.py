@@ -1,8 +1,10 @@
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cbtrain.transcripts.duplicates import SHINGLE, SKETCH, WORD, DuplicateFinder
+from cbtrain.transcripts.duplicates import SHINGLE, SKETCH, WORD, DuplicateFinder, sketch_of, sketches_of
 from cbtrain.transcripts.personal_data import personal_data
 from cbtrain.transcripts.types import Session, Turn
 
@@ -51,6 +53,13 @@ def test_small_texts_are_compared_exactly():
     one, other = text(1, 30), text(1, 30)[:25] + text(2, 5)
     (double,) = found([session(1, one), session(2, other)])
     assert double.similarity == pytest.approx(exact_jaccard(one, other))
+
+
+@given(st.lists(st.lists(st.integers(0, 40), min_size=SHINGLE, max_size=200), min_size=1, max_size=9))
+def test_sketches_made_together_are_those_made_one_by_one(texts):
+    hashes = [[number * 0x9E3779B97F4A7C15 % 2**64 for number in text] for text in texts]
+    for together, words in zip(sketches_of(hashes), hashes, strict=True):
+        assert together.tolist() == sketch_of(words).tolist()
 
 
 def test_different_sessions_are_no_duplicates():

@@ -148,6 +148,22 @@ def test_a_corpus_without_a_turn_is_an_error_everywhere(tmp_path):
         assert "labels in the text that were not read: Alpha (2), Beta (1)" in err
 
 
+def test_pairs_that_name_their_session_are_one_dialogue(tmp_path):
+    file = tmp_path / "pairs.csv"
+    file.write_text(
+        "chat,who,asked,answered\n1,ann,Hi.,Hello.\n1,ann,I am low.,Since when?\n1,ann,,Still there?\n2,ben,Yes,No\n"
+    )
+    keys = "{each: pair, patient: asked, therapist: answered, session: chat, patient_id: who}"
+    (tmp_path / "map.yaml").write_text(keys)
+    status, out, err = cbtrain("corpus", "stats", file, "--map", tmp_path / "map.yaml", "--json")
+    counts = json.loads(out)
+    assert (status, counts["sessions"], counts["therapist_turns"], counts["patients"]) == (0, 2, 3, 2)
+    assert "left out: 1 pairs without the words of both speakers" in err
+    file.write_text(file.read_text() + "1,ann,More,Oh\n")
+    status, _, err = cbtrain("corpus", "stats", file, "--map", tmp_path / "map.yaml")
+    assert (status, "rows of session '1' do not stand together" in err) == (2, True)
+
+
 @pytest.mark.fault("A11")
 @pytest.mark.fault("A12")
 def test_weights_system_prompts_and_other_values_are_kept(tmp_path):

@@ -59,13 +59,27 @@ class RecordReader:
     options: ReadOptions
     _speakers: Speakers = field(init=False)
     _numbers: Counter[str] = field(init=False, default_factory=Counter)
+    _keys: frozenset[str] = field(init=False)
+    """Keys of a record that the map names."""
+    _session_keys: list[str] = field(init=False)
+    """Columns that tell the sessions of a table apart."""
 
     def __post_init__(self) -> None:
         self._speakers = Speakers(self.corpus_map, self.options.labels)
+        self._keys = frozenset(first_key(key) for key in _keys_of(self.corpus_map))
+        keys = (self.corpus_map.course, self.corpus_map.session)
+        self._session_keys = [key for key in keys if key and not is_pattern(key)]
+
+    @property
+    def _by_rows(self) -> bool:
+        """Whether a session has several records: turns, or pairs that name their session."""
+        session = self.corpus_map.session
+        named = session is not None and not is_pattern(session)
+        return self.corpus_map.each == "turn" or (self.corpus_map.each == "pair" and named)
 
     def sessions(self, records: Iterable[Record], file: SourceFile) -> Iterator[Session]:
         """Yield the sessions in ``records``; each fault goes to the reader's options."""
-        if self.corpus_map.each == "turn":
+        if self._by_rows:
             yield from self._from_rows(records, file)
             return
         for number, (where, record) in enumerate(records, 1):
@@ -81,9 +95,7 @@ class RecordReader:
         """Return one record as a session; None if it is a pair without two texts."""
         dialogue, preamble = Dialogue(), ""
         if self.corpus_map.each == "pair":
-            incomplete = _add_pairs(dialogue, record, self.corpus_map, where)
-            if incomplete or not dialogue.turns:
-                self.options.note("pairs without the words of both speakers", max(1, incomplete), where)
+            self._add_pairs(dialogue, record, where)
             if not dialogue.turns:
                 return None
         elif self.corpus_map.each == "text":
@@ -91,6 +103,12 @@ class RecordReader:
         else:
             add_messages(dialogue, self._messages(record, where), self.corpus_map, self._speakers, where)
         return self._with_identity(dialogue, record, number, where, file, preamble)
+
+    def _add_pairs(self, dialogue: Dialogue, record: Any, where: str) -> None:
+        before = len(dialogue.turns)
+        incomplete = _add_pairs(dialogue, record, self.corpus_map, where)
+        if incomplete or len(dialogue.turns) == before:
+            self.options.note("pairs without the words of both speakers", max(1, incomplete), where)
 
     def _messages(self, record: Any, where: str) -> list[Any]:
         """Return the messages of a session: those of each list that the map names, and of each column."""
@@ -133,7 +151,8 @@ class RecordReader:
         return parsed.preamble
 
     def _from_rows(self, rows: Iterable[Record], file: SourceFile) -> Iterator[Session]:
-        """Yield the sessions of a table with a turn in each row; the rows of one session stand together."""
+        """Yield the sessions of a table with a turn or a pair in each row; the rows of one session stand together."""
+        each = self.corpus_map.each
         seen: set[str] = set()
         for number, (key, group) in enumerate(groupby(rows, self._session_key), 1):
             where = ""
@@ -147,14 +166,21 @@ class RecordReader:
                 dialogue = Dialogue()
                 time_key = time_key_of(kept[0][1])
                 for row_number, (where, row) in enumerate(kept, 1):
-                    self._add_row(dialogue, row, row_number, where, time_key)
+                    if each == "turn":
+                        self._add_row(dialogue, row, row_number, where, time_key)
+                    else:
+                        self._add_pairs(dialogue, row, where)
+                if each == "pair" and not dialogue.turns:
+                    continue
                 yield self._with_identity(dialogue, kept[0][1], number, kept[0][0], file)
             except UserError as error:
                 self.options.on_bad(error)
 
     def _session_key(self, record: Record) -> str:
-        keys = [key for key in (self.corpus_map.course, self.corpus_map.session) if key and not is_pattern(key)]
-        values = [look_up(record[1], key) for key in keys]
+        row = record[1]
+        if len(self._session_keys) == 1 and type(row) is dict and type(value := row.get(self._session_keys[0])) is str:
+            return value
+        values = [look_up(row, key) for key in self._session_keys]
         return "/".join("" if value is MISSING or value is None else str(value) for value in values)
 
     def _once(self, group: Iterable[Record]) -> Iterator[Record]:
@@ -183,17 +209,20 @@ class RecordReader:
 
     def _add_row(self, dialogue: Dialogue, row: Any, row_number: int, where: str, time_key: str | None) -> None:
         corpus_map = self.corpus_map
-        words = look_up(row, corpus_map.text or "text")
-        if words is MISSING:
-            raise _no_key(corpus_map.text or "text", row, where)
-        text = clean(text_of(words, f"{corpus_map.text!r}", where), corpus_map)
+        text_key = corpus_map.text or "text"
+        text = look_up(row, text_key)
+        if text is MISSING:
+            raise _no_key(text_key, row, where)
+        text = clean(text if type(text) is str else text_of(text, repr(text_key), where), corpus_map)
         if corpus_map.alternate:
-            name: str = alternating(corpus_map.alternate, row_number - 1)
+            name: Any = alternating(corpus_map.alternate, row_number - 1)
         else:
-            speaker = look_up(row, corpus_map.speaker or "speaker")
-            if speaker is MISSING:
-                raise _no_key(corpus_map.speaker or "speaker", row, where)
-            name = speaker_name(speaker, "the row", where)
+            speaker_key = corpus_map.speaker or "speaker"
+            name = look_up(row, speaker_key)
+            if name is MISSING:
+                raise _no_key(speaker_key, row, where)
+            if type(name) is not str:
+                name = speaker_name(name, "the row", where)
         time = time_of(row, time_key) if time_key else ""
         self._speakers.add(dialogue, name, text, weight_of(row, corpus_map, row_number, where), where, time)
 
@@ -204,7 +233,7 @@ class RecordReader:
         for name, count in dialogue.ignored.items() if self.corpus_map.each != "text" else ():  # told as it was parsed
             self.options.note(f"turns of {name!r}, who is ignored", count)
         record = record if isinstance(record, Mapping) else {}
-        used = {first_key(key) for key in _keys_of(self.corpus_map)}
+        used = set(self._keys)
         course = self._value("course", record, where, file)
         if course is None:
             course = self._default_course(record, number, file, used)
@@ -254,7 +283,7 @@ class RecordReader:
 
     def _default_course(self, record: Mapping[str, Any], number: int, file: SourceFile, used: set[str]) -> str:
         """Return the course of a session whose map names none: what the record calls itself, or its place."""
-        if self.corpus_map.each == "turn":
+        if self._by_rows:
             session = self.corpus_map.session
             if session is None or is_pattern(session):
                 return file.name
@@ -270,7 +299,7 @@ class RecordReader:
     def _number(self, course: str, record: Mapping[str, Any], where: str, file: SourceFile, used: set[str]) -> int:
         """Return a session's number in its course: what the map or the record says, or the next one."""
         value = self._value("session", record, where, file) if self.corpus_map.session else None
-        if self.corpus_map.each == "turn" and self.corpus_map.course is None:
+        if self._by_rows and self.corpus_map.course is None:
             return 1
         if value is None and "session" in record and "session" not in used:
             used.add("session")
@@ -294,7 +323,7 @@ class RecordReader:
         facts = {str(name): str(value) for name, value in given.items()}
         if self.corpus_map.facts:
             values = {key: look_up(record, key) for key in self.corpus_map.facts}
-        elif self.corpus_map.each == "turn":
+        elif self._by_rows:
             values = {}
         else:
             values = {str(key): value for key, value in record.items() if key not in used and key != "facts"}
@@ -349,6 +378,8 @@ def _no_key(key: str, record: Any, where: str, what: str = "") -> UserError:
 
 def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str:
     """Return the words of one column, or of several (``a + b``) on lines of their own; a missing one is empty."""
+    if type(record) is dict and type(text := record.get(columns)) is str:
+        return clean(text, corpus_map)
     keys = [columns] if look_up(record, columns) is not MISSING else columns.split(" + ")
     values = [(key, look_up(record, key)) for key in keys]
     if all(value is MISSING for _, value in values):

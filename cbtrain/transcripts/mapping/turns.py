@@ -22,6 +22,8 @@ LONGEST_TIME = 40
 CALLS = ("tool_calls", "function_call")
 """Keys of a message that calls a tool and need not say anything."""
 
+KNOWN_WEIGHTS = frozenset(WEIGHTS)
+
 TAG = re.compile(r"<(?:/?[A-Za-z][^<>]{0,600}|!--[^<>]{0,600}--)>")
 BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\b[^<>]{0,200}>", re.IGNORECASE)
 
@@ -81,36 +83,50 @@ def add_messages(
 ) -> None:
     """Add a list of messages: objects with a speaker and words, or texts that alternate. Raises UserError."""
     time_key = time_key_of(messages[0]) if messages else None
+    text_key, speaker_key, alternate = corpus_map.text or "content", corpus_map.speaker or "role", corpus_map.alternate
     for number, message in enumerate(messages, 1):
-        if isinstance(message, str) or message is None:
-            if corpus_map.alternate is None:
-                hint = "If the speakers take turns, say who begins: alternate: patient in a map (--map)."
-                raise UserError(f"message {number} has no speaker", where=where, hint=hint)
-            # An empty place keeps its speaker: the next one does not move to the other.
-            if text := clean(message or "", corpus_map):
-                dialogue.turns.append(Turn(alternating(corpus_map.alternate, number - 1), text))
+        if type(message) is not dict and not isinstance(message, Mapping):
+            _add_text(dialogue, message, number, corpus_map, where)
             continue
-        if not isinstance(message, Mapping):
-            raise UserError(f"message {number} is not an object", where=where, hint=FIX)
-        words = look_up(message, corpus_map.text or "content")
-        if words is MISSING and any(key in message for key in CALLS):
-            words = None
-        if words is MISSING:
-            keys = ", ".join(map(str, message)) or "nothing"
-            problem = f"message {number} has no text under {corpus_map.text or 'content'!r}, but {keys}"
-            raise UserError(problem, where=where, hint=GUESS)
-        text = text_of(words, f"message {number}", where)
-        if corpus_map.alternate is not None:
-            name: str = alternating(corpus_map.alternate, number - 1)
+        text = message.get(text_key)
+        if type(text) is not str:
+            text = _words(message, text_key, number, where)
+        if alternate is not None:
+            name: Any = alternating(alternate, number - 1)
         else:
-            speaker = look_up(message, corpus_map.speaker or "role")
-            if speaker in (MISSING, None) and "" in speakers.ignored:
-                dialogue.ignored[""] += 1
-                continue
-            name = speaker_name(speaker, f"message {number}", where)
+            name = message.get(speaker_key)
+            if type(name) is not str:
+                name = look_up(message, speaker_key)
+                if name in (MISSING, None) and "" in speakers.ignored:
+                    dialogue.ignored[""] += 1
+                    continue
+                name = speaker_name(name, f"message {number}", where)
         weight = weight_of(message, corpus_map, number, where)
         time = time_of(message, time_key) if time_key else ""
         speakers.add(dialogue, name, clean(text, corpus_map), weight, where, time)
+
+
+def _add_text(dialogue: Dialogue, message: Any, number: int, corpus_map: CorpusMap, where: object) -> None:
+    """Add a message that is a text alone, or nothing. Raises UserError on anything else."""
+    if message is not None and not isinstance(message, str):
+        raise UserError(f"message {number} is not an object", where=where, hint=FIX)
+    if corpus_map.alternate is None:
+        hint = "If the speakers take turns, say who begins: alternate: patient in a map (--map)."
+        raise UserError(f"message {number} has no speaker", where=where, hint=hint)
+    # An empty place keeps its speaker: the next one does not move to the other.
+    if text := clean(message or "", corpus_map):
+        dialogue.turns.append(Turn(alternating(corpus_map.alternate, number - 1), text))
+
+
+def _words(message: Mapping[str, Any], key: str, number: int, where: object) -> str:
+    """Return what a message says if that is not simply a text under ``key``. Raises UserError."""
+    words = look_up(message, key)
+    if words is MISSING and any(call in message for call in CALLS):
+        words = None
+    if words is MISSING:
+        keys = ", ".join(map(str, message)) or "nothing"
+        raise UserError(f"message {number} has no text under {key!r}, but {keys}", where=where, hint=GUESS)
+    return text_of(words, f"message {number}", where)
 
 
 def time_key_of(message: Any) -> str | None:
@@ -157,6 +173,8 @@ def speaker_name(value: Any, what: str, where: object) -> str:
 def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, where: object) -> float:
     """Return the weight in the loss of a message: by the map's key, else by OpenAI's ``weight``, or Axolotl's ``train``
     and ``masked``. Raises UserError on anything but a number from 0 or a truth value."""
+    if corpus_map.weight is None and KNOWN_WEIGHTS.isdisjoint(message):
+        return 1.0
     # In a table a weight may be anything, such as that of a body.
     known = () if corpus_map.each == "turn" else WEIGHTS
     for key in (corpus_map.weight,) if corpus_map.weight else known:
@@ -178,6 +196,8 @@ def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, wh
 
 def clean(text: str, corpus_map: CorpusMap) -> str:
     """Return ``text`` without markup and dropped lines, as the map asks, stripped of blanks at its ends."""
+    if corpus_map.markup != "strip" and not corpus_map.drop:
+        return text.strip()
     if corpus_map.markup == "strip":
         text = html.unescape(TAG.sub("", BREAK.sub("\n", text))).replace("\xa0", " ")
     if corpus_map.drop:
