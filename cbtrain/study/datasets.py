@@ -116,7 +116,6 @@ def held_out_datasets(
             builder,
             budget=config.evaluation.perplexity_tokens,
             seed=config.seed,
-            check=1 if course is corpus.split.test[0] else 0,
             skip_bad=config.corpus.skip_bad,
         )
         for course in corpus.split.test

@@ -84,6 +84,8 @@ class DocumentBuilder:
         positions: int,
     ) -> None:
         self.renderer, self.config, self.positions = renderer, config, positions
+        self.checked = False
+        """Whether the loss mask of some of its units was checked."""
         self.limit = config.document_tokens or pack_tokens
         if config.document_tokens is None and config.document == "session":
             self.limit = min(self.limit, positions)

@@ -95,23 +95,23 @@ def tokenize(
     seed: int = 0,
     root: Path | None = None,
     progress: Progress = lambda done, of: None,
-    check: int = CHECKED_UNITS,
     skip_bad: bool = False,
 ) -> TokenizedCorpus:
     """Return the documents of ``units``: of all, in the given order, or with ``budget`` in an order drawn from ``seed``
     until they have that many tokens.
 
     ``root`` is the folder of the cache (None: no cache). Documents are read from there unless something that determines
-    them has changed. Before the first is rendered, both methods of finding the supervised tokens must agree on the
-    first ``check`` units. With ``skip_bad`` units that cannot be used are left out, and named. Raises UserError if the
-    methods do not agree, if no unit can be used, and without ``skip_bad`` like :meth:`DocumentBuilder.build`.
+    them has changed. Before a builder's first is rendered, both methods of finding the supervised tokens must agree on
+    the first :data:`CHECKED_UNITS`. With ``skip_bad`` units that cannot be used are left out, and named. Raises
+    UserError if the methods do not agree, if no unit can be used, and without ``skip_bad`` like
+    :meth:`DocumentBuilder.build`.
     """
     order = np.random.default_rng(seed).permutation(len(units)).tolist() if budget else range(len(units))
     ordered = [units[index] for index in order]
     note = ""
 
     def render() -> tuple[TokenStore, dict[str, Any]]:
-        return _render(ordered, builder, budget, progress, check, skip_bad=skip_bad)
+        return _render(ordered, builder, budget, progress, skip_bad=skip_bad)
 
     if root is None:
         documents, counts = render()
@@ -148,13 +148,14 @@ def _render(
     builder: DocumentBuilder,
     budget: int | None,
     progress: Progress,
-    check: int,
     *,
     skip_bad: bool,
 ) -> tuple[TokenStore, dict[str, Any]]:
     """Return the documents of ``units`` until they have ``budget`` tokens, and the counts of :class:`TokenizedCorpus`,
     with the number of units tried, and by their place among them those that were skipped."""
-    _check_mask(units, builder, check, skip_bad=skip_bad)
+    if not builder.checked:
+        _check_mask(units, builder, skip_bad=skip_bad)
+        builder.checked = True
     documents: list[Document] = []
     tokens = done = truncated = dropped = 0
     whole_tokens: int | None = 0
@@ -214,12 +215,12 @@ def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[Buil
                 future.cancel()
 
 
-def _check_mask(units: Sequence[Unit], builder: DocumentBuilder, count: int, *, skip_bad: bool) -> None:
-    """Check the loss mask of the first ``count`` units; with ``skip_bad`` of the first that can be used."""
-    if units and count:
+def _check_mask(units: Sequence[Unit], builder: DocumentBuilder, *, skip_bad: bool) -> None:
+    """Check the loss mask of the first units; with ``skip_bad`` of the first that can be used."""
+    if units:
         check_renderer(builder.renderer)
     usable = (unit for unit in units if not skip_bad or not isinstance(next(_build_all([unit], builder)), UserError))
-    for unit in islice(usable, count):
+    for unit in islice(usable, CHECKED_UNITS):
         check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
 
 

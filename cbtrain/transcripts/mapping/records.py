@@ -15,7 +15,8 @@ from cbtrain.transcripts.labelled_text import facts_of_times
 from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
 from cbtrain.transcripts.mapping.keys import MISSING, first_key, in_path, look_up
 from cbtrain.transcripts.mapping.names import IDS
-from cbtrain.transcripts.mapping.shapes import WHOLE, describe, listed
+from cbtrain.transcripts.mapping.pairs import add_pairs, no_key
+from cbtrain.transcripts.mapping.shapes import WHOLE, describe
 from cbtrain.transcripts.mapping.turns import (
     FIX,
     GUESS,
@@ -31,7 +32,7 @@ from cbtrain.transcripts.mapping.turns import (
     weight_of,
 )
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.types import Session, Turn
+from cbtrain.transcripts.types import Session
 
 LONGEST_FACT = 4000
 """Characters of a list or an object, as JSON, that is kept as a fact."""
@@ -106,7 +107,7 @@ class RecordReader:
 
     def _add_pairs(self, dialogue: Dialogue, record: Any, where: str) -> None:
         before = len(dialogue.turns)
-        incomplete = _add_pairs(dialogue, record, self.corpus_map, where)
+        incomplete = add_pairs(dialogue, record, self.corpus_map, where)
         if incomplete or len(dialogue.turns) == before:
             self.options.note("pairs without the words of both speakers", max(1, incomplete), where)
 
@@ -142,7 +143,7 @@ class RecordReader:
         key = self.corpus_map.text or "text"
         value = record if key == WHOLE and isinstance(record, list) else look_up(record, key)
         if value is MISSING:
-            raise _no_key(key, record, where)
+            raise no_key(key, record, where)
         if isinstance(value, list) and all(isinstance(line, str) for line in value):
             value = "\n".join(value)
         options = replace(self.options, map=self.corpus_map)  # its own keys over those found by common names
@@ -189,7 +190,7 @@ class RecordReader:
         unique, order = self.corpus_map.unique, self.corpus_map.order
         if unique:
             if lacking := next((key for key in unique if look_up(rows[0][1], key) is MISSING), None):
-                raise _no_key(lacking, rows[0][1], rows[0][0], "unique: ")
+                raise no_key(lacking, rows[0][1], rows[0][0], "unique: ")
             first: dict[tuple[str, ...], Record] = {}
             for record in rows:
                 first.setdefault(tuple(str(look_up(record[1], key)) for key in unique), record)
@@ -212,7 +213,7 @@ class RecordReader:
         text_key = corpus_map.text or "text"
         text = look_up(row, text_key)
         if text is MISSING:
-            raise _no_key(text_key, row, where)
+            raise no_key(text_key, row, where)
         text = clean(text if type(text) is str else text_of(text, repr(text_key), where), corpus_map)
         if corpus_map.alternate:
             name: Any = alternating(corpus_map.alternate, row_number - 1)
@@ -220,7 +221,7 @@ class RecordReader:
             speaker_key = corpus_map.speaker or "speaker"
             name = look_up(row, speaker_key)
             if name is MISSING:
-                raise _no_key(speaker_key, row, where)
+                raise no_key(speaker_key, row, where)
             if type(name) is not str:
                 name = speaker_name(name, "the row", where)
         time = time_of(row, time_key) if time_key else ""
@@ -346,46 +347,6 @@ def _keys_of(corpus_map: CorpusMap) -> list[str]:
     pairs = [key for column in columns for key in (column, *column.split(" + "))]
     several = (corpus_map.order, corpus_map.weight, corpus_map.system, corpus_map.history, *corpus_map.turns, *pairs)
     return [key for key in (*single, *several) if key]
-
-
-def _add_pairs(dialogue: Dialogue, record: Any, corpus_map: CorpusMap, where: str) -> int:
-    """Add the pairs of the history, then the turns of each pair of columns in which both speakers have words.
-    Return the number of pairs in which only one has."""
-    incomplete = 0
-    history = look_up(record, corpus_map.history) if corpus_map.history else None
-    for pair in history if isinstance(history, list) else ():
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise UserError(f"{corpus_map.history}: not a list of pairs", where=where, hint=FIX)
-        incomplete += not _add_pair(dialogue, *(clean(text_of(text, "a pair", where), corpus_map) for text in pair))
-    for patient, therapist in zip(corpus_map.patient, corpus_map.therapist, strict=True):
-        texts = (_joined(record, columns, corpus_map, where) for columns in (patient, therapist))
-        incomplete += not _add_pair(dialogue, *texts)
-    return incomplete
-
-
-def _add_pair(dialogue: Dialogue, question: str, answer: str) -> bool:
-    """Add a pair if both have words; return whether it has both or neither."""
-    if question and answer:
-        dialogue.turns += [Turn("patient", question), Turn("therapist", answer)]
-    return bool(question) == bool(answer)
-
-
-def _no_key(key: str, record: Any, where: str, what: str = "") -> UserError:
-    """Return the error for a column or key that the map names and ``record`` lacks."""
-    there = f"among {listed(map(str, record))}" if isinstance(record, Mapping) else f"in {describe(record)}"
-    return UserError(f"{what}no column {key!r} {there}", where=where, hint=GUESS)
-
-
-def _joined(record: Any, columns: str, corpus_map: CorpusMap, where: str) -> str:
-    """Return the words of one column, or of several (``a + b``) on lines of their own; a missing one is empty."""
-    if type(record) is dict and type(text := record.get(columns)) is str:
-        return clean(text, corpus_map)
-    keys = [columns] if look_up(record, columns) is not MISSING else columns.split(" + ")
-    values = [(key, look_up(record, key)) for key in keys]
-    if all(value is MISSING for _, value in values):
-        raise _no_key(columns, record, where)
-    texts = [clean(text_of(value, repr(key), where), corpus_map) for key, value in values if value is not MISSING]
-    return "\n".join(filter(None, texts))
 
 
 def _place(value: Any, order: str, where: str) -> float:
