@@ -182,7 +182,8 @@ def _counted(speakers: Counter[str]) -> str:
 def say_who_is_who(name: str) -> str:
     """Return what reads a corpus whose speakers nobody knows."""
     return (
-        "say who is who: --therapist-label NAME --patient-label NAME (corpus.therapist_labels, corpus.patient_labels), "
+        "say who is who: --therapist-label NAME --patient-label NAME (corpus.therapist_labels=…, "
+        "corpus.patient_labels=…), "
         f"or therapist and patient of a map (--map); `cbtrain corpus guess {name}` lists who speaks."
     )
 

@@ -101,8 +101,8 @@ def test_nothing_is_sent_away_unasked(capsys, tmp_path, monkeypatch):
         (["corpus.path=short.txt"], "no session could be rated (unratable)"),
         pytest.param(
             ["corpus.path=unread.txt"],
-            "no turn in any session, read as 'text'; labels in the text that were not read: P, T. If it is a transcript, "
-            "name the speakers' labels (corpus.therapist_labels=…, corpus.patient_labels=…)",
+            "no turn in any session, read as 'text'; labels in the text that were not read: P (1), T (1). If it is a transcript, "
+            "say who is who: --therapist-label NAME --patient-label NAME (corpus.therapist_labels=…, corpus.patient_labels=…)",
             marks=pytest.mark.fault("G1"),
         ),
     ],
