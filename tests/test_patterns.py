@@ -31,6 +31,8 @@ from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.label_grammar import line_pattern
 from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.personal_data import personal_data
+from cbtrain.transcripts.pseudonyms.lists import load_lists
+from cbtrain.transcripts.pseudonyms.pseudonymise import Settings, pseudonymise
 from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
 ROOMS = {
@@ -53,7 +55,11 @@ BUILT = {
 }
 """Patterns made from other text, by file and function."""
 ONE_CHARACTER = {"cbtrain/text/language.py:LETTERS"}
-ONLY_LITERALS = {"cbtrain/tokens/chat.py:__init__", "cbtrain/providers/redaction.py:_written"}
+ONLY_LITERALS = {
+    "cbtrain/tokens/chat.py:__init__",
+    "cbtrain/providers/redaction.py:_written",
+    "cbtrain/transcripts/pseudonyms/pseudonymise.py:_phrases",
+}
 """Alternatives of escaped text: one step a character."""
 OF_A_SETTING = {
     "cbtrain/transcripts/mapping/config.py:_pattern",
@@ -163,19 +169,20 @@ def instructions(work: Callable[[], object]) -> int:
 
 
 def everything_that_reads(text: str) -> None:
-    """What a transcript meets: the reader, checks, cleaning, the search for personal data, the cue rater."""
+    """What a transcript meets: the reader, checks, cleaning, the search for personal data and names, the cue rater."""
     turns = tuple(parse_text(text, labels.COMMON_LABELS).turns)
     turns = turns or (Turn("patient", "Hello there, I am here."), Turn("therapist", text))
     session = Session("one", 1, turns, "one.txt", preamble=text[:100])
     assert list(Checker({}).add(session)) is not None
     clean(Corpus("one", "text", (Course("one", (session,)),)), CleaningPolicy())
+    pseudonymise(Corpus("one", "text", (Course("one", (session,)),)), load_lists(), Settings())
     rate_by_cues(SimulatedSession("one", "a", "p", 0, list(turns)), RUBRIC)
 
 
 @pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     "unit",
-    ["a@b.cd ", "*", "(laughs) ", "<p> &amp;", "[END]\n", "<think> ", "汉 ก", " ", "Therapist: Patient: ", "Session Summary:\n\n", "Patient: I am.\n", "1 (234) 567-8901 ",
+    ["a@b.cd ", "*", "(laughs) ", "<p> &amp;", "[END]\n", "<think> ", "汉 ก", "Anna Bell. ", "my son Will, ", "May 3, ", " ", "Therapist: Patient: ", "Session Summary:\n\n", "Patient: I am.\n", "1 (234) 567-8901 ",
      "here is part 1 of a session, ", "Well. Mother: No. ", "what would you like ", "\n", "Jo (x):"],
 )  # fmt: skip
 def test_twice_the_text_is_no_more_than_twice_the_work(unit):

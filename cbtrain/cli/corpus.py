@@ -1,4 +1,4 @@
-"""``cbtrain corpus …``: describe, check, split and convert a corpus, and write its data card."""
+"""``cbtrain corpus …``: describe, check, clean, split and convert a corpus, and write its data card."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.cli.corpus_check import check
+from cbtrain.cli.corpus_clean import CLEAN, add_clean, clean
 from cbtrain.cli.corpus_guess import guess
 from cbtrain.cli.corpus_preview import preview
-from cbtrain.cli.corpus_reading import add_reading, config_of, on_bad_of, reading, source_of, tell_skipped, whole
+from cbtrain.cli.corpus_reading import (
+    add_reading,
+    config_of,
+    is_new_file,
+    new,
+    on_bad_of,
+    reading,
+    source_of,
+    tell_skipped,
+    whole,
+)
 from cbtrain.cli.corpus_tokens import tokens
 from cbtrain.cli.parser import ALIASES, Commands, Parser, add_command, add_optional_word, add_settings
 from cbtrain.console import table_of
 from cbtrain.errors import UserError
-from cbtrain.files import require_new
 
 EXAMPLES = {
     "check": "corpus.cleaning.remove_residue=false",
@@ -30,7 +40,7 @@ EXAMPLES = {
 
 def add(commands: Commands) -> None:
     """Add ``corpus`` and its sub-commands."""
-    text = "describe, check, preview, split and convert transcripts"
+    text = "describe, check, clean, preview, split and convert transcripts"
     corpus = commands.add_parser(
         "corpus",
         help=text,
@@ -121,6 +131,9 @@ def add(commands: Commands) -> None:
     )
     convert.add_argument("--clean", action="store_true", help="clean first, by the policy of --config")
 
+    text = "clean, and write the sessions in cbtrain's own layout, with tags for names on request"
+    add_clean(_add(corpora, "clean", clean, text, CLEAN))
+
     card = _add(corpora, "card", _card, "write a data card: counts, distributions, plots, irregularities, licence")
     card.add_argument("--out", required=True, type=Path, help="new folder for README.md and its plots")
     card.add_argument("--license", help="name of the licence (default: that of the LICENSE file beside the corpus)")
@@ -192,7 +205,7 @@ def _split(parsed: argparse.Namespace) -> None:
     strata = config.stratify
     corpus = whole(parsed, parts=True)
     if parsed.out:
-        _new(parsed.out)
+        new(parsed.out)
     parts = split(corpus, config)
     manifest = dump_split(parts, corpus.source, config)
     if parsed.out:
@@ -236,25 +249,21 @@ def _split(parsed: argparse.Namespace) -> None:
 
 
 def _convert(parsed: argparse.Namespace) -> None:
-    from cbtrain.transcripts.source import suffix_of
     from cbtrain.transcripts.writing import write_sessions
 
-    _new(parsed.out)
-    is_file = suffix_of(parsed.out) == ".jsonl"
-    if not is_file and suffix_of(parsed.out) in (".json", ".gz", ".txt", ".csv"):
-        raise UserError("neither a .jsonl file nor a folder's name", where=parsed.out, hint="Name NAME.jsonl or NAME.")
+    is_file = is_new_file(parsed.out)
     from rich.console import Console
 
     console = Console()
     if parsed.clean:
-        from cbtrain.transcripts.cleaning import CHANGES, clean
+        from cbtrain.transcripts import cleaning
 
-        corpus, report = clean(whole(parsed), config_of(parsed).corpus.cleaning)
+        corpus, report = cleaning.clean(whole(parsed), config_of(parsed).corpus.cleaning)
         profiles = [course.profile for course in corpus.courses if course.profile]
         written = write_sessions(corpus.sessions(), profiles, parsed.out, parsed.to)
         for kind, count in report.as_dict().items():
             if count["times"]:
-                console.print(f"{CHANGES[kind]}: {count['times']:,}", highlight=False)
+                console.print(f"{cleaning.CHANGES[kind]}: {count['times']:,}", highlight=False)
     else:
         source = source_of(parsed)
         with reading(source, parsed) as sessions:
@@ -272,7 +281,7 @@ def _convert(parsed: argparse.Namespace) -> None:
 def _card(parsed: argparse.Namespace) -> None:
     from cbtrain.transcripts.card import CardSettings, write_card
 
-    _new(parsed.out)
+    new(parsed.out)
     source = source_of(parsed)
     bad: list[UserError] = []
     on_bad = bad.append if config_of(parsed).corpus.skip_bad else on_bad_of(parsed)
@@ -315,10 +324,3 @@ def _shares(courses: Iterable[Any], name: str) -> str:
 
     values = Counter(characteristic(course, name) for course in courses)
     return ", ".join(f"{value} {count}" for value, count in sorted(values.items()))
-
-
-def _new(path: Path) -> None:
-    """Raise UserError if ``path`` is a link, or anything but a new or empty folder."""
-    if path.is_symlink():
-        raise UserError("already exists and is not an empty folder", where=path, hint="Choose another --out.")
-    require_new(path)

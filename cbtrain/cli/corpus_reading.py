@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.cli.parser import Parser, study_of
 from cbtrain.console import counting
+from cbtrain.errors import UserError
+from cbtrain.files import require_new
 
 if TYPE_CHECKING:
     from cbtrain.config.schema import StudyConfig
@@ -102,3 +105,22 @@ def config_of(parsed: argparse.Namespace) -> StudyConfig:
         parsed.study = study_of(parsed)
     config: StudyConfig = parsed.study
     return config
+
+
+def is_new_file(path: Path) -> bool:
+    """Return whether ``path`` names a file of sessions, else a folder. Raises UserError if it names neither, or exists
+    and is not an empty folder."""
+    from cbtrain.transcripts.source import suffix_of
+
+    new(path)
+    is_file = suffix_of(path) == ".jsonl"
+    if not is_file and suffix_of(path) in (".json", ".gz", ".txt", ".csv"):
+        raise UserError("neither a .jsonl file nor a folder's name", where=path, hint="Name NAME.jsonl or NAME.")
+    return is_file
+
+
+def new(path: Path) -> None:
+    """Raise UserError if ``path`` is a link, or anything but a new or empty folder."""
+    if path.is_symlink():
+        raise UserError("already exists and is not an empty folder", where=path, hint="Choose another --out.")
+    require_new(path)

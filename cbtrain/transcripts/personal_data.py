@@ -43,7 +43,13 @@ FICTIONAL = re.compile(r"555\D?01\d\d$")
 
 
 def personal_data(text: str) -> Iterator[tuple[str, int, str]]:
-    """Kind, place and masked excerpt of each find: ``e-mail``, ``telephone``, ``social security``, ``card``, ``IBAN``,
+    """Yield kind, place and masked excerpt of each find of :func:`personal_spans`."""
+    for kind, start, end in personal_spans(text):
+        yield kind, start, mask(text[start:end])
+
+
+def personal_spans(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield kind, start and end of each find: ``e-mail``, ``telephone``, ``social security``, ``card``, ``IBAN``,
     ``street``, ``date of birth``, ``link``. Toll-free lines (crisis lines are) and numbers reserved for fiction are
     left out."""
     if not HINT.search(text):
@@ -54,7 +60,7 @@ def personal_data(text: str) -> Iterator[tuple[str, int, str]]:
             start, end = match.span()
             if real(match.group()) and not any(taken[start:end]):
                 taken[start:end] = b"\1" * (end - start)
-                yield kind, start, mask(match.group())
+                yield kind, start, end
 
 
 def mask(text: str, shown: int = 4) -> str:

@@ -33,7 +33,7 @@ from cbtrain.errors import UserError
         ("check", "unknown command 'check'. Did you mean 'corpus check' or 'config check' or 'providers check'?"),
         (
             "corpus qqq",
-            "unknown command 'corpus qqq'. Known: card, check, convert, guess, preview, schema, split, stats, tokens.",
+            "unknown command 'corpus qqq'. Known: card, check, clean, convert, guess, preview, schema, split, stats, tokens.",
         ),
         ("train --confg quick", "train: unrecognized arguments: --confg. Did you mean '--config'?"),
         ("rate", "rate: the following arguments are required: --out. See `cbtrain rate --help`."),

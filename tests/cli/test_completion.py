@@ -14,7 +14,7 @@ from cbtrain.config.sources import shipped_configs
 LINES = {
     "tra": ["train"],
     "corpus che": ["check"],
-    "corpus check --ex": ["--explain"],
+    "corpus check --exp": ["--explain"],
     "rate ex": ["export"],
     "rate export --rub": ["--rubric"],
     "rate --conf": ["--config"],
