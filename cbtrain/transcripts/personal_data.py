@@ -20,6 +20,13 @@ PHONE_WHOLE = re.compile(
 )
 """A telephone number without separators."""
 
+PHONE_IN_GROUPS = re.compile(
+    # After a country code, as in French national numbers, or with a slash after the area.
+    r"(?<![\w.+])(?:(?:\+|00)[1-9]\d{0,2}(?:[ .()/-]{1,2}\d{1,8}){2,6}|0[1-9](?:[ .-]\d{2}){4}|0\d{2,4}/\d{5,8})"
+    r"(?![\w-])(?![ .]\d)"
+)
+"""A telephone number in groups of any length."""
+
 SOCIAL_SECURITY = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
 CARD = re.compile(r"(?<![\d-])\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}(?![\d-])")
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
@@ -35,8 +42,9 @@ BIRTH = re.compile(
 )
 LINK = re.compile(r"\bhttps?://[^\s<>\"')]+|\bwww\.[\w-]{1,63}\.[\w.-][^\s<>\"')]*")
 
-HINT = re.compile(r"\d[\d ().-]{4,30}\d|\d [A-Z]|[Bb]orn|[Bb]irth|DOB|dob|@|://|www\.")
+HINT = re.compile(r"\d[\d ()./-]{4,30}\d|\d [A-Z]|[Bb]orn|[Bb]irth|DOB|dob|@|://|www\.")
 """What every shape below holds: most turns hold none of it."""
+ROUND = re.compile(r"\d{1,3}(?:\D000){1,4}")
 YEARS = re.compile(r"(?:(?:19|20)\d\d\D?){1,8}")
 FREE_CALL = re.compile(r"\D{0,4}1?\D{0,4}(?:800|888|877|866|855|844|833)\D")
 FICTIONAL = re.compile(r"555\D?01\d\d$")
@@ -84,7 +92,8 @@ def _iban(number: str) -> bool:
 
 def _telephone(number: str) -> bool:
     digits = sum(character.isdigit() for character in number)
-    return 9 <= digits <= 15 and not any((FREE_CALL.match(number), FICTIONAL.search(number), YEARS.fullmatch(number)))
+    others = (FREE_CALL.match(number), FICTIONAL.search(number), YEARS.fullmatch(number), ROUND.fullmatch(number))
+    return 9 <= digits <= 15 and not any(others)
 
 
 def _any(text: str) -> bool:
@@ -97,6 +106,7 @@ SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("social security", SOCIAL_SECURITY, _any),
     ("date of birth", BIRTH, _any),
     ("street", STREET, _any),
+    ("telephone", PHONE_IN_GROUPS, _telephone),
     ("telephone", PHONE, _telephone),
     ("telephone", PHONE_WHOLE, _telephone),
     ("e-mail", EMAIL, _any),
