@@ -8,6 +8,7 @@ from collections import Counter
 from places import ROOT
 
 MENDED = [
+    *("A1", "A6", "A7", "A10", "A13"),  # transcripts: labels, words, personal data, marks, thoughts
     *(f"B{number}" for number in range(1, 9)),  # models, templates, adapters
     *(f"D{number}" for number in range(1, 9)),  # patients, judges and writers behind APIs
     *("E2", "E3", "E4", "F1"),  # tables, versions, statistics

@@ -84,12 +84,14 @@ def clean(parsed: argparse.Namespace) -> None:
 
 def write_review(entries: Iterable[Entry], path: Path) -> None:
     """Write what each tag stands for, undecided words last; the file is readable for its owner alone."""
+    from cbtrain.eval.rating.csv_table import to_cell
+
     rows = sorted(entries, key=lambda entry: (not entry.tag, entry.patient, entry.kind, -entry.count))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows([getattr(entry, column) for column in COLUMNS] for entry in rows)
+        writer.writerows([to_cell(str(getattr(entry, column))) for column in COLUMNS] for entry in rows)
 
 
 def _review_path(parsed: argparse.Namespace) -> Path | None:

@@ -170,7 +170,8 @@ class NameFinder:
         is_name = word.lower in self.lists.first or word.lower in self.lists.last
         if before in RELATIONS and (not common or is_name) and (earlier in OWNERS or before in ("ex", "friend")):
             return self._whole(text, words, index), "PERSON", f"phrase: {earlier} {before} …".replace("  ", " ")
-        if before in ("named", "called") and (not common or is_name) and not word.initial:
+        # What is called something need not be a person: "called Socratic questioning".
+        if ((before == "named" and not common) or (before in ("named", "called") and is_name)) and not word.initial:
             return self._whole(text, words, index), "PERSON", f"phrase: {before} …"
         if place := self._place(text, words, index, before, is_name, common):
             return place
