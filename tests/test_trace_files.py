@@ -44,7 +44,7 @@ def test_the_files_between_corpus_and_first_gradient_are_counted():
     functions = sum(map(len, files.values()))
     last = module.summary([*trace.functions, ("cbtrain/files.py", "hold")]).splitlines()[-1]
     assert last.startswith(f"{functions + 1} functions in {len(files) + 1} files, ")
-    assert last.endswith("changes of file, 2 folders")
+    assert last.endswith("changes of file, 3 folders")
     assert module.summary([("a/b/c.py", "f"), ("a/b/d.py", "g"), ("a/b/d.py", "h"), ("a/b/c.py", "i")]).endswith(
         "4 functions in 2 files, 2 changes of file, 1 folders"
     )

@@ -31,11 +31,11 @@ TITLE = r"(?:Dr\.|Mrs\.|Ms\.|Auntie|Uncle) "
 
 
 def corpus_of(*sessions, profile=None, course="c", patient=""):
-    made = tuple(
+    numbered = tuple(
         Session(course, number, tuple(Turn("patient", text) for text in texts), patient=patient, facts=facts)
         for number, (texts, facts) in enumerate(sessions, 1)
     )
-    return Corpus("x", "x", (Course(course, made, profile),))
+    return Corpus("x", "x", (Course(course, numbered, profile),))
 
 
 def changed(*texts, profile=None, **settings):

@@ -81,14 +81,14 @@ class NameFinder:
     """Finds names in the texts of one patient.
 
     ``lower_words`` counts the corpus's words in lower case, ``capital_words`` those with a capital letter in
-    mid-sentence (keys in lower case). ``known`` says how each known name, in lower case, is known; ``keep`` are words
+    mid-sentence (keys in lower case). ``known_names`` says how each known name, in lower case, is known; ``keep`` are words
     and phrases in lower case that are no names.
     """
 
     lists: Lists
     lower_words: Mapping[str, int]
     capital_words: Mapping[str, int]
-    known: dict[str, str] = field(default_factory=dict)
+    known_names: dict[str, str] = field(default_factory=dict)
     keep: Collection[str] = ()
     _longest: dict[str, int] = field(default_factory=dict)
     """Words of the longest known name that begins with a word."""
@@ -98,9 +98,9 @@ class NameFinder:
         for name in names:
             words = [word.lower() for word in WORD.findall(name)][:LONGEST_NAME]
             key = " ".join(words)
-            if not words or key in self.known or key in self.keep or len(key) < 2:
+            if not words or key in self.known_names or key in self.keep or len(key) < 2:
                 continue
-            self.known[key] = how
+            self.known_names[key] = how
             self._longest[words[0]] = max(self._longest.get(words[0], 0), len(words))
 
     def spans(self, text: str) -> list[Span]:
@@ -115,11 +115,11 @@ class NameFinder:
             if small:
                 index += 1
                 continue
-            found = self._known(text, words, index) or self._by_words(text, words, index)
-            if found is None:
+            name = self._known_name(text, words, index) or self._by_words(text, words, index)
+            if name is None:
                 index += 1
                 continue
-            count, kind, how = found
+            count, kind, how = name
             start, end = words[index].start, words[index + count - 1].end
             if text[start:end].lower() not in self.keep:
                 spans.append(Span(start, end, kind, how))
@@ -135,19 +135,19 @@ class NameFinder:
         """Return whether a known name is an English word, too; a corpus in lower case tells nothing of a first name."""
         return word in self.lists.common or (self.is_common(word) and word not in self.lists.first)
 
-    def _known(self, text: str, words: list[_Word], index: int) -> tuple[int, str, str] | None:
+    def _known_name(self, text: str, words: list[_Word], index: int) -> tuple[int, str, str] | None:
         word = words[index]
         for count in range(self._longest.get(word.lower, 0), 0, -1):
             part = words[index : index + count]
             name = " ".join(other.lower for other in part)
-            if len(part) < count or name not in self.known or not _adjacent(text, part):
+            if len(part) < count or name not in self.known_names or not _adjacent(text, part):
                 continue
             capital, is_word = word.text[0].isupper(), count == 1 and self._is_no_mere_name(name)
             if not capital and (is_word or len(name) < 3):
                 continue
             if is_word and word.initial and not _is_addressed(text, words, index):
                 continue
-            return count, "PERSON", self.known[name]
+            return count, "PERSON", self.known_names[name]
         return None
 
     def _by_words(self, text: str, words: list[_Word], index: int) -> tuple[int, str, str] | None:

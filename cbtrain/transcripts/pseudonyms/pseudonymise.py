@@ -129,7 +129,7 @@ class _Tagger:
 
     def names_in(self, text: str) -> bool:
         """Return whether a word of an id is a known name."""
-        return any(word.lower() in self.finder.known for word in re.findall(r"[^\W\d_]{3,40}", text))
+        return any(word.lower() in self.finder.known_names for word in re.findall(r"[^\W\d_]{3,40}", text))
 
     def replaced(self, text: str) -> str:
         """Return ``text`` with tags, and record what they stand for."""
