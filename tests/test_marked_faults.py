@@ -11,9 +11,10 @@ MENDED = [
     *("A1", "A6", "A7", "A10", "A13"),  # transcripts: labels, words, personal data, marks, thoughts
     *(f"B{number}" for number in range(1, 9)),  # models, templates, adapters
     *(f"D{number}" for number in range(1, 9)),  # patients, judges and writers behind APIs
+    "A12",  # records' own system prompts
     *("E2", "E3", "E4", "F1"),  # tables, versions, statistics
     *(f"F{number}" for number in range(4, 13)),  # interruptions, load, attacks
-    *("G1", "G2", "G4", "G5", "G7", "H8", "H9"),  # first use
+    *("G1", "G2", "G4", "G5", "G7", "H2", "H8", "H9"),  # first use
 ]
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.cli.corpus_model import at_least_one, stage_of
-from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of
+from cbtrain.cli.corpus_reading import config_of, on_bad_of, reading, source_of, tell_own_prompts
 from cbtrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _style(weight: float) -> str:
 
 
 def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer]:
-    from cbtrain.tokens.dialogue import system_prompt
+    from cbtrain.tokens.dialogue import system_prompts
     from cbtrain.tokens.document_builder import place_of, units_of
     from cbtrain.tokens.mask_check import check_dialogue, check_renderer
     from cbtrain.tokens.tokenize import CHECKED_MESSAGES
@@ -111,7 +111,7 @@ def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer
     config, builder = stage.config, stage.builder()
     check_renderer(builder.renderer)
     course, session = _find(parsed, source_of(parsed), config.corpus.cleaning)
-    units = units_of(course, config.tokens, system_prompt(parsed.speaker, config.tokens, course.profile))
+    units = units_of(course, config.tokens, system_prompts(course, parsed.speaker, config.tokens))
     unit = next(unit for unit in units if session in {member.id for member in unit.sessions})
     check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
     return builder.build(unit).documents, builder.renderer
@@ -119,16 +119,18 @@ def _documents(parsed: argparse.Namespace) -> tuple[list[Document], ChatRenderer
 
 def _find(parsed: argparse.Namespace, source: CorpusSource, policy: Any) -> tuple[Course, str]:
     """Return the cleaned course of the named session (default: the first one), and that session's id."""
+    from cbtrain.tokens.system_prompts import OwnPrompts
     from cbtrain.transcripts.cleaning import CleaningReport, clean_session
     from cbtrain.transcripts.types import Course
 
     profiles = source.profiles(on_bad_of(parsed))
     wanted: Session | None = None
     course = parsed.session.rpartition("/")[0] if parsed.session else None
-    session_ids, course_sessions = [], []
+    session_ids, course_sessions, prompts = [], [], OwnPrompts()
     with reading(source, parsed) as sessions:
         for session in sessions:
             session_ids.append(session.id)
+            prompts.add(session)
             course = course or session.course
             if session.course == course:
                 course_sessions.append(session)
@@ -136,6 +138,7 @@ def _find(parsed: argparse.Namespace, source: CorpusSource, policy: Any) -> tupl
                 wanted = session
     if wanted is None:
         raise UserError(f"no session {parsed.session!r}", where=source.name, hint=nearest(parsed.session, session_ids))
+    tell_own_prompts(prompts, parsed)
     profile = profiles.get(wanted.course)
     course_sessions.sort(key=lambda session: session.number)
     labels = source.given_labels

@@ -16,6 +16,7 @@ from cbtrain.files import require_new
 
 if TYPE_CHECKING:
     from cbtrain.config.schema import StudyConfig
+    from cbtrain.tokens.system_prompts import OwnPrompts
     from cbtrain.transcripts.reading import CorpusSource
     from cbtrain.transcripts.source import OnBad
     from cbtrain.transcripts.types import Session
@@ -92,6 +93,12 @@ def tell_skipped(skipped: list[str]) -> None:
         print(f"left out: {line}", file=sys.stderr)
     if skipped:
         print(f"{len(skipped)} faults: the sessions or files named were left out", file=sys.stderr)
+
+
+def tell_own_prompts(prompts: OwnPrompts, parsed: argparse.Namespace) -> None:
+    """Say what ``tokens.system`` makes of the sessions' own system prompts, if there are any."""
+    if notice := prompts.notice(config_of(parsed).tokens):
+        print(f"note: {notice}", file=sys.stderr)
 
 
 def tell_notes(lines: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from cbtrain.cli.corpus_model import at_least_one, stage_of
-from cbtrain.cli.corpus_reading import config_of, whole
+from cbtrain.cli.corpus_reading import config_of, tell_own_prompts, whole
 from cbtrain.console import table_of
 from cbtrain.errors import UserError
 
@@ -56,6 +56,7 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from cbtrain.study.datasets import course_units
+    from cbtrain.tokens.system_prompts import OwnPrompts
     from cbtrain.tokens.tokenize import cache_root, tokenize
     from cbtrain.training.packs import check_packs_per_step, open_stream
     from cbtrain.transcripts.cleaning import clean
@@ -63,7 +64,9 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     stage = stage_of(parsed)
     config, settings, builder = stage.config, stage.settings, stage.builder()
     check_packs_per_step(settings, parsed.ranks, parsed.speaker)  # before minutes of tokenizing
-    corpus, _ = clean(whole(parsed), config.corpus.cleaning)
+    read = whole(parsed)
+    tell_own_prompts(OwnPrompts(read.sessions()), parsed)
+    corpus, _ = clean(read, config.corpus.cleaning)
     units = course_units(corpus.courses, parsed.speaker, config)
     if not units:
         raise UserError("no session in which both speak", where=config.corpus.path, hint="See `cbtrain corpus check`.")

@@ -20,6 +20,7 @@ from cbtrain.model.weights.stops import generation_stops
 from cbtrain.model.weights.unused import unused_facts, unused_sampling
 from cbtrain.tokens.adapter_tokenizer import serving_format, serving_tokenizer
 from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.chat_files import saved_prompt
 from cbtrain.tokens.dialogue import Message
 from cbtrain.tokens.mask_check import check_renderer
 from cbtrain.tokens.tokenizer import tokenizer_notes
@@ -30,8 +31,9 @@ class LocalModel:
 
     Chats have the format ``chat_format``; with ``auto`` the one in which the adapter was trained. ``loading`` names
     device, weight format and attention back-end (default: on the CPU); with ``force`` an adapter of another base is
-    accepted. ``notes`` say what the folders hold that is not used, and which format was chosen. Raises UserError on a
-    device that is not here, and on files that cannot be used.
+    accepted. ``notes`` say what the folders hold that is not used, and which format was chosen. ``trained_prompt`` is
+    the system prompt that is saved with the adapter or the merged model (None: nothing is said of one); whoever asks
+    adds it. Raises UserError on a device that is not here, and on files that cannot be used.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LocalModel:
         tokenizer = serving_tokenizer(folder, adapter_folder, vocabulary)
         chosen = serving_format(tokenizer, folder, adapter_folder, chat_format)
         self.renderer = ChatRenderer(tokenizer, chosen, vocabulary)
+        self.trained_prompt = saved_prompt(adapter_folder or folder)
         check_renderer(self.renderer)
         unused = (*unused_facts(folder), *unused_sampling(folder), *tokenizer_notes(adapter_folder or folder))
         self.notes = [f"not used: {text}" for text in unused]

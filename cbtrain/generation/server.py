@@ -73,8 +73,9 @@ class ChatBody(BaseModel):
     n: int | None = 1
 
 
-def make_app(model: LocalModel, name: str) -> web.Application:
-    """Return the web application that serves ``model`` under the model id ``name``."""
+def make_app(model: LocalModel, name: str, system: str | None = None) -> web.Application:
+    """Return the web application that serves ``model`` under the model id ``name``. A chat without a system message
+    gets ``system``, if that is a text."""
 
     async def chat(request: web.Request) -> web.Response:
         try:
@@ -95,6 +96,8 @@ def make_app(model: LocalModel, name: str) -> web.Application:
         )
         seed = body.seed if body.seed is not None else random.getrandbits(62)
         messages = [Message(m.role, m.content) for m in body.messages]
+        if system and all(message.role != "system" for message in messages):
+            messages.insert(0, Message("system", system))
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         try:
             done = await model.answer(messages, sampling, seed=seed, stop=stop)
@@ -127,7 +130,8 @@ def make_app(model: LocalModel, name: str) -> web.Application:
         )
 
     async def models(request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "cbtrain"}]})
+        described = {"id": name, "object": "model", "owned_by": "cbtrain", "system_prompt": system}
+        return web.json_response({"object": "list", "data": [described]})
 
     async def health(request: web.Request) -> web.Response:
         if model.failed:
@@ -146,13 +150,16 @@ def make_app(model: LocalModel, name: str) -> web.Application:
     return app
 
 
-async def serve(model: LocalModel, name: str, host: str, port: int, *, until_stdin_closes: bool = False) -> None:
-    """Serve until cancelled, SIGTERM, or until standard input ends if a parent process holds its other side.
+async def serve(
+    model: LocalModel, name: str, host: str, port: int, *, system: str | None = None, until_stdin_closes: bool = False
+) -> None:
+    """Serve :func:`make_app` until cancelled, SIGTERM, or until standard input ends if a parent process holds its other
+    side.
 
     Prints ``listening on URL`` once connections are accepted. Raises UserError if the port is in use.
     """
     # A client that goes away cancels its handler, and with it the generation it waited for.
-    runner = web.AppRunner(make_app(model, name), handler_cancellation=True, access_log=None)
+    runner = web.AppRunner(make_app(model, name, system), handler_cancellation=True, access_log=None)
     await runner.setup()
     try:
         try:

@@ -11,6 +11,8 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
+from cbtrain.tokens.dialogue import own_prompt
+from cbtrain.tokens.system_prompts import OwnPrompts
 from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
 from cbtrain.transcripts.labels import NAME_THE_LABELS, labels_seen
 from cbtrain.transcripts.openings import NAME_PATIENTS
@@ -58,7 +60,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         "skipped": list(corpus.skipped),
         "left_out": list(corpus.notes),
         "cleaning": {CHANGES[kind]: count for kind, count in cleaning.as_dict().items()},
-        "fingerprint": _fingerprint(cleaned),
+        "fingerprint": _fingerprint(cleaned, own_prompts=config.tokens.system == "data"),
         "split": parts.ids(),
         "together": list(parts.together),
         "leaks": list(parts.leaks),
@@ -70,10 +72,8 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         say(console, line)
     if corpus.skipped:
         say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
-    prompts = sum("system" in session.facts for session in corpus.sessions())
-    if prompts:
-        unused = f"{prompts} of {counts['sessions']} sessions have a system prompt of their own, which is not used"
-        say(console, f"note: {unused}: tokens.therapist_system is")
+    if notice := OwnPrompts(corpus.sessions()).notice(config.tokens):
+        say(console, f"note: {notice}")
     for note in corpus.notes:
         say(console, f"note: left out: {note}")
     changed = [f"{count['times']} {CHANGES[kind]}" for kind, count in cleaning.as_dict().items() if count["times"]]
@@ -101,13 +101,16 @@ def _namesakes(parts: Split) -> list[str]:
     ]
 
 
-def _fingerprint(corpus: Corpus) -> str:
-    """Return a hash of everything that training and evaluation use of the cleaned corpus."""
+def _fingerprint(corpus: Corpus, *, own_prompts: bool) -> str:
+    """Return a hash of everything that training and evaluation use of the cleaned corpus, with the sessions'
+    ``own_prompts`` or without."""
     digest = blake2b(digest_size=16)
     for course in corpus.courses:
         digest.update((course.profile.model_dump_json() if course.profile else course.id).encode())
         for session in course.sessions:
             digest.update(session.id.encode() + fingerprint(session.turns))
+            if own_prompts and (prompt := own_prompt(session)):
+                digest.update(b"\0system" + prompt.encode())
             weights = [turn.weight for turn in session.turns]
             if any(weight != 1 for weight in weights):
                 digest.update(repr(weights).encode())

@@ -14,7 +14,7 @@ from cbtrain.errors import UserError
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import Supervise
-from cbtrain.tokens.dialogue import dialogue, patient_system, system_prompt
+from cbtrain.tokens.dialogue import dialogue, patient_system, system_prompts
 from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
 from cbtrain.tokens.tokenize import TokenizedCorpus, cache_root, tokenize
 from cbtrain.training.config import StageConfig
@@ -44,6 +44,9 @@ def build_dataset(
     settings: StageConfig = getattr(config, speaker)
     if renderer.format.note:
         say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
+    if speaker == "therapist" and config.tokens.system == "none" and renderer.own_system_text:
+        written = f"the chat template writes one of its own, as it will in serving: {renderer.own_system_text}"
+        say(console, f"{speaker}: no system prompt is trained, but {written}")
 
     def builder(*, measured: bool) -> DocumentBuilder:
         return make_builder(renderer, speaker, settings, positions, config, measured=measured)
@@ -81,7 +84,7 @@ def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) 
     return [
         unit
         for course in courses
-        for unit in units_of(course, config.tokens, system_prompt(speaker, config.tokens, course.profile))
+        for unit in units_of(course, config.tokens, system_prompts(course, speaker, config.tokens))
     ]
 
 
@@ -112,7 +115,7 @@ def held_out_datasets(
     builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
     return {
         course.id: tokenize(
-            units_of(course, config.tokens, system_prompt("therapist", config.tokens, None)),
+            units_of(course, config.tokens, system_prompts(course, "therapist", config.tokens)),
             builder,
             budget=config.evaluation.perplexity_tokens,
             seed=config.seed,

@@ -16,12 +16,15 @@ from cbtrain.model.adapters.methods import AdapterFiles, save_adapter
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.undertrained_tokens import weak_rows
 from cbtrain.model.weights.memory import weight_memory
+from cbtrain.study.adapter_card import adapter_card
 from cbtrain.study.datasets import SpeakerDataset
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.study.same_study import require_same
 from cbtrain.study.stages import StageSpec
+from cbtrain.tokens.adapter_tokenizer import tokenizer_files
 from cbtrain.tokens.chat import ChatRenderer
-from cbtrain.tokens.formats import format_files
+from cbtrain.tokens.chat_files import format_files
+from cbtrain.tokens.system_prompts import trained_prompt
 from cbtrain.tokens.tokenize import TokenizedCorpus
 from cbtrain.training import distributed
 from cbtrain.training.config import StageConfig
@@ -39,8 +42,9 @@ def train_adapter(
 ) -> dict[str, Any]:
     """Train the adapter of one speaker and save it to ``folder/SPEAKER``. Its files call the base model ``base``
     (default: its folder). Return the stage's summary, which is written to ``folder/training/SPEAKER/summary.json``."""
-    assert spec.model.folder is not None
     speaker, settings = spec.name, spec.settings
+    assert speaker != "base"
+    assert spec.model.folder is not None
     stage_folder, base = folder / "training" / speaker, base or str(spec.model.folder.resolve())
     with MemoryMeter(spec.device) as meter:
         decoder = spec.decoder(console)
@@ -50,8 +54,13 @@ def train_adapter(
                 warn_of_weak_stop(speaker, decoder, dataset.renderer, console)
         _say_dataset(speaker, dataset, spec.config, console)
         memory = weight_memory(decoder)
-        extra_files = format_files(dataset.renderer.format, [dataset.renderer.answer_stop_id])
-        provenance: dict[str, Any] = {"speaker": speaker, "therapist_system": spec.config.tokens.therapist_system}
+        tokens = spec.config.tokens
+        prompt = trained_prompt(dataset.train.units, speaker, tokens, dataset.renderer)
+        if speaker == "therapist" and prompt.text is None:
+            say(console, f"{speaker}: no system prompt is saved for serving: {prompt.note}")
+        layout_files = format_files(dataset.renderer.format, [dataset.renderer.answer_stop_id], prompt)
+        provenance: dict[str, Any] = {"speaker": speaker, "therapist_system": tokens.therapist_system}
+        provenance |= {"system": tokens.system} if tokens.system != "ours" else {}
         stage = Stage(
             name=speaker,
             decoder=decoder,
@@ -60,7 +69,7 @@ def train_adapter(
             settings=settings,
             folder=stage_folder,
             runtime=spec.runtime,
-            files=AdapterFiles(decoder, base=base, provenance=provenance, extra_files=extra_files),
+            files=AdapterFiles(decoder, base=base, provenance=provenance, extra_files=layout_files),
             groups=phases_of(dataset.validation),
         )
         result, values = train(stage, console, meter)
@@ -71,6 +80,12 @@ def train_adapter(
     weights = {"format": str(decoder.format), "bytes": memory.bytes, "bytes_per_parameter": memory.bytes_per_parameter}
     summary = {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
     if distributed.rank() == 0:
+        assert decoder.adapter is not None
+        extra_files: dict[str, str | bytes] = {
+            **layout_files,
+            **tokenizer_files(spec.model.folder, dataset.renderer.tokenizer),
+            "README.md": adapter_card(spec, dataset, prompt, result, decoder.adapter, base),
+        }
         provenance = {**provenance, "training": result.as_dict()}
         save_adapter(
             decoder, folder / speaker, base=base, provenance=provenance, extra_files=extra_files, values=values

@@ -1,20 +1,25 @@
 """The tokenizer and the chat format that a base model is served with, with and without an adapter.
 
-People who save an adapter with their tools put its tokenizer and template beside it. Both belong to the adapter: a
+An adapter's folder holds its tokenizer and template, from cbtrain or from other tools. Both belong to the adapter: a
 token that was added in training is one id there and several pieces in the base's tokenizer.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.chat import ChatRenderer
-from cbtrain.tokens.formats import FORMAT_FILE, TEMPLATE_FILE, ChatFormat, choose_format, read_template, saved_format
-from cbtrain.tokens.tokenizer import load_tokenizer, read_settings
+from cbtrain.tokens.chat_files import FORMAT_FILE, TEMPLATE_FILE, layout_template, read_template, saved_format
+from cbtrain.tokens.formats import ChatFormat, choose_format
+from cbtrain.tokens.tokenize import tokenizer_digest
+from cbtrain.tokens.tokenizer import load_tokenizer, read_settings, save_tokenizer
 
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (*VOCABULARIES, "merges.txt", *SETTINGS)
 SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -26,7 +31,10 @@ def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
     the base's has not, and where its settings name tokens and its vocabulary is missing.
     """
     if adapter is None:
-        return load_tokenizer(base)
+        tokenizer = load_tokenizer(base)
+        if isinstance(tokenizer.chat_template, str):
+            tokenizer.chat_template = layout_template(tokenizer.chat_template, base)
+        return tokenizer
     if any((adapter / name).exists() for name in VOCABULARIES):
         tokenizer = load_tokenizer(adapter)
         _require_rows(tokenizer, base, adapter, rows)
@@ -40,8 +48,26 @@ def serving_tokenizer(base: Path, adapter: Path | None, rows: int) -> Any:
             problem = f"a value of a wrong kind ({type(error).__name__}: {error})"
             raise UserError(problem, where=adapter / "tokenizer_config.json", hint="Download it again.") from None
     if (adapter / TEMPLATE_FILE).exists():
-        tokenizer.chat_template = read_template(adapter / TEMPLATE_FILE)
+        tokenizer.chat_template = layout_template(read_template(adapter / TEMPLATE_FILE), adapter)
     return tokenizer
+
+
+def tokenizer_files(base: Path, tokenizer: Any) -> dict[str, bytes]:
+    """Return name and content of files from which ``transformers`` opens ``tokenizer``, which was loaded from ``base``,
+    in any other folder: copies, or files written anew if those of ``base`` need its config.json."""
+    files = {name: (base / name).read_bytes() for name in TOKENIZER_FILES if (base / name).exists()}
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        try:
+            if tokenizer_digest(load_tokenizer(folder)) == tokenizer_digest(tokenizer):
+                return files
+        except UserError:
+            pass
+    with TemporaryDirectory() as temporary:
+        save_tokenizer(tokenizer, Path(temporary))
+        return {path.name: path.read_bytes() for path in sorted(Path(temporary).glob("*.json"))}
 
 
 def added_stop_ids(base: Path, adapter: Path, rows: int) -> frozenset[int]:

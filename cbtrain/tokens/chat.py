@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.bounded_template import TooMuchWork
+from cbtrain.tokens.default_system import own_system_text
 from cbtrain.tokens.dialogue import Message, SpokenTurn
 from cbtrain.tokens.formats import PLACEHOLDER, ChatFormat, Layout, choose_format, has_system_role, layout_of, probe
 from cbtrain.tokens.loss_mask import Span
@@ -167,6 +168,11 @@ class ChatRenderer:
     def answer_stop_id(self) -> int:
         """Id of the token that the template puts after an answer."""
         return self.render_answer([Message("user", "a"), Message("assistant", "b")])[1][-1]
+
+    @cached_property
+    def own_system_text(self) -> str:
+        """The text that the template puts into a system message by itself if a chat has none, "" if it has none."""
+        return own_system_text(self._layout)
 
     @property
     def stop_ids(self) -> frozenset[int]:

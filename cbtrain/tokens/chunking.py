@@ -32,7 +32,7 @@ class Chunker:
     """
 
     renderer: ChatRenderer
-    system: str | None
+    system: str
     limit: int
     carry: float
     dropped: int = 0

@@ -68,6 +68,11 @@ class TokensConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    system: Literal["ours", "data", "none"] = Field(
+        "ours",
+        description="system prompt that the therapist is trained with; ours: therapist_system; data: each session's "
+        "own (therapist_system in sessions without one); none: no system message",
+    )
     therapist_system: str = Field(THERAPIST_SYSTEM, description="system prompt of the therapist, trained and served")
     format: str = Field(
         "auto",

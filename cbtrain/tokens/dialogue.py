@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cbtrain.tokens.config import LEFT_OUT, OPENING, SESSION_OPENING, TokensConfig
 from cbtrain.tokens.loss_mask import LossPolicy, Span
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.types import Role, Session, Turn
+from cbtrain.transcripts.types import Course, Role, Session, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,20 @@ class Message:
         return replace(self, content=moved.content, turns=self.turns + moved.turns)
 
 
-def system_prompt(speaker: Role, config: TokensConfig, profile: Profile | None) -> str:
-    """Return the system prompt of the model that plays ``speaker``."""
-    return config.therapist_system if speaker == "therapist" else patient_system(profile)
+def system_prompts(course: Course, speaker: Role, config: TokensConfig) -> list[str]:
+    """Return the system prompt of the model that plays ``speaker`` in each session of ``course``; "" stands for no
+    system message."""
+    if speaker == "patient":
+        return [patient_system(course.profile)] * len(course.sessions)
+    if config.system == "none":
+        return [""] * len(course.sessions)
+    own = [own_prompt(session) if config.system == "data" else "" for session in course.sessions]
+    return [prompt or config.therapist_system for prompt in own]
+
+
+def own_prompt(session: Session) -> str:
+    """Return the system prompt that the data give with ``session``, "" if they give none."""
+    return session.facts.get("system", "").strip()
 
 
 def patient_system(profile: Profile | None) -> str:

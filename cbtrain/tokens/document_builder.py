@@ -27,12 +27,12 @@ TurnId = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Sessions that are rendered together: one, or a course's in order. ``last_summaries`` closed the session before
-    each of them (empty if unknown)."""
+    """Sessions that are rendered together: one, or a course's in order. ``system`` is their system prompt ("": no
+    system message); ``last_summaries`` closed the session before each of them (empty if unknown)."""
 
     name: str
     sessions: tuple[Session, ...]
-    system: str | None
+    system: str
     last_summaries: tuple[str, ...] = field(repr=False)
 
     @property
@@ -56,15 +56,23 @@ class BuiltUnit:
     dropped: int = 0
 
 
-def units_of(course: Course, config: TokensConfig, system: str | None) -> list[Unit]:
-    """Return the units of one patient: a session each, or the whole course, by ``config.document``."""
+def units_of(course: Course, config: TokensConfig, systems: Sequence[str]) -> list[Unit]:
+    """Return the units of one patient: a session each, or the whole course, by ``config.document``. ``systems`` are the
+    system prompts of the sessions.
+
+    Raises UserError if the sessions of a course that is one document have different system prompts.
+    """
     summaries, before = [], ""
     for session in course.sessions:
         summaries.append(before)
         before = summary_text(session)
     if config.document == "course":
-        return [Unit(course.id, course.sessions, system, tuple(summaries))]
-    return [Unit(s.id, (s,), system, (last,)) for s, last in zip(course.sessions, summaries, strict=True)]
+        if len(set(systems)) > 1:
+            problem = f"its sessions have {len(set(systems))} different system prompts, and a document has one"
+            raise UserError(problem, where=course.id, hint="Set tokens.document=session, or tokens.system=ours.")
+        return [Unit(course.id, course.sessions, systems[0], tuple(summaries))]
+    sessions = zip(course.sessions, systems, summaries, strict=True)
+    return [Unit(session.id, (session,), system, (last,)) for session, system, last in sessions]
 
 
 class DocumentBuilder:

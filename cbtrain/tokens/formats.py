@@ -8,20 +8,16 @@ ships templates with the same token layout; they are saved with the adapter and 
 from __future__ import annotations
 
 import importlib.resources
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from cbtrain.errors import UserError
-from cbtrain.files import read_json_object
 from cbtrain.tokens.bounded_template import TooMuchWork, render
 from cbtrain.transcripts.types import Role
 
-TEMPLATE_FILE, FORMAT_FILE = "chat_template.jinja", "chat_format.json"
 LABELS: dict[Role, str] = {"therapist": "Therapist", "patient": "Patient"}
 
 FAMILY_TOKENS = {
@@ -193,46 +189,6 @@ def _why_prompts_differ(layout: Layout, messages: list[tuple[str, str]], answers
         if shorter[: shorter.index(content)] != whole[: whole.index(content)]:
             return "renders earlier turns differently once later ones follow"
     return None
-
-
-def format_files(chat_format: ChatFormat, stop_ids: Iterable[int] = ()) -> dict[str, str]:
-    """Return name and text of the files that store an adapter's layout: the template, by the name that vLLM and
-    ``transformers`` read, and the rest that serving needs; ``stop_ids`` are the tokens that end an answer."""
-    settings = {
-        "name": chat_format.name,
-        "stop_strings": list(chat_format.stop_strings),
-        "single_answer": chat_format.single_answer,
-        "stop_token_ids": sorted(stop_ids),
-    }
-    return {TEMPLATE_FILE: chat_format.template, FORMAT_FILE: json.dumps(settings, indent=2) + "\n"}
-
-
-def saved_format(folder: str | Path) -> ChatFormat | None:
-    """Return the layout saved with an adapter, None if there is none. Raises UserError on a damaged file."""
-    template_file, settings_file = Path(folder) / TEMPLATE_FILE, Path(folder) / FORMAT_FILE
-    if not template_file.exists():
-        if settings_file.exists():
-            problem = f"{FORMAT_FILE} is here, but {TEMPLATE_FILE} is missing"
-            raise UserError(problem, where=folder, hint="Copy the whole folder again, or name a --chat-format.")
-        return None
-    hint = "Train the adapter again, or remove it."
-    settings = read_json_object(settings_file, hint) if settings_file.exists() else {}
-    name, stops = settings.get("name", "template"), settings.get("stop_strings", [])
-    single_answer = settings.get("single_answer", False)
-    texts = [name, *stops] if isinstance(stops, list) else [None]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(single_answer, bool):
-        raise UserError(
-            "damaged (name, stop_strings or single_answer is of a wrong kind)", where=settings_file, hint=hint
-        )
-    return ChatFormat(name, read_template(template_file), tuple(stops), single_answer, note="saved with the adapter")
-
-
-def read_template(file: Path) -> str:
-    """Return the chat template in ``file``. Raises UserError where it is no text."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (ValueError, OSError) as error:
-        raise UserError(f"not a chat template ({error})", where=file, hint="Download or copy it again.") from None
 
 
 def _labelled(name: str, tokenizer: Any, speaker: Role) -> ChatFormat:

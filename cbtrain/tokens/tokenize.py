@@ -234,7 +234,7 @@ def _identity(
     """Return everything that determines the tokens, by name, so that an error can say what differs."""
     content = blake2b(digest_size=16)
     for unit in units:
-        for text in (unit.name, unit.system or "", *unit.last_summaries):
+        for text in (unit.name, unit.system, *unit.last_summaries):
             content.update(text.encode() + b"\0")
         for session in unit.sessions:
             content.update(f"\1{session.id}\0{session.number}".encode())
@@ -243,7 +243,7 @@ def _identity(
                 if turn.weight != 1:
                     content.update(b"\3" + repr(turn.weight).encode())
     renderer = builder.renderer
-    settings = builder.config.model_dump(mode="json", exclude={"therapist_system", "cache", "format"})
+    settings = builder.config.model_dump(mode="json", exclude={"system", "therapist_system", "cache", "format"})
     policy = {
         **settings,
         "speaker": builder.speaker,

@@ -20,6 +20,7 @@ import numpy as np
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import TokensConfig
+from cbtrain.tokens.dialogue import system_prompts
 from cbtrain.tokens.document_builder import DocumentBuilder, units_of
 from cbtrain.tokens.packing import cost, fewest_packs, imbalance, plan_packs
 from cbtrain.tokens.stream import PackStream
@@ -78,7 +79,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _tokenize(corpus: Corpus, characters: int, tokenizer: Any) -> TokenStore:
     config = TokensConfig()
     builder = DocumentBuilder(ChatRenderer(tokenizer), "therapist", "therapist", config, 10**6, 10**6)
-    units = [unit for course in corpus.courses for unit in units_of(course, config, config.therapist_system)]
+    units = [
+        unit
+        for course in corpus.courses
+        for unit in units_of(course, config, system_prompts(course, "therapist", config))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         tokenized, rendering = _timed(lambda: tokenize(units, builder, root=Path(folder)))
         _, opening = _timed(lambda: tokenize(units, builder, root=Path(folder)))
@@ -132,7 +137,11 @@ def _cut(corpus: Corpus, tokenizer: Any, whole: TokenStore, capacity: int) -> No
     """Print the row of ours with documents cut between turns."""
     config = TokensConfig()
     builder = DocumentBuilder(ChatRenderer(tokenizer), "therapist", "therapist", config, capacity, 10**6)
-    units = [unit for course in corpus.courses for unit in units_of(course, config, config.therapist_system)]
+    units = [
+        unit
+        for course in corpus.courses
+        for unit in units_of(course, config, system_prompts(course, "therapist", config))
+    ]
     tokenized = tokenize(units, builder)
     store = tokenized.documents
     stream = PackStream(store, capacity, 0, packs_per_step=RANKS, world=RANKS)

@@ -19,7 +19,8 @@ from cbtrain.model.architecture import read_architecture
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.weights.loading import load_decoder
-from cbtrain.tokens.formats import choose_format, format_files
+from cbtrain.tokens.chat_files import format_files
+from cbtrain.tokens.formats import choose_format
 from cbtrain.tokens.tokenizer import load_tokenizer
 
 IDS = torch.arange(60).remainder(300)

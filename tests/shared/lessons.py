@@ -13,16 +13,16 @@ def builder_for(tokenizer, speaker="therapist", supervise=None, pack_tokens=100_
     return DocumentBuilder(renderer, speaker, supervise or speaker, config, pack_tokens, positions)
 
 
-def units_for(builder, sessions, system=None):
+def units_for(builder, sessions, system=""):
     """Units of one course; ``sessions`` are Session objects, or lists of turns numbered from 1."""
     made = [
         session if isinstance(session, Session) else Session("c", number, tuple(session))
         for number, session in enumerate(sessions, 1)
     ]
-    return units_of(Course(made[0].course, tuple(made)), builder.config, system)
+    return units_of(Course(made[0].course, tuple(made)), builder.config, [system or ""] * len(made))
 
 
-def documents_for(tokenizer, *sessions, system=None, **settings):
+def documents_for(tokenizer, *sessions, system="", **settings):
     """All documents of one course, in order."""
     builder = builder_for(tokenizer, **settings)
     return [document for unit in units_for(builder, sessions, system) for document in builder.build(unit).documents]

@@ -10,6 +10,8 @@ from places import BIN
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from cbtrain.tokens.config import THERAPIST_SYSTEM
+
 SMALL = ["base.token_budget=20000", "therapist.token_budget=8000", "patient.token_budget=6000"]
 SMALL += ["evaluation.seeds=1", "evaluation.max_turns=4", "evaluation.max_failures=1"]
 
@@ -24,7 +26,12 @@ def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["perplexity"]["mean_change_percent"] < 0
     # The tuned therapist is a model of its own; the patient, merged, too.
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "therapist").num_parameters() > 100_000
+    tuned = tmp_path / "run" / "therapist"
+    assert AutoModelForCausalLM.from_pretrained(tuned).num_parameters() > 100_000
+    card = (tuned / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert "PeftModel" not in card
+    assert THERAPIST_SYSTEM in (tuned / "chat_template.jinja").read_text()
     merged = cbtrain("merge", "--model", "run/base", "--adapter", "run/patient", "--out", "merged", cwd=tmp_path)
     assert merged.returncode == 0, merged.stderr
     training = {t["name"]: t for t in json.loads((tmp_path / "run" / "study.json").read_text())["training"]}

@@ -1,6 +1,8 @@
 """One specification of a stage: training, planner, profiler and previews of one config agree."""
 
+import io
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +23,8 @@ from cbtrain.study.plan import planned_stages
 from cbtrain.study.stages import StageSpec, StudyModel
 from cbtrain.training.packs import open_stream
 from cbtrain.training.planning.meta_model import meta_decoder
+from cbtrain.transcripts.reading import read
+from cbtrain.transcripts.writing import write_sessions
 
 QUIET = Console(quiet=True)
 TINY = ["tiny.hidden=64", "tiny.layers=2", "tiny.intermediate=64"]
@@ -111,3 +115,27 @@ def test_what_cannot_be_trained_is_refused_without_weights(folder, settings, mes
         spec.check()
     with pytest.raises(UserError, match=message):
         planned_stages(config, "cpu", 1, QUIET, ["therapist"])
+
+
+@pytest.mark.fault("A12")
+def test_training_and_planner_see_whose_system_prompts_are_trained(folder, tmp_path):
+    sessions = [replace(s, facts={"system": f"Be kind, {s.number}."}) for s in read("sample").sessions()]
+    write_sessions(sessions, [], tmp_path / "own")
+    tokens, planned, fingerprints, said = {}, {}, {}, {}
+    for setting in ("ours", "data", "none"):
+        config = load_config(
+            "quick", [f"model.path={folder}", f"corpus.path={tmp_path / 'own'}", f"tokens.system={setting}", *SETTINGS]
+        )
+        console = Console(file=io.StringIO(), width=300)
+        corpus = load_corpus(config, console)
+        said[setting] = console.file.getvalue()
+        spec = StageSpec.of(config, "therapist", StudyModel.of(config, "none", QUIET))
+        tokens[setting] = spec.dataset(corpus, QUIET).train.documents.lengths.tolist()
+        (stage,) = planned_stages(config, "cpu", 1, QUIET, ["therapist"])
+        planned[setting] = list(stage.workload.lengths)
+        fingerprints[setting] = corpus.summary["fingerprint"]
+    assert tokens == planned
+    assert len({tuple(lengths) for lengths in tokens.values()}) == 3
+    assert fingerprints["ours"] == fingerprints["none"] != fingerprints["data"]
+    assert "18 of 18 sessions have their own system prompt (3 different). It is not used" in said["ours"]
+    assert "The therapist is trained with it (tokens.system=data)" in said["data"]

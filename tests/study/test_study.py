@@ -4,12 +4,14 @@ import asyncio
 import html
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,10 @@ from cbtrain.eval.rating.scores import read_scores_csv
 from cbtrain.eval.simulation.speakers import ApiPatient
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.journal import read as read_journal
+from cbtrain.tokens.chat_files import TrainedPrompt, saved_prompt
+from cbtrain.tokens.config import THERAPIST_SYSTEM
 from cbtrain.transcripts.reading import read
-from cbtrain.transcripts.writing import write_canonical
+from cbtrain.transcripts.writing import write_canonical, write_sessions
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +153,55 @@ def test_what_was_saved_opens_in_transformers_and_peft(run):
         tuned.set_adapter(speaker)
         assert (tuned(ids).logits - plain).abs().max() > 0.01
         model = tuned.unload()
+
+
+@pytest.mark.fault("H2")
+def test_an_adapters_folder_is_enough_for_other_programs_and_its_card_says_how(run, monkeypatch, capsys):
+    from huggingface_hub import ModelCard
+    from transformers import AutoTokenizer
+
+    folder, _ = run
+    monkeypatch.chdir(folder)  # where the base is called as the card calls it
+    chat = [{"role": "user", "content": "I did not sleep."}]
+    base = AutoTokenizer.from_pretrained("base")
+    for speaker, system in (("therapist", THERAPIST_SYSTEM), ("patient", None)):
+        card = ModelCard.load(Path(speaker) / "README.md")
+        described = card.data.to_dict()
+        assert described.items() >= {"base_model": "base", "library_name": "peft", "language": ["en"]}.items()
+        assert "license" not in described
+        (example,) = re.findall(r"```python\n(.*?)```", card.content, re.DOTALL)
+        exec(example.replace("ADAPTER", speaker), {})
+        assert capsys.readouterr().out
+        opened = AutoTokenizer.from_pretrained(speaker)
+        expected = [{"role": "system", "content": system}, *chat] if system else chat
+        assert opened.apply_chat_template(chat, return_dict=False) == base.apply_chat_template(
+            expected, return_dict=False
+        )
+        assert (f"    {system}\n" in card.content) == bool(system)
+        assert "medical device" in card.content
+        assert "| patients | " in card.content
+        light = {path.name for path in Path("training", speaker, "checkpoints").glob("step-*/adapter/*")}
+        assert "chat_format.json" in light
+        assert not light & {"tokenizer.json", "README.md"}
+
+
+@pytest.mark.fault("A12")
+@pytest.mark.fault("H2")
+def test_a_study_with_the_prompts_of_its_data(run, tmp_path):
+    corpus = read("sample")
+    sessions = [replace(session, facts={"system": "Be kind."}) for session in corpus.sessions()]
+    write_sessions(sessions, [course.profile for course in corpus.courses], tmp_path / "own")
+    settings = [f"model.path={run[0] / 'base'}", "corpus.path=own", "tokens.system=data", *SMALL, *TALK]
+    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "note: 18 of 18 sessions have their own system prompt (the same). The therapist is trained" in done.stdout
+    assert saved_prompt(tmp_path / "run" / "therapist") == TrainedPrompt("Be kind.", in_template=True)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["prompts"]["therapist"] == report["protocol"]["therapist"]["system prompt"] == "Be kind."
+    (tmp_path / "run" / "study.json").unlink()  # as if training had been interrupted
+    refused = cbtrain("train", "--out", "run", "tokens.system=ours", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "tokens.system is ours, the interrupted run has data" in refused.stderr
 
 
 def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice(run, tmp_path):

@@ -8,9 +8,10 @@ from lessons import builder_for, documents_for, stretches, units_for
 
 from cbtrain.errors import UserError
 from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.chat_files import format_files, saved_format
 from cbtrain.tokens.config import LEFT_OUT, OPENING
 from cbtrain.tokens.dialogue import Message, dialogue
-from cbtrain.tokens.formats import choose_format, format_files, saved_format
+from cbtrain.tokens.formats import choose_format
 from cbtrain.tokens.mask_check import check_dialogue, check_renderer
 from cbtrain.tokens.plain_text import plain_document, plain_documents
 from cbtrain.tokens.tokenizer import load_tokenizer, train_tokenizer

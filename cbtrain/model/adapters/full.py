@@ -77,7 +77,7 @@ class FullAdapter(Adapter):
             writer.add(file_name(name), parameter.detach().float())
         writer.close()
         name, text = f"{Path(base).name}, fine-tuned", f"`{base}` with all of its weights trained"
-        write_card(folder, base=base, name=name, text=text, tags="cbtrain, fine-tuned")
+        write_card(folder, base=base, name=name, text=text, tags=["cbtrain", "fine-tuned"])
 
     def read(self, folder: Path) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in read_weights(folder, self.decoder.architecture)}

@@ -101,7 +101,7 @@ def merge(
         provenance |= {"adapter": adapter.name, "base_weights_in_training": str(trained_on) if trained_on else None}
         (temporary / "cbtrain.json").write_text(json.dumps({"merged": provenance}, indent=2) + "\n")
         text = f"`{base}` with the adapter `{adapter.name}` ({added.describe()}) added into {INTO[into]}"
-        write_card(temporary, base=base, name=out.resolve().name, text=text, tags="cbtrain, merged")
+        write_card(temporary, base=base, name=out.resolve().name, text=text, tags=["cbtrain", "merged"])
         bring_tokenizer(adapter, temporary)
         bring_format(adapter, temporary)
         write_stop_ids(temporary, options.stop_ids)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from cbtrain.errors import UserError
 from cbtrain.files import read_json_object
+from cbtrain.model.weights.card import system_section
 from cbtrain.model.weights.stops import (
     AGAIN,
     CHAT_FORMAT,
     TEMPLATE,
     drop_old_template,
     read_stop_strings,
+    read_system_prompt,
     write_stop_ids,
 )
 
@@ -37,8 +39,8 @@ def bring_tokenizer(adapter: Path, target: Path) -> None:
 
 
 def bring_format(adapter: Path, target: Path) -> None:
-    """Put the chat template of the adapter in place of the base's, and say in files and model card what ends an
-    answer."""
+    """Put the chat template of the adapter in place of the base's, and say in files and model card what ends an answer
+    and which system prompt belongs to it."""
     if not (adapter / TEMPLATE).exists():
         return
     shutil.copyfile(adapter / TEMPLATE, target / TEMPLATE)
@@ -50,6 +52,8 @@ def bring_format(adapter: Path, target: Path) -> None:
         write_stop_ids(target)
         stops = read_stop_strings(adapter / CHAT_FORMAT)
         text += f"End answers at {', '.join(map(repr, stops))} too.\n" if stops else ""
+        prompt = read_system_prompt(adapter / CHAT_FORMAT)
+        text += "\n" + system_section(*prompt) if prompt else ""
     with (target / "README.md").open("a", encoding="utf-8") as card:
         card.write(text)
 

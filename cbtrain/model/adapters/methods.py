@@ -67,24 +67,25 @@ def save_adapter(
     *,
     base: str,
     provenance: Mapping[str, Any] | None = None,
-    extra_files: Mapping[str, str] | None = None,
+    extra_files: Mapping[str, str | bytes] | None = None,
     values: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the adapter of ``decoder`` to ``folder``, atomically; with ``values`` in place of its own parameters
     if they are given.
 
     ``base`` names the base model; its fingerprint and the format of its weights go into the metadata. ``provenance``
-    (JSON) is added to ``cbtrain.json``. ``extra_files`` are further files of the folder: text by name.
+    (JSON) is added to ``cbtrain.json``. ``extra_files`` are further files of the folder, by name; a chat template among
+    them is then the only one.
     """
     assert decoder.adapter is not None
     metadata = {BASE: decoder.fingerprint, BASE_WEIGHTS: str(decoder.format) if decoder.format else None}
     base_metadata = {key: value for key, value in metadata.items() if value}
     with atomic_folder(folder) as temporary:
         decoder.adapter.save(temporary, base=base, metadata=base_metadata, values=values)
-        for name, text in (extra_files or {}).items():
-            (temporary / name).write_text(text, encoding="utf-8")
+        for name, content in (extra_files or {}).items():
+            (temporary / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        drop_old_template(temporary)
         if (temporary / "config.json").exists():
-            drop_old_template(temporary)
             write_stop_ids(temporary)
         (temporary / "cbtrain.json").write_text(
             json.dumps({"base": {"name": base, **base_metadata}, **(provenance or {})}, indent=2) + "\n"
@@ -102,7 +103,7 @@ class AdapterFiles:
         *,
         base: str,
         provenance: Mapping[str, Any] | None = None,
-        extra_files: Mapping[str, str] | None = None,
+        extra_files: Mapping[str, str | bytes] | None = None,
     ) -> None:
         self.decoder, self.base, self.provenance, self.extra_files = decoder, base, provenance, extra_files
 

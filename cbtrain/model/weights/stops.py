@@ -1,4 +1,4 @@
-"""Where a model folder says how chats are laid out and what ends an answer, for programs that read nothing of ours."""
+"""Where a model folder says how chats are laid out and what ends an answer, also for programs other than cbtrain."""
 
 from __future__ import annotations
 
@@ -64,6 +64,20 @@ def read_stop_strings(chat_format: Path) -> list[str]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"stop_strings is {texts!r}, not a list of texts", where=chat_format, hint=FROM_ADAPTER)
     return texts
+
+
+def read_system_prompt(chat_format: Path) -> tuple[str | None, str, bool] | None:
+    """Return what the file ``chat_format.json`` says of the system prompt of training: the text, or None and why there
+    is none; and whether the chat template writes it. None if the file says nothing of one. Raises UserError where it is
+    damaged."""
+    settings = read_json_object(chat_format, FROM_ADAPTER)
+    if "system_prompt" not in settings:
+        return None
+    text, note = settings["system_prompt"], settings.get("system_note", "")
+    in_template = settings.get("system_in_template", False)
+    if not isinstance(text, str | None) or not isinstance(note, str) or not isinstance(in_template, bool):
+        raise UserError(f"system_prompt is {text!r}, not a text", where=chat_format, hint=FROM_ADAPTER)
+    return text, note, in_template
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:

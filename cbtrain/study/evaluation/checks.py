@@ -42,7 +42,7 @@ def refuse_another_study(trained: TrainedRun, corpus: StudyCorpus, config: Study
         hint = "Evaluate with the corpus and split settings of the training run."
         raise UserError("its patients were split differently in training", where=folder, hint=hint)
     if corpus.summary["fingerprint"] != trained.corpus["fingerprint"]:
-        hint = "Restore the transcripts and corpus settings of the training run, or train again."
+        hint = "Restore the transcripts, corpus settings and tokens.system of the training run, or train again."
         raise UserError("the transcripts have changed since training", where=config.corpus.path, hint=hint)
     if config.model.path not in (None if trained.is_tiny else trained.model, trained.model):
         hint = "An adapter fits its own base only: leave model.path as it is."

@@ -18,7 +18,6 @@ from cbtrain.eval.analysis.sessions import session_outcomes
 from cbtrain.eval.rating.cue_rater import CUE_RATER
 from cbtrain.eval.rating.judge import judge_instructions
 from cbtrain.eval.rating.perplexity import compare_perplexity
-from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.schema.training import Rater
@@ -143,7 +142,7 @@ def _report(
         "audit": audit_of(run.folder),
         "protocol": protocol.compare_key,
         "deviations": deviations(protocol.compare_key, run.events),
-        "prompts": _prompts(config, protocol.rubric, rater),
+        "prompts": _prompts(protocol, rater),
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
     }
@@ -160,10 +159,10 @@ def _report(
     return build_report(data, Report.model_validate(parts))
 
 
-def _prompts(config: StudyConfig, rubric: Rubric, rater: dict[str, str]) -> dict[str, str]:
+def _prompts(protocol: EvaluationProtocol, rater: dict[str, str]) -> dict[str, str]:
     """Return the prompt of each model, word for word."""
-    settings = config.evaluation
-    prompts = {"therapist": config.tokens.therapist_system or "", "patient": ""}
+    settings, rubric = protocol.config.evaluation, protocol.rubric
+    prompts = {"therapist": protocol.therapist_system, "patient": ""}
     if settings.patient_provider:
         prompts["patient"] = settings.patient_instructions
     if rater["judge"] != CUE_RATER:

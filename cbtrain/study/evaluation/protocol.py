@@ -22,7 +22,7 @@ from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.study.trained_run import weights_digest
-from cbtrain.tokens.formats import saved_format
+from cbtrain.tokens.chat_files import saved_format, saved_prompt
 from cbtrain.transcripts.profile import Profile
 
 SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider", "max_failures"}
@@ -42,6 +42,16 @@ class EvaluationProtocol:
     arms: Sequence[str]
 
     @cached_property
+    def therapist_system(self) -> str:
+        """The system prompt of both therapists, base and tuned, "" for none: that of the settings, or with
+        ``tokens.system=data`` the one with which the adapter is served."""
+        tokens = self.config.tokens
+        if tokens.system == "data":
+            saved = saved_prompt(self.folder / "therapist")
+            return (saved.text if saved else None) or ""
+        return tokens.therapist_system if tokens.system == "ours" else ""
+
+    @cached_property
     def resume_key(self) -> dict[str, Any]:
         """Everything that decides what is said in a session, the therapists included: a begun evaluation continues
         under the same only."""
@@ -52,7 +62,7 @@ class EvaluationProtocol:
         return {
             "evaluation": settings | {"patient_provider": api.identity() if api else None},
             "seed": config.seed,
-            "tokens.therapist_system": config.tokens.therapist_system,
+            "tokens.therapist_system": self.therapist_system,
             **{f"model.{key}": getattr(config.model, key) for key in ("weights", "double_quantization", "compute")},
             "the adapter": weights_digest(self.folder / "therapist"),
             **({"the chat format": layout.template} if layout else {}),
@@ -79,7 +89,7 @@ class EvaluationProtocol:
                 "sampling": settings.patient.model_dump(mode="json"),
             },
             "therapist": {
-                "system prompt": config.tokens.therapist_system,
+                "system prompt": self.therapist_system,
                 "sampling": settings.therapist.model_dump(mode="json"),
             },
             "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},

@@ -144,7 +144,7 @@ def _speakers(
     """Return the speakers of a session. Base and tuned therapist are one set of weights with the adapter off and on."""
     settings = run.config.evaluation
     instructions = settings.patient_instructions if settings.patient_provider else None
-    system = run.config.tokens.therapist_system
+    system = plan.protocol.therapist_system
     therapists = {arm: LocalTherapist(model, settings.therapist, system, adapter=arm == "tuned") for arm in ARMS}
 
     def speakers(session: SimulatedSession) -> tuple[Speaker, Speaker]:
@@ -180,6 +180,7 @@ def _server_arguments(plan: SimulationPlan, run: RunContext) -> list[str]:
     threads = max(1, torch.get_num_threads())
     return [
         *("--model", plan.trained.base, "--adapter", str(run.folder / "patient"), "--name", "patient", "--port", "0"),
+        *("--system", "none"),  # each request brings the patient's own
         *("--threads", str(threads), "--slots", str(engine.slots), "--context", str(engine.context_tokens)),
         *("--weights", config.model.weights, "--compute", config.model.compute),
         *("--attention", config.model.attention, "--device", config.model.device),

@@ -14,6 +14,8 @@ from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
 from cbtrain.study.evaluation.simulate import SimulationPlan, half_the_threads
+from cbtrain.tokens.chat_files import TrainedPrompt, format_files
+from cbtrain.tokens.formats import ChatFormat
 
 API = "evaluation.patient_provider={base_url: 'http://127.0.0.1:1/v1', model: m}"
 JUDGE = "evaluation.judging.provider={base_url: 'http://127.0.0.1:1/v1', model: m, api_key_env: null}"
@@ -89,6 +91,21 @@ def test_what_was_changed_after_the_plan_is_a_deviation():
         f"patient.instructions was {'x' * 57}... in the plan of 2026-11-23 03:10 UTC, and is {'y' * 57}...",
     ]
     assert "no plan was journalled" in deviations(plan, [{"kind": "turn"}])[0]
+
+
+@pytest.mark.fault("A12")
+def test_the_simulated_therapists_get_the_prompt_of_the_setting(tmp_path):
+    prompt, renderer_format = TrainedPrompt("Be kind."), ChatFormat("template", "{{ messages }}")
+    (tmp_path / "therapist").mkdir()
+    for name, text in format_files(renderer_format, (), prompt).items():
+        (tmp_path / "therapist" / name).write_text(text)
+    for setting, system in (("ours", "We."), ("data", "Be kind."), ("none", "")):
+        protocol = protocol_of(tmp_path, [f"tokens.system={setting}", "tokens.therapist_system=We."])
+        assert protocol.therapist_system == system
+        assert protocol.resume_key["tokens.therapist_system"] == system
+        assert protocol.compare_key["therapist"]["system prompt"] == system
+    (tmp_path / "therapist" / "chat_format.json").unlink()
+    assert protocol_of(tmp_path, ["tokens.system=data"]).therapist_system == ""
 
 
 def test_a_simulation_that_breaks_gives_its_threads_back():
