@@ -81,8 +81,8 @@ class NameFinder:
     """Finds names in the texts of one patient.
 
     ``lower_words`` counts the corpus's words in lower case, ``capital_words`` those with a capital letter in
-    mid-sentence (keys in lower case). ``known_names`` says how each known name, in lower case, is known; ``keep`` are words
-    and phrases in lower case that are no names.
+    mid-sentence (keys in lower case). ``known_names`` says how each known name, in lower case, is known; ``keep`` are
+    words and phrases in lower case that are no names.
     """
 
     lists: Lists
