@@ -8,13 +8,12 @@ from collections import Counter
 from places import ROOT
 
 MENDED = [
-    *("A1", "A6", "A7", "A10", "A13"),  # transcripts: labels, words, personal data, marks, thoughts
+    *(f"A{number}" for number in range(1, 15)),  # reading, checking and cleaning transcripts
     *(f"B{number}" for number in range(1, 9)),  # models, templates, adapters
     *(f"D{number}" for number in range(1, 9)),  # patients, judges and writers behind APIs
-    "A12",  # records' own system prompts
     *("E2", "E3", "E4", "F1"),  # tables, versions, statistics
     *(f"F{number}" for number in range(4, 13)),  # interruptions, load, attacks
-    *("G1", "G2", "G4", "G5", "G7", "H2", "H8", "H9"),  # first use
+    *("G1", "G2", "G4", "G5", "G7", "G10", "H1", "H2", "H4", "H8", "H9"),  # first use
 ]
 
 
