@@ -7,6 +7,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ CLEAN = (
     "organizations, dates, ages over 89, telephone and account numbers, addresses, e-mail and links by tags such as "
     f"[PERSON_1], the same for one patient in all sessions and the profile. {NO_GUARANTEE}"
 )
+SAMPLED = 200
+"""Sessions whose language is looked at."""
 COLUMNS = ("patient", "tag", "kind", "original", "how", "count", "context")
 
 
@@ -79,7 +82,7 @@ def clean(parsed: argparse.Namespace) -> None:
     if is_file and profiles:
         print(f"{len(profiles)} profiles were not written: name a folder to keep them")
     if pseudonyms:
-        _tell_pseudonyms(pseudonyms, review)
+        _tell_pseudonyms(pseudonyms, review, _other_languages(corpus))
 
 
 def write_review(entries: Iterable[Entry], path: Path) -> None:
@@ -145,6 +148,8 @@ def _kind_of(line: str, path: Path) -> tuple[str, str]:
 def _tell(parsed: argparse.Namespace, corpus: Corpus, written: int, changes: dict[str, dict[str, int]]) -> None:
     from rich.console import Console
 
+    from cbtrain.eval.report.formatting import counted
+
     console = Console()
     table = table_of("cleaning", "times", "sessions", "words left out")
     for text, count in changes.items():
@@ -153,11 +158,22 @@ def _tell(parsed: argparse.Namespace, corpus: Corpus, written: int, changes: dic
         console.print(table)
     else:
         plain(console, "cleaning: nothing to fix")
-    plain(console, f"{written:,} sessions of {len(corpus.courses):,} courses: {parsed.out}")
+    plain(console, f"{counted(written, 'session')} of {counted(len(corpus.courses), 'course')}: {parsed.out}")
 
 
-def _tell_pseudonyms(pseudonyms: Pseudonyms, review: Path | None) -> None:
+def _other_languages(corpus: Corpus) -> str:
+    """Return the languages other than English of the first sessions, as a message names them."""
+    from cbtrain.text.language import language_name, language_of_all
+
+    sessions = islice(corpus.sessions(), SAMPLED)
+    languages = language_of_all("\n".join(turn.text for turn in session.turns) for session in sessions)
+    return ", ".join(language_name(language) for language in languages if language != "en")
+
+
+def _tell_pseudonyms(pseudonyms: Pseudonyms, review: Path | None, other_languages: str) -> None:
     from rich.console import Console
+
+    from cbtrain.eval.report.formatting import counted
 
     console = Console()
     counts = pseudonyms.by_kind()
@@ -175,7 +191,10 @@ def _tell_pseudonyms(pseudonyms: Pseudonyms, review: Path | None) -> None:
         )
     if pseudonyms.ids:
         some = ", ".join(pseudonyms.ids[:3])
-        plain(console, f"warning: {len(pseudonyms.ids):,} ids hold names ({some}): --ids numbers them", "yellow")
+        plain(console, f"warning: names in {counted(len(pseudonyms.ids), 'id')} ({some}): --ids numbers them", "yellow")
+    if other_languages:
+        text = f"warning: names are looked for in English, and transcripts here are in {other_languages}"
+        plain(console, text, "yellow")
     plain(console, f"review: {review}, readable for you alone")
     plain(
         console,

@@ -148,7 +148,7 @@ def test_the_command_writes_the_corpus_and_beside_it_the_key(clean, tmp_path):
     done = clean("--out", "out", "--pseudonymise")
     assert (done.returncode, done.stderr) == (0, "")
     assert "the result is not anonymous" in done.stdout
-    assert "1 ids hold names (emilio): --ids numbers them" in done.stdout
+    assert "names in 1 id (emilio): --ids numbers them" in done.stdout
     turns = read(tmp_path / "out").courses[0].sessions[0].turns
     assert turns[1].text == "Write to [EMAIL_1] or call [PHONE_1]."
     review = tmp_path / "out-review.csv"
@@ -158,6 +158,15 @@ def test_the_command_writes_the_corpus_and_beside_it_the_key(clean, tmp_path):
     assert rows["e.r@mail.example"]["tag"] == "[EMAIL_1]"
     assert (rows["Emilio"]["count"], rows["Zbyniek"]["tag"]) == ("2", "")
     assert "Zbyniek" in (tmp_path / "out" / "sessions.jsonl").read_text()
+
+
+def test_other_languages_are_warned_of(tmp_path):
+    (tmp_path / "a.txt").write_text(
+        "来访者：我叫王芳，住在上海，最近总是睡不好。\n咨询师：请打13800138000。", encoding="utf-8"
+    )
+    done = cbtrain("corpus", "clean", "a.txt", "--out", "out", "--pseudonymise", cwd=tmp_path)
+    assert "names are looked for in English, and transcripts here are in Chinese (zh)" in done.stdout
+    assert "请打[PHONE_1]。" in (tmp_path / "out" / "sessions.jsonl").read_text(encoding="utf-8")
 
 
 def test_the_command_prints_json_and_cleans_without_tags(clean, tmp_path):
