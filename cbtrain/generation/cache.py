@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.attention.cached import cached_attention
+from cbtrain.model.attention.cached import attention_in_place, cached_attention
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import packed_attention
 
@@ -26,7 +26,7 @@ class Slot:
 
 
 class KVCache:
-    """Keys and values, each ``[layers, slots, context, kv_heads, head_dim]``, and the slots' owners."""
+    """Keys and values, each ``[layers, slots, kv_heads, context, head_dim]``, and the slots' owners."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class KVCache:
         device: torch.device | str,
         attention: str = "auto",
     ) -> None:
-        shape = (a.layers, slots, context, a.kv_heads, a.head_dim)
+        shape = (a.layers, slots, a.kv_heads, context, a.head_dim)
         # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages take no
         # memory until they are touched.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
@@ -95,13 +95,13 @@ class PrefillAttention:
         for slot, start, length, cu_seqlens_q, cu_seqlens_k in places:
             keys, values = self.cache.keys[layer, slot], self.cache.values[layer, slot]
             end = start + length
-            keys[start:end] = k[at : at + length]
-            values[start:end] = v[at : at + length]
+            keys[:, start:end] = k[at : at + length].transpose(0, 1)
+            values[:, start:end] = v[at : at + length].transpose(0, 1)
             outputs.append(
                 packed_attention(
                     q[at : at + length],
-                    keys[:end],
-                    values[:end],
+                    keys[:, :end].transpose(0, 1),
+                    values[:, :end].transpose(0, 1),
                     cu_seqlens_q=cu_seqlens_q,
                     cu_seqlens_k=cu_seqlens_k,
                     window=self.cache.window,
@@ -117,14 +117,18 @@ class DecodeAttention:
 
     def __init__(self, cache: KVCache, slots: Sequence[int], positions: Sequence[int]) -> None:
         device = cache.keys.device
-        self.cache, self.max_seqlen = cache, max(positions) + 1
+        self.cache, self.host_slots, self.lengths = cache, slots, [position + 1 for position in positions]
         self.slots = torch.tensor(slots, device=device)
         self.positions = torch.tensor(positions, device=device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.slots, self.positions] = k
-        values[self.slots, self.positions] = v
-        past_keys = keys[:, : self.max_seqlen].index_select(0, self.slots)
-        past_values = values[:, : self.max_seqlen].index_select(0, self.slots)
-        return cached_attention(q, past_keys, past_values, self.positions + 1, self.cache.window)
+        keys, values, window = self.cache.keys[layer], self.cache.values[layer], self.cache.window
+        keys[self.slots, :, self.positions] = k
+        values[self.slots, :, self.positions] = v
+        if q.device.type == "cpu":
+            return attention_in_place(q, keys, values, self.host_slots, self.lengths, window)
+        # A launch for each slot would cost a GPU more than the copy.
+        longest = max(self.lengths)
+        past_keys = keys[:, :, :longest].index_select(0, self.slots)
+        past_values = values[:, :, :longest].index_select(0, self.slots)
+        return cached_attention(q, past_keys, past_values, self.positions + 1, window)
