@@ -98,18 +98,20 @@ class DuplicateFinder:
         if len(alone) < 2:
             return
         hashes = np.concatenate([self._sketches[i][:PROBES] for i in alone])
-        owners = np.concatenate([np.full(min(len(self._sketches[i]), PROBES), i, np.int64) for i in alone])
-        order = np.lexsort((owners, hashes))
-        hashes, owners = hashes[order], owners[order]
+        owners = np.repeat(np.array(alone, np.int32), [min(len(self._sketches[i]), PROBES) for i in alone])
+        order = np.argsort(hashes, kind="stable")  # the owners of one hash stay in their order
+        owners, hashes = owners[order], hashes[order]
+        del order
         borders = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1], True])
-        pairs: list[NDArray[np.int64]] = []
+        del hashes
+        pairs: list[NDArray[np.int32]] = []
         for start in np.flatnonzero(np.diff(borders) > 1).tolist():
             group = owners[borders[start] : borders[start + 1]]
             pairs.append(group[_crowd(len(group)) if len(group) > CROWD else _all_pairs(len(group))])
         if not pairs:
             return
         size = len(self._sketches)
-        later_ids, earlier_ids = np.concatenate(pairs, axis=1)
+        later_ids, earlier_ids = np.concatenate(pairs, axis=1).astype(np.int64)
         coded, shared = np.unique(later_ids * size + earlier_ids, return_counts=True)
         for code, count in zip(coded.tolist(), shared.tolist(), strict=True):
             later, earlier = divmod(code, size)

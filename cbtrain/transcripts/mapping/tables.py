@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,13 @@ def _decoded(file: io.BufferedIOBase, path: Path, encoding: str) -> Iterator[str
 
 
 def _arrow() -> Any:
+    # Its own allocator keeps the pages of every row group: 550 MB after 100,000 sessions. It is chosen at the import.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         import pyarrow
     except ImportError:
-        raise UserError(
-            "Parquet and Arrow need pyarrow", where="corpus", hint="pip install 'cbtrain[corpora]'"
-        ) from None
+        hint = "pip install 'cbtrain[corpora]'"
+        raise UserError("Parquet and Arrow need pyarrow", where="corpus", hint=hint) from None
     return pyarrow
 
 
@@ -157,8 +159,9 @@ def _arrow_batches(path: Path) -> Iterator[tuple[Any, Any]]:
 
             table = pyarrow.parquet.ParquetFile(path)
             yield table.schema_arrow, None
-            for batch in table.iter_batches(BATCH):
-                yield table.schema_arrow, batch
+            for group in range(table.num_row_groups):
+                for batch in table.iter_batches(BATCH, row_groups=[group], use_threads=False):
+                    yield table.schema_arrow, batch
             return
         import pyarrow.ipc
 
