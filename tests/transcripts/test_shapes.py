@@ -148,6 +148,22 @@ def test_a_corpus_without_a_turn_is_an_error_everywhere(tmp_path):
         assert "labels in the text that were not read: Alpha (2), Beta (1)" in err
 
 
+@pytest.mark.fault("A3")
+def test_sessions_numbered_anew_for_each_patient_are_not_one(tmp_path):
+    rows = ["ann,1,client,Hi.", "ann,1,therapist,Oh.", "ben,1,client,Low.", "ben,1,therapist,Hm.", "ben,2,client,Hey."]
+    (tmp_path / "a.csv").write_text("\n".join(["patient_id,session,speaker,text", *rows, "ben,2,therapist,Yes."]))
+    sessions = list(read(tmp_path / "a.csv").sessions())
+    assert [(s.course, s.number, s.patient, len(s.turns)) for s in sessions] == [
+        ("ann", 1, "ann", 2),
+        ("ben", 1, "ben", 2),
+        ("ben", 2, "ben", 2),
+    ]
+    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Oh."}]
+    (tmp_path / "b.jsonl").write_text(json.dumps({"patient_id": 7, "messages": turns}) + "\n")
+    (session,) = read(tmp_path / "b.jsonl").sessions()
+    assert (session.patient, session.facts) == ("7", {})
+
+
 def test_pairs_that_name_their_session_are_one_dialogue(tmp_path):
     file = tmp_path / "pairs.csv"
     file.write_text(
@@ -280,6 +296,8 @@ def test_tables_of_any_spreadsheet(tmp_path, text, encoding, options):
         ("a.tsv", "speaker\ttext\nclient\t\"I cannot\ntherapist\tOh.\n", {}, "! malformed table"),
         ("a.csv", "s,n,speaker,text\n1,0,client,Hi.\n1,0,therapist,Oh.\n", {"each": "turn", "speaker": "speaker",
          "text": "text", "session": "s", "order": "n"}, "! n 0 comes twice in one session"),
+        ("a.csv", "s,patient_id,speaker,text\n1,a,client,Hi.\n1,b,client,Oh.\n", {"each": "turn", "speaker": "speaker",
+         "text": "text", "session": "s", "patient_id": "patient_id"}, "! session '1' is of the patients a and b"),
         ("a.csv", "s,n,speaker,text\n1,1,client,Hi.\n", {"each": "turn", "speaker": "speaker", "text": "text",
          "unique": ["m"]}, "! unique: no column 'm' among s, n, speaker, text"),
         ("a.jsonl", '{"turns": [{"speaker": "USER", "text": "Hi."}, {"speaker": "SYSTEM", "text": "Oh."}]}', {},

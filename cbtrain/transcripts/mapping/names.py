@@ -40,8 +40,9 @@ SESSION = (
     "session_id transcript_id conversation_id dialogue_id dialog_id conv_id dial_id chat_id session conversation "
     "dialogue dialog"
 ).split()
+PATIENT_ID = ("patient_id", "patientid", "patient id", "client_id", "patient")
 ORDER = "turn_id utterance_id turn_number turn_idx turn_index utterance_idx turn order sequence line_number".split()
-"""Columns that say to which session a row of a table belongs, and where in it."""
+"""Columns that say to which session and patient a row of a table belongs, and where in it."""
 
 TIMES = ("start", "start_time", "timestamp", "time", "begin")
 """Keys of a turn that say when it begins."""

@@ -34,6 +34,7 @@ from cbtrain.transcripts.mapping.turns import (
 from cbtrain.transcripts.readers.options import ReadOptions
 from cbtrain.transcripts.types import Session
 
+NOTHING = (MISSING, None, "")
 LONGEST_FACT = 4000
 """Characters of a list or an object, as JSON, that is kept as a fact."""
 
@@ -164,6 +165,7 @@ class RecordReader:
                     hint = "Sort the table by session, or give each session a name of its own."
                     raise UserError(f"the rows of session {key!r} do not stand together", where=where, hint=hint)
                 seen.add(key)
+                self._refuse_two_patients(kept, key)
                 dialogue = Dialogue()
                 time_key = time_key_of(kept[0][1])
                 for row_number, (where, row) in enumerate(kept, 1):
@@ -183,6 +185,17 @@ class RecordReader:
             return value
         values = [look_up(row, key) for key in self._session_keys]
         return "/".join("" if value is MISSING or value is None else str(value) for value in values)
+
+    def _refuse_two_patients(self, rows: list[Record], session: str) -> None:
+        """Raise UserError if the rows of one session are of several patients."""
+        key = self.corpus_map.patient_id
+        if key is None or is_pattern(key) or key in self._session_keys:
+            return
+        patients = {str(value): where for where, row in reversed(rows) if (value := look_up(row, key)) not in NOTHING}
+        if len(patients) > 1:
+            named = " and ".join(sorted(patients)[:2])
+            hint = f"If each patient's sessions are numbered anew, write course: {key} in the map."
+            raise UserError(f"session {session!r} is of the patients {named}", where=rows[0][0], hint=hint)
 
     def _once(self, group: Iterable[Record]) -> Iterator[Record]:
         """Yield the rows of one session in their order, each row that ``unique`` tells apart once."""
@@ -241,7 +254,7 @@ class RecordReader:
         session_number = self._number(course, record, where, file, used)
         patient = self._value("patient_id", record, where, file)
         if patient is None:
-            patient = _optional_text(record, "patient", where, used)
+            patient = _optional_text(record, "patient" if "patient" in record else "patient_id", where, used)
         preamble = preamble or _optional_text(record, "preamble", where, used)
         facts = self._facts(record, used, where)
         system = list(dialogue.system)
@@ -364,8 +377,10 @@ def _optional_text(record: Mapping[str, Any], key: str, where: str, used: set[st
         return ""
     used.add(key)
     value = record[key]
-    if value is None:
+    if value is None or value != value:  # NaN, an empty cell of a data frame
         return ""
+    if isinstance(value, float) and value.is_integer():  # a column of numbers with an empty cell
+        return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

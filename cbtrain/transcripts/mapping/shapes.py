@@ -8,7 +8,7 @@ from typing import Any
 from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
-from cbtrain.transcripts.mapping.names import ORDER, PAIRS, SESSION, SPEAKER, TEXT, TURNS, texts_of
+from cbtrain.transcripts.mapping.names import ORDER, PAIRS, PATIENT_ID, SESSION, SPEAKER, TEXT, TURNS, texts_of
 from cbtrain.transcripts.mapping.no_dialogue import template_of
 from cbtrain.transcripts.types import Role
 
@@ -97,7 +97,10 @@ def table_shape(columns: Sequence[str]) -> CorpusMap | None:
     if speaker is None or text is None or speaker == text:
         return None
     session, order = first_column(columns, SESSION), first_column(columns, ORDER)
-    return CorpusMap(each="turn", speaker=speaker, text=text, session=session, order=order)
+    patient = first_column([name for name in columns if name not in (speaker, text)], PATIENT_ID)
+    # Sessions may be numbered anew for each patient.
+    whose = {"course": patient, "patient_id": patient} if patient else {}
+    return CorpusMap(each="turn", speaker=speaker, text=text, session=session, order=order, **whose)
 
 
 def is_labelled(text: str, labels: Mapping[str, Role]) -> bool:

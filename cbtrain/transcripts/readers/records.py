@@ -135,7 +135,7 @@ def _shape(file: Path, given: CorpusMap, labels: Mapping[str, Role]) -> CorpusMa
     items = [item for _, item in islice(read_items(file, lambda error: None), PEEKED)]
     if items and all(map(is_turn, items)):
         turn_rows = table_shape([str(key) for key in items[0]])
-        if turn_rows is not None and turn_rows.session:
+        if turn_rows is not None and (turn_rows.session or turn_rows.course):
             return turn_rows
     if _is_one_session(file, items):
         return shape_of([item for _, item in read_items(file, lambda error: None)], labels)
