@@ -68,6 +68,7 @@ class CorpusMap(BaseModel):
     )
     therapist: Names = Field([], description="pair: columns of the therapist; else the speakers that are the therapist")
     ignore: Names = Field([], description="speakers whose turns are left out, counted")
+    system_speaker: Names = Field([], description="speakers whose turns, before all others, are the system prompt")
     alternate: Role | None = Field(None, description="no speaker is named: who speaks first; then they take turns")
     history: Key | None = Field(None, description="pair: earlier pairs, a list of [patient's, therapist's words]")
     course: Key | None = Field(None, description="the course a session belongs to (default: each session its own)")

@@ -35,6 +35,8 @@ def _map_of(entry: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
     columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
     if entry.get("ranking"):
         raise UserError("preferences (ranking), not sessions", where=f"{path}: {name}", hint="Name another entry.")
+    if columns.get("kto_tag"):
+        raise UserError("preferences (kto_tag), not sessions", where=f"{path}: {name}", hint="Name another entry.")
     system = {"system": columns["system"]} if columns.get("system") else {}
     formatting = entry.get("formatting", "alpaca")
     if formatting in ("sharegpt", "openai"):
@@ -46,6 +48,7 @@ def _map_of(entry: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
             "text": tags.get("content_tag", "content" if openai else "value"),
             "patient": [tags.get("user_tag", "user" if openai else "human")],
             "therapist": [tags.get("assistant_tag", "assistant" if openai else "gpt")],
+            "system_speaker": [tags.get("system_tag", "system")],
             "ignore": [tags.get("observation_tag", "observation"), tags.get("function_tag", "function_call"), "tool"],
             **system,
         }

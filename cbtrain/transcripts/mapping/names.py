@@ -50,8 +50,11 @@ TIMES = ("start", "start_time", "timestamp", "time", "begin")
 IDS = ("course", "id", "conversation_id", "conversation_hash", "dialogue_id", "dialog_id", "session_id", "uuid")
 """Keys that name a record."""
 
-WEIGHTS = ("weight", "train", "masked")
+WEIGHTS = ("weight", "train", "training", "masked")
 """Keys of a message that say whether it is learnt: OpenAI's and Axolotl's."""
+
+WEIGHTS_OF_PARTS = ("train_detail", "training_detail")
+"""Keys of a message that say of stretches of its words whether they are learnt: Axolotl's."""
 
 
 def stripped(name: str) -> str:

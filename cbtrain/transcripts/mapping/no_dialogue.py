@@ -38,6 +38,12 @@ def template_of(content: Any) -> str | None:
     return None
 
 
+def is_judged(content: Mapping[str, Any]) -> bool:
+    """Return whether a record says in ``label`` whether its answer is a good one, as TRL's and LLaMA-Factory's for KTO
+    do."""
+    return isinstance(content.get("label"), bool)
+
+
 def no_dialogue(content: Any) -> tuple[str, str] | None:
     """Return what a record (or the columns of a table, with whatever values) is that cannot be read as sessions, and
     what to do; None if that is not known."""
@@ -45,6 +51,9 @@ def no_dialogue(content: Any) -> tuple[str, str] | None:
         return None
     if "chosen" in content and "rejected" in content:
         return "preferences (chosen, rejected), not sessions", "Name a file for supervised fine-tuning."
+    if is_judged(content):
+        what = "answers with a label, true or false: preferences (KTO), of which some are not to be learnt"
+        return what, "Name a file for supervised fine-tuning; if label means something else, write a map with each."
     if "input_ids" in content:
         return "token ids, not words", "Name the file that they were made from."
     if template := template_of(content):

@@ -9,7 +9,7 @@ from cbtrain.transcripts.labelled_text import parse_text
 from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.names import ORDER, PAIRS, PATIENT_ID, SESSION, SPEAKER, TEXT, TURNS, texts_of
-from cbtrain.transcripts.mapping.no_dialogue import template_of
+from cbtrain.transcripts.mapping.no_dialogue import is_judged, template_of
 from cbtrain.transcripts.types import Role
 
 MOST_NAMES = 12
@@ -39,7 +39,7 @@ def shape_of(content: Any, labels: Mapping[str, Role]) -> CorpusMap | None:
     turns or with labelled text, or such a list itself. None if it is not."""
     if isinstance(content, list):
         return _list_shape(content, WHOLE, labels)
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or is_judged(content):
         return None
     for key in TURNS:
         value = content.get(key)

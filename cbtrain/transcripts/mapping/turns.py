@@ -13,7 +13,7 @@ from typing import Any, Literal
 from cbtrain.errors import UserError
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.keys import MISSING, look_up
-from cbtrain.transcripts.mapping.names import TIMES, WEIGHTS, bare, role_of
+from cbtrain.transcripts.mapping.names import TIMES, WEIGHTS, WEIGHTS_OF_PARTS, bare, role_of
 from cbtrain.transcripts.types import Role, Turn
 
 FIX = "Correct or remove it."
@@ -22,7 +22,7 @@ LONGEST_TIME = 40
 CALLS = ("tool_calls", "function_call")
 """Keys of a message that calls a tool and need not say anything."""
 
-KNOWN_WEIGHTS = frozenset(WEIGHTS)
+KNOWN_WEIGHTS = frozenset((*WEIGHTS, *WEIGHTS_OF_PARTS))
 
 TAG = re.compile(r"<(?:/?[A-Za-z][^<>]{0,600}|!--[^<>]{0,600}--)>")
 BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\b[^<>]{0,200}>", re.IGNORECASE)
@@ -59,6 +59,7 @@ class Speakers:
         if corpus_map.each != "pair":
             self.extra |= {bare(name): "patient" for name in corpus_map.patient}
             self.extra |= {bare(name): "therapist" for name in corpus_map.therapist}
+        self.extra |= dict.fromkeys(map(bare, corpus_map.system_speaker))
         self.ignored = {bare(name) for name in corpus_map.ignore}
         self._roles: dict[str, Role | Literal["ignored", "?"] | None] = {}
 
@@ -191,7 +192,18 @@ def weight_of(message: Mapping[str, Any], corpus_map: CorpusMap, number: int, wh
             problem = f"message {number}: {key} {value!r} is not a weight from 0, true or false"
             raise UserError(problem, where=where, hint=FIX)
         return 1 - weight if key == "masked" and weight in (0, 1) else weight
-    return 1.0
+    return next((_weight_of_parts(message, key, number, where) for key in WEIGHTS_OF_PARTS if message.get(key)), 1.0)
+
+
+def _weight_of_parts(message: Mapping[str, Any], key: str, number: int, where: object) -> float:
+    """Return the weight of a message that says of stretches of its words whether they are learnt. Raises UserError if
+    they differ: a turn has one weight."""
+    parts = message[key] if isinstance(message[key], list) else [None]
+    learnt = {part.get("train") if isinstance(part, Mapping) else None for part in parts}
+    if learnt not in ({True}, {False}):
+        problem = f"message {number}: {key} has a part of the turn learnt, and a turn has one weight"
+        raise UserError(problem, where=where, hint=f"Split the turn, or remove {key}.")
+    return float(learnt == {True})
 
 
 def clean(text: str, corpus_map: CorpusMap) -> str:
