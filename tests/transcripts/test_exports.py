@@ -163,6 +163,18 @@ def test_word_documents_of_paragraphs_and_tables(tmp_path):
             for cell, text in zip(grid.add_row().cells, row if row[2] else ("", *row[:2]), strict=True):
                 cell.text = text
 
+    def time_between(document):
+        grid = document.add_table(rows=0, cols=3)
+        for row in (("Speaker", "Time", "Words"), ("Therapist", "0:05", "Hello."), ("Client", "[0:12]", "Low.")):
+            for cell, text in zip(grid.add_row().cells, row, strict=True):
+                cell.text = text
+
+    def column_of_each(document):
+        grid = document.add_table(rows=0, cols=2)
+        for row in (("Client", "Therapist"), ("Low.", "Oh."), ("So.", "")):
+            for cell, text in zip(grid.add_row().cells, row, strict=True):
+                cell.text = text
+
     def teams(document):
         document.add_paragraph(
             "Talk-Meeting Transcript\nJanuary 3, 2024, 2:00PM\n30m 12s\nTherapist started transcription"
@@ -177,6 +189,8 @@ def test_word_documents_of_paragraphs_and_tables(tmp_path):
     expected = {
         paragraphs: ("tHello.|pLow.\nAnd\ttired.", ""),
         table: ("tHello.|pLow.\nAnd tired.", "0:05 -"),
+        time_between: ("tHello.|pLow.", "0:05 0:12"),
+        column_of_each: ("pLow.|tOh.|pSo.", ""),
         teams: ("tHello.|pLow.", "0:05 0:12"),
         older_teams: ("tHello.|pLow.", "0:0:0.0 0:0:5.5"),
     }
@@ -189,7 +203,7 @@ def test_word_documents_of_paragraphs_and_tables(tmp_path):
             times,
         )
     (tmp_path / "~$teams-1.docx").write_bytes(b"lock")
-    assert len(read(tmp_path).courses) == 4
+    assert len(read(tmp_path).courses) == 6
 
 
 def test_tracked_changes_are_accepted_and_no_entity_is_followed(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.transcripts.mapping.names import SPEAKER, TEXT
+from cbtrain.transcripts.mapping.names import SPEAKER, TEXT, TIMES, role_of
 from cbtrain.transcripts.source import MAX_RECORD, read_bytes
 
 SUFFIXES = (".docx",)
@@ -75,16 +75,33 @@ def _lines(body: Any) -> Iterator[str]:
             yield from _lines(child)
 
 
+def _names_both(cells: list[str]) -> bool:
+    """Return whether two cells are a patient's and a therapist's common names: headings of a column for each."""
+    return len(cells) == 2 and {role_of(cell, {}) for cell in cells} == {"patient", "therapist"}
+
+
 def _text(paragraph: Any) -> str:
     return "".join(run.text for run in paragraph.xpath(RUNS))
 
 
 def _rows(table: Any) -> Iterator[str]:
-    """Yield a line for each row. The first of two cells is the speaker, after a number and a time; a row without it
-    continues the one above."""
+    """Yield a line for each row. The first of two cells is the speaker, after a number and a time, or before them; a
+    row without it continues the one above. If the first row names both speakers, each cell is what its speaker says.
+    """
+    speakers: list[str] = []
     for row in table.xpath("./w:tr | ./w:ins/w:tr | ./w:sdt/w:sdtContent/w:tr"):
         cells = ["\n".join(_lines(cell)).strip() for cell in row.xpath("./w:tc | ./w:sdt/w:sdtContent/w:tc")]
+        if not speakers and (speakers := cells) and _names_both(cells):
+            continue
+        if _names_both(speakers) and len(cells) == len(speakers):
+            said = zip(speakers, cells, strict=True)
+            yield from (f"{speaker.rstrip(':： ')}: {words}" for speaker, words in said if words)
+            continue
         time = ""
+        if len(cells) > 2 and not NUMBER_OR_TIME.fullmatch(cells[0]):
+            is_time = ":" in cells[1] and NUMBER_OR_TIME.fullmatch(cells[1])  # a number alone may be an answer
+            if is_time or cells[1].lower() in TIMES:
+                time = cells.pop(1)
         while len(cells) > 2 and (not cells[0] or NUMBER_OR_TIME.fullmatch(cells[0])):
             cell = cells.pop(0)
             time = cell if ":" in cell else time
