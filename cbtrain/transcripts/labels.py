@@ -96,8 +96,9 @@ def labels_seen(*texts: str) -> str:
 
 
 def count_labels(*texts: str) -> Counter[str]:
-    """Return how often each word or two stand before a colon at the start of a line."""
-    return Counter(match["label"].strip() for text in texts for match in SEEN.finditer(text))
+    """Return how often each word or two, perhaps with an aside, stand before a colon at the start of a line."""
+    without_asides = (SEEN_ASIDE.sub("", text) if "(" in text or "（" in text else text for text in texts)
+    return Counter(match["label"].strip() for text in without_asides for match in SEEN.finditer(text))
 
 
 def names_of(profile: Profile | None, therapist_names: Iterable[str]) -> dict[str, Role]:
@@ -139,6 +140,7 @@ SEEN = re.compile(
 )
 """Whatever may be a label: any word or two before a colon."""
 
+SEEN_ASIDE = re.compile(rf"(?<=[\w*]){ASIDE}(?=[*_]{{0,3}}[ \t]?[:：])")
 TITLES = {"dr", "mr", "mrs", "ms", "mx", "prof"}
 NICKNAME = re.compile(r"[A-Z][\w'-]{1,30} [\"“(]([A-Z][\w'-]{1,20})[\"”)] [A-Z]")
 """``Emilio "Em" Ramirez``."""

@@ -150,7 +150,7 @@ class CorpusSource:
         third_speakers = self.notes.third_speakers
         what = f"no turn in any session, read as {self.format!r}"
         if third_speakers:
-            what += f"; who speaks here: {_counted(third_speakers)}"
+            what += f"; who speaks here: {_counted(third_speakers + count_labels(*texts))}"
         elif labels := count_labels(*texts):
             what += f"; labels in the text that were not read: {_counted(labels)}"
         else:

@@ -164,6 +164,14 @@ def test_sessions_numbered_anew_for_each_patient_are_not_one(tmp_path):
     assert (session.patient, session.facts) == ("7", {})
 
 
+def test_a_label_with_an_aside_is_guessed_and_named(tmp_path):
+    (tmp_path / "a.txt").write_text("T: Hello.\nC (crying): Hi.\nMom: Stop.\n")
+    _, out, _ = cbtrain("corpus", "guess", tmp_path)
+    assert ("patient: [C]" in out, "therapist: [T]" in out, "Mom: 1 turns (not known: decide)" in out) == (True,) * 3
+    status, _, err = cbtrain("corpus", "stats", tmp_path)
+    assert (status, "who speaks here: Mom (1), T (1), C (1)" in err) == (2, True)
+
+
 def test_pairs_that_name_their_session_are_one_dialogue(tmp_path):
     file = tmp_path / "pairs.csv"
     file.write_text(

@@ -252,7 +252,7 @@ def _is_addressed(text: str, words: list[_Word], index: int) -> bool:
     """Return whether a name is that of somebody spoken to, or who speaks: ``Hi Will,``, ``Will said``."""
     word = words[index]
     after = words[index + 1].lower if index + 1 < len(words) and _near(text, word, words[index + 1]) else ""
-    before = words[index - 1].lower if index else ""
+    before = words[index - 1].lower if index and _near(text, words[index - 1], word) else ""
     if after in AFTER_A_PERSON or before in GREETINGS:
         return True
     return text[max(0, word.start - 2) : word.start] == ", " and text[word.end : word.end + 1] in (".", "!", "?", ",")
