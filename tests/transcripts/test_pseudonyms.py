@@ -93,6 +93,17 @@ def test_one_name_has_one_tag_in_all_sessions_the_profile_and_the_facts():
     assert pseudonyms.by_kind()["PERSON"]["tags"] == 2
 
 
+def test_the_start_of_a_sentence_tells_little_and_hides_nothing():
+    words = ["My mother Grace came. Hi. My husband, too. Thanks. Will you?", "Grace is fine. Okafor left. Kindly said."]
+    texts, pseudonyms = changed(*words)
+    assert texts == [words[0].replace("Grace", "[PERSON_1]"), words[1]]
+    undecided = {entry.original: entry.how for entry in pseudonyms.entries.values() if not entry.tag}
+    assert undecided == {
+        "Grace": "undecided: a known name, and an English word",
+        "Okafor": "undecided: a name that begins a sentence",
+    }
+
+
 def test_tags_of_an_earlier_pass_keep_their_meaning():
     (text,), _ = changed("[PERSON_1] met Priya.")
     assert text == "[PERSON_1] met [PERSON_2]."

@@ -115,7 +115,7 @@ class NameFinder:
             if small:
                 index += 1
                 continue
-            name = self._known_name(text, words, index) or self._by_words(text, words, index)
+            name = self._known_name(text, words, index) or self._by_words(text, words, index) or self._perhaps(word)
             if name is None:
                 index += 1
                 continue
@@ -189,6 +189,17 @@ class NameFinder:
         if is_name or word.lower in self.lists.large_places:
             return 1, "", "undecided: a name or a place, and an English word"
         return None if common or self._in_heading(text, words, index) else (1, "", "undecided: in no list")
+
+    def _perhaps(self, word: _Word) -> tuple[int, str, str] | None:
+        """Return a word as undecided if it begins a sentence, so that its capital letter says nothing, and is a known
+        name or a listed one that is no English word."""
+        if not (word.initial and word.capital) or len(word.text) < 2 or word.lower in NO_NAMES:
+            return None
+        if word.lower in self.known_names:
+            return 1, "", "undecided: a known name, and an English word"
+        is_name = word.lower in self.lists.first or word.lower in self.lists.last
+        is_name = is_name and not self.is_common(word.text)
+        return (1, "", "undecided: a name that begins a sentence") if is_name else None
 
     def _place(
         self, text: str, words: list[_Word], index: int, before: str, is_name: bool, common: bool
