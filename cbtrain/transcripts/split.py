@@ -72,7 +72,7 @@ def split(corpus: Corpus, config: SplitConfig) -> Split:
     listed = _listed(config, corpus.sides)
     wanted = ["train", *(side for side in SIDES[1:] if side in shares or listed.get(side))]
     if len(free) < len(wanted):
-        raise _too_few(len(free), wanted, corpus.source)
+        raise _too_few(free, wanted, corpus.source)
     sides |= _fixed(free, listed, config.keep)
     free = sorted((group for group in free if id(group) not in sides), key=lambda group: _number(config.seed, group))
     if config.stratify:
@@ -118,10 +118,13 @@ def _shares(config: SplitConfig, own: Mapping[str, str]) -> dict[str, float]:
     return shares
 
 
-def _too_few(groups: int, wanted: Sequence[str], where: str) -> UserError:
+def _too_few(groups: Sequence[Sequence[Course]], wanted: Sequence[str], where: str) -> UserError:
     parts = {1: "one part", 2: "two parts", 3: "three parts"}[len(wanted)]
     names = f"{', '.join(wanted[:-1])} and {wanted[-1]}".capitalize()
-    patients = f"{groups} patient{'s' * (groups != 1)}"
+    patients = f"{len(groups)} patient{'s' * (len(groups) != 1)}"
+    ids = {next((s.patient for s in course.sessions if s.patient), course.id) for g in groups for course in g}
+    if len(ids) > len(groups):
+        patients = f"{len(ids):,} patients, who count as {len(groups)} since sessions or openings are nearly the same,"
     hint = f"{names} need at least one patient each."
     if spare := [f"split.{side}=0" for side in wanted[1:]]:
         hint += f" To leave one out: {' or '.join(spare)}."

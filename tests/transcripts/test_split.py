@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cbtrain.errors import UserError
 from cbtrain.transcripts.config import SplitConfig
 from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.split import dump_split, load_split, split
 from cbtrain.transcripts.stats import gather
 from cbtrain.transcripts.types import Corpus, Course, Session, Turn
@@ -232,6 +233,14 @@ def test_patients_can_be_named():
 def test_a_patient_listed_twice_is_held_out_once():
     parts = split(corpus("abcde"), SplitConfig(test=["b", "b"]))
     assert ids(parts.test) == ["b"]
+
+
+def test_patients_who_count_as_one_are_said_to(tmp_path):
+    turns = [{"role": "user", "content": "I am low since my cat died."}, {"role": "assistant", "content": "Oh."}]
+    lines = [json.dumps({"patient": name, "messages": turns}) for name in "abcd"]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="4 patients, who count as 1 since .* cannot be divided into three parts"):
+        split(read(tmp_path / "a.jsonl"), SplitConfig())
 
 
 @pytest.mark.parametrize(
