@@ -306,7 +306,8 @@ def no_sessions(source: CorpusSource, skipped: int = 0) -> UserError:
 def _detect(path: Path, options: ReadOptions) -> str:
     """Return the format of what lies at ``path``. Raises UserError if no reader knows it."""
     if path.is_dir():
-        if options.map.each not in (None, "text") or options.map.text:
+        # Files of text need no key for it, and may have one.
+        if options.map.each not in (None, "text") or (options.map.text and records.data_files(path, options.metadata)):
             return "records"
         for name, detects in (
             ("author", author.detects),

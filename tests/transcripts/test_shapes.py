@@ -172,6 +172,14 @@ def test_a_label_with_an_aside_is_guessed_and_named(tmp_path):
     assert (status, "who speaks here: Mom (1), T (1), C (1)" in err) == (2, True)
 
 
+def test_texts_are_read_by_the_map_of_the_documentation(tmp_path):
+    (tmp_path / "a_Lena_run1.txt").write_text("agent: Hi.\nuser: Low.\nCONVERSATION ENDED\n")
+    keys = {"patient_id": r"_(?P<patient_id>[A-Z][a-z]+)_run", "drop": "CONVERSATION ENDED"}
+    corpus_map = CorpusMap(each="text", text="dialogue", therapist=["agent"], patient=["user"], **keys)
+    (session,) = read(tmp_path, corpus_map=corpus_map).sessions()
+    assert (session.patient, [turn.text for turn in session.turns]) == ("Lena", ["Hi.", "Low."])
+
+
 def test_pairs_that_name_their_session_are_one_dialogue(tmp_path):
     file = tmp_path / "pairs.csv"
     file.write_text(

@@ -185,6 +185,11 @@ def _of_flat(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], seen: str)
     guessed = Guess(seen, {"each": "pair", "patient": patients, "therapist": therapists})
     shown = f"is {', '.join(patients)} what the patient says, and {', '.join(therapists)} the answer?"
     guessed.unsure.append(f"patient, therapist: {shown}")
+    session = first_column(rows[0], SESSION)
+    if session is None:
+        guessed.unsure.append("session: each row is a session of its own; or which column says which rows are one?")
+    elif session not in (*texts, *patients, *therapists):
+        guessed.map["session"] = session
     if others := [key for key in texts if key not in (*patients, *therapists)]:
         guessed.unsure.append(f"other texts that are not used: {listed(others)}")
     if any("<" in str(row.get(therapist)) and ">" in str(row.get(therapist)) for row in rows):

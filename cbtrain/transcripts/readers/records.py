@@ -95,7 +95,7 @@ def unknown_shape(file: Path, path: Path, given: CorpusMap) -> UserError:
     if reason := no_dialogue_in(file, given):
         what, hint = reason
         return UserError(f"{what}: {seen}", where=file, hint=hint)
-    question = ": which of them is the speaker, and which the words?" if suffix_of(file) in TABLES else ""
+    question = ": which of them is the speaker, and which the words?" if seen.startswith("a table") else ""
     hint = f"`cbtrain corpus guess {path}` prints a map to begin with; give it with --map FILE (corpus.map)."
     return UserError(f"no known layout: {seen}{question}", where=file, hint=hint)
 
@@ -109,7 +109,8 @@ def no_dialogue_in(file: Path, given: CorpusMap) -> tuple[str, str] | None:
 def seen_in(file: Path, given: CorpusMap) -> str:
     """Return what a file holds, for a message. Raises UserError if it cannot be read."""
     if suffix_of(file) in TABLES:
-        return f"a table with the columns {listed(columns_of(file, given.encoding, given.delimiter))}"
+        columns = columns_of(file, given.encoding, given.delimiter)
+        return f"a table with the columns {listed(columns)}" if any(columns) else "an empty table"
     first = _first_record(file, given)
     return "nothing" if first is None else describe(first)
 
