@@ -86,7 +86,7 @@ class TranscriptsConfig(BaseModel):
             corpus_map = read_map(Path(values["map"]), Path(str(values.get("path", ""))))
         except (UserError, UnicodeError) as error:  # half a character in a name
             raise ValueError(str(error).encode("utf-8", "backslashreplace").decode()) from None
-        return values | {"map": corpus_map.model_dump(exclude_unset=True)}
+        return values | {"map": corpus_map.given}
 
 
 class SplitConfig(BaseModel):

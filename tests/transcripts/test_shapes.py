@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,18 @@ def test_every_shape_has_its_right_counts(tmp_path, name):
     counts = json.loads(out)
     expected = {NAMES.get(key, key): value for key, value in EXPECTED[name].items() if isinstance(value, int)}
     assert {key: counts[key] for key in expected} == expected
+
+
+@pytest.mark.fault("A9")
+@pytest.mark.parametrize("name", [name for name in EXPECTED if not EXPECTED[name].get("refused")])
+def test_a_map_with_every_key_written_reads_the_same(name):
+    """So a run writes it into its config.yaml, from which an evaluation reads the corpus."""
+    keys = yaml.safe_load(MAPS.get(name, "{}"))
+    given = CorpusMap.model_validate(keys.get("map", keys))
+    written = CorpusMap.model_validate(given.model_dump(mode="json"))
+    labels = speaker_labels(*([[label] for label in LABELS.get(name, ())] or ([], [])))
+    corpora = [read(SHAPES / name, labels=labels, corpus_map=one) for one in (given, written)]
+    assert corpora[0] == corpora[1]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
 def _next_step(corpus: TranscriptsConfig, scores: Path) -> str:
     """Return the command that analyses ``scores``, with the transcripts if it can read them."""
     command = f"cbtrain analyze {scores}"
-    if corpus.therapist_labels or corpus.patient_labels or corpus.map.model_fields_set or corpus.format != "auto":
+    if corpus.therapist_labels or corpus.patient_labels or corpus.map.given or corpus.format != "auto":
         return command
     return f"{command} --transcripts {corpus.path}" + (f" --metadata {corpus.metadata}" if corpus.metadata else "")
 

@@ -84,6 +84,11 @@ class CorpusMap(BaseModel):
     encoding: str = Field("utf-8", description="of tables and texts, such as cp1252")
     delimiter: str | None = Field(None, description="of tables (default: found among , ; tab |)")
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that say something, with their values: a run's config.yaml has all keys, most at their default."""
+        return self.model_dump(exclude_defaults=True)
+
     @model_validator(mode="after")
     def _fits(self) -> CorpusMap:
         for pattern in self.drop:

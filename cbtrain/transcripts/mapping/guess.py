@@ -111,7 +111,7 @@ def _same_layout(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _known(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> Guess:
     """Return the guess for a file whose names are common."""
-    guessed = Guess(records.seen_in(file, options.map), corpus_map.model_dump(exclude_unset=True, exclude_none=True))
+    guessed = Guess(records.seen_in(file, options.map), corpus_map.given)
     if corpus_map.each in ("turn", "session"):
         guessed.speakers = records.count_speakers(file, corpus_map, options)
     if corpus_map.each == "turn" and corpus_map.order and suffix_of(file) in TABLES:

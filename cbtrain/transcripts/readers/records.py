@@ -77,7 +77,7 @@ def map_of(file: Path, options: ReadOptions) -> CorpusMap | None:
     shape = _shape(file, given, options.labels)
     if shape is None:
         return None
-    keys = {**shape.model_dump(exclude_unset=True), **given.model_dump(exclude_unset=True)}
+    keys = {**shape.given, **given.given}
     return validate(CorpusMap, keys, f"{file}, with the keys of the map", "Write the whole map, with each.")
 
 
