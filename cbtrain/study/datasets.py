@@ -16,7 +16,7 @@ from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import Supervise
 from cbtrain.tokens.dialogue import dialogue, patient_system, system_prompts
 from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
-from cbtrain.tokens.tokenize import TokenizedCorpus, cache_root, tokenize
+from cbtrain.tokens.tokenize import NothingUsable, TokenizedCorpus, cache_root, tokenize
 from cbtrain.training.config import StageConfig
 from cbtrain.transcripts.types import Course, Role
 
@@ -65,13 +65,18 @@ def build_dataset(
         )
     if train.note:
         say(console, train.note)
-    validation = tokenize(
-        course_units(corpus.split.validation, speaker, config),
-        builder(measured=True),
-        budget=settings.validation_tokens,
-        seed=settings.seed,
-        skip_bad=config.corpus.skip_bad,
-    )
+    try:
+        validation = tokenize(
+            course_units(corpus.split.validation, speaker, config),
+            builder(measured=True),
+            budget=settings.validation_tokens,
+            seed=settings.seed,
+            skip_bad=config.corpus.skip_bad,
+        )
+    except NothingUsable as error:
+        problem = f"no {config.tokens.document} of the validation part can be used, e.g. {error.what}"
+        hint = "Choose another split.seed or corpus.validation, or none: split.validation=0 trains without."
+        raise UserError(problem, where=error.where, hint=hint) from None
     for part, tokenized in (("training", train), ("validation", validation)):
         if tokenized.skipped:
             count = f"{len(tokenized.skipped)} {part} {config.tokens.document}{'s' * (len(tokenized.skipped) != 1)}"
@@ -108,30 +113,45 @@ def make_builder(
 
 
 def held_out_datasets(
-    corpus: StudyCorpus, renderer: ChatRenderer, config: StudyConfig, positions: int
+    corpus: StudyCorpus, renderer: ChatRenderer, config: StudyConfig, positions: int, console: Console
 ) -> dict[str, TokenizedCorpus]:
     """Return documents for perplexity, by held-out patient. Raises UserError on sessions that cannot be rendered; with
-    ``corpus.skip_bad`` only if that is so of all of a patient's."""
+    ``corpus.skip_bad`` they are left out and named, and the error comes only if no patient has another one."""
     builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
-    return {
-        course.id: tokenize(
-            units_of(course, config.tokens, system_prompts(course, "therapist", config.tokens)),
-            builder,
-            budget=config.evaluation.perplexity_tokens,
-            seed=config.seed,
-            skip_bad=config.corpus.skip_bad,
-        )
-        for course in corpus.split.test
-    }
+    datasets: dict[str, TokenizedCorpus] = {}
+    skipped: list[str] = []
+    for course in corpus.split.test:
+        try:
+            datasets[course.id] = tokenize(
+                units_of(course, config.tokens, system_prompts(course, "therapist", config.tokens)),
+                builder,
+                budget=config.evaluation.perplexity_tokens,
+                seed=config.seed,
+                skip_bad=config.corpus.skip_bad,
+            )
+        except NothingUsable as error:
+            if not datasets and course is corpus.split.test[-1]:
+                problem = f"no {config.tokens.document} of the test part can be used, e.g. {error.what}"
+                hint = "Choose another split.seed or corpus.test, or none: split.test=0 trains without."
+                raise UserError(problem, where=error.where, hint=hint) from None
+            skipped.append(f"{error.where}: {error.what}")
+    if skipped:
+        count = f"{len(skipped)} held-out patient{'s' * (len(skipped) != 1)}"
+        say(console, f"no perplexity of {count} without a {config.tokens.document} to use, the first: {skipped[0]}")
+    return datasets
 
 
 def check_held_out_patients(
-    corpus: StudyCorpus, datasets: Mapping[Role, SpeakerDataset], positions: int, config: StudyConfig
+    corpus: StudyCorpus,
+    datasets: Mapping[Role, SpeakerDataset],
+    positions: int,
+    config: StudyConfig,
+    console: Console,
 ) -> None:
     """Check before training what the evaluation needs. Raises UserError on held-out patients' sessions and profiles
     that cannot be rendered."""
     if "therapist" in datasets:
-        held_out_datasets(corpus, datasets["therapist"].renderer, config, positions)
+        held_out_datasets(corpus, datasets["therapist"].renderer, config, positions, console)
     for course in corpus.split.test if "patient" in datasets else ():
         try:
             datasets["patient"].renderer.prompt(dialogue((), "patient", patient_system(course.profile)))

@@ -83,7 +83,7 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     for spec in specs.values():
         spec.check()
     datasets = {role: spec.dataset(corpus, console) for role, spec in specs.items()}
-    check_held_out_patients(corpus, datasets, model.positions, config)
+    check_held_out_patients(corpus, datasets, model.positions, config, console)
     _require_same_files(corpus, model, datasets)
     begin(config, folder, corpus.summary["fingerprint"])
     results: list[dict[str, Any]] = []

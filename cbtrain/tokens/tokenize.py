@@ -30,6 +30,11 @@ renders the dialogue again for every turn."""
 
 SKIP = "Or leave such sessions out: corpus.skip_bad=true."
 
+
+class NothingUsable(UserError):
+    """Not one unit can be used; the problem is that of the last one."""
+
+
 Progress = Callable[[int, int], None]
 """Called with the number of units done and of all units."""
 
@@ -103,7 +108,7 @@ def tokenize(
     ``root`` is the folder of the cache (None: no cache). Documents are read from there unless something that determines
     them has changed. Before a builder's first is rendered, both methods of finding the supervised tokens must agree on
     the first :data:`CHECKED_UNITS`. With ``skip_bad`` units that cannot be used are left out, and named. Raises
-    UserError if the methods do not agree, if no unit can be used, and without ``skip_bad`` like
+    NothingUsable if this is so of all, UserError if the methods do not agree, and without ``skip_bad`` like
     :meth:`DocumentBuilder.build`.
     """
     order = np.random.default_rng(seed).permutation(len(units)).tolist() if budget else range(len(units))
@@ -163,8 +168,10 @@ def _render(
     skipped: dict[str, str] = {}
     for built in _build_all(units, builder):
         if isinstance(built, UserError):
-            if not skip_bad or len(skipped) + 1 == len(units):
-                raise built if skip_bad else _with_hint(built)
+            if not skip_bad:
+                raise _with_hint(built)
+            if len(skipped) + 1 == len(units):
+                raise NothingUsable(built.what, where=built.where, hint=built.hint)
             skipped[str(done)] = f"{built.where}: {built.what}"
         else:
             documents += built.documents

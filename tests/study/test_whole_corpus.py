@@ -6,8 +6,13 @@ import random
 import pytest
 from command import cbtrain
 from random_model import random_model
+from rich.console import Console
 
 from cbtrain.config.loading import load_config
+from cbtrain.errors import UserError
+from cbtrain.study.corpus import load_corpus
+from cbtrain.study.datasets import held_out_datasets
+from cbtrain.study.stages import StageSpec, StudyModel
 
 WORDS = [a + b for a in ("ba", "do", "fe", "gi", "ku", "lo") for b in ("ma", "ne", "pi", "ro", "su", "ta")]
 SETTINGS = ["training.speakers=therapist", "therapist.pack_tokens=512", "tokens.cache=none", "threads=1"]
@@ -101,3 +106,32 @@ def test_only_the_tiny_model_has_a_budget():
         assert (stage.token_budget, stage.max_epochs, stage.validate_every) == (None, 1, None)
         assert stage.tokens_between_validations(1000) == 100
         assert getattr(tiny, speaker).token_budget <= 120_000
+
+
+@pytest.mark.fault("A14")
+@pytest.mark.fault("H4")
+def test_skipping_what_cannot_be_used_leaves_out_held_out_patients_too(model, tmp_path, capsys):
+    """By default each session is a patient of its own: its only session must not end the run."""
+    write_corpus(tmp_path / "train.jsonl", range(4))
+    write_corpus(tmp_path / "some.jsonl", [20, 21, 22], changed={20: "You <|end|> now?", 22: "You <|end|> now?"})
+    write_corpus(tmp_path / "none.jsonl", [20], changed={20: "You <|end|> now?"})
+
+    def datasets(validation, test):
+        parts = [f"corpus.{part}={tmp_path / file}" for part, file in (("validation", validation), ("test", test))]
+        path = f"corpus.path={tmp_path / 'train.jsonl'}"
+        config = load_config(None, [f"model.path={model}", path, "corpus.skip_bad=true", *parts, *SETTINGS])
+        console = Console(width=1000)
+        corpus = load_corpus(config, console)
+        spec = StageSpec.of(config, "therapist", StudyModel.of(config, "none", console, corpus.split), "cpu")
+        dataset = spec.dataset(corpus, console)
+        return dataset, held_out_datasets(corpus, dataset.renderer, config, 4096, console)
+
+    dataset, held_out = datasets("some.jsonl", "some.jsonl")
+    assert len(dataset.validation.units) == 1
+    assert list(held_out) == ["test/21"]
+    said = capsys.readouterr().out
+    assert "no perplexity of 2 held-out patients without a session to use, the first: " in said
+    assert "some.jsonl:1 (test/20/1): turn 2 of test/20/1 contains the special token '<|end|>'" in said
+    for parts, name in ((("none.jsonl", "some.jsonl"), "validation"), (("some.jsonl", "none.jsonl"), "test")):
+        with pytest.raises(UserError, match=f"no session of the {name} part can be used.*split.{name}=0"):
+            datasets(*parts)

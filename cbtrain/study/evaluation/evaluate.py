@@ -109,7 +109,8 @@ def _measure_perplexity(
     therapist: LocalModel, corpus: StudyCorpus, config: StudyConfig, trained: TrainedRun, console: Console
 ) -> dict[str, Any]:
     """Return the perplexity of base and tuned therapist on held-out patients' sessions."""
-    datasets = held_out_datasets(corpus, therapist.renderer, config, therapist.decoder.architecture.context)
+    positions = therapist.decoder.architecture.context
+    datasets = held_out_datasets(corpus, therapist.renderer, config, positions, console)
     documents = {patient: dataset.documents for patient, dataset in datasets.items()}
     plain_text = None
     if trained.is_tiny:  # it has read plain text only: part of what tuning adds is the chat layout
