@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cbtrain.cli.parser import (
     SETTINGS,
@@ -14,6 +15,10 @@ from cbtrain.cli.parser import (
     leading_console,
     options_of,
 )
+from cbtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from cbtrain.config.schema import StudyConfig
 
 
 def add(commands: Commands) -> None:
@@ -30,6 +35,7 @@ def add(commands: Commands) -> None:
 
 def _train(parsed: argparse.Namespace) -> None:
     from cbtrain.config.loading import load_config
+    from cbtrain.console import plain
     from cbtrain.study.pipeline import train_study
     from cbtrain.study.run_folder import begun_settings, new_run_folder
 
@@ -38,4 +44,18 @@ def _train(parsed: argparse.Namespace) -> None:
     console = leading_console()
     with continued_by(parsed.command_line, "--out", folder):
         folder = train_study(config, folder, console, options_of(parsed))
-    console.print(f"\ntrained: {folder}\nnext: cbtrain evaluate --run {folder}", highlight=False, markup=False)
+    plain(console, f"\ntrained: {folder}\nnext: {_next_step(config, folder)}")
+
+
+def _next_step(config: StudyConfig, folder: Path) -> str:
+    """Return the command that makes use of the run in ``folder``: an evaluation, if it can be evaluated."""
+    from cbtrain.study.evaluation.checks import require_two_speakers
+
+    try:
+        require_two_speakers(config)
+    except UserError:
+        speaker = config.training.speakers[0]
+        if getattr(config, speaker).method == "full":
+            return f"cbtrain serve --model {folder / speaker}"
+        return f"cbtrain serve --model {config.model.path or folder / 'base'} --adapter {folder / speaker}"
+    return f"cbtrain evaluate --run {folder}"

@@ -96,6 +96,7 @@ def test_a_budget_says_what_it_leaves_out_and_training_needs_no_validation(model
     assert summary["stopped"] == "budget"
     assert summary["share_of_corpus"] == pytest.approx(summary["tokens"] / data["tokens_offered"], rel=0.01)
     assert (tmp_path / "run" / "therapist" / "adapter_model.safetensors").exists()
+    assert done.stdout.endswith(f"next: cbtrain serve --model {model} --adapter run/therapist\n")  # not to evaluate
 
 
 @pytest.mark.fault("H1")

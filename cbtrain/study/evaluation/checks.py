@@ -15,13 +15,7 @@ from cbtrain.study.trained_run import TrainedRun
 def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubric:
     """Find before a long run what would stop it at its end. Raises UserError."""
     judging, patient = config.evaluation.judging, config.evaluation.patient_provider
-    missing = {"therapist"} if patient else {"therapist", "patient"}
-    if absent := sorted(missing - set(config.training.speakers)):
-        hint = "Train both, or name a patient behind an API (evaluation.patient_provider)."
-        raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", hint=hint)
-    if config.corpus.test is None and config.split.test in (0, []):
-        hint = "Set split.test to a share of the patients, or corpus.test to a file of theirs."
-        raise UserError("nobody is held out, so there is nobody to treat", where="split.test", hint=hint)
+    require_two_speakers(config)
     allow_upload, corpus = allow_upload or stays_here(config.providers), imported_part(config.corpus)
     roles = [("patient", patient)] if patient else []
     if uses_llm_judge(judging, config.providers):
@@ -32,6 +26,17 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
         require_consent(corpus, "its patients' profiles", patient.base_url, allow_upload)
     check(config.providers, roles)
     return load_rubric(config.evaluation.judging.rubric)
+
+
+def require_two_speakers(config: StudyConfig) -> None:
+    """Raise UserError if a run with ``config`` has no therapist, nobody who plays patients, or no held-out patient."""
+    missing = {"therapist"} if config.evaluation.patient_provider else {"therapist", "patient"}
+    if absent := sorted(missing - set(config.training.speakers)):
+        hint = "Train both, or name a patient behind an API (evaluation.patient_provider)."
+        raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", hint=hint)
+    if config.corpus.test is None and config.split.test in (0, []):
+        hint = "Train with split.test at a share of the patients, or with corpus.test, a file of theirs."
+        raise UserError("nobody is held out, so there is nobody to treat", where="split.test", hint=hint)
 
 
 def refuse_another_study(trained: TrainedRun, corpus: StudyCorpus, config: StudyConfig) -> None:
