@@ -82,7 +82,8 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         what = "patients or near-duplicate sessions stand on two sides"
         say(console, f"Warning: {len(parts.leaks)} {what}, which flatters every measurement, e.g. {parts.leaks[0]}")
     if parts.alike:
-        many = f"{len(parts.alike)} sessions open like one on another side, e.g. {parts.alike[0]}"
+        count = f"{len(parts.alike)} sessions open" if len(parts.alike) > 1 else "1 session opens"
+        many = f"{count} like one on another side, e.g. {parts.alike[0]}"
         say(console, f"note: {many}. If they are one patient's: {NAME_PATIENTS}")
     return StudyCorpus(parts, summary)
 

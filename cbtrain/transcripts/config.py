@@ -58,10 +58,14 @@ class TranscriptsConfig(BaseModel):
         description="a table (CSV, TSV, Parquet) with a column file, and patient, course, session, arm or other facts",
     )
     validation: str | None = Field(
-        None, description="file or folder that is the validation part, instead of a share of the patients of path"
+        None,
+        min_length=1,
+        description="file or folder that is the validation part, instead of a share of the patients of path",
     )
     test: str | None = Field(
-        None, description="file or folder that is the test part, instead of a share of the patients of path"
+        None,
+        min_length=1,
+        description="file or folder that is the test part, instead of a share of the patients of path",
     )
     language: str = Field("auto", description="ISO 639-1 code for the data card; auto finds it from the text")
     skip_bad: bool = Field(

@@ -198,9 +198,14 @@ def _linked(courses: Sequence[Course], config: SplitConfig, own: Mapping[str, st
             openings.add(course.sessions[0])
     for patient, sides in _sides_by_patient(first_of).items():
         leaks.append(f"patient {patient} is in {' and in '.join(sides)}")
+    repeats: set[frozenset[str]] = set()
     for double in finder.pairs(config.near_duplicate):
-        join(session_ids[double.index], session_ids[double.other], "is much like")
+        later_session, earlier_session = session_ids[double.index], session_ids[double.other]
+        join(later_session, earlier_session, "is much like")
+        repeats.add(frozenset((later_session, earlier_session)))
     for pair in openings.pairs(config.near_duplicate):
+        if frozenset(pair) in repeats:
+            continue  # said already, and more than that they open alike
         if config.openings == "join":
             join(*pair, "opens like")
         else:

@@ -53,6 +53,7 @@ def test_one_epoch_of_every_session_with_parts_in_files_of_their_own(model, tmp_
     assert done.returncode == 0, done.stderr
     assert "validation: 3 courses of valid.jsonl; split.validation is not used. 1 have the id" in done.stdout
     assert "Warning: 1 patients or near-duplicate sessions stand on two sides" in done.stdout
+    assert "opens like" not in done.stdout  # the pair is named once
     assert "12 train, 3 validation, 0 test" in done.stdout
     assert "1 training session left out that cannot be used, the first: train.jsonl" in done.stdout
     assert "therapist: 11 of 12 sessions, " in done.stdout
@@ -107,6 +108,13 @@ def test_only_the_tiny_model_has_a_budget():
         assert (stage.token_budget, stage.max_epochs, stage.validate_every) == (None, 1, None)
         assert stage.tokens_between_validations(1000) == 100
         assert getattr(tiny, speaker).token_budget <= 120_000
+
+
+@pytest.mark.fault("H4")
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_an_empty_name_of_a_part_is_not_the_folder_here(part):
+    with pytest.raises(UserError, match=f"corpus.{part}: must have a length of at least 1"):
+        load_config(None, [f"corpus.{part}="])
 
 
 @pytest.mark.fault("A14")
