@@ -234,7 +234,7 @@ def _split(parsed: argparse.Namespace) -> None:
     console = Console()
     console.print(table)
     for side in SIDES:
-        ids = ", ".join(course.id for course in getattr(parts, side))
+        ids = ", ".join(course.id for course in getattr(parts, side)) or "nobody"
         console.print(f"\n{side}: {ids}", highlight=False, markup=False)
     for reason in parts.together:
         console.print(f"together: {reason}", highlight=False, markup=False)

@@ -71,7 +71,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
     for line in part_lines:
         say(console, line)
     if corpus.skipped:
-        say(console, f"{len(corpus.skipped)} malformed sessions left out, the first: {corpus.skipped[0]}")
+        say(console, f"left out because malformed: {len(corpus.skipped)}, the first: {corpus.skipped[0]}")
     if notice := OwnPrompts(corpus.sessions()).notice(config.tokens):
         say(console, f"note: {notice}")
     for note in corpus.notes:

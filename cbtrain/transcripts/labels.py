@@ -36,7 +36,9 @@ NO_LABELS: Mapping[str, Role] = {}
 TEXT_LABELS: Mapping[str, Role] = {
     **COMMON_LABELS,
     **dict.fromkeys(("Doctor", "Psychiatrist", "Helper", "Assistant"), "therapist"),
+    **dict.fromkeys(("Therapeut", "Therapeutin", "Terapeuta"), "therapist"),
     **dict.fromkeys(("User", "Human", "Caller", "Visitor"), "patient"),
+    **dict.fromkeys(("Klient", "Klientin", "Patientin", "Paciente"), "patient"),
 }
 """Labels at the start of lines of a text. Those that :data:`COMMON_LABELS` lacks are words that people say inside turns
 too often to be looked for there."""

@@ -36,7 +36,7 @@ def _joined(corpus: Corpus, part: Corpus, side: OwnSide) -> tuple[Corpus, str]:
     line = f"{side}: {len(courses)} courses of {part.source}; split.{side} is not used"
     renamed = sum(new.id != old.id for new, old in zip(courses, part.courses, strict=True))
     if renamed:
-        line += f". {renamed} have the id of another file's course: they are called {side}/ID, and taken for others'"
+        line += f". Course ids that another file has too: {renamed}, called {side}/ID, and taken for other patients'"
     return replace(
         corpus,
         courses=(*corpus.courses, *courses),

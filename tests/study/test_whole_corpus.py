@@ -51,7 +51,10 @@ def test_one_epoch_of_every_session_with_parts_in_files_of_their_own(model, tmp_
 
     done = cbtrain("train", "--out", "run", *given, "corpus.skip_bad=true", *SETTINGS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "validation: 3 courses of valid.jsonl; split.validation is not used. 1 have the id" in done.stdout
+    assert (
+        "validation: 3 courses of valid.jsonl; split.validation is not used. Course ids that another file has too: 1,"
+        in done.stdout
+    )
     assert "Warning: 1 patients or near-duplicate sessions stand on two sides" in done.stdout
     assert "opens like" not in done.stdout  # the pair is named once
     assert "12 train, 3 validation, 0 test" in done.stdout
