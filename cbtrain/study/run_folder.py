@@ -148,7 +148,8 @@ def remove_fruitless(folder: Path) -> None:
 def anchored(config: StudyConfig) -> StudyConfig:
     """Return ``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
     anchored = config.model_copy(deep=True)
-    for part, key in ((anchored.corpus, "path"), (anchored.model, "path"), *((anchored.corpus, s) for s in OWN_SIDES)):
+    files_of_corpus = ((anchored.corpus, key) for key in ("path", "metadata", *OWN_SIDES))
+    for part, key in ((anchored.model, "path"), *files_of_corpus):
         path = getattr(part, key)
         if path and path != SAMPLE and exists(expanded(path)):
             setattr(part, key, str(expanded(path).resolve()))

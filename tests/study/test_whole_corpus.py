@@ -12,6 +12,7 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.study.corpus import load_corpus
 from cbtrain.study.datasets import held_out_datasets
+from cbtrain.study.run_folder import anchored
 from cbtrain.study.stages import StageSpec, StudyModel
 
 WORDS = [a + b for a in ("ba", "do", "fe", "gi", "ku", "lo") for b in ("ma", "ne", "pi", "ro", "su", "ta")]
@@ -147,3 +148,12 @@ def test_skipping_what_cannot_be_used_leaves_out_held_out_patients_too(model, tm
     for parts, name in ((("none.jsonl", "some.jsonl"), "validation"), (("some.jsonl", "none.jsonl"), "test")):
         with pytest.raises(UserError, match=f"no session of the {name} part can be used.*split.{name}=0"):
             datasets(*parts)
+
+
+def test_a_run_finds_the_files_of_its_corpus_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("path", "metadata", "validation", "test")
+    for name in names:
+        (tmp_path / name).touch()
+    corpus = anchored(load_config(None, [f"corpus.{name}={name}" for name in names])).corpus
+    assert [getattr(corpus, name) for name in names] == [str(tmp_path / name) for name in names]
