@@ -197,22 +197,22 @@ def _sum_known(total: int | None, count: int | None) -> int | None:
     return None if total is None or count is None else total + count
 
 
+def _build(unit: Unit, builder: DocumentBuilder) -> BuiltUnit | UserError:
+    """Return the documents of ``unit``, or why it has none."""
+    try:
+        return builder.build(unit)
+    except UserError as error:
+        return error
+
+
 def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[BuiltUnit | UserError]:
-    """Yield the documents of each unit, in order, or why it has none. Threads suffice: the tokenizer works outside
-    Python's lock."""
-
-    def build(unit: Unit) -> BuiltUnit | UserError:
-        try:
-            return builder.build(unit)
-        except UserError as error:
-            return error
-
+    """Yield :func:`_build` of each unit, in order. Threads suffice: the tokenizer works outside Python's lock."""
     workers = _cores()
     waiting: deque[Future[BuiltUnit | UserError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for unit in units:
-                waiting.append(pool.submit(build, unit))
+                waiting.append(pool.submit(_build, unit, builder))
                 if len(waiting) > 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -226,7 +226,7 @@ def _check_mask(units: Sequence[Unit], builder: DocumentBuilder, *, skip_bad: bo
     """Check the loss mask of the first units; with ``skip_bad`` of the first that can be used."""
     if units:
         check_renderer(builder.renderer)
-    usable = (unit for unit in units if not skip_bad or not isinstance(next(_build_all([unit], builder)), UserError))
+    usable = (unit for unit in units if not skip_bad or not isinstance(_build(unit, builder), UserError))
     for unit in islice(usable, CHECKED_UNITS):
         check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
 

@@ -65,19 +65,16 @@ class RecordReader:
     """Keys of a record that the map names."""
     _session_keys: list[str] = field(init=False)
     """Columns that tell the sessions of a table apart."""
+    _by_rows: bool = field(init=False)
+    """Whether a session has several records: turns, or pairs that name their session."""
 
     def __post_init__(self) -> None:
         self._speakers = Speakers(self.corpus_map, self.options.labels)
         self._keys = frozenset(first_key(key) for key in _keys_of(self.corpus_map))
         keys = (self.corpus_map.course, self.corpus_map.session)
         self._session_keys = [key for key in keys if key and not is_pattern(key)]
-
-    @property
-    def _by_rows(self) -> bool:
-        """Whether a session has several records: turns, or pairs that name their session."""
-        session = self.corpus_map.session
-        named = session is not None and not is_pattern(session)
-        return self.corpus_map.each == "turn" or (self.corpus_map.each == "pair" and named)
+        rows_of_sessions = self.corpus_map.session in self._session_keys
+        self._by_rows = self.corpus_map.each == "turn" or (self.corpus_map.each == "pair" and rows_of_sessions)
 
     def sessions(self, records: Iterable[Record], file: SourceFile) -> Iterator[Session]:
         """Yield the sessions in ``records``; each fault goes to the reader's options."""
