@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.eval.rating.config import JudgingConfig, over
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.providers.config import ProviderConfig
+from cbtrain.settings import SettingsConflict
 
 PATIENT_INSTRUCTIONS = (
     "You play a patient in a simulated therapy session, for research. Stay in character, speak in the first person "
@@ -19,6 +20,8 @@ PATIENT_INSTRUCTIONS = (
 
 
 THERAPIST, PATIENT = SamplingConfig(max_tokens=120), SamplingConfig(max_tokens=80)
+SENT_TO_PATIENTS = ("temperature", "top_p", "max_tokens")
+"""Settings of :class:`SamplingConfig` that a request to a patient carries."""
 
 
 class EvaluationConfig(BaseModel):
@@ -48,3 +51,13 @@ class EvaluationConfig(BaseModel):
         description="share of the sessions, or of the ratings, that may fail; above it, the run ends with status 2",
     )
     perplexity_tokens: int = Field(10_000, ge=1, description="tokens of each held-out patient's sessions to measure")
+
+    @model_validator(mode="after")
+    def _patient_can_be_asked(self) -> EvaluationConfig:
+        """Raise SettingsConflict on a setting of the patient that its requests would leave out."""
+        for name, field in SamplingConfig.model_fields.items():
+            value = getattr(self.patient, name)
+            if name not in SENT_TO_PATIENTS and value != field.default:
+                problem = f"patient.{name} is {value:g}, but a patient is sent {', '.join(SENT_TO_PATIENTS)} only"
+                raise SettingsConflict(f"{problem}; leave it out", f"patient.{name}")
+        return self

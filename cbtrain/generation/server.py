@@ -88,12 +88,15 @@ def make_app(model: LocalModel, name: str, system: str | None = None) -> web.App
             return _error(404, f"the model {body.model!r} does not exist; this server has {name!r}", "model_not_found")
         if body.stream or body.n not in (None, 1):
             return _error(400, "stream and n > 1 are not supported")
-        sampling = SamplingConfig(
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            top_k=0,
-            max_tokens=body.max_completion_tokens or body.max_tokens or 512,
-        )
+        try:
+            sampling = SamplingConfig(
+                temperature=1.0 if body.temperature is None else body.temperature,
+                top_p=1.0 if body.top_p is None else body.top_p,
+                top_k=0,
+                max_tokens=body.max_completion_tokens or body.max_tokens or 512,
+            )
+        except ValidationError as error:  # such as a tiny temperature
+            return _error(400, first_fault(error))
         seed = body.seed if body.seed is not None else random.getrandbits(62)
         messages = [Message(m.role, m.content) for m in body.messages]
         if system and all(message.role != "system" for message in messages):
