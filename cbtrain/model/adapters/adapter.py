@@ -10,6 +10,21 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 
+class AdaptedModule(nn.Module, ABC):
+    """Changes what the module ``base`` of the decoder returns."""
+
+    base: nn.Module
+
+    @abstractmethod
+    def adapt(self, x: Tensor, out: Tensor) -> Tensor:
+        """Return the adapted output for inputs ``x [T, …]`` of which ``base`` returned ``out [T, …]``, in the dtype of
+        ``out``, which stays as it is."""
+
+    @abstractmethod
+    def settings(self) -> str:
+        """Return what its outputs depend on besides the base and its parameters."""
+
+
 class Adapter(ABC):
     """A fine-tuning method attached to one decoder. It trains its own parameters, or the decoder's.
 
@@ -70,6 +85,11 @@ class Adapter(ABC):
     @abstractmethod
     def remove(self) -> None:
         """Detach it: the decoder is the base again."""
+
+    @abstractmethod
+    def detach(self) -> dict[str, nn.Module]:
+        """Detach it, and return by path the modules that compute its rows where several adapters share one decoder:
+        an :class:`AdaptedModule` from the output of the base's module, any other in place of the base's module."""
 
     def prepare(  # noqa: B027 (most methods draw nothing)
         self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -103,3 +104,17 @@ class FullAdapter(Adapter):
                 parameter.data = self._other.pop(name)
         self.decoder.requires_grad_(False)
         self.decoder.adapter = None
+
+    def detach(self) -> dict[str, nn.Module]:
+        if not self._other:
+            raise RuntimeError("the base's weights are gone: load the base again, then the tuned weights")
+        self.enable(True)
+        # What a copy would hold of the base, by identity as deepcopy looks it up, is replaced by the tuned weights.
+        tuned = {id(p): nn.Parameter(p.data, requires_grad=False) for p in self.parameters().values()}
+        modules = {
+            path: copy.deepcopy(module, memo=tuned)
+            for path, module in self.decoder.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+        }
+        self.remove()
+        return modules

@@ -151,6 +151,11 @@ class LoraAdapter(Adapter):
             self.decoder.set_submodule(path, module.base)
         self.decoder.adapter = None
 
+    def detach(self) -> dict[str, nn.Module]:
+        self.enable(True)
+        self.remove()
+        return {**self.modules, **self.trained}
+
     def _file_names(self) -> dict[str, str]:
         """Return the parameter's name for each tensor of the PEFT file. A tied tensor has two names there, as ``peft``
         writes it."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbtrain.model.adapters.adapter import AdaptedModule
 from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.linears.linear import Linear
 
@@ -16,12 +17,14 @@ TINY = 1e-12
 """The least norm of a row, for rows of zeros."""
 
 
-class LoraLinear(nn.Module):
+class LoraLinear(AdaptedModule):
     """``y = W x + b + scale · B A dropout(x)`` with frozen ``W`` (Hu et al. 2021, arXiv 2106.09685).
 
     ``scale`` is alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732). ``enabled``
     switches the side path off without touching weights.
     """
+
+    base: Linear
 
     def __init__(
         self, base: Linear, path: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
@@ -43,7 +46,13 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base(x)
-        return out + self._update(self._dropped(x)).to(out.dtype) if self.enabled else out
+        return self.adapt(x, out) if self.enabled else out
+
+    def adapt(self, x: Tensor, out: Tensor) -> Tensor:
+        return out + self._update(self._dropped(x)).to(out.dtype)
+
+    def settings(self) -> str:
+        return f"scale {self.scale!r}"
 
     def effective_weight(self, weight: Tensor) -> Tensor:
         """Return ``weight`` plus the update, fp32 ``[out, in]``."""
@@ -84,10 +93,7 @@ class DoraLinear(LoraLinear):
         with torch.no_grad():
             self.magnitude.copy_(self._norms())
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.base(x)
-        if not self.enabled:
-            return out
+    def adapt(self, x: Tensor, out: Tensor) -> Tensor:
         dropped = self._dropped(x)
         # Dropout applies to the whole direction, W included, as in the authors' code.
         direction = out if dropped is x else self.base(dropped)
