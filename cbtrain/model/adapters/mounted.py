@@ -38,7 +38,7 @@ class MountedAdapters:
         self._modules: dict[str, _MountedModule] = {}
         self._layouts: dict[object, Layout] = {}
         self._passes: dict[tuple[Group, ...], _Pass] = {}
-        self._running = False
+        self._current = _Current()
 
     @torch.inference_mode(False)
     def mount(self, name: str, folder: str | Path, *, force: bool = False) -> str:
@@ -71,7 +71,7 @@ class MountedAdapters:
         for path, module in modules.items():
             mounted = self._modules.get(path)
             if mounted is None:
-                mounted = self._modules[path] = _MountedModule(self.decoder.get_submodule(path), path)
+                mounted = self._modules[path] = _MountedModule(self.decoder.get_submodule(path), path, self._current)
             if path in stacks:
                 mounted.stack = stacks[path]
             else:
@@ -115,17 +115,16 @@ class MountedAdapters:
         if self.decoder.adapter is not None:
             raise RuntimeError("the decoder has an adapter of its own")
         key = tuple(groups)
-        current = self._passes.get(key) or self._prepare(key)
-        self._running = True
+        prepared = self._passes.get(key) or self._prepare(key)
+        self._current.groups = prepared.groups
         try:
-            for siblings, leaf, mounted in current.swaps:
-                mounted.groups = current.groups
+            for siblings, leaf, _, mounted in prepared.swaps:
                 siblings[leaf] = mounted
             yield
         finally:
-            for siblings, leaf, mounted in current.swaps:
-                siblings[leaf] = mounted.base
-            self._running = False
+            for siblings, leaf, base, _ in prepared.swaps:
+                siblings[leaf] = base
+            self._current.groups = None
 
     @torch.inference_mode(False)
     def _prepare(self, groups: tuple[Group, ...]) -> _Pass:
@@ -137,7 +136,7 @@ class MountedAdapters:
             if not names.isdisjoint(mounted.names):
                 parent, _, leaf = path.rpartition(".")
                 # Setting the attribute does the same by way of checks that cost a decode step a hundredth.
-                prepared.swaps.append((self.decoder.get_submodule(parent)._modules, leaf, mounted))
+                prepared.swaps.append((self.decoder.get_submodule(parent)._modules, leaf, mounted.base, mounted))
         if len(self._passes) >= PASSES_KEPT:
             self._passes.clear()
         self._passes[groups] = prepared
@@ -163,7 +162,7 @@ class MountedAdapters:
             raise UserError(f"unknown adapter {name!r}", hint=hint)
 
     def _require_idle(self) -> None:
-        if self._running:
+        if self._current.groups is not None:
             raise RuntimeError("a forward pass with adapters runs")
 
 
@@ -172,20 +171,27 @@ class _Pass:
 
     def __init__(self, groups: RowGroups) -> None:
         self.groups = groups
-        self.swaps: list[tuple[dict[str, nn.Module | None], str, _MountedModule]] = []
+        self.swaps: list[tuple[dict[str, nn.Module | None], str, nn.Module, _MountedModule]] = []
+
+
+class _Current:
+    """The ``groups`` of the forward pass that runs, for all mounted modules; None if none runs."""
+
+    groups: RowGroups | None = None
 
 
 class _MountedModule(nn.Module):
     """The module ``base`` at ``path`` with the adapters that change it: ``stack`` and others ``by_name``."""
 
     layout: Layout
-    groups: RowGroups
 
-    def __init__(self, base: nn.Module, path: str) -> None:
+    def __init__(self, base: nn.Module, path: str, current: _Current) -> None:
         super().__init__()
-        self.base, self.path = base, path
+        self.base, self.path, self.current = base, path, current
         self.stack: LoraStack | None = None
-        self.by_name: dict[str, nn.Module] = {}
+        # With the base under None: nn.Module finds its modules among the attributes more slowly, and this is read for
+        # each linear of each step.
+        self.by_name: dict[str | None, nn.Module] = {None: base}
 
     @property
     def weight(self) -> Tensor:
@@ -194,11 +200,11 @@ class _MountedModule(nn.Module):
 
     @property
     def names(self) -> set[str]:
-        return {*self.by_name, *(self.stack.names if self.stack else ())}
+        return {*(name for name in self.by_name if name is not None), *(self.stack.names if self.stack else ())}
 
     @property
     def empty(self) -> bool:
-        return self.stack is None and not self.by_name
+        return self.stack is None and len(self.by_name) == 1
 
     def drop(self, name: str) -> None:
         self.by_name.pop(name, None)
@@ -207,21 +213,23 @@ class _MountedModule(nn.Module):
             self.stack = LoraStack(parts) if parts else None
 
     def find_layout(self) -> Layout:
-        adapting = frozenset(name for name, module in self.by_name.items() if isinstance(module, AdaptedModule))
+        others = {name: module for name, module in self.by_name.items() if name is not None}
+        adapting = frozenset(name for name, module in others.items() if isinstance(module, AdaptedModule))
         stacked = tuple(zip(self.stack.names, self.stack.ranks, strict=True)) if self.stack else ()
-        return Layout(stacked, adapting, frozenset(self.by_name) - adapting)
+        return Layout(stacked, adapting, frozenset(others) - adapting)
 
     def forward(self, x: Tensor) -> Tensor:
-        groups = self.groups
+        groups = self.current.groups
+        assert groups is not None
         if groups.total is not None and groups.total != x.shape[0]:
             raise ValueError(f"groups of {groups.total} rows in all, but {self.path} has {x.shape[0]}")
         work = groups.work(self.layout)
         out: Tensor
         if work.parts is None:
-            out = self.base(x)
+            out = self.by_name[None](x)
         else:
             # Where dtypes differ (a head trained in fp32 on a bf16 base) the result has the wider one.
-            parts = [(self.base if name is None else self.by_name[name])(x[rows]) for rows, name in work.parts]
+            parts = [self.by_name[name](x[rows]) for rows, name in work.parts]
             out = parts[0] if len(parts) == 1 else torch.cat(parts)
         if self.stack is not None:
             for product in work.products:
