@@ -70,7 +70,7 @@ class MergedSettings(Generic[Config]):
             for leaf, content in _leaves({name: value_of(current[-1], self.model) if equals else None}):
                 leaf = current_key(leaf, self.model)
                 other, before = written.setdefault(leaf, (key, content))
-                if before == content:
+                if before is content or before == content:  # NaN, which a setting refuses, is not equal to itself
                     continue
                 if leaf == name == current_key(other, self.model) and other != key:
                     raise two_names(other, key, name, COMMAND_LINE)

@@ -146,20 +146,19 @@ def test_the_same_tokens_are_kept_as_by_transformers(candidates, monkeypatch):
             min_p=chance.choice([0, 0, 0.02, 0.3, 1]),
         )
         logits = torch.randn(vocabulary) * chance.choice([0.3, 1, 4])
-        winner = torch.eye(vocabulary) * 1e6
+        # One row for each token, which wins there if it is kept, and one of another request.
+        winner = torch.eye(vocabulary + 1, vocabulary) * 1e6
         with monkeypatch.context() as patch:
-            patch.setattr(filters, "gumbel", lambda keys, ids, winner=winner: winner.gather(1, ids.expand(vocabulary, -1)))
-            distances = ((logits - logits.max()) / config.temperature).expand(vocabulary, -1).clone()
-            rows = filters.Filters.of([config] * vocabulary, vocabulary, logits.device)
-            keys = torch.zeros((vocabulary, 1), dtype=torch.int64)
-            whole = vocabulary * filters.CACHED  # one part, as the noise above is for all rows
-            patch.setattr(filters, "CACHED", whole)
-            tokens = (filters.among_candidates if candidates else filters.among_all)(distances, rows, keys)
+            patch.setattr(filters, "gumbel", lambda _, ids, noise=winner: noise.gather(1, ids.expand(len(noise), -1)))
+            patch.setattr(filters, "CACHED", winner.numel())  # one part
+            rows = filters.Filters.of([config] * vocabulary + [SamplingConfig()], vocabulary, logits.device)
+            distances = ((logits - logits.max()) / config.temperature).expand(len(winner), -1).clone()
+            keys = torch.zeros((len(winner), 1), dtype=torch.int64)
+            tokens = (filters.among_candidates if candidates else filters.among_all)(distances, rows, keys)[:-1]
         if candidates and int(tokens[0]) == filters.UNDECIDED:
             assert (tokens == filters.UNDECIDED).all()
             continue
         decided += 1
-        # A token that is not kept loses to a kept one in its own row.
         kept = {row for row, token in enumerate(tokens.tolist()) if token == row}
         assert kept == transformers_keep(logits, config), config
     assert decided > 75
@@ -280,13 +279,13 @@ def test_a_broken_row_disturbs_no_other():
 
 def test_penalties_are_those_of_transformers_and_openai():
     torch.manual_seed(4)
-    logits = torch.randn(3, 50) * 3
+    logits = torch.randn(3, 150) * 3
     config = SamplingConfig(temperature=0, repetition_penalty=1.7)
     rows = [Draw(config, 0, [row, 3, 3, 40]) for row in range(3)]
     for row in rows:
-        for token in range(10, 49):  # more than the table has at first
+        for token in range(10, 149):  # more than the table has at first
             row.add(token)
-    ids = torch.tensor([[row, 3, 3, 40, *range(10, 49)] for row in range(3)])
+    ids = torch.tensor([[row, 3, 3, 40, *range(10, 149)] for row in range(3)])
     expected = RepetitionPenaltyLogitsProcessor(1.7)(ids, logits)
     assert torch.equal(apply_edits(logits, rows, [None] * 3), expected)
 
@@ -296,6 +295,9 @@ def test_penalties_are_those_of_transformers_and_openai():
     changed = logits[0] - apply_edits(logits[:1], [row], [None])[0]
     assert changed.nonzero()[:, 0].tolist() == [5, 6]
     torch.testing.assert_close(changed[[5, 6]], torch.tensor([1.25, 0.75]))
+    both = Draw(SamplingConfig(repetition_penalty=2, presence_penalty=0.5), 0, [1])
+    both.add(2)
+    assert apply_edits(torch.ones(1, 4), [both], [None]).tolist() == [[1, 0.5, 0, 1]]
 
 
 def test_bias_masks_and_least_lengths():

@@ -92,7 +92,8 @@ def _tokens(logits: Tensor, rows: Sequence[Draw], allowed: Sequence[Tensor | Non
     """Return the token of each row, or the number of its exception."""
     edited = apply_edits(logits, rows, allowed)
     largest, tokens = edited.max(-1)
-    few, many = [], []
+    few: list[int] = []
+    many: list[int] = []
     for row, request in enumerate(rows):
         if request.config.temperature:
             (few if fits_candidates(request.config) else many).append(row)

@@ -85,8 +85,9 @@ def among_all(distances: Tensor, filters: Filters, keys: Tensor) -> Tensor:
     if distances.device.type != "cpu":
         return _draw_from(distances, filters.log_min_p, filters.top_p, keys, filters)
     rows = max(CACHED // distances.shape[1], 1)
-    parts = (tensor.split(rows) for tensor in (distances, filters.log_min_p, filters.top_p, keys))
-    return torch.cat([_draw_from(*part, filters) for part in zip(*parts, strict=True)])
+    split = (tensor.split(rows) for tensor in (distances, filters.log_min_p, filters.top_p, keys))
+    parts = zip(*split, strict=True)
+    return torch.cat([_draw_from(part, log_min_p, top_p, key, filters) for part, log_min_p, top_p, key in parts])
 
 
 def _draw_from(distances: Tensor, log_min_p: Tensor, top_p: Tensor, keys: Tensor, filters: Filters) -> Tensor:
@@ -98,7 +99,7 @@ def _draw_from(distances: Tensor, log_min_p: Tensor, top_p: Tensor, keys: Tensor
     if not filters.has_top_p:
         return tokens[:, 0]
     masses = _masses(distances, distances.shape[1])
-    limits = _limits(masses.sum(-1, keepdim=True), top_p)
+    limits = masses.sum(-1, keepdim=True) * top_p
     while True:
         chosen = distances.gather(1, tokens)
         refused = masses.masked_fill(distances <= chosen, 0).sum(-1, keepdim=True) >= limits
@@ -143,14 +144,8 @@ def _floors(distances: Tensor, values: Tensor, filters: Filters) -> Tensor:
     assert total is not None
     larger = masses.cumsum(-1) - masses
     # At least one, also in a row of NaN.
-    kept = (larger < _limits(total, filters.top_p)).sum(-1, keepdim=True).clamp_(min=1)
+    kept = (larger < total * filters.top_p).sum(-1, keepdim=True).clamp_(min=1)
     return torch.maximum(floors, values.gather(1, kept - 1))
-
-
-def _limits(total: Tensor, top_p: Tensor) -> Tensor:
-    """Return the mass ``[n, 1]`` that larger logits must stay below, for ``total [n, 1]``. It is not 0, so that the
-    largest logit is kept however small ``top_p`` is."""
-    return (total * top_p).clamp_(min=0.5)
 
 
 def _total(distances: Tensor) -> Tensor:
