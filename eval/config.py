@@ -21,7 +21,7 @@ PATIENT_INSTRUCTIONS = (
 
 THERAPIST, PATIENT = SamplingConfig(max_tokens=120), SamplingConfig(max_tokens=80)
 SENT_TO_PATIENTS = ("temperature", "top_p", "max_tokens")
-"""Settings of :class:`SamplingConfig` that a request to a patient carries."""
+"""Settings of :class:`SamplingConfig` that a request to a patient's API carries."""
 
 
 class EvaluationConfig(BaseModel):
@@ -36,6 +36,10 @@ class EvaluationConfig(BaseModel):
     max_words: int = Field(5000, ge=10)
     therapist: Annotated[SamplingConfig, over(THERAPIST)] = THERAPIST
     engine: EngineConfig = Field(default_factory=EngineConfig)
+    deterministic: bool = Field(
+        False,
+        description="same sessions whatever else is in a batch, to the last bit: slower, and rarely another word",
+    )
     patient: Annotated[SamplingConfig, over(PATIENT)] = PATIENT
     patient_provider: ProviderConfig | None = Field(
         None, description="API that plays the patients; null serves the patient adapter on this machine"
@@ -54,10 +58,13 @@ class EvaluationConfig(BaseModel):
 
     @model_validator(mode="after")
     def _patient_can_be_asked(self) -> EvaluationConfig:
-        """Raise SettingsConflict on a setting of the patient that its requests would leave out."""
+        """Raise SettingsConflict on a setting of the patient that requests to its API would leave out."""
+        if self.patient_provider is None:
+            return self
         for name, field in SamplingConfig.model_fields.items():
             value = getattr(self.patient, name)
             if name not in SENT_TO_PATIENTS and value != field.default:
-                problem = f"patient.{name} is {value:g}, but a patient is sent {', '.join(SENT_TO_PATIENTS)} only"
+                sent = ", ".join(SENT_TO_PATIENTS)
+                problem = f"patient.{name} is {value:g}, but a patient behind an API is sent {sent} only"
                 raise SettingsConflict(f"{problem}; leave it out", f"patient.{name}")
         return self

@@ -34,6 +34,7 @@ from cbtrain.cli import (
 from cbtrain.cli.complaint import complain
 from cbtrain.cli.exit_codes import BROKEN_PIPE, DONE, INTERRUPTED, SIGNALLED, STOPPED, TABLE
 from cbtrain.cli.parser import Parser, parse, rank
+from cbtrain.environment import quiet_openmp
 from cbtrain.errors import Stopped, UserError, system_problem
 from cbtrain.files import share_with
 from cbtrain.stopping import stop_at_once
@@ -65,9 +66,7 @@ def entry(arguments: Sequence[str] | None = None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. An error is one line on standard error."""
-    # OpenMP threads that spin while they wait make a step up to 28 times slower as soon as another program takes one
-    # of few cores (docs/log.md). Read when torch is first imported, which is later than here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(quiet_openmp(os.environ))
     umask = share_with("owner")  # runs, forms and corpora hold words of sessions
     try:
         parsed = parse(build_parser(), sys.argv[1:] if arguments is None else arguments)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cbtrain.cli.complaint import complain
 from cbtrain.cli.exit_codes import DONE, INTERRUPTED
 from cbtrain.cli.parser import Parser, add_study_arguments, options_of
+from cbtrain.environment import quiet_openmp
 from cbtrain.errors import UserError, system_problem
 from cbtrain.files import require_new
 
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
 def entry(arguments: Sequence[str] | None = None) -> None:
     """Profile and exit: 0 on success, 2 with one line on bad input, 130 when interrupted."""
-    # As in `cbtrain`: OpenMP threads that spin while they wait distort what is measured.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(quiet_openmp(os.environ))  # as in `cbtrain`
     status = DONE
     try:
         run(build_parser().parse_intermixed_args(arguments))

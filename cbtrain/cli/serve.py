@@ -68,15 +68,16 @@ def _serve(parsed: argparse.Namespace) -> None:
     with loading_bar(leading_console()) as progress:
         model = LocalModel(
             name,
-            parsed.adapter,
+            {"adapter": parsed.adapter} if parsed.adapter else {},
             config.evaluation.engine,
             loading=config.model,
             chat_format=config.tokens.format,
             force=parsed.force,
+            deterministic=config.evaluation.deterministic,
             progress=progress,
         )
-    if parsed.system == "trained" and model.trained_prompt:
-        system = model.trained_prompt.text
+    if parsed.system == "trained" and model.voice.trained_prompt:
+        system = model.voice.trained_prompt.text
     for note in filter(None, (*model.notes, _system_note(model, parsed.system, system))):
         print(note, file=sys.stderr, flush=True)
     serving = serve(model, parsed.name, parsed.host, parsed.port, system=system, until_stdin_closes=parsed.with_parent)
@@ -102,14 +103,14 @@ def _text_of(option: str) -> str | None:
 def _system_note(model: LocalModel, option: str, system: str | None) -> str:
     """Return which system prompt is added to chats without one, or why none is; "" for a model that says nothing of
     one."""
-    trained = model.trained_prompt
+    trained = model.voice.trained_prompt
     if system:
         source = "as trained; --system none leaves it out" if option == "trained" else option
         return f"system prompt of chats without one: {_shortened(system)} ({source})"
     if trained is None and option == "trained":
         return ""
     reason = "--system none" if trained is None or option == "none" else trained.note
-    written = model.renderer.own_system_text
+    written = model.voice.renderer.own_system_text
     template = f"; the chat template writes its own: {_shortened(written)}" if written else ""
     return f"chats without a system prompt get none ({reason}){template}"
 

@@ -36,6 +36,7 @@ class AnswerText:
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         """``tokenizer`` is a fast one of transformers. Raises ValueError on an empty stop string."""
         self.stopped = False
+        self.stop_string: str | None = None
         self._decoder = _IncrementalDecoder(tokenizer)
         self._stops = _StopStrings(stop)
         self._ahead: _StopStrings | None = None
@@ -51,7 +52,8 @@ class AnswerText:
     def add(self, token: int) -> str:
         """Return the text that is settled by ``token``: no half character, nothing that may begin a stop string.
 
-        ``stopped`` is True as soon as a stop string is complete. It is not part of the text, and later tokens add none.
+        ``stopped`` is True as soon as a stop string, ``stop_string``, is complete. It is not part of the text, and
+        later tokens add none.
         """
         if self.stopped:
             return ""
@@ -82,6 +84,7 @@ class AnswerText:
             length = self._stops.add(character)
             if length:
                 self.stopped, self._held = True, ""
+                self.stop_string = text[end - length : end]
                 return text[: end - length]
         free = len(text) - self._stops.longest_beginning
         self._held = text[free:]

@@ -1,134 +1,149 @@
-"""The key-value cache: one slot per conversation, kept between its turns."""
+"""The key-value cache: one slot per conversation, kept between its turns until another one needs the room."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import mmap
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from cbtrain.errors import UserError
+from cbtrain.generation.config import EngineConfig
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.attention.cached import attention_in_place, cached_attention
-from cbtrain.model.attention.cu_seqlens import CuSeqlens
-from cbtrain.model.attention.packed import packed_attention
+
+MOST_SLOTS = 64
+"""Slots that are made without being asked for."""
+
+WORTH_COPYING = 16
+"""Tokens of a beginning that another slot holds, from which on they are copied rather than read again."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """One row of the cache: the ``tokens`` whose keys and values are valid, and whether the adapter computed them."""
+    """One row of the cache: the ``tokens`` whose keys and values are valid, and the digest of the adapter that computed
+    them ("" for the base)."""
 
     index: int
     tokens: list[int] = field(default_factory=list)
-    adapter: bool = False
+    digest: str = ""
     busy: bool = False
     last_used: int = 0
 
 
 class KVCache:
-    """Keys and values, each ``[layers, slots, kv_heads, context, head_dim]``, and the slots' owners."""
+    """Keys and values, each ``[layers, slots, kv_heads, context, head_dim]``, and the slots' owners.
 
-    def __init__(
-        self,
-        a: Architecture,
-        slots: int,
-        context: int,
-        dtype: torch.dtype,
-        device: torch.device | str,
-        attention: str = "auto",
-    ) -> None:
-        shape = (a.layers, slots, a.kv_heads, context, a.head_dim)
-        # Zeros, not empty: a masked weight of 0 times a NaN that was never written is NaN. On CPUs zero pages take no
-        # memory until they are touched.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.window, self.attention = a.sliding_window, attention
+    A slot holds one whole conversation in one piece, so that attention reads it in place: pages of 256 tokens took 2.2
+    times as long on a CPU (``docs/log.md``). On CPUs, memory is taken by the tokens that are there, not by the slots.
+    Raises UserError if not even one slot fits in the memory that ``config`` gives.
+    """
+
+    def __init__(self, a: Architecture, config: EngineConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.context = min(config.context_tokens, a.context)
+        per_token = 2 * a.layers * a.kv_heads * a.head_dim * dtype.itemsize
+        slots = _slots_in_memory(config, per_token * self.context, device)
+        self.keys, self.values = (_zeros(a, slots, self.context, dtype, device) for _ in range(2))
+        self.window = a.sliding_window
         self.slots = [Slot(i) for i in range(slots)]
+        self.bytes_per_token = per_token
         self._clock = 0
 
-    def acquire(self, prompt: Sequence[int], adapter: bool) -> Slot | None:
+    def acquire(self, prompt: Sequence[int], digest: str) -> Slot | None:
         """Return a free slot for ``prompt``, trimmed to the tokens they share; None while all are busy.
 
         A slot whose conversation ``prompt`` continues is taken before any other. One that shares only a beginning
-        (a system prompt, say) is not robbed of its conversation while an older slot is free.
+        (a system prompt, say) is not robbed of its conversation while an older slot is free: the beginning is copied,
+        from a busy slot too. The slot that is overwritten is the one used least recently.
         """
         free = [slot for slot in self.slots if not slot.busy]
         if not free:
             return None
+        shared_by_slot = self._shared(prompt, digest)
         best, shared = min(free, key=lambda slot: slot.last_used), 0
         for slot in free:
-            if slot.adapter != adapter:
-                continue
-            common = common_prefix(slot.tokens, prompt)
+            common = shared_by_slot[slot.index]
             if common > shared and 2 * common >= len(slot.tokens):
                 best, shared = slot, common
+        source = max(self.slots, key=lambda slot: shared_by_slot[slot.index])
+        if shared_by_slot[source.index] >= shared + WORTH_COPYING and source is not best:
+            shared = shared_by_slot[source.index]
+            self.keys[:, best.index, :, :shared] = self.keys[:, source.index, :, :shared]
+            self.values[:, best.index, :, :shared] = self.values[:, source.index, :, :shared]
+            best.tokens = source.tokens[:shared]
         # The last prompt token is always computed anew: its hidden state predicts the first answer token.
         del best.tokens[min(shared, len(prompt) - 1) :]
         self._clock += 1
-        best.adapter, best.busy, best.last_used = adapter, True, self._clock
+        best.digest, best.busy, best.last_used = digest, True, self._clock
         return best
+
+    def longest_shared(self, prompt: Sequence[int], digest: str) -> int:
+        """Return how many leading tokens of ``prompt`` are in some slot under ``digest``."""
+        return max(self._shared(prompt, digest), default=0)
 
     def release(self, slot: Slot) -> None:
         slot.busy = False
 
+    def forget(self, digests: Iterable[str]) -> None:
+        """Empty the slots that the adapters ``digests`` computed."""
+        for slot in self.slots:
+            if slot.digest in set(digests):
+                slot.tokens = []
+
+    def _shared(self, prompt: Sequence[int], digest: str) -> list[int]:
+        return [common_prefix(slot.tokens, prompt) if slot.digest == digest else 0 for slot in self.slots]
+
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many leading tokens ``a`` and ``b`` share."""
-    length = min(len(a), len(b))
-    for i in range(length):
-        if a[i] != b[i]:
-            return i
-    return length
+    """Return how many leading tokens ``a`` and ``b`` share. Slices are compared, which is fast for lists."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:  # the first `low` are equal, the first `high` are not
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
-class PrefillAttention:
-    """``attend`` for new prompt tokens of several slots, packed in one row, each after its slot's cached tokens."""
-
-    def __init__(self, cache: KVCache, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> None:
-        self.cache, self.slots, self.starts, self.lengths = cache, slots, starts, lengths
-        self.new = [CuSeqlens((0, length)) for length in lengths]
-        self.seen = [CuSeqlens((0, start + length)) for start, length in zip(starts, lengths, strict=True)]
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        outputs, at = [], 0
-        places = zip(self.slots, self.starts, self.lengths, self.new, self.seen, strict=True)
-        for slot, start, length, cu_seqlens_q, cu_seqlens_k in places:
-            keys, values = self.cache.keys[layer, slot], self.cache.values[layer, slot]
-            end = start + length
-            keys[:, start:end] = k[at : at + length].transpose(0, 1)
-            values[:, start:end] = v[at : at + length].transpose(0, 1)
-            outputs.append(
-                packed_attention(
-                    q[at : at + length],
-                    keys[:, :end].transpose(0, 1),
-                    values[:, :end].transpose(0, 1),
-                    cu_seqlens_q=cu_seqlens_q,
-                    cu_seqlens_k=cu_seqlens_k,
-                    window=self.cache.window,
-                    backend=self.cache.attention,
-                )
-            )
-            at += length
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+def _zeros(a: Architecture, slots: int, context: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros, not uninitialized memory: a masked weight of 0 times a NaN that was never written is NaN."""
+    shape = (a.layers, slots, a.kv_heads, context, a.head_dim)
+    if device.type != "cpu":
+        # FlashAttention reads [context, kv_heads, head_dim] of a slot in one piece.
+        shape = (a.layers, slots, context, a.kv_heads, a.head_dim)
+        return torch.zeros(shape, dtype=dtype, device=device).transpose(2, 3)
+    # Pages that the system gives are zeros and take no memory until they are written, in steps of 4 kB: torch.zeros
+    # writes all at once, and numpy asks for pages of 2 MB.
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
-class DecodeAttention:
-    """``attend`` for one new token in each of several slots."""
+def _slots_in_memory(config: EngineConfig, bytes_per_slot: int, device: torch.device) -> int:
+    given = config.memory_gb * 1e9 if config.memory_gb else _free_bytes(device)
+    fitting = int(given // bytes_per_slot)
+    if config.slots and (config.memory_gb is None or config.slots <= fitting):
+        return config.slots
+    if fitting < 1:
+        problem = f"one conversation of {config.context_tokens:,} tokens takes {bytes_per_slot / 1e9:.2f} GB"
+        hint = f"{given / 1e9:.2f} GB are given: lower evaluation.engine.context_tokens, or give more memory_gb."
+        raise UserError(problem, where="evaluation.engine", hint=hint)
+    if config.slots:
+        problem = f"{config.slots} slots do not fit into {given / 1e9:.2f} GB, but {fitting} do"
+        raise UserError(
+            problem, where="evaluation.engine.slots", hint="Lower it or context_tokens, or raise memory_gb."
+        )
+    return min(fitting, MOST_SLOTS)
 
-    def __init__(self, cache: KVCache, slots: Sequence[int], positions: Sequence[int]) -> None:
-        device = cache.keys.device
-        self.cache, self.host_slots, self.lengths = cache, slots, [position + 1 for position in positions]
-        self.slots = torch.tensor(slots, device=device)
-        self.positions = torch.tensor(positions, device=device)
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values, window = self.cache.keys[layer], self.cache.values[layer], self.cache.window
-        keys[self.slots, :, self.positions] = k
-        values[self.slots, :, self.positions] = v
-        if q.device.type == "cpu":
-            return attention_in_place(q, keys, values, self.host_slots, self.lengths, window)
-        # A launch for each slot would cost a GPU more than the copy.
-        longest = max(self.lengths)
-        past_keys = keys[:, :, :longest].index_select(0, self.slots)
-        past_values = values[:, :, :longest].index_select(0, self.slots)
-        return cached_attention(q, past_keys, past_values, self.positions + 1, window)
+def _free_bytes(device: torch.device) -> float:
+    """Return the bytes for keys and values if nobody says: nine tenths of what a GPU has free, a quarter of the
+    machine's memory."""
+    if device.type == "cuda":
+        return 0.9 * torch.cuda.mem_get_info(device)[0]
+    return 0.25 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

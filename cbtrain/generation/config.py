@@ -12,9 +12,16 @@ class EngineConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    slots: int = Field(16, ge=1, description="conversations whose keys and values are kept at a time")
+    slots: int | None = Field(
+        None, ge=1, description="conversations whose keys and values are kept at a time; null: as memory_gb allows"
+    )
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="memory for keys and values; null: most of what a GPU has free, a quarter of the RAM",
+    )
     context_tokens: int = Field(8192, ge=64, description="longest prompt plus answer")
-    prefill_tokens: int = Field(8192, ge=64, description="new prompt tokens that one engine step may read")
+    prefill_tokens: int = Field(2048, ge=16, description="new prompt tokens that one engine step may read")
 
 
 LEAST_TEMPERATURE = 1e-3

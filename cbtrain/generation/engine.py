@@ -1,65 +1,89 @@
-"""Continuous batching: every step reads new prompts and adds one token to every running conversation."""
+"""Continuous batching: every step reads prompts, a chunk at a time, and adds one token to every answer under way."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cbtrain.generation.cache import DecodeAttention, KVCache, PrefillAttention, Slot
-from cbtrain.generation.config import EngineConfig, SamplingConfig
-from cbtrain.generation.sampler import sample
+from cbtrain.errors import UserError
+from cbtrain.generation.answer_text import AnswerText
+from cbtrain.generation.cache import WORTH_COPYING, KVCache, Slot, common_prefix
+from cbtrain.generation.config import EngineConfig
+from cbtrain.generation.fixed_rows import fixed_sizes
+from cbtrain.generation.json_guide import JsonGuide, JsonGuides
+from cbtrain.generation.request import (
+    BadRequest,
+    Completion,
+    ContextOverflow,
+    FinishReason,
+    Listener,
+    Piece,
+    Request,
+    RequestFailed,
+)
+from cbtrain.generation.sampling.draw import Draw, Drawn, TokenLogprobs, draw
+from cbtrain.model.adapters.mounted import MountedAdapters
+from cbtrain.model.attention.cached import CachedAttention, Chunk
 from cbtrain.model.decoder import Decoder
 
-FinishReason = Literal["stop", "length"]
 
-
-class ContextOverflow(ValueError):
-    """The prompt leaves no room for an answer in the context."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """``prompt`` token ids; ``adapter`` says whether the adapter takes part; equal seeds give equal draws."""
-
-    prompt: Sequence[int]
-    sampling: SamplingConfig
-    seed: int
-    adapter: bool = True
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """``ids`` without the stop token, their ``text``, and counts of prompt tokens (``cached`` were not recomputed)."""
-
-    ids: list[int]
-    text: str
-    finish_reason: FinishReason
-    prompt_tokens: int
-    cached_tokens: int
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Running:
+    """A request under way. Its tokens are the prompt's and the answer's; ``slot`` holds those that have been read."""
+
     request: Request
     future: Future[Completion]
-    generator: torch.Generator
+    digest: str
+    draw: Draw
+    text: AnswerText | None
+    guide: JsonGuide | None
+    listener: Listener | None
     slot: Slot | None = None
     cached: int = 0
     ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+    @property
+    def unread(self) -> int:
+        return len(self.request.prompt) + len(self.ids) - len(self.held.tokens)
+
+    @property
+    def held(self) -> Slot:
+        assert self.slot is not None
+        return self.slot
+
+    def next_tokens(self, count: int) -> list[int]:
+        begin, prompt = len(self.held.tokens), self.request.prompt
+        return [*prompt[begin : begin + count], *self.ids[max(0, begin - len(prompt)) :]][:count]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """``length`` tokens of ``run`` in a forward pass; the last part of what is ``unread`` gives the next token."""
+
+    run: _Running
+    length: int
+
+    @property
+    def last(self) -> bool:
+        return self.length == self.run.unread
 
 
 class GenerationEngine:
-    """Runs requests on one decoder. Not thread-safe: one thread calls :meth:`submit` and :meth:`step`.
+    """Runs requests on one decoder, with the adapters that are mounted on it. Not thread-safe: one thread calls it.
 
-    ``decode`` turns token ids to text. ``stop_ids`` end a turn.
+    ``tokenizer`` (a fast ``transformers`` one; None: no texts) turns tokens to text if a request brings none;
+    ``stop_ids`` end every answer.
+    With ``deterministic`` a request's answer does not depend on what else is in the batch or in the cache, to the last
+    bit of its logits: forward passes have a fixed number of rows, and each token's attention is computed alone.
     """
 
     def __init__(
@@ -68,26 +92,53 @@ class GenerationEngine:
         config: EngineConfig,
         *,
         stop_ids: frozenset[int],
-        decode: Callable[[list[int]], str],
+        tokenizer: Any = None,
+        adapters: MountedAdapters | None = None,
+        deterministic: bool = False,
     ) -> None:
-        self.decoder, self.config, self.stop_ids, self.decode = decoder.eval(), config, stop_ids, decode
-        self.context = min(config.context_tokens, decoder.architecture.context)
-        self.cache = KVCache(
-            decoder.architecture, config.slots, self.context, decoder.dtype, decoder.device, decoder.attention
-        )
+        self.decoder, self.config, self.stop_ids, self.tokenizer = decoder.eval(), config, stop_ids, tokenizer
+        self.adapters = adapters or MountedAdapters(decoder)
+        self.cache = KVCache(decoder.architecture, config, decoder.dtype, decoder.device)
+        self.context = self.cache.context
+        self.vocabulary = decoder.architecture.vocabulary
+        self._guides: dict[int, JsonGuides] = {}  # by tokenizer
+        self.sizes = fixed_sizes(decoder, max_rows=config.prefill_tokens) if deterministic else ()
         self.waiting: deque[_Running] = deque()
         self.running: list[_Running] = []
 
-    def submit(self, request: Request) -> Future[Completion]:
-        """Queue ``request``; the future holds its completion. Raises ContextOverflow if no token would fit."""
-        if not request.prompt:
-            raise ValueError("the prompt is empty")
-        if len(request.prompt) >= self.context:
-            raise ContextOverflow(f"{len(request.prompt)} prompt tokens leave no room in {self.context}")
-        future: Future[Completion] = Future()
-        generator = torch.Generator().manual_seed(request.seed & (2**63 - 1))
-        self.waiting.append(_Running(request, future, generator))
-        return future
+    def submit(
+        self, request: Request, listener: Listener | None = None, future: Future[Completion] | None = None
+    ) -> Future[Completion]:
+        """Queue ``request``; the future holds its completion, or RequestFailed. ``listener`` gets the pieces. Cancel
+        the future to end the request.
+
+        Raises ContextOverflow if no token of an answer would fit, and BadRequest on anything else that cannot be done.
+        """
+        tokenizer = request.tokenizer or self.tokenizer
+        self._check(request, tokenizer)
+        stop_ids = self.stop_ids | request.stop_ids
+        try:
+            drawing = Draw(
+                request.sampling,
+                request.seed,
+                request.prompt,
+                stop_ids=stop_ids,
+                logit_bias=request.logit_bias,
+                logprobs=request.logprobs,
+            )
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        run = _Running(
+            request,
+            future or Future(),
+            self.adapters.digest(request.adapter),
+            drawing,
+            None if tokenizer is None else AnswerText(tokenizer, request.stop),
+            self._guide(request, tokenizer, stop_ids),
+            listener,
+        )
+        self.waiting.append(run)
+        return run.future
 
     @property
     def idle(self) -> bool:
@@ -100,104 +151,242 @@ class GenerationEngine:
             self.step()
         return [future.result() for future in futures]
 
+    def drop_adapter(self, name: str) -> None:
+        """Unmount the adapter ``name``; requests for it that have not ended fail. Raises UserError on another name."""
+        for run in [*self.waiting, *self.running]:
+            if run.request.adapter == name:
+                self._fail(run, BadRequest(f"the adapter {name!r} has been dropped"))
+        self.adapters.drop(name)
+
+    def fail_all(self, error: Exception) -> None:
+        """End every request with ``error``."""
+        for run in [*self.waiting, *self.running]:
+            self._fail(run, error)
+
     @torch.inference_mode()
     def step(self) -> None:
-        """Drop cancelled requests, admit waiting ones, read their prompts, then decode one token everywhere."""
+        """Drop cancelled requests, admit waiting ones, then read prompts and add a token to each answer."""
         self._drop_cancelled()
-        admitted = self._admit()
-        decoding = self.running
-        self.running = [*decoding, *admitted]
-        for adapter, group in _by_adapter(admitted):
-            self._forward(group, adapter, self._prefill)
-        for adapter, group in _by_adapter(decoding):
-            self._forward(group, adapter, self._decode)
+        self._admit()
+        for batch in self._batches():
+            self._advance(batch)
 
-    def _admit(self) -> list[_Running]:
-        admitted: list[_Running] = []
-        budget = self.config.prefill_tokens
-        while self.waiting:
-            slot = self.cache.acquire(self.waiting[0].request.prompt, self.waiting[0].request.adapter)
-            if slot is None:
-                break
-            new = len(self.waiting[0].request.prompt) - len(slot.tokens)
-            if admitted and new > budget:
-                self.cache.release(slot)
-                break
+    def _check(self, request: Request, tokenizer: Any) -> None:
+        prompt = request.prompt
+        if not prompt:
+            raise BadRequest("the prompt is empty")
+        if len(prompt) >= self.context:
+            raise ContextOverflow(f"{len(prompt):,} prompt tokens leave no room in {self.context:,}")
+        if not 0 <= min(prompt) <= max(prompt) < self.vocabulary:
+            raise BadRequest(f"token ids must be from 0 to {self.vocabulary - 1:,}")
+        if any(not 0 <= token < self.vocabulary for token in (*request.logit_bias, *request.stop_ids)):
+            raise BadRequest(f"ids in logit_bias and of stop tokens must be from 0 to {self.vocabulary - 1:,}")
+        if request.adapter is not None and request.adapter not in self.adapters.names:
+            names = ", ".join(map(repr, self.adapters.names)) or "none"
+            raise BadRequest(f"there is no adapter {request.adapter!r}; mounted: {names}")
+        if tokenizer is None and (request.stop or request.schema):
+            raise BadRequest("stop strings and schemas need an engine with a tokenizer")
+        if request.logprobs is not None and not 0 <= request.logprobs <= self.vocabulary:
+            raise BadRequest(f"logprobs must be from 0 to {self.vocabulary:,}")
+        if not all(request.stop):
+            raise BadRequest("a stop string is empty")
+
+    def _guide(self, request: Request, tokenizer: Any, stop_ids: frozenset[int]) -> JsonGuide | None:
+        if request.schema is None:
+            return None
+        try:
+            if id(tokenizer) not in self._guides:
+                self._guides[id(tokenizer)] = JsonGuides(tokenizer, self.vocabulary, stop_ids)
+            return self._guides[id(tokenizer)].guide(None if request.schema is True else request.schema)
+        except UserError as error:
+            raise BadRequest(str(error)) from None
+
+    def _admit(self) -> None:
+        later: deque[_Running] = deque()
+        while self.waiting and any(not slot.busy for slot in self.cache.slots):
             run = self.waiting.popleft()
+            if self._is_being_read(run):
+                later.append(run)
+                continue
+            slot = self.cache.acquire(run.request.prompt, run.digest)
+            assert slot is not None
             run.slot, run.cached = slot, len(slot.tokens)
-            admitted.append(run)
-            budget -= new
-        return admitted
+            self.running.append(run)
+        self.waiting = later + self.waiting
 
-    def _forward(self, group: list[_Running], adapter: bool, advance: Callable[[list[_Running]], Tensor]) -> None:
-        with self.decoder.with_adapter(adapter):
-            logits = advance(group)
-        for run, row in zip(group, logits, strict=True):
-            self._extend(run, sample(row, run.request.sampling, run.generator))
+    def _is_being_read(self, run: _Running) -> bool:
+        """Return whether a long beginning of the prompt is just being read for another request: it waits, and copies
+        it then."""
+        prompt, digest = run.request.prompt, run.digest
+        reading = [other.request.prompt for other in self.running if other.digest == digest and other.unread > 1]
+        longest = max((common_prefix(other, prompt) for other in reading), default=0)
+        return longest > WORTH_COPYING and longest >= self.cache.longest_shared(prompt, digest) + WORTH_COPYING
 
-    def _prefill(self, group: list[_Running]) -> Tensor:
-        """Read each prompt after its cached part; logits ``[len(group), vocabulary]`` at each prompt's last token."""
-        slots = [_slot(run) for run in group]
-        starts = [len(slot.tokens) for slot in slots]
-        new = [list(run.request.prompt[start:]) for run, start in zip(group, starts, strict=True)]
-        lengths = [len(tokens) for tokens in new]
-        positions = torch.cat([torch.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)])
-        attend = PrefillAttention(self.cache, [slot.index for slot in slots], starts, lengths)
-        ids = torch.tensor([token for tokens in new for token in tokens])
-        hidden = self.decoder(ids.to(self.decoder.device), positions.to(self.decoder.device), attend)
-        for slot, tokens in zip(slots, new, strict=True):
-            slot.tokens += tokens
-        last = torch.tensor(lengths).cumsum(0) - 1
-        return self.decoder.logits(hidden[last.to(hidden.device)])
+    def _batches(self) -> Iterator[list[_Part]]:
+        """Yield the parts of each forward pass of a step: answers first, then prompts within the budget; in the order
+        of their adapters."""
+        parts, budget = [], self.config.prefill_tokens
+        for run in sorted(self.running, key=lambda run: run.unread > 1):
+            length = run.unread if run.unread == 1 else min(run.unread, budget)
+            budget -= length if run.unread > 1 else 0
+            parts += [_Part(run, length)] if length else []
+        parts.sort(key=lambda part: part.run.request.adapter or "")
+        if not self.sizes:
+            yield parts
+            return
+        # One adapter a pass, and never more rows than the largest fixed size.
+        for _, group in groupby(parts, key=lambda part: part.run.request.adapter):
+            batch: list[_Part] = []
+            room = self.sizes[-1]
+            for part in group:
+                length = min(part.length, room)
+                batch.append(_Part(part.run, length))
+                room -= length
+                if not room:
+                    yield batch
+                    batch, room = [], self.sizes[-1]
+            yield batch
 
-    def _decode(self, group: list[_Running]) -> Tensor:
-        """Feed each conversation its newest token; return logits ``[len(group), vocabulary]``."""
-        slots = [_slot(run) for run in group]
-        positions = [len(slot.tokens) for slot in slots]
-        attend = DecodeAttention(self.cache, [slot.index for slot in slots], positions)
-        ids = torch.tensor([run.ids[-1] for run in group], device=self.decoder.device)
-        hidden = self.decoder(ids, torch.tensor(positions, device=self.decoder.device), attend)
-        for slot, run in zip(slots, group, strict=True):
-            slot.tokens.append(run.ids[-1])
-        return self.decoder.logits(hidden)
+    def _advance(self, batch: list[_Part]) -> None:
+        """Run a forward pass and draw the next tokens. If it fails, each request is tried alone: a defect of one is not
+        the others'."""
+        batch = [part for part in batch if part.run in self.running]
+        if not batch:
+            return
+        try:
+            answering, logits = self._read(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                self._fail(batch[0].run, error)
+                return
+            for part in batch:
+                self._advance([part])
+            return
+        for run, drawn in zip(answering, self._drawn(answering, logits), strict=True):
+            try:
+                if isinstance(drawn, Exception):
+                    raise drawn
+                self._extend(run, drawn)
+            except Exception as error:
+                self._fail(run, error)
 
-    def _extend(self, run: _Running, token: int) -> None:
-        if token in self.stop_ids:
-            self._finish(run, "stop")
+    def _drawn(self, runs: list[_Running], logits: Tensor) -> Sequence[Drawn | Exception]:
+        """Return what is drawn for ``runs`` from their rows of ``logits``, or what was wrong with one of them."""
+        if not runs:
+            return []
+        try:
+            allowed = [run.guide.allowed() if run.guide else None for run in runs]
+            return draw(logits, [run.draw for run in runs], allowed)
+        except Exception as error:
+            if len(runs) == 1:
+                return [error]
+            return [self._drawn([run], row)[0] for run, row in zip(runs, logits.split(1), strict=True)]
+
+    def _read(self, batch: list[_Part]) -> tuple[list[_Running], Tensor]:
+        """Read the tokens of ``batch``; return the requests of which nothing is unread any more, and the logits ``[n,
+        vocabulary]`` of their next tokens."""
+        tokens = [part.run.next_tokens(part.length) for part in batch]
+        chunks = [Chunk(p.run.held.index, len(p.run.held.tokens), p.length) for p in batch]
+        positions = [position for c in chunks for position in range(c.start, c.end)]
+        ids, count = [token for part in tokens for token in part], len(positions)
+        padding = [0] * (self._size(count) - count)
+        device, by_row = self.decoder.device, bool(self.sizes)
+        attend = CachedAttention(
+            self.cache.keys,
+            self.cache.values,
+            chunks,
+            self.cache.window,
+            backend=self.decoder.attention,
+            by_row=by_row,
+        )
+        with self._rows(batch, [part.length for part in batch]):
+            hidden = self.decoder(
+                torch.tensor(ids + padding, device=device), torch.tensor(positions + padding, device=device), attend
+            )
+        last = [part for part in batch if part.last]
+        ends = torch.tensor([part.length for part in batch]).cumsum(0) - 1
+        rows = ends[[part.last for part in batch]].to(device)
+        if not last:
+            logits = hidden[:0]
+        elif by_row:  # the head has a fixed number of rows as well
+            with self._rows(batch, [-1]):
+                logits = self.decoder.logits(hidden)[rows]
+        else:
+            with self._rows(last, [1] * len(last)):
+                logits = self.decoder.logits(hidden[rows])
+        # Only now: if anything above fails, the tokens are read again.
+        for part, read in zip(batch, tokens, strict=True):
+            part.run.held.tokens += read
+        return [part.run for part in last], logits
+
+    def _size(self, count: int) -> int:
+        return next((size for size in self.sizes if size >= count), count)
+
+    @contextmanager
+    def _rows(self, batch: Sequence[_Part], lengths: Sequence[int]) -> Iterator[None]:
+        """Say which rows belong to which adapter."""
+        if self.sizes or len({part.run.request.adapter for part in batch}) == 1:
+            groups = [(batch[0].run.request.adapter, -1)]
+        else:
+            pairs = zip((part.run.request.adapter for part in batch), lengths, strict=True)
+            groups = [
+                (adapter, sum(length for _, length in group)) for adapter, group in groupby(pairs, key=lambda p: p[0])
+            ]
+        with self.adapters.rows(groups):
+            yield
+
+    def _extend(self, run: _Running, drawn: Drawn) -> None:
+        token, request = drawn.token, run.request
+        if token in self.stop_ids or token in request.stop_ids:
+            self._finish(run, "stop", token)
             return
         run.ids.append(token)
-        if run.request.stop:
-            text = self.decode(run.ids)
-            stop_positions = [text.index(s) for s in run.request.stop if s in text]
-            if stop_positions:
-                self._finish(run, "stop", text[: min(stop_positions)])
-                return
-        full = len(run.request.prompt) + len(run.ids) >= self.context
-        if full or len(run.ids) >= run.request.sampling.max_tokens:
+        run.draw.add(token)
+        if run.guide:
+            run.guide.accept(token)
+        if drawn.logprobs:
+            run.logprobs.append(drawn.logprobs)
+        text = run.text.add(token) if run.text else ""
+        if run.listener:
+            run.listener(Piece([token], text, [drawn.logprobs] if drawn.logprobs else []))
+        if run.text and run.text.stopped:
+            self._finish(run, "stop", _first_stop(run))
+        elif len(request.prompt) + len(run.ids) >= self.context or len(run.ids) >= request.sampling.max_tokens:
             self._finish(run, "length")
 
-    def _finish(self, run: _Running, reason: FinishReason, text: str | None = None) -> None:
+    def _finish(self, run: _Running, reason: FinishReason, stopped_by: int | str | None = None) -> None:
+        rest = run.text.finish() if run.text else ""
+        if rest and run.listener:
+            run.listener(Piece([], rest))
         self._release(run)
-        text = self.decode(run.ids) if text is None else text
-        completion = Completion(run.ids, text, reason, len(run.request.prompt), run.cached)
+        text = run.text.text if run.text else ""
+        prompt_tokens = len(run.request.prompt)
+        completion = Completion(run.ids, text, reason, prompt_tokens, run.cached, stopped_by, run.logprobs)
         if run.future.set_running_or_notify_cancel():
             run.future.set_result(completion)
 
+    def _fail(self, run: _Running, error: Exception) -> None:
+        self._release(run)
+        if run.future.set_running_or_notify_cancel():
+            if not isinstance(error, BadRequest):
+                failure = RequestFailed(f"the request failed: {type(error).__name__}: {error}")
+                failure.__cause__ = error
+                run.future.set_exception(failure)
+            else:
+                run.future.set_exception(error)
+
     def _drop_cancelled(self) -> None:
-        self.waiting = deque(run for run in self.waiting if not run.future.cancelled())
-        for run in [run for run in self.running if run.future.cancelled()]:
+        for run in [run for run in (*self.waiting, *self.running) if run.future.cancelled()]:
             self._release(run)
 
     def _release(self, run: _Running) -> None:
-        self.running.remove(run)
-        self.cache.release(_slot(run))
+        if run in self.waiting:
+            self.waiting.remove(run)
+        if run in self.running:
+            self.running.remove(run)
+            self.cache.release(run.held)
 
 
-def _slot(run: _Running) -> Slot:
-    assert run.slot is not None
-    return run.slot
-
-
-def _by_adapter(runs: list[_Running]) -> list[tuple[bool, list[_Running]]]:
-    ordered = sorted(runs, key=lambda run: run.request.adapter)
-    return [(adapter, list(group)) for adapter, group in groupby(ordered, key=lambda run: run.request.adapter)]
+def _first_stop(run: _Running) -> str | None:
+    """Return the stop string that ended the answer."""
+    return run.text.stop_string if run.text else None

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cbtrain.errors import UserError
 from cbtrain.generation.config import SamplingConfig
-from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
+from cbtrain.generation.request import BadRequest, ContextOverflow, RequestFailed
 from cbtrain.generation.thread import EngineFailed
 from cbtrain.settings import first_fault
 from cbtrain.tokens.dialogue import Message
@@ -74,8 +74,9 @@ class ChatBody(BaseModel):
 
 
 def make_app(model: LocalModel, name: str, system: str | None = None) -> web.Application:
-    """Return the web application that serves ``model`` under the model id ``name``. A chat without a system message
-    gets ``system``, if that is a text."""
+    """Return the web application that serves ``model``, with its adapter if it has one, under the model id ``name``. A
+    chat without a system message gets ``system``, if that is a text."""
+    adapter = next(iter(model.adapters.names), None)
 
     async def chat(request: web.Request) -> web.Response:
         try:
@@ -103,11 +104,13 @@ def make_app(model: LocalModel, name: str, system: str | None = None) -> web.App
             messages.insert(0, Message("system", system))
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         try:
-            done = await model.answer(messages, sampling, seed=seed, stop=stop)
+            done = await model.answer(messages, sampling, seed=seed, adapter=adapter, stop=stop)
         except ContextOverflow as error:
             return _error(400, f"maximum context length exceeded: {error}", "context_length_exceeded")
-        except UserError as error:
+        except (UserError, BadRequest) as error:
             return _error(400, str(error))
+        except RequestFailed as error:
+            return _error(500, str(error), "request_failed")
         except EngineFailed as error:
             return _error(500, str(error), "engine_failed")
         usage = {

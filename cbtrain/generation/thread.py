@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from types import TracebackType
+from typing import TypeVar
 
-from cbtrain.generation.engine import Completion, GenerationEngine, Request
+from cbtrain.generation.engine import GenerationEngine
+from cbtrain.generation.request import Completion, Listener, Piece, Request, merged
+
+T = TypeVar("T")
 
 
 class EngineFailed(RuntimeError):
-    """The engine has stopped by a defect: nothing more comes from it."""
+    """The engine's thread has ended: nothing more comes from it."""
 
 
 class EngineThread:
-    """Owns ``engine`` while entered; :meth:`complete` may be awaited from any number of tasks."""
+    """Owns ``engine`` while entered; its methods may be awaited from any number of tasks of one event loop."""
 
     def __init__(self, engine: GenerationEngine) -> None:
         self.engine = engine
-        self._requests: queue.SimpleQueue[tuple[Request, Future[Completion]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._pending: set[Future[object]] = set()
         self._thread = threading.Thread(target=self._run, name="cbtrain-engine", daemon=True)
-        self._closing = False
-        self._broken: BaseException | None = None
+        self._closing = threading.Event()
 
     async def __aenter__(self) -> EngineThread:
         self._thread.start()
@@ -32,80 +38,131 @@ class EngineThread:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing = True
-        self._requests.put(None)
+        self._closing.set()
+        self._jobs.put(lambda: None)
         await asyncio.to_thread(self._thread.join)
 
     @property
     def failed(self) -> bool:
-        return self._broken is not None
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._closing.is_set()
 
     async def complete(self, request: Request) -> Completion:
         """Return the completion of ``request``; cancelling the await cancels it in the engine.
 
-        Raises ContextOverflow, and EngineFailed if a defect has stopped the engine.
+        Raises BadRequest, ContextOverflow, RequestFailed on a defect in this request, EngineFailed if the engine has
+        ended.
         """
-        if self._broken:
-            raise EngineFailed("the engine has failed") from self._broken
-        future: Future[Completion] = Future()
-        self._requests.put((request, future))
+        return await asyncio.wrap_future(self._submit(request))
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece | Completion]:
+        """Yield the answer's pieces as they come, then its Completion. Raises as :meth:`complete`.
+
+        Who reads slowly gets longer pieces: no more is kept than the answer. Close the iterator
+        (``contextlib.aclosing``) to cancel the request.
+        """
+        mailbox = _Mailbox(asyncio.get_running_loop())
+        future = self._submit(request, mailbox.put)
+        future.add_done_callback(lambda done: mailbox.wake())
+        try:
+            ended = False
+            while not ended:
+                await mailbox.wait()
+                ended = future.done()  # looked at first: what came before the end is then in the mailbox
+                pieces = mailbox.take()
+                if pieces:
+                    yield merged(pieces)
+            yield future.result()
+        finally:
+            future.cancel()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Return ``function()``, run by the engine's thread between two steps: to mount an adapter, say."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:
+                    future.set_exception(error)
+
+        self._queue(job, future)
         return await asyncio.wrap_future(future)
 
+    def _submit(self, request: Request, listener: Listener | None = None) -> Future[Completion]:
+        future: Future[Completion] = Future()
+
+        def job() -> None:
+            try:
+                self.engine.submit(request, listener, future)
+            except Exception as error:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+        self._queue(job, future)
+        return future
+
+    def _queue(self, job: Callable[[], None], future: Future[T]) -> None:
+        if self._closing.is_set() or self.failed:
+            raise EngineFailed("the engine has ended")
+        self._pending.add(future)  # type: ignore[arg-type]
+        future.add_done_callback(self._pending.discard)
+        self._jobs.put(job)
+
     def _run(self) -> None:
-        outer: dict[Future[Completion], Future[Completion]] = {}
         try:
-            while not self._closing:
+            while not self._closing.is_set():
                 # Wait only when there is nothing to do; else take what has come in and continue.
-                blocking = self.engine.idle
-                while True:
-                    try:
-                        item = self._requests.get(block=blocking)
-                    except queue.Empty:
-                        break
-                    if item is None:
-                        return
-                    self._submit(*item, outer)
-                    blocking = False
-                if not self.engine.idle:
-                    self.engine.step()
-        except BaseException as error:
-            self._broken = error
-            raise
+                if self.engine.idle:
+                    self._jobs.get()()
+                while not self._jobs.empty():
+                    self._jobs.get()()
+                self._step()
         finally:
-            self._abandon(list(outer.values()))
+            ended_by_defect = not self._closing.is_set()
+            for future in list(self._pending):
+                if not ended_by_defect:
+                    future.cancel()
+                elif future.set_running_or_notify_cancel():
+                    future.set_exception(EngineFailed("the engine has failed"))
 
-    def _abandon(self, futures: list[Future[Completion]]) -> None:
-        """End every wait for an answer of an engine that has stopped."""
-        while not self._requests.empty():
-            item = self._requests.get()
-            if item:
-                futures.append(item[1])
-        for future in futures:
-            if self._broken and not future.cancelled():
-                future.set_exception(EngineFailed("the engine has failed"))
-            else:
-                future.cancel()
-
-    def _submit(
-        self, request: Request, future: Future[Completion], outer: dict[Future[Completion], Future[Completion]]
-    ) -> None:
-        if future.cancelled():
-            return
+    def _step(self) -> None:
         try:
-            inner = self.engine.submit(request)
-        except ValueError as error:
-            future.set_exception(error)
-            return
-        outer[inner] = future
+            self.engine.step()
+        except Exception as error:  # a defect outside of any one request: those under way end, later ones are served
+            self.engine.fail_all(error)
 
-        def deliver(done: Future[Completion]) -> None:
-            outer.pop(done, None)
-            if not done.cancelled() and future.set_running_or_notify_cancel():
-                future.set_result(done.result())
 
-        def cancel(done: Future[Completion]) -> None:
-            if done.cancelled():
-                inner.cancel()
+class _Mailbox:
+    """Pieces on their way from the engine's thread to a task."""
 
-        inner.add_done_callback(deliver)
-        future.add_done_callback(cancel)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._lock, self._filled = loop, threading.Lock(), asyncio.Event()
+        self._pieces: list[Piece] = []
+        self._woken = False
+
+    def put(self, piece: Piece) -> None:
+        with self._lock:
+            self._pieces.append(piece)
+        self.wake()
+
+    def wake(self) -> None:
+        """End the wait of the task. One call of the loop is under way at a time, however many pieces come."""
+        with self._lock:
+            if self._woken:
+                return
+            self._woken = True
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
+            self._loop.call_soon_threadsafe(self._filled.set)
+
+    async def wait(self) -> None:
+        """Wait for the next :meth:`wake`."""
+        await self._filled.wait()
+        self._filled.clear()
+        with self._lock:
+            self._woken = False
+
+    def take(self) -> list[Piece]:
+        with self._lock:
+            pieces, self._pieces = self._pieces, []
+        return pieces

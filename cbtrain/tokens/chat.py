@@ -148,10 +148,26 @@ class ChatRenderer:
         return Rendering(encoded.ids, encoded.loss_weights, ends)
 
     def prompt(self, messages: Sequence[Message], name: str = "prompt") -> list[int]:
-        """Return the ids that a model continues with the assistant's next turn."""
-        ids = self._encode(self._render_text(messages, name, generate=True)[0])
-        self._require_embeddings(np.asarray(ids, dtype=np.int32), name)
-        return ids
+        """Return the ids that a model continues with the assistant's next turn.
+
+        A message whose ``ids`` are known keeps them, if its words begin and end between two tokens of the chat: what a
+        model has written is then read by it token by token as it was written.
+        """
+        text, placed_messages = self._render_text(messages, name, generate=True)
+        encoded = EncodedText.of(self._encoder.encode(text, add_special_tokens=False))
+        self._require_embeddings(encoded.ids, name)
+        ids: list[int] = []
+        first = 0
+        for placed in placed_messages:
+            if not placed.message.ids:
+                continue
+            try:
+                tokens = encoded.tokens_of(placed.begin, placed.end, whole_begin=True, whole_end=True)
+            except TokenBorder:
+                continue
+            ids += [*encoded.ids[first : tokens.start].tolist(), *placed.message.ids]
+            first = tokens.stop
+        return ids + encoded.ids[first:].tolist()
 
     def render_answer(self, messages: Sequence[Message]) -> tuple[int, list[int]]:
         """Return the prompt's length in tokens, and the ids from the prompt to the stop token of the last message.

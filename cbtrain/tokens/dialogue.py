@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from cbtrain.tokens.config import LEFT_OUT, OPENING, SESSION_OPENING, TokensConfig
 from cbtrain.tokens.loss_mask import LossPolicy, Span
@@ -27,11 +28,16 @@ class SpokenTurn:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A chat message; ``role`` is ``system``, ``user`` or ``assistant``, ``turns`` are the transcript's turns in it."""
+    """A chat message; ``role`` is ``system``, ``user`` or ``assistant``, ``turns`` are the transcript's turns in it.
+
+    ``ids`` are the tokens in which a model has written ``content``, if they are known: a prompt holds these, and not
+    those that the tokenizer would make of the words.
+    """
 
     role: str
     content: str
     turns: tuple[SpokenTurn, ...] = ()
+    ids: tuple[int, ...] = ()
 
     @property
     def supervised(self) -> bool:
@@ -75,13 +81,20 @@ def patient_system(profile: Profile | None) -> str:
     return profile.brief if profile else "You are a patient in therapy for depression."
 
 
-def dialogue(turns: Sequence[Turn], speaker: Role, system: str | None) -> list[Message]:
+def dialogue(
+    turns: Sequence[Turn], speaker: Role, system: str | None, ids: Mapping[int, Sequence[int]] = MappingProxyType({})
+) -> list[Message]:
     """Return the chat as a model that plays ``speaker`` sees it: its turns are the assistant's, the other's the user's.
 
     Chat templates want a user message first, so :data:`OPENING` is put before a dialogue that is empty or that
-    ``speaker`` opens.
+    ``speaker`` opens. ``ids`` are the tokens in which ``speaker`` has said its turns, by their index, as far as they
+    are known.
     """
-    return led_in([_message("", index, turn, speaker) for index, turn in enumerate(turns)], system)
+    messages = [_message("", index, turn, speaker) for index, turn in enumerate(turns)]
+    for index in ids.keys() & set(range(len(messages))):
+        if messages[index].role == "assistant":  # the other's tokens may be of another tokenizer
+            messages[index] = replace(messages[index], ids=tuple(ids[index]))
+    return led_in(messages, system)
 
 
 def session_messages(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
@@ -15,13 +16,14 @@ from cbtrain.training.validation import measure_loss
 
 def compare_perplexity(
     decoder: Decoder,
+    tuned: Callable[[], AbstractContextManager[None]],
     documents: Mapping[str, Sequence[Document]],
     names: Mapping[str, str],
     pack_tokens: int,
     console: Console,
     plain: Mapping[str, Sequence[Document]] | None = None,
 ) -> dict[str, Any]:
-    """Rows by patient and a verdict; ``decoder`` carries the adapter, which is switched off for the base.
+    """Rows by patient and a verdict; ``decoder`` is the base, and in the body of ``tuned()`` the tuned therapist.
 
     ``mean_change_percent`` is the mean over patients of the tuned perplexity's change, each patient weighing the same.
     ``plain`` are the same words in the layout that the base was made on, where that is not the chat's: the base is
@@ -30,10 +32,10 @@ def compare_perplexity(
     rows: list[dict[str, Any]] = []
     shown = track(documents.items(), "perplexity", console=console, disable=not console.is_terminal)
     for patient, patient_documents in shown:
-        with decoder.with_adapter(False):
-            base = measure_loss(decoder, patient_documents, pack_tokens)
-            in_plain = measure_loss(decoder, plain[patient], pack_tokens).perplexity if plain else None
-        tuned = measure_loss(decoder, patient_documents, pack_tokens)
+        base = measure_loss(decoder, patient_documents, pack_tokens)
+        in_plain = measure_loss(decoder, plain[patient], pack_tokens).perplexity if plain else None
+        with tuned():
+            adapted = measure_loss(decoder, patient_documents, pack_tokens)
         rows.append(
             {
                 "patient": patient,
@@ -41,8 +43,8 @@ def compare_perplexity(
                 "tokens": base.tokens,
                 "base": base.perplexity,
                 "base_plain": in_plain,
-                "tuned": tuned.perplexity,
-                "change_percent": 100 * (tuned.perplexity / base.perplexity - 1),
+                "tuned": adapted.perplexity,
+                "change_percent": 100 * (adapted.perplexity / base.perplexity - 1),
             }
         )
     mean = sum(row["change_percent"] for row in rows) / len(rows) if rows else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cbtrain.text.words import count_words
@@ -24,10 +24,14 @@ SILENT_PATIENT = "the patient said nothing"
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """The ``text`` of one turn, and ``facts`` on its generation: token counts, finish reason, latency in seconds."""
+    """The ``text`` of one turn, and ``facts`` on its generation: token counts, finish reason, latency in seconds.
+
+    ``ids`` are the tokens that a local model has written, if all of them and nothing else make the text.
+    """
 
     text: str
     facts: dict[str, Any]
+    ids: tuple[int, ...] = ()
 
 
 class SpeakerStopped(Exception):
@@ -98,6 +102,8 @@ async def hold_session(
 
 
 async def _add(turns: list[Turn], turn: Turn, spoken: Spoken, record: Record) -> None:
+    if turn.text != spoken.text.strip():
+        spoken = replace(spoken, ids=())
     await record(len(turns), turn, spoken)
     turns.append(turn)
 

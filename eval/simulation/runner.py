@@ -29,7 +29,12 @@ def _turn_fields(record: Record) -> Mapping[str, Check]:
         "role": lambda value: value in ("patient", "therapist"),
         "text": is_text,
     }
-    return shape | {"facts": is_section} if "facts" in record else shape  # the first versions wrote no facts
+    optional: dict[str, Check] = {"facts": is_section, "ids": _are_ids}  # older versions wrote none
+    return shape | {name: check for name, check in optional.items() if name in record}
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_count, value))
 
 
 SHAPES: dict[str, Shape] = {
@@ -49,6 +54,7 @@ MARKS = {
 @dataclass(slots=True)
 class SimulatedSession:
     """One session. ``ending`` is None until it has ended, then an Ending or the name that another program gave it.
+    ``ids`` are the tokens of turns that a local model has written, by the turn's index: it reads them as it wrote them.
     ``marks`` counts the turns in which something was found or changed (:data:`MARKS`). ``labels_seen`` are the
     speakers' labels in the text of a transcript that was read without finding both speakers."""
 
@@ -57,6 +63,7 @@ class SimulatedSession:
     patient: str
     seed: int
     turns: list[Turn] = field(default_factory=list)
+    ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
     ending: str | None = None
     error: str | None = None
     marks: Counter[str] = field(default_factory=Counter)
@@ -102,6 +109,7 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any
                 session.ending, session.error = event["ending"], event["error"]
         elif event["index"] == len(session.turns):
             session.turns.append(Turn(event["role"], event["text"]))
+            session.ids[event["index"]] = tuple(event.get("ids", ()))
             session.marks.update(marks_of(event.get("facts", {})))
         elif event["index"] > len(session.turns):
             hint = "Restore the file from a copy."
@@ -196,7 +204,10 @@ class _Simulation:
     ) -> tuple[Ending, str | None]:
         async def record(index: int, turn: Turn, spoken: Spoken) -> None:
             fields: dict[str, Any] = {"session": session.id, "index": index, "role": turn.role, "text": turn.text}
+            if spoken.ids:
+                fields["ids"] = list(spoken.ids)
             await asyncio.to_thread(self.journal.append, "turn", **fields, facts=spoken.facts)
+            session.ids[index] = spoken.ids
             session.marks.update(marks_of(spoken.facts))
             self.show()
 

@@ -1,4 +1,4 @@
-"""The speakers of a simulated session: a patient behind an API, a therapist on this machine."""
+"""The speakers of a simulated session: a patient behind an API or on this machine, a therapist on this machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
 from cbtrain.generation.config import SamplingConfig
-from cbtrain.generation.engine import ContextOverflow
 from cbtrain.generation.local_model import LocalModel
+from cbtrain.generation.request import BadRequest, ContextOverflow, RequestFailed
 from cbtrain.providers.answers.refusals import leaves_role
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
@@ -25,6 +25,7 @@ from cbtrain.transcripts.types import Ending, Role, Turn
 SHOWN = 120
 """Characters of a refusal that its session's error shows."""
 
+SPECIALS_ONLY = "said nothing but labels and special tokens"
 THINK_LESS = (
     "raise evaluation.patient.max_tokens, or have the model think less (evaluation.patient_provider.extra_body), and "
     "evaluate again"
@@ -82,38 +83,40 @@ class ApiPatient:
             "latency_s": round(response.latency_s, 3),
             "attempts": response.attempts,
         }
-        text, removed = response.text, 0
-        for special in self.forbidden:
-            removed += text.count(special)
-            text = text.replace(special, " ")
-        if removed:
-            facts["special_tokens_removed"] = removed
         if response.thinking:
             facts["thinking_removed"] = response.thinking
-        text, labels, cut = own_words(text, "patient", self.names)
-        if labels:
-            facts["labels_removed"] = labels
-        if cut:
-            facts["other_speaker_cut"] = cut
+        text, found = patient_words(response.text, self.names, self.forbidden)
         if not text.strip():
-            only = "spoke for the therapist only" if cut else "said nothing but labels and special tokens"
-            raise SpeakerStopped("provider_error", f"the patient's model {only}")
-        return Spoken(text, facts)
+            raise SpeakerStopped("provider_error", nothing_said(found))
+        return Spoken(text, facts | found)
 
 
-class LocalTherapist:
-    """An arm: the local model with its adapter on or off."""
+class LocalSpeaker:
+    """Says its turns with a model in this process. ``ids`` are the tokens of its session's turns, by index: whoever
+    records turns fills them in."""
 
-    def __init__(self, model: LocalModel, sampling: SamplingConfig, system: str, *, adapter: bool) -> None:
-        self.model, self.sampling, self.system, self.adapter = model, sampling, system, adapter
+    role: Role
+
+    def __init__(
+        self,
+        model: LocalModel,
+        sampling: SamplingConfig,
+        system: str,
+        *,
+        adapter: str | None,
+        voice: str | None = None,
+        ids: Mapping[int, Sequence[int]],
+    ) -> None:
+        self.model, self.sampling, self.system = model, sampling, system
+        self.adapter, self.voice, self.ids = adapter, voice, ids
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken:
-        messages = dialogue(turns, "therapist", self.system)
+        messages = dialogue(turns, self.role, self.system, self.ids)
         try:
-            done = await self.model.answer(messages, self.sampling, seed=seed, adapter=self.adapter)
+            done = await self.model.answer(messages, self.sampling, seed=seed, adapter=self.adapter, voice=self.voice)
         except ContextOverflow as error:
             raise SpeakerStopped("context_limit", str(error)) from None
-        except UserError as error:
+        except (UserError, BadRequest, RequestFailed) as error:
             raise SpeakerStopped("internal_error", str(error)) from None
         facts: dict[str, Any] = {
             "finish_reason": done.finish_reason,
@@ -124,10 +127,70 @@ class LocalTherapist:
         text, thinking = without_thinking(done.text)
         if thinking:
             facts["thinking_removed"] = thinking
+        text, found = self.words(text)
+        whole = text.strip() == done.text.strip() and not isinstance(done.stopped_by, str)
+        return Spoken(text, facts | found, tuple(done.ids) if whole else ())
+
+    def words(self, text: str) -> tuple[str, dict[str, Any]]:
+        """Return what is said in ``text``, and facts of what was found in it."""
+        raise NotImplementedError
+
+
+class LocalTherapist(LocalSpeaker):
+    """An arm: the base, or one of its adapters."""
+
+    role = "therapist"
+
+    def words(self, text: str) -> tuple[str, dict[str, Any]]:
         # Told, not cut: what the therapist writes is what is measured.
-        if any(label.role == "patient" for label in inner_labels(text, {})):
-            facts["speaks_for_patient"] = 1
-        return Spoken(text, facts)
+        speaks_for_patient = any(label.role == "patient" for label in inner_labels(text, {}))
+        return text, {"speaks_for_patient": 1} if speaks_for_patient else {}
+
+
+class LocalPatient(LocalSpeaker):
+    """Plays ``profile`` with an adapter that was trained on patients' turns, and gets exactly the prompt of its
+    training. ``forbidden`` as with :class:`ApiPatient`."""
+
+    role = "patient"
+
+    def __init__(
+        self,
+        model: LocalModel,
+        profile: Profile | None,
+        sampling: SamplingConfig,
+        *,
+        adapter: str,
+        ids: Mapping[int, Sequence[int]],
+        forbidden: Sequence[str] = (),
+    ) -> None:
+        super().__init__(model, sampling, patient_system(profile), adapter=adapter, ids=ids)
+        self.names, self.forbidden = names_of(profile, ()), forbidden
+
+    def words(self, text: str) -> tuple[str, dict[str, Any]]:
+        text, found = patient_words(text, self.names, self.forbidden)
+        if not text.strip() and found:
+            raise SpeakerStopped("provider_error", nothing_said(found))
+        return text, found
+
+
+def patient_words(text: str, names: Mapping[str, Role], forbidden: Sequence[str]) -> tuple[str, dict[str, int]]:
+    """Return what a patient says themselves in ``text``, without ``forbidden`` special tokens, and counts of what was
+    taken out."""
+    counts: dict[str, int] = {}
+    for special in forbidden:
+        if special in text:
+            counts["special_tokens_removed"] = counts.get("special_tokens_removed", 0) + text.count(special)
+            text = text.replace(special, " ")
+    text, labels, cut = own_words(text, "patient", names)
+    return text, counts | {
+        name: count for name, count in (("labels_removed", labels), ("other_speaker_cut", cut)) if count
+    }
+
+
+def nothing_said(found: Mapping[str, int]) -> str:
+    """Return why nothing is left of what a patient's model has said."""
+    words = "spoke for the therapist only" if found.get("other_speaker_cut") else SPECIALS_ONLY
+    return f"the patient's model {words}"
 
 
 def own_words(text: str, role: Role, names: Mapping[str, Role]) -> tuple[str, int, int]:

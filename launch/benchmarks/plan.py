@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks import command
+from cbtrain.environment import quiet_openmp
 from cbtrain.model.adapters.methods import AdapterConfig
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
@@ -170,7 +171,7 @@ def _quietest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
     half = command("plan", "--device", device, "--clock", clock, "--half", which, str(number))
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as the cbtrain command sets it
+    environment = {**os.environ, **quiet_openmp(os.environ)}  # as the cbtrain command sets it
     with tempfile.TemporaryDirectory() as folder:  # the repository's folders must not shadow packages
         done = subprocess.run(half, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=environment)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

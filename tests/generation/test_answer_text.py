@@ -251,6 +251,7 @@ class Counted:
         return self.tokenizer.decode(ids, **settings)
 
 
+@pytest.mark.fault("H12")
 @pytest.mark.parametrize(
     ("kind", "spellings"),
     [

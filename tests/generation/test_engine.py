@@ -1,14 +1,21 @@
-"""The engine against ``transformers.generate``, and against itself under batching, reuse and cancellation."""
+"""The engine against ``transformers.generate``, what it keeps between turns, and what it refuses."""
+
+import json
+import random
+from dataclasses import replace
 
 import pytest
 import torch
-from adapter_values import lora_modules
+from schedules import engine_maker, random_adapter
 from transformers import AutoModelForCausalLM
 
+from cbtrain.errors import UserError
+from cbtrain.generation.cache import common_prefix
 from cbtrain.generation.config import EngineConfig, SamplingConfig
-from cbtrain.generation.engine import ContextOverflow, GenerationEngine, Request
-from cbtrain.generation.sampler import sample
+from cbtrain.generation.engine import GenerationEngine
+from cbtrain.generation.request import BadRequest, ContextOverflow, Request, RequestFailed
 from cbtrain.model.adapters.methods import inject
+from cbtrain.model.adapters.mounted import MountedAdapters
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.tokenizer import load_tokenizer
@@ -18,13 +25,12 @@ GREEDY = SamplingConfig(temperature=0, max_tokens=24)
 
 def make(folder, *, slots=3, context=256, adapter=False, prefill=64):
     decoder, tokenizer = load_decoder(str(folder)), load_tokenizer(folder)
+    adapters = MountedAdapters(decoder)
     if adapter:
-        inject(decoder, LoraConfig(rank=4, alpha=8))
-        generator = torch.Generator().manual_seed(3)
-        for module in lora_modules(decoder).values():
-            module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.3)
+        adapters.add("tuned", random_adapter(decoder, LoraConfig(rank=4, alpha=8), 3, inject))
     config = EngineConfig(slots=slots, context_tokens=context, prefill_tokens=prefill)
-    return GenerationEngine(decoder, config, stop_ids=frozenset({tokenizer.eos_token_id}), decode=tokenizer.decode)
+    stop_ids = frozenset({tokenizer.eos_token_id})
+    return GenerationEngine(decoder, config, stop_ids=stop_ids, tokenizer=tokenizer, adapters=adapters)
 
 
 def prompts(n, seed=0):
@@ -65,21 +71,27 @@ def test_a_conversation_keeps_its_keys_and_values_between_turns(folder):
             history += answer.ids + prompts(1, seed=turn)[0][:5]
 
 
-def test_seeds_decide_whatever_else_is_in_the_batch(folder):
-    sampling = SamplingConfig(temperature=1.0, max_tokens=20)
-    asked = prompts(6, seed=2)
-    together = make(folder).generate([Request(p, sampling, seed) for seed, p in enumerate(asked)])
-    alone = [make(folder).generate([Request(p, sampling, seed)])[0] for seed, p in enumerate(asked)]
-    assert [a.ids for a in together] == [a.ids for a in alone]
-    assert make(folder).generate([Request(asked[0], sampling, 99)])[0].ids != alone[0].ids
+def test_a_shared_beginning_is_read_once(folder):
+    engine = make(folder, slots=4)
+    system = prompts(1, seed=11)[0] + prompts(1, seed=12)[0]
+    asked = [[*system, *words] for words in prompts(6, seed=13)]
+    read = []
+    forward = engine.decoder.forward
+    engine.decoder.forward = lambda ids, *rest: read.append(len(ids)) or forward(ids, *rest)
+    answers = engine.generate([Request(prompt, GREEDY, 0) for prompt in asked])
+    assert [a.ids for a in answers] == [reference(folder, prompt) for prompt in asked]
+    assert [a.cached_tokens >= len(system) for a in answers] == [False, True, True, True, True, True]
+    answered = sum(len(a.ids) for a in answers)
+    assert sum(read) <= len(system) + sum(len(prompt) - len(system) for prompt in asked) + answered
 
 
 def test_base_and_adapter_share_an_engine_but_no_cache(folder):
     engine = make(folder, adapter=True)
     prompt = [token for part in prompts(3, seed=3) for token in part]
     assert len(prompt) > GREEDY.max_tokens
-    tuned, base, again = (engine.generate([Request(prompt, GREEDY, 0, adapter=on)])[0] for on in (True, False, True))
-    mixed = engine.generate([Request(prompt, GREEDY, 0, adapter=on) for on in (False, True, False)])
+    names = ("tuned", None, "tuned")
+    tuned, base, again = (engine.generate([Request(prompt, GREEDY, 0, adapter=name)])[0] for name in names)
+    mixed = engine.generate([Request(prompt, GREEDY, 0, adapter=name) for name in (None, "tuned", None)])
     assert base.ids == reference(folder, prompt)
     assert tuned.ids == again.ids != base.ids
     assert base.cached_tokens == 0 < again.cached_tokens
@@ -92,12 +104,65 @@ def test_stop_strings_and_limits(folder):
     whole = engine.generate([Request(prompt, GREEDY, 0)])[0]
     middle = whole.text[len(whole.text) // 2]
     cut = engine.generate([Request(prompt, GREEDY, 0, stop=(middle,))])[0]
-    assert (cut.finish_reason, cut.text) == ("stop", whole.text[: whole.text.index(middle)])
+    assert (cut.finish_reason, cut.text, cut.stopped_by) == ("stop", whole.text[: whole.text.index(middle)], middle)
+    stopped = engine.generate([Request(prompt, GREEDY, 0, stop_ids=frozenset({whole.ids[3]}))])[0]
+    assert (stopped.ids, stopped.stopped_by) == (whole.ids[: whole.ids.index(whole.ids[3])], whole.ids[3])
     many = SamplingConfig(temperature=1.0, max_tokens=10_000)
     endless = engine.generate([Request(prompt, many, seed) for seed in range(8)])
     assert max(len(e.ids) for e in endless) <= 64 - len(prompt)
-    with pytest.raises(ContextOverflow, match="64 prompt tokens leave no room in 64"):
-        engine.submit(Request([7] * 64, GREEDY, 0))
+
+
+def test_json_answers_follow_their_schema_beside_free_ones(folder):
+    engine = make(folder)
+    schema = {"type": "object", "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 6}}}
+    schema |= {"required": ["score"], "additionalProperties": False}
+    sampling = SamplingConfig(temperature=1.0, max_tokens=120)
+    prompt = prompts(1, seed=9)[0]
+    free, guided = (Request(prompt, sampling, 4), Request(prompt, sampling, 4, schema=schema))
+    together = engine.generate([free, guided])
+    assert 0 <= json.loads(together[1].text)["score"] <= 6
+    assert [a.ids for a in together] == [engine.generate([request])[0].ids for request in (free, guided)]
+
+
+@pytest.mark.fault("F2")
+def test_what_is_wrong_with_one_request_is_its_failure_alone(folder, monkeypatch):
+    engine = make(folder, context=64, adapter=True)
+    prompt = prompts(1, seed=7)[0][:30]
+    expected = engine.generate([Request(prompt, GREEDY, 0)])[0].ids
+    good = Request(prompt, GREEDY, 0)
+    for bad, problem in (
+        (replace(good, prompt=[7] * 64), "64 prompt tokens leave no room in 64"),
+        (replace(good, prompt=[]), "the prompt is empty"),
+        (replace(good, prompt=[5, 10_000]), "token ids must be from 0 to"),
+        (replace(good, adapter="tunde"), "there is no adapter 'tunde'; mounted: 'tuned'"),
+        (replace(good, stop=("",)), "a stop string is empty"),
+        (replace(good, schema={"type": "nonsense"}), "schema"),
+        (replace(good, logit_bias={-1: 2.0}), "logit_bias"),
+        (replace(good, logit_bias={1: float("nan")}), "finite"),
+        (replace(good, logprobs=-1), "logprobs must be from 0 to"),
+    ):
+        with pytest.raises(BadRequest, match=problem):
+            engine.submit(bad)
+    with pytest.raises(ContextOverflow):
+        engine.submit(replace(good, prompt=[7] * 64))
+    # Defects while others are under way: in the forward pass, in drawing, and in what comes after.
+    forward = engine.decoder.forward
+
+    def breaking(ids, *rest):
+        if 299 in ids.tolist():
+            raise RuntimeError("out of luck")
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(engine.decoder, "forward", breaking)
+    futures = [engine.submit(request) for request in (good, replace(good, prompt=[*prompt, 299]), good)]
+    unlistened = engine.submit(good, lambda piece: 1 / 0)
+    while not engine.idle:
+        engine.step()
+    assert [futures[0].result().ids, futures[2].result().ids] == [expected, expected]
+    for failed, cause in ((futures[1], "RuntimeError: out of luck"), (unlistened, "ZeroDivisionError")):
+        with pytest.raises(RequestFailed, match=cause):
+            failed.result()
+    assert not any(slot.busy for slot in engine.cache.slots)
 
 
 def test_cancelled_requests_free_their_slots(folder):
@@ -114,17 +179,35 @@ def test_cancelled_requests_free_their_slots(folder):
     assert engine.generate([Request(prompt, GREEDY, 0)])[0].ids == reference(folder, prompt)
 
 
-def test_sampler_keeps_to_top_p_top_k_and_the_distribution():
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    generator = torch.Generator().manual_seed(0)
+def test_an_adapter_is_dropped_while_it_answers(folder):
+    engine = make(folder, adapter=True)
+    prompt = prompts(1, seed=8)[0]
+    ended, kept = engine.submit(Request(prompt, GREEDY, 0, "tuned")), engine.submit(Request(prompt, GREEDY, 0))
+    engine.step()
+    engine.drop_adapter("tuned")
+    with pytest.raises(BadRequest, match="the adapter 'tuned' has been dropped"):
+        ended.result()
+    while not engine.idle:
+        engine.step()
+    assert kept.result().ids == reference(folder, prompt)
 
-    def frequencies(**settings):
-        config = SamplingConfig(**({"temperature": 1.0, "top_p": 1.0} | settings))
-        drawn = torch.tensor([sample(logits, config, generator) for _ in range(4000)])
-        return torch.bincount(drawn, minlength=4) / 4000
 
-    torch.testing.assert_close(frequencies(), torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=0.03, rtol=0)
-    torch.testing.assert_close(frequencies(top_k=2), torch.tensor([0.625, 0.375, 0, 0]), atol=0.03, rtol=0)
-    torch.testing.assert_close(frequencies(top_p=0.75), torch.tensor([0.625, 0.375, 0, 0]), atol=0.03, rtol=0)
-    assert sample(logits, SamplingConfig(temperature=0), generator) == 0
-    assert frequencies(temperature=0.05)[0] > 0.99
+def test_the_cache_takes_what_memory_is_given(folder):
+    decoder = load_decoder(str(folder))
+    bytes_per_slot = 256 * engine_maker(decoder, None)(slots=1).cache.bytes_per_token
+    config = EngineConfig(context_tokens=256, memory_gb=5.5 * bytes_per_slot / 1e9)
+    assert len(GenerationEngine(decoder, config, stop_ids=frozenset()).cache.slots) == 5
+    for changes, problem in (
+        ({"memory_gb": bytes_per_slot / 2e9}, "one conversation of 256 tokens takes"),
+        ({"slots": 6}, "6 slots do not fit into .* but 5 do"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            GenerationEngine(decoder, config.model_copy(update=changes), stop_ids=frozenset())
+
+
+def test_a_common_beginning_is_counted():
+    drawn = random.Random(0)
+    for _ in range(300):
+        a, b = ([drawn.randrange(2) for _ in range(drawn.randrange(12))] for _ in range(2))
+        expected = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        assert common_prefix(a, b) == expected

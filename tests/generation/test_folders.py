@@ -58,7 +58,8 @@ def adapter(made, tmp_path):
 
 
 def serve(base, adapter=None, chat_format="auto"):
-    return LocalModel(str(base), adapter and str(adapter), ENGINE, chat_format=chat_format)
+    adapters = {"adapter": str(adapter)} if adapter else {}
+    return LocalModel(str(base), adapters, ENGINE, chat_format=chat_format)
 
 
 def edit(file, **changes):
@@ -86,25 +87,25 @@ def test_an_adapters_own_tokenizer_and_template_are_served_and_merged(base, adap
         [{"role": "user", "content": HI[0].content}], add_generation_prompt=True, return_dict=False
     )
     assert theirs.convert_tokens_to_ids("<|mood|>") in expected
-    assert serve(base, adapter).renderer.prompt(HI) == expected
-    assert len(serve(base).renderer.prompt(HI)) != len(expected)
+    assert serve(base, adapter).voice.renderer.prompt(HI) == expected
+    assert len(serve(base).voice.renderer.prompt(HI)) != len(expected)
     done = cbtrain("merge", "--model", base, "--adapter", adapter, "--out", tmp_path / "merged")
     assert done.returncode == 0, done.stderr
-    assert serve(tmp_path / "merged").renderer.prompt(HI) == expected
+    assert serve(tmp_path / "merged").voice.renderer.prompt(HI) == expected
     opened = AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert (opened.get_vocab(), opened.chat_template) == (theirs.get_vocab(), CHATML)
 
 
 @pytest.mark.fault("B2")
 def test_a_template_without_a_tokenizer_is_used_and_a_token_without_one_refused(base, adapter, tmp_path):
-    before = serve(base).renderer.prompt(HI)
+    before = serve(base).voice.renderer.prompt(HI)
     template = CHATML.replace("<|im_start|>", "<|user|>")
     edit(adapter / "tokenizer_config.json", chat_template=[{"name": "default", "template": template}])
     served = serve(base, adapter)
-    assert served.renderer.format.template == template
-    assert served.renderer.prompt(HI) != before
+    assert served.voice.renderer.format.template == template
+    assert served.voice.renderer.prompt(HI) != before
     merge(base, adapter, tmp_path / "merged", base="b")
-    assert serve(tmp_path / "merged").renderer.prompt(HI) == served.renderer.prompt(HI)
+    assert serve(tmp_path / "merged").voice.renderer.prompt(HI) == served.voice.renderer.prompt(HI)
     for settings in ({"added_tokens_decoder": {"319": {"content": "<|mood|>"}}}, {"eos_token": "<|mood|>"}):
         edit(adapter / "tokenizer_config.json", **settings)
         with pytest.raises(
@@ -146,9 +147,9 @@ def test_a_stock_template_beside_an_adapter_is_frozen_as_that_of_the_base_is(fam
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.save_pretrained(base)
     served = serve(base, adapter)
-    assert served.renderer.format.name == family
+    assert served.voice.renderer.format.name == family
     assert any("template" in note for note in served.notes)
-    labelled = serve(base, adapter, "plain").renderer
+    labelled = serve(base, adapter, "plain").voice.renderer
     assert labelled.format.name == "plain"
     assert (
         labelled.decode(labelled.prompt(HI)).endswith("Patient: I feel <|mood|> low.</s>\nTherapist:")
@@ -165,14 +166,14 @@ def test_a_token_without_embedding_is_one_line_before_anything_is_served_or_writ
     assert tokenizer.convert_tokens_to_ids("<|mood|>") == 321
     problem = r"the token '<\|mood\|>' occurs, number 321, but the model has only 321 embeddings"
     served = serve(base)  # a surplus token that never occurs
-    served.renderer.prompt([Message("user", "Hi.")])
+    served.voice.renderer.prompt([Message("user", "Hi.")])
     with pytest.raises(UserError, match=problem):
-        served.renderer.prompt(HI)
+        served.voice.renderer.prompt(HI)
     with pytest.raises(UserError, match=problem):
-        ChatRenderer(served.renderer.tokenizer, served.renderer.format, 321).render(
+        ChatRenderer(served.voice.renderer.tokenizer, served.voice.renderer.format, 321).render(
             [*HI, Message("assistant", "a")], "s"
         )
-    (base / "chat_template.jinja").write_text(served.renderer.format.template.replace("<|end|>", "<|mood|>"))
+    (base / "chat_template.jinja").write_text(served.voice.renderer.format.template.replace("<|end|>", "<|mood|>"))
     done = cbtrain("serve", "--model", base, "--port", 0)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "'<|mood|>' occurs" in done.stderr
@@ -258,7 +259,7 @@ def test_a_tokenizer_model_without_sentencepiece_names_the_package(tmp_path):
 @pytest.mark.fault("B2")
 def test_stops_of_generation_config_end_answers_and_its_sampling_is_told(base):
     model = serve(base)
-    every = sorted({*range(321)} - model.renderer.stop_ids)
+    every = sorted({*range(321)} - model.voice.renderer.stop_ids)
     edit(base / "generation_config.json", eos_token_id=every, temperature=0.6, repetition_penalty=1.05)
     model = serve(base)
     assert "not used: generation_config.json: repetition_penalty=1.05, temperature=0.6 (each request" in model.notes[0]
@@ -300,7 +301,7 @@ def test_a_damaged_json_file_of_a_folder_is_one_line(content, base, adapter):
 
 @pytest.mark.fault("B2")
 def test_a_damaged_chat_format_of_an_adapter_is_one_line(base, adapter, tmp_path):
-    (adapter / "chat_template.jinja").write_text(serve(base).renderer.format.template)
+    (adapter / "chat_template.jinja").write_text(serve(base).voice.renderer.format.template)
     odd = [{"stop_strings": "ab"}, {"single_answer": "false"}, {"stop_token_ids": [2.5]}, {"stop_token_ids": "2"}]
     for content in [*DAMAGED.values(), *(json.dumps(settings).encode() for settings in odd)]:
         (adapter / "chat_format.json").write_bytes(content)

@@ -355,9 +355,11 @@ def test_wrong_settings_are_refused_in_one_sentence(settings, problem):
     assert first_fault(caught.value) == problem
 
 
-def test_a_patient_is_given_no_setting_that_its_requests_leave_out():
+def test_a_patient_behind_an_api_is_given_no_setting_that_its_requests_leave_out():
+    api = ["evaluation.patient_provider.base_url=http://localhost:1/v1", "evaluation.patient_provider.model=m"]
     for setting in ("top_k=40", "min_p=0.1", "repetition_penalty=1.1", "presence_penalty=-1", "min_tokens=3"):
         name = setting.partition("=")[0]
-        with pytest.raises(UserError, match=f"patient.{name} is .*, but a patient is sent temperature"):
-            load_config(None, [f"evaluation.patient.{setting}"])
+        with pytest.raises(UserError, match=f"patient.{name} is .*, but a patient behind an API is sent temperature"):
+            load_config(None, [f"evaluation.patient.{setting}", *api])
+        load_config(None, [f"evaluation.patient.{setting}"])
         load_config(None, [f"evaluation.therapist.{setting}"])

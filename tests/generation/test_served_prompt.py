@@ -108,11 +108,11 @@ def test_a_merged_folder_writes_it_for_other_programs_and_is_served_without_it_t
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "writes it into a chat without a system message" in card
     assert "    Ask from 0 to 100.\n    Very kind, I think.\n" in card
-    for arguments in ((str(tmp_path / "merged"), None), (str(base), str(adapter))):
+    for arguments in ((str(tmp_path / "merged"), {}), (str(base), {"adapter": str(adapter)})):
         for chat_format in ("auto", "template"):
             model = LocalModel(*arguments, EngineConfig(slots=1, context_tokens=128), chat_format=chat_format)
-            assert model.trained_prompt == TrainedPrompt(SYSTEM, in_template=True)
-            assert model.renderer.prompt(ASK) == renderer.prompt(ASK)  # who asks adds the prompt, or does not
+            assert model.voice.trained_prompt == TrainedPrompt(SYSTEM, in_template=True)
+            assert model.voice.renderer.prompt(ASK) == renderer.prompt(ASK)  # who asks adds the prompt, or does not
 
 
 def test_older_files_are_read_and_newer_and_damaged_ones_refused(folders, tmp_path):

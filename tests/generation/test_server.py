@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 
 import aiohttp
@@ -16,11 +14,9 @@ from forked import PIPE
 from places import BIN
 from random_model import random_model
 
-from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.server import make_app
-from cbtrain.generation.server_process import server_process
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.providers import Providers
@@ -65,7 +61,7 @@ async def test_the_server_gives_what_the_engine_gives_and_counts_tokens(model_fo
         provider = await providers.open(ProviderConfig(base_url=url, model="m"), "patient")
         served = await asyncio.gather(*(provider.chat(request) for request in requests))
     chat = [ChatMessage(m.role, m.content) for m in ASK]
-    async with LocalModel(str(model_folder), None, EngineConfig(slots=4, context_tokens=256)) as model:
+    async with LocalModel(str(model_folder), {}, EngineConfig(slots=4, context_tokens=256)) as model:
         local = await asyncio.gather(*(model.answer(chat, sampling, seed=seed) for seed in range(10)))
     assert [s.text for s in served] == [c.text for c in local]
     assert len({s.text for s in served}) > 5
@@ -111,49 +107,6 @@ async def test_a_client_that_goes_away_frees_its_slot(url):
             assert reply.status == 200
 
 
-async def test_a_server_that_cannot_start_says_why(tmp_path):
-    with pytest.raises(UserError, match="did not start: cbtrain: .*no such model folder"):
-        async with server_process(["--model", "./nothing"], tmp_path / "log"):
-            pass
-
-
-def test_the_server_dies_with_its_parent(model_folder, tmp_path):
-    code = """
-import asyncio, sys
-from pathlib import Path
-from cbtrain.generation.server_process import server_process
-async def main():
-    async with server_process(["--model", sys.argv[1], "--port", "0"], Path(sys.argv[2])) as url:
-        print(url, flush=True)
-        await asyncio.sleep(600)
-asyncio.run(main())
-"""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, model_folder, tmp_path / "log"], stdout=subprocess.PIPE, text=True
-    )
-    url = parent.stdout.readline().strip()
-    assert asyncio.run(_healthy(url))
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    assert asyncio.run(_gone(url))
-
-
-async def _healthy(url):
-    async with aiohttp.ClientSession() as session:
-        async with session.get(url.removesuffix("/v1") + "/health") as reply:
-            return reply.status == 200
-
-
-async def _gone(url):
-    for _ in range(100):
-        try:
-            await _healthy(url)
-        except aiohttp.ClientError:
-            return True
-        await asyncio.sleep(0.1)
-    return False
-
-
 async def post(url, **changes):
     body = {"model": "m", "messages": [{"role": "user", "content": "I feel low."}], "max_tokens": 4} | changes
     async with aiohttp.ClientSession() as session, session.post(f"{url}/chat/completions", json=body) as reply:
@@ -185,10 +138,29 @@ async def test_no_request_breaks_the_server(url):
     assert (await post(url))[0] == 200
 
 
-async def test_an_engine_that_has_failed_says_so(model_folder, monkeypatch):
-    model = LocalModel(str(model_folder), None, EngineConfig(slots=2, context_tokens=256))
+@pytest.mark.fault("F2")
+async def test_a_defect_ends_requests_and_not_the_server(model_folder, monkeypatch):
+    model = LocalModel(str(model_folder), {}, EngineConfig(slots=2, context_tokens=256))
+    step = model.engine.step
+    async with TestClient(TestServer(make_app(model, "m"))) as client:
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 3}
+        monkeypatch.setattr(model.engine, "step", lambda: 1 / 0)
+        for _ in range(2):
+            reply = await client.post("/v1/chat/completions", json=body)
+            assert (reply.status, (await reply.json())["error"]["code"]) == (500, "request_failed")
+        assert (await client.get("/health")).status == 200
+        monkeypatch.setattr(model.engine, "step", step)
+        assert (await client.post("/v1/chat/completions", json=body)).status == 200
+
+
+async def test_an_engine_whose_thread_has_ended_says_so(model_folder, monkeypatch):
+    model = LocalModel(str(model_folder), {}, EngineConfig(slots=2, context_tokens=256))
     monkeypatch.setattr(threading, "excepthook", lambda *_: None)
-    monkeypatch.setattr(model._thread.engine, "step", lambda: 1 / 0)
+
+    def end():
+        raise SystemExit
+
+    monkeypatch.setattr(model.engine, "step", end)
     async with TestClient(TestServer(make_app(model, "m"))) as client:
         assert (await client.get("/health")).status == 200
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}]}

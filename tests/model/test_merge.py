@@ -76,8 +76,8 @@ def test_logits_template_and_card(made, tmp_path):
     assert str(tmp_path) not in card
     assert "End answers at" in card
     # A merged folder alone is laid out and stopped as base and adapter together.
-    alone = LocalModel(str(merged), None, EngineConfig(slots=1, context_tokens=128)).renderer.format
-    beside = LocalModel(str(base), str(adapter), EngineConfig(slots=1, context_tokens=128)).renderer.format
+    alone = LocalModel(str(merged), {}, EngineConfig(slots=1, context_tokens=128)).voice.renderer.format
+    beside = LocalModel(str(base), {"a": adapter}, EngineConfig(slots=1, context_tokens=128)).voice.renderer.format
     assert (alone.template, alone.stop_strings) == (beside.template, beside.stop_strings)
     assert alone.stop_strings
     assert GenerationConfig.from_pretrained(merged).eos_token_id == [5, 2]

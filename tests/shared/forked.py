@@ -18,6 +18,8 @@ from functools import cache
 
 from places import SHARED
 
+from cbtrain.environment import quiet_openmp
+
 IMPORTED = (
     *("torch", "transformers", "deepspeed", "bitsandbytes", "scipy.stats", "matplotlib.figure", "aiohttp"),
     *("cbtrain.cli.main", "cbtrain.study.pipeline", "cbtrain.study.evaluation.evaluate", "cbtrain.generation.server"),
@@ -215,7 +217,7 @@ def _zygote():
     command = [sys.executable, SHARED / "zygote.py", path, *IMPORTED]
     # As the command sets it before torch is imported. No GPU: a process that has used one cannot be forked, so tests of
     # GPUs start interpreters of their own.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, **quiet_openmp(os.environ), "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment, start_new_session=True)
     while (line := process.stdout.readline()) != "ready\n":
         assert line, "the zygote has not come to life"

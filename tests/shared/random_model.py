@@ -1,15 +1,25 @@
 """Small random models as transformers writes them, with a real tokenizer."""
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from cbtrain.tokens.tokenizer import train_tokenizer
 
+KINDS = ("llama", "mistral-window", "qwen2", "qwen3")
 TEXT = "I feel low. What went through your mind? That I fail. How sure are you, from 0 to 100? Very sure, I think."
 
 
 def random_model(path, kind, positions=512):
-    """Write a model of ``kind`` ("llama", or "mistral-window" with a sliding window) to ``path`` and return it."""
+    """Write a model of ``kind`` (:data:`KINDS`; "mistral-window" has a sliding window) to ``path`` and return it."""
     tokenizer = train_tokenizer([TEXT] * 4, 350, 512)
     sizes = {
         "vocab_size": len(tokenizer),
@@ -24,10 +34,12 @@ def random_model(path, kind, positions=512):
         "pad_token_id": tokenizer.pad_token_id,
     }
     torch.manual_seed(0)
-    if kind == "llama":
-        model = LlamaForCausalLM(LlamaConfig(**sizes))
-    else:
-        model = MistralForCausalLM(MistralConfig(**sizes, sliding_window=11))
+    model = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes)),
+        "mistral-window": lambda: MistralForCausalLM(MistralConfig(**sizes, sliding_window=11)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**sizes, use_sliding_window=False)),
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=8, use_sliding_window=False)),
+    }[kind]()
     with torch.no_grad():  # wide enough that greedy answers vary and sometimes stop
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)

@@ -204,7 +204,8 @@ def test_a_study_with_the_prompts_of_its_data(run, tmp_path):
     assert "tokens.system is ours, the interrupted run has data" in refused.stderr
 
 
-def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice(run, tmp_path):
+@pytest.mark.fault("F14")
+def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice_and_says_the_same(run, tmp_path):
     folder, _ = run
     again = tmp_path / "run"
     subprocess.run(["cp", "-r", folder, again], check=True)
@@ -233,6 +234,8 @@ def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice(run,
     report = json.loads((again / "report.json").read_text())
     assert not [s for s in report["sessions"] if s["error"]]
     assert sum(len(s["turns"]) for s in report["sessions"]) == len(places)
+    words = lambda events: {(e["session"], e["index"]): e["text"] for e in events if e["kind"] == "turn"}  # noqa: E731
+    assert words(turns) == words(read_journal(folder / "events.jsonl"))
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,16 @@ class _MountedModule(nn.Module):
             parts = [part for part in self.stack.parts if part[0] != name]
             self.stack = LoraStack(parts) if parts else None
 
+    def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Return :meth:`cbtrain.model.head.Head.token_losses` of a head that all rows share. Raises ValueError if they
+        do not."""
+        assert self.current.groups is not None
+        parts = self.current.groups.work(self.layout).parts
+        if parts is None or len(parts) > 1:
+            raise ValueError(f"rows of several adapters have no losses of {self.path} together")
+        losses: Tensor = self.by_name[parts[0][1]].token_losses(hidden, labels)  # type: ignore[operator]
+        return losses
+
     def find_layout(self) -> Layout:
         others = {name: module for name, module in self.by_name.items() if name is not None}
         adapting = frozenset(name for name, module in others.items() if isinstance(module, AdaptedModule))

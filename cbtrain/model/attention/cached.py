@@ -1,16 +1,117 @@
-"""Attention of one new token per conversation over the key-value cache, for generation."""
+"""Attention of new tokens over a key-value cache that is read in place, for generation.
+
+The cache holds one conversation in each slot. A chunk is some new tokens of one conversation: one when it is answering,
+many when a prompt is read. All chunks of a step come in one call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cbtrain.model.attention.cu_seqlens import CuSeqlens
+from cbtrain.model.attention.packed import packed_attention
+from cbtrain.model.attention.torch_varlen import attend_slots, slots_obstacle
 
-def cached_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int | None) -> Tensor:
-    """Return the attention of one new token per sequence over its cached keys and values, in one batched call.
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """``length`` new tokens after the first ``start`` of the conversation in ``slot``."""
+
+    slot: int
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+class CachedAttention:
+    """``attend`` of a decoder for ``chunks``, whose tokens lie end to end in this order. It writes the new keys and
+    values to ``keys`` and ``values [layers, slots, kv_heads, context, head_dim]`` first. Rows after the chunks' own are
+    padding: their result is 0.
+
+    ``backend`` is the one of :func:`cbtrain.model.attention.packed.packed_attention`. With ``by_row`` each token is
+    computed alone, so that its result does not depend on how many come with it.
+    """
+
+    def __init__(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        chunks: Sequence[Chunk],
+        window: int | None,
+        *,
+        backend: str = "auto",
+        by_row: bool = False,
+    ) -> None:
+        device = keys.device
+        self.keys, self.values, self.window, self.backend = keys, values, window, backend
+        if by_row:
+            chunks = [Chunk(c.slot, c.start + i, 1) for c in chunks for i in range(c.length)]
+        self.chunks = chunks
+        self.row_slots = torch.tensor([c.slot for c in chunks for _ in range(c.length)], device=device)
+        self.row_positions = torch.tensor([p for c in chunks for p in range(c.start, c.end)], device=device)
+        firsts = list(accumulate((c.length for c in chunks), initial=0))
+        self.firsts = firsts[:-1]
+        self.single = [(row, c) for row, c in zip(self.firsts, chunks, strict=True) if c.length == 1]
+        self.longer = [(row, c) for row, c in zip(self.firsts, chunks, strict=True) if c.length > 1]
+        on_cpu = device.type == "cpu" and self.single
+        self.slots_in_place = SlotsInPlace(self.single, window, keys.dtype, alone=by_row) if on_cpu else None
+        self.in_one_launch = backend in ("auto", "torch-varlen") and not by_row
+        if self.in_one_launch:
+            self.in_one_launch = slots_obstacle(device, keys.dtype, keys.shape[-1], keys.shape[-2]) is None
+        if self.in_one_launch:
+            self.cu_seqlens_q = CuSeqlens(firsts)
+            self.ends = torch.tensor([c.end for c in chunks], dtype=torch.int32, device=device)
+            self.table = torch.tensor([[c.slot] for c in chunks], dtype=torch.int32, device=device)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = self.keys[layer], self.values[layer]
+        rows = len(self.row_slots)
+        keys[self.row_slots, :, self.row_positions] = k[:rows]
+        values[self.row_slots, :, self.row_positions] = v[:rows]
+        if self.in_one_launch:
+            longest = max(c.end for c in self.chunks)
+            return attend_slots(q, keys, values, self.cu_seqlens_q, self.ends, self.table, longest, self.window)
+        out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+        if self.single:
+            self._single(q, keys, values, out)
+        for row, c in self.longer:
+            span = slice(row, row + c.length)
+            out[span] = packed_attention(
+                q[span],
+                keys[c.slot, :, : c.end].transpose(0, 1),
+                values[c.slot, :, : c.end].transpose(0, 1),
+                cu_seqlens_q=CuSeqlens((0, c.length)),
+                cu_seqlens_k=CuSeqlens((0, c.end)),
+                window=self.window,
+                backend=self.backend,
+            )
+        return out
+
+    def _single(self, q: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+        if self.slots_in_place:
+            self.slots_in_place(q, keys, values, out)
+            return
+        # A launch for each slot would cost a GPU more than the copy.
+        chunks = [c for _, c in self.single]
+        longest = max(c.end for c in chunks)
+        slots = torch.tensor([c.slot for c in chunks], device=q.device)
+        ends = torch.tensor([c.end for c in chunks], device=q.device)
+        rows = torch.tensor([row for row, _ in self.single], device=q.device)
+        past_keys, past_values = (t[:, :, :longest].index_select(0, slots) for t in (keys, values))
+        out[rows] = gathered_attention(q[rows], past_keys, past_values, ends, self.window)
+
+
+def gathered_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int | None) -> Tensor:
+    """Return the attention of one new token per sequence over its keys and values, in one batched call.
 
     ``q [B, heads, head_dim]``; ``k``, ``v [B, kv_heads, longest, head_dim]`` padded at the end; ``lengths [B]`` int64
     counts the valid keys, the new token's own included. Return ``[B, heads, head_dim]``.
@@ -25,24 +126,88 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: i
     return out[:, :, 0]
 
 
-def attention_in_place(
-    q: Tensor, keys: Tensor, values: Tensor, slots: Sequence[int], lengths: Sequence[int], window: int | None
-) -> Tensor:
-    """Return :func:`cached_attention`, one sequence after another, without a copy of what is cached: for CPUs.
+class SlotsInPlace:
+    """Attention of single tokens over the slots of a cache, without a copy of what is cached: for CPUs.
 
-    ``keys``, ``values [slots, kv_heads, context, head_dim]``; sequence i has ``lengths[i]`` of them in ``slots[i]``.
-    A row depends on nothing but its own sequence.
+    ``rows`` are each token's row and chunk. Neighbouring slots with about as many tokens are computed in one call: it
+    is faster than one call each, but takes every slot for as long as the longest. With ``alone`` there is a call for
+    each, so that a token's result does not depend on the others.
     """
-    kv_heads, head_dim = keys.shape[1], keys.shape[3]
-    # Heads that share keys are the rows of one product.
-    grouped = q.unflatten(1, (kv_heads, -1))
-    out = torch.empty_like(grouped)
-    for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        first = 0 if window is None else max(0, length - window)
-        seen_keys, seen_values = keys[slot, :, first:length], values[slot, :, first:length]
-        if q.dtype == torch.float32:
-            scores = torch.bmm(grouped[row] * head_dim**-0.5, seen_keys.transpose(1, 2))
-            torch.bmm(scores.softmax(-1), seen_values, out=out[row])
-        else:  # products in bf16 would round the scores
-            out[row] = F.scaled_dot_product_attention(grouped[row][None], seen_keys[None], seen_values[None])[0]
-    return out.flatten(1, 2)
+
+    def __init__(
+        self, rows: Sequence[tuple[int, Chunk]], window: int | None, dtype: torch.dtype, *, alone: bool
+    ) -> None:
+        row_of = {chunk.slot: (row, chunk) for row, chunk in rows}
+        if alone or window is not None or len(row_of) < len(rows):  # several tokens of one slot come one by one
+            runs = [[(row, chunk)] for row, chunk in rows]
+        else:
+            runs = _neighbours(row_of)
+        self.calls = [_Call.of(run, window, dtype) for run in runs]
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+        """Write the attention of ``q [T, heads, head_dim]`` to its rows of ``out``; ``keys`` and ``values`` are
+        ``[slots, kv_heads, context, head_dim]``."""
+        # Heads that share keys are the queries of one head.
+        grouped, grouped_out = (t.unflatten(1, (keys.shape[1], -1)) for t in (q, out))
+        for call in self.calls:
+            grouped_out[call.rows] = F.scaled_dot_product_attention(
+                grouped[call.rows],
+                keys[call.slots, :, call.tokens],
+                values[call.slots, :, call.tokens],
+                attn_mask=call.mask,
+            )
+
+
+CALL = 250
+"""What a call costs, in tokens whose keys and values could be read in that time."""
+
+
+def _neighbours(row_of: dict[int, tuple[int, Chunk]]) -> list[list[tuple[int, Chunk]]]:
+    """Return slots that are computed together: runs of neighbours, such that calls and tokens cost least in all."""
+    slots = sorted(row_of)
+    ends = [row_of[slot][1].end for slot in slots]
+    # The least cost of the first n slots, and where the last run of them begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for last in range(len(slots)):
+        longest, options = 0, []
+        for first in range(last, -1, -1):
+            if slots[last] - slots[first] != last - first:
+                break
+            longest = max(longest, ends[first])
+            options.append((best[first][0] + CALL + (last - first + 1) * longest, first))
+        best.append(min(options))
+    runs: list[list[tuple[int, Chunk]]] = []
+    end = len(slots)
+    while end:
+        first = best[end][1]
+        runs.append([row_of[slot] for slot in slots[first:end]])
+        end = first
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: ``rows`` of the queries, the slots and tokens that they see, and what is masked (None: nothing)."""
+
+    rows: slice | Tensor
+    slots: slice
+    tokens: slice
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, run: Sequence[tuple[int, Chunk]], window: int | None, dtype: torch.dtype) -> _Call:
+        chunks, rows = [chunk for _, chunk in run], [row for row, _ in run]
+        longest = max(chunk.end for chunk in chunks)
+        first = 0 if window is None else max(0, longest - window)  # with a window there is one chunk
+        mask = None
+        if any(chunk.end < longest for chunk in chunks):
+            ends = torch.tensor([chunk.end for chunk in chunks])[:, None, None, None]
+            mask = torch.zeros(len(run), 1, 1, longest, dtype=dtype)
+            mask.masked_fill_(torch.arange(longest) >= ends, float("-inf"))
+        ascending = rows == list(range(rows[0], rows[0] + len(rows)))
+        return cls(
+            slice(rows[0], rows[0] + len(rows)) if ascending else torch.tensor(rows),
+            slice(chunks[0].slot, chunks[0].slot + len(chunks)),
+            slice(first, longest),
+            mask,
+        )

@@ -16,6 +16,9 @@ from torch import Tensor
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.flash import unsuited
 
+PAGE = 256
+"""Pages of FlashAttention are a multiple of so many tokens."""
+
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Return why this back-end cannot run here, or None."""
@@ -46,6 +49,50 @@ def attend(
         cu_seqlens_q.max_seqlen,
         cu_seqlens_k.max_seqlen,
         **options,
+    )
+    return out
+
+
+def slots_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int, context: int) -> str | None:
+    """Return why :func:`attend_slots` cannot run here, or None."""
+    reason = obstacle(device, dtype, head_dim)
+    if reason is not None:
+        return reason
+    if "block_table" not in _parameters(_function()):
+        return f"varlen_attn of torch {torch.__version__} takes no block_table"
+    return f"slots of {context} tokens are no multiple of {PAGE}" if context % PAGE else None
+
+
+def attend_slots(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    cu_seqlens_q: CuSeqlens,
+    ends: Tensor,
+    table: Tensor,
+    longest: int,
+    window: int | None,
+) -> Tensor:
+    """Return the attention of new tokens ``q [T, heads, head_dim]``, chunk after chunk (``cu_seqlens_q``), over the
+    slots of a cache, which are read in place: FlashAttention takes each for one page.
+
+    ``keys``, ``values [slots, kv_heads, context, head_dim]``; chunk i sees the first ``ends[i]`` tokens of the slot
+    ``table[i, 0]`` (both int32), causally from the bottom right. Not yet measured on a GPU.
+    """
+    function = _function()
+    assert function is not None
+    out: Tensor = function(
+        q,
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        cu_seqlens_q.on(q.device),
+        None,
+        cu_seqlens_q.max_seqlen,
+        longest,
+        window_size=(-1, 0) if window is None else (window - 1, 0),
+        enable_gqa=q.shape[1] != keys.shape[1],
+        seqused_k=ends,
+        block_table=table,
     )
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from cbtrain.study.evaluation.report_data import ARMS, ReportInput, build_report
 from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
 from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scores
-from cbtrain.study.evaluation.simulate import SimulationPlan, simulate
+from cbtrain.study.evaluation.simulate import PATIENT, THERAPIST, SimulationPlan, simulate
 from cbtrain.study.pipeline import prepare_process
 from cbtrain.study.run_files import SCORES, TRANSCRIPTS
 from cbtrain.study.trained_run import TrainedRun
@@ -58,8 +59,8 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     refuse_another_study(trained, corpus, config)
 
     heading(console, "5/7", "Simulate sessions with held-out patients")
-    therapist = _open_therapist(trained, config, console)
-    perplexity = _measure_perplexity(therapist, corpus, config, trained, console)
+    model = _open_model(trained, config, console)
+    perplexity = _measure_perplexity(model, corpus, config, trained, console)
     say(console, perplexity["verdict"])
     patients = [course.id for course in corpus.split.test][: config.evaluation.max_patients]
     all_profiles = corpus.profiles()
@@ -67,7 +68,7 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     plan = SimulationPlan.of(trained, EvaluationProtocol(config, folder, profiles, rubric, list(ARMS)))
     async with open_run(config, folder, console) as run:
         plan.journal(run)
-        await simulate(plan, therapist, run)
+        await simulate(plan, model, run)
         write_sessions(as_transcripts(plan.sessions), [], folder / TRANSCRIPTS)
         refuse_if_all_failed(plan.sessions, run)
 
@@ -93,34 +94,38 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
     return path
 
 
-def _open_therapist(trained: TrainedRun, config: StudyConfig, console: Console) -> LocalModel:
-    """Return the base with the therapist adapter, which is both arms."""
+def _open_model(trained: TrainedRun, config: StudyConfig, console: Console) -> LocalModel:
+    """Return the base with the therapist's adapter, and the patient's if no API plays the patients."""
+    names = [THERAPIST] if config.evaluation.patient_provider else [THERAPIST, PATIENT]
     with loading_bar(console) as progress:
         return LocalModel(
             trained.base,
-            str(trained.folder / "therapist"),
+            {name: trained.folder / name for name in names},
             config.evaluation.engine,
             loading=config.model,
+            deterministic=config.evaluation.deterministic,
             progress=progress,
         )
 
 
 def _measure_perplexity(
-    therapist: LocalModel, corpus: StudyCorpus, config: StudyConfig, trained: TrainedRun, console: Console
+    model: LocalModel, corpus: StudyCorpus, config: StudyConfig, trained: TrainedRun, console: Console
 ) -> dict[str, Any]:
     """Return the perplexity of base and tuned therapist on held-out patients' sessions."""
-    positions = therapist.decoder.architecture.context
-    datasets = held_out_datasets(corpus, therapist.renderer, config, positions, console)
+    renderer = model.voices[THERAPIST].renderer
+    positions = model.decoder.architecture.context
+    datasets = held_out_datasets(corpus, renderer, config, positions, console)
     documents = {patient: dataset.documents for patient, dataset in datasets.items()}
     plain_text = None
     if trained.is_tiny:  # it has read plain text only: part of what tuning adds is the chat layout
-        tokenizer = therapist.renderer.tokenizer
+        tokenizer = renderer.tokenizer
         plain_text = {
             patient: [plain_document(s, tokenizer, "therapist") for unit in dataset.units for s in unit.sessions]
             for patient, dataset in datasets.items()
         }
     pack_tokens = config.therapist.pack_tokens
-    return compare_perplexity(therapist.decoder, documents, corpus.names(), pack_tokens, console, plain_text)
+    tuned = partial(model.adapters.rows, [(THERAPIST, -1)])
+    return compare_perplexity(model.decoder, tuned, documents, corpus.names(), pack_tokens, console, plain_text)
 
 
 def _report(

@@ -99,4 +99,4 @@ def _where(failed: Sequence[SimulatedSession], run: RunContext) -> object:
         return "providers.budget"
     if "internal_error" in endings:
         return run.journal.path
-    return api.base_url if api else run.folder / "patient_server.log"
+    return api.base_url if api else run.journal.path

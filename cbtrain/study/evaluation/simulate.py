@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import counted
@@ -20,10 +18,8 @@ from cbtrain.eval.simulation.runner import (
     restore,
     run_sessions,
 )
-from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist
+from cbtrain.eval.simulation.speakers import ApiPatient, LocalPatient, LocalTherapist
 from cbtrain.generation.local_model import LocalModel
-from cbtrain.generation.server_process import server_process
-from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.summary import status
 from cbtrain.settings import differences
@@ -33,6 +29,9 @@ from cbtrain.study.evaluation.run_context import BEGUN, PLAN, RunContext
 from cbtrain.study.run_files import EVENTS
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.transcripts.profile import Profile
+
+THERAPIST, PATIENT = "therapist", "patient"
+"""The adapters of a run: folders in it, and names in the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,65 +91,55 @@ def _raised_limit(begun: dict[str, Any], protocol: dict[str, Any]) -> str:
     return change if same == protocol else ""
 
 
-async def simulate(plan: SimulationPlan, therapist: LocalModel, run: RunContext) -> None:
-    """Hold the sessions of ``plan``: the therapist in this process, the patient behind an API (by default our own
-    server). Raises UserError if no API can be asked or nothing can be recorded, Stopped after a signal."""
+async def simulate(plan: SimulationPlan, model: LocalModel, run: RunContext) -> None:
+    """Hold the sessions of ``plan``: the therapists are ``model`` with and without its adapter, the patient is another
+    adapter of it, or behind an API if the settings name one. Raises UserError if no API can be asked or nothing can be
+    recorded, Stopped after a signal."""
     begun = plan.resume(run)
     if plan.finished():
         return
     settings = run.config.evaluation
     limits = Limits(settings.max_turns, settings.max_words)
-    patient_is_local = settings.patient_provider is None
-    with half_the_threads():
-        run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key)
-        async with _patient_api(plan, run) as patient_api, therapist:
-            await run_sessions(
-                plan.sessions,
-                _speakers(plan, therapist, patient_api, run),
-                run.journal,
-                SimulationSettings(settings.sessions_in_flight, limits, run.config.seed),
-                run.console,
-                status=lambda share: "" if patient_is_local else status(run.providers, "patient", share),
-                stop=run.stop,
-            )
+    run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key)
+    async with AsyncExitStack() as stack:
+        patient_api = None
+        if settings.patient_provider is not None:
+            patient_api = await run.providers.open(settings.patient_provider, "patient")
+        await stack.enter_async_context(model)
+        await run_sessions(
+            plan.sessions,
+            _speakers(plan, model, patient_api, run),
+            run.journal,
+            SimulationSettings(settings.sessions_in_flight, limits, run.config.seed),
+            run.console,
+            status=lambda share: status(run.providers, "patient", share) if patient_api else "",
+            stop=run.stop,
+        )
     _report_marks(plan, run)
     short = sum(session.ending == "budget" for session in plan.sessions)
     if short:
         run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
 
 
-@asynccontextmanager
-async def _patient_api(plan: SimulationPlan, run: RunContext) -> AsyncIterator[Provider]:
-    """Yield the API that plays the patients: the one in the settings, else a server of the patient adapter that runs as
-    long as the body."""
-    settings = run.config.evaluation
-    if settings.patient_provider is not None:
-        yield await run.providers.open(settings.patient_provider, "patient")
-        return
-    async with AsyncExitStack() as stack:
-        with run.console.status("Starting the patient's server"):
-            server = server_process(_server_arguments(plan, run), run.folder / "patient_server.log")
-            with run.stop.interruptible():
-                url = await stack.enter_async_context(server)
-        run.say(f"the patients answer at {url} (POST /chat/completions)")
-        many = max(32, settings.sessions_in_flight)
-        config = ProviderConfig(base_url=url, model="patient", first_in_flight=many, max_in_flight=many)
-        yield await run.providers.open(config, "patient", local=True)
-
-
 def _speakers(
-    plan: SimulationPlan, model: LocalModel, patient_api: Provider, run: RunContext
+    plan: SimulationPlan, model: LocalModel, patient_api: Provider | None, run: RunContext
 ) -> Callable[[SimulatedSession], tuple[Speaker, Speaker]]:
-    """Return the speakers of a session. Base and tuned therapist are one set of weights with the adapter off and on."""
-    settings = run.config.evaluation
-    instructions = settings.patient_instructions if settings.patient_provider else None
-    system = plan.protocol.therapist_system
-    therapists = {arm: LocalTherapist(model, settings.therapist, system, adapter=arm == "tuned") for arm in ARMS}
+    """Return the speakers of a session. Base, tuned therapist and a patient on this machine are one set of weights,
+    with no adapter or one of two."""
+    settings, system = run.config.evaluation, plan.protocol.therapist_system
+    specials = model.voices[THERAPIST].renderer.specials
 
     def speakers(session: SimulatedSession) -> tuple[Speaker, Speaker]:
-        profile, specials = plan.profiles[session.patient], model.renderer.specials
-        patient = ApiPatient(patient_api, profile, settings.patient, instructions, forbidden=specials)
-        return patient, therapists[session.arm]
+        profile, adapter = plan.profiles[session.patient], THERAPIST if session.arm == "tuned" else None
+        therapist = LocalTherapist(model, settings.therapist, system, adapter=adapter, voice=THERAPIST, ids=session.ids)
+        if patient_api is None:
+            patient: Speaker = LocalPatient(
+                model, profile, settings.patient, adapter=PATIENT, ids=session.ids, forbidden=specials
+            )
+        else:
+            instructions = settings.patient_instructions
+            patient = ApiPatient(patient_api, profile, settings.patient, instructions, forbidden=specials)
+        return patient, therapist
 
     return speakers
 
@@ -162,27 +151,3 @@ def _report_marks(plan: SimulationPlan, run: RunContext) -> None:
         if turns:
             sessions = sum(bool(session.marks[name]) for session in plan.sessions)
             run.say(f"note: in {counted(turns, 'turn')} of {counted(sessions, 'session')} {what}")
-
-
-@contextmanager
-def half_the_threads() -> Iterator[None]:
-    """Run the body with half of torch's threads: therapist and patient run in parallel."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _server_arguments(plan: SimulationPlan, run: RunContext) -> list[str]:
-    config, engine = run.config, run.config.evaluation.engine
-    threads = max(1, torch.get_num_threads())
-    return [
-        *("--model", plan.trained.base, "--adapter", str(run.folder / "patient"), "--name", "patient", "--port", "0"),
-        *("--system", "none"),  # each request brings the patient's own
-        *("--threads", str(threads), "--slots", str(engine.slots), "--context", str(engine.context_tokens)),
-        *("--weights", config.model.weights, "--compute", config.model.compute),
-        *("--attention", config.model.attention, "--device", config.model.device),
-        *(() if config.model.double_quantization else ("--single-quantization",)),
-    ]

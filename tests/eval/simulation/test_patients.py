@@ -14,7 +14,7 @@ from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, SpeakerStop
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions
 from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist, own_words
 from cbtrain.generation.config import SamplingConfig
-from cbtrain.generation.engine import Completion
+from cbtrain.generation.request import Completion
 from cbtrain.journal import Journal, read
 from cbtrain.study.evaluation.report_data import describe_sessions
 from cbtrain.study.evaluation.scores import as_transcripts, records
@@ -58,14 +58,16 @@ async def test_a_local_model_that_thinks_is_cleared_too():
         async def answer(self, *args, **kwargs):
             return Completion([1, 2], self.text, "stop", 3, 0)
 
-    therapist = LocalTherapist(Model("<think>be kind</think>What happened?"), SamplingConfig(), "", adapter=True)
+    therapist = LocalTherapist(
+        Model("<think>be kind</think>What happened?"), SamplingConfig(), "", adapter="tuned", ids={}
+    )
     spoken = await therapist.speak([Turn("patient", "Low.")], 1)
     assert (spoken.text, spoken.facts["thinking_removed"]) == ("What happened?", len("be kind"))
-    silent = LocalTherapist(Model("<think>be kind, and"), SamplingConfig(), "", adapter=True)
+    silent = LocalTherapist(Model("<think>be kind, and"), SamplingConfig(), "", adapter="tuned", ids={})
     ending, error = await held("I feel low.", therapist=silent)
     assert ending == "empty_turn"
     assert "12 characters of thinking: raise evaluation.therapist.max_tokens" in error
-    both = LocalTherapist(Model("What happened?\nPatient: Nothing."), SamplingConfig(), "", adapter=True)
+    both = LocalTherapist(Model("What happened?\nPatient: Nothing."), SamplingConfig(), "", adapter="tuned", ids={})
     assert (await both.speak([], 1)).facts["speaks_for_patient"]
 
 

@@ -1,10 +1,8 @@
 """What decides an evaluation is in its protocol; what differs between two of them is named."""
 
-import contextlib
 import io
 
 import pytest
-import torch
 from rich.console import Console
 
 from cbtrain.config.loading import load_config
@@ -13,7 +11,7 @@ from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
-from cbtrain.study.evaluation.simulate import SimulationPlan, half_the_threads
+from cbtrain.study.evaluation.simulate import SimulationPlan
 from cbtrain.tokens.chat_files import TrainedPrompt, format_files
 from cbtrain.tokens.formats import ChatFormat
 
@@ -106,16 +104,3 @@ def test_the_simulated_therapists_get_the_prompt_of_the_setting(tmp_path):
         assert protocol.compare_key["therapist"]["system prompt"] == system
     (tmp_path / "therapist" / "chat_format.json").unlink()
     assert protocol_of(tmp_path, ["tokens.system=data"]).therapist_system == ""
-
-
-def test_a_simulation_that_breaks_gives_its_threads_back():
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    inside = []
-    try:
-        with contextlib.suppress(RuntimeError), half_the_threads():
-            inside.append(torch.get_num_threads())
-            raise RuntimeError("broken")
-        assert (inside, torch.get_num_threads()) == ([2], 4)
-    finally:
-        torch.set_num_threads(before)

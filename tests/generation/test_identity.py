@@ -1,0 +1,128 @@
+"""One session's words are the same whatever else happens in the engine: alone, in a batch, after evictions, resumed."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PeftModel
+from random_model import KINDS, random_model
+from schedules import GREEDY, alone, engine_maker, play, random_adapter, sessions
+from transformers import AutoModelForCausalLM
+
+from cbtrain.model.adapters.methods import inject, save_adapter
+from cbtrain.model.adapters.mounted import MountedAdapters
+from cbtrain.model.config import LoraConfig
+from cbtrain.model.weights.loading import load_decoder
+
+SCHEDULES, DEEP = 60, 1000
+"""Of each kind of model."""
+
+CONFIGS = {
+    "a": LoraConfig(rank=4, alpha=8),
+    "b": LoraConfig(rank=3, alpha=6, targets=["q_proj", "v_proj", "down_proj"], dora=True),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request, tmp_path_factory):
+    """A folder with a model and two adapters, what makes engines of them, a pool of sessions and their answers alone."""
+    folder = random_model(tmp_path_factory.mktemp(request.param), request.param)
+    for number, (name, config) in enumerate(CONFIGS.items()):
+        decoder = load_decoder(str(folder))
+        random_adapter(decoder, config, number, inject)
+        save_adapter(decoder, folder / name, base=str(folder))
+    make = engine_maker(*mounted(folder))
+    pool = sessions(24, vocabulary=300)
+    return folder, make, pool, {session.number: alone(make, session) for session in pool}
+
+
+def mounted(folder):
+    decoder = load_decoder(str(folder))
+    adapters = MountedAdapters(decoder)
+    for name in CONFIGS:
+        adapters.mount(name, folder / name)
+    return decoder, adapters
+
+
+def differing(make, pool, expected, seeds):
+    """Which turns of random schedules differ from those of sessions alone; how often things happened."""
+    wrong, happened = [], Counter()
+    for seed in seeds:
+        answers, counts = play(make, pool, seed)
+        happened.update(counts)
+        wrong += [(seed, number, answers[number]) for number in answers if answers[number] != expected[number]]
+    return wrong, happened
+
+
+@pytest.mark.fault("C1")
+def test_random_schedules_change_no_token(model):
+    _, make, pool, expected = model
+    wrong, happened = differing(make, pool, expected, range(SCHEDULES))
+    assert wrong == []
+    assert min(happened["cancelled"], happened["resumed"]) > SCHEDULES / 4, happened
+    assert happened["cached"] > 50 * SCHEDULES, happened
+    assert len({tuple(answer) for answers in expected.values() for answer in answers}) > 60
+
+
+@pytest.mark.deep
+def test_thousands_of_random_schedules_change_no_token(model):
+    _, make, pool, expected = model
+    assert differing(make, pool, expected, range(SCHEDULES, SCHEDULES + DEEP))[0] == []
+
+
+@pytest.mark.fault("F14")
+def test_deterministic_engines_give_the_same_logits_to_the_last_bit(model):
+    folder, _, pool, _ = model
+    decoder, adapters = mounted(folder)
+    make = engine_maker(decoder, adapters, deterministic=True)
+    assert make().sizes[0] > 1, "each token had to be computed alone"
+    asked = [session.request([]) for session in pool[:6]]
+    asked = [replace(request, logprobs=5) for request in asked]
+    cold = [make(slots=1).generate([request])[0] for request in asked]
+    engine = make(slots=8, prefill=16)
+    for _ in range(2):  # the second time with a warm cache
+        for one, other in zip(engine.generate(asked), cold, strict=True):
+            assert (one.ids, one.logprobs) == (other.ids, other.logprobs)
+    assert any(completion.cached_tokens > 0 for completion in engine.generate(asked))
+
+
+def test_greedy_answers_equal_transformers_and_peft(model):
+    folder, _, pool, expected = model
+    near = 0
+    for session in (s for s in pool if s.sampling is GREEDY):
+        # Anew for each: peft changes the model that it is given.
+        reference = AutoModelForCausalLM.from_pretrained(folder)
+        if session.adapter:
+            reference = PeftModel.from_pretrained(reference, str(folder / session.adapter))
+        answers = expected[session.number]
+        for turn, answer in enumerate(answers):
+            request = session.request(answers[:turn])
+            ids = torch.tensor([[*request.prompt, *answer]])
+            with torch.no_grad():
+                logits = reference(ids).logits[0, len(request.prompt) - 1 : -1]
+            for token, row in zip(answer, logits, strict=True):
+                if token != int(row.argmax()):
+                    best = row.topk(2).values
+                    assert best[0] - best[1] < 1e-4, (session, turn)
+                    near += 1
+    assert near <= 1
+
+
+def test_a_replaced_adapter_never_uses_what_the_old_one_has_read(model):
+    folder, make, pool, expected = model
+    decoder, adapters = mounted(folder)
+    engine = engine_maker(decoder, adapters)(slots=2)
+    session = next(s for s in pool if s.adapter == "a")
+    request = session.request([])
+    assert engine.generate([request])[0].ids == expected[session.number][0]
+    engine.drop_adapter("a")
+    adapters.mount("a", folder / "b")  # another adapter under the old name
+    swapped = engine.generate([request])[0]
+    other = make(slots=1).generate([replace(request, adapter="b")])[0]
+    assert (swapped.ids, swapped.cached_tokens) == (other.ids, 0)
+    engine.drop_adapter("a")
+    adapters.mount("a", folder / "a")
+    again = engine.generate([request])[0]
+    assert again.ids == expected[session.number][0]
+    assert again.cached_tokens > 0, "what the same weights have read may be used"
