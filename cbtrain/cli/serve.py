@@ -73,12 +73,12 @@ def _serve(parsed: argparse.Namespace) -> None:
             loading=config.model,
             chat_format=config.tokens.format,
             force=parsed.force,
-            deterministic=config.evaluation.deterministic,
             progress=progress,
         )
     if parsed.system == "trained" and model.voice.trained_prompt:
         system = model.voice.trained_prompt.text
-    for note in filter(None, (*model.notes, _system_note(model, parsed.system, system))):
+    deterministic = model.engine.be_deterministic() if config.evaluation.deterministic else ""
+    for note in filter(None, (*model.notes, _system_note(model, parsed.system, system), deterministic)):
         print(note, file=sys.stderr, flush=True)
     serving = serve(model, parsed.name, parsed.host, parsed.port, system=system, until_stdin_closes=parsed.with_parent)
     asyncio.run(serving)

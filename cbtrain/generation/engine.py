@@ -82,8 +82,6 @@ class GenerationEngine:
 
     ``tokenizer`` (a fast ``transformers`` one; None: no texts) turns tokens to text if a request brings none;
     ``stop_ids`` end every answer.
-    With ``deterministic`` a request's answer does not depend on what else is in the batch or in the cache, to the last
-    bit of its logits: forward passes have a fixed number of rows, and each token's attention is computed alone.
     """
 
     def __init__(
@@ -94,7 +92,6 @@ class GenerationEngine:
         stop_ids: frozenset[int],
         tokenizer: Any = None,
         adapters: MountedAdapters | None = None,
-        deterministic: bool = False,
     ) -> None:
         self.decoder, self.config, self.stop_ids, self.tokenizer = decoder.eval(), config, stop_ids, tokenizer
         self.adapters = adapters or MountedAdapters(decoder)
@@ -102,7 +99,7 @@ class GenerationEngine:
         self.context = self.cache.context
         self.vocabulary = decoder.architecture.vocabulary
         self._guides: dict[int, JsonGuides] = {}  # by tokenizer
-        self.sizes = fixed_sizes(decoder, max_rows=config.prefill_tokens) if deterministic else ()
+        self.sizes: tuple[int, ...] = ()
         self.waiting: deque[_Running] = deque()
         self.running: list[_Running] = []
 
@@ -139,6 +136,16 @@ class GenerationEngine:
         )
         self.waiting.append(run)
         return run.future
+
+    def be_deterministic(self) -> str:
+        """Compute every request's logits alike to the last bit, whatever else is in the batch or in the cache: forward
+        passes have a fixed number of rows and one adapter, and each token's attention is computed alone. Return what
+        that means here, for a note. Call it before the first request."""
+        self.sizes = fixed_sizes(self.decoder, max_rows=self.config.prefill_tokens)
+        if self.sizes == (1,):
+            return "deterministic: rows depend on their neighbours here, so each token has a forward pass of its own"
+        rows = ", ".join(map(str, self.sizes))
+        return f"deterministic: forward passes of {rows} rows, one adapter at a time"
 
     @property
     def idle(self) -> bool:

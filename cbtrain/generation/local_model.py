@@ -40,7 +40,6 @@ class LocalModel:
         loading: ModelConfig | None = None,
         chat_format: str = "auto",
         force: bool = False,
-        deterministic: bool = False,
         progress: Progress = lambda done, of: None,
     ) -> None:
         loading = loading or ModelConfig(device="cpu")
@@ -60,7 +59,6 @@ class LocalModel:
             config,
             stop_ids=frozenset(self.decoder.architecture.eos_ids),
             adapters=self.adapters,
-            deterministic=deterministic,
         )
         self._thread = EngineThread(self.engine)
 

@@ -63,11 +63,11 @@ class SimulatedSession:
     patient: str
     seed: int
     turns: list[Turn] = field(default_factory=list)
-    ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
     ending: str | None = None
     error: str | None = None
     marks: Counter[str] = field(default_factory=Counter)
     labels_seen: str = ""
+    ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

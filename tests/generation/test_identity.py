@@ -76,7 +76,6 @@ def test_deterministic_engines_give_the_same_logits_to_the_last_bit(model):
     folder, _, pool, _ = model
     decoder, adapters = mounted(folder)
     make = engine_maker(decoder, adapters, deterministic=True)
-    assert make().sizes[0] > 1, "each token had to be computed alone"
     asked = [session.request([]) for session in pool[:6]]
     asked = [replace(request, logprobs=5) for request in asked]
     cold = [make(slots=1).generate([request])[0] for request in asked]

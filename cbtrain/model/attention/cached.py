@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import packed_attention
-from cbtrain.model.attention.torch_varlen import attend_slots, slots_obstacle
+from cbtrain.model.attention.torch_varlen import Slots, attend_slots, slots_obstacle
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,6 @@ class CachedAttention:
         self.keys, self.values, self.window, self.backend = keys, values, window, backend
         if by_row:
             chunks = [Chunk(c.slot, c.start + i, 1) for c in chunks for i in range(c.length)]
-        self.chunks = chunks
         self.row_slots = torch.tensor([c.slot for c in chunks for _ in range(c.length)], device=device)
         self.row_positions = torch.tensor([p for c in chunks for p in range(c.start, c.end)], device=device)
         firsts = list(accumulate((c.length for c in chunks), initial=0))
@@ -68,9 +67,12 @@ class CachedAttention:
         if self.in_one_launch:
             self.in_one_launch = slots_obstacle(device, keys.dtype, keys.shape[-1], keys.shape[-2]) is None
         if self.in_one_launch:
-            self.cu_seqlens_q = CuSeqlens(firsts)
-            self.ends = torch.tensor([c.end for c in chunks], dtype=torch.int32, device=device)
-            self.table = torch.tensor([[c.slot] for c in chunks], dtype=torch.int32, device=device)
+            self.seen = Slots(
+                CuSeqlens(firsts),
+                torch.tensor([c.end for c in chunks], dtype=torch.int32, device=device),
+                torch.tensor([[c.slot] for c in chunks], dtype=torch.int32, device=device),
+                max(c.end for c in chunks),
+            )
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.keys[layer], self.values[layer]
@@ -78,8 +80,7 @@ class CachedAttention:
         keys[self.row_slots, :, self.row_positions] = k[:rows]
         values[self.row_slots, :, self.row_positions] = v[:rows]
         if self.in_one_launch:
-            longest = max(c.end for c in self.chunks)
-            return attend_slots(q, keys, values, self.cu_seqlens_q, self.ends, self.table, longest, self.window)
+            return attend_slots(q, keys, values, self.seen, self.window)
         out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
         if self.single:
             self._single(q, keys, values, out)

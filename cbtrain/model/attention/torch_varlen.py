@@ -7,6 +7,7 @@ refuse them without it. So the function is asked for its parameters.
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -63,21 +64,23 @@ def slots_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int, cont
     return f"slots of {context} tokens are no multiple of {PAGE}" if context % PAGE else None
 
 
-def attend_slots(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    cu_seqlens_q: CuSeqlens,
-    ends: Tensor,
-    table: Tensor,
-    longest: int,
-    window: int | None,
-) -> Tensor:
-    """Return the attention of new tokens ``q [T, heads, head_dim]``, chunk after chunk (``cu_seqlens_q``), over the
-    slots of a cache, which are read in place: FlashAttention takes each for one page.
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Which tokens of a cache's slots the chunks of a row see: chunk i the first ``ends[i]`` of slot ``table[i, 0]``
+    (both int32); ``longest`` is the largest of ``ends``."""
 
-    ``keys``, ``values [slots, kv_heads, context, head_dim]``; chunk i sees the first ``ends[i]`` tokens of the slot
-    ``table[i, 0]`` (both int32), causally from the bottom right. Not yet measured on a GPU.
+    cu_seqlens_q: CuSeqlens
+    ends: Tensor
+    table: Tensor
+    longest: int
+
+
+def attend_slots(q: Tensor, keys: Tensor, values: Tensor, slots: Slots, window: int | None) -> Tensor:
+    """Return the attention of new tokens ``q [T, heads, head_dim]``, chunk after chunk, over the slots of a cache,
+    which are read in place: FlashAttention takes each for one page.
+
+    ``keys``, ``values [slots, kv_heads, context, head_dim]``. The mask is causal from the bottom right. Not yet
+    measured on a GPU.
     """
     function = _function()
     assert function is not None
@@ -85,14 +88,14 @@ def attend_slots(
         q,
         keys.transpose(1, 2),
         values.transpose(1, 2),
-        cu_seqlens_q.on(q.device),
+        slots.cu_seqlens_q.on(q.device),
         None,
-        cu_seqlens_q.max_seqlen,
-        longest,
+        slots.cu_seqlens_q.max_seqlen,
+        slots.longest,
         window_size=(-1, 0) if window is None else (window - 1, 0),
         enable_gqa=q.shape[1] != keys.shape[1],
-        seqused_k=ends,
-        block_table=table,
+        seqused_k=slots.ends,
+        block_table=slots.table,
     )
     return out
 

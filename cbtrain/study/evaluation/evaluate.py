@@ -98,14 +98,16 @@ def _open_model(trained: TrainedRun, config: StudyConfig, console: Console) -> L
     """Return the base with the therapist's adapter, and the patient's if no API plays the patients."""
     names = [THERAPIST] if config.evaluation.patient_provider else [THERAPIST, PATIENT]
     with loading_bar(console) as progress:
-        return LocalModel(
+        model = LocalModel(
             trained.base,
             {name: trained.folder / name for name in names},
             config.evaluation.engine,
             loading=config.model,
-            deterministic=config.evaluation.deterministic,
             progress=progress,
         )
+    if config.evaluation.deterministic:
+        say(console, model.engine.be_deterministic())
+    return model
 
 
 def _measure_perplexity(

@@ -29,6 +29,28 @@ SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_p
 """Settings of an evaluation that do not decide what is said in a session; of the API, its identity does."""
 
 
+ADDED_LATER: Mapping[str, Any] = {
+    "deterministic": False,
+    "memory_gb": None,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "min_tokens": 0,
+}
+"""Settings that journals and reports of older versions do not have, and their values then: they are left out where they
+have these, so that older runs are continued and compared."""
+
+
+def _as_always(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` without those of :data:`ADDED_LATER` that change nothing."""
+    return {
+        key: _as_always(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in ADDED_LATER or value != ADDED_LATER[key]
+    }
+
+
 @dataclass(frozen=True)
 class EvaluationProtocol:
     """The protocol of the evaluation in ``folder``: from it come the two things that later processes are held to,
@@ -56,7 +78,7 @@ class EvaluationProtocol:
         """Everything that decides what is said in a session, the therapists included: a begun evaluation continues
         under the same only."""
         config, api = self.config, self.config.evaluation.patient_provider
-        settings = config.evaluation.model_dump(mode="json", exclude=SAYS_NOTHING)
+        settings = _as_always(config.evaluation.model_dump(mode="json", exclude=SAYS_NOTHING))
         layout = saved_format(self.folder / "therapist")
         profiles = [profile.model_dump_json() if profile else name for name, profile in self.patients.items()]
         return {
@@ -86,11 +108,11 @@ class EvaluationProtocol:
             "patient": {
                 "played by": api.identity() if api else f"an adapter with weights {patient_weights}",
                 "instructions": settings.patient_instructions if api else None,
-                "sampling": settings.patient.model_dump(mode="json"),
+                "sampling": _as_always(settings.patient.model_dump(mode="json")),
             },
             "therapist": {
                 "system prompt": self.therapist_system,
-                "sampling": settings.therapist.model_dump(mode="json"),
+                "sampling": _as_always(settings.therapist.model_dump(mode="json")),
             },
             "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},
             "judge": self._judge(),

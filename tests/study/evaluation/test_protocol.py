@@ -27,6 +27,7 @@ CHANGES = {
     "max_words": (["evaluation.max_words=77"], "both"),
     "therapist": (["evaluation.therapist.temperature=0.1"], "both"),
     "engine": (["evaluation.engine.context_tokens=512"], "resume"),  # a part of the therapists, as their weights are
+    "deterministic": (["evaluation.deterministic=true"], "resume"),  # as the engine
     "patient": (["evaluation.patient.temperature=0.1"], "both"),
     "patient_provider": ([API], "both"),
     "patient_instructions": ([API, "evaluation.patient_instructions=Be brief."], "both"),
