@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +20,10 @@ MOST_SLOTS = 64
 
 WORTH_COPYING = 16
 """Tokens of a beginning that another slot holds, from which on they are copied rather than read again."""
+
+
+CUT_TAIL = 2
+"""Last tokens of a conversation that its next turn may write otherwise, and still continue it."""
 
 
 @dataclass(slots=True)
@@ -45,8 +49,13 @@ class KVCache:
     def __init__(self, a: Architecture, config: EngineConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.context = min(config.context_tokens, a.context)
         per_token = 2 * a.layers * a.kv_heads * a.head_dim * dtype.itemsize
-        slots = _slots_in_memory(config, per_token * self.context, device)
-        self.keys, self.values = (_zeros(a, slots, self.context, dtype, device) for _ in range(2))
+        slots = _slots_in_memory(config, self.context, per_token, device)
+        try:
+            self.keys, self.values = (_zeros(a, slots, self.context, dtype, device) for _ in range(2))
+        except (OSError, OverflowError, ValueError, torch.cuda.OutOfMemoryError):
+            gigabytes = slots * self.context * per_token / 1e9
+            problem = f"there is no memory for {slots:,} slots of {self.context:,} tokens ({gigabytes:,.2f} GB)"
+            raise UserError(problem, where="evaluation.engine.slots", hint="Lower it, or context_tokens.") from None
         self.window = a.sliding_window
         self.slots = [Slot(i) for i in range(slots)]
         self.bytes_per_token = per_token
@@ -55,29 +64,29 @@ class KVCache:
     def acquire(self, prompt: Sequence[int], digest: str) -> Slot | None:
         """Return a free slot for ``prompt``, trimmed to the tokens they share; None while all are busy.
 
-        A slot whose conversation ``prompt`` continues is taken before any other. One that shares only a beginning
-        (a system prompt, say) is not robbed of its conversation while an older slot is free: the beginning is copied,
-        from a busy slot too. The slot that is overwritten is the one used least recently.
+        The slot whose conversation ``prompt`` continues is taken; else an empty one, or the one used least recently.
+        What another slot, busy or not, shares with ``prompt`` (a system prompt, say) is copied from it.
         """
         free = [slot for slot in self.slots if not slot.busy]
         if not free:
             return None
-        shared_by_slot = self._shared(prompt, digest)
-        best, shared = min(free, key=lambda slot: slot.last_used), 0
-        for slot in free:
-            common = shared_by_slot[slot.index]
-            if common > shared and 2 * common >= len(slot.tokens):
-                best, shared = slot, common
-        source = max(self.slots, key=lambda slot: shared_by_slot[slot.index])
-        if shared_by_slot[source.index] >= shared + WORTH_COPYING and source is not best:
-            shared = shared_by_slot[source.index]
-            self.keys[:, best.index, :, :shared] = self.keys[:, source.index, :, :shared]
-            self.values[:, best.index, :, :shared] = self.values[:, source.index, :, :shared]
-            best.tokens = source.tokens[:shared]
+        shared = dict(zip(range(len(self.slots)), self._shared(prompt, digest), strict=True))
+        continued = [slot for slot in free if slot.tokens and shared[slot.index] >= len(slot.tokens) - CUT_TAIL]
+        if continued:
+            best = max(continued, key=lambda slot: shared[slot.index])
+        else:
+            best = min(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
+        source = max(self.slots, key=lambda slot: shared[slot.index])
+        length = shared[best.index]
+        if shared[source.index] >= length + WORTH_COPYING:
+            length = shared[source.index]
+            self.keys[:, best.index, :, :length] = self.keys[:, source.index, :, :length]
+            self.values[:, best.index, :, :length] = self.values[:, source.index, :, :length]
+            best.tokens = source.tokens[:length]
         # The last prompt token is always computed anew: its hidden state predicts the first answer token.
-        del best.tokens[min(shared, len(prompt) - 1) :]
-        self._clock += 1
-        best.digest, best.busy, best.last_used = digest, True, self._clock
+        del best.tokens[min(length, len(prompt) - 1) :]
+        best.digest, best.busy = digest, True
+        self._use(best)
         return best
 
     def longest_shared(self, prompt: Sequence[int], digest: str) -> int:
@@ -86,12 +95,19 @@ class KVCache:
 
     def release(self, slot: Slot) -> None:
         slot.busy = False
+        self._use(slot)
 
-    def forget(self, digests: Iterable[str]) -> None:
-        """Empty the slots that the adapters ``digests`` computed."""
-        for slot in self.slots:
-            if slot.digest in set(digests):
-                slot.tokens = []
+    def discard(self, slot: Slot, written: int) -> None:
+        """Release ``slot`` and forget its first ``written`` tokens: NaN among their keys would reach whoever comes next
+        through the mask, since 0 times NaN is NaN."""
+        self.keys[:, slot.index, :, :written] = 0
+        self.values[:, slot.index, :, :written] = 0
+        slot.tokens = []
+        self.release(slot)
+
+    def _use(self, slot: Slot) -> None:
+        self._clock += 1
+        slot.last_used = self._clock
 
     def _shared(self, prompt: Sequence[int], digest: str) -> list[int]:
         return [common_prefix(slot.tokens, prompt) if slot.digest == digest else 0 for slot in self.slots]
@@ -124,26 +140,28 @@ def _zeros(a: Architecture, slots: int, context: int, dtype: torch.dtype, device
     return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
-def _slots_in_memory(config: EngineConfig, bytes_per_slot: int, device: torch.device) -> int:
-    given = config.memory_gb * 1e9 if config.memory_gb else _free_bytes(device)
+def _slots_in_memory(config: EngineConfig, context: int, bytes_per_token: int, device: torch.device) -> int:
+    given, bytes_per_slot = (
+        config.memory_gb * 1e9 if config.memory_gb else _free_bytes(device),
+        context * bytes_per_token,
+    )
     fitting = int(given // bytes_per_slot)
     if config.slots and (config.memory_gb is None or config.slots <= fitting):
         return config.slots
     if fitting < 1:
-        problem = f"one conversation of {config.context_tokens:,} tokens takes {bytes_per_slot / 1e9:.2f} GB"
-        hint = f"{given / 1e9:.2f} GB are given: lower evaluation.engine.context_tokens, or give more memory_gb."
+        problem = f"one conversation of {context:,} tokens takes {bytes_per_slot / 1e6:,.2f} MB"
+        hint = f"{given / 1e6:,.2f} MB are given: lower context_tokens, or raise memory_gb."
         raise UserError(problem, where="evaluation.engine", hint=hint)
     if config.slots:
-        problem = f"{config.slots} slots do not fit into {given / 1e9:.2f} GB, but {fitting} do"
-        raise UserError(
-            problem, where="evaluation.engine.slots", hint="Lower it or context_tokens, or raise memory_gb."
-        )
+        problem = f"{config.slots} slots do not fit into {given / 1e6:,.2f} MB, but {fitting} do"
+        hint = "Lower it or context_tokens, or raise memory_gb."
+        raise UserError(problem, where="evaluation.engine.slots", hint=hint)
     return min(fitting, MOST_SLOTS)
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Return the bytes for keys and values if nobody says: nine tenths of what a GPU has free, a quarter of the
+    """Return the bytes for keys and values if nobody says: seven tenths of what a GPU has free, a quarter of the
     machine's memory."""
     if device.type == "cuda":
-        return 0.9 * torch.cuda.mem_get_info(device)[0]
+        return 0.7 * torch.cuda.mem_get_info(device)[0]
     return 0.25 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

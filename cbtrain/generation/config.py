@@ -49,7 +49,8 @@ class SamplingConfig(BaseModel):
     )
     repetition_penalty: float = Field(
         1.0,
-        gt=0,
+        ge=0.01,
+        le=100,
         allow_inf_nan=False,
         description="divides positive logits of tokens in prompt and answer, multiplies negative ones; 1: off",
     )

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.generation.answer_text import AnswerText
-from cbtrain.generation.cache import WORTH_COPYING, KVCache, Slot, common_prefix
+from cbtrain.generation.cache import WORTH_COPYING, KVCache, common_prefix
 from cbtrain.generation.config import EngineConfig
 from cbtrain.generation.fixed_rows import fixed_sizes
 from cbtrain.generation.json_guide import JsonGuide, JsonGuides
@@ -29,52 +29,16 @@ from cbtrain.generation.request import (
     Request,
     RequestFailed,
 )
-from cbtrain.generation.sampling.draw import Draw, Drawn, TokenLogprobs, draw
+from cbtrain.generation.running import Part, Running
+from cbtrain.generation.sampling.draw import Draw, Drawn, draw
 from cbtrain.model.adapters.mounted import MountedAdapters
 from cbtrain.model.attention.cached import CachedAttention, Chunk
 from cbtrain.model.decoder import Decoder
 
+GUIDES_KEPT = 16
+"""Pairs of a tokenizer and stop tokens whose guides are kept."""
 
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A request under way. Its tokens are the prompt's and the answer's; ``slot`` holds those that have been read."""
-
-    request: Request
-    future: Future[Completion]
-    digest: str
-    draw: Draw
-    text: AnswerText | None
-    guide: JsonGuide | None
-    listener: Listener | None
-    slot: Slot | None = None
-    cached: int = 0
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-
-    @property
-    def unread(self) -> int:
-        return len(self.request.prompt) + len(self.ids) - len(self.held.tokens)
-
-    @property
-    def held(self) -> Slot:
-        assert self.slot is not None
-        return self.slot
-
-    def next_tokens(self, count: int) -> list[int]:
-        begin, prompt = len(self.held.tokens), self.request.prompt
-        return [*prompt[begin : begin + count], *self.ids[max(0, begin - len(prompt)) :]][:count]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """``length`` tokens of ``run`` in a forward pass; the last part of what is ``unread`` gives the next token."""
-
-    run: _Running
-    length: int
-
-    @property
-    def last(self) -> bool:
-        return self.length == self.run.unread
+LARGEST_BIAS = 1000.0
 
 
 class GenerationEngine:
@@ -98,10 +62,11 @@ class GenerationEngine:
         self.cache = KVCache(decoder.architecture, config, decoder.dtype, decoder.device)
         self.context = self.cache.context
         self.vocabulary = decoder.architecture.vocabulary
-        self._guides: dict[int, JsonGuides] = {}  # by tokenizer
+        self._guides: dict[tuple[int, frozenset[int]], JsonGuides] = {}  # by tokenizer and stop tokens
         self.sizes: tuple[int, ...] = ()
-        self.waiting: deque[_Running] = deque()
-        self.running: list[_Running] = []
+        self._tried: set[str] = set()
+        self.waiting: deque[Running] = deque()
+        self.running: list[Running] = []
 
     def submit(
         self, request: Request, listener: Listener | None = None, future: Future[Completion] | None = None
@@ -113,6 +78,8 @@ class GenerationEngine:
         """
         tokenizer = request.tokenizer or self.tokenizer
         self._check(request, tokenizer)
+        self._try_adapter(request.adapter)
+        request = replace(request, prompt=list(request.prompt))
         stop_ids = self.stop_ids | request.stop_ids
         try:
             drawing = Draw(
@@ -125,7 +92,7 @@ class GenerationEngine:
             )
         except ValueError as error:
             raise BadRequest(str(error)) from None
-        run = _Running(
+        run = Running(
             request,
             future or Future(),
             self.adapters.digest(request.adapter),
@@ -140,12 +107,33 @@ class GenerationEngine:
     def be_deterministic(self) -> str:
         """Compute every request's logits alike to the last bit, whatever else is in the batch or in the cache: forward
         passes have a fixed number of rows and one adapter, and each token's attention is computed alone. Return what
-        that means here, for a note. Call it before the first request."""
-        self.sizes = fixed_sizes(self.decoder, max_rows=self.config.prefill_tokens)
+        that means here, for a note. Call it before the first request.
+
+        Adapters that are mounted later are tried with their first request, which fails if they need other numbers.
+        """
+        self.sizes, self._tried = (), {""}
+        sizes = [self._sizes(name) for name in (None, *self.adapters.names)]
+        self._tried |= {self.adapters.digest(name) for name in self.adapters.names}
+        self.sizes = tuple(sorted(set(sizes[0]).intersection(*sizes[1:]))) or (1,)
         if self.sizes == (1,):
             return "deterministic: rows depend on their neighbours here, so each token has a forward pass of its own"
         rows = ", ".join(map(str, self.sizes))
         return f"deterministic: forward passes of {rows} rows, one adapter at a time"
+
+    def _sizes(self, adapter: str | None) -> tuple[int, ...]:
+        with self.adapters.rows([(adapter, -1)]):
+            return fixed_sizes(self.decoder, max_rows=self.config.prefill_tokens)
+
+    def _try_adapter(self, adapter: str | None) -> None:
+        """Keep the numbers of rows at which ``adapter`` is independent of its neighbours too."""
+        digest = self.adapters.digest(adapter)
+        if not self.sizes or self.sizes == (1,) or digest in self._tried:
+            return
+        common = tuple(size for size in self._sizes(adapter) if size in self.sizes)
+        if not common:
+            raise BadRequest(f"rows of the adapter {adapter!r} depend on their neighbours here: mount it at the start")
+        self._tried.add(digest)
+        self.sizes = common
 
     @property
     def idle(self) -> bool:
@@ -186,6 +174,10 @@ class GenerationEngine:
             raise ContextOverflow(f"{len(prompt):,} prompt tokens leave no room in {self.context:,}")
         if not 0 <= min(prompt) <= max(prompt) < self.vocabulary:
             raise BadRequest(f"token ids must be from 0 to {self.vocabulary - 1:,}")
+        if not isinstance(request.seed, int):
+            raise BadRequest(f"the seed must be a whole number, not {request.seed!r}")
+        if any(abs(bias) > LARGEST_BIAS and bias != float("-inf") for bias in request.logit_bias.values()):
+            raise BadRequest(f"logit_bias must be from -{LARGEST_BIAS:g} to {LARGEST_BIAS:g}, or minus infinity")
         if any(not 0 <= token < self.vocabulary for token in (*request.logit_bias, *request.stop_ids)):
             raise BadRequest(f"ids in logit_bias and of stop tokens must be from 0 to {self.vocabulary - 1:,}")
         if request.adapter is not None and request.adapter not in self.adapters.names:
@@ -202,26 +194,28 @@ class GenerationEngine:
         if request.schema is None:
             return None
         try:
-            if id(tokenizer) not in self._guides:
-                self._guides[id(tokenizer)] = JsonGuides(tokenizer, self.vocabulary, stop_ids)
-            return self._guides[id(tokenizer)].guide(None if request.schema is True else request.schema)
+            key = id(tokenizer), stop_ids
+            if key not in self._guides:
+                if len(self._guides) >= GUIDES_KEPT:
+                    self._guides.clear()
+                self._guides[key] = JsonGuides(tokenizer, self.vocabulary, stop_ids)
+            return self._guides[key].guide(None if request.schema is True else request.schema)
         except UserError as error:
             raise BadRequest(str(error)) from None
 
     def _admit(self) -> None:
-        later: deque[_Running] = deque()
-        while self.waiting and any(not slot.busy for slot in self.cache.slots):
-            run = self.waiting.popleft()
+        for run in list(self.waiting):
+            if all(slot.busy for slot in self.cache.slots):
+                return
             if self._is_being_read(run):
-                later.append(run)
                 continue
             slot = self.cache.acquire(run.request.prompt, run.digest)
             assert slot is not None
+            self.waiting.remove(run)
             run.slot, run.cached = slot, len(slot.tokens)
             self.running.append(run)
-        self.waiting = later + self.waiting
 
-    def _is_being_read(self, run: _Running) -> bool:
+    def _is_being_read(self, run: Running) -> bool:
         """Return whether a long beginning of the prompt is just being read for another request: it waits, and copies
         it then."""
         prompt, digest = run.request.prompt, run.digest
@@ -229,32 +223,32 @@ class GenerationEngine:
         longest = max((common_prefix(other, prompt) for other in reading), default=0)
         return longest > WORTH_COPYING and longest >= self.cache.longest_shared(prompt, digest) + WORTH_COPYING
 
-    def _batches(self) -> Iterator[list[_Part]]:
+    def _batches(self) -> Iterator[list[Part]]:
         """Yield the parts of each forward pass of a step: answers first, then prompts within the budget; in the order
         of their adapters."""
         parts, budget = [], self.config.prefill_tokens
         for run in sorted(self.running, key=lambda run: run.unread > 1):
             length = run.unread if run.unread == 1 else min(run.unread, budget)
             budget -= length if run.unread > 1 else 0
-            parts += [_Part(run, length)] if length else []
+            parts += [Part(run, length)] if length else []
         parts.sort(key=lambda part: part.run.request.adapter or "")
         if not self.sizes:
             yield parts
             return
         # One adapter a pass, and never more rows than the largest fixed size.
         for _, group in groupby(parts, key=lambda part: part.run.request.adapter):
-            batch: list[_Part] = []
+            batch: list[Part] = []
             room = self.sizes[-1]
             for part in group:
                 length = min(part.length, room)
-                batch.append(_Part(part.run, length))
+                batch.append(Part(part.run, length))
                 room -= length
                 if not room:
                     yield batch
                     batch, room = [], self.sizes[-1]
             yield batch
 
-    def _advance(self, batch: list[_Part]) -> None:
+    def _advance(self, batch: list[Part]) -> None:
         """Run a forward pass and draw the next tokens. If it fails, each request is tried alone: a defect of one is not
         the others'."""
         batch = [part for part in batch if part.run in self.running]
@@ -277,7 +271,7 @@ class GenerationEngine:
             except Exception as error:
                 self._fail(run, error)
 
-    def _drawn(self, runs: list[_Running], logits: Tensor) -> Sequence[Drawn | Exception]:
+    def _drawn(self, runs: list[Running], logits: Tensor) -> Sequence[Drawn | Exception]:
         """Return what is drawn for ``runs`` from their rows of ``logits``, or what was wrong with one of them."""
         if not runs:
             return []
@@ -289,7 +283,7 @@ class GenerationEngine:
                 return [error]
             return [self._drawn([run], row)[0] for run, row in zip(runs, logits.split(1), strict=True)]
 
-    def _read(self, batch: list[_Part]) -> tuple[list[_Running], Tensor]:
+    def _read(self, batch: list[Part]) -> tuple[list[Running], Tensor]:
         """Read the tokens of ``batch``; return the requests of which nothing is unread any more, and the logits ``[n,
         vocabulary]`` of their next tokens."""
         tokens = [part.run.next_tokens(part.length) for part in batch]
@@ -330,7 +324,7 @@ class GenerationEngine:
         return next((size for size in self.sizes if size >= count), count)
 
     @contextmanager
-    def _rows(self, batch: Sequence[_Part], lengths: Sequence[int]) -> Iterator[None]:
+    def _rows(self, batch: Sequence[Part], lengths: Sequence[int]) -> Iterator[None]:
         """Say which rows belong to which adapter."""
         if self.sizes or len({part.run.request.adapter for part in batch}) == 1:
             groups = [(batch[0].run.request.adapter, -1)]
@@ -342,7 +336,7 @@ class GenerationEngine:
         with self.adapters.rows(groups):
             yield
 
-    def _extend(self, run: _Running, drawn: Drawn) -> None:
+    def _extend(self, run: Running, drawn: Drawn) -> None:
         token, request = drawn.token, run.request
         if token in self.stop_ids or token in request.stop_ids:
             self._finish(run, "stop", token)
@@ -357,12 +351,14 @@ class GenerationEngine:
         if run.listener:
             run.listener(Piece([token], text, [drawn.logprobs] if drawn.logprobs else []))
         if run.text and run.text.stopped:
-            self._finish(run, "stop", _first_stop(run))
+            self._finish(run, "stop")
         elif len(request.prompt) + len(run.ids) >= self.context or len(run.ids) >= request.sampling.max_tokens:
             self._finish(run, "length")
 
-    def _finish(self, run: _Running, reason: FinishReason, stopped_by: int | str | None = None) -> None:
+    def _finish(self, run: Running, reason: FinishReason, stopped_by: int | str | None = None) -> None:
         rest = run.text.finish() if run.text else ""
+        if run.text and run.text.stop_string:  # the last characters may have completed one
+            reason, stopped_by = "stop", run.text.stop_string
         if rest and run.listener:
             run.listener(Piece([], rest))
         self._release(run)
@@ -372,28 +368,25 @@ class GenerationEngine:
         if run.future.set_running_or_notify_cancel():
             run.future.set_result(completion)
 
-    def _fail(self, run: _Running, error: Exception) -> None:
-        self._release(run)
+    def _fail(self, run: Running, error: Exception) -> None:
+        self._release(run, failed=True)
         if run.future.set_running_or_notify_cancel():
             if not isinstance(error, BadRequest):
-                failure = RequestFailed(f"the request failed: {type(error).__name__}: {error}")
+                failure = RequestFailed(f"the request failed: {type(error).__name__}: {' '.join(str(error).split())}")
                 failure.__cause__ = error
-                run.future.set_exception(failure)
-            else:
-                run.future.set_exception(error)
+                error = failure
+            run.future.set_exception(error)
 
     def _drop_cancelled(self) -> None:
         for run in [run for run in (*self.waiting, *self.running) if run.future.cancelled()]:
             self._release(run)
 
-    def _release(self, run: _Running) -> None:
+    def _release(self, run: Running, *, failed: bool = False) -> None:
         if run in self.waiting:
             self.waiting.remove(run)
         if run in self.running:
             self.running.remove(run)
-            self.cache.release(run.held)
-
-
-def _first_stop(run: _Running) -> str | None:
-    """Return the stop string that ended the answer."""
-    return run.text.stop_string if run.text else None
+            if failed:
+                self.cache.discard(run.held, len(run.request.prompt) + len(run.ids))
+            else:
+                self.cache.release(run.held)

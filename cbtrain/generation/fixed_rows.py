@@ -18,9 +18,9 @@ CANDIDATES = (16, 32, 64, 128, 256)
 @torch.inference_mode()
 def fixed_sizes(decoder: Decoder, *, max_rows: int) -> tuple[int, ...]:
     """Return numbers of rows, ascending, at which each row has the same bits in any place, among any others, and at
-    each of these numbers. ``(1,)`` if there are none: each token then has a forward pass of its own.
+    each of these numbers; none if there are no such numbers.
 
-    All linears, norms and the head take part; a token attends to itself alone.
+    All linears, norms and the head take part, and the adapter that is on; a token attends to itself alone.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(decoder.architecture.vocabulary, (CANDIDATES[-1],), generator=generator).to(decoder.device)
@@ -34,7 +34,7 @@ def fixed_sizes(decoder: Decoder, *, max_rows: int) -> tuple[int, ...]:
             reference = rows
         if torch.equal(rows[: len(reference)], reference):
             sizes.append(size)
-    return tuple(sizes) or (1,)
+    return tuple(sizes)
 
 
 def _independent(decoder: Decoder, ids: Tensor, rows: Tensor) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 
@@ -112,11 +113,12 @@ class LocalModel:
         adapter: str | None = None,
         voice: str | None = None,
         stop: tuple[str, ...] = (),
-    ) -> AsyncIterator[Piece | Completion]:
+    ) -> AsyncGenerator[Piece | Completion, None]:
         """Yield :meth:`answer` piece by piece, then as a whole."""
         request = await self._request(messages, sampling, seed, adapter, voice, stop)
-        async for piece in self._thread.stream(request):
-            yield piece
+        async with aclosing(self._thread.stream(request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _request(
         self,

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future, InvalidStateError
 from types import TracebackType
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class EngineThread:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: set[Future[object]] = set()
         self._thread = threading.Thread(target=self._run, name="cbtrain-engine", daemon=True)
-        self._closing = threading.Event()
+        self._closing, self._lock, self._ended = threading.Event(), threading.Lock(), False
 
     async def __aenter__(self) -> EngineThread:
         self._thread.start()
@@ -54,7 +54,7 @@ class EngineThread:
         """
         return await asyncio.wrap_future(self._submit(request))
 
-    async def stream(self, request: Request) -> AsyncIterator[Piece | Completion]:
+    async def stream(self, request: Request) -> AsyncGenerator[Piece | Completion, None]:
         """Yield the answer's pieces as they come, then its Completion. Raises as :meth:`complete`.
 
         Who reads slowly gets longer pieces: no more is kept than the answer. Close the iterator
@@ -71,6 +71,8 @@ class EngineThread:
                 pieces = mailbox.take()
                 if pieces:
                     yield merged(pieces)
+            if future.cancelled():  # the engine has been closed
+                raise asyncio.CancelledError
             yield future.result()
         finally:
             future.cancel()
@@ -83,8 +85,10 @@ class EngineThread:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(function())
-                except Exception as error:
+                except BaseException as error:
                     future.set_exception(error)
+                    if not isinstance(error, Exception):
+                        raise
 
         self._queue(job, future)
         return await asyncio.wrap_future(future)
@@ -103,9 +107,12 @@ class EngineThread:
         return future
 
     def _queue(self, job: Callable[[], None], future: Future[T]) -> None:
-        if self._closing.is_set() or self.failed:
-            raise EngineFailed("the engine has ended")
-        self._pending.add(future)  # type: ignore[arg-type]
+        if self._thread.ident is None:
+            raise EngineFailed("the engine has not been started: enter it with `async with`")
+        with self._lock:
+            if self._ended or self._closing.is_set():
+                raise EngineFailed("the engine has ended")
+            self._pending.add(future)  # type: ignore[arg-type]
         future.add_done_callback(self._pending.discard)
         self._jobs.put(job)
 
@@ -119,12 +126,14 @@ class EngineThread:
                     self._jobs.get()()
                 self._step()
         finally:
-            ended_by_defect = not self._closing.is_set()
-            for future in list(self._pending):
-                if not ended_by_defect:
+            with self._lock:
+                self._ended, pending = True, list(self._pending)
+            for future in pending:
+                if self._closing.is_set():
                     future.cancel()
-                elif future.set_running_or_notify_cancel():
-                    future.set_exception(EngineFailed("the engine has failed"))
+                elif not future.done():
+                    with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+                        future.set_exception(EngineFailed("the engine has failed"))
 
     def _step(self) -> None:
         try:

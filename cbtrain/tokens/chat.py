@@ -151,7 +151,8 @@ class ChatRenderer:
         """Return the ids that a model continues with the assistant's next turn.
 
         A message whose ``ids`` are known keeps them, if its words begin and end between two tokens of the chat: what a
-        model has written is then read by it token by token as it was written.
+        model has written is then read by it token by token as it was written. Where special tokens are among them,
+        which would end or open turns, the words count.
         """
         text, placed_messages = self._render_text(messages, name, generate=True)
         encoded = EncodedText.of(self._encoder.encode(text, add_special_tokens=False))
@@ -159,7 +160,7 @@ class ChatRenderer:
         ids: list[int] = []
         first = 0
         for placed in placed_messages:
-            if not placed.message.ids:
+            if not placed.message.ids or not self._is_plain(placed.message.ids):
                 continue
             try:
                 tokens = encoded.tokens_of(placed.begin, placed.end, whole_begin=True, whole_end=True)
@@ -168,6 +169,10 @@ class ChatRenderer:
             ids += [*encoded.ids[first : tokens.start].tolist(), *placed.message.ids]
             first = tokens.stop
         return ids + encoded.ids[first:].tolist()
+
+    def _is_plain(self, ids: Sequence[int]) -> bool:
+        """Return whether ``ids`` are tokens of text."""
+        return not self._special_ids.intersection(ids) and all(self._encoder.id_to_token(token) for token in ids)
 
     def render_answer(self, messages: Sequence[Message]) -> tuple[int, list[int]]:
         """Return the prompt's length in tokens, and the ids from the prompt to the stop token of the last message.

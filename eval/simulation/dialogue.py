@@ -26,7 +26,7 @@ SILENT_PATIENT = "the patient said nothing"
 class Spoken:
     """The ``text`` of one turn, and ``facts`` on its generation: token counts, finish reason, latency in seconds.
 
-    ``ids`` are the tokens that a local model has written, if all of them and nothing else make the text.
+    ``ids`` are the tokens that a local model has written, if their text is all that was said.
     """
 
     text: str

@@ -70,9 +70,7 @@ class ApiPatient:
             raise SpeakerStopped(endings.get(error.kind, "provider_error"), str(error)) from None
         if response.finish_reason in ("content_filter", "refusal") or leaves_role(response.text):
             what = "content_filter" if response.finish_reason == "content_filter" else "refusal"
-            words = " ".join(response.text.split())[:SHOWN]
-            quoted = f": {words!r}" if words else ""
-            raise SpeakerStopped("content_filter", f"the patient's model answered with {what}{quoted}")
+            raise SpeakerStopped("content_filter", f"the patient's model answered with {what}{_quoted(response.text)}")
         if not response.text.strip():
             hint = f"; {THINK_LESS}" if thought(response) else ""
             raise SpeakerStopped("provider_error", f"the patient's model gave {cut_short(request, response)}{hint}")
@@ -127,12 +125,12 @@ class LocalSpeaker:
         text, thinking = without_thinking(done.text)
         if thinking:
             facts["thinking_removed"] = thinking
-        text, found = self.words(text)
+        text, found = self.words(text, thinking)
         whole = text.strip() == done.text.strip() and not isinstance(done.stopped_by, str)
         return Spoken(text, facts | found, tuple(done.ids) if whole else ())
 
-    def words(self, text: str) -> tuple[str, dict[str, Any]]:
-        """Return what is said in ``text``, and facts of what was found in it."""
+    def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
+        """Return what is said in ``text``, and facts of what was found in it. ``thinking`` characters are out of it."""
         raise NotImplementedError
 
 
@@ -141,7 +139,7 @@ class LocalTherapist(LocalSpeaker):
 
     role = "therapist"
 
-    def words(self, text: str) -> tuple[str, dict[str, Any]]:
+    def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
         # Told, not cut: what the therapist writes is what is measured.
         speaks_for_patient = any(label.role == "patient" for label in inner_labels(text, {}))
         return text, {"speaks_for_patient": 1} if speaks_for_patient else {}
@@ -163,14 +161,25 @@ class LocalPatient(LocalSpeaker):
         ids: Mapping[int, Sequence[int]],
         forbidden: Sequence[str] = (),
     ) -> None:
+        # A patient that says nothing is no patient: the answer does not end before it has begun.
+        sampling = sampling.model_copy(update={"min_tokens": max(sampling.min_tokens, 1)})
         super().__init__(model, sampling, patient_system(profile), adapter=adapter, ids=ids)
         self.names, self.forbidden = names_of(profile, ()), forbidden
 
-    def words(self, text: str) -> tuple[str, dict[str, Any]]:
+    def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
+        if leaves_role(text):
+            raise SpeakerStopped("content_filter", f"the patient's model answered with refusal{_quoted(text)}")
+        if thinking and not text.strip():
+            raise SpeakerStopped("provider_error", f"the patient's model gave thinking, but no answer; {THINK_LESS}")
         text, found = patient_words(text, self.names, self.forbidden)
         if not text.strip() and found:
             raise SpeakerStopped("provider_error", nothing_said(found))
         return text, found
+
+
+def _quoted(text: str) -> str:
+    words = " ".join(text.split())[:SHOWN]
+    return f": {words!r}" if words else ""
 
 
 def patient_words(text: str, names: Mapping[str, Role], forbidden: Sequence[str]) -> tuple[str, dict[str, int]]:

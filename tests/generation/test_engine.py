@@ -211,3 +211,62 @@ def test_a_common_beginning_is_counted():
         a, b = ([drawn.randrange(2) for _ in range(drawn.randrange(12))] for _ in range(2))
         expected = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
         assert common_prefix(a, b) == expected
+
+
+def test_what_a_failed_request_has_read_reaches_nobody(folder):
+    decoder = load_decoder(str(folder))
+    adapters = MountedAdapters(decoder)
+    adapter = random_adapter(decoder, LoraConfig(rank=4), 3, inject)
+    for name, parameter in adapter.parameters().items():
+        if name.endswith("lora_B.weight"):
+            parameter.data.fill_(1e37)  # finite, but what it gives is not
+    adapters.add("broken", adapter)
+    engine = engine_maker(decoder, adapters)(slots=2)
+    long, short = prompts(1, seed=1)[0] * 2, [7, 8, 9]
+    expected = [engine.generate([Request(prompt, GREEDY, 0)])[0].ids for prompt in (long, short)]
+    for _ in range(2):
+        failing = [engine.submit(Request(prompt, GREEDY, 0, "broken")) for prompt in (long, long)]
+        while not engine.idle:
+            engine.step()
+        for future in failing:
+            with pytest.raises(RequestFailed, match="LogitsNotFinite"):
+                future.result()
+    assert [a.ids for a in engine.generate([Request(prompt, GREEDY, 0) for prompt in (long, short)])] == expected
+
+
+def test_conversations_keep_their_slots_while_others_are_free(folder):
+    engine = make(folder, slots=8)
+    system = prompts(1, seed=21)[0] * 2
+    histories = [[*system, *words[:5]] for words in prompts(6, seed=22)]
+    for turn in range(3):
+        for history in histories:  # one after the other: none runs beside another
+            answer = engine.generate([Request(history, SamplingConfig(temperature=0, max_tokens=6), 0)])[0]
+            if turn:
+                assert answer.prompt_tokens - answer.cached_tokens <= 4
+            history += [*answer.ids, 9, 10]
+    assert sum(bool(slot.tokens) for slot in engine.cache.slots) == 6
+
+
+def test_a_request_has_the_guide_of_its_own_stop_tokens(folder):
+    engine = make(folder)
+    prompt, sampling = prompts(1, seed=9)[0], SamplingConfig(temperature=1.0, max_tokens=100)
+    schema = {"type": "object", "properties": {"s": {"type": "integer"}}, "required": ["s"]}
+    schema |= {"additionalProperties": False}
+    stop = frozenset(engine.tokenizer.convert_tokens_to_ids(["a", "3"]))
+    engine.generate([Request(prompt, sampling, 1, schema=schema, stop_ids=stop)])
+    for seed in range(6):
+        answer = engine.generate([Request(prompt, sampling, seed, schema=schema)])[0]
+        assert answer.finish_reason == "length" or isinstance(json.loads(answer.text)["s"], int)
+
+
+def test_a_waiting_request_is_not_lost_by_a_defect(folder, monkeypatch):
+    engine = make(folder)
+    prompt = prompts(1, seed=4)[0]
+    waiting = engine.submit(Request(prompt, GREEDY, 0))
+    monkeypatch.setattr(engine.cache, "acquire", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.step()
+    engine.fail_all(ZeroDivisionError("acquire"))
+    with pytest.raises(RequestFailed, match="ZeroDivisionError"):
+        waiting.result()
+    assert engine.idle

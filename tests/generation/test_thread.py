@@ -87,8 +87,9 @@ async def test_a_model_that_is_closed_ends_what_waits(folder):
         await asyncio.sleep(0.05)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.gather(*waiting)
-    with pytest.raises(EngineFailed):
-        await model._thread.complete(Request([1, 2], SAMPLING, 0))
+    for closed in (model, local(folder)):  # the other one has not been entered
+        with pytest.raises(EngineFailed):
+            await closed._thread.complete(Request([1, 2], SAMPLING, 0))
 
 
 async def test_a_model_reads_its_own_tokens_as_it_wrote_them(folder):
@@ -104,7 +105,11 @@ async def test_a_model_reads_its_own_tokens_as_it_wrote_them(folder):
             kept, plain = renderer.prompt(messages), renderer.prompt([Message(m.role, m.content) for m in messages])
             retokenized += kept != plain
             begin = [i for i in range(len(kept)) if kept[i : i + len(done.ids)] == done.ids]
-            assert begin, "its tokens are in the prompt as they were drawn"
+            plain_ids = not set(done.ids) & set(renderer.tokenizer.all_special_ids)
+            assert bool(begin) >= plain_ids, "its tokens are in the prompt as they were drawn"
+            if not plain_ids:  # special tokens would open or end turns: its words are read
+                assert kept == plain
+                continue
             again = await model.answer(messages, SamplingConfig(max_tokens=2), seed=0)
             # All but the last drawn token and the words that are new.
             assert again.prompt_tokens - again.cached_tokens <= 16

@@ -61,8 +61,8 @@ class CachedAttention:
         self.firsts = firsts[:-1]
         self.single = [(row, c) for row, c in zip(self.firsts, chunks, strict=True) if c.length == 1]
         self.longer = [(row, c) for row, c in zip(self.firsts, chunks, strict=True) if c.length > 1]
-        on_cpu = device.type == "cpu" and self.single
-        self.slots_in_place = SlotsInPlace(self.single, window, keys.dtype, alone=by_row) if on_cpu else None
+        in_place = (device.type == "cpu" or by_row) and self.single
+        self.slots_in_place = SlotsInPlace(self.single, window, keys.dtype, alone=by_row) if in_place else None
         self.in_one_launch = backend in ("auto", "torch-varlen") and not by_row
         if self.in_one_launch:
             self.in_one_launch = slots_obstacle(device, keys.dtype, keys.shape[-1], keys.shape[-2]) is None

@@ -29,9 +29,11 @@ SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_p
 """Settings of an evaluation that do not decide what is said in a session; of the API, its identity does."""
 
 
+SIZES = {"slots", "memory_gb", "prefill_tokens"}
+"""Settings of the engine that change no word."""
+
 ADDED_LATER: Mapping[str, Any] = {
     "deterministic": False,
-    "memory_gb": None,
     "min_p": 0.0,
     "repetition_penalty": 1.0,
     "presence_penalty": 0.0,
@@ -42,12 +44,12 @@ ADDED_LATER: Mapping[str, Any] = {
 have these, so that older runs are continued and compared."""
 
 
-def _as_always(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` without those of :data:`ADDED_LATER` that change nothing."""
+def as_always(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` without those of :data:`ADDED_LATER` that change nothing, and without :data:`SIZES`."""
     return {
-        key: _as_always(value) if isinstance(value, dict) else value
+        key: as_always(value) if isinstance(value, dict) else value
         for key, value in settings.items()
-        if key not in ADDED_LATER or value != ADDED_LATER[key]
+        if key not in SIZES and (key not in ADDED_LATER or value != ADDED_LATER[key])
     }
 
 
@@ -78,7 +80,7 @@ class EvaluationProtocol:
         """Everything that decides what is said in a session, the therapists included: a begun evaluation continues
         under the same only."""
         config, api = self.config, self.config.evaluation.patient_provider
-        settings = _as_always(config.evaluation.model_dump(mode="json", exclude=SAYS_NOTHING))
+        settings = as_always(config.evaluation.model_dump(mode="json", exclude=SAYS_NOTHING))
         layout = saved_format(self.folder / "therapist")
         profiles = [profile.model_dump_json() if profile else name for name, profile in self.patients.items()]
         return {
@@ -108,11 +110,11 @@ class EvaluationProtocol:
             "patient": {
                 "played by": api.identity() if api else f"an adapter with weights {patient_weights}",
                 "instructions": settings.patient_instructions if api else None,
-                "sampling": _as_always(settings.patient.model_dump(mode="json")),
+                "sampling": as_always(settings.patient.model_dump(mode="json")),
             },
             "therapist": {
                 "system prompt": self.therapist_system,
-                "sampling": _as_always(settings.therapist.model_dump(mode="json")),
+                "sampling": as_always(settings.therapist.model_dump(mode="json")),
             },
             "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},
             "judge": self._judge(),
@@ -141,7 +143,7 @@ def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
         return ["no plan was journalled before these sessions were held (an older version of cbtrain)"]
     return [
         f"{key} was {shown(before)} in the plan of {planned['time'][:16].replace('T', ' ')} UTC, and is {shown(now)}"
-        for key, before, now in differences(planned["protocol"], protocol)
+        for key, before, now in differences(as_always(planned["protocol"]), protocol)
     ]
 
 

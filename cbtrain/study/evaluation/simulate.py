@@ -23,7 +23,7 @@ from cbtrain.generation.local_model import LocalModel
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.summary import status
 from cbtrain.settings import differences
-from cbtrain.study.evaluation.protocol import EvaluationProtocol
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, as_always
 from cbtrain.study.evaluation.report_data import ARMS
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, RunContext
 from cbtrain.study.run_files import EVENTS
@@ -60,7 +60,7 @@ class SimulationPlan:
         """Restore the sessions of earlier processes; return whether there were any. Raises UserError if these had
         another protocol."""
         protocol = self.protocol.resume_key
-        begun = next((event["settings"] for event in run.events if event["kind"] == BEGUN), None)
+        begun = next((as_always(event["settings"]) for event in run.events if event["kind"] == BEGUN), None)
         if begun and (raised := _raised_limit(begun, protocol)):
             run.say(f"note: {raised}; turns said before keep the old limit, and the report names the change")
             begun = protocol

@@ -9,7 +9,7 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, as_always, deviations
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
 from cbtrain.study.evaluation.simulate import SimulationPlan
 from cbtrain.tokens.chat_files import TrainedPrompt, format_files
@@ -27,7 +27,7 @@ CHANGES = {
     "max_words": (["evaluation.max_words=77"], "both"),
     "therapist": (["evaluation.therapist.temperature=0.1"], "both"),
     "engine": (["evaluation.engine.context_tokens=512"], "resume"),  # a part of the therapists, as their weights are
-    "deterministic": (["evaluation.deterministic=true"], "resume"),  # as the engine
+    "deterministic": (["evaluation.deterministic=true"], "resume"),  # as the engine's context
     "patient": (["evaluation.patient.temperature=0.1"], "both"),
     "patient_provider": ([API], "both"),
     "patient_instructions": ([API, "evaluation.patient_instructions=Be brief."], "both"),
@@ -105,3 +105,15 @@ def test_the_simulated_therapists_get_the_prompt_of_the_setting(tmp_path):
         assert protocol.compare_key["therapist"]["system prompt"] == system
     (tmp_path / "therapist" / "chat_format.json").unlink()
     assert protocol_of(tmp_path, ["tokens.system=data"]).therapist_system == ""
+
+
+def test_sizes_of_the_engine_and_settings_that_came_later_change_no_protocol(tmp_path):
+    before = protocol_of(tmp_path, [])
+    sizes = ["evaluation.engine.slots=3", "evaluation.engine.memory_gb=1", "evaluation.engine.prefill_tokens=64"]
+    after = protocol_of(tmp_path, sizes)
+    assert (before.resume_key, before.compare_key) == (after.resume_key, after.compare_key)
+    assert "min_p" not in before.resume_key["evaluation"]["therapist"]
+    journalled = before.resume_key | {"evaluation": {**before.resume_key["evaluation"], "engine": {"slots": 16}}}
+    journalled["evaluation"]["engine"]["context_tokens"] = 8192
+    journalled["evaluation"]["therapist"] = {**journalled["evaluation"]["therapist"], "min_p": 0.0}
+    assert as_always(journalled) == before.resume_key
