@@ -7,15 +7,18 @@ import pytest
 import torch
 from peft import PeftModel
 from random_model import KINDS, random_model
-from schedules import GREEDY, alone, engine_maker, play, random_adapter, sessions
+from schedules import GREEDY, SAMPLINGS, alone, engine_maker, play, random_adapter, sessions
 from transformers import AutoModelForCausalLM
 
+from cbtrain.generation.request import Request
 from cbtrain.model.adapters.methods import inject, save_adapter
 from cbtrain.model.adapters.mounted import MountedAdapters
+from cbtrain.model.architecture import parse_architecture
 from cbtrain.model.config import LoraConfig
+from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.weights.loading import load_decoder
 
-SCHEDULES, DEEP = 60, 1000
+SCHEDULES, DEEP = 40, 1000
 """Of each kind of model."""
 
 CONFIGS = {
@@ -84,6 +87,32 @@ def test_deterministic_engines_give_the_same_logits_to_the_last_bit(model):
         for one, other in zip(engine.generate(asked), cold, strict=True):
             assert (one.ids, one.logprobs) == (other.ids, other.logprobs)
     assert any(completion.cached_tokens > 0 for completion in engine.generate(asked))
+
+
+def test_determinism_is_tried_with_the_adapters_too():
+    """Wide enough, and with threads enough, that products of small ranks depend on the number of rows."""
+    sizes = {"vocab_size": 320, "hidden_size": 512, "intermediate_size": 512, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 256, "rms_norm_eps": 1e-5}
+    sizes |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu"}
+    sizes |= {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}
+    decoder = Decoder(parse_architecture(sizes, "test"))
+    initialize(decoder, 0)
+    adapters = MountedAdapters(decoder)
+    for rank in (8, 6):
+        adapters.add(f"rank {rank}", random_adapter(decoder, LoraConfig(rank=rank), rank, inject))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        make = engine_maker(decoder, adapters, deterministic=True)
+        asked = [
+            Request(list(range(6 + 3 * n, 40 + 5 * n)), settings, n, adapters.names[n % 2], logprobs=3)
+            for n, settings in enumerate(s.model_copy(update={"max_tokens": 6}) for s in (*SAMPLINGS, GREEDY, GREEDY))
+        ]
+        cold = [make(slots=1).generate([request])[0] for request in asked]
+        together = make(slots=6).generate(asked)
+    finally:
+        torch.set_num_threads(before)
+    assert [(a.ids, a.logprobs) for a in together] == [(a.ids, a.logprobs) for a in cold]
 
 
 def test_greedy_answers_equal_transformers_and_peft(model):

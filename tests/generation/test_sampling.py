@@ -344,7 +344,7 @@ def test_logprobs_are_the_models_own():
         ({"temperature": math.nan}, "temperature: must be a finite number"),
         ({"top_p": math.nan}, "top_p: must be a finite number"),
         ({"min_p": math.inf}, "min_p: must be a finite number"),
-        ({"repetition_penalty": 0}, "repetition_penalty: must be above 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty: must be at least 0.01"),
         ({"presence_penalty": 2.5}, "presence_penalty: must be at most 2"),
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens is 5, but max_tokens is 4; lower or raise one of them"),
     ],

@@ -128,7 +128,8 @@ def _scaled(logits: Tensor, largest: Tensor, rows: Sequence[Draw]) -> tuple[Tens
 
 def _logprobs(logits: Tensor, tokens: Mapping[int, int], rows: Sequence[Draw]) -> dict[int, TokenLogprobs]:
     """Return the logprobs of each row in ``tokens``, for the token that it has there."""
-    logarithms = logits[torch.tensor(list(tokens)).to(logits.device)].to(torch.float32).log_softmax(-1)
+    # Row by row: the last bit of a softmax depends on how many rows it has.
+    logarithms = torch.stack([logits[row].to(torch.float32).log_softmax(-1) for row in tokens])
     wanted = [min(rows[row].logprobs or 0, logits.shape[1]) for row in tokens]
     top = logarithms.topk(max(wanted))
     chosen = logarithms.gather(1, torch.tensor(list(tokens.values())).to(logits.device)[:, None])

@@ -76,6 +76,8 @@ class CachedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.keys[layer], self.values[layer]
+        # Few rows come transposed from the linears, and PyTorch would take another, slower kernel for them.
+        q = q.contiguous()
         rows = len(self.row_slots)
         keys[self.row_slots, :, self.row_positions] = k[:rows]
         values[self.row_slots, :, self.row_positions] = v[:rows]
