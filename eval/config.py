@@ -42,7 +42,7 @@ class EvaluationConfig(BaseModel):
     )
     patient: Annotated[SamplingConfig, over(PATIENT)] = PATIENT
     patient_provider: ProviderConfig | None = Field(
-        None, description="API that plays the patients; null serves the patient adapter on this machine"
+        None, description="API that plays the patients; null: the patient adapter, on this machine"
     )
     patient_instructions: str = Field(
         PATIENT_INSTRUCTIONS, description="instructions to a patient behind an API; a patient adapter gets none"
