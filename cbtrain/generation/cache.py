@@ -141,10 +141,8 @@ def _zeros(a: Architecture, slots: int, context: int, dtype: torch.dtype, device
 
 
 def _slots_in_memory(config: EngineConfig, context: int, bytes_per_token: int, device: torch.device) -> int:
-    given, bytes_per_slot = (
-        config.memory_gb * 1e9 if config.memory_gb else _free_bytes(device),
-        context * bytes_per_token,
-    )
+    given = config.memory_gb * 1e9 if config.memory_gb else _free_bytes(device)
+    bytes_per_slot = context * bytes_per_token
     fitting = int(given // bytes_per_slot)
     if config.slots and (config.memory_gb is None or config.slots <= fitting):
         return config.slots

@@ -58,11 +58,6 @@ class CachedAttention:
         self.row_slots = torch.tensor([c.slot for c in chunks for _ in range(c.length)], device=device)
         self.row_positions = torch.tensor([p for c in chunks for p in range(c.start, c.end)], device=device)
         firsts = list(accumulate((c.length for c in chunks), initial=0))
-        self.firsts = firsts[:-1]
-        self.single = [(row, c) for row, c in zip(self.firsts, chunks, strict=True) if c.length == 1]
-        self.longer = [(row, c) for row, c in zip(self.firsts, chunks, strict=True) if c.length > 1]
-        in_place = (device.type == "cpu" or by_row) and self.single
-        self.slots_in_place = SlotsInPlace(self.single, window, keys.dtype, alone=by_row) if in_place else None
         self.in_one_launch = backend in ("auto", "torch-varlen") and not by_row
         if self.in_one_launch:
             self.in_one_launch = slots_obstacle(device, keys.dtype, keys.shape[-1], keys.shape[-2]) is None
@@ -73,6 +68,19 @@ class CachedAttention:
                 torch.tensor([[c.slot] for c in chunks], dtype=torch.int32, device=device),
                 max(c.end for c in chunks),
             )
+            return
+        rows = list(zip(firsts[:-1], chunks, strict=True))
+        single = [(row, c) for row, c in rows if c.length == 1]
+        self.longer = [
+            (slice(row, row + c.length), c, CuSeqlens((0, c.length)), CuSeqlens((0, c.end)))
+            for row, c in rows
+            if c.length > 1
+        ]
+        self.single: SlotsInPlace | GatheredSlots | None = None
+        if single and (device.type == "cpu" or by_row):
+            self.single = SlotsInPlace(single, window, keys.dtype, alone=by_row)
+        elif single:
+            self.single = GatheredSlots(single, window, device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.keys[layer], self.values[layer]
@@ -85,48 +93,45 @@ class CachedAttention:
             return attend_slots(q, keys, values, self.seen, self.window)
         out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
         if self.single:
-            self._single(q, keys, values, out)
-        for row, c in self.longer:
-            span = slice(row, row + c.length)
+            self.single(q, keys, values, out)
+        for span, c, cu_seqlens_q, cu_seqlens_k in self.longer:
             out[span] = packed_attention(
                 q[span],
                 keys[c.slot, :, : c.end].transpose(0, 1),
                 values[c.slot, :, : c.end].transpose(0, 1),
-                cu_seqlens_q=CuSeqlens((0, c.length)),
-                cu_seqlens_k=CuSeqlens((0, c.end)),
+                cu_seqlens_q=cu_seqlens_q,
+                cu_seqlens_k=cu_seqlens_k,
                 window=self.window,
                 backend=self.backend,
             )
         return out
 
-    def _single(self, q: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-        if self.slots_in_place:
-            self.slots_in_place(q, keys, values, out)
-            return
-        # A launch for each slot would cost a GPU more than the copy.
-        chunks = [c for _, c in self.single]
-        longest = max(c.end for c in chunks)
-        slots = torch.tensor([c.slot for c in chunks], device=q.device)
-        ends = torch.tensor([c.end for c in chunks], device=q.device)
-        rows = torch.tensor([row for row, _ in self.single], device=q.device)
-        past_keys, past_values = (t[:, :, :longest].index_select(0, slots) for t in (keys, values))
-        out[rows] = gathered_attention(q[rows], past_keys, past_values, ends, self.window)
 
+class GatheredSlots:
+    """Attention of single tokens over copies of their slots' keys and values, in one call: for GPUs that cannot read
+    them in place, where a launch for each slot would cost more than the copy. ``rows`` are each token's row and
+    chunk."""
 
-def gathered_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int | None) -> Tensor:
-    """Return the attention of one new token per sequence over its keys and values, in one batched call.
+    def __init__(self, rows: Sequence[tuple[int, Chunk]], window: int | None, device: torch.device) -> None:
+        self.longest = max(chunk.end for _, chunk in rows)
+        self.rows = torch.tensor([row for row, _ in rows], device=device)
+        self.slots = torch.tensor([chunk.slot for _, chunk in rows], device=device)
+        ends = torch.tensor([[chunk.end] for _, chunk in rows], device=device)
+        positions = torch.arange(self.longest, device=device)[None]
+        allowed = positions < ends
+        if window is not None:
+            allowed &= positions >= ends - window
+        self.mask = allowed[:, None, None]
 
-    ``q [B, heads, head_dim]``; ``k``, ``v [B, kv_heads, longest, head_dim]`` padded at the end; ``lengths [B]`` int64
-    counts the valid keys, the new token's own included. Return ``[B, heads, head_dim]``.
-    """
-    positions = torch.arange(k.shape[2], device=q.device)[None]
-    allowed = positions < lengths[:, None]
-    if window is not None:
-        allowed &= positions >= lengths[:, None] - window
-    out = F.scaled_dot_product_attention(
-        q[:, :, None], k, v, attn_mask=allowed[:, None, None], enable_gqa=q.shape[1] != k.shape[1]
-    )
-    return out[:, :, 0]
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+        """Write the attention of ``q [T, heads, head_dim]`` to its rows of ``out``; ``keys`` and ``values`` are
+        ``[slots, kv_heads, context, head_dim]``."""
+        past_keys, past_values = (t[:, :, : self.longest].index_select(0, self.slots) for t in (keys, values))
+        grouped = q.shape[1] != keys.shape[1]
+        attended = F.scaled_dot_product_attention(
+            q[self.rows, :, None], past_keys, past_values, attn_mask=self.mask, enable_gqa=grouped
+        )
+        out[self.rows] = attended[:, :, 0]
 
 
 class SlotsInPlace:
