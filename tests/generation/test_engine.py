@@ -14,7 +14,6 @@ from cbtrain.generation.cache import common_prefix
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import GenerationEngine
 from cbtrain.generation.request import BadRequest, ContextOverflow, Request, RequestFailed
-from cbtrain.model.adapters.methods import inject
 from cbtrain.model.adapters.mounted import MountedAdapters
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder
@@ -27,7 +26,7 @@ def make(folder, *, slots=3, context=256, adapter=False, prefill=64):
     decoder, tokenizer = load_decoder(str(folder)), load_tokenizer(folder)
     adapters = MountedAdapters(decoder)
     if adapter:
-        adapters.add("tuned", random_adapter(decoder, LoraConfig(rank=4, alpha=8), 3, inject))
+        adapters.add("tuned", random_adapter(decoder, LoraConfig(rank=4, alpha=8), 3))
     config = EngineConfig(slots=slots, context_tokens=context, prefill_tokens=prefill)
     stop_ids = frozenset({tokenizer.eos_token_id})
     return GenerationEngine(decoder, config, stop_ids=stop_ids, tokenizer=tokenizer, adapters=adapters)
@@ -216,7 +215,7 @@ def test_a_common_beginning_is_counted():
 def test_what_a_failed_request_has_read_reaches_nobody(folder):
     decoder = load_decoder(str(folder))
     adapters = MountedAdapters(decoder)
-    adapter = random_adapter(decoder, LoraConfig(rank=4), 3, inject)
+    adapter = random_adapter(decoder, LoraConfig(rank=4), 3)
     for name, parameter in adapter.parameters().items():
         if name.endswith("lora_B.weight"):
             parameter.data.fill_(1e37)  # finite, but what it gives is not

@@ -11,7 +11,7 @@ from schedules import GREEDY, SAMPLINGS, alone, engine_maker, play, random_adapt
 from transformers import AutoModelForCausalLM
 
 from cbtrain.generation.request import Request
-from cbtrain.model.adapters.methods import inject, save_adapter
+from cbtrain.model.adapters.methods import save_adapter
 from cbtrain.model.adapters.mounted import MountedAdapters
 from cbtrain.model.architecture import parse_architecture
 from cbtrain.model.config import LoraConfig
@@ -33,7 +33,7 @@ def model(request, tmp_path_factory):
     folder = random_model(tmp_path_factory.mktemp(request.param), request.param)
     for number, (name, config) in enumerate(CONFIGS.items()):
         decoder = load_decoder(str(folder))
-        random_adapter(decoder, config, number, inject)
+        random_adapter(decoder, config, number)
         save_adapter(decoder, folder / name, base=str(folder))
     make = engine_maker(*mounted(folder))
     pool = sessions(24, vocabulary=300)
@@ -99,7 +99,7 @@ def test_determinism_is_tried_with_the_adapters_too():
     initialize(decoder, 0)
     adapters = MountedAdapters(decoder)
     for rank in (8, 6):
-        adapters.add(f"rank {rank}", random_adapter(decoder, LoraConfig(rank=rank), rank, inject))
+        adapters.add(f"rank {rank}", random_adapter(decoder, LoraConfig(rank=rank), rank))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

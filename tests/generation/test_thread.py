@@ -11,7 +11,7 @@ from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.request import BadRequest, Completion, Request
 from cbtrain.generation.thread import EngineFailed
-from cbtrain.model.adapters.methods import inject, save_adapter
+from cbtrain.model.adapters.methods import save_adapter
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.dialogue import Message
@@ -24,7 +24,7 @@ SAMPLING = SamplingConfig(temperature=1.0, max_tokens=40)
 def folder(tmp_path_factory):
     folder = random_model(tmp_path_factory.mktemp("model"), "llama")
     decoder = load_decoder(str(folder))
-    random_adapter(decoder, LoraConfig(rank=4), 1, inject)
+    random_adapter(decoder, LoraConfig(rank=4), 1)
     save_adapter(decoder, folder / "tuned", base=str(folder))
     return folder
 

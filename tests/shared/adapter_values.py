@@ -8,8 +8,8 @@ def lora_modules(decoder):
     return decoder.adapter.modules
 
 
-def randomize(decoder):
-    generator = torch.Generator().manual_seed(1)
+def randomize(decoder, seed=1):
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in decoder.adapter.parameters().items():
             if name.endswith("lora_B.weight"):

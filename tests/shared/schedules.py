@@ -3,11 +3,12 @@
 import random
 from dataclasses import dataclass
 
-import torch
+from adapter_values import randomize
 
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import GenerationEngine
 from cbtrain.generation.request import Request
+from cbtrain.model.adapters.methods import inject
 
 ADAPTERS = (None, "a", "b")
 GREEDY = SamplingConfig(temperature=0)
@@ -105,11 +106,8 @@ def play(make, pool, seed):
     return answers, happened
 
 
-def random_adapter(decoder, config, seed, inject):
-    """Give ``decoder`` an adapter far from its start."""
+def random_adapter(decoder, config, seed):
+    """Give ``decoder`` an adapter far from its start, and return it."""
     adapter = inject(decoder, config, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in adapter.parameters().items():
-        if name.endswith("lora_B.weight"):
-            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    randomize(decoder, seed)
     return adapter
