@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 
 from cbtrain.environment import pick_device
+from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.engine import GenerationEngine
 from cbtrain.generation.request import Completion, Piece, Request
@@ -27,7 +29,8 @@ class LocalModel:
     """Answers chats with a model in this process, by itself or with one of its ``adapters`` (folders by name), whose
     base is in memory once. Enter it (``async with``) to start its engine.
 
-    ``voices`` are how each adapter is talked to, by name; without adapters, the model itself (None). ``loading`` names
+    ``voices`` are how each adapter is talked to, by name; without adapters, the model itself (None; see also
+    :meth:`give_base_a_voice`). ``loading`` names
     device, weight format and attention back-end (default: on the CPU); with ``force`` an adapter of another base is
     accepted. Raises UserError on a device that is not here, and on files that cannot be used.
     """
@@ -44,14 +47,15 @@ class LocalModel:
         progress: Progress = lambda done, of: None,
     ) -> None:
         loading = loading or ModelConfig(device="cpu")
-        device, folder = pick_device(loading.device), resolve_model(model)
-        vocabulary = read_architecture(folder).vocabulary
+        device, self.folder = pick_device(loading.device), resolve_model(model)
+        self.vocabulary = read_architecture(self.folder).vocabulary
+        self._chat_format, self._force = chat_format, force
         folders: dict[str | None, Path | None] = {name: Path(adapter) for name, adapter in adapters.items()}
         self.voices = {
-            name: Voice.of(folder, adapter, vocabulary, chat_format)
+            name: Voice.of(self.folder, adapter, self.vocabulary, chat_format)
             for name, adapter in (folders or {None: None}).items()
         }
-        self.decoder = load_configured(loading, str(folder), device, progress)
+        self.decoder = load_configured(loading, str(self.folder), device, progress)
         self.adapters = MountedAdapters(self.decoder)
         for name, adapter_folder in adapters.items():
             self.adapters.mount(name, adapter_folder, force=force)
@@ -67,6 +71,16 @@ class LocalModel:
     def voice(self) -> Voice:
         """The first voice: the only one of a model with at most one adapter."""
         return next(iter(self.voices.values()))
+
+    def voice_of(self, adapter: str | None) -> Voice:
+        """Return how ``adapter`` is talked to; None and unknown names have the base's own voice, or the first."""
+        return self.voices.get(adapter) or self.voices.get(None) or self.voice
+
+    def give_base_a_voice(self) -> None:
+        """Let the base be talked to in its own layout, if it has one, rather than in that of the first adapter."""
+        if None not in self.voices:
+            with contextlib.suppress(UserError):  # a base model without a chat template
+                self.voices[None] = Voice.of(self.folder, None, self.vocabulary, self._chat_format)
 
     @property
     def notes(self) -> list[str]:
@@ -87,6 +101,26 @@ class LocalModel:
         """Whether generation has ended because of a defect."""
         return self._thread.failed
 
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        sampling: SamplingConfig,
+        *,
+        seed: int,
+        adapter: str | None = None,
+        voice: str | None = None,
+    ) -> Request:
+        """Return the request for the assistant's next turn, by ``adapter`` (None: the base) in the layout of ``voice``
+        (None: the adapter's own; for the base its own if it has one, else that of the first adapter).
+
+        Raises UserError on text that cannot be laid out.
+        """
+        spoken = self.voice_of(voice or adapter)
+        # Long chats take a while to be laid out and tokenized.
+        prompt = await asyncio.to_thread(spoken.renderer.prompt, messages)
+        stop, tokenizer = tuple(spoken.renderer.format.stop_strings), spoken.renderer.tokenizer
+        return Request(prompt, sampling, seed, adapter, stop, stop_ids=spoken.stop_ids, tokenizer=tokenizer)
+
     async def answer(
         self,
         messages: Sequence[Message],
@@ -95,43 +129,35 @@ class LocalModel:
         seed: int,
         adapter: str | None = None,
         voice: str | None = None,
-        stop: tuple[str, ...] = (),
     ) -> Completion:
-        """Return the assistant's next turn, by ``adapter`` (None: the base) in the layout of ``voice`` (None: the
-        adapter's own; for the base that of the first).
+        """Return the completion of :meth:`chat`. Raises as both."""
+        return await self.complete(await self.chat(messages, sampling, seed=seed, adapter=adapter, voice=voice))
 
-        Raises ContextOverflow if the chat is too long, BadRequest on what else cannot be done, UserError on bad text.
+    async def complete(self, request: Request) -> Completion:
+        """Return the completion of ``request``; cancelling the await ends it.
+
+        Raises ContextOverflow if the prompt is too long, BadRequest on what else cannot be done, RequestFailed on a
+        defect, EngineFailed if the engine has ended.
         """
-        return await self._thread.complete(await self._request(messages, sampling, seed, adapter, voice, stop))
+        return await self._thread.complete(request)
 
-    async def stream(
-        self,
-        messages: Sequence[Message],
-        sampling: SamplingConfig,
-        *,
-        seed: int,
-        adapter: str | None = None,
-        voice: str | None = None,
-        stop: tuple[str, ...] = (),
-    ) -> AsyncGenerator[Piece | Completion, None]:
-        """Yield :meth:`answer` piece by piece, then as a whole."""
-        request = await self._request(messages, sampling, seed, adapter, voice, stop)
+    async def stream(self, request: Request) -> AsyncGenerator[Piece | Completion, None]:
+        """Yield :meth:`complete` piece by piece, then as a whole. Close it (``contextlib.aclosing``) to end the
+        request."""
         async with aclosing(self._thread.stream(request)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _request(
-        self,
-        messages: Sequence[Message],
-        sampling: SamplingConfig,
-        seed: int,
-        adapter: str | None,
-        voice: str | None,
-        stop: tuple[str, ...],
-    ) -> Request:
-        spoken = self.voices.get(voice or adapter, self.voice)
-        # Long chats take a while to be laid out and tokenized.
-        prompt = await asyncio.to_thread(spoken.renderer.prompt, messages)
-        stop = (*stop, *spoken.renderer.format.stop_strings)
-        tokenizer = spoken.renderer.tokenizer
-        return Request(prompt, sampling, seed, adapter, stop, stop_ids=spoken.stop_ids, tokenizer=tokenizer)
+    async def mount(self, name: str, folder: str | Path) -> None:
+        """Load the adapter in ``folder`` as ``name`` while others answer; they wait for as long as it takes to read
+        it. Raises UserError on a name in use and on files that cannot be used."""
+        if name in self.voices:
+            raise UserError(f"an adapter named {name!r} is mounted already", hint="Drop it first, or choose a name.")
+        voice = await asyncio.to_thread(Voice.of, self.folder, Path(folder), self.vocabulary, self._chat_format)
+        await self._thread.call(lambda: self.adapters.mount(name, folder, force=self._force))
+        self.voices[name] = voice
+
+    async def drop(self, name: str) -> None:
+        """Unmount the adapter ``name``; requests for it that have not ended fail. Raises UserError on another name."""
+        await self._thread.call(lambda: self.engine.drop_adapter(name))
+        self.voices.pop(name, None)

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import uuid
+from dataclasses import replace
 from typing import Any, Literal
 
 from aiohttp import web
@@ -104,7 +105,8 @@ def make_app(model: LocalModel, name: str, system: str | None = None) -> web.App
             messages.insert(0, Message("system", system))
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         try:
-            done = await model.answer(messages, sampling, seed=seed, adapter=adapter, stop=stop)
+            asked = await model.chat(messages, sampling, seed=seed, adapter=adapter)
+            done = await model.complete(replace(asked, stop=(*asked.stop, *stop)))
         except ContextOverflow as error:
             return _error(400, f"maximum context length exceeded: {error}", "context_length_exceeded")
         except (UserError, BadRequest) as error:

@@ -7,6 +7,7 @@ import pytest
 from random_model import random_model
 from schedules import random_adapter
 
+from cbtrain.errors import UserError
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.request import BadRequest, Completion, Request
@@ -39,7 +40,7 @@ async def test_pieces_make_the_answer_and_a_slow_reader_gets_longer_ones(folder)
             whole = await model.answer(ASK, SAMPLING, seed=seed, adapter=adapter)
             for pause in (0, 0.02):
                 pieces = []
-                async for piece in model.stream(ASK, SAMPLING, seed=seed, adapter=adapter):
+                async for piece in model.stream(await model.chat(ASK, SAMPLING, seed=seed, adapter=adapter)):
                     pieces.append(piece)
                     await asyncio.sleep(pause)
                 *parts, last = pieces
@@ -55,7 +56,7 @@ async def test_who_leaves_a_stream_frees_its_slot(folder):
     endless = SamplingConfig(temperature=1.0, max_tokens=10_000)
     async with local(folder) as model:
         for _ in range(6):
-            async with aclosing(model.stream(ASK, endless, seed=1)) as stream:
+            async with aclosing(model.stream(await model.chat(ASK, endless, seed=1))) as stream:
                 async for _ in stream:
                     break
         waiting = asyncio.create_task(model.answer(ASK, endless, seed=2))
@@ -69,9 +70,11 @@ async def test_adapters_come_and_go_while_others_answer(folder):
     async with local(folder) as model:
         alone = await model.answer(ASK, SAMPLING, seed=1)
         running = [asyncio.create_task(model.answer(ASK, SAMPLING, seed=1)) for _ in range(3)]
-        await model._thread.call(lambda: model.adapters.mount("tuned", folder / "tuned"))
+        await model.mount("tuned", folder / "tuned")
+        with pytest.raises(UserError, match="mounted already"):
+            await model.mount("tuned", folder / "tuned")
         tuned = await model.answer(ASK, SAMPLING, seed=1, adapter="tuned")
-        await model._thread.call(lambda: model.engine.drop_adapter("tuned"))
+        await model.drop("tuned")
         with pytest.raises(BadRequest, match="no adapter 'tuned'"):
             await model.answer(ASK, SAMPLING, seed=1, adapter="tuned")
         assert [(await task).ids for task in running] == [alone.ids] * 3
@@ -89,7 +92,7 @@ async def test_a_model_that_is_closed_ends_what_waits(folder):
         await asyncio.gather(*waiting)
     for closed in (model, local(folder)):  # the other one has not been entered
         with pytest.raises(EngineFailed):
-            await closed._thread.complete(Request([1, 2], SAMPLING, 0))
+            await closed.complete(Request([1, 2], SAMPLING, 0))
 
 
 async def test_a_model_reads_its_own_tokens_as_it_wrote_them(folder):
