@@ -25,6 +25,7 @@ FLOORS = {
     "cbtrain.training": 2,
     "cbtrain.generation": 2,
     "cbtrain.synthesis": 2,
+    "cbtrain.serving": 3,
     "cbtrain.eval": 3,
     "cbtrain.config": 4,
     "cbtrain.study": 5,

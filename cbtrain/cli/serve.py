@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cbtrain.cli.adapters import adapters_of
 from cbtrain.cli.model import add_format_arguments, model_of
 from cbtrain.cli.parser import ALIASES, Commands, add_command, add_study_arguments, leading_console, study_of
 from cbtrain.errors import UserError
 from cbtrain.stopping import ignore_signals
 
 if TYPE_CHECKING:
-    from cbtrain.generation.local_model import LocalModel
+    from cbtrain.serving.guards.access import Access
+    from cbtrain.serving.models import ServedModels
 
+KEY_VARIABLE = "CBTRAIN_SERVE_KEY"
+ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 SHOWN = 80
 """Characters of a system prompt that a line shows."""
 
 
 def add(commands: Commands) -> None:
-    text = "serve a model over the OpenAI chat protocol (this machine, no login)"
+    text = "serve a model, and adapters of it, over the OpenAI protocol"
     example = "model.path=DIR model.weights=nf4"
-    more = f"E.g. `cbtrain serve {example} --adapter DIR`. {ALIASES}"
+    more = (
+        f"For programs on this machine: other machines need a key. E.g. `cbtrain serve {example} --adapter DIR`, or "
+        f"`cbtrain serve --model DIR --adapter kind=DIR --adapter brief=DIR`. {ALIASES} It serves a language model for "
+        "research; it is not care."
+    )
     serve = add_command(commands, "serve", _serve, text, more)
     add_study_arguments(serve, example)
     serve.add_alias("--model", "model.path", help="model folder or hub id")
-    serve.add_argument("--adapter", help="adapter folder (PEFT format)")
+    text = "adapter folder (PEFT format), and the name that clients ask for; without one it has the --name. Repeat it"
+    serve.add_argument("--adapter", action="append", default=[], metavar="NAME=DIR", help=text)
     serve.add_alias(
         "--chat-format",
         "tokens.format",
         help="auto: as the adapter was trained, else the tokenizer's chat template; plain: labels, for a base model",
     )
-    serve.add_argument("--name", default="cbtrain", help="model id that clients ask for")
-    serve.add_argument("--host", default="127.0.0.1")
+    text = "name that clients ask for: of the model, or of an adapter without a name (the base is then called base)"
+    serve.add_argument("--name", default="cbtrain", help=text)
+    serve.add_argument("--host", default="127.0.0.1", help=f"address; others than this machine's need {KEY_VARIABLE}")
     serve.add_argument("--port", type=int, default=8000, help="port; 0: a free one, which is printed")
     text = (
         "for chats without a system message: trained (the prompt that is saved with the adapter), none, or a text file"
@@ -45,43 +57,101 @@ def add(commands: Commands) -> None:
     serve.add_alias("--slots", "evaluation.engine.slots", type=int, help="conversations kept in the cache")
     text = "longest prompt plus answer, in tokens"
     serve.add_alias("--context", "evaluation.engine.context_tokens", type=int, help=text)
+    text = "answers that may be asked for at a time; others get status 429"
+    serve.add_argument("--queue", type=int, default=1024, metavar="N", help=text)
+    text = "another name of this server, which requests may have as their Host. Repeat it"
+    serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=text)
+    text = "web pages that may use this server, such as http://localhost:3000. Repeat it"
+    serve.add_argument("--allow-origin", action="append", default=[], metavar="URL", help=text)
+    text = "let clients load and unload adapters, from any folder that this process can read"
+    serve.add_argument("--load-adapters", action="store_true", help=text)
+    serve.add_argument("--quiet", action="store_true", help="no line for each request on standard error")
     serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
 
 def _serve(parsed: argparse.Namespace) -> None:
+    if parsed.with_parent:
+        ignore_signals()
+    for option in ("port", "queue"):
+        if getattr(parsed, option) < (least := {"port": 0, "queue": 1}[option]):
+            problem = f"{getattr(parsed, option)} is too small"
+            raise UserError(problem, where=f"--{option}", hint=f"At least {least}.")
+    system = _text_of(parsed.system)
+    access = _access(parsed)
+    folders = adapters_of(parsed.adapter, lambda folder: parsed.name)
+    base = "base" if parsed.name in folders else parsed.name
+    if base in folders:
+        problem = f"an adapter has the name of the base, {base!r}"
+        raise UserError(problem, where="--adapter", hint="Give it another one: --adapter NAME=DIR.")
+    config = study_of(parsed)
+    name = model_of(config, "serve")
+
     import torch
 
     from cbtrain.console import loading_bar
-
-    if parsed.with_parent:
-        ignore_signals()
     from cbtrain.generation.local_model import LocalModel
-    from cbtrain.generation.server import serve
+    from cbtrain.serving.app import ModelServer
+    from cbtrain.serving.models import ServedModels
+    from cbtrain.serving.request_log import RequestLog
+    from cbtrain.serving.run import serve
 
-    if parsed.port < 0:
-        raise UserError(f"{parsed.port} is too small", where="--port", hint="At least 0.")
-    system = _text_of(parsed.system)
-    config = study_of(parsed)
-    name = model_of(config, "serve")
     if config.threads:
         torch.set_num_threads(config.threads)
     with loading_bar(leading_console()) as progress:
         model = LocalModel(
             name,
-            {"adapter": parsed.adapter} if parsed.adapter else {},
+            folders,
             config.evaluation.engine,
             loading=config.model,
             chat_format=config.tokens.format,
             force=parsed.force,
             progress=progress,
         )
-    if parsed.system == "trained" and model.voice.trained_prompt:
-        system = model.voice.trained_prompt.text
+    model.give_base_a_voice()
+    models = ServedModels(model, base, system, trained_prompts=parsed.system == "trained")
     deterministic = model.engine.be_deterministic() if config.evaluation.deterministic else ""
-    for note in filter(None, (*model.notes, _system_note(model, parsed.system, system), deterministic)):
+    notes = [*model.notes, *_system_notes(models, parsed.system), deterministic, _access_note(access, parsed.host)]
+    for note in filter(None, notes):
         print(note, file=sys.stderr, flush=True)
-    serving = serve(model, parsed.name, parsed.host, parsed.port, system=system, until_stdin_closes=parsed.with_parent)
-    asyncio.run(serving)
+    log = None if parsed.quiet else RequestLog()
+    server = ModelServer(models, access, most_answers=parsed.queue, load_adapters=parsed.load_adapters, log=log)
+    serving = serve(server.app(), parsed.host, parsed.port, close=server.close, until_stdin_closes=parsed.with_parent)
+    try:
+        asyncio.run(serving)
+    finally:
+        if log:
+            log.close()
+
+
+def _access(parsed: argparse.Namespace) -> Access:
+    """Return who may use the server. Raises UserError if other machines could without a key."""
+    from cbtrain.serving.guards.access import LOCAL_NAMES, Access, is_loopback
+
+    key = os.environ.get(KEY_VARIABLE)
+    if key is not None and (not key.strip() or key != key.strip() or not key.isprintable()):
+        problem = "the key is empty, or has spaces around it or characters that no header can carry"
+        raise UserError(problem, where=KEY_VARIABLE, hint="Set another one, or unset it.")
+    local = is_loopback(parsed.host)
+    if key is None and not local:
+        problem = f"other machines can reach {parsed.host}, and anybody there could use this server"
+        hint = f"Set a key in the environment variable {KEY_VARIABLE}, which clients must send, or use 127.0.0.1."
+        raise UserError(problem, where="--host", hint=hint)
+    for origin in parsed.allow_origin:
+        if not ORIGIN.fullmatch(origin):
+            hint = "Such as http://localhost:3000: scheme, name and port, without a path."
+            raise UserError(f"{origin!r} is not the origin of a page", where="--allow-origin", hint=hint)
+    names = {name.lower() for name in parsed.allow_host}
+    hosts = frozenset({*LOCAL_NAMES, f"[{parsed.host}]" if ":" in parsed.host else parsed.host.lower(), *names})
+    return Access(hosts if local or names else None, frozenset(parsed.allow_origin), key)
+
+
+def _access_note(access: Access, host: str) -> str:
+    from cbtrain.serving.guards.access import is_loopback
+
+    who = "programs on this machine" if is_loopback(host) else f"every machine that reaches {host}"
+    key = f", with the key in {KEY_VARIABLE}" if access.key else ""
+    clear = "" if is_loopback(host) else "; HTTP is not encrypted, so put a server with TLS before it"
+    return f"for {who}{key}{clear}. Research software: what it answers is not care."
 
 
 def _text_of(option: str) -> str | None:
@@ -100,17 +170,27 @@ def _text_of(option: str) -> str | None:
     return text
 
 
-def _system_note(model: LocalModel, option: str, system: str | None) -> str:
-    """Return which system prompt is added to chats without one, or why none is; "" for a model that says nothing of
-    one."""
-    trained = model.voice.trained_prompt
+def _system_notes(models: ServedModels, option: str) -> list[str]:
+    """Return for each model which system prompt is added to chats without one, or why none is; nothing of a model that
+    says nothing of one."""
+    notes: dict[str, list[str]] = {}
+    for name in models.names:
+        note = _system_note(models, models.adapter(name), option)
+        notes.setdefault(note, []).append(name)
+    several = len(models.names) > 1
+    return [f"{', '.join(names)}: {note}" if several else note for note, names in notes.items() if note]
+
+
+def _system_note(models: ServedModels, adapter: str | None, option: str) -> str:
+    voice, system = models.model.voice_of(adapter), models.system_prompt(adapter)
     if system:
         source = "as trained; --system none leaves it out" if option == "trained" else option
         return f"system prompt of chats without one: {_shortened(system)} ({source})"
+    trained = voice.trained_prompt
     if trained is None and option == "trained":
         return ""
     reason = "--system none" if trained is None or option == "none" else trained.note
-    written = model.voice.renderer.own_system_text
+    written = voice.renderer.own_system_text
     template = f"; the chat template writes its own: {_shortened(written)}" if written else ""
     return f"chats without a system prompt get none ({reason}){template}"
 

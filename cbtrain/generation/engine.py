@@ -18,7 +18,7 @@ from cbtrain.generation.answer_text import AnswerText
 from cbtrain.generation.cache import WORTH_COPYING, KVCache, common_prefix
 from cbtrain.generation.config import EngineConfig
 from cbtrain.generation.fixed_rows import fixed_sizes
-from cbtrain.generation.json_guide import JsonGuide, JsonGuides
+from cbtrain.generation.json_guide import JsonGuide, JsonGuides, NotOfSchema
 from cbtrain.generation.request import (
     BadRequest,
     Completion,
@@ -30,7 +30,7 @@ from cbtrain.generation.request import (
     RequestFailed,
 )
 from cbtrain.generation.running import Part, Running
-from cbtrain.generation.sampling.draw import Draw, Drawn, draw
+from cbtrain.generation.sampling.draw import Draw, Drawn, NothingAllowed, draw
 from cbtrain.model.adapters.mounted import MountedAdapters
 from cbtrain.model.attention.cached import CachedAttention, Chunk
 from cbtrain.model.decoder import Decoder
@@ -371,7 +371,9 @@ class GenerationEngine:
     def _fail(self, run: Running, error: Exception) -> None:
         self._release(run, failed=True)
         if run.future.set_running_or_notify_cancel():
-            if not isinstance(error, BadRequest):
+            if isinstance(error, NothingAllowed | NotOfSchema):  # what was asked for leads there
+                error = BadRequest(str(error))
+            elif not isinstance(error, BadRequest):
                 failure = RequestFailed(f"the request failed: {type(error).__name__}: {' '.join(str(error).split())}")
                 failure.__cause__ = error
                 error = failure

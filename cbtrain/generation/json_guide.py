@@ -24,6 +24,10 @@ KEPT_SCHEMAS = 64
 SUPPORTED = "https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md"
 
 
+class NotOfSchema(ValueError):
+    """No token leads to JSON of the schema, or more possibilities than llguidance follows."""
+
+
 class JsonGuides:
     """Makes guides for one tokenizer. A schema is compiled once, when it is first used; any thread may ask.
 
@@ -87,7 +91,7 @@ class JsonGuide:
     def allowed(self) -> Tensor:
         """Return which tokens may come next: bool ``[vocabulary]`` on the CPU.
 
-        Stop ids are among them only where the JSON may end, embeddings without a token never. Raises ValueError if the
+        Stop ids are among them only where the JSON may end, embeddings without a token never. Raises NotOfSchema if the
         schema leads to more possibilities than llguidance follows.
         """
         if self._ended:
@@ -113,7 +117,7 @@ class JsonGuide:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise ValueError(f"no JSON of the schema: {_one_line(self._matcher.get_error())}")
+            raise NotOfSchema(f"no JSON of the schema: {_one_line(self._matcher.get_error())}")
 
 
 def _schema_text(schema: Mapping[str, Any] | str | None) -> str:

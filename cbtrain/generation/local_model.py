@@ -121,6 +121,21 @@ class LocalModel:
         stop, tokenizer = tuple(spoken.renderer.format.stop_strings), spoken.renderer.tokenizer
         return Request(prompt, sampling, seed, adapter, stop, stop_ids=spoken.stop_ids, tokenizer=tokenizer)
 
+    async def text(
+        self, prompt: str | Sequence[int], sampling: SamplingConfig, *, seed: int, adapter: str | None = None
+    ) -> Request:
+        """Return the request to continue ``prompt``, text (special tokens in it count as such; the tokenizer adds its
+        own) or token ids, by ``adapter`` (None: the base)."""
+        spoken = self.voice_of(adapter)
+        tokenizer = spoken.renderer.tokenizer
+        if isinstance(prompt, str):
+            # As a batch, which lets other threads run.
+            (encoding,) = await asyncio.to_thread(tokenizer.backend_tokenizer.encode_batch_fast, [prompt])
+            ids: Sequence[int] = encoding.ids
+        else:
+            ids = prompt
+        return Request(ids, sampling, seed, adapter, stop_ids=spoken.stop_ids, tokenizer=tokenizer)
+
     async def answer(
         self,
         messages: Sequence[Message],

@@ -155,13 +155,19 @@ class ChatRenderer:
         which would end or open turns, the words count.
         """
         text, placed_messages = self._render_text(messages, name, generate=True)
-        encoded = EncodedText.of(self._encoder.encode(text, add_special_tokens=False))
+        with_ids = [placed for placed in placed_messages if placed.message.ids and self._is_plain(placed.message.ids)]
+        # As a batch: unlike `encode`, it lets other threads run, and a server tokenizes long texts beside its loop.
+        encode = self._encoder.encode_batch if with_ids else self._encoder.encode_batch_fast  # without offsets
+        (encoding,) = encode([text], add_special_tokens=False)
+        if not with_ids:
+            ids = list(encoding.ids)
+            self._require_embeddings(np.asarray(ids, dtype=np.int32), name)
+            return ids
+        encoded = EncodedText.of(encoding)
         self._require_embeddings(encoded.ids, name)
-        ids: list[int] = []
+        ids = []
         first = 0
-        for placed in placed_messages:
-            if not placed.message.ids or not self._is_plain(placed.message.ids):
-                continue
+        for placed in with_ids:
             try:
                 tokens = encoded.tokens_of(placed.begin, placed.end, whole_begin=True, whole_end=True)
             except TokenBorder:

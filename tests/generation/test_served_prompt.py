@@ -71,7 +71,8 @@ class Served:
 
     def system_prompt(self):
         with urllib.request.urlopen(f"{self.url}/models") as reply:
-            return json.load(reply)["data"][0]["system_prompt"]
+            prompts = {model["id"]: model["system_prompt"] for model in json.load(reply)["data"]}
+        return prompts["cbtrain"]
 
 
 def test_a_chat_without_a_system_message_gets_the_prompt_of_training_unless_told_otherwise(folders, tmp_path):

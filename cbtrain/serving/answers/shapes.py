@@ -1,0 +1,153 @@
+"""Answers in the shapes of the OpenAI protocol: of chats, and of texts that were continued."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from cbtrain.generation.request import Completion, Piece
+from cbtrain.generation.sampling.draw import TokenLogprobs
+from cbtrain.serving.answers.token_text import TokenText
+
+LEAST = -9999.0
+"""In place of the logarithm of 0, which JSON cannot write; as vLLM."""
+
+
+class ChatShape:
+    """Answers to a chat; ``alternatives`` to each token are shown (None: no log-probabilities)."""
+
+    path, whole_object, chunk_object = "chat", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, model: str, tokens: TokenText, alternatives: int | None) -> None:
+        self.id, self.created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        self.model, self.tokens, self.alternatives = model, tokens, alternatives
+
+    def whole(self, completions: Sequence[Completion], usage: dict[str, Any]) -> dict[str, Any]:
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": done.text, "refusal": None},
+                "logprobs": self._logprobs(done.ids, done.logprobs),
+                "finish_reason": done.finish_reason,
+            }
+            for index, done in enumerate(completions)
+        ]
+        return self._envelope(self.whole_object, choices) | {"usage": usage}
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """Return a choice's first chunk, if it has one before its text."""
+        return self._chunk(index, {"role": "assistant", "content": ""}, None, None)
+
+    def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        if not piece.text and not piece.logprobs:
+            return None  # its text is not certain yet
+        return self._chunk(index, {"content": piece.text}, self._logprobs(piece.ids, piece.logprobs), None)
+
+    def closing(self, index: int, done: Completion) -> dict[str, Any]:
+        return self._chunk(index, {}, None, done.finish_reason)
+
+    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
+        """Return the chunk with the usage, which has no choices."""
+        return self._envelope(self.chunk_object, []) | {"usage": usage}
+
+    def _chunk(self, index: int, delta: dict[str, Any], logprobs: Any, reason: str | None) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return self._envelope(self.chunk_object, [choice])
+
+    def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+    def _logprobs(self, ids: Sequence[int], entries: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
+        if self.alternatives is None:
+            return None
+        content = [
+            self._entry(token, entry.chosen)
+            | {"top_logprobs": [self._entry(other, value) for other, value in entry.top[: self.alternatives]]}
+            for token, entry in zip(ids, entries, strict=True)
+        ]
+        return {"content": content, "refusal": None}
+
+    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
+        spelled = self.tokens.bytes_of(token)
+        text = spelled.decode(errors="replace")
+        return {"token": text, "logprob": max(logprob, LEAST), "bytes": list(spelled)}
+
+
+class TextShape:
+    """Answers to texts that were continued."""
+
+    path, whole_object = "text", "text_completion"
+
+    def __init__(self, model: str, tokens: TokenText, alternatives: int | None) -> None:
+        self.id, self.created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
+        self.model, self.tokens, self.alternatives = model, tokens, alternatives
+        self._offsets: dict[int, int] = {}  # of streams, by choice
+
+    def whole(self, completions: Sequence[Completion], usage: dict[str, Any]) -> dict[str, Any]:
+        choices = [
+            self._choice(index, done.text, self._logprobs(done.ids, done.logprobs, 0), done.finish_reason)
+            for index, done in enumerate(completions)
+        ]
+        return self._envelope(choices) | {"usage": usage}
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        return None
+
+    def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        if not piece.text and not piece.logprobs:
+            return None
+        logprobs = self._logprobs(piece.ids, piece.logprobs, self._offsets.get(index, 0))
+        self._offsets[index] = self._offsets.get(index, 0) + sum(map(len, logprobs["tokens"] if logprobs else ()))
+        return self._envelope([self._choice(index, piece.text, logprobs, None)])
+
+    def closing(self, index: int, done: Completion) -> dict[str, Any]:
+        return self._envelope([self._choice(index, "", None, done.finish_reason)])
+
+    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
+        return self._envelope([]) | {"usage": usage}
+
+    def _choice(self, index: int, text: str, logprobs: Any, reason: str | None) -> dict[str, Any]:
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        common = {"id": self.id, "object": self.whole_object, "created": self.created}
+        return common | {"model": self.model, "choices": choices}
+
+    def _logprobs(self, ids: Sequence[int], entries: Sequence[TokenLogprobs], offset: int) -> dict[str, Any] | None:
+        if self.alternatives is None:
+            return None
+        texts = [self.tokens.text_of(token) for token in ids]
+        offsets = []
+        for text in texts:
+            offsets.append(offset)
+            offset += len(text)
+        return {
+            "tokens": texts,
+            "token_logprobs": [max(entry.chosen, LEAST) for entry in entries],
+            "top_logprobs": [self._best(entry) for entry in entries],
+            "text_offset": offsets,
+        }
+
+    def _best(self, entry: TokenLogprobs) -> dict[str, float]:
+        """Return alternatives by text. Of tokens that read alike (halves of characters) the likeliest is shown."""
+        best: dict[str, float] = {}
+        for token, value in entry.top[: self.alternatives]:
+            best.setdefault(self.tokens.text_of(token), max(value, LEAST))
+        return best
+
+
+Shape = ChatShape | TextShape
+
+
+def usage_of(completions: Sequence[Completion], choices: int) -> dict[str, Any]:
+    """Return the protocol's counts of tokens; each prompt, which ``choices`` share, is counted once."""
+    prompts = completions[::choices]
+    prompt, drawn = sum(done.prompt_tokens for done in prompts), sum(len(done.ids) for done in completions)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": drawn,
+        "total_tokens": prompt + drawn,
+        "prompt_tokens_details": {"cached_tokens": sum(done.cached_tokens for done in prompts)},
+    }

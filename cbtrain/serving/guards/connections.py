@@ -1,0 +1,104 @@
+"""Connections: who opens one and does not ask loses it, and cannot keep others out."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import OrderedDict
+from typing import Any
+
+from aiohttp import web
+
+from cbtrain.serving.errors import Refused
+
+HEADER_SECONDS = 10.0
+"""From the opening of a connection to the end of its first request's headers."""
+MOST_WAITING = 512
+"""Connections without a first request. One more, and the oldest of them is closed."""
+IDLE_SECONDS = 75.0
+"""Between two requests of a connection."""
+SEND_BUFFER = 128 * 1024
+"""Bytes that the system keeps for a client that reads slowly; by itself it would keep megabytes."""
+
+
+class Connections:
+    """Makes the handlers of connections for ``server``, and knows those that have not asked yet."""
+
+    def __init__(self, server: web.Server, *, header_seconds: float = HEADER_SECONDS) -> None:
+        self.server, self.header_seconds = server, header_seconds
+        self.waiting: OrderedDict[Connection, None] = OrderedDict()
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    def add(self, connection: Connection) -> None:
+        self.waiting[connection] = None
+        if len(self.waiting) > MOST_WAITING:
+            oldest, _ = self.waiting.popitem(last=False)
+            oldest.force_close()
+
+
+class Connection(web.RequestHandler):
+    """One connection: aiohttp's, with a time limit for the first headers, and errors in the protocol's JSON."""
+
+    __slots__ = ("_connections", "_timer")
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__(
+            connections.server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=2.0,
+            access_log=None,  # type: ignore[arg-type]  # what aiohttp itself takes for none
+            auto_decompress=False,  # a few bytes can stand for gigabytes
+        )
+        self._connections = connections
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if plug := transport.get_extra_info("socket"):
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self._connections.add(self)
+        self._timer = asyncio.get_running_loop().call_later(self._connections.header_seconds, self._too_slow)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.has_asked()
+        super().connection_lost(exc)
+
+    def has_asked(self) -> None:
+        """Note that a request has come: its limits are others' business."""
+        self._connections.waiting.pop(self, None)
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what aiohttp could not read, or what failed outside of the application."""
+        self.has_asked()
+        self.keep_alive(False)
+        if status >= 500:
+            self.log_exception("Error handling request", exc_info=exc)
+            return Refused(status, "the server failed", code="internal_error").response()
+        reason = " ".join((message or str(exc) or "malformed").split())[:200]
+        return Refused(status, f"the request is not HTTP as this server reads it: {reason}").response()
+
+    def _too_slow(self) -> None:
+        if self.transport is not None:
+            body = Refused(408, f"no request came within {self._connections.header_seconds:g} s", code="timeout")
+            self.transport.write(_raw(body))
+        self.close()
+        self.force_close()
+
+
+def _raw(refused: Refused) -> bytes:
+    """Return ``refused`` as it goes over the line where no request was read."""
+    response: Any = refused.response()
+    head = f"HTTP/1.1 {refused.status} Request Timeout\r\nContent-Type: application/json; charset=utf-8\r\n"
+    return f"{head}Content-Length: {len(response.body)}\r\nConnection: close\r\n\r\n".encode() + response.body

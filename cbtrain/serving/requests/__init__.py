@@ -1,0 +1,1 @@
+"""What clients send: JSON, fields, chats, texts to continue."""

@@ -1,0 +1,97 @@
+"""Listen, serve, and end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from cbtrain.errors import UserError
+from cbtrain.serving.guards.connections import HEADER_SECONDS, Connections
+
+BACKLOG = 1_024
+GRACE_SECONDS = 30.0
+FILES = 65_536
+
+
+async def serve(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    close: Callable[[], None] = lambda: None,
+    until_stdin_closes: bool = False,
+) -> None:
+    """Serve ``app`` until SIGTERM or SIGINT, or until standard input ends if a parent process holds its other side.
+
+    Prints ``listening on URL`` once connections are accepted. At the end ``close`` is called, nothing new is accepted,
+    and what is under way has some time; a second signal ends the process at once. Raises UserError if the port is in
+    use.
+    """
+    _allow_many_files()
+    async with listening(app, host, port) as url:
+        print(f"listening on {url}/v1", flush=True)
+        await (asyncio.to_thread(sys.stdin.buffer.read) if until_stdin_closes else _signal())
+        close()
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application, host: str, port: int, *, grace: float = GRACE_SECONDS, header_seconds: float = HEADER_SECONDS
+) -> AsyncIterator[str]:
+    """Serve ``app`` while the body runs, which gets its URL; then give requests under way ``grace`` seconds. Raises
+    UserError if the port is in use."""
+    # A client that goes away cancels its handler, and with it the generation it waited for.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=grace)
+    await runner.setup()
+    listener: asyncio.Server | None = None
+    try:
+        assert runner.server is not None
+        listener = await _listen(Connections(runner.server, header_seconds=header_seconds), host, port)
+        bound = listener.sockets[0].getsockname()[1]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    finally:
+        if listener is not None:
+            listener.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await runner.cleanup()
+
+
+async def _listen(connections: Connections, host: str, port: int) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(connections, host, port, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        problem = f"cannot listen there ({getattr(error, 'strerror', None) or error})"
+        hint = "Choose another --port, or stop what uses this one."
+        raise UserError(problem, where=f"{host}:{port}", hint=hint) from None
+
+
+async def _signal() -> None:
+    """Wait for SIGTERM or SIGINT. A second one has its usual effect."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
+        for number in numbers:
+            loop.add_signal_handler(number, heard.set)
+    await heard.wait()
+    with contextlib.suppress(NotImplementedError):
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files, of which each connection is one, as far as this process may."""
+    try:
+        import resource
+    except ImportError:  # not on this platform
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,43 @@
+"""A tiny model with two adapters, served in this process on a real port."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+from random_model import random_model
+from schedules import random_adapter
+
+from cbtrain.generation.config import EngineConfig
+from cbtrain.generation.local_model import LocalModel
+from cbtrain.model.adapters.methods import save_adapter
+from cbtrain.model.config import LoraConfig
+from cbtrain.model.weights.loading import load_decoder
+from cbtrain.serving.app import ModelServer
+from cbtrain.serving.models import ServedModels
+from cbtrain.serving.run import listening
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory):
+    """A base with the adapters ``kind`` and ``brief`` inside its folder."""
+    folder = random_model(tmp_path_factory.mktemp("served"), "llama")
+    for seed, name in enumerate(("kind", "brief"), 1):
+        decoder = load_decoder(str(folder))
+        random_adapter(decoder, LoraConfig(rank=4), seed)
+        save_adapter(decoder, folder / name, base=str(folder))
+    return folder
+
+
+@pytest.fixture
+def opened(served_folder):
+    """Opens a server: ``async with opened(…) as (url, server)``."""
+
+    @asynccontextmanager
+    async def open_server(*args, adapters=("kind", "brief"), grace=5.0, header_seconds=10.0, **options):
+        folders = {name: served_folder / name for name in adapters}
+        model = LocalModel(str(served_folder), folders, EngineConfig(slots=4, context_tokens=256))
+        model.give_base_a_voice()
+        server = ModelServer(ServedModels(model, "base"), *args, **options)
+        async with listening(server.app(), "127.0.0.1", 0, grace=grace, header_seconds=header_seconds) as url:
+            yield url, server
+
+    return open_server
