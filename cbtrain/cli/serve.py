@@ -6,7 +6,10 @@ import argparse
 import asyncio
 import os
 import re
+import secrets
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +20,12 @@ from cbtrain.errors import UserError
 from cbtrain.stopping import ignore_signals
 
 if TYPE_CHECKING:
+    from cbtrain.config.schema import StudyConfig
     from cbtrain.serving.guards.access import Access
     from cbtrain.serving.models import ServedModels
 
 KEY_VARIABLE = "CBTRAIN_SERVE_KEY"
+DEVICE = re.compile(r"cpu|cuda|(?:cuda:)?\d{1,3}")
 ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 SHOWN = 80
 """Characters of a system prompt that a line shows."""
@@ -53,6 +58,8 @@ def add(commands: Commands) -> None:
     )
     serve.add_argument("--system", default="trained", metavar="trained|none|FILE", help=text)
     add_format_arguments(serve)
+    text = "one process on each of these, behind one port: GPUs (0,1) or cpu,cpu. A conversation stays with one of them"
+    serve.add_argument("--devices", metavar="LIST", help=text)
     serve.add_alias("--threads", "threads", type=int, help="CPU threads")
     serve.add_alias("--slots", "evaluation.engine.slots", type=int, help="conversations kept in the cache")
     text = "longest prompt plus answer, in tokens"
@@ -86,6 +93,13 @@ def _serve(parsed: argparse.Namespace) -> None:
     config = study_of(parsed)
     name = model_of(config, "serve")
 
+    devices = _devices(parsed)
+    if len(devices) > 1:
+        asyncio.run(_serve_on_several(parsed, config, devices, access))
+        return
+    if devices:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"device": devices[0]})})
+
     import torch
 
     from cbtrain.console import loading_bar
@@ -110,17 +124,78 @@ def _serve(parsed: argparse.Namespace) -> None:
     model.give_base_a_voice()
     models = ServedModels(model, base, system, trained_prompts=parsed.system == "trained")
     deterministic = model.engine.be_deterministic() if config.evaluation.deterministic else ""
-    notes = [*model.notes, *_system_notes(models, parsed.system), deterministic, _access_note(access, parsed.host)]
-    for note in filter(None, notes):
+    access_note = "" if parsed.with_parent else _access_note(access, parsed.host)  # the parent says it
+    for note in filter(None, (*model.notes, *_system_notes(models, parsed.system), deterministic, access_note)):
         print(note, file=sys.stderr, flush=True)
-    log = None if parsed.quiet else RequestLog()
+    log = RequestLog(requests=not parsed.quiet)
     server = ModelServer(models, access, most_answers=parsed.queue, load_adapters=parsed.load_adapters, log=log)
     serving = serve(server.app(), parsed.host, parsed.port, close=server.close, until_stdin_closes=parsed.with_parent)
     try:
         asyncio.run(serving)
     finally:
-        if log:
+        log.close()
+
+
+def _devices(parsed: argparse.Namespace) -> list[str]:
+    """Return the devices of ``--devices``. Raises UserError on others than GPUs and CPUs."""
+    if parsed.devices is None:
+        return []
+    names = [name.strip() for name in parsed.devices.split(",")]
+    wrong = [name for name in names if not DEVICE.fullmatch(name)]
+    if wrong:
+        problem = f"{wrong[0]!r} is no device"
+        raise UserError(problem, where="--devices", hint="Such as 0,1 (GPUs), cuda:0,cuda:1 or cpu,cpu.")
+    if parsed.device is not None:
+        raise UserError("--device and --devices are both there", where="--devices", hint="Leave one of them out.")
+    return [f"cuda:{name}" if name.isdecimal() else name for name in names]
+
+
+async def _serve_on_several(
+    parsed: argparse.Namespace, config: StudyConfig, devices: Sequence[str], access: Access
+) -> None:
+    """Serve with one process for each of ``devices``."""
+    from cbtrain.config.loading import dump_config
+    from cbtrain.serving.balancer.front import Front
+    from cbtrain.serving.balancer.worker import Worker
+    from cbtrain.serving.request_log import RequestLog
+    from cbtrain.serving.run import serve
+
+    log = RequestLog(requests=not parsed.quiet)
+    key = secrets.token_urlsafe(32)  # only this process may ask the others
+    with tempfile.TemporaryDirectory() as folder:
+        workers = []
+        for index, device in enumerate(devices):
+            threads = config.threads or (max(1, _cores() // len(devices)) if device == "cpu" else None)
+            model = config.model.model_copy(update={"device": device})
+            own = config.model_copy(update={"model": model, "threads": threads})
+            path = Path(folder) / f"{index}.yaml"
+            path.write_text(dump_config(own), encoding="utf-8")
+            name = device if devices.count(device) == 1 else f"{device} ({index + 1})"
+            arguments = ["serve", "--config", str(path), *_passed_on(parsed), "--port", "0", "--quiet", "--with-parent"]
+            environment = {KEY_VARIABLE: key}
+            workers.append(Worker(name, arguments, environment, log.add, talkative=index == 0))
+        names = ", ".join(worker.name for worker in workers)
+        print(f"starting {len(workers)} processes: {names}", file=sys.stderr, flush=True)
+        print(_access_note(access, parsed.host), file=sys.stderr, flush=True)
+        context = config.evaluation.engine.context_tokens
+        front = Front(workers, key, access, context=context, log=log)
+        try:
+            await serve(front.app(), parsed.host, parsed.port, close=front.close, until_stdin_closes=parsed.with_parent)
+        finally:
             log.close()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _passed_on(parsed: argparse.Namespace) -> list[str]:
+    """Return the options, besides settings, that each process needs."""
+    options = ["--name", parsed.name, "--system", parsed.system, "--queue", str(parsed.queue)]
+    for adapter in parsed.adapter:
+        options += ["--adapter", adapter]
+    options += ["--load-adapters"] if parsed.load_adapters else []
+    return options + (["--force"] if parsed.force else [])
 
 
 def _access(parsed: argparse.Namespace) -> Access:

@@ -15,10 +15,11 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """Counts requests, and shows the state of ``engine`` where there is one in this process."""
+    """Counts requests, and shows the state of ``engine`` where there is one in this process. Names begin with
+    ``prefix``."""
 
-    def __init__(self, engine: GenerationEngine | None = None) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, engine: GenerationEngine | None = None, prefix: str = "cbtrain") -> None:
+        self.registry, self.prefix = CollectorRegistry(), prefix
         self.requests = self._counter("requests", "answered requests", "path", "model", "status")
         self.prompt_tokens = self._counter("prompt_tokens", "tokens of prompts", "model")
         self.cached_tokens = self._counter("cached_prompt_tokens", "of them, those that were not read anew", "model")
@@ -42,10 +43,10 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"cbtrain_{name}", text, labels, registry=self.registry)
+        return Counter(f"{self.prefix}_{name}", text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(f"cbtrain_{name}", text, labels, buckets=SECONDS, registry=self.registry)
+        return Histogram(f"{self.prefix}_{name}", text, labels, buckets=SECONDS, registry=self.registry)
 
 
 class _EngineState:

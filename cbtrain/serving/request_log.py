@@ -59,14 +59,19 @@ RECORD = web.RequestKey("record", Record)
 
 
 class RequestLog:
-    """Writes lines from a thread of its own: a terminal or pipe that stands still stops nobody."""
+    """Writes lines from a thread of its own: a terminal or pipe that stands still stops nobody. Without ``requests``
+    only defects are written."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self, stream: TextIO | None = None, *, requests: bool = True) -> None:
+        self._stream, self._requests = stream or sys.stderr, requests
         self._lines: queue.Queue[str | None] = queue.Queue(WAITING)
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="cbtrain-log", daemon=True)
         self._thread.start()
+
+    def add_request(self, record: Record, status: int) -> None:
+        if self._requests:
+            self.add(record.line(status))
 
     def add(self, line: str) -> None:
         text = f"{line} (before it, {self._dropped:,} lines were dropped)" if self._dropped else line

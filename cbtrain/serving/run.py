@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -35,8 +35,9 @@ async def serve(
     """
     _allow_many_files()
     async with listening(app, host, port) as url:
+        end = asyncio.to_thread(sys.stdin.buffer.read) if until_stdin_closes else _signal()
         print(f"listening on {url}/v1", flush=True)
-        await (asyncio.to_thread(sys.stdin.buffer.read) if until_stdin_closes else _signal())
+        await end
         close()
 
 
@@ -71,17 +72,21 @@ async def _listen(connections: Connections, host: str, port: int) -> asyncio.Ser
         raise UserError(problem, where=f"{host}:{port}", hint=hint) from None
 
 
-async def _signal() -> None:
-    """Wait for SIGTERM or SIGINT. A second one has its usual effect."""
+def _signal() -> Awaitable[None]:
+    """Listen for SIGTERM and SIGINT from now on; return what waits for one. A second one has its usual effect."""
     loop, heard = asyncio.get_running_loop(), asyncio.Event()
     numbers = (signal.SIGTERM, signal.SIGINT)
     with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
         for number in numbers:
             loop.add_signal_handler(number, heard.set)
-    await heard.wait()
-    with contextlib.suppress(NotImplementedError):
-        for number in numbers:
-            loop.remove_signal_handler(number)
+
+    async def wait() -> None:
+        await heard.wait()
+        with contextlib.suppress(NotImplementedError):
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    return wait()
 
 
 def _allow_many_files() -> None:

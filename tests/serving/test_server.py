@@ -1,4 +1,4 @@
-"""The OpenAI-compatible server: a real process, talked to by our client and by plain HTTP."""
+"""The OpenAI-compatible server as our own client sees it, when the engine fails, and when it is told to end."""
 
 import asyncio
 import signal
@@ -8,8 +8,6 @@ import threading
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from command import start_cbtrain
-from forked import PIPE
 from places import BIN
 from random_model import random_model
 
@@ -21,6 +19,7 @@ from cbtrain.providers.providers import Providers
 from cbtrain.providers.types import ChatRequest, Message
 from cbtrain.serving.app import ModelServer
 from cbtrain.serving.models import ServedModels
+from cbtrain.serving.run import listening
 from cbtrain.tokens.dialogue import Message as ChatMessage
 
 ASK = (Message("system", "Be brief."), Message("user", "I feel low."))
@@ -31,27 +30,11 @@ def model_folder(tmp_path_factory):
     return random_model(tmp_path_factory.mktemp("served"), "llama")
 
 
-@pytest.fixture(scope="module")
-def url(model_folder):
-    """One server for all tests here."""
-    arguments = [
-        "--model",
-        model_folder,
-        "--name",
-        "m",
-        "--port",
-        "0",
-        "--threads",
-        "1",
-        "--slots",
-        "4",
-        "--context",
-        "256",
-    ]
-    server = start_cbtrain("serve", *arguments, "--with-parent", stdin=PIPE)
-    yield server.stdout.readline().split()[-1]
-    server.stdin.close()
-    assert server.wait(20) == 0
+@pytest.fixture
+async def url(model_folder):
+    model = LocalModel(str(model_folder), {}, EngineConfig(slots=4, context_tokens=256))
+    async with listening(ModelServer(ServedModels(model, "m")).app(), "127.0.0.1", 0) as url:
+        yield f"{url}/v1"
 
 
 async def test_the_server_gives_what_the_engine_gives_and_counts_tokens(model_folder, url):

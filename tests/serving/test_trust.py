@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from waiting import until
 
-from cbtrain.serving.answers import stream
+from cbtrain.serving.answers import sending
 from cbtrain.serving.guards import connections
 from cbtrain.serving.guards.access import Access
 from cbtrain.serving.request_log import RequestLog
@@ -197,7 +197,7 @@ async def test_the_queue_is_finite_and_who_leaves_makes_room(opened):
 
 
 async def test_slow_readers_cost_bounded_memory_and_are_cut_off(opened, monkeypatch):
-    monkeypatch.setattr(stream, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(sending, "SEND_SECONDS", 0.5)
     async with opened() as (url, server):
         host, port = url.removeprefix("http://").split(":")
         one = socket.socket()

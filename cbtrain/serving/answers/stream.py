@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -13,15 +12,8 @@ from typing import Any
 from aiohttp import web
 
 from cbtrain.generation.request import Completion, Piece
+from cbtrain.serving.answers.sending import ClientGone, send
 from cbtrain.serving.answers.shapes import Shape, usage_of
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
-
-SEND_SECONDS = 60.0
-"""In which a client must take what was sent; one that does not is cut off."""
 
 Stream = AsyncGenerator[Piece | Completion, None]
 
@@ -49,7 +41,7 @@ async def stream_answers(
     """Send ``streams`` as events while they come. A client that is slow gets longer pieces.
 
     What is wrong with the first of them before it begins is raised, so that it can have a status. A later fault is
-    sent as ``describe`` writes it, and ends all. Raises ConnectionError if the client is gone or does not read.
+    sent as ``describe`` writes it, and ends all. Raises ClientGone if the client is gone or does not read.
     """
     async with AsyncExitStack() as stack:
         for stream in streams:
@@ -58,21 +50,17 @@ async def stream_answers(
         on_first()
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(request)
-        sender = _Sender(response)
+        sender = _Sender(request, response)
         try:
             completions = await _send_all(streams, first, shape, sender)
             if with_usage:
                 await sender.send(shape.usage(usage_of(completions, choices)))
             await sender.end()
-        except asyncio.TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the client does not read") from None
-        except ConnectionError:
+        except ClientGone:
             raise
         except Exception as error:
             await sender.send(describe(error))
-            await response.write_eof()
+            await send(request, response, None)
             return Sent(response, [], error)
     return Sent(response, completions)
 
@@ -107,8 +95,8 @@ async def _send_one(
 class _Sender:
     """Writes events, one at a time."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
-        self._response, self._lock = response, asyncio.Lock()
+    def __init__(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        self._request, self._response, self._lock = request, response, asyncio.Lock()
 
     async def send(self, value: dict[str, Any] | None) -> None:
         if value is not None:
@@ -116,9 +104,8 @@ class _Sender:
 
     async def end(self) -> None:
         await self._write(b"data: [DONE]\n\n")
-        async with timeout(SEND_SECONDS):
-            await self._response.write_eof()
+        await self._write(None)
 
-    async def _write(self, data: bytes) -> None:
-        async with self._lock, timeout(SEND_SECONDS):
-            await self._response.write(data)
+    async def _write(self, data: bytes | None) -> None:
+        async with self._lock:
+            await send(self._request, self._response, data)

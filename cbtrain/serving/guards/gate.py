@@ -76,7 +76,7 @@ class Gate:
     def _finish(self, record: Record, status: int) -> None:
         self.metrics.count(record, status)
         if self.log:
-            self.log.add(record.line(status))
+            self.log.add_request(record, status)
 
     def _log_failure(self, error: Exception) -> None:
         """Log where a defect is. Its message may hold words of a chat, so only its type is shown."""

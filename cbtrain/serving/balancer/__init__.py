@@ -1,0 +1,1 @@
+"""Several processes, each with the model on a device of its own, behind one port."""

@@ -1,0 +1,202 @@
+"""The one port: requests are checked here, and answered by the process that has their conversation in its cache."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from cbtrain.errors import UserError
+from cbtrain.serving.answers.sending import send
+from cbtrain.serving.balancer.choice import conversation_key, preferred
+from cbtrain.serving.balancer.joined_metrics import joined_metrics
+from cbtrain.serving.balancer.worker import Worker
+from cbtrain.serving.errors import Refused
+from cbtrain.serving.guards.access import Access
+from cbtrain.serving.guards.bodies import BodyReader
+from cbtrain.serving.guards.gate import Gate
+from cbtrain.serving.metrics import Metrics
+from cbtrain.serving.request_log import RECORD, RequestLog
+from cbtrain.serving.requests.strict_json import read_json
+
+CONNECT_S = 5.0
+PASSED_ON = ("Content-Type", "Cache-Control", "Retry-After", "Allow")
+"""Headers of an answer that the client gets."""
+
+
+class Front:
+    """Passes requests on to ``workers``, which ask for ``key``. ``access`` says who may ask; ``context`` is the models'
+    longest chat, in tokens."""
+
+    def __init__(
+        self, workers: Sequence[Worker], key: str, access: Access, *, context: int, log: RequestLog | None = None
+    ) -> None:
+        self.workers, self.key = list(workers), key
+        self.bodies, self.metrics = BodyReader.for_context(context), Metrics(prefix="cbtrain_front")
+        self.gate = Gate(access, self.metrics, log)
+        self.closed = False
+        self.loaded: dict[str, dict[str, Any] | None] = {}
+        """Adapters that were loaded (the request that did it) or unloaded (None) since the start, by name."""
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self.gate.middleware])
+        app.on_response_prepare.append(self.gate.on_prepare)
+        for method, path, handler in (
+            ("POST", "/v1/chat/completions", self.answer),
+            ("POST", "/v1/completions", self.answer),
+            ("GET", "/v1/models", self.ask_any),
+            ("GET", "/v1/models/{id:.+}", self.ask_any),
+            ("GET", "/health", self.health),
+            ("GET", "/metrics", self.show_metrics),
+            ("POST", "/v1/load_lora_adapter", self.change_adapters),
+            ("POST", "/v1/unload_lora_adapter", self.change_adapters),
+        ):
+            app.router.add_route(method, path, handler, expect_handler=self.gate.invite)
+        app.cleanup_ctx.append(self._workers_run)
+        return app
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def answer(self, http: web.Request) -> web.StreamResponse:
+        data = await self.bodies.read(http)
+        body = read_json(data)
+        response = await self._pass_on(http, data, conversation_key(body))
+        if response.status == 200:  # else it may be any text
+            http[RECORD].model = body["model"]
+        return response
+
+    async def ask_any(self, http: web.Request) -> web.StreamResponse:
+        return await self._pass_on(http, None, b"")
+
+    async def health(self, http: web.Request) -> web.Response:
+        states = {worker.name: "ok" if worker.url else "not ready" for worker in self.workers}
+        if self.closed or not any(worker.url for worker in self.workers):
+            return web.json_response({"status": "ending" if self.closed else "down", "devices": states}, status=503)
+        status = "ok" if all(worker.url for worker in self.workers) else "degraded"
+        return web.json_response({"status": status, "devices": states})
+
+    async def show_metrics(self, http: web.Request) -> web.Response:
+        texts: dict[str, str] = {}
+        for worker in self._alive():
+            with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
+                async with self._ask(worker.url, "GET", "/metrics") as reply:
+                    texts[worker.name] = await reply.text()
+        up = {worker.name: worker.url is not None for worker in self.workers}
+        body = self.metrics.text() + joined_metrics(texts, up)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def change_adapters(self, http: web.Request) -> web.Response:
+        """Load or unload an adapter in every process. If one refuses, those before it are put back."""
+        body = read_json(await self.bodies.read(http))
+        changed: list[Worker] = []
+        result: dict[str, Any] = {}
+        for worker in self._alive():
+            status, result = await self._post(worker.url, http.path, body)
+            if status != 200:
+                for other in changed:
+                    await self._undo(other, http.path, body)
+                return web.json_response(result, status=status)
+            changed.append(worker)
+        if not changed:
+            raise _nobody()
+        name = str(body.get("lora_name"))
+        self.loaded[name] = body if http.path.endswith("/load_lora_adapter") else None
+        return web.json_response(result)
+
+    async def prepare(self, url: str) -> None:
+        """Give a process that was started again, and listens at ``url``, the adapters that the others have. Raises
+        UserError if it does not take them."""
+        for name, body in list(self.loaded.items()):
+            path = "/v1/unload_lora_adapter" if body is None else "/v1/load_lora_adapter"
+            status, result = await self._post(url, path, body or {"lora_name": name})
+            if status not in (200, 404):
+                raise UserError(f"the adapter {name!r} is not there after a new start: {result['error']['message']}")
+
+    async def _pass_on(self, http: web.Request, data: bytes | None, key: bytes) -> web.StreamResponse:
+        """Let a process answer. If it ends before its answer has begun, the next one is asked."""
+        if self.closed:
+            raise Refused(503, "the server is ending", code="ending", headers={"Connection": "close"})
+        asked: list[Worker] = []
+        while waiting := [worker for worker in self._alive() if worker not in asked]:
+            worker = preferred(key, waiting)[0]
+            asked.append(worker)
+            with worker.busy():
+                try:
+                    async with self._ask(worker.url, http.method, http.rel_url.raw_path, data) as reply:
+                        return await self._relay(http, reply)
+                except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                    worker.say(f"{worker.name}: did not answer ({type(error).__name__})")
+        raise _nobody()
+
+    async def _relay(self, http: web.Request, reply: aiohttp.ClientResponse) -> web.StreamResponse:
+        headers = {name: reply.headers[name] for name in PASSED_ON if name in reply.headers}
+        if reply.content_type != "text/event-stream":
+            return web.Response(body=await reply.read(), status=reply.status, headers=headers)
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        await response.prepare(http)
+        try:
+            async for chunk in reply.content.iter_any():
+                await send(http, response, chunk)
+        except aiohttp.ClientPayloadError:  # it ended in mid-stream: what was said cannot be taken back
+            error = Refused(500, "the process that answered has ended", code="engine_failed")
+            http[RECORD].note = "its process ended in mid-stream"
+            await send(http, response, b"data: " + json.dumps(error.body()).encode() + b"\n\n")
+        await send(http, response, None)
+        return response
+
+    def _alive(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.url]
+
+    def _ask(self, url: str | None, method: str, path: str, data: bytes | None = None) -> Any:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+        return self._session.request(method, f"{url}{path}", data=data, headers=headers, timeout=timeout)
+
+    async def _post(self, url: str | None, path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        try:
+            async with self._ask(url, "POST", path, json.dumps(body).encode()) as reply:
+                return reply.status, await reply.json()
+        except (aiohttp.ClientError, asyncio.TimeoutError):
+            return 500, Refused(500, "a process did not answer", code="engine_failed").body()
+
+    async def _undo(self, worker: Worker, path: str, body: Mapping[str, Any]) -> None:
+        name = str(body.get("lora_name"))
+        if path.endswith("/load_lora_adapter"):
+            before = self.loaded.get(name)
+            await self._post(worker.url, "/v1/unload_lora_adapter", {"lora_name": name})
+        else:
+            before = self.loaded.get(name)
+        if before:
+            await self._post(worker.url, "/v1/load_lora_adapter", before)
+
+    async def _workers_run(self, app: web.Application) -> AsyncGenerator[None, None]:
+        """Start the processes, keep them while the server runs, and end them."""
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
+            keepers: list[asyncio.Task[None]] = []
+            try:
+                results = await asyncio.gather(*(worker.start() for worker in self.workers), return_exceptions=True)
+                for result in results:
+                    if isinstance(result, BaseException):
+                        raise result
+                keepers = [asyncio.ensure_future(worker.keep(self.prepare)) for worker in self.workers]
+                yield
+            finally:
+                for task in keepers:
+                    task.cancel()
+                await asyncio.gather(*keepers, return_exceptions=True)
+                await asyncio.gather(*(worker.close() for worker in self.workers))
+
+
+def _nobody() -> Refused:
+    problem = "no device is ready; those that ended are being started again"
+    return Refused(503, problem, code="not_ready", headers={"Retry-After": "5"})
