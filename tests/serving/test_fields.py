@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsBase as TextParams
+from places import ROOT
 
 from cbtrain.serving.errors import Refused
 from cbtrain.serving.requests.chat import ChatBody, ChatMessage
@@ -53,6 +54,13 @@ def test_each_field_of_the_protocol_is_served_neutral_or_refused_by_name():
             assert refused(ChatBody.read, CHAT | {"messages": [CHAT["messages"][0] | {name: value}]}) is None
         message, param = refused(ChatBody.read, CHAT | {"messages": [CHAT["messages"][0] | {name: "x"}]})
         assert param == f"messages.0.{name}" in message
+
+
+def test_the_page_names_each_field():
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    fields = {*ChatBody.model_fields, *TextBody.model_fields, *IGNORED, *NEUTRAL, *NEUTRAL_IN_MESSAGES}
+    fields |= {*NEUTRAL_IN_CHATS, *NEUTRAL_IN_TEXTS, *ChatMessage.model_fields}
+    assert not {field for field in fields if f"`{field}`" not in page}
 
 
 @pytest.mark.fault("C2")
