@@ -27,7 +27,8 @@ class ServedModels:
     system: str | None = None
     trained_prompts: bool = True
     created: int = field(default_factory=lambda: int(time.time()))
-    _spelled: dict[int, TokenText] = field(default_factory=dict)
+    _spelled: dict[str | None, TokenText] = field(default_factory=dict, init=False)
+    _changing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @property
     def names(self) -> list[str]:
@@ -56,9 +57,10 @@ class ServedModels:
     def tokens(self, adapter: str | None) -> TokenText:
         """Return how the tokens of ``adapter`` are spelled."""
         tokenizer = self.model.voice_of(adapter).renderer.tokenizer
-        if id(tokenizer) not in self._spelled:
-            self._spelled[id(tokenizer)] = TokenText(tokenizer)
-        return self._spelled[id(tokenizer)]
+        spelled = self._spelled.get(adapter)
+        if spelled is None or spelled.tokenizer is not tokenizer:  # another adapter has this name now
+            spelled = self._spelled[adapter] = TokenText(tokenizer)
+        return spelled
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return the protocol's object of the model ``name``. Raises Refused (404)."""
@@ -75,7 +77,18 @@ class ServedModels:
 
     async def load(self, name: str, folder: str, *, replace: bool = False) -> None:
         """Mount the adapter in ``folder``. Raises Refused: 400 if the name is in use and may not be replaced, or if the
-        folder cannot be used."""
+        folder cannot be used; the adapter that was to be replaced stays then."""
+        async with self._changing:
+            await self._load(name, folder, replace=replace)
+
+    async def unload(self, name: str) -> None:
+        """Drop the adapter ``name``; its requests that have not ended fail. Raises Refused (404) on another name."""
+        async with self._changing:
+            if self.adapter(name) is None:
+                raise Refused(400, f"{name!r} is the base; adapters can be unloaded", param="lora_name")
+            await self._drop(name)
+
+    async def _load(self, name: str, folder: str, *, replace: bool) -> None:
         known = name in self.names
         if name == self.base or (known and not replace):
             hint = "" if name == self.base else "; send load_inplace=true to replace it"
@@ -83,14 +96,15 @@ class ServedModels:
         if not await asyncio.to_thread(Path(folder).is_dir):
             raise Refused(404, f"there is no folder {folder[:300]!r} on this server", param="lora_path")
         try:
-            if known:
-                await self.model.drop(name)
+            if known:  # nothing is dropped before it is certain that the other one can be used
+                trial = f"{name} (on trial)"
+                await self.model.mount(trial, folder)
+                await self.model.drop(trial)
+                await self._drop(name)
             await self.model.mount(name, folder)
         except UserError as error:
             raise Refused(400, str(error), param="lora_path") from None
 
-    async def unload(self, name: str) -> None:
-        """Drop the adapter ``name``; its requests that have not ended fail. Raises Refused (404) on another name."""
-        if self.adapter(name) is None:
-            raise Refused(400, f"{name!r} is the base; adapters can be unloaded", param="lora_name")
+    async def _drop(self, name: str) -> None:
         await self.model.drop(name)
+        self._spelled.pop(name, None)

@@ -287,9 +287,11 @@ async def test_adapters_are_loaded_and_unloaded_if_that_was_allowed(opened, serv
             ({"lora_name": "x", "lora_path": str(served_folder.parent)}, 400),
             ({"lora_name": "x", "lora_path": folder, "rank": 3}, 400),
             ({"lora_name": "x", "lora_path": "a\0b"}, 404),
+            ({"lora_name": "new", "lora_path": str(served_folder.parent), "load_inplace": True}, 400),
         ):
             got, answer = await post("load_lora_adapter", **wrong)
             assert (got, set(answer)) == (status, {"error"}), wrong
+        assert (await post("chat/completions", **BODY | {"model": "new"}))[1]["choices"] == tuned["choices"]
         # In its place another: nothing of the old one's cache is used.
         other = str(served_folder / "brief")
         assert (await post("load_lora_adapter", lora_name="new", lora_path=other, load_inplace=True))[0] == 200

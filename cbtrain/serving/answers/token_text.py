@@ -13,7 +13,7 @@ class TokenText:
     """Spells the tokens of ``tokenizer``, a fast ``transformers`` one."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._backend = tokenizer.backend_tokenizer
+        self.tokenizer, self._backend = tokenizer, tokenizer.backend_tokenizer
         decoder = self._backend.decoder
         state = decoder.__getstate__() if decoder is not None else b""
         self._byte_level, self._byte_tokens = b'"ByteLevel"' in state, b'"ByteFallback"' in state
