@@ -90,6 +90,7 @@ class GenerationEngine:
                 logit_bias=request.logit_bias,
                 logprobs=request.logprobs,
             )
+            text = None if tokenizer is None else AnswerText(tokenizer, request.stop)
         except ValueError as error:
             raise BadRequest(str(error)) from None
         run = Running(
@@ -97,7 +98,7 @@ class GenerationEngine:
             future or Future(),
             self.adapters.digest(request.adapter),
             drawing,
-            None if tokenizer is None else AnswerText(tokenizer, request.stop),
+            text,
             self._guide(request, tokenizer, stop_ids),
             listener,
         )
@@ -187,8 +188,6 @@ class GenerationEngine:
             raise BadRequest("stop strings and schemas need an engine with a tokenizer")
         if request.logprobs is not None and not 0 <= request.logprobs <= self.vocabulary:
             raise BadRequest(f"logprobs must be from 0 to {self.vocabulary:,}")
-        if not all(request.stop):
-            raise BadRequest("a stop string is empty")
 
     def _guide(self, request: Request, tokenizer: Any, stop_ids: frozenset[int]) -> JsonGuide | None:
         if request.schema is None:
