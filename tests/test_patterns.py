@@ -42,6 +42,7 @@ ROOMS = {
     "cbtrain/synthesis": "cbtrain.synthesis",
     "cbtrain/tokens": "cbtrain.tokens",
     "cbtrain/generation": "cbtrain.generation",
+    "cbtrain/serving": "cbtrain.serving",
     "eval/simulation": "cbtrain.eval.simulation",
     "eval/rating": "cbtrain.eval.rating",
     "eval/judge_audit": "cbtrain.eval.judge_audit",

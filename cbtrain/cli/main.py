@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import cbtrain
 from cbtrain.cli import (
     analyze,
+    chat,
     compare,
     completion,
     config,
@@ -42,7 +43,7 @@ from cbtrain.stopping import stop_at_once
 GROUPS = {
     "run a study": (run, train, evaluate, plan),
     "corpora": (corpus, synthesize),
-    "models": (model, serve),
+    "models": (model, serve, chat),
     "scores and people": (rate, rate_forms, rate_audit, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
 }

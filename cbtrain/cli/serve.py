@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cbtrain.cli.adapters import adapters_of
 from cbtrain.cli.model import add_format_arguments, model_of
 from cbtrain.cli.parser import ALIASES, Commands, add_command, add_study_arguments, leading_console, study_of
+from cbtrain.cli.system_option import add_system_option, system_text
 from cbtrain.errors import UserError
 from cbtrain.stopping import ignore_signals
 
@@ -53,10 +54,7 @@ def add(commands: Commands) -> None:
     serve.add_argument("--name", default="cbtrain", help=text)
     serve.add_argument("--host", default="127.0.0.1", help=f"address; others than this machine's need {KEY_VARIABLE}")
     serve.add_argument("--port", type=int, default=8000, help="port; 0: a free one, which is printed")
-    text = (
-        "for chats without a system message: trained (the prompt that is saved with the adapter), none, or a text file"
-    )
-    serve.add_argument("--system", default="trained", metavar="trained|none|FILE", help=text)
+    add_system_option(serve, "for chats without a system message")
     add_format_arguments(serve)
     text = "one process on each of these, behind one port: GPUs (0,1) or cpu,cpu. A conversation stays with one of them"
     serve.add_argument("--devices", metavar="LIST", help=text)
@@ -83,7 +81,7 @@ def _serve(parsed: argparse.Namespace) -> None:
         if getattr(parsed, option) < (least := {"port": 0, "queue": 1}[option]):
             problem = f"{getattr(parsed, option)} is too small"
             raise UserError(problem, where=f"--{option}", hint=f"At least {least}.")
-    system = _text_of(parsed.system)
+    system = system_text(parsed.system)
     access = _access(parsed)
     folders = adapters_of(parsed.adapter, lambda folder: parsed.name)
     base = "base" if parsed.name in folders else parsed.name
@@ -227,22 +225,6 @@ def _access_note(access: Access, host: str) -> str:
     key = f", with the key in {KEY_VARIABLE}" if access.key else ""
     clear = "" if is_loopback(host) else "; HTTP is not encrypted, so put a server with TLS before it"
     return f"for {who}{key}{clear}. Research software: what it answers is not care."
-
-
-def _text_of(option: str) -> str | None:
-    """Return the text of the file that ``--system`` names, None if it names none. Raises UserError if there is no text
-    in it."""
-    if option in ("trained", "none"):
-        return None
-    try:
-        text = Path(option).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        hint = "Give trained, none, or a text file with a system prompt."
-        raise UserError(f"{option!r} cannot be read ({reason})", where="--system", hint=hint) from None
-    if not text:
-        raise UserError(f"{option!r} is empty", where="--system", hint="Use --system none for no system prompt.")
-    return text
 
 
 def _system_notes(models: ServedModels, option: str) -> list[str]:

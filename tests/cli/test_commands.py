@@ -148,6 +148,7 @@ def test_a_setting_reaches_the_corpus_command(capsys):
         ("serve", "--model m", "model.path=m"),
         ("serve", "--slots 3", "evaluation.engine.slots=3"),
         ("serve", "--chat-format plain", "tokens.format=plain"),
+        ("chat", "--max-tokens 9", "evaluation.therapist.max_tokens=9"),
         ("model", "m", "model.path=m"),
         ("model", "--single-quantization", "model.double_quantization=false"),
         ("merge --adapter a --out o", "--model m", "model.path=m"),

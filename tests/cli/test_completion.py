@@ -33,6 +33,7 @@ LINES = {
     "bogus ": [],
     "corpus stats see": ["seed="],
     "serve model.pa": ["model.path="],
+    "chat --ad": ["--adapter"],
     "rate import seed": [],  # takes no settings
 }
 """What is typed after ``cbtrain``, and what it may become."""

@@ -12,10 +12,10 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(capsys, monkeypatch
     monkeypatch.delenv(serve.KEY_VARIABLE, raising=False)
     (tmp_path / "a").mkdir()
     for options, words in (
-        (["--adapter", "A", "--adapter", "B"], "two adapters are called 'cbtrain'"),
-        (["--adapter", "a=A", "--adapter", "a=B"], "two adapters are called 'a'"),
+        (["--adapter", "A", "--adapter", "B"], "two adapters are named 'cbtrain'"),
+        (["--adapter", "a=A", "--adapter", "a=B"], "two adapters are named 'a'"),
         (["--adapter", "base=A", "--adapter", "B"], "has the name of the base"),
-        (["--adapter", "=A"], "has no name"),
+        (["--adapter", "=A"], "neither DIR nor NAME=DIR"),
         (["--host", "0.0.0.0"], "CBTRAIN_SERVE_KEY"),
         (["--host", "::"], "CBTRAIN_SERVE_KEY"),
         (["--host", "node7"], "CBTRAIN_SERVE_KEY"),

@@ -41,7 +41,7 @@ class Forked:
             given.append(read_end)
             self.stdin = os.fdopen(write_end, "w", encoding="utf-8")
         else:
-            given.append(os.open(os.devnull, os.O_RDONLY))
+            given.append(os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin))
         for name, wanted in (("stdout", stdout), ("stderr", stderr)):
             if wanted == PIPE:
                 read_end, write_end = os.pipe()

@@ -1,0 +1,107 @@
+"""``cbtrain chat``: a person talks to a model in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from pathlib import Path
+
+from cbtrain.cli.adapters import OPTION, adapters_of
+from cbtrain.cli.model import add_format_arguments, model_of
+from cbtrain.cli.parser import ALIASES, Commands, add_command, add_study_arguments, study_of
+from cbtrain.cli.system_option import add_system_option, system_text
+from cbtrain.errors import UserError
+
+THERAPIST = "evaluation.therapist"
+"""Section of the settings of sampling."""
+
+MAX_TOKENS = 400
+"""The default of the section is made for simulations with small models and would cut long turns."""
+
+SPARE_SLOTS = 2
+"""Slots of the cache beside one for each adapter: the base's, and one for an answer that is given again."""
+
+FIRST_SEEDS = 1_000_000
+"""First seeds are below it: short enough to be typed."""
+
+
+def add(commands: Commands) -> None:
+    text = "talk to a model in the terminal (research software, not care)"
+    more = f"E.g. `cbtrain chat --model DIR --adapter DIR`; /help lists the commands there. {ALIASES}"
+    chat = add_command(commands, "chat", _chat, text, more)
+    add_study_arguments(chat, "model.weights=nf4")
+    chat.add_alias("--model", "model.path", help="model folder or hub id")
+    text = "adapter folder (PEFT format), named after itself unless NAME is given; can be given several times"
+    chat.add_argument(OPTION, action="append", default=[], metavar="DIR|NAME=DIR", help=text)
+    chat.add_alias(
+        "--chat-format",
+        "tokens.format",
+        help="auto: as the adapter was trained, else the tokenizer's chat template; plain: labels, for a base model",
+    )
+    add_system_option(chat, "system prompt")
+    chat.add_alias("--temperature", f"{THERAPIST}.temperature", type=float, help="0: always the likeliest word")
+    text = "keep the likeliest tokens that have this probability; 1: all"
+    chat.add_alias("--top-p", f"{THERAPIST}.top_p", type=float, help=text)
+    text = f"longest answer; {MAX_TOKENS} without --config"
+    chat.add_alias("--max-tokens", f"{THERAPIST}.max_tokens", type=int, help=text)
+    chat.add_argument("--seed", type=int, help="the same seed and words give the same answers; default: another one")
+    add_format_arguments(chat)
+    chat.add_alias("--threads", "threads", type=int, help="CPU threads")
+    text = "longest conversation, in tokens"
+    chat.add_alias("--context", "evaluation.engine.context_tokens", type=int, help=text)
+
+
+def _chat(parsed: argparse.Namespace) -> None:
+    import torch
+    from rich.console import Console
+
+    from cbtrain.console import loading_bar
+    from cbtrain.generation.local_model import LocalModel
+    from cbtrain.serving.chat.conversation import BASE
+    from cbtrain.serving.chat.loop import Chat
+    from cbtrain.serving.chat.terminal import Terminal
+    from cbtrain.serving.chat.therapist import Therapist
+
+    adapters = adapters_of(parsed.adapter, _folder_name)
+    if BASE in adapters:
+        problem = f"{BASE!r} is the name of the model without an adapter"
+        raise UserError(problem, where=OPTION, hint="Choose another one: NAME=DIR.")
+    system = system_text(parsed.system) or parsed.system
+    config = study_of(_with_longer_answers(parsed))
+    name, sampling = model_of(config, "chat"), config.evaluation.therapist
+    engine = config.evaluation.engine
+    if engine.slots is None and engine.memory_gb is None:
+        engine = engine.model_copy(update={"slots": len(adapters) + SPARE_SLOTS})
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with loading_bar(Console(stderr=True)) as progress:
+        model = LocalModel(
+            name,
+            adapters,
+            engine,
+            loading=config.model,
+            chat_format=config.tokens.format,
+            force=parsed.force,
+            progress=progress,
+        )
+    model.give_base_a_voice()
+    terminal = Terminal()
+    deterministic = model.engine.be_deterministic() if config.evaluation.deterministic else ""
+    for note in filter(None, (*model.notes, deterministic)):
+        terminal.note(note)
+    facts = {"model": name, "sampling": sampling.model_dump_json()}
+    seed = random.randrange(FIRST_SEEDS) if parsed.seed is None else parsed.seed
+    with Therapist(model, sampling) as therapist:
+        Chat(therapist, terminal, system=system, seed=seed, facts=facts).run()
+
+
+def _with_longer_answers(parsed: argparse.Namespace) -> argparse.Namespace:
+    """Return ``parsed`` with answers up to :data:`MAX_TOKENS`, if neither option, setting nor config says how long."""
+    if parsed.config is None and not any(setting.startswith(THERAPIST) for setting in parsed.settings):
+        parsed.max_tokens = MAX_TOKENS if parsed.max_tokens is None else parsed.max_tokens
+    return parsed
+
+
+def _folder_name(folder: Path) -> str:
+    return Path(os.path.abspath(folder)).name

@@ -1,0 +1,1 @@
+"""A person talks to a local model in the terminal (``cbtrain chat``)."""

@@ -1,0 +1,74 @@
+"""The ``cbtrain`` command at a terminal of its own: Ctrl-C and a closed window reach it as they reach a person's."""
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import termios
+import time
+
+import forked
+
+
+def main(arguments):
+    """Runs in the process: its standard input becomes its terminal."""
+    from cbtrain.cli.main import entry
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    entry(arguments)
+
+
+class AtTerminal:
+    """``cbtrain`` with ``arguments``. ``shown`` is all that it has printed."""
+
+    def __init__(self, *arguments, columns=80, cwd="."):
+        self._screen, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        target = "at_terminal:main"
+        environment = {"TERM": "xterm"}
+        with os.fdopen(terminal) as end:
+            self.process = forked.Forked(
+                target, *arguments, cwd=cwd, env=environment, stdin=terminal, stdout=end, stderr=end
+            )
+        self.shown = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.__exit__()
+        self.close()
+
+    def type(self, text):
+        os.write(self._screen, text.encode())
+
+    def press_ctrl_c(self, expected):
+        """Press Ctrl-C until ``expected`` is printed: readline does not see one that comes while it handles a key."""
+        for _ in range(10):
+            self.type("\x03")
+            if self._reads(expected, self.shown.count(expected) + 1, 3):
+                return
+        raise AssertionError(self.shown)
+
+    def wait_for(self, text, times=1):
+        """Read until ``text`` has been printed so many times."""
+        assert self._reads(text, times, 60), self.shown
+
+    def _reads(self, text, times, seconds):
+        deadline = time.monotonic() + seconds
+        while self.shown.count(text) < times:
+            if time.monotonic() > deadline:
+                return False
+            if select.select([self._screen], [], [], 0.5)[0]:
+                try:
+                    self.shown += os.read(self._screen, 1 << 16).decode(errors="replace")
+                except OSError:  # it has ended
+                    raise AssertionError(self.shown) from None
+        return True
+
+    def close(self):
+        """Close the window."""
+        if self._screen is not None:
+            os.close(self._screen)
+            self._screen = None
