@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
         help="auto: as the adapter was trained, else the tokenizer's chat template; plain: labels, for a base model",
     )
     add_system_option(chat, "system prompt")
-    chat.add_alias("--temperature", f"{THERAPIST}.temperature", type=float, help="0: always the likeliest word")
+    chat.add_alias("--temperature", f"{THERAPIST}.temperature", type=float, help="0: always the likeliest token")
     text = "keep the likeliest tokens that have this probability; 1: all"
     chat.add_alias("--top-p", f"{THERAPIST}.top_p", type=float, help=text)
     text = f"longest answer; {MAX_TOKENS} without --config"

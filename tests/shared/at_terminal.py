@@ -25,13 +25,10 @@ class AtTerminal:
     def __init__(self, *arguments, columns=80, cwd="."):
         self._screen, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        target = "at_terminal:main"
-        environment = {"TERM": "xterm"}
         with os.fdopen(terminal) as end:
-            self.process = forked.Forked(
-                target, *arguments, cwd=cwd, env=environment, stdin=terminal, stdout=end, stderr=end
-            )
-        self.shown = ""
+            streams = {"stdin": terminal, "stdout": end, "stderr": end}
+            self.process = forked.Forked("at_terminal:main", *arguments, cwd=cwd, env={"TERM": "xterm"}, **streams)
+        self.shown, self._seen = "", 0
 
     def __enter__(self):
         return self
@@ -45,19 +42,26 @@ class AtTerminal:
 
     def press_ctrl_c(self, expected):
         """Press Ctrl-C until ``expected`` is printed: readline does not see one that comes while it handles a key."""
-        for _ in range(10):
-            self.type("\x03")
-            if self._reads(expected, self.shown.count(expected) + 1, 3):
-                return
-        raise AssertionError(self.shown)
+        if not any(self._press_once(expected) for _ in range(10)):
+            raise AssertionError(self.shown)
 
-    def wait_for(self, text, times=1):
-        """Read until ``text`` has been printed so many times."""
-        assert self._reads(text, times, 60), self.shown
+    def wait_for(self, text):
+        """Read until ``text`` has been printed, after what was waited for before."""
+        assert self._reads(text, 60), self.shown
 
-    def _reads(self, text, times, seconds):
+    def close(self):
+        """Close the window."""
+        if self._screen is not None:
+            os.close(self._screen)
+            self._screen = None
+
+    def _press_once(self, expected):
+        self.type("\x03")
+        return self._reads(expected, 3)
+
+    def _reads(self, text, seconds):
         deadline = time.monotonic() + seconds
-        while self.shown.count(text) < times:
+        while (begin := self.shown.find(text, self._seen)) < 0:
             if time.monotonic() > deadline:
                 return False
             if select.select([self._screen], [], [], 0.5)[0]:
@@ -65,10 +69,5 @@ class AtTerminal:
                     self.shown += os.read(self._screen, 1 << 16).decode(errors="replace")
                 except OSError:  # it has ended
                     raise AssertionError(self.shown) from None
+        self._seen = begin + len(text)
         return True
-
-    def close(self):
-        """Close the window."""
-        if self._screen is not None:
-            os.close(self._screen)
-            self._screen = None

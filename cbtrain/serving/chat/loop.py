@@ -16,6 +16,7 @@ from cbtrain.serving.chat.crisis_words import mentions_crisis
 from cbtrain.serving.chat.notice import CRISIS, CRISIS_LINE, CRISIS_TITLE, LEAVING, NOTICE, TITLE
 from cbtrain.serving.chat.terminal import Terminal
 from cbtrain.serving.chat.therapist import Heard, Therapist
+from cbtrain.stopping import ignore_signals
 from cbtrain.transcripts.writing import write_sessions
 
 FULL = "/undo takes back the last exchange, /new starts a new conversation, /save writes this one."
@@ -147,6 +148,8 @@ class Chat:
 
     def _remark(self, heard: Heard, text: str) -> None:
         """Say what is unusual about an answer."""
+        if thinking := heard.thinking:
+            self.terminal.note(f"{thinking:,} characters of thinking are not part of the answer.")
         if not text:
             what = "No words came" if heard.completion else "Stopped before the first word"
             self.terminal.note(f"{what}. /regenerate asks again, /undo takes your words back.")
@@ -187,6 +190,7 @@ class Chat:
         self.terminal.note(f"Saved to {path}{', in place of what was saved before' if replaces else ''}.")
 
     def _save_without_asking(self) -> None:
+        ignore_signals()  # a closed terminal fails first, and sends one then
         with contextlib.suppress(UserError, OSError):  # the error that ends the program is shown
             self._save("")
 

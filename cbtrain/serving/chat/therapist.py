@@ -39,6 +39,11 @@ class Heard:
         return "".join(piece.text for piece in self.pieces)
 
     @property
+    def thinking(self) -> int:
+        """Characters of thinking in the text."""
+        return without_thinking(self.text)[1]
+
+    @property
     def tokens(self) -> int:
         """Tokens of prompt and answer."""
         return self.prompt_tokens + len(self.ids)

@@ -84,7 +84,9 @@ def test_a_conversation_from_a_pipe_is_what_the_model_says_and_is_saved(chat, fo
     ]
     done = chat(*lines, "Later.")
     assert done.status == 0
-    assert chat(*lines, "Later.").out.replace("s.jsonl", "") != ""  # refuses to replace s.jsonl, and continues
+    again = chat(*lines, "Later.")
+    assert again.out == done.out
+    assert "s.jsonl: exists already and is not replaced" in again.err
     turns, facts, by_turn = saved(tmp_path / "s.jsonl")
     assert turns[::2] == ["I feel low.", "/Always\ntired.", "Yes."]
     assert (by_turn.adapters, by_turn.seeds, by_turn.stopped) == (["warm", "icy", "base"], [4, 5, 6], [False] * 3)
@@ -218,22 +220,32 @@ def test_ctrl_c_stops_an_answer_and_a_closed_window_loses_nothing(folders, tmp_p
         chat.wait_for("You: ")
         chat.type("I feel low.\n")
         chat.wait_for("Therapist: ")
-        chat.wait_for("\n", chat.shown.count("\n") + 2)  # in the middle of the answer
+        chat.wait_for("\n")  # in the middle of the answer
         chat.press_ctrl_c("Stopped: the answer ends here.")
-        chat.wait_for("You: ", 2)
+        chat.wait_for("You: ")
         chat.type("half a line")
         chat.wait_for("half a line")
         chat.press_ctrl_c("Arrow up brings the line back.")
-        chat.wait_for("You: ", 3)
+        chat.wait_for("You: ")
         chat.type("\x1b[A, and more\n")
-        chat.wait_for("Therapist: ", 2)
-        chat.wait_for("\n", chat.shown.count("\n") + 2)
+        chat.wait_for("Therapist: ")
+        chat.wait_for("\n")
+        chat.press_ctrl_c("Stopped: the answer ends here.")
+        chat.type("/save talk.jsonl\n/undo\n/new\n")
+        chat.wait_for("[Y/n] ")
+        chat.type("n\n")
+        chat.wait_for("A new conversation.")
+        chat.type("Hello again.\n")
+        chat.wait_for("Therapist: ")
+        chat.wait_for("\n")
         chat.close()
         chat.process.wait(30)
-    (file,) = tmp_path.iterdir()
-    turns, _, by_turn = saved(file)
+    turns, _, by_turn = saved(tmp_path / "talk.jsonl")
     assert turns[::2] == ["I feel low.", "half a line, and more"]
     assert by_turn.stopped == [True, True]
+    (not_asked_about,) = tmp_path.glob("chat-*.jsonl")
+    words, _, by_turn = saved(not_asked_about)
+    assert (words[0], len(words), by_turn.stopped) == ("Hello again.", 2, [True])
     screen = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\s", "", chat.shown)
     whole_words = visible(turns[1]).rpartition(" ")[0]  # the terminal shows ^C before the last one
     assert re.sub(r"\s", "", whole_words) in screen
