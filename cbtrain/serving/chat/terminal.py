@@ -94,11 +94,11 @@ class Terminal:
     def answer(self, speaker: str) -> AnswerLines:
         """Return what shows an answer of ``speaker`` while it comes."""
         label = f"{speaker}: "
-        if self.console.is_terminal:
-            self.console.print(label, style="bold cyan", markup=False, end="")
-        else:
+        if not sys.stdout.isatty():
             _write(label)
-        return AnswerLines(self.console.width if sys.stdout.isatty() else None, cell_len(label))
+            return AnswerLines(None)
+        self.console.print(label, style="bold cyan", markup=False, end="")
+        return AnswerLines(self.console.width, cell_len(label))
 
     def end_line(self) -> None:
         """Begin a new line of the conversation."""
@@ -119,7 +119,7 @@ class Terminal:
         return line
 
     def _drop_line(self, number: int, frame: FrameType | None) -> NoReturn:
-        # Later, readline has forgotten it.
+        # When input() has ended, readline has forgotten the line.
         self.dropped = self._readline.get_line_buffer() if self._readline else ""
         if self._readline and self.dropped:
             self._readline.add_history(self.dropped)
