@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -80,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("cbtrain", str(error))
     except Stopped as stopped:
         if stopped.command is None:
-            print(f"cbtrain: ended by {stopped.name}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+                print(f"cbtrain: ended by {stopped.name}", file=sys.stderr)
             return SIGNALLED + signal.Signals[stopped.name].value
         if rank() == 0:
             print(f"cbtrain: {stopped}. Continue with: {stopped.command}", file=sys.stderr)
