@@ -49,6 +49,7 @@ setup(
         "jinja2>=3.1.6",
         "markupsafe>=2.1",
         "multidict>=6",
+        "yarl>=1.17",
         "matplotlib>=3.9",
         "statsmodels>=0.14.4",
         "huggingface_hub>=1.0",

@@ -9,7 +9,7 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cbtrain.serving.models import ServedModels
 
 KEY_VARIABLE = "CBTRAIN_SERVE_KEY"
+KEY = re.compile(r"[!-~]+")
 DEVICE = re.compile(r"cpu|cuda|(?:cuda:)?\d{1,3}")
 ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 SHOWN = 80
@@ -71,7 +72,7 @@ def add(commands: Commands) -> None:
     text = "let clients load and unload adapters, from any folder that this process can read"
     serve.add_argument("--load-adapters", action="store_true", help=text)
     serve.add_argument("--quiet", action="store_true", help="no line for each request on standard error")
-    serve.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+    serve.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)  # end when standard input ends
 
 
 def _serve(parsed: argparse.Namespace) -> None:
@@ -93,7 +94,7 @@ def _serve(parsed: argparse.Namespace) -> None:
 
     devices = _devices(parsed)
     if len(devices) > 1:
-        asyncio.run(_serve_on_several(parsed, config, devices, access))
+        asyncio.run(_serve_on_several(parsed, config, devices, access, folders))
         return
     if devices:
         config = config.model_copy(update={"model": config.model.model_copy(update={"device": devices[0]})})
@@ -123,7 +124,9 @@ def _serve(parsed: argparse.Namespace) -> None:
     models = ServedModels(model, base, system, trained_prompts=parsed.system == "trained")
     deterministic = model.engine.be_deterministic() if config.evaluation.deterministic else ""
     access_note = "" if parsed.with_parent else _access_note(access, parsed.host)  # the parent says it
-    for note in filter(None, (*model.notes, *_system_notes(models, parsed.system), deterministic, access_note)):
+    cache, size = model.engine.cache, f"{model.engine.context:,} tokens"
+    served = f"models: {', '.join(models.names)}; context {size}, {len(cache.slots)} conversations in the cache"
+    for note in filter(None, (served, *model.notes, *_system_notes(models, parsed.system), deterministic, access_note)):
         print(note, file=sys.stderr, flush=True)
     log = RequestLog(requests=not parsed.quiet)
     server = ModelServer(models, access, most_answers=parsed.queue, load_adapters=parsed.load_adapters, log=log)
@@ -149,9 +152,13 @@ def _devices(parsed: argparse.Namespace) -> list[str]:
 
 
 async def _serve_on_several(
-    parsed: argparse.Namespace, config: StudyConfig, devices: Sequence[str], access: Access
+    parsed: argparse.Namespace,
+    config: StudyConfig,
+    devices: Sequence[str],
+    access: Access,
+    folders: Mapping[str, Path],
 ) -> None:
-    """Serve with one process for each of ``devices``."""
+    """Serve with one process for each of ``devices``, each with the adapters ``folders``."""
     from cbtrain.config.loading import dump_config
     from cbtrain.serving.balancer.front import Front
     from cbtrain.serving.balancer.worker import Worker
@@ -165,9 +172,9 @@ async def _serve_on_several(
         for index, device in enumerate(devices):
             threads = config.threads or (max(1, _cores() // len(devices)) if device == "cpu" else None)
             model = config.model.model_copy(update={"device": device})
-            own = config.model_copy(update={"model": model, "threads": threads})
+            device_config = config.model_copy(update={"model": model, "threads": threads})
             path = Path(folder) / f"{index}.yaml"
-            path.write_text(dump_config(own), encoding="utf-8")
+            path.write_text(dump_config(device_config), encoding="utf-8")
             name = device if devices.count(device) == 1 else f"{device} ({index + 1})"
             arguments = ["serve", "--config", str(path), *_passed_on(parsed), "--port", "0", "--quiet", "--with-parent"]
             environment = {KEY_VARIABLE: key}
@@ -176,7 +183,7 @@ async def _serve_on_several(
         print(f"starting {len(workers)} processes: {names}", file=sys.stderr, flush=True)
         print(_access_note(access, parsed.host), file=sys.stderr, flush=True)
         context = config.evaluation.engine.context_tokens
-        front = Front(workers, key, access, context=context, log=log)
+        front = Front(workers, key, access, context=context, adapters=folders, log=log)
         try:
             await serve(front.app(), parsed.host, parsed.port, close=front.close, until_stdin_closes=parsed.with_parent)
         finally:
@@ -201,8 +208,8 @@ def _access(parsed: argparse.Namespace) -> Access:
     from cbtrain.serving.guards.access import LOCAL_NAMES, Access, is_loopback
 
     key = os.environ.get(KEY_VARIABLE)
-    if key is not None and (not key.strip() or key != key.strip() or not key.isprintable()):
-        problem = "the key is empty, or has spaces around it or characters that no header can carry"
+    if key is not None and not KEY.fullmatch(key):
+        problem = "the key is empty, or has spaces or other than ASCII characters, which clients cannot send"
         raise UserError(problem, where=KEY_VARIABLE, hint="Set another one, or unset it.")
     local = is_loopback(parsed.host)
     if key is None and not local:
@@ -224,7 +231,7 @@ def _access_note(access: Access, host: str) -> str:
     who = "programs on this machine" if is_loopback(host) else f"every machine that reaches {host}"
     key = f", with the key in {KEY_VARIABLE}" if access.key else ""
     clear = "" if is_loopback(host) else "; HTTP is not encrypted, so put a server with TLS before it"
-    return f"for {who}{key}{clear}. Research software: what it answers is not care."
+    return f"Open to {who}{key}{clear}. Research software: what it answers is not care."
 
 
 def _system_notes(models: ServedModels, option: str) -> list[str]:

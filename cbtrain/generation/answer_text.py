@@ -33,11 +33,12 @@ class AnswerText:
     depend on how many came before. An object may move between threads, but only one may use it at a time.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
-        """``tokenizer`` is a fast one of transformers. Raises ValueError on an empty stop string."""
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:
+        """``tokenizer`` is a fast one of transformers. ``after`` are the tokens that the answer continues, of which the
+        last few count: the text is what they gain by it. Raises ValueError on an empty stop string."""
         self.stopped = False
         self.stop_string: str | None = None
-        self._decoder = _IncrementalDecoder(tokenizer)
+        self._decoder = _IncrementalDecoder(tokenizer, after[-CONTEXT:])
         self._stops = _StopStrings(stop)
         self._ahead: _StopStrings | None = None
         self._held = ""
@@ -103,14 +104,15 @@ class AnswerText:
 class _IncrementalDecoder:
     """Decodes a few tokens before the new one together with it, and returns what comes to their text."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, after: Sequence[int] = ()) -> None:
         self.tokenizer, self.backend = tokenizer, tokenizer.backend_tokenizer
         decoder = self.backend.decoder
         self.has_byte_tokens = decoder is not None and b'"ByteFallback"' in decoder.__getstate__()
         self.cleans_spaces = _cleans_spaces(tokenizer)
         # The decoded tokens, their text, and how much of it is settled.
-        self._tokens: list[int] = []
-        self._text, self._settled = "", 0
+        self._tokens = list(after)
+        self._text = self._decode(self._tokens) if after else ""
+        self._settled = len(self._text)
         # Byte tokens after them. Only the token after a run of them tells how all of it reads: as UTF-8 if the whole
         # run is valid, else as one replacement character a byte.
         self._run: list[int] = []

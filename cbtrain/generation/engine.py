@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +17,15 @@ from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.generation.answer_text import AnswerText
+from cbtrain.generation.bad_request import check_request
 from cbtrain.generation.cache import WORTH_COPYING, KVCache, common_prefix
 from cbtrain.generation.config import EngineConfig
 from cbtrain.generation.fixed_rows import fixed_sizes
 from cbtrain.generation.json_guide import JsonGuide, JsonGuides, NotOfSchema
 from cbtrain.generation.request import (
+    AdapterDropped,
     BadRequest,
     Completion,
-    ContextOverflow,
     FinishReason,
     Listener,
     Piece,
@@ -37,8 +40,6 @@ from cbtrain.model.decoder import Decoder
 
 GUIDES_KEPT = 16
 """Pairs of a tokenizer and stop tokens whose guides are kept."""
-
-LARGEST_BIAS = 1000.0
 
 
 class GenerationEngine:
@@ -63,6 +64,7 @@ class GenerationEngine:
         self.context = self.cache.context
         self.vocabulary = decoder.architecture.vocabulary
         self._guides: dict[tuple[int, frozenset[int]], JsonGuides] = {}  # by tokenizer and stop tokens
+        self._guides_lock = threading.Lock()
         self.sizes: tuple[int, ...] = ()
         self._tried: set[str] = set()
         self.waiting: deque[Running] = deque()
@@ -77,7 +79,7 @@ class GenerationEngine:
         Raises ContextOverflow if no token of an answer would fit, and BadRequest on anything else that cannot be done.
         """
         tokenizer = request.tokenizer or self.tokenizer
-        self._check(request, tokenizer)
+        self.check(request)
         self._try_adapter(request.adapter)
         request = replace(request, prompt=list(request.prompt))
         stop_ids = self.stop_ids | request.stop_ids
@@ -90,7 +92,8 @@ class GenerationEngine:
                 logit_bias=request.logit_bias,
                 logprobs=request.logprobs,
             )
-            text = None if tokenizer is None else AnswerText(tokenizer, request.stop)
+            after = request.prompt if request.continues else ()
+            text = None if tokenizer is None else AnswerText(tokenizer, request.stop, after)
         except ValueError as error:
             raise BadRequest(str(error)) from None
         run = Running(
@@ -99,7 +102,7 @@ class GenerationEngine:
             self.adapters.digest(request.adapter),
             drawing,
             text,
-            self._guide(request, tokenizer, stop_ids),
+            self._guide(request, tokenizer),
             listener,
         )
         self.waiting.append(run)
@@ -149,10 +152,19 @@ class GenerationEngine:
 
     def drop_adapter(self, name: str) -> None:
         """Unmount the adapter ``name``; requests for it that have not ended fail. Raises UserError on another name."""
+        self.adapters.drop(name)
+        self._fail_all_of(name)
+
+    def replace_adapter(self, name: str, folder: str | Path, *, force: bool = False) -> None:
+        """Mount the adapter in ``folder`` in place of ``name``, whose requests that have not ended fail. Raises
+        UserError, and leaves all as it is, if it cannot be mounted."""
+        self.adapters.replace(name, folder, force=force)
+        self._fail_all_of(name)
+
+    def _fail_all_of(self, name: str) -> None:
         for run in [*self.waiting, *self.running]:
             if run.request.adapter == name:
-                self._fail(run, BadRequest(f"the adapter {name!r} has been dropped"))
-        self.adapters.drop(name)
+                self._fail(run, AdapterDropped(f"the adapter {name!r} has been dropped or replaced", "adapter"))
 
     def fail_all(self, error: Exception) -> None:
         """End every request with ``error``."""
@@ -167,40 +179,31 @@ class GenerationEngine:
         for batch in self._batches():
             self._advance(batch)
 
-    def _check(self, request: Request, tokenizer: Any) -> None:
-        prompt = request.prompt
-        if not prompt:
-            raise BadRequest("the prompt is empty")
-        if len(prompt) >= self.context:
-            raise ContextOverflow(f"{len(prompt):,} prompt tokens leave no room in {self.context:,}")
-        if not 0 <= min(prompt) <= max(prompt) < self.vocabulary:
-            raise BadRequest(f"token ids must be from 0 to {self.vocabulary - 1:,}")
-        if not isinstance(request.seed, int):
-            raise BadRequest(f"the seed must be a whole number, not {request.seed!r}")
-        if any(abs(bias) > LARGEST_BIAS and bias != float("-inf") for bias in request.logit_bias.values()):
-            raise BadRequest(f"logit_bias must be from -{LARGEST_BIAS:g} to {LARGEST_BIAS:g}, or minus infinity")
-        if any(not 0 <= token < self.vocabulary for token in (*request.logit_bias, *request.stop_ids)):
-            raise BadRequest(f"ids in logit_bias and of stop tokens must be from 0 to {self.vocabulary - 1:,}")
-        if request.adapter is not None and request.adapter not in self.adapters.names:
-            names = ", ".join(map(repr, self.adapters.names)) or "none"
-            raise BadRequest(f"there is no adapter {request.adapter!r}; mounted: {names}")
-        if tokenizer is None and (request.stop or request.schema):
-            raise BadRequest("stop strings and schemas need an engine with a tokenizer")
-        if request.logprobs is not None and not 0 <= request.logprobs <= self.vocabulary:
-            raise BadRequest(f"logprobs must be from 0 to {self.vocabulary:,}")
+    def check(self, request: Request) -> None:
+        """Raise ContextOverflow or BadRequest as :meth:`submit` would; schemas are looked at there. Any thread may
+        ask."""
+        has_text = (request.tokenizer or self.tokenizer) is not None
+        check_request(request, self.context, self.vocabulary, self.adapters.names, has_text=has_text)
 
-    def _guide(self, request: Request, tokenizer: Any, stop_ids: frozenset[int]) -> JsonGuide | None:
-        if request.schema is None:
-            return None
-        try:
-            key = id(tokenizer), stop_ids
+    def guides(self, tokenizer: Any, stop_ids: frozenset[int]) -> JsonGuides:
+        """Return what makes guides for ``tokenizer`` and answers that end at ``stop_ids`` or the engine's own. Any
+        thread may ask, and compile a schema there before its request comes."""
+        key = id(tokenizer), self.stop_ids | stop_ids
+        with self._guides_lock:
             if key not in self._guides:
                 if len(self._guides) >= GUIDES_KEPT:
                     self._guides.clear()
-                self._guides[key] = JsonGuides(tokenizer, self.vocabulary, stop_ids)
-            return self._guides[key].guide(None if request.schema is True else request.schema)
+                self._guides[key] = JsonGuides(tokenizer, self.vocabulary, key[1])
+            return self._guides[key]
+
+    def _guide(self, request: Request, tokenizer: Any) -> JsonGuide | None:
+        if request.schema is None:
+            return None
+        try:
+            schema = None if request.schema is True else request.schema
+            return self.guides(tokenizer, request.stop_ids).guide(schema)
         except UserError as error:
-            raise BadRequest(str(error)) from None
+            raise BadRequest(str(error), "schema") from None
 
     def _admit(self) -> None:
         for run in list(self.waiting):

@@ -20,6 +20,8 @@ OPTIONS = {"whitespace_pattern": WHITESPACE, "lenient": False, "coerce_one_of": 
 """Nothing of a schema is ignored or weakened, whatever its ``x-guidance`` says: what is not supported is refused."""
 
 KEPT_SCHEMAS = 64
+LONGEST = 32 * 1024
+"""Characters of a schema. The time to compile one grows with the square of its properties: 5,000 take seconds."""
 
 SUPPORTED = "https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md"
 
@@ -49,22 +51,24 @@ class JsonGuides:
         text = _schema_text(schema)
         with self._lock:
             matcher = self._compiled.get(text)
-            if matcher is None:
-                matcher = self._compile(text)
-                self._compiled[text] = matcher
-                if len(self._compiled) > KEPT_SCHEMAS:
-                    self._compiled.popitem(last=False)
+        if matcher is None:  # compiled without the lock: others do not wait for it
+            matcher = self._compile(text)
+        with self._lock:
+            self._compiled[text] = matcher
             self._compiled.move_to_end(text)
+            if len(self._compiled) > KEPT_SCHEMAS:
+                self._compiled.popitem(last=False)
             return JsonGuide(matcher.deep_copy(), self.vocabulary, self.stop_ids)
 
     def _compile(self, text: str) -> Any:
         library = _require_llguidance()
-        if self._library_tokenizer is None:
-            from llguidance.hf import from_tokenizer
+        with self._lock:
+            if self._library_tokenizer is None:
+                from llguidance.hf import from_tokenizer
 
-            size = max(self.vocabulary, 1 + max(self.tokenizer.get_vocab().values()))
-            ends = sorted(self.stop_ids) or None
-            self._library_tokenizer = from_tokenizer(self.tokenizer, n_vocab=size, eos_token=ends)
+                size = max(self.vocabulary, 1 + max(self.tokenizer.get_vocab().values()))
+                ends = sorted(self.stop_ids) or None
+                self._library_tokenizer = from_tokenizer(self.tokenizer, n_vocab=size, eos_token=ends)
         try:
             grammar = library.LLMatcher.grammar_from_json_schema(text, overrides=OPTIONS)
         except ValueError as error:
@@ -128,7 +132,10 @@ def _schema_text(schema: Mapping[str, Any] | str | None) -> str:
         parsed = json.loads(schema) if isinstance(schema, str) else schema
         if not isinstance(parsed, Mapping):
             raise _refused("it must be a JSON object")
-        return json.dumps(dict(parsed), allow_nan=False)
+        text = json.dumps(dict(parsed), allow_nan=False)
+        if len(text) > LONGEST:
+            raise _refused(f"it has {len(text):,} characters, and at most {LONGEST:,} are taken")
+        return text
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise

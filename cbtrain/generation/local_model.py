@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +55,7 @@ class LocalModel:
             name: Voice.of(self.folder, adapter, self.vocabulary, chat_format)
             for name, adapter in (folders or {None: None}).items()
         }
+        self._first_voice = next(iter(self.voices.values()))
         self.decoder = load_configured(loading, str(self.folder), device, progress)
         self.adapters = MountedAdapters(self.decoder)
         for name, adapter_folder in adapters.items():
@@ -69,8 +70,8 @@ class LocalModel:
 
     @property
     def voice(self) -> Voice:
-        """The first voice: the only one of a model with at most one adapter."""
-        return next(iter(self.voices.values()))
+        """The first voice: the only one of a model with at most one adapter. It stays if its adapter is dropped."""
+        return self._first_voice
 
     def voice_of(self, adapter: str | None) -> Voice:
         """Return how ``adapter`` is talked to; None and unknown names have the base's own voice, or the first."""
@@ -134,7 +135,7 @@ class LocalModel:
             ids: Sequence[int] = encoding.ids
         else:
             ids = prompt
-        return Request(ids, sampling, seed, adapter, stop_ids=spoken.stop_ids, tokenizer=tokenizer)
+        return Request(ids, sampling, seed, adapter, stop_ids=spoken.stop_ids, tokenizer=tokenizer, continues=True)
 
     async def answer(
         self,
@@ -147,6 +148,13 @@ class LocalModel:
     ) -> Completion:
         """Return the completion of :meth:`chat`. Raises as both."""
         return await self.complete(await self.chat(messages, sampling, seed=seed, adapter=adapter, voice=voice))
+
+    async def compile_schema(self, request: Request) -> None:
+        """Compile the schema of ``request`` in a thread, so that the engine, and with it others, need not wait for it.
+        Raises UserError if it is invalid or unsupported."""
+        if request.schema is not None:
+            guides = self.engine.guides(request.tokenizer, request.stop_ids)
+            await asyncio.to_thread(guides.guide, None if request.schema is True else request.schema)
 
     async def complete(self, request: Request) -> Completion:
         """Return the completion of ``request``; cancelling the await ends it.
@@ -166,13 +174,28 @@ class LocalModel:
     async def mount(self, name: str, folder: str | Path) -> None:
         """Load the adapter in ``folder`` as ``name`` while others answer; they wait for as long as it takes to read
         it. Raises UserError on a name in use and on files that cannot be used."""
-        if name in self.voices:
-            raise UserError(f"an adapter named {name!r} is mounted already", hint="Drop it first, or choose a name.")
-        voice = await asyncio.to_thread(Voice.of, self.folder, Path(folder), self.vocabulary, self._chat_format)
-        await self._thread.call(lambda: self.adapters.mount(name, folder, force=self._force))
-        self.voices[name] = voice
+        await self._change(name, folder, self.adapters.mount)
+
+    async def replace(self, name: str, folder: str | Path) -> None:
+        """Load the adapter in ``folder`` in place of ``name``, whose requests that have not ended fail. Raises
+        UserError as :meth:`mount`; the old adapter stays then."""
+        await self._change(name, folder, self.engine.replace_adapter)
 
     async def drop(self, name: str) -> None:
         """Unmount the adapter ``name``; requests for it that have not ended fail. Raises UserError on another name."""
-        await self._thread.call(lambda: self.engine.drop_adapter(name))
-        self.voices.pop(name, None)
+
+        def drop() -> None:
+            self.engine.drop_adapter(name)
+            self.voices.pop(name, None)
+
+        await self._thread.call(drop)
+
+    async def _change(self, name: str, folder: str | Path, mount: Callable[..., object]) -> None:
+        """Load adapter and voice as one: whoever is cancelled here has changed nothing, or all of it."""
+        voice = await asyncio.to_thread(Voice.of, self.folder, Path(folder), self.vocabulary, self._chat_format)
+
+        def change() -> None:
+            mount(name, folder, force=self._force)
+            self.voices[name] = voice
+
+        await self._thread.call(change)

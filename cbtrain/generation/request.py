@@ -13,11 +13,20 @@ FinishReason = Literal["stop", "length"]
 
 
 class BadRequest(ValueError):
-    """A request that cannot be answered, and why. Others are not affected."""
+    """A request that cannot be answered, and why; ``field`` of :class:`Request` is to blame, if it is known. Others are
+    not affected."""
+
+    def __init__(self, problem: str, field: str | None = None) -> None:
+        super().__init__(problem)
+        self.field = field
 
 
 class ContextOverflow(BadRequest):
     """The prompt leaves no room for an answer in the context."""
+
+
+class AdapterDropped(BadRequest):
+    """The adapter of the request was dropped or replaced before its answer had ended: ask again."""
 
 
 class RequestFailed(RuntimeError):
@@ -31,7 +40,8 @@ class Request:
     The answer ends at a token of ``stop_ids`` (beside the engine's own), before a text of ``stop``, or at
     ``sampling.max_tokens``. ``logit_bias`` is added to the logits of tokens; ``logprobs`` asks for the log-probability
     of each token and of so many likeliest ones. ``schema`` (JSON Schema; True: any object) makes the answer JSON.
-    ``tokenizer`` (a fast ``transformers`` one; None: the engine's) turns tokens to text.
+    ``tokenizer`` (a fast ``transformers`` one; None: the engine's) turns tokens to text; the text of an answer that
+    ``continues`` the prompt's words keeps a space between the two, which one that begins anew does not have.
     """
 
     prompt: Sequence[int]
@@ -44,6 +54,7 @@ class Request:
     logprobs: int | None = None
     schema: Mapping[str, Any] | Literal[True] | None = None
     tokenizer: Any = None
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True)

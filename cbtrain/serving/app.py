@@ -10,6 +10,7 @@ from dataclasses import replace
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from cbtrain.errors import UserError
 from cbtrain.generation.request import Completion, ContextOverflow, Request
 from cbtrain.serving.answers.shapes import ChatShape, Shape, TextShape, usage_of
 from cbtrain.serving.answers.stream import stream_answers
@@ -60,6 +61,7 @@ class ModelServer:
             ("GET", "/v1/models", self.list_models),
             ("GET", "/v1/models/{id:.+}", self.show_model),
             ("GET", "/health", self.health),
+            ("HEAD", "/health", self.health),
             ("GET", "/metrics", self.show_metrics),
             ("POST", "/v1/load_lora_adapter", self.load),
             ("POST", "/v1/unload_lora_adapter", self.unload),
@@ -78,12 +80,13 @@ class ModelServer:
         messages = body.chat(self.models.system_prompt(adapter))
         self._require_short(sum(len(message.content) for message in messages), adapter)
         sampling, seed = body.sampling(self.context), _seed_of(body)
-        schema = body.response_format.schema_of_answer if body.response_format else None
         with self.queue.place_for(body.choices):
-            request = body.applied_to(await self.model.chat(messages, sampling, seed=seed, adapter=adapter))
-            request = replace(request, logprobs=body.wanted_logprobs, schema=schema)
+            try:
+                request = await self.model.chat(messages, sampling, seed=seed, adapter=adapter)
+            except UserError as error:  # a special token, or roles that the template refuses
+                raise Refused(400, str(error), param="messages") from None
             shape = ChatShape(body.model, self.models.tokens(adapter), body.wanted_logprobs)
-            return await self._answer(http, body, [request], shape)
+            return await self._answer(http, body, [body.applied_to(request)], shape)
 
     async def complete_texts(self, http: web.Request) -> web.StreamResponse:
         body = TextBody.read(read_json(await self.bodies.read(http)))
@@ -94,10 +97,7 @@ class ModelServer:
         sampling, seed = body.sampling(self.context), _seed_of(body)
         with self.queue.place_for(len(body.prompts) * body.choices):
             requests = [
-                replace(
-                    body.applied_to(await self.model.text(prompt, sampling, seed=seed, adapter=adapter)),
-                    logprobs=body.wanted_logprobs,
-                )
+                body.applied_to(await self.model.text(prompt, sampling, seed=seed, adapter=adapter))
                 for prompt in body.prompts
             ]
             shape = TextShape(body.model, self.models.tokens(adapter), body.wanted_logprobs)
@@ -136,9 +136,9 @@ class ModelServer:
         self, http: web.Request, body: SampledBody, prompts: Sequence[Request], shape: Shape
     ) -> web.StreamResponse:
         """Answer each of ``prompts`` as often as ``body`` asks for, whole or as a stream."""
-        for prompt in prompts:
-            if len(prompt.prompt) >= self.context:
-                raise ContextOverflow(f"{len(prompt.prompt):,} prompt tokens leave no room in {self.context:,}")
+        for prompt in prompts:  # all that is wrong has a status of its own, in a stream too
+            self.model.engine.check(prompt)
+        await self.model.compile_schema(prompts[0])
         record = http[RECORD]
         requests = [
             replace(prompt, seed=choice_seed(prompt.seed, choice))
@@ -148,7 +148,11 @@ class ModelServer:
         if not body.stream:
             completions = await self._complete(requests)
             record.add(completions, body.choices)
-            return web.json_response(shape.whole(completions, usage_of(completions, body.choices)))
+            usage = usage_of(completions, body.choices)
+            if shape.alternatives is None:
+                return web.json_response(shape.whole(completions, usage))
+            # With log-probabilities an answer has megabytes.
+            return web.json_response(text=await asyncio.to_thread(shape.text_of, completions, usage))
         options = body.stream_options
         sent = await stream_answers(
             http,

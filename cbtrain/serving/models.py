@@ -86,7 +86,8 @@ class ServedModels:
         async with self._changing:
             if self.adapter(name) is None:
                 raise Refused(400, f"{name!r} is the base; adapters can be unloaded", param="lora_name")
-            await self._drop(name)
+            await self.model.drop(name)
+            self._spelled.pop(name, None)
 
     async def _load(self, name: str, folder: str, *, replace: bool) -> None:
         known = name in self.names
@@ -96,15 +97,7 @@ class ServedModels:
         if not await asyncio.to_thread(Path(folder).is_dir):
             raise Refused(404, f"there is no folder {folder[:300]!r} on this server", param="lora_path")
         try:
-            if known:  # nothing is dropped before it is certain that the other one can be used
-                trial = f"{name} (on trial)"
-                await self.model.mount(trial, folder)
-                await self.model.drop(trial)
-                await self._drop(name)
-            await self.model.mount(name, folder)
+            await (self.model.replace if known else self.model.mount)(name, folder)
+            self._spelled.pop(name, None)
         except UserError as error:
             raise Refused(400, str(error), param="lora_path") from None
-
-    async def _drop(self, name: str) -> None:
-        await self.model.drop(name)
-        self._spelled.pop(name, None)

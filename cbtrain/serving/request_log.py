@@ -50,8 +50,7 @@ class Record:
             tokens = f"  {self.prompt_tokens:,} tokens ({self.cached_tokens:,} cached) + {self.drawn_tokens:,} drawn"
         model = f"  {self.model}" if self.model else ""
         note = f"  {self.note}" if self.note else ""
-        clock = time.strftime("%H:%M:%S")
-        return f"{clock}  {status}  {self.method} {self.path}{model}{tokens}  {seconds:.2f} s  {self.client}{note}"
+        return f"{status}  {self.method} {self.path}{model}{tokens}  {seconds:.2f} s  {self.client}{note}"
 
 
 RECORD = web.RequestKey("record", Record)
@@ -74,6 +73,7 @@ class RequestLog:
             self.add(record.line(status))
 
     def add(self, line: str) -> None:
+        line = f"{time.strftime('%H:%M:%S')}  {line}"
         text = f"{line} (before it, {self._dropped:,} lines were dropped)" if self._dropped else line
         try:
             # Names and paths come from clients: nothing of them moves the cursor.

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_one_request_is_its_failure_alone(folder, monkeypatch
         (replace(good, stop=("",)), "a stop string is empty"),
         (replace(good, schema={"type": "nonsense"}), "schema"),
         (replace(good, logit_bias={-1: 2.0}), "logit_bias"),
-        (replace(good, logit_bias={1: float("nan")}), "finite"),
+        (replace(good, logit_bias={1: float("nan")}), "logit_bias must be from"),
         (replace(good, logprobs=-1), "logprobs must be from 0 to"),
     ):
         with pytest.raises(BadRequest, match=problem):

@@ -48,13 +48,22 @@ class MountedAdapters:
         return self.add(name, load_adapter(self.decoder, folder, force=force))
 
     @torch.inference_mode(False)
-    def add(self, name: str, adapter: Adapter) -> str:
+    def replace(self, name: str, folder: str | Path, *, force: bool = False) -> str:
+        """Load the adapter in ``folder`` in place of ``name`` and return its digest. Raises UserError as :meth:`mount`;
+        the old adapter stays then."""
+        self._require_known(name)
+        self._require_idle()
+        return self.add(name, load_adapter(self.decoder, folder, force=force), replace=True)
+
+    @torch.inference_mode(False)
+    def add(self, name: str, adapter: Adapter, *, replace: bool = False) -> str:
         """Mount ``adapter``, which is the decoder's now, as ``name``: the decoder is the base again. Return its digest.
 
-        Raises UserError on a name in use, on NaN, and if the decoder's adapter is another one. ``adapter`` itself
-        must not be used any more.
+        Raises UserError on a name in use (unless it is to ``replace`` that adapter), on NaN, and if the decoder's
+        adapter is another one. ``adapter`` itself must not be used any more.
         """
-        self._require_new(name)
+        if not replace:
+            self._require_new(name)
         if self.decoder.adapter is not adapter:
             raise UserError("this adapter is not the one that the decoder has", where=f"adapter {name!r}")
         modules = adapter.detach()
@@ -66,8 +75,10 @@ class MountedAdapters:
         for path, module in modules.items():
             if self.stacked and type(module) is LoraLinear:
                 before = self._modules[path].stack if path in self._modules else None
-                part = lora_part(name, module, self.decoder.dtype)
-                stacks[path] = LoraStack([*(before.parts if before else ()), part])
+                others = [part for part in (before.parts if before else ()) if part[0] != name]
+                stacks[path] = LoraStack([*others, lora_part(name, module, self.decoder.dtype)])
+        if replace:
+            self._forget(name)
         for path, module in modules.items():
             mounted = self._modules.get(path)
             if mounted is None:
@@ -84,12 +95,15 @@ class MountedAdapters:
         """Forget the adapter ``name``. Raises UserError if there is none of this name."""
         self._require_known(name)
         self._require_idle()
+        self._forget(name)
+        self._arrange()
+
+    def _forget(self, name: str) -> None:
         del self._digests[name]
         for path, mounted in list(self._modules.items()):
             mounted.drop(name)
             if mounted.empty:
                 del self._modules[path]
-        self._arrange()
 
     def digest(self, name: str | None) -> str:
         """Return the digest of an adapter's values and settings, whatever its name and folder; "" for None, the base.

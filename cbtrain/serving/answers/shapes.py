@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,26 +16,46 @@ LEAST = -9999.0
 """In place of the logarithm of 0, which JSON cannot write; as vLLM."""
 
 
-class ChatShape:
+class _Shape:
+    """What both have: an envelope with choices."""
+
+    alternatives: int | None
+
+    def whole(self, completions: Sequence[Completion], usage: dict[str, Any]) -> dict[str, Any]:
+        """Return the JSON of whole answers."""
+        return self._whole([self._answer(index, done) for index, done in enumerate(completions)], usage)
+
+    def text_of(self, completions: Sequence[Completion], usage: dict[str, Any]) -> str:
+        """Return the JSON of :meth:`whole` as text, written choice by choice: the encoder lets no other thread run."""
+        choices = ", ".join(json.dumps(self._answer(index, done)) for index, done in enumerate(completions))
+        return json.dumps(self._whole([], usage)).replace('"choices": []', f'"choices": [{choices}]', 1)
+
+    def _whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _answer(self, index: int, done: Completion) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ChatShape(_Shape):
     """Answers to a chat; ``alternatives`` to each token are shown (None: no log-probabilities)."""
 
-    path, whole_object, chunk_object = "chat", "chat.completion", "chat.completion.chunk"
+    whole_object, chunk_object = "chat.completion", "chat.completion.chunk"
 
     def __init__(self, model: str, tokens: TokenText, alternatives: int | None) -> None:
         self.id, self.created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         self.model, self.tokens, self.alternatives = model, tokens, alternatives
 
-    def whole(self, completions: Sequence[Completion], usage: dict[str, Any]) -> dict[str, Any]:
-        choices = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": done.text, "refusal": None},
-                "logprobs": self._logprobs(done.ids, done.logprobs),
-                "finish_reason": done.finish_reason,
-            }
-            for index, done in enumerate(completions)
-        ]
+    def _whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
         return self._envelope(self.whole_object, choices) | {"usage": usage}
+
+    def _answer(self, index: int, done: Completion) -> dict[str, Any]:
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": done.text, "refusal": None},
+            "logprobs": self._logprobs(done.ids, done.logprobs),
+            "finish_reason": done.finish_reason,
+        }
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """Return a choice's first chunk, if it has one before its text."""
@@ -75,22 +96,21 @@ class ChatShape:
         return {"token": text, "logprob": max(logprob, LEAST), "bytes": list(spelled)}
 
 
-class TextShape:
+class TextShape(_Shape):
     """Answers to texts that were continued."""
 
-    path, whole_object = "text", "text_completion"
+    whole_object = "text_completion"
 
     def __init__(self, model: str, tokens: TokenText, alternatives: int | None) -> None:
         self.id, self.created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
         self.model, self.tokens, self.alternatives = model, tokens, alternatives
         self._offsets: dict[int, int] = {}  # of streams, by choice
 
-    def whole(self, completions: Sequence[Completion], usage: dict[str, Any]) -> dict[str, Any]:
-        choices = [
-            self._choice(index, done.text, self._logprobs(done.ids, done.logprobs, 0), done.finish_reason)
-            for index, done in enumerate(completions)
-        ]
+    def _whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
         return self._envelope(choices) | {"usage": usage}
+
+    def _answer(self, index: int, done: Completion) -> dict[str, Any]:
+        return self._choice(index, done.text, self._logprobs(done.ids, done.logprobs, 0), done.finish_reason)
 
     def opening(self, index: int) -> dict[str, Any] | None:
         return None

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
+from yarl import URL
 
 from cbtrain.errors import UserError
 from cbtrain.serving.answers.sending import send
@@ -26,18 +28,34 @@ from cbtrain.serving.request_log import RECORD, RequestLog
 from cbtrain.serving.requests.strict_json import read_json
 
 CONNECT_S = 5.0
+PROBE_S = 5.0
+"""In which a process must say how it is."""
+CHANGE_S = 600.0
+"""In which a process must have loaded an adapter."""
+ATTEMPTS = 2
+"""Processes that are asked in turn: a request that ends the first two would end them all."""
 PASSED_ON = ("Content-Type", "Cache-Control", "Retry-After", "Allow")
 """Headers of an answer that the client gets."""
 
 
 class Front:
-    """Passes requests on to ``workers``, which ask for ``key``. ``access`` says who may ask; ``context`` is the models'
-    longest chat, in tokens."""
+    """Passes requests on to ``workers``, which ask for ``key`` and have started with ``adapters`` (folders by name).
+    ``access`` says who may ask; ``context`` is the models' longest chat, in tokens."""
 
     def __init__(
-        self, workers: Sequence[Worker], key: str, access: Access, *, context: int, log: RequestLog | None = None
+        self,
+        workers: Sequence[Worker],
+        key: str,
+        access: Access,
+        *,
+        context: int,
+        adapters: Mapping[str, Path] | None = None,
+        log: RequestLog | None = None,
     ) -> None:
-        self.workers, self.key = list(workers), key
+        self.workers, self.key, self._changing = list(workers), key, asyncio.Lock()
+        self.adapters: dict[str, dict[str, Any]] = {
+            name: {"lora_name": name, "lora_path": str(folder)} for name, folder in (adapters or {}).items()
+        }
         self.bodies, self.metrics = BodyReader.for_context(context), Metrics(prefix="cbtrain_front")
         self.gate = Gate(access, self.metrics, log)
         self.closed = False
@@ -84,17 +102,27 @@ class Front:
 
     async def show_metrics(self, http: web.Request) -> web.Response:
         texts: dict[str, str] = {}
-        for worker in self._alive():
+
+        async def ask(worker: Worker) -> None:
             with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
-                async with self._ask(worker.url, "GET", "/metrics") as reply:
+                async with self._ask(worker.url, "GET", "/metrics", total=PROBE_S) as reply:
                     texts[worker.name] = await reply.text()
+
+        await asyncio.gather(*map(ask, self._alive()))
         up = {worker.name: worker.url is not None for worker in self.workers}
         body = self.metrics.text() + joined_metrics(texts, up)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def change_adapters(self, http: web.Request) -> web.Response:
-        """Load or unload an adapter in every process. If one refuses, those before it are put back."""
+        """Load or unload an adapter in every process; a client that leaves does not interrupt it."""
         body = read_json(await self.bodies.read(http))
+        if self.closed:
+            raise _ending()
+        async with self._changing:
+            return await asyncio.shield(self._change_adapters(http, body))
+
+    async def _change_adapters(self, http: web.Request, body: Mapping[str, Any]) -> web.Response:
+        """Do it in one process after the other. If one refuses, those before it are put back."""
         changed: list[Worker] = []
         result: dict[str, Any] = {}
         for worker in self._alive():
@@ -107,7 +135,7 @@ class Front:
         if not changed:
             raise _nobody()
         name = str(body.get("lora_name"))
-        self.loaded[name] = body if http.path.endswith("/load_lora_adapter") else None
+        self.loaded[name] = dict(body) if http.path.endswith("/load_lora_adapter") else None
         return web.json_response(result)
 
     async def prepare(self, url: str) -> None:
@@ -120,16 +148,18 @@ class Front:
                 raise UserError(f"the adapter {name!r} is not there after a new start: {result['error']['message']}")
 
     async def _pass_on(self, http: web.Request, data: bytes | None, key: bytes) -> web.StreamResponse:
-        """Let a process answer. If it ends before its answer has begun, the next one is asked."""
+        """Let a process answer. If it ends before its answer has begun, or is full, the next one is asked."""
         if self.closed:
-            raise Refused(503, "the server is ending", code="ending", headers={"Connection": "close"})
+            raise _ending()
         asked: list[Worker] = []
-        while waiting := [worker for worker in self._alive() if worker not in asked]:
+        while len(asked) < ATTEMPTS and (waiting := [w for w in self._alive() if w not in asked]):
             worker = preferred(key, waiting)[0]
             asked.append(worker)
             with worker.busy():
                 try:
                     async with self._ask(worker.url, http.method, http.rel_url.raw_path, data) as reply:
+                        if reply.status == 429 and len(asked) < ATTEMPTS and len(waiting) > 1:
+                            continue
                         return await self._relay(http, reply)
                 except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                     worker.say(f"{worker.name}: did not answer ({type(error).__name__})")
@@ -154,47 +184,58 @@ class Front:
     def _alive(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.url]
 
-    def _ask(self, url: str | None, method: str, path: str, data: bytes | None = None) -> Any:
+    async def _is_well(self, url: str) -> bool:
+        try:
+            async with self._ask(url, "GET", "/health", total=PROBE_S) as reply:
+                return bool(reply.status == 200)
+        except (aiohttp.ClientError, asyncio.TimeoutError):
+            return False
+
+    def _ask(
+        self, url: str | None, method: str, path: str, data: bytes | None = None, *, total: float | None = None
+    ) -> Any:
         headers = {"Authorization": f"Bearer {self.key}"}
         if data is not None:
             headers["Content-Type"] = "application/json"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-        return self._session.request(method, f"{url}{path}", data=data, headers=headers, timeout=timeout)
+        timeout = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_S)
+        address = URL(f"{url}{path}", encoded=True)  # as it came: not resolved once more
+        return self._session.request(method, address, data=data, headers=headers, timeout=timeout)
 
     async def _post(self, url: str | None, path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         try:
-            async with self._ask(url, "POST", path, json.dumps(body).encode()) as reply:
+            async with self._ask(url, "POST", path, json.dumps(body).encode(), total=CHANGE_S) as reply:
                 return reply.status, await reply.json()
         except (aiohttp.ClientError, asyncio.TimeoutError):
             return 500, Refused(500, "a process did not answer", code="engine_failed").body()
 
     async def _undo(self, worker: Worker, path: str, body: Mapping[str, Any]) -> None:
         name = str(body.get("lora_name"))
-        if path.endswith("/load_lora_adapter"):
-            before = self.loaded.get(name)
-            await self._post(worker.url, "/v1/unload_lora_adapter", {"lora_name": name})
-        else:
-            before = self.loaded.get(name)
+        before = self.loaded.get(name, self.adapters.get(name))
         if before:
-            await self._post(worker.url, "/v1/load_lora_adapter", before)
+            await self._post(worker.url, "/v1/load_lora_adapter", {**before, "load_inplace": True})
+        elif path.endswith("/load_lora_adapter"):
+            await self._post(worker.url, "/v1/unload_lora_adapter", {"lora_name": name})
 
     async def _workers_run(self, app: web.Application) -> AsyncGenerator[None, None]:
         """Start the processes, keep them while the server runs, and end them."""
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
-            keepers: list[asyncio.Task[None]] = []
+            tasks: list[asyncio.Task[None]] = []
             try:
-                results = await asyncio.gather(*(worker.start() for worker in self.workers), return_exceptions=True)
-                for result in results:
-                    if isinstance(result, BaseException):
-                        raise result
-                keepers = [asyncio.ensure_future(worker.keep(self.prepare)) for worker in self.workers]
+                tasks = [asyncio.ensure_future(worker.start()) for worker in self.workers]
+                await asyncio.gather(*tasks)
+                tasks = [asyncio.ensure_future(worker.keep(self.prepare)) for worker in self.workers]
+                tasks += [asyncio.ensure_future(worker.watch(self._is_well)) for worker in self.workers]
                 yield
             finally:
-                for task in keepers:
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(*keepers, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await asyncio.gather(*(worker.close() for worker in self.workers))
+
+
+def _ending() -> Refused:
+    return Refused(503, "the server is ending", code="ending", headers={"Connection": "close"})
 
 
 def _nobody() -> Refused:

@@ -19,6 +19,11 @@ STEADY_S = 60.0
 """After that long without an end, the pauses are short again."""
 CLOSE_S = 40.0
 """Longer than the time that a process gives its last answers."""
+PROBE_S = 5.0
+"""Between two questions whether a process is well."""
+PATIENCE = 3
+"""Questions in a row that may stay without a good answer; then the process is killed, and started again."""
+LONGEST_LINE = 2**20
 
 
 class Worker:
@@ -53,6 +58,7 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self.environment,
+            limit=LONGEST_LINE,
             start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
         )
         self._lines = asyncio.ensure_future(self._pass_on(self.process.stderr))
@@ -84,10 +90,22 @@ class Worker:
                 await prepare(url or "")
                 self.url = url
                 self.say(f"{self.name}: serves again")
-            except UserError as error:
-                self.say(str(error))
+            except Exception as error:  # whatever it was, the next start may be a better one
+                self.say(f"{self.name}: {error}")
                 if self.process.returncode is None:  # it listens, and is not as the others are
                     self.process.kill()
+
+    async def watch(self, is_well: Callable[[str], Awaitable[bool]]) -> None:
+        """Kill the process if ``is_well(url)`` is false several times in a row, until cancelled."""
+        failures = 0
+        while True:
+            await asyncio.sleep(PROBE_S)
+            url = self.url
+            failures = failures + 1 if url and not await is_well(url) else 0
+            if failures >= PATIENCE and self.process is not None and self.process.returncode is None:
+                self.say(f"{self.name}: does not answer, or its engine has failed")
+                self.url, failures = None, 0
+                self.process.kill()
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -105,6 +123,8 @@ class Worker:
             return
         assert process.stdin is not None
         process.stdin.close()
+        if self.url is None:  # it has nothing to end, and would only look up once it listens
+            process.kill()
         try:
             await asyncio.wait_for(process.wait(), CLOSE_S)
         except asyncio.TimeoutError:
@@ -116,10 +136,19 @@ class Worker:
         """Say each line of ``stream`` under the device's name; return the last one."""
         assert stream is not None
         last = ""
-        while line := await stream.readline():
+        while line := await _line(stream):
             text = line.decode(errors="replace").strip().rpartition("\r")[2]  # of a progress bar, its last state
             if text:
                 last = text.removeprefix("cbtrain: ")
                 if self.url or self.talkative:
                     self.say(f"{self.name}: {last}")
         return last
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """Return the next line; one that is too long is left out."""
+    while True:
+        try:
+            return await stream.readline()
+        except ValueError:
+            continue

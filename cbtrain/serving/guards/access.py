@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cbtrain.serving.errors import Refused
 
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -58,8 +60,13 @@ class Access:
             return {}
         return {
             "Access-Control-Allow-Origin": str(origin),
-            "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            # All that it asks for: clients send headers of their own, and the key protects what has to be.
+            "Access-Control-Allow-Headers": headers.get(
+                "Access-Control-Request-Headers", "Authorization, Content-Type"
+            ),
             "Access-Control-Allow-Methods": "GET, POST",
+            "Access-Control-Expose-Headers": "Retry-After",
+            "Access-Control-Max-Age": "600",
             "Vary": "Origin",
         }
 
@@ -73,8 +80,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """Return the name or address in a Host header, in lower case."""
+    """Return the name or address in a Host header, in lower case; all of it if what follows is no port."""
     host = host.lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")
+    named = HOST.fullmatch(host)
+    return named[1].rstrip(".") if named else host

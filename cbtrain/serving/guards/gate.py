@@ -1,13 +1,14 @@
-"""Through which every request comes: access is checked, errors get their shape, and what happened is counted."""
+"""The way of every request: check access, answer errors in the protocol's shape, count, log."""
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from cbtrain.generation.request import AdapterDropped
+from cbtrain.serving.answers.sending import send_whole
 from cbtrain.serving.errors import Refused
 from cbtrain.serving.failures import refusal_of
 from cbtrain.serving.guards.access import Access
@@ -35,19 +36,29 @@ class Gate:
         route = http.match_info.route.resource
         path = route.canonical if route else "other"
         record = http[RECORD] = Record(http.method, path, http.remote or "")
+        status = GONE
         try:
-            response = await self._answer(http, handler)
-        except (asyncio.CancelledError, ConnectionError):
-            self._finish(record, GONE)
+            response = await self._response(http, handler, record)
+            if isinstance(response, web.Response):
+                response = await send_whole(http, response)
+            status = response.status
+        except ConnectionError:  # the client has left: what is returned here is sent to nobody
+            response = web.Response(status=GONE)
+        finally:  # also if the handler was cancelled, since the client has left
+            self._finish(record, status)
+        return response
+
+    async def _response(self, http: web.Request, handler: Handler, record: Record) -> web.StreamResponse:
+        try:
+            return await self._answer(http, handler)
+        except ConnectionError:
             raise
         except Exception as error:
             refused = refusal_of(error)
-            record.note = refused.code or ""
-            if refused.status >= 500:
+            record.note = ", ".join(filter(None, (refused.code, refused.param and f"field {refused.param}")))
+            if refused.status >= 500 and not isinstance(error, Refused | AdapterDropped):
                 self._log_failure(error)
-            response = refused.response()
-        self._finish(record, response.status)
-        return response
+            return refused.response()
 
     async def _answer(self, http: web.Request, handler: Handler) -> web.StreamResponse:
         preflight = http.method == "OPTIONS" and http.headers.get("Origin") in self.access.origins

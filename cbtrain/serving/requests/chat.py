@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cbtrain.serving.errors import Refused
 from cbtrain.serving.requests.fields import NEUTRAL_IN_CHATS, NEUTRAL_IN_MESSAGES, served_fields
-from cbtrain.serving.requests.sampled import SampledBody, whole_characters
+from cbtrain.serving.requests.sampled import MOST_ALTERNATIVES, SampledBody, whole_characters
 from cbtrain.tokens.dialogue import Message
-
-MOST_ALTERNATIVES = 20
 
 
 class ChatMessage(BaseModel):
@@ -43,43 +41,13 @@ class ChatMessage(BaseModel):
         return whole_characters(content)
 
 
-class JsonSchema(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None  # it always is
-
-
-class ResponseFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _schema_belongs(self) -> ResponseFormat:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("json_schema must be there with type 'json_schema', and only then")
-        return self
-
-    @property
-    def schema_of_answer(self) -> Mapping[str, Any] | Literal[True] | None:
-        """As :class:`cbtrain.generation.request.Request` takes it."""
-        if self.json_schema:
-            return self.json_schema.schema_
-        return True if self.type == "json_object" else None
-
-
 class ChatBody(SampledBody):
     NEUTRAL_TOO: ClassVar[Mapping[str, tuple[Any, ...]]] = NEUTRAL_IN_CHATS
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
-    response_format: ResponseFormat | None = None
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> ChatBody:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -75,7 +76,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Fields that would change the answer and are not served: the values, besides null, at which they change nothing."""
 
 NEUTRAL_IN_CHATS: Mapping[str, tuple[Any, ...]] = {"add_special_tokens": (False,)}
-NEUTRAL_IN_TEXTS: Mapping[str, tuple[Any, ...]] = {"add_special_tokens": (True,)}
+NEUTRAL_IN_TEXTS: Mapping[str, tuple[Any, ...]] = {
+    "add_special_tokens": (True,),
+    "max_completion_tokens": (),
+    "messages": (),
+    "top_logprobs": (),
+}
 
 NEUTRAL_IN_MESSAGES: Mapping[str, tuple[Any, ...]] = {
     "annotations": ([],),
@@ -88,7 +94,7 @@ NEUTRAL_IN_MESSAGES: Mapping[str, tuple[Any, ...]] = {
     "tool_call_id": (),
     "tool_calls": ([],),
 }
-"""The same of a message: clients send back the messages that they got."""
+"""Such fields of a message: clients send back the messages that they got."""
 
 
 def served_fields(
@@ -100,13 +106,13 @@ def served_fields(
     for name, value in body.items():
         if name in served or value is None or (not where and name in IGNORED):
             continue
-        shown, param = f"{where}{name[:100]}", f"{where}{name[:100]}"
+        shown = f"{where}{name[:100]}"
         if name not in neutral:
             close = difflib.get_close_matches(name[:100], served, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise Refused(400, f"{shown}: this server knows no such field{hint}", code="unknown_field", param=param)
+            raise Refused(400, f"{shown}: this server knows no such field{hint}", code="unknown_field", param=shown)
         if not any(type(value) is type(allowed) and value == allowed for allowed in neutral[name]):
-            allowed = " or ".join(["null", *map(repr, neutral[name])])
+            allowed = " or ".join(["null", *map(json.dumps, neutral[name])])
             problem = f"{shown}: not served here; leave it out (or send {allowed})"
-            raise Refused(400, problem, code="unsupported_field", param=param)
+            raise Refused(400, problem, code="unsupported_field", param=shown)
     return {name: value for name, value in body.items() if name in served}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
 
@@ -12,10 +14,14 @@ from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.request import Request
 from cbtrain.serving.errors import Refused
 from cbtrain.serving.requests.fields import NEUTRAL, served_fields
+from cbtrain.serving.requests.response_format import ResponseFormat
 from cbtrain.settings import SettingsConflict, first_fault
 
 MOST_CHOICES = 128
+MOST_ALTERNATIVES = 20
+MOST_BIASES = 1_024
 MOST_STOPS = 32
+TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 LONGEST_STOP = 1_000
 """Characters of a stop string: each drawn character is compared with each of them."""
 
@@ -56,18 +62,19 @@ class SampledBody(BaseModel):
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, float] | None = Field(None, max_length=MOST_BIASES)
     seed: int | None = None
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = Field(None, max_length=1_000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
 
     @field_validator("logit_bias")
     @classmethod
     def _keys_are_ids(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
-        if bias and not all(key.isascii() and key.isdecimal() and len(key) < 10 for key in bias):
+        if bias and not all(TOKEN_ID.fullmatch(key) for key in bias):
             raise ValueError("keys must be token ids")
         return bias
 
@@ -100,6 +107,11 @@ class SampledBody(BaseModel):
         return self.n or 1
 
     @property
+    def wanted_logprobs(self) -> int | None:
+        """How many alternatives to each token are wanted; None: no log-probabilities."""
+        raise NotImplementedError
+
+    @property
     def most_tokens(self) -> int | None:
         """The longest answer; None: as long as the context allows."""
         return self.max_tokens
@@ -120,17 +132,15 @@ class SampledBody(BaseModel):
         )
 
     def applied_to(self, request: Request) -> Request:
-        """Return ``request`` with the stops and biases that are asked for."""
+        """Return ``request`` with stops, biases, log-probabilities and schema as they are asked for."""
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return Request(
-            request.prompt,
-            request.sampling,
-            request.seed,
-            request.adapter,
+        return replace(
+            request,
             stop=(*stops, *request.stop),
             stop_ids=request.stop_ids | frozenset(self.stop_token_ids or ()),
             logit_bias={int(key): bias for key, bias in (self.logit_bias or {}).items()},
-            tokenizer=request.tokenizer,
+            logprobs=self.wanted_logprobs,
+            schema=self.response_format.schema_of_answer if self.response_format else None,
         )
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 
 from cbtrain.serving.requests.fields import NEUTRAL_IN_TEXTS
-from cbtrain.serving.requests.sampled import SampledBody, whole_characters
+from cbtrain.serving.requests.sampled import MOST_ALTERNATIVES, SampledBody, whole_characters
 
 MOST_PROMPTS = 128
-MOST_ALTERNATIVES = 20
+DEFAULT_TOKENS = 16
+"""Longest continuation unless ``max_tokens`` says otherwise, as in the OpenAI API."""
 
 Ids = Annotated[list[int], Field(min_length=1)]
 
@@ -61,7 +62,3 @@ class TextBody(SampledBody):
     @property
     def wanted_logprobs(self) -> int | None:
         return self.logprobs
-
-
-DEFAULT_TOKENS = 16
-"""Longest continuation unless ``max_tokens`` says otherwise, as in the OpenAI API."""
