@@ -292,3 +292,23 @@ def test_made_in_one_thread_and_used_in_another():
     for thread in threads:
         thread.join()
     assert done == ["Grüße 🙂, "] * 8
+
+
+@pytest.mark.parametrize("kind", ["byte level", "qwen3", "mistral", "metaspace"])
+def test_a_text_that_continues_another_is_what_the_whole_gains(kind):
+    made = KINDS[kind]()
+    ids = made(" I feel low, and ab aa  b é did they?", add_special_tokens=False)["input_ids"]
+
+    def decode(tokens):
+        return made.decode(tokens, skip_special_tokens=True)
+
+    tried = 0
+    for begin in range(1, len(ids)):
+        before = decode(ids[:begin])
+        if "\ufffd" in before or not decode(ids).startswith(before):  # it begins within a character
+            continue
+        text = AnswerText(made, (), after=ids[:begin])
+        pieces = [text.add(token) for token in ids[begin:]]
+        assert "".join(pieces) + text.finish() == text.text == decode(ids)[len(before) :]
+        tried += 1
+    assert tried > 5

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from waiting import until
 
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.generation.local_model import LocalModel
+from cbtrain.serving.balancer import worker as worker_module
 from cbtrain.serving.balancer.choice import conversation_key, preferred
 from cbtrain.serving.balancer.worker import Worker
 from cbtrain.tokens.dialogue import Message
@@ -47,6 +49,23 @@ def test_conversations_stay_and_only_those_of_a_dead_process_move():
     for worker in workers:
         worker.under_way = 20
     assert preferred(key, workers)[0] is favourite
+
+
+async def test_a_process_that_hangs_is_killed(monkeypatch):
+    monkeypatch.setattr(worker_module, "PROBE_S", 0.01)
+    worker = Worker("cpu", [], {}, lambda line: None)
+    worker.process = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
+    worker.url, asked = "http://x", []
+
+    async def is_well(url):
+        asked.append(url)
+        return len(asked) in (1, 3)
+
+    watching = asyncio.ensure_future(worker.watch(is_well))
+    assert await worker.process.wait() == -signal.SIGKILL
+    watching.cancel()
+    assert len(asked) == 3 + worker_module.PATIENCE
+    assert worker.url is None
 
 
 def children(pid):

@@ -304,3 +304,57 @@ async def test_adapters_are_loaded_and_unloaded_if_that_was_allowed(opened, serv
         assert (await post("chat/completions", **BODY | {"model": "new"}))[0] == 404
         assert (await post("unload_lora_adapter", lora_name="new"))[0] == 404
         assert (await post("unload_lora_adapter", lora_name="base"))[0] == 400
+
+
+async def test_adapters_that_go_are_their_requests_failure_and_nothing_is_left_half_done(opened, served_folder):
+    async with opened(adapters=("kind",), load_adapters=True) as (url, server), aiohttp.ClientSession() as session:
+        folder = str(served_folder / "brief")
+
+        async def post(path, **body):
+            async with session.post(f"{url}/v1/{path}", json=body) as reply:
+                return reply.status, await reply.json()
+
+        # A request under way is told to ask again: it has done nothing wrong.
+        running = asyncio.ensure_future(post("chat/completions", **ENDLESS | {"model": "kind"}))
+        await until(lambda: server.model.engine.running)
+        load = {"lora_name": "kind", "lora_path": folder, "load_inplace": True}
+        assert (await post("load_lora_adapter", **load))[0] == 200
+        status, answer = await running
+        assert (status, answer["error"]["code"]) == (503, "adapter_dropped")
+        # Whoever leaves while an adapter is loaded: it is there with its layout, or it is not.
+        for pause in (0, 0.01, 0.03, 0.1):
+            task = asyncio.ensure_future(post("load_lora_adapter", lora_name=f"a{pause}", lora_path=folder))
+            await asyncio.sleep(pause)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await post("load_lora_adapter", lora_name="last", lora_path=folder)
+        assert {*server.model.adapters.names} == {*server.model.voices} - {None}
+        # The base is served when no adapter is left, also if it was talked to in the layout of one.
+        server.model.voices.pop(None, None)
+        for name in server.model.adapters.names:
+            assert (await post("unload_lora_adapter", lora_name=name))[0] == 200
+        assert (await post("chat/completions", **BODY))[0] == 200
+
+
+async def test_clients_that_leave_print_nothing_and_large_schemas_stop_nobody(opened, capfd):
+    async with opened() as (url, server):
+        for pause in (0.0, 0.02, 0.05, 0.1, 0.2):
+            async with aiohttp.ClientSession() as session:
+                stream = BODY | {"stream": True, "max_tokens": 200, "min_tokens": 200}
+                task = asyncio.ensure_future(session.post(f"{url}/v1/chat/completions", json=stream))
+                await asyncio.sleep(pause)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: server.queue.now == 0)
+        schema = {"type": "object", "properties": {f"k{i}": {"type": "string"} for i in range(5_000)}}
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{url}/v1/chat/completions", json=BODY | {"response_format": form}) as reply:
+                assert (await error_of(reply))[0] == 400
+                assert "at most 32,768" in (await reply.json())["error"]["message"]
+            # All that is wrong is found before a stream begins, whichever prompt it is in.
+            body = {"model": "base", "prompt": [[5], [999_999_999]], "stream": True}
+            async with session.post(f"{url}/v1/completions", json=body) as reply:
+                assert (await error_of(reply))[0] == 400
+                assert (await reply.json())["error"]["param"] == "prompt"
+    assert "Traceback" not in capfd.readouterr().err
