@@ -11,7 +11,7 @@ MENDED = [
     *(f"A{number}" for number in range(1, 15)),  # reading, checking and cleaning transcripts
     *(f"B{number}" for number in range(1, 9)),  # models, templates, adapters
     *(f"D{number}" for number in range(1, 9)),  # patients, judges and writers behind APIs
-    *("C1", "F2", "F14", "H12"),  # generation
+    *("C1", "C2", "C3", "C4", "C5", "F2", "F3", "F14", "H3", "H12"),  # generation and serving
     *("E2", "E3", "E4", "F1"),  # tables, versions, statistics
     *(f"F{number}" for number in range(4, 13)),  # interruptions, load, attacks
     *("G1", "G2", "G4", "G5", "G7", "G10", "H1", "H2", "H4", "H8", "H9"),  # first use
