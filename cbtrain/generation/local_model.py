@@ -24,6 +24,9 @@ from cbtrain.model.weights.loading import load_configured
 from cbtrain.model.weights.reading import Progress
 from cbtrain.tokens.dialogue import Message
 
+LONG_TEXT = 16_384
+"""Characters from which on a text waits for the long one before it, while shorter ones pass it."""
+
 
 class LocalModel:
     """Answers chats with a model in this process, by itself or with one of its ``adapters`` (folders by name), whose
@@ -67,6 +70,7 @@ class LocalModel:
             adapters=self.adapters,
         )
         self._thread = EngineThread(self.engine)
+        self._short_texts, self._long_texts = asyncio.Lock(), asyncio.Lock()
 
     @property
     def voice(self) -> Voice:
@@ -117,8 +121,8 @@ class LocalModel:
         Raises UserError on text that cannot be laid out.
         """
         spoken = self.voice_of(voice or adapter)
-        # Long chats take a while to be laid out and tokenized.
-        prompt = await asyncio.to_thread(spoken.renderer.prompt, messages)
+        characters = sum(len(message.content) for message in messages)
+        prompt = await self._off_loop(characters, lambda: spoken.renderer.prompt(messages))
         stop, tokenizer = tuple(spoken.renderer.format.stop_strings), spoken.renderer.tokenizer
         return Request(prompt, sampling, seed, adapter, stop, stop_ids=spoken.stop_ids, tokenizer=tokenizer)
 
@@ -130,12 +134,17 @@ class LocalModel:
         spoken = self.voice_of(adapter)
         tokenizer = spoken.renderer.tokenizer
         if isinstance(prompt, str):
-            # As a batch, which lets other threads run.
-            (encoding,) = await asyncio.to_thread(tokenizer.backend_tokenizer.encode_batch_fast, [prompt])
-            ids: Sequence[int] = encoding.ids
+            encode = tokenizer.backend_tokenizer.encode_batch_fast  # as a batch, which lets other threads run
+            ids: Sequence[int] = await self._off_loop(len(prompt), lambda: encode([prompt])[0].ids)
         else:
             ids = prompt
         return Request(ids, sampling, seed, adapter, stop_ids=spoken.stop_ids, tokenizer=tokenizer, continues=True)
+
+    async def _off_loop(self, characters: int, tokenize: Callable[[], list[int]]) -> list[int]:
+        """Return ``tokenize()``, of a text of so many ``characters``, run in a thread: of short texts one at a time, and
+        of long ones. Each more would take its turn at the interpreter's lock whenever the event loop wants it."""
+        async with self._long_texts if characters > LONG_TEXT else self._short_texts:
+            return await asyncio.to_thread(tokenize)
 
     async def answer(
         self,

@@ -26,7 +26,6 @@ from cbtrain.serving.request_log import RECORD, RequestLog
 from cbtrain.serving.requests.adapters import LoadBody, UnloadBody
 from cbtrain.serving.requests.chat import ChatBody
 from cbtrain.serving.requests.sampled import SampledBody, choice_seed
-from cbtrain.serving.requests.strict_json import read_json
 from cbtrain.serving.requests.text import TextBody
 
 MOST_ANSWERS = 1_024
@@ -49,7 +48,7 @@ class ModelServer:
         self.models, self.model = models, models.model
         self.queue, self.load_adapters = Queue(most_answers), load_adapters
         self.context = self.model.engine.context
-        self.bodies, self.metrics = BodyReader.for_context(self.context), Metrics(self.model.engine)
+        self.bodies, self.metrics = BodyReader.for_context(self.context), Metrics(self.model.engine, self.queue)
         self.gate = Gate(access or Access(), self.metrics, log)
 
     def app(self) -> web.Application:
@@ -75,9 +74,11 @@ class ModelServer:
         self.queue.closed = True
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
-        body = ChatBody.read(read_json(await self.bodies.read(http)))
+        body = await self.bodies.read(http, ChatBody.read)
         adapter = self._model_of(body, http)
         messages = body.chat(self.models.system_prompt(adapter))
+        if len(messages) >= self.context:  # each begins with a token at least
+            raise ContextOverflow(f"{len(messages):,} messages are more than {self.context:,} tokens can be")
         self._require_short(sum(len(message.content) for message in messages), adapter)
         sampling, seed = body.sampling(self.context), _seed_of(body)
         with self.queue.place_for(body.choices):
@@ -89,7 +90,7 @@ class ModelServer:
             return await self._answer(http, body, [body.applied_to(request)], shape)
 
     async def complete_texts(self, http: web.Request) -> web.StreamResponse:
-        body = TextBody.read(read_json(await self.bodies.read(http)))
+        body = await self.bodies.read(http, TextBody.read)
         adapter = self._model_of(body, http)
         for prompt in body.prompts:
             if isinstance(prompt, str):
@@ -122,13 +123,13 @@ class ModelServer:
 
     async def load(self, http: web.Request) -> web.Response:
         self._require_loading()
-        body = LoadBody.read(read_json(await self.bodies.read(http)))
+        body = await self.bodies.read(http, LoadBody.read)
         await self.models.load(body.lora_name, body.lora_path, replace=bool(body.load_inplace))
         return web.json_response({"status": "ok", "models": self.models.names})
 
     async def unload(self, http: web.Request) -> web.Response:
         self._require_loading()
-        body = UnloadBody.read(read_json(await self.bodies.read(http)))
+        body = await self.bodies.read(http, UnloadBody.read)
         await self.models.unload(body.lora_name)
         return web.json_response({"status": "ok", "models": self.models.names})
 

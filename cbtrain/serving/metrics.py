@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from cbtrain.generation.engine import GenerationEngine
+from cbtrain.serving.guards.queue import Queue
 from cbtrain.serving.request_log import Record
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """Counts requests, and shows the state of ``engine`` where there is one in this process. Names begin with
+    """Counts requests, and shows the state of ``engine`` and ``queue`` where they are in this process. Names begin with
     ``prefix``."""
 
-    def __init__(self, engine: GenerationEngine | None = None, prefix: str = "cbtrain") -> None:
+    def __init__(
+        self, engine: GenerationEngine | None = None, queue: Queue | None = None, prefix: str = "cbtrain"
+    ) -> None:
         self.registry, self.prefix = CollectorRegistry(), prefix
         self.requests = self._counter("requests", "answered requests", "path", "model", "status")
         self.prompt_tokens = self._counter("prompt_tokens", "tokens of prompts", "model")
@@ -28,6 +31,9 @@ class Metrics:
         self.first_token = self._histogram("first_token_seconds", "time until the first piece of a stream", "model")
         if engine is not None:
             self.registry.register(_EngineState(engine))
+        if queue is not None:
+            asked = Gauge("cbtrain_answers_asked_for", "answers under way and waiting", registry=self.registry)
+            asked.set_function(lambda: queue.now)
 
     def count(self, record: Record, status: int) -> None:
         self.requests.labels(record.path, record.model, str(status)).inc()

@@ -8,8 +8,10 @@ comparing ids; ``mask_check.py`` compares them with a second method.
 
 from __future__ import annotations
 
+import os.path
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -129,7 +131,7 @@ class ChatRenderer:
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         self.specials = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
         self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(self.specials))
-        self._special = re.compile("|".join(map(re.escape, self.specials)) or r"(?!)")
+        self._special = re.compile(any_of(self.specials) or r"(?!)")
         self.has_system_role = has_system_role(self._layout)
 
     def render(self, messages: Sequence[Message], name: str) -> Rendering:
@@ -310,6 +312,23 @@ class ChatRenderer:
         return [first.after(messages[0].content), *messages[2:]]
 
 
+def any_of(texts: Iterable[str]) -> str:
+    """Return a pattern for the longest of ``texts`` that fits, "" if there are none.
+
+    It branches at the first character that differs. A plain alternation of a thousand special tokens tries each of them
+    at every "<" of a text: 8 s for a megabyte of them, in which no other thread runs.
+    """
+    by_first: dict[str, list[str]] = {}
+    for text in sorted(set(texts)):
+        by_first.setdefault(text[:1], []).append(text)
+    ends = "?" if by_first.pop("", None) else ""
+    branches = []
+    for group in by_first.values():
+        shared = os.path.commonprefix(group)
+        branches.append(re.escape(shared) + any_of(text[len(shared) :] for text in group))
+    return f"(?:{'|'.join(branches)}){ends}" if branches else ""
+
+
 def _turn_name(turn: SpokenTurn) -> str:
     return f"turn {turn.index + 1} of {turn.session}" if turn.session else f"turn {turn.index + 1}"
 
@@ -321,10 +340,17 @@ def _message_name(message: Message, messages: Sequence[Message]) -> str:
 
 
 def _refused_message(layout: Layout, messages: Sequence[Message]) -> str:
-    """Return the first message that the template refuses, and its role, for an error message."""
-    for count in range(1, len(messages)):
+    """Return the first message that the template refuses, and its role, for an error message. A template that refuses
+    some messages refuses more of them too, so that a dialogue of thousands need not be laid out thousands of times."""
+
+    def refuses(count: int) -> bool:
         try:
-            layout([(message.role, "x") for message in messages[: count + 1]])
+            layout([(message.role, "x") for message in messages[:count]])
         except Exception:
-            return f"{_message_name(messages[count], messages)} as {messages[count].role}"
-    return "this dialogue"
+            return True
+        return False
+
+    count = bisect_left(range(2, len(messages) + 1), True, key=refuses) + 2
+    if count > len(messages):
+        return "this dialogue"
+    return f"{_message_name(messages[count - 1], messages)} as {messages[count - 1].role}"

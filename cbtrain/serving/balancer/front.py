@@ -25,7 +25,6 @@ from cbtrain.serving.guards.bodies import BodyReader
 from cbtrain.serving.guards.gate import Gate
 from cbtrain.serving.metrics import Metrics
 from cbtrain.serving.request_log import RECORD, RequestLog
-from cbtrain.serving.requests.strict_json import read_json
 
 CONNECT_S = 5.0
 PROBE_S = 5.0
@@ -83,8 +82,8 @@ class Front:
         self.closed = True
 
     async def answer(self, http: web.Request) -> web.StreamResponse:
-        data = await self.bodies.read(http)
-        body = read_json(data)
+        data = await self.bodies.read_bytes(http)
+        body = await self.bodies.parse(data, dict)
         response = await self._pass_on(http, data, conversation_key(body))
         if response.status == 200:  # else it may be any text
             http[RECORD].model = body["model"]
@@ -115,7 +114,7 @@ class Front:
 
     async def change_adapters(self, http: web.Request) -> web.Response:
         """Load or unload an adapter in every process; a client that leaves does not interrupt it."""
-        body = read_json(await self.bodies.read(http))
+        body: dict[str, Any] = await self.bodies.read(http, dict)
         if self.closed:
             raise _ending()
         async with self._changing:

@@ -14,7 +14,9 @@ from cbtrain.serving.errors import Refused
 HEADER_SECONDS = 10.0
 """From the opening of a connection to the end of its first request's headers."""
 MOST_WAITING = 512
-"""Connections without a first request. One more, and the oldest of them is closed."""
+"""Connections without a first request. If there are more, the oldest of them are closed."""
+PATIENCE_SECONDS = 3.0
+"""For which each of them is left alone: of a thousand connections that come at once, most may be honest."""
 IDLE_SECONDS = 75.0
 """Between two requests of a connection."""
 SEND_BUFFER = 128 * 1024
@@ -26,15 +28,26 @@ class Connections:
 
     def __init__(self, server: web.Server, *, header_seconds: float = HEADER_SECONDS) -> None:
         self.server, self.header_seconds = server, header_seconds
-        self.waiting: OrderedDict[Connection, None] = OrderedDict()
+        self.waiting: OrderedDict[Connection, float] = OrderedDict()  # since when, oldest first
+        self._check: asyncio.TimerHandle | None = None
 
     def __call__(self) -> Connection:
         return Connection(self)
 
     def add(self, connection: Connection) -> None:
-        self.waiting[connection] = None
-        if len(self.waiting) > MOST_WAITING:
-            oldest, _ = self.waiting.popitem(last=False)
+        self.waiting[connection] = asyncio.get_running_loop().time()
+        if len(self.waiting) > MOST_WAITING and self._check is None:
+            self._close_oldest()
+
+    def _close_oldest(self) -> None:
+        """Close the oldest of the connections that are too many, as soon as they may be closed."""
+        loop, self._check = asyncio.get_running_loop(), None
+        while len(self.waiting) > MOST_WAITING:
+            oldest, since = next(iter(self.waiting.items()))
+            if loop.time() < since + PATIENCE_SECONDS:
+                self._check = loop.call_at(since + PATIENCE_SECONDS, self._close_oldest)
+                return
+            del self.waiting[oldest]
             oldest.force_close()
 
 
@@ -65,6 +78,11 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.has_asked()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._request_count:  # at once: whatever the loop has to do before it comes to the request
+            self.has_asked()
 
     def has_asked(self) -> None:
         """Note that a request has come: its limits are others' business."""
