@@ -141,8 +141,8 @@ class LocalModel:
         return Request(ids, sampling, seed, adapter, stop_ids=spoken.stop_ids, tokenizer=tokenizer, continues=True)
 
     async def _off_loop(self, characters: int, tokenize: Callable[[], list[int]]) -> list[int]:
-        """Return ``tokenize()``, of a text of so many ``characters``, run in a thread: of short texts one at a time, and
-        of long ones. Each more would take its turn at the interpreter's lock whenever the event loop wants it."""
+        """Return ``tokenize()``, of a text of so many ``characters``, run in a thread: of short texts one at a time,
+        and of long ones. Each more would take its turn at the interpreter's lock whenever the event loop wants it."""
         async with self._long_texts if characters > LONG_TEXT else self._short_texts:
             return await asyncio.to_thread(tokenize)
 

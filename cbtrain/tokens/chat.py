@@ -324,7 +324,7 @@ def any_of(texts: Iterable[str]) -> str:
     ends = "?" if by_first.pop("", None) else ""
     branches = []
     for group in by_first.values():
-        shared = os.path.commonprefix(group)
+        shared = os.path.commonprefix(group)  # noqa: RUF071 - they are texts
         branches.append(re.escape(shared) + any_of(text[len(shared) :] for text in group))
     return f"(?:{'|'.join(branches)}){ends}" if branches else ""
 

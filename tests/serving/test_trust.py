@@ -158,6 +158,13 @@ async def test_who_sends_slowly_or_nothing_is_shut_out_alone(opened, monkeypatch
         answer = await raw(url, b"POST /v1/chat/completions HTTP/1.1\r\nHost: ")
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "timeout"
+        # The same after a first request, whose connection is kept.
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.read(2_000)).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET /health HTTP/1.1\r\nHo")
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+        writer.close()
         # A body that never ends.
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         answer = await raw(url, head + b"Content-Length: 50\r\n\r\n{")

@@ -12,9 +12,9 @@ from aiohttp import web
 from cbtrain.serving.errors import Refused
 
 HEADER_SECONDS = 10.0
-"""From the opening of a connection to the end of its first request's headers."""
+"""From the opening of a connection to the end of its first request's headers; later, from their first byte."""
 MOST_WAITING = 512
-"""Connections without a first request. If there are more, the oldest of them are closed."""
+"""Connections that have not sent a whole request. If there are more, the oldest of them are closed."""
 PATIENCE_SECONDS = 3.0
 """For which each of them is left alone: of a thousand connections that come at once, most may be honest."""
 IDLE_SECONDS = 75.0
@@ -24,7 +24,7 @@ SEND_BUFFER = 128 * 1024
 
 
 class Connections:
-    """Makes the handlers of connections for ``server``, and knows those that have not asked yet."""
+    """Makes the handlers of connections for ``server``, and knows those of which a request is expected."""
 
     def __init__(self, server: web.Server, *, header_seconds: float = HEADER_SECONDS) -> None:
         self.server, self.header_seconds = server, header_seconds
@@ -52,9 +52,9 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    """One connection: aiohttp's, with a time limit for the first headers, and errors in the protocol's JSON."""
+    """One connection: aiohttp's, with a time limit for headers, and errors in the protocol's JSON."""
 
-    __slots__ = ("_connections", "_timer")
+    __slots__ = ("_answering", "_connections", "_timer")
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(
@@ -67,25 +67,40 @@ class Connection(web.RequestHandler):
         )
         self._connections = connections
         self._timer: asyncio.TimerHandle | None = None
+        self._answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if plug := transport.get_extra_info("socket"):
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self._connections.add(self)
-        self._timer = asyncio.get_running_loop().call_later(self._connections.header_seconds, self._too_slow)
+        if connected := transport.get_extra_info("socket"):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self._expect_request()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.has_asked()
+        self._expected()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        before = self._request_count
         super().data_received(data)
-        if self._request_count:  # at once: whatever the loop has to do before it comes to the request
+        if self._request_count > before:  # at once: whatever the loop has to do before it comes to the request
             self.has_asked()
+        elif not self._answering and self._timer is None:  # the first part of another request's headers
+            self._expect_request()
 
     def has_asked(self) -> None:
-        """Note that a request has come: its limits are others' business."""
+        """Note that the headers of a request have come; its body has limits of its own."""
+        self._answering = True
+        self._expected()
+
+    def has_answered(self) -> None:
+        """Note that the request has been answered: the next one may come."""
+        self._answering = False
+
+    def _expect_request(self) -> None:
+        self._connections.add(self)
+        self._timer = asyncio.get_running_loop().call_later(self._connections.header_seconds, self._too_slow)
+
+    def _expected(self) -> None:
         self._connections.waiting.pop(self, None)
         if self._timer:
             self._timer.cancel()

@@ -46,6 +46,8 @@ class Gate:
             response = web.Response(status=GONE)
         finally:  # also if the handler was cancelled, since the client has left
             self._finish(record, status)
+            if isinstance(http.protocol, Connection):
+                http.protocol.has_answered()
         return response
 
     async def _response(self, http: web.Request, handler: Handler, record: Record) -> web.StreamResponse:
