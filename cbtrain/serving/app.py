@@ -69,9 +69,10 @@ class ModelServer:
         app.cleanup_ctx.append(self._engine)
         return app
 
-    def close(self) -> None:
-        """Refuse new requests for answers; those under way may end."""
+    def close(self) -> int:
+        """Refuse new requests for answers; return how many are under way, which may end."""
         self.queue.closed = True
+        return self.queue.now
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
         body = await self.bodies.read(http, ChatBody.read)

@@ -29,13 +29,13 @@ async def serve(
     host: str,
     port: int,
     *,
-    close: Callable[[], None] = lambda: None,
+    close: Callable[[], int] = lambda: 0,
     until_stdin_closes: bool = False,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT, or until standard input ends if a parent process holds its other side.
 
-    Prints ``listening on URL`` once connections are accepted. At the end ``close`` is called, nothing new is accepted,
-    and what is under way has some time; a second signal ends the process at once. Raises UserError if the port is in
+    Prints ``listening on URL`` once connections are accepted. At the end ``close`` is called, which returns how many
+    answers are under way; nothing new is accepted, and they have some time; a second signal ends the process at once. Raises UserError if the port is in
     use.
     """
     _allow_many_files()
@@ -47,7 +47,9 @@ async def serve(
         end = asyncio.to_thread(sys.stdin.buffer.read) if until_stdin_closes else _signal()
         print(f"listening on {url}/v1", flush=True)
         await end
-        close()
+        if under_way := close():
+            text = f"ending: {under_way:,} answers under way have {GRACE_SECONDS:g} s; Ctrl-C again ends at once"
+            print(text, file=sys.stderr, flush=True)
 
 
 @asynccontextmanager

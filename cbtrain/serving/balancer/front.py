@@ -78,8 +78,10 @@ class Front:
         app.cleanup_ctx.append(self._workers_run)
         return app
 
-    def close(self) -> None:
+    def close(self) -> int:
+        """Refuse new requests; return how many are under way, which may end."""
         self.closed = True
+        return sum(worker.under_way for worker in self.workers)
 
     async def answer(self, http: web.Request) -> web.StreamResponse:
         data = await self.bodies.read_bytes(http)

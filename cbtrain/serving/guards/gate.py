@@ -57,7 +57,7 @@ class Gate:
             raise
         except Exception as error:
             refused = refusal_of(error)
-            record.note = ", ".join(filter(None, (refused.code, refused.param and f"field {refused.param}")))
+            record.note = refused.code or ""  # not the field: its name may be any words
             if refused.status >= 500 and not isinstance(error, Refused | AdapterDropped):
                 self._log_failure(error)
             return refused.response()
