@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -78,10 +79,10 @@ def add(commands: Commands) -> None:
 def _serve(parsed: argparse.Namespace) -> None:
     if parsed.with_parent:
         ignore_signals()
-    for option in ("port", "queue"):
-        if getattr(parsed, option) < (least := {"port": 0, "queue": 1}[option]):
-            problem = f"{getattr(parsed, option)} is too small"
-            raise UserError(problem, where=f"--{option}", hint=f"At least {least}.")
+    if not 0 <= parsed.port <= 65_535:
+        raise UserError(f"{parsed.port} is no port", where="--port", hint="From 1 to 65535, or 0 for a free one.")
+    if parsed.queue < 1:
+        raise UserError(f"{parsed.queue} is too small", where="--queue", hint="At least 1.")
     system = system_text(parsed.system)
     access = _access(parsed)
     folders = adapters_of(parsed.adapter, lambda folder: parsed.name)
@@ -91,10 +92,12 @@ def _serve(parsed: argparse.Namespace) -> None:
         raise UserError(problem, where="--adapter", hint="Give it another one: --adapter NAME=DIR.")
     config = study_of(parsed)
     name = model_of(config, "serve")
+    from cbtrain.serving.address import bind
 
+    bound = bind(parsed.host, parsed.port)
     devices = _devices(parsed)
     if len(devices) > 1:
-        asyncio.run(_serve_on_several(parsed, config, devices, access, folders))
+        asyncio.run(_serve_on_several(parsed, bound, config, devices, access, folders))
         return
     if devices:
         config = config.model_copy(update={"model": config.model.model_copy(update={"device": devices[0]})})
@@ -130,7 +133,7 @@ def _serve(parsed: argparse.Namespace) -> None:
         print(note, file=sys.stderr, flush=True)
     log = RequestLog(requests=not parsed.quiet)
     server = ModelServer(models, access, most_answers=parsed.queue, load_adapters=parsed.load_adapters, log=log)
-    serving = serve(server.app(), parsed.host, parsed.port, close=server.close, until_stdin_closes=parsed.with_parent)
+    serving = serve(server.app(), bound, parsed.host, close=server.close, until_stdin_closes=parsed.with_parent)
     try:
         asyncio.run(serving)
     finally:
@@ -153,6 +156,7 @@ def _devices(parsed: argparse.Namespace) -> list[str]:
 
 async def _serve_on_several(
     parsed: argparse.Namespace,
+    bound: socket.socket,
     config: StudyConfig,
     devices: Sequence[str],
     access: Access,
@@ -185,7 +189,7 @@ async def _serve_on_several(
         context = config.evaluation.engine.context_tokens
         front = Front(workers, key, access, context=context, adapters=folders, log=log)
         try:
-            await serve(front.app(), parsed.host, parsed.port, close=front.close, until_stdin_closes=parsed.with_parent)
+            await serve(front.app(), bound, parsed.host, close=front.close, until_stdin_closes=parsed.with_parent)
         finally:
             log.close()
 

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import gc
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from cbtrain.errors import UserError
+from cbtrain.serving.address import cannot_listen
 from cbtrain.serving.guards.connections import HEADER_SECONDS, Connections
 
 BACKLOG = 1_024
@@ -26,24 +27,25 @@ FILES = 65_536
 
 async def serve(
     app: web.Application,
+    bound: socket.socket,
     host: str,
-    port: int,
     *,
     close: Callable[[], int] = lambda: 0,
     until_stdin_closes: bool = False,
 ) -> None:
-    """Serve ``app`` until SIGTERM or SIGINT, or until standard input ends if a parent process holds its other side.
+    """Serve ``app`` at ``bound``, a socket of ``host``, until SIGTERM or SIGINT, or until standard input ends if a
+    parent process holds its other side.
 
     Prints ``listening on URL`` once connections are accepted. At the end ``close`` is called, which returns how many
-    answers are under way; nothing new is accepted, and they have some time; a second signal ends the process at once. Raises UserError if the port is in
-    use.
+    answers are under way; nothing new is accepted, and they have some time; a second signal ends the process at once.
+    Raises UserError if the port has been taken meanwhile.
     """
     _allow_many_files()
     # Hundreds of thousands of objects of libraries stay until the end: to look at all of them again takes 0.7 s, in
     # which nothing else runs.
     gc.collect()
     gc.freeze()
-    async with listening(app, host, port) as url:
+    async with listening(app, bound, host) as url:
         end = asyncio.to_thread(sys.stdin.buffer.read) if until_stdin_closes else _signal()
         print(f"listening on {url}/v1", flush=True)
         await end
@@ -54,36 +56,39 @@ async def serve(
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, host: str, port: int, *, grace: float = GRACE_SECONDS, header_seconds: float = HEADER_SECONDS
+    app: web.Application,
+    bound: socket.socket,
+    host: str = "127.0.0.1",
+    *,
+    grace: float = GRACE_SECONDS,
+    header_seconds: float = HEADER_SECONDS,
 ) -> AsyncIterator[str]:
-    """Serve ``app`` while the body runs, which gets its URL; then give requests under way ``grace`` seconds. Raises
-    UserError if the port is in use."""
+    """Serve ``app`` at ``bound`` while the body runs, which gets its URL; then give requests under way ``grace``
+    seconds. Raises UserError if the port has been taken meanwhile."""
     # A client that goes away cancels its handler, and with it the generation it waited for.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=grace)
     await runner.setup()
     listener: asyncio.Server | None = None
     try:
         assert runner.server is not None
-        listener = await _listen(Connections(runner.server, header_seconds=header_seconds), host, port)
-        bound = listener.sockets[0].getsockname()[1]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+        port = bound.getsockname()[1]
+        try:
+            listener = await _listen(Connections(runner.server, header_seconds=header_seconds), bound)
+        except OSError as error:
+            raise cannot_listen(host, port, error) from None
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         if listener is not None:
             listener.close()
+        bound.close()
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()
 
 
-async def _listen(connections: Connections, host: str, port: int) -> asyncio.Server:
-    try:
-        server = await asyncio.get_running_loop().create_server(connections, host, port, backlog=ACCEPTED_AT_ONCE)
-    except (OSError, OverflowError) as error:
-        problem = f"cannot listen there ({getattr(error, 'strerror', None) or error})"
-        hint = "Choose another --port, or stop what uses this one."
-        raise UserError(problem, where=f"{host}:{port}", hint=hint) from None
-    for listener in server.sockets:
-        with listener.dup() as same:
-            same.listen(BACKLOG)
+async def _listen(connections: Connections, bound: socket.socket) -> asyncio.Server:
+    server = await asyncio.get_running_loop().create_server(connections, sock=bound, backlog=ACCEPTED_AT_ONCE)
+    with bound.dup() as same:
+        same.listen(BACKLOG)
     return server
 
 

@@ -11,6 +11,7 @@ from cbtrain.generation.local_model import LocalModel
 from cbtrain.model.adapters.methods import save_adapter
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.weights.loading import load_decoder
+from cbtrain.serving.address import bind
 from cbtrain.serving.app import ModelServer
 from cbtrain.serving.models import ServedModels
 from cbtrain.serving.run import listening
@@ -37,7 +38,7 @@ def opened(served_folder):
         model = LocalModel(str(served_folder), folders, EngineConfig(slots=4, context_tokens=256))
         model.give_base_a_voice()
         server = ModelServer(ServedModels(model, "base"), *args, **options)
-        async with listening(server.app(), "127.0.0.1", 0, grace=grace, header_seconds=header_seconds) as url:
+        async with listening(server.app(), bind("127.0.0.1", 0), grace=grace, header_seconds=header_seconds) as url:
             yield url, server
 
     return open_server

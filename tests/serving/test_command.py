@@ -1,5 +1,7 @@
 """``cbtrain serve`` as it is started: adapters by name, addresses, keys, devices."""
 
+import socket
+
 import pytest
 
 from cbtrain.cli import serve
@@ -11,6 +13,8 @@ from cbtrain.cli.parser import parse
 def test_what_is_wrong_is_one_line_before_anything_is_loaded(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv(serve.KEY_VARIABLE, raising=False)
     (tmp_path / "a").mkdir()
+    listener = socket.create_server(("127.0.0.1", 0))
+    taken = listener.getsockname()[1]
     for options, words in (
         (["--adapter", "A", "--adapter", "B"], "two adapters are named 'cbtrain'"),
         (["--adapter", "a=A", "--adapter", "a=B"], "two adapters are named 'a'"),
@@ -21,7 +25,10 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(capsys, monkeypatch
         (["--host", "node7"], "CBTRAIN_SERVE_KEY"),
         (["--allow-origin", "http://localhost:3000/"], "not the origin of a page"),
         (["--allow-origin", "*"], "not the origin of a page"),
-        (["--port", "-1"], "too small"),
+        (["--port", "-1"], "no port"),
+        (["--port", "99999"], "no port"),
+        (["--host", "127.0.0.1", "--port", str(taken)], "stop what uses this one"),
+        (["--allow-host", "x", "--host", "127.0.0.256"], "CBTRAIN_SERVE_KEY"),
         (["--queue", "0"], "too small"),
         (["--devices", "0,tpu"], "'tpu' is no device"),
         (["--devices", "cpu,cpu", "--device", "cpu"], "both there"),
@@ -32,6 +39,7 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(capsys, monkeypatch
         error = capsys.readouterr().err
         assert words in error, (options, error)
         assert len(error.strip().splitlines()) == 1
+    listener.close()
     for key in ("", " ", "a b ", "line\nbreak"):
         monkeypatch.setenv(serve.KEY_VARIABLE, key)
         assert main(["serve", "--model", str(tmp_path / "a")]) == 2

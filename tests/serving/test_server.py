@@ -17,6 +17,7 @@ from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.providers import Providers
 from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.serving.address import bind
 from cbtrain.serving.app import ModelServer
 from cbtrain.serving.models import ServedModels
 from cbtrain.serving.run import listening
@@ -33,7 +34,7 @@ def model_folder(tmp_path_factory):
 @pytest.fixture
 async def url(model_folder):
     model = LocalModel(str(model_folder), {}, EngineConfig(slots=4, context_tokens=256))
-    async with listening(ModelServer(ServedModels(model, "m")).app(), "127.0.0.1", 0) as url:
+    async with listening(ModelServer(ServedModels(model, "m")).app(), bind("127.0.0.1", 0)) as url:
         yield f"{url}/v1"
 
 
