@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -59,10 +60,14 @@ RECORD = web.RequestKey("record", Record)
 
 class RequestLog:
     """Writes lines from a thread of its own: a terminal or pipe that stands still stops nobody. Without ``requests``
-    only defects are written."""
+    only defects are written.
+
+    The thread writes past the buffer of ``stream``, whose lock it would hold for ever: the interpreter flushes the
+    buffer of standard error before it ends.
+    """
 
     def __init__(self, stream: TextIO | None = None, *, requests: bool = True) -> None:
-        self._stream, self._requests = stream or sys.stderr, requests
+        self._descriptor, self._requests = (stream or sys.stderr).fileno(), requests
         self._lines: queue.Queue[str | None] = queue.Queue(WAITING)
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="cbtrain-log", daemon=True)
@@ -93,6 +98,8 @@ class RequestLog:
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
             try:
-                print(line, file=self._stream, flush=True)
-            except (OSError, ValueError):  # it has been closed
+                data = f"{line}\n".encode(errors="backslashreplace")
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError:  # it has been closed
                 return

@@ -8,7 +8,6 @@ comparing ids; ``mask_check.py`` compares them with a second method.
 
 from __future__ import annotations
 
-import os.path
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -297,8 +296,7 @@ class ChatRenderer:
         self, text: str, expected: str, placed_messages: Sequence[PlacedMessage], messages: Sequence[Message], name: str
     ) -> None:
         """Raise UserError: the template lays the messages out as ``expected``, and placeholders as in ``text``."""
-        pairs = enumerate(zip(text, expected, strict=False))
-        first = next((place for place, (one, other) in pairs if one != other), min(len(text), len(expected)))
+        first = common_length(text, expected)
         before = [placed for placed in placed_messages if placed.begin <= first] or placed_messages[:1]
         message = _message_name(before[-1].message, messages)
         problem = f"the chat format {self.format.name!r} changes the words of {message}, or what it writes around them"
@@ -310,6 +308,12 @@ class ChatRenderer:
             return list(messages)
         first = messages[1] if len(messages) > 1 else Message("user", "")
         return [first.after(messages[0].content), *messages[2:]]
+
+
+def common_length(one: str, other: str) -> int:
+    """Return how many leading characters the texts share."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def any_of(texts: Iterable[str]) -> str:
@@ -324,8 +328,8 @@ def any_of(texts: Iterable[str]) -> str:
     ends = "?" if by_first.pop("", None) else ""
     branches = []
     for group in by_first.values():
-        shared = os.path.commonprefix(group)  # noqa: RUF071 - they are texts
-        branches.append(re.escape(shared) + any_of(text[len(shared) :] for text in group))
+        length = common_length(group[0], group[-1])  # they are sorted: what these two share, all do
+        branches.append(re.escape(group[0][:length]) + any_of(text[length:] for text in group))
     return f"(?:{'|'.join(branches)}){ends}" if branches else ""
 
 

@@ -136,6 +136,7 @@ def test_json_is_read_strictly():
         (b"[]", "object"),
         (b'"text"', "object"),
         (b'{"a": 1, "a": 2}', "twice"),
+        (b"{" + b"".join(b'"%d": 1, ' % number for number in range(60_000)) + b'"9": 2}', "twice"),  # in no long time
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "Infinity"),
         (b'{"a": ' + b"9" * 5_000 + b"}", "digits"),

@@ -136,6 +136,10 @@ async def test_what_cannot_fit_is_refused_by_its_length(opened, monkeypatch):
         async with session.post(f"{url}/v1/completions", json={"model": "base", "prompt": words}) as reply:
             assert await error_of(reply) == (400, "context_length_exceeded")
 
+        many = [{"role": "user", "content": ""}] * server.context
+        async with session.post(f"{url}/v1/chat/completions", json=BODY | {"messages": many}) as reply:
+            assert await error_of(reply) == (400, "context_length_exceeded")
+
         # More than a body may have: refused by its header, or where it exceeds it if it has none.
         async def chunks():
             for _ in range(40):
@@ -180,6 +184,48 @@ async def test_who_sends_slowly_or_nothing_is_shut_out_alone(opened, monkeypatch
         monkeypatch.setattr(server.bodies, "at_once", 40)
         async with session.post(f"{url}/v1/chat/completions", json=BODY) as reply:
             assert await error_of(reply) == (429, "busy")
+
+
+async def test_of_many_that_come_at_once_the_first_may_be_the_last_to_ask(opened, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_WAITING", 20)
+    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 1.0)
+    async with opened() as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+        opening = [await asyncio.open_connection(host, int(port)) for _ in range(60)]
+        reader, writer = opening[0]
+        await asyncio.sleep(0.1)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        # Those that still have not asked make room, the oldest first.
+        async with asyncio.timeout(5):
+            assert set(await asyncio.gather(*(reader.read() for reader, _ in opening[1:40]))) == {b""}
+        assert not any(reader.at_eof() for reader, _ in opening[40:])
+        for _, writer in opening:
+            writer.close()
+
+
+async def test_who_takes_no_answers_is_cut_off(opened, monkeypatch):
+    monkeypatch.setattr(connections, "SEND_SECONDS", 0.3)
+    async with opened() as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        one.connect((host, int(port)))
+        one.setblocking(False)
+        ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1_000
+        await asyncio.get_running_loop().sock_sendall(one, ask)
+
+        def ended():
+            try:
+                one.send(b" ")  # it fails on a connection that the other side has reset
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+            return False
+
+        await until(ended)
+        one.close()
 
 
 async def test_the_queue_is_finite_and_who_leaves_makes_room(opened):

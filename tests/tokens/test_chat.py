@@ -1,13 +1,16 @@
 """Rendering and mask: layouts of unnamed models, the formats for base models, and what must be refused."""
 
 import json
+import random
+import re
 
 import numpy as np
 import pytest
 from lessons import builder_for, documents_for, stretches, units_for
+from pattern_cost import steps_from_one_place
 
 from cbtrain.errors import UserError
-from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.chat import ChatRenderer, any_of
 from cbtrain.tokens.chat_files import format_files, saved_format
 from cbtrain.tokens.config import LEFT_OUT, OPENING
 from cbtrain.tokens.dialogue import Message, dialogue
@@ -340,3 +343,27 @@ def test_units_of_a_course_know_the_summary_before():
     closing = Turn("therapist", "Session Summary:\nWe talked about sleep.")
     units = units_for(builder, [[*TURNS, closing], TURNS])
     assert [unit.last_summaries for unit in units] == [("",), ("Session Summary:\nWe talked about sleep.",)]
+
+
+def test_special_tokens_are_found_as_by_an_alternation_at_less_cost():
+    drawn = random.Random(1)
+    for _ in range(300):
+        texts = {"".join(drawn.choices("ab<|", k=drawn.randint(1, 5))) for _ in range(drawn.randint(1, 8))}
+        text = "".join(drawn.choices("ab<|", k=40))
+        plain = "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
+        assert re.findall(any_of(texts), text) == re.findall(plain, text), (texts, text)
+    tokens = [f"<SPECIAL_{number}>" for number in range(1_000)]
+    assert steps_from_one_place(re.compile(any_of(tokens))) < 100
+    assert steps_from_one_place(re.compile("|".join(map(re.escape, tokens)))) > 1_000
+
+
+def test_a_long_dialogue_that_a_template_refuses_is_laid_out_few_times(monkeypatch):
+    check = "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate!') }}{% endif %}"
+    made = tokenizer(NO_BOS.replace("{{ '['", check + "{{ '['", 1))
+    renderer = ChatRenderer(made, choose_format(made))
+    layout, sizes = renderer._layout, []
+    monkeypatch.setattr(renderer, "_layout", lambda pairs, *rest: sizes.append(len(pairs)) or layout(pairs, *rest))
+    messages = [Message("assistant" if number % 2 else "user", f"{number}") for number in range(500)]
+    with pytest.raises(UserError, match="refuses message 501 as assistant"):
+        renderer.prompt([*messages, Message("assistant", "x")])
+    assert len(sizes) < 20

@@ -16,10 +16,6 @@ SEND_SECONDS = 60.0
 """In which a client must take what was sent; one that does not is cut off."""
 
 
-PIECE = 64 * 1024
-"""Bytes that are written at a time. What is shorter fits into the buffers of a connection."""
-
-
 class ClientGone(ConnectionResetError):
     """The client has left, or does not read."""
 
@@ -35,18 +31,3 @@ async def send(request: web.BaseRequest, response: web.StreamResponse, data: byt
         raise ClientGone("the client does not read") from None
     except ConnectionError as error:
         raise ClientGone(str(error)) from None
-
-
-async def send_whole(request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
-    """Send all of ``response``, piece by piece: a client that reads nothing is cut off, one that is slow is not. Raises
-    ClientGone."""
-    body = response.body
-    if not isinstance(body, bytes) or len(body) <= PIECE:
-        return response
-    sent = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
-    sent.content_length = len(body)
-    await sent.prepare(request)
-    for begin in range(0, len(body), PIECE):
-        await send(request, sent, body[begin : begin + PIECE])
-    await send(request, sent, None)
-    return sent

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections import OrderedDict
 from typing import Any
 
 from aiohttp import web
 
 from cbtrain.serving.errors import Refused
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
 
 HEADER_SECONDS = 10.0
 """From the opening of a connection to the end of its first request's headers; later, from their first byte."""
@@ -19,6 +25,9 @@ PATIENCE_SECONDS = 3.0
 """For which each of them is left alone: of a thousand connections that come at once, most may be honest."""
 IDLE_SECONDS = 75.0
 """Between two requests of a connection."""
+SEND_SECONDS = 60.0
+"""In which a client must take a whole answer, and ``SLOWEST`` bytes of it in each second more."""
+SLOWEST = 16 * 1024
 SEND_BUFFER = 128 * 1024
 """Bytes that the system keeps for a client that reads slowly; by itself it would keep megabytes."""
 
@@ -73,6 +82,7 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         if connected := transport.get_extra_info("socket"):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]  # what is sent is with the system
         self._expect_request()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -105,6 +115,19 @@ class Connection(web.RequestHandler):
         if self._timer:
             self._timer.cancel()
             self._timer = None
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send what is not sent yet. A client that does not take it is cut off: what waits for it takes memory."""
+        size = len(resp.body) if isinstance(resp, web.Response) and isinstance(resp.body, bytes) else 0
+        try:
+            async with timeout(SEND_SECONDS + size / SLOWEST):
+                return await super().finish_response(request, resp, start_time)
+        except asyncio.TimeoutError:
+            if self.transport is not None:
+                self.transport.abort()
+            return resp, True
 
     def handle_error(
         self,

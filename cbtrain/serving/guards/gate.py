@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from cbtrain.generation.request import AdapterDropped
-from cbtrain.serving.answers.sending import send_whole
 from cbtrain.serving.errors import Refused
 from cbtrain.serving.failures import refusal_of
 from cbtrain.serving.guards.access import Access
@@ -39,8 +38,6 @@ class Gate:
         status = GONE
         try:
             response = await self._response(http, handler, record)
-            if isinstance(response, web.Response):
-                response = await send_whole(http, response)
             status = response.status
         except ConnectionError:  # the client has left: what is returned here is sent to nobody
             response = web.Response(status=GONE)
