@@ -28,6 +28,9 @@ from cbtrain.serving.requests.chat import ChatBody
 from cbtrain.serving.requests.sampled import SampledBody, choice_seed
 from cbtrain.serving.requests.text import TextBody
 
+MOST_LOGPROBS = 500_000
+"""Log-probabilities in one request's answers: each takes some hundred bytes, more than once. One answer may be as long
+as the context all the same."""
 MOST_ANSWERS = 1_024
 """Answers that may be asked for at a time: those under way and those that wait."""
 
@@ -147,6 +150,7 @@ class ModelServer:
             for prompt in prompts
             for choice in range(body.choices)
         ]
+        self._require_few_logprobs(body, len(requests))
         if not body.stream:
             completions = await self._complete(requests)
             record.add(completions, body.choices)
@@ -188,6 +192,15 @@ class ModelServer:
         most = self.context * self.models.tokens(adapter).longest
         if characters > most:
             raise ContextOverflow(f"{characters:,} characters are more than {self.context:,} tokens can be")
+
+    def _require_few_logprobs(self, body: SampledBody, answers: int) -> None:
+        """Raise Refused if ``answers`` answers may have more log-probabilities than there is memory for."""
+        if body.wanted_logprobs is None or answers == 1:
+            return
+        longest = min(body.most_tokens or self.context, self.context)
+        if (count := answers * longest * (1 + body.wanted_logprobs)) > MOST_LOGPROBS:
+            problem = f"{answers} answers may have {count:,} log-probabilities, more than {MOST_LOGPROBS:,}"
+            raise Refused(400, f"{problem}: ask for fewer answers, alternatives or tokens", param="logprobs")
 
     def _require_loading(self) -> None:
         if not self.load_adapters:
