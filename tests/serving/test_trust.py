@@ -107,9 +107,11 @@ async def test_every_error_is_json(opened):
         for field, value, status in (
             ("logit_bias", {"999999": 1}, 400),
             ("messages", [{"role": "user", "content": "<|end|>"}], 400),
+            ("n", 128, 400),  # 128 answers of 240 tokens with 20 alternatives each
             ("response_format", {"type": "json_schema", "json_schema": {"schema": {"type": "nothing"}}}, 400),
         ):
-            async with session.post(f"{url}/v1/chat/completions", json=BODY | {field: value}) as reply:
+            many = {"logprobs": True, "top_logprobs": 20, "max_tokens": 240}
+            async with session.post(f"{url}/v1/chat/completions", json=BODY | many | {field: value}) as reply:
                 assert (await error_of(reply))[0] == status
         # Not even HTTP, or more of it than anybody needs.
         for data in (

@@ -17,6 +17,7 @@ class TokenText:
         decoder = self._backend.decoder
         state = decoder.__getstate__() if decoder is not None else b""
         self._byte_level, self._byte_tokens = b'"ByteLevel"' in state, b'"ByteFallback"' in state
+        self._bytes: dict[int, bytes] = {}
         self._added = {token.content for token in tokenizer.added_tokens_decoder.values()}
 
     @cached_property
@@ -26,6 +27,11 @@ class TokenText:
 
     def bytes_of(self, token: int) -> bytes:
         """Return the bytes that ``token`` stands for: part of a character, perhaps. b"" for an id without a token."""
+        if token not in self._bytes:
+            self._bytes[token] = self._spell(token)
+        return self._bytes[token]
+
+    def _spell(self, token: int) -> bytes:
         spelling: str | None = self._backend.id_to_token(token)
         if spelling is None:
             return b""
