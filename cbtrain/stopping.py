@@ -19,6 +19,11 @@ from typing import Any, NoReturn, TypeVar
 
 from cbtrain.errors import Stopped
 
+if sys.version_info >= (3, 11):  # bounds a block and costs no task of its own, as ``asyncio.wait_for`` does
+    from asyncio import timeout as timeout
+else:
+    from async_timeout import timeout as timeout  # type: ignore[import-not-found]  # comes with aiohttp there
+
 Done = TypeVar("Done")
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")

@@ -8,7 +8,8 @@ import random
 from pathlib import Path
 
 from cbtrain.cli.adapters import OPTION, adapters_of
-from cbtrain.cli.model import add_format_arguments, model_of
+from cbtrain.cli.local_model import add_local_model_arguments, load_local_model
+from cbtrain.cli.model import model_of
 from cbtrain.cli.parser import ALIASES, Commands, add_command, add_study_arguments, study_of
 from cbtrain.cli.system_option import add_system_option, system_text
 from cbtrain.errors import UserError
@@ -31,14 +32,8 @@ def add(commands: Commands) -> None:
     more = f"E.g. `cbtrain chat --model DIR --adapter DIR`; /help lists the commands there. {ALIASES}"
     chat = add_command(commands, "chat", _chat, text, more)
     add_study_arguments(chat, "model.weights=nf4")
-    chat.add_alias("--model", "model.path", help="model folder or hub id")
     text = "adapter folder (PEFT format), named after itself unless NAME is given; can be given several times"
     chat.add_argument(OPTION, action="append", default=[], metavar="DIR|NAME=DIR", help=text)
-    chat.add_alias(
-        "--chat-format",
-        "tokens.format",
-        help="auto: as the adapter was trained, else the tokenizer's chat template; plain: labels, for a base model",
-    )
     add_system_option(chat, "system prompt")
     chat.add_alias("--temperature", f"{THERAPIST}.temperature", type=float, help="0: always the likeliest token")
     text = "keep the likeliest tokens that have this probability; 1: all"
@@ -46,18 +41,12 @@ def add(commands: Commands) -> None:
     text = f"longest answer; {MAX_TOKENS} without --config"
     chat.add_alias("--max-tokens", f"{THERAPIST}.max_tokens", type=int, help=text)
     chat.add_argument("--seed", type=int, help="the same seed and words give the same answers; default: another one")
-    add_format_arguments(chat)
-    chat.add_alias("--threads", "threads", type=int, help="CPU threads")
-    text = "longest conversation, in tokens"
-    chat.add_alias("--context", "evaluation.engine.context_tokens", type=int, help=text)
+    add_local_model_arguments(chat, "conversation")
 
 
 def _chat(parsed: argparse.Namespace) -> None:
-    import torch
     from rich.console import Console
 
-    from cbtrain.console import loading_bar
-    from cbtrain.generation.local_model import LocalModel
     from cbtrain.serving.chat.conversation import BASE
     from cbtrain.serving.chat.loop import Chat
     from cbtrain.serving.chat.terminal import Terminal
@@ -73,22 +62,10 @@ def _chat(parsed: argparse.Namespace) -> None:
     engine = config.evaluation.engine
     if engine.slots is None and engine.memory_gb is None:
         engine = engine.model_copy(update={"slots": len(adapters) + SPARE_SLOTS})
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with loading_bar(Console(stderr=True)) as progress:
-        model = LocalModel(
-            name,
-            adapters,
-            engine,
-            loading=config.model,
-            chat_format=config.tokens.format,
-            force=parsed.force,
-            progress=progress,
-        )
-    model.give_base_a_voice()
+        config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"engine": engine})})
+    model, notes = load_local_model(parsed, config, name, adapters, Console(stderr=True))
     terminal = Terminal()
-    deterministic = model.engine.be_deterministic() if config.evaluation.deterministic else ""
-    for note in filter(None, (*model.notes, deterministic)):
+    for note in notes:
         terminal.note(note)
     facts = {"model": name, "sampling": sampling.model_dump_json()}
     seed = random.randrange(FIRST_SEEDS) if parsed.seed is None else parsed.seed

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cbtrain.cli.adapters import adapters_of
-from cbtrain.cli.model import add_format_arguments, model_of
+from cbtrain.cli.local_model import add_local_model_arguments, load_local_model
+from cbtrain.cli.model import model_of
 from cbtrain.cli.parser import ALIASES, Commands, add_command, add_study_arguments, leading_console, study_of
 from cbtrain.cli.system_option import add_system_option, system_text
+from cbtrain.environment import usable_cores
 from cbtrain.errors import UserError
+from cbtrain.serving.address import bind
 from cbtrain.stopping import ignore_signals
 
 if TYPE_CHECKING:
@@ -44,26 +47,17 @@ def add(commands: Commands) -> None:
     )
     serve = add_command(commands, "serve", _serve, text, more)
     add_study_arguments(serve, example)
-    serve.add_alias("--model", "model.path", help="model folder or hub id")
     text = "adapter folder (PEFT format), and the name that clients ask for; without one it has the --name. Repeat it"
     serve.add_argument("--adapter", action="append", default=[], metavar="NAME=DIR", help=text)
-    serve.add_alias(
-        "--chat-format",
-        "tokens.format",
-        help="auto: as the adapter was trained, else the tokenizer's chat template; plain: labels, for a base model",
-    )
     text = "name that clients ask for: of the model, or of an adapter without a name (the base is then called base)"
     serve.add_argument("--name", default="cbtrain", help=text)
     serve.add_argument("--host", default="127.0.0.1", help=f"address; others than this machine's need {KEY_VARIABLE}")
     serve.add_argument("--port", type=int, default=8000, help="port; 0: a free one, which is printed")
     add_system_option(serve, "for chats without a system message")
-    add_format_arguments(serve)
+    add_local_model_arguments(serve, "prompt plus answer")
     text = "one process on each of these, behind one port: GPUs (0,1) or cpu,cpu. A conversation stays with one of them"
     serve.add_argument("--devices", metavar="LIST", help=text)
-    serve.add_alias("--threads", "threads", type=int, help="CPU threads")
     serve.add_alias("--slots", "evaluation.engine.slots", type=int, help="conversations kept in the cache")
-    text = "longest prompt plus answer, in tokens"
-    serve.add_alias("--context", "evaluation.engine.context_tokens", type=int, help=text)
     text = "answers that may be asked for at a time; others get status 429"
     serve.add_argument("--queue", type=int, default=1024, metavar="N", help=text)
     text = "another name of this server, which requests may have as their Host. Repeat it"
@@ -92,8 +86,6 @@ def _serve(parsed: argparse.Namespace) -> None:
         raise UserError(problem, where="--adapter", hint="Give it another one: --adapter NAME=DIR.")
     config = study_of(parsed)
     name = model_of(config, "serve")
-    from cbtrain.serving.address import bind
-
     bound = bind(parsed.host, parsed.port)
     devices = _devices(parsed)
     if len(devices) > 1:
@@ -102,34 +94,17 @@ def _serve(parsed: argparse.Namespace) -> None:
     if devices:
         config = config.model_copy(update={"model": config.model.model_copy(update={"device": devices[0]})})
 
-    import torch
-
-    from cbtrain.console import loading_bar
-    from cbtrain.generation.local_model import LocalModel
     from cbtrain.serving.app import ModelServer
     from cbtrain.serving.models import ServedModels
     from cbtrain.serving.request_log import RequestLog
     from cbtrain.serving.run import serve
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with loading_bar(leading_console()) as progress:
-        model = LocalModel(
-            name,
-            folders,
-            config.evaluation.engine,
-            loading=config.model,
-            chat_format=config.tokens.format,
-            force=parsed.force,
-            progress=progress,
-        )
-    model.give_base_a_voice()
+    model, notes = load_local_model(parsed, config, name, folders, leading_console())
     models = ServedModels(model, base, system, trained_prompts=parsed.system == "trained")
-    deterministic = model.engine.be_deterministic() if config.evaluation.deterministic else ""
     access_note = "" if parsed.with_parent else _access_note(access, parsed.host)  # the parent says it
     cache, size = model.engine.cache, f"{model.engine.context:,} tokens"
     served = f"models: {', '.join(models.names)}; context {size}, {len(cache.slots)} conversations in the cache"
-    for note in filter(None, (served, *model.notes, *_system_notes(models, parsed.system), deterministic, access_note)):
+    for note in filter(None, (served, *notes, *_system_notes(models, parsed.system), access_note)):
         print(note, file=sys.stderr, flush=True)
     log = RequestLog(requests=not parsed.quiet)
     server = ModelServer(models, access, most_answers=parsed.queue, load_adapters=parsed.load_adapters, log=log)
@@ -174,7 +149,7 @@ async def _serve_on_several(
     with tempfile.TemporaryDirectory() as folder:
         workers = []
         for index, device in enumerate(devices):
-            threads = config.threads or (max(1, _cores() // len(devices)) if device == "cpu" else None)
+            threads = config.threads or (max(1, usable_cores() // len(devices)) if device == "cpu" else None)
             model = config.model.model_copy(update={"device": device})
             device_config = config.model_copy(update={"model": model, "threads": threads})
             path = Path(folder) / f"{index}.yaml"
@@ -192,10 +167,6 @@ async def _serve_on_several(
             await serve(front.app(), bound, parsed.host, close=front.close, until_stdin_closes=parsed.with_parent)
         finally:
             log.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _passed_on(parsed: argparse.Namespace) -> list[str]:

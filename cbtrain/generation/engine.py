@@ -102,7 +102,7 @@ class GenerationEngine:
             self.adapters.digest(request.adapter),
             drawing,
             text,
-            self._guide(request, tokenizer),
+            self.guide(request),
             listener,
         )
         self.waiting.append(run)
@@ -185,23 +185,20 @@ class GenerationEngine:
         has_text = (request.tokenizer or self.tokenizer) is not None
         check_request(request, self.context, self.vocabulary, self.adapters.names, has_text=has_text)
 
-    def guides(self, tokenizer: Any, stop_ids: frozenset[int]) -> JsonGuides:
-        """Return what makes guides for ``tokenizer`` and answers that end at ``stop_ids`` or the engine's own. Any
-        thread may ask, and compile a schema there before its request comes."""
-        key = id(tokenizer), self.stop_ids | stop_ids
-        with self._guides_lock:
-            if key not in self._guides:
-                if len(self._guides) >= GUIDES_KEPT:
-                    self._guides.clear()
-                self._guides[key] = JsonGuides(tokenizer, self.vocabulary, key[1])
-            return self._guides[key]
-
-    def _guide(self, request: Request, tokenizer: Any) -> JsonGuide | None:
+    def guide(self, request: Request) -> JsonGuide | None:
+        """Return a guide to the schema of ``request``, None if it has none. Raises BadRequest on one that cannot be
+        used. Any thread may ask: a schema that it compiles is ready for :meth:`submit`."""
         if request.schema is None:
             return None
+        tokenizer, stop_ids = request.tokenizer or self.tokenizer, self.stop_ids | request.stop_ids
+        with self._guides_lock:
+            if (key := (id(tokenizer), stop_ids)) not in self._guides:
+                if len(self._guides) >= GUIDES_KEPT:
+                    self._guides.clear()
+                self._guides[key] = JsonGuides(tokenizer, self.vocabulary, stop_ids)
+            guides = self._guides[key]
         try:
-            schema = None if request.schema is True else request.schema
-            return self.guides(tokenizer, request.stop_ids).guide(schema)
+            return guides.guide(None if request.schema is True else request.schema)
         except UserError as error:
             raise BadRequest(str(error), "schema") from None
 

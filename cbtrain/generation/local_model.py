@@ -160,10 +160,9 @@ class LocalModel:
 
     async def compile_schema(self, request: Request) -> None:
         """Compile the schema of ``request`` in a thread, so that the engine, and with it others, need not wait for it.
-        Raises UserError if it is invalid or unsupported."""
+        Raises BadRequest on one that cannot be used."""
         if request.schema is not None:
-            guides = self.engine.guides(request.tokenizer, request.stop_ids)
-            await asyncio.to_thread(guides.guide, None if request.schema is True else request.schema)
+            await asyncio.to_thread(self.engine.guide, request)
 
     async def complete(self, request: Request) -> Completion:
         """Return the completion of ``request``; cancelling the await ends it.

@@ -17,7 +17,8 @@ from cbtrain.providers.formats.api_format import ApiFormat, Malformed, WireAnswe
 from cbtrain.providers.formats.stream import events_of
 from cbtrain.providers.formats.waiting import believed_wait
 from cbtrain.providers.redaction import redacted, redacted_texts
-from cbtrain.providers.transport import Reply, Transport, timeout
+from cbtrain.providers.transport import Reply, Transport
+from cbtrain.stopping import timeout
 from cbtrain.text.json_objects import unique
 
 LONGEST_BACKOFF_S = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,13 +11,7 @@ import aiohttp
 
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import WireRequest
-
-if sys.version_info >= (3, 11):  # bounds a block and costs no task of its own, as ``asyncio.wait_for`` does
-    from asyncio import timeout
-else:
-    from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
-
-__all__ = ["HttpTransport", "Reply", "Transport", "timeout"]
+from cbtrain.stopping import timeout
 
 LONGEST_REPLY = 32 * 1024 * 1024
 """Bytes; more is no chat answer."""

@@ -55,20 +55,19 @@ class ModelServer:
         self.gate = Gate(access or Access(), self.metrics, log)
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self.gate.middleware])
-        app.on_response_prepare.append(self.gate.on_prepare)
-        for method, path, handler in (
-            ("POST", "/v1/chat/completions", self.chat),
-            ("POST", "/v1/completions", self.complete_texts),
-            ("GET", "/v1/models", self.list_models),
-            ("GET", "/v1/models/{id:.+}", self.show_model),
-            ("GET", "/health", self.health),
-            ("HEAD", "/health", self.health),
-            ("GET", "/metrics", self.show_metrics),
-            ("POST", "/v1/load_lora_adapter", self.load),
-            ("POST", "/v1/unload_lora_adapter", self.unload),
-        ):
-            app.router.add_route(method, path, handler, expect_handler=self.gate.invite)
+        app = self.gate.application(
+            [
+                ("POST", "/v1/chat/completions", self.chat),
+                ("POST", "/v1/completions", self.complete_texts),
+                ("GET", "/v1/models", self.list_models),
+                ("GET", "/v1/models/{id:.+}", self.show_model),
+                ("GET", "/health", self.health),
+                ("HEAD", "/health", self.health),
+                ("GET", "/metrics", self.show_metrics),
+                ("POST", "/v1/load_lora_adapter", self.load),
+                ("POST", "/v1/unload_lora_adapter", self.unload),
+            ]
+        )
         app.cleanup_ctx.append(self._engine)
         return app
 

@@ -98,6 +98,5 @@ class ServedModels:
             raise Refused(404, f"there is no folder {folder[:300]!r} on this server", param="lora_path")
         try:
             await (self.model.replace if known else self.model.mount)(name, folder)
-            self._spelled.pop(name, None)
         except UserError as error:
             raise Refused(400, str(error), param="lora_path") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cbtrain.environment import usable_cores
 from cbtrain.errors import UserError
 from cbtrain.files import cache_folder, expanded
 from cbtrain.tokens.cache import CacheEntry, TokenStore
@@ -207,7 +207,7 @@ def _build(unit: Unit, builder: DocumentBuilder) -> BuiltUnit | UserError:
 
 def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[BuiltUnit | UserError]:
     """Yield :func:`_build` of each unit, in order. Threads suffice: the tokenizer works outside Python's lock."""
-    workers = _cores()
+    workers = usable_cores()
     waiting: deque[Future[BuiltUnit | UserError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -229,10 +229,6 @@ def _check_mask(units: Sequence[Unit], builder: DocumentBuilder, *, skip_bad: bo
     usable = (unit for unit in units if not skip_bad or not isinstance(_build(unit, builder), UserError))
     for unit in islice(usable, CHECKED_UNITS):
         check_dialogue(builder.renderer, builder.messages(unit)[:CHECKED_MESSAGES], place_of(unit))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _identity(

@@ -1,17 +1,16 @@
 """A page of another origin, in a real browser on the same machine, can neither read the server nor use it nor stop it."""
 
-import shutil
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 from aiohttp import web
+from chromium import ABSENT, ARGUMENTS, CHROMIUM
 
 from cbtrain.serving.guards.access import LOCAL_NAMES, Access
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BODY = {"model": "base", "messages": [{"role": "user", "content": "I feel low."}], "max_tokens": 3, "seed": 1}
 PAGE = "<!doctype html><title>other</title><body></body>"
 
@@ -105,9 +104,9 @@ async def page_server():
 @asynccontextmanager
 async def chromium():
     if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH (apt-get install chromium)")
+        pytest.skip(ABSENT)
     playwright = pytest.importorskip("playwright.async_api")
-    arguments = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP rebound.example 127.0.0.1"]
+    arguments = [*ARGUMENTS, "--host-resolver-rules=MAP rebound.example 127.0.0.1"]
     arguments += ["--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests"]
     async with playwright.async_playwright() as running:
         browser = await running.chromium.launch(executable_path=CHROMIUM, args=arguments)

@@ -13,6 +13,7 @@ from cbtrain.serving.answers import sending
 from cbtrain.serving.guards import connections
 from cbtrain.serving.guards.access import Access
 from cbtrain.serving.request_log import RequestLog
+from cbtrain.stopping import timeout
 
 BODY = {"model": "base", "messages": [{"role": "user", "content": "I feel low."}], "max_tokens": 3, "seed": 1}
 ENDLESS = BODY | {"max_tokens": 240, "temperature": 5, "min_tokens": 240}
@@ -32,10 +33,19 @@ async def raw(url, data):
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(data)
-    async with asyncio.timeout(10):
+    async with timeout(10):
         answer = await reader.read()
     writer.close()
     return answer
+
+
+def slow_reader(url):
+    """Return a connection of a client that takes next to nothing unless it reads."""
+    host, port = url.removeprefix("http://").split(":")
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    one.connect((host, int(port)))
+    return one
 
 
 @pytest.mark.fault("F3")
@@ -199,7 +209,7 @@ async def test_of_many_that_come_at_once_the_first_may_be_the_last_to_ask(opened
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
         # Those that still have not asked make room, the oldest first.
-        async with asyncio.timeout(5):
+        async with timeout(5):
             assert set(await asyncio.gather(*(reader.read() for reader, _ in opening[1:40]))) == {b""}
         assert not any(reader.at_eof() for reader, _ in opening[40:])
         for _, writer in opening:
@@ -209,10 +219,7 @@ async def test_of_many_that_come_at_once_the_first_may_be_the_last_to_ask(opened
 async def test_who_takes_no_answers_is_cut_off(opened, monkeypatch):
     monkeypatch.setattr(connections, "SEND_SECONDS", 0.3)
     async with opened() as (url, _):
-        host, port = url.removeprefix("http://").split(":")
-        one = socket.socket()
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-        one.connect((host, int(port)))
+        one = slow_reader(url)
         one.setblocking(False)
         ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1_000
         await asyncio.get_running_loop().sock_sendall(one, ask)
@@ -257,10 +264,7 @@ async def test_the_queue_is_finite_and_who_leaves_makes_room(opened):
 async def test_slow_readers_cost_bounded_memory_and_are_cut_off(opened, monkeypatch):
     monkeypatch.setattr(sending, "SEND_SECONDS", 0.5)
     async with opened() as (url, server):
-        host, port = url.removeprefix("http://").split(":")
-        one = socket.socket()
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-        one.connect((host, int(port)))
+        one = slow_reader(url)
         # Log-probabilities make a stream that no buffer on the way can hold.
         body = json.dumps(ENDLESS | {"stream": True, "n": 16, "logprobs": True, "top_logprobs": 20}).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

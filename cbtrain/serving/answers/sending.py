@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from aiohttp import web
 
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
+from cbtrain.stopping import timeout
 
 SEND_SECONDS = 60.0
 """In which a client must take what was sent; one that does not is cut off."""

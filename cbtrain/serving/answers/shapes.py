@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from cbtrain.generation.request import Completion, Piece
 from cbtrain.generation.sampling.draw import TokenLogprobs
@@ -17,37 +17,42 @@ LEAST = -9999.0
 
 
 class _Shape:
-    """What both have: an envelope with choices."""
+    """What both have: an envelope with choices. ``alternatives`` to each token are shown (None: no
+    log-probabilities)."""
 
-    alternatives: int | None
+    prefix: ClassVar[str]
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    def __init__(self, model: str, tokens: TokenText, alternatives: int | None) -> None:
+        self.id, self.created = f"{self.prefix}-{uuid.uuid4().hex}", int(time.time())
+        self.model, self.tokens, self.alternatives = model, tokens, alternatives
 
     def whole(self, completions: Sequence[Completion], usage: dict[str, Any]) -> dict[str, Any]:
         """Return the JSON of whole answers."""
-        return self._whole([self._answer(index, done) for index, done in enumerate(completions)], usage)
+        answers = [self._answer(index, done) for index, done in enumerate(completions)]
+        return self._envelope(self.whole_object, answers) | {"usage": usage}
 
     def text_of(self, completions: Sequence[Completion], usage: dict[str, Any]) -> str:
         """Return the JSON of :meth:`whole` as text, written choice by choice: the encoder lets no other thread run."""
         choices = ", ".join(json.dumps(self._answer(index, done)) for index, done in enumerate(completions))
-        return json.dumps(self._whole([], usage)).replace('"choices": []', f'"choices": [{choices}]', 1)
+        return json.dumps(self.whole((), usage)).replace('"choices": []', f'"choices": [{choices}]', 1)
 
-    def _whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
+    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
+        """Return the chunk with the usage, which has no choices."""
+        return self._envelope(self.chunk_object, []) | {"usage": usage}
+
+    def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
     def _answer(self, index: int, done: Completion) -> dict[str, Any]:
         raise NotImplementedError
 
 
 class ChatShape(_Shape):
-    """Answers to a chat; ``alternatives`` to each token are shown (None: no log-probabilities)."""
+    """Answers to a chat."""
 
-    whole_object, chunk_object = "chat.completion", "chat.completion.chunk"
-
-    def __init__(self, model: str, tokens: TokenText, alternatives: int | None) -> None:
-        self.id, self.created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        self.model, self.tokens, self.alternatives = model, tokens, alternatives
-
-    def _whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
-        return self._envelope(self.whole_object, choices) | {"usage": usage}
+    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def _answer(self, index: int, done: Completion) -> dict[str, Any]:
         return {
@@ -69,16 +74,9 @@ class ChatShape(_Shape):
     def closing(self, index: int, done: Completion) -> dict[str, Any]:
         return self._chunk(index, {}, None, done.finish_reason)
 
-    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
-        """Return the chunk with the usage, which has no choices."""
-        return self._envelope(self.chunk_object, []) | {"usage": usage}
-
     def _chunk(self, index: int, delta: dict[str, Any], logprobs: Any, reason: str | None) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._envelope(self.chunk_object, [choice])
-
-    def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
     def _logprobs(self, ids: Sequence[int], entries: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
         if self.alternatives is None:
@@ -99,15 +97,11 @@ class ChatShape(_Shape):
 class TextShape(_Shape):
     """Answers to texts that were continued."""
 
-    whole_object = "text_completion"
+    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
     def __init__(self, model: str, tokens: TokenText, alternatives: int | None) -> None:
-        self.id, self.created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
-        self.model, self.tokens, self.alternatives = model, tokens, alternatives
+        super().__init__(model, tokens, alternatives)
         self._offsets: dict[int, int] = {}  # of streams, by choice
-
-    def _whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
-        return self._envelope(choices) | {"usage": usage}
 
     def _answer(self, index: int, done: Completion) -> dict[str, Any]:
         return self._choice(index, done.text, self._logprobs(done.ids, done.logprobs, 0), done.finish_reason)
@@ -120,20 +114,16 @@ class TextShape(_Shape):
             return None
         logprobs = self._logprobs(piece.ids, piece.logprobs, self._offsets.get(index, 0))
         self._offsets[index] = self._offsets.get(index, 0) + sum(map(len, logprobs["tokens"] if logprobs else ()))
-        return self._envelope([self._choice(index, piece.text, logprobs, None)])
+        return self._chunk(index, piece.text, logprobs, None)
 
     def closing(self, index: int, done: Completion) -> dict[str, Any]:
-        return self._envelope([self._choice(index, "", None, done.finish_reason)])
-
-    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
-        return self._envelope([]) | {"usage": usage}
+        return self._chunk(index, "", None, done.finish_reason)
 
     def _choice(self, index: int, text: str, logprobs: Any, reason: str | None) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        common = {"id": self.id, "object": self.whole_object, "created": self.created}
-        return common | {"model": self.model, "choices": choices}
+    def _chunk(self, index: int, text: str, logprobs: Any, reason: str | None) -> dict[str, Any]:
+        return self._envelope(self.chunk_object, [self._choice(index, text, logprobs, reason)])
 
     def _logprobs(self, ids: Sequence[int], entries: Sequence[TokenLogprobs], offset: int) -> dict[str, Any] | None:
         if self.alternatives is None:

@@ -62,19 +62,19 @@ class Front:
         """Adapters that were loaded (the request that did it) or unloaded (None) since the start, by name."""
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self.gate.middleware])
-        app.on_response_prepare.append(self.gate.on_prepare)
-        for method, path, handler in (
-            ("POST", "/v1/chat/completions", self.answer),
-            ("POST", "/v1/completions", self.answer),
-            ("GET", "/v1/models", self.ask_any),
-            ("GET", "/v1/models/{id:.+}", self.ask_any),
-            ("GET", "/health", self.health),
-            ("GET", "/metrics", self.show_metrics),
-            ("POST", "/v1/load_lora_adapter", self.change_adapters),
-            ("POST", "/v1/unload_lora_adapter", self.change_adapters),
-        ):
-            app.router.add_route(method, path, handler, expect_handler=self.gate.invite)
+        app = self.gate.application(
+            [
+                ("POST", "/v1/chat/completions", self.answer),
+                ("POST", "/v1/completions", self.answer),
+                ("GET", "/v1/models", self.ask_any),
+                ("GET", "/v1/models/{id:.+}", self.ask_any),
+                ("GET", "/health", self.health),
+                ("HEAD", "/health", self.health),
+                ("GET", "/metrics", self.show_metrics),
+                ("POST", "/v1/load_lora_adapter", self.change_adapters),
+                ("POST", "/v1/unload_lora_adapter", self.change_adapters),
+            ]
+        )
         app.cleanup_ctx.append(self._workers_run)
         return app
 
@@ -119,24 +119,27 @@ class Front:
         body: dict[str, Any] = await self.bodies.read(http, dict)
         if self.closed:
             raise _ending()
-        async with self._changing:
-            return await asyncio.shield(self._change_adapters(http, body))
+        return await asyncio.shield(self._change_adapters(http.path, body))
 
-    async def _change_adapters(self, http: web.Request, body: Mapping[str, Any]) -> web.Response:
-        """Do it in one process after the other. If one refuses, those before it are put back."""
+    async def _change_adapters(self, path: str, body: Mapping[str, Any]) -> web.Response:
+        """Do it in one process after the other, one change at a time. If one refuses, those before it are put back."""
+        async with self._changing:
+            return await self._change_all(path, body)
+
+    async def _change_all(self, path: str, body: Mapping[str, Any]) -> web.Response:
         changed: list[Worker] = []
         result: dict[str, Any] = {}
         for worker in self._alive():
-            status, result = await self._post(worker.url, http.path, body)
+            status, result = await self._post(worker.url, path, body)
             if status != 200:
                 for other in changed:
-                    await self._undo(other, http.path, body)
+                    await self._undo(other, path, body)
                 return web.json_response(result, status=status)
             changed.append(worker)
         if not changed:
             raise _nobody()
         name = str(body.get("lora_name"))
-        self.loaded[name] = dict(body) if http.path.endswith("/load_lora_adapter") else None
+        self.loaded[name] = dict(body) if path.endswith("/load_lora_adapter") else None
         return web.json_response(result)
 
     async def prepare(self, url: str) -> None:

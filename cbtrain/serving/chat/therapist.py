@@ -87,7 +87,22 @@ class Therapist:
     ) -> None:
         """Put the answer of ``adapter`` (None: the base) into ``heard``, and ``show`` its text, while it comes. Ctrl-C
         ends it. Raises as :meth:`LocalModel.chat` and :meth:`LocalModel.complete`."""
-        self._until_interrupted(self._stream(messages, adapter, seed, heard, show))
+
+        async def stream() -> None:
+            request = await self.model.chat(messages, self.sampling, seed=seed, adapter=adapter)
+            heard.prompt_tokens = len(request.prompt)
+            started = time.perf_counter()
+            async with aclosing(self.model.stream(request)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Completion):
+                        heard.completion = piece
+                        return
+                    heard.last_s = time.perf_counter() - started
+                    heard.first_s = heard.first_s or heard.last_s
+                    heard.pieces.append(piece)
+                    show(piece.text)
+
+        self._until_interrupted(stream())
 
     def spoken(self, heard: Heard, adapter: str | None) -> tuple[str, tuple[int, ...]]:
         """Return the words of an answer without thinking, and its tokens, none if they do not give these words."""
@@ -95,27 +110,6 @@ class Therapist:
         tokenizer = self.model.voice_of(adapter).renderer.tokenizer
         whole = tokenizer.decode(heard.ids, skip_special_tokens=True).strip() == text.strip()
         return text.strip(), tuple(heard.ids) if whole else ()
-
-    async def _stream(
-        self,
-        messages: Sequence[Message],
-        adapter: str | None,
-        seed: int,
-        heard: Heard,
-        show: Callable[[str], None],
-    ) -> None:
-        request = await self.model.chat(messages, self.sampling, seed=seed, adapter=adapter)
-        heard.prompt_tokens = len(request.prompt)
-        started = time.perf_counter()
-        async with aclosing(self.model.stream(request)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Completion):
-                    heard.completion = piece
-                    return
-                heard.last_s = time.perf_counter() - started
-                heard.first_s = heard.first_s or heard.last_s
-                heard.pieces.append(piece)
-                show(piece.text)
 
     def _until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,11 +11,7 @@ from aiohttp import web
 
 from cbtrain.serving.errors import Refused
 from cbtrain.serving.requests.strict_json import read_json
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
+from cbtrain.stopping import timeout
 
 SECONDS = 30.0
 """In which a body must arrive."""

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from collections import OrderedDict
 from typing import Any
 
 from aiohttp import web
 
 from cbtrain.serving.errors import Refused
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout  # type: ignore[import-not-found]  # comes with aiohttp there
+from cbtrain.stopping import timeout
 
 HEADER_SECONDS = 10.0
 """From the opening of a connection to the end of its first request's headers; later, from their first byte."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
@@ -24,6 +24,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Gate:
     def __init__(self, access: Access, metrics: Metrics, log: RequestLog | None) -> None:
         self.access, self.metrics, self.log = access, metrics, log
+
+    def application(self, routes: Sequence[tuple[str, str, Handler]]) -> web.Application:
+        """Return an application with ``routes`` (method, path, handler), to which this is the way."""
+        app = web.Application(middlewares=[self.middleware])
+        app.on_response_prepare.append(self.on_prepare)
+        for method, path, handler in routes:
+            app.router.add_route(method, path, handler, expect_handler=self.invite)
+        return app
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -31,21 +31,16 @@ class TextBody(SampledBody):
         if not items:
             raise ValueError("must have at least one text or token")
         kinds = {type(item) for item in items}
-        if isinstance(prompt, list) and kinds == {list}:
-            kinds = {type(token) for item in items for token in item} if all(items) else set()
-            if len(items) > MOST_PROMPTS:
-                raise ValueError(f"at most {MOST_PROMPTS} prompts")
-            if kinds == {int}:
-                return prompt
-        elif kinds == {str}:
-            if len(items) > MOST_PROMPTS:
-                raise ValueError(f"at most {MOST_PROMPTS} prompts")
-            for text in items:
-                whole_characters(text)
+        if kinds == {int} and items is prompt:
             return prompt
-        elif isinstance(prompt, list) and kinds == {int}:
-            return prompt
-        raise ValueError("must be a text, a list of texts, a list of token ids, or a list of such lists")
+        several = kinds == {str} or (kinds == {list} and all(items) and {type(t) for i in items for t in i} == {int})
+        if not several:
+            raise ValueError("must be a text, a list of texts, a list of token ids, or a list of such lists")
+        if len(items) > MOST_PROMPTS:
+            raise ValueError(f"at most {MOST_PROMPTS} prompts")
+        for text in items if kinds == {str} else ():
+            whole_characters(text)
+        return prompt
 
     @property
     def prompts(self) -> list[str | list[int]]:
