@@ -14,12 +14,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import zip_longest
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic.fields import FieldInfo
 
 from cbtrain.errors import UserError
 
@@ -37,39 +38,6 @@ NUMBERS = {
 }
 """YAML 1.1's patterns without those that begin with a 0 and are octal, and without those in base 60."""
 
-FAULTS = {
-    "missing": "missing",
-    "extra_forbidden": "unknown key",
-    "invalid_key": "must be a text, as every key",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a whole number of fewer digits",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be below {lt}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-    "string_type": "must be a text",
-    "string_unicode": "must be a text in UTF-8",
-    "string_too_short": "must have a length of at least {min_length}",
-    "string_pattern_mismatch": "must match the regular expression {pattern}",
-    "path_type": "must be a path",
-    "date_type": "must be a date: YYYY-MM-DD",
-    "date_from_datetime_parsing": "must be a date: YYYY-MM-DD",
-    "date_from_datetime_inexact": "must be a date without a time: YYYY-MM-DD",
-    "list_type": "must be a list",
-    "too_short": "must have a length of at least {min_length}",
-    "dict_type": "must be a section of keys and values",
-    "model_type": "must be a section of keys and values",
-}
-"""What is wrong with a value, by pydantic's type of error. The fields in braces are from the error's context."""
-
 
 class SettingsConflict(ValueError):
     """Settings that are valid one by one, but not together. A validator of a section raises it; ``keys`` are the
@@ -78,24 +46,6 @@ class SettingsConflict(ValueError):
     def __init__(self, problem: str, *keys: str) -> None:
         self.keys = keys
         super().__init__(problem)
-
-
-def fault_of(error: ErrorDetails) -> str:
-    """Return what is wrong with a value, without its key: ``must be at least 1``."""
-    context = error.get("ctx", {})
-    if error["type"] == "value_error":  # raised by a validator of ours
-        return str(context["error"])
-    if error["type"] not in FAULTS:
-        return error["msg"]
-    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
-    return FAULTS[error["type"]].format(**shown)
-
-
-def first_fault(error: ValidationError) -> str:
-    """Return the first thing that is wrong, after its dotted key: ``price.input: must be at least 0``."""
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    return f"{key}: {fault_of(first)}" if key else fault_of(first)
 
 
 DEEPEST = 1_000
@@ -107,8 +57,41 @@ def renamed(name: str, *older: str) -> AliasChoices:
     return AliasChoices(name, *older)
 
 
+ANY_NAME = "NAME"
+"""In the place of a name that a user gives to a section, where keys are listed."""
+
+
+class _AnyName(dict[str, FieldInfo]):
+    """Fields of a section whose keys are names of a user's own: every name is a field of one kind."""
+
+    def __init__(self, entry: type[BaseModel]) -> None:
+        super().__init__({ANY_NAME: FieldInfo(annotation=entry)})
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> FieldInfo:
+        return self[ANY_NAME]
+
+    def get(self, name: str, default: Any = None) -> FieldInfo:
+        return self[name]
+
+
+@cache
+def _named_sections(entry: type[BaseModel]) -> type[BaseModel]:
+    """Return what stands for the config class of a field that is a ``dict`` of ``entry`` by name."""
+    text = f"Sections by names of your own. {entry.__doc__ or ''}"
+    return cast(
+        "type[BaseModel]", type(f"Named{entry.__name__}", (), {"__doc__": text, "model_fields": _AnyName(entry)})
+    )
+
+
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the config class of a field, also if it is optional or a list; None if the field is not a section."""
+    """Return the config class of a field, also if it is optional, a list, or a ``dict`` of sections by name; None if
+    the field is not a section."""
+    if get_origin(annotation) is dict:
+        entry = section_of(get_args(annotation)[1])
+        return _named_sections(entry) if entry else None
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -259,10 +242,10 @@ def _boolean_numbers(values: Mapping[str, Any], section: type[BaseModel], at: st
         inner, path = section_of(field.annotation), f"{at}{key}"
         if inner is None:
             yield from ((path, found) for found in _booleans(value, field.annotation))
-        elif isinstance(value, dict) and get_origin(field.annotation) is not dict:
+        elif isinstance(value, dict):
             yield from _boolean_numbers(value, inner, f"{path}.")
-        elif isinstance(value, dict | list):
-            for place, entry in value.items() if isinstance(value, dict) else enumerate(value):
+        elif isinstance(value, list):
+            for place, entry in enumerate(value):
                 if isinstance(entry, dict):
                     yield from _boolean_numbers(entry, inner, f"{path}.{place}.")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.eval.rating.config import JudgingConfig, over
+from cbtrain.eval.simulation.config import TOKENS_PROMPT, LocalModelConfig, TherapistConfig, refuse_unsent
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.overrides import merge
 from cbtrain.settings import SettingsConflict
 
 PATIENT_INSTRUCTIONS = (
@@ -20,8 +22,24 @@ PATIENT_INSTRUCTIONS = (
 
 
 THERAPIST, PATIENT = SamplingConfig(max_tokens=120), SamplingConfig(max_tokens=80)
-SENT_TO_PATIENTS = ("temperature", "top_p", "max_tokens")
-"""Settings of :class:`SamplingConfig` that a request to a patient's API carries."""
+
+
+PAPER: dict[str, Any] = {
+    "prompt": "one-line",
+    "max_turns": 50,
+    "max_words": 5000,
+    "end_phrases": ["take care", "don't hesitate to reach out", "main topics discussed"],
+    "therapist": {"temperature": 0.8, "top_p": 0.95, "top_k": 40, "min_p": 0.05, "max_tokens": 600},
+    "patient": {"temperature": 1.0, "top_p": 1.0, "max_tokens": 300},
+    "patient_messages": 10,
+    "patient_instructions": (
+        "You play a patient in a simulated therapy session, for research. Stay in character and speak in the first "
+        "person. Do not speak for the therapist."
+    ),
+    "judging": {"judge": {"temperature": 0.1, "max_tokens": 8192}},
+}
+"""How the 2024 study held its sessions (arXiv 2412.00251 and its public simulations), in words of our own: sampling as
+it was applied, not as it was meant; the end phrases that ended its sessions most often."""
 
 
 class EvaluationConfig(BaseModel):
@@ -29,11 +47,28 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    protocol: Literal["cbtrain", "paper"] = Field(
+        "cbtrain", description="paper: prompts, endings, limits and sampling of the 2024 study, for comparison only"
+    )
+    therapists: dict[str, TherapistConfig] = Field(
+        default_factory=dict,
+        description="therapists under test by name; none: the base and the tuned therapist of a training run",
+    )
+    prompt: str = Field(
+        TOKENS_PROMPT,
+        min_length=1,
+        description="system prompt of therapists that name none; tokens: that of `tokens`, as in training; none; a "
+        "shipped prompt; a text file",
+    )
     max_patients: int | None = Field(None, ge=1, description="how many held-out patients to simulate; null: all")
     seeds: int = Field(2, ge=1, description="sessions of each patient with each arm")
     sessions_in_flight: int = Field(16, ge=1)
     max_turns: int = Field(20, ge=2, description="most turns of a session, of both speakers together")
     max_words: int = Field(5000, ge=10)
+    end_phrases: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="words of a therapist, in any case, that end a session; in 2024 they cut untuned sessions short",
+    )
     therapist: Annotated[SamplingConfig, over(THERAPIST)] = THERAPIST
     engine: EngineConfig = Field(default_factory=EngineConfig)
     deterministic: bool = Field(
@@ -44,8 +79,14 @@ class EvaluationConfig(BaseModel):
     patient_provider: ProviderConfig | None = Field(
         None, description="API that plays the patients; null: the patient adapter, on this machine"
     )
+    patient_model: LocalModelConfig | None = Field(
+        None, description="model on this machine that plays the patients; null: the patient adapter of a training run"
+    )
     patient_instructions: str = Field(
         PATIENT_INSTRUCTIONS, description="instructions to a patient behind an API; a patient adapter gets none"
+    )
+    patient_messages: int | None = Field(
+        None, ge=1, description="turns that the patient's model sees, the last ones; null: all"
     )
     judging: JudgingConfig = Field(default_factory=JudgingConfig)
     max_failures: float = Field(
@@ -56,15 +97,20 @@ class EvaluationConfig(BaseModel):
     )
     perplexity_tokens: int = Field(10_000, ge=1, description="tokens of each held-out patient's sessions to measure")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_protocol(cls, values: Any) -> Any:
+        paper = isinstance(values, dict) and values.get("protocol") == "paper"
+        return merge(PAPER, values) if paper else values
+
     @model_validator(mode="after")
     def _patient_can_be_asked(self) -> EvaluationConfig:
-        """Raise SettingsConflict on a setting of the patient that requests to its API would leave out."""
+        """Raise SettingsConflict on two models of the patient, and on a setting that requests to its API would leave
+        out."""
         if self.patient_provider is None:
             return self
-        for name, field in SamplingConfig.model_fields.items():
-            value = getattr(self.patient, name)
-            if name not in SENT_TO_PATIENTS and value != field.default:
-                sent = ", ".join(SENT_TO_PATIENTS)
-                problem = f"patient.{name} is {value:g}, but a patient behind an API is sent {sent} only"
-                raise SettingsConflict(f"{problem}; leave it out", f"patient.{name}")
+        if self.patient_model is not None:
+            problem = "patient_provider and patient_model are both given; leave one out"
+            raise SettingsConflict(problem, "patient_provider", "patient_model")
+        refuse_unsent(self.patient, "patient", "a patient behind an API")
         return self

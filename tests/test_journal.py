@@ -16,8 +16,10 @@ from cbtrain.eval.simulation.runner import plan_sessions, restore
 from cbtrain.journal import Journal, read, with_checksum
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.ledger import Ledger
+from cbtrain.study.evaluation.earlier_runs import earlier_settings
 from cbtrain.study.evaluation.protocol import deviations
-from cbtrain.study.evaluation.run_context import BEGUN, PLAN, SHAPES
+from cbtrain.study.evaluation.resume import only_raised
+from cbtrain.study.evaluation.run_context import BEGUN, PLAN, SETTINGS, SHAPES
 from cbtrain.synthesis import write as synthesis
 
 
@@ -99,7 +101,9 @@ SCORE = {"session_id": "ann.base.0", "arm": "base", "patient": "ann", "seed": 0,
 PAID = {"request": 1, "role": "judge"}
 RECORDS = [
     (PLAN, {"protocol": {"seed": 7, "judge": {"kind": "cue"}}}),
-    (BEGUN, {"settings": {"seed": 7}}),
+    (BEGUN, {"settings": {"seed": 7}}),  # of an older version
+    (SETTINGS, {"key": "k", "settings": {"seed": 7, "patient": {"sampling": {"max_tokens": 30}}}}),
+    ("session_started", {"session": "ann.base.0", "key": "k"}),
     ("turn", {"session": "ann.base.0", "index": 0, "role": "patient", "text": "I feel low.", "facts": {}}),
     ("session_finished", {"session": "ann.base.0", "ending": "max_turns", "error": None}),
     ("rating", {"key": "k", "score": SCORE | {"status": "ok", "domains": {"agenda": 3.0}, "reason": {"agenda": "x"}}}),
@@ -126,6 +130,10 @@ def continue_on(path):
     """What evaluations, ratings and syntheses take from their journals."""
     events = list(read(path, SHAPES))
     restore(plan_sessions(["ann"], ["base", "tuned"], 1), events)
+    earlier_settings(events)
+    for event in events:
+        if event["kind"] == SETTINGS:
+            only_raised(event["settings"], RECORDS[2][1]["settings"], "patient", "sampling")
     deviations({"seed": 7}, events)
     with Ledger(Budget()) as ledger:
         ledger.resume(events)
@@ -148,9 +156,9 @@ def test_a_record_without_its_fields_is_one_line(kind, fields, tmp_path_factory)
         return path
 
     continue_on(written(fields))
-    unneeded = {"facts", "reason", "attempt", "problem", "stopped_at", "key"}
+    unneeded = {"facts", "reason", "attempt", "problem", "stopped_at"} | ({"key"} if kind != SETTINGS else set())
     shapes = synthesis.SHAPES if kind in ("started", "part") else SHAPES
-    for name in fields.keys() - unneeded:
+    for name in fields.keys() - unneeded - ({"settings"} if kind == BEGUN else set()):
         written({key: value for key, value in fields.items() if key != name})
         with pytest.raises(UserError, match=rf"events\.jsonl:2: the record of kind '{kind}' lacks '{name}'"):
             list(read(path, shapes))

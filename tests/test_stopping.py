@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from aiohttp import web
+from lanes import lanes
 from loopback import completion, serve
 from rich.console import Console
 
@@ -119,7 +120,7 @@ async def test_stopped_anywhere_every_turn_that_was_said_is_recorded(seed, tmp_p
             stop_after = 0 if last else len(said) + draw.randrange(1, 25)
             talk = run_sessions(
                 sessions,
-                lambda session: (Speaker(session), Speaker(session)),
+                lanes(sessions, lambda session: (Speaker(session), Speaker(session))),
                 journal,
                 SimulationSettings(5, Limits(6, 1000), seed=0),
                 Console(quiet=True),

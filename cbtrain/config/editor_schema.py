@@ -41,7 +41,8 @@ def editor_schema(model: type[BaseModel], kind: str) -> dict[str, Any]:
 
 def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """Return ``model`` and the sections in it."""
-    yield model
+    if issubclass(model, BaseModel):  # what holds sections by name is none itself
+        yield model
     for field in model.model_fields.values():
         if section := section_of(field.annotation):
             yield from _sections(section)

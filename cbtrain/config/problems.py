@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from cbtrain.config.sources import EXTENDS
 from cbtrain.errors import UserError, nearest
-from cbtrain.settings import SettingsConflict, fault_of, older_names, section_of
+from cbtrain.settings import SettingsConflict, older_names, section_of
+from cbtrain.text.faults import fault_of
 
 ENVIRONMENT = "Give the NAME of an environment variable, and never the key itself."
 

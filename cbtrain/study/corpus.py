@@ -39,8 +39,9 @@ class StudyCorpus:
         return {course: profile.name if profile else course for course, profile in self.profiles().items()}
 
 
-def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
-    """Read, count, clean and split the corpus. Raises UserError if one of these fails."""
+def load_corpus(config: StudyConfig, console: Console, *, all_treated: bool = False) -> StudyCorpus:
+    """Read, count, clean and split the corpus; with ``all_treated``, nobody of it is trained on: all are the test part,
+    or those of ``corpus.test`` if that is set. Raises UserError if one of these fails."""
     settings = config.corpus
     with console.status("Reading the corpus"):
         corpus, part_lines = read_parts(settings)
@@ -52,7 +53,7 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         unread = f"Labels in the texts that were not read: {seen}; " if seen else ""
         hint = f"{unread}{NAME_THE_LABELS}, or see `cbtrain corpus check`."
         raise UserError("no session in which both patient and therapist speak", where=settings.path, hint=hint)
-    parts = split(cleaned, config.split)
+    parts = _treated(cleaned) if all_treated else split(cleaned, config.split)
     summary = {
         "path": corpus.source,
         "format": corpus.format,
@@ -86,6 +87,11 @@ def load_corpus(config: StudyConfig, console: Console) -> StudyCorpus:
         many = f"{count} like one on another side, e.g. {parts.alike[0]}"
         say(console, f"note: {many}. If they are one patient's: {NAME_PATIENTS}")
     return StudyCorpus(parts, summary)
+
+
+def _treated(corpus: Corpus) -> Split:
+    own = tuple(course for course in corpus.courses if corpus.sides.get(course.id) == "test")
+    return Split((), (), own or corpus.courses)
 
 
 def _namesakes(parts: Split) -> list[str]:

@@ -9,6 +9,12 @@ STATE = "study.json"
 EVENTS = "events.jsonl"
 """The journal of a run: every turn, every judge's rating and every paid request, the source of truth."""
 
+PLAN = "plan.yaml"
+"""What was planned before the first session: therapists, patients, contrasts, outcomes, judges, with digests."""
+
+THERAPISTS = "therapists"
+"""The part of the plan that says who the therapists are: compared runs may differ in it."""
+
 TRANSCRIPTS = "sessions.jsonl"
 SCORES = "scores.csv"
 AUDIT = "audit.json"

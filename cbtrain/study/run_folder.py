@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 
 from cbtrain.config.loading import dump_config
@@ -16,6 +18,8 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
+from cbtrain.eval.simulation.config import PROMPT_WORDS
+from cbtrain.eval.simulation.prompts import shipped_prompts
 from cbtrain.files import exists, expanded, hold, read_sealed, require_new, seal, write_atomic
 from cbtrain.journal import is_amount
 from cbtrain.settings import changed_settings, parse_yaml
@@ -148,9 +152,23 @@ def remove_fruitless(folder: Path) -> None:
 def anchored(config: StudyConfig) -> StudyConfig:
     """Return ``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
     anchored = config.model_copy(deep=True)
-    files_of_corpus = ((anchored.corpus, key) for key in ("path", "metadata", *OWN_SIDES))
-    for part, key in ((anchored.model, "path"), *files_of_corpus):
+    for part, key in _places(anchored):
         path = getattr(part, key)
-        if path and path != SAMPLE and exists(expanded(path)):
+        if path and exists(expanded(path)):
             setattr(part, key, str(expanded(path).resolve()))
     return anchored
+
+
+def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
+    """Yield the settings that may name files or folders: section and key."""
+    yield config.model, "path"
+    corpus, evaluation = config.corpus, config.evaluation
+    yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) != SAMPLE)
+    if Path(evaluation.judging.rubric).suffix:
+        yield evaluation.judging, "rubric"
+    if evaluation.patient_model:
+        yield from ((evaluation.patient_model, key) for key in ("model", "adapter"))
+    for therapist in evaluation.therapists.values():
+        yield from ((therapist, key) for key in ("model", "adapter"))
+        if therapist.prompt not in (*shipped_prompts(), *PROMPT_WORDS):
+            yield therapist, "prompt"

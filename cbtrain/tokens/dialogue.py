@@ -82,19 +82,25 @@ def patient_system(profile: Profile | None) -> str:
 
 
 def dialogue(
-    turns: Sequence[Turn], speaker: Role, system: str | None, ids: Mapping[int, Sequence[int]] = MappingProxyType({})
+    turns: Sequence[Turn],
+    speaker: Role,
+    system: str | None,
+    ids: Mapping[int, Sequence[int]] = MappingProxyType({}),
+    *,
+    last: int | None = None,
 ) -> list[Message]:
     """Return the chat as a model that plays ``speaker`` sees it: its turns are the assistant's, the other's the user's.
 
     Chat templates want a user message first, so :data:`OPENING` is put before a dialogue that is empty or that
     ``speaker`` opens. ``ids`` are the tokens in which ``speaker`` has said its turns, by their index, as far as they
-    are known.
+    are known. With ``last`` only so many turns are in it; if some are missing, it says so.
     """
     messages = [_message("", index, turn, speaker) for index, turn in enumerate(turns)]
     for index in ids.keys() & set(range(len(messages))):
         if messages[index].role == "assistant":  # the other's tokens may be of another tokenizer
             messages[index] = replace(messages[index], ids=tuple(ids[index]))
-    return led_in(messages, system)
+    truncated = last is not None and len(messages) > last
+    return led_in(messages[-last:] if last else messages, system, truncated=truncated)
 
 
 def session_messages(

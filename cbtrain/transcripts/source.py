@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cbtrain.errors import UserError
-from cbtrain.settings import first_fault
+from cbtrain.text.faults import first_fault
 
 OnBad = Callable[[UserError], None]
 Model = TypeVar("Model", bound=BaseModel)

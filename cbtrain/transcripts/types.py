@@ -20,6 +20,7 @@ PHASES: tuple[Phase, ...] = ("assessment", "initial", "middle", "termination")
 
 Ending = Literal[
     "patient_end",
+    "end_phrase",
     "max_turns",
     "max_words",
     "repetition",

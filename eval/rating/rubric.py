@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.settings import first_fault, parse_yaml, refuse_booleans
+from cbtrain.settings import parse_yaml, refuse_booleans
+from cbtrain.text.faults import first_fault
 
 
 class Cue(BaseModel):

@@ -54,10 +54,12 @@ Record = Callable[[int, Turn, Spoken], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A session ends after ``max_turns`` turns or ``max_words`` words."""
+    """A session ends after ``max_turns`` turns or ``max_words`` words, and when the therapist says one of
+    ``end_phrases``."""
 
     max_turns: int
     max_words: int
+    end_phrases: tuple[str, ...] = ()
 
 
 async def hold_session(
@@ -109,6 +111,10 @@ async def _add(turns: list[Turn], turn: Turn, spoken: Spoken, record: Record) ->
 
 
 def _ended(turns: Sequence[Turn], limits: Limits) -> Ending | None:
+    if turns and turns[-1].role == "therapist":
+        said = turns[-1].text.casefold()
+        if any(phrase.casefold() in said for phrase in limits.end_phrases):
+            return "end_phrase"
     if len(turns) >= limits.max_turns:
         return "max_turns"
     if sum(count_words(turn.text) for turn in turns) >= limits.max_words:

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,13 @@ def _are_ids(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_count, value))
 
 
+def _start_fields(record: Record) -> Mapping[str, Check]:
+    shape: dict[str, Check] = {"session": is_text}
+    return shape | ({"key": is_text} if "key" in record else {})  # older versions wrote none
+
+
 SHAPES: dict[str, Shape] = {
+    "session_started": _start_fields,
     "turn": _turn_fields,
     "session_finished": {"session": is_text, "ending": is_text, "error": or_none(is_text)},
 }
@@ -56,7 +62,8 @@ class SimulatedSession:
     """One session. ``ending`` is None until it has ended, then an Ending or the name that another program gave it.
     ``ids`` are the tokens of turns that a local model has written, by the turn's index: it reads them as it wrote them.
     ``marks`` counts the turns in which something was found or changed (:data:`MARKS`). ``labels_seen`` are the
-    speakers' labels in the text of a transcript that was read without finding both speakers."""
+    speakers' labels in the text of a transcript that was read without finding both speakers. ``key`` is a digest of
+    all that decides what is said; ``keys`` are others, under which turns were said that still count."""
 
     id: str
     arm: str
@@ -68,6 +75,8 @@ class SimulatedSession:
     marks: Counter[str] = field(default_factory=Counter)
     labels_seen: str = ""
     ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    key: str = ""
+    keys: frozenset[str] = frozenset()
 
     @property
     def failed(self) -> bool:
@@ -95,16 +104,28 @@ def turn_seed(session: SimulatedSession, index: int, run_seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big")
 
 
-def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any]]) -> None:
+def restore(sessions: Sequence[SimulatedSession], events: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     """Fill ``sessions`` from a journal's ``events``: finished ones stay finished, begun ones continue where they
-    stopped. A session that ended by a failure of the infrastructure continues after its last good turn. Raises
-    UserError if a turn is missing."""
+    stopped. A session that ended by a failure of the infrastructure continues after its last good turn.
+
+    Turns that were said under another key than those of their session are passed over. Return how many there are, by
+    session and key. Raises UserError if a turn is missing.
+    """
     by_id = {session.id: session for session in sessions}
+    keys: dict[str, str] = {}
+    passed_over: dict[str, Counter[str]] = {}
     for event in events:
         if event["kind"] not in SHAPES or event["session"] not in by_id:
             continue
         session = by_id[event["session"]]
-        if event["kind"] == "session_finished":
+        if event["kind"] == "session_started":
+            keys[session.id] = event.get("key", "")
+            continue
+        key = keys.get(session.id, "")
+        if key != session.key and key not in session.keys:
+            if event["kind"] == "turn":
+                passed_over.setdefault(session.id, Counter())[key] += 1
+        elif event["kind"] == "session_finished":
             if not _to_resume(event):
                 session.ending, session.error = event["ending"], event["error"]
         elif event["index"] == len(session.turns):
@@ -114,15 +135,30 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[dict[str, Any
         elif event["index"] > len(session.turns):
             hint = "Restore the file from a copy."
             raise UserError(f"turn {len(session.turns) + 1} is missing", where=f"session {session.id}", hint=hint)
+    return passed_over
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """``in_flight``: sessions at once, each of which ends at ``limits``. ``seed``: of the run."""
+    """``in_flight``: sessions at once in each lane, each of which ends at ``limits``. ``seed``: of the run. No session
+    begins when more than ``max_failures`` (a share of all) have failed."""
 
     in_flight: int
     limits: Limits
     seed: int
+    max_failures: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sessions whose speakers are opened together: those of one model on this machine, say."""
+
+    sessions: Sequence[SimulatedSession]
+    open: Callable[[], AbstractAsyncContextManager[Speakers]]
+
+
+Lane = Iterable[Batch]
+"""Batches that are held one after the other; lanes are side by side."""
 
 
 def marks_of(facts: Mapping[str, Any]) -> list[str]:
@@ -139,24 +175,24 @@ def _to_resume(event: Mapping[str, Any]) -> bool:
 
 async def run_sessions(
     sessions: Sequence[SimulatedSession],
-    speakers: Speakers,
+    lanes: Sequence[Lane],
     journal: Journal,
     settings: SimulationSettings,
     console: Console,
     status: Callable[[float], str] = lambda share: "",
     stop: StopRequest | None = None,
 ) -> None:
-    """Bring every session to an ending. One that breaks is recorded as ``internal_error`` and stops no other; a
-    UserError (answers that cannot be read, say) is no defect of one session and is raised.
+    """Bring every session in ``lanes`` to an ending; begun ones come first. One that breaks is recorded as
+    ``internal_error`` and stops no other, unless there are too many; a UserError (answers that cannot be read, say) is
+    no defect of one session and is raised. ``sessions`` are all of the plan.
 
     ``status(share)`` describes the state of the APIs, given the share of all turns that have been said. After ``stop``
     no turn begins: raises Stopped once those under way are recorded.
     """
-    simulation = _Simulation(sessions, speakers, journal, settings, console, status, stop or StopRequest())
-    unfinished = [session for session in sessions if session.ending is None]
+    simulation = _Simulation(sessions, journal, settings, console, status, stop or StopRequest())
     with simulation.progress:
         async with ticking(simulation.show):
-            await simulation.stop.together(map(simulation.hold, unfinished), simulation.finished)
+            await simulation.stop.together(map(simulation.hold_lane, lanes), simulation.finished)
 
 
 class _Simulation:
@@ -165,29 +201,53 @@ class _Simulation:
     def __init__(
         self,
         sessions: Sequence[SimulatedSession],
-        speakers: Speakers,
         journal: Journal,
         settings: SimulationSettings,
         console: Console,
         status: Callable[[float], str],
         stop: StopRequest,
     ) -> None:
-        self.sessions, self.speakers, self.journal, self.settings = sessions, speakers, journal, settings
+        self.sessions, self.journal, self.settings = sessions, journal, settings
         self.status, self.stop = status, stop
-        self.running, self.permits = 0, asyncio.Semaphore(settings.in_flight)
+        self.running = 0
         self.progress = session_progress(console)
         self.bar = self.progress.add_task("simulate", total=len(sessions), line="")
 
-    async def hold(self, session: SimulatedSession) -> None:
-        """Bring one session to an ending, as soon as fewer than ``in_flight`` are running."""
+    async def hold_lane(self, lane: Lane) -> None:
+        """Hold the batches of ``lane``. Speakers are opened only for a batch that has something left to do."""
+        for batch in lane:
+            unfinished = [session for session in batch.sessions if session.ending is None]
+            if unfinished and not self.too_many_failed:
+                self.stop.refuse_new()
+                await self._hold_batch(batch, unfinished)  # by itself: whoever spoke is not kept in memory
+
+    async def _hold_batch(self, batch: Batch, sessions: list[SimulatedSession]) -> None:
+        sessions.sort(key=lambda session: not session.turns)  # what was begun is finished first
+        permits = asyncio.Semaphore(self.settings.in_flight)
+        async with batch.open() as speakers:
+            works = [self.hold(session, speakers, permits) for session in sessions]
+            await self.stop.together(works, self.finished)
+
+    @property
+    def too_many_failed(self) -> bool:
+        return sum(s.failed for s in self.sessions) > self.settings.max_failures * len(self.sessions)
+
+    async def hold(self, session: SimulatedSession, speakers: Speakers, permits: asyncio.Semaphore) -> None:
+        """Bring one session to an ending, as soon as there is a permit, unless too many have failed by then."""
         async with AsyncExitStack() as permit:
             with self.stop.interruptible():
-                await permit.enter_async_context(self.permits)
+                await permit.enter_async_context(permits)
+            if self.too_many_failed:
+                return
             self.running += 1
-            patient, therapist = self.speakers(session)
-            self.journal.append(
-                "session_started", session=session.id, arm=session.arm, patient=session.patient, seed=session.seed
-            )
+            patient, therapist = speakers(session)
+            facts: dict[str, Any] = {
+                "arm": session.arm,
+                "patient": session.patient,
+                "seed": session.seed,
+                "key": session.key,
+            }
+            self.journal.append("session_started", session=session.id, **facts)
             try:
                 session.ending, session.error = await self._dialogue(session, patient, therapist)
             except UserError:

@@ -1,9 +1,9 @@
-"""The speakers of a simulated session: a patient behind an API or on this machine, a therapist on this machine."""
+"""The speakers of a simulated session: patient and therapist, each behind an API or on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cbtrain.errors import UserError
@@ -15,7 +15,7 @@ from cbtrain.providers.answers.refusals import leaves_role
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.structured import cut_short, thought
-from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.providers.types import ChatRequest, ChatResponse, Message
 from cbtrain.text.thinking import without_thinking
 from cbtrain.tokens.dialogue import dialogue, patient_system
 from cbtrain.transcripts.labels import inner_labels, names_of
@@ -32,35 +32,18 @@ THINK_LESS = (
 )
 
 
-class ApiPatient:
-    """Plays ``profile`` through ``provider``. ``instructions`` come with the full profile for a general model; an
-    adapter trained here gets, with none, exactly the prompt of its training. ``forbidden`` are special tokens of the
-    therapist, which in a patient's mouth would end or open turns: they are taken out and counted. So are thinking, the
-    patient's own label, and all that follows the therapist's label."""
+class ApiSpeaker:
+    """Says its turns through ``provider``, which is sent ``system`` and the ``last`` turns (None: all)."""
 
-    def __init__(
-        self,
-        provider: Provider,
-        profile: Profile | None,
-        sampling: SamplingConfig,
-        instructions: str | None,
-        *,
-        forbidden: Sequence[str] = (),
-    ) -> None:
-        self.provider, self.sampling, self.forbidden = provider, sampling, forbidden
-        self.system, self.names = patient_system(profile), names_of(profile, ())
-        if instructions:
-            self.system = "\n\n".join(filter(None, [self.system, profile.text if profile else "", instructions]))
+    role: Role
+
+    def __init__(self, provider: Provider, sampling: SamplingConfig, system: str, *, last: int | None = None) -> None:
+        self.provider, self.sampling, self.system, self.last = provider, sampling, system, last
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken:
-        messages = tuple(Message(m.role, m.content) for m in dialogue(turns, "patient", self.system))  # type: ignore[arg-type]
-        request = ChatRequest(
-            messages,
-            max_tokens=self.sampling.max_tokens,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            seed=seed,
-        )
+        seen = dialogue(turns, self.role, self.system, last=self.last)
+        messages = tuple(Message(message.role, message.content) for message in seen)  # type: ignore[arg-type]
+        request = api_request(messages, self.sampling, seed)
         try:
             response = await self.provider.chat(request, sample=seed)
         except ProviderError as error:
@@ -68,12 +51,6 @@ class ApiPatient:
                 raise SpeakerStopped("context_limit", str(error)) from None
             endings: dict[str, Ending] = {"content_filter": "content_filter", "budget": "budget"}
             raise SpeakerStopped(endings.get(error.kind, "provider_error"), str(error)) from None
-        if response.finish_reason in ("content_filter", "refusal") or leaves_role(response.text):
-            what = "content_filter" if response.finish_reason == "content_filter" else "refusal"
-            raise SpeakerStopped("content_filter", f"the patient's model answered with {what}{_quoted(response.text)}")
-        if not response.text.strip():
-            hint = f"; {THINK_LESS}" if thought(response) else ""
-            raise SpeakerStopped("provider_error", f"the patient's model gave {cut_short(request, response)}{hint}")
         facts: dict[str, Any] = {
             "finish_reason": response.finish_reason,
             **{name: count for name, count in asdict(response.usage).items() if count},
@@ -83,10 +60,82 @@ class ApiPatient:
         }
         if response.thinking:
             facts["thinking_removed"] = response.thinking
-        text, found = patient_words(response.text, self.names, self.forbidden)
+        text, found = self.words(request, response)
+        return Spoken(text, facts | found)
+
+    def words(self, request: ChatRequest, response: ChatResponse) -> tuple[str, dict[str, Any]]:
+        """Return what is said in ``response``, and facts of what was found in it. Raises SpeakerStopped if the answer
+        is no turn of this speaker."""
+        raise NotImplementedError
+
+
+def api_request(messages: Sequence[Message], sampling: SamplingConfig, seed: int) -> ChatRequest:
+    """Return the request for a speaker's next turn."""
+    return ChatRequest(
+        tuple(messages),
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=seed,
+    )
+
+
+class ApiTherapist(ApiSpeaker):
+    """An arm: a model behind an API."""
+
+    role = "therapist"
+
+    def words(self, request: ChatRequest, response: ChatResponse) -> tuple[str, dict[str, Any]]:
+        # A refusal in words is what this therapist says; an answer that the API withheld is none of its own.
+        if response.finish_reason == "content_filter":
+            what = f"the therapist's API filtered its answer{_quoted(response.text)}"
+            raise SpeakerStopped("content_filter", what)
+        return response.text, _in_a_therapists_words(response.text)
+
+
+@dataclass(frozen=True, slots=True)
+class PatientRole:
+    """Whom a patient's model plays. ``instructions`` come with the full ``profile`` for a general model; an adapter
+    trained here gets, with none, exactly the prompt of its training. The model sees the ``last`` turns (None: all).
+    ``forbidden`` are special tokens of the therapist, which in a patient's mouth would end or open turns: they are
+    taken out and counted. So are thinking, the patient's own label, and all that follows the therapist's label."""
+
+    profile: Profile | None = None
+    instructions: str | None = None
+    forbidden: Sequence[str] = ()
+    last: int | None = None
+
+    @property
+    def system(self) -> str:
+        """Return the system prompt."""
+        brief, profile = patient_system(self.profile), self.profile.text if self.profile else ""
+        return "\n\n".join(filter(None, [brief, profile, self.instructions])) if self.instructions else brief
+
+    def words(self, text: str) -> tuple[str, dict[str, int]]:
+        """Return :func:`patient_words` of ``text``."""
+        return patient_words(text, names_of(self.profile, ()), self.forbidden)
+
+
+class ApiPatient(ApiSpeaker):
+    """Plays ``part`` through ``provider``."""
+
+    role = "patient"
+
+    def __init__(self, provider: Provider, part: PatientRole, sampling: SamplingConfig) -> None:
+        super().__init__(provider, sampling, part.system, last=part.last)
+        self.part = part
+
+    def words(self, request: ChatRequest, response: ChatResponse) -> tuple[str, dict[str, Any]]:
+        if response.finish_reason in ("content_filter", "refusal") or leaves_role(response.text):
+            what = "content_filter" if response.finish_reason == "content_filter" else "refusal"
+            raise SpeakerStopped("content_filter", f"the patient's model answered with {what}{_quoted(response.text)}")
+        if not response.text.strip():
+            hint = f"; {THINK_LESS}" if thought(response) else ""
+            raise SpeakerStopped("provider_error", f"the patient's model gave {cut_short(request, response)}{hint}")
+        text, found = self.part.words(response.text)
         if not text.strip():
             raise SpeakerStopped("provider_error", nothing_said(found))
-        return Spoken(text, facts | found)
+        return text, found
 
 
 class LocalSpeaker:
@@ -104,12 +153,13 @@ class LocalSpeaker:
         adapter: str | None,
         voice: str | None = None,
         ids: Mapping[int, Sequence[int]],
+        last: int | None = None,
     ) -> None:
         self.model, self.sampling, self.system = model, sampling, system
-        self.adapter, self.voice, self.ids = adapter, voice, ids
+        self.adapter, self.voice, self.ids, self.last = adapter, voice, ids, last
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken:
-        messages = dialogue(turns, self.role, self.system, self.ids)
+        messages = dialogue(turns, self.role, self.system, self.ids, last=self.last)
         try:
             done = await self.model.answer(messages, self.sampling, seed=seed, adapter=self.adapter, voice=self.voice)
         except ContextOverflow as error:
@@ -140,38 +190,40 @@ class LocalTherapist(LocalSpeaker):
     role = "therapist"
 
     def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
-        # Told, not cut: what the therapist writes is what is measured.
-        speaks_for_patient = any(label.role == "patient" for label in inner_labels(text, {}))
-        return text, {"speaks_for_patient": 1} if speaks_for_patient else {}
+        return text, _in_a_therapists_words(text)
+
+
+def _in_a_therapists_words(text: str) -> dict[str, Any]:
+    """Return facts of what was found in a therapist's turn. Told, not cut: what it writes is what is measured."""
+    speaks_for_patient = any(label.role == "patient" for label in inner_labels(text, {}))
+    return {"speaks_for_patient": 1} if speaks_for_patient else {}
 
 
 class LocalPatient(LocalSpeaker):
-    """Plays ``profile`` with an adapter that was trained on patients' turns, and gets exactly the prompt of its
-    training. ``forbidden`` as with :class:`ApiPatient`."""
+    """Plays ``part`` with an adapter that was trained on patients' turns, or with a general model (None)."""
 
     role = "patient"
 
     def __init__(
         self,
         model: LocalModel,
-        profile: Profile | None,
+        part: PatientRole,
         sampling: SamplingConfig,
         *,
-        adapter: str,
+        adapter: str | None,
         ids: Mapping[int, Sequence[int]],
-        forbidden: Sequence[str] = (),
     ) -> None:
         # A patient that says nothing is no patient: the answer does not end before it has begun.
         sampling = sampling.model_copy(update={"min_tokens": max(sampling.min_tokens, 1)})
-        super().__init__(model, sampling, patient_system(profile), adapter=adapter, ids=ids)
-        self.names, self.forbidden = names_of(profile, ()), forbidden
+        super().__init__(model, sampling, part.system, adapter=adapter, ids=ids, last=part.last)
+        self.part = part
 
     def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
         if leaves_role(text):
             raise SpeakerStopped("content_filter", f"the patient's model answered with refusal{_quoted(text)}")
         if thinking and not text.strip():
             raise SpeakerStopped("provider_error", f"the patient's model gave thinking, but no answer; {THINK_LESS}")
-        text, found = patient_words(text, self.names, self.forbidden)
+        text, found = self.part.words(text)
         if not text.strip() and found:
             raise SpeakerStopped("provider_error", nothing_said(found))
         return text, found

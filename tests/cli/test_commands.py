@@ -120,6 +120,10 @@ def test_settings_stand_anywhere_in_commands_on_a_corpus(command):
 def test_settings_stand_anywhere_in_commands_of_a_study(command):
     words = command.split()
     assert settings_of(*words, "seed=1", "--config", "quick", "threads=2")[1] == ["seed=1", "threads=2"]
+    if command == "evaluate":  # a word that is no setting is the study
+        parsed = parse(build_parser(), [*words, "seed=1", "foo", "threads=2"])
+        assert (parsed.study, parsed.settings) == ("foo", ["seed=1", "threads=2"])
+        return
     with pytest.raises(UserError, match="unrecognized arguments: foo"):
         settings_of(*words, "seed=1", "--config", "quick", "foo")
 

@@ -24,7 +24,7 @@ from cbtrain.generation.sampling import filters
 from cbtrain.generation.sampling.draw import Draw, Drawn, LogitsNotFinite, NothingAllowed, draw
 from cbtrain.generation.sampling.edits import apply_edits
 from cbtrain.generation.sampling.noise import STEP, gumbel, hashed, key, output, seed_state
-from cbtrain.settings import first_fault
+from cbtrain.text.faults import first_fault
 
 PURE = SamplingConfig(temperature=1, top_p=1)
 GREEDY = SamplingConfig(temperature=0)

@@ -23,7 +23,7 @@ from places import BIN, ROOT, TAHIR2024, needs_tahir2024
 
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.rating.scores import read_scores_csv
-from cbtrain.eval.simulation.speakers import ApiPatient
+from cbtrain.eval.simulation.speakers import ApiPatient, PatientRole
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.journal import read as read_journal
 from cbtrain.tokens.chat_files import TrainedPrompt, saved_prompt
@@ -352,7 +352,7 @@ def test_special_tokens_in_a_patients_mouth_are_taken_out(run):
         script_ = {"choices": [{"message": {"content": "Low.<|end|> And tired."}, "finish_reason": "stop"}]}
         async with serve(lambda number, body: script_) as script:
             async with script.provider() as provider:
-                patient = ApiPatient(provider, None, SamplingConfig(), None, forbidden=["<|end|>"])
+                patient = ApiPatient(provider, PatientRole(forbidden=["<|end|>"]), SamplingConfig())
                 return await patient.speak((), 0)
 
     spoken = asyncio.run(speak())

@@ -20,7 +20,7 @@ from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.weights.checking import read_weights
+from cbtrain.model.weights.checking import fingerprint_of, read_weights
 from cbtrain.model.weights.reading import weight_files
 from cbtrain.model.weights.stops import drop_old_template, write_stop_ids
 
@@ -148,6 +148,23 @@ def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -
     _filled(_attach(decoder, config, torch.device("meta")), tensors.items(), metadata, folder / WEIGHTS).remove()
     device = torch.device("cpu") if decoder.device.type == "meta" else decoder.device
     return _filled(_attach(decoder, config, device), tensors.items(), metadata, folder / WEIGHTS)
+
+
+def check_adapter(model: Path, folder: Path) -> None:
+    """Raise UserError if the adapter in ``folder`` does not fit the weights in ``model``, as :func:`load_adapter` does,
+    but without memory for the base, whose files are read only if the adapter says which base it was trained on."""
+    architecture = read_architecture(model)
+    whole = is_whole_model(folder)
+    metadata = _metadata(weight_files(folder)[0] if whole else folder / WEIGHTS)
+    if BASE in metadata:
+        require_base(fingerprint_of(model, architecture), metadata, folder, force=False)
+    with torch.device("meta"):
+        decoder = Decoder(architecture)
+    if not whole:
+        load_adapter(decoder, folder).remove()
+    elif read_architecture(folder) != architecture:
+        problem = "its config.json differs from the base's"
+        raise UserError(problem, where=folder, hint="Is this a tuned model of another base?")
 
 
 def is_whole_model(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from cbtrain.errors import UserError
 from cbtrain.files import read_json_object
 from cbtrain.model.config import LORA_TARGETS, LoraConfig
-from cbtrain.settings import fault_of
+from cbtrain.text.faults import fault_of
 
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cbtrain.errors import UserError
 from cbtrain.providers.types import Usage
-from cbtrain.settings import first_fault, parse_yaml, refuse_booleans
+from cbtrain.settings import parse_yaml, refuse_booleans
+from cbtrain.text.faults import first_fault
 
 DATED = re.compile(r"[-@](20\d{2}-?\d{2}-?\d{2}|latest|preview(-\d{2}-\d{2,4})?|\d{3})$")
 """Endings of a model's name after the name of its family."""

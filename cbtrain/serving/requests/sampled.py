@@ -15,7 +15,8 @@ from cbtrain.generation.request import Request
 from cbtrain.serving.errors import Refused
 from cbtrain.serving.requests.fields import NEUTRAL, served_fields
 from cbtrain.serving.requests.response_format import ResponseFormat
-from cbtrain.settings import SettingsConflict, first_fault
+from cbtrain.settings import SettingsConflict
+from cbtrain.text.faults import first_fault
 
 MOST_CHOICES = 128
 MOST_ALTERNATIVES = 20

@@ -13,24 +13,41 @@ from cbtrain.study.trained_run import TrainedRun
 
 
 def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubric:
-    """Find before a long run what would stop it at its end. Raises UserError."""
-    judging, patient = config.evaluation.judging, config.evaluation.patient_provider
+    """Find before training what would stop the evaluation after it. Raises UserError."""
+    if config.evaluation.therapists:
+        hint = "Leave them out, or train first and name what was trained in a study for `cbtrain evaluate`."
+        what = "a run evaluates the therapist that it trains, and others are named"
+        raise UserError(what, where="evaluation.therapists", hint=hint)
     require_two_speakers(config)
-    allow_upload, corpus = allow_upload or stays_here(config.providers), imported_part(config.corpus)
-    roles = [("patient", patient)] if patient else []
-    if uses_llm_judge(judging, config.providers):
-        roles.append(("judge", judging.provider))
-        what = "sessions simulated from its profiles and transcripts"
-        require_consent(corpus, what, judging.provider.base_url, allow_upload)
-    if patient:
-        require_consent(corpus, "its patients' profiles", patient.base_url, allow_upload)
-    check(config.providers, roles)
+    check_apis(config, allow_upload=allow_upload)
     return load_rubric(config.evaluation.judging.rubric)
+
+
+def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:
+    """Raise UserError if an API of therapists, patients or judge cannot be asked, or if text of an imported corpus may
+    not be sent to it."""
+    settings = config.evaluation
+    allow_upload, corpus = allow_upload or stays_here(config.providers), imported_part(config.corpus)
+    roles = [
+        (f"therapist {name}", arm.provider) for name, arm in settings.therapists.items() if arm.provider is not None
+    ]
+    for _, provider in roles:
+        require_consent(corpus, "what patients with its profiles say", provider.base_url, allow_upload)
+    if patient := settings.patient_provider:
+        roles.append(("patient", patient))
+        require_consent(corpus, "its patients' profiles", patient.base_url, allow_upload)
+    if uses_llm_judge(settings.judging, config.providers):
+        judge = settings.judging.provider
+        roles.append(("judge", judge))
+        what = "sessions simulated from its profiles and transcripts"
+        require_consent(corpus, what, judge.base_url, allow_upload)
+    check(config.providers, roles)
 
 
 def require_two_speakers(config: StudyConfig) -> None:
     """Raise UserError if a run with ``config`` has no therapist, nobody who plays patients, or no held-out patient."""
-    missing = {"therapist"} if config.evaluation.patient_provider else {"therapist", "patient"}
+    settings = config.evaluation
+    missing = {"therapist"} if settings.patient_provider or settings.patient_model else {"therapist", "patient"}
     if absent := sorted(missing - set(config.training.speakers)):
         hint = "Train both, or name a patient behind an API (evaluation.patient_provider)."
         raise UserError(f"an evaluation needs a {absent[0]}", where="training.speakers", hint=hint)

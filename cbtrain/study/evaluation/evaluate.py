@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from cbtrain.config.loading import dump_config
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, loading_bar, plain, say
 from cbtrain.environment import describe_environment, peak_memory_gb
@@ -20,69 +22,90 @@ from cbtrain.eval.rating.cue_rater import CUE_RATER
 from cbtrain.eval.rating.judge import judge_instructions
 from cbtrain.eval.rating.perplexity import compare_perplexity
 from cbtrain.eval.rating.scores import Score, write_scores_csv
+from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
+from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.files import write_atomic
 from cbtrain.generation.local_model import LocalModel
+from cbtrain.journal import read
 from cbtrain.providers.summary import costs
-from cbtrain.study.corpus import StudyCorpus, load_corpus
+from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.datasets import held_out_datasets
-from cbtrain.study.evaluation.checks import check_evaluation, refuse_another_study
+from cbtrain.study.evaluation.estimate import (
+    detectable,
+    estimate,
+    estimate_notes,
+    estimate_table,
+    lengths_of,
+    refuse_small_budget,
+)
 from cbtrain.study.evaluation.failures import refuse_if_all_failed, refuse_many_failures
+from cbtrain.study.evaluation.plan import write_plan
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
-from cbtrain.study.evaluation.report_data import ARMS, ReportInput, build_report, title_of
-from cbtrain.study.evaluation.run_context import RunContext, open_run
+from cbtrain.study.evaluation.report_data import ReportInput, build_report, title_of
+from cbtrain.study.evaluation.resume import match, resume
+from cbtrain.study.evaluation.run_context import SHAPES, RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
 from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scores
-from cbtrain.study.evaluation.simulate import PATIENT, THERAPIST, SimulationPlan, simulate
-from cbtrain.study.pipeline import prepare_process
-from cbtrain.study.run_files import SCORES, TRANSCRIPTS
+from cbtrain.study.evaluation.simulate import LocalGroup, Simulation, devices, groups_of, load, sessions_of
+from cbtrain.study.evaluation.study import EvaluationStudy, open_study
+from cbtrain.study.evaluation.therapists import TUNED
+from cbtrain.study.run_files import CONFIG, EVENTS, SCORES, TRANSCRIPTS
+from cbtrain.study.run_folder import anchored
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.plain_text import plain_document
 from cbtrain.transcripts.writing import write_sessions
 
 
-async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
-    """Evaluate the run in ``folder``; return the path of ``report.html``. ``allow_upload``: the user has agreed that
-    text from an imported corpus may be sent to the patient's and the judge's API.
+async def evaluate_study(
+    config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False, hold_again: bool = False
+) -> Path:
+    """Evaluate the therapists that ``config`` names, or those of the trained run in ``folder``, and write everything to
+    ``folder``; return the path of ``report.html``. ``allow_upload``: the user has agreed that text from an imported
+    corpus may be sent to APIs. ``hold_again``: sessions that were held under other settings are held again.
 
-    Finished sessions in ``folder/events.jsonl`` are kept, unfinished ones continue. Raises UserError if ``folder`` has
-    no trained run in it, or an evaluation with other settings; and, once everything is written, if more sessions failed
-    than ``evaluation.max_failures`` allows.
+    Finished sessions in ``folder/events.jsonl`` are kept, unfinished ones continue. Raises UserError on everything that
+    would stop the study, before it begins; and, once everything is written, if more sessions failed than
+    ``evaluation.max_failures`` allows.
     """
     started = time.perf_counter()
-    trained = TrainedRun.read(folder)
-    rubric = check_evaluation(config, allow_upload=allow_upload)
-    prepare_process(config)
-    corpus = load_corpus(config, Console(quiet=True))
-    refuse_another_study(trained, corpus, config)
-
-    heading(console, "5/7", "Simulate sessions with held-out patients")
-    model = _open_model(trained, config, console)
-    perplexity = _measure_perplexity(model, corpus, config, trained, console)
-    say(console, perplexity["verdict"])
-    patients = [course.id for course in corpus.split.test][: config.evaluation.max_patients]
-    all_profiles = corpus.profiles()
-    profiles = {patient: all_profiles[patient] for patient in patients}
-    plan = SimulationPlan.of(trained, EvaluationProtocol(config, folder, profiles, rubric, list(ARMS)))
+    study = open_study(config, folder, console, allow_upload=allow_upload)
+    protocol, trained = study.protocol, study.trained
+    sessions, groups = sessions_of(protocol), groups_of(protocol)
+    steps = iter(("5/7", "6/7", "7/7") if trained else ("1/3", "2/3", "3/3"))
+    heading(console, next(steps), "Simulate sessions with held-out patients" if trained else "Simulate sessions")
+    say(console, describe(protocol, sessions))
+    perplexity = None
+    if trained is not None:
+        groups[0].loaded = model = _load_with_bar(groups[0], protocol, console)
+        perplexity = _measure_perplexity(model, study.corpus, config, trained, console)
+        say(console, perplexity["verdict"])
+        del model
     async with open_run(config, folder, console) as run:
-        plan.journal(run)
-        await simulate(plan, model, run)
-        write_sessions(as_transcripts(plan.sessions), [], folder / TRANSCRIPTS)
-        refuse_if_all_failed(plan.sessions, run)
+        if trained is None:
+            write_atomic(folder / CONFIG, dump_config(anchored(config)))
+        write_plan(protocol, run)
+        resume(sessions, protocol, run, hold_again=hold_again)
+        rows = estimate(protocol, sessions, lengths_of(run.events, study.corpus, protocol))
+        refuse_small_budget(rows, run)
+        await Simulation(protocol, sessions, run, groups).hold()
+        write_sessions(as_transcripts(sessions), [], folder / TRANSCRIPTS)
+        refuse_if_all_failed(sessions, run)
 
-        heading(console, "6/7", "Score the sessions")
-        scores, rater = await score_sessions(plan.sessions, rubric, run)
+        heading(console, next(steps), "Score the sessions")
+        scores, rater = await score_sessions(sessions, protocol.rubric, run)
         spent = costs(run.providers)
     write_scores_csv(scores, folder / SCORES)
 
-    heading(console, "7/7", "Report")
-    report = _report(plan, scores, rater, corpus.names(), run)
+    heading(console, next(steps), "Report")
+    report = _report(study, sessions, scores, rater, run)
     measured = {
         "costs": spent,
         "perplexity": perplexity,
-        "seconds": round(trained.seconds + time.perf_counter() - started, 1),
+        "seconds": round((trained.seconds if trained else 0.0) + time.perf_counter() - started, 1),
         "peak_memory_gb": round(peak_memory_gb(), 2),
     }
     report = report.updated(Report.model_validate(measured))
@@ -90,31 +113,54 @@ async def evaluate_study(config: StudyConfig, folder: Path, console: Console, *,
         path = write_report(report, folder)
     console.print(summary(report))
     plain(console, f"\nreport: {path}")
-    refuse_many_failures(plan.sessions, scores, run)
+    refuse_many_failures(sessions, scores, run)
     return path
 
 
-def _open_model(trained: TrainedRun, config: StudyConfig, console: Console) -> LocalModel:
-    """Return the base with the therapist's adapter, and the patient's if no API plays the patients."""
-    names = [THERAPIST] if config.evaluation.patient_provider else [THERAPIST, PATIENT]
+def plan_study(
+    config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False, effect: float | None = None
+) -> None:
+    """Print what :func:`evaluate_study` would still do: calls, tokens, dollars and hours by role, and what the design
+    can detect (its power for ``effect`` points). Nothing is asked and nothing written. Raises UserError as it does."""
+    study = open_study(config, folder, console, allow_upload=allow_upload)
+    protocol, sessions = study.protocol, sessions_of(study.protocol)
+    journal = folder / EVENTS
+    events = list(read(journal, SHAPES)) if journal.exists() else []
+    restored = match(sessions, protocol, events, folder)
+    plain(console, describe(protocol, sessions))
+    if any(session.turns for session in sessions):
+        ended = sum(session.ending is not None for session in sessions)
+        plain(console, f"{ended} of {counted(len(sessions), 'session')} are finished")
+    if restored.stale:
+        plain(console, f"held under other settings: {restored.told}")
+    lengths = lengths_of(events, study.corpus, protocol)
+    rows = estimate(protocol, sessions, lengths)
+    console.print(estimate_table(rows))
+    for line in (*estimate_notes(rows, lengths, config), detectable(protocol, effect)):
+        plain(console, line)
+
+
+def describe(protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession]) -> str:
+    """Return what is held: ``3 therapists × 2 patients × 2 seeds = 12 sessions; 5 contrasts planned``."""
+    arms, patients = counted(len(protocol.therapists), "therapist"), counted(len(protocol.patients), "patient")
+    seeds, contrasts = counted(protocol.config.evaluation.seeds, "seed"), len(protocol.compare_key["contrasts"])
+    product = f"{arms} × {patients} × {seeds} = {counted(len(sessions), 'session')}"
+    return f"{product}; {counted(contrasts, 'contrast')} planned"
+
+
+def _load_with_bar(group: LocalGroup, protocol: EvaluationProtocol, console: Console) -> LocalModel:
+    config, player = protocol.config, protocol.player.weights
     with loading_bar(console) as progress:
-        model = LocalModel(
-            trained.base,
-            {name: trained.folder / name for name in names},
-            config.evaluation.engine,
-            loading=config.model,
-            progress=progress,
-        )
-    if config.evaluation.deterministic:
-        say(console, model.engine.be_deterministic())
-    return model
+        adapters = group.adapters(player.adapter if player else None)
+        device = devices(config.model.device)[0]
+        return load(group.model, adapters, config, device, partial(say, console), progress)
 
 
 def _measure_perplexity(
     model: LocalModel, corpus: StudyCorpus, config: StudyConfig, trained: TrainedRun, console: Console
 ) -> dict[str, Any]:
     """Return the perplexity of base and tuned therapist on held-out patients' sessions."""
-    renderer = model.voices[THERAPIST].renderer
+    renderer = model.voices[TUNED].renderer
     positions = model.decoder.architecture.context
     datasets = held_out_datasets(corpus, renderer, config, positions, console)
     documents = {patient: dataset.documents for patient, dataset in datasets.items()}
@@ -126,30 +172,37 @@ def _measure_perplexity(
             for patient, dataset in datasets.items()
         }
     pack_tokens = config.therapist.pack_tokens
-    tuned = partial(model.adapters.rows, [(THERAPIST, -1)])
+    tuned = partial(model.adapters.rows, [(TUNED, -1)])
     return compare_perplexity(model.decoder, tuned, documents, corpus.names(), pack_tokens, console, plain_text)
 
 
 def _report(
-    plan: SimulationPlan, scores: Sequence[Score], rater: dict[str, str], patient_names: dict[str, str], run: RunContext
+    study: EvaluationStudy,
+    sessions: Sequence[SimulatedSession],
+    scores: Sequence[Score],
+    rater: dict[str, str],
+    run: RunContext,
 ) -> Report:
     """Analyse the scores; return the report with everything that is known of training and evaluation."""
-    config, protocol, trained = run.config, plan.protocol, plan.trained
-    ids = {session.id for session in plan.sessions}
+    config, protocol, trained = run.config, study.protocol, study.trained
+    ids = {session.id for session in sessions}
     scores = [*scores, *(score for score in human_scores(run.folder) if score.session_id in ids)]
     domains = [domain.id for domain in protocol.rubric.domains]
-    ratings = ratings_of(scores, domains, ARMS, scale_of_rubric(protocol.rubric))
+    ratings = ratings_of(scores, domains, protocol.arms, scale_of_rubric(protocol.rubric))
+    ratings = replace(ratings, arms=protocol.arms)
     primary_judges = [rater["judge"]]
     with run.console.status("Comparing the therapists"):
-        outcomes = session_outcomes(as_transcripts(plan.sessions))
+        outcomes = session_outcomes(as_transcripts(sessions))
         results = analysis(ratings, "default", outcomes, primary_judges=primary_judges, seed=config.seed)
     parts = {
-        "title": title_of(trained),
-        "corpus": trained.corpus,
-        "training": trained.training,
+        "title": title_of(trained)
+        if trained
+        else f"{counted(len(protocol.arms), 'therapist')} with simulated patients",
+        "corpus": study.corpus.summary | (trained.corpus if trained else {}),
+        "training": trained.training if trained else [],
         "audit": audit_of(run.folder),
-        "protocol": protocol.compare_key,
-        "deviations": deviations(protocol.compare_key, run.events),
+        "protocol": protocol.plan,
+        "deviations": deviations(protocol.plan, run.events),
         "prompts": _prompts(protocol, rater),
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
@@ -159,8 +212,8 @@ def _report(
         scores=scores,
         primary_judges=primary_judges,
         results=results,
-        sessions=plan.sessions,
-        patient_names=patient_names,
+        sessions=sessions,
+        patient_names=study.corpus.names(),
         rubric=protocol.rubric,
         rater=Rater.model_validate(rater),
     )
@@ -168,11 +221,11 @@ def _report(
 
 
 def _prompts(protocol: EvaluationProtocol, rater: dict[str, str]) -> dict[str, str]:
-    """Return the prompt of each model, word for word."""
-    settings, rubric = protocol.config.evaluation, protocol.rubric
-    prompts = {"therapist": protocol.therapist_system, "patient": ""}
-    if settings.patient_provider:
-        prompts["patient"] = settings.patient_instructions
+    """Return the prompt of each model, word for word; of therapists one, if all have the same."""
+    rubric, by_therapist = protocol.rubric, {therapist.name: therapist.system for therapist in protocol.therapists}
+    same = len(set(by_therapist.values())) == 1
+    prompts = {"therapist": protocol.therapists[0].system} if same else by_therapist
+    prompts["patient"] = protocol.player.instructions or ""
     if rater["judge"] != CUE_RATER:
         prompts["judge"] = judge_instructions(rubric, rubric.domains)
     return {name: text for name, text in prompts.items() if text}

@@ -94,7 +94,12 @@ def _most_common(causes: Sequence[str]) -> str:
 def _where(failed: Sequence[SimulatedSession], run: RunContext) -> object:
     """Return the setting, address or file to look at first."""
     endings = {session.ending for session in failed}
-    api = run.config.evaluation.patient_provider
+    settings = run.config.evaluation
+    api = settings.patient_provider
+    arms = {session.arm for session in failed}
+    therapist = settings.therapists.get(arms.pop()) if len(arms) == 1 else None
+    if therapist is not None and therapist.provider is not None:
+        api = therapist.provider
     if "budget" in endings:
         return "providers.budget"
     if "internal_error" in endings:

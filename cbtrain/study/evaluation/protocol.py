@@ -1,7 +1,8 @@
 """The protocol of an evaluation: how sessions are simulated, who rates them and how, which differences are computed.
 
-It is journalled before the first session. What was changed afterwards is a deviation that the report names; sessions
-that were begun under other settings are not continued; runs whose protocols differ are not compared.
+It is journalled, and written to ``plan.yaml``, before the first session. What was changed afterwards is a deviation
+that the report names; sessions that were begun under other settings are not continued; runs whose protocols differ in
+more than the therapists are not compared.
 """
 
 from __future__ import annotations
@@ -11,23 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from cbtrain.config.schema import StudyConfig
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrasts import METHOD, plan_contrasts
-from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.generation.config import SamplingConfig
+from cbtrain.providers.config import ProviderConfig
 from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
-from cbtrain.study.trained_run import weights_digest
-from cbtrain.tokens.chat_files import saved_format, saved_prompt
+from cbtrain.study.evaluation.therapists import LocalWeights, Therapist
+from cbtrain.study.run_files import THERAPISTS
 from cbtrain.transcripts.profile import Profile
-
-SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider", "max_failures"}
-"""Settings of an evaluation that do not decide what is said in a session; of the API, its identity does."""
-
 
 SIZES = {"slots", "memory_gb", "prefill_tokens"}
 """Settings of the engine that change no word."""
@@ -54,73 +52,99 @@ def as_always(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class PatientPlayer:
+    """Who plays the patients: ``provider``, or else ``weights`` on this machine. ``instructions`` are for a general
+    model; None for an adapter that was trained to be a patient. It sees the ``last`` turns (None: all)."""
+
+    sampling: SamplingConfig
+    instructions: str | None
+    last: int | None = None
+    provider: ProviderConfig | None = None
+    weights: LocalWeights | None = None
+
+    @cached_property
+    def name(self) -> Any:
+        """Return what identifies the model."""
+        if self.provider is not None:
+            return self.provider.identity()
+        assert self.weights is not None
+        if self.weights.adapter is not None:
+            return f"an adapter with weights {self.weights.digests['adapter']}"
+        return f"a model with weights {self.weights.digests['weights']}"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides what a patient says, but the profile."""
+        sampling = as_always(self.sampling.model_dump(mode="json"))
+        identity = {"played by": self.name, "instructions": self.instructions, "sampling": sampling}
+        return identity | ({} if self.last is None else {"last turns seen": self.last})
+
+
+@dataclass(frozen=True)
 class EvaluationProtocol:
-    """The protocol of the evaluation in ``folder``: from it come the two things that later processes are held to,
-    ``resume_key`` and ``compare_key``, each made once, since they hash all weights. ``patients`` are the profiles of
-    those who are simulated."""
+    """Who is treated by whom, and how sessions are held and rated. ``patients`` are the profiles of those who are
+    simulated."""
 
     config: StudyConfig
-    folder: Path
     patients: Mapping[str, Profile | None]
     rubric: Rubric
-    arms: Sequence[str]
+    therapists: Sequence[Therapist]
+    player: PatientPlayer
 
     @cached_property
-    def therapist_system(self) -> str:
-        """The system prompt of both therapists, base and tuned, "" for none: that of the settings, or with
-        ``tokens.system=data`` the one with which the adapter is served."""
-        tokens = self.config.tokens
-        if tokens.system == "data":
-            saved = saved_prompt(self.folder / "therapist")
-            return (saved.text if saved else None) or ""
-        return tokens.therapist_system if tokens.system == "ours" else ""
+    def arms(self) -> dict[str, Arm]:
+        return {therapist.name: therapist.arm for therapist in self.therapists}
 
-    @cached_property
-    def resume_key(self) -> dict[str, Any]:
-        """Everything that decides what is said in a session, the therapists included: a begun evaluation continues
-        under the same only."""
-        config, api = self.config, self.config.evaluation.patient_provider
-        settings = as_always(config.evaluation.model_dump(mode="json", exclude=SAYS_NOTHING))
-        layout = saved_format(self.folder / "therapist")
-        profiles = [profile.model_dump_json() if profile else name for name, profile in self.patients.items()]
-        return {
-            "evaluation": settings | {"patient_provider": api.identity() if api else None},
-            "seed": config.seed,
-            "tokens.therapist_system": self.therapist_system,
-            **{f"model.{key}": getattr(config.model, key) for key in ("weights", "double_quantization", "compute")},
-            "the adapter": weights_digest(self.folder / "therapist"),
-            **({"the chat format": layout.template} if layout else {}),
-            "the patients' profiles": blake2b("\n".join(profiles).encode(), digest_size=8).hexdigest(),
+    def session_settings(self, therapist: Therapist, patient: str) -> dict[str, Any]:
+        """Return everything that decides what is said in a session of ``patient`` with ``therapist``: a begun session
+        continues under the same only."""
+        settings, profile = self.config.evaluation, self.patients[patient]
+        said = {
+            "therapist": as_always(therapist.identity),
+            "patient": self.player.identity
+            | {"profile": digest(profile.model_dump(mode="json") if profile else patient)},
+            "limits": self._limits,
+            "seed": self.config.seed,
         }
+        if therapist.weights is None and self.player.weights is None:
+            return said
+        model = self.config.model
+        formats = {key: getattr(model, key) for key in ("weights", "double_quantization", "compute")}
+        engine = {"context_tokens": settings.engine.context_tokens, "deterministic": settings.deterministic}
+        return said | {"on this machine": formats | as_always(engine)}
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        settings = self.config.evaluation
+        limits: dict[str, Any] = {"max_turns": settings.max_turns, "max_words": settings.max_words}
+        return limits | ({"end_phrases": settings.end_phrases} if settings.end_phrases else {})
 
     @cached_property
     def compare_key(self) -> dict[str, Any]:
         """Return the settings that compared runs must share, and that the report shows. The therapists themselves (base
         model, adapter, training) are what is compared, and are not part of it."""
         config, settings = self.config, self.config.evaluation
-        api = settings.patient_provider
-        contrasts = plan_contrasts(ratings_of([], [], self.arms, None).arms)
         profiles = [profile.model_dump(mode="json") if profile else None for profile in self.patients.values()]
-        patient_weights = "" if api else weights_digest(self.folder / "patient")
         return {
             "seed": config.seed,
-            "sessions": {key: getattr(settings, key) for key in ("seeds", "max_turns", "max_words")},
+            "sessions": {"seeds": settings.seeds, **self._limits},
             "patients": list(self.patients),
             "profiles": digest(profiles),
-            "patient": {
-                "played by": api.identity() if api else f"an adapter with weights {patient_weights}",
-                "instructions": settings.patient_instructions if api else None,
-                "sampling": as_always(settings.patient.model_dump(mode="json")),
-            },
+            "patient": self.player.identity,
             "therapist": {
-                "system prompt": self.therapist_system,
-                "sampling": as_always(settings.therapist.model_dump(mode="json")),
+                "system prompt": _shared({arm.name: arm.system for arm in self.therapists}),
+                "sampling": _shared({arm.name: as_always(arm.applied_sampling) for arm in self.therapists}),
             },
             "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},
             "judge": self._judge(),
-            "contrasts": [contrast.id for contrast in contrasts],
+            "contrasts": [contrast.id for contrast in plan_contrasts(self.arms)],
             "method": METHOD,
         }
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """Return what is settled before the first session: :attr:`compare_key`, and who the therapists are."""
+        return {**self.compare_key, THERAPISTS: {arm.name: as_always(arm.described) for arm in self.therapists}}
 
     def _judge(self) -> dict[str, Any]:
         """Return the rater and how it is asked."""
@@ -128,6 +152,12 @@ class EvaluationProtocol:
         if not uses_llm_judge(judging, self.config.providers):
             return {"kind": "cue"}
         return {"kind": "llm", "api": judging.provider.identity(), **judging.judge.model_dump(mode="json")}
+
+
+def _shared(values: Mapping[str, Any]) -> Any:
+    """Return the value that all arms have, or else each arm's."""
+    first, *others = values.values()
+    return first if all(value == first for value in others) else dict(values)
 
 
 def shown(value: Any) -> str:
@@ -141,9 +171,12 @@ def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
     planned = next((event for event in events if event["kind"] == PLAN), None)
     if planned is None:
         return ["no plan was journalled before these sessions were held (an older version of cbtrain)"]
+    before = as_always(planned["protocol"])
+    if THERAPISTS not in before:  # as older versions wrote it
+        protocol = {key: value for key, value in protocol.items() if key != THERAPISTS}
     return [
-        f"{key} was {shown(before)} in the plan of {planned['time'][:16].replace('T', ' ')} UTC, and is {shown(now)}"
-        for key, before, now in differences(as_always(planned["protocol"]), protocol)
+        f"{key} was {shown(old)} in the plan of {planned['time'][:16].replace('T', ' ')} UTC, and is {shown(now)}"
+        for key, old, now in differences(before, protocol)
     ]
 
 

@@ -15,7 +15,7 @@ from cbtrain.console import say
 from cbtrain.eval.rating import judging
 from cbtrain.eval.simulation import runner
 from cbtrain.files import share_with
-from cbtrain.journal import Journal, Shape, is_section, is_text, read
+from cbtrain.journal import Check, Journal, Record, Shape, is_section, is_text, read
 from cbtrain.providers.costs import ledger
 from cbtrain.providers.providers import Providers
 from cbtrain.stopping import StopRequest
@@ -27,9 +27,18 @@ PLAN = "plan"
 BEGUN = "run_started"
 """The kind of the journal's record of what the first session was begun with."""
 
+SETTINGS = "session_settings"
+"""The kind of the journal's record of what decides a session, under the key that ``session_started`` names."""
+
+
+def _begun_fields(record: Record) -> dict[str, Check]:
+    return {"settings": is_section} if "settings" in record else {}  # of older versions only
+
+
 SHAPES: dict[str, Shape] = {
     PLAN: {"protocol": is_section, "time": is_text},
-    BEGUN: {"settings": is_section},
+    BEGUN: _begun_fields,
+    SETTINGS: {"key": is_text, "settings": is_section},
     **runner.SHAPES,
     **judging.SHAPES,
     **ledger.SHAPES,

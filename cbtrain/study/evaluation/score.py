@@ -43,9 +43,13 @@ async def score_sessions(
 ) -> tuple[list[Score], dict[str, str]]:
     """Score every session that did not fail, with the LLM judge if its key is set, else with the cue rater. Return
     the scores and who gave them."""
-    ratable = [session for session in sessions if not session.failed]
-    if failures := len(sessions) - len(ratable):
+    # Of sessions that an evaluation has planned; others have no key.
+    held = [session for session in sessions if session.ending is not None or session.turns or not session.key]
+    ratable = [session for session in held if not session.failed]
+    if failures := len(held) - len(ratable):
         run.say(f"{counted(failures, 'session')} failed and cannot be rated")
+    if missing := len(sessions) - len(held):
+        run.say(f"{counted(missing, 'session')} did not begin, since too many failed")
     if uses_llm_judge(run.config.evaluation.judging, run.config.providers):
         scores, rater = await _judged(ratable, rubric, run)
         _tell_unratable(scores, run)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.arms import declared_arms
+from cbtrain.eval.analysis.arms import Arm, declared_arms
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
@@ -18,7 +18,7 @@ from cbtrain.eval.rating.scores import Score, read_scores_csv
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
 from cbtrain.settings import parse_yaml
-from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
+from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, PLAN, SCORES, THERAPISTS, TRANSCRIPTS
 from cbtrain.transcripts.labels import labels_seen
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
@@ -62,6 +62,7 @@ def load_scores(
     where = ", ".join(map(str, files))
     tables = [read_ratings(file, instrument) for file in files]
     ratings = join_ratings(tables, where)
+    ratings = replace(ratings, arms=planned_arms(folder, ratings.arms))
     if arms is not None:
         ratings = replace(ratings, arms=declared_arms(ratings.arms, arms))
     # People who rated a sample do not become primary judges if a machine rated.
@@ -80,6 +81,23 @@ def load_scores(
         raise UserError("it has no session of a rated arm", where=transcripts, hint=hint)
     run = paths[0] if paths == [folder] else None
     return ScoredStudy(ratings, instrument, sessions, outcomes, run, primary_judges, judge)
+
+
+def planned_arms(folder: Path, arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Return ``arms`` with the base and variant that the plan in ``folder`` gives them, in its order; as they are
+    without one. Raises UserError if it is damaged."""
+    path = folder / PLAN
+    content: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else {}
+    planned = content.get(THERAPISTS) if isinstance(content, dict) else None
+    if not isinstance(planned, dict):
+        return dict(arms)
+    order = [*(name for name in planned if name in arms), *(name for name in arms if name not in planned)]
+    result = {name: arms[name] for name in order}
+    for name, therapist in planned.items():
+        if name in result and isinstance(therapist, dict):
+            facts = {key: str(therapist[key]) for key in ("base", "variant") if therapist.get(key)}
+            result[name] = replace(result[name], **facts)
+    return result
 
 
 def audit_of(folder: Path) -> ReportAudit | None:

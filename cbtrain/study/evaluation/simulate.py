@@ -1,153 +1,268 @@
-"""Simulated sessions of one evaluation: which are held, by whom, and how a run of them continues."""
+"""Simulated sessions of one evaluation: which are held, by whom, on which device, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
-from cbtrain.errors import UserError
+import torch
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.environment import pick_device
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.dialogue import Limits, Speaker
 from cbtrain.eval.simulation.runner import (
     MARKS,
+    Batch,
+    Lane,
     SimulatedSession,
     SimulationSettings,
+    Speakers,
     plan_sessions,
-    restore,
     run_sessions,
 )
-from cbtrain.eval.simulation.speakers import ApiPatient, LocalPatient, LocalTherapist
+from cbtrain.eval.simulation.speakers import ApiPatient, ApiTherapist, LocalPatient, LocalTherapist, PatientRole
 from cbtrain.generation.local_model import LocalModel
+from cbtrain.model.weights.reading import Progress
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.summary import status
-from cbtrain.settings import differences
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, as_always
-from cbtrain.study.evaluation.report_data import ARMS
-from cbtrain.study.evaluation.run_context import BEGUN, PLAN, RunContext
-from cbtrain.study.run_files import EVENTS
-from cbtrain.study.trained_run import TrainedRun
-from cbtrain.transcripts.profile import Profile
+from cbtrain.study.evaluation.protocol import EvaluationProtocol
+from cbtrain.study.evaluation.run_context import RunContext
+from cbtrain.study.evaluation.therapists import PATIENT, Therapist
 
-THERAPIST, PATIENT = "therapist", "patient"
-"""The adapters of a run: folders in it, and names in the engine."""
+THERAPIST_ROLE, PATIENT_ROLE = "therapist", "patient"
+"""Roles of requests in journal and costs."""
 
 
-@dataclass(frozen=True, slots=True)
-class SimulationPlan:
-    """Every held-out patient of ``protocol`` with every arm and seed."""
+def sessions_of(protocol: EvaluationProtocol) -> list[SimulatedSession]:
+    """Return every patient with every therapist and seed."""
+    return plan_sessions(list(protocol.patients), list(protocol.arms), protocol.config.evaluation.seeds)
 
-    trained: TrainedRun
+
+@dataclass(eq=False)
+class LocalGroup:
+    """Therapists on one model folder, which share an engine and its batches; ``plays``: the patient does, too."""
+
+    model: Path
+    therapists: list[Therapist]
+    plays: bool = False
+    loaded: LocalModel | None = None
+    """A model that is loaded already, for the first use."""
+
+    def adapters(self, patient_adapter: Path | None) -> dict[str, Path]:
+        """Return the folders of adapters by their name in the engine."""
+        adapters = {
+            therapist.name: therapist.weights.adapter
+            for therapist in self.therapists
+            if therapist.weights and therapist.weights.adapter
+        }
+        return adapters | ({PATIENT_NAME: patient_adapter} if self.plays and patient_adapter else {})
+
+
+PATIENT_NAME = f"/{PATIENT}"
+"""The patient's adapter in an engine: no therapist can have that name."""
+
+
+def groups_of(protocol: EvaluationProtocol) -> list[LocalGroup]:
+    """Return the therapists on this machine by their model folder, in the order of the plan."""
+    player = protocol.player.weights
+    groups: dict[Path, LocalGroup] = {}
+    for therapist in protocol.therapists:
+        if therapist.weights:
+            folder = therapist.weights.model.resolve()
+            group = groups.setdefault(folder, LocalGroup(therapist.weights.model, []))
+            group.therapists.append(therapist)
+            group.plays = player is not None and player.model.resolve() == folder
+    return list(groups.values())
+
+
+@dataclass
+class Simulation:
+    """The sessions of one evaluation, and the models and APIs that speak in them."""
+
     protocol: EvaluationProtocol
-    sessions: list[SimulatedSession]
+    sessions: Sequence[SimulatedSession]
+    run: RunContext
+    groups: list[LocalGroup] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, trained: TrainedRun, protocol: EvaluationProtocol) -> SimulationPlan:
-        seeds = protocol.config.evaluation.seeds
-        return cls(trained, protocol, plan_sessions(list(protocol.patients), list(ARMS), seeds))
+    def __post_init__(self) -> None:
+        self.groups = self.groups or groups_of(self.protocol)
+        self._apis: dict[str, Provider] = {}
+        self._patient_model: LocalModel | None = None
 
-    @property
-    def profiles(self) -> Mapping[str, Profile | None]:
-        return self.protocol.patients
-
-    def journal(self, run: RunContext) -> None:
-        """Write the protocol to the journal before the first session."""
-        if not any(event["kind"] in (PLAN, BEGUN) for event in run.events):
-            run.record(PLAN, protocol=self.protocol.compare_key)
-
-    def resume(self, run: RunContext) -> bool:
-        """Restore the sessions of earlier processes; return whether there were any. Raises UserError if these had
-        another protocol."""
-        protocol = self.protocol.resume_key
-        begun = next((as_always(event["settings"]) for event in run.events if event["kind"] == BEGUN), None)
-        if begun and (raised := _raised_limit(begun, protocol)):
-            run.say(f"note: {raised}; turns said before keep the old limit, and the report names the change")
-            begun = protocol
-        if begun not in (None, protocol):
-            hint = f"Set it back, or remove {EVENTS} to simulate again."
-            key, _, _ = differences(protocol, begun)[0]
-            what = f"{key} differs from the settings of the sessions in this folder"
-            raise UserError(what, where=run.folder, hint=hint)
-        restore(self.sessions, run.events)
-        if begun:
-            kept = sum(session.ending is not None for session in self.sessions)
-            run.say(f"resuming: {kept} of {len(self.sessions)} sessions are finished")
-        return bool(begun)
-
-    def finished(self) -> bool:
-        return all(session.ending for session in self.sessions)
-
-
-def _raised_limit(begun: dict[str, Any], protocol: dict[str, Any]) -> str:
-    """Return that the limit of a patient's turn was raised since the first session, if nothing else was changed; else
-    nothing. Otherwise a patient that spends all its tokens on thinking could not be mended without losing the run."""
-    before, now = begun.get("evaluation", {}), protocol["evaluation"]
-    old, new = before.get("patient") or {}, now["patient"]
-    if not old.get("max_tokens", new["max_tokens"]) < new["max_tokens"]:
-        return ""
-    same = begun | {"evaluation": before | {"patient": old | {"max_tokens": new["max_tokens"]}}}
-    change = f"evaluation.patient.max_tokens is {new['max_tokens']:,} now, and was {old['max_tokens']:,}"
-    return change if same == protocol else ""
-
-
-async def simulate(plan: SimulationPlan, model: LocalModel, run: RunContext) -> None:
-    """Hold the sessions of ``plan``: the therapists are ``model`` with and without its adapter, the patient is another
-    adapter of it, or behind an API if the settings name one. Raises UserError if no API can be asked or nothing can be
-    recorded, Stopped after a signal."""
-    begun = plan.resume(run)
-    if plan.finished():
-        return
-    settings = run.config.evaluation
-    limits = Limits(settings.max_turns, settings.max_words)
-    run.record("resumed" if begun else BEGUN, settings=plan.protocol.resume_key)
-    async with AsyncExitStack() as stack:
-        patient_api = None
-        if settings.patient_provider is not None:
-            patient_api = await run.providers.open(settings.patient_provider, "patient")
-        await stack.enter_async_context(model)
-        await run_sessions(
-            plan.sessions,
-            _speakers(plan, model, patient_api, run),
-            run.journal,
-            SimulationSettings(settings.sessions_in_flight, limits, run.config.seed),
-            run.console,
-            status=lambda share: status(run.providers, "patient", share) if patient_api else "",
-            stop=run.stop,
-        )
-    _report_marks(plan, run)
-    short = sum(session.ending == "budget" for session in plan.sessions)
-    if short:
-        run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
-
-
-def _speakers(
-    plan: SimulationPlan, model: LocalModel, patient_api: Provider | None, run: RunContext
-) -> Callable[[SimulatedSession], tuple[Speaker, Speaker]]:
-    """Return the speakers of a session. Base, tuned therapist and a patient on this machine are one set of weights,
-    with no adapter or one of two."""
-    settings, system = run.config.evaluation, plan.protocol.therapist_system
-    specials = model.voices[THERAPIST].renderer.specials
-
-    def speakers(session: SimulatedSession) -> tuple[Speaker, Speaker]:
-        profile, adapter = plan.profiles[session.patient], THERAPIST if session.arm == "tuned" else None
-        therapist = LocalTherapist(model, settings.therapist, system, adapter=adapter, voice=THERAPIST, ids=session.ids)
-        if patient_api is None:
-            patient: Speaker = LocalPatient(
-                model, profile, settings.patient, adapter=PATIENT, ids=session.ids, forbidden=specials
+    async def hold(self) -> None:
+        """Hold the sessions. Raises UserError if no API can be asked, a model cannot be loaded or nothing can be
+        recorded, Stopped after a signal."""
+        if all(session.ending for session in self.sessions):
+            return
+        run, settings = self.run, self.run.config.evaluation
+        limits = Limits(settings.max_turns, settings.max_words, tuple(settings.end_phrases))
+        async with AsyncExitStack() as stack:
+            await self._open_apis()
+            await self._open_patient(stack)
+            await run_sessions(
+                self.sessions,
+                self._lanes(),
+                run.journal,
+                SimulationSettings(settings.sessions_in_flight, limits, run.config.seed, settings.max_failures),
+                run.console,
+                status=self._status,
+                stop=run.stop,
             )
-        else:
-            instructions = settings.patient_instructions
-            patient = ApiPatient(patient_api, profile, settings.patient, instructions, forbidden=specials)
-        return patient, therapist
+        self._report_marks()
+        short = sum(session.ending == "budget" for session in self.sessions)
+        if short:
+            run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
 
-    return speakers
+    async def _open_apis(self) -> None:
+        """Open every API that speaks, before the first session: what cannot be opened is found now."""
+        if self.protocol.player.provider is not None:
+            self._apis[PATIENT_NAME] = await self.run.providers.open(self.protocol.player.provider, PATIENT_ROLE)
+        for therapist in self.protocol.therapists:
+            if therapist.provider is not None:
+                self._apis[therapist.name] = await self.run.providers.open(therapist.provider, THERAPIST_ROLE)
+
+    async def _open_patient(self, stack: AsyncExitStack) -> None:
+        """Load the patient's model, if it is one on this machine that some therapists do not share."""
+        weights = self.protocol.player.weights
+        behind_apis = any(therapist.provider for therapist in self.protocol.therapists)
+        if weights is None or (all(group.plays for group in self.groups) and not behind_apis):
+            return
+        adapters = {PATIENT_NAME: weights.adapter} if weights.adapter else {}
+        model = await self._load(weights.model, adapters, devices(self.run.config.model.device)[0])
+        self._patient_model = await stack.enter_async_context(model)
+
+    async def _load(self, folder: Path, adapters: Mapping[str, Path], device: str) -> LocalModel:
+        more = f" with {counted(len(adapters), 'adapter')}" if adapters else ""
+        self.run.say(f"loading {folder.name}{more}")
+        return await asyncio.to_thread(load, folder, adapters, self.run.config, device, self.run.say)
+
+    def _lanes(self) -> list[Lane]:
+        """Return what is held side by side: on each device one model after the other, and all APIs at once."""
+        waiting = deque(self.groups)
+        lanes: list[Lane] = [self._on_device(device, waiting) for device in devices(self.run.config.model.device)]
+        apis = {therapist.name: therapist for therapist in self.protocol.therapists if therapist.provider}
+        if apis:
+            lanes.append([Batch(self._sessions_with(apis), partial(self._speakers, apis, None))])
+        return lanes
+
+    def _on_device(self, device: str, waiting: deque[LocalGroup]) -> Iterator[Batch]:
+        """Yield the next model that waits whenever this device is free."""
+        while waiting:
+            group = waiting.popleft()
+            therapists = {therapist.name: therapist for therapist in group.therapists}
+            yield Batch(self._sessions_with(therapists), partial(self._with_model, group, therapists, device))
+
+    def _sessions_with(self, therapists: Iterable[str]) -> list[SimulatedSession]:
+        names = set(therapists)
+        return [session for session in self.sessions if session.arm in names]
+
+    @asynccontextmanager
+    async def _with_model(
+        self, group: LocalGroup, therapists: Mapping[str, Therapist], device: str
+    ) -> AsyncIterator[Speakers]:
+        """Load the model of ``group`` on ``device``, and yield its speakers. Its memory is free at the end."""
+        player = self.protocol.player.weights
+        loaded, group.loaded = group.loaded, None
+        if loaded is None:
+            adapters = group.adapters(player.adapter if player else None)
+            loaded = await self._load(group.model, adapters, device)
+        async with loaded as model, self._speakers(therapists, model, group.plays) as speakers:
+            yield speakers
+        del loaded, model, speakers
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    @asynccontextmanager
+    async def _speakers(
+        self, therapists: Mapping[str, Therapist], model: LocalModel | None, plays: bool = False
+    ) -> AsyncIterator[Speakers]:
+        """Yield the speakers of sessions with ``therapists``, who are behind APIs or on ``model``."""
+        settings, player = self.run.config.evaluation, self.protocol.player
+        patient_model = model if plays else self._patient_model
+
+        def speakers(session: SimulatedSession) -> tuple[Speaker, Speaker]:
+            arm, profile = therapists[session.arm], self.protocol.patients[session.patient]
+            specials: Sequence[str] = ()
+            if model is None:
+                therapist: Speaker = ApiTherapist(self._apis[arm.name], arm.sampling, arm.system)
+            else:
+                assert arm.weights is not None
+                adapter, voice = (arm.name if arm.weights.adapter else None), voice_in(model, arm, therapists)
+                specials = model.voice_of(voice).renderer.specials
+                therapist = LocalTherapist(
+                    model, arm.sampling, arm.system, adapter=adapter, voice=voice, ids=session.ids
+                )
+            part = PatientRole(profile, player.instructions, specials, player.last)
+            if player.provider is not None:
+                return ApiPatient(self._apis[PATIENT_NAME], part, settings.patient), therapist
+            assert patient_model is not None
+            assert player.weights is not None
+            adapter = PATIENT_NAME if player.weights.adapter else None
+            return LocalPatient(patient_model, part, settings.patient, adapter=adapter, ids=session.ids), therapist
+
+        yield speakers
+
+    def _status(self, share: float) -> str:
+        roles = dict.fromkeys(provider.role for provider in self._apis.values())
+        return "; ".join(filter(None, (status(self.run.providers, role, share) for role in roles)))
+
+    def _report_marks(self) -> None:
+        """Say what was found or changed in turns; the report flags the sessions."""
+        for name, what in MARKS.items():
+            turns = sum(session.marks[name] for session in self.sessions)
+            if turns:
+                sessions = sum(bool(session.marks[name]) for session in self.sessions)
+                self.run.say(f"note: in {counted(turns, 'turn')} of {counted(sessions, 'session')} {what}")
 
 
-def _report_marks(plan: SimulationPlan, run: RunContext) -> None:
-    """Say what was found or changed in turns; the report flags the sessions."""
-    for name, what in MARKS.items():
-        turns = sum(session.marks[name] for session in plan.sessions)
-        if turns:
-            sessions = sum(bool(session.marks[name]) for session in plan.sessions)
-            run.say(f"note: in {counted(turns, 'turn')} of {counted(sessions, 'session')} {what}")
+def devices(wanted: str) -> list[str]:
+    """Return the devices on which models are loaded: all GPUs, if no single device is ``wanted``."""
+    chosen = pick_device(wanted)
+    if wanted == "auto" and chosen.startswith("cuda"):
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [chosen]
+
+
+def load(
+    folder: Path,
+    adapters: Mapping[str, Path],
+    config: StudyConfig,
+    device: str,
+    say: Callable[[str], None],
+    progress: Progress = lambda done, of: None,
+) -> LocalModel:
+    """Return the model in ``folder`` with ``adapters``, on ``device``. Raises UserError."""
+    model = LocalModel(
+        str(folder),
+        adapters,
+        config.evaluation.engine,
+        loading=config.model.model_copy(update={"device": device}),
+        chat_format=config.tokens.format,
+        progress=progress,
+    )
+    model.give_base_a_voice()
+    if config.evaluation.deterministic:
+        say(model.engine.be_deterministic())
+    return model
+
+
+def voice_in(model: LocalModel, therapist: Therapist, therapists: Mapping[str, Therapist]) -> str | None:
+    """Return the name of the voice in ``model`` with which ``therapist`` is talked to."""
+    assert therapist.weights is not None
+    if therapist.weights.adapter:
+        return therapist.name
+    layout_of = therapist.weights.layout_of
+    return next(
+        (
+            other.name
+            for other in therapists.values()
+            if layout_of and other.weights and other.weights.adapter == layout_of
+        ),
+        None,
+    )

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from lanes import lanes
 from rich.console import Console
 
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken, hold_session
@@ -78,7 +79,7 @@ async def run(sessions, speakers, path, in_flight=8):
     with Journal(path) as journal:
         await run_sessions(
             sessions,
-            speakers,
+            lanes(sessions, speakers),
             journal,
             SimulationSettings(in_flight, Limits(6, 1000), seed=0),
             Console(file=io.StringIO()),
@@ -91,7 +92,7 @@ async def test_sessions_that_end_before_a_word_is_said(patient, tmp_path):
     with Journal(tmp_path / "events.jsonl") as journal:
         await run_sessions(
             sessions,
-            lambda session: (Scripted(patient), Scripted(counting)),
+            lanes(sessions, lambda session: (Scripted(patient), Scripted(counting))),
             journal,
             SimulationSettings(1, Limits(6, 1000), seed=0),
             Console(file=io.StringIO()),

@@ -4,6 +4,7 @@ import io
 import re
 
 import pytest
+from lanes import lanes
 from loopback import completion, serve
 from rich.console import Console
 
@@ -12,7 +13,7 @@ from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, SpeakerStopped, Spoken, hold_session
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions
-from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist, own_words
+from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist, PatientRole, own_words
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.request import Completion
 from cbtrain.journal import Journal, read
@@ -33,7 +34,7 @@ async def said(reply, usage=None, profile=None):
     """What a patient whose API replies so says, with its facts; or how it stopped."""
     async with serve(lambda number, body: reply | ({"usage": usage} if usage else {})) as script:
         async with script.provider() as provider:
-            patient = ApiPatient(provider, profile, SamplingConfig(max_tokens=80), None, forbidden=("<|end|>",))
+            patient = ApiPatient(provider, PatientRole(profile, forbidden=("<|end|>",)), SamplingConfig(max_tokens=80))
             try:
                 spoken = await patient.speak([], 1)
             except SpeakerStopped as stopped:
@@ -126,7 +127,9 @@ async def test_a_session_that_an_empty_answer_stopped_is_taken_up_again(tmp_path
             async with script.provider() as provider:
                 await run_sessions(
                     sessions,
-                    lambda session: (ApiPatient(provider, None, SamplingConfig(), None), Therapist()),
+                    lanes(
+                        sessions, lambda session: (ApiPatient(provider, PatientRole(), SamplingConfig()), Therapist())
+                    ),
                     journal,
                     SimulationSettings(1, Limits(4, 999), seed=0),
                     Console(file=io.StringIO()),
@@ -225,10 +228,10 @@ async def test_what_was_taken_out_is_on_record_and_flags_its_session(tmp_path):
     (session,) = sessions = plan_sessions(["p"], ["base"], 1)
     with Journal(tmp_path / "events.jsonl") as journal:
         async with serve(plan) as script, script.provider() as provider:
-            speakers = ApiPatient(provider, None, SamplingConfig(), None), Therapist()
+            speakers = ApiPatient(provider, PatientRole(), SamplingConfig()), Therapist()
             await run_sessions(
                 sessions,
-                lambda session: speakers,
+                lanes(sessions, lambda session: speakers),
                 journal,
                 SimulationSettings(1, Limits(6, 999), seed=0),
                 Console(file=io.StringIO()),

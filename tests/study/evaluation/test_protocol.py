@@ -1,82 +1,132 @@
 """What decides an evaluation is in its protocol; what differs between two of them is named."""
 
 import io
+import json
+import shutil
 
 import pytest
 from rich.console import Console
+from study_files import model_with_adapters
 
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, as_always, deviations
+from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
+from cbtrain.study.evaluation.problems import Problems
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
+from cbtrain.study.evaluation.resume import resume
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
-from cbtrain.study.evaluation.simulate import SimulationPlan
+from cbtrain.study.evaluation.simulate import sessions_of
+from cbtrain.study.evaluation.study import player_of
+from cbtrain.study.evaluation.therapists import therapists_of
+from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.chat_files import TrainedPrompt, format_files
 from cbtrain.tokens.formats import ChatFormat
 
 API = "evaluation.patient_provider={base_url: 'http://127.0.0.1:1/v1', model: m}"
 JUDGE = "evaluation.judging.provider={base_url: 'http://127.0.0.1:1/v1', model: m, api_key_env: null}"
 
-# Setting, and which of the two keys it changes: a session is not continued with another, a run not compared with one.
+# Setting, and which of the two it changes: a session is not continued with another, a run not compared with one.
 CHANGES = {
-    "max_patients": (["evaluation.max_patients=1"], "resume"),  # who is simulated is in ``patients``
-    "seeds": (["evaluation.seeds=9"], "both"),
+    "protocol": (["evaluation.protocol=paper"], "both"),
+    "therapists": (["evaluation.therapists={x: {model: DIR, prompt: cbt}}"], "both"),
+    "prompt": (["evaluation.prompt=cbt"], "both"),
+    "max_patients": (["evaluation.max_patients=1"], "neither"),  # who is simulated is in ``patients``
+    "seeds": (["evaluation.seeds=9"], "compare"),
     "sessions_in_flight": (["evaluation.sessions_in_flight=3"], "neither"),
     "max_turns": (["evaluation.max_turns=4"], "both"),
     "max_words": (["evaluation.max_words=77"], "both"),
+    "end_phrases": (["evaluation.end_phrases=goodbye"], "both"),
     "therapist": (["evaluation.therapist.temperature=0.1"], "both"),
-    "engine": (["evaluation.engine.context_tokens=512"], "resume"),  # a part of the therapists, as their weights are
-    "deterministic": (["evaluation.deterministic=true"], "resume"),  # as the engine's context
+    "engine": (["evaluation.engine.context_tokens=512"], "session"),  # a part of the therapists, as their weights are
+    "deterministic": (["evaluation.deterministic=true"], "session"),  # as the engine's context
     "patient": (["evaluation.patient.temperature=0.1"], "both"),
     "patient_provider": ([API], "both"),
+    "patient_model": (["evaluation.patient_model={model: DIR}"], "both"),
     "patient_instructions": ([API, "evaluation.patient_instructions=Be brief."], "both"),
+    "patient_messages": (["evaluation.patient_messages=4"], "both"),
     "judging": ([JUDGE, "evaluation.judging.rater=llm"], "compare"),
     "perplexity_tokens": (["evaluation.perplexity_tokens=7"], "neither"),
     "max_failures": (["evaluation.max_failures=0.5"], "neither"),
 }
 
 
-def protocol_of(folder, settings):
-    config = load_config("quick", settings)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return model_with_adapters(tmp_path_factory.mktemp("tiny"))
+
+
+def protocol_of(model, settings):
+    """The protocol of a run on ``model``, whose tuned therapist and patient are its adapters."""
+    config = load_config("quick", [setting.replace("DIR", str(model)) for setting in settings])
+    problems, folder = Problems(), model / "run"
+    if not folder.exists():
+        folder.mkdir()
+        for role, adapter in (("therapist", "kind"), ("patient", "brief")):
+            shutil.copytree(model / adapter, folder / role)
+    trained = TrainedRun(folder, str(model), {}, [{"name": "therapist"}], 0.0, {})
+    therapists = therapists_of(config, trained, problems)
+    player = player_of(config, trained, problems)
+    problems.refuse()
     rubric = load_rubric(config.evaluation.judging.rubric)
-    return EvaluationProtocol(config, folder, {"ann": None}, rubric, ["base", "tuned"])
+    return EvaluationProtocol(config, {"ann": None}, rubric, therapists, player)
+
+
+def session_of(protocol):
+    return protocol.session_settings(protocol.therapists[-1], "ann")
 
 
 @pytest.mark.parametrize("name", EvaluationConfig.model_fields)
-def test_every_setting_of_an_evaluation_is_in_the_keys_that_it_decides(name, tmp_path, monkeypatch):
+def test_every_setting_of_an_evaluation_is_in_the_keys_that_it_decides(name, model, monkeypatch):
     """A setting that is added has to be added here, with what it decides."""
     monkeypatch.delenv("CBTRAIN_JUDGE_API_KEY", raising=False)
     settings, changed = CHANGES[name]
     plain = [API] if settings[:1] == [API] and len(settings) > 1 else []
-    before, after = protocol_of(tmp_path, plain), protocol_of(tmp_path, settings)
-    assert (before.resume_key != after.resume_key) == (changed in ("resume", "both"))
+    before, after = protocol_of(model, plain), protocol_of(model, settings)
+    assert (session_of(before) != session_of(after)) == (changed in ("session", "both"))
     assert (before.compare_key != after.compare_key) == (changed in ("compare", "both"))
 
 
 @pytest.mark.fault("D2")
+@pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize(
     ("settings", "refused"),
     [
         (["evaluation.patient.max_tokens=4096"], None),
-        (["evaluation.patient.max_tokens=8"], "evaluation.patient.max_tokens differs"),
-        (["evaluation.patient.max_tokens=4096", "evaluation.max_turns=4"], "differs from the settings of the sessions"),
+        (["evaluation.patient.max_tokens=8"], "patient.sampling.max_tokens was 30, and is 8"),
+        (["evaluation.patient.max_tokens=4096", "evaluation.max_turns=4"], "limits.max_turns was 8, and is 4"),
+        (["evaluation.seeds=3"], None),
     ],
 )
-async def test_a_patients_limit_may_be_raised_later_and_that_is_a_deviation(settings, refused, tmp_path):
-    """It is what the failure of a patient advises that has spent all its tokens on thinking."""
-    before, after, out = protocol_of(tmp_path, [API]), protocol_of(tmp_path, [API, *settings]), io.StringIO()
-    async with open_run(after.config, tmp_path, Console(file=out, width=300)) as run:
-        run.record(PLAN, protocol=before.compare_key)
-        run.record(BEGUN, settings=before.resume_key)
-        plan = SimulationPlan(None, after, [])
+async def test_a_patients_limit_may_be_raised_later_and_that_is_a_deviation(older, settings, refused, model, tmp_path):
+    """It is what the failure of a patient advises that has spent all its tokens on thinking. Sessions may be added.
+    Also to a run of an older version, which had one set of settings for all sessions."""
+    before, after, out = protocol_of(model, [API]), protocol_of(model, [API, *settings]), io.StringIO()
+    run_folder = model / "run"
+    (run_folder / "events.jsonl").unlink(missing_ok=True)
+    async with open_run(after.config, run_folder, Console(file=out, width=300)) as run:
+        begun = sessions_of(before)[0]
+        run.record(PLAN, protocol=before.compare_key if older else before.plan)
+        if older:
+            run.record(BEGUN, settings=settings_of_run(before, run_folder))
+            run.record("session_started", session=begun.id)
+        else:
+            resume([begun], before, run)
+            run.record("session_started", session=begun.id, key=begun.key)
+        run.record("turn", session=begun.id, index=0, role="patient", text="I feel low.")
         if refused:
-            with pytest.raises(UserError, match=refused):
-                plan.resume(run)
+            with pytest.raises(UserError, match="an older version" if older else refused):
+                resume(sessions_of(after), after, run)
             return
-        assert plan.resume(run)
-        assert "evaluation.patient.max_tokens is 4,096 now, and was 30" in out.getvalue()
-        assert deviations(after.compare_key, run.events)[0].startswith("patient.sampling.max_tokens was 30")
+        resume(again := sessions_of(after), after, run)
+        assert [len(session.turns) for session in again] == [1] + [0] * (len(again) - 1)
+        raised = "max_tokens" in settings[0]
+        assert ("evaluation.patient.max_tokens was raised" in out.getvalue()) == raised
+        told = deviations(after.plan, run.events)
+        assert [line.partition(" was ")[0] for line in told] == (
+            ["patient.sampling.max_tokens"] if raised else ["sessions.seeds"]
+        )
 
 
 def test_what_was_changed_after_the_plan_is_a_deviation():
@@ -93,27 +143,36 @@ def test_what_was_changed_after_the_plan_is_a_deviation():
 
 
 @pytest.mark.fault("A12")
-def test_the_simulated_therapists_get_the_prompt_of_the_setting(tmp_path):
-    prompt, renderer_format = TrainedPrompt("Be kind."), ChatFormat("template", "{{ messages }}")
-    (tmp_path / "therapist").mkdir()
-    for name, text in format_files(renderer_format, (), prompt).items():
-        (tmp_path / "therapist" / name).write_text(text)
-    for setting, system in (("ours", "We."), ("data", "Be kind."), ("none", "")):
-        protocol = protocol_of(tmp_path, [f"tokens.system={setting}", "tokens.therapist_system=We."])
-        assert protocol.therapist_system == system
-        assert protocol.resume_key["tokens.therapist_system"] == system
-        assert protocol.compare_key["therapist"]["system prompt"] == system
-    (tmp_path / "therapist" / "chat_format.json").unlink()
-    assert protocol_of(tmp_path, ["tokens.system=data"]).therapist_system == ""
+def test_the_simulated_therapists_get_the_prompt_of_the_setting(model):
+    adapter = model / "run" / "therapist"
+    protocol_of(model, [])
+    plain = (adapter / "chat_format.json").read_text() if (adapter / "chat_format.json").exists() else None
+    files = format_files(ChatFormat("template", "{{ messages }}"), (), TrainedPrompt("Be kind."))
+    layout = json.loads(files["chat_format.json"]) | {"name": "plain"}
+    try:
+        (adapter / "chat_format.json").write_text(json.dumps(layout))
+        (adapter / "chat_template.jinja").write_text(files["chat_template.jinja"])
+        for setting, system in (("ours", "We."), ("data", "Be kind."), ("none", "")):
+            protocol = protocol_of(model, [f"tokens.system={setting}", "tokens.therapist_system=We."])
+            assert {therapist.system for therapist in protocol.therapists} == {system}
+            assert session_of(protocol)["therapist"]["system prompt"] == system
+            assert protocol.compare_key["therapist"]["system prompt"] == system
+    finally:
+        (adapter / "chat_template.jinja").unlink()
+        (adapter / "chat_format.json").unlink()
+        if plain is not None:
+            (adapter / "chat_format.json").write_text(plain)
+    assert protocol_of(model, ["tokens.system=data"]).therapists[0].system == ""
 
 
-def test_sizes_of_the_engine_and_settings_that_came_later_change_no_protocol(tmp_path):
-    before = protocol_of(tmp_path, [])
+def test_sizes_of_the_engine_and_settings_that_came_later_change_no_protocol(model):
+    before = protocol_of(model, [])
     sizes = ["evaluation.engine.slots=3", "evaluation.engine.memory_gb=1", "evaluation.engine.prefill_tokens=64"]
-    after = protocol_of(tmp_path, sizes)
-    assert (before.resume_key, before.compare_key) == (after.resume_key, after.compare_key)
-    assert "min_p" not in before.resume_key["evaluation"]["therapist"]
-    journalled = before.resume_key | {"evaluation": {**before.resume_key["evaluation"], "engine": {"slots": 16}}}
+    after = protocol_of(model, sizes)
+    assert (session_of(before), before.plan) == (session_of(after), after.plan)
+    assert "min_p" not in before.plan["therapist"]["sampling"]
+    older = settings_of_run(before, model / "run")
+    journalled = older | {"evaluation": {**older["evaluation"], "engine": {"slots": 16}, "seeds": 2}}
     journalled["evaluation"]["engine"]["context_tokens"] = 8192
     journalled["evaluation"]["therapist"] = {**journalled["evaluation"]["therapist"], "min_p": 0.0}
-    assert as_always(journalled) == before.resume_key
+    assert earlier_settings([{"kind": BEGUN, "settings": journalled}]) == older

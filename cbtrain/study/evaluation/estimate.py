@@ -1,0 +1,242 @@
+"""What the rest of a study will take: calls, tokens, dollars and hours by role, and what its design can detect.
+
+Lengths are those of sessions that the run has held, else those of the corpus. Figures are for planning: a model that
+talks more, or stops earlier, than these sessions changes them in proportion.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.console import table_of
+from cbtrain.errors import UserError
+from cbtrain.eval.analysis.power.pilot import Spread
+from cbtrain.eval.analysis.power.power import detectable_difference, power_of
+from cbtrain.eval.rating.judge import judge_instructions
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.eval.simulation.speakers import PatientRole
+from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.costs.prices import load_prices
+from cbtrain.providers.providers import price_of
+from cbtrain.providers.types import Usage
+from cbtrain.study.corpus import StudyCorpus
+from cbtrain.study.evaluation.protocol import EvaluationProtocol
+from cbtrain.study.evaluation.run_context import RunContext
+from cbtrain.study.evaluation.score import uses_llm_judge
+from cbtrain.text.words import count_words
+from cbtrain.transcripts.types import Role
+
+TOKENS_PER_WORD = 4 / 3
+API_WAIT_S, API_TOKENS_PER_S = 1.0, 50.0
+"""What a call to an API is taken to last: the wait for its first token, and the rate of the others."""
+
+TOKENS_PER_SCORE = 60
+"""Of a judge's answer: score, turns and reason of one domain."""
+
+POINTS_2024, BETWEEN_2024, WITHIN_2024 = 99.0, 2.4, 10.4
+"""The 2024 study's scale (11 to 110), and on it the SD between patients of the true difference of tuned and untuned arm
+and the SD of sessions of one patient with one arm, as its published scores give them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What sessions are like: turns of one, tokens of a turn of each role; ``source`` says where that is from."""
+
+    turns: float
+    patient: float
+    therapist: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleEstimate:
+    """What one role takes. ``dollars`` are None if the price is not known; ``hours`` None if nothing is known of the
+    speed."""
+
+    role: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    dollars: float | None
+    hours: float | None
+
+
+def lengths_of(events: Sequence[Mapping[str, Any]], corpus: StudyCorpus, protocol: EvaluationProtocol) -> Lengths:
+    """Return the lengths of sessions in a journal's ``events``, if any has ended, else of the patients' sessions in the
+    corpus, as far as the limits of the settings allow."""
+    settings = protocol.config.evaluation
+    turns: dict[str, int] = defaultdict(int)
+    tokens: dict[str, list[float]] = {"patient": [], "therapist": []}
+    ended = {event["session"] for event in events if event["kind"] == "session_finished"}
+    for event in events:
+        if event["kind"] == "turn" and event["session"] in ended:
+            turns[event["session"]] += 1
+            counted = event.get("facts", {}).get("completion_tokens")
+            tokens[event["role"]].append(counted or count_words(event["text"]) * TOKENS_PER_WORD)
+    source = f"{len(turns)} sessions that this run has held"
+    if not (tokens["patient"] and tokens["therapist"]):
+        sessions = [session for course in corpus.split.test for session in course.sessions]
+        turns = {session.id: len(session.turns) for session in sessions}
+        for session in sessions:
+            for turn in session.turns:
+                tokens[turn.role].append(count_words(turn.text) * TOKENS_PER_WORD)
+        source = f"{len(sessions)} sessions of the corpus"
+    return Lengths(
+        min(fmean(turns.values()), settings.max_turns),
+        min(fmean(tokens["patient"] or [0]), settings.patient.max_tokens),
+        min(fmean(tokens["therapist"] or [0]), settings.therapist.max_tokens),
+        source,
+    )
+
+
+def estimate(
+    protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession], lengths: Lengths
+) -> list[RoleEstimate]:
+    """Return what is left to do of ``sessions``, by role and model; what is on this machine has no price."""
+    config = protocol.config
+    left = [session for session in sessions if session.ending is None]
+    rows = [_speaker(protocol, "patient", left, lengths, None)]
+    rows += [
+        _speaker(protocol, "therapist", [session for session in left if session.arm == name], lengths, name)
+        for name in protocol.arms
+    ]
+    judging = config.evaluation.judging
+    if uses_llm_judge(judging, config.providers):
+        rows.append(_judge(protocol, len(left), lengths))
+    return [row for row in rows if row.calls]
+
+
+def _speaker(
+    protocol: EvaluationProtocol, role: Role, left: Sequence[SimulatedSession], lengths: Lengths, arm: str | None
+) -> RoleEstimate:
+    """Return what one speaker takes. It speaks every second turn, and reads all turns before."""
+    therapist = next((therapist for therapist in protocol.therapists if therapist.name == arm), None)
+    spoken = lengths.patient if role == "patient" else lengths.therapist
+    if therapist is not None:
+        provider, system = therapist.provider, count_words(therapist.system) * TOKENS_PER_WORD
+        model = therapist.name if provider is None else f"{therapist.name} ({provider.model})"
+    else:
+        provider, instructions = protocol.player.provider, protocol.player.instructions
+        prompts = [PatientRole(profile, instructions).system for profile in protocol.patients.values()]
+        system = fmean(map(count_words, prompts)) * TOKENS_PER_WORD
+        model = provider.model if provider else "on this machine"
+    calls = lengths.turns / 2
+    read = calls * system + (lengths.patient + lengths.therapist) * calls * (calls - 1) / 2
+    read += calls * lengths.patient if role == "therapist" else 0
+    begun = sum(len(session.turns) for session in left) / max(lengths.turns, 1)
+    sessions = max(len(left) - begun, 0)
+    return _row(protocol, role, model, provider, sessions * calls, sessions * read, sessions * calls * spoken)
+
+
+def _judge(protocol: EvaluationProtocol, sessions: int, lengths: Lengths) -> RoleEstimate:
+    judging, rubric = protocol.config.evaluation.judging, protocol.rubric
+    groups = [[domain] for domain in rubric.domains] if judging.judge.per_domain else [rubric.domains]
+    calls = sessions * judging.judge.repeats * len(groups)
+    instructions = fmean(count_words(judge_instructions(rubric, group)) for group in groups) * TOKENS_PER_WORD
+    dialogue = lengths.turns / 2 * (lengths.patient + lengths.therapist)
+    answer = TOKENS_PER_SCORE * len(rubric.domains) / len(groups)
+    provider = judging.provider
+    return _row(protocol, "judge", provider.model, provider, calls, calls * (instructions + dialogue), calls * answer)
+
+
+def _row(
+    protocol: EvaluationProtocol,
+    role: str,
+    model: str,
+    provider: ProviderConfig | None,
+    calls: float,
+    read: float,
+    written: float,
+) -> RoleEstimate:
+    config = protocol.config
+    dollars: float | None = 0.0
+    hours = None
+    if provider is not None:
+        price = price_of(provider, load_prices(config.providers.prices)) if provider.paid else None
+        if provider.paid and price is None:
+            dollars = None
+        elif price is not None:
+            dollars = price.cost(Usage(round(read), round(written)))
+        side_by_side = min(provider.max_in_flight, config.evaluation.sessions_in_flight)
+        hours = (calls * API_WAIT_S + written / API_TOKENS_PER_S) / side_by_side / 3600
+    return RoleEstimate(role, model, round(calls), round(read), round(written), dollars, hours)
+
+
+def refuse_small_budget(rows: Sequence[RoleEstimate], run: RunContext) -> None:
+    """Raise UserError if less than half of what the rest of the study is expected to cost is left of the budget; say so
+    if it is less than all."""
+    budget, expected = run.providers.budget, sum(row.dollars or 0.0 for row in rows)
+    if budget.cap is None or expected <= (left := max(budget.cap - budget.spent, 0.0)):
+        return
+    what = f"what is left of the study may cost ${expected:.2f}, and ${left:.2f} of the budget is left"
+    if left < expected / 2:
+        enough = budget.spent + 1.2 * expected
+        hint = f"Raise it to some ${enough:.2f}, or plan fewer sessions (evaluation.seeds, evaluation.max_patients)."
+        raise UserError(what, where="providers.budget", hint=hint)
+    run.say(f"note: {what}")
+
+
+def estimate_table(rows: Sequence[RoleEstimate]) -> Table:
+    """Return ``rows`` as a table."""
+    table = table_of("role", "model", "calls", "tokens read", "written", "dollars", "hours", numbers=5)
+    for row in rows:
+        dollars = "?" if row.dollars is None else f"{row.dollars:,.2f}" if row.dollars else "–"
+        hours = "?" if row.hours is None else f"{row.hours:,.1f}" if row.hours >= 0.1 else "< 0.1"
+        counts = (f"{row.calls:,}", f"{row.prompt_tokens:,}", f"{row.completion_tokens:,}")
+        table.add_row(row.role, escape(row.model), *counts, dollars, hours)
+    return table
+
+
+def estimate_notes(rows: Sequence[RoleEstimate], lengths: Lengths, config: StudyConfig) -> list[str]:
+    """Return what a reader has to know of ``rows``: their basis, their sum, what is not in them."""
+    notes = [
+        f"lengths are those of {lengths.source}: {lengths.turns:.0f} turns a session, {lengths.patient:.0f} tokens a "
+        f"patient's turn, {lengths.therapist:.0f} a therapist's"
+    ]
+    dollars = sum(row.dollars or 0.0 for row in rows)
+    budget = config.providers.budget
+    if dollars:
+        notes.append(f"together ${dollars:,.2f}" + (f" of a budget of ${budget:,.2f}" if budget is not None else ""))
+    if any(row.dollars is None for row in rows):
+        notes.append("?: no price is known (give the provider a price)")
+    if any(row.hours is not None for row in rows):
+        notes.append(
+            f"hours of APIs: {API_WAIT_S:g} s and {API_TOKENS_PER_S:g} tokens/s a call, "
+            f"{config.evaluation.sessions_in_flight} sessions at once (evaluation.sessions_in_flight)"
+        )
+    if any(row.hours is None for row in rows):
+        notes.append("?: the speed of models on this machine is not known before they run")
+    return notes
+
+
+def spread_2024(rubric: Rubric) -> Spread:
+    """Return the 2024 study's spread of totals, on the range of totals of ``rubric``."""
+    share = (rubric.maximum - rubric.minimum) * len(rubric.domains) / POINTS_2024
+    return Spread(between=BETWEEN_2024 * share, within=WITHIN_2024 * share, repeat=None)
+
+
+def detectable(protocol: EvaluationProtocol, effect: float | None) -> str:
+    """Return a sentence on the differences of totals that this design shows, and on its power for ``effect``."""
+    patients, seeds = len(protocol.patients), protocol.config.evaluation.seeds
+    if patients < 2:
+        return "power: one patient allows no test; differences are described only"
+    spread = spread_2024(protocol.rubric)
+    sd = spread.variance(seeds, 1) ** 0.5
+    text = (
+        f"power: {patients} patients with {seeds} sessions each show a difference of "
+        f"{detectable_difference(patients, sd):.3g} points of the total or more in 80 % of studies (one contrast, "
+        "α 0.05; spread of the 2024 study on this scale)"
+    )
+    if effect is not None:
+        text += f"; one of {effect:g} points in {100 * power_of(patients, effect, sd):.0f} %"
+    return text

@@ -1,0 +1,39 @@
+"""Everything that keeps a study from beginning, told at once and before the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cbtrain.errors import UserError
+
+MOST_TOLD = 8
+"""Problems that one error names; the others are counted."""
+
+
+class Problems:
+    """Collects UserErrors."""
+
+    def __init__(self) -> None:
+        self.found: list[UserError] = []
+
+    @contextmanager
+    def collected(self, where: str | None = None) -> Iterator[None]:
+        """Collect a UserError of the body; with ``where``, say that it is about that setting."""
+        try:
+            yield
+        except UserError as error:
+            if where is not None:
+                what = error.what if error.where is None else f"{error.where}: {error.what}"
+                error = UserError(what, where=where, hint=error.hint)
+            self.found.append(error)
+
+    def refuse(self) -> None:
+        """Raise UserError if there are any: one that names them all."""
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            told = [f"({number}) {error}" for number, error in enumerate(self.found[:MOST_TOLD], 1)]
+            more = len(self.found) - len(told)
+            told += [f"and {more} more"] if more else []
+            raise UserError(f"{len(self.found)} things keep this study from beginning: {' '.join(told)}")

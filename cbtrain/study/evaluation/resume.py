@@ -1,0 +1,161 @@
+"""Continue the sessions of earlier processes, as far as nothing has changed that decides what is said in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cbtrain.errors import UserError
+from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.simulation.runner import SimulatedSession, restore
+from cbtrain.journal import is_count
+from cbtrain.settings import differences
+from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, digest, shown
+from cbtrain.study.evaluation.run_context import BEGUN, SETTINGS, RunContext
+
+HOLD_AGAIN = "--hold-again"
+MOST_TOLD, CHANGES_TOLD = 6, 3
+"""Groups of stale sessions that are told one by one, and changes of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Sessions of one arm that were held, or begun, under other settings: how many, with how many turns, and what
+    differs."""
+
+    arm: str
+    sessions: int
+    turns: int
+    change: str
+
+    def __str__(self) -> str:
+        what = f"{counted(self.sessions, 'session')} of {self.arm} ({counted(self.turns, 'turn')})"
+        return f"{what}: {self.change}"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """``settings``: what is behind each key of today; ``known``: those that the journal has. ``stale``: what was held
+    under other settings only. ``raised``: sessions in which turns have an older, lower limit of a patient's turn."""
+
+    settings: dict[str, dict[str, Any]]
+    known: dict[str, dict[str, Any]]
+    stale: list[Stale]
+    raised: int
+
+    @property
+    def told(self) -> str:
+        """Return what is stale, in one line."""
+        shown = [str(stale) for stale in self.stale[:MOST_TOLD]]
+        more = len(self.stale) - len(shown)
+        return "; ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def match(
+    sessions: Sequence[SimulatedSession],
+    protocol: EvaluationProtocol,
+    events: Sequence[Mapping[str, Any]],
+    folder: Path,
+) -> Restored:
+    """Give ``sessions`` their keys, and restore them from ``events`` of the run in ``folder``."""
+    known = {event["key"]: event["settings"] for event in events if event["kind"] == SETTINGS}
+    settings = _give_keys(sessions, protocol, known)
+    if earlier := earlier_settings(events):
+        # Sessions without a key were begun by an older version, under one key for the whole run.
+        now = settings_of_run(protocol, folder)
+        if now == earlier or only_raised(earlier, now, "evaluation", "patient"):
+            for session in sessions:
+                session.keys |= {""}
+    passed_over = restore(sessions, events)
+    raised = sum(bool(session.turns) and bool(session.keys) for session in sessions) if known or earlier else 0
+    if earlier and now == earlier:
+        raised = 0
+    return Restored(settings, known, _stale(sessions, passed_over, known, settings), raised)
+
+
+def resume(
+    sessions: Sequence[SimulatedSession], protocol: EvaluationProtocol, run: RunContext, *, hold_again: bool = False
+) -> None:
+    """Restore ``sessions`` of earlier processes, and journal the settings behind new keys.
+
+    Says what is kept and what is stale. Raises UserError if a session that the journal holds would be held again under
+    other settings, unless ``hold_again``; the old turns stay in the journal either way, and count again if the settings
+    are set back.
+    """
+    restored = match(sessions, protocol, run.events, run.folder)
+    if restored.stale and not hold_again:
+        hint = f"Set it back, choose another --out, or hold them again with {HOLD_AGAIN}: nothing is deleted."
+        raise UserError(f"held under other settings: {restored.told}", where=run.folder, hint=hint)
+    if restored.stale:
+        run.say(f"note: held again under new settings, the old turns stay in {run.journal.path.name}: {restored.told}")
+    if restored.raised:
+        run.say(
+            f"note: evaluation.patient.max_tokens was raised; turns of {counted(restored.raised, 'session')} said "
+            "before keep the old limit, and the report names the change"
+        )
+    for key, value in restored.settings.items():
+        if key not in restored.known:
+            run.record(SETTINGS, key=key, settings=value)
+    begun = any(event["kind"] == BEGUN for event in run.events)
+    if begun:
+        kept = sum(session.ending is not None for session in sessions)
+        part = sum(bool(session.turns) and session.ending is None for session in sessions)
+        more = f", {part} begun" if part else ""
+        run.say(f"resuming: {kept} of {len(sessions)} sessions are finished{more}")
+    if any(session.ending is None for session in sessions):
+        run.record("resumed" if begun else BEGUN)
+
+
+def _give_keys(
+    sessions: Sequence[SimulatedSession], protocol: EvaluationProtocol, known: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Set the keys of ``sessions``; return the settings behind each."""
+    therapists = {therapist.name: therapist for therapist in protocol.therapists}
+    keys: dict[tuple[str, str], tuple[str, frozenset[str]]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for session in sessions:
+        pair = session.arm, session.patient
+        if pair not in keys:
+            now = protocol.session_settings(therapists[session.arm], session.patient)
+            key = digest(now)
+            settings[key] = now
+            also = frozenset(old for old, before in known.items() if only_raised(before, now, "patient", "sampling"))
+            keys[pair] = key, also
+        session.key, session.keys = keys[pair]
+    return settings
+
+
+def only_raised(before: Mapping[str, Any], now: Mapping[str, Any], *path: str) -> bool:
+    """Return whether nothing but the limit of a patient's turn was changed, and that was raised: otherwise a patient
+    that spends all its tokens on thinking could not be mended without losing the run."""
+    changes = differences(before, now)
+    key = ".".join((*path, "max_tokens"))
+    if len(changes) != 1 or changes[0][0] != key:
+        return False
+    _, old, new = changes[0]
+    return is_count(old) and is_count(new) and old < new
+
+
+def _stale(
+    sessions: Iterable[SimulatedSession],
+    passed_over: Mapping[str, Counter[str]],
+    known: Mapping[str, dict[str, Any]],
+    settings: Mapping[str, dict[str, Any]],
+) -> list[Stale]:
+    """Return the sessions that the journal holds under other settings only, by arm and change."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for session in sessions:
+        if session.turns or session.ending or session.id not in passed_over:
+            continue
+        old, turns = passed_over[session.id].most_common(1)[0]
+        change = "an older version of cbtrain held them under other settings"
+        if old in known:
+            changes = differences(known[old], settings[session.key])
+            told = [f"{key} was {shown(before)}, and is {shown(now)}" for key, before, now in changes[:CHANGES_TOLD]]
+            change = ", ".join(told) + (f", and {len(changes) - CHANGES_TOLD} more" if changes[CHANGES_TOLD:] else "")
+        groups.setdefault((session.arm, change), []).append(turns)
+    return [Stale(arm, len(turns), sum(turns), change) for (arm, change), turns in groups.items()]

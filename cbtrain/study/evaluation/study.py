@@ -1,0 +1,140 @@
+"""What an evaluation needs before its first call: therapists, patients, rubric; all that is wrong is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.console import say
+from cbtrain.errors import UserError
+from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.files import exists, expanded
+from cbtrain.model.weights.hub import resolve_model
+from cbtrain.study.corpus import StudyCorpus, load_corpus
+from cbtrain.study.evaluation.checks import check_apis, refuse_another_study, require_two_speakers
+from cbtrain.study.evaluation.problems import Problems
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, PatientPlayer
+from cbtrain.study.evaluation.therapists import PATIENT, LocalWeights, Therapist, local_weights, therapists_of
+from cbtrain.study.pipeline import prepare_process
+from cbtrain.study.run_files import STATE
+from cbtrain.study.trained_run import TrainedRun
+from cbtrain.tokens.chat_files import saved_prompt
+from cbtrain.transcripts.reading import SAMPLE
+
+MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class EvaluationStudy:
+    """``trained``: the run whose base and tuned therapist are compared; None if the settings name therapists."""
+
+    trained: TrainedRun | None
+    corpus: StudyCorpus
+    protocol: EvaluationProtocol
+
+
+def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> EvaluationStudy:
+    """Return the study that ``config`` describes, or the two arms of the trained run in ``folder``. Raises UserError,
+    one for all that is wrong."""
+    problems = Problems()
+    trained = None if config.evaluation.therapists else TrainedRun.read(folder)
+    with problems.collected():
+        check_apis(config, allow_upload=allow_upload)
+    if trained is not None:
+        require_two_speakers(config)
+    prepare_process(config)
+    therapists = therapists_of(config, trained, problems)
+    player = player_of(config, trained, problems)
+    rubric = corpus = None
+    with problems.collected():
+        rubric = load_rubric(config.evaluation.judging.rubric)
+    with problems.collected():
+        corpus = load_corpus(config, Console(quiet=True), all_treated=trained is None)
+    problems.refuse()
+    assert corpus is not None
+    assert rubric is not None
+    assert player is not None
+    if trained is not None:
+        refuse_another_study(trained, corpus, config)
+    patients = _patients(config, corpus, therapists if trained is None else [], console)
+    profiles = corpus.profiles()
+    protocol = EvaluationProtocol(
+        config, {patient: profiles[patient] for patient in patients}, rubric, therapists, player
+    )
+    _tell_prompts(protocol, console)
+    return EvaluationStudy(trained, corpus, protocol)
+
+
+def player_of(config: StudyConfig, trained: TrainedRun | None, problems: Problems) -> PatientPlayer | None:
+    """Return who plays the patients; None if that is a problem."""
+    settings = config.evaluation
+    player = partial(PatientPlayer, settings.patient, last=settings.patient_messages)
+    if settings.patient_provider is not None:
+        return player(instructions=settings.patient_instructions, provider=settings.patient_provider)
+    if settings.patient_model is not None:
+        with problems.collected("evaluation.patient_model"):
+            weights = local_weights(settings.patient_model)
+            instructions = None if weights.adapter else settings.patient_instructions
+            return player(instructions=instructions, weights=weights)
+        return None
+    if trained is not None:
+        weights = LocalWeights(resolve_model(trained.base), trained.folder / PATIENT)
+        return player(instructions=None, weights=weights)
+    with problems.collected():
+        hint = "Name an API (evaluation.patient_provider) or a model on this machine (evaluation.patient_model)."
+        raise UserError("nobody plays the patients", where="evaluation", hint=hint)
+    return None
+
+
+def _patients(config: StudyConfig, corpus: StudyCorpus, therapists: Sequence[Therapist], console: Console) -> list[str]:
+    """Return who is treated: held-out patients, none of whom an adapter among ``therapists`` was trained on as far as
+    its run's folder says."""
+    patients = [course.id for course in corpus.split.test]
+    known = set[str]()
+    for therapist in therapists:
+        known |= _trained_on(therapist, config, console)
+    if seen := [patient for patient in patients if patient in known]:
+        names = ", ".join(seen[:MOST_NAMED]) + (f" and {len(seen) - MOST_NAMED} more" if seen[MOST_NAMED:] else "")
+        say(console, f"note: left out, since a therapist here was trained or chosen on them: {names}")
+        patients = [patient for patient in patients if patient not in known]
+    if not patients:
+        hint = "Name other patients with corpus.path or corpus.test."
+        raise UserError("every patient was in the training of a therapist", where=config.corpus.path, hint=hint)
+    return patients[: config.evaluation.max_patients]
+
+
+def _trained_on(therapist: Therapist, config: StudyConfig, console: Console) -> set[str]:
+    """Return the patients of this corpus that a therapist's adapter was trained or validated on."""
+    adapter = therapist.weights.adapter if therapist.weights else None
+    if adapter is None:
+        return set()
+    if not (adapter.parent / STATE).is_file():
+        say(console, f"note: {therapist.name}: its folder does not say on whom it was trained")
+        return set()
+    corpus = TrainedRun.read(adapter.parent).corpus
+    if _same_place(str(corpus.get("path")), config.corpus.test or config.corpus.path):
+        split = corpus["split"]
+        return {*split.get("train", ()), *split.get("validation", ())}
+    say(console, f"note: {therapist.name} was trained on {corpus.get('path')}: patients here are taken for others")
+    return set()
+
+
+def _same_place(first: str, second: str) -> bool:
+    if SAMPLE in (first, second) or not (exists(first) and exists(second)):
+        return first == second
+    return expanded(first).resolve() == expanded(second).resolve()
+
+
+def _tell_prompts(protocol: EvaluationProtocol, console: Console) -> None:
+    """Say which adapters get another system prompt than in training."""
+    for therapist in protocol.therapists:
+        adapter = therapist.weights.adapter if therapist.weights else None
+        saved = saved_prompt(adapter) if adapter else None
+        if saved is not None and saved.text is not None and saved.text != therapist.system:
+            what = f"{therapist.name} was trained with another system prompt than it is given here"
+            say(console, f"note: {what} (prompt: trained gives it that one)")
