@@ -241,11 +241,11 @@ def test_an_evaluation_that_is_killed_goes_on_without_asking_anything_twice_and_
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("evaluation.max_turns=6", "evaluation.max_turns differs from the settings of the sessions in this folder"),
-        ("evaluation.therapist.temperature=0.1", "evaluation.therapist.temperature differs"),
-        ("seed=5", "seed differs from the settings of the sessions in this folder"),
-        ("tokens.therapist_system=Pirate", "tokens.therapist_system differs"),
-        ("model.weights=bf16", "model.weights differs"),
+        ("evaluation.max_turns=6", "4 sessions of base (32 turns): limits.max_turns was 8, and is 6"),
+        ("evaluation.therapist.temperature=0.1", "therapist.sampling.temperature was 0.8, and is 0.1"),
+        ("seed=5", "seed was 0, and is 5"),
+        ("tokens.therapist_system=Pirate", "therapist.system prompt was You are Nova"),
+        ("model.weights=bf16", "on this machine.weights was auto, and is bf16"),
         ("model.path=/nowhere", "not on /nowhere"),
         ("split.seed=8", "split differently in training"),
         ("corpus.cleaning.drop_empty_turns=false", None),
@@ -299,25 +299,30 @@ def test_patients_and_judge_behind_apis_within_a_budget(run, tmp_path):
     def plan(number, body):
         asked[json.dumps(body["messages"])] += 1
         if body["model"] == "patient":
-            return completion(f"I slept badly, number {len(body['messages'])}.") | {"model": "patient-1"}
+            words, usage = (
+                f"I slept badly, number {len(body['messages'])}.",
+                {"prompt_tokens": 7, "completion_tokens": 10},
+            )
+            return completion(words) | {"model": "patient-1", "usage": usage}
         rating = {"evidence": [1], "reason": "asks", "score": 3}
         return completion(json.dumps({domain.id: rating for domain in load_rubric().domains}))
 
     with background(plan) as script:
-        dear = "price: {input: 0, output: 1000}"  # three tokens an answer: 0.3 cents
-        api = f"base_url: '{script.url}', {dear}"
+        api = f"base_url: '{script.url}'"
+        dear = "price: {input: 0, output: 1000}"  # ten tokens an answer: 1 cent
+        cheap = "price: {input: 0, output: 1}"
         settings = [
-            f"evaluation.patient_provider={{{api}, model: patient, api_key_env: PATIENT_KEY}}",
-            f"evaluation.judging.provider={{{api}, model: judge, api_key_env: JUDGE_KEY}}",
+            f"evaluation.patient_provider={{{api}, {dear}, model: patient, api_key_env: PATIENT_KEY}}",
+            f"evaluation.judging.provider={{{api}, {cheap}, model: judge, api_key_env: JUDGE_KEY}}",
             *("evaluation.perplexity_tokens=100", "evaluation.max_turns=6", "evaluation.patient.max_tokens=10"),
             *("evaluation.judging.judge.max_tokens=100", f"providers.record={tmp_path}/tape.jsonl"),
         ]
         environment = keys | {"CBTRAIN_CACHE": str(tmp_path / "cache")}
-        done = cbtrain("evaluate", "--run", "run", *settings, "providers.budget=0.02", cwd=tmp_path, env=environment)
+        done = cbtrain("evaluate", "--run", "run", *settings, "providers.budget=0.13", cwd=tmp_path, env=environment)
         assert "the budget ended" in done.stdout
         patients = sum(event["kind"] == "turn" and event["role"] == "patient"
                        for event in read_journal(again / "events.jsonl"))  # fmt: skip
-        assert 1 <= patients == sum(asked.values()) <= 6
+        assert 1 <= patients == sum(asked.values()) <= 13
         assert not (again / "report.html").exists() or "Failed" in done.stdout
         done = cbtrain("evaluate", "--run", "run", *settings, "providers.budget=9", cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
@@ -327,7 +332,8 @@ def test_patients_and_judge_behind_apis_within_a_budget(run, tmp_path):
     assert rows["patient"]["requests"] + rows["patient"]["reused"] == len(turns)
     assert rows["patient"]["models"] == {"patient-1": rows["patient"]["requests"]}
     assert rows["judge"]["requests"] == len(report["sessions"])
-    assert report["costs"]["dollars"] == pytest.approx(0.003 * sum(row["requests"] for row in rows.values()))
+    dollars = 0.01 * rows["patient"]["requests"] + 3e-6 * rows["judge"]["requests"]
+    assert report["costs"]["dollars"] == pytest.approx(dollars)
     assert sum(asked.values()) == sum(row["requests"] for row in rows.values())
     assert "APIs: patient" in done.stdout
     page = html.unescape((again / "report.html").read_text())

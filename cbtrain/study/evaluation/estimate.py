@@ -144,7 +144,7 @@ def _judge(protocol: EvaluationProtocol, sessions: int, lengths: Lengths) -> Rol
     calls = sessions * judging.judge.repeats * len(groups)
     instructions = fmean(count_words(judge_instructions(rubric, group)) for group in groups) * TOKENS_PER_WORD
     dialogue = lengths.turns / 2 * (lengths.patient + lengths.therapist)
-    answer = TOKENS_PER_SCORE * len(rubric.domains) / len(groups)
+    answer = min(TOKENS_PER_SCORE * len(rubric.domains) / len(groups), judging.judge.max_tokens)
     provider = judging.provider
     return _row(protocol, "judge", provider.model, provider, calls, calls * (instructions + dialogue), calls * answer)
 

@@ -46,6 +46,7 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     with problems.collected():
         check_apis(config, allow_upload=allow_upload)
     if trained is not None:
+        problems.refuse()
         require_two_speakers(config)
     prepare_process(config)
     therapists = therapists_of(config, trained, problems)
