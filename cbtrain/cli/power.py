@@ -139,7 +139,7 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     if by_hand:
         raise UserError("the pilot gives this SD", where=by_hand[0], hint="Leave out this, or --pilot.")
     from cbtrain.eval.analysis.agreement.panel import panel_of, panel_ratings
-    from cbtrain.eval.analysis.contrasts import plan_contrasts
+    from cbtrain.eval.analysis.contrast_plan import plan_contrasts
     from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
     from cbtrain.study.evaluation.scores import load_scores
 

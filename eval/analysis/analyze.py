@@ -12,8 +12,8 @@ import numpy as np
 import cbtrain
 from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, left_out, panel_of, panel_ratings
 from cbtrain.eval.analysis.agreement.reliability import reliability
-from cbtrain.eval.analysis.arms import describe_arms_found
-from cbtrain.eval.analysis.contrasts import Contrast, Plan, compare, plan_contrasts, with_holm
+from cbtrain.eval.analysis.contrast_plan import BY_ITEM, Plan, describe_arms_found, plan_contrasts
+from cbtrain.eval.analysis.contrasts import compare, with_holm
 from cbtrain.eval.analysis.descriptives import levels, session_groups
 from cbtrain.eval.analysis.missingness import bounds, completion
 from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
@@ -129,16 +129,14 @@ def _near_names(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> lis
 
 
 def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:
-    """Return the contrasts of the families ``tuning`` and ``arms`` for each item, with Holm's adjustment over the items
-    of each contrast."""
+    """Return the contrasts of the families :data:`cbtrain.eval.analysis.contrast_plan.BY_ITEM` for each item, with
+    Holm's adjustment over the items of each contrast."""
+    plans = [plan for plan in plans if plan.family in BY_ITEM]
+    by_item = [compare(ratings, plans, scores, draws=0, seed=seed) for scores in ratings.items.T]
     rows = []
-    for plan in plans:
-        if plan.family not in ("tuning", "arms"):
-            continue
-        contrasts: list[Contrast] = []
-        for scores in ratings.items.T:
-            contrasts += compare(ratings, [plan], scores, draws=0, seed=seed)
-        for name, contrast in zip(ratings.item_names, with_holm(contrasts), strict=True):
+    for index, plan in enumerate(plans):
+        contrasts = with_holm([item[index] for item in by_item])
+        for name, contrast in zip(ratings.item_names, contrasts, strict=True):
             keys = ("estimate", "se", "ci_low", "ci_high", "p", "p_adjusted")
             rows.append({"contrast": plan.id, "item": name, **{key: getattr(contrast, key) for key in keys}})
     return rows

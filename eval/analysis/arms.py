@@ -1,7 +1,7 @@
-"""Arms: which base model a therapist has, and whether it was tuned.
+"""Arms: which base model a therapist has, whether it was tuned, and on what.
 
 Base and variant are read from an arm's name by one rule (``docs/analysis.md``), or declared in a YAML file. Contrasts
-follow from them, so every analysis reports what was read.
+follow from them (:mod:`cbtrain.eval.analysis.contrast_plan`), so every analysis reports what was read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.settings import parse_yaml
@@ -21,7 +21,8 @@ from cbtrain.transcripts.source import validate
 TUNED = dict.fromkeys(("tuned", "finetune", "finetuned", "fine-tune", "fine-tuned", "fine tuned"), "tuned")
 UNTUNED = {name: name for name in ("untuned", "base", "instruct", "chat", "baseline")}
 UNTUNED |= {f"{no}{gap}tuned": "untuned" for no in ("un", "non", "not") for gap in ("-", " ", "_")}
-VARIANTS = TUNED | UNTUNED
+PLACEBO = {"placebo": "placebo"}
+VARIANTS = TUNED | UNTUNED | PLACEBO
 """Words that name a variant, and the variant's name in contrasts."""
 
 WORD = re.compile(rf"(?<![^\W_])({'|'.join(sorted(VARIANTS, key=len, reverse=True))})(?![^\W_])", re.IGNORECASE)
@@ -32,20 +33,22 @@ EDGES = " \t_:-–—/|.,()[]"
 @dataclass(frozen=True, slots=True)
 class Arm:
     """A therapist under test. ``base`` and ``variant`` are empty if neither name nor file gives them. ``reference``:
-    name of the arm that this one is compared with, if a file declares it."""
+    name of the arm that this one is compared with, if that is declared. ``is_reference``: every other arm is compared
+    with this one; at most one arm of a study has it."""
 
     name: str
     base: str
     variant: str
     reference: str = ""
+    is_reference: bool = False
 
 
 def arms_of(names: Iterable[str]) -> dict[str, Arm]:
     """Return the arms called ``names``, in their order, with base and variant read from the names."""
     arms = {name: _arm(name) for name in names}
-    tuned_bases = {arm.base for arm in arms.values() if arm.variant == "tuned" and arm.base}
-    # An arm whose whole name is the base of a tuned arm is that base: "Qwen-Instruct" of "Qwen-Instruct-tuned".
-    return {name: Arm(name, name, "untuned") if name in tuned_bases else arm for name, arm in arms.items()}
+    trained_bases = {arm.base for arm in arms.values() if arm.variant in ("tuned", "placebo") and arm.base}
+    # An arm whose whole name is the base of a trained arm is that base: "Qwen-Instruct" of "Qwen-Instruct-tuned".
+    return {name: Arm(name, name, "untuned") if name in trained_bases else arm for name, arm in arms.items()}
 
 
 def _arm(name: str) -> Arm:
@@ -68,7 +71,14 @@ class _Declared(BaseModel):
 
     base: str = ""
     variant: str = ""
-    reference: str = ""
+    reference: str | bool = ""
+
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _check_reference(cls, value: object) -> object:
+        if not isinstance(value, str | bool):
+            raise ValueError("give the name of an arm, or true")
+        return value
 
 
 class _ArmsFile(BaseModel):
@@ -80,8 +90,7 @@ class _ArmsFile(BaseModel):
 def declared_arms(arms: Mapping[str, Arm], path: Path) -> dict[str, Arm]:
     """Return ``arms``, with the base, variant and reference that the YAML file at ``path`` declares for some of them.
 
-    Raises UserError on a malformed file, on a name or reference that is not among ``arms``, on an arm that is its own
-    reference, and on references that lead back to their arm.
+    Raises UserError on a malformed file, on a name that is not among ``arms``, and as :func:`check_references` does.
     """
     hint = "See 'Arms' in docs/analysis.md."
     content = parse_yaml(lambda: path.read_text(encoding="utf-8-sig"), path)
@@ -91,19 +100,46 @@ def declared_arms(arms: Mapping[str, Arm], path: Path) -> dict[str, Arm]:
     for name, declared in validate(_ArmsFile, content, path, hint).arms.items():
         if name not in arms:
             raise UserError(f"no arm {name!r} in the scores", where=path, hint=nearest(name, arms))
-        if declared.reference and declared.reference not in arms:
-            what = f"{name}: its reference {declared.reference!r} is not an arm in the scores"
-            raise UserError(what, where=path, hint=nearest(declared.reference, arms))
-        if declared.reference == name:
-            raise UserError(f"{name}: it is its own reference", where=path, hint="Name the untuned arm.")
-        variant = VARIANTS.get(declared.variant.casefold(), declared.variant)
-        fields = {key: value for key, value in (("base", declared.base), ("variant", variant)) if value}
-        result[name] = replace(result[name], reference=declared.reference, **fields)
-    if circle := _circle(references(result)):
+        result[name] = with_declared(result[name], declared.base, declared.variant, declared.reference)
+    check_references(result, path, "the scores")
+    return result
+
+
+def with_declared(arm: Arm, base: str, variant: str, reference: str | bool) -> Arm:
+    """Return ``arm`` with what a file declares of it; an empty ``base`` or ``variant`` leaves what its name tells.
+    ``reference``: name of the arm that it is compared with; True: all others are compared with it."""
+    return replace(
+        arm,
+        base=base or arm.base,
+        variant=VARIANTS.get(variant.casefold(), variant) or arm.variant,
+        reference=reference if isinstance(reference, str) else "",
+        is_reference=reference is True,
+    )
+
+
+def check_references(arms: Mapping[str, Arm], where: object, among: str) -> None:
+    """Raise UserError, which names ``where``, on a reference that is not among ``arms`` (those in ``among``), on an arm
+    that is its own reference, on references that lead back to their arm, and on two references of the whole study."""
+    for arm in arms.values():
+        if arm.reference and arm.reference not in arms:
+            what = f"{arm.name}: its reference {arm.reference!r} is not an arm in {among}"
+            raise UserError(what, where=where, hint=nearest(arm.reference, arms))
+        if arm.reference == arm.name:
+            raise UserError(f"{arm.name}: it is its own reference", where=where, hint="Name the untuned arm.")
+    if circle := _circle(references(arms)):
         what = f"references lead in a circle: {' → '.join(circle)}"
         hint = "One contrast would count twice: leave out the reference of the untuned arm."
-        raise UserError(what, where=path, hint=hint)
-    return result
+        raise UserError(what, where=where, hint=hint)
+    shared = [arm.name for arm in arms.values() if arm.is_reference]
+    if len(shared) > 1:
+        what = f"{len(shared)} arms have reference: true: {', '.join(shared)}"
+        hint = "Every arm is compared with one reference: leave true at one of them, or name an arm (reference: NAME)."
+        raise UserError(what, where=where, hint=hint)
+
+
+def study_reference(arms: Mapping[str, Arm]) -> str:
+    """Return the name of the arm that every other arm is compared with; empty if there is none."""
+    return next((arm.name for arm in arms.values() if arm.is_reference), "")
 
 
 def _circle(pairs: Mapping[str, str]) -> list[str]:
@@ -136,23 +172,3 @@ def references(arms: Mapping[str, Arm]) -> dict[str, str]:
         elif arm.variant == "tuned" and count[arm.base, arm.variant] == 1 and len(untuned) == 1:
             reference_of[arm.name] = untuned[0]
     return reference_of
-
-
-def describe_arms_found(arms: Mapping[str, Arm]) -> str:
-    """Return a sentence on the bases and variants of ``arms``; empty if there are fewer than two arms."""
-    if len(arms) < 2:
-        return ""
-    reference_of = references(arms)
-    in_pairs = [arms[name] for name in arms if name in reference_of or name in reference_of.values()]
-    others = [name for name in arms if arms[name] not in in_pairs]
-    parts = []
-    if in_pairs:
-        bases = sorted({arm.base for arm in in_pairs if arm.base})
-        count = f"{len(bases)} base{'' if len(bases) == 1 else 's'} ({', '.join(bases)}) × " if bases else ""
-        variants = sorted({arm.variant for arm in in_pairs}, key=lambda name: (name == "tuned", name))
-        parts.append(f"{count}{', '.join(variants)}")
-    if others:
-        shown = "a reference" if in_pairs else "an untuned and a tuned arm of the same base"
-        why = f"their names do not show {shown}"
-        parts.append(f"compared in pairs, since {why}: {', '.join(others)}")
-    return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Planned differences between arms, with the patient as the unit. Contrasts are planned before any score is read.
+"""Planned differences between arms, with the patient as the unit.
 
 Sessions of one patient are not independent, so scores are averaged within a patient first: over judges, repeats, and
 the sessions that both arms have (paired by patient and session number or seed). The patients' mean differences are then
@@ -9,16 +9,14 @@ of which assumes a distribution, are reported with it. p is adjusted within each
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 
 import numpy as np
 from scipy import stats
 
 from cbtrain.eval.analysis.agreement.severity import Judged, judged_means
-from cbtrain.eval.analysis.arms import Arm, references
+from cbtrain.eval.analysis.contrast_plan import Plan
 from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
@@ -39,16 +37,6 @@ FEW = 12
 
 LEAST_FOR_SIGNS = 6
 """Fewest patients with which an exact sign-flip test can give p below .05."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A planned contrast. ``pairs``: names of arms (a, b) for a − b; several pairs are averaged within each patient.
-    ``family``: the contrasts that share Holm's adjustment."""
-
-    id: str
-    family: str
-    pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,85 +65,6 @@ class Contrast:
     p_sign_flip: float | None = None
     effect: PairedEffect | None = None
     notes: list[str] = field(default_factory=list)
-
-
-def plan_contrasts(arms: Mapping[str, Arm]) -> list[Plan]:
-    """Return the contrasts of ``arms``, in this order:
-
-    - ``tuning``: each treated arm − its reference (:func:`cbtrain.eval.analysis.arms.references`);
-    - ``pooled``: each variant − its references, averaged over all bases;
-    - ``tuned``: treated arms against each other;
-    - ``arms``: every pair with an arm that is in none of the above.
-    """
-    reference_of = references(arms)
-    treated = _by_base([arms[name] for name in reference_of])
-    plans = [
-        Plan(_tuning_id(arm, arms[reference_of[arm.name]]), "tuning", ((arm.name, reference_of[arm.name]),))
-        for arm in treated
-    ]
-    plans += _pooled_plans(treated, arms, reference_of)
-    plans += [
-        Plan(_tuned_id(first, second), "tuned", ((first.name, second.name),))
-        for first, second in combinations(_tuned_arms(treated, arms, reference_of), 2)
-    ]
-    planned = {name for plan in plans for pair in plan.pairs for name in pair}
-    plans += [Plan(f"{a} − {b}", "arms", ((a, b),)) for a, b in combinations(arms, 2) if not {a, b} <= planned]
-    return _with_unique_ids(plans)
-
-
-def _by_base(arms: Iterable[Arm]) -> list[Arm]:
-    """Return ``arms`` sorted by base, variant and name."""
-    return sorted(arms, key=lambda arm: (arm.base, arm.variant, arm.name))
-
-
-def _pooled_plans(treated: Sequence[Arm], arms: Mapping[str, Arm], reference_of: Mapping[str, str]) -> list[Plan]:
-    """Return one plan for each named variant that several bases have."""
-    plans = []
-    for variant in dict.fromkeys(arm.variant for arm in treated if arm.variant):
-        members = [arm for arm in treated if arm.variant == variant]
-        if len({arm.base for arm in members}) > 1:
-            reference_variants = {arms[reference_of[arm.name]].variant for arm in members}
-            reference = reference_variants.pop() if len(reference_variants) == 1 else "untuned"
-            pairs = tuple((arm.name, reference_of[arm.name]) for arm in members)
-            plans.append(Plan(f"all bases: {variant} − {reference}", "pooled", pairs))
-    return plans
-
-
-def _tuned_arms(treated: Sequence[Arm], arms: Mapping[str, Arm], reference_of: Mapping[str, str]) -> list[Arm]:
-    """Return the arms that the family ``tuned`` compares with each other: the treated ones and, if there are any, tuned
-    arms without a reference. An arm that is itself a reference is left out."""
-    if not treated:
-        return []
-    count = Counter((arm.base, arm.variant) for arm in arms.values())
-    tuned = [arm for arm in arms.values() if arm.variant == "tuned" and count[arm.base, "tuned"] == 1]
-    by_name = {arm.name: arm for arm in [*treated, *tuned] if arm.name not in reference_of.values()}
-    return _by_base(by_name.values())
-
-
-def _tuning_id(arm: Arm, reference: Arm) -> str:
-    """Return ``BASE: VARIANT − VARIANT``, or the arms' names if their bases or variants do not allow it."""
-    if not (arm.variant and reference.variant) or arm.base != reference.base:
-        return f"{arm.name} − {reference.name}"
-    change = f"{arm.variant} − {reference.variant}"
-    return f"{arm.base}: {change}" if arm.base else change
-
-
-def _tuned_id(first: Arm, second: Arm) -> str:
-    """Return ``tuned: BASE − BASE``, or the arms' names if they are not two tuned arms with named bases."""
-    if first.variant == second.variant == "tuned" and first.base and second.base:
-        return f"tuned: {first.base} − {second.base}"
-    return f"{first.name} − {second.name}"
-
-
-def _with_unique_ids(plans: Sequence[Plan]) -> list[Plan]:
-    """Return ``plans``, with the arms' names as the id of those that share one."""
-    count = Counter(plan.id for plan in plans)
-    return [
-        plan
-        if count[plan.id] == 1 or len(plan.pairs) > 1
-        else replace(plan, id=f"{plan.pairs[0][0]} − {plan.pairs[0][1]}")
-        for plan in plans
-    ]
 
 
 def compare(
@@ -266,5 +175,5 @@ def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[st
 
 
 def no_pair_note(a: str, b: str) -> str:
-    """Return the note on a contrast over all bases that cannot be given because one base lacks it."""
+    """Return the note on a contrast over several bases that cannot be given because one base lacks it."""
     return f"no session of {a} can be paired with one of {b}: no mean over all bases can be given"

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbtrain.eval.analysis.contrasts import Contrast, Differences, Plan, contrast_of, with_holm
+from cbtrain.eval.analysis.contrast_plan import Plan
+from cbtrain.eval.analysis.contrasts import Contrast, Differences, contrast_of, with_holm
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.rounding import size_of
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome

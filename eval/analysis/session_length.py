@@ -15,7 +15,8 @@ import numpy as np
 from scipy import optimize, stats
 
 from cbtrain.eval.analysis.agreement.severity import connected, session_means
-from cbtrain.eval.analysis.contrasts import Contrast, Differences, Plan, compare, contrast_of, no_pair_note, with_holm
+from cbtrain.eval.analysis.contrast_plan import Plan
+from cbtrain.eval.analysis.contrasts import Contrast, Differences, compare, contrast_of, no_pair_note, with_holm
 from cbtrain.eval.analysis.mixed_models.contrast_model import ModelContrast, mixed_model
 from cbtrain.eval.analysis.mixed_models.random_intercept import Term
 from cbtrain.eval.analysis.ratings import Ratings

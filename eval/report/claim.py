@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cbtrain.eval.analysis.arms import UNTUNED
 from cbtrain.eval.report.formatting import SIGNIFICANT, counted, fixed, p_value, percent, span, whole
-from cbtrain.eval.report.notable import significant
+from cbtrain.eval.report.notable import row_of, significant
 from cbtrain.eval.report.schema.analysis import ContrastRow, EstimateRow
 from cbtrain.eval.report.schema.report import Report
 
@@ -30,7 +31,7 @@ def claim_of(report: Report) -> Claim:
     if not estimated:
         why = "; ".join(contrasts[0].notes) if contrasts else ""
         return Claim("No difference between the therapists could be computed.", why)
-    sentence = _one(report, estimated[0]) if len(family) == 1 else _several(estimated)
+    sentence = _one(report, estimated[0]) if len(family) == 1 else _several(report, estimated)
     smoke_test = "Smoke test: " if report.rater.kind == "cue" else ""
     return Claim(smoke_test + sentence, _basis(estimated))
 
@@ -92,9 +93,9 @@ def _one(report: Report, contrast: ContrastRow) -> str:
     return f"No difference is shown between {pair[0]} and {pair[1]}: {signed} {points}{framed}."
 
 
-def _several(contrasts: Sequence[ContrastRow]) -> str:
+def _several(report: Report, contrasts: Sequence[ContrastRow]) -> str:
     """Return all contrasts of a family in a sentence or two: those that are shown, then those that are not."""
-    tuning = all(row.family == "tuning" for row in contrasts)
+    tuning = all(_is_tuning(report, row) for row in contrasts)
     shown = [row for row in contrasts if is_settled(row, alone=False)]
     higher = [row for row in shown if (row.estimate or 0) > 0]
     lower = [row for row in shown if row not in higher]
@@ -126,6 +127,16 @@ def _several(contrasts: Sequence[ContrastRow]) -> str:
         more = f" and {len(without_interval) - NAMED} more" if len(without_interval) > NAMED else ""
         parts.append(f"No interval can be given for {listed}{more}")
     return f"{'. '.join(parts)}."
+
+
+def _is_tuning(report: Report, contrast: ContrastRow) -> bool:
+    """Return whether a contrast is tuned − untuned. An arm that is called neither may have a declared reference, and is
+    then in the family ``tuning`` too."""
+    variants = {arm.name: arm.variant for arm in report.analysis.arms}
+    plan = row_of(report.analysis.plan, contrast.id)
+    pairs = [pair for pair in plan.pairs if len(pair) == 2] if plan else []
+    known = [(variants[a], variants[b]) for a, b in pairs if a in variants and b in variants]
+    return contrast.family == "tuning" and all(a == "tuned" and b in UNTUNED for a, b in known)
 
 
 def _base(contrast: ContrastRow) -> str:

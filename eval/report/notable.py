@@ -13,8 +13,11 @@ from cbtrain.eval.report.schema.fields import Part, words
 
 FAMILIES = {
     "tuning": "Tuned against untuned, by base",
-    "pooled": "Tuned against untuned, over all bases",
+    "placebo": "Tuned against placebo, placebo against untuned",
+    "variants": "Other variants, by base",
+    "pooled": "Averaged over bases",
     "tuned": "Tuned against tuned",
+    "reference": "Every therapist against the reference",
     "arms": "Pairs of therapists",
 }
 """Names of the families of contrasts; p is adjusted inside each family (Holm)."""

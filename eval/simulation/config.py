@@ -41,7 +41,9 @@ class TherapistConfig(BaseModel):
     provider: ProviderConfig | None = Field(None, description="API that is the therapist, instead of a model here")
     base: str = Field("", description="the base model's name in tables; arms of one base are compared with each other")
     variant: str = Field("", description="untuned, tuned, placebo or a word of your own; contrasts follow from it")
-    reference: bool = Field(False, description="compare every other arm with this one; at most one arm")
+    reference: bool | str = Field(
+        False, description="true: compare every other arm with this one, at most one; or the arm to compare it with"
+    )
     prompt: str = Field(
         STUDY_PROMPT,
         min_length=1,

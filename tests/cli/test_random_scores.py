@@ -15,7 +15,8 @@ from scored import score
 
 from cbtrain.cli.main import main
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
+from cbtrain.eval.analysis.contrasts import compare
 from cbtrain.eval.analysis.effects import noncentral_t_cdf, paired_effect
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.ratings import read_ratings

@@ -16,7 +16,8 @@ from typing import Any
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrasts import METHOD, plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
+from cbtrain.eval.analysis.contrasts import METHOD
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.providers.config import ProviderConfig

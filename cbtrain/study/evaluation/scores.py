@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.arms import Arm, declared_arms
+from cbtrain.eval.analysis.arms import Arm, declared_arms, with_declared
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
 from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
@@ -95,8 +95,9 @@ def planned_arms(folder: Path, arms: Mapping[str, Arm]) -> dict[str, Arm]:
     result = {name: arms[name] for name in order}
     for name, therapist in planned.items():
         if name in result and isinstance(therapist, dict):
-            facts = {key: str(therapist[key]) for key in ("base", "variant") if therapist.get(key)}
-            result[name] = replace(result[name], **facts)
+            base, variant, reference = (therapist.get(key) or "" for key in ("base", "variant", "reference"))
+            named = reference if reference is True or reference in arms else ""
+            result[name] = with_declared(result[name], str(base), str(variant), named)
     return result
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.arms import Arm, arms_of
+from cbtrain.eval.analysis.arms import Arm, arms_of, check_references, with_declared
 from cbtrain.eval.rating.csv_table import check_name
 from cbtrain.eval.simulation.config import (
     LONGEST_NAME,
@@ -83,7 +83,6 @@ class Therapist:
     provider: ProviderConfig | None = None
     layout: str = ""
     """The digest of the chat format."""
-    reference: bool = False
 
     @property
     def name(self) -> str:
@@ -114,7 +113,8 @@ class Therapist:
         if self.weights is not None:
             where = {"model": str(self.weights.model)}
             where |= {"adapter folder": str(self.weights.adapter)} if self.weights.adapter else {}
-        arm = {"base": self.arm.base, "variant": self.arm.variant, "reference": self.reference}
+        reference = True if self.arm.is_reference else self.arm.reference or False
+        arm = {"base": self.arm.base, "variant": self.arm.variant, "reference": reference}
         return {**arm, "prompt": self.prompt, **where, **self.identity}
 
 
@@ -150,19 +150,16 @@ def _check_names(settings: Mapping[str, TherapistConfig], problems: Problems) ->
             if name != name.strip() or "/" in name or len(name) > LONGEST_NAME:
                 hint = f"Take at most {LONGEST_NAME} characters, no slash, and no space at an end."
                 raise UserError("this name cannot be used", hint=hint)
-    references = [name for name, arm in settings.items() if arm.reference]
-    if len(references) > 1:
-        with problems.collected(key_of(references[1])):
-            raise UserError(f"{references[0]} is the reference already", hint="Leave reference: true at one arm.")
+    with problems.collected():
+        check_references(_declared(settings), "evaluation.therapists", "the study")
 
 
 def _declared(settings: Mapping[str, TherapistConfig]) -> dict[str, Arm]:
     """Return the arms, with the base and variant that the settings give, else those that their names give."""
-    arms = arms_of(settings)
-    for name in arms:
-        given = {key: getattr(settings[name], key).strip() for key in ("base", "variant")}
-        arms[name] = replace(arms[name], **{key: text for key, text in given.items() if text})
-    return arms
+    return {
+        name: with_declared(arm, settings[name].base.strip(), settings[name].variant.strip(), settings[name].reference)
+        for name, arm in arms_of(settings).items()
+    }
 
 
 def _named(name: str, settings: TherapistConfig, config: StudyConfig) -> Therapist:
@@ -178,12 +175,12 @@ def _named(name: str, settings: TherapistConfig, config: StudyConfig) -> Therapi
             raise UserError(str(conflict), hint=hint) from None
         system = _system(settings.prompt, None, config)
         return Therapist(
-            arm, system, settings.prompt, sampling, provider=settings.provider, reference=settings.reference
+            arm, system, settings.prompt, sampling, provider=settings.provider
         )
     assert settings.model is not None
     weights = local_weights(LocalModelConfig(model=settings.model, adapter=settings.adapter))
     system = _system(settings.prompt, weights.adapter or weights.model, config)
-    return Therapist(arm, system, settings.prompt, sampling, weights=weights, reference=settings.reference)
+    return Therapist(arm, system, settings.prompt, sampling, weights=weights)
 
 
 def local_weights(settings: LocalModelConfig) -> LocalWeights:

@@ -15,7 +15,8 @@ import numpy as np
 
 from cbtrain.eval.analysis.agreement.coefficients import alpha_draws, halo_draws, icc_draws, kappa_draws
 from cbtrain.eval.analysis.agreement.severity import judged_means, severities
-from cbtrain.eval.analysis.contrasts import Plan, compare, contrast_of
+from cbtrain.eval.analysis.contrast_plan import Plan
+from cbtrain.eval.analysis.contrasts import compare, contrast_of
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import in_order, interval_of_alike, percentile_interval
 from cbtrain.eval.analysis.rounding import alike, at_least, at_most, size_of, varying

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cbtrain.eval.analysis.agreement.severity import connected, session_means
-from cbtrain.eval.analysis.contrasts import Plan
+from cbtrain.eval.analysis.contrast_plan import Plan
 from cbtrain.eval.analysis.mixed_models.random_intercept import Term, wald
 from cbtrain.eval.analysis.mixed_models.reml import Components, RemlFit, fit_reml
 from cbtrain.eval.analysis.ratings import Ratings

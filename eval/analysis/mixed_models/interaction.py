@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from cbtrain.eval.analysis.agreement.severity import judged_means
-from cbtrain.eval.analysis.contrasts import Plan, paired_differences
+from cbtrain.eval.analysis.contrast_plan import Plan
+from cbtrain.eval.analysis.contrasts import paired_differences
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.rounding import alike, nought, size_of
 

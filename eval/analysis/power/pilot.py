@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cbtrain.eval.analysis.agreement.severity import judged_means
-from cbtrain.eval.analysis.contrasts import Plan, paired_differences
+from cbtrain.eval.analysis.contrast_plan import Plan
+from cbtrain.eval.analysis.contrasts import paired_differences
 from cbtrain.eval.analysis.power.power import variance_of_difference
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.rounding import alike, at_least, at_most, size_of

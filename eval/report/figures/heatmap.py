@@ -39,8 +39,13 @@ def compared(analysis: Analysis) -> list[str]:
 
 
 def columns_of(analysis: Analysis) -> list[str]:
-    """Return the contrasts of :func:`compared` that get a column; none if there are too many to read."""
+    """Return the contrasts of :func:`compared` that get a column: of many, those of the first family, unless these are
+    too many to read."""
     contrasts = compared(analysis)
+    if len(contrasts) > MANY:
+        first = analysis.contrasts[0].family if analysis.contrasts else ""
+        members = {row.id for row in analysis.contrasts if row.family == first}
+        contrasts = [name for name in contrasts if name in members]
     return contrasts if len(contrasts) <= MANY else []
 
 

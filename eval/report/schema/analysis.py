@@ -88,12 +88,14 @@ class PlanRow(Part):
 
 
 class ArmRow(Part):
-    """Base and variant of an arm, and the arm that it is compared with if a file declares that."""
+    """Base and variant of an arm, and the arm that it is compared with if that is declared; ``is_reference``: every
+    other arm is compared with this one."""
 
     name: Text = ""
     base: Text = ""
     variant: Text = ""
     reference: Text = ""
+    is_reference: Flag = False
 
 
 class PanelPart(Part):

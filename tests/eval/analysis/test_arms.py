@@ -8,8 +8,8 @@ from places import SCORES2024, TAHIR2024, needs_scores
 from scored import score
 
 from cbtrain.cli.main import main
-from cbtrain.eval.analysis.arms import arms_of, describe_arms_found
-from cbtrain.eval.analysis.contrasts import plan_contrasts
+from cbtrain.eval.analysis.arms import arms_of
+from cbtrain.eval.analysis.contrast_plan import describe_arms_found, plan_contrasts
 from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.rating.scores import write_scores_csv
 
@@ -36,6 +36,10 @@ NAMES = {
     ("Yi: base", "Yi: instruct", "Yi: tuned"): (
         "compared in pairs, since their names do not show an untuned and a tuned arm of the same base: Yi: base, Yi: instruct, Yi: tuned", [],
     ),
+    ("llama", "llama-placebo", "llama-tuned"): (
+        "1 base (llama) × placebo, untuned, tuned", ["llama: tuned − untuned"],
+    ),
+    ("mistral", "Placebo_mistral"): ("1 base (mistral) × placebo, untuned", []),
     ("detuned", "attuned"): ("compared in pairs, since their names do not show an untuned and a tuned arm of the same base: detuned, attuned", []),
 }  # fmt: skip
 
@@ -99,6 +103,12 @@ def test_a_file_says_what_names_cannot(tmp_path, capsys):
             "arms: {run-17: {base: L, variant: tuned}, run-18: {base: L, variant: base, reference: run-17}}",
             "references lead in a circle: run-17 → run-18 → run-17. One contrast would count twice",
         ),
+        (
+            "arms: {run-17: {reference: true}, run-18: {reference: true}}",
+            "2 arms have reference: true: run-17, run-18. Every arm is compared with one reference",
+        ),
+        ("arms: {run-19: {reference: true}}", "no arm 'run-19' in the scores. Did you mean"),
+        ("arms: {run-17: {reference: 18}}", "arms.run-17.reference: give the name of an arm, or true"),
         ("arms: {run-17: {bases: Llama}}", "arms.run-17.bases"),
         ("arms: {run-17: tuned}", "arms.run-17"),
         ("arms: {}", "arms"),

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrasts import plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.ratings import read_ratings
 

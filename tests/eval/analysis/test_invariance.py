@@ -12,7 +12,7 @@ from places import SCORES2024, needs_scores
 from random_scores import score_tables
 
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.contrasts import plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
 from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.analysis.resampling import sign_flip_p

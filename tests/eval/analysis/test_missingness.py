@@ -6,7 +6,8 @@ from rating_table import rating_table
 from scipy import stats
 
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
+from cbtrain.eval.analysis.contrasts import compare
 from cbtrain.eval.analysis.descriptives import levels, session_groups
 from cbtrain.eval.analysis.missingness import bounds, completion
 from cbtrain.eval.analysis.ratings import Scale

@@ -10,7 +10,8 @@ from rating_table import rating_table
 
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
+from cbtrain.eval.analysis.contrasts import compare
 from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.ratings import read_ratings

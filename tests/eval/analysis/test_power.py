@@ -10,7 +10,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
+from cbtrain.eval.analysis.contrasts import compare
 from cbtrain.eval.analysis.power.pilot import NoPilot, Spread, estimate
 from cbtrain.eval.analysis.power.power import (
     LARGEST,

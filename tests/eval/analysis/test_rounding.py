@@ -11,7 +11,8 @@ from cbtrain.errors import UserError
 from cbtrain.eval.analysis.agreement.coefficients import halo_draws, icc_draws, kappa_draws, krippendorff_alpha
 from cbtrain.eval.analysis.agreement.reliability import reliability
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrasts import compare, plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
+from cbtrain.eval.analysis.contrasts import compare
 from cbtrain.eval.analysis.effects import paired_effect
 from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
 from cbtrain.eval.analysis.mixed_models.interaction import interaction

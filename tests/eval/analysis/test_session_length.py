@@ -9,7 +9,7 @@ from places import SCORES2024, needs_scores
 from rating_table import rating_table
 
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrasts import plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
 from cbtrain.eval.analysis.ratings import Scale, read_ratings
 from cbtrain.eval.analysis.session_length import length_analysis

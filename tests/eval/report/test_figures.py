@@ -79,7 +79,7 @@ def test_the_forest_plot_has_every_estimate_at_its_place(crossed, figures):
     assert drawn.page.count(">ln(turns)<") == 4
     bare = {key: value for key, value in crossed["analysis"].items() if key != "length"}
     assert ">ln(turns)<" not in forest_figure(report_of({**crossed, "analysis": bare})).page
-    assert "Tuned against untuned, over all bases" in drawn.page
+    assert "Averaged over bases" in drawn.page
 
 
 def test_the_forest_plot_has_the_sensitivities_that_were_computed(crossed):

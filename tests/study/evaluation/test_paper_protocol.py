@@ -13,7 +13,7 @@ from rich.console import Console
 from study_files import ScriptedPatient, model_with_adapters, write_study
 
 from cbtrain.config.loading import load_config
-from cbtrain.eval.analysis.contrasts import plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.tahir2024 import analyze_as_published
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
