@@ -1,6 +1,6 @@
 """Simulated sessions beside inspect_ai: the same dialogue, many in flight, and a scripted patient behind an API.
 
-``python launch/benchmark.py evaluate [--inspect PYTHON] [--sessions N] [--turns N] [--tokens N] [--rounds N] [--json FILE]``
+``python launch/benchmark.py evaluate [--inspect PYTHON] [--sessions N] [--turns N] [--tokens N] … [--json FILE]``
 
 - ``ours-engine``: ``cbtrain evaluate``'s simulation, the therapist in its process.
 - ``inspect-hf``: inspect_ai with its ``hf`` provider, the same weights.
@@ -292,7 +292,7 @@ def _hold(name: str, folder: Path, patient_url: str, parsed: argparse.Namespace)
     if server:
         settings["therapist"] = {"temperature": 0.8, "top_p": 0.95, "max_tokens": parsed.tokens}
     config = StudyConfig.model_validate({"threads": parsed.threads, "evaluation": settings})
-    console = Console(file=open(os.devnull, "w"))
+    console = Console(quiet=True)
 
     async def simulate() -> None:
         with tempfile.TemporaryDirectory() as out:

@@ -174,9 +174,7 @@ def _named(name: str, settings: TherapistConfig, config: StudyConfig) -> Therapi
             hint = "Give this therapist sampling of its own." if settings.sampling is None else None
             raise UserError(str(conflict), hint=hint) from None
         system = _system(settings.prompt, None, config)
-        return Therapist(
-            arm, system, settings.prompt, sampling, provider=settings.provider
-        )
+        return Therapist(arm, system, settings.prompt, sampling, provider=settings.provider)
     assert settings.model is not None
     weights = local_weights(LocalModelConfig(model=settings.model, adapter=settings.adapter))
     system = _system(settings.prompt, weights.adapter or weights.model, config)
