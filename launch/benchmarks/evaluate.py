@@ -146,6 +146,7 @@ def _make(folder: Path) -> None:
     decoder = Decoder(parse_architecture(config, "benchmark"))
     initialize(decoder, 0)
     model = folder / "model"
+    model.mkdir()
     save_decoder(decoder, model, config)
     tokenizer.save_pretrained(model)
     (folder / "task.py").write_text(TASK)
