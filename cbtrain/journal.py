@@ -12,6 +12,7 @@ import math
 import os
 import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -31,6 +32,9 @@ Shape = Mapping[str, Check] | Callable[[Record], Mapping[str, Check]]
 
 CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"}$')
 """How a line ends; the checksum is that of the line without it."""
+
+LOCK_TRIES = 10
+"""Attempts at the lock of a journal, a hundredth of a second apart."""
 
 
 def is_text(value: Any) -> bool:
@@ -83,19 +87,20 @@ class Journal:
 
     Opening cuts off an incomplete last line (a crash while writing), and appends a record of kind ``repaired``.
     Raises UserError if another running process writes the same file.
+
+    ``listener``, if there is one, is called with each record in the order of the file, in the thread that has written
+    it, while others wait to write.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.listener: Callable[[Record], None] | None = None
         self._alone = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            # The kernel lets go of the lock when the process dies, however it dies.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(self._file):
             os.close(self._file)
-            raise UserError("another process writes here", where=self.path, hint="Wait for it, or stop it.") from None
+            raise UserError("another process writes here", where=self.path, hint="Wait for it, or stop it.")
         dropped = self._cut_torn_tail()
         if dropped:
             self.append("repaired", dropped_bytes=dropped)
@@ -111,6 +116,8 @@ class Journal:
         line = with_checksum(json.dumps(record, ensure_ascii=False, allow_nan=False).encode()) + b"\n"
         with self._alone:
             append_whole(self._file, line, self.path)
+            if self.listener:
+                self.listener(record)
         if sync:
             self.sync()
         return record
@@ -138,6 +145,31 @@ class Journal:
             whole -= len(last)
         os.ftruncate(self._file, whole)
         return len(content) - whole
+
+
+def _locked(file: int) -> bool:
+    """Take the lock of the journal that is open as ``file``; return False if another process keeps it. The kernel lets
+    go of it when the process dies, however it dies."""
+    for attempt in range(LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.01 if attempt + 1 < LOCK_TRIES else 0.0)  # somebody may just be asking `being_written`
+        else:
+            return True
+    return False
+
+
+def being_written(path: str | Path) -> bool:
+    """Return whether a process has the journal at ``path`` open. Raises OSError if the file cannot be read."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
 
 
 def read(path: str | Path, shapes: Mapping[str, Shape] | None = None) -> Iterator[Record]:

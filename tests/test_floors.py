@@ -32,7 +32,9 @@ FLOORS = {
     "cbtrain.cli": 6,
 }
 """Rooms of one floor do not know each other."""
-FLOORS_OF_EVAL = {"simulation": 0, "rating": 1, "human_rating": 2, "analysis": 2, "judge_audit": 3, "report": 3}
+FLOORS_OF_EVAL = {
+    **{"watching": 0, "simulation": 1, "rating": 2, "human_rating": 3, "analysis": 3, "judge_audit": 4, "report": 4}
+}
 FOLDERS = {"kernels": "cbtrain.kernels", "eval": "cbtrain.eval", "configs": "cbtrain.configs"}
 
 
@@ -134,6 +136,7 @@ LIGHT = [
     "cbtrain.training.config",
     "cbtrain.generation.config",
     "cbtrain.eval.config",
+    "cbtrain.eval.watching.watch",
     "cbtrain.config.loading",
 ]
 

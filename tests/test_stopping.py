@@ -13,7 +13,6 @@ import pytest
 from aiohttp import web
 from lanes import lanes
 from loopback import completion, serve
-from rich.console import Console
 
 from cbtrain.errors import Stopped
 from cbtrain.eval.simulation.dialogue import Limits, Spoken
@@ -123,7 +122,6 @@ async def test_stopped_anywhere_every_turn_that_was_said_is_recorded(seed, tmp_p
                 lanes(sessions, lambda session: (Speaker(session), Speaker(session))),
                 journal,
                 SimulationSettings(5, Limits(6, 1000), seed=0),
-                Console(quiet=True),
                 stop=stop,
             )
             if last:

@@ -32,6 +32,7 @@ from cbtrain.cli import (
     serve,
     synthesize,
     train,
+    watch,
 )
 from cbtrain.cli.complaint import complain
 from cbtrain.cli.exit_codes import BROKEN_PIPE, DONE, INTERRUPTED, SIGNALLED, STOPPED, TABLE
@@ -42,7 +43,7 @@ from cbtrain.files import share_with
 from cbtrain.stopping import stop_at_once
 
 GROUPS = {
-    "run a study": (run, train, evaluate, plan),
+    "run a study": (run, train, evaluate, watch, plan),
     "corpora": (corpus, synthesize),
     "models": (model, serve, chat),
     "scores and people": (rate, rate_forms, rate_audit, analyze, compare, power),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cbtrain.providers.limits.account import Account
 from cbtrain.providers.providers import Providers
 
 SLOW_S = 30.0
@@ -26,16 +27,22 @@ def status(providers: Providers, role: str, share: float) -> str:
     for provider in providers.opened:
         if provider.role != role:
             continue
-        limit, gate = provider.account.limit, provider.account.gate
-        parts.append(f"{limit.in_use} of {limit.limit} requests in flight")
-        if gate.left > 1:
-            parts.append(f"the API asks to wait {gate.left:.0f} s")
-        if held_back := provider.account.retries.waiting:
-            parts.append(f"{held_back} retries wait: too many requests fail")
+        limit = provider.account.limit
+        parts += [f"{limit.in_use} of {limit.limit} requests in flight", *waits(provider.account)]
         oldest = min(provider.under_way.values(), default=None)
         if oldest is not None and (age := provider.account.clock.now() - oldest) > SLOW_S:
             parts.append(f"the oldest for {age:.0f} s")
     return ", ".join(parts)
+
+
+def waits(account: Account) -> list[str]:
+    """Return why requests of ``account`` wait, other than for each other."""
+    parts = []
+    if account.gate.left > 1:
+        parts.append(f"the API asks to wait {account.gate.left:.0f} s")
+    if held_back := account.retries.waiting:
+        parts.append(f"{held_back} retries wait: too many requests fail")
+    return parts
 
 
 def projected(dollars: float, share: float) -> float:

@@ -6,18 +6,18 @@ import asyncio
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
-
-from rich.console import Console
 
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judge import judge_session
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score, is_score
-from cbtrain.eval.simulation.runner import SimulatedSession, session_progress, ticking
+from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.eval.watching.display import Display
 from cbtrain.journal import Journal, Shape, is_text
 from cbtrain.journal import read as read_journal
 from cbtrain.providers.provider import Provider
@@ -32,56 +32,41 @@ async def judge_sessions(
     sessions: Sequence[SimulatedSession],
     config: JudgingConfig,
     journal: Journal,
-    console: Console,
-    status: Callable[[float], str] = lambda share: "",
+    display: Display | None = None,
 ) -> list[Score]:
     """Return ratings of ``sessions`` in their order, ``config.judge.repeats`` each.
 
     A rating that the journal holds for the same dialogue, judge and rubric is not asked for again, unless it has no
-    scores for want of a usable answer. ``status(share)`` describes the state of the API, given the share of the work
-    that is done. After ``provider.stop`` no request is sent: raises Stopped once the answers to earlier ones are
-    recorded.
+    scores for want of a usable answer. ``display`` shows how far they are. After ``provider.stop`` no request is sent:
+    raises Stopped once the answers to earlier ones are recorded.
     """
     earlier_ratings, tries = _earlier_ratings(journal, rubric)
-    wanted = [(session, repeat) for session in sessions for repeat in range(config.judge.repeats)]
-    bar = _RatingBar(len(wanted), console, status)
+    wanted = [
+        (session, repeat, None if why_unratable(session.turns) else _key(session, repeat, rubric, config))
+        for session in sessions
+        for repeat in range(config.judge.repeats)
+    ]
+    keys, done = [key for *_, key in wanted if key], 0
+    earlier = sum(key in earlier_ratings for key in keys)
+    if earlier < len(keys):
+        journal.append("ratings_planned", ratings=len(keys), earlier=earlier, judge=config.provider.model)
 
-    async def rating(session: SimulatedSession, repeat: int) -> Score:
-        key = _key(session, repeat, rubric, config)
-        unratable = bool(why_unratable(session.turns))
-        # Older versions have sent unratable sessions, too, and kept what came back.
-        score = None if unratable else earlier_ratings.get(key)
+    async def rating(session: SimulatedSession, repeat: int, key: str | None) -> Score:
+        """``key`` is None if the session cannot be rated. Older versions have sent such sessions, too, and kept what
+        came back, which is not used."""
+        nonlocal done
+        score = earlier_ratings.get(key) if key else None
         if score is None:
-            score = await judge_session(provider, rubric, session, config.judge, repeat=repeat, tries=tries.get(key))
-        if key not in earlier_ratings and not unratable:
-            await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
-        bar.count(score)
+            earlier_tries = tries.get(key) if key else None
+            score = await judge_session(provider, rubric, session, config.judge, repeat=repeat, tries=earlier_tries)
+            if key:
+                await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
+        done += 1
         return score
 
-    with bar.progress:
-        async with ticking(bar.show):
-            works = (rating(session, repeat) for session, repeat in wanted)
-            return await provider.stop.together(works, lambda: f"{bar.done} of {len(wanted)} ratings done")
-
-
-class _RatingBar:
-    """A progress bar over ``total`` ratings."""
-
-    def __init__(self, total: int, console: Console, status: Callable[[float], str]) -> None:
-        self.total, self.status = total, status
-        self.done = self.unrated = 0
-        self.progress = session_progress(console)
-        self.task = self.progress.add_task("judge", total=total, line="")
-
-    def count(self, score: Score) -> None:
-        self.done += 1
-        self.unrated += score.status != "ok"
-        self.show()
-
-    def show(self) -> None:
-        unrated = f"{self.unrated} not rated" if self.unrated else ""
-        line = ", ".join(filter(None, [self.status(self.done / self.total), unrated]))
-        self.progress.update(self.task, completed=self.done, line=line)
+    async with display.shown() if display else nullcontext():
+        works = (rating(session, repeat, key) for session, repeat, key in wanted)
+        return await provider.stop.together(works, lambda: f"{done} of {len(wanted)} ratings done")
 
 
 def _earlier_ratings(journal: Journal, rubric: Rubric) -> tuple[dict[str, Score], dict[str, Counter[str]]]:

@@ -6,17 +6,14 @@ import asyncio
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
-
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, Speaker, Spoken, hold_session
+from cbtrain.eval.watching.display import Display
 from cbtrain.journal import Check, Journal, Record, Shape, is_count, is_section, is_text, or_none
 from cbtrain.stopping import StopRequest
 from cbtrain.transcripts.types import FAILED, FAILURES, Ending, Turn
@@ -178,40 +175,29 @@ async def run_sessions(
     lanes: Sequence[Lane],
     journal: Journal,
     settings: SimulationSettings,
-    console: Console,
-    status: Callable[[float], str] = lambda share: "",
+    display: Display | None = None,
     stop: StopRequest | None = None,
 ) -> None:
     """Bring every session in ``lanes`` to an ending; begun ones come first. One that breaks is recorded as
     ``internal_error`` and stops no other, unless there are too many; a UserError (answers that cannot be read, say) is
     no defect of one session and is raised. ``sessions`` are all of the plan.
 
-    ``status(share)`` describes the state of the APIs, given the share of all turns that have been said. After ``stop``
-    no turn begins: raises Stopped once those under way are recorded.
+    ``display`` shows how far they are. After ``stop`` no turn begins: raises Stopped once those under way are recorded.
     """
-    simulation = _Simulation(sessions, journal, settings, console, status, stop or StopRequest())
-    with simulation.progress:
-        async with ticking(simulation.show):
-            await simulation.stop.together(map(simulation.hold_lane, lanes), simulation.finished)
+    simulation = _Simulation(sessions, journal, settings, stop or StopRequest())
+    arms = Counter(session.arm for session in sessions)
+    journal.append("sessions_planned", arms=arms, max_turns=settings.limits.max_turns)
+    async with display.shown() if display else nullcontext():
+        await simulation.stop.together(map(simulation.hold_lane, lanes), simulation.finished)
 
 
 class _Simulation:
-    """All sessions of one simulation, with a progress bar."""
+    """All sessions of one simulation."""
 
     def __init__(
-        self,
-        sessions: Sequence[SimulatedSession],
-        journal: Journal,
-        settings: SimulationSettings,
-        console: Console,
-        status: Callable[[float], str],
-        stop: StopRequest,
+        self, sessions: Sequence[SimulatedSession], journal: Journal, settings: SimulationSettings, stop: StopRequest
     ) -> None:
-        self.sessions, self.journal, self.settings = sessions, journal, settings
-        self.status, self.stop = status, stop
-        self.running = 0
-        self.progress = session_progress(console)
-        self.bar = self.progress.add_task("simulate", total=len(sessions), line="")
+        self.sessions, self.journal, self.settings, self.stop = sessions, journal, settings, stop
 
     async def hold_lane(self, lane: Lane) -> None:
         """Hold the batches of ``lane``. Speakers are opened only for a batch that has something left to do."""
@@ -239,7 +225,6 @@ class _Simulation:
                 await permit.enter_async_context(permits)
             if self.too_many_failed:
                 return
-            self.running += 1
             patient, therapist = speakers(session)
             facts: dict[str, Any] = {
                 "arm": session.arm,
@@ -256,8 +241,6 @@ class _Simulation:
                 session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
                 self.journal.append("defect", session=session.id, trace=traceback.format_exc())
             self.journal.append("session_finished", session=session.id, ending=session.ending, error=session.error)
-            self.running -= 1
-            self.show()
 
     async def _dialogue(
         self, session: SimulatedSession, patient: Speaker, therapist: Speaker
@@ -269,7 +252,6 @@ class _Simulation:
             await asyncio.to_thread(self.journal.append, "turn", **fields, facts=spoken.facts)
             session.ids[index] = spoken.ids
             session.marks.update(marks_of(spoken.facts))
-            self.show()
 
         return await hold_session(
             patient,
@@ -284,47 +266,3 @@ class _Simulation:
     def finished(self) -> str:
         """Return how many sessions have ended, in words."""
         return f"{sum(s.ending is not None for s in self.sessions)} of {len(self.sessions)} sessions finished"
-
-    def show(self) -> None:
-        """Bring the progress bar up to date."""
-        turns, failed = sum(len(s.turns) for s in self.sessions), sum(s.failed for s in self.sessions)
-        ended_lengths = [len(s.turns) for s in self.sessions if s.ending is not None and not s.failed]
-        # Sessions that have not ended are expected to become as long as those that have.
-        length = sum(ended_lengths) / len(ended_lengths) if sum(ended_lengths) else self.settings.limits.max_turns
-        share = min(turns / (len(self.sessions) * length), 1.0)
-        parts = [f"{self.running} in flight, {turns} turns", self.status(share)]
-        parts += [f"[red]{failed} failed[/]"] if failed else []
-        line = ", ".join(filter(None, parts))
-        self.progress.update(self.bar, completed=sum(s.ending is not None for s in self.sessions), line=line)
-
-
-@asynccontextmanager
-async def ticking(show: Callable[[], None], every_s: float = 1.0) -> AsyncIterator[None]:
-    """Call ``show`` every ``every_s`` seconds while the body runs: waiting times change without an event."""
-
-    async def tick() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            show()
-
-    task = asyncio.create_task(tick())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def session_progress(console: Console) -> Progress:
-    """Return a progress bar over sessions; its tasks have a text in the field ``line``."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("sessions  {task.fields[line]}"),
-        TimeElapsedColumn(),
-        console=console,
-        refresh_per_second=4,
-        disable=not console.is_terminal,
-    )

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 from cbtrain.errors import UserError
-from cbtrain.journal import Check, Record, Shape, is_amount, is_count, is_flag, is_text
+from cbtrain.journal import Check, Record, Shape, is_amount, is_count, is_flag, is_text, or_none
 from cbtrain.providers.costs.budget import Budget, Reservation
 from cbtrain.providers.costs.prices import Price
 from cbtrain.providers.types import Usage
@@ -42,6 +42,7 @@ SHAPES: dict[str, Shape] = {
     "request_ended": _ended,
     "unknown_outcome": {**REQUEST, "dollars": is_amount},
     "request_reused": {"role": is_text},
+    "budget": {"dollars": or_none(is_amount)},
 }
 """The fields that :meth:`Ledger.resume` needs of a run's events."""
 
@@ -120,13 +121,17 @@ class Ledger:
 
     def resume(self, earlier_events: Iterable[Mapping[str, Any]]) -> int:
         """Read the events of earlier processes of this run. Return how many requests had no end. A request counts once:
-        ``repeated`` are the ends that came again. Raises UserError if one begins or ends in two ways."""
+        ``repeated`` are the ends that came again. A budget that these events do not have is written, for those who
+        watch the run. Raises UserError if a request begins or ends in two ways."""
+        cap: float | None = None
         starts: dict[int, Mapping[str, Any]] = {}
         ends: dict[int, Mapping[str, Any]] = {}
         for event in earlier_events:
             kind = event.get("kind")
             if kind == "request_reused":
                 self.budget.roles[event["role"]].reused += 1
+            if kind == "budget":
+                cap = event["dollars"]
             if kind not in ("request_started", "request_ended", "unknown_outcome"):
                 continue
             number = event["request"]
@@ -150,6 +155,8 @@ class Ledger:
             role, dollars = event["role"], event["dollars"]
             self.budget.book_lost(role, dollars)
             self.note("unknown_outcome", request=event["request"], role=role, dollars=dollars, key=event["key"])
+        if self.budget.cap != cap:
+            self.note("budget", dollars=self.budget.cap)
         return len(begun)
 
     def _damaged(self, problem: str) -> UserError:

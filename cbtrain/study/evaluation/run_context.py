@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
+from cbtrain.errors import Stopped
 from cbtrain.eval.rating import judging
 from cbtrain.eval.simulation import runner
+from cbtrain.eval.watching.display import Display
+from cbtrain.eval.watching.tally import Ended, Tally
 from cbtrain.files import share_with
 from cbtrain.journal import Check, Journal, Record, Shape, is_section, is_text, read
 from cbtrain.providers.costs import ledger
@@ -48,7 +51,8 @@ SHAPES: dict[str, Shape] = {
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """``events`` are those in the journal: of earlier processes of the run, and what :meth:`record` has added."""
+    """``events`` are those in the journal: of earlier processes of the run, and what :meth:`record` has added.
+    ``display`` shows how far sessions and ratings are."""
 
     config: StudyConfig
     folder: Path
@@ -57,6 +61,7 @@ class RunContext:
     events: list[dict[str, Any]]
     providers: Providers
     stop: StopRequest
+    display: Display
 
     def record(self, kind: str, **fields: Any) -> None:
         """Add an event, on disk when this returns."""
@@ -76,9 +81,33 @@ async def open_run(config: StudyConfig, folder: Path, console: Console) -> Async
 
     share_with(config.sharing)
     with StopRequest(config.providers.stop_wait_s, warn) as stop, Journal(folder / EVENTS) as journal:
-        events = list(read(journal.path, SHAPES))
-        async with Providers(
-            config.providers, events=journal, earlier_events=events, stop=stop, warn=warn
-        ) as providers:
-            yield RunContext(config, folder, console, journal, events, providers, stop)
-        stop.refuse_new()
+        events, tally = list(read(journal.path, SHAPES)), Tally()
+        for event in events:
+            tally.add(event)
+        journal.listener = tally.add
+        with _end_recorded(journal, tally):
+            async with Providers(
+                config.providers, events=journal, earlier_events=events, stop=stop, warn=warn
+            ) as providers:
+                display = Display(console, tally, providers)
+                yield RunContext(config, folder, console, journal, events, providers, stop, display)
+            stop.refuse_new()
+
+
+@contextmanager
+def _end_recorded(journal: Journal, tally: Tally) -> Iterator[None]:
+    """Write to ``journal`` how the body has ended: whoever watches the run cannot tell a process that was stopped from
+    one that was killed. A process that has written nothing else and did not finish the run says nothing."""
+    how, why, records = "done", "", tally.records
+    try:
+        yield
+    except Stopped as stopped:
+        how, why = "stopped", stopped.name
+        raise
+    except BaseException as error:
+        how, why = "failed", " ".join(str(error).split()) or type(error).__name__
+        raise
+    finally:
+        if tally.records > records or (how == "done" and records and tally.ended != Ended("done")):
+            with suppress(OSError, ValueError):  # a full disk must not hide the error itself
+                journal.append("run_ended", how=how, why=why)

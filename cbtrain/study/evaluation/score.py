@@ -18,7 +18,6 @@ from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import recorded
-from cbtrain.providers.summary import status
 from cbtrain.study.evaluation.failures import refuse_if_none_ratable, refuse_if_none_rated
 from cbtrain.study.evaluation.run_context import RunContext
 
@@ -79,15 +78,7 @@ async def _judged(
     label = f"LLM judge {judging.provider.model}"
     run.say(f"{label} at {judging.provider.base_url}")
     judge = await run.providers.open(judging.provider, "judge")
-    scores = await judge_sessions(
-        judge,
-        rubric,
-        sessions,
-        judging,
-        run.journal,
-        run.console,
-        status=lambda share: status(run.providers, "judge", share),
-    )
+    scores = await judge_sessions(judge, rubric, sessions, judging, run.journal, run.display)
     if judge.thoughts:
         run.say(f"note: thinking was taken out of {judge.thoughts:,} of the judge's {counted(judge.answers, 'answer')}")
     refuse_if_none_rated(scores, run)

@@ -30,7 +30,6 @@ from cbtrain.eval.simulation.speakers import ApiPatient, ApiTherapist, LocalPati
 from cbtrain.generation.local_model import LocalModel
 from cbtrain.model.weights.reading import Progress
 from cbtrain.providers.provider import Provider
-from cbtrain.providers.summary import status
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import RunContext
 from cbtrain.study.evaluation.therapists import PATIENT, Therapist
@@ -110,9 +109,8 @@ class Simulation:
                 self._lanes(),
                 run.journal,
                 SimulationSettings(settings.sessions_in_flight, limits, run.config.seed, settings.max_failures),
-                run.console,
-                status=self._status,
-                stop=run.stop,
+                run.display,
+                run.stop,
             )
         self._report_marks()
         short = sum(session.ending == "budget" for session in self.sessions)
@@ -207,10 +205,6 @@ class Simulation:
             return LocalPatient(patient_model, part, settings.patient, adapter=adapter, ids=session.ids), therapist
 
         yield speakers
-
-    def _status(self, share: float) -> str:
-        roles = dict.fromkeys(provider.role for provider in self._apis.values())
-        return "; ".join(filter(None, (status(self.run.providers, role, share) for role in roles)))
 
     def _report_marks(self) -> None:
         """Say what was found or changed in turns; the report flags the sessions."""

@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import pytest
 from loopback import completion, serve, status
-from rich.console import Console
 
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judging import _key, judge_sessions
@@ -39,7 +38,7 @@ async def judge(script, records, events, **judge):
     config = JudgingConfig(provider=script.config(max_retries=0), judge=judge)
     async with script.provider("judge", max_retries=0) as provider:
         with Journal(events) as journal:
-            return await judge_sessions(provider, RUBRIC, records, config, journal, Console(quiet=True))
+            return await judge_sessions(provider, RUBRIC, records, config, journal)
 
 
 async def test_ratings_are_kept_and_only_what_changed_is_asked_again(tmp_path):
@@ -80,9 +79,7 @@ async def test_a_rating_that_came_to_nothing_is_asked_for_anew(tmp_path, monkeyp
             async with Providers(settings) as providers:
                 provider = await providers.open(config.provider, "judge")
                 with Journal(events) as journal:
-                    (score,) = await judge_sessions(
-                        provider, RUBRIC, sessions("x"), config, journal, Console(quiet=True)
-                    )
+                    (score,) = await judge_sessions(provider, RUBRIC, sessions("x"), config, journal)
             assert (score.status, len(script.bodies)) == (status_, posts)
 
 
@@ -108,9 +105,7 @@ async def test_domains_that_are_kept_are_not_bought_again_whatever_became_of_ano
             async with Providers(settings) as providers:
                 provider = await providers.open(config.provider, "judge")
                 with Journal(tmp_path / "events.jsonl") as journal:
-                    (score,) = await judge_sessions(
-                        provider, RUBRIC, sessions("x"), config, journal, Console(quiet=True)
-                    )
+                    (score,) = await judge_sessions(provider, RUBRIC, sessions("x"), config, journal)
             assert len(script.bodies) == posts
             assert (score.status == "ok", score.stopped_at) == ((False, third.id) if broken else (True, ""))
     assert score.total == 4 * len(RUBRIC.domains)
@@ -133,14 +128,16 @@ async def test_where_one_rating_breaks_the_others_have_ended(tmp_path):
 
     class Full(Journal):
         def append(self, kind, **fields):
-            raise OSError(28, "No space left on device")
+            if kind == "rating":
+                raise OSError(28, "No space left on device")
+            return super().append(kind, **fields)
 
     async with serve(lambda number, body: slow if number > 1 else answer(3)) as script:
         config = JudgingConfig(provider=script.config())
         async with script.provider("judge") as provider:
             (tmp_path / "events.jsonl").touch()
             with Full(tmp_path / "events.jsonl") as journal, pytest.raises(OSError, match="No space"):
-                await judge_sessions(provider, RUBRIC, sessions("a", "b", "c"), config, journal, Console(quiet=True))
+                await judge_sessions(provider, RUBRIC, sessions("a", "b", "c"), config, journal)
             assert not provider.under_way
             assert provider.account.limit.in_use == 0
 

@@ -8,6 +8,8 @@ from rich.console import Console
 
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken, hold_session
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions, turn_seed
+from cbtrain.eval.watching.display import Display
+from cbtrain.eval.watching.tally import Tally
 from cbtrain.journal import Journal, read
 from cbtrain.transcripts.types import Turn
 
@@ -78,28 +80,25 @@ def test_arms_of_one_patient_share_their_seeds():
 async def run(sessions, speakers, path, in_flight=8):
     with Journal(path) as journal:
         await run_sessions(
-            sessions,
-            lanes(sessions, speakers),
-            journal,
-            SimulationSettings(in_flight, Limits(6, 1000), seed=0),
-            Console(file=io.StringIO()),
+            sessions, lanes(sessions, speakers), journal, SimulationSettings(in_flight, Limits(6, 1000), seed=0)
         )
 
 
 @pytest.mark.parametrize("patient", ["", "[END]", SpeakerStopped("budget", "spent")])
 async def test_sessions_that_end_before_a_word_is_said(patient, tmp_path):
-    sessions, shares = plan_sessions(["p", "q"], ["base"], 1), []
+    sessions, tally, out = plan_sessions(["p", "q"], ["base"], 1), Tally(), io.StringIO()
     with Journal(tmp_path / "events.jsonl") as journal:
+        journal.listener = tally.add
         await run_sessions(
             sessions,
             lanes(sessions, lambda session: (Scripted(patient), Scripted(counting))),
             journal,
             SimulationSettings(1, Limits(6, 1000), seed=0),
-            Console(file=io.StringIO()),
-            status=lambda share: shares.append(share) or "",
+            Display(Console(file=out, width=200), tally),
         )
     assert all(session.ending and not session.turns for session in sessions)
-    assert set(shares) == {0.0}
+    assert out.getvalue().count("\n") == 1
+    assert "running: 2 of 2 sessions, 0 s so far" in out.getvalue()
 
 
 async def test_one_broken_session_stops_no_other_and_is_taken_up_again(tmp_path):

@@ -1,12 +1,10 @@
 """Patients behind an API that think aloud, refuse, speak for the therapist or say nothing, against a real server."""
 
-import io
 import re
 
 import pytest
 from lanes import lanes
 from loopback import completion, serve
-from rich.console import Console
 
 from cbtrain.eval.analysis.agreement.panel import panel_of
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
@@ -132,7 +130,6 @@ async def test_a_session_that_an_empty_answer_stopped_is_taken_up_again(tmp_path
                     ),
                     journal,
                     SimulationSettings(1, Limits(4, 999), seed=0),
-                    Console(file=io.StringIO()),
                 )
         return sessions[0]
 
@@ -234,7 +231,6 @@ async def test_what_was_taken_out_is_on_record_and_flags_its_session(tmp_path):
                 lanes(sessions, lambda session: speakers),
                 journal,
                 SimulationSettings(1, Limits(6, 999), seed=0),
-                Console(file=io.StringIO()),
             )
         (resumed,) = again = plan_sessions(["p"], ["base"], 1)
         restore(again, list(read(journal.path)))
