@@ -89,7 +89,7 @@ def line(view: View) -> str:
     with view.tally.lock:
         below = dict(_below(view))
         facts = [*_progress(view), *below["speed"], *below["spent"], *below["requests"], *below["note"]]
-    return f"{view.tally.standing(written=view.written)}: " + ", ".join(facts)
+        return f"{view.tally.standing(written=view.written)}: " + ", ".join(facts)
 
 
 def fit(pieces: Sequence[str], width: int) -> str:
@@ -122,6 +122,11 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
 
 
+def dollars(amount: float) -> str:
+    """Return US dollars with cents; small amounts keep four digits."""
+    return f"${amount:,.{4 if 0 < amount < 0.1 else 2}f}"
+
+
 def _head(view: View, width: int) -> Text:
     standing = view.tally.standing(written=view.written)
     start = f"{standing}: "
@@ -135,12 +140,12 @@ def _progress(view: View) -> list[str]:
     tally, ratings, pieces = view.tally, view.tally.ratings, []
     if tally.arms:
         ended, total = sum(arm.ended for arm in tally.arms.values()), sum(arm.total for arm in tally.arms.values())
-        pieces.append(f"{ended:,} of {total:,} sessions" + ("" if tally.plan_known else " begun"))
+        pieces.append(f"{ended:,} of {total:,} {'' if tally.plan_known else 'begun '}sessions")
     if ratings.planned is not None or ratings.done:
         of = "" if ratings.planned is None else f" of {ratings.planned:,}"
         pieces.append(f"{ratings.done:,}{of} ratings")
     if not pieces:
-        pieces.append("no session has begun")
+        pieces.append("no session is recorded")
     if view.written and tally.time:
         left = tally.seconds_left(view.now)
         pieces += [f"about {span(left)} left"] if left else []
@@ -218,13 +223,13 @@ def _spent(view: View) -> list[str]:
     tally, roles = view.tally, []
     for role, spent in tally.spent.items():
         share = tally.share(role)
-        whole = f" of about ${spent.dollars / share:,.2f}" if share and share < 1 and spent.dollars else ""
-        roles.append(f"{role} ${spent.dollars:,.2f}{whole}")
+        whole = f" of about {dollars(spent.dollars / share)}" if share and share < 1 and spent.dollars else ""
+        roles.append(f"{role} {dollars(spent.dollars)}{whole}")
     if not roles and tally.budget is None:
         return []
-    dollars = sum(spent.dollars for spent in tally.spent.values())
+    total = dollars(sum(spent.dollars for spent in tally.spent.values()))
     unpriced = sum(spent.unpriced for spent in tally.spent.values())
-    pieces = [f"${dollars:,.2f}" + ("" if tally.budget is None else f" of the budget of ${tally.budget:,.2f}")]
+    pieces = [total if tally.budget is None else f"{total} of the budget of {dollars(tally.budget)}"]
     pieces += [f"{unpriced:,} answers of unknown price"] if unpriced else []
     return pieces + roles
 
