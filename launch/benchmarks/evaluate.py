@@ -36,7 +36,7 @@ from typing import Any
 
 from aiohttp import web
 
-from benchmarks import command
+from benchmarks import LAUNCHER, command
 
 ROWS = ("ours-engine", "inspect-hf", "ours-server", "inspect-server")
 GEOMETRY: dict[str, Any] = {
@@ -245,7 +245,16 @@ def _inspect_model(name: str, folder: Path, server: str) -> list[str]:
 @contextlib.contextmanager
 def _server(folder: Path, parsed: argparse.Namespace) -> Iterator[str]:
     """Yield the address of a ``cbtrain serve`` of the model."""
-    words = [sys.executable, "-m", "cbtrain", "serve", "--model", str(folder / "model"), "--port", "0"]
+    words = [
+        sys.executable,
+        str(LAUNCHER.parent / "serve.py"),
+        "--model",
+        str(folder / "model"),
+        "--name",
+        "model",
+        "--port",
+        "0",
+    ]
     words += ["--threads", str(parsed.threads), f"evaluation.engine.slots={parsed.sessions}"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
@@ -304,7 +313,7 @@ def _hold(name: str, folder: Path, patient_url: str, parsed: argparse.Namespace)
                 resume(sessions, study.protocol, run)
                 await Simulation(study.protocol, sessions, run).hold()
             ends = {session.ending for session in sessions}
-            assert ends <= {"max_turns"}, ends
+            assert ends <= {"max_turns"}, [session.error for session in sessions if session.error][:1]
 
     asyncio.run(simulate())
 

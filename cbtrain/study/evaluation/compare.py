@@ -16,9 +16,9 @@ from cbtrain.eval.analysis.ratings import Ratings, join_ratings
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.settings import differences
-from cbtrain.study.evaluation.protocol import shown
+from cbtrain.study.evaluation.protocol import comparable, shown
 from cbtrain.study.evaluation.scores import ScoredStudy, load_scores, records
-from cbtrain.study.run_files import REPORT, THERAPISTS
+from cbtrain.study.run_files import REPORT
 
 PLAYED_BY = "patient.played by"
 OWN_PATIENT = "an adapter with weights "
@@ -93,7 +93,7 @@ def _protocol(folder: Path) -> dict[str, Any]:
     if not protocol:
         hint = f"`cbtrain evaluate --run {folder}` writes a report that names it; sessions and ratings are kept."
         raise UserError("its report does not name the protocol", where=folder, hint=hint)
-    return {key: value for key, value in protocol.items() if key != THERAPISTS}
+    return comparable(protocol)
 
 
 def _refuse_another(first_protocol: dict[str, Any], second_protocol: dict[str, Any], first: Path, second: Path) -> None:

@@ -22,6 +22,7 @@ from cbtrain.eval.analysis.power.pilot import Spread
 from cbtrain.eval.analysis.power.power import detectable_difference, power_of
 from cbtrain.eval.rating.judge import judge_instructions
 from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.speakers import PatientRole
 from cbtrain.providers.config import ProviderConfig
@@ -81,8 +82,8 @@ def lengths_of(events: Sequence[Mapping[str, Any]], corpus: StudyCorpus, protoco
     for event in events:
         if event["kind"] == "turn" and event["session"] in ended:
             turns[event["session"]] += 1
-            counted = event.get("facts", {}).get("completion_tokens")
-            tokens[event["role"]].append(counted or count_words(event["text"]) * TOKENS_PER_WORD)
+            drawn = event.get("facts", {}).get("completion_tokens")
+            tokens[event["role"]].append(drawn or count_words(event["text"]) * TOKENS_PER_WORD)
     source = f"{len(turns)} sessions that this run has held"
     if not (tokens["patient"] and tokens["therapist"]):
         sessions = [session for course in corpus.split.test for session in course.sessions]
@@ -230,13 +231,14 @@ def detectable(protocol: EvaluationProtocol, effect: float | None) -> str:
     patients, seeds = len(protocol.patients), protocol.config.evaluation.seeds
     if patients < 2:
         return "power: one patient allows no test; differences are described only"
-    spread = spread_2024(protocol.rubric)
-    sd = spread.variance(seeds, 1) ** 0.5
-    text = (
-        f"power: {patients} patients with {seeds} sessions each show a difference of "
-        f"{detectable_difference(patients, sd):.3g} points of the total or more in 80 % of studies (one contrast, "
-        "α 0.05; spread of the 2024 study on this scale)"
-    )
+    rubric = protocol.rubric
+    spread = spread_2024(rubric)
+    sd, basis = spread.variance(seeds, 1) ** 0.5, "one contrast, α 0.05; spread of the 2024 study on this scale"
+    smallest = detectable_difference(patients, sd)
+    design = f"power: {counted(patients, 'patient')} with {counted(seeds, 'session')} each"
+    text = f"{design} show a difference of {smallest:.3g} points of the total or more in 80 % of studies ({basis})"
+    if smallest > (rubric.maximum - rubric.minimum) * len(rubric.domains):
+        text = f"{design} show no difference that this scale has in 80 % of studies ({basis})"
     if effect is not None:
         text += f"; one of {effect:g} points in {100 * power_of(patients, effect, sd):.0f} %"
     return text

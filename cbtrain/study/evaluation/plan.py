@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from cbtrain.files import write_atomic
@@ -13,6 +15,18 @@ HEAD = """\
 # What this evaluation has planned, written before its first session. What was changed later is named in its report
 # ("deviations"); this file stays as it is.
 """
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as they are."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> Any:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def write_plan(protocol: EvaluationProtocol, run: RunContext) -> None:
@@ -28,4 +42,5 @@ def write_plan(protocol: EvaluationProtocol, run: RunContext) -> None:
     path = run.folder / PLAN_FILE
     if not path.exists():  # the journal has it: killed between the two, or an older version wrote no file
         content = {"planned": planned["time"], "digest": digest(planned["protocol"]), **planned["protocol"]}
-        write_atomic(path, HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+        write_atomic(path, HEAD + text)

@@ -28,6 +28,8 @@ from cbtrain.study.evaluation.therapists import LocalWeights, Therapist
 from cbtrain.study.run_files import THERAPISTS
 from cbtrain.transcripts.profile import Profile
 
+OUTCOMES = "outcomes"
+
 SIZES = {"slots", "memory_gb", "prefill_tokens"}
 """Settings of the engine that change no word."""
 
@@ -144,8 +146,11 @@ class EvaluationProtocol:
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        """Return what is settled before the first session: :attr:`compare_key`, and who the therapists are."""
-        return {**self.compare_key, THERAPISTS: {arm.name: as_always(arm.described) for arm in self.therapists}}
+        """Return what is settled before the first session: :attr:`compare_key`, what is measured, and who the
+        therapists are."""
+        outcomes = {"primary": "total", "secondary": [domain.id for domain in self.rubric.domains]}
+        therapists = {arm.name: as_always(arm.described) for arm in self.therapists}
+        return {**self.compare_key, OUTCOMES: outcomes, THERAPISTS: therapists}
 
     def _judge(self) -> dict[str, Any]:
         """Return the rater and how it is asked."""
@@ -161,6 +166,11 @@ def _shared(values: Mapping[str, Any]) -> Any:
     return first if all(value == first for value in others) else dict(values)
 
 
+def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of ``plan`` that compared runs must share, as the plans of older versions were."""
+    return {key: value for key, value in plan.items() if key not in (THERAPISTS, OUTCOMES)}
+
+
 def shown(value: Any) -> str:
     """Return a value of a protocol, short enough for a line; ``nothing`` if it is missing."""
     text = "nothing" if value is MISSING else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -174,7 +184,7 @@ def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
         return ["no plan was journalled before these sessions were held (an older version of cbtrain)"]
     before = as_always(planned["protocol"])
     if THERAPISTS not in before:  # as older versions wrote it
-        protocol = {key: value for key, value in protocol.items() if key != THERAPISTS}
+        protocol = comparable(protocol)
     return [
         f"{key} was {shown(old)} in the plan of {planned['time'][:16].replace('T', ' ')} UTC, and is {shown(now)}"
         for key, old, now in differences(before, protocol)

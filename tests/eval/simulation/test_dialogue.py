@@ -132,6 +132,23 @@ async def test_one_broken_session_stops_no_other_and_is_taken_up_again(tmp_path)
     assert len(turns) == len(set(turns)) == 8 * 6
 
 
+async def test_no_session_begins_when_too_many_have_failed_and_begun_ones_come_first(tmp_path):
+    begun = []
+
+    def speakers(session):
+        begun.append(session.id)
+        failing = SpeakerStopped("provider_error", "HTTP 500") if session.patient < "p5" else counting
+        return Scripted(failing), Scripted(counting)
+
+    sessions = plan_sessions([f"p{i}" for i in range(10)], ["base"], 1)
+    sessions[7].turns = [Turn("patient", "I feel low."), Turn("therapist", "Since when?")]
+    with Journal(tmp_path / "e") as journal:
+        settings = SimulationSettings(1, Limits(6, 1000), seed=0, max_failures=0.2)
+        await run_sessions(sessions, lanes(sessions, speakers), journal, settings)
+    assert begun == ["p7.base.0", "p0.base.0", "p1.base.0", "p2.base.0"]
+    assert [s.ending for s in sessions] == ["provider_error"] * 3 + [None] * 4 + ["max_turns"] + [None] * 2
+
+
 async def test_sessions_run_side_by_side_up_to_the_limit(tmp_path):
     import asyncio
 
