@@ -12,6 +12,7 @@ import numpy as np
 import cbtrain
 from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, left_out, panel_of, panel_ratings
 from cbtrain.eval.analysis.agreement.reliability import reliability
+from cbtrain.eval.analysis.arm_order import in_arm_order
 from cbtrain.eval.analysis.contrast_plan import BY_ITEM, Plan, describe_arms_found, plan_contrasts
 from cbtrain.eval.analysis.contrasts import compare, with_holm
 from cbtrain.eval.analysis.descriptives import levels, session_groups
@@ -60,7 +61,7 @@ def analysis(
     else:
         results |= _default(ratings, outcomes or {}, primary_judges, draws, seed)
     plain: dict[str, Any] = _plain(results)
-    return plain
+    return in_arm_order(plain)
 
 
 def _default(

@@ -16,11 +16,16 @@ const sessionsOf = (patient) => data.sessions.flatMap((session, index) => (sessi
 const comparable = distinct(data.sessions.map((session) => session.patient)).filter((name) => sessionsOf(name).length > 1);
 comparedPatient.append(...comparable.map((name, place) => choice(String(place), name)));
 
-// The session to put beside another: another therapist with the same seed, else any seed, else another seed.
+// The session to put beside another: another therapist with the same seed, of the same base if there is one; else any
+// seed; else another seed.
 function partnerOf(index) {
   const { arm, seed, patient } = data.sessions[index];
+  const base = baseOf(data.sessions[index]);
   const others = sessionsOf(patient).filter((other) => other !== index);
-  const fit = (other) => 2 * (data.sessions[other].arm !== arm) + (data.sessions[other].seed === seed);
+  const fit = (other) => {
+    const session = data.sessions[other];
+    return 4 * (session.arm !== arm) + 2 * (session.seed === seed) + (baseOf(session) === base);
+  };
   return others.length ? others.reduce((best, other) => (fit(other) > fit(best) ? other : best)) : null;
 }
 

@@ -8,7 +8,7 @@ const part = (id) => document.getElementById(id);
 
 // What is shown; all of it can be written into the address. `session` and `beside` are keys of sessions.
 const state = {
-  arm: "", patient: "", ending: "", flag: "", least: "", most: "", words: "", order: "", rating: "", session: "", beside: "",
+  base: "", arm: "", patient: "", ending: "", flag: "", least: "", most: "", words: "", order: "", rating: "", session: "", beside: "",
 };
 
 const make = (tag, name, text) => {
@@ -29,6 +29,7 @@ const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const distinct = (values) => [...new Set(values)];
 
 const armOf = (session) => (session.arm === null ? "therapist not recorded" : data.arms[session.arm].label);
+const baseOf = (session) => (session.arm === null ? "" : data.arms[session.arm].base);
 const seedOf = (session) => session.seed && `seed ${session.seed}`;
 const keyOf = (index) => data.sessions[index].id || `#${index}`;
 const indexOf = (key) => data.sessions.findIndex((_, index) => keyOf(index) === key);

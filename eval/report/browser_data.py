@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cbtrain.eval.report.arm_looks import arms_in, looks_of
 from cbtrain.eval.report.flags import FLAGS
 from cbtrain.eval.report.schema.analysis import PanelPart
 from cbtrain.eval.report.schema.fields import words
@@ -39,7 +41,7 @@ def browser_data(report: Report) -> dict[str, Any]:
         "low": scale.low,
         "high": scale.high,
         "totalHigh": scale.total_high,
-        "arms": [{"name": arm.name, "label": arm.label} for arm in report.arms],
+        "arms": _arms(report),
         "domains": [domain.name for domain in scale.domains],
         "raters": list(raters.values()),
         "meanLabel": _mean_label(report.analysis.panel),
@@ -49,6 +51,15 @@ def browser_data(report: Report) -> dict[str, Any]:
             for session, patient in zip(sessions, _patients(sessions), strict=True)
         ],
     }
+
+
+def _arms(report: Report) -> list[dict[str, Any]]:
+    """Return name, label, base (empty if it is not known) and look of each arm."""
+    looks, bases = looks_of(report), {arm.name: arm.base for arm in arms_in(report)}
+    return [
+        {"name": arm.name, "label": arm.label, "base": bases[arm.name], **asdict(looks[arm.name])}
+        for arm in report.arms
+    ]
 
 
 def _mean_label(panel: PanelPart) -> str:

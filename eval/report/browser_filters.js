@@ -2,10 +2,19 @@
 const list = part("session-list");
 let shown = []; // indices of the sessions that pass the filters, in the chosen order
 
+// Arms in the report's order, under their bases if there are several.
+const bases = distinct(data.arms.map((arm) => arm.base).filter(Boolean));
+const severalBases = bases.length > 1 && bases.length < data.arms.length;
+const armNames = data.arms.map((arm) => arm.name);
 const selects = {
+  base: {
+    element: part("filter-base"), all: "All bases", read: (session) => [baseOf(session)].filter(Boolean), order: bases,
+  },
   arm: {
     element: part("filter-arm"), all: "All therapists",
     read: (session) => [session.arm === null ? armOf(session) : data.arms[session.arm].name], label: armOf,
+    order: [...armNames, armOf({ arm: null })],
+    group: (name) => (severalBases && data.arms[armNames.indexOf(name)]?.base) || "",
   },
   patient: { element: part("filter-patient"), all: "All patients", read: (session) => [session.patient] },
   ending: { element: part("filter-ending"), all: "All endings", read: (session) => [session.ending] },
@@ -25,8 +34,20 @@ for (const filter of Object.values(selects)) {
   }
   filter.options = filter.order ? filter.order.filter((value) => counts.has(value)) : [...counts.keys()];
   const text = (value) => (filter.counted ? `${labels.get(value)} (${counts.get(value)})` : labels.get(value));
-  filter.element.append(choice("", filter.all), ...filter.options.map((value, place) => choice(String(place), text(value))));
+  filter.element.append(choice("", filter.all));
+  const groups = new Map([["", filter.element]]);
+  filter.options.forEach((value, place) => {
+    const name = filter.group ? filter.group(value) : "";
+    if (!groups.has(name)) {
+      const group = make("optgroup");
+      group.label = name;
+      groups.set(name, group);
+      filter.element.append(group);
+    }
+    groups.get(name).append(choice(String(place), text(value)));
+  });
 }
+selects.base.element.parentElement.hidden = !severalBases;
 const inputs = { least: part("filter-least"), most: part("filter-most"), words: part("filter-words"), order: part("order") };
 
 for (const { name, meaning } of data.flags.filter(({ meaning }) => meaning)) {
@@ -105,8 +126,9 @@ function listItem(index) {
 }
 
 function dot(session) {
-  const mark = make("span", session.arm === 0 ? "dot first" : "dot");
-  mark.style.setProperty("--arm", `var(--arm-${(session.arm ?? 0) % 6})`);
+  const arm = data.arms[session.arm];
+  const mark = make("span", arm ? `mark shape-${arm.shape} fill-${arm.tone}` : "mark");
+  if (arm) mark.style.setProperty("--arm", `var(--arm-${arm.hue}-${arm.tone})`);
   return mark;
 }
 

@@ -9,6 +9,7 @@ from cbtrain import NOTICE
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.draw import Figures
 from cbtrain.eval.report.figures.heatmap import columns_of, domain_means, item_difference
+from cbtrain.eval.report.flow import STAGES, flow_of, stage_texts
 from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.notable import (
@@ -32,6 +33,7 @@ from cbtrain.eval.report.schema.analysis import (
 from cbtrain.eval.report.schema.report import Report
 
 TITLES = {
+    "flow": "Participant flow",
     "forest": "Differences",
     "scores": "Totals by therapist",
     "heatmap": "Domains by therapist",
@@ -49,6 +51,9 @@ def render_markdown(report: Report, figures: Figures) -> str:
         escape(perplexity_sentence(report)),
         f"Rated by: {escape(report.rater.credit)}",
         f"> **Not for clinical use.** {escape(report.notice or NOTICE)}",
+        "## Participant flow",
+        _flow(report),
+        _figure(figures, "flow"),
         "## Differences",
         *_contrasts(report),
         _figure(figures, "forest"),
@@ -82,6 +87,13 @@ def escape(text: str) -> str:
     return re.sub(r"(?i)\b(https?|ftp|www|mailto)(?=[:.])", lambda match: f"{match[0]}&#8203;", flat).replace(
         "@", "&#64;"
     )
+
+
+def _flow(report: Report) -> str:
+    if not report.arms:
+        return "*No therapist was evaluated.*"
+    lines = [[arm.label, *stage_texts(flow_of(report, arm))] for arm in report.arms]
+    return _table(["Therapist", *STAGES], lines)
 
 
 def _contrasts(report: Report) -> list[str]:
@@ -204,16 +216,9 @@ def _sensitivity(analysis: Analysis) -> str:
 
 def _completion(report: Report) -> str:
     completion = report.analysis.completion
-    if not completion.arms:
-        return "*Completion by therapist was not computed.*"
-    lines = []
-    for row in completion.arms:
-        endings = ", ".join(f"{name.replace('_', ' ')} {whole(count)}" for name, count in row.endings.items())
-        counts = [whole(row.planned), whole(row.failed), whole(row.unrated), whole(row.rated)]
-        lines.append([_label(report, row.name), *counts, endings or GAP])
-    table = _table(["Therapist", "Planned", "Failed", "Unrated", "Rated", "Endings"], lines)
-    shares = [*_shares(completion.contrasts, "have a score"), *_shares(completion.failures, "failed")]
-    return "\n\n".join([table, *shares])
+    if not completion.contrasts:
+        return "*Whether therapists differ in how many sessions have a score was not computed.*"
+    return "\n\n".join([*_shares(completion.contrasts, "have a score"), *_shares(completion.failures, "failed")])
 
 
 def _shares(contrasts: Sequence[ContrastRow], what: str) -> list[str]:

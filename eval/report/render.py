@@ -15,10 +15,13 @@ from markupsafe import Markup, escape
 
 from cbtrain import NOTICE
 from cbtrain.eval.report import formatting
+from cbtrain.eval.report.arm_looks import looks_of
 from cbtrain.eval.report.browser_data import browser_data, browser_script, flag_names, patient_name
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.draw import Figures, figures_of
 from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_means, item_difference
+from cbtrain.eval.report.figures.style import shortened
+from cbtrain.eval.report.flow import STAGES, flow_of, stages_of
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.limitations import limits_of
 from cbtrain.eval.report.notable import (
@@ -56,6 +59,11 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         rater=report.rater.credit,
         scale=report.scale,
         arms=report.arms,
+        labels={arm.name: arm.label for arm in report.arms},
+        looks=looks_of(report),
+        flow_stages=STAGES,
+        flow={arm.name: stages_of(flow_of(report, arm)) for arm in report.arms},
+        shortened=shortened(report),
         figures={name: figure.page for name, figure in figures.items() if figure.on_page},
         analysis=analysis,
         length=analysis.length or LengthPart(),

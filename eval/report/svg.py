@@ -10,7 +10,8 @@ from markupsafe import Markup
 from cbtrain.eval.report.figures.style import ARMS, HEAT, INK, LINE, MUTED, PAPER
 
 _COLOURS = {INK: "currentColor", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "var(--card)"}
-_COLOURS |= {HEAT: "var(--heat-ink)"} | {colour: f"var(--arm-{index})" for index, colour in enumerate(ARMS)}
+_COLOURS |= {HEAT: "var(--heat-ink)"}
+_COLOURS |= {colour: f"var(--arm-{hue}-{tone})" for hue, tones in enumerate(ARMS) for tone, colour in enumerate(tones)}
 
 
 def page_svg(text: str, name: str, alt: str) -> Markup:

@@ -16,6 +16,9 @@ from cbtrain.eval.report.formatting import GAP, dollars, fixed, percent, whole
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.schema.training import ReportCosts, ReportPerplexity
 
+MOST = 4
+"""Most arms that have a column each."""
+
 
 def summary(report: Report) -> RenderableType:
     """Return the result in a sentence, the tables and the notice."""
@@ -34,8 +37,11 @@ def summary(report: Report) -> RenderableType:
 
 
 def score_table(report: Report) -> Table:
-    """Return the mean score by domain and arm, the total, and the number of sessions."""
+    """Return the mean score by domain and arm, the total, and the number of sessions. With more than MOST arms, which
+    would find no room side by side, a row for each arm without the domains."""
     arms = report.arms
+    if len(arms) > MOST:
+        return _arm_table(report)
     table = _table("Scores", f"Rated by: {report.rater.credit}")
     table.add_column("Domain")
     for arm in arms:
@@ -50,6 +56,17 @@ def score_table(report: Report) -> Table:
     table.add_row("Sessions", *(whole(arm.sessions) for arm in arms))
     table.add_row("Rated", *(whole(arm.rated) for arm in arms))
     table.add_row("Failed", *(whole(arm.failed) for arm in arms))
+    return table
+
+
+def _arm_table(report: Report) -> Table:
+    table = _table("Scores", f"Rated by: {report.rater.credit}. Means of the domains are in the report.")
+    table.add_column("Therapist")
+    for name in ("Total, mean", "Total, SD", "Sessions", "Rated", "Failed"):
+        table.add_column(name, justify="right")
+    for arm in report.arms:
+        counts = [whole(arm.sessions), whole(arm.rated), whole(arm.failed)]
+        table.add_row(_text(arm.label), fixed(arm.total_mean, 2), fixed(arm.total_sd, 2), *counts)
     return table
 
 

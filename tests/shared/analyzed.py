@@ -5,12 +5,16 @@ from typing import Any
 import numpy as np
 from rating_table import rating_table
 
+from cbtrain.eval.analysis.agreement.panel import panel_of
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.ratings import Ratings, Scale
 from cbtrain.eval.analysis.sessions import SessionOutcome
+from cbtrain.eval.report.schema.analysis import Analysis
 from cbtrain.eval.report.schema.report import SCHEMA
+from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.study.evaluation.participant_flow import participant_flow
 
 ENDINGS = ("patient_end", "max_turns", "goodbye")
 
@@ -77,14 +81,21 @@ def analyzed_report(ratings: Ratings, scale: dict[str, Any] | None = None, draws
         for row in sessions
     }
     found = analysis(ratings, "default", facts, draws=draws)
+    simulated = [
+        SimulatedSession(row["id"], row["arm"], row["patient"], row["seed"], [], row["ending"]) for row in sessions
+    ]
+    flows = participant_flow(simulated, ratings, panel_of(ratings), Analysis.model_validate(found))
+    groups = {group.name: group for group in session_groups(ratings)}
     arms = []
-    for group in session_groups(ratings):
+    for group in (groups[row["name"]] for row in found["arms"]):
         own = [session for session in sessions if session["arm"] == group.name]
         endings = [session["ending"] for session in own]
         arms.append(
             {
                 "name": group.name,
                 "label": group.name,
+                "base": group.base,
+                "variant": group.variant,
                 "sessions": len(own),
                 "rated": group.n,
                 "failed": 0,
@@ -94,6 +105,7 @@ def analyzed_report(ratings: Ratings, scale: dict[str, Any] | None = None, draws
                 "endings": {name: endings.count(name) for name in dict.fromkeys(endings)},
                 "turns_mean": float(np.mean([len(session["turns"]) for session in own])),
                 "words_per_therapist_turn": 80.0,
+                "flow": flows[group.name].model_dump(exclude_unset=True),
             }
         )
     names = ratings.item_names

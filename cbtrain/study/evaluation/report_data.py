@@ -12,6 +12,7 @@ from typing import Any
 import cbtrain
 from cbtrain.environment import now
 from cbtrain.eval.analysis.agreement.panel import Panel, by_panel, panel_of, panel_ratings, panel_scores
+from cbtrain.eval.analysis.arm_order import common_reference
 from cbtrain.eval.analysis.descriptives import Group, session_groups
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.sessions import Key
@@ -33,6 +34,7 @@ from cbtrain.eval.report.schema.report import (
 from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.answers.refusals import is_refusal
+from cbtrain.study.evaluation.participant_flow import participant_flow
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.text.words import count_words
 
@@ -70,7 +72,7 @@ def build_report(data: ReportInput, base_report: Report) -> Report:
             notice=cbtrain.NOTICE,
             rater=rater.model_copy(update={"label": with_secondary(rater.label, panel)}),
             scale=describe_scale(data.ratings, data.rubric),
-            arms=describe_arms(data.sessions, panel_ratings(data.ratings, panel), analysis),
+            arms=describe_arms(data.sessions, data.ratings, panel, analysis),
             analysis=analysis,
             sessions=describe_sessions(data.sessions, data.scores, data.patient_names, data.ratings, panel),
         )
@@ -107,13 +109,18 @@ def describe_scale(ratings: Ratings, rubric: Rubric | None) -> ReportScale:
     )
 
 
-def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analysis: Analysis) -> list[ReportArm]:
-    """Return scores, endings and lengths of each arm. Failures are those that ``analysis`` counts, never imputed."""
+def describe_arms(
+    sessions: Sequence[SimulatedSession], ratings: Ratings, panel: Panel, analysis: Analysis
+) -> list[ReportArm]:
+    """Return scores, endings, lengths and flow of each arm, in the order of ``analysis``. Failures are those that
+    ``analysis`` counts, never imputed."""
     failed = {arm.name: arm.failed for arm in analysis.completion.arms}
-    groups = session_groups(ratings)
-    labels = Counter(map(_label, groups))
+    groups = {group.name: group for group in session_groups(panel_ratings(ratings, panel))}
+    labels = Counter(map(_label, groups.values()))
+    flows = participant_flow(sessions, ratings, panel, analysis)
+    reference = common_reference([plan.model_dump() for plan in analysis.plan])
     arms = []
-    for group in groups:
+    for group in (groups[row.name] for row in analysis.arms):
         arm_sessions = [session for session in sessions if session.arm == group.name]
         begun = [session for session in arm_sessions if session.turns]
         words = [count_words(turn.text) for s in begun for turn in s.turns if turn.role == "therapist"]
@@ -121,6 +128,9 @@ def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analys
             ReportArm(
                 name=group.name,
                 label=_label(group) if labels[_label(group)] == 1 else group.name,
+                base=group.base,
+                variant=group.variant,
+                reference=group.name == reference,
                 sessions=len(arm_sessions),
                 rated=group.n,
                 failed=failed[group.name],
@@ -130,6 +140,7 @@ def describe_arms(sessions: Sequence[SimulatedSession], ratings: Ratings, analys
                 endings=dict(Counter(str(session.ending) for session in arm_sessions if session.ending)),
                 turns_mean=_mean([len(session.turns) for session in begun]),
                 words_per_therapist_turn=_mean(words),
+                flow=flows[group.name],
             )
         )
     return arms

@@ -13,6 +13,7 @@ from cbtrain.eval.report.figures.style import ARMS, MUTED, drawing
 from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.schema.training import TrainingStage
 
+BEFORE, AFTER = ARMS[0][0], ARMS[0][3]
 LETTERS = 9
 """The figure is narrower than the others, and so shown larger."""
 
@@ -33,14 +34,14 @@ def curve_figure(stage: TrainingStage, number: int = 0) -> Drawn | None:
         axes.grid(axis="y")
         looks: dict[str, dict[str, Any]] = {
             "train": {"color": MUTED, "linewidth": 1},
-            "validation": {"color": ARMS[1], "linewidth": 1.8, "marker": "o", "markersize": 3.5},
+            "validation": {"color": AFTER, "linewidth": 1.8, "marker": "o", "markersize": 3.5},
         }
         for key, points in series.items():
             if points:
                 axes.plot(*zip(*points, strict=True), label=key, **looks[key])
         before = stage.validation_before
         if before is not None:
-            axes.axhline(before, color=ARMS[0], linewidth=1, linestyle=(0, (4, 3)), label="before")
+            axes.axhline(before, color=BEFORE, linewidth=1, linestyle=(0, (4, 3)), label="before")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axes.tick_params(labelcolor=MUTED, labelsize=LETTERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cbtrain.eval.report.figures.curve import curve_figure
 from cbtrain.eval.report.figures.drawn import Drawn
+from cbtrain.eval.report.figures.flow import flow_figure
 from cbtrain.eval.report.figures.forest import forest_figure
 from cbtrain.eval.report.figures.heatmap import heatmap_figure
 from cbtrain.eval.report.figures.length import length_figure
@@ -14,8 +15,8 @@ Figures = dict[str, Drawn]
 
 
 def figures_of(report: Report) -> Figures:
-    """Return figures by name: ``forest``, ``scores``, ``heatmap``, ``length``, ``curve-1`` for the first stage of
-    training and so on. A figure with nothing to show is left out."""
-    drawn = [draw(report) for draw in (forest_figure, scores_figure, heatmap_figure, length_figure)]
+    """Return figures by name: ``flow``, ``forest``, ``scores``, ``heatmap``, ``length``, ``curve-1`` for the first
+    stage of training and so on. A figure with nothing to show is left out."""
+    drawn = [draw(report) for draw in (flow_figure, forest_figure, scores_figure, heatmap_figure, length_figure)]
     drawn += [curve_figure(stage, number) for number, stage in enumerate(report.training, start=1)]
     return {figure.name: figure for figure in drawn if figure}

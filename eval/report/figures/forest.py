@@ -21,6 +21,10 @@ LEFT = 1.1
 GROUND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
 """Names are drawn across the plot, whose lines must not run through them."""
 
+MANY_PATIENTS = 12
+DENSE = 16
+"""With more contrasts than this, patients are drawn behind the interval."""
+
 MARKS = {"mixed model": "D", "ln(turns)": "^", "matched": "v"}
 
 
@@ -35,6 +39,8 @@ def forest_figure(report: Report) -> Drawn | None:
         axes = figure.add_axes((0, 0, 1, 1))
         page = blended_transform_factory(figure.transFigure, axes.transData)
         depth, order = 0.0, 0
+        dense = len(findings) > DENSE
+        gap = GAP / 2 if dense else GAP
         for family, members in families:
             if len(families) > 1:
                 looks: dict[str, Any] = {
@@ -49,8 +55,8 @@ def forest_figure(report: Report) -> Drawn | None:
             for finding in members:
                 order += 1
                 bands = finding.bands if len(findings) <= MANY else ()
-                depth = _draw(axes, page, depth, finding, bands, order) + GAP
-        depth -= GAP - 0.04
+                depth = _draw(axes, page, depth, finding, bands, order, dense) + gap
+        depth -= gap - 0.04
         _frame(figure, axes, depth, top=len(findings) > 2)
         return Drawn("forest", figure, _alt(findings))
 
@@ -74,7 +80,9 @@ def _frame(figure: Figure, axes: Axes, depth: float, top: bool) -> None:
     axes.set_xlabel("difference in points of the total")
 
 
-def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: Sequence[Band], order: int) -> float:
+def _draw(
+    axes: Axes, page: Transform, depth: float, finding: Finding, bands: Sequence[Band], order: int, dense: bool
+) -> float:
     """Draw the contrast number ``order`` below ``depth`` and return the depth of its end."""
     name = label(finding.id, 27, 3)
     axes.text(0.01, depth, name, transform=page, va="top", linespacing=1.15, bbox=GROUND, zorder=3)
@@ -85,22 +93,20 @@ def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: Se
         axes.text(0.03, depth, why, transform=page, va="top", color=MUTED, fontsize=SMALL, fontstyle="italic")
         return depth + LINE_OF_TEXT * (why.count("\n") + 1)
     y = depth + ROW / 2
-    _name_row(axes, page, y, "t interval", INK)
+    if not dense:
+        _name_row(axes, page, y, "t interval", INK)
     if finding.low is not None and finding.high is not None:
         axes.plot([finding.low, finding.high], [y, y], color=INK, linewidth=2.6, solid_capstyle="butt", zorder=4)
     mark: dict[str, Any] = {"marker": "s", "markersize": 7.5, "mfc": INK, "mec": INK, "ls": ""}
     axes.plot([finding.estimate], [y], **mark, zorder=5, gid=f"estimate-{order}")
+    if finding.patients and dense:
+        _patients(axes, y, ROW, finding)
     depth += ROW + 0.02
-    if finding.patients:
-        values = list(finding.patients.values())
-        height = ROW if len(values) > 12 else 0.13
+    if finding.patients and not dense:
+        height = ROW if len(finding.patients) > MANY_PATIENTS else 0.13
         y = depth + height / 2
-        spread = 0.8 * height if len(values) > 12 else 0.35 * height
-        heights = [y + spread * up for up in scatter_heights(len(values))]
         _name_row(axes, page, y, "patients", MUTED)
-        axes.scatter(
-            values, heights, s=11, color=MUTED, alpha=0.6 if len(values) > 12 else 0.85, linewidths=0, zorder=4
-        )
+        _patients(axes, y, height, finding)
         depth += height + 0.05
     for band in bands:
         y = depth + ROW / 2
@@ -113,6 +119,14 @@ def _draw(axes: Axes, page: Transform, depth: float, finding: Finding, bands: Se
             axes.plot([band.estimate], [y], marker=MARKS.get(band.name, "o"), markersize=4.5, color=MUTED, zorder=5)
         depth += ROW
     return depth
+
+
+def _patients(axes: Axes, y: float, height: float, finding: Finding) -> None:
+    """Draw a dot for each patient's difference, around ``y``."""
+    values, many = list(finding.patients.values()), len(finding.patients) > MANY_PATIENTS
+    heights = [y + (0.8 if many else 0.35) * height * up for up in scatter_heights(len(values))]
+    looks: dict[str, Any] = {"s": 11, "color": MUTED, "alpha": 0.6 if many else 0.85, "linewidths": 0}
+    axes.scatter(values, heights, **looks, zorder=3)
 
 
 def _name_row(axes: Axes, page: Transform, y: float, name: str, colour: str) -> None:

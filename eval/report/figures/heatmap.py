@@ -9,13 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cbtrain.eval.report.figures.drawn import Drawn
-from cbtrain.eval.report.figures.style import HEAT, INK, LINE, MUTED, SMALL, columns, drawing, label
+from cbtrain.eval.report.figures.style import HEAT, INK, LINE, MUTED, SMALL, arm_labels, columns, drawing, label
 from cbtrain.eval.report.formatting import GAP, fixed
 from cbtrain.eval.report.notable import MANY, row_of, significant
 from cbtrain.eval.report.schema.analysis import Analysis, GroupRow, ItemRow
 from cbtrain.eval.report.schema.report import Report, ReportScale
 
 CELL, CHANGE, ROW, LETTER = 0.72, 0.84, 0.27, 0.082  # inches
+NARROW, MANY_ARMS = 0.52, 6
+"""A cell's width in inches with more arms than this."""
+
 LONGEST = 48
 """Letters of a domain's name that are shown."""
 
@@ -63,8 +66,10 @@ def heatmap_figure(report: Report) -> Drawn | None:
     with drawing():
         names = [label(domain.name, LONGEST, 1) for domain in domains]
         left = 0.25 + LETTER * max(columns(name) for name in names)
-        width = max(left + CELL * len(arms) + (0.12 + CHANGE * len(contrasts) if contrasts else 0), 4.6)
-        heads = [label(arm.label, 20) for arm in arms]
+        cell, short = (CELL if len(arms) <= MANY_ARMS else NARROW), arm_labels(report)
+        right = left + cell * len(arms)
+        width = max(right + (0.12 + CHANGE * len(contrasts) if contrasts else 0), 4.6)
+        heads = [label(short[arm.name], 20) for arm in arms]
         changes = [label(name, 22) for name in contrasts]
         above = 0.15 + 0.085 * max(columns(line) for name in heads + changes for line in name.split("\n"))
         depth = ROW * len(domains)
@@ -77,14 +82,15 @@ def heatmap_figure(report: Report) -> Drawn | None:
         for row, (domain, name) in enumerate(zip(domains, names, strict=True)):
             axes.text(left - 0.1, ROW * (row + 0.5), name, ha="right", va="center", fontsize=SMALL)
             for column, arm in enumerate(arms):
-                _mean(axes, left + CELL * column, ROW * row, means[arm.name].get(domain.id), scale)
+                corner = (left + cell * column, ROW * row)
+                _mean(axes, corner, cell, means[arm.name].get(domain.id), scale)
             for column, contrast in enumerate(contrasts):
-                side = left + CELL * len(arms) + 0.12 + CHANGE * column
+                side = right + 0.12 + CHANGE * column
                 _difference(axes, side, ROW * row, item_difference(report.analysis, contrast, domain.id))
         for column, name in enumerate(heads):
-            _head(axes, left + CELL * (column + 0.5), name)
+            _head(axes, left + cell * (column + 0.5), name)
         for column, name in enumerate(changes):
-            _head(axes, left + CELL * len(arms) + 0.12 + CHANGE * (column + 0.5), name)
+            _head(axes, right + 0.12 + CHANGE * (column + 0.5), name)
         ends = f" from {fixed(scale.low, 0)} to {fixed(scale.high, 0)}" if scale.low is not None else ""
         foot = f"Mean score{ends}; the stronger the colour, the higher."
         star = "Framed and *: p < .05 after Holm over the domains." if contrasts else ""
@@ -96,13 +102,14 @@ def _head(axes: Axes, x: float, name: str) -> None:
     axes.text(x, -0.06, name, ha="center", va="bottom", rotation=90, fontsize=SMALL, linespacing=1.3)
 
 
-def _mean(axes: Axes, left: float, top: float, mean: float | None, scale: ReportScale) -> None:
+def _mean(axes: Axes, corner: tuple[float, float], width: float, mean: float | None, scale: ReportScale) -> None:
+    left, top = corner
     if mean is not None and scale.low is not None and scale.high is not None and scale.low < scale.high:
         strength = STRONGEST * min(max((mean - scale.low) / (scale.high - scale.low), 0), 1)
-        axes.add_patch(Rectangle((left, top), CELL, ROW, facecolor=HEAT, alpha=strength, linewidth=0))
-    axes.add_patch(Rectangle((left, top), CELL, ROW, facecolor="none", edgecolor=LINE, linewidth=0.5))
+        axes.add_patch(Rectangle(corner, width, ROW, facecolor=HEAT, alpha=strength, linewidth=0))
+    axes.add_patch(Rectangle(corner, width, ROW, facecolor="none", edgecolor=LINE, linewidth=0.5))
     colour = MUTED if mean is None else INK
-    axes.text(left + CELL / 2, top + ROW / 2, fixed(mean, 2), ha="center", va="center", color=colour, fontsize=SMALL)
+    axes.text(left + width / 2, top + ROW / 2, fixed(mean, 2), ha="center", va="center", color=colour, fontsize=SMALL)
 
 
 def _difference(axes: Axes, left: float, top: float, row: ItemRow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from cbtrain.eval.report.arm_looks import ArmLook, looks_of
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import (
     INK,
@@ -20,9 +22,11 @@ from cbtrain.eval.report.figures.style import (
     SMALL,
     WIDTH,
     arm_colour,
-    arm_look,
+    arm_labels,
+    arm_mark,
     drawing,
     label,
+    line_style,
     scatter_heights,
 )
 from cbtrain.eval.report.formatting import fixed
@@ -31,8 +35,26 @@ from cbtrain.eval.report.schema.analysis import ArmCompletionRow
 from cbtrain.eval.report.schema.report import Report
 
 TITLE, BAND, GAP = 0.2, 0.26, 0.1  # inches
+LOW_BAND, LOW_GAP, MANY_ARMS = 0.2, 0.07, 6
+"""With more arms than this, a band is lower."""
+
 PATTERNS = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "oo", "++")
 SHADES = (0.12, 0.3, 0.06, 0.2, 0.04, 0.38, 0.1, 0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One row an arm: its title above a band. ``band`` and ``gap`` in inches."""
+
+    band: float
+    gap: float
+    titles: list[str]
+
+    @property
+    def depth(self) -> float:
+        """Return the height of all rows in inches."""
+        lines = sum(title.count("\n") + 1 for title in self.titles)
+        return TITLE * lines + (self.band + self.gap) * len(self.titles)
 
 
 def turns_of(report: Report) -> dict[str, list[int]]:
@@ -66,9 +88,10 @@ def length_figure(report: Report) -> Drawn | None:
     if not any(turns.values()) and not kinds:
         return None
     with drawing():
-        titles = [label(arm.label, 30, 2) for arm in arms]
-        text = TITLE * sum(title.count("\n") + 1 for title in titles)
-        depth = text + (BAND + GAP) * len(arms)
+        short, looks_by_arm = arm_labels(report), looks_of(report)
+        titles = [label(short[arm.name], 24, 2) for arm in arms]
+        rows = Rows(*((BAND, GAP) if len(arms) <= MANY_ARMS else (LOW_BAND, LOW_GAP)), titles)
+        depth = rows.depth
         legend = 0.21 * len(kinds) + 0.1
         heights = [depth if any(turns.values()) else 0, depth if kinds else 0]
         height = sum(heights) + 0.62 * bool(heights[0]) + (0.6 + legend) * bool(heights[1])
@@ -77,13 +100,14 @@ def length_figure(report: Report) -> Drawn | None:
         if heights[0]:
             bottom -= heights[0] + 0.05
             axes = figure.add_axes((0.03, bottom / height, 0.94, heights[0] / height))
-            _turns(figure, axes, titles, [turns[arm.name] for arm in arms], depth)
+            arm_looks = [looks_by_arm[arm.name] for arm in arms]
+            _turns(figure, axes, rows, [turns[arm.name] for arm in arms], arm_looks)
             bottom -= 0.57
         if heights[1]:
             bottom -= heights[1] + 0.05
             axes = figure.add_axes((0.03, bottom / height, 0.94, heights[1] / height))
             looks = {kind: _pattern(index) for index, kind in enumerate(kinds)}
-            _endings(figure, axes, titles, [endings[arm.name] for arm in arms], looks, depth)
+            _endings(figure, axes, rows, [endings[arm.name] for arm in arms], looks)
             handles = [
                 Rectangle((0, 0), 1, 1, label=label(_named(kind), 40, 1), **look) for kind, look in looks.items()
             ]
@@ -92,36 +116,34 @@ def length_figure(report: Report) -> Drawn | None:
         return Drawn("length", figure, _alt(report, turns, endings))
 
 
-def _turns(figure: Figure, axes: Axes, titles: list[str], turns: list[list[int]], depth: float) -> None:
-    top = 0.0
-    for order, (title, values) in enumerate(zip(titles, turns, strict=True)):
+def _turns(figure: Figure, axes: Axes, rows: Rows, turns: list[list[int]], looks: list[ArmLook]) -> None:
+    top, band = 0.0, rows.band
+    for title, values, look in zip(rows.titles, turns, looks, strict=True):
         numbers = f"median {statistics.median(values):g}, n {len(values)}" if values else "no turns recorded"
         top = _title(figure, axes, top, title, numbers)
-        middle = top + BAND / 2
+        middle = top + band / 2
         if values:
-            colour, marker = arm_colour(order), arm_look(order)["marker"]
-            heights = [middle + 0.75 * BAND * up for up in scatter_heights(len(values))]
+            colour, marker = arm_colour(look), arm_mark(look)["marker"]
+            heights = [middle + 0.75 * band * up for up in scatter_heights(len(values))]
             alpha = 0.75 if len(values) < 60 else 0.45
             axes.scatter(values, heights, marker=marker, s=9, color=colour, alpha=alpha, linewidths=0, zorder=2)
             # Quartiles need a few sessions.
             if len(values) > 3:
                 low, centre, high = statistics.quantiles(values, n=4, method="inclusive")
                 box: dict[str, Any] = {"facecolor": "none", "edgecolor": colour, "linewidth": 1.2, "zorder": 3}
-                axes.add_patch(Rectangle((low, top), high - low, BAND, **box))
-                axes.plot([centre, centre], [top, top + BAND], color=colour, linewidth=2.4, zorder=3)
-        top += BAND + GAP
-    axes.set_ylim(depth, 0)
+                axes.add_patch(Rectangle((low, top), high - low, band, linestyle=line_style(look), **box))
+                axes.plot([centre, centre], [top, top + band], color=colour, linewidth=2.4, zorder=3)
+        top += band + rows.gap
+    axes.set_ylim(rows.depth, 0)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(axis="x")
     _plain(axes, "turns of a session (box: quartiles)")
 
 
-def _endings(
-    figure: Figure, axes: Axes, titles: list[str], endings: list[dict[str, int]], looks: dict[str, Any], depth: float
-) -> None:
-    top = 0.0
-    for title, counts in zip(titles, endings, strict=True):
+def _endings(figure: Figure, axes: Axes, rows: Rows, endings: list[dict[str, int]], looks: dict[str, Any]) -> None:
+    top, band = 0.0, rows.band
+    for title, counts in zip(rows.titles, endings, strict=True):
         total = sum(counts.values())
         top = _title(figure, axes, top, title, f"{total} sessions" if total else "endings not recorded")
         left = 0.0
@@ -129,14 +151,14 @@ def _endings(
             if not (count := counts.get(kind, 0)):
                 continue
             share = 100 * count / total
-            axes.add_patch(Rectangle((left, top), share, BAND, zorder=2, **look))
+            axes.add_patch(Rectangle((left, top), share, band, zorder=2, **look))
             if share >= 7:
                 box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2}
-                middle = left + share / 2, top + BAND / 2
+                middle = left + share / 2, top + band / 2
                 axes.text(*middle, f"{count}", ha="center", va="center_baseline", fontsize=SMALL, bbox=box, zorder=3)
             left += share
-        top += BAND + GAP
-    axes.set_ylim(depth, 0)
+        top += band + rows.gap
+    axes.set_ylim(rows.depth, 0)
     axes.set_xlim(0, 100)
     axes.set_xticks([0, 25, 50, 75, 100])
     axes.get_xticklabels()[0].set_horizontalalignment("left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 from scipy import stats
 
 from cbtrain.eval.analysis.rounding import alike, at_least
+from cbtrain.eval.report.arm_looks import ArmLook, looks_of
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import (
     INK,
@@ -20,9 +22,11 @@ from cbtrain.eval.report.figures.style import (
     PAPER,
     WIDTH,
     arm_colour,
-    arm_look,
+    arm_labels,
+    arm_mark,
     drawing,
     label,
+    line_style,
     scatter_heights,
 )
 from cbtrain.eval.report.formatting import fixed
@@ -35,10 +39,13 @@ LEAST = 8
 
 @dataclass
 class Totals:
-    """One arm's totals; ``patients``: the totals of each patient's sessions."""
+    """One arm's totals; ``short``: its label as the figure has room for it; ``patients``: the totals of each patient's
+    sessions."""
 
     label: str
+    short: str
     index: int
+    look: ArmLook
     values: list[float] = field(default_factory=list)
     patients: dict[str, list[float]] = field(default_factory=dict)
 
@@ -53,7 +60,10 @@ class Totals:
 
 def totals_of(report: Report) -> list[Totals]:
     """Return every arm in the report's order, also those without a total."""
-    arms = {arm.name: Totals(arm.label, index) for index, arm in enumerate(report.arms)}
+    short, looks = arm_labels(report), looks_of(report)
+    arms = {
+        arm.name: Totals(arm.label, short[arm.name], index, looks[arm.name]) for index, arm in enumerate(report.arms)
+    }
     for session in report.sessions:
         if session.arm in arms and session.total is not None:
             arms[session.arm].values.append(session.total)
@@ -71,12 +81,13 @@ def scores_figure(report: Report) -> Drawn | None:
         axes = figure.add_axes((0, 0, 1, 1))
         baselines, depth = [], 0.0
         for arm in arms:
-            name = label(arm.label, 24, 2)
+            name = label(arm.short, 24, 2)
             title = TITLE * (name.count("\n") + 1)
             page = blended_transform_factory(figure.transFigure, axes.transData)
             box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
-            axes.text(0.02, depth, name, transform=page, va="top", linespacing=1.15, bbox=box, zorder=2)
-            axes.text(0.98, depth, arm.spoken(), transform=page, va="top", ha="right", color=MUTED, bbox=box, zorder=2)
+            above: dict[str, Any] = {"transform": page, "va": "top", "bbox": box, "zorder": 5}
+            axes.text(0.02, depth, name, linespacing=1.15, **above)
+            axes.text(0.98, depth, arm.spoken(), ha="right", color=MUTED, **above)
             baseline = depth + title + CLOUD
             _cloud(axes, baseline, arm, scale)
             baselines.append(baseline)
@@ -87,7 +98,7 @@ def scores_figure(report: Report) -> Drawn | None:
 
 
 def _cloud(axes: Axes, baseline: float, arm: Totals, scale: ReportScale) -> None:
-    colour, look = arm_colour(arm.index), arm_look(arm.index)
+    colour, mark = arm_colour(arm.look), arm_mark(arm.look)
     axes.axhline(baseline, color=colour, linewidth=0.8, zorder=1)
     if not arm.values:
         return
@@ -101,16 +112,16 @@ def _cloud(axes: Axes, baseline: float, arm: Totals, scale: ReportScale) -> None
         density = shape(where)
         top = baseline - 0.92 * CLOUD * density / density.max()
         axes.fill_between(where, baseline, top, color=colour, alpha=0.16, linewidth=0, zorder=1)
-        axes.plot(where, top, color=colour, linewidth=1.2, zorder=2)
+        axes.plot(where, top, color=colour, linewidth=1.2, linestyle=line_style(arm.look), zorder=2)
     heights = [baseline + DOTS * (0.62 + 0.7 * up) for up in scatter_heights(len(arm.values))]
     alpha = 0.75 if len(arm.values) < 60 else 0.45
-    dots = {"marker": look["marker"], "s": 9, "color": colour, "alpha": alpha, "linewidths": 0}
+    dots = {"marker": mark["marker"], "s": 9, "color": colour, "alpha": alpha, "linewidths": 0}
     axes.scatter(arm.values, heights, **dots, zorder=2, gid=f"sessions-{arm.index + 1}")
     means = arm.means()
     axes.scatter(
         list(means.values()), [baseline] * len(means), s=15, color=INK, edgecolors=PAPER, linewidths=0.5, zorder=4
     )
-    axes.plot([statistics.fmean(arm.values)], [baseline], **look, markersize=9.5, zorder=3.5, clip_on=False)
+    axes.plot([statistics.fmean(arm.values)], [baseline], **mark, markersize=9.5, zorder=3.5, clip_on=False)
 
 
 def _join(axes: Axes, baselines: list[float], arms: list[Totals]) -> None:

@@ -5,16 +5,38 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
 
+from cbtrain.eval.report.arm_looks import ArmLook
+from cbtrain.eval.report.schema.report import Report
+
 # These are page.css's light colours. In the page's SVG each is replaced by the variable that it comes from, so no two
 # may be the same.
 INK, MUTED, LINE, PAPER, HEAT = "#1d2226", "#5b636b", "#dedad2", "#ffffff", "#0f8a82"
-ARMS = ("#626b75", "#0b6963", "#9a5b00", "#7b3fa0", "#1f5fae", "#a3271f")
+ARMS = (
+    ("#579b97", "#058781", "#036f6b", "#055754"),
+    ("#af8863", "#a26d33", "#905605", "#724200"),
+    ("#9f87b3", "#8d6aa8", "#7c5199", "#673886"),
+    ("#7591bb", "#5279b3", "#3563a7", "#194c94"),
+    ("#ba827b", "#af635b", "#a14740", "#8b2c27"),
+    ("#8d9563", "#757d32", "#606800", "#4b5101"),
+    ("#b48299", "#a96285", "#994872", "#842d5c"),
+    ("#709a75", "#498653", "#237136", "#015a21"),
+)
+"""A row for each base, in it a tone for each variant; in grey the tones lie eight steps of L* or more apart."""
+
+MARKERS = "osD^vPX*"
+FILLINGS = ("full", "left", "bottom", "full")
+DASHES = ((0, (4, 2)), (0, (1, 1.3)), (0, (6, 1.6, 1, 1.6)), "-")
+"""By tone: how marks are filled (the first is hollow), and how lines are drawn."""
+
+LABEL = 32
+"""Letters of an arm's name in a figure; the caption has the whole name."""
 
 WIDTH = 4.0
 """Inches. On a phone of 375 px a figure is 319 px wide, where text of SMALL is 8.6 pt."""
@@ -58,18 +80,67 @@ def drawing(**more: Any) -> Iterator[None]:
         yield
 
 
-def arm_colour(index: int) -> str:
-    return ARMS[index % len(ARMS)]
+def arm_colour(look: ArmLook) -> str:
+    return ARMS[look.hue][look.tone]
 
 
-def arm_look(index: int) -> dict[str, Any]:
-    """Return an arm's look: the first is hollow, the others differ by shape, so colour is never the only mark."""
-    fill = PAPER if index == 0 else arm_colour(index)
-    return {"marker": "oosDv^"[index % 6], "ls": "", "mfc": fill, "mec": arm_colour(index), "mew": 1.6}
+def arm_mark(look: ArmLook) -> dict[str, Any]:
+    """Return an arm's mark: a shape for the base, filled by variant, so colour is never the only difference."""
+    colour = arm_colour(look)
+    return {
+        "marker": MARKERS[look.shape],
+        "fillstyle": FILLINGS[look.tone],
+        "mfc": colour if look.tone else PAPER,
+        "mfcalt": PAPER,
+        "mec": colour,
+        "mew": 1.6,
+        "ls": "",
+    }
+
+
+def line_style(look: ArmLook) -> Any:
+    """Return the dashes of an arm's lines."""
+    return DASHES[look.tone]
+
+
+def arm_labels(report: Report) -> dict[str, str]:
+    """Return the label of each arm, by name, as figures have it (:func:`short_labels`)."""
+    short = short_labels([arm.label for arm in report.arms], LABEL)
+    return {arm.name: text for arm, text in zip(report.arms, short, strict=True)}
+
+
+def shortened(report: Report) -> list[tuple[str, str]]:
+    """Return the labels that figures shorten, each with the whole one, for a caption."""
+    short = arm_labels(report)
+    return [(short[arm.name], arm.label) for arm in report.arms if "…" in short[arm.name] != arm.label]
+
+
+def short_labels(labels: Sequence[str], length: int) -> list[str]:
+    """Return ``labels`` with at most ``length`` letters. Long ones lose their middle, since names often begin alike;
+    if two are then the same, they are numbered."""
+    short = [_without_middle(text, length) for text in labels]
+    count, seen = Counter(short), Counter[str]()
+    for index, text in enumerate(short):
+        if count[text] > 1 and text != labels[index]:
+            seen[text] += 1
+            short[index] = f"{_without_middle(labels[index], length - 4)} ({seen[text]})"
+    return short
+
+
+def _without_middle(text: str, length: int) -> str:
+    text = " ".join(printable(text).split())
+    if columns(text) <= length:
+        return text
+    head, tail = "", ""
+    while columns(head + tail) < length - 2:
+        head += text[len(head)]
+        tail = text[-1 - len(tail)] + tail if columns(head + tail) < length - 2 else tail
+    return f"{head.rstrip()}…{tail.lstrip()}"
 
 
 def label(text: str, width: int = 24, lines: int = 2) -> str:
-    """``text`` on at most ``lines`` lines of like length, broken at spaces, and at the underscores of arms' names."""
+    """``text`` on at most ``lines`` lines of like length, broken at spaces, and inside arms' names at
+    underscores, hyphens and slashes."""
     wrapped = _wrapped(text, width)
     if len(wrapped) > lines:
         wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][: len(wrapped[lines - 1]) - 2].rstrip() + " …"]
@@ -90,9 +161,10 @@ def printable(text: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` characters, broken after spaces and underscores, and where a word is too long."""
+    """Lines of at most ``width`` characters, broken after spaces, underscores, hyphens and slashes, and where a word
+    is too long."""
     lines = [""]
-    for piece in re.findall(r"[^\s_]*(?:_+|\s+|$)", " ".join(printable(text).split())):
+    for piece in re.findall(r"[^\s_/-]*(?:[_/-]+|\s+|$)", " ".join(printable(text).split())):
         if lines[-1] and columns(lines[-1] + piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece

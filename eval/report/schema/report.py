@@ -18,6 +18,7 @@ from cbtrain.errors import UserError
 from cbtrain.eval.report.schema.analysis import Analysis
 from cbtrain.eval.report.schema.fields import (
     Always,
+    Flag,
     IndicesTable,
     Loose,
     MaybeText,
@@ -75,11 +76,37 @@ class ReportScale(Part):
         return None if self.low is None else self.low * len(self.domains)
 
 
+class ArmFlow(Part):
+    """What became of an arm's sessions, in sessions; None is not known.
+
+    ``planned``: in the plan. ``held``: ended, in whatever way, and ``endings`` counts how. ``failed``: of these, those
+    that ended for a reason that says nothing about the therapist and have no score; ``failures``: for which reason.
+    ``rated``: with a score. ``paired``: of these, those with a rated session of another arm with the same patient and
+    seed in a planned contrast. ``contrast``: the first planned contrast with this arm; ``compared``: sessions of this
+    arm in it, and ``patients`` their patients.
+    """
+
+    planned: Number = None
+    held: Number = None
+    endings: NumberTable = Field(default_factory=dict)
+    failed: Number = None
+    failures: NumberTable = Field(default_factory=dict)
+    rated: Number = None
+    paired: Number = None
+    contrast: Text = ""
+    compared: Number = None
+    patients: Number = None
+
+
 class ReportArm(Part):
-    """A therapist under test: its scores, and what became of its sessions. ``endings`` counts sessions by ending."""
+    """A therapist under test: its scores, and what became of its sessions. ``endings`` counts sessions by ending.
+    ``reference``: whether every other arm is compared with this one."""
 
     name: Text = ""
     label: Text = ""
+    base: Text = ""
+    variant: Text = ""
+    reference: Flag = False
     sessions: Number = None
     rated: Number = None
     failed: Number = None
@@ -89,6 +116,7 @@ class ReportArm(Part):
     endings: NumberTable = Field(default_factory=dict)
     turns_mean: Number = None
     words_per_therapist_turn: Number = None
+    flow: Whether[ArmFlow] = None
 
 
 class ReportTurn(Part):

@@ -4,11 +4,15 @@ markup, light, dark, phone, print."""
 import copy
 
 import pytest
+from analyzed import analyzed_report, random_ratings
 from fake_report import HOSTILE, RATER, fake_report, report_of
 
+from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.report.write import write_report
 
 pytestmark = pytest.mark.slow
+
+BASES = ["Llama-3.1-8B", "Mistral-7B", "Qwen2.5-7B", "gpt-4.1"]
 
 
 @pytest.fixture
@@ -351,6 +355,43 @@ def test_the_page_fits(visit, tmp_path, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == width
     lefts = [side.bounding_box()["x"] for side in page.locator(".side").all()]
     assert (lefts[0] < lefts[1]) == (width > 640)
+
+
+def twelve_arms():
+    arms = [Arm(f"{base}-{kind}", base, kind) for base in BASES for kind in ("untuned", "placebo", "tuned")]
+    return analyzed_report(random_ratings(arms, 5, 2), {"cutoff": 40}, draws=20)
+
+
+def test_twelve_arms_can_be_found(visit):
+    page = visit(twelve_arms())
+    base, arm = (page.get_by_role("combobox", name=name) for name in ("Base", "Therapist"))
+    assert base.locator("option").all_text_contents() == ["All bases", *BASES]
+    groups = arm.locator("optgroup")
+    assert [group.get_attribute("label") for group in groups.all()] == BASES
+    assert groups.nth(1).locator("option").all_text_contents() == [f"Mistral-7B-{v}" for v in
+                                                                   ("untuned", "placebo", "tuned")]  # fmt: skip
+    base.select_option("Qwen2.5-7B")
+    assert page.locator("#session-count").text_content() == "30 of 120 sessions"
+    arm.select_option("Qwen2.5-7B-tuned")
+    assert listed(page).count() == 10
+    assert "base=Qwen2.5-7B&arm=Qwen2.5-7B-tuned" in page.evaluate("location.hash")
+    # The partner has the same base, patient and seed.
+    assert page.locator("#compare").text_content() == "Compare with Qwen2.5-7B-untuned"
+    assert visit(fake_report()).locator("#filter-base").is_hidden()
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_twelve_arms_fit(visit, width):
+    page = visit(twelve_arms(), viewport={"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    flow = page.locator("figure.flow")
+    assert flow.evaluate("all => all.scrollWidth <= all.clientWidth")
+    assert flow.get_by_role("row").count() == 13
+    assert flow.get_by_role("rowheader").nth(3).inner_text() == "Mistral-7B-untuned"
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 688, "height": 900})  # A4 without its margins
+    wide = "all => all.filter((one) => one.getBoundingClientRect().right > 689).map((one) => one.className)"
+    assert page.locator("#result figure, #scores figure, .flow table, table.heat").evaluate_all(wide) == []
 
 
 def test_it_prints(visit):

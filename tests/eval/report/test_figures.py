@@ -177,7 +177,7 @@ def test_endings_differ_by_pattern(crossed, figures):
 
 
 def test_in_the_page_they_speak_are_large_enough_and_have_no_colour_of_their_own(crossed, figures):
-    assert list(figures) == ["forest", "scores", "heatmap", "length", "curve-1"]
+    assert list(figures) == ["flow", "forest", "scores", "heatmap", "length", "curve-1"]
     page = render_html(report_of(crossed), figures)
     assert page.count("<svg") == page.count('role="img" aria-label="') == 4
     for drawn in figures.values():
@@ -198,7 +198,7 @@ def test_the_palette_is_the_pages():
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", light))
     names = ("ink", "muted", "line", "card", "heat-ink")
     assert [colours[name] for name in names] == [style.INK, style.MUTED, style.LINE, style.PAPER, style.HEAT]
-    assert [colours[f"arm-{place}"] for place in range(6)] == list(style.ARMS)
+    assert [[colours[f"arm-{hue}-{tone}"] for tone in range(4)] for hue in range(8)] == list(map(list, style.ARMS))
 
 
 def test_files_look_the_same_everywhere(figures):
@@ -234,12 +234,12 @@ def test_odd_names_stay_text(names):
             assert "<script" not in drawn.page
             Image.open(io.BytesIO(drawn.png)).verify()
             assert max(drawn.figure.get_size_inches()) < 16
-    assert len(figures) == 4
+    assert len(figures) == 5
 
 
 def test_one_arm_has_scores_and_no_contrast():
     report = analyzed_report(random_ratings([Arm("tuned", "", "tuned")], 4, 2))
-    assert list(figures_of(report_of(report))) == ["scores", "heatmap", "length"]
+    assert list(figures_of(report_of(report))) == ["flow", "scores", "heatmap", "length"]
     assert "No comparison between therapists was computed." in render_html(report_of(report), {})
 
 

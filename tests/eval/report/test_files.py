@@ -22,6 +22,7 @@ from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.write import write_report
 
 BASES = [Arm(f"{base}-{kind}", base, kind) for base in ("A", "B") for kind in ("instruct", "tuned")]
+FIGURES = ("forest", "scores", "heatmap", "length")
 ODD = [
     HOSTILE,
     "a|b",
@@ -51,7 +52,7 @@ def cells(text):
 
 def test_every_file_is_there_and_the_page_comes_last(report, tmp_path, monkeypatch):
     page = write_report(report_of(report), tmp_path)
-    names = {f"{name}.{kind}" for name in ("forest", "scores", "heatmap", "length") for kind in ("svg", "png")}
+    names = {f"{name}.{kind}" for name in ("flow", *FIGURES) for kind in ("svg", "png")}
     assert {file.name for file in (tmp_path / "figures").iterdir()} == names
     assert {file.name for file in tmp_path.iterdir()} == {
         *("figures", "report.json", "report.html", "report.md", "contrasts.tex")
@@ -78,7 +79,9 @@ def test_every_file_is_there_and_the_page_comes_last(report, tmp_path, monkeypat
 def test_markdown_has_the_numbers_and_the_figures(report):
     text = render_markdown(report_of(report), figures_of(report_of(report)))
     tables, html = cells(text)
-    contrasts = tables[0]
+    flow, contrasts = tables[:2]
+    assert flow[0] == ["Therapist", "Planned", "Held", "Failed", "Rated", "Paired", "In the contrast"]
+    assert [line[0] for line in flow[1:]] == [arm["label"] for arm in report["arms"]]
     assert contrasts[0][:5] == ["Contrast", "Estimate", "95 % interval", "p", "p, Holm"]
     for line, contrast in zip(contrasts[1:], report["analysis"]["contrasts"], strict=True):
         assert line[0] == contrast["id"]
@@ -86,7 +89,7 @@ def test_markdown_has_the_numbers_and_the_figures(report):
         assert line[-1] == "6"
     domains = next(table for table in tables if table[0][0] == "Domain")
     assert len(domains) == 1 + 11
-    for name in ("forest", "scores", "heatmap", "length"):
+    for name in ("flow", *FIGURES):
         assert f'<img src="figures/{name}.png" alt="' in html
     assert NOTICE in html
     assert "Tuning changed" in text or "No difference between bases" in text
@@ -104,8 +107,8 @@ def test_names_are_text_in_markdown(report, name):
     tables, html = cells(render_markdown(report_of(changed), {}))
     # Gaps are set in italics; nothing else is.
     assert not re.search(r"<(script|img|a|code|s|del)\b|<em>(?!No |Shares|Sensitivity|Completion)", html)
-    assert {len(line) for line in tables[0]} == {11}
-    shown = tables[0][1][0].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
+    assert {len(line) for line in tables[1]} == {11}
+    shown = tables[1][1][0].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
     flat = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     assert shown.replace("\u200b", "") == flat
     assert html.count("<h1>") == 1

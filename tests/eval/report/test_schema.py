@@ -8,6 +8,7 @@ from fake_report import fake_report, report_of
 from places import ROOT
 
 from cbtrain.errors import UserError
+from cbtrain.eval.report.flow import flow_of
 from cbtrain.eval.report.schema.report import SCHEMA, VERSION, Report
 
 OLD_RUNS = ROOT / "tests/study/data/runs-eba986d.tar.xz"
@@ -24,6 +25,11 @@ def test_a_report_of_an_older_program_is_read_and_written_unchanged(tmp_path):
     report = read(tmp_path / "report.json", old)
     assert json.loads(report.to_json()) == old
     assert report.analysis.contrasts[0].estimate == old["analysis"]["contrasts"][0]["estimate"]
+    # It has no flow; what its analysis counts is shown.
+    flows = [flow_of(report, arm) for arm in report.arms]
+    counts = [(row["planned"], row["failed"], row["rated"]) for row in old["analysis"]["completion"]["arms"]]
+    assert [(flow.planned, flow.failed, flow.rated) for flow in flows] == counts
+    assert {(flow.paired, flow.contrast) for flow in flows} == {(None, old["analysis"]["contrasts"][0]["id"])}
     assert report.sessions[0].ratings[0].judge == old["sessions"][0]["ratings"][0]["judge"]
 
 

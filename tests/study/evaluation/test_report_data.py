@@ -3,11 +3,16 @@
 import pytest
 
 from cbtrain.eval.analysis.agreement.panel import panel_of
+from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
+from cbtrain.eval.analysis.sessions import session_outcomes
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.report.flow import stage_texts
+from cbtrain.eval.report.schema.analysis import Analysis
 from cbtrain.eval.simulation.runner import SimulatedSession
-from cbtrain.study.evaluation.report_data import describe_sessions
+from cbtrain.study.evaluation.report_data import describe_arms, describe_sessions
+from cbtrain.study.evaluation.scores import as_transcripts
 from cbtrain.transcripts.types import Turn
 
 RUBRIC = load_rubric()
@@ -117,3 +122,59 @@ def test_sessions_of_pooled_judges_are_compared_without_their_severity():
     assert {session.total for session in apart} == {None}
     assert {session.status for session in apart} == {"ok"}
     assert (apart[28].flags, apart[29].flags) == ([], ["at_floor"])
+
+
+def played(arm, patient, seed, ending="patient_end"):
+    return SimulatedSession(f"{patient}.{arm}.{seed}", arm, patient, seed, [], ending)
+
+
+def scored(session, judge="a", missing=0):
+    domains = {name: None if place < missing else 3.0 for place, name in enumerate(IDS)}
+    return Score(session_id=session.id, arm=session.arm, patient=session.patient, seed=session.seed, judge=judge,
+                 repeat=0, status="ok", domains=domains)  # fmt: skip
+
+
+def described_arms(sessions, scores, arms):
+    """The arms of the report that these sessions and scores give."""
+    ratings = ratings_of(scores, IDS, arms, scale_of_rubric(RUBRIC))
+    outcomes = session_outcomes(as_transcripts(sessions))
+    found = Analysis.model_validate(analysis(ratings, "default", outcomes, primary_judges=["a"], draws=20))
+    panel = panel_of(ratings, ["a"])
+    return found, {arm.name: arm for arm in describe_arms(sessions, ratings, panel, found)}
+
+
+def test_the_flow_counts_every_session_of_the_plan():
+    arms = ["llama-tuned", "llama-untuned", "qwen-tuned"]
+    cells = [(patient, seed) for patient in ("p1", "p2", "p3") for seed in (0, 1)]
+    endings = {"p1.llama-tuned.0": "provider_error", "p2.llama-tuned.0": "max_turns", "p3.llama-tuned.1": None,
+               "p1.llama-untuned.1": "budget", "p2.llama-untuned.1": "provider_error"}  # fmt: skip
+    sessions = [played(arm, patient, seed, endings.get(f"{patient}.{arm}.{seed}", "patient_end"))
+                for patient, seed in cells for arm in arms]  # fmt: skip
+    held = [session for session in sessions if session.ending and not session.failed]
+    scores = [scored(session, missing=session.id == "p2.llama-tuned.0") for session in held]
+    found, described = described_arms(sessions, scores, arms)
+    assert list(described) == ["llama-untuned", "llama-tuned", "qwen-tuned"]
+    assert [arm.label for arm in described.values()] == ["llama untuned", "llama tuned", "qwen tuned"]
+    tuned = described["llama-tuned"].flow
+    assert (tuned.planned, tuned.held, tuned.failed, tuned.rated, tuned.compared) == (6, 5, 1, 3, 1)
+    assert (tuned.endings, tuned.failures) == (
+        {"patient_end": 3, "max_turns": 1, "provider_error": 1}, {"provider_error": 1},
+    )  # fmt: skip
+    untuned = described["llama-untuned"].flow
+    assert (untuned.failures, untuned.rated) == ({"budget": 1, "provider_error": 1}, 4)
+    assert (tuned.contrast, tuned.patients) == ("llama: tuned − untuned", 1)
+    for name, arm in described.items():
+        flow, row = arm.flow, next(row for row in found.completion.arms if row.name == name)
+        assert flow.planned == row.planned == 6
+        assert flow.failed == sum(flow.failures.values()) <= flow.held == sum(flow.endings.values())
+        assert flow.compared <= flow.paired <= flow.rated <= flow.held - flow.failed
+        contrast = next(contrast for contrast in found.contrasts if contrast.id == flow.contrast)
+        assert (flow.compared, flow.patients) == (contrast.pairs, len(contrast.patients))
+
+
+def test_the_flow_of_scores_without_transcripts_has_what_is_known():
+    sessions = [played("tuned", "p1", 0, None), played("base", "p1", 0, None)]
+    _, described = described_arms(sessions, [scored(session) for session in sessions], ["base", "tuned"])
+    flow = described["tuned"].flow
+    assert (flow.planned, flow.held, flow.failed, flow.rated, flow.paired, flow.compared) == (1, None, None, 1, 1, 1)
+    assert stage_texts(flow) == ["1", "n/a", "n/a", "1", "1", "1: tuned − base, 1 patient"]

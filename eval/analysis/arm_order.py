@@ -1,0 +1,59 @@
+"""The order of arms in every table and figure: base by base, in each base from untuned to tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cbtrain.eval.analysis.arms import UNTUNED, Arm
+
+PLACEBO, TUNED = "placebo", "tuned"
+BY_ARM = ("arms", "groups", "levels")
+"""Keys of an analysis under which there is a list with one entry for each arm."""
+
+
+def variant_rank(variant: str) -> int:
+    """Return the place of ``variant`` within a base: 0 untuned (any of its names), 1 placebo, 2 others, 3 tuned."""
+    if variant in UNTUNED.values():
+        return 0
+    return {PLACEBO: 1, TUNED: 3}.get(variant, 2)
+
+
+def base_of(arm: Arm) -> str:
+    """Return the base of ``arm``. An arm of which neither base nor variant is known is a base of its own."""
+    return arm.base if arm.base or arm.variant else arm.name
+
+
+def arm_order(arms: Sequence[Arm], reference: str = "") -> list[str]:
+    """Return the names of ``arms`` in order. Bases have the order in which ``arms`` first names them; the arm called
+    ``reference`` is the first of its base, and its base is the first."""
+    by_base: dict[str, list[Arm]] = {}
+    for arm in sorted(arms, key=lambda arm: arm.name != reference):
+        by_base.setdefault(base_of(arm), []).append(arm)
+    return [
+        arm.name
+        for members in by_base.values()
+        for arm in sorted(members, key=lambda arm: (arm.name != reference, variant_rank(arm.variant)))
+    ]
+
+
+def common_reference(plan: Sequence[Mapping[str, Any]]) -> str:
+    """Return the arm that every pair of the family ``reference`` ends with; empty if ``plan`` has no such family."""
+    seconds = {pair[-1] for row in plan if row["family"] == "reference" for pair in row["pairs"]}
+    return str(seconds.pop()) if len(seconds) == 1 else ""
+
+
+def in_arm_order(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``results`` (the return value of :func:`cbtrain.eval.analysis.analyze.analysis`) with every list that has
+    an entry for each arm in the order of :func:`arm_order`. Contrasts keep the order of the plan."""
+    arms = [Arm(row["name"], row["base"], row["variant"]) for row in results["arms"]]
+    order = {name: index for index, name in enumerate(arm_order(arms, common_reference(results.get("plan", ()))))}
+
+    def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return sorted(rows, key=lambda row: order[row["name"]])
+
+    ordered = {key: in_order(value) if key in BY_ARM else value for key, value in results.items()}
+    for part in ("completion", "length"):
+        if ordered.get(part):
+            ordered[part] = {**ordered[part], "arms": in_order(ordered[part]["arms"])}
+    return ordered
