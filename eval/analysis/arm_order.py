@@ -37,17 +37,21 @@ def arm_order(arms: Sequence[Arm], reference: str = "") -> list[str]:
     ]
 
 
-def common_reference(plan: Sequence[Mapping[str, Any]]) -> str:
-    """Return the arm that every pair of the family ``reference`` ends with; empty if ``plan`` has no such family."""
+def common_reference(results: Mapping[str, Any]) -> str:
+    """Return the arm that every other one is compared with, in ``results`` (as for :func:`in_arm_order`): the one that
+    is declared as it, else the one with which every pair of the family ``reference`` ends. Empty if there is none."""
+    declared = [row["name"] for row in results["arms"] if row.get("is_reference")]
+    plan = results.get("plan", ())
     seconds = {pair[-1] for row in plan if row["family"] == "reference" for pair in row["pairs"]}
-    return str(seconds.pop()) if len(seconds) == 1 else ""
+    names = declared or list(seconds)
+    return str(names[0]) if len(names) == 1 else ""
 
 
 def in_arm_order(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``results`` (the return value of :func:`cbtrain.eval.analysis.analyze.analysis`) with every list that has
     an entry for each arm in the order of :func:`arm_order`. Contrasts keep the order of the plan."""
     arms = [Arm(row["name"], row["base"], row["variant"]) for row in results["arms"]]
-    order = {name: index for index, name in enumerate(arm_order(arms, common_reference(results.get("plan", ()))))}
+    order = {name: index for index, name in enumerate(arm_order(arms, common_reference(results)))}
 
     def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return sorted(rows, key=lambda row: order[row["name"]])

@@ -20,7 +20,7 @@ from cbtrain.eval.report.browser_data import browser_data, browser_script, flag_
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.draw import Figures, figures_of
 from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_means, item_difference
-from cbtrain.eval.report.figures.style import shortened
+from cbtrain.eval.report.figures.style import arm_labels, shortened
 from cbtrain.eval.report.flow import STAGES, flow_of, stages_of
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.limitations import limits_of
@@ -63,6 +63,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         looks=looks_of(report),
         flow_stages=STAGES,
         flow={arm.name: stages_of(flow_of(report, arm)) for arm in report.arms},
+        short=arm_labels(report),
         shortened=shortened(report),
         figures={name: figure.page for name, figure in figures.items() if figure.on_page},
         analysis=analysis,

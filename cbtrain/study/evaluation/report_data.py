@@ -72,7 +72,7 @@ def build_report(data: ReportInput, base_report: Report) -> Report:
             notice=cbtrain.NOTICE,
             rater=rater.model_copy(update={"label": with_secondary(rater.label, panel)}),
             scale=describe_scale(data.ratings, data.rubric),
-            arms=describe_arms(data.sessions, data.ratings, panel, analysis),
+            arms=describe_arms(data.sessions, data.ratings, panel, analysis, common_reference(data.results)),
             analysis=analysis,
             sessions=describe_sessions(data.sessions, data.scores, data.patient_names, data.ratings, panel),
         )
@@ -110,15 +110,15 @@ def describe_scale(ratings: Ratings, rubric: Rubric | None) -> ReportScale:
 
 
 def describe_arms(
-    sessions: Sequence[SimulatedSession], ratings: Ratings, panel: Panel, analysis: Analysis
+    sessions: Sequence[SimulatedSession], ratings: Ratings, panel: Panel, analysis: Analysis, reference: str = ""
 ) -> list[ReportArm]:
     """Return scores, endings, lengths and flow of each arm, in the order of ``analysis``. Failures are those that
-    ``analysis`` counts, never imputed."""
+    ``analysis`` counts, never imputed. ``reference``: the arm that every other one is compared with, if there is
+    one."""
     failed = {arm.name: arm.failed for arm in analysis.completion.arms}
     groups = {group.name: group for group in session_groups(panel_ratings(ratings, panel))}
     labels = Counter(map(_label, groups.values()))
     flows = participant_flow(sessions, ratings, panel, analysis)
-    reference = common_reference([plan.model_dump() for plan in analysis.plan])
     arms = []
     for group in (groups[row.name] for row in analysis.arms):
         arm_sessions = [session for session in sessions if session.arm == group.name]

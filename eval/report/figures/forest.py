@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,13 +12,27 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Transform, blended_transform_factory
 
 from cbtrain.eval.report.figures.drawn import Drawn
-from cbtrain.eval.report.figures.style import INK, LINE, MUTED, PAPER, SMALL, WIDTH, drawing, label, scatter_heights
+from cbtrain.eval.report.figures.style import (
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    SMALL,
+    WIDTH,
+    contrast_label,
+    drawing,
+    label,
+    scatter_heights,
+)
 from cbtrain.eval.report.formatting import fixed, p_value, span
 from cbtrain.eval.report.notable import MANY, Band, Finding, families_of, findings_of
 from cbtrain.eval.report.schema.report import Report
 
 ROW, LINE_OF_TEXT, GAP = 0.175, 0.19, 0.14  # inches
 LEFT = 1.1
+LETTERS = 45
+"""Letters that a name and its numbers have side by side."""
+
 GROUND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
 """Names are drawn across the plot, whose lines must not run through them."""
 
@@ -55,7 +70,8 @@ def forest_figure(report: Report) -> Drawn | None:
             for finding in members:
                 order += 1
                 bands = finding.bands if len(findings) <= MANY else ()
-                depth = _draw(axes, page, depth, finding, bands, order, dense) + gap
+                row = Row(finding, contrast_label(report, finding.id), order, bands, dense)
+                depth = _draw(axes, page, depth, row) + gap
         depth -= gap - 0.04
         _frame(figure, axes, depth, top=len(findings) > 2)
         return Drawn("forest", figure, _alt(findings))
@@ -80,11 +96,22 @@ def _frame(figure: Figure, axes: Axes, depth: float, top: bool) -> None:
     axes.set_xlabel("difference in points of the total")
 
 
-def _draw(
-    axes: Axes, page: Transform, depth: float, finding: Finding, bands: Sequence[Band], order: int, dense: bool
-) -> float:
-    """Draw the contrast number ``order`` below ``depth`` and return the depth of its end."""
-    name = label(finding.id, 27, 3)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contrast as it is drawn: ``name`` with short names of arms, ``order`` from 1 on, the ``bands`` of other
+    methods, and whether the rows are ``dense``."""
+
+    finding: Finding
+    name: str
+    order: int
+    bands: Sequence[Band]
+    dense: bool
+
+
+def _draw(axes: Axes, page: Transform, depth: float, row: Row) -> float:
+    """Draw a contrast below ``depth`` and return the depth of its end."""
+    finding, dense = row.finding, row.dense
+    name = label(row.name, max(LETTERS - len(numbers(finding)), 12), 4)
     axes.text(0.01, depth, name, transform=page, va="top", linespacing=1.15, bbox=GROUND, zorder=3)
     axes.text(0.99, depth, numbers(finding), transform=page, va="top", ha="right", bbox=GROUND, zorder=3)
     depth += LINE_OF_TEXT * (name.count("\n") + 1) + 0.03
@@ -98,7 +125,7 @@ def _draw(
     if finding.low is not None and finding.high is not None:
         axes.plot([finding.low, finding.high], [y, y], color=INK, linewidth=2.6, solid_capstyle="butt", zorder=4)
     mark: dict[str, Any] = {"marker": "s", "markersize": 7.5, "mfc": INK, "mec": INK, "ls": ""}
-    axes.plot([finding.estimate], [y], **mark, zorder=5, gid=f"estimate-{order}")
+    axes.plot([finding.estimate], [y], **mark, zorder=5, gid=f"estimate-{row.order}")
     if finding.patients and dense:
         _patients(axes, y, ROW, finding)
     depth += ROW + 0.02
@@ -108,7 +135,7 @@ def _draw(
         _name_row(axes, page, y, "patients", MUTED)
         _patients(axes, y, height, finding)
         depth += height + 0.05
-    for band in bands:
+    for band in row.bands:
         y = depth + ROW / 2
         _name_row(axes, page, y, band.name, MUTED)
         dashed = (0, (3, 2)) if band.name == "worst case" else "-"

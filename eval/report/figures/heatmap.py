@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cbtrain.eval.report.figures.drawn import Drawn
-from cbtrain.eval.report.figures.style import HEAT, INK, LINE, MUTED, SMALL, arm_labels, columns, drawing, label
+from cbtrain.eval.report.figures.style import (
+    HEAT,
+    INK,
+    LINE,
+    MUTED,
+    SMALL,
+    arm_labels,
+    columns,
+    contrast_label,
+    drawing,
+    label,
+)
 from cbtrain.eval.report.formatting import GAP, fixed
 from cbtrain.eval.report.notable import MANY, row_of, significant
 from cbtrain.eval.report.schema.analysis import Analysis, GroupRow, ItemRow
@@ -70,7 +81,7 @@ def heatmap_figure(report: Report) -> Drawn | None:
         right = left + cell * len(arms)
         width = max(right + (0.12 + CHANGE * len(contrasts) if contrasts else 0), 4.6)
         heads = [label(short[arm.name], 20) for arm in arms]
-        changes = [label(name, 22) for name in contrasts]
+        changes = [label(contrast_label(report, name), 24, 4) for name in contrasts]
         above = 0.15 + 0.085 * max(columns(line) for name in heads + changes for line in name.split("\n"))
         depth = ROW * len(domains)
         height = above + depth + 0.5

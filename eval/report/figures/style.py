@@ -109,6 +109,15 @@ def arm_labels(report: Report) -> dict[str, str]:
     return {arm.name: text for arm, text in zip(report.arms, short, strict=True)}
 
 
+def contrast_label(report: Report, contrast: str) -> str:
+    """Return the id of a contrast with the arms' names in it as short as :func:`arm_labels` has them."""
+    short = short_labels([arm.name for arm in report.arms], LABEL)
+    names = sorted(zip((arm.name for arm in report.arms), short, strict=True), key=lambda pair: -len(pair[0]))
+    for name, text in names:
+        contrast = contrast.replace(name, text)
+    return contrast
+
+
 def shortened(report: Report) -> list[tuple[str, str]]:
     """Return the labels that figures shorten, each with the whole one, for a caption."""
     short = arm_labels(report)
@@ -128,24 +137,27 @@ def short_labels(labels: Sequence[str], length: int) -> list[str]:
 
 
 def _without_middle(text: str, length: int) -> str:
+    """Return ``text`` with a third of ``length`` from its beginning and two from its end."""
     text = " ".join(printable(text).split())
     if columns(text) <= length:
         return text
-    head, tail = "", ""
-    while columns(head + tail) < length - 2:
+    head = tail = ""
+    while columns(head) < (length - 1) // 3:
         head += text[len(head)]
-        tail = text[-1 - len(tail)] + tail if columns(head + tail) < length - 2 else tail
+    while columns(head + tail) < length - 2:
+        tail = text[-1 - len(tail)] + tail
     return f"{head.rstrip()}…{tail.lstrip()}"
 
 
 def label(text: str, width: int = 24, lines: int = 2) -> str:
-    """``text`` on at most ``lines`` lines of like length, broken at spaces, and inside arms' names at
-    underscores, hyphens and slashes."""
-    wrapped = _wrapped(text, width)
+    """``text`` on at most ``lines`` lines of like length, broken at spaces, and at the underscores of arms' names;
+    inside what is too long for a line at hyphens and slashes."""
+    pieces = _pieces(text, width)
+    wrapped = _wrapped(pieces, width)
     if len(wrapped) > lines:
         wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][: len(wrapped[lines - 1]) - 2].rstrip() + " …"]
     elif len(wrapped) > 1:
-        even = (_wrapped(text, narrow) for narrow in range(width // 2, width + 1))
+        even = (_wrapped(pieces, narrow) for narrow in range(width // 2, width + 1))
         wrapped = next(parted for parted in even if len(parted) == len(wrapped))
     return "\n".join(wrapped) or "(no name)"
 
@@ -160,11 +172,20 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` characters, broken after spaces, underscores, hyphens and slashes, and where a word
-    is too long."""
+def _pieces(text: str, width: int) -> list[str]:
+    """Parts of ``text`` that are not broken, if a line has room for them."""
+    pieces = re.findall(r"[^\s_]*(?:_+|\s+|$)", " ".join(printable(text).split()))
+    return [
+        part
+        for piece in pieces
+        for part in (re.findall(r"[^/-]*[/-]*", piece) if columns(piece.rstrip()) > width else [piece])
+    ]
+
+
+def _wrapped(pieces: Sequence[str], width: int) -> list[str]:
+    """Lines of at most ``width`` characters, broken after pieces, and where a piece is too long."""
     lines = [""]
-    for piece in re.findall(r"[^\s_/-]*(?:[_/-]+|\s+|$)", " ".join(printable(text).split())):
+    for piece in pieces:
         if lines[-1] and columns(lines[-1] + piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece

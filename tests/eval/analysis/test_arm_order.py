@@ -48,9 +48,10 @@ def test_every_list_of_an_analysis_has_one_order():
     found, names = report["analysis"], arm_order(STUDY)
     lists = [found["arms"], found["groups"], found["levels"], found["completion"]["arms"], found["length"]["arms"]]
     assert [[row["name"] for row in rows] for rows in [*lists, report["arms"]]] == [names] * 6
-    # The reference of the study is read from the plan.
+    # The reference of the study is declared, or read from the plan.
     plan = [{"family": "reference", "pairs": [[arm.name, "gpt"]]} for arm in STUDY if arm.name != "gpt"]
-    assert (common_reference(plan), common_reference([])) == ("gpt", "")
+    declared = {**found, "arms": [{**row, "is_reference": row["name"] == "qwen"} for row in found["arms"]]}
+    assert [common_reference(some) for some in (found, found | {"plan": plan}, declared)] == ["", "gpt", "qwen"]
     led = in_arm_order({**found, "plan": plan, "length": None})
     assert [row["name"] for row in led["completion"]["arms"]][:2] == ["gpt", "llama"]
     assert led["length"] is None
