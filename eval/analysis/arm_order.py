@@ -56,7 +56,10 @@ def in_arm_order(results: Mapping[str, Any]) -> dict[str, Any]:
     def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return sorted(rows, key=lambda row: order[row["name"]])
 
-    ordered = {key: in_order(value) if key in BY_ARM else value for key, value in results.items()}
+    ordered: dict[str, Any] = dict(results)
+    for key in BY_ARM:
+        if key in results:
+            ordered[key] = in_order(results[key])
     for part in ("completion", "length"):
         if ordered.get(part):
             ordered[part] = {**ordered[part], "arms": in_order(ordered[part]["arms"])}

@@ -109,8 +109,9 @@ def covered(figure):
     ]
 
 
-@pytest.mark.parametrize("name", ["{base}-{variant}", LONG + "{base} {variant}"], ids=["short", "long"])
-@pytest.mark.parametrize("count", [2, 6, 12])
+@pytest.mark.parametrize(
+    ("count", "name"), [(2, "{base}-{variant}"), (6, LONG + "{base} {variant}"), (12, "{base}-{variant}")]
+)
 def test_no_text_covers_another(count, name):
     figures = figures_of(report_of(many(count, name)))
     assert list(figures) == ["flow", "forest", "scores", "heatmap", "length"]
