@@ -30,7 +30,7 @@ from cbtrain.eval.report.schema.report import Report
 
 ROW, LINE_OF_TEXT, GAP = 0.175, 0.19, 0.14  # inches
 LEFT = 1.1
-LETTERS = 45
+LETTERS = 42
 """Letters that a name and its numbers have side by side."""
 
 GROUND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}
