@@ -335,7 +335,7 @@ def _show(measured: dict[str, list[dict[str, float]]], sessions: int) -> list[di
                 "seconds": [result["seconds"] for result in results],
             }
         )
-    by_name = {row["name"]: row for row in rows}
+    by_name: dict[str, dict[str, Any]] = {row["name"]: row for row in rows}
     for ours, theirs in (("ours-engine", "inspect-hf"), ("ours-server", "inspect-server")):
         if ours in by_name and theirs in by_name:
             keys = ("sessions_per_minute", "cpu_seconds", "peak_memory_bytes")

@@ -129,7 +129,7 @@ def test_arms_whose_names_tell_the_same_are_not_called_the_same(tmp_path, capsys
     table = scores(tmp_path, ["Llama_Finetune_1", "Llama_Finetune_2", "Llama_Instruct"])
     assert main(["analyze", str(table), "--draws", "100", "--out", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [arm["label"] for arm in report["arms"]] == ["Llama_Finetune_1", "Llama_Finetune_2", "Llama instruct"]
+    assert [arm["label"] for arm in report["arms"]] == ["Llama instruct", "Llama_Finetune_1", "Llama_Finetune_2"]
 
 
 @needs_scores

@@ -190,7 +190,7 @@ def test_every_family_is_called_by_its_name(whole):
     assert "Arms: 3 bases (llama, mistral, qwen) × few-shot, placebo, untuned, tuned; each compared with gpt." in page
     assert [arm.name for arm in report.analysis.arms if arm.is_reference] == ["gpt"]
     # The domains have columns for the headline only: there are too many contrasts.
-    assert page.count('<th scope="col" class="n">llama: tuned − untuned</th>') == 1
+    assert page.count('<span class="head">llama: tuned − untuned</span></th>') == 1
     assert '<th scope="col" class="n">llama: tuned − placebo</th>' not in page
     for row in (*report.analysis.contrasts, *report.analysis.plan):
         row.family = "novel" if row.family == "placebo" else row.family

@@ -64,9 +64,9 @@ def test_a_panel_counts_the_sessions_that_all_of_it_rated():
     panel = panel_of(ratings)
     assert (panel.judges, panel.secondary, panel.pooled) == (["one", "other"], [], False)
     found = analysis(ratings, "default", draws=200)
-    base = found["groups"][1]
+    base = found["groups"][0]
     # That one judge did not rate it is no outcome of the arm.
-    assert (base["n"], found["completion"]["arms"][1]["unrated"]) == (31, 0)
+    assert (base["n"], found["completion"]["arms"][0]["unrated"]) == (31, 0)
     assert found["notes"] == [
         "sessions left out because not all of the panel rated them: 1 (no total by other: 1 of b)"
     ]
