@@ -198,7 +198,7 @@ def _report(
         "title": title_of(trained)
         if trained
         else f"{counted(len(protocol.arms), 'therapist')} with simulated patients",
-        "corpus": study.corpus.summary | (trained.corpus if trained else {}),
+        "corpus": trained.corpus if trained else _described(study),
         "training": trained.training if trained else [],
         "audit": audit_of(run.folder),
         "protocol": protocol.plan,
@@ -218,6 +218,13 @@ def _report(
         rater=Rater.model_validate(rater),
     )
     return build_report(data, Report.model_validate(parts))
+
+
+def _described(study: EvaluationStudy) -> dict[str, Any]:
+    """Return the summary of a corpus that only names patients: who of it is treated."""
+    treated = list(study.protocol.patients)
+    others = [course.id for course in study.corpus.split.test if course.id not in treated]
+    return study.corpus.summary | {"split": {"treated": treated, "not treated": others}}
 
 
 def _prompts(protocol: EvaluationProtocol, rater: dict[str, str]) -> dict[str, str]:
