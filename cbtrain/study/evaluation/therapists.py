@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,9 +27,11 @@ from cbtrain.eval.simulation.config import (
 )
 from cbtrain.eval.simulation.prompts import prompt_text
 from cbtrain.eval.simulation.speakers import api_request
+from cbtrain.files import read_json_object
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.voice import Voice
-from cbtrain.model.adapters.methods import check_adapter
+from cbtrain.model.adapters.methods import check_adapter, is_whole_model
+from cbtrain.model.adapters.peft_format import CONFIG as ADAPTER_CONFIG
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.providers.config import ProviderConfig
@@ -45,6 +48,11 @@ BASE, TUNED = "base", "tuned"
 PATIENT = "patient"
 """The folder of a run's patient, and its name in an engine."""
 
+MODEL_CONFIG = "config.json"
+
+SAYING_NOTHING = {"_name_or_path", "transformers_version", "base_model_name_or_path", "revision", "peft_version"}
+"""Settings of models and adapters that decide nothing."""
+
 NOT_SAMPLING = ("messages", "contents", "system", "systemInstruction", "system_instruction")
 """Fields of a request's body that hold the words."""
 
@@ -60,14 +68,29 @@ class LocalWeights:
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """Return the digests of what was trained: of the model, and of the adapter if there is one."""
-        digests = {"weights": weights_digest(self.model)}
-        return digests | ({"adapter": weights_digest(self.adapter)} if self.adapter else {})
+        """Return the digests of all that decides what the model computes: the same weights mean something else with
+        another architecture, or an adapter's with another scale."""
+        digests = {"weights": weights_digest(self.model), "architecture": _settings_digest(self.model / MODEL_CONFIG)}
+        if self.adapter is None:
+            return digests
+        config = self.adapter / (MODEL_CONFIG if is_whole_model(self.adapter) else ADAPTER_CONFIG)
+        return digests | {"adapter": weights_digest(self.adapter), "adapter settings": _settings_digest(config)}
 
     def voice(self, chat_format: str) -> Voice:
         """Return how the model is talked to. Raises UserError."""
         adapter = self.adapter or self.layout_of
         return Voice.of(self.model, adapter, read_architecture(self.model).vocabulary, chat_format)
+
+
+def _settings_digest(file: Path) -> str:
+    """Return a digest of the settings of a model or an adapter, without names of models and programs."""
+    settings = read_json_object(file, "Copy the whole folder again.")
+    kept = {key: value for key, value in settings.items() if key not in SAYING_NOTHING}
+    return _digest(json.dumps(kept, sort_keys=True))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -239,7 +262,7 @@ def layout_digest(voice: Voice) -> str:
     """Return a digest of how a voice lays chats out and ends answers."""
     layout = voice.renderer.format
     text = "\0".join([layout.template, *layout.stop_strings, repr(sorted(voice.stop_ids))])
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    return _digest(text)
 
 
 def _of_run(config: StudyConfig, trained: TrainedRun) -> list[Therapist]:
@@ -254,7 +277,7 @@ def _of_run(config: StudyConfig, trained: TrainedRun) -> list[Therapist]:
     saved_layout = saved_format(adapter)
     layout = saved_layout.template if saved_layout else ""
     arms, sampling = arms_of([BASE, TUNED]), config.evaluation.therapist
-    digest = blake2b(layout.encode(), digest_size=8).hexdigest()
+    digest = _digest(layout)
     return [
         Therapist(arms[name], system, STUDY_PROMPT, sampling, weights=weights, layout=digest)
         for name, weights in (

@@ -13,9 +13,9 @@ from rich.console import Console
 from study_files import ScriptedPatient, model_with_adapters, write_study
 
 from cbtrain.config.loading import load_config
+from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.tahir2024 import analyze_as_published
-from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.simulation.dialogue import Limits, _ended
@@ -92,31 +92,29 @@ def test_the_papers_patient_sees_ten_messages_and_is_told_that_some_are_missing(
     assert any(messages[0]["content"].startswith("[Earlier turns are left out.]") for messages in seen)
 
 
-@pytest.mark.parametrize(
-    ("number", "holds"),
-    [
-        # 4: an undisclosed base: the plan names folder, digest and layout of every arm.
-        (4, lambda out, plan, default: all({"model", "weights", "chat format"} <= arm.keys() for arm in plan.values())),
-        # 5: one layout in training and serving: an adapter's is its own, and part of its identity.
-        (5, lambda out, plan, default: len({arm["chat format"] for arm in plan.values()}) >= 1),
-        # 6: sampling is what the engine applied, in the plan and in what the engine was asked for.
-        (6, lambda out, plan, default: all(arm["sampling"]["top_k"] == 40 for arm in plan.values())),
-        # 7: a baseline with its own chat template and a CBT prompt to take.
-        (7, lambda out, plan, default: default.prompt == "tokens" and "cognitive" in shipped_prompts()["cbt"]),
-        # 8: no phrase of a therapist ends a session.
-        (8, lambda out, plan, default: not default.end_phrases and _ended(GOODBYE, Limits(50, 5000)) is None),
-    ],
-)
-def test_defects_of_the_2024_study_that_the_default_is_free_of(six, number, holds):
+def test_4_and_6_every_arm_says_which_weights_and_which_sampling_it_has(six):
+    """An undisclosed base; sampling that was passed to where it is ignored. What the engine draws with is in the plan
+    (test_therapists: an arm's own sampling is what it draws with)."""
     folder, _, _ = six
     plan = yaml.safe_load((folder / "out" / "plan.yaml").read_text())["therapists"]
-    assert holds(folder / "out", plan, EvaluationConfig()), f"defect {number}"
+    assert len({(arm["weights"], arm["architecture"]) for arm in plan.values()}) == 3
+    assert all(len(arm["adapter"]) == 16 for name, arm in plan.items() if name.endswith("tuned"))
+    for arm in plan.values():
+        assert arm["model"].endswith(tuple(BASES.values()))
+        assert {key: arm["sampling"][key] for key in ("temperature", "top_k", "top_p", "min_p")} == PAPER_SAMPLING
 
 
+PAPER_SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 GOODBYE = [Turn("patient", "Thank you."), Turn("therapist", "You are welcome. Take care!")]
 
 
-def test_end_phrases_end_sessions_only_where_they_are_set():
+def test_7_and_8_by_default_no_baseline_is_without_a_prompt_and_no_phrase_ends_a_session():
+    default = StudyConfig()
+    assert default.evaluation.prompt == "tokens"
+    assert "cognitive behavioural therapy" in default.tokens.therapist_system
+    assert {"cbt", "session-structure", "few-shot"} <= shipped_prompts().keys()
+    limits = Limits(50, 5000, tuple(default.evaluation.end_phrases))
+    assert _ended(GOODBYE, limits) is None
     assert _ended(GOODBYE, Limits(50, 5000, ("take care",))) == "end_phrase"
     assert _ended(GOODBYE[:1], Limits(50, 5000, ("thank you",))) is None  # the patient's words are not searched
 
@@ -131,13 +129,6 @@ def test_9_the_judge_reads_every_turn_and_nothing_else(six):
     asked = [body["messages"][-1]["content"] for body in bodies]
     for said in turns.values():
         assert any(all(text in content for text in said) for content in asked)
-
-
-def test_10_a_failed_session_has_no_score_and_is_told_by_arm(six):
-    """None of these failed; what failure does is tested with it (test_failed_evaluations)."""
-    folder, _, _ = six
-    report = json.loads((folder / "out" / "report.json").read_text())
-    assert [arm["failed"] for arm in report["arms"]] == [0] * 6
 
 
 def test_13_interaction_and_the_contrast_in_question_are_planned(six):

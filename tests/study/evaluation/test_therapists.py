@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections import defaultdict
@@ -12,7 +13,7 @@ from collections import defaultdict
 import pytest
 import yaml
 from command import cbtrain, start_cbtrain
-from loopback import background, cut_off, status
+from loopback import background, completion, cut_off, status
 from rich.console import Console
 from study_files import ScriptedPatient, model_with_adapters, three_arms, write_study
 
@@ -22,6 +23,11 @@ from cbtrain.eval.report.schema.report import Report
 from cbtrain.journal import read
 from cbtrain.study.evaluation.evaluate import evaluate_study, plan_study
 from cbtrain.study.evaluation.scores import load_scores
+from cbtrain.study.evaluation.study import open_study
+from cbtrain.study.evaluation.therapists import LocalWeights, layout_digest
+from cbtrain.tokens.chat_files import format_files
+from cbtrain.tokens.formats import choose_format
+from cbtrain.tokens.tokenizer import load_tokenizer
 from cbtrain.transcripts.types import Turn
 
 
@@ -283,3 +289,52 @@ def test_an_api_is_a_therapist_beside_models_on_this_machine(model, tmp_path, fi
     assert len(system) == len(said[1::2])
     assert "These exchanges" in system[0]
     assert said[1].text == said[1].text.strip()
+
+
+def test_an_arms_own_layout_and_sampling_are_what_it_is_asked_with(model, tmp_path, finished):
+    """Defects 5 and 6 of the 2024 study: another layout in serving than in training, sampling that is ignored."""
+    _, url, _ = finished
+    adapter, plain = tmp_path / "plain", choose_format(load_tokenizer(model), "plain", "therapist")
+    shutil.copytree(model / "kind", adapter)
+    for name, content in format_files(plain, ()).items():
+        (adapter / name).write_text(content)
+    arms = {
+        "tiny-untuned": {"model": str(model), "sampling": {"max_tokens": 3}},
+        "tiny-tuned": {"model": str(model), "adapter": str(adapter)},
+    }
+    study = write_study(tmp_path / "study.yaml", arms, url, max_patients=1)
+    config = load_config(str(study))
+    protocol = open_study(config, tmp_path / "out", Console(quiet=True)).protocol
+    base, tuned = protocol.therapists
+    own = LocalWeights(model).voice("auto")
+    assert layout_digest(own) == base.layout != tuned.layout
+    assert tuned.weights.voice("auto").renderer.format.template == plain.template
+    evaluate(study, tmp_path / "out")
+    tokens = defaultdict(list)
+    for event in read(tmp_path / "out" / "events.jsonl"):
+        if event["kind"] == "turn" and event["role"] == "therapist":
+            tokens[event["session"].split(".")[1]].append(event["facts"]["completion_tokens"])
+    assert max(tokens["tiny-untuned"]) <= 3 < max(tokens["tiny-tuned"]) <= 8
+
+
+def test_a_failed_session_has_no_score_and_is_told_by_arm(model, tmp_path, finished):
+    """Defect 10 of the 2024 study: failures scored 1, or dropped unequally."""
+    _, url, _ = finished
+
+    def failing(number, body):
+        return status(400, "retired") if body["seed"] % 2 else completion("What went through your mind then?")
+
+    with background(failing) as therapist:
+        arms = {
+            "tiny-untuned": {"model": str(model)},
+            "api": {"provider": {"base_url": therapist.url, "model": "gpt", "max_retries": 0}, "variant": "tuned"},
+        }
+        study = write_study(tmp_path / "study.yaml", arms, url, max_patients=2, seeds=3, max_turns=2, max_failures=1.0)
+        evaluate(study, tmp_path / "out")
+    report = Report.read(tmp_path / "out" / "report.json")
+    by_arm = {arm.name: arm for arm in report.arms}
+    failed = [session for session in report.sessions if session.ending == "provider_error"]
+    assert 0 < len(failed) < 6
+    assert {session.arm for session in failed} == {"api"}
+    assert all(session.total is None and not session.ratings for session in failed)
+    assert (by_arm["tiny-untuned"].failed, by_arm["api"].failed) == (0, len(failed))
