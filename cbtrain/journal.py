@@ -101,7 +101,7 @@ class Journal:
         if not _locked(self._file):
             os.close(self._file)
             raise UserError("another process writes here", where=self.path, hint="Wait for it, or stop it.")
-        dropped = self._cut_torn_tail()
+        dropped = cut_torn_tail(self._file, self.path)
         if dropped:
             self.append("repaired", dropped_bytes=dropped)
 
@@ -137,14 +137,16 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _cut_torn_tail(self) -> int:
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        last = content[content.rfind(b"\n", 0, whole - 1) + 1 : whole] if whole else b""
-        if last and not _parses(last):
-            whole -= len(last)
-        os.ftruncate(self._file, whole)
-        return len(content) - whole
+
+def cut_torn_tail(file: int, path: Path) -> int:
+    """Cut an incomplete last line off the open ``file``, which is at ``path``; return how many bytes that were."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    last = content[content.rfind(b"\n", 0, whole - 1) + 1 : whole] if whole else b""
+    if last and not _parses(last):
+        whole -= len(last)
+    os.ftruncate(file, whole)
+    return len(content) - whole
 
 
 def _locked(file: int) -> bool:

@@ -30,6 +30,7 @@ from cbtrain.cli import (
     rate_forms,
     run,
     serve,
+    show,
     synthesize,
     train,
     watch,
@@ -43,7 +44,7 @@ from cbtrain.files import share_with
 from cbtrain.stopping import stop_at_once
 
 GROUPS = {
-    "run a study": (run, train, evaluate, watch, plan),
+    "run a study": (run, train, evaluate, watch, show, plan),
     "corpora": (corpus, synthesize),
     "models": (model, serve, chat),
     "scores and people": (rate, rate_forms, rate_audit, analyze, compare, power),

@@ -21,7 +21,7 @@ from cbtrain.providers.caching.cache import request_key
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import ApiFormat, WireRequest
 from cbtrain.providers.redaction import redacted_texts
-from cbtrain.providers.transport import Reply, Transport
+from cbtrain.providers.transport import Arriving, Reply, Transport
 from cbtrain.providers.types import ChatRequest
 
 KEPT = re.compile(r"^(content-type|retry-after[\w-]{0,80}|(x|anthropic)-ratelimit-[\w-]{0,80})$")
@@ -51,8 +51,10 @@ class Recorder:
             with contextlib.suppress(OSError):  # everything was written, or told of, before
                 os.close(self._file)
 
-    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
-        reply = await self.transport.post(wire_request, secret)
+    async def post(
+        self, wire_request: WireRequest, secret: Mapping[str, str], arriving: Arriving | None = None
+    ) -> Reply:
+        reply = await self.transport.post(wire_request, secret, arriving)
         try:
             self._write(self._line(wire_request, secret, reply))
         except OSError as error:
@@ -66,7 +68,7 @@ class Recorder:
             "url": wire_request.url,
             "body": wire_request.body,
             "status": reply.status,
-            "headers": {name: value for name, value in reply.headers.items() if KEPT.match(name.lower())},
+            "headers": kept_headers(reply),
             "reply": reply.body.decode(errors="replace"),
         }
         line = {"key": request_key(wire_request)} | redacted_texts(exchange, keys)
@@ -76,6 +78,11 @@ class Recorder:
         if self._file is None:
             raise RuntimeError("enter the recorder with `with` first")
         append_whole(self._file, line, self.path)
+
+
+def kept_headers(reply: Reply) -> dict[str, str]:
+    """Return the headers of ``reply`` that are recorded."""
+    return {name: value for name, value in reply.headers.items() if KEPT.match(name.lower())}
 
 
 def open_recording(path: Path) -> int:
@@ -107,7 +114,9 @@ class Replay:
         with contextlib.suppress(UserError):  # a kill may have torn it
             self._keep(torn, len(lines) + 1)
 
-    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
+    async def post(
+        self, wire_request: WireRequest, secret: Mapping[str, str], arriving: Arriving | None = None
+    ) -> Reply:
         replies = self._replies.get(request_key(wire_request))
         if not replies:
             raise ProviderError("permanent", f"this request is not in the recording {self.path.name}")

@@ -159,6 +159,11 @@ class ProvidersConfig(BaseModel):
     stop_wait_s: float = Field(
         120, ge=0, description="seconds in which requests in flight may finish after SIGTERM, Ctrl-C or SIGUSR1"
     )
+    keep_requests: bool = Field(
+        True,
+        description="keep every request and reply of an evaluation, without keys, in requests.jsonl in its folder: "
+        "`cbtrain show` reads it",
+    )
     record: Path | None = Field(None, description="record all requests and answers in this file, without keys")
     replay: Path | None = Field(None, description="answer from this recording instead of the APIs: no key, no cost")
 

@@ -9,7 +9,8 @@ ErrorKind = Literal["rate_limit", "transient", "permanent", "content_filter", "c
 
 class ProviderError(Exception):
     """An API call that ended without an answer. ``message`` never holds the key; ``status`` is None without a reply.
-    ``sent``: the request may have been answered, and billed, nevertheless."""
+    ``sent``: the request may have been answered, and billed, nevertheless. ``request`` names it as in
+    :class:`cbtrain.providers.types.ChatResponse`, once a provider has it."""
 
     def __init__(
         self,
@@ -23,7 +24,7 @@ class ProviderError(Exception):
     ) -> None:
         message = message.encode("utf-8", "replace").decode()  # half a letter cannot be written down
         self.kind: ErrorKind = kind
-        self.sent = sent
+        self.sent, self.request = sent, ""
         self.message, self.status, self.attempts, self.retry_after_s = message, status, attempts, retry_after_s
         super().__init__(message)
 

@@ -15,7 +15,7 @@ from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.clock import Clock
 from cbtrain.providers.providers import api_format_of, key_of
 from cbtrain.providers.structured import shaped
-from cbtrain.providers.transport import HttpTransport, Reply, Transport, open_session
+from cbtrain.providers.transport import Arriving, HttpTransport, Reply, Transport, open_session
 from cbtrain.providers.types import ChatRequest, Message
 
 LIMIT = re.compile(r"^(x|anthropic)-ratelimit-|^retry-after")
@@ -50,8 +50,10 @@ class _Overheard:
     transport: Transport
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
-        reply = await self.transport.post(wire_request, secret)
+    async def post(
+        self, wire_request: WireRequest, secret: Mapping[str, str], arriving: Arriving | None = None
+    ) -> Reply:
+        reply = await self.transport.post(wire_request, secret, arriving)
         self.headers = reply.headers
         return reply
 

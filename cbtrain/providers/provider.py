@@ -21,9 +21,10 @@ The methods below stand in this order.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass, field
 
 from cbtrain.errors import UserError
 from cbtrain.providers.attempt import Endpoint, attempt, backoff_s
@@ -32,6 +33,7 @@ from cbtrain.providers.costs.budget import BudgetSpent
 from cbtrain.providers.costs.ledger import Billing, Entry, TokenCounter
 from cbtrain.providers.costs.token_estimate import TokenEstimate, answer_tokens, prompt_tokens
 from cbtrain.providers.errors import ProviderError
+from cbtrain.providers.exchanges.log import ExchangeLog
 from cbtrain.providers.formats.api_format import WireAnswer, WireRequest
 from cbtrain.providers.limits.account import Account
 from cbtrain.providers.transport import Transport
@@ -69,6 +71,12 @@ class _Attempts:
     malformed: int = 0
     spent_s: float = 0.0
     failure: ProviderError | None = None
+    call: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def request(self) -> str:
+        """The name of the request in the run's files: two sessions may ask the same."""
+        return f"{self.key}/{self.call}"
 
 
 class Provider:
@@ -101,6 +109,8 @@ class Provider:
         self._first_attempt, self._first_attempt_ended = asyncio.Lock(), bool(counts)
         self.under_way: dict[Entry, float] = {}
         """Requests that have no answer yet, and when each was sent, by the account's clock."""
+        self.exchanges: ExchangeLog | None = None
+        """Where attempts are written word for word; None: nowhere."""
         self._cache_failed = self._usage_unread = self._waits_for_another = False
         self.answers = self.thoughts = 0
         """Answers taken, and those of them that held thinking, which was taken out."""
@@ -131,7 +141,9 @@ class Provider:
             if cached is None:
                 return await self._ask(attempts)
         self.ledger.reused(self.role, key)
-        return self._response(cached, 0.0, 0)
+        if self.exchanges is not None:
+            self.exchanges.reused(attempts.request, self.role, wire_request, cached)
+        return self._response(attempts, cached, 0.0)
 
     def _say_waiting(self) -> None:
         if not self._waits_for_another:
@@ -153,19 +165,27 @@ class Provider:
                 if answer.finish_reason == "unknown":
                     raise ProviderError("permanent", _unknown(answer), status=200, sent=True)
             except ProviderError as error:
+                error.request = attempts.request
                 if not await self._may_retry(attempts, error):
                     raise
             else:
                 await self._keep(attempts, answer)
-                return self._response(answer, latency_s, attempts.number)
+                return self._response(attempts, answer, latency_s)
 
-    def _response(self, answer: WireAnswer, latency_s: float, attempts: int) -> ChatResponse:
+    def _response(self, attempts: _Attempts, answer: WireAnswer, latency_s: float) -> ChatResponse:
         self.answers += 1
         self.thoughts += answer.thinking > 0
         if answer.thinking and self.thoughts == 1:
             self.warn(f"the {self.role}'s API sends its thinking inside its answers: it is removed and counted")
         return ChatResponse(
-            answer.text, answer.finish_reason, answer.usage, answer.model, latency_s, attempts, answer.thinking
+            answer.text,
+            answer.finish_reason,
+            answer.usage,
+            answer.model,
+            latency_s,
+            attempts.number,
+            answer.thinking,
+            attempts.request,
         )
 
     async def _may_retry(self, attempts: _Attempts, error: ProviderError) -> bool:
@@ -264,7 +284,8 @@ class Provider:
             await self.ledger.begin(entry, attempts.key, self.counter, attempts.prompt_tokens)
             sent, self.under_way[entry] = True, started
             left_s = min(patience.attempt_s, patience.overall_s - attempts.spent_s)
-            answer = await attempt(self.transport, self.endpoint, attempts.wire_request, left_s)
+            with self._recorded(attempts) as transport:
+                answer = await attempt(transport, self.endpoint, attempts.wire_request, left_s)
             # Booked before anything else is awaited: from here on the cost is not lost.
             latency_s = clock.now() - started
             self._book(attempts, entry, answer, prompt, latency_s)
@@ -280,6 +301,12 @@ class Provider:
         finally:
             self.under_way.pop(entry, None)
             attempts.spent_s += clock.now() - started
+
+    def _recorded(self, attempts: _Attempts) -> AbstractContextManager[Transport]:
+        """Return the transport of one attempt: what goes over it is written to the run's requests."""
+        if self.exchanges is None:
+            return nullcontext(self.transport)
+        return self.exchanges.attempt(self.transport, attempts.request, self.role, attempts.number)
 
     def _book(self, attempts: _Attempts, entry: Entry, answer: WireAnswer, prompt: int, latency_s: float) -> None:
         usage = answer.usage

@@ -18,6 +18,7 @@ from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.ledger import Billing, Events, Ledger
 from cbtrain.providers.costs.prices import Price, Prices, load_prices
+from cbtrain.providers.exchanges.log import ExchangeLog
 from cbtrain.providers.formats.anthropic import AnthropicFormat
 from cbtrain.providers.formats.api_format import ApiFormat
 from cbtrain.providers.formats.gemini import GeminiFormat
@@ -35,7 +36,8 @@ class Providers:
     """``async with Providers(settings) as providers: judge = await providers.open(config, "judge")``.
 
     ``events`` takes the events of the run, ``earlier_events`` are those of its earlier processes; without them the
-    money spent is not remembered. After ``stop`` no request is sent. ``warn(text)`` is called once per problem.
+    money spent is not remembered. ``requests``: the run's file of all requests and replies. After ``stop`` no request
+    is sent. ``warn(text)`` is called once per problem.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Providers:
         *,
         events: Events | None = None,
         earlier_events: Iterable[Mapping[str, Any]] = (),
+        requests: Path | None = None,
         stop: StopRequest | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -59,6 +62,8 @@ class Providers:
         self._cache: AnswerCache | None = None
         self._traffic: Transport | None = None
         self._gaps = False
+        self._requests = requests if settings.keep_requests else None
+        self._exchanges: ExchangeLog | None = None
 
     async def __aenter__(self) -> Providers:
         self._stack.enter_context(self.ledger)
@@ -101,6 +106,9 @@ class Providers:
             cache=await self._answers(config, local or replayed),
             warn=self.warn,
         )
+        if self._requests is not None:
+            self._exchanges = self._exchanges or self._stack.enter_context(ExchangeLog(self._requests, self.warn))
+            provider.exchanges = self._exchanges
         self.opened.append(provider)
         return provider
 

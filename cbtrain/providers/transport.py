@@ -31,10 +31,19 @@ class Reply:
         return 200 <= self.status < 300
 
 
+@dataclass(slots=True)
+class Arriving:
+    """What has arrived of a reply so far; None before its status. It stays if the rest never comes."""
+
+    reply: Reply | None = None
+
+
 class Transport(Protocol):
-    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
-        """Send ``wire_request`` with the additional headers ``secret``, and return the reply. Raises ProviderError, and
-        the errors of aiohttp."""
+    async def post(
+        self, wire_request: WireRequest, secret: Mapping[str, str], arriving: Arriving | None = None
+    ) -> Reply:
+        """Send ``wire_request`` with the additional headers ``secret``, and return the reply; what comes of it is put
+        into ``arriving`` if that breaks off. Raises ProviderError, and the errors of aiohttp."""
         ...
 
 
@@ -46,16 +55,25 @@ class HttpTransport:
         self.session, self.idle_s = session, idle_s
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
 
-    async def post(self, wire_request: WireRequest, secret: Mapping[str, str]) -> Reply:
+    async def post(
+        self, wire_request: WireRequest, secret: Mapping[str, str], arriving: Arriving | None = None
+    ) -> Reply:
         headers = wire_request.headers | dict(secret)
         # A redirect would take the key to another address.
         async with self.session.post(
             wire_request.url, json=wire_request.body, headers=headers, allow_redirects=False, timeout=self._timeout
         ) as reply:
-            return Reply(reply.status, reply.headers, await self._body(reply.content))
+            parts: list[bytes] = []
+            try:
+                await self._read(reply.content, parts)
+            finally:
+                whole = Reply(reply.status, reply.headers, b"".join(parts))
+                if arriving is not None:
+                    arriving.reply = whole
+            return whole
 
-    async def _body(self, content: aiohttp.StreamReader) -> bytes:
-        parts, size = [], 0
+    async def _read(self, content: aiohttp.StreamReader, parts: list[bytes]) -> None:
+        size = 0
         while not content.at_eof():
             try:
                 async with timeout(self.idle_s):
@@ -67,7 +85,6 @@ class HttpTransport:
             if size > LONGEST_REPLY:
                 raise ProviderError("permanent", f"a reply of more than {LONGEST_REPLY:,} bytes", sent=True)
             parts.append(part)
-        return b"".join(parts)
 
 
 def open_session() -> aiohttp.ClientSession:

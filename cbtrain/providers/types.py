@@ -47,7 +47,8 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
     """``model`` is the name the API returned; ``latency_s`` is that of the last attempt. ``thinking``: characters of
-    thinking that were taken out of the text."""
+    thinking that were taken out of the text. ``request`` names the request in the run's files: its key and this call.
+    """
 
     text: str
     finish_reason: FinishReason
@@ -56,6 +57,7 @@ class ChatResponse:
     latency_s: float
     attempts: int
     thinking: int = 0
+    request: str = ""
 
     @property
     def parsed(self) -> Any | None:

@@ -9,6 +9,9 @@ STATE = "study.json"
 EVENTS = "events.jsonl"
 """The journal of a run: every turn, every judge's rating and every paid request, the source of truth."""
 
+REQUESTS = "requests.jsonl"
+"""Every request to an API and every reply, word for word, failed ones too: what ``cbtrain show --raw`` prints."""
+
 PLAN = "plan.yaml"
 """What was planned before the first session: therapists, patients, contrasts, outcomes, judges, with digests."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -17,7 +17,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.structured import ask
-from cbtrain.providers.types import ChatRequest, Message
+from cbtrain.providers.types import ChatRequest, ChatResponse, Message
 from cbtrain.transcripts.types import Turn
 
 MORE_TOKENS = "raise evaluation.judging.judge.max_tokens, or have the judge think less (its extra_body)"
@@ -57,7 +57,8 @@ async def judge_session(
     for group in groups:
         try:
             sample = repeat + MANY * (tries or {}).get(group[0].id, 0)
-            ratings = await _ask(provider, rubric, group, turns, config, repeat, sample)
+            chat = functools.partial(_noted, provider, sample, score.requests)
+            ratings = await _ask(chat, rubric, group, turns, config, repeat)
         except _Stop as stop:
             score.status, score.stopped_at = stop.status, group[0].id
             score.reason["error"] = str(stop)
@@ -71,14 +72,25 @@ async def judge_session(
     return score
 
 
+async def _noted(provider: Provider, sample: int, requests: list[str], request: ChatRequest) -> ChatResponse:
+    """Ask, and add the name of the request to ``requests``. A judge without a seed is asked for another answer all the
+    same."""
+    try:
+        response = await provider.chat(request, sample=sample)
+    except ProviderError as error:
+        requests += [error.request] if error.request else []
+        raise
+    requests.append(response.request)
+    return response
+
+
 async def _ask(
-    provider: Provider,
+    chat: Callable[[ChatRequest], Awaitable[ChatResponse]],
     rubric: Rubric,
     domains: Sequence[Domain],
     turns: Sequence[Turn],
     config: JudgeConfig,
     repeat: int,
-    sample: int,
 ) -> dict[str, Any]:
     """Return the validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
     request = ChatRequest(
@@ -89,8 +101,6 @@ async def _ask(
         json_schema=_schema(rubric, domains),
     )
     try:
-        # A judge without a seed is asked for another answer all the same.
-        chat = functools.partial(provider.chat, sample=sample)
         structured = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
     except ProviderError as error:
         raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None

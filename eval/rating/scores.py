@@ -30,7 +30,7 @@ class Score:
     """A rating; ``domains`` maps each domain to a score or None, and None is never filled in.
 
     ``evidence`` lists the indices of the turns behind each score; ``stopped_at`` is the first domain of the call to the
-    judge that gave no usable answer.
+    judge that gave no usable answer. ``requests`` name the calls to the judge, in order.
     """
 
     session_id: str
@@ -44,6 +44,7 @@ class Score:
     evidence: dict[str, list[int]] = field(default_factory=dict)
     reason: dict[str, str] = field(default_factory=dict)
     stopped_at: str = ""
+    requests: list[str] = field(default_factory=list)
 
     @classmethod
     def empty(cls, session: SimulatedSession, judge: str, repeat: int, domains: Sequence[str]) -> Score:
@@ -78,6 +79,8 @@ def is_score(value: Any) -> bool:
         and all(isinstance(value.get(name), int) for name in counts)
         and value.get("status") in get_args(Status)
         and isinstance(value.get("stopped_at", ""), str)
+        and isinstance(value.get("requests", []), list)
+        and all(isinstance(key, str) for key in value.get("requests", []))
         and isinstance(value.get("domains"), dict)
         and all(score is None or _is_number(score) for score in domains.values())
         and isinstance(evidence, dict)

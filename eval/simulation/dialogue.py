@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from cbtrain.text.words import count_words
@@ -35,11 +36,12 @@ class Spoken:
 
 
 class SpeakerStopped(Exception):
-    """A speaker cannot continue; ``ending`` names the reason."""
+    """A speaker cannot continue; ``ending`` names the reason. ``facts``: on the answer that is no turn, or on the
+    request that had none."""
 
-    def __init__(self, ending: Ending, message: str) -> None:
+    def __init__(self, ending: Ending, message: str, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__(message)
-        self.ending = ending
+        self.ending, self.facts = ending, dict(facts)
 
 
 class Speaker(Protocol):
@@ -62,6 +64,7 @@ class Limits:
     end_phrases: tuple[str, ...] = ()
 
 
+# More than seven parameters: the two speakers, and what the session's owner decides and is told.
 async def hold_session(
     patient: Speaker,
     therapist: Speaker,
@@ -71,11 +74,12 @@ async def hold_session(
     seed: Callable[[int], int],
     record: Record,
     refuse_new: Callable[[], None] = lambda: None,
+    unsaid: Callable[[Mapping[str, Any]], None] = lambda facts: None,
 ) -> tuple[Ending, str | None]:
     """Extend ``turns`` (empty, or those of an interrupted session) to an ending. Return it, and the text of an error.
 
     The patient speaks first. ``seed(index)`` is the seed of a turn. ``refuse_new()`` is called before each turn, and
-    raises Stopped if none is to begin.
+    raises Stopped if none is to begin. ``unsaid(facts)`` is told of a last answer that became no turn.
     """
     while True:
         ending = _ended(turns, limits)
@@ -87,13 +91,18 @@ async def hold_session(
         try:
             spoken = await speaker.speak(turns, seed(len(turns)))
         except SpeakerStopped as stopped:
+            unsaid({"role": role, **stopped.facts})
             return stopped.ending, str(stopped)
         text = spoken.text.strip()
         if role == "patient" and (LAST.search(text) or ALONE.search(text)):
             text = LAST.sub("", ALONE.sub("", text)).strip()
             if text:
                 await _add(turns, Turn(role, text), spoken, record)
+            else:
+                unsaid({"role": role, **spoken.facts})
             return "patient_end", None
+        if not text:
+            unsaid({"role": role, **spoken.facts})
         if not text and role == "patient":  # whoever plays the patient has failed: it says nothing about the therapist
             return "provider_error", SILENT_PATIENT
         if not text:

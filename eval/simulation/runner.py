@@ -39,10 +39,15 @@ def _start_fields(record: Record) -> Mapping[str, Check]:
     return shape | ({"key": is_text} if "key" in record else {})  # older versions wrote none
 
 
+def _end_fields(record: Record) -> Mapping[str, Check]:
+    shape: dict[str, Check] = {"session": is_text, "ending": is_text, "error": or_none(is_text)}
+    return shape | ({"facts": is_section} if "facts" in record else {})  # of a last answer that became no turn
+
+
 SHAPES: dict[str, Shape] = {
     "session_started": _start_fields,
     "turn": _turn_fields,
-    "session_finished": {"session": is_text, "ending": is_text, "error": or_none(is_text)},
+    "session_finished": _end_fields,
 }
 """The fields that :func:`restore` needs of a journal's records."""
 
@@ -233,17 +238,20 @@ class _Simulation:
                 "key": session.key,
             }
             self.journal.append("session_started", session=session.id, **facts)
+            unsaid: dict[str, Any] = {}
             try:
-                session.ending, session.error = await self._dialogue(session, patient, therapist)
+                session.ending, session.error = await self._dialogue(session, patient, therapist, unsaid)
             except UserError:
                 raise
             except Exception as error:  # supervision: a defect in one session is its result, not the run's end
                 session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
                 self.journal.append("defect", session=session.id, trace=traceback.format_exc())
-            self.journal.append("session_finished", session=session.id, ending=session.ending, error=session.error)
+            end: dict[str, Any] = {"ending": session.ending, "error": session.error}
+            end |= {"facts": unsaid} if unsaid else {}
+            self.journal.append("session_finished", session=session.id, **end)
 
     async def _dialogue(
-        self, session: SimulatedSession, patient: Speaker, therapist: Speaker
+        self, session: SimulatedSession, patient: Speaker, therapist: Speaker, unsaid: dict[str, Any]
     ) -> tuple[Ending, str | None]:
         async def record(index: int, turn: Turn, spoken: Spoken) -> None:
             fields: dict[str, Any] = {"session": session.id, "index": index, "role": turn.role, "text": turn.text}
@@ -261,6 +269,7 @@ class _Simulation:
             seed=lambda index: turn_seed(session, index, self.settings.seed),
             record=record,
             refuse_new=self.stop.refuse_new,
+            unsaid=unsaid.update,
         )
 
     def finished(self) -> str:

@@ -47,20 +47,27 @@ class ApiSpeaker:
         try:
             response = await self.provider.chat(request, sample=seed)
         except ProviderError as error:
+            asked = {"seed": seed, "requests": [error.request]} if error.request else {"seed": seed}
             if error.kind == "context_overflow":
-                raise SpeakerStopped("context_limit", str(error)) from None
+                raise SpeakerStopped("context_limit", str(error), asked) from None
             endings: dict[str, Ending] = {"content_filter": "content_filter", "budget": "budget"}
-            raise SpeakerStopped(endings.get(error.kind, "provider_error"), str(error)) from None
+            raise SpeakerStopped(endings.get(error.kind, "provider_error"), str(error), asked) from None
         facts: dict[str, Any] = {
             "finish_reason": response.finish_reason,
             **{name: count for name, count in asdict(response.usage).items() if count},
             "model": response.model,
             "latency_s": round(response.latency_s, 3),
             "attempts": response.attempts,
+            "seed": seed,
+            "requests": [response.request],
         }
         if response.thinking:
             facts["thinking_removed"] = response.thinking
-        text, found = self.words(request, response)
+        try:
+            text, found = self.words(request, response)
+        except SpeakerStopped as stopped:
+            stopped.facts = facts
+            raise
         return Spoken(text, facts | found)
 
     def words(self, request: ChatRequest, response: ChatResponse) -> tuple[str, dict[str, Any]]:
@@ -140,7 +147,7 @@ class ApiPatient(ApiSpeaker):
 
 class LocalSpeaker:
     """Says its turns with a model in this process. ``ids`` are the tokens of its session's turns, by index: whoever
-    records turns fills them in."""
+    records turns fills them in. If what was drawn is not what is said, its text and tokens are facts."""
 
     role: Role
 
@@ -171,12 +178,22 @@ class LocalSpeaker:
             "prompt_tokens": done.prompt_tokens,
             "cached_tokens": done.cached_tokens,
             "completion_tokens": len(done.ids),
+            "seed": seed,
         }
+        if len(turns) < 2:  # the same in the whole session, and said to no API that would have kept it
+            facts["system"] = self.system
         text, thinking = without_thinking(done.text)
         if thinking:
             facts["thinking_removed"] = thinking
-        text, found = self.words(text, thinking)
-        whole = text.strip() == done.text.strip() and not isinstance(done.stopped_by, str)
+        drawn = {"raw": done.text, "drawn": list(done.ids)}
+        try:
+            text, found = self.words(text, thinking)
+        except SpeakerStopped as stopped:
+            stopped.facts = facts | drawn
+            raise
+        unchanged = text.strip() == done.text.strip()
+        facts |= {} if unchanged and text.strip() else drawn
+        whole = unchanged and not isinstance(done.stopped_by, str)
         return Spoken(text, facts | found, tuple(done.ids) if whole else ())
 
     def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:

@@ -161,7 +161,7 @@ async def test_a_recording_knows_who_was_asked(kind, tmp_path):
     api_format, tape = api_format_of(config), tmp_path / "tape.jsonl"
 
     class Api:
-        async def post(self, made, secret):
+        async def post(self, made, secret, arriving=None):
             return Reply(200, {}, b"{}")
 
     with Recorder(Api(), tape) as recorder:

@@ -22,7 +22,7 @@ from cbtrain.journal import Check, Journal, Record, Shape, is_section, is_text, 
 from cbtrain.providers.costs import ledger
 from cbtrain.providers.providers import Providers
 from cbtrain.stopping import StopRequest
-from cbtrain.study.run_files import EVENTS
+from cbtrain.study.run_files import EVENTS, REQUESTS
 
 PLAN = "plan"
 """The kind of the journal's record of a protocol."""
@@ -87,7 +87,12 @@ async def open_run(config: StudyConfig, folder: Path, console: Console) -> Async
         journal.listener = tally.add
         with _end_recorded(journal, tally):
             async with Providers(
-                config.providers, events=journal, earlier_events=events, stop=stop, warn=warn
+                config.providers,
+                events=journal,
+                earlier_events=events,
+                requests=folder / REQUESTS,
+                stop=stop,
+                warn=warn,
             ) as providers:
                 display = Display(console, tally, providers)
                 yield RunContext(config, folder, console, journal, events, providers, stop, display)
