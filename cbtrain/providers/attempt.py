@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import re
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -14,7 +13,7 @@ from cbtrain.providers.answers.clearing import cleared
 from cbtrain.providers.costs.reported_usage import checked_usage
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.formats.api_format import ApiFormat, Malformed, WireAnswer, WireRequest
-from cbtrain.providers.formats.stream import events_of
+from cbtrain.providers.formats.stream import STREAM, events_of
 from cbtrain.providers.formats.waiting import believed_wait
 from cbtrain.providers.redaction import redacted, redacted_texts
 from cbtrain.providers.transport import Reply, Transport
@@ -22,9 +21,6 @@ from cbtrain.stopping import timeout
 from cbtrain.text.json_objects import unique
 
 LONGEST_BACKOFF_S = 60.0
-
-STREAM = re.compile(r"\s{0,200}(data|event|id|retry)?:")
-"""How a stream of events begins, whatever its headers say; JSON begins otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

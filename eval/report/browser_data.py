@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,16 @@ from cbtrain.eval.report.arm_looks import arms_in, looks_of
 from cbtrain.eval.report.flags import FLAGS
 from cbtrain.eval.report.schema.analysis import PanelPart
 from cbtrain.eval.report.schema.fields import words
-from cbtrain.eval.report.schema.report import Report, ReportDomain, ReportRating, ReportSession
+from cbtrain.eval.report.schema.report import Report, ReportDomain, ReportRating, ReportSession, ReportTurn
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("browser_data.js", "browser_filters.js", "browser_reading.js", "browser_comparison.js", "browser.js")
 """In this order: each may use what those before it name."""
+ASKED = (
+    "model", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_s", "attempts", "seed",
+    "request",
+)  # fmt: skip
+"""Facts of a turn that have a place of their own."""
 ALL = "All ratings, mean"
 KNOWN = {flag.id: flag for flag in FLAGS}
 
@@ -35,6 +40,8 @@ def browser_data(report: Report) -> dict[str, Any]:
     is opened: with hundreds of sessions the list must not wait for their words.
     """
     scale, sessions = report.scale, report.sessions
+    turns = [turn for session in sessions for turn in session.turns]
+    words_of = {name: distinct(turn.facts.get(name) for turn in turns) for name in ("model", "finish_reason")}
     arms = {arm.name: index for index, arm in enumerate(report.arms)}
     raters = _raters(sessions)
     return {
@@ -45,9 +52,12 @@ def browser_data(report: Report) -> dict[str, Any]:
         "domains": [domain.name for domain in scale.domains],
         "raters": list(raters.values()),
         "meanLabel": _mean_label(report.analysis.panel),
+        "models": words_of["model"],
+        "reasons": words_of["finish_reason"],
+        "requests": report.requests,
         "flags": [{"name": name, "meaning": meaning} for name, meaning in _flags(sessions).items()],
         "sessions": [
-            _describe_session(session, patient, arms.get(session.arm), scale.domains, list(raters))
+            _describe_session(session, patient, arms.get(session.arm), scale.domains, list(raters), words_of)
             for session, patient in zip(sessions, _patients(sessions), strict=True)
         ],
     }
@@ -120,9 +130,10 @@ def _describe_session(
     arm: int | None,
     domains: Sequence[ReportDomain],
     raters: Sequence[tuple[str, str]],
+    words_of: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     body = {
-        "turns": [{"role": turn.role, "text": turn.text} for turn in session.turns],
+        "turns": [_describe_turn(turn, words_of) for turn in session.turns],
         "scores": [session.domains.get(domain.id) for domain in domains],
         "ratings": [
             {"rater": raters.index(_rater(rating)), **_describe_rating(rating, domains, len(session.turns))}
@@ -142,6 +153,27 @@ def _describe_session(
         "flags": flag_names(session),
         "body": json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False),
     }
+
+
+def _describe_turn(turn: ReportTurn, words_of: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return a turn; ``asked`` are its facts in the order of :data:`ASKED`, words as indices, then all others in a
+    table if there are some."""
+    described: dict[str, Any] = {"role": turn.role, "text": turn.text}
+    if turn.facts:
+        facts = {**turn.facts, "request": turn.request}
+        values = [facts.pop(name, None) for name in ASKED]
+        for place, name in enumerate(("model", "finish_reason")):
+            values[place] = words_of[name].index(str(values[place])) if values[place] is not None else None
+        described["asked"] = [*values, facts] if facts else values
+    if turn.raw is not None:  # what stands before and after the turn's words; the whole, if they are not in it
+        before, inside, after = turn.raw.partition(turn.text) if turn.text else (turn.raw, "", "")
+        described["raw"] = [before, after] if inside else [turn.raw]
+    return described
+
+
+def distinct(values: Iterable[object]) -> list[str]:
+    """Return the different texts in ``values``, in their order."""
+    return list(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 def _describe_rating(rating: ReportRating, domains: Sequence[ReportDomain], turns: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,13 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.journal import Record, parse_line
+from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.exchanges.folding import unfold
+from cbtrain.providers.formats.anthropic import AnthropicFormat
+from cbtrain.providers.formats.api_format import ApiFormat
+from cbtrain.providers.formats.gemini import GeminiFormat
+from cbtrain.providers.formats.openai import OpenAIFormat
+from cbtrain.providers.formats.stream import STREAM, events_of
 
 START = b'{"request": "'
 """Of every line: requests are looked for here, so that only those that are wanted are parsed."""
@@ -76,6 +83,26 @@ def read_exchanges(path: Path, requests: Collection[str]) -> tuple[dict[str, lis
             damaged += exchange is None or exchange.body is None
             exchanges[name] += [exchange] if exchange else []
     return exchanges, damaged
+
+
+def reply_text(exchange: Exchange) -> str | None:
+    """Return the text of an answer before anything was taken out of it (thinking, labels), or None if there is no
+    answer."""
+    if exchange.answer is not None:
+        return str(exchange.answer.get("text", ""))
+    if exchange.reply is None or exchange.body is None:
+        return None
+    api_format: ApiFormat = OpenAIFormat(exchange.url, "")
+    if "contents" in exchange.body:
+        api_format = GeminiFormat("")
+    elif exchange.url.endswith("/messages"):
+        api_format = AnthropicFormat("")
+    try:
+        streamed = STREAM.match(exchange.reply)
+        reply = api_format.assemble_stream(events_of(exchange.reply)) if streamed else json.loads(exchange.reply)
+        return api_format.answer(reply).text
+    except (ProviderError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _exchange(record: Record, read: Any) -> Exchange | None:

@@ -14,6 +14,9 @@ from cbtrain.text.json_objects import unique
 END = "[DONE]"
 """How the OpenAI protocol says that nothing more comes."""
 
+STREAM = re.compile(r"\s{0,200}(data|event|id|retry)?:")
+"""How a stream of events begins, whatever its headers say; JSON begins otherwise."""
+
 DONE: Mapping[str, Any] = {END: True}
 """The event that stands for it."""
 

@@ -55,6 +55,7 @@ from cbtrain.study.evaluation.study import EvaluationStudy, open_study
 from cbtrain.study.evaluation.therapists import TUNED
 from cbtrain.study.run_files import CONFIG, EVENTS, SCORES, TRANSCRIPTS
 from cbtrain.study.run_folder import anchored
+from cbtrain.study.session_log.report_turns import with_requests
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.plain_text import plain_document
 from cbtrain.transcripts.writing import write_sessions
@@ -217,7 +218,7 @@ def _report(
         rubric=protocol.rubric,
         rater=Rater.model_validate(rater),
     )
-    return build_report(data, Report.model_validate(parts))
+    return with_requests(build_report(data, Report.model_validate(parts)), run.folder)
 
 
 def _described(study: EvaluationStudy) -> dict[str, Any]:

@@ -117,6 +117,9 @@ IndicesTable = Annotated[dict[str, Indices], BeforeValidator(_table)]
 Loose = Annotated[dict[str, Any], BeforeValidator(lambda value: plain(_table(value)))]
 """A table whose keys are not known here: it is shown as it is."""
 
+LooseRows = Annotated[list[Loose], BeforeValidator(_parts)]
+"""A list of such tables."""
+
 Rows = Annotated[list[PartT], BeforeValidator(_parts)]
 """The tables of a list; other entries are left out."""
 

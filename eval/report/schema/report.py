@@ -21,6 +21,7 @@ from cbtrain.eval.report.schema.fields import (
     Flag,
     IndicesTable,
     Loose,
+    LooseRows,
     MaybeText,
     MaybeTexts,
     Number,
@@ -120,8 +121,14 @@ class ReportArm(Part):
 
 
 class ReportTurn(Part):
+    """A turn. ``facts``: tokens, seconds, the model that answered. ``request`` is the place of the request in the
+    report's ``requests``; ``raw``: the reply as it came, if it differs from ``text``."""
+
     role: Text = ""
     text: Text = ""
+    facts: Loose = Field(default_factory=dict)
+    request: Whole = None
+    raw: MaybeText = None
 
 
 class ReportRating(Part):
@@ -156,8 +163,9 @@ class ReportSession(Part):
 
 
 class Report(Part):
-    """``deviations`` is None if no protocol was journalled, so that nothing can be said of any. ``seconds`` and
-    ``peak_memory_gb`` are of training and evaluation together."""
+    """``requests`` are those that turns answer, each once, without the turns before. ``deviations`` is None if no
+    protocol was journalled, so that nothing can be said of any. ``seconds`` and ``peak_memory_gb`` are of training and
+    evaluation together."""
 
     schema_version: Text = Field("", alias="schema")
     created: Text = ""
@@ -176,6 +184,7 @@ class Report(Part):
     deviations: MaybeTexts = None
     prompts: Loose = Field(default_factory=dict)
     sessions: Rows[ReportSession] = Field(default_factory=list)
+    requests: LooseRows = Field(default_factory=list)
     config: Loose = Field(default_factory=dict)
     environment: Loose = Field(default_factory=dict)
     costs: Whether[ReportCosts] = None

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from aiohttp import web
+from chromium import ABSENT, ARGUMENTS, CHROMIUM
 from command import cbtrain
 from loopback import background, completion
 from study_files import model_with_adapters, words_for, write_study
@@ -182,3 +183,28 @@ def test_bad_input_is_one_line(run, arguments, problem):
     assert done.returncode == 2
     assert problem in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_report_unfolds_each_turn_to_its_request(run):
+    """The page has the request without the turns before it, and puts them back."""
+    folder, api = run
+    if CHROMIUM is None:
+        pytest.skip(ABSENT)
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page()
+        page.goto((folder / "first" / "report.html").as_uri() + "#transcripts&session=amara.api.0")
+        for summary in page.locator("#turns .asked summary").all():
+            summary.click()
+        page.locator("#turns .asked pre").first.wait_for()
+        unfolded = page.locator("#turns .asked pre").all_text_contents()
+        facts = page.locator("#turns .asked").first.text_content()
+        browser.close()
+    requests = [json.loads(text) for text in unfolded if text.startswith("{")]
+    asked = [body for body, _, _ in api.exchanges]
+    assert len(requests) == 4
+    assert all(body in asked for body in requests)
+    assert [len(body["messages"]) for body in requests] == [2, 2, 4, 4]
+    assert any("<think>Be low.</think>Patient: I woke" in text for text in unfolded)
+    assert "7 prompt tokens" in facts
