@@ -19,8 +19,7 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("browser_data.js", "browser_filters.js", "browser_reading.js", "browser_comparison.js", "browser.js")
 """In this order: each may use what those before it name."""
 ASKED = (
-    "model", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_s", "attempts", "seed",
-    "request",
+    "model", "finish_reason", "request", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_s", "seed",
 )  # fmt: skip
 """Facts of a turn that have a place of their own."""
 ALL = "All ratings, mean"
@@ -132,8 +131,10 @@ def _describe_session(
     raters: Sequence[tuple[str, str]],
     words_of: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
+    asked = [_describe_asked(turn, words_of) for turn in session.turns]
     body = {
-        "turns": [_describe_turn(turn, words_of) for turn in session.turns],
+        "turns": [_describe_turn(turn) for turn in session.turns],
+        "asked": asked if any(asked) else [],
         "scores": [session.domains.get(domain.id) for domain in domains],
         "ratings": [
             {"rater": raters.index(_rater(rating)), **_describe_rating(rating, domains, len(session.turns))}
@@ -155,20 +156,26 @@ def _describe_session(
     }
 
 
-def _describe_turn(turn: ReportTurn, words_of: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return a turn; ``asked`` are its facts in the order of :data:`ASKED`, words as indices, then all others in a
-    table if there are some."""
+def _describe_turn(turn: ReportTurn) -> dict[str, Any]:
     described: dict[str, Any] = {"role": turn.role, "text": turn.text}
-    if turn.facts:
-        facts = {**turn.facts, "request": turn.request}
-        values = [facts.pop(name, None) for name in ASKED]
-        for place, name in enumerate(("model", "finish_reason")):
-            values[place] = words_of[name].index(str(values[place])) if values[place] is not None else None
-        described["asked"] = [*values, facts] if facts else values
     if turn.raw is not None:  # what stands before and after the turn's words; the whole, if they are not in it
         before, inside, after = turn.raw.partition(turn.text) if turn.text else (turn.raw, "", "")
         described["raw"] = [before, after] if inside else [turn.raw]
     return described
+
+
+def _describe_asked(turn: ReportTurn, words_of: Mapping[str, Sequence[str]]) -> list[Any] | None:
+    """Return the facts of a turn in the order of :data:`ASKED`, words as indices, and behind them a table of all others
+    if there are some; None if nothing is known."""
+    if not turn.facts:
+        return None
+    facts = {**turn.facts, "request": turn.request}
+    values = [facts.pop(name, None) for name in ASKED]
+    for place, name in enumerate(("model", "finish_reason")):
+        values[place] = words_of[name].index(str(values[place])) if values[place] is not None else None
+    if facts.get("attempts") == 1:
+        del facts["attempts"]
+    return [*values, facts] if facts else values
 
 
 def distinct(values: Iterable[object]) -> list[str]:

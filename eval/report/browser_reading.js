@@ -25,16 +25,19 @@ function showError(element, session, rating) {
 // A dialogue in an ordered list; each turn that a score rests on carries a chip for every such domain.
 function showDialogue(element, index, rating, choose) {
   const pattern = sought("giu");
-  const { turns: said } = bodyOf(index);
-  const bubbles = said.map((_, place) => bubble(said, place, rating, choose, pattern));
+  const { turns, asked } = bodyOf(index);
+  const bubbles = turns.map((turn, place) => {
+    const item = bubble(turn, place, rating, choose, pattern);
+    if (asked[place]) item.append(askedDetails(turns, place, asked[place]));
+    return item;
+  });
   element.replaceChildren(...(bubbles.length ? bubbles : [make("li", "gap", "No turn was recorded.")]));
   element.scrollTop = 0;
   const found = element.querySelector("mark");
   if (found) element.scrollTop = found.offsetTop - element.clientHeight / 3;
 }
 
-function bubble(turns, place, rating, choose, pattern) {
-  const turn = turns[place];
+function bubble(turn, place, rating, choose, pattern) {
   const known = turn.role === "therapist" || turn.role === "patient";
   const item = make("li", known ? `turn ${turn.role}` : "turn");
   const who = make("p", "who");
@@ -53,29 +56,29 @@ function bubble(turns, place, rating, choose, pattern) {
   text.dir = "auto";
   if (turn.text) text.append(...withMarks(turn.text, pattern));
   item.append(who, text);
-  if (turn.asked) item.append(askedDetails(place, turns));
   return item;
 }
 
 // How a turn came about, made when it is unfolded: its facts, the request as it was sent, and the raw reply.
-function askedDetails(place, turns) {
+function askedDetails(turns, place, asked) {
   const details = make("details", "asked");
   details.append(make("summary", "", "facts and request"));
   details.addEventListener("toggle", () => {
     if (!details.open || details.children.length > 1) return;
-    const { asked, raw, text } = turns[place];
-    const frame = data.requests[asked[8]];
+    const { raw, text } = turns[place];
+    const [, , request, , , , , seed] = asked;
+    const frame = data.requests[request];
     details.append(make("p", "muted", factsText(asked)));
     if (frame) details.append(make("p", "muted", frame.local ? "On this machine, after the turns above:" : `POST ${frame.url}`),
-      make("pre", "", JSON.stringify(requestOf(frame, turns, place), null, 1)));
+      make("pre", "", JSON.stringify(requestOf(frame, turns, place, seed), null, 1)));
     if (raw) details.append(make("p", "muted", "The reply, before anything was taken out:"), make("pre", "", raw.join(text)));
     if (!frame) details.append(make("p", "muted", "The request is not in this page; cbtrain show may have it."));
   });
   return details;
 }
 
-function factsText([model, reason, prompt, cached, answer, seconds, attempts, seed, , others]) {
-  const more = Object.entries(others ?? {}).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+function factsText([model, reason, , prompt, cached, answer, seconds, seed, { attempts = 1, ...others } = {}]) {
+  const more = Object.entries(others).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   return [model === null ? "this machine" : data.models[model], prompt !== null && `${prompt} prompt tokens`,
     cached && `${cached} of them cached`, answer !== null && `${answer} answer tokens`,
     attempts === 0 ? "kept answer, not asked again" : seconds !== null && `${seconds} s`,
@@ -84,7 +87,7 @@ function factsText([model, reason, prompt, cached, answer, seconds, attempts, se
 }
 
 // The body of a request: the turns before it are put back into the list of messages.
-function requestOf(frame, turns, place) {
+function requestOf(frame, turns, place, seed) {
   if (frame.local) return frame.local;
   const body = structuredClone(frame.body);
   const before = turns.slice(frame.seen === null ? 0 : place - frame.seen, place);
@@ -94,7 +97,7 @@ function requestOf(frame, turns, place) {
       : { role: role === frame.role ? "assistant" : "user", content: words };
   });
   body[frame.field] = [...frame.head, ...messages];
-  if (frame.seed) frame.seed.slice(0, -1).reduce((section, name) => section[name], body)[frame.seed.at(-1)] = turns[place].asked[7];
+  if (frame.seed) frame.seed.slice(0, -1).reduce((section, name) => section[name], body)[frame.seed.at(-1)] = seed;
   return body;
 }
 

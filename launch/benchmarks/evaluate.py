@@ -319,7 +319,7 @@ def _hold(name: str, folder: Path, patient_url: str, parsed: argparse.Namespace)
 
 
 def _show(measured: dict[str, list[dict[str, float]]], sessions: int) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     print(f"{'':15} {'sessions/min':>13} {'CPU s':>8} {'peak':>9}")
     for name, results in measured.items():
         medians = {key: statistics.median(result[key] for result in results) for key in results[0]}
@@ -335,7 +335,7 @@ def _show(measured: dict[str, list[dict[str, float]]], sessions: int) -> list[di
                 "seconds": [result["seconds"] for result in results],
             }
         )
-    by_name: dict[str, dict[str, Any]] = {row["name"]: row for row in rows}
+    by_name = {row["name"]: row for row in rows}
     for ours, theirs in (("ours-engine", "inspect-hf"), ("ours-server", "inspect-server")):
         if ours in by_name and theirs in by_name:
             keys = ("sessions_per_minute", "cpu_seconds", "peak_memory_bytes")

@@ -28,6 +28,7 @@ LINES = {
     "corpus preview --speaker ": ["patient", "therapist"],
     "providers check deeps": ["deepseek"],
     "completion ": ["bash", "fish", "zsh"],
+    "show runs --ra": ["--raw"],
     "train therapist.lora.rs": ["therapist.lora.rslora="],
     "synthesize courses": ["courses_in_flight="],
     "bogus ": [],
