@@ -19,7 +19,7 @@ from cbtrain.eval.report.arm_looks import looks_of
 from cbtrain.eval.report.browser_data import browser_data, browser_script, flag_names, patient_name
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.figures.draw import Figures, figures_of
-from cbtrain.eval.report.figures.heatmap import columns_of, compared, domain_means, item_difference
+from cbtrain.eval.report.figures.heatmap import columns_that_fit, compared, domain_means, item_difference
 from cbtrain.eval.report.figures.style import arm_labels, shortened
 from cbtrain.eval.report.flow import STAGES, flow_of, stages_of
 from cbtrain.eval.report.interaction import interaction_sentence
@@ -72,7 +72,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         shared_notes=shared_notes(findings),
         interaction=interaction_sentence(analysis),
         compared=compared(analysis),
-        difference_columns=columns_of(analysis),
+        difference_columns=columns_that_fit(report),
         item=functools.partial(item_difference, analysis),
         domain_means=domain_means(report),
         domain_names={domain.id: domain.name for domain in report.scale.domains},

@@ -52,6 +52,10 @@ def compared(analysis: Analysis) -> list[str]:
     return list(dict.fromkeys(row.contrast for row in analysis.items))
 
 
+MOST_COLUMNS = 13
+"""Of arms and differences together, in a page's table of domains."""
+
+
 def columns_of(analysis: Analysis) -> list[str]:
     """Return the contrasts of :func:`compared` that get a column: of many, those of the first family, unless these are
     too many to read."""
@@ -61,6 +65,12 @@ def columns_of(analysis: Analysis) -> list[str]:
         members = {row.id for row in analysis.contrasts if row.family == first}
         contrasts = [name for name in contrasts if name in members]
     return contrasts if len(contrasts) <= MANY else []
+
+
+def columns_that_fit(report: Report) -> list[str]:
+    """Return :func:`columns_of` a page: none if they would not fit on paper beside the arms' own columns."""
+    contrasts = columns_of(report.analysis)
+    return contrasts if len(report.arms) + len(contrasts) <= MOST_COLUMNS else []
 
 
 def item_difference(analysis: Analysis, contrast: str, domain: str) -> ItemRow:
