@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.full import FullAdapter
 from cbtrain.model.adapters.lora import LoraAdapter, check_targets
 from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
-from cbtrain.model.architecture import read_architecture
+from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.checking import fingerprint_of, read_weights
@@ -157,7 +158,8 @@ def check_adapter(model: Path, folder: Path) -> None:
     whole = is_whole_model(folder)
     metadata = _metadata(weight_files(folder)[0] if whole else folder / WEIGHTS)
     if BASE in metadata:
-        require_base(fingerprint_of(model, architecture), metadata, folder, force=False)
+        stamps = tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(model))
+        require_base(_fingerprint(model, architecture, stamps), metadata, folder, force=False)
     with torch.device("meta"):
         decoder = Decoder(architecture)
     if not whole:
@@ -165,6 +167,13 @@ def check_adapter(model: Path, folder: Path) -> None:
     elif read_architecture(folder) != architecture:
         problem = "its config.json differs from the base's"
         raise UserError(problem, where=folder, hint="Is this a tuned model of another base?")
+
+
+@lru_cache(maxsize=16)
+def _fingerprint(model: Path, architecture: Architecture, stamps: tuple[tuple[int, int], ...]) -> str:
+    """Of the weights in ``model``, read once for all its adapters as long as the ``stamps`` of its files are the
+    same."""
+    return fingerprint_of(model, architecture)
 
 
 def is_whole_model(folder: Path) -> bool:

@@ -30,8 +30,8 @@ NAMED = 6
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All runs as one table, whose arms are called ``RUN: ARM`` and have the run as their base. ``notes``: what a
-    reader has to know of how the runs are related."""
+    """All runs as one table, whose arms are called ``RUN: ARM`` and have the run as their base, with their own if the
+    run has several. ``notes``: what a reader has to know of how the runs are related."""
 
     names: list[str]
     ratings: Ratings
@@ -135,7 +135,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _renamed(ratings: Ratings, name: str) -> Ratings:
-    arms = {run_arm(name, arm.name): Arm(run_arm(name, arm.name), name, arm.variant) for arm in ratings.arms.values()}
+    several = len({arm.base for arm in ratings.arms.values()}) > 1
+    arms = {
+        run_arm(name, arm.name): Arm(
+            run_arm(name, arm.name), f"{name} {arm.base}".strip() if several else name, arm.variant
+        )
+        for arm in ratings.arms.values()
+    }
     return replace(ratings, arms=arms, arm=np.array([run_arm(name, str(arm)) for arm in ratings.arm]))
 
 

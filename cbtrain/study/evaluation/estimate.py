@@ -101,9 +101,13 @@ def lengths_of(events: Sequence[Mapping[str, Any]], corpus: StudyCorpus, protoco
 
 
 def estimate(
-    protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession], lengths: Lengths
+    protocol: EvaluationProtocol,
+    sessions: Sequence[SimulatedSession],
+    lengths: Lengths,
+    events: Sequence[Mapping[str, Any]],
 ) -> list[RoleEstimate]:
-    """Return what is left to do of ``sessions``, by role and model; what is on this machine has no price."""
+    """Return what is left to do of ``sessions``, by role and model, after ``events`` of the journal; what is on this
+    machine has no price."""
     config = protocol.config
     left = [session for session in sessions if session.ending is None]
     rows = [_speaker(protocol, "patient", left, lengths, None)]
@@ -113,7 +117,14 @@ def estimate(
     ]
     judging = config.evaluation.judging
     if uses_llm_judge(judging, config.providers):
-        rows.append(_judge(protocol, len(left), lengths))
+        rated = {
+            event["score"]["session_id"]
+            for event in events
+            if event["kind"] == "rating"
+            and event["score"]["status"] in ("ok", "unratable")
+            and event["score"]["judge"] == judging.provider.model
+        }
+        rows.append(_judge(protocol, sum(s.id not in rated and not s.failed for s in sessions), lengths))
     return [row for row in rows if row.calls]
 
 

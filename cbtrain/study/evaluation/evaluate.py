@@ -90,7 +90,7 @@ async def evaluate_study(
             write_atomic(folder / CONFIG, dump_config(anchored(config)))
         write_plan(protocol, run)
         resume(sessions, protocol, run, hold_again=hold_again)
-        rows = estimate(protocol, sessions, lengths_of(run.events, study.corpus, protocol))
+        rows = estimate(protocol, sessions, lengths_of(run.events, study.corpus, protocol), run.events)
         refuse_small_budget(rows, run)
         await Simulation(protocol, sessions, run, groups).hold()
         write_sessions(as_transcripts(sessions), [], folder / TRANSCRIPTS)
@@ -135,7 +135,7 @@ def plan_study(
     if restored.stale:
         plain(console, f"held under other settings: {restored.told}")
     lengths = lengths_of(events, study.corpus, protocol)
-    rows = estimate(protocol, sessions, lengths)
+    rows = estimate(protocol, sessions, lengths, events)
     console.print(estimate_table(rows))
     for line in (*estimate_notes(rows, lengths, config), detectable(protocol, effect)):
         plain(console, line)

@@ -18,7 +18,7 @@ from cbtrain.eval.rating.scores import Score, read_scores_csv
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
 from cbtrain.settings import parse_yaml
-from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, PLAN, SCORES, THERAPISTS, TRANSCRIPTS
+from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
 from cbtrain.transcripts.labels import labels_seen
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
@@ -84,11 +84,14 @@ def load_scores(
 
 
 def planned_arms(folder: Path, arms: Mapping[str, Arm]) -> dict[str, Arm]:
-    """Return ``arms`` with the base and variant that the plan in ``folder`` gives them, in its order; as they are
-    without one. Raises UserError if it is damaged."""
-    path = folder / PLAN
+    """Return ``arms`` with the base, variant and reference that the settings in ``folder`` give its therapists, in
+    their order; as they are without such settings. Raises UserError if the file is damaged."""
+    path = folder / CONFIG
     content: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else {}
-    planned = content.get(THERAPISTS) if isinstance(content, dict) else None
+    try:
+        planned = content["evaluation"]["therapists"]
+    except (KeyError, TypeError):
+        planned = None
     if not isinstance(planned, dict):
         return dict(arms)
     order = [*(name for name in planned if name in arms), *(name for name in arms if name not in planned)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ import torch
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.environment import pick_device
+from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.dialogue import Limits, Speaker
 from cbtrain.eval.simulation.runner import (
@@ -39,8 +40,13 @@ THERAPIST_ROLE, PATIENT_ROLE = "therapist", "patient"
 
 
 def sessions_of(protocol: EvaluationProtocol) -> list[SimulatedSession]:
-    """Return every patient with every therapist and seed."""
-    return plan_sessions(list(protocol.patients), list(protocol.arms), protocol.config.evaluation.seeds)
+    """Return every patient with every therapist and seed. Raises UserError if two of them would have one name."""
+    sessions = plan_sessions(list(protocol.patients), list(protocol.arms), protocol.config.evaluation.seeds)
+    ids = Counter(session.id for session in sessions)
+    if doubled := next((name for name, count in ids.items() if count > 1), None):
+        hint = "Leave dots out of the names of therapists."
+        raise UserError(f"two sessions would be called {doubled!r}", where="evaluation.therapists", hint=hint)
+    return sessions
 
 
 @dataclass(eq=False)
@@ -123,7 +129,8 @@ class Simulation:
             self._apis[PATIENT_NAME] = await self.run.providers.open(self.protocol.player.provider, PATIENT_ROLE)
         for therapist in self.protocol.therapists:
             if therapist.provider is not None:
-                self._apis[therapist.name] = await self.run.providers.open(therapist.provider, THERAPIST_ROLE)
+                role = f"{THERAPIST_ROLE} {therapist.name}"  # by arm: each has its own model and its own costs
+                self._apis[therapist.name] = await self.run.providers.open(therapist.provider, role)
 
     async def _open_patient(self, stack: AsyncExitStack) -> None:
         """Load the patient's model, if it is one on this machine that some therapists do not share."""
