@@ -74,6 +74,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             hint = "Name its folder with --out."
             raise UserError("this study names its own therapists", where="--run", hint=hint)
         option, folder = "--out", parsed.out or RUNS / Path(parsed.config or "study").stem
+        _refuse_another_run(folder, set(config.evaluation.therapists))
     else:
         option, folder, config = _begun(parsed)
     if parsed.dry_run:
@@ -82,6 +83,21 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     with continued_by(parsed.command_line, option, folder):
         study = evaluate_study(config, folder, console, allow_upload=parsed.allow_upload, hold_again=parsed.hold_again)
         asyncio.run(study)
+
+
+def _refuse_another_run(folder: Path, therapists: set[str]) -> None:
+    """Raise UserError if ``folder`` holds a training run, or a study of other therapists."""
+    from cbtrain.config.loading import load_config
+    from cbtrain.study.run_files import CONFIG, STATE
+
+    hint = "Name another folder with --out."
+    if (folder / STATE).exists() or (folder / "training").exists():
+        raise UserError("a training run is in this folder", where=folder, hint=hint)
+    if (folder / CONFIG).exists():
+        others = set(load_config(None, (), folder / CONFIG).evaluation.therapists)
+        if not others & therapists:
+            named = ", ".join(sorted(others)[:6]) or "none"
+            raise UserError(f"another study is in this folder (its therapists: {named})", where=folder, hint=hint)
 
 
 def _begun(parsed: argparse.Namespace) -> tuple[str, Path, StudyConfig]:
@@ -96,6 +112,7 @@ def _begun(parsed: argparse.Namespace) -> tuple[str, Path, StudyConfig]:
     if folder is not None and not (folder / STATE).exists() and (folder / CONFIG).exists():
         config = load_config(parsed.config, parsed.settings, folder / CONFIG)
         if config.evaluation.therapists:
+            _refuse_another_protocol(config, folder / CONFIG)
             return "--out", folder, config
     if parsed.out is not None:
         hint = "Name them in a study file (evaluation.therapists), or a trained run with --run."
@@ -111,4 +128,17 @@ def _begun(parsed: argparse.Namespace) -> tuple[str, Path, StudyConfig]:
         raise UserError("no trained run here, and evaluate trains none", where=f"{RUNS}/", hint=hint)
     if parsed.run_folder is None:
         plain(leading_console(), f"evaluating {folder}, the run trained last")
-    return "--run", folder, load_config(parsed.config, parsed.settings, trained_config(folder))
+    config = load_config(parsed.config, parsed.settings, trained_config(folder))
+    _refuse_another_protocol(config, folder / CONFIG)
+    return "--run", folder, config
+
+
+def _refuse_another_protocol(config: StudyConfig, saved: Path) -> None:
+    """Raise UserError if the protocol was changed over settings that were saved: these name every value, so that the
+    protocol's own would not apply."""
+    from cbtrain.config.loading import load_config
+
+    before = load_config(None, (), saved).evaluation.protocol
+    if config.evaluation.protocol != before:
+        hint = "Set it in a study file, and evaluate that into a folder of its own."
+        raise UserError(f"the run was set up with {before}", where="evaluation.protocol", hint=hint)

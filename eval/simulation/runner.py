@@ -115,6 +115,9 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[Mapping[str, 
     """
     by_id = {session.id: session for session in sessions}
     keys: dict[str, str] = {}
+    branched: set[str] = set()
+    """Sessions in which a process has said other turns than those taken: its later ones answer these, and none of
+    ours."""
     passed_over: dict[str, Counter[str]] = {}
     for event in events:
         if event["kind"] not in SHAPES or event["session"] not in by_id:
@@ -122,11 +125,14 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[Mapping[str, 
         session = by_id[event["session"]]
         if event["kind"] == "session_started":
             keys[session.id] = event.get("key", "")
+            branched.discard(session.id)
             continue
         key = keys.get(session.id, "")
         if key != session.key and key not in session.keys:
             if event["kind"] == "turn":
                 passed_over.setdefault(session.id, Counter())[key] += 1
+        elif session.id in branched:
+            continue
         elif event["kind"] == "session_finished":
             if not _to_resume(event):
                 session.ending, session.error = event["ending"], event["error"]
@@ -137,13 +143,15 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[Mapping[str, 
         elif event["index"] > len(session.turns):
             hint = "Restore the file from a copy."
             raise UserError(f"turn {len(session.turns) + 1} is missing", where=f"session {session.id}", hint=hint)
+        elif session.turns[event["index"]].text != event["text"]:
+            branched.add(session.id)
     return passed_over
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
     """``in_flight``: sessions at once in each lane, each of which ends at ``limits``. ``seed``: of the run. No session
-    begins when more than ``max_failures`` (a share of all) have failed."""
+    of an arm begins when more than ``max_failures`` (a share of that arm's) have failed."""
 
     in_flight: int
     limits: Limits
@@ -208,7 +216,7 @@ class _Simulation:
         """Hold the batches of ``lane``. Speakers are opened only for a batch that has something left to do."""
         for batch in lane:
             unfinished = [session for session in batch.sessions if session.ending is None]
-            if unfinished and not self.too_many_failed:
+            if unfinished:
                 self.stop.refuse_new()
                 await self._hold_batch(batch, unfinished)  # by itself: whoever spoke is not kept in memory
 
@@ -219,16 +227,17 @@ class _Simulation:
             works = [self.hold(session, speakers, permits) for session in sessions]
             await self.stop.together(works, self.finished)
 
-    @property
-    def too_many_failed(self) -> bool:
-        return sum(s.failed for s in self.sessions) > self.settings.max_failures * len(self.sessions)
+    def too_many_failed(self, arm: str) -> bool:
+        """Return whether more sessions of ``arm`` have failed than the settings allow: it stops no other arm."""
+        sessions = [session for session in self.sessions if session.arm == arm]
+        return sum(session.failed for session in sessions) > self.settings.max_failures * len(sessions)
 
     async def hold(self, session: SimulatedSession, speakers: Speakers, permits: asyncio.Semaphore) -> None:
         """Bring one session to an ending, as soon as there is a permit, unless too many have failed by then."""
         async with AsyncExitStack() as permit:
             with self.stop.interruptible():
                 await permit.enter_async_context(permits)
-            if self.too_many_failed:
+            if self.too_many_failed(session.arm):
                 return
             patient, therapist = speakers(session)
             facts: dict[str, Any] = {

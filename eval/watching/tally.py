@@ -229,6 +229,7 @@ class Tally:
             rate.restart(self.time)
 
     def _sessions_planned(self, record: Record) -> None:
+        self.arms = {name: arm for name, arm in self.arms.items() if name in record["arms"]}  # of another plan
         for name, sessions in record["arms"].items():
             self.arms.setdefault(name, Arm()).planned = int(sessions)
         self.max_turns, self.plan_known, self.tells_end = int(record["max_turns"]), True, True

@@ -293,7 +293,7 @@ def _hold(name: str, folder: Path, patient_url: str, parsed: argparse.Namespace)
 
     from cbtrain.config.schema import StudyConfig
     from cbtrain.study.evaluation.plan import write_plan
-    from cbtrain.study.evaluation.resume import resume
+    from cbtrain.study.evaluation.resume import match, resume
     from cbtrain.study.evaluation.run_context import open_run
     from cbtrain.study.evaluation.simulate import Simulation, sessions_of
     from cbtrain.study.evaluation.study import open_study
@@ -326,7 +326,7 @@ def _hold(name: str, folder: Path, patient_url: str, parsed: argparse.Namespace)
             async with open_run(config, Path(out), console) as run:
                 sessions = sessions_of(study.protocol)
                 write_plan(study.protocol, run)
-                resume(sessions, study.protocol, run)
+                resume(match(sessions, study.protocol, run.events, run.folder), sessions, run)
                 await Simulation(study.protocol, sessions, run).hold()
             ends = {session.ending for session in sessions}
             assert ends <= {"max_turns"}, [session.error for session in sessions if session.error][:1]

@@ -64,6 +64,17 @@ def read_tensors(
     progress(total, total)
 
 
+def require_whole(file: Path) -> None:
+    """Raise UserError if a safetensors ``file`` is missing, or shorter than its header says; no weight is read."""
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except FileNotFoundError:
+        raise UserError("shard is missing", where=file, hint=AGAIN) from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"damaged safetensors file ({error})", where=file, hint="Download it again.") from None
+
+
 def _require_finite(key: str, tensor: Tensor, file: Path) -> None:
     if not tensor.is_floating_point() or tensor.element_size() < 2:
         kind = str(tensor.dtype).removeprefix("torch.")

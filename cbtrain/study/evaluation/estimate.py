@@ -34,7 +34,7 @@ from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import RunContext
 from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.text.words import count_words
-from cbtrain.transcripts.types import Role
+from cbtrain.transcripts.types import FAILED, Role
 
 TOKENS_PER_WORD = 4 / 3
 API_WAIT_S, API_TOKENS_PER_S = 1.0, 50.0
@@ -78,7 +78,9 @@ def lengths_of(events: Sequence[Mapping[str, Any]], corpus: StudyCorpus, protoco
     settings = protocol.config.evaluation
     turns: dict[str, int] = defaultdict(int)
     tokens: dict[str, list[float]] = {"patient": [], "therapist": []}
-    ended = {event["session"] for event in events if event["kind"] == "session_finished"}
+    ended = {
+        event["session"] for event in events if event["kind"] == "session_finished" and event["ending"] not in FAILED
+    }
     for event in events:
         if event["kind"] == "turn" and event["session"] in ended:
             turns[event["session"]] += 1
@@ -135,6 +137,8 @@ def _speaker(
     therapist = next((therapist for therapist in protocol.therapists if therapist.name == arm), None)
     spoken = lengths.patient if role == "patient" else lengths.therapist
     if therapist is not None:
+        spoken = min(spoken, therapist.sampling.max_tokens)
+    if therapist is not None:
         provider, system = therapist.provider, count_words(therapist.system) * TOKENS_PER_WORD
         model = therapist.name if provider is None else f"{therapist.name} ({provider.model})"
     else:
@@ -145,8 +149,8 @@ def _speaker(
     calls = lengths.turns / 2
     read = calls * system + (lengths.patient + lengths.therapist) * calls * (calls - 1) / 2
     read += calls * lengths.patient if role == "therapist" else 0
-    begun = sum(len(session.turns) for session in left) / max(lengths.turns, 1)
-    sessions = max(len(left) - begun, 0)
+    turns_left = sum(max(lengths.turns - len(session.turns), 0) for session in left)
+    sessions = turns_left / max(lengths.turns, 1)
     return _row(protocol, role, model, provider, sessions * calls, sessions * read, sessions * calls * spoken)
 
 

@@ -46,7 +46,7 @@ from cbtrain.study.evaluation.failures import refuse_if_all_failed, refuse_many_
 from cbtrain.study.evaluation.plan import write_plan
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
 from cbtrain.study.evaluation.report_data import ReportInput, build_report, title_of
-from cbtrain.study.evaluation.resume import match, resume
+from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import SHAPES, RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
 from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scores
@@ -86,12 +86,14 @@ async def evaluate_study(
         say(console, perplexity["verdict"])
         del model
     async with open_run(config, folder, console) as run:
+        restored = match(sessions, protocol, run.events, folder)
+        refuse_stale(restored, run, hold_again=hold_again)
+        rows = estimate(protocol, sessions, lengths_of(run.events, study.corpus, protocol), run.events)
+        refuse_small_budget(rows, run)
         if trained is None:
             write_atomic(folder / CONFIG, dump_config(anchored(config)))
         write_plan(protocol, run)
-        resume(sessions, protocol, run, hold_again=hold_again)
-        rows = estimate(protocol, sessions, lengths_of(run.events, study.corpus, protocol), run.events)
-        refuse_small_budget(rows, run)
+        resume(restored, sessions, run)
         await Simulation(protocol, sessions, run, groups).hold()
         write_sessions(as_transcripts(sessions), [], folder / TRANSCRIPTS)
         refuse_if_all_failed(sessions, run)

@@ -24,11 +24,15 @@ from cbtrain.providers.config import ProviderConfig
 from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
-from cbtrain.study.evaluation.therapists import LocalWeights, Therapist
+from cbtrain.study.evaluation.therapists import LocalWeights, Therapist, notes_on
 from cbtrain.study.run_files import THERAPISTS
 from cbtrain.transcripts.profile import Profile
 
-OUTCOMES = "outcomes"
+OF_ONE_RUN = ("families", "outcomes", "notes")
+"""Parts of a plan that follow from others."""
+
+PLACES = (".model", ".adapter folder")
+"""Ends of keys that say where files lie: what they hold has a digest of its own."""
 
 SIZES = {"slots", "memory_gb", "prefill_tokens"}
 """Settings of the engine that change no word."""
@@ -64,6 +68,7 @@ class PatientPlayer:
     last: int | None = None
     provider: ProviderConfig | None = None
     weights: LocalWeights | None = None
+    layout: str = ""
 
     @cached_property
     def name(self) -> Any:
@@ -81,6 +86,22 @@ class PatientPlayer:
         sampling = as_always(self.sampling.model_dump(mode="json"))
         identity = {"played by": self.name, "instructions": self.instructions, "sampling": sampling}
         return identity | ({} if self.last is None else {"last turns seen": self.last})
+
+    @cached_property
+    def in_session(self) -> dict[str, Any]:
+        """Return :attr:`identity` with all that decides what a model on this machine says, and without the address of
+        an API that nobody is paid for: the same server may have moved."""
+        if self.weights is None:
+            assert self.provider is not None
+            return {**self.identity, "played by": _wherever({"api": self.name}, self.provider)["api"]}
+        return {**self.identity, "model": self.weights.digests, "chat format": self.layout}
+
+
+def _wherever(identity: dict[str, Any], provider: ProviderConfig | None) -> dict[str, Any]:
+    """Return ``identity`` of a speaker without the address of its API, if nobody is paid for it."""
+    if provider is None or provider.paid:
+        return identity
+    return {**identity, "api": {key: value for key, value in identity["api"].items() if key != "base_url"}}
 
 
 @dataclass(frozen=True)
@@ -102,10 +123,10 @@ class EvaluationProtocol:
         """Return everything that decides what is said in a session of ``patient`` with ``therapist``: a begun session
         continues under the same only."""
         settings, profile = self.config.evaluation, self.patients[patient]
+        shown_profile = profile.model_dump(mode="json") if profile else patient
         said = {
-            "therapist": as_always(therapist.identity),
-            "patient": self.player.identity
-            | {"profile": digest(profile.model_dump(mode="json") if profile else patient)},
+            "therapist": _wherever(as_always(therapist.identity), therapist.provider),
+            "patient": self.player.in_session | {"profile": digest(shown_profile)},
             "limits": self._limits,
             "seed": self.config.seed,
         }
@@ -148,9 +169,14 @@ class EvaluationProtocol:
     def plan(self) -> dict[str, Any]:
         """Return what is settled before the first session: :attr:`compare_key`, what is measured, and who the
         therapists are."""
+        families: dict[str, dict[str, list[str]]] = {}
+        for contrast in plan_contrasts(self.arms):
+            pairs = [f"{first} − {second}" for first, second in contrast.pairs]
+            families.setdefault(contrast.family, {})[contrast.id] = pairs
         outcomes = {"primary": "total", "secondary": [domain.id for domain in self.rubric.domains]}
         therapists = {arm.name: as_always(arm.described) for arm in self.therapists}
-        return {**self.compare_key, OUTCOMES: outcomes, THERAPISTS: therapists}
+        more = {"families": families, "outcomes": outcomes, "notes": notes_on(self.therapists)}
+        return {**self.compare_key, **more, THERAPISTS: therapists}
 
     def _judge(self) -> dict[str, Any]:
         """Return the rater and how it is asked."""
@@ -168,7 +194,7 @@ def _shared(values: Mapping[str, Any]) -> Any:
 
 def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of ``plan`` that compared runs must share, as the plans of older versions were."""
-    return {key: value for key, value in plan.items() if key not in (THERAPISTS, OUTCOMES)}
+    return {key: value for key, value in plan.items() if key not in (THERAPISTS, *OF_ONE_RUN)}
 
 
 def shown(value: Any) -> str:

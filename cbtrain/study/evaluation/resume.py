@@ -40,12 +40,14 @@ class Stale:
 @dataclass(frozen=True, slots=True)
 class Restored:
     """``settings``: what is behind each key of today; ``known``: those that the journal has. ``stale``: what was held
-    under other settings only. ``raised``: sessions in which turns have an older, lower limit of a patient's turn."""
+    under other settings only. ``raised``: sessions in which turns have an older, lower limit of a patient's turn;
+    ``outside``: sessions that the journal holds and that are not planned."""
 
     settings: dict[str, dict[str, Any]]
     known: dict[str, dict[str, Any]]
     stale: list[Stale]
     raised: int
+    outside: int
 
     @property
     def told(self) -> str:
@@ -74,24 +76,27 @@ def match(
     raised = sum(bool(session.turns) and bool(session.keys) for session in sessions) if known or earlier else 0
     if earlier and now == earlier:
         raised = 0
-    return Restored(settings, known, _stale(sessions, passed_over, known, settings), raised)
+    planned = {session.id for session in sessions}
+    outside = {event["session"] for event in events if event["kind"] == "turn"} - planned
+    return Restored(settings, known, _stale(sessions, passed_over, known, settings), raised, len(outside))
 
 
-def resume(
-    sessions: Sequence[SimulatedSession], protocol: EvaluationProtocol, run: RunContext, *, hold_again: bool = False
-) -> None:
-    """Restore ``sessions`` of earlier processes, and journal the settings behind new keys.
-
-    Says what is kept and what is stale. Raises UserError if a session that the journal holds would be held again under
-    other settings, unless ``hold_again``; the old turns stay in the journal either way, and count again if the settings
-    are set back.
-    """
-    restored = match(sessions, protocol, run.events, run.folder)
+def refuse_stale(restored: Restored, run: RunContext, *, hold_again: bool) -> None:
+    """Say what is stale, and what is kept but not in this plan. Raises UserError if a session that the journal holds
+    would be held again under other settings, unless ``hold_again``; the old turns stay in the journal either way, and
+    count again if the settings are set back."""
     if restored.stale and not hold_again:
         hint = f"Set it back, choose another --out, or hold them again with {HOLD_AGAIN}: nothing is deleted."
         raise UserError(f"held under other settings: {restored.told}", where=run.folder, hint=hint)
     if restored.stale:
         run.say(f"note: held again under new settings, the old turns stay in {run.journal.path.name}: {restored.told}")
+    if restored.outside:
+        what = f"{counted(restored.outside, 'session')} in {run.journal.path.name}"
+        run.say(f"note: {what} are of therapists, patients or seeds that are not in this plan: kept, and not reported")
+
+
+def resume(restored: Restored, sessions: Sequence[SimulatedSession], run: RunContext) -> None:
+    """Say what continues, and journal the settings behind new keys."""
     if restored.raised:
         run.say(
             f"note: evaluation.patient.max_tokens was raised; turns of {counted(restored.raised, 'session')} said "

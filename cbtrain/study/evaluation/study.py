@@ -19,7 +19,14 @@ from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.evaluation.checks import check_apis, refuse_another_study, require_two_speakers
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, PatientPlayer
-from cbtrain.study.evaluation.therapists import PATIENT, LocalWeights, Therapist, local_weights, therapists_of
+from cbtrain.study.evaluation.therapists import (
+    PATIENT,
+    LocalWeights,
+    layout_digest,
+    local_weights,
+    notes_on,
+    therapists_of,
+)
 from cbtrain.study.pipeline import prepare_process
 from cbtrain.study.run_files import STATE
 from cbtrain.study.trained_run import TrainedRun
@@ -41,7 +48,7 @@ class EvaluationStudy:
 def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> EvaluationStudy:
     """Return the study that ``config`` describes, or the two arms of the trained run in ``folder``. Raises UserError,
     one for all that is wrong."""
-    problems = Problems()
+    problems, settings = Problems(), config.evaluation
     trained = None if config.evaluation.therapists else TrainedRun.read(folder)
     with problems.collected():
         check_apis(config, allow_upload=allow_upload)
@@ -62,12 +69,16 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     assert player is not None
     if trained is not None:
         refuse_another_study(trained, corpus, config)
-    patients = _patients(config, corpus, therapists if trained is None else [], console)
+    adapters = [(therapist.name, therapist.weights) for therapist in therapists]
+    adapters += [("the patients' model", player.weights)] if settings.patient_model else []
+    patients = _patients(config, corpus, adapters if trained is None else [], console)
     profiles = corpus.profiles()
     protocol = EvaluationProtocol(
         config, {patient: profiles[patient] for patient in patients}, rubric, therapists, player
     )
     _tell_prompts(protocol, console)
+    for note in notes_on(therapists):
+        say(console, f"note: {note}")
     return EvaluationStudy(trained, corpus, protocol)
 
 
@@ -81,24 +92,31 @@ def player_of(config: StudyConfig, trained: TrainedRun | None, problems: Problem
         with problems.collected("evaluation.patient_model"):
             weights = local_weights(settings.patient_model)
             instructions = None if weights.adapter else settings.patient_instructions
-            return player(instructions=instructions, weights=weights)
+            layout = layout_digest(weights.voice(config.tokens.format))
+            return player(instructions=instructions, weights=weights, layout=layout)
         return None
     if trained is not None:
         weights = LocalWeights(resolve_model(trained.base), trained.folder / PATIENT)
-        return player(instructions=None, weights=weights)
+        with problems.collected():
+            layout = layout_digest(weights.voice(config.tokens.format))
+            return player(instructions=None, weights=weights, layout=layout)
+        return None
     with problems.collected():
         hint = "Name an API (evaluation.patient_provider) or a model on this machine (evaluation.patient_model)."
         raise UserError("nobody plays the patients", where="evaluation", hint=hint)
     return None
 
 
-def _patients(config: StudyConfig, corpus: StudyCorpus, therapists: Sequence[Therapist], console: Console) -> list[str]:
-    """Return who is treated: held-out patients, none of whom an adapter among ``therapists`` was trained on as far as
-    its run's folder says."""
+def _patients(
+    config: StudyConfig, corpus: StudyCorpus, adapters: Sequence[tuple[str, LocalWeights | None]], console: Console
+) -> list[str]:
+    """Return who is treated: held-out patients, none of whom one of ``adapters`` (each with its name) was trained on,
+    as far as its run's folder says."""
     patients = [course.id for course in corpus.split.test]
     known = set[str]()
-    for therapist in therapists:
-        known |= _trained_on(therapist, config, console)
+    for name, weights in adapters:
+        if weights is not None and weights.adapter is not None:
+            known |= _trained_on(name, weights.adapter, corpus, config, console)
     if seen := [patient for patient in patients if patient in known]:
         names = ", ".join(seen[:MOST_NAMED]) + (f" and {len(seen) - MOST_NAMED} more" if seen[MOST_NAMED:] else "")
         say(console, f"note: left out, since a therapist here was trained or chosen on them: {names}")
@@ -109,19 +127,20 @@ def _patients(config: StudyConfig, corpus: StudyCorpus, therapists: Sequence[The
     return patients[: config.evaluation.max_patients]
 
 
-def _trained_on(therapist: Therapist, config: StudyConfig, console: Console) -> set[str]:
-    """Return the patients of this corpus that a therapist's adapter was trained or validated on."""
-    adapter = therapist.weights.adapter if therapist.weights else None
-    if adapter is None:
-        return set()
+def _trained_on(name: str, adapter: Path, corpus: StudyCorpus, config: StudyConfig, console: Console) -> set[str]:
+    """Return the patients of ``corpus`` that ``adapter``, which is called ``name``, was trained or validated on."""
     if not (adapter.parent / STATE).is_file():
-        say(console, f"note: {therapist.name}: its folder does not say on whom it was trained")
+        say(console, f"note: {name}: its folder does not say on whom it was trained")
         return set()
-    corpus = TrainedRun.read(adapter.parent).corpus
-    if _same_place(str(corpus.get("path")), config.corpus.test or config.corpus.path):
-        split = corpus["split"]
-        return {*split.get("train", ()), *split.get("validation", ())}
-    say(console, f"note: {therapist.name} was trained on {corpus.get('path')}: patients here are taken for others")
+    trained = TrainedRun.read(adapter.parent).corpus
+    path, split = str(trained.get("path")), trained["split"]
+    patients = {*split.get("train", ()), *split.get("validation", ())}
+    same = trained["fingerprint"] == corpus.summary["fingerprint"]
+    if same or _same_place(path, config.corpus.test or config.corpus.path):
+        return patients
+    alike = sorted(patients & {course.id for course in corpus.split.test})
+    more = f"; {len(alike)} are called like patients of its training, e.g. {alike[0]}" if alike else ""
+    say(console, f"note: {name} was trained on {path}: patients here are taken for others{more}")
     return set()
 
 

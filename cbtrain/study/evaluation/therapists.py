@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.arms import Arm, arms_of, check_references, with_declared
+from cbtrain.eval.analysis.arms import UNTUNED, Arm, arms_of, check_references, with_declared
 from cbtrain.eval.rating.csv_table import check_name
 from cbtrain.eval.simulation.config import (
     LONGEST_NAME,
@@ -27,13 +28,14 @@ from cbtrain.eval.simulation.config import (
 )
 from cbtrain.eval.simulation.prompts import prompt_text
 from cbtrain.eval.simulation.speakers import api_request
-from cbtrain.files import read_json_object
+from cbtrain.files import file_digest, read_json_object
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.voice import Voice
 from cbtrain.model.adapters.methods import check_adapter, is_whole_model
 from cbtrain.model.adapters.peft_format import CONFIG as ADAPTER_CONFIG
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
+from cbtrain.model.weights.reading import require_whole, weight_files
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.providers import api_format_of
 from cbtrain.providers.types import Message
@@ -49,6 +51,8 @@ PATIENT = "patient"
 """The folder of a run's patient, and its name in an engine."""
 
 MODEL_CONFIG = "config.json"
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 
 SAYING_NOTHING = {"_name_or_path", "transformers_version", "base_model_name_or_path", "revision", "peft_version"}
 """Settings of models and adapters that decide nothing."""
@@ -70,7 +74,11 @@ class LocalWeights:
     def digests(self) -> dict[str, str]:
         """Return the digests of all that decides what the model computes: the same weights mean something else with
         another architecture, or an adapter's with another scale."""
-        digests = {"weights": weights_digest(self.model), "architecture": _settings_digest(self.model / MODEL_CONFIG)}
+        digests = {
+            "weights": weights_digest(self.model),
+            "architecture": _settings_digest(self.model / MODEL_CONFIG),
+            "tokenizer": _tokenizer_digest(self.model, self.adapter),
+        }
         if self.adapter is None:
             return digests
         config = self.adapter / (MODEL_CONFIG if is_whole_model(self.adapter) else ADAPTER_CONFIG)
@@ -87,6 +95,11 @@ def _settings_digest(file: Path) -> str:
     settings = read_json_object(file, "Copy the whole folder again.")
     kept = {key: value for key, value in settings.items() if key not in SAYING_NOTHING}
     return _digest(json.dumps(kept, sort_keys=True))
+
+
+def _tokenizer_digest(*folders: Path | None) -> str:
+    files = [folder / name for folder in folders if folder for name in TOKENIZERS if (folder / name).is_file()]
+    return _digest("".join(map(file_digest, files)))
 
 
 def _digest(text: str) -> str:
@@ -208,8 +221,10 @@ def local_weights(settings: LocalModelConfig) -> LocalWeights:
     """Return the folders that ``settings`` name. Raises UserError if they are not there, or if the adapter is one of
     another base."""
     model = resolve_model(settings.model)
+    read_architecture(model)
+    for file in weight_files(model):
+        require_whole(file)
     if settings.adapter is None:
-        read_architecture(model)
         return LocalWeights(model)
     adapter = Path(settings.adapter).expanduser()
     check_adapter(model, adapter)
@@ -256,6 +271,26 @@ def _with_voices(therapists: list[Therapist], config: StudyConfig, problems: Pro
                 voice = weights.voice(config.tokens.format)
             voiced.append(replace(therapist, weights=weights, layout=layout_digest(voice)))
     return voiced
+
+
+def notes_on(therapists: Sequence[Therapist]) -> list[str]:
+    """Return what a reader has to know of how ``therapists`` differ: arms that are the same, trained ones without
+    anything trained, and arms of one base that differ in more than their weights."""
+    notes = []
+    for first, second in combinations(therapists, 2):
+        if first.identity == second.identity:
+            notes.append(f"{first.name} and {second.name} are the same therapist: model, prompt and sampling")
+        elif first.arm.base == second.arm.base and (first.weights and second.weights):
+            differ = [what for what in ("system prompt", "sampling") if first.identity[what] != second.identity[what]]
+            trained = first.weights.adapter != second.weights.adapter or first.weights.model != second.weights.model
+            if trained and differ:
+                notes.append(f"{first.name} and {second.name} differ in {' and '.join(differ)}, not by weights alone")
+    untuned = {therapist.weights for therapist in therapists if therapist.arm.variant in UNTUNED}
+    for therapist in therapists:
+        trained = therapist.arm.variant in ("tuned", "placebo")
+        if trained and therapist.weights and not therapist.weights.adapter and therapist.weights in untuned:
+            notes.append(f"{therapist.name} is called {therapist.arm.variant} and has no adapter")
+    return notes
 
 
 def layout_digest(voice: Voice) -> str:

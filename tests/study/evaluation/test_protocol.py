@@ -15,7 +15,7 @@ from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
-from cbtrain.study.evaluation.resume import resume
+from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
 from cbtrain.study.evaluation.simulate import sessions_of
 from cbtrain.study.evaluation.study import player_of
@@ -112,14 +112,15 @@ async def test_a_patients_limit_may_be_raised_later_and_that_is_a_deviation(olde
             run.record(BEGUN, settings=settings_of_run(before, run_folder))
             run.record("session_started", session=begun.id)
         else:
-            resume([begun], before, run)
+            resume(match([begun], before, run.events, run_folder), [begun], run)
             run.record("session_started", session=begun.id, key=begun.key)
         run.record("turn", session=begun.id, index=0, role="patient", text="I feel low.")
         if refused:
             with pytest.raises(UserError, match="an older version" if older else refused):
-                resume(sessions_of(after), after, run)
+                refuse_stale(match(sessions_of(after), after, run.events, run_folder), run, hold_again=False)
             return
-        resume(again := sessions_of(after), after, run)
+        again = sessions_of(after)
+        resume(match(again, after, run.events, run_folder), again, run)
         assert [len(session.turns) for session in again] == [1] + [0] * (len(again) - 1)
         raised = "max_tokens" in settings[0]
         assert ("evaluation.patient.max_tokens was raised" in out.getvalue()) == raised

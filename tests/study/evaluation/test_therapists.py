@@ -131,7 +131,7 @@ def test_many_kills_of_a_large_study(model, tmp_path):
     patient = ScriptedPatient(lambda number: draw.choice(faults) if draw.random() < 0.1 else None)
     with background(patient) as api:
         study = write_study(
-            tmp_path / "study.yaml", three_arms(model), api.url, max_patients=None, seeds=8, sessions_in_flight=64
+            tmp_path / "study.yaml", three_arms(model), api.url, max_patients=None, seeds=10, sessions_in_flight=64
         )
         kill_and_continue(study, tmp_path / "out", patient, [signal.SIGKILL] * 20 + [signal.SIGTERM] * 3, tmp_path)
     assert len(turns_of(tmp_path / "out")) >= 180
