@@ -174,3 +174,39 @@ def test_restore_ignores_what_it_does_not_know():
     events = [{"kind": "turn", "session": "p.base.0", "index": i, "role": "patient", "text": "x"} for i in (0, 0)]
     restore(sessions, events)
     assert sessions[0].turns == [Turn("patient", "x")]
+
+
+def test_turns_of_another_branch_are_not_mixed_in():
+    """A limit raised, lowered and raised again: each process has gone on from what counted for it."""
+
+    def process(key, *turns):
+        yield {"kind": "session_started", "session": "p.base.0", "key": key}
+        for index, text in turns:
+            role = "therapist" if index % 2 else "patient"
+            yield {"kind": "turn", "session": "p.base.0", "index": index, "role": role, "text": text}
+
+    events = [*process("low", (0, "a"), (1, "b")), *process("high", (2, "c"), (3, "d"))]
+    events += [*process("low", (2, "x"), (3, "y"), (4, "z"), (5, "w"))]
+    events += [{"kind": "session_finished", "session": "p.base.0", "ending": "max_turns", "error": None}]
+    high, low = (plan_sessions(["p"], ["base"], 1)[0] for _ in range(2))
+    high.key, high.keys, low.key = "high", frozenset({"low"}), "low"
+    restore([high], events)
+    assert [turn.text for turn in high.turns] == list("abcd")
+    assert high.ending is None
+    assert restore([low], events) == {"p.base.0": {"high": 2}}
+    assert [turn.text for turn in low.turns] == list("abxyzw")
+    assert low.ending == "max_turns"
+
+
+async def test_an_arm_that_fails_stops_no_other(tmp_path):
+    def speakers(session):
+        return Scripted(counting), Scripted(
+            SpeakerStopped("provider_error", "HTTP 404") if session.arm == "gpt" else counting
+        )
+
+    sessions = plan_sessions([f"p{i}" for i in range(5)], ["gpt", "local"], 1)
+    with Journal(tmp_path / "e") as journal:
+        settings = SimulationSettings(1, Limits(4, 1000), seed=0, max_failures=0.2)
+        await run_sessions(sessions, lanes(sessions, speakers), journal, settings)
+    endings = {arm: [s.ending for s in sessions if s.arm == arm] for arm in ("gpt", "local")}
+    assert endings == {"gpt": ["provider_error"] * 2 + [None] * 3, "local": ["max_turns"] * 5}

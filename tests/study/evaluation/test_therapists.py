@@ -17,6 +17,8 @@ from loopback import background, completion, cut_off, status
 from rich.console import Console
 from study_files import ScriptedPatient, model_with_adapters, three_arms, write_study
 
+from cbtrain.cli.main import build_parser
+from cbtrain.cli.parser import parse
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.report.schema.report import Report
@@ -338,3 +340,60 @@ def test_a_failed_session_has_no_score_and_is_told_by_arm(model, tmp_path, finis
     assert {session.arm for session in failed} == {"api"}
     assert all(session.total is None and not session.ratings for session in failed)
     assert (by_arm["tiny-untuned"].failed, by_arm["api"].failed) == (0, len(failed))
+
+
+def test_a_study_writes_into_no_other_folder_and_saves_settings_that_are_not_refused(model, tmp_path, finished):
+    folder, url, _ = finished
+    other = write_study(tmp_path / "other.yaml", {"someone": {"model": str(model)}}, url)
+    with pytest.raises(UserError, match="another study is in this folder"):
+        main_of("evaluate", str(other), "--out", str(folder / "out"))
+    (tmp_path / "trained" / "training").mkdir(parents=True)
+    with pytest.raises(UserError, match="a training run is in this folder"):
+        main_of("evaluate", str(other), "--out", str(tmp_path / "trained"))
+    saved = (folder / "out" / "config.yaml").read_text()
+    study = write_study(tmp_path / "study.yaml", three_arms(model), url, max_turns=4)
+    with pytest.raises(UserError, match="limits.max_turns was 6, and is 4"):
+        evaluate(study, folder / "out")
+    assert (folder / "out" / "config.yaml").read_text() == saved
+    with pytest.raises(UserError, match="evaluation.protocol: the run was set up with cbtrain"):
+        main_of("evaluate", "--out", str(folder / "out"), "evaluation.protocol=paper")
+
+
+def main_of(*words):
+    parsed = parse(build_parser(), words)
+    parsed.run(parsed)
+
+
+def test_arms_that_are_the_same_and_differences_beside_the_weights_are_noted(model, tmp_path, finished):
+    _, url, _ = finished
+    arms = three_arms(model) | {"again-untuned": {"model": str(model)}, "lazy-tuned": {"model": str(model)}}
+    arms["tiny-tuned"]["prompt"] = "cbt"
+    study = write_study(tmp_path / "study.yaml", arms, url)
+    notes = open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True)).protocol.plan["notes"]
+    assert "tiny-untuned and tiny-tuned differ in system prompt, not by weights alone" in notes
+    assert "tiny-untuned and again-untuned are the same therapist: model, prompt and sampling" in notes
+    assert "lazy-tuned is called tuned and has no adapter" in notes
+
+
+def test_a_server_that_moved_makes_nothing_stale_and_other_files_do(model, tmp_path, finished):
+    """An adapter's scale, the architecture's window, a tokenizer: each decides what is said."""
+    _, url, _ = finished
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+
+    def settings(address=url):
+        study = write_study(tmp_path / "study.yaml", three_arms(folder), address, max_patients=1)
+        protocol = open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True)).protocol
+        return [protocol.session_settings(therapist, "amara") for therapist in protocol.therapists]
+
+    before = settings()
+    assert settings("http://127.0.0.1:9/v1") == before
+    for file, key, value in (("kind/adapter_config.json", "lora_alpha", 3), ("config.json", "rms_norm_eps", 0.5)):
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(content | {key: value}))
+        after = settings()
+        assert after[1] != before[1]
+        assert (after[0] == before[0]) == file.startswith("kind")
+        before = after
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text() + " ")
+    assert settings()[0] != before[0]
