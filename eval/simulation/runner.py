@@ -239,7 +239,6 @@ class _Simulation:
                 await permit.enter_async_context(permits)
             if self.too_many_failed(session.arm):
                 return
-            patient, therapist = speakers(session)
             facts: dict[str, Any] = {
                 "arm": session.arm,
                 "patient": session.patient,
@@ -249,6 +248,7 @@ class _Simulation:
             self.journal.append("session_started", session=session.id, **facts)
             unsaid: dict[str, Any] = {}
             try:
+                patient, therapist = speakers(session)
                 session.ending, session.error = await self._dialogue(session, patient, therapist, unsaid)
             except UserError:
                 raise

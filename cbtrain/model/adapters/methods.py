@@ -159,7 +159,8 @@ def check_adapter(model: Path, folder: Path) -> None:
     metadata = _metadata(weight_files(folder)[0] if whole else folder / WEIGHTS)
     if BASE in metadata:
         stamps = tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(model))
-        require_base(_fingerprint(model, architecture, stamps), metadata, folder, force=False)
+        found = _fingerprint(model, architecture, stamps)
+        require_base(found, metadata, folder, force=False, hint="Name that base.")
     with torch.device("meta"):
         decoder = Decoder(architecture)
     if not whole:
@@ -196,14 +197,20 @@ def _filled(
     return adapter
 
 
-def require_base(fingerprint: str | None, metadata: Mapping[str, str], where: Path, *, force: bool) -> None:
-    """Raise UserError if ``metadata`` names another base than the one with this ``fingerprint``, unless ``force``."""
+FORCED = "Name that base, or use --force if you know what you do."
+
+
+def require_base(
+    fingerprint: str | None, metadata: Mapping[str, str], where: Path, *, force: bool, hint: str = FORCED
+) -> None:
+    """Raise UserError, with ``hint``, if ``metadata`` names another base than the one with this ``fingerprint``, unless
+    ``force``."""
     trained_on = metadata.get(BASE)
     # Fingerprints of two versions say nothing about each other.
     comparable = trained_on and fingerprint and trained_on.partition(":")[0] == fingerprint.partition(":")[0]
     if comparable and trained_on != fingerprint and not force:
         problem = f"trained on another base model (fingerprint {trained_on}, the one named here has {fingerprint})"
-        raise UserError(problem, where=where, hint="Name that base, or use --force if you know what you do.")
+        raise UserError(problem, where=where, hint=hint)
 
 
 def _metadata(file: Path) -> dict[str, str]:
