@@ -144,7 +144,7 @@ class Simulation:
 
     async def _load(self, folder: Path, adapters: Mapping[str, Path], device: str) -> LocalModel:
         more = f" with {counted(len(adapters), 'adapter')}" if adapters else ""
-        self.run.say(f"loading {folder.name}{more}")
+        self.run.say(f"loading {folder}{more}")
         return await asyncio.to_thread(load, folder, adapters, self.run.config, device, self.run.say)
 
     def _lanes(self) -> list[Lane]:
