@@ -214,6 +214,7 @@ def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
     return [
         f"{key} was {shown(old)} in the plan of {planned['time'][:16].replace('T', ' ')} UTC, and is {shown(now)}"
         for key, old, now in differences(before, protocol)
+        if not (key.startswith(f"{THERAPISTS}.") and key.endswith(PLACES))
     ]
 
 

@@ -143,6 +143,19 @@ def test_what_was_changed_after_the_plan_is_a_deviation():
     assert "no plan was journalled" in deviations(plan, [{"kind": "turn"}])[0]
 
 
+def test_a_folder_that_has_moved_is_no_deviation_but_other_weights_are(model):
+    plan = protocol_of(model, []).plan
+    events = [{"kind": PLAN, "time": "2026-11-30T03:10:00.123+00:00", "protocol": plan}]
+    moved = {
+        name: arm | {"model": "elsewhere", **({"adapter folder": "there"} if "adapter folder" in arm else {})}
+        for name, arm in plan["therapists"].items()
+    }
+    assert deviations(plan | {"therapists": moved}, events) == []
+    moved["tuned"]["adapter"] = "other"
+    (told,) = deviations(plan | {"therapists": moved}, events)
+    assert told.startswith("therapists.tuned.adapter was ")
+
+
 @pytest.mark.fault("A12")
 def test_the_simulated_therapists_get_the_prompt_of_the_setting(model):
     adapter = model / "run" / "therapist"
