@@ -37,6 +37,7 @@ from typing import Any
 from aiohttp import web
 
 from benchmarks import LAUNCHER, command
+from benchmarks.random_llama import save_random_llama
 
 ROWS = ("ours-engine", "inspect-hf", "ours-server", "inspect-server")
 GEOMETRY: dict[str, Any] = {
@@ -127,27 +128,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _make(folder: Path) -> None:
     """Write a model of random weights, with a tokenizer of the sample corpus, and inspect_ai's task."""
-    from cbtrain.model.architecture import parse_architecture
-    from cbtrain.model.decoder import Decoder, initialize
-    from cbtrain.model.weights.saving import save_decoder
     from cbtrain.tokens.tokenizer import train_tokenizer
     from cbtrain.transcripts.reading import read
 
     texts = [turn.text for session in read("sample").sessions() for turn in session.turns]
     tokenizer = train_tokenizer(texts, VOCABULARY, POSITIONS)
-    config: dict[str, Any] = {
-        **GEOMETRY,
-        **{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "dtype": "float32"},
-        **{"vocab_size": len(tokenizer), "max_position_embeddings": POSITIONS, "pad_token_id": tokenizer.pad_token_id},
-        **{"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "bos_token_id": tokenizer.bos_token_id},
-        **{"eos_token_id": tokenizer.eos_token_id},
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
-    }
-    decoder = Decoder(parse_architecture(config, "benchmark"))
-    initialize(decoder, 0)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": POSITIONS, "tie_word_embeddings": True}
     model = folder / "model"
-    model.mkdir()
-    save_decoder(decoder, model, config)
+    save_random_llama(model, {**GEOMETRY, **sizes, **ids})
     tokenizer.save_pretrained(model)
     (folder / "task.py").write_text(TASK)
 

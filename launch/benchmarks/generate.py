@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
+from benchmarks.random_llama import save_random_llama
 
 ROWS = ("ours", "ours-3-adapters", "static", "transformers-cb")
 GEOMETRY: dict[str, Any] = {
@@ -112,19 +113,10 @@ def _make(folder: Path) -> None:
     import torch
 
     from cbtrain.model.adapters.methods import inject, save_adapter
-    from cbtrain.model.architecture import parse_architecture
     from cbtrain.model.config import LoraConfig
-    from cbtrain.model.decoder import Decoder, initialize
     from cbtrain.model.weights.loading import load_decoder
-    from cbtrain.model.weights.saving import save_decoder
 
-    config = {**GEOMETRY, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu"}
-    config |= {"rms_norm_eps": 1e-5, "dtype": "float32"}
-    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 500_000.0}
-    decoder = Decoder(parse_architecture(config, "benchmark"))
-    initialize(decoder, 0)
-    (folder / "model").mkdir()
-    save_decoder(decoder, folder / "model", config)
+    save_random_llama(folder / "model", GEOMETRY, theta=500_000.0)
     for number in range(3):
         decoder = load_decoder(str(folder / "model"))
         adapter = inject(decoder, LoraConfig(rank=16), seed=number)

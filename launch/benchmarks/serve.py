@@ -41,6 +41,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks import LAUNCHER, command
+from benchmarks.random_llama import save_random_llama
 from benchmarks.serve_lag import lag, quantiles
 from benchmarks.serve_load import KINDS, Load, send
 
@@ -131,23 +132,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def _make(folder: Path) -> None:
     """Write a tiny model of random weights to ``folder``, with a tokenizer that has long tokens."""
-    from cbtrain.model.architecture import parse_architecture
-    from cbtrain.model.decoder import Decoder, initialize
-    from cbtrain.model.weights.saving import save_decoder
     from cbtrain.tokens.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer([TEXT] * 4 + [RUN] * 8, 400, CONTEXT)
-    config: dict[str, Any] = {
-        **{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "dtype": "float32"},
+    sizes: dict[str, Any] = {
         **{"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
         **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT},
-        **{"tie_word_embeddings": False, "rms_norm_eps": 1e-5, "pad_token_id": tokenizer.pad_token_id},
+        **{"tie_word_embeddings": False, "pad_token_id": tokenizer.pad_token_id},
         **{"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id},
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
     }
-    decoder = Decoder(parse_architecture(config, "benchmark"))
-    initialize(decoder, 0)
-    save_decoder(decoder, folder, config)
+    save_random_llama(folder, sizes)
     tokenizer.save_pretrained(folder)
 
 
