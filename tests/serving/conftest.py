@@ -3,14 +3,10 @@
 from contextlib import asynccontextmanager
 
 import pytest
-from random_model import random_model
-from schedules import random_adapter
+from study_files import model_with_adapters
 
 from cbtrain.generation.config import EngineConfig
 from cbtrain.generation.local_model import LocalModel
-from cbtrain.model.adapters.methods import save_adapter
-from cbtrain.model.config import LoraConfig
-from cbtrain.model.weights.loading import load_decoder
 from cbtrain.serving.address import bind
 from cbtrain.serving.app import ModelServer
 from cbtrain.serving.models import ServedModels
@@ -20,12 +16,7 @@ from cbtrain.serving.run import listening
 @pytest.fixture(scope="session")
 def served_folder(tmp_path_factory):
     """A base with the adapters ``kind`` and ``brief`` inside its folder."""
-    folder = random_model(tmp_path_factory.mktemp("served"), "llama")
-    for seed, name in enumerate(("kind", "brief"), 1):
-        decoder = load_decoder(str(folder))
-        random_adapter(decoder, LoraConfig(rank=4), seed)
-        save_adapter(decoder, folder / name, base=str(folder))
-    return folder
+    return model_with_adapters(tmp_path_factory.mktemp("served"), positions=512)
 
 
 @pytest.fixture

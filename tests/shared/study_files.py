@@ -23,9 +23,9 @@ QUICK = {
 }
 
 
-def model_with_adapters(folder, kind="llama", adapters=ADAPTERS):
+def model_with_adapters(folder, kind="llama", adapters=ADAPTERS, positions=4096):
     """Write a base to ``folder``, and adapters inside it."""
-    random_model(folder, kind, positions=4096)
+    random_model(folder, kind, positions)
     for seed, name in enumerate(adapters, 1):
         decoder = load_decoder(str(folder))
         random_adapter(decoder, LoraConfig(rank=4), seed)
