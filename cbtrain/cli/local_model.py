@@ -38,22 +38,10 @@ def load_local_model(
     import torch
 
     from cbtrain.console import loading_bar
-    from cbtrain.generation.local_model import LocalModel
+    from cbtrain.study.local_model import open_local_model
 
     if config.threads:
         torch.set_num_threads(config.threads)
     with loading_bar(console) as progress:
-        model = LocalModel(
-            name,
-            adapters,
-            config.evaluation.engine,
-            loading=config.model,
-            chat_format=config.tokens.format,
-            force=parsed.force,
-            progress=progress,
-        )
-    model.give_base_a_voice()
-    notes = list(model.notes)
-    if config.evaluation.deterministic:
-        notes.append(model.engine.be_deterministic())
-    return model, notes
+        model, note = open_local_model(name, adapters, config, force=parsed.force, progress=progress)
+    return model, [*model.notes, *([note] if note else [])]

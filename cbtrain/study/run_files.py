@@ -15,9 +15,6 @@ REQUESTS = "requests.jsonl"
 PLAN = "plan.yaml"
 """What was planned before the first session: therapists, patients, contrasts, outcomes, judges, with digests."""
 
-THERAPISTS = "therapists"
-"""The part of the plan that says who the therapists are: compared runs may differ in it."""
-
 TRANSCRIPTS = "sessions.jsonl"
 SCORES = "scores.csv"
 AUDIT = "audit.json"

@@ -211,6 +211,9 @@ class _Simulation:
         self, sessions: Sequence[SimulatedSession], journal: Journal, settings: SimulationSettings, stop: StopRequest
     ) -> None:
         self.sessions, self.journal, self.settings, self.stop = sessions, journal, settings, stop
+        self.by_arm: dict[str, list[SimulatedSession]] = {}
+        for session in sessions:
+            self.by_arm.setdefault(session.arm, []).append(session)
 
     async def hold_lane(self, lane: Lane) -> None:
         """Hold the batches of ``lane``. Speakers are opened only for a batch that has something left to do."""
@@ -229,7 +232,7 @@ class _Simulation:
 
     def too_many_failed(self, arm: str) -> bool:
         """Return whether more sessions of ``arm`` have failed than the settings allow: it stops no other arm."""
-        sessions = [session for session in self.sessions if session.arm == arm]
+        sessions = self.by_arm[arm]
         return sum(session.failed for session in sessions) > self.settings.max_failures * len(sessions)
 
     async def hold(self, session: SimulatedSession, speakers: Speakers, permits: asyncio.Semaphore) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, as_always
 from cbtrain.study.evaluation.run_context import BEGUN
-from cbtrain.study.evaluation.therapists import TUNED
+from cbtrain.study.evaluation.therapists import TUNED, text_digest
 from cbtrain.study.trained_run import weights_digest
 from cbtrain.tokens.chat_files import saved_format
 
@@ -41,5 +40,5 @@ def settings_of_run(protocol: EvaluationProtocol, folder: Path) -> dict[str, Any
         **{f"model.{key}": getattr(config.model, key) for key in ("weights", "double_quantization", "compute")},
         "the adapter": weights_digest(folder / "therapist"),
         **({"the chat format": layout.template} if layout else {}),
-        "the patients' profiles": blake2b("\n".join(profiles).encode(), digest_size=8).hexdigest(),
+        "the patients' profiles": text_digest("\n".join(profiles)),
     }

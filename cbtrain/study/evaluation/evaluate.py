@@ -194,13 +194,12 @@ def _report(
     ratings = ratings_of(scores, domains, protocol.arms, scale_of_rubric(protocol.rubric))
     ratings = replace(ratings, arms=protocol.arms)
     primary_judges = [rater["judge"]]
+    title = title_of(trained) if trained else f"{counted(len(protocol.arms), 'therapist')} with simulated patients"
     with run.console.status("Comparing the therapists"):
         outcomes = session_outcomes(as_transcripts(sessions))
         results = analysis(ratings, "default", outcomes, primary_judges=primary_judges, seed=config.seed)
     parts = {
-        "title": title_of(trained)
-        if trained
-        else f"{counted(len(protocol.arms), 'therapist')} with simulated patients",
+        "title": title,
         "corpus": trained.corpus if trained else _described(study),
         "training": trained.training if trained else [],
         "audit": audit_of(run.folder),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cbtrain.errors import UserError
 
 MOST_TOLD = 8
 """Problems that one error names; the others are counted."""
+
+
+def first_of(texts: Sequence[str], most: int) -> list[str]:
+    """Return the first ``most`` of ``texts`` and, in words, how many more there are."""
+    more = len(texts) - most
+    return [*texts[:most], *([f"and {more} more"] if more > 0 else [])]
 
 
 class Problems:
@@ -33,7 +39,5 @@ class Problems:
         if len(self.found) == 1:
             raise self.found[0]
         if self.found:
-            told = [f"({number}) {error}" for number, error in enumerate(self.found[:MOST_TOLD], 1)]
-            more = len(self.found) - len(told)
-            told += [f"and {more} more"] if more else []
+            told = first_of([f"({number}) {error}" for number, error in enumerate(self.found, 1)], MOST_TOLD)
             raise UserError(f"{len(self.found)} things keep this study from beginning: {' '.join(told)}")

@@ -11,12 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.contrast_plan import plan_contrasts
+from cbtrain.eval.analysis.contrast_plan import Plan, plan_contrasts
 from cbtrain.eval.analysis.contrasts import METHOD
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.generation.config import SamplingConfig
@@ -24,9 +23,11 @@ from cbtrain.providers.config import ProviderConfig
 from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
-from cbtrain.study.evaluation.therapists import LocalWeights, Therapist, notes_on
-from cbtrain.study.run_files import THERAPISTS
+from cbtrain.study.evaluation.therapists import LocalWeights, Therapist, notes_on, text_digest
 from cbtrain.transcripts.profile import Profile
+
+THERAPISTS = "therapists"
+"""The part of a plan that says who the therapists are: compared runs may differ in it."""
 
 OF_ONE_RUN = ("families", "outcomes", "notes")
 """Parts of a plan that follow from others."""
@@ -93,15 +94,14 @@ class PatientPlayer:
         an API that nobody is paid for: the same server may have moved."""
         if self.weights is None:
             assert self.provider is not None
-            return {**self.identity, "played by": _wherever({"api": self.name}, self.provider)["api"]}
+            return {**self.identity, "played by": _wherever(self.provider)}
         return {**self.identity, "model": self.weights.digests, "chat format": self.layout}
 
 
-def _wherever(identity: dict[str, Any], provider: ProviderConfig | None) -> dict[str, Any]:
-    """Return ``identity`` of a speaker without the address of its API, if nobody is paid for it."""
-    if provider is None or provider.paid:
-        return identity
-    return {**identity, "api": {key: value for key, value in identity["api"].items() if key != "base_url"}}
+def _wherever(provider: ProviderConfig) -> dict[str, Any]:
+    """Return the identity of an API, without its address if nobody is paid for it."""
+    identity = provider.identity()
+    return identity if provider.paid else {key: value for key, value in identity.items() if key != "base_url"}
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,20 @@ class EvaluationProtocol:
     def arms(self) -> dict[str, Arm]:
         return {therapist.name: therapist.arm for therapist in self.therapists}
 
+    @cached_property
+    def _contrasts(self) -> list[Plan]:
+        return plan_contrasts(self.arms)
+
     def session_settings(self, therapist: Therapist, patient: str) -> dict[str, Any]:
         """Return everything that decides what is said in a session of ``patient`` with ``therapist``: a begun session
         continues under the same only."""
         settings, profile = self.config.evaluation, self.patients[patient]
         shown_profile = profile.model_dump(mode="json") if profile else patient
+        speaker = dict(therapist.identity)
+        if therapist.provider is not None:
+            speaker["api"] = _wherever(therapist.provider)
         said = {
-            "therapist": _wherever(as_always(therapist.identity), therapist.provider),
+            "therapist": as_always(speaker),
             "patient": self.player.in_session | {"profile": digest(shown_profile)},
             "limits": self._limits,
             "seed": self.config.seed,
@@ -161,7 +168,7 @@ class EvaluationProtocol:
             },
             "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},
             "judge": self._judge(),
-            "contrasts": [contrast.id for contrast in plan_contrasts(self.arms)],
+            "contrasts": [contrast.id for contrast in self._contrasts],
             "method": METHOD,
         }
 
@@ -170,7 +177,7 @@ class EvaluationProtocol:
         """Return what is settled before the first session: :attr:`compare_key`, what is measured, and who the
         therapists are."""
         families: dict[str, dict[str, list[str]]] = {}
-        for contrast in plan_contrasts(self.arms):
+        for contrast in self._contrasts:
             pairs = [f"{first} − {second}" for first, second in contrast.pairs]
             families.setdefault(contrast.family, {})[contrast.id] = pairs
         outcomes = {"primary": "total", "secondary": [domain.id for domain in self.rubric.domains]}
@@ -219,4 +226,4 @@ def deviations(protocol: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
 
 
 def digest(value: Any) -> str:
-    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return text_digest(json.dumps(value, sort_keys=True))

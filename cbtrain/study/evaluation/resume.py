@@ -14,6 +14,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession, restore
 from cbtrain.journal import is_count
 from cbtrain.settings import differences
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
+from cbtrain.study.evaluation.problems import first_of
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, digest, shown
 from cbtrain.study.evaluation.run_context import BEGUN, SETTINGS, RunContext
 
@@ -52,9 +53,7 @@ class Restored:
     @property
     def told(self) -> str:
         """Return what is stale, in one line."""
-        shown = [str(stale) for stale in self.stale[:MOST_TOLD]]
-        more = len(self.stale) - len(shown)
-        return "; ".join([*shown, *([f"and {more} more"] if more else [])])
+        return "; ".join(first_of(list(map(str, self.stale)), MOST_TOLD))
 
 
 def match(
@@ -65,17 +64,17 @@ def match(
 ) -> Restored:
     """Give ``sessions`` their keys, and restore them from ``events`` of the run in ``folder``."""
     known = {event["key"]: event["settings"] for event in events if event["kind"] == SETTINGS}
-    settings = _give_keys(sessions, protocol, known)
+    settings, same = _give_keys(sessions, protocol, known), set[str]()
     if earlier := earlier_settings(events):
         # Sessions without a key were begun by an older version, under one key for the whole run.
         now = settings_of_run(protocol, folder)
-        if now == earlier or only_raised(earlier, now, "evaluation", "patient"):
+        if now == earlier:
+            same = {""}
+        if same or only_raised(earlier, now, "evaluation", "patient"):
             for session in sessions:
                 session.keys |= {""}
     passed_over = restore(sessions, events)
-    raised = sum(bool(session.turns) and bool(session.keys) for session in sessions) if known or earlier else 0
-    if earlier and now == earlier:
-        raised = 0
+    raised = sum(bool(session.turns and session.keys - same) for session in sessions)
     planned = {session.id for session in sessions}
     outside = {event["session"] for event in events if event["kind"] == "turn"} - planned
     return Restored(settings, known, _stale(sessions, passed_over, known, settings), raised, len(outside))
@@ -160,7 +159,7 @@ def _stale(
         change = "an older version of cbtrain held them under other settings"
         if old in known:
             changes = differences(known[old], settings[session.key])
-            told = [f"{key} was {shown(before)}, and is {shown(now)}" for key, before, now in changes[:CHANGES_TOLD]]
-            change = ", ".join(told) + (f", and {len(changes) - CHANGES_TOLD} more" if changes[CHANGES_TOLD:] else "")
+            told = [f"{key} was {shown(before)}, and is {shown(now)}" for key, before, now in changes]
+            change = ", ".join(first_of(told, CHANGES_TOLD))
         groups.setdefault((session.arm, change), []).append(turns)
     return [Stale(arm, len(turns), sum(turns), change) for (arm, change), turns in groups.items()]

@@ -34,6 +34,7 @@ from cbtrain.providers.provider import Provider
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import RunContext
 from cbtrain.study.evaluation.therapists import PATIENT, Therapist
+from cbtrain.study.local_model import open_local_model
 
 THERAPIST_ROLE, PATIENT_ROLE = "therapist", "patient"
 """Roles of requests in journal and costs."""
@@ -239,17 +240,10 @@ def load(
     progress: Progress = lambda done, of: None,
 ) -> LocalModel:
     """Return the model in ``folder`` with ``adapters``, on ``device``. Raises UserError."""
-    model = LocalModel(
-        str(folder),
-        adapters,
-        config.evaluation.engine,
-        loading=config.model.model_copy(update={"device": device}),
-        chat_format=config.tokens.format,
-        progress=progress,
-    )
-    model.give_base_a_voice()
-    if config.evaluation.deterministic:
-        say(model.engine.be_deterministic())
+    loading = config.model.model_copy(update={"device": device})
+    model, note = open_local_model(str(folder), adapters, config, loading=loading, progress=progress)
+    if note:
+        say(note)
     return model
 
 

@@ -88,22 +88,17 @@ def player_of(config: StudyConfig, trained: TrainedRun | None, problems: Problem
     player = partial(PatientPlayer, settings.patient, last=settings.patient_messages)
     if settings.patient_provider is not None:
         return player(instructions=settings.patient_instructions, provider=settings.patient_provider)
-    if settings.patient_model is not None:
-        with problems.collected("evaluation.patient_model"):
+    with problems.collected("evaluation.patient_model" if settings.patient_model else None):
+        if settings.patient_model is not None:
             weights = local_weights(settings.patient_model)
-            instructions = None if weights.adapter else settings.patient_instructions
-            layout = layout_digest(weights.voice(config.tokens.format))
-            return player(instructions=instructions, weights=weights, layout=layout)
-        return None
-    if trained is not None:
-        weights = LocalWeights(resolve_model(trained.base), trained.folder / PATIENT)
-        with problems.collected():
-            layout = layout_digest(weights.voice(config.tokens.format))
-            return player(instructions=None, weights=weights, layout=layout)
-        return None
-    with problems.collected():
-        hint = "Name an API (evaluation.patient_provider) or a model on this machine (evaluation.patient_model)."
-        raise UserError("nobody plays the patients", where="evaluation", hint=hint)
+        elif trained is not None:
+            weights = LocalWeights(resolve_model(trained.base), trained.folder / PATIENT)
+        else:
+            hint = "Name an API (evaluation.patient_provider) or a model on this machine (evaluation.patient_model)."
+            raise UserError("nobody plays the patients", where="evaluation", hint=hint)
+        instructions = None if weights.adapter else settings.patient_instructions
+        layout = layout_digest(weights.voice(config.tokens.format))
+        return player(instructions=instructions, weights=weights, layout=layout)
     return None
 
 

@@ -94,15 +94,16 @@ def _settings_digest(file: Path) -> str:
     """Return a digest of the settings of a model or an adapter, without names of models and programs."""
     settings = read_json_object(file, "Copy the whole folder again.")
     kept = {key: value for key, value in settings.items() if key not in SAYING_NOTHING}
-    return _digest(json.dumps(kept, sort_keys=True))
+    return text_digest(json.dumps(kept, sort_keys=True))
 
 
 def _tokenizer_digest(*folders: Path | None) -> str:
     files = [folder / name for folder in folders if folder for name in TOKENIZERS if (folder / name).is_file()]
-    return _digest("".join(map(file_digest, files)))
+    return text_digest("".join(map(file_digest, files)))
 
 
-def _digest(text: str) -> str:
+def text_digest(text: str) -> str:
+    """Return 16 hexadecimal digits."""
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -297,7 +298,7 @@ def layout_digest(voice: Voice) -> str:
     """Return a digest of how a voice lays chats out and ends answers."""
     layout = voice.renderer.format
     text = "\0".join([layout.template, *layout.stop_strings, repr(sorted(voice.stop_ids))])
-    return _digest(text)
+    return text_digest(text)
 
 
 def _of_run(config: StudyConfig, trained: TrainedRun) -> list[Therapist]:
@@ -312,7 +313,7 @@ def _of_run(config: StudyConfig, trained: TrainedRun) -> list[Therapist]:
     saved_layout = saved_format(adapter)
     layout = saved_layout.template if saved_layout else ""
     arms, sampling = arms_of([BASE, TUNED]), config.evaluation.therapist
-    digest = _digest(layout)
+    digest = text_digest(layout)
     return [
         Therapist(arms[name], system, STUDY_PROMPT, sampling, weights=weights, layout=digest)
         for name, weights in (
