@@ -72,15 +72,17 @@ def pick_device(name: str) -> str:
 
 def describe_environment() -> dict[str, Any]:
     """JSON-able facts for ``environment.json``; no user names, paths or host names."""
-    import torch
-
+    torch = sys.modules.get("torch")  # not loaded: no model has run here
+    device = "none: no model ran here"
+    if torch is not None:
+        device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return {
         "cbtrain": importlib.metadata.version("cbtrain"),
         "revision": _revision(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads() if torch else None,
+        "device": device,
         "packages": {name: version_of(name) for name in PACKAGES},
     }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cbtrain.generation.config import SamplingConfig
-from cbtrain.generation.sampling.draw import TokenLogprobs
+
+if TYPE_CHECKING:
+    from cbtrain.generation.sampling.draw import TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from rich.console import Console
 
 from cbtrain.config.loading import dump_config
@@ -18,16 +16,13 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.environment import describe_environment
 from cbtrain.errors import UserError
-from cbtrain.eval.simulation.config import PROMPT_WORDS
-from cbtrain.eval.simulation.prompts import shipped_prompts
-from cbtrain.files import exists, expanded, hold, read_sealed, require_new, seal, write_atomic
+from cbtrain.files import hold, read_sealed, require_new, seal, write_atomic
 from cbtrain.journal import is_amount
 from cbtrain.settings import changed_settings, parse_yaml
+from cbtrain.study.anchored import anchored
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
 from cbtrain.training.stage_run import SKIPPED
-from cbtrain.transcripts.reading import SAMPLE
-from cbtrain.transcripts.types import OWN_SIDES
 
 LOCK = Path("training") / ".lock"
 """Locked by the process that trains, since torchrun's ranks outlive torchrun if that is killed."""
@@ -147,28 +142,3 @@ def remove_fruitless(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def anchored(config: StudyConfig) -> StudyConfig:
-    """Return ``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
-    anchored = config.model_copy(deep=True)
-    for part, key in _places(anchored):
-        path = getattr(part, key)
-        if path and exists(expanded(path)):
-            setattr(part, key, str(expanded(path).resolve()))
-    return anchored
-
-
-def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
-    """Yield the settings that may name files or folders: section and key."""
-    yield config.model, "path"
-    corpus, evaluation = config.corpus, config.evaluation
-    yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) != SAMPLE)
-    if Path(evaluation.judging.rubric).suffix:
-        yield evaluation.judging, "rubric"
-    if evaluation.patient_model:
-        yield from ((evaluation.patient_model, key) for key in ("model", "adapter"))
-    for therapist in evaluation.therapists.values():
-        yield from ((therapist, key) for key in ("model", "adapter"))
-        if therapist.prompt not in (*shipped_prompts(), *PROMPT_WORDS):
-            yield therapist, "prompt"

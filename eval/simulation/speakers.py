@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
 from cbtrain.generation.config import SamplingConfig
-from cbtrain.generation.local_model import LocalModel
 from cbtrain.generation.request import BadRequest, ContextOverflow, RequestFailed
 from cbtrain.providers.answers.refusals import leaves_role
 from cbtrain.providers.errors import ProviderError
@@ -21,6 +20,9 @@ from cbtrain.tokens.dialogue import dialogue, patient_system
 from cbtrain.transcripts.labels import inner_labels, names_of
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Ending, Role, Turn
+
+if TYPE_CHECKING:
+    from cbtrain.generation.local_model import LocalModel
 
 SHOWN = 120
 """Characters of a refusal that its session's error shows."""

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
+from cbtrain.study.anchored import anchored
 from cbtrain.study.corpus import load_corpus
 from cbtrain.study.datasets import held_out_datasets
-from cbtrain.study.run_folder import anchored
 from cbtrain.study.stages import StageSpec, StudyModel
 
 WORDS = [a + b for a in ("ba", "do", "fe", "gi", "ku", "lo") for b in ("ma", "ne", "pi", "ro", "su", "ta")]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cbtrain.study.evaluation.local_weights import text_digest
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, as_always
 from cbtrain.study.evaluation.run_context import BEGUN
-from cbtrain.study.evaluation.therapists import TUNED, text_digest
+from cbtrain.study.evaluation.therapists import TUNED
 from cbtrain.study.trained_run import weights_digest
 from cbtrain.tokens.chat_files import saved_format
 

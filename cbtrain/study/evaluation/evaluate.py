@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,7 +20,6 @@ from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.analysis.sessions import session_outcomes
 from cbtrain.eval.rating.cue_rater import CUE_RATER
 from cbtrain.eval.rating.judge import judge_instructions
-from cbtrain.eval.rating.perplexity import compare_perplexity
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.report.schema.report import Report
@@ -29,11 +28,10 @@ from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
-from cbtrain.generation.local_model import LocalModel
 from cbtrain.journal import read
 from cbtrain.providers.summary import costs
+from cbtrain.study.anchored import anchored
 from cbtrain.study.corpus import StudyCorpus
-from cbtrain.study.datasets import held_out_datasets
 from cbtrain.study.evaluation.estimate import (
     detectable,
     estimate,
@@ -54,11 +52,12 @@ from cbtrain.study.evaluation.simulate import LocalGroup, Simulation, devices, g
 from cbtrain.study.evaluation.study import EvaluationStudy, open_study
 from cbtrain.study.evaluation.therapists import TUNED
 from cbtrain.study.run_files import CONFIG, EVENTS, SCORES, TRANSCRIPTS
-from cbtrain.study.run_folder import anchored
 from cbtrain.study.session_log.report_turns import with_requests
 from cbtrain.study.trained_run import TrainedRun
-from cbtrain.tokens.plain_text import plain_document
 from cbtrain.transcripts.writing import write_sessions
+
+if TYPE_CHECKING:
+    from cbtrain.generation.local_model import LocalModel
 
 
 async def evaluate_study(
@@ -163,6 +162,10 @@ def _measure_perplexity(
     model: LocalModel, corpus: StudyCorpus, config: StudyConfig, trained: TrainedRun, console: Console
 ) -> dict[str, Any]:
     """Return the perplexity of base and tuned therapist on held-out patients' sessions."""
+    from cbtrain.eval.rating.perplexity import compare_perplexity
+    from cbtrain.study.datasets import held_out_datasets
+    from cbtrain.tokens.plain_text import plain_document
+
     renderer = model.voices[TUNED].renderer
     positions = model.decoder.architecture.context
     datasets = held_out_datasets(corpus, renderer, config, positions, console)

@@ -21,9 +21,10 @@ from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.settings import MISSING, differences
+from cbtrain.study.evaluation.local_weights import LocalWeights, text_digest
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
-from cbtrain.study.evaluation.therapists import LocalWeights, Therapist, notes_on, text_digest
+from cbtrain.study.evaluation.therapists import Therapist, notes_on
 from cbtrain.transcripts.profile import Profile
 
 THERAPISTS = "therapists"

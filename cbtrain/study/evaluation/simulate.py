@@ -9,8 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.environment import pick_device
@@ -28,13 +27,14 @@ from cbtrain.eval.simulation.runner import (
     run_sessions,
 )
 from cbtrain.eval.simulation.speakers import ApiPatient, ApiTherapist, LocalPatient, LocalTherapist, PatientRole
-from cbtrain.generation.local_model import LocalModel
-from cbtrain.model.weights.reading import Progress
 from cbtrain.providers.provider import Provider
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import RunContext
 from cbtrain.study.evaluation.therapists import PATIENT, Therapist
-from cbtrain.study.local_model import open_local_model
+
+if TYPE_CHECKING:
+    from cbtrain.generation.local_model import LocalModel
+    from cbtrain.model.weights.reading import Progress
 
 THERAPIST_ROLE, PATIENT_ROLE = "therapist", "patient"
 """Roles of requests in journal and costs."""
@@ -151,7 +151,8 @@ class Simulation:
     def _lanes(self) -> list[Lane]:
         """Return what is held side by side: on each device one model after the other, and all APIs at once."""
         waiting = deque(self.groups)
-        lanes: list[Lane] = [self._on_device(device, waiting) for device in devices(self.run.config.model.device)]
+        here = devices(self.run.config.model.device) if waiting else []
+        lanes: list[Lane] = [self._on_device(device, waiting) for device in here]
         apis = {therapist.name: therapist for therapist in self.protocol.therapists if therapist.provider}
         if apis:
             lanes.append([Batch(self._sessions_with(apis), partial(self._speakers, apis, None))])
@@ -182,6 +183,8 @@ class Simulation:
             yield speakers
         del loaded, model, speakers
         if device.startswith("cuda"):
+            import torch
+
             torch.cuda.empty_cache()
 
     @asynccontextmanager
@@ -227,6 +230,8 @@ def devices(wanted: str) -> list[str]:
     """Return the devices on which models are loaded: all GPUs, if no single device is ``wanted``."""
     chosen = pick_device(wanted)
     if wanted == "auto" and chosen.startswith("cuda"):
+        import torch
+
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     return [chosen]
 
@@ -240,6 +245,8 @@ def load(
     progress: Progress = lambda done, of: None,
 ) -> LocalModel:
     """Return the model in ``folder`` with ``adapters``, on ``device``. Raises UserError."""
+    from cbtrain.study.local_model import open_local_model
+
     loading = config.model.model_copy(update={"device": device})
     model, note = open_local_model(str(folder), adapters, config, loading=loading, progress=progress)
     if note:

@@ -13,21 +13,14 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.files import exists, expanded
+from cbtrain.files import exists, expanded, share_with
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.evaluation.checks import check_apis, refuse_another_study, require_two_speakers
+from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, PatientPlayer
-from cbtrain.study.evaluation.therapists import (
-    PATIENT,
-    LocalWeights,
-    layout_digest,
-    local_weights,
-    notes_on,
-    therapists_of,
-)
-from cbtrain.study.pipeline import prepare_process
+from cbtrain.study.evaluation.therapists import PATIENT, notes_on, therapists_of
 from cbtrain.study.run_files import STATE
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.chat_files import saved_prompt
@@ -55,7 +48,11 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     if trained is not None:
         problems.refuse()
         require_two_speakers(config)
-    prepare_process(config)
+    share_with(config.sharing)
+    if trained or speaks_here(config):
+        from cbtrain.study.pipeline import prepare_process
+
+        prepare_process(config)
     therapists = therapists_of(config, trained, problems)
     player = player_of(config, trained, problems)
     rubric = corpus = None
@@ -80,6 +77,12 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     for note in notes_on(therapists):
         say(console, f"note: {note}")
     return EvaluationStudy(trained, corpus, protocol)
+
+
+def speaks_here(config: StudyConfig) -> bool:
+    """Return whether a therapist that is named, or the patients' model, is on this machine."""
+    settings = config.evaluation
+    return settings.patient_model is not None or any(arm.model for arm in settings.therapists.values())
 
 
 def player_of(config: StudyConfig, trained: TrainedRun | None, problems: Problems) -> PatientPlayer | None:

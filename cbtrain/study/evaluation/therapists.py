@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,20 +26,15 @@ from cbtrain.eval.simulation.config import (
 )
 from cbtrain.eval.simulation.prompts import prompt_text
 from cbtrain.eval.simulation.speakers import api_request
-from cbtrain.files import file_digest, read_json_object
 from cbtrain.generation.config import SamplingConfig
-from cbtrain.generation.voice import Voice
-from cbtrain.model.adapters.methods import check_adapter, is_whole_model
-from cbtrain.model.adapters.peft_format import CONFIG as ADAPTER_CONFIG
-from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
-from cbtrain.model.weights.reading import require_whole, weight_files
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.providers import api_format_of
 from cbtrain.providers.types import Message
 from cbtrain.settings import SettingsConflict
+from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights, text_digest
 from cbtrain.study.evaluation.problems import Problems
-from cbtrain.study.trained_run import TrainedRun, weights_digest
+from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.chat_files import saved_format, saved_prompt
 
 BASE, TUNED = "base", "tuned"
@@ -50,61 +43,8 @@ BASE, TUNED = "base", "tuned"
 PATIENT = "patient"
 """The folder of a run's patient, and its name in an engine."""
 
-MODEL_CONFIG = "config.json"
-
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
-
-SAYING_NOTHING = {"_name_or_path", "transformers_version", "base_model_name_or_path", "revision", "peft_version"}
-"""Settings of models and adapters that decide nothing."""
-
 NOT_SAMPLING = ("messages", "contents", "system", "systemInstruction", "system_instruction")
 """Fields of a request's body that hold the words."""
-
-
-@dataclass(frozen=True)
-class LocalWeights:
-    """A model folder and an adapter's. ``layout_of``: the adapter in whose chat format the base is talked to; None for
-    its own."""
-
-    model: Path
-    adapter: Path | None = None
-    layout_of: Path | None = None
-
-    @cached_property
-    def digests(self) -> dict[str, str]:
-        """Return the digests of all that decides what the model computes: the same weights mean something else with
-        another architecture, or an adapter's with another scale."""
-        digests = {
-            "weights": weights_digest(self.model),
-            "architecture": _settings_digest(self.model / MODEL_CONFIG),
-            "tokenizer": _tokenizer_digest(self.model, self.adapter),
-        }
-        if self.adapter is None:
-            return digests
-        config = self.adapter / (MODEL_CONFIG if is_whole_model(self.adapter) else ADAPTER_CONFIG)
-        return digests | {"adapter": weights_digest(self.adapter), "adapter settings": _settings_digest(config)}
-
-    def voice(self, chat_format: str) -> Voice:
-        """Return how the model is talked to. Raises UserError."""
-        adapter = self.adapter or self.layout_of
-        return Voice.of(self.model, adapter, read_architecture(self.model).vocabulary, chat_format)
-
-
-def _settings_digest(file: Path) -> str:
-    """Return a digest of the settings of a model or an adapter, without names of models and programs."""
-    settings = read_json_object(file, "Copy the whole folder again.")
-    kept = {key: value for key, value in settings.items() if key not in SAYING_NOTHING}
-    return text_digest(json.dumps(kept, sort_keys=True))
-
-
-def _tokenizer_digest(*folders: Path | None) -> str:
-    files = [folder / name for folder in folders if folder for name in TOKENIZERS if (folder / name).is_file()]
-    return text_digest("".join(map(file_digest, files)))
-
-
-def text_digest(text: str) -> str:
-    """Return 16 hexadecimal digits."""
-    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -218,20 +158,6 @@ def _named(name: str, settings: TherapistConfig, config: StudyConfig) -> Therapi
     return Therapist(arm, system, settings.prompt, sampling, weights=weights)
 
 
-def local_weights(settings: LocalModelConfig) -> LocalWeights:
-    """Return the folders that ``settings`` name. Raises UserError if they are not there, or if the adapter is one of
-    another base."""
-    model = resolve_model(settings.model)
-    read_architecture(model)
-    for file in weight_files(model):
-        require_whole(file)
-    if settings.adapter is None:
-        return LocalWeights(model)
-    adapter = Path(settings.adapter).expanduser()
-    check_adapter(model, adapter)
-    return LocalWeights(model, adapter)
-
-
 def _system(word: str, folder: Path | None, config: StudyConfig) -> str:
     """Return the system prompt that ``word`` names; ``folder`` is where one may be saved. Raises UserError."""
     if word == NO_PROMPT:
@@ -292,13 +218,6 @@ def notes_on(therapists: Sequence[Therapist]) -> list[str]:
         if trained and therapist.weights and not therapist.weights.adapter and therapist.weights in untuned:
             notes.append(f"{therapist.name} is called {therapist.arm.variant} and has no adapter")
     return notes
-
-
-def layout_digest(voice: Voice) -> str:
-    """Return a digest of how a voice lays chats out and ends answers."""
-    layout = voice.renderer.format
-    text = "\0".join([layout.template, *layout.stop_strings, repr(sorted(voice.stop_ids))])
-    return text_digest(text)
 
 
 def _of_run(config: StudyConfig, trained: TrainedRun) -> list[Therapist]:

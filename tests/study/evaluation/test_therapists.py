@@ -24,9 +24,9 @@ from cbtrain.errors import UserError
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.journal import read
 from cbtrain.study.evaluation.evaluate import evaluate_study, plan_study
+from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest
 from cbtrain.study.evaluation.scores import load_scores
 from cbtrain.study.evaluation.study import open_study
-from cbtrain.study.evaluation.therapists import LocalWeights, layout_digest
 from cbtrain.tokens.chat_files import format_files
 from cbtrain.tokens.formats import choose_format
 from cbtrain.tokens.tokenizer import load_tokenizer

@@ -1,0 +1,40 @@
+"""Settings whose paths hold wherever a run folder is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.eval.simulation.config import PROMPT_WORDS
+from cbtrain.eval.simulation.prompts import shipped_prompts
+from cbtrain.files import exists, expanded
+from cbtrain.transcripts.reading import SAMPLE
+from cbtrain.transcripts.types import OWN_SIDES
+
+
+def anchored(config: StudyConfig) -> StudyConfig:
+    """Return ``config`` with absolute paths, so that the run folder can be evaluated from anywhere."""
+    anchored = config.model_copy(deep=True)
+    for part, key in _places(anchored):
+        path = getattr(part, key)
+        if path and exists(expanded(path)):
+            setattr(part, key, str(expanded(path).resolve()))
+    return anchored
+
+
+def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
+    """Yield the settings that may name files or folders: section and key."""
+    yield config.model, "path"
+    corpus, evaluation = config.corpus, config.evaluation
+    yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) != SAMPLE)
+    if Path(evaluation.judging.rubric).suffix:
+        yield evaluation.judging, "rubric"
+    if evaluation.patient_model:
+        yield from ((evaluation.patient_model, key) for key in ("model", "adapter"))
+    for therapist in evaluation.therapists.values():
+        yield from ((therapist, key) for key in ("model", "adapter"))
+        if therapist.prompt not in (*shipped_prompts(), *PROMPT_WORDS):
+            yield therapist, "prompt"
