@@ -22,6 +22,7 @@ FLOORS = {
     "cbtrain.configs": 0,
     "cbtrain.model": 1,
     "cbtrain.tokens": 1,
+    "cbtrain.patients": 1,
     "cbtrain.training": 2,
     "cbtrain.generation": 2,
     "cbtrain.synthesis": 2,
@@ -137,6 +138,7 @@ LIGHT = [
     "cbtrain.generation.config",
     "cbtrain.eval.config",
     "cbtrain.eval.watching.watch",
+    "cbtrain.study.evaluation.evaluate",  # a study of APIs alone
     "cbtrain.config.loading",
 ]
 

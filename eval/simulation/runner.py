@@ -13,6 +13,7 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, Speaker, Spoken, hold_session
+from cbtrain.eval.simulation.slots import slot_of
 from cbtrain.eval.watching.display import Display
 from cbtrain.journal import Check, Journal, Record, Shape, is_count, is_section, is_text, or_none
 from cbtrain.stopping import StopRequest
@@ -65,7 +66,9 @@ class SimulatedSession:
     ``ids`` are the tokens of turns that a local model has written, by the turn's index: it reads them as it wrote them.
     ``marks`` counts the turns in which something was found or changed (:data:`MARKS`). ``labels_seen`` are the
     speakers' labels in the text of a transcript that was read without finding both speakers. ``key`` is a digest of
-    all that decides what is said; ``keys`` are others, under which turns were said that still count."""
+    all that decides what is said; ``keys`` are others, under which turns were said that still count. ``number``: of
+    the session in its course, 0 if there is none; ``simulator``: who plays the patient, "" if there is one way only.
+    ``columns`` are what the analysis forms subgroups by: severity, engagement, style and risk of the patient."""
 
     id: str
     arm: str
@@ -79,6 +82,14 @@ class SimulatedSession:
     ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
     key: str = ""
     keys: frozenset[str] = frozenset()
+    number: int = 0
+    simulator: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def slot(self) -> int:
+        """The place among the sessions of this patient with this arm."""
+        return slot_of(self.seed, self.number, self.simulator)
 
     @property
     def failed(self) -> bool:
