@@ -7,8 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.eval.rating.config import JudgingConfig, over
-from cbtrain.eval.simulation.config import TOKENS_PROMPT, LocalModelConfig, TherapistConfig, refuse_unsent
+from cbtrain.eval.simulation.config import (
+    TOKENS_PROMPT,
+    CourseConfig,
+    LocalModelConfig,
+    SimulatorConfig,
+    TherapistConfig,
+    refuse_unsent,
+)
 from cbtrain.generation.config import EngineConfig, SamplingConfig
+from cbtrain.patients.config import PatientsConfig
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.overrides import merge
 from cbtrain.settings import SettingsConflict
@@ -36,6 +44,8 @@ PAPER: dict[str, Any] = {
         "You play a patient in a simulated therapy session, for research. Stay in character and speak in the first "
         "person. Do not speak for the therapist."
     ),
+    "course": {"sessions": "whole", "told": "opening", "summary": {"min_words": 80, "attempts": 10}},
+    "drift": "ignore",
     "judging": {"judge": {"temperature": 0.1, "max_tokens": 8192}},
 }
 """How the 2024 study held its sessions (arXiv 2412.00251 and its public simulations), in words of our own: sampling as
@@ -60,9 +70,14 @@ class EvaluationConfig(BaseModel):
         description="system prompt of therapists that name none; tokens: that of `tokens`, as in training; none; a "
         "shipped prompt; a text file",
     )
+    patients: PatientsConfig | None = Field(
+        None, description="whom to treat: a library or a file of patients; null: the corpus's held-out patients"
+    )
     max_patients: int | None = Field(None, ge=1, description="how many held-out patients to simulate; null: all")
-    seeds: int = Field(2, ge=1, description="sessions of each patient with each arm")
+    seeds: int = Field(2, ge=1, description="how often each session of a patient with an arm is held")
+    course: CourseConfig = Field(default_factory=CourseConfig)
     sessions_in_flight: int = Field(16, ge=1)
+    min_turns: int = Field(0, ge=0, description="turns before which the patient cannot end a session")
     max_turns: int = Field(20, ge=2, description="most turns of a session, of both speakers together")
     max_words: int = Field(5000, ge=10)
     end_phrases: list[Annotated[str, Field(min_length=1)]] = Field(
@@ -88,6 +103,14 @@ class EvaluationConfig(BaseModel):
     patient_messages: int | None = Field(
         None, ge=1, description="turns that the patient's model sees, the last ones; null: all"
     )
+    simulators: dict[str, SimulatorConfig] = Field(
+        default_factory=dict, description="ways of playing the patients by name, crossed with each other; none: one way"
+    )
+    drift: Literal["retry", "flag", "ignore"] = Field(
+        "retry",
+        description="a turn in which the patient falls out of its part: retry asks once again and flags what is left; "
+        "flag only marks it; ignore does not look",
+    )
     judging: JudgingConfig = Field(default_factory=JudgingConfig)
     max_failures: float = Field(
         0.1,
@@ -105,8 +128,11 @@ class EvaluationConfig(BaseModel):
 
     @model_validator(mode="after")
     def _patient_can_be_asked(self) -> EvaluationConfig:
-        """Raise SettingsConflict on two models of the patient, and on a setting that requests to its API would leave
-        out."""
+        """Raise SettingsConflict on two models of the patient, on a setting that requests to its API would leave out,
+        and on limits that contradict each other."""
+        if self.min_turns > self.max_turns:
+            problem = f"min_turns is {self.min_turns}, more than max_turns ({self.max_turns})"
+            raise SettingsConflict(problem, "min_turns", "max_turns")
         if self.patient_provider is None:
             return self
         if self.patient_model is not None:

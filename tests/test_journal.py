@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.judging import _earlier_ratings
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.eval.simulation.runner import plan_sessions, restore
+from cbtrain.eval.simulation.restoring import restore
+from cbtrain.eval.simulation.runner import plan_sessions
 from cbtrain.journal import Journal, read, with_checksum
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.ledger import Ledger

@@ -16,7 +16,8 @@ from loopback import completion, serve
 
 from cbtrain.errors import Stopped
 from cbtrain.eval.simulation.dialogue import Limits, Spoken
-from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions
+from cbtrain.eval.simulation.restoring import restore
+from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, run_sessions
 from cbtrain.journal import Journal, read
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import Providers

@@ -110,3 +110,8 @@ class Case(Part):
     goals: list[Words] = Field(default_factory=list)
     in_session: str = ""
     phases: dict[LaterPhase, Later] = Field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Return the values of :data:`COLUMNS`, as far as they are known."""
+        return {name: value for name in COLUMNS if (value := getattr(self, name)) is not None}

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.simulation.config import PROMPT_WORDS
 from cbtrain.eval.simulation.prompts import shipped_prompts
+from cbtrain.eval.simulation.simulators import shipped_simulators
 from cbtrain.files import exists, expanded
 from cbtrain.transcripts.reading import SAMPLE
 from cbtrain.transcripts.types import OWN_SIDES
@@ -32,6 +33,11 @@ def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
     yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) != SAMPLE)
     if Path(evaluation.judging.rubric).suffix:
         yield evaluation.judging, "rubric"
+    if evaluation.patients:
+        yield evaluation.patients, "file"
+    for simulator in evaluation.simulators.values():
+        if simulator.method not in shipped_simulators():
+            yield simulator, "method"
     if evaluation.patient_model:
         yield from ((evaluation.patient_model, key) for key in ("model", "adapter"))
     for therapist in evaluation.therapists.values():

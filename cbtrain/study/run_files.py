@@ -15,6 +15,9 @@ REQUESTS = "requests.jsonl"
 PLAN = "plan.yaml"
 """What was planned before the first session: therapists, patients, contrasts, outcomes, judges, with digests."""
 
+PATIENTS = "patients.jsonl"
+"""All that is known of the patients of a library or a file, one a line."""
+
 TRANSCRIPTS = "sessions.jsonl"
 SCORES = "scores.csv"
 AUDIT = "audit.json"

@@ -57,11 +57,12 @@ Record = Callable[[int, Turn, Spoken], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class Limits:
     """A session ends after ``max_turns`` turns or ``max_words`` words, and when the therapist says one of
-    ``end_phrases``."""
+    ``end_phrases``. Before ``min_turns`` turns a patient's end mark does not count."""
 
     max_turns: int
     max_words: int
     end_phrases: tuple[str, ...] = ()
+    min_turns: int = 0
 
 
 # More than seven parameters: the two speakers, and what the session's owner decides and is told.
@@ -96,10 +97,14 @@ async def hold_session(
         text = spoken.text.strip()
         if role == "patient" and (LAST.search(text) or ALONE.search(text)):
             text = LAST.sub("", ALONE.sub("", text)).strip()
+            early = len(turns) + 1 < limits.min_turns
             if text:
-                await _add(turns, Turn(role, text), spoken, record)
+                said = replace(spoken, facts={**spoken.facts, "end_too_early": 1}) if early else spoken
+                await _add(turns, Turn(role, text), said, record)
             else:
                 unsaid({"role": role, **spoken.facts})
+            if early and text:
+                continue
             return "patient_end", None
         if not text:
             unsaid({"role": role, **spoken.facts})

@@ -6,56 +6,31 @@ import asyncio
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, Speaker, Spoken, hold_session
+from cbtrain.eval.simulation.dialogue import Limits, Speaker, SpeakerStopped, Spoken, hold_session
+from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.eval.simulation.slots import slot_of
 from cbtrain.eval.watching.display import Display
-from cbtrain.journal import Check, Journal, Record, Shape, is_count, is_section, is_text, or_none
+from cbtrain.journal import Journal
 from cbtrain.stopping import StopRequest
-from cbtrain.transcripts.types import FAILED, FAILURES, Ending, Turn
+from cbtrain.transcripts.types import FAILED, Ending, Turn
 
-
-def _turn_fields(record: Record) -> Mapping[str, Check]:
-    shape: dict[str, Check] = {
-        "session": is_text,
-        "index": is_count,
-        "role": lambda value: value in ("patient", "therapist"),
-        "text": is_text,
-    }
-    optional: dict[str, Check] = {"facts": is_section, "ids": _are_ids}  # older versions wrote none
-    return shape | {name: check for name, check in optional.items() if name in record}
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_count, value))
-
-
-def _start_fields(record: Record) -> Mapping[str, Check]:
-    shape: dict[str, Check] = {"session": is_text}
-    return shape | ({"key": is_text} if "key" in record else {})  # older versions wrote none
-
-
-def _end_fields(record: Record) -> Mapping[str, Check]:
-    shape: dict[str, Check] = {"session": is_text, "ending": is_text, "error": or_none(is_text)}
-    return shape | ({"facts": is_section} if "facts" in record else {})  # of a last answer that became no turn
-
-
-SHAPES: dict[str, Shape] = {
-    "session_started": _start_fields,
-    "turn": _turn_fields,
-    "session_finished": _end_fields,
-}
-"""The fields that :func:`restore` needs of a journal's records."""
+SUMMARY, NO_SUMMARY = "summary", "no_summary"
+"""Kinds of the journal's records of a summary, and of one that could not be had."""
 
 MARKS = {
     "thinking_removed": "thinking was taken out",
     "other_speaker_cut": "the patient also spoke for the therapist, which was cut",
     "speaks_for_patient": "the therapist also spoke for the patient, which was left in",
+    "drift": "the patient fell out of its part, which was left in",
+    "drift_first": "the patient fell out of its part and was asked once more",
+    "end_too_early": "the patient wanted to end before evaluation.min_turns",
 }
 """Facts of a turn that a reader should know, and the note on each."""
 
@@ -68,7 +43,10 @@ class SimulatedSession:
     speakers' labels in the text of a transcript that was read without finding both speakers. ``key`` is a digest of
     all that decides what is said; ``keys`` are others, under which turns were said that still count. ``number``: of
     the session in its course, 0 if there is none; ``simulator``: who plays the patient, "" if there is one way only.
-    ``columns`` are what the analysis forms subgroups by: severity, engagement, style and risk of the patient."""
+    ``columns`` are what the analysis forms subgroups by: severity, engagement, style and risk of the patient.
+    ``begins``: what is known at its beginning, None for a session by itself. Sessions of one ``course`` are held one
+    after the other: ``summary`` is what was written after it, ``after`` a digest of the summary that it was begun
+    with."""
 
     id: str
     arm: str
@@ -85,6 +63,10 @@ class SimulatedSession:
     number: int = 0
     simulator: str = ""
     columns: dict[str, str] = field(default_factory=dict)
+    begins: SessionBegins | None = None
+    course: str = ""
+    summary: str = ""
+    after: str = ""
 
     @property
     def slot(self) -> int:
@@ -100,74 +82,71 @@ class SimulatedSession:
 Speakers = Callable[[SimulatedSession], tuple[Speaker, Speaker]]
 """The patient and the therapist of a session."""
 
+Summarize = Callable[[SimulatedSession, Speaker, Sequence[int]], Awaitable[Spoken]]
+"""Writes the summary of a session with its therapist, or whoever does that, with one of these seeds. Raises
+SpeakerStopped."""
 
-def plan_sessions(patients: Sequence[str], arms: Sequence[str], seeds: int) -> list[SimulatedSession]:
-    """Return a session for every patient, seed and arm; the arms of one patient and seed are neighbours."""
-    return [
-        SimulatedSession(f"{patient}.{arm}.{seed}", arm, patient, seed)
-        for patient in patients
-        for seed in range(seeds)
-        for arm in arms
-    ]
+MOST_ATTEMPTS = 100
+"""Seeds that the writer of a summary is given."""
+
+
+def plan_sessions(
+    patients: Sequence[str],
+    arms: Sequence[str],
+    seeds: int,
+    numbers: Sequence[int] = (0,),
+    simulators: Sequence[str] = ("",),
+) -> list[SimulatedSession]:
+    """Return a session for every patient, seed, simulator, number and arm; the arms of one patient, seed, simulator and
+    number are neighbours."""
+    sessions = []
+    for patient, seed, simulator, number, arm in product(patients, range(seeds), simulators, numbers, arms):
+        more = [*([f"s{number}"] if number else []), *([simulator] if simulator else [])]
+        id_ = ".".join([patient, arm, str(seed), *more])
+        sessions.append(SimulatedSession(id_, arm, patient, seed, number=number, simulator=simulator))
+    return sessions
 
 
 def turn_seed(session: SimulatedSession, index: int, run_seed: int) -> int:
     """Return the seed of one turn: the same for every arm, so that arms differ by their weights alone."""
-    key = f"{run_seed}|{session.patient}|{session.seed}|{index}".encode()
-    return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big")
+    number = f"|session {session.number}" if session.number else ""
+    return _hashed(f"{run_seed}|{session.patient}|{session.seed}|{index}{number}")
 
 
-def restore(sessions: Sequence[SimulatedSession], events: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
-    """Fill ``sessions`` from a journal's ``events``: finished ones stay finished, begun ones continue where they
-    stopped. A session that ended by a failure of the infrastructure continues after its last good turn.
+def summary_seeds(session: SimulatedSession, run_seed: int) -> list[int]:
+    """Return the seeds with which the summary of a session is asked for."""
+    key = f"{run_seed}|{session.patient}|{session.seed}|{session.number}|summary"
+    return [_hashed(f"{key}|{attempt}") for attempt in range(MOST_ATTEMPTS)]
 
-    Turns that were said under another key than those of their session are passed over. Return how many there are, by
-    session and key. Raises UserError if a turn is missing.
-    """
-    by_id = {session.id: session for session in sessions}
-    keys: dict[str, str] = {}
-    branched: set[str] = set()
-    """Sessions in which a process has said other turns than those taken: its later ones answer these, and none of
-    ours."""
-    passed_over: dict[str, Counter[str]] = {}
-    for event in events:
-        if event["kind"] not in SHAPES or event["session"] not in by_id:
-            continue
-        session = by_id[event["session"]]
-        if event["kind"] == "session_started":
-            keys[session.id] = event.get("key", "")
-            branched.discard(session.id)
-            continue
-        key = keys.get(session.id, "")
-        if key != session.key and key not in session.keys:
-            if event["kind"] == "turn":
-                passed_over.setdefault(session.id, Counter())[key] += 1
-        elif session.id in branched:
-            continue
-        elif event["kind"] == "session_finished":
-            if not _to_resume(event):
-                session.ending, session.error = event["ending"], event["error"]
-        elif event["index"] == len(session.turns):
-            session.turns.append(Turn(event["role"], event["text"]))
-            session.ids[event["index"]] = tuple(event.get("ids", ()))
-            session.marks.update(marks_of(event.get("facts", {})))
-        elif event["index"] > len(session.turns):
-            hint = "Restore the file from a copy."
-            raise UserError(f"turn {len(session.turns) + 1} is missing", where=f"session {session.id}", hint=hint)
-        elif session.turns[event["index"]].text != event["text"]:
-            branched.add(session.id)
-    return passed_over
+
+def _hashed(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=6).digest(), "big")
+
+
+def summary_digest(text: str) -> str:
+    """Return what a session notes of the summary that it was begun with."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def in_courses(sessions: Sequence[SimulatedSession]) -> list[list[SimulatedSession]]:
+    """Return the sessions of each course in their order; one that belongs to none stands alone."""
+    courses: dict[str, list[SimulatedSession]] = {}
+    for session in sessions:
+        courses.setdefault(session.course or f"/{session.id}", []).append(session)
+    return [sorted(course, key=lambda session: session.number) for course in courses.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
     """``in_flight``: sessions at once in each lane, each of which ends at ``limits``. ``seed``: of the run. No session
-    of an arm begins when more than ``max_failures`` (a share of that arm's) have failed."""
+    of an arm begins when more than ``max_failures`` (a share of that arm's) have failed. ``summarize``: between the
+    sessions of a course."""
 
     in_flight: int
     limits: Limits
     seed: int
     max_failures: float = 1.0
+    summarize: Summarize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +164,6 @@ Lane = Iterable[Batch]
 def marks_of(facts: Mapping[str, Any]) -> list[str]:
     """Return the marks that the ``facts`` of a turn set."""
     return [name for name in MARKS if facts.get(name)]
-
-
-def _to_resume(event: Mapping[str, Any]) -> bool:
-    """Return whether a session that ended so is taken up again. Older versions called a patient's empty answer an
-    ending, not a failure."""
-    silent = (event["ending"], event.get("error")) == ("empty_turn", SILENT_PATIENT)
-    return event["ending"] in FAILURES or silent
 
 
 async def run_sessions(
@@ -229,17 +201,55 @@ class _Simulation:
     async def hold_lane(self, lane: Lane) -> None:
         """Hold the batches of ``lane``. Speakers are opened only for a batch that has something left to do."""
         for batch in lane:
-            unfinished = [session for session in batch.sessions if session.ending is None]
+            courses = in_courses(batch.sessions)
+            unfinished = [course for course in courses if any(session.ending is None for session in course)]
             if unfinished:
                 self.stop.refuse_new()
                 await self._hold_batch(batch, unfinished)  # by itself: whoever spoke is not kept in memory
 
-    async def _hold_batch(self, batch: Batch, sessions: list[SimulatedSession]) -> None:
-        sessions.sort(key=lambda session: not session.turns)  # what was begun is finished first
+    async def _hold_batch(self, batch: Batch, courses: list[list[SimulatedSession]]) -> None:
+        courses.sort(key=lambda course: not any(session.turns for session in course))  # what was begun comes first
         permits = asyncio.Semaphore(self.settings.in_flight)
         async with batch.open() as speakers:
-            works = [self.hold(session, speakers, permits) for session in sessions]
+            works = [self.hold_course(course, speakers, permits) for course in courses]
             await self.stop.together(works, self.finished)
+
+    async def hold_course(
+        self, course: Sequence[SimulatedSession], speakers: Speakers, permits: asyncio.Semaphore
+    ) -> None:
+        """Hold the sessions of one course in their order, each with the summary of those before. The course ends where
+        one fails or no summary can be had."""
+        for before, session in zip([None, *course], course, strict=False):
+            if before is not None:
+                if not before.summary and not await self._summarize(before, speakers, permits):
+                    return
+                session.begins = SessionBegins(session.number, before.summary)
+                session.after = summary_digest(before.summary)
+            if session.ending is None:
+                await self.hold(session, speakers, permits)
+            if session.ending is None or session.failed:
+                return
+
+    async def _summarize(self, session: SimulatedSession, speakers: Speakers, permits: asyncio.Semaphore) -> bool:
+        """Have the summary of ``session`` written; return whether there is one."""
+        assert self.settings.summarize is not None
+        async with AsyncExitStack() as permit:
+            with self.stop.interruptible():
+                await permit.enter_async_context(permits)
+            self.stop.refuse_new()
+            _, therapist = speakers(session)
+            try:
+                spoken = await self.settings.summarize(session, therapist, summary_seeds(session, self.settings.seed))
+            except SpeakerStopped as stopped:
+                facts = {"ending": stopped.ending, "error": str(stopped), "facts": stopped.facts}
+                await asyncio.to_thread(self.journal.append, NO_SUMMARY, session=session.id, **facts)
+                session.error = f"no summary of it: {stopped}"
+                return False
+            await asyncio.to_thread(
+                self.journal.append, SUMMARY, session=session.id, text=spoken.text, facts=spoken.facts
+            )
+            session.summary = spoken.text
+            return True
 
     def too_many_failed(self, arm: str) -> bool:
         """Return whether more sessions of ``arm`` have failed than the settings allow: it stops no other arm."""
@@ -259,6 +269,7 @@ class _Simulation:
                 "seed": session.seed,
                 "key": session.key,
             }
+            facts |= {"after": session.after} if session.after else {}
             self.journal.append("session_started", session=session.id, **facts)
             unsaid: dict[str, Any] = {}
             try:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
+from cbtrain.eval.simulation.in_character import DriftPolicy, in_character
 from cbtrain.generation.config import SamplingConfig
-from cbtrain.generation.request import BadRequest, ContextOverflow, RequestFailed
+from cbtrain.generation.request import BadRequest, Completion, ContextOverflow, RequestFailed
 from cbtrain.providers.answers.refusals import leaves_role
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.structured import cut_short, thought
 from cbtrain.providers.types import ChatRequest, ChatResponse, Message
 from cbtrain.text.thinking import without_thinking
+from cbtrain.tokens.dialogue import Message as ChatMessage
 from cbtrain.tokens.dialogue import dialogue, patient_system
 from cbtrain.transcripts.labels import inner_labels, names_of
 from cbtrain.transcripts.profile import Profile
@@ -43,9 +46,31 @@ class ApiSpeaker:
         self.provider, self.sampling, self.system, self.last = provider, sampling, system, last
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken:
-        seen = dialogue(turns, self.role, self.system, last=self.last)
-        messages = tuple(Message(message.role, message.content) for message in seen)  # type: ignore[arg-type]
-        request = api_request(messages, self.sampling, seed)
+        request = api_request(
+            self._messages(dialogue(turns, self.role, self.system, last=self.last)), self.sampling, seed
+        )
+        response, facts = await self._answered(request, seed)
+        try:
+            text, found = self.words(request, response)
+        except SpeakerStopped as stopped:
+            stopped.facts = facts
+            raise
+        return Spoken(text, facts | found)
+
+    async def write(self, turns: Sequence[Turn], question: str, sampling: SamplingConfig, seed: int) -> Spoken:
+        """Return the answer to ``question`` after all ``turns``: no turn of the session. Raises SpeakerStopped."""
+        messages = asked(dialogue(turns, self.role, self.system), question)
+        response, facts = await self._answered(api_request(self._messages(messages), sampling, seed), seed)
+        if response.finish_reason == "content_filter":
+            raise SpeakerStopped("content_filter", f"the API filtered the answer{_quoted(response.text)}", facts)
+        return Spoken(response.text, facts)
+
+    @staticmethod
+    def _messages(seen: Sequence[ChatMessage]) -> tuple[Message, ...]:
+        return tuple(Message(message.role, message.content) for message in seen)  # type: ignore[arg-type]
+
+    async def _answered(self, request: ChatRequest, seed: int) -> tuple[ChatResponse, dict[str, Any]]:
+        """Return the API's response, and facts on it. Raises SpeakerStopped."""
         try:
             response = await self.provider.chat(request, sample=seed)
         except ProviderError as error:
@@ -65,17 +90,20 @@ class ApiSpeaker:
         }
         if response.thinking:
             facts["thinking_removed"] = response.thinking
-        try:
-            text, found = self.words(request, response)
-        except SpeakerStopped as stopped:
-            stopped.facts = facts
-            raise
-        return Spoken(text, facts | found)
+        return response, facts
 
     def words(self, request: ChatRequest, response: ChatResponse) -> tuple[str, dict[str, Any]]:
         """Return what is said in ``response``, and facts of what was found in it. Raises SpeakerStopped if the answer
         is no turn of this speaker."""
         raise NotImplementedError
+
+
+def asked(messages: Sequence[ChatMessage], question: str) -> list[ChatMessage]:
+    """Return ``messages`` with ``question`` as the last one of the user: roles alternate."""
+    last = ChatMessage("user", question)
+    if messages and messages[-1].role == "user":
+        return [*messages[:-1], messages[-1].followed_by(last)]
+    return [*messages, last]
 
 
 def api_request(messages: Sequence[Message], sampling: SamplingConfig, seed: int) -> ChatRequest:
@@ -105,24 +133,36 @@ class ApiTherapist(ApiSpeaker):
 @dataclass(frozen=True, slots=True)
 class PatientRole:
     """Whom a patient's model plays. ``instructions`` come with the full ``profile`` for a general model; an adapter
-    trained here gets, with none, exactly the prompt of its training. The model sees the ``last`` turns (None: all).
-    ``forbidden`` are special tokens of the therapist, which in a patient's mouth would end or open turns: they are
-    taken out and counted. So are thinking, the patient's own label, and all that follows the therapist's label."""
+    trained here gets, with none, exactly the prompt of its training; ``prompt`` stands for both, if it is given. The
+    model sees the ``last`` turns (None: all). ``forbidden`` are special tokens of the therapist, which in a patient's
+    mouth would end or open turns: they are taken out and counted. So are thinking, the patient's own label, and all
+    that follows the therapist's label. ``drift``: what is done about turns that fall out of the part. ``opening`` are
+    the first words, if they are written and not asked for."""
 
     profile: Profile | None = None
     instructions: str | None = None
     forbidden: Sequence[str] = ()
     last: int | None = None
+    prompt: str | None = None
+    drift: DriftPolicy = "ignore"
+    opening: str = ""
 
     @property
     def system(self) -> str:
         """Return the system prompt."""
+        if self.prompt is not None:
+            return self.prompt
         brief, profile = patient_system(self.profile), self.profile.text if self.profile else ""
         return "\n\n".join(filter(None, [brief, profile, self.instructions])) if self.instructions else brief
 
+    @property
+    def names(self) -> dict[str, Role]:
+        """Return the patient's own labels."""
+        return names_of(self.profile, ())
+
     def words(self, text: str) -> tuple[str, dict[str, int]]:
         """Return :func:`patient_words` of ``text``."""
-        return patient_words(text, names_of(self.profile, ()), self.forbidden)
+        return patient_words(text, self.names, self.forbidden)
 
 
 class ApiPatient(ApiSpeaker):
@@ -133,6 +173,11 @@ class ApiPatient(ApiSpeaker):
     def __init__(self, provider: Provider, part: PatientRole, sampling: SamplingConfig) -> None:
         super().__init__(provider, sampling, part.system, last=part.last)
         self.part = part
+
+    async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken:
+        if self.part.opening and not turns:
+            return Spoken(self.part.opening, {"written": True})
+        return await in_character(partial(super().speak, turns), turns, seed, self.part.names, self.part.drift)
 
     def words(self, request: ChatRequest, response: ChatResponse) -> tuple[str, dict[str, Any]]:
         if response.finish_reason in ("content_filter", "refusal") or leaves_role(response.text):
@@ -168,20 +213,9 @@ class LocalSpeaker:
         self.adapter, self.voice, self.ids, self.last = adapter, voice, ids, last
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken:
-        messages = dialogue(turns, self.role, self.system, self.ids, last=self.last)
-        try:
-            done = await self.model.answer(messages, self.sampling, seed=seed, adapter=self.adapter, voice=self.voice)
-        except ContextOverflow as error:
-            raise SpeakerStopped("context_limit", str(error)) from None
-        except (UserError, BadRequest, RequestFailed) as error:
-            raise SpeakerStopped("internal_error", str(error)) from None
-        facts: dict[str, Any] = {
-            "finish_reason": done.finish_reason,
-            "prompt_tokens": done.prompt_tokens,
-            "cached_tokens": done.cached_tokens,
-            "completion_tokens": len(done.ids),
-            "seed": seed,
-        }
+        done, facts = await self._drawn(
+            dialogue(turns, self.role, self.system, self.ids, last=self.last), self.sampling, seed
+        )
         if len(turns) < 2:  # the same in the whole session, and said to no API that would have kept it
             facts["system"] = self.system
         text, thinking = without_thinking(done.text)
@@ -197,6 +231,32 @@ class LocalSpeaker:
         facts |= {} if unchanged and text.strip() else drawn
         whole = unchanged and not isinstance(done.stopped_by, str)
         return Spoken(text, facts | found, tuple(done.ids) if whole else ())
+
+    async def write(self, turns: Sequence[Turn], question: str, sampling: SamplingConfig, seed: int) -> Spoken:
+        """Return the answer to ``question`` after all ``turns``: no turn of the session. Raises SpeakerStopped."""
+        messages = asked(dialogue(turns, self.role, self.system, self.ids), question)
+        done, facts = await self._drawn(messages, sampling, seed)
+        text, thinking = without_thinking(done.text)
+        return Spoken(text, facts | ({"thinking_removed": thinking} if thinking else {}))
+
+    async def _drawn(
+        self, messages: Sequence[ChatMessage], sampling: SamplingConfig, seed: int
+    ) -> tuple[Completion, dict[str, Any]]:
+        """Return what the model has drawn, and facts on it. Raises SpeakerStopped."""
+        try:
+            done = await self.model.answer(messages, sampling, seed=seed, adapter=self.adapter, voice=self.voice)
+        except ContextOverflow as error:
+            raise SpeakerStopped("context_limit", str(error)) from None
+        except (UserError, BadRequest, RequestFailed) as error:
+            raise SpeakerStopped("internal_error", str(error)) from None
+        facts: dict[str, Any] = {
+            "finish_reason": done.finish_reason,
+            "prompt_tokens": done.prompt_tokens,
+            "cached_tokens": done.cached_tokens,
+            "completion_tokens": len(done.ids),
+            "seed": seed,
+        }
+        return done, facts
 
     def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
         """Return what is said in ``text``, and facts of what was found in it. ``thinking`` characters are out of it."""
@@ -236,6 +296,11 @@ class LocalPatient(LocalSpeaker):
         sampling = sampling.model_copy(update={"min_tokens": max(sampling.min_tokens, 1)})
         super().__init__(model, sampling, part.system, adapter=adapter, ids=ids, last=part.last)
         self.part = part
+
+    async def speak(self, turns: Sequence[Turn], seed: int) -> Spoken:
+        if self.part.opening and not turns:
+            return Spoken(self.part.opening, {"written": True})
+        return await in_character(partial(super().speak, turns), turns, seed, self.part.names, self.part.drift)
 
     def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
         if leaves_role(text):

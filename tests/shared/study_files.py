@@ -18,6 +18,7 @@ QUICK = {
     "max_patients": 3,
     "seeds": 1,
     "max_turns": 6,
+    "drift": "ignore",  # the scripted patient repeats itself
     "therapist": {"max_tokens": 8},
     "engine": {"context_tokens": 2048},
 }

@@ -10,6 +10,7 @@ from cbtrain.study.consent import imported_part, require_consent, stays_here
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.study.trained_run import TrainedRun
+from cbtrain.transcripts.reading import SAMPLE
 
 
 def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubric:
@@ -27,15 +28,24 @@ def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:
     """Raise UserError if an API of therapists, patients or judge cannot be asked, or if text of an imported corpus may
     not be sent to it."""
     settings = config.evaluation
-    allow_upload, corpus = allow_upload or stays_here(config.providers), imported_part(config.corpus)
+    allow_upload = allow_upload or stays_here(config.providers)
+    corpus = imported_part(config.corpus)
+    if settings.patients is not None:  # a library is fictional and ships
+        corpus = settings.patients.file or SAMPLE
     roles = [
         (f"therapist {name}", arm.provider) for name, arm in settings.therapists.items() if arm.provider is not None
     ]
     for _, provider in roles:
         require_consent(corpus, "what patients with its profiles say", provider.base_url, allow_upload)
-    if patient := settings.patient_provider:
-        roles.append(("patient", patient))
-        require_consent(corpus, "its patients' profiles", patient.base_url, allow_upload)
+    patients = [("patient", settings.patient_provider)]
+    patients += [(f"patient {name}", simulator.provider) for name, simulator in settings.simulators.items()]
+    for role, patient in patients:
+        if patient is not None:
+            roles.append((role, patient))
+            require_consent(corpus, "its patients' profiles", patient.base_url, allow_upload)
+    if writer := settings.course.summary.provider:
+        roles.append(("summaries", writer))
+        require_consent(corpus, "sessions simulated from its profiles", writer.base_url, allow_upload)
     if uses_llm_judge(settings.judging, config.providers):
         judge = settings.judging.provider
         roles.append(("judge", judge))

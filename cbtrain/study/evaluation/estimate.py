@@ -24,7 +24,6 @@ from cbtrain.eval.rating.judge import judge_instructions
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.runner import SimulatedSession
-from cbtrain.eval.simulation.speakers import PatientRole
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.costs.prices import load_prices
 from cbtrain.providers.providers import price_of
@@ -34,7 +33,7 @@ from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import RunContext
 from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.text.words import count_words
-from cbtrain.transcripts.types import FAILED, Role
+from cbtrain.transcripts.types import FAILED
 
 TOKENS_PER_WORD = 4 / 3
 API_WAIT_S, API_TOKENS_PER_S = 1.0, 50.0
@@ -72,9 +71,15 @@ class RoleEstimate:
     hours: float | None
 
 
-def lengths_of(events: Sequence[Mapping[str, Any]], corpus: StudyCorpus, protocol: EvaluationProtocol) -> Lengths:
+ASSUMED_PATIENT, ASSUMED_THERAPIST = 60.0, 150.0
+"""Tokens of a turn, where neither sessions nor a corpus tell."""
+
+
+def lengths_of(
+    events: Sequence[Mapping[str, Any]], corpus: StudyCorpus | None, protocol: EvaluationProtocol
+) -> Lengths:
     """Return the lengths of sessions in a journal's ``events``, if any has ended, else of the patients' sessions in the
-    corpus, as far as the limits of the settings allow."""
+    ``corpus``, if there is one, as far as the limits of the settings allow."""
     settings = protocol.config.evaluation
     turns: dict[str, int] = defaultdict(int)
     tokens: dict[str, list[float]] = {"patient": [], "therapist": []}
@@ -87,7 +92,11 @@ def lengths_of(events: Sequence[Mapping[str, Any]], corpus: StudyCorpus, protoco
             drawn = event.get("facts", {}).get("completion_tokens")
             tokens[event["role"]].append(drawn or count_words(event["text"]) * TOKENS_PER_WORD)
     source = f"{len(turns)} sessions that this run has held"
-    if not (tokens["patient"] and tokens["therapist"]):
+    if not (tokens["patient"] and tokens["therapist"]) and corpus is None:
+        turns = {"": settings.max_turns}
+        tokens = {"patient": [ASSUMED_PATIENT], "therapist": [ASSUMED_THERAPIST]}
+        source = "assumptions: sessions of full length, as nothing is known before the first"
+    elif not (tokens["patient"] and tokens["therapist"]):
         sessions = [session for course in corpus.split.test for session in course.sessions]
         turns = {session.id: len(session.turns) for session in sessions}
         for session in sessions:
@@ -112,11 +121,15 @@ def estimate(
     machine has no price."""
     config = protocol.config
     left = [session for session in sessions if session.ending is None]
-    rows = [_speaker(protocol, "patient", left, lengths, None)]
+    rows = [
+        _patient(protocol, name, [session for session in left if session.simulator == name], lengths)
+        for name in protocol.players
+    ]
     rows += [
-        _speaker(protocol, "therapist", [session for session in left if session.arm == name], lengths, name)
+        _therapist(protocol, name, [session for session in left if session.arm == name], lengths)
         for name in protocol.arms
     ]
+    rows.append(_summaries(protocol, sessions, lengths))
     judging = config.evaluation.judging
     if uses_llm_judge(judging, config.providers):
         rated = {
@@ -130,28 +143,55 @@ def estimate(
     return [row for row in rows if row.calls]
 
 
-def _speaker(
-    protocol: EvaluationProtocol, role: Role, left: Sequence[SimulatedSession], lengths: Lengths, arm: str | None
+def _patient(
+    protocol: EvaluationProtocol, name: str, left: Sequence[SimulatedSession], lengths: Lengths
 ) -> RoleEstimate:
-    """Return what one speaker takes. It speaks every second turn, and reads all turns before."""
-    therapist = next((therapist for therapist in protocol.therapists if therapist.name == arm), None)
-    spoken = lengths.patient if role == "patient" else lengths.therapist
-    if therapist is not None:
-        spoken = min(spoken, therapist.sampling.max_tokens)
-    if therapist is not None:
-        provider, system = therapist.provider, count_words(therapist.system) * TOKENS_PER_WORD
-        model = therapist.name if provider is None else f"{therapist.name} ({provider.model})"
-    else:
-        provider, instructions = protocol.player.provider, protocol.player.instructions
-        prompts = [PatientRole(profile, instructions).system for profile in protocol.patients.values()]
-        system = fmean(map(count_words, prompts)) * TOKENS_PER_WORD
-        model = provider.model if provider else "on this machine"
+    """Return what the patients take that the simulator ``name`` plays."""
+    provider = protocol.players[name].provider
+    role = " ".join(filter(None, ["patient", name]))
+    prompts = [protocol.patient_prompt(session) for session in left] or [""]
+    who = role, provider.model if provider else "on this machine", provider
+    return _speaker(protocol, who, left, lengths, lengths.patient, fmean(map(count_words, prompts)))
+
+
+def _therapist(
+    protocol: EvaluationProtocol, name: str, left: Sequence[SimulatedSession], lengths: Lengths
+) -> RoleEstimate:
+    therapist = next(therapist for therapist in protocol.therapists if therapist.name == name)
+    prompts = [protocol.therapist_prompt(therapist, session) for session in left] or [""]
+    model = name if therapist.provider is None else f"{name} ({therapist.provider.model})"
+    spoken = min(lengths.therapist, therapist.sampling.max_tokens)
+    who = "therapist", model, therapist.provider
+    return _speaker(protocol, who, left, lengths, spoken, fmean(map(count_words, prompts)))
+
+
+def _speaker(
+    protocol: EvaluationProtocol,
+    who: tuple[str, str, ProviderConfig | None],
+    left: Sequence[SimulatedSession],
+    lengths: Lengths,
+    spoken: float,
+    words_of_prompt: float,
+) -> RoleEstimate:
+    """Return what one speaker takes: role, model and API. It speaks every second turn, and reads all turns before."""
+    role, model, provider = who
     calls = lengths.turns / 2
-    read = calls * system + (lengths.patient + lengths.therapist) * calls * (calls - 1) / 2
+    read = calls * words_of_prompt * TOKENS_PER_WORD
+    read += (lengths.patient + lengths.therapist) * calls * (calls - 1) / 2
     read += calls * lengths.patient if role == "therapist" else 0
     turns_left = sum(max(lengths.turns - len(session.turns), 0) for session in left)
     sessions = turns_left / max(lengths.turns, 1)
     return _row(protocol, role, model, provider, sessions * calls, sessions * read, sessions * calls * spoken)
+
+
+def _summaries(protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession], lengths: Lengths) -> RoleEstimate:
+    """Return what the summaries between the sessions of whole courses take."""
+    summary, last = protocol.config.evaluation.course.summary, max(protocol.course.numbers)
+    whole = protocol.course.mode == "whole"
+    calls = sum(not session.summary and session.number < last for session in sessions) if whole else 0
+    dialogue = lengths.turns / 2 * (lengths.patient + lengths.therapist) + summary.max_tokens
+    model = summary.provider.model if summary.provider else "the therapists"
+    return _row(protocol, "summaries", model, summary.provider, calls, calls * dialogue, calls * summary.max_tokens / 2)
 
 
 def _judge(protocol: EvaluationProtocol, sessions: int, lengths: Lengths) -> RoleEstimate:
@@ -243,14 +283,15 @@ def spread_2024(rubric: Rubric) -> Spread:
 
 def detectable(protocol: EvaluationProtocol, effect: float | None) -> str:
     """Return a sentence on the differences of totals that this design shows, and on its power for ``effect``."""
-    patients, seeds = len(protocol.patients), protocol.config.evaluation.seeds
+    patients = len(protocol.patients)
+    each = protocol.config.evaluation.seeds * len(protocol.course.numbers) * len(protocol.players)
     if patients < 2:
         return "power: one patient allows no test; differences are described only"
     rubric = protocol.rubric
     spread = spread_2024(rubric)
-    sd, basis = spread.variance(seeds, 1) ** 0.5, "one contrast, α 0.05; spread of the 2024 study on this scale"
+    sd, basis = spread.variance(each, 1) ** 0.5, "one contrast, α 0.05; spread of the 2024 study on this scale"
     smallest = detectable_difference(patients, sd)
-    design = f"power: {counted(patients, 'patient')} with {counted(seeds, 'session')} each"
+    design = f"power: {counted(patients, 'patient')} with {counted(each, 'session')} each"
     text = f"{design} show a difference of {smallest:.3g} points of the total or more in 80 % of studies ({basis})"
     if smallest > (rubric.maximum - rubric.minimum) * len(rubric.domains):
         text = f"{design} show no difference that this scale has in 80 % of studies ({basis})"

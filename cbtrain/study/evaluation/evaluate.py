@@ -81,6 +81,7 @@ async def evaluate_study(
     perplexity = None
     if trained is not None:
         groups[0].loaded = model = _load_with_bar(groups[0], protocol, console)
+        assert study.corpus is not None
         perplexity = _measure_perplexity(model, study.corpus, config, trained, console)
         say(console, perplexity["verdict"])
         del model
@@ -88,6 +89,7 @@ async def evaluate_study(
         restored = match(sessions, protocol, run.events, folder)
         refuse_stale(restored, run, hold_again=hold_again)
         rows = estimate(protocol, sessions, lengths_of(run.events, study.corpus, protocol), run.events)
+        study.treated.write(folder)
         refuse_small_budget(rows, run)
         if trained is None:
             write_atomic(folder / CONFIG, dump_config(anchored(config)))
@@ -146,12 +148,15 @@ def describe(protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession])
     """Return what is held: ``3 therapists × 2 patients × 2 seeds = 12 sessions; 5 contrasts planned``."""
     arms, patients = counted(len(protocol.therapists), "therapist"), counted(len(protocol.patients), "patient")
     seeds, contrasts = counted(protocol.config.evaluation.seeds, "seed"), len(protocol.compare_key["contrasts"])
-    product = f"{arms} × {patients} × {seeds} = {counted(len(sessions), 'session')}"
+    factors = [arms, patients, seeds]
+    factors += [f"{len(protocol.course.numbers)} sessions"] if protocol.course.numbers[1:] else []
+    factors += [counted(len(protocol.players), "simulator")] if len(protocol.players) > 1 else []
+    product = f"{' × '.join(factors)} = {counted(len(sessions), 'session')}"
     return f"{product}; {counted(contrasts, 'contrast')} planned"
 
 
 def _load_with_bar(group: LocalGroup, protocol: EvaluationProtocol, console: Console) -> LocalModel:
-    config, player = protocol.config, protocol.player.weights
+    config, player = protocol.config, protocol.patient_weights
     with loading_bar(console) as progress:
         adapters = group.adapters(player.adapter if player else None)
         device = devices(config.model.device)[0]
@@ -203,7 +208,7 @@ def _report(
         results = analysis(ratings, "default", outcomes, primary_judges=primary_judges, seed=config.seed)
     parts = {
         "title": title,
-        "corpus": trained.corpus if trained else _described(study),
+        "corpus": trained.corpus if trained else study.treated.summary(study.corpus),
         "training": trained.training if trained else [],
         "audit": audit_of(run.folder),
         "protocol": protocol.plan,
@@ -218,18 +223,11 @@ def _report(
         primary_judges=primary_judges,
         results=results,
         sessions=sessions,
-        patient_names=study.corpus.names(),
+        patient_names=study.treated.names,
         rubric=protocol.rubric,
         rater=Rater.model_validate(rater),
     )
     return with_requests(build_report(data, Report.model_validate(parts)), run.folder)
-
-
-def _described(study: EvaluationStudy) -> dict[str, Any]:
-    """Return the summary of a corpus that only names patients: who of it is treated."""
-    treated = list(study.protocol.patients)
-    others = [course.id for course in study.corpus.split.test if course.id not in treated]
-    return study.corpus.summary | {"split": {"treated": treated, "not treated": others}}
 
 
 def _prompts(protocol: EvaluationProtocol, rater: dict[str, str]) -> dict[str, str]:
@@ -237,7 +235,11 @@ def _prompts(protocol: EvaluationProtocol, rater: dict[str, str]) -> dict[str, s
     rubric, by_therapist = protocol.rubric, {therapist.name: therapist.system for therapist in protocol.therapists}
     same = len(set(by_therapist.values())) == 1
     prompts = {"therapist": protocol.therapists[0].system} if same else by_therapist
-    prompts["patient"] = protocol.player.instructions or ""
+    for name, player in protocol.players.items():
+        template = player.simulator.template if player.simulator else player.instructions
+        prompts[" ".join(filter(None, ["patient", name]))] = template or ""
+    if protocol.course.mode == "whole":
+        prompts["summaries"] = protocol.config.evaluation.course.summary.prompt
     if rater["judge"] != CUE_RATER:
         prompts["judge"] = judge_instructions(rubric, rubric.domains)
     return {name: text for name, text in prompts.items() if text}

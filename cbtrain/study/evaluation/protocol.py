@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +18,15 @@ from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrast_plan import Plan, plan_contrasts
 from cbtrain.eval.analysis.contrasts import METHOD
 from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.generation.config import SamplingConfig
-from cbtrain.providers.config import ProviderConfig
+from cbtrain.eval.simulation.courses import opening_words, therapist_prompt
+from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.eval.simulation.simulators import SessionBegins
+from cbtrain.patients.case import Case
 from cbtrain.settings import MISSING, differences
+from cbtrain.study.evaluation.course_plan import CoursePlan
+from cbtrain.study.evaluation.identity import as_always, wherever
 from cbtrain.study.evaluation.local_weights import LocalWeights, text_digest
+from cbtrain.study.evaluation.patient_player import PatientPlayer
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.study.evaluation.therapists import Therapist, notes_on
@@ -36,119 +41,100 @@ OF_ONE_RUN = ("families", "outcomes", "notes")
 PLACES = (".model", ".adapter folder")
 """Ends of keys that say where files lie: what they hold has a digest of its own."""
 
-SIZES = {"slots", "memory_gb", "prefill_tokens"}
-"""Settings of the engine that change no word."""
-
-ADDED_LATER: Mapping[str, Any] = {
-    "deterministic": False,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "min_tokens": 0,
-}
-"""Settings that journals and reports of older versions do not have, and their values then: they are left out where they
-have these, so that older runs are continued and compared."""
-
-
-def as_always(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` without those of :data:`ADDED_LATER` that change nothing, and without :data:`SIZES`."""
-    return {
-        key: as_always(value) if isinstance(value, dict) else value
-        for key, value in settings.items()
-        if key not in SIZES and (key not in ADDED_LATER or value != ADDED_LATER[key])
-    }
-
-
-@dataclass(frozen=True)
-class PatientPlayer:
-    """Who plays the patients: ``provider``, or else ``weights`` on this machine. ``instructions`` are for a general
-    model; None for an adapter that was trained to be a patient. It sees the ``last`` turns (None: all)."""
-
-    sampling: SamplingConfig
-    instructions: str | None
-    last: int | None = None
-    provider: ProviderConfig | None = None
-    weights: LocalWeights | None = None
-    layout: str = ""
-
-    @cached_property
-    def name(self) -> Any:
-        """Return what identifies the model."""
-        if self.provider is not None:
-            return self.provider.identity()
-        assert self.weights is not None
-        if self.weights.adapter is not None:
-            return f"an adapter with weights {self.weights.digests['adapter']}"
-        return f"a model with weights {self.weights.digests['weights']}"
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Return all that decides what a patient says, but the profile."""
-        sampling = as_always(self.sampling.model_dump(mode="json"))
-        identity = {"played by": self.name, "instructions": self.instructions, "sampling": sampling}
-        return identity | ({} if self.last is None else {"last turns seen": self.last})
-
-    @cached_property
-    def in_session(self) -> dict[str, Any]:
-        """Return :attr:`identity` with all that decides what a model on this machine says, and without the address of
-        an API that nobody is paid for: the same server may have moved."""
-        if self.weights is None:
-            assert self.provider is not None
-            return {**self.identity, "played by": _wherever(self.provider)}
-        return {**self.identity, "model": self.weights.digests, "chat format": self.layout}
-
-
-def _wherever(provider: ProviderConfig) -> dict[str, Any]:
-    """Return the identity of an API, without its address if nobody is paid for it."""
-    identity = provider.identity()
-    return identity if provider.paid else {key: value for key, value in identity.items() if key != "base_url"}
-
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
     """Who is treated by whom, and how sessions are held and rated. ``patients`` are the profiles of those who are
-    simulated."""
+    simulated, ``cases`` what else is known of them. ``simulators`` are those that are crossed, by name, if any are
+    named: ``player`` is then the first."""
 
     config: StudyConfig
     patients: Mapping[str, Profile | None]
     rubric: Rubric
     therapists: Sequence[Therapist]
     player: PatientPlayer
+    cases: Mapping[str, Case] = field(default_factory=dict)
+    simulators: Mapping[str, PatientPlayer] = field(default_factory=dict)
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
         return {therapist.name: therapist.arm for therapist in self.therapists}
 
     @cached_property
+    def players(self) -> Mapping[str, PatientPlayer]:
+        """Return who plays the patients, by the name of the simulator; "" if there is one way only."""
+        return self.simulators or {"": self.player}
+
+    @property
+    def patient_weights(self) -> LocalWeights | None:
+        """Return the model on this machine that plays patients; None if only APIs do. All simulators share it."""
+        return next((player.weights for player in self.players.values() if player.weights), None)
+
+    @cached_property
+    def course(self) -> CoursePlan:
+        """Return which sessions are held, and what is known at their beginning."""
+        return CoursePlan(self.config.evaluation.course, self.patients, self.cases)
+
+    def patient_prompt(self, session: SimulatedSession) -> str:
+        """Return the prompt of the patient in ``session``."""
+        profile, case = self.patients[session.patient], self.cases.get(session.patient)
+        return self.players[session.simulator].prompt(profile, case, self._told_in_prompts(session))
+
+    def therapist_prompt(self, therapist: Therapist, session: SimulatedSession) -> str:
+        """Return the system prompt of ``therapist`` in ``session``."""
+        return therapist_prompt(therapist.system, self._told_in_prompts(session))
+
+    def _told_in_prompts(self, session: SimulatedSession) -> SessionBegins | None:
+        begins = session.begins
+        if begins is None or self.config.evaluation.course.told == "prompts":
+            return begins
+        return SessionBegins(begins.number)
+
+    def opening(self, session: SimulatedSession) -> str:
+        """Return the patient's first words, if they are written: they then tell the summary."""
+        if session.begins is None or self.config.evaluation.course.told == "prompts":
+            return ""
+        return opening_words(self.patients[session.patient], session.begins)
+
+    @cached_property
     def _contrasts(self) -> list[Plan]:
         return plan_contrasts(self.arms)
 
-    def session_settings(self, therapist: Therapist, patient: str) -> dict[str, Any]:
-        """Return everything that decides what is said in a session of ``patient`` with ``therapist``: a begun session
-        continues under the same only."""
-        settings, profile = self.config.evaluation, self.patients[patient]
-        shown_profile = profile.model_dump(mode="json") if profile else patient
+    def session_settings(self, session: SimulatedSession) -> dict[str, Any]:
+        """Return everything that decides what is said in ``session``: once begun, it continues under the same only."""
+        settings = self.config.evaluation
+        therapist = next(therapist for therapist in self.therapists if therapist.name == session.arm)
+        player = self.players[session.simulator]
         speaker = dict(therapist.identity)
         if therapist.provider is not None:
-            speaker["api"] = _wherever(therapist.provider)
+            speaker["api"] = wherever(therapist.provider)
         said = {
             "therapist": as_always(speaker),
-            "patient": self.player.in_session | {"profile": digest(shown_profile)},
+            "patient": player.in_session | {"profile": digest(self._profile(session.patient))},
             "limits": self._limits,
             "seed": self.config.seed,
         }
-        if therapist.weights is None and self.player.weights is None:
+        if session.number:
+            said["course"] = self.course.described(session.patient, session.number)
+        if therapist.weights is None and player.weights is None:
             return said
         model = self.config.model
         formats = {key: getattr(model, key) for key in ("weights", "double_quantization", "compute")}
         engine = {"context_tokens": settings.engine.context_tokens, "deterministic": settings.deterministic}
         return said | {"on this machine": formats | as_always(engine)}
 
+    def _profile(self, patient: str) -> Any:
+        """Return what is known of ``patient``, but the summaries, which are of sessions."""
+        if patient in self.cases:
+            return self.cases[patient].model_dump(mode="json", exclude={"phases"})
+        profile = self.patients[patient]
+        return profile.model_dump(mode="json") if profile else patient
+
     @property
     def _limits(self) -> dict[str, Any]:
         settings = self.config.evaluation
         limits: dict[str, Any] = {"max_turns": settings.max_turns, "max_words": settings.max_words}
+        limits |= {"min_turns": settings.min_turns} if settings.min_turns else {}
         return limits | ({"end_phrases": settings.end_phrases} if settings.end_phrases else {})
 
     @cached_property
@@ -156,13 +142,13 @@ class EvaluationProtocol:
         """Return the settings that compared runs must share, and that the report shows. The therapists themselves (base
         model, adapter, training) are what is compared, and are not part of it."""
         config, settings = self.config, self.config.evaluation
-        profiles = [profile.model_dump(mode="json") if profile else None for profile in self.patients.values()]
+        known = [self._profile(name) if profile else None for name, profile in self.patients.items()]
         return {
             "seed": config.seed,
-            "sessions": {"seeds": settings.seeds, **self._limits},
+            "sessions": {"seeds": settings.seeds, **self._limits, **self.course.plan},
             "patients": list(self.patients),
-            "profiles": digest(profiles),
-            "patient": self.player.identity,
+            "profiles": digest(known),
+            "patient": self._played,
             "therapist": {
                 "system prompt": _shared({arm.name: arm.system for arm in self.therapists}),
                 "sampling": _shared({arm.name: as_always(arm.applied_sampling) for arm in self.therapists}),
@@ -185,6 +171,10 @@ class EvaluationProtocol:
         therapists = {arm.name: as_always(arm.described) for arm in self.therapists}
         more = {"families": families, "outcomes": outcomes, "notes": notes_on(self.therapists)}
         return {**self.compare_key, **more, THERAPISTS: therapists}
+
+    @property
+    def _played(self) -> dict[str, Any]:
+        return {name: player.identity for name, player in self.simulators.items()} or self.player.identity
 
     def _judge(self) -> dict[str, Any]:
         """Return the rater and how it is asked."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import counted
-from cbtrain.eval.simulation.runner import SimulatedSession, restore
+from cbtrain.eval.simulation.restoring import restore
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import is_count
 from cbtrain.settings import differences
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
@@ -118,18 +119,17 @@ def _give_keys(
     sessions: Sequence[SimulatedSession], protocol: EvaluationProtocol, known: Mapping[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Set the keys of ``sessions``; return the settings behind each."""
-    therapists = {therapist.name: therapist for therapist in protocol.therapists}
-    keys: dict[tuple[str, str], tuple[str, frozenset[str]]] = {}
+    keys: dict[tuple[str, str, int, str], tuple[str, frozenset[str]]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for session in sessions:
-        pair = session.arm, session.patient
-        if pair not in keys:
-            now = protocol.session_settings(therapists[session.arm], session.patient)
+        kind = session.arm, session.patient, session.number, session.simulator
+        if kind not in keys:
+            now = protocol.session_settings(session)
             key = digest(now)
             settings[key] = now
             also = frozenset(old for old, before in known.items() if only_raised(before, now, "patient", "sampling"))
-            keys[pair] = key, also
-        session.key, session.keys = keys[pair]
+            keys[kind] = key, also
+        session.key, session.keys = keys[kind]
     return settings
 
 

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import counted
-from cbtrain.eval.simulation.dialogue import Limits, Speaker
+from cbtrain.eval.simulation.courses import Summarizer, Writer
+from cbtrain.eval.simulation.dialogue import Limits, Speaker, Spoken
 from cbtrain.eval.simulation.runner import (
     MARKS,
     Batch,
@@ -23,6 +24,7 @@ from cbtrain.eval.simulation.runner import (
     SimulatedSession,
     SimulationSettings,
     Speakers,
+    in_courses,
     plan_sessions,
     run_sessions,
 )
@@ -36,13 +38,23 @@ if TYPE_CHECKING:
     from cbtrain.generation.local_model import LocalModel
     from cbtrain.model.weights.reading import Progress
 
-THERAPIST_ROLE, PATIENT_ROLE = "therapist", "patient"
+THERAPIST_ROLE, PATIENT_ROLE, SUMMARY_ROLE = "therapist", "patient", "summaries"
 """Roles of requests in journal and costs."""
 
 
 def sessions_of(protocol: EvaluationProtocol) -> list[SimulatedSession]:
-    """Return every patient with every therapist and seed. Raises UserError if two of them would have one name."""
-    sessions = plan_sessions(list(protocol.patients), list(protocol.arms), protocol.config.evaluation.seeds)
+    """Return every patient with every therapist, seed, simulator and session of the course. Raises UserError if two of
+    them would have one name."""
+    course, seeds = protocol.course, protocol.config.evaluation.seeds
+    sessions = plan_sessions(
+        list(protocol.patients), list(protocol.arms), seeds, course.numbers, list(protocol.players)
+    )
+    for session in sessions:
+        session.begins = course.begins(session.patient, session.number)
+        if session.patient in protocol.cases:
+            session.columns = protocol.cases[session.patient].columns
+        if course.mode == "whole":
+            session.course = f"{session.patient}.{session.arm}.{session.seed}.{session.simulator}"
     ids = Counter(session.id for session in sessions)
     if doubled := next((name for name, count in ids.items() if count > 1), None):
         hint = "Leave dots out of the names of therapists."
@@ -70,13 +82,13 @@ class LocalGroup:
         return adapters | ({PATIENT_NAME: patient_adapter} if self.plays and patient_adapter else {})
 
 
-PATIENT_NAME = f"/{PATIENT}"
-"""The patient's adapter in an engine: no therapist can have that name."""
+PATIENT_NAME, WRITER_NAME = f"/{PATIENT}", "/summaries"
+"""The patient's adapter in an engine, and whoever writes summaries: no therapist can have such a name."""
 
 
 def groups_of(protocol: EvaluationProtocol) -> list[LocalGroup]:
     """Return the therapists on this machine by their model folder, in the order of the plan."""
-    player = protocol.player.weights
+    player = protocol.patient_weights
     groups: dict[Path, LocalGroup] = {}
     for therapist in protocol.therapists:
         if therapist.weights:
@@ -107,27 +119,28 @@ class Simulation:
         if all(session.ending for session in self.sessions):
             return
         run, settings = self.run, self.run.config.evaluation
-        limits = Limits(settings.max_turns, settings.max_words, tuple(settings.end_phrases))
+        limits = Limits(settings.max_turns, settings.max_words, tuple(settings.end_phrases), settings.min_turns)
         async with AsyncExitStack() as stack:
             await self._open_apis()
             await self._open_patient(stack)
-            await run_sessions(
-                self.sessions,
-                self._lanes(),
-                run.journal,
-                SimulationSettings(settings.sessions_in_flight, limits, run.config.seed, settings.max_failures),
-                run.display,
-                run.stop,
+            options = SimulationSettings(
+                settings.sessions_in_flight, limits, run.config.seed, settings.max_failures, self._summarize
             )
+            await run_sessions(self.sessions, self._lanes(), run.journal, options, run.display, run.stop)
         self._report_marks()
+        self._report_broken_courses()
         short = sum(session.ending == "budget" for session in self.sessions)
         if short:
             run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
 
     async def _open_apis(self) -> None:
         """Open every API that speaks, before the first session: what cannot be opened is found now."""
-        if self.protocol.player.provider is not None:
-            self._apis[PATIENT_NAME] = await self.run.providers.open(self.protocol.player.provider, PATIENT_ROLE)
+        for name, player in self.protocol.players.items():
+            if player.provider is not None:
+                role = " ".join(filter(None, [PATIENT_ROLE, name]))
+                self._apis[f"{PATIENT_NAME}{name}"] = await self.run.providers.open(player.provider, role)
+        if writer := self.run.config.evaluation.course.summary.provider:
+            self._apis[WRITER_NAME] = await self.run.providers.open(writer, SUMMARY_ROLE)
         for therapist in self.protocol.therapists:
             if therapist.provider is not None:
                 role = f"{THERAPIST_ROLE} {therapist.name}"  # by arm: each has its own model and its own costs
@@ -135,7 +148,7 @@ class Simulation:
 
     async def _open_patient(self, stack: AsyncExitStack) -> None:
         """Load the patient's model, if it is one on this machine that some therapists do not share."""
-        weights = self.protocol.player.weights
+        weights = self.protocol.patient_weights
         behind_apis = any(therapist.provider for therapist in self.protocol.therapists)
         if weights is None or (all(group.plays for group in self.groups) and not behind_apis):
             return
@@ -174,7 +187,7 @@ class Simulation:
         self, group: LocalGroup, therapists: Mapping[str, Therapist], device: str
     ) -> AsyncIterator[Speakers]:
         """Load the model of ``group`` on ``device``, and yield its speakers. Its memory is free at the end."""
-        player = self.protocol.player.weights
+        player = self.protocol.patient_weights
         loaded, group.loaded = group.loaded, None
         if loaded is None:
             adapters = group.adapters(player.adapter if player else None)
@@ -192,30 +205,54 @@ class Simulation:
         self, therapists: Mapping[str, Therapist], model: LocalModel | None, plays: bool = False
     ) -> AsyncIterator[Speakers]:
         """Yield the speakers of sessions with ``therapists``, who are behind APIs or on ``model``."""
-        settings, player = self.run.config.evaluation, self.protocol.player
+        protocol = self.protocol
         patient_model = model if plays else self._patient_model
 
         def speakers(session: SimulatedSession) -> tuple[Speaker, Speaker]:
-            arm, profile = therapists[session.arm], self.protocol.patients[session.patient]
+            arm, player = therapists[session.arm], protocol.players[session.simulator]
+            system = protocol.therapist_prompt(arm, session)
             specials: Sequence[str] = ()
             if model is None:
-                therapist: Speaker = ApiTherapist(self._apis[arm.name], arm.sampling, arm.system)
+                therapist: Speaker = ApiTherapist(self._apis[arm.name], arm.sampling, system)
             else:
                 assert arm.weights is not None
                 adapter, voice = (arm.name if arm.weights.adapter else None), voice_in(model, arm, therapists)
                 specials = model.voice_of(voice).renderer.specials
-                therapist = LocalTherapist(
-                    model, arm.sampling, arm.system, adapter=adapter, voice=voice, ids=session.ids
-                )
-            part = PatientRole(profile, player.instructions, specials, player.last)
+                therapist = LocalTherapist(model, arm.sampling, system, adapter=adapter, voice=voice, ids=session.ids)
+            part = PatientRole(
+                protocol.patients[session.patient],
+                forbidden=specials,
+                last=player.last,
+                prompt=protocol.patient_prompt(session),
+                drift=player.drift,
+                opening=protocol.opening(session),
+            )
             if player.provider is not None:
-                return ApiPatient(self._apis[PATIENT_NAME], part, settings.patient), therapist
+                return ApiPatient(self._apis[f"{PATIENT_NAME}{session.simulator}"], part, player.sampling), therapist
             assert patient_model is not None
             assert player.weights is not None
             adapter = PATIENT_NAME if player.weights.adapter else None
-            return LocalPatient(patient_model, part, settings.patient, adapter=adapter, ids=session.ids), therapist
+            return LocalPatient(patient_model, part, player.sampling, adapter=adapter, ids=session.ids), therapist
 
         yield speakers
+
+    async def _summarize(self, session: SimulatedSession, therapist: Speaker, seeds: Sequence[int]) -> Spoken:
+        """Return the summary of ``session``. Raises SpeakerStopped."""
+        writer = Summarizer(self.run.config.evaluation.course.summary, self._apis.get(WRITER_NAME))
+        before = session.begins.summary if session.begins else ""
+        return await writer.summary_of(session.turns, before, cast(Writer, therapist), seeds)
+
+    def _report_broken_courses(self) -> None:
+        """Say which courses ended early, and why."""
+        broken = [
+            course
+            for course in in_courses(self.sessions)
+            if len(course) > 1 and any(session.ending is None for session in course)
+        ]
+        if broken:
+            last = next(session for session in reversed(broken[0]) if session.turns or session.ending or session.error)
+            why = f"{last.id}: {last.error or last.ending}" if last else ""
+            self.run.say(f"note: {counted(len(broken), 'course')} ended early, the first after {why}")
 
     def _report_marks(self) -> None:
         """Say what was found or changed in turns; the report flags the sessions."""

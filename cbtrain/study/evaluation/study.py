@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +12,22 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.csv_table import check_name
+from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.simulation.config import NARRATIVE
+from cbtrain.eval.simulation.simulators import Simulator, load_simulator
 from cbtrain.files import exists, expanded, share_with
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.evaluation.checks import check_apis, refuse_another_study, require_two_speakers
+from cbtrain.study.evaluation.context_check import check_contexts
 from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights
+from cbtrain.study.evaluation.patient_player import PatientPlayer
 from cbtrain.study.evaluation.problems import Problems
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, PatientPlayer
-from cbtrain.study.evaluation.therapists import PATIENT, notes_on, therapists_of
+from cbtrain.study.evaluation.protocol import EvaluationProtocol
+from cbtrain.study.evaluation.simulate import sessions_of
+from cbtrain.study.evaluation.therapists import PATIENT, Therapist, notes_on, therapists_of
+from cbtrain.study.evaluation.treated import Treated, named_patients
 from cbtrain.study.run_files import STATE
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.chat_files import saved_prompt
@@ -31,10 +38,12 @@ MOST_NAMED = 6
 
 @dataclass(frozen=True)
 class EvaluationStudy:
-    """``trained``: the run whose base and tuned therapist are compared; None if the settings name therapists."""
+    """``trained``: the run whose base and tuned therapist are compared; None if the settings name therapists.
+    ``corpus``: None if nothing of one is needed, since therapists and patients are named."""
 
     trained: TrainedRun | None
-    corpus: StudyCorpus
+    corpus: StudyCorpus | None
+    treated: Treated
     protocol: EvaluationProtocol
 
 
@@ -55,28 +64,33 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         prepare_process(config)
     therapists = therapists_of(config, trained, problems)
     player = player_of(config, trained, problems)
-    rubric = corpus = None
+    rubric = corpus = treated = None
     with problems.collected():
         rubric = load_rubric(config.evaluation.judging.rubric)
-    with problems.collected():
-        corpus = load_corpus(config, Console(quiet=True), all_treated=trained is None)
+    with problems.collected("evaluation.patients"):
+        treated = named_patients(config, lambda what: say(console, f"note: {what}"))
+    if trained is not None or settings.patients is None:
+        with problems.collected():
+            corpus = load_corpus(config, Console(quiet=True), all_treated=trained is None)
     problems.refuse()
-    assert corpus is not None
     assert rubric is not None
     assert player is not None
     if trained is not None:
+        assert corpus is not None
         refuse_another_study(trained, corpus, config)
-    adapters = [(therapist.name, therapist.weights) for therapist in therapists]
-    adapters += [("the patients' model", player.weights)] if settings.patient_model else []
-    patients = _patients(config, corpus, adapters if trained is None else [], console)
-    profiles = corpus.profiles()
-    protocol = EvaluationProtocol(
-        config, {patient: profiles[patient] for patient in patients}, rubric, therapists, player
-    )
+    if treated is None:
+        assert corpus is not None
+        adapters = [(therapist.name, therapist.weights) for therapist in therapists]
+        adapters += [("the patients' model", player.weights)] if settings.patient_model else []
+        treated = _of_corpus(config, corpus, adapters if trained is None else [], console)
+    protocol = protocol_of(config, treated, rubric, therapists, player, problems)
+    problems.refuse()
+    check_contexts(protocol, sessions_of(protocol), problems)
+    problems.refuse()
     _tell_prompts(protocol, console)
     for note in notes_on(therapists):
         say(console, f"note: {note}")
-    return EvaluationStudy(trained, corpus, protocol)
+    return EvaluationStudy(trained, corpus, treated, protocol)
 
 
 def speaks_here(config: StudyConfig) -> bool:
@@ -105,9 +119,65 @@ def player_of(config: StudyConfig, trained: TrainedRun | None, problems: Problem
     return None
 
 
-def _patients(
+def protocol_of(
+    config: StudyConfig,
+    treated: Treated,
+    rubric: Rubric,
+    therapists: Sequence[Therapist],
+    player: PatientPlayer,
+    problems: Problems,
+) -> EvaluationProtocol:
+    """Return the protocol; what of simulators and sessions does not fit the patients goes to ``problems``."""
+    simulators = simulators_of(config, player, treated, problems)
+    first, *_ = simulators.values()
+    crossed = simulators if config.evaluation.simulators else {}
+    protocol = EvaluationProtocol(config, treated.profiles, rubric, therapists, first, treated.cases, crossed)
+    with problems.collected():
+        protocol.course.check()
+    return protocol
+
+
+def simulators_of(
+    config: StudyConfig, player: PatientPlayer, treated: Treated, problems: Problems
+) -> dict[str, PatientPlayer]:
+    """Return who plays the patients by the name of the simulator; if none is named, ``player`` alone, who plays
+    patients of a library or a file as a narrative unless it is an adapter that was trained to be a patient."""
+    settings = config.evaluation
+    player = replace(player, drift=settings.drift)
+    trained = player.instructions is None
+    if not settings.simulators:
+        if trained or not treated.cases:
+            return {"": player}
+        return {"": replace(player, simulator=_fitting(load_simulator(NARRATIVE), treated, problems))}
+    players = {}
+    for name, simulator in settings.simulators.items():
+        with problems.collected(f"evaluation.simulators.{name}"):
+            check_name(name, "the name of a simulator")
+            if trained and simulator.provider is None:
+                hint = "Name a general model (evaluation.patient_model without adapter) or an API."
+                raise UserError("an adapter that was trained to be a patient plays in its own way", hint=hint)
+            one = replace(player, sampling=simulator.sampling or player.sampling)
+            if simulator.provider is not None:
+                instructions = settings.patient_instructions
+                one = replace(one, provider=simulator.provider, weights=None, instructions=instructions)
+            players[name] = replace(one, simulator=_fitting(load_simulator(simulator.method), treated, problems))
+    return players or {"": player}
+
+
+def _fitting(simulator: Simulator, treated: Treated, problems: Problems) -> Simulator:
+    """Return ``simulator``; patients that it cannot play go to ``problems``."""
+    for name, profile in treated.profiles.items():
+        with problems.collected():
+            if profile is None:
+                hint = "Give the corpus profiles, or name patients (evaluation.patients)."
+                raise UserError(f"{name} has no profile, which {simulator.name} needs", hint=hint)
+            simulator.check(profile, treated.cases.get(name))
+    return simulator
+
+
+def _of_corpus(
     config: StudyConfig, corpus: StudyCorpus, adapters: Sequence[tuple[str, LocalWeights | None]], console: Console
-) -> list[str]:
+) -> Treated:
     """Return who is treated: held-out patients, none of whom one of ``adapters`` (each with its name) was trained on,
     as far as its run's folder says."""
     patients = [course.id for course in corpus.split.test]
@@ -122,7 +192,8 @@ def _patients(
     if not patients:
         hint = "Name other patients with corpus.path or corpus.test."
         raise UserError("every patient was in the training of a therapist", where=config.corpus.path, hint=hint)
-    return patients[: config.evaluation.max_patients]
+    profiles = corpus.profiles()
+    return Treated({patient: profiles[patient] for patient in patients[: config.evaluation.max_patients]})
 
 
 def _trained_on(name: str, adapter: Path, corpus: StudyCorpus, config: StudyConfig, console: Console) -> set[str]:

@@ -7,7 +7,8 @@ from lanes import lanes
 from rich.console import Console
 
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken, hold_session
-from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions, turn_seed
+from cbtrain.eval.simulation.restoring import restore
+from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, run_sessions, turn_seed
 from cbtrain.eval.watching.display import Display
 from cbtrain.eval.watching.tally import Tally
 from cbtrain.journal import Journal, read

@@ -57,8 +57,8 @@ def six(tmp_path_factory):
             judging=judging,
             therapist={"max_tokens": 24},
             max_patients=2,
-            seeds=2,
             max_turns=14,
+            course={"length": 3, "summary": {"min_words": 1, "max_tokens": 24}},
         )
         config = load_config(str(study))
         asyncio.run(evaluate_study(config, folder / "out", Console(file=io.StringIO())))
@@ -75,14 +75,14 @@ def test_six_arms_take_the_published_path(six):
         "base: Qwen",
         "variant: instruct",
     ]
-    assert published.fit.n == 24
+    assert published.fit.n == 36
     plan = yaml.safe_load((folder / "out" / "plan.yaml").read_text())
     assert "Llama: tuned − instruct" in plan["contrasts"]
     assert plan["sessions"]["end_phrases"]
     assert plan["therapist"]["system prompt"] == shipped_prompts()["one-line"]
     report = Report.read(folder / "out" / "report.json")
     assert len(report.arms) == 6
-    assert {arm.rated for arm in report.arms} == {4}
+    assert {arm.rated for arm in report.arms} == {6}
 
 
 def test_the_papers_patient_sees_ten_messages_and_is_told_that_some_are_missing(six):

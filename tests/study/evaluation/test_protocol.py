@@ -14,15 +14,18 @@ from cbtrain.eval.config import EvaluationConfig
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
 from cbtrain.study.evaluation.problems import Problems
-from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
+from cbtrain.study.evaluation.protocol import deviations
 from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
 from cbtrain.study.evaluation.simulate import sessions_of
 from cbtrain.study.evaluation.study import player_of
+from cbtrain.study.evaluation.study import protocol_of as of_parts
 from cbtrain.study.evaluation.therapists import therapists_of
+from cbtrain.study.evaluation.treated import Treated
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.chat_files import TrainedPrompt, format_files
 from cbtrain.tokens.formats import ChatFormat
+from cbtrain.transcripts.profile import Profile
 
 API = "evaluation.patient_provider={base_url: 'http://127.0.0.1:1/v1', model: m}"
 JUDGE = "evaluation.judging.provider={base_url: 'http://127.0.0.1:1/v1', model: m, api_key_env: null}"
@@ -32,9 +35,12 @@ CHANGES = {
     "protocol": (["evaluation.protocol=paper"], "both"),
     "therapists": (["evaluation.therapists={x: {model: DIR, prompt: cbt}}"], "both"),
     "prompt": (["evaluation.prompt=cbt"], "both"),
+    "patients": (["evaluation.patients={library: depression}"], "neither"),  # who is simulated is in the profiles
     "max_patients": (["evaluation.max_patients=1"], "neither"),  # who is simulated is in ``patients``
     "seeds": (["evaluation.seeds=9"], "compare"),
+    "course": (["evaluation.course={sessions: whole, length: 3}"], "both"),
     "sessions_in_flight": (["evaluation.sessions_in_flight=3"], "neither"),
+    "min_turns": (["evaluation.min_turns=4"], "both"),
     "max_turns": (["evaluation.max_turns=4"], "both"),
     "max_words": (["evaluation.max_words=77"], "both"),
     "end_phrases": (["evaluation.end_phrases=goodbye"], "both"),
@@ -46,6 +52,8 @@ CHANGES = {
     "patient_model": (["evaluation.patient_model={model: DIR}"], "both"),
     "patient_instructions": ([API, "evaluation.patient_instructions=Be brief."], "both"),
     "patient_messages": (["evaluation.patient_messages=4"], "both"),
+    "simulators": ([API, "evaluation.simulators={story: {}}"], "both"),
+    "drift": (["evaluation.drift=ignore"], "both"),
     "judging": ([JUDGE, "evaluation.judging.rater=llm"], "compare"),
     "perplexity_tokens": (["evaluation.perplexity_tokens=7"], "neither"),
     "max_failures": (["evaluation.max_failures=0.5"], "neither"),
@@ -69,12 +77,14 @@ def protocol_of(model, settings):
     therapists = therapists_of(config, trained, problems)
     player = player_of(config, trained, problems)
     problems.refuse()
-    rubric = load_rubric(config.evaluation.judging.rubric)
-    return EvaluationProtocol(config, {"ann": None}, rubric, therapists, player)
+    rubric, ann = load_rubric(config.evaluation.judging.rubric), Profile(course="ann", name="Ann", brief="You are Ann.")
+    protocol = of_parts(config, Treated({"ann": ann}), rubric, therapists, player, problems)
+    problems.refuse()
+    return protocol
 
 
 def session_of(protocol):
-    return protocol.session_settings(protocol.therapists[-1], "ann")
+    return protocol.session_settings(sessions_of(protocol)[-1])
 
 
 @pytest.mark.parametrize("name", EvaluationConfig.model_fields)

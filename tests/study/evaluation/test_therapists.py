@@ -26,6 +26,7 @@ from cbtrain.journal import read
 from cbtrain.study.evaluation.evaluate import evaluate_study, plan_study
 from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest
 from cbtrain.study.evaluation.scores import load_scores
+from cbtrain.study.evaluation.simulate import sessions_of
 from cbtrain.study.evaluation.study import open_study
 from cbtrain.tokens.chat_files import format_files
 from cbtrain.tokens.formats import choose_format
@@ -384,7 +385,7 @@ def test_a_server_that_moved_makes_nothing_stale_and_other_files_do(model, tmp_p
     def settings(address=url):
         study = write_study(tmp_path / "study.yaml", three_arms(folder), address, max_patients=1)
         protocol = open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True)).protocol
-        return [protocol.session_settings(therapist, "amara") for therapist in protocol.therapists]
+        return [protocol.session_settings(session) for session in sessions_of(protocol)]
 
     before = settings()
     assert settings("http://127.0.0.1:9/v1") == before

@@ -1,0 +1,97 @@
+"""Courses of several sessions: what patient and therapist know when a session begins, and the summaries between them.
+
+The summary is the only memory from one session to the next. It is a call of its own, recorded like a turn. If it
+cannot be had, the course ends there: nothing is put in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cbtrain.eval.simulation.config import SummaryConfig
+from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
+from cbtrain.eval.simulation.simulators import SessionBegins
+from cbtrain.eval.simulation.speakers import ApiSpeaker
+from cbtrain.generation.config import SamplingConfig
+from cbtrain.providers.provider import Provider
+from cbtrain.text.words import count_words
+from cbtrain.transcripts.profile import Profile
+from cbtrain.transcripts.types import Turn
+
+OPENING = "Hello, I am {name}. This is session {number} of my therapy. {before}"
+FIRST, SUMMARY_OF_LAST = "I have been feeling low, and I would like help.", "Here is the summary of our last session:"
+"""The patient's first words where the summary is told in them, as in the 2024 study, in words of our own."""
+
+
+def therapist_prompt(system: str, begins: SessionBegins | None) -> str:
+    """Return the therapist's system prompt ``system`` with what is known when the session begins."""
+    if begins is None:
+        return system
+    lines = [f"This is session {begins.number} with this patient."]
+    if begins.summary:
+        lines += ["The summary written after the last session, which the patient knows too:", begins.summary]
+    return "\n\n".join(filter(None, [system, "\n".join(lines)]))
+
+
+def patient_part(brief: str, begins: SessionBegins | None) -> str:
+    """Return the prompt of an adapter that was trained to be a patient, with what is known when the session begins."""
+    if begins is None:
+        return brief
+    parts = [brief, f"This is session {begins.number} of your therapy."]
+    if begins.summary:
+        parts.append(f"What was written down after your last session:\n{begins.summary}")
+    if begins.since:
+        parts.append(f"What has happened since:\n{begins.since}")
+    return "\n\n".join(parts)
+
+
+def opening_words(profile: Profile | None, begins: SessionBegins) -> str:
+    """Return the patient's first turn where it tells the summary."""
+    name = profile.name if profile else "your patient"
+    before = f"{SUMMARY_OF_LAST}\n\n{begins.summary}" if begins.summary else FIRST
+    return OPENING.format(name=name, number=begins.number, before=before)
+
+
+class Writer(Protocol):
+    """Whoever can write something after a dialogue. Raises SpeakerStopped."""
+
+    async def write(self, turns: Sequence[Turn], request: str, sampling: SamplingConfig, seed: int) -> Spoken: ...
+
+
+@dataclass(frozen=True)
+class Summarizer:
+    """Has the summaries of sessions written: by the therapist itself, or by ``provider``."""
+
+    settings: SummaryConfig
+    provider: Provider | None = None
+
+    async def summary_of(self, turns: Sequence[Turn], before: str, therapist: Writer, seeds: Sequence[int]) -> Spoken:
+        """Return the summary of the session ``turns``, after those whose summary is ``before``; asked for with each of
+        ``seeds`` until it is long enough. Facts name all requests. Raises SpeakerStopped."""
+        settings = self.settings
+        sampling = SamplingConfig(temperature=settings.temperature, max_tokens=settings.max_tokens)
+        writer: Writer = therapist
+        if self.provider is not None:
+            system = f"Summary written after the session before:\n{before}" if before else ""
+            writer = ApiWriter(self.provider, sampling, system)
+        requests: list[str] = []
+        words = 0
+        for seed in seeds[: settings.attempts]:
+            spoken = await writer.write(turns, settings.prompt, sampling, seed)
+            requests += spoken.facts.get("requests", ())
+            words = count_words(spoken.text)
+            if words >= settings.min_words:
+                facts = {**spoken.facts, "requests": requests} if requests else spoken.facts
+                return replace(spoken, text=spoken.text.strip(), facts=facts)
+        problem = (
+            f"the summary has {words} words, fewer than {settings.min_words} (evaluation.course.summary.min_words)"
+        )
+        raise SpeakerStopped("provider_error", problem, {"requests": requests})
+
+
+class ApiWriter(ApiSpeaker):
+    """Writes the summaries of all arms, through an API."""
+
+    role = "therapist"

@@ -1,0 +1,188 @@
+"""Courses of several sessions: what is known when one begins, summaries between them, and kills anywhere."""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+import yaml
+from command import cbtrain, start_cbtrain
+from loopback import background, completion
+from rich.console import Console
+from study_files import ScriptedPatient, request_of
+
+from cbtrain.config.loading import load_config
+from cbtrain.journal import read
+from cbtrain.study.evaluation.evaluate import evaluate_study
+
+
+class Speakers(ScriptedPatient):
+    """Plays patients, therapists and the writers of summaries, each answer by the request alone. ``short``: how many
+    summaries are too short."""
+
+    def __init__(self, short=0):
+        super().__init__()
+        self.short = short
+
+    def __call__(self, number, body):
+        with self.alone:
+            self.asked.append(request_of(body))
+        if body["messages"][-1]["content"].endswith(SUMMARY_END):
+            time.sleep(0.03)  # long enough to be killed in
+            if self.short > 0:
+                self.short -= 1
+                return completion("Too short.")
+        return completion(reply_to(request_of(body)))
+
+
+SUMMARY_END = "nothing that was not said."
+WORDS = (
+    "bread rain bus letter sister dog stairs window tea coat road music lamp boots clock garden kettle paper".split()
+)
+
+
+def reply_to(request):
+    draw = random.Random(hashlib.sha256(request.encode()).hexdigest())
+    return f"{' '.join(draw.choices(WORDS, k=24))} {draw.getrandbits(64):016x}"
+
+
+def study_of(folder, url, **evaluation):
+    provider = {"base_url": url, "model": "x", "backoff_s": 0.01, "max_retries": 20}
+    settings = {
+        "therapists": {"one": {"provider": provider}, "two": {"provider": provider | {"model": "y"}, "prompt": "none"}},
+        "patient_provider": provider,
+        "judging": {"rater": "cue"},
+        "seeds": 1,
+        "max_patients": 1,
+        "max_turns": 4,
+        "course": {"sessions": "whole", "length": 3},
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({"evaluation": settings | evaluation}))
+    return path
+
+
+def evaluate(study, out, *settings):
+    shown = io.StringIO()
+    asyncio.run(evaluate_study(load_config(str(study), settings), out, Console(file=shown, width=300)))
+    return shown.getvalue()
+
+
+def events_of(out, *kinds):
+    return [event for event in read(out / "events.jsonl") if event["kind"] in kinds]
+
+
+def prompts(asked):
+    return [json.loads(request)[0] for request in asked]
+
+
+def test_each_session_begins_with_the_summary_of_the_last_in_both_prompts(tmp_path):
+    api = Speakers(short=1)
+    with background(api) as server:
+        study = study_of(tmp_path, server.url)
+        evaluate(study, tmp_path / "out")
+        assert len(api.asked) == 2 * (3 * 4 + 2) + 1  # turns, summaries, and one that was too short
+        summaries = {event["session"]: event["text"] for event in events_of(tmp_path / "out", "summary")}
+        assert len(summaries) == 4  # none after the last session
+        asked = prompts(api.asked)
+        for arm in ("one", "two"):
+            for number in (1, 2):
+                text = summaries[f"amara.{arm}.0.s{number}"]
+                told = [messages for messages in asked if text in messages[0]["content"]]
+                patient = [messages for messages in told if messages[0]["content"].startswith("You are Amara")]
+                assert len(patient) == 2
+                assert len(told) - len(patient) in (2, 3)  # and the summary that is written next
+        # Nothing is asked again, and another seed is added to what is there.
+        before = len(api.asked)
+        assert "6 of 6 sessions are finished" in evaluate(study, tmp_path / "out")
+        assert len(api.asked) == before
+    first = next(messages for messages in asked if messages[0]["content"].startswith("You are Amara"))
+    assert "session 1 of your therapy" in first[0]["content"]
+
+
+def test_a_course_ends_where_no_summary_can_be_had_and_goes_on_later(tmp_path):
+    api = Speakers(short=3)
+    with background(api) as server:
+        study = study_of(
+            tmp_path,
+            server.url,
+            max_failures=1.0,
+            therapists={"one": {"provider": {"base_url": server.url, "model": "x"}}},
+        )
+        told = evaluate(study, tmp_path / "out")
+        assert "1 course ended early, the first after amara.one.0.s1: no summary of it: the summary has 2 words" in told
+        assert len(events_of(tmp_path / "out", "session_finished")) == 1
+        assert [event["error"][:11] for event in events_of(tmp_path / "out", "no_summary")] == ["the summary"]
+        evaluate(study, tmp_path / "out")
+        assert len(events_of(tmp_path / "out", "session_finished")) == 3
+
+
+def test_the_summary_can_be_told_in_first_words_that_are_written(tmp_path):
+    api = Speakers()
+    with background(api) as server:
+        study = study_of(tmp_path, server.url, course={"sessions": "whole", "length": 2, "told": "opening"})
+        evaluate(study, tmp_path / "out")
+    turns = events_of(tmp_path / "out", "turn")
+    openings = {turn["session"]: turn["text"] for turn in turns if turn["index"] == 0}
+    summaries = {event["session"]: event["text"] for event in events_of(tmp_path / "out", "summary")}
+    assert openings["amara.one.0.s1"].startswith("Hello, I am Amara Okafor. This is session 1")
+    assert openings["amara.one.0.s2"].endswith(summaries["amara.one.0.s1"])
+    assert not any(summaries["amara.one.0.s1"] in messages[0]["content"] for messages in prompts(api.asked))
+
+
+def kill_and_continue(study, out, api, kills, cwd):
+    """Run the study, killed so many times at random records, then to its end. What the journal held at a kill is never
+    asked for again."""
+    draw, seen = random.Random(5), []
+    for _ in range(kills):
+        with start_cbtrain("evaluate", str(study), "--out", str(out), cwd=cwd) as process:
+            held = len(events_of(out, "turn", "summary")) if (out / "events.jsonl").exists() else 0
+            wait_for_records(process, out, held + draw.randint(2, 9))
+            time.sleep(draw.random() * 0.03)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        seen.append((len(api.asked), {event["text"] for event in events_of(out, "turn", "summary")}))
+    done = cbtrain("evaluate", str(study), "--out", str(out), cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    for number, held in seen:
+        assert not held & {reply_to(request) for request in api.asked[number:]}
+    return seen
+
+
+def wait_for_records(process, out, count):
+    deadline = time.monotonic() + 120
+    while not ((out / "events.jsonl").exists() and len(events_of(out, "turn", "summary")) >= count):
+        if process.poll() is not None:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_whole_courses_survive_kills_between_and_inside_sessions_and_summaries(tmp_path):
+    check_kills(tmp_path, length=6, kills=6)
+
+
+@pytest.mark.deep
+def test_courses_of_twenty_sessions_survive_many_kills(tmp_path):
+    check_kills(tmp_path, length=20, kills=25, max_patients=3)
+
+
+def check_kills(folder, length, kills, **settings):
+    api = Speakers()
+    with background(api) as server:
+        study = study_of(folder, server.url, course={"sessions": "whole", "length": length}, **settings)
+        seen = kill_and_continue(study, folder / "out", api, kills, folder)
+        assert len({number for number, _ in seen}) > kills // 2
+        evaluate(study, folder / "calm")
+    said = ["turn", "summary"]
+    texts = [{event["text"] for event in events_of(folder / name, *said)} for name in ("out", "calm")]
+    assert texts[0] == texts[1]
+    assert len(events_of(folder / "out", *said)) == len(events_of(folder / "calm", *said))
+    assert (folder / "out" / "sessions.jsonl").read_text() == (folder / "calm" / "sessions.jsonl").read_text()
