@@ -26,6 +26,7 @@ FAULTS = {
     "string_type": "must be a text",
     "string_unicode": "must be a text in UTF-8",
     "string_too_short": "must have a length of at least {min_length}",
+    "string_too_long": "must have a length of at most {max_length}",
     "string_pattern_mismatch": "must match the regular expression {pattern}",
     "path_type": "must be a path",
     "date_type": "must be a date: YYYY-MM-DD",

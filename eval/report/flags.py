@@ -143,6 +143,13 @@ FLAGS = (
         "The therapist's model continued with words of the patient. The turn is not changed: it is rated as it is.",
         lambda session, scale: "speaks_for_patient" in session.marks,
     ),
+    Flag(
+        "drift",
+        "Patient out of part",
+        "In a turn, the patient's model spoke like a therapist, repeated itself, spoke for both, refused softly, or gave "
+        "in at once, also when it was asked again (evaluation.drift). The turn is not changed.",
+        lambda session, scale: "drift" in session.marks,
+    ),
 )
 """Every flag, in the order in which they are shown."""
 

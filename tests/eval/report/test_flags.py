@@ -35,6 +35,7 @@ PLAIN = FlagInput(
         ({"refused": True}, ["refusal"]),
         ({"marks": ["other_speaker_cut", "thinking_removed"]}, ["thinking_removed", "other_speaker_cut"]),
         ({"marks": ["speaks_for_patient"]}, ["speaks_for_patient"]),
+        ({"marks": ["drift_first", "drift"]}, ["drift"]),
         (
             {
                 "ending": "provider_error",
