@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.judging import _earlier_ratings
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.after_session import AskPatients, dialogue_digest
+from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.eval.simulation.restoring import restore
-from cbtrain.eval.simulation.runner import plan_sessions
+from cbtrain.eval.simulation.runner import SimulatedSession, plan_sessions
 from cbtrain.journal import Journal, read, with_checksum
 from cbtrain.providers.costs.budget import Budget
 from cbtrain.providers.costs.ledger import Ledger
@@ -99,6 +101,8 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
 SCORE = {"session_id": "ann.base.0", "arm": "base", "patient": "ann", "seed": 0, "judge": "m", "repeat": 0}
+QUESTIONNAIRE = load_questionnaire("after-session")
+SILENT = dialogue_digest(SimulatedSession("ann.base.0", "base", "ann", 0))
 PAID = {"request": 1, "role": "judge"}
 RECORDS = [
     (PLAN, {"protocol": {"seed": 7, "judge": {"kind": "cue"}}}),
@@ -107,6 +111,11 @@ RECORDS = [
     ("session_started", {"session": "ann.base.0", "key": "k"}),
     ("turn", {"session": "ann.base.0", "index": 0, "role": "patient", "text": "I feel low.", "facts": {}}),
     ("session_finished", {"session": "ann.base.0", "ending": "max_turns", "error": None}),
+    (
+        "questionnaire",
+        {"session": "ann.base.0", "questionnaire": QUESTIONNAIRE.digest, "dialogue": SILENT, "status": "ok"}
+        | {"answers": {"bond": 3, "own_words": "x"}, "problem": "", "facts": {}},
+    ),
     ("rating", {"key": "k", "score": SCORE | {"status": "ok", "domains": {"agenda": 3.0}, "reason": {"agenda": "x"}}}),
     ("rating", {"key": "l", "score": SCORE | {"status": "invalid", "domains": {"agenda": None}, "stopped_at": "a"}}),
     ("request_started", {**PAID, "dollars": 0.01, "key": "k"}),
@@ -131,6 +140,7 @@ def continue_on(path):
     """What evaluations, ratings and syntheses take from their journals."""
     events = list(read(path, SHAPES))
     restore(plan_sessions(["ann"], ["base", "tuned"], 1), events)
+    AskPatients(QUESTIONNAIRE, None, 0, 80).restore(plan_sessions(["ann"], ["base", "tuned"], 1), events)
     earlier_settings(events)
     for event in events:
         if event["kind"] == SETTINGS:
@@ -158,6 +168,7 @@ def test_a_record_without_its_fields_is_one_line(kind, fields, tmp_path_factory)
 
     continue_on(written(fields))
     unneeded = {"facts", "reason", "attempt", "problem", "stopped_at"} | ({"key"} if kind != SETTINGS else set())
+    unneeded -= {"facts", "problem"} if kind == "questionnaire" else set()
     shapes = synthesis.SHAPES if kind in ("started", "part") else SHAPES
     for name in fields.keys() - unneeded - ({"settings"} if kind == BEGUN else set()):
         written({key: value for key, value in fields.items() if key != name})

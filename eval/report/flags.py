@@ -146,8 +146,8 @@ FLAGS = (
     Flag(
         "drift",
         "Patient out of part",
-        "In a turn, the patient's model spoke like a therapist, repeated itself, spoke for both, refused softly, or gave "
-        "in at once, also when it was asked again (evaluation.drift). The turn is not changed.",
+        "In a turn, the patient's model spoke like a therapist, repeated itself, spoke for both, refused softly, or "
+        "gave in at once, also when it was asked again (evaluation.drift). The turn is not changed.",
         lambda session, scale: "drift" in session.marks,
     ),
 )

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import Limits, Speaker, SpeakerStopped, Spoken, hold_session
@@ -149,6 +149,15 @@ class SimulationSettings:
     summarize: Summarize | None = None
 
 
+class After(Protocol):
+    """What is done once with each session that has ended and did not fail, while its speakers are there. It records by
+    itself what it has done, and says by that which sessions lack it, also those of earlier processes."""
+
+    def lacks(self, session: SimulatedSession) -> bool: ...
+
+    async def __call__(self, session: SimulatedSession, patient: Speaker, therapist: Speaker) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Sessions whose speakers are opened together: those of one model on this machine, say."""
@@ -166,6 +175,11 @@ def marks_of(facts: Mapping[str, Any]) -> list[str]:
     return [name for name in MARKS if facts.get(name)]
 
 
+def is_unfinished(session: SimulatedSession, after: Sequence[After]) -> bool:
+    """Return whether there is something left to do with ``session``."""
+    return session.ending is None or (not session.failed and any(step.lacks(session) for step in after))
+
+
 async def run_sessions(
     sessions: Sequence[SimulatedSession],
     lanes: Sequence[Lane],
@@ -173,14 +187,16 @@ async def run_sessions(
     settings: SimulationSettings,
     display: Display | None = None,
     stop: StopRequest | None = None,
+    after: Sequence[After] = (),
 ) -> None:
     """Bring every session in ``lanes`` to an ending; begun ones come first. One that breaks is recorded as
     ``internal_error`` and stops no other, unless there are too many; a UserError (answers that cannot be read, say) is
-    no defect of one session and is raised. ``sessions`` are all of the plan.
+    no defect of one session and is raised. ``sessions`` are all of the plan. Then each of ``after`` is done, in order,
+    with a session that lacks it; what breaks there is recorded as a defect, and the session stays as it ended.
 
     ``display`` shows how far they are. After ``stop`` no turn begins: raises Stopped once those under way are recorded.
     """
-    simulation = _Simulation(sessions, journal, settings, stop or StopRequest())
+    simulation = _Simulation(sessions, journal, settings, stop or StopRequest(), after)
     arms = Counter(session.arm for session in sessions)
     journal.append("sessions_planned", arms=arms, max_turns=settings.limits.max_turns)
     async with display.shown() if display else nullcontext():
@@ -191,9 +207,14 @@ class _Simulation:
     """All sessions of one simulation."""
 
     def __init__(
-        self, sessions: Sequence[SimulatedSession], journal: Journal, settings: SimulationSettings, stop: StopRequest
+        self,
+        sessions: Sequence[SimulatedSession],
+        journal: Journal,
+        settings: SimulationSettings,
+        stop: StopRequest,
+        after: Sequence[After],
     ) -> None:
-        self.sessions, self.journal, self.settings, self.stop = sessions, journal, settings, stop
+        self.sessions, self.journal, self.settings, self.stop, self.after = sessions, journal, settings, stop, after
         self.by_arm: dict[str, list[SimulatedSession]] = {}
         for session in sessions:
             self.by_arm.setdefault(session.arm, []).append(session)
@@ -202,7 +223,7 @@ class _Simulation:
         """Hold the batches of ``lane``. Speakers are opened only for a batch that has something left to do."""
         for batch in lane:
             courses = in_courses(batch.sessions)
-            unfinished = [course for course in courses if any(session.ending is None for session in course)]
+            unfinished = [course for course in courses if any(is_unfinished(one, self.after) for one in course)]
             if unfinished:
                 self.stop.refuse_new()
                 await self._hold_batch(batch, unfinished)  # by itself: whoever spoke is not kept in memory
@@ -225,7 +246,7 @@ class _Simulation:
                     return
                 session.begins = SessionBegins(session.number, before.summary)
                 session.after = summary_digest(before.summary)
-            if session.ending is None:
+            if is_unfinished(session, self.after):
                 await self.hold(session, speakers, permits)
             if session.ending is None or session.failed:
                 return
@@ -257,32 +278,52 @@ class _Simulation:
         return sum(session.failed for session in sessions) > self.settings.max_failures * len(sessions)
 
     async def hold(self, session: SimulatedSession, speakers: Speakers, permits: asyncio.Semaphore) -> None:
-        """Bring one session to an ending, as soon as there is a permit, unless too many have failed by then."""
+        """Bring one session to an ending, as soon as there is a permit, unless too many have failed by then; and do
+        what comes after it."""
         async with AsyncExitStack() as permit:
             with self.stop.interruptible():
                 await permit.enter_async_context(permits)
-            if self.too_many_failed(session.arm):
-                return
-            facts: dict[str, Any] = {
-                "arm": session.arm,
-                "patient": session.patient,
-                "seed": session.seed,
-                "key": session.key,
-            }
-            facts |= {"after": session.after} if session.after else {}
-            self.journal.append("session_started", session=session.id, **facts)
-            unsaid: dict[str, Any] = {}
+            if session.ending is None:
+                if self.too_many_failed(session.arm):
+                    return
+                await self._to_its_end(session, speakers)
+            if not session.failed:
+                await self._after(session, speakers)
+
+    async def _to_its_end(self, session: SimulatedSession, speakers: Speakers) -> None:
+        facts: dict[str, Any] = {
+            "arm": session.arm,
+            "patient": session.patient,
+            "seed": session.seed,
+            "key": session.key,
+        }
+        facts |= {"after": session.after} if session.after else {}
+        self.journal.append("session_started", session=session.id, **facts)
+        unsaid: dict[str, Any] = {}
+        try:
+            patient, therapist = speakers(session)
+            session.ending, session.error = await self._dialogue(session, patient, therapist, unsaid)
+        except UserError:
+            raise
+        except Exception as error:  # supervision: a defect in one session is its result, not the run's end
+            session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
+            self.journal.append("defect", session=session.id, trace=traceback.format_exc())
+        end: dict[str, Any] = {"ending": session.ending, "error": session.error}
+        end |= {"facts": unsaid} if unsaid else {}
+        self.journal.append("session_finished", session=session.id, **end)
+
+    async def _after(self, session: SimulatedSession, speakers: Speakers) -> None:
+        for step in self.after:
+            if not step.lacks(session):
+                continue
+            self.stop.refuse_new()
             try:
                 patient, therapist = speakers(session)
-                session.ending, session.error = await self._dialogue(session, patient, therapist, unsaid)
+                await step(session, patient, therapist)
             except UserError:
                 raise
-            except Exception as error:  # supervision: a defect in one session is its result, not the run's end
-                session.ending, session.error = "internal_error", f"{type(error).__name__}: {error}"
+            except Exception:  # as above: one session lacks it, and the others go on
                 self.journal.append("defect", session=session.id, trace=traceback.format_exc())
-            end: dict[str, Any] = {"ending": session.ending, "error": session.error}
-            end |= {"facts": unsaid} if unsaid else {}
-            self.journal.append("session_finished", session=session.id, **end)
 
     async def _dialogue(
         self, session: SimulatedSession, patient: Speaker, therapist: Speaker, unsaid: dict[str, Any]

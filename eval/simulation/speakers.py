@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
 from cbtrain.eval.simulation.in_character import DriftPolicy, in_character
+from cbtrain.eval.simulation.question import Answered, Question, with_question
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.request import BadRequest, Completion, ContextOverflow, RequestFailed
 from cbtrain.providers.answers.refusals import leaves_role
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
-from cbtrain.providers.structured import cut_short, thought
+from cbtrain.providers.structured import ask, cut_short, shaped, thought
 from cbtrain.providers.types import ChatRequest, ChatResponse, Message
 from cbtrain.text.thinking import without_thinking
 from cbtrain.tokens.dialogue import Message as ChatMessage
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 SHOWN = 120
 """Characters of a refusal that its session's error shows."""
+
+PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 SPECIALS_ONLY = "said nothing but labels and special tokens"
 THINK_LESS = (
@@ -59,7 +63,7 @@ class ApiSpeaker:
 
     async def write(self, turns: Sequence[Turn], question: str, sampling: SamplingConfig, seed: int) -> Spoken:
         """Return the answer to ``question`` after all ``turns``: no turn of the session. Raises SpeakerStopped."""
-        messages = asked(dialogue(turns, self.role, self.system), question)
+        messages = with_question(dialogue(turns, self.role, self.system), question)
         response, facts = await self._answered(api_request(self._messages(messages), sampling, seed), seed)
         if response.finish_reason == "content_filter":
             raise SpeakerStopped("content_filter", f"the API filtered the answer{_quoted(response.text)}", facts)
@@ -92,18 +96,50 @@ class ApiSpeaker:
             facts["thinking_removed"] = response.thinking
         return response, facts
 
+    async def ask(self, turns: Sequence[Turn], question: Question, seed: int) -> Answered:
+        """Return the answer to ``question`` after all ``turns``, as :class:`Respondent` says: asked again, at most
+        REASKS times, after an invalid one. Room for thinking is that of a turn."""
+        seen = with_question(dialogue(turns, self.role, self.system), question.text)
+        messages = tuple(Message(message.role, message.content) for message in seen)  # type: ignore[arg-type]
+        request = api_request(messages, self.sampling, seed)
+        limit = request.max_tokens + question.tokens
+        request = replace(request, max_tokens=limit, json_schema=question.schema)
+        facts: dict[str, Any] = {"seed": seed, "max_tokens": limit, "requests": []}
+
+        async def chat(request: ChatRequest) -> ChatResponse:
+            response = await self.provider.chat(request, sample=seed)
+            facts["requests"].append(response.request)
+            return response
+
+        try:
+            answer = await ask(chat, request, question.shape)
+        except ProviderError as error:
+            facts["requests"] += [error.request] if error.request else []
+            return Answered("refused" if error.kind == "content_filter" else "error", None, str(error), facts)
+        facts |= _facts_of(answer.responses)
+        values = answer.value.model_dump() if answer.value else None
+        return Answered(answer.status, values, answer.problem, facts)
+
     def words(self, request: ChatRequest, response: ChatResponse) -> tuple[str, dict[str, Any]]:
         """Return what is said in ``response``, and facts of what was found in it. Raises SpeakerStopped if the answer
         is no turn of this speaker."""
         raise NotImplementedError
 
 
-def asked(messages: Sequence[ChatMessage], question: str) -> list[ChatMessage]:
-    """Return ``messages`` with ``question`` as the last one of the user: roles alternate."""
-    last = ChatMessage("user", question)
-    if messages and messages[-1].role == "user":
-        return [*messages[:-1], messages[-1].followed_by(last)]
-    return [*messages, last]
+def _facts_of(responses: Sequence[ChatResponse]) -> dict[str, Any]:
+    """Return the facts of the last of ``responses``, with the tokens of all."""
+    tokens: Counter[str] = Counter()
+    for response in responses:
+        tokens.update(asdict(response.usage))
+    last = responses[-1]
+    facts: dict[str, Any] = {
+        "finish_reason": last.finish_reason,
+        **{name: count for name, count in tokens.items() if count},
+        "model": last.model,
+        "latency_s": round(last.latency_s, 3),
+        "attempts": last.attempts,
+    }
+    return facts | ({"asked": len(responses)} if len(responses) > 1 else {})
 
 
 def api_request(messages: Sequence[Message], sampling: SamplingConfig, seed: int) -> ChatRequest:
@@ -234,7 +270,7 @@ class LocalSpeaker:
 
     async def write(self, turns: Sequence[Turn], question: str, sampling: SamplingConfig, seed: int) -> Spoken:
         """Return the answer to ``question`` after all ``turns``: no turn of the session. Raises SpeakerStopped."""
-        messages = asked(dialogue(turns, self.role, self.system, self.ids), question)
+        messages = with_question(dialogue(turns, self.role, self.system, self.ids), question)
         done, facts = await self._drawn(messages, sampling, seed)
         text, thinking = without_thinking(done.text)
         return Spoken(text, facts | ({"thinking_removed": thinking} if thinking else {}))
@@ -257,6 +293,36 @@ class LocalSpeaker:
             "seed": seed,
         }
         return done, facts
+
+    async def ask(self, turns: Sequence[Turn], question: Question, seed: int) -> Answered:
+        """Return the answer to ``question`` after all ``turns``, as :class:`Respondent` says. A grammar holds the model
+        to the shape, so one that does not end in time is the only invalid one."""
+        messages = with_question(dialogue(turns, self.role, self.system, self.ids), question.text)
+        limit = self.sampling.max_tokens + question.tokens
+        facts: dict[str, Any] = {"seed": seed, "max_tokens": limit}
+        try:
+            # A shortest turn is meant for speech, and penalties for words: both would forbid keys and brackets.
+            unpenalised = SamplingConfig().model_dump(include=set(PENALTIES))
+            sampling = self.sampling.model_copy(update={**unpenalised, "min_tokens": 0, "max_tokens": limit})
+            request = await self.model.chat(messages, sampling, seed=seed, adapter=self.adapter, voice=self.voice)
+            request = replace(request, schema=question.guide)
+            await self.model.compile_schema(request)
+            done = await self.model.complete(request)
+        except (UserError, BadRequest, RequestFailed) as error:
+            return Answered("error", None, str(error), facts)
+        facts |= {
+            "finish_reason": done.finish_reason,
+            "prompt_tokens": done.prompt_tokens,
+            "cached_tokens": done.cached_tokens,
+            "completion_tokens": len(done.ids),
+        }
+        value, problem = shaped(done.text, question.shape)
+        if value is not None:
+            return Answered("ok", value.model_dump(), "", facts)
+        facts["raw"] = done.text
+        if done.finish_reason == "length":
+            return Answered("truncated", None, f"the answer was cut after {len(done.ids):,} tokens", facts)
+        return Answered("invalid", None, problem, facts)
 
     def words(self, text: str, thinking: int) -> tuple[str, dict[str, Any]]:
         """Return what is said in ``text``, and facts of what was found in it. ``thinking`` characters are out of it."""

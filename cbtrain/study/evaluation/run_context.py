@@ -14,7 +14,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import Stopped
 from cbtrain.eval.rating import judging
-from cbtrain.eval.simulation import restoring
+from cbtrain.eval.simulation import after_session, restoring
 from cbtrain.eval.watching.display import Display
 from cbtrain.eval.watching.tally import Ended, Tally
 from cbtrain.files import share_with
@@ -43,6 +43,7 @@ SHAPES: dict[str, Shape] = {
     BEGUN: _begun_fields,
     SETTINGS: {"key": is_text, "settings": is_section},
     **restoring.SHAPES,
+    **after_session.SHAPES,
     **judging.SHAPES,
     **ledger.SHAPES,
 }
