@@ -111,6 +111,11 @@ class EvaluationConfig(BaseModel):
         description="a turn in which the patient falls out of its part: retry asks once again and flags what is left; "
         "flag only marks it; ignore does not look",
     )
+    questionnaire: str | None = Field(
+        None,
+        min_length=1,
+        description="what patients are asked after each session: after-session, or a YAML file; null: nothing",
+    )
     judging: JudgingConfig = Field(default_factory=JudgingConfig)
     max_failures: float = Field(
         0.1,

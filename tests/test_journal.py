@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.judging import _earlier_ratings
 from cbtrain.eval.rating.rubric import load_rubric
-from cbtrain.eval.simulation.after_session import AskPatients, dialogue_digest
+from cbtrain.eval.simulation.after_session import Answers, dialogue_digest
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.eval.simulation.restoring import restore
 from cbtrain.eval.simulation.runner import SimulatedSession, plan_sessions
@@ -140,7 +140,7 @@ def continue_on(path):
     """What evaluations, ratings and syntheses take from their journals."""
     events = list(read(path, SHAPES))
     restore(plan_sessions(["ann"], ["base", "tuned"], 1), events)
-    AskPatients(QUESTIONNAIRE, None, 0, 80).restore(plan_sessions(["ann"], ["base", "tuned"], 1), events)
+    Answers(QUESTIONNAIRE, 80).restore(plan_sessions(["ann"], ["base", "tuned"], 1), events)
     earlier_settings(events)
     for event in events:
         if event["kind"] == SETTINGS:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.simulation.config import PROMPT_WORDS
 from cbtrain.eval.simulation.prompts import shipped_prompts
+from cbtrain.eval.simulation.questionnaire import shipped_questionnaires
 from cbtrain.eval.simulation.simulators import shipped_simulators
 from cbtrain.files import exists, expanded
 from cbtrain.transcripts.reading import SAMPLE
@@ -38,6 +39,8 @@ def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
     for simulator in evaluation.simulators.values():
         if simulator.method not in shipped_simulators():
             yield simulator, "method"
+    if evaluation.questionnaire not in shipped_questionnaires():
+        yield evaluation, "questionnaire"
     if evaluation.patient_model:
         yield from ((evaluation.patient_model, key) for key in ("model", "adapter"))
     for therapist in evaluation.therapists.values():

@@ -20,6 +20,9 @@ PATIENTS = "patients.jsonl"
 
 TRANSCRIPTS = "sessions.jsonl"
 SCORES = "scores.csv"
+QUESTIONNAIRES = "questionnaires.csv"
+"""What the simulated patients answered after their sessions."""
+
 AUDIT = "audit.json"
 REPORT = "report.json"
 

@@ -49,13 +49,10 @@ class FilledIn:
 
 
 @dataclass
-class AskPatients:
-    """Has the patient of each session fill in ``questionnaire`` (:class:`cbtrain.eval.simulation.runner.After`).
-    ``run_seed``: of the run; ``turn_tokens``: the limit of a patient's turn. ``filled`` has the answers by session."""
+class Answers:
+    """The answers to ``questionnaire``, by session. ``turn_tokens``: the limit of a patient's turn."""
 
     questionnaire: Questionnaire
-    journal: Journal
-    run_seed: int
     turn_tokens: int
     filled: dict[str, FilledIn] = field(default_factory=dict)
 
@@ -89,19 +86,33 @@ class AskPatients:
         limit = filled.facts.get("max_tokens")
         return filled.status == "truncated" and (not isinstance(limit, int) or limit < self._limit)
 
+
+@dataclass(frozen=True, slots=True)
+class AskPatients:
+    """Has the patient of each session fill in what ``answers`` lack (:class:`cbtrain.eval.simulation.runner.After`).
+    ``run_seed``: of the run."""
+
+    answers: Answers
+    journal: Journal
+    run_seed: int
+
+    def lacks(self, session: SimulatedSession) -> bool:
+        return self.answers.lacks(session)
+
     async def __call__(self, session: SimulatedSession, patient: Speaker, therapist: Speaker) -> None:
         """Ask the patient and record the answer, whatever it is."""
+        questionnaire = self.answers.questionnaire
         seed = turn_seed(session, len(session.turns), self.run_seed)
-        answered = await cast(Respondent, patient).ask(session.turns, self.questionnaire.question, seed)
+        answered = await cast(Respondent, patient).ask(session.turns, questionnaire.question, seed)
         fields: dict[str, Any] = {
             "status": answered.status,
             "answers": answered.values,
             "problem": answered.problem,
             "facts": answered.facts,
         }
-        which = {"questionnaire": self.questionnaire.digest, "dialogue": dialogue_digest(session)}
+        which = {"questionnaire": questionnaire.digest, "dialogue": dialogue_digest(session)}
         await asyncio.to_thread(self.journal.append, QUESTIONNAIRE, session=session.id, **which, **fields)
-        self.filled[session.id] = FilledIn(session.id, **fields)
+        self.answers.filled[session.id] = FilledIn(session.id, **fields)
 
 
 def dialogue_digest(session: SimulatedSession) -> str:

@@ -66,10 +66,22 @@ class ScriptedPatient:
         return fault or completion(words_for(body))
 
 
+def answers_for(body):
+    """A valid answer to a questionnaire, also by the request alone."""
+    properties = body["response_format"]["json_schema"]["schema"]["properties"]
+    digest = hashlib.sha256(request_of(body).encode()).digest()
+    points = {name: kind["enum"] for name, kind in properties.items() if "enum" in kind}
+    numbers = {name: values[digest[place] % len(values)] for place, (name, values) in enumerate(points.items())}
+    texts = {name: f"I still have number {digest.hex()[:6]}." for name in properties.keys() - points.keys()}
+    return json.dumps(numbers | texts)
+
+
 def request_of(body):
     return json.dumps([body["messages"], body["seed"]], sort_keys=True)
 
 
 def words_for(body):
+    if "response_format" in body:
+        return answers_for(body)
     digest = hashlib.sha256(request_of(body).encode()).hexdigest()
     return f"I woke at {int(digest[:4], 16) % 24} and thought of number {digest[:6]}, and then I stayed in bed."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.providers.providers import check
 from cbtrain.study.consent import imported_part, require_consent, stays_here
 from cbtrain.study.corpus import StudyCorpus
@@ -21,6 +22,8 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
         raise UserError(what, where="evaluation.therapists", hint=hint)
     require_two_speakers(config)
     check_apis(config, allow_upload=allow_upload)
+    if config.evaluation.questionnaire is not None:
+        load_questionnaire(config.evaluation.questionnaire)
     return load_rubric(config.evaluation.judging.rubric)
 
 

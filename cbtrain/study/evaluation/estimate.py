@@ -23,6 +23,8 @@ from cbtrain.eval.analysis.power.power import detectable_difference, power_of
 from cbtrain.eval.rating.judge import judge_instructions
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.simulation.after_session import Answers
+from cbtrain.eval.simulation.questionnaire import Questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.costs.prices import load_prices
@@ -130,6 +132,11 @@ def estimate(
         for name in protocol.arms
     ]
     rows.append(_summaries(protocol, sessions, lengths))
+    if protocol.questionnaire is not None:
+        answers = Answers(protocol.questionnaire, config.evaluation.patient.max_tokens)
+        answers.restore(sessions, events)
+        unasked = [one for one in sessions if one.ending is None or (not one.failed and answers.lacks(one))]
+        rows += [_questionnaire(protocol, protocol.questionnaire, name, unasked, lengths) for name in protocol.players]
     judging = config.evaluation.judging
     if uses_llm_judge(judging, config.providers):
         rated = {
@@ -192,6 +199,26 @@ def _summaries(protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession
     dialogue = lengths.turns / 2 * (lengths.patient + lengths.therapist) + summary.max_tokens
     model = summary.provider.model if summary.provider else "the therapists"
     return _row(protocol, "summaries", model, summary.provider, calls, calls * dialogue, calls * summary.max_tokens / 2)
+
+
+def _questionnaire(
+    protocol: EvaluationProtocol,
+    questionnaire: Questionnaire,
+    name: str,
+    unasked: Sequence[SimulatedSession],
+    lengths: Lengths,
+) -> RoleEstimate:
+    """Return what the patients that the simulator ``name`` plays take to fill in ``questionnaire`` after each of
+    ``unasked``, a call each."""
+    provider = protocol.players[name].provider
+    asked = [session for session in unasked if session.simulator == name]
+    prompts = [count_words(protocol.patient_prompt(session)) for session in asked]
+    words = fmean(prompts or [0]) + count_words(questionnaire.question.text)
+    read = words * TOKENS_PER_WORD + lengths.turns / 2 * (lengths.patient + lengths.therapist)
+    model = provider.model if provider else "on this machine"
+    written = len(asked) * questionnaire.question.tokens / 2  # own words seldom need all the room there is
+    role = " ".join(filter(None, ["patient", name, "(questionnaire)"]))
+    return _row(protocol, role, model, provider, len(asked), len(asked) * read, written)
 
 
 def _judge(protocol: EvaluationProtocol, sessions: int, lengths: Lengths) -> RoleEstimate:

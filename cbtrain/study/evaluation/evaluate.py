@@ -26,6 +26,7 @@ from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
+from cbtrain.eval.simulation.after_session import AskPatients
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
 from cbtrain.journal import read
@@ -43,6 +44,7 @@ from cbtrain.study.evaluation.estimate import (
 from cbtrain.study.evaluation.failures import refuse_if_all_failed, refuse_many_failures
 from cbtrain.study.evaluation.plan import write_plan
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
+from cbtrain.study.evaluation.questionnaires import answers_of, tell_missing, write_questionnaires_csv
 from cbtrain.study.evaluation.report_data import ReportInput, build_report, title_of
 from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import SHAPES, RunContext, open_run
@@ -51,7 +53,7 @@ from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scor
 from cbtrain.study.evaluation.simulate import LocalGroup, Simulation, devices, groups_of, load, sessions_of
 from cbtrain.study.evaluation.study import EvaluationStudy, open_study
 from cbtrain.study.evaluation.therapists import TUNED
-from cbtrain.study.run_files import CONFIG, EVENTS, SCORES, TRANSCRIPTS
+from cbtrain.study.run_files import CONFIG, EVENTS, QUESTIONNAIRES, SCORES, TRANSCRIPTS
 from cbtrain.study.session_log.report_turns import with_requests
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.transcripts.writing import write_sessions
@@ -95,8 +97,13 @@ async def evaluate_study(
             write_atomic(folder / CONFIG, dump_config(anchored(config)))
         write_plan(protocol, run)
         resume(restored, sessions, run)
-        await Simulation(protocol, sessions, run, groups).hold()
+        answers = answers_of(protocol, sessions, run)
+        after = [AskPatients(answers, run.journal, config.seed)] if answers else []
+        await Simulation(protocol, sessions, run, groups, after).hold()
         write_sessions(as_transcripts(sessions), [], folder / TRANSCRIPTS)
+        if answers:
+            write_questionnaires_csv(answers, sessions, folder / QUESTIONNAIRES)
+            tell_missing(answers, sessions, run)
         refuse_if_all_failed(sessions, run)
 
         heading(console, next(steps), "Score the sessions")

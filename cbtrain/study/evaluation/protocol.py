@@ -19,6 +19,7 @@ from cbtrain.eval.analysis.contrast_plan import Plan, plan_contrasts
 from cbtrain.eval.analysis.contrasts import METHOD
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.simulation.courses import opening_words, therapist_prompt
+from cbtrain.eval.simulation.questionnaire import Questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.patients.case import Case
@@ -46,7 +47,8 @@ PLACES = (".model", ".adapter folder")
 class EvaluationProtocol:
     """Who is treated by whom, and how sessions are held and rated. ``patients`` are the profiles of those who are
     simulated, ``cases`` what else is known of them. ``simulators`` are those that are crossed, by name, if any are
-    named: ``player`` is then the first."""
+    named: ``player`` is then the first. ``questionnaire``: what patients are asked after each session, None for
+    nothing."""
 
     config: StudyConfig
     patients: Mapping[str, Profile | None]
@@ -55,6 +57,7 @@ class EvaluationProtocol:
     player: PatientPlayer
     cases: Mapping[str, Case] = field(default_factory=dict)
     simulators: Mapping[str, PatientPlayer] = field(default_factory=dict)
+    questionnaire: Questionnaire | None = None
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -143,6 +146,7 @@ class EvaluationProtocol:
         model, adapter, training) are what is compared, and are not part of it."""
         config, settings = self.config, self.config.evaluation
         known = [self._profile(name) if profile else None for name, profile in self.patients.items()]
+        asked = self.questionnaire
         return {
             "seed": config.seed,
             "sessions": {"seeds": settings.seeds, **self._limits, **self.course.plan},
@@ -155,6 +159,7 @@ class EvaluationProtocol:
             },
             "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},
             "judge": self._judge(),
+            **({"questionnaire": {"name": asked.name, "digest": asked.digest}} if asked else {}),
             "contrasts": [contrast.id for contrast in self._contrasts],
             "method": METHOD,
         }

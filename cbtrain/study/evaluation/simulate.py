@@ -19,12 +19,14 @@ from cbtrain.eval.simulation.courses import Summarizer, Writer
 from cbtrain.eval.simulation.dialogue import Limits, Speaker, Spoken
 from cbtrain.eval.simulation.runner import (
     MARKS,
+    After,
     Batch,
     Lane,
     SimulatedSession,
     SimulationSettings,
     Speakers,
     in_courses,
+    is_unfinished,
     plan_sessions,
     run_sessions,
 )
@@ -101,12 +103,14 @@ def groups_of(protocol: EvaluationProtocol) -> list[LocalGroup]:
 
 @dataclass
 class Simulation:
-    """The sessions of one evaluation, and the models and APIs that speak in them."""
+    """The sessions of one evaluation, and the models and APIs that speak in them. ``after``: what is done with each
+    session that has ended."""
 
     protocol: EvaluationProtocol
     sessions: Sequence[SimulatedSession]
     run: RunContext
     groups: list[LocalGroup] = field(default_factory=list)
+    after: Sequence[After] = ()
 
     def __post_init__(self) -> None:
         self.groups = self.groups or groups_of(self.protocol)
@@ -116,7 +120,7 @@ class Simulation:
     async def hold(self) -> None:
         """Hold the sessions. Raises UserError if no API can be asked, a model cannot be loaded or nothing can be
         recorded, Stopped after a signal."""
-        if all(session.ending for session in self.sessions):
+        if not any(is_unfinished(session, self.after) for session in self.sessions):
             return
         run, settings = self.run, self.run.config.evaluation
         limits = Limits(settings.max_turns, settings.max_words, tuple(settings.end_phrases), settings.min_turns)
@@ -126,7 +130,7 @@ class Simulation:
             options = SimulationSettings(
                 settings.sessions_in_flight, limits, run.config.seed, settings.max_failures, self._summarize
             )
-            await run_sessions(self.sessions, self._lanes(), run.journal, options, run.display, run.stop)
+            await run_sessions(self.sessions, self._lanes(), run.journal, options, run.display, run.stop, self.after)
         self._report_marks()
         self._report_broken_courses()
         short = sum(session.ending == "budget" for session in self.sessions)

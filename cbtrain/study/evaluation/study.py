@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from cbtrain.errors import UserError
 from cbtrain.eval.rating.csv_table import check_name
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.simulation.config import NARRATIVE
+from cbtrain.eval.simulation.questionnaire import Questionnaire, load_questionnaire
 from cbtrain.eval.simulation.simulators import Simulator, load_simulator
 from cbtrain.files import exists, expanded, share_with
 from cbtrain.model.weights.hub import resolve_model
@@ -64,9 +66,11 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         prepare_process(config)
     therapists = therapists_of(config, trained, problems)
     player = player_of(config, trained, problems)
-    rubric = corpus = treated = None
+    rubric = corpus = treated = questionnaire = None
     with problems.collected():
         rubric = load_rubric(config.evaluation.judging.rubric)
+    with problems.collected("evaluation.questionnaire"):
+        questionnaire = questionnaire_of(config, player)
     with problems.collected("evaluation.patients"):
         treated = named_patients(config, lambda what: say(console, f"note: {what}"))
     if trained is not None or settings.patients is None:
@@ -83,7 +87,7 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         adapters = [(therapist.name, therapist.weights) for therapist in therapists]
         adapters += [("the patients' model", player.weights)] if settings.patient_model else []
         treated = _of_corpus(config, corpus, adapters if trained is None else [], console)
-    protocol = protocol_of(config, treated, rubric, therapists, player, problems)
+    protocol = replace(protocol_of(config, treated, rubric, therapists, player, problems), questionnaire=questionnaire)
     problems.refuse()
     check_contexts(protocol, sessions_of(protocol), problems)
     problems.refuse()
@@ -173,6 +177,19 @@ def _fitting(simulator: Simulator, treated: Treated, problems: Problems) -> Simu
                 raise UserError(f"{name} has no profile, which {simulator.name} needs", hint=hint)
             simulator.check(profile, treated.cases.get(name))
     return simulator
+
+
+def questionnaire_of(config: StudyConfig, player: PatientPlayer | None) -> Questionnaire | None:
+    """Return what ``player`` is asked after each session, None for nothing. Raises UserError if it cannot be read, or
+    if a model on this machine could not be held to the form of an answer."""
+    name = config.evaluation.questionnaire
+    if name is None:
+        return None
+    questionnaire = load_questionnaire(name)
+    if player is not None and player.weights is not None and find_spec("llguidance") is None:
+        hint = "Install it: pip install 'cbtrain[schema]'."
+        raise UserError("a patient on this machine needs the package llguidance to fill it in", hint=hint)
+    return questionnaire
 
 
 def _of_corpus(

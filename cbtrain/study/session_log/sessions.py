@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.eval.simulation.after_session import QUESTIONNAIRE
 from cbtrain.journal import Record, read
 from cbtrain.providers.exchanges.reading import Exchange, read_exchanges
 from cbtrain.study.evaluation.run_context import SETTINGS, SHAPES
@@ -38,8 +39,9 @@ class LoggedTurn:
 @dataclass(slots=True)
 class LoggedSession:
     """A session. ``ending`` is None until it has ended; ``unsaid``: the facts of a last answer that became no turn;
-    ``ratings`` are scores of judges as the journal has them. ``settings``: what decided it. ``other_turns`` counts
-    turns that were said under other settings before, and are not those shown."""
+    ``ratings`` are scores of judges, ``questionnaires`` the patient's own answers, as the journal has them.
+    ``settings``: what decided it. ``other_turns`` counts turns that were said under other settings before, and are not
+    those shown."""
 
     id: str
     arm: str = ""
@@ -50,6 +52,7 @@ class LoggedSession:
     error: str | None = None
     unsaid: dict[str, Any] = field(default_factory=dict)
     ratings: list[dict[str, Any]] = field(default_factory=list)
+    questionnaires: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     other_turns: int = 0
 
@@ -57,7 +60,9 @@ class LoggedSession:
     def requests(self) -> list[str]:
         """Return the names of all requests that have to do with it."""
         rated = [request for rating in self.ratings for request in _texts(rating.get("requests"))]
-        return [*(name for turn in self.turns for name in turn.requests), *_texts(self.unsaid.get("requests")), *rated]
+        asked = [request for one in self.questionnaires for request in _texts(one["facts"].get("requests"))]
+        said = [name for turn in self.turns for name in turn.requests]
+        return [*said, *_texts(self.unsaid.get("requests")), *asked, *rated]
 
     def settings_of(self, role: str) -> dict[str, Any]:
         """Return what decided what the speaker of ``role`` said; empty in journals of older versions."""
@@ -91,6 +96,7 @@ class _Log:
         self.latest: dict[str, str] = {}
         self.settings: dict[str, dict[str, Any]] = {}
         self.ratings: dict[str, list[dict[str, Any]]] = {}
+        self.questionnaires: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, event: Record) -> None:
         kind = event["kind"]
@@ -110,6 +116,9 @@ class _Log:
         elif kind == "session_finished":
             session = self._session(event["session"])
             session.ending, session.error, session.unsaid = event["ending"], event["error"], event.get("facts", {})
+        elif kind == QUESTIONNAIRE:
+            fields = {name: event[name] for name in ("questionnaire", "status", "answers", "problem", "facts")}
+            self.questionnaires.setdefault(event["session"], []).append(fields)
         elif kind == "rating":
             score = event["score"]
             session = self._session(score["session_id"])
@@ -120,6 +129,7 @@ class _Log:
         session = self._session(name)
         session.settings = self.settings.get(self.latest[name], {})
         session.ratings = self.ratings.get(name, [])
+        session.questionnaires = self.questionnaires.get(name, [])
         session.other_turns = sum(len(other.turns) for other in self.sessions[name].values()) - len(session.turns)
         return session
 

@@ -52,6 +52,9 @@ def session_text(session: LoggedSession, requests: Requests | None, only: int | 
         if requests is not None:
             unsaid = LoggedTurn(len(session.turns), role, "", session.unsaid, [])
             yield from _raw_turn(session, unsaid, requests)
+    for answered in session.questionnaires:
+        yield "", None
+        yield from _questionnaire(answered, requests)
     for rating in session.ratings:
         yield "", None
         yield from _rating(rating, requests)
@@ -145,6 +148,19 @@ def _local(session: LoggedSession, turn: LoggedTurn) -> Iterator[Line]:
     yield _indented(f"tokens drawn: {' '.join(map(str, ids))}" if ids else "tokens drawn: not recorded"), RAW
 
 
+def _questionnaire(answered: Mapping[str, Any], requests: Requests | None) -> Iterator[Line]:
+    facts, problem = answered["facts"], answered["problem"]
+    yield " · ".join(filter(None, [f"questionnaire · {answered['status']}", _facts(facts), problem])), FACTS
+    for item, answer in (answered["answers"] or {}).items():
+        yield f"{item}: {answer}", WORDS
+    if requests is None:
+        return
+    if "model" in facts or facts.get("requests"):
+        yield from _exchanges(facts.get("requests", []), requests)
+    elif "raw" in facts:
+        yield _indented(f"on this machine; it wrote: {facts['raw']}"), RAW
+
+
 def _rating(rating: Mapping[str, Any], requests: Requests | None) -> Iterator[Line]:
     yield f"rating by {rating['judge']}, repeat {rating['repeat']} · {rating['status']}", FACTS
     reasons = rating.get("reason", {})
@@ -178,6 +194,7 @@ def session_json(session: LoggedSession, requests: Requests | None, only: int | 
     if only is None:
         unsaid = session.unsaid.get("requests", [])
         whole["unsaid"] = {"facts": session.unsaid} | raw(unsaid) if session.unsaid else None
+        whole["questionnaires"] = [one | raw(one["facts"].get("requests", [])) for one in session.questionnaires]
         whole["ratings"] = [dict(rating) | raw(rating.get("requests", [])) for rating in session.ratings]
     if requests is not None:
         roles = ("patient", "therapist")

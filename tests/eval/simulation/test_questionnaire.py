@@ -10,7 +10,7 @@ from loopback import completion, serve, status
 from random_model import random_model
 
 from cbtrain.errors import UserError
-from cbtrain.eval.simulation.after_session import AskPatients, dialogue_digest
+from cbtrain.eval.simulation.after_session import Answers, AskPatients, dialogue_digest
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken
 from cbtrain.eval.simulation.question import with_question
 from cbtrain.eval.simulation.questionnaire import load_questionnaire, shipped_questionnaires
@@ -150,10 +150,10 @@ async def test_a_model_on_this_machine_is_held_to_the_schema_by_a_grammar(tmp_pa
 
 
 class Talker:
-    """Says what it is given, and fills in what ``answers`` says; counts both."""
+    """Says one line with the number of its turn; an exception in its place is raised."""
 
-    def __init__(self, line="Yes.", answers=()):
-        self.line, self.answers, self.asked = line, list(answers), 0
+    def __init__(self, line):
+        self.line = line
 
     async def speak(self, turns, seed):
         if isinstance(self.line, Exception):
@@ -161,15 +161,16 @@ class Talker:
         return Spoken(f"{self.line} {len(turns)}", {})
 
 
-async def hold(folder, sessions, speakers, after, turns=4):
+async def hold(folder, sessions, speakers, answers):
     with Journal(folder / "events.jsonl") as journal:
-        step = after(journal)
         events = list(read(journal.path))
         restore(sessions, events)
-        step.restore(sessions, events)
-        settings = SimulationSettings(2, Limits(turns, 1000), seed=0)
-        await run_sessions(sessions, lanes(sessions, speakers), journal, settings, after=[step])
-    return step
+        answers.restore(sessions, events)
+        settings = SimulationSettings(2, Limits(4, 1000), seed=0)
+        await run_sessions(
+            sessions, lanes(sessions, speakers), journal, settings, after=[AskPatients(answers, journal, 0)]
+        )
+    return answers
 
 
 async def test_a_session_is_asked_about_once_and_anew_only_if_dialogue_or_questionnaire_change(tmp_path):
@@ -182,7 +183,7 @@ async def test_a_session_is_asked_about_once_and_anew_only_if_dialogue_or_questi
         api.append(body)
         return completion('{"a": 1, "b": 1, "own_words": "Hm."}')
 
-    def evaluate(questionnaire, therapists=lambda session: "Go on.", broken=(), turns=4):
+    def evaluate(questionnaire, therapists=lambda session: "Go on.", broken=()):
         sessions = plan_sessions(["p", "q"], ["base"], 2)
 
         def speakers(session):
@@ -192,24 +193,21 @@ async def test_a_session_is_asked_about_once_and_anew_only_if_dialogue_or_questi
             patient.speak = Talker("I am low.").speak
             return patient, Talker(therapists(session))
 
-        def after(journal):
-            return AskPatients(questionnaire, journal, 0, 80)
-
-        return hold(tmp_path, sessions, speakers, after, turns)
+        return hold(tmp_path, sessions, speakers, Answers(questionnaire, 80))
 
     failing = SpeakerStopped("provider_error", "HTTP 500")
     async with serve(plan) as script, script.provider() as provider:
-        step = await evaluate(own, lambda session: failing if session.patient == "q" else "Go on.")
-        assert sorted(step.filled) == ["p.base.0", "p.base.1"]
-        assert step.filled["p.base.0"].answers == {"a": 1, "b": 1, "own_words": "Hm."}
-        step = await evaluate(own)  # the failed sessions are taken up again
-        assert (sorted(step.filled), len(api)) == (["p.base.0", "p.base.1", "q.base.0", "q.base.1"], 4)
+        answers = await evaluate(own, lambda session: failing if session.patient == "q" else "Go on.")
+        assert sorted(answers.filled) == ["p.base.0", "p.base.1"]
+        assert answers.filled["p.base.0"].answers == {"a": 1, "b": 1, "own_words": "Hm."}
+        answers = await evaluate(own)  # the failed sessions are taken up again
+        assert (sorted(answers.filled), len(api)) == (["p.base.0", "p.base.1", "q.base.0", "q.base.1"], 4)
         await evaluate(own)
         assert len(api) == 4
-        step = await evaluate(other, broken=("p.base.1",))
-        assert (sorted(step.filled), len(api)) == (["p.base.0", "q.base.0", "q.base.1"], 7)
-        step = await evaluate(other)
-        assert (len(step.filled), len(api)) == (4, 8)
+        answers = await evaluate(other, broken=("p.base.1",))
+        assert (sorted(answers.filled), len(api)) == (["p.base.0", "q.base.0", "q.base.1"], 7)
+        answers = await evaluate(other)
+        assert (len(answers.filled), len(api)) == (4, 8)
         await evaluate(own)  # set back
         assert len(api) == 8
     events = list(read(tmp_path / "events.jsonl"))
@@ -221,17 +219,16 @@ async def test_a_session_is_asked_about_once_and_anew_only_if_dialogue_or_questi
     assert all(record["facts"]["requests"] for record in records)
 
 
-async def test_no_answer_is_asked_for_again_and_a_useless_one_is_not(tmp_path):
+def test_no_answer_is_asked_for_again_and_a_useless_one_is_not():
     sessions = plan_sessions(["p"], ["base"], 1)
     sessions[0].turns = TURNS
 
     def lacks(status, turn_tokens=80, **facts):
-        with Journal(tmp_path / "e.jsonl") as journal:
-            step = AskPatients(SHIPPED, journal, 0, turn_tokens)
-            asked = {"questionnaire": SHIPPED.digest, "dialogue": dialogue_digest(sessions[0])}
-            record = {"kind": "questionnaire", "session": "p.base.0", **asked, "status": status}
-            step.restore(sessions, [record | {"answers": None, "problem": "x", "facts": facts}])
-            return step.lacks(sessions[0])
+        answers = Answers(SHIPPED, turn_tokens)
+        asked = {"questionnaire": SHIPPED.digest, "dialogue": dialogue_digest(sessions[0])}
+        record = {"kind": "questionnaire", "session": "p.base.0", **asked, "status": status}
+        answers.restore(sessions, [record | {"answers": None, "problem": "x", "facts": facts}])
+        return answers.lacks(sessions[0])
 
     assert [lacks(word) for word in ("invalid", "refused", "error")] == [False, False, True]
     limit = 80 + SHIPPED.question.tokens

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -18,7 +19,7 @@ from cbtrain.study.evaluation.protocol import deviations
 from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import BEGUN, PLAN, open_run
 from cbtrain.study.evaluation.simulate import sessions_of
-from cbtrain.study.evaluation.study import player_of
+from cbtrain.study.evaluation.study import player_of, questionnaire_of
 from cbtrain.study.evaluation.study import protocol_of as of_parts
 from cbtrain.study.evaluation.therapists import therapists_of
 from cbtrain.study.evaluation.treated import Treated
@@ -54,6 +55,7 @@ CHANGES = {
     "patient_messages": (["evaluation.patient_messages=4"], "both"),
     "simulators": ([API, "evaluation.simulators={story: {}}"], "both"),
     "drift": (["evaluation.drift=ignore"], "both"),
+    "questionnaire": (["evaluation.questionnaire=after-session"], "compare"),
     "judging": ([JUDGE, "evaluation.judging.rater=llm"], "compare"),
     "perplexity_tokens": (["evaluation.perplexity_tokens=7"], "neither"),
     "max_failures": (["evaluation.max_failures=0.5"], "neither"),
@@ -76,11 +78,12 @@ def protocol_of(model, settings):
     trained = TrainedRun(folder, str(model), {}, [{"name": "therapist"}], 0.0, {})
     therapists = therapists_of(config, trained, problems)
     player = player_of(config, trained, problems)
+    questionnaire = questionnaire_of(config, player)
     problems.refuse()
     rubric, ann = load_rubric(config.evaluation.judging.rubric), Profile(course="ann", name="Ann", brief="You are Ann.")
     protocol = of_parts(config, Treated({"ann": ann}), rubric, therapists, player, problems)
     problems.refuse()
-    return protocol
+    return replace(protocol, questionnaire=questionnaire)
 
 
 def session_of(protocol):
