@@ -13,6 +13,7 @@ from cbtrain.eval.report.arm_looks import arms_in, looks_of
 from cbtrain.eval.report.flags import FLAGS
 from cbtrain.eval.report.schema.analysis import PanelPart
 from cbtrain.eval.report.schema.fields import words
+from cbtrain.eval.report.schema.questionnaire import ReportAnswers
 from cbtrain.eval.report.schema.report import Report, ReportDomain, ReportRating, ReportSession, ReportTurn
 
 FOLDER = Path(__file__).parent
@@ -136,6 +137,7 @@ def _describe_session(
         "turns": [_describe_turn(turn) for turn in session.turns],
         "asked": asked if any(asked) else [],
         "scores": [session.domains.get(domain.id) for domain in domains],
+        **({"answers": _describe_answers(session.answers)} if session.answers else {}),
         "ratings": [
             {"rater": raters.index(_rater(rating)), **_describe_rating(rating, domains, len(session.turns))}
             for rating in session.ratings
@@ -192,6 +194,14 @@ def _describe_rating(rating: ReportRating, domains: Sequence[ReportDomain], turn
         "scores": [rating.domains.get(domain.id) for domain in domains],
         "evidence": [_existing(rating.evidence, domain.id, turns) for domain in domains],
         "reasons": [rating.reason.get(domain.id, "") for domain in domains],
+    }
+
+
+def _describe_answers(answers: ReportAnswers) -> dict[str, Any]:
+    return {
+        "problem": answers.problem,
+        "means": [[name.replace("_", " "), mean] for name, mean in answers.means.items()],
+        "words": answers.own_words,
     }
 
 

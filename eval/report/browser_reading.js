@@ -150,6 +150,15 @@ function reasonsOf({ reasons }) {
 const scoreText = (score) => (data.high !== null && score !== null ? `${figure(score)} / ${data.high}` : figure(score));
 const totalText = (total) => (data.totalHigh !== null && total !== null ? ` of ${data.totalHigh}` : "");
 
+// What the patient said to the questionnaire after the session; hidden where nothing was asked.
+function showAnswers(element, answers) {
+  element.hidden = !answers;
+  if (!answers) return;
+  const means = answers.means.map(([name, mean]) => `${name} ${figure(mean)}`).join(" · ");
+  const reasons = [means, answers.words, answers.problem && `Not filled in: ${answers.problem}`].filter(Boolean);
+  element.lastElementChild.replaceChildren(...reasonsOf({ reasons: reasons.map((text) => ({ text })) }));
+}
+
 function openSession(index) {
   marked = null;
   pointAt(index);
@@ -167,6 +176,7 @@ function openSession(index) {
   part("session-total").replaceChildren(
     make("span", rating.total === null ? "gap" : "", figure(rating.total)), make("small", "", totalText(rating.total)));
   part("session-notes").replaceChildren(...reasonsOf({ reasons: rating.notes }));
+  showAnswers(part("session-answers"), bodyOf(index).answers);
   part("session-domains").replaceChildren(...rating.domains.map((_, domain) => domainItem(rating, domain)));
   part("evidence-status").textContent = rating.domains.some(({ evidence }) => evidence.length)
     ? "Turns that a score rests on name its domain. Choose a domain for the reason." : "No evidence was recorded.";

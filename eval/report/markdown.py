@@ -21,6 +21,7 @@ from cbtrain.eval.report.notable import (
     significant,
     spread_sentence,
 )
+from cbtrain.eval.report.questionnaire import questionnaire_paragraphs
 from cbtrain.eval.report.schema.analysis import (
     Analysis,
     BoundsRow,
@@ -69,6 +70,7 @@ def render_markdown(report: Report, figures: Figures) -> str:
         _completion(report),
         _figure(figures, "length"),
     ]
+    parts += questionnaire_paragraphs(report, _table, escape)
     curves = [_figure(figures, name) for name in figures if name not in TITLES]
     parts += ["## Training", *curves] if curves else []
     parts.append(

@@ -33,6 +33,7 @@ from cbtrain.eval.report.notable import (
     significant,
     spread_sentence,
 )
+from cbtrain.eval.report.questionnaire import CREDIT
 from cbtrain.eval.report.schema.analysis import EstimateRow, LengthPart
 from cbtrain.eval.report.schema.fields import words
 from cbtrain.eval.report.schema.report import Report
@@ -78,6 +79,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         domain_names={domain.id: domain.name for domain in report.scale.domains},
         length_notes=length_notes(analysis),
         spread=spread_sentence(analysis),
+        credit=CREDIT,
         limits=limits_of(report),
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "browser.css"))),
         script=Markup(script),

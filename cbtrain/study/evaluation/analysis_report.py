@@ -45,6 +45,7 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
         sessions=sessions,
         patient_names=_patient_names(base_report),
         rubric=study.rubric,
+        answers={session.id: session.answers for session in base_report.sessions if session.answers},
     )
     title = base_report.title or f"Scores of {counted(len(set(study.ratings.patient)), 'patient')}, analysed"
     if study.run is None:

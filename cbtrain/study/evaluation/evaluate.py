@@ -16,6 +16,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, loading_bar, plain, say
 from cbtrain.environment import describe_environment, peak_memory_gb
 from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.questionnaires import questionnaire_analysis
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.analysis.sessions import session_outcomes
 from cbtrain.eval.rating.cue_rater import CUE_RATER
@@ -26,7 +27,7 @@ from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
-from cbtrain.eval.simulation.after_session import AskPatients
+from cbtrain.eval.simulation.after_session import Answers, AskPatients
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
 from cbtrain.journal import read
@@ -44,7 +45,12 @@ from cbtrain.study.evaluation.estimate import (
 from cbtrain.study.evaluation.failures import refuse_if_all_failed, refuse_many_failures
 from cbtrain.study.evaluation.plan import write_plan
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
-from cbtrain.study.evaluation.questionnaires import answers_of, tell_missing, write_questionnaires_csv
+from cbtrain.study.evaluation.questionnaires import (
+    answers_in_report,
+    answers_of,
+    tell_missing,
+    write_questionnaires_csv,
+)
 from cbtrain.study.evaluation.report_data import ReportInput, build_report, title_of
 from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import SHAPES, RunContext, open_run
@@ -112,7 +118,7 @@ async def evaluate_study(
     write_scores_csv(scores, folder / SCORES)
 
     heading(console, next(steps), "Report")
-    report = _report(study, sessions, scores, rater, run)
+    report = _report(study, sessions, scores, rater, run, answers)
     measured = {
         "costs": spent,
         "perplexity": perplexity,
@@ -200,6 +206,7 @@ def _report(
     scores: Sequence[Score],
     rater: dict[str, str],
     run: RunContext,
+    answers: Answers | None,
 ) -> Report:
     """Analyse the scores; return the report with everything that is known of training and evaluation."""
     config, protocol, trained = run.config, study.protocol, study.trained
@@ -213,11 +220,13 @@ def _report(
     with run.console.status("Comparing the therapists"):
         outcomes = session_outcomes(as_transcripts(sessions))
         results = analysis(ratings, "default", outcomes, primary_judges=primary_judges, seed=config.seed)
+        asked = questionnaire_analysis(answers, sessions, protocol.arms, seed=config.seed) if answers else None
     parts = {
         "title": title,
         "corpus": trained.corpus if trained else study.treated.summary(study.corpus),
         "training": trained.training if trained else [],
         "audit": audit_of(run.folder),
+        "questionnaire": asked,
         "protocol": protocol.plan,
         "deviations": deviations(protocol.plan, run.events),
         "prompts": _prompts(protocol, rater),
@@ -233,6 +242,7 @@ def _report(
         patient_names=study.treated.names,
         rubric=protocol.rubric,
         rater=Rater.model_validate(rater),
+        answers=answers_in_report(answers, sessions) if answers else {},
     )
     return with_requests(build_report(data, Report.model_validate(parts)), run.folder)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cbtrain.eval.rating.csv_table import to_cell
 from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.report.schema.questionnaire import ReportAnswers
 from cbtrain.eval.simulation.after_session import Answers
 from cbtrain.eval.simulation.questionnaire import COLUMNS
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -54,6 +55,23 @@ def problem_of(answers: Answers, session: SimulatedSession) -> str:
     if session.failed:
         return "the session failed"
     return "nothing was said" if not session.turns else NOT_ASKED
+
+
+def answers_in_report(answers: Answers, sessions: Sequence[SimulatedSession]) -> dict[str, ReportAnswers]:
+    """Return the answers after each of ``sessions``, by session; why there are none if that is so."""
+    questionnaire, described = answers.questionnaire, {}
+    for session in sessions:
+        filled = answers.filled.get(session.id)
+        given = dict(filled.answers) if filled and filled.answers else {}
+        words = given.pop(questionnaire.own_words.id, "")
+        described[session.id] = ReportAnswers(
+            status=status_of(answers, session),
+            problem=problem_of(answers, session),
+            answers=given,
+            means=questionnaire.means(given) if given else {},
+            own_words=words,
+        )
+    return described
 
 
 def write_questionnaires_csv(answers: Answers, sessions: Sequence[SimulatedSession], path: Path) -> None:

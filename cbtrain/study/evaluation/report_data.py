@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.flags import FlagInput, Range, flags_of
 from cbtrain.eval.report.schema.analysis import Analysis
+from cbtrain.eval.report.schema.questionnaire import ReportAnswers
 from cbtrain.eval.report.schema.report import (
     SCHEMA,
     Report,
@@ -46,7 +47,7 @@ ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
 class ReportInput:
     """The input of a report's parts about scores. ``scores`` are the rows of ``ratings``, with evidence and
     reasons; ``results``: their analysis; ``rubric``: None if the instrument is none of ours; ``rater``: None to name
-    it after the primary judges."""
+    it after the primary judges; ``answers``: of patients to a questionnaire, by session."""
 
     ratings: Ratings
     scores: Sequence[Score]
@@ -56,6 +57,7 @@ class ReportInput:
     patient_names: Mapping[str, str]
     rubric: Rubric | None
     rater: Rater | None = None
+    answers: Mapping[str, ReportAnswers] = field(default_factory=dict)
 
 
 def build_report(data: ReportInput, base_report: Report) -> Report:
@@ -64,6 +66,10 @@ def build_report(data: ReportInput, base_report: Report) -> Report:
     panel = panel_of(data.ratings, data.primary_judges)
     rater = data.rater or describe_rater(panel)
     analysis = Analysis.model_validate(data.results)
+    sessions = describe_sessions(data.sessions, data.scores, data.patient_names, data.ratings, panel)
+    for session in sessions:
+        if session.id in data.answers:
+            session.answers = data.answers[session.id]
     return base_report.updated(
         Report(
             schema_version=SCHEMA,
@@ -74,7 +80,7 @@ def build_report(data: ReportInput, base_report: Report) -> Report:
             scale=describe_scale(data.ratings, data.rubric),
             arms=describe_arms(data.sessions, data.ratings, panel, analysis, common_reference(data.results)),
             analysis=analysis,
-            sessions=describe_sessions(data.sessions, data.scores, data.patient_names, data.ratings, panel),
+            sessions=sessions,
         )
     )
 

@@ -35,6 +35,7 @@ from cbtrain.eval.report.schema.fields import (
     Whole,
     plain,
 )
+from cbtrain.eval.report.schema.questionnaire import QuestionnairePart, ReportAnswers
 from cbtrain.eval.report.schema.training import (
     Rater,
     ReportAudit,
@@ -145,7 +146,8 @@ class ReportRating(Part):
 
 
 class ReportSession(Part):
-    """A simulated session with its dialogue, its score (``domains``, ``total``), all its ratings, and its flags."""
+    """A simulated session with its dialogue, its score (``domains``, ``total``), all its ratings, its flags, and
+    the patient's own ``answers`` if there was a questionnaire."""
 
     id: Text = ""
     arm: Text = ""
@@ -160,12 +162,14 @@ class ReportSession(Part):
     status: Text = ""
     flags: Texts = Field(default_factory=list)
     ratings: Rows[ReportRating] = Field(default_factory=list)
+    answers: Whether[ReportAnswers] = None
 
 
 class Report(Part):
     """``requests`` are those that turns answer, each once, without the turns before. ``deviations`` is None if no
-    protocol was journalled, so that nothing can be said of any. ``seconds`` and ``peak_memory_gb`` are of training and
-    evaluation together."""
+    protocol was journalled, so that nothing can be said of any. ``questionnaire``: what the simulated patients
+    answered, None if they were asked nothing. ``seconds`` and ``peak_memory_gb`` are of training and evaluation
+    together."""
 
     schema_version: Text = Field("", alias="schema")
     created: Text = ""
@@ -179,6 +183,7 @@ class Report(Part):
     scale: Always[ReportScale] = Field(default_factory=ReportScale)
     arms: Rows[ReportArm] = Field(default_factory=list)
     analysis: Always[Analysis] = Field(default_factory=Analysis)
+    questionnaire: Whether[QuestionnairePart] = None
     audit: Whether[ReportAudit] = None
     protocol: Loose = Field(default_factory=dict)
     deviations: MaybeTexts = None

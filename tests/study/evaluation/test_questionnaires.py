@@ -7,20 +7,28 @@ import json
 import os
 import random
 import signal
+import statistics
 import time
+from collections import defaultdict
 
 import pytest
 from command import cbtrain, start_cbtrain
 from loopback import background, completion
 from rich.console import Console
+from scipy import stats
 from study_files import ScriptedPatient, model_with_adapters, three_arms, write_study
 
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
+from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.analysis.sessions import session_outcomes
+from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.journal import read
+from cbtrain.study.evaluation.analysis_report import report_of
 from cbtrain.study.evaluation.evaluate import evaluate_study, plan_study
+from cbtrain.study.evaluation.scores import load_scores
 
 ASKED = load_questionnaire("after-session")
 
@@ -86,6 +94,48 @@ def test_show_prints_the_answers_and_the_request(finished):
     (exchange,) = filled["exchanges"]
     assert ASKED.items[0].text in exchange["body"]["messages"][-1]["content"]
     assert json.loads(json.loads(exchange["reply"])["choices"][0]["message"]["content"]) == filled["answers"]
+
+
+def test_the_report_has_the_answers_apart_from_the_judges(finished):
+    """Means and SDs by arm, contrasts over patients with Holm of their own, and each patient's own words."""
+    folder, _, _ = finished
+    report, rows = Report.read(folder / "out" / "report.json"), rows_of(folder / "out")
+    part = report.questionnaire
+    assert (part.asked, part.filled_in, len(part.contrasts)) == (12, 12, len(ASKED.subscales))
+    by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in ("tiny-untuned", "tiny-tuned")}
+    for group in part.groups:
+        hopes = [float(row["hope"]) for row in by_arm[group.name]]
+        assert group.means["hope"] == pytest.approx(statistics.mean(hopes))
+        assert group.sds["hope"] == pytest.approx(statistics.stdev(hopes))
+    hope = next(row for row in part.contrasts if row.subscale == "hope")
+    differences = defaultdict(list)
+    for first, second in zip(by_arm["tiny-tuned"], by_arm["tiny-untuned"], strict=True):
+        assert (first["patient"], first["seed"]) == (second["patient"], second["seed"])
+        differences[first["patient"]].append(float(first["hope"]) - float(second["hope"]))
+    means = [statistics.mean(values) for values in differences.values()]
+    assert hope.estimate == pytest.approx(statistics.mean(means))
+    assert hope.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    smallest = min(row.p for row in part.contrasts)
+    assert min(row.p_adjusted for row in part.contrasts) == pytest.approx(min(1, smallest * len(part.contrasts)))
+    assert [domain.id for domain in report.scale.domains] == [domain.id for domain in load_rubric().domains]
+    assert {session.answers.own_words for session in report.sessions} == {row["own_words"] for row in rows}
+    page, text = (folder / "out" / "report.html").read_text(), (folder / "out" / "report.md").read_text()
+    for written in (page, text):
+        assert "What the simulated patients said" in written
+        assert "a language model that plays the patient filled it in" in written
+    assert rows[0]["own_words"] in page
+
+
+def test_analyze_keeps_the_answers(finished):
+    folder, _, _ = finished
+    study = load_scores([folder / "out"])
+    outcomes = session_outcomes(study.transcripts)
+    before = Report.read(folder / "out" / "report.json")
+    after = report_of(study, analysis(study.ratings, "default", outcomes, draws=0))
+    assert after.questionnaire == before.questionnaire
+    given = [{session.id: session.answers for session in report.sessions} for report in (before, after)]
+    assert given[0] == given[1]
+    assert all(given[0].values())
 
 
 def test_a_dry_run_counts_a_call_for_each_session_that_lacks_it(finished, tmp_path):
