@@ -175,6 +175,34 @@ def test_a_questionnaire_that_is_not_filled_in_is_no_failed_session(model, tmp_p
     assert all(session.ending == "max_turns" for session in Report.read(out / "report.json").sessions)
 
 
+def test_a_patient_on_this_machine_fills_it_in_by_a_grammar(model, tmp_path):
+    """Also one that plays in an engine with the therapists; what is cut is said."""
+    ends = {"low": 0, "high": 2, "low_label": "no", "high_label": "yes", "subscale": "mood"}
+    content = {"name": "short", "introduction": "Well?", "subscales": {"mood": "Mood"}, "own_words": {"text": "W?"}}
+    content["items"] = [{"id": "low", "text": "Low?", "reversed": True, **ends}]
+    (tmp_path / "short.yaml").write_text(json.dumps(content))
+    arms = {"tiny-untuned": {"model": str(model)}}
+    study = write_study(
+        tmp_path / "study.yaml",
+        arms,
+        None,
+        patient_provider=None,
+        patient_model={"model": str(model), "adapter": str(model / "kind")},
+        max_turns=2,
+        patient={"max_tokens": 8},
+        questionnaire=str(tmp_path / "short.yaml"),
+    )
+    shown, out = evaluate(study, tmp_path / "out"), tmp_path / "out"
+    rows = rows_of(out)
+    assert len(rows) == 3
+    for row in rows:
+        assert row["status"] in ("ok", "truncated")  # a random model may not end its own words in time
+        assert row["status"] != "ok" or float(row["mood"]) == 2 - int(row["low"])
+    cut = sum(row["status"] == "truncated" for row in rows)
+    assert (f"{cut} of 3 questionnaires are not filled in (truncated: the answer was cut" in shown) == bool(cut)
+    assert "short.yaml" in (out / "config.yaml").read_text()
+
+
 def test_an_unknown_questionnaire_is_told_before_the_first_call(finished, tmp_path):
     _, study, patient = finished
     asked = len(patient.asked)
