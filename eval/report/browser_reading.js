@@ -153,9 +153,9 @@ const totalText = (total) => (data.totalHigh !== null && total !== null ? ` of $
 // What the patient said to the questionnaire after the session; hidden where nothing was asked.
 function showAnswers(element, answers) {
   element.hidden = !answers;
-  if (!answers) return;
-  const means = answers.means.map(([name, mean]) => `${name} ${figure(mean)}`).join(" · ");
-  const reasons = [means, answers.words, answers.problem && `Not filled in: ${answers.problem}`].filter(Boolean);
+  const { means = [], words = "", problem = "" } = answers ?? {};
+  const figures = means.map(([name, mean]) => `${name} ${figure(mean)}`).join(" · ");
+  const reasons = [figures, words, problem && `Not filled in: ${problem}`].filter(Boolean);
   element.lastElementChild.replaceChildren(...reasonsOf({ reasons: reasons.map((text) => ({ text })) }));
 }
 

@@ -124,6 +124,20 @@ def test_a_dialogue_opens_and_its_evidence_is_marked(visit):
     assert page.locator(".rating-choice:visible").count() == 0
 
 
+def test_a_patients_own_answers_are_beside_the_dialogue(visit):
+    report = fake_report()
+    report["sessions"][0]["answers"] = {"status": "ok", "means": {"hope": 4.5}, "own_words": "I still <b>doubt</b> it."}
+    report["sessions"][1]["answers"] = {"status": "invalid", "problem": "invalid: no JSON object in it"}
+    page = visit(report)
+    shown = page.locator("#session-answers .reason")
+    for index, texts in enumerate(
+        (["hope 4.5", "I still <b>doubt</b> it."], ["Not filled in: invalid: no JSON object in it"], [])
+    ):
+        listed(page).nth(index).click()
+        assert shown.all_text_contents() == texts
+        assert page.locator("#session-answers").is_visible() == bool(texts)
+
+
 def test_scores_flags_words_and_order(visit):
     page = visit(fake_report())
     assert titles(page)[:2] == ["Mara Lindqvist24", "Tomás Ibarra25"]

@@ -15,6 +15,7 @@ from cbtrain.eval.report.claim import claim_of
 from cbtrain.eval.report.figures.curve import curve_figure
 from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.formatting import duration, fixed, p_value, share
+from cbtrain.eval.report.markdown import render_markdown
 from cbtrain.eval.report.notable import spread_sentence
 from cbtrain.eval.report.render import FOLDER, render_html
 from cbtrain.eval.report.terminal import perplexity_table, score_table, summary
@@ -37,7 +38,8 @@ def test_the_page_holds_the_result_and_the_rater_beside_every_score():
     assert "Not for clinical use." in page
     assert "Perplexity of the therapist&#39;s words fell by 27.3 % on average over 3 held-out patients." in page
     sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
-    assert sections == ["result", "scores", "agreement", "perplexity", "transcripts", "protocol", "making"]
+    names = ["result", "scores", "questionnaire", "agreement", "perplexity", "transcripts", "protocol", "making"]
+    assert sections == names
     for name in ("result", "scores", "transcripts"):
         section = page[page.index(f'<section id="{name}"') :]
         assert RATER in section[: section.index("</section>")]
@@ -99,6 +101,25 @@ def test_browser_data_keeps_only_evidence_that_exists():
     assert bodies[0]["ratings"][0]["evidence"][0] == [1, 5]
     assert data["sessions"][3]["total"] is None
     assert set(bodies[3]["scores"]) == {None}
+
+
+def test_what_patients_answered_is_on_the_page_and_what_is_hostile_in_it_stays_text():
+    report = fake_report()
+    report["questionnaire"] = {
+        "name": HOSTILE,
+        "subscales": [{"id": "hope", "text": HOSTILE, "min": 0, "max": 10}],
+        "groups": [{"name": "base", "asked": 4, "n": 3, "means": {"hope": 4.5}, "sds": {"hope": 1.25}}],
+        "contrasts": [{"id": "tuned − base", "subscale": "hope", "estimate": 0.5, "notes": [HOSTILE]}],
+    }
+    report["sessions"][0]["answers"] = {"status": "ok", "means": {"hope": 4.5}, "own_words": HOSTILE}
+    found = report_of(report)
+    for written in (render_html(found), render_markdown(found, {})):
+        assert "4.50 (1.25)" in written
+        assert "+0.50" in written
+        assert "<script>window.hacked" not in written
+    first, second = browser_data(found)["sessions"][:2]
+    assert json.loads(first["body"])["answers"] == {"problem": "", "means": [["hope", 4.5]], "words": HOSTILE}
+    assert "answers" not in json.loads(second["body"])
 
 
 def test_browser_data_tells_ratings_and_namesakes_apart():
