@@ -22,6 +22,7 @@ from cbtrain.cli import (
     doctor,
     evaluate,
     model,
+    patients,
     plan,
     power,
     providers,
@@ -45,7 +46,7 @@ from cbtrain.stopping import stop_at_once
 
 GROUPS = {
     "run a study": (run, train, evaluate, watch, show, plan),
-    "corpora": (corpus, synthesize),
+    "corpora and patients": (corpus, synthesize, patients),
     "models": (model, serve, chat),
     "scores and people": (rate, rate_forms, rate_audit, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
