@@ -131,6 +131,8 @@ LIGHT = [
     "cbtrain.transcripts.reading",
     "cbtrain.transcripts.cleaning",
     "cbtrain.providers.providers",
+    "cbtrain.patients.patients",
+    "cbtrain.patients.drafts",
     "cbtrain.journal",
     "cbtrain.model.config",
     "cbtrain.tokens.config",

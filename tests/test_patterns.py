@@ -38,6 +38,7 @@ from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 ROOMS = {
     "cbtrain/transcripts": "cbtrain.transcripts",
     "cbtrain/text": "cbtrain.text",
+    "cbtrain/patients": "cbtrain.patients",
     "cbtrain/providers": "cbtrain.providers",
     "cbtrain/synthesis": "cbtrain.synthesis",
     "cbtrain/tokens": "cbtrain.tokens",

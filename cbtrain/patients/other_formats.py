@@ -7,6 +7,7 @@ word: nothing is rewritten.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,14 @@ NO_NAME = "the format has no name: they are called by their place in the file"
 NO_LEVEL = "the format has no severity of the symptom: it is taken as 2 (moderate)"
 
 SCENARIO = "full_scenario_text"
-WHO = re.compile(
-    r"Patient is an? ([^(.]{1,60}?) \((\d[\d+-]{0,10})\), identifies as ([^,.]{1,40}), works as an? ([^,.]{1,60}), "
-    r"and is currently ([^.]{1,40})\."
-)
-CONCERN = re.compile(r"Primary concern involves ([^(.,]{1,80}?)(?: \(((?:[^()]|\([^()]{0,100}\)){1,200})\))?[,.]")
+WHO = {
+    "age": re.compile(r"\((\d[\d+-]{0,10})\)"),
+    "gender": re.compile(r"identifies as ([^,.]{1,40})"),
+    "occupation": re.compile(r"works as an? ([^,.]{1,60})"),
+    "status": re.compile(r"is currently ([^,.]{1,40})"),
+}
+"""Facts of a scenario's first sentence."""
+CONCERN, ENDS = "Primary concern involves ", (", particularly", ". ")
 
 
 def is_profile(record: Mapping[str, Any]) -> bool:
@@ -71,8 +75,9 @@ def id_of_file(path: Path) -> str:
 
 
 def id_from(text: str) -> str:
-    """Return ``text`` as an id: ``Doreen Whitlock`` is ``doreen-whitlock``. May be empty."""
-    return NOT_OF_AN_ID.sub("-", text.lower()).strip("-_")[:60]
+    """Return ``text`` as an id, without accents: ``Zoë Whitlock`` is ``zoe-whitlock``. May be empty."""
+    letters = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    return NOT_OF_AN_ID.sub("-", letters.lower()).strip("-_")[:60]
 
 
 def case_of_profile(record: Mapping[str, Any], path: Path, where: str, faults: Faults, notes: Notes) -> Case | None:
@@ -133,24 +138,24 @@ def case_of_scenario(record: Mapping[str, Any], number: int, where: str, faults:
     """Return the ``number``-th profile of the 2025 study's file as a case; None if it is none."""
     texts = {key: value.strip() for key, value in record.items() if isinstance(value, str)}
     scenario = texts.get(SCENARIO, "")
-    concern, who = CONCERN.search(scenario), WHO.search(scenario)
-    if concern is None:
+    concern, shows = _concern(scenario)
+    if not concern:
         hint = f"{SCENARIO} says 'Primary concern involves …', from which the symptom comes."
         faults.add(UserError("no primary concern", where=where, hint=hint))
         return None
-    level, _, rest = concern[1].strip().partition(" ")
+    level, _, rest = concern.partition(" ")
     severity = level if level in LEVELS else None
     style = [texts.get("interaction_style_name", ""), texts.get("interaction_style_description", "")]
-    demographics = (
-        dict(zip(("stage", "age", "gender", "occupation", "status"), who.groups(), strict=True)) if who else {}
-    )
+    first = scenario.partition(". ")[0]
+    demographics = {name: found[1].strip() for name, pattern in WHO.items() if (found := pattern.search(first))}
+    unknown = not demographics
     for key, name in (("archetype_name", "archetype"), ("psych_mindedness_level", "psychological_mindedness")):
         if texts.get(key):
             demographics[name] = texts[key]
     symptom = {
-        "name": rest if severity else concern[1].strip(),
+        "name": rest if severity else concern,
         "severity": LEVELS.get(level, 2),
-        "shows": concern[2] or "",
+        "shows": shows,
     }
     case = case_of(
         {
@@ -172,9 +177,20 @@ def case_of_scenario(record: Mapping[str, Any], number: int, where: str, faults:
         notes.add(NO_NAME, case.id)
         if severity is None:
             notes.add(NO_LEVEL, case.id)
-        if who is None:
+        if unknown:
             notes.add("age, gender and occupation are not found in the scenario", case.id)
     return case
+
+
+def _concern(scenario: str) -> tuple[str, str]:
+    """Return what a scenario calls its primary concern, and how that shows (in parentheses); empty if it has none."""
+    text = scenario.partition(CONCERN)[2]
+    for end in ENDS:
+        if end in text:
+            text = text.partition(end)[0]
+            break
+    name, _, shows = text.partition(" (")
+    return name.strip(" ."), shows.strip(" .").removesuffix(")")
 
 
 def language_in(text: str) -> str:

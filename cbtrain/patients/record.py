@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -49,9 +50,9 @@ def case_of(
 
 
 def place_of(content: Mapping[str, Any], where: str) -> str:
-    """Return ``where`` with the patient's id, where it has one that the place does not name yet."""
+    """Return ``where`` with the patient's id, if there is one and the file is not called by it."""
     key = content.get("id")
-    return f"{where} ({key})" if isinstance(key, str) and key and key not in where else where
+    return f"{where} ({key})" if isinstance(key, str) and key and Path(where).stem != key else where
 
 
 def _place(fault: ErrorDetails) -> tuple[str | int, ...]:
@@ -63,7 +64,7 @@ def _place(fault: ErrorDetails) -> tuple[str | int, ...]:
 
 
 def _fault(fault: ErrorDetails, loc: tuple[str | int, ...], where: str, columns: Mapping[str, str]) -> UserError:
-    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in loc)
+    key = ".".join(map(str, loc))
     if loc == ("symptoms",) and fault["type"] in ("missing", "too_short"):
         return UserError("a patient without a symptom", where=where, hint=SYMPTOM)
     what, hint = fault_of(fault), FIX

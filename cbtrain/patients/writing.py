@@ -39,7 +39,7 @@ def yaml_of(case: Case, note: str = "") -> str:
 
 
 def require_absent(path: Path) -> None:
-    """Raise UserError if something is at ``path`` that would be overwritten, or if it is no kind of file of patients."""
+    """Raise UserError if ``path`` exists (an empty folder may), or if it is no kind of file of patients."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError("already exists", where=path, hint="Choose another --out; nothing is overwritten.")
     if path.suffix.lower() not in (*LINES, *FILES, "") and not path.is_dir():
