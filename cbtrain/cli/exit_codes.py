@@ -3,7 +3,7 @@
 DONE = 0
 
 FOUND = 1
-"""A check found a problem: `corpus check`, `config check`, `plan`, `doctor`."""
+"""A check found a problem: `corpus check`, `patients check`, `config check`, `plan`, `doctor`."""
 
 BAD_INPUT = 2
 """Bad input, or a run that failed."""

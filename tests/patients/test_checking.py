@@ -78,6 +78,15 @@ def test_the_shipped_patients_have_no_fault(name):
     assert check_cases(cases) == check_cases([])
 
 
+def test_the_example_of_the_documentation_is_a_patient_without_a_fault(tmp_path):
+    page = (ROOT / "docs" / "patients.md").read_text("utf-8")
+    path = tmp_path / "example.yaml"
+    path.write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    assert check_cases(read_cases(path)) == check_cases([])
+    for field in Case.model_fields:
+        assert f"`{field}`" in page, field
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the study's data are not here")
 def test_the_2024_studys_patients_have_no_error():
     assert check_cases(read_cases(DATA)).errors == ()
