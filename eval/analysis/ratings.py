@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.analysis.arms import Arm, arms_of
+from cbtrain.eval.analysis.moderators import Moderators, moderators_of
 from cbtrain.eval.analysis.rounding import too_close
 from cbtrain.eval.analysis.sessions import Key
+from cbtrain.eval.rating.course_columns import OPTIONAL
 from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_size, number_of, scores_of
+from cbtrain.eval.simulation.slots import MOST_SEEDS, seed_in, words_of
 from cbtrain.transcripts.source import natural_key
 
 AUTHORS = ("id", "patient_id", "group")
@@ -50,7 +53,7 @@ class Scale:
 
 AUTHORS_SCALE = Scale(1, 10, name="The 2024 study's modified rating scale")
 
-COLUMNS = ("arm", "patient", "session", "judge", "repeat", "status", "items")
+COLUMNS = ("arm", "patient", "session", "number", "simulator", "judge", "repeat", "status", "items")
 """Names of the arrays in :class:`Ratings`."""
 
 
@@ -59,9 +62,11 @@ class Ratings:
     """A table of ratings, one row for each: a judge's scores of one session.
 
     ``items``: float64 ``[rows, items]``, NaN for a missing score. The other arrays are ``[rows]``: names of ``arm``,
-    ``patient`` and ``judge``, ``session`` (number within patient and arm) and ``repeat`` (int64), ``status`` (a
-    :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by name; may include arms without a row. ``scale``: None if
-    the instrument is not known. ``notes``: guesses that were made when the table was read.
+    ``patient`` and ``judge``, ``session`` (slot within patient and arm, :mod:`cbtrain.eval.simulation.slots`), its
+    ``number`` in the course (0: unknown) and ``repeat`` (int64), ``simulator`` (str, "" if there is one only),
+    ``status`` (a :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by name; may include arms without a row.
+    ``moderators``: columns of patients. ``scale``: None if the instrument is not known. ``notes``: guesses that were
+    made when the table was read.
     """
 
     item_names: tuple[str, ...]
@@ -69,10 +74,13 @@ class Ratings:
     arm: np.ndarray
     patient: np.ndarray
     session: np.ndarray
+    number: np.ndarray
+    simulator: np.ndarray
     judge: np.ndarray
     repeat: np.ndarray
     status: np.ndarray
     items: np.ndarray
+    moderators: Moderators = field(default_factory=dict)
     scale: Scale | None = None
     notes: tuple[str, ...] = ()
 
@@ -83,7 +91,7 @@ class Ratings:
 
     @property
     def sessions(self) -> list[Key]:
-        """Return the session that each row rates: arm, patient and number."""
+        """Return the session that each row rates: arm, patient and slot."""
         rows = zip(self.arm, self.patient, self.session, strict=True)
         return [(str(arm), str(patient), int(session)) for arm, patient, session in rows]
 
@@ -91,6 +99,19 @@ class Ratings:
     def rated_sessions(self) -> set[Key]:
         """Return the sessions that have a total by any judge."""
         return set(self.only(np.isfinite(self.total)).sessions)
+
+    @property
+    def seed(self) -> np.ndarray:
+        """Return the seed of each row's session, int64 ``[rows]``; the number of a table that has no seeds."""
+        has_slot = (self.number > 0) | (self.simulator != "")
+        return np.where(has_slot, self.session % MOST_SEEDS, self.session)
+
+    def session_words(self, row: int) -> str:
+        """Return the session that ``row`` rates, in words for messages."""
+        number, simulator = int(self.number[row]), str(self.simulator[row])
+        slot = int(self.session[row])
+        place = words_of(seed_in(slot, number, simulator), number, simulator) if number or simulator else str(slot)
+        return f"session {place} of patient {self.patient[row]} with {self.arm[row]}"
 
     def only(self, rows: np.ndarray) -> Ratings:
         """Return the ratings of ``rows`` (bool ``[rows]``), with all arms."""
@@ -112,7 +133,7 @@ def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
     ``rubric``: instrument of a table of cbtrain (default: the shipped one, if the table has its domains). Raises
     UserError, with the line, on anything that cannot be used.
     """
-    table = read_csv_table(path, (*FIXED, *AUTHORS))
+    table = read_csv_table(path, (*FIXED, *OPTIONAL, *AUTHORS))
     columns = table.columns
     if set(FIXED) <= set(columns):
         ratings = _from_cbtrain(table, rubric)
@@ -152,7 +173,14 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     columns = {name: np.concatenate([getattr(table, name) for table in same_order]) for name in COLUMNS}
     arms = {name: arm for table in tables for name, arm in table.arms.items()}
     notes = tuple(note for table in tables for note in table.notes)
-    joined = replace(first, arms=_in_natural_order(arms), notes=notes, **columns)
+    known = [
+        (patient, {column: value})
+        for table in tables
+        for column in table.moderators
+        for patient, value in table.moderators[column].items()
+    ]
+    moderators = moderators_of(known, where)
+    joined = replace(first, arms=_in_natural_order(arms), notes=notes, moderators=moderators, **columns)
     _refuse_duplicates(joined, Path(where))
     _refuse_scores_outside_scale(joined, Path(where))
     _refuse_close_scores(joined, Path(where))
@@ -195,22 +223,28 @@ def _from_cbtrain(table: CsvTable, rubric: Rubric | None) -> Ratings:
     _refuse_ambiguous_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
     scale = _scale_of_items(names, rubric, path) if scores else None
-    return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), scale)
+    return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), scale, path)
 
 
-def ratings_of(scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], scale: Scale | None) -> Ratings:
-    """Return ``scores`` as a table. ``items`` and ``arms``: their names, since ``scores`` may be empty."""
+def ratings_of(
+    scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], scale: Scale | None, where: object = "scores"
+) -> Ratings:
+    """Return ``scores`` as a table. ``items`` and ``arms``: their names, since ``scores`` may be empty. Raises
+    UserError, which names ``where``, if a patient has two values of a column."""
     values = [[math.nan if (value := score.domains[name]) is None else value for name in items] for score in scores]
     return Ratings(
         item_names=tuple(items),
         arms=arms_of(arms),
         arm=np.array([score.arm for score in scores]),
         patient=np.array([score.patient for score in scores]),
-        session=np.array([score.seed for score in scores], dtype=np.int64),
+        session=np.array([score.slot for score in scores], dtype=np.int64),
+        number=np.array([score.number for score in scores], dtype=np.int64),
+        simulator=np.array([score.simulator for score in scores], dtype=np.str_),
         judge=np.array([score.judge for score in scores]),
         repeat=np.array([score.repeat for score in scores], dtype=np.int64),
         status=np.array([score.status for score in scores]),
         items=np.array(values, dtype=np.float64).reshape(len(scores), len(items)),
+        moderators=moderators_of(((score.patient, score.columns) for score in scores), where),
         scale=scale,
     )
 
@@ -252,6 +286,8 @@ def _from_author(table: CsvTable) -> Ratings:
         arm=np.array(arm),
         patient=np.array(patient),
         session=np.array(session),
+        number=np.zeros(len(arm), dtype=np.int64),
+        simulator=np.full(len(arm), ""),
         judge=np.full(len(arm), "the author's judge"),
         repeat=np.zeros(len(arm), dtype=np.int64),
         status=np.where(np.isfinite(scores).all(axis=1), "ok", "unratable"),
@@ -276,27 +312,33 @@ def _number(text: str, column: str, where: str) -> float:
 
 def _refuse_ambiguous_ids(scores: Sequence[Score], path: Path) -> None:
     """Raise UserError if a session has two ids, or two sessions have the same id."""
-    ids: dict[str, tuple[str, str, int]] = {}
-    sessions: dict[tuple[str, str, int], str] = {}
+    first_of: dict[str, Score] = {}
+    sessions: dict[Key, str] = {}
     for score in scores:
-        key = (score.arm, score.patient, score.seed)
-        if ids.setdefault(score.session_id, key) != key:
-            what = f"two sessions have session_id {score.session_id!r}: {ids[score.session_id]} and {key}"
+        key = (score.arm, score.patient, score.slot)
+        first = first_of.setdefault(score.session_id, score)
+        if (first.arm, first.patient, first.slot) != key:
+            what = f"two sessions have session_id {score.session_id!r}: {_place(first)} and {_place(score)}"
             raise UserError(what, where=path, hint="Give each session its own id.")
         if sessions.setdefault(key, score.session_id) != score.session_id:
-            what = f"session_ids {sessions[key]!r} and {score.session_id!r} have the same arm, patient and seed"
+            same = "arm, patient and seed" if score.slot == score.seed else "arm, patient, seed, session and simulator"
+            what = f"session_ids {sessions[key]!r} and {score.session_id!r} have the same {same}"
             raise UserError(what, where=path, hint="Give them different seeds, or the same id.")
+
+
+def _place(score: Score) -> str:
+    return f"{score.arm}, {score.patient}, {words_of(score.seed, score.number, score.simulator)}"
 
 
 def _refuse_duplicates(ratings: Ratings, path: Path) -> None:
     """Raise UserError if one judge rated a session twice in one repeat: it would count twice."""
     seen: set[tuple[object, ...]] = set()
-    for row in zip(ratings.arm, ratings.patient, ratings.session, ratings.judge, ratings.repeat, strict=True):
-        if row in seen:
-            arm, patient, session, *_ = row
-            what = f"session {session} of patient {patient} with {arm} occurs twice (same judge and repeat)"
+    columns = (ratings.arm, ratings.patient, ratings.session, ratings.judge, ratings.repeat)
+    for row, key in enumerate(zip(*columns, strict=True)):
+        if key in seen:
+            what = f"{ratings.session_words(row)} occurs twice (same judge and repeat)"
             raise UserError(what, where=path, hint="Remove one of the rows, or number the repeats.")
-        seen.add(row)
+        seen.add(key)
 
 
 def _refuse_scores_outside_scale(ratings: Ratings, path: Path) -> None:
@@ -307,9 +349,8 @@ def _refuse_scores_outside_scale(ratings: Ratings, path: Path) -> None:
     outside = np.argwhere((ratings.items < low) | (ratings.items > high))
     if len(outside):
         row, item = outside[0]
-        session = f"session {ratings.session[row]} of patient {ratings.patient[row]} with {ratings.arm[row]}"
         score = f"{ratings.items[row, item]:g}, outside {low:g} to {high:g}"
-        what = f"{ratings.item_names[item]} of {session} is {score}"
+        what = f"{ratings.item_names[item]} of {ratings.session_words(row)} is {score}"
         raise UserError(what, where=path, hint="Correct the cell, or name the rubric with --rubric.")
 
 

@@ -86,7 +86,7 @@ def imbalance(order: Sequence[SimulatedSession]) -> float:
     first_arm: dict[tuple[str, int], str] = {}
     for position, session in enumerate(order):
         positions[session.arm].append(position)
-        first_arm.setdefault((session.patient, session.seed), session.arm)
+        first_arm.setdefault((session.patient, session.slot), session.arm)
     means = [sum(arm_positions) / len(arm_positions) for arm_positions in positions.values()]
     firsts = [list(first_arm.values()).count(arm) for arm in positions]
     neighbours = sum(before.patient == after.patient for before, after in itertools.pairwise(order))
@@ -99,7 +99,7 @@ def _units(sessions: Sequence[SimulatedSession], sampling: bool, rng: random.Ran
     arms = sorted({session.arm for session in sessions})
     groups: dict[tuple[str, int], Unit] = defaultdict(list)
     for session in sessions:
-        groups[session.patient, session.seed].append(session)
+        groups[session.patient, session.slot].append(session)
     complete = [unit for unit in groups.values() if len(unit) == len({session.arm for session in unit}) == len(arms)]
     paired = bool(complete)
     if not sampling:

@@ -69,6 +69,9 @@ def make_form(sessions: Sequence[SimulatedSession], rubric: Rubric, rater: int, 
             seed=session.seed,
             number=number,
             turns=len(session.turns),
+            session=session.number,
+            simulator=session.simulator,
+            columns=dict(session.columns),
         )
         for number, (code, session) in enumerate(zip(codes, sessions, strict=True), 1)
     ]

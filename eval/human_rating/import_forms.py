@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cbtrain.errors import UserError
 from cbtrain.eval.human_rating.key import Key
 from cbtrain.eval.human_rating.parse_forms import FilledForm, FilledSession, parse_form
-from cbtrain.eval.rating.scores import Score, Status, read_scores_csv, write_scores_csv
+from cbtrain.eval.rating.scores import ADDED_LATER, Score, Status, read_scores_csv, write_scores_csv
 from cbtrain.files import unique_json, write_atomic, written_together
 from cbtrain.transcripts.source import validate
 
@@ -91,7 +91,7 @@ def import_forms(paths: Sequence[Path], key: Key, table: Path, rater: str | None
         summaries.append(_summary(form, new, judge, len(scores) - len(kept)))
         scores = [*kept, *new]
         noted = [note for note in noted if (note.get("judge"), note.get("session_id")) not in old]
-        noted += [asdict(score) for score in new]
+        noted += [score.record() for score in new]
         imported.forms[form.form.id] = _Form(judge=judge, sessions=[score.session_id for score in new])
     # The table comes last: whatever stops this in between, the same command again makes it whole.
     with written_together(table.parent) as temporary:
@@ -122,6 +122,9 @@ def _score(filled: FilledSession, judge: str, key: Key) -> Score:
         evidence={domain: turns for domain, turns in filled.evidence.items() if turns},
         reason={"note": filled.note} if filled.note else {},
         stopped_at=missing[0] if missing else "",
+        number=session.session,
+        simulator=session.simulator,
+        columns=dict(session.columns),
     )
 
 
@@ -159,10 +162,11 @@ def _refuse_clashes(new: Sequence[Score], kept: Sequence[Score], key: Key, table
         same = coming.get(score.session_id)
         if same is None:
             continue
-        if (score.arm, score.patient, score.seed) != (same.arm, same.patient, same.seed):
+        if (score.arm, score.patient, score.slot) != (same.arm, same.patient, same.slot):
             hint = "Choose another --out: it is a table of other sessions."
+            seed = "seed" if (score.number, score.simulator) == (same.number, same.simulator) else "place in a course"
             raise UserError(
-                f"session {score.session_id} has another arm, patient or seed there", where=table, hint=hint
+                f"session {score.session_id} has another arm, patient or {seed} there", where=table, hint=hint
             )
         if score.judge == same.judge:
             what = f"{table} has a rating of {score.session_id} by {score.judge!r} that is not from this form"
@@ -174,7 +178,7 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
     """Return the evidence and notes of people's scores, each with the fields of :class:`Score`; empty if there is no
     such file. Raises UserError on a damaged line."""
     notes = []
-    names = {field.name for field in fields(Score)}
+    names = {field.name for field in fields(Score)} - set(ADDED_LATER)
     for number, line in enumerate(_lines(path), 1):
         try:
             note = unique_json(line)

@@ -17,7 +17,8 @@ KEY_FILE = "key.json"
 
 
 class KeySession(BaseModel):
-    """``number``: its place in this rater's order, from 1; ``turns``: how many it has."""
+    """``number``: its place in this rater's order, from 1; ``turns``: how many it has. ``session`` (its number in the
+    course, 0: none), ``simulator`` and ``columns`` (of the patient) go to the scores; older keys have none."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,6 +29,9 @@ class KeySession(BaseModel):
     seed: int
     number: int
     turns: int
+    session: int = 0
+    simulator: str = ""
+    columns: dict[str, str] = Field(default_factory=dict)
 
 
 class KeyForm(BaseModel):

@@ -8,7 +8,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from typing import Any
 
 from cbtrain.eval.rating.config import JudgingConfig
@@ -60,9 +59,9 @@ async def judge_sessions(
             earlier_tries = tries.get(key) if key else None
             score = await judge_session(provider, rubric, session, config.judge, repeat=repeat, tries=earlier_tries)
             if key:
-                await asyncio.to_thread(journal.append, "rating", key=key, score=asdict(score))
+                await asyncio.to_thread(journal.append, "rating", key=key, score=score.record())
         done += 1
-        return score
+        return score.placed_as(session)
 
     async with display.shown() if display else nullcontext():
         works = (rating(session, repeat, key) for session, repeat, key in wanted)

@@ -6,14 +6,16 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cbtrain.errors import UserError
+from cbtrain.eval.rating.course_columns import OPTIONAL, SESSION, notes_on, optional_cells, optional_headers, place_of
 from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, to_cell, with_decimal_points
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.eval.simulation.slots import slot_of
 from cbtrain.files import write_atomic
 
 Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
@@ -23,6 +25,11 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LEAST, MOST = 1e-12, 1e12
 """Smallest and largest absolute value of a score that is not 0: squares of others may exceed what a float64 holds."""
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
+"""Columns of every table; between ``seed`` and ``judge`` are those of
+:data:`cbtrain.eval.rating.course_columns.OPTIONAL` that some session has."""
+
+ADDED_LATER = ("number", "simulator", "columns")
+"""Fields that journals and files of older versions do not have; they are written where they say something."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +37,8 @@ class Score:
     """A rating; ``domains`` maps each domain to a score or None, and None is never filled in.
 
     ``evidence`` lists the indices of the turns behind each score; ``stopped_at`` is the first domain of the call to the
-    judge that gave no usable answer. ``requests`` name the calls to the judge, in order.
+    judge that gave no usable answer. ``requests`` name the calls to the judge, in order. ``number``, ``simulator`` and
+    ``columns``: of the session, as in :class:`cbtrain.eval.simulation.runner.SimulatedSession`.
     """
 
     session_id: str
@@ -45,6 +53,9 @@ class Score:
     reason: dict[str, str] = field(default_factory=dict)
     stopped_at: str = ""
     requests: list[str] = field(default_factory=list)
+    number: int = 0
+    simulator: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, session: SimulatedSession, judge: str, repeat: int, domains: Sequence[str]) -> Score:
@@ -59,7 +70,24 @@ class Score:
             repeat=repeat,
             status="unratable",
             domains=values,
+            number=session.number,
+            simulator=session.simulator,
+            columns=dict(session.columns),
         )
+
+    def placed_as(self, session: SimulatedSession) -> Score:
+        """Return the score with what is known of ``session`` now: more than when it was rated, perhaps."""
+        number, simulator, columns = session.number, session.simulator, dict(session.columns)
+        return replace(self, number=number, simulator=simulator, columns=columns)
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields for a file, those of :data:`ADDED_LATER` only if they say something."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ADDED_LATER}
+
+    @property
+    def slot(self) -> int:
+        """The place of the session among those of this patient with this arm."""
+        return slot_of(self.seed, self.number, self.simulator)
 
     @property
     def total(self) -> float | None:
@@ -73,7 +101,7 @@ def is_score(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() - {entry.name for entry in fields(Score)}:
         return False
     texts, counts = ("session_id", "arm", "patient", "judge"), ("seed", "repeat")
-    domains, evidence, reason = (value.get(name, {}) for name in ("domains", "evidence", "reason"))
+    domains, evidence, reason, columns = (value.get(name, {}) for name in ("domains", "evidence", "reason", "columns"))
     return (
         all(isinstance(value.get(name), str) for name in texts)
         and all(isinstance(value.get(name), int) for name in counts)
@@ -87,6 +115,10 @@ def is_score(value: Any) -> bool:
         and all(isinstance(turns, list) and all(isinstance(i, int) for i in turns) for turns in evidence.values())
         and isinstance(reason, dict)
         and all(isinstance(text, str) for text in reason.values())
+        and isinstance(value.get("number", 0), int)
+        and isinstance(value.get("simulator", ""), str)
+        and isinstance(columns, dict)
+        and all(isinstance(text, str) for text in columns.values())
     )
 
 
@@ -95,13 +127,17 @@ def _is_number(value: Any) -> bool:
 
 
 def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
-    """Write one row per rating: who, how, the domains in order, the total; a missing score is an empty cell."""
+    """Write one row per rating: who, how, the domains in order, the total; a missing score is an empty cell. Optional
+    columns are there if some session has a value in them."""
     domains = list(scores[0].domains) if scores else []
+    optional = optional_cells(scores, domains)
+    cut = FIXED.index("seed") + 1
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow([*FIXED, *map(to_cell, domains), "total"])
-    for score in scores:
+    table.writerow([*FIXED[:cut], *optional, *FIXED[cut:], *map(to_cell, domains), "total"])
+    for row, score in enumerate(scores):
         texts = [to_cell(str(getattr(score, name))) for name in FIXED]
+        texts[cut:cut] = [to_cell(column[row]) for column in optional.values()]
         values = [score.domains.get(domain) for domain in domains]
         table.writerow([*texts, *map(_cell, values), _cell(score.total)])
     write_atomic(path, out.getvalue())
@@ -110,7 +146,7 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
 def read_scores_csv(path: Path) -> list[Score]:
     """Return the scores in a file of :func:`write_scores_csv`, or in a spreadsheet made of it. Raises UserError with
     the line of a malformed row."""
-    return scores_of(read_csv_table(path, FIXED))
+    return scores_of(read_csv_table(path, (*FIXED, *OPTIONAL)))
 
 
 def scores_of(table: CsvTable) -> list[Score]:
@@ -120,36 +156,46 @@ def scores_of(table: CsvTable) -> list[Score]:
     if missing:
         hint = "Name a scores.csv that cbtrain wrote."
         raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
-    domains = [name for name in columns if name not in (*FIXED, "total")]
+    headers = optional_headers(table)
+    domains = [name for name in columns if name not in (*FIXED, *headers.values(), "total")]
     if not domains:
         raise UserError("no domain has a column", where=path, hint="A table needs a column for each domain.")
-    with_decimal_points(table, ["seed", "repeat", *domains, "total"])
+    numbers = ["seed", "repeat", *([SESSION] if SESSION in headers else [])]
+    with_decimal_points(table, [*numbers, *domains, "total"])
     scores = []
     for line, row in table.rows:
         try:
-            scores.append(_read_row(row, domains))
+            scores.append(_read_row(row, domains, headers))
         except ValueError as error:
             raise UserError(str(error), where=f"{path}:{line}", hint="Correct or remove the row.") from None
+    table.notes.extend(notes_on(table, headers, scores))
     return scores
 
 
-def _read_row(row: dict[str, str], domains: Sequence[str]) -> Score:
-    """Return the score of one row. Raises ValueError on impossible or contradictory values."""
+def _read_row(row: dict[str, str], domains: Sequence[str], headers: Mapping[str, str]) -> Score:
+    """Return the score of one row; ``headers``: of its optional columns. Raises ValueError on impossible or
+    contradictory values."""
     values = {name: _score(row[name], name) for name in domains}
     status: Status = row["status"]  # type: ignore[assignment]
     if status not in get_args(Status):
         raise ValueError(f"unknown status {status!r}")
     for name in ("session_id", "arm", "patient", "judge"):
         check_name(row[name], name)
+    seed = _whole(row["seed"], "seed")
+    number = row.get(headers.get(SESSION, ""), "")
+    place = place_of(row, headers, _whole(number, SESSION) if number else 0, seed)
     score = Score(
         session_id=row["session_id"],
         arm=row["arm"],
         patient=row["patient"],
-        seed=_whole(row["seed"], "seed"),
+        seed=seed,
         judge=row["judge"],
         repeat=_whole(row["repeat"], "repeat"),
         status=status,
         domains=values,
+        number=place.number,
+        simulator=place.simulator,
+        columns=place.columns,
     )
     if status != "ok" and score.total is not None:
         raise ValueError(f"status is {status!r}, but every domain has a score")

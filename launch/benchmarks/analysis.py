@@ -59,6 +59,8 @@ def made_up(patients: int, sessions: int, judges: int, repeats: int) -> tuple[Ra
         arm=arm,
         patient=patient,
         session=session,
+        number=np.zeros(len(rows), dtype=np.int64),
+        simulator=np.full(len(rows), ""),
         judge=judge,
         repeat=repeat,
         status=status,

@@ -13,6 +13,7 @@ from cbtrain.eval.rating.scores import Score, Status
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.eval.simulation.slots import seed_in
 from cbtrain.study.evaluation.compare import Comparison, run_arm
 from cbtrain.study.evaluation.report_data import ReportInput, build_report
 from cbtrain.study.evaluation.scores import ScoredStudy, audit_of, human_scores, records
@@ -92,14 +93,18 @@ def _scores_and_sessions(
     """Return ``ratings`` as scores, and the ``sessions`` of their arms. A rated session is listed also if there is no
     transcript of it."""
     sessions = [session for session in sessions if session.arm in ratings.arms]
-    ids = {(session.arm, session.patient, session.seed): session.id for session in sessions}
+    ids = {(session.arm, session.patient, session.slot): session.id for session in sessions}
     scores = [_score(ratings, row, ids, explanations) for row in range(len(ratings))]
     without_transcript = {
-        score.session_id: SimulatedSession(score.session_id, score.arm, score.patient, score.seed)
-        for score in scores
-        if (score.arm, score.patient, score.seed) not in ids
+        score.session_id: _session_of(score) for score in scores if (score.arm, score.patient, score.slot) not in ids
     }
     return scores, [*sessions, *without_transcript.values()]
+
+
+def _session_of(score: Score) -> SimulatedSession:
+    """Return what ``score`` says of its session."""
+    place: dict[str, Any] = {"number": score.number, "simulator": score.simulator, "columns": dict(score.columns)}
+    return SimulatedSession(score.session_id, score.arm, score.patient, score.seed, **place)
 
 
 def _score(
@@ -109,11 +114,14 @@ def _score(
     explanations: Mapping[RatingKey, Explanation],
 ) -> Score:
     """Return one row of ``ratings`` with its evidence and reasons; ``ids``: of the sessions with a transcript."""
-    arm, patient, seed = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
-    session_id = ids.get((arm, patient, seed), f"{arm}/{patient}/{seed}")
+    arm, patient, slot = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
+    number, simulator = int(ratings.number[row]), str(ratings.simulator[row])
+    seed = seed_in(slot, number, simulator)
+    place = filter(None, (arm, patient, simulator, str(number or ""), str(seed)))
+    session_id = ids.get((arm, patient, slot)) or "/".join(place)
     judge, repeat = str(ratings.judge[row]), int(ratings.repeat[row])
-    values = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
-    domains = {item: None if math.isnan(value) else value for item, value in values}
+    points = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
+    domains = {item: None if math.isnan(value) else value for item, value in points}
     explanation = explanations.get((session_id, judge, repeat), Explanation())
     status = cast(Status, str(ratings.status[row]))
     return Score(
@@ -127,6 +135,9 @@ def _score(
         domains=domains,
         evidence=explanation.evidence,
         reason=explanation.reason,
+        number=number,
+        simulator=simulator,
+        columns={name: values[patient] for name, values in ratings.moderators.items() if patient in values},
     )
 
 

@@ -15,7 +15,7 @@ from cbtrain.eval.report.schema.report import ArmFlow
 from cbtrain.eval.simulation.runner import SimulatedSession
 
 Cells = dict[str, set[tuple[str, int]]]
-"""Sessions of each arm, as patients and session numbers."""
+"""Sessions of each arm, as patients and slots."""
 
 
 def participant_flow(
@@ -54,16 +54,16 @@ def participant_flow(
 
 
 def _key(session: SimulatedSession) -> Key:
-    return session.arm, session.patient, session.seed
+    return session.arm, session.patient, session.slot
 
 
 def _compared_cells(judges_of: Mapping[Key, set[str]], plan: PlanRow) -> Cells:
     """Return the sessions of each arm that ``plan`` compares: the same judge rated the session of the other arm with
-    the same patient and number. ``judges_of``: who rated each session."""
+    the same patient and slot. ``judges_of``: who rated each session."""
     cells: Cells = defaultdict(set)
     for first, second in plan.pairs:
-        for (arm, patient, seed), judges in judges_of.items():
-            if arm == first and judges & judges_of.get((second, patient, seed), set()):
+        for (arm, patient, slot), judges in judges_of.items():
+            if arm == first and judges & judges_of.get((second, patient, slot), set()):
                 for name in (first, second):
-                    cells[name].add((patient, seed))
+                    cells[name].add((patient, slot))
     return cells

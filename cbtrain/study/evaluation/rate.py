@@ -31,7 +31,7 @@ from cbtrain.study.consent import require_consent, stays_here
 from cbtrain.study.evaluation.failures import refuse_if_none_ratable, refuse_many_failures
 from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
-from cbtrain.study.evaluation.scores import records
+from cbtrain.study.evaluation.scores import drop_changing_columns, records
 from cbtrain.study.run_files import SCORES
 from cbtrain.transcripts.config import TranscriptsConfig
 from cbtrain.transcripts.labels import NAME_THE_LABELS
@@ -95,6 +95,8 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
     for line in (*corpus.skipped, *corpus.notes):
         console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     sessions = list(records(corpus.sessions()))
+    for line in drop_changing_columns(sessions):
+        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     reasons = [why_unratable(session.turns, session.labels_seen) for session in sessions]
     if sessions and all(reasons):
         (reason, _), *_ = Counter(reasons).most_common(1)

@@ -159,7 +159,7 @@ def _label(arm: Group) -> str:
 
 @dataclass(frozen=True)
 class PanelScores:
-    """The panel's scores of each session ``(arm, patient, seed)``: those that the analysis compares
+    """The panel's scores of each session ``(arm, patient, slot)``: those that the analysis compares
     (:func:`cbtrain.eval.analysis.agreement.panel.panel_scores`). A rating without a total counts in the domains that it
     scored. Pooled judges give a total only: single scores without their severity may lie outside the scale."""
 
@@ -218,7 +218,7 @@ def _describe_session(
     session: SimulatedSession, scores: Sequence[Score], panel_scores: PanelScores, patient_name: str
 ) -> ReportSession:
     """Return ``session`` with its ``scores``, whose status it has."""
-    key = (session.arm, session.patient, session.seed)
+    key = (session.arm, session.patient, session.slot)
     not_rated = "not rated: the session failed" if session.failed else "not rated"
     return ReportSession(
         id=session.id,
@@ -238,7 +238,7 @@ def _describe_session(
 
 
 def _flag_input(session: SimulatedSession, scores: Sequence[Score], panel_scores: PanelScores) -> FlagInput:
-    key, panel = (session.arm, session.patient, session.seed), panel_scores.panel
+    key, panel = (session.arm, session.patient, session.slot), panel_scores.panel
     is_rated = key in panel_scores.rated
     return FlagInput(
         ending=session.ending,

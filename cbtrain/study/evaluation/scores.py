@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,18 @@ from typing import Any
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.arms import Arm, declared_arms, with_declared
 from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
-from cbtrain.eval.analysis.sessions import ONE_ARM, Key, SessionOutcome, seed_of, session_outcomes
+from cbtrain.eval.analysis.sessions import (
+    ONE_ARM,
+    SESSION,
+    SIMULATOR,
+    Key,
+    SessionOutcome,
+    number_of,
+    seed_of,
+    session_outcomes,
+)
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
+from cbtrain.eval.rating.course_columns import known_columns
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
@@ -141,6 +152,8 @@ def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
         facts = session.facts
         arm, patient = facts.get("arm", ONE_ARM), session.patient or session.course
         record = SimulatedSession(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
+        record.number, record.simulator = number_of(session), facts.get(SIMULATOR, "")
+        record.columns = known_columns(facts)
         record.ending, record.error = facts.get("ending"), facts.get("error")
         record.marks.update({name: int(facts[name]) for name in MARKS if facts.get(name, "").isdecimal()})
         if why_unratable(session.turns):
@@ -148,16 +161,37 @@ def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
         yield record
 
 
+def drop_changing_columns(sessions: Sequence[SimulatedSession]) -> list[str]:
+    """Remove from ``sessions`` the columns in which a patient has several values (a severity that was measured anew,
+    say): subgroups are of patients. Return a line for each column."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for session in sessions:
+        for name, value in session.columns.items():
+            found[name, session.patient].add(value)
+    changing = {key for key, values in found.items() if len(values) > 1}
+    for session in sessions:
+        kept = {name: value for name, value in session.columns.items() if (name, session.patient) not in changing}
+        session.columns = kept
+    counts = Counter(name for name, _ in changing)
+    return [f"{name} of {count} patients, whose sessions have several values" for name, count in counts.items()]
+
+
 def as_transcripts(sessions: Iterable[SimulatedSession]) -> Iterator[Session]:
-    """Yield simulated sessions as transcripts, so that every reader of a corpus can read them. A course is one patient
-    with one arm, the session's number is the seed plus one; ``facts`` hold the keys that tables of scores use."""
+    """Yield simulated sessions as transcripts, so that every reader of a corpus can read them. ``facts`` hold the keys
+    that tables of scores use.
+
+    A course is one patient with one arm and simulator, the session's number is the seed plus one. Sessions that have a
+    number in a course keep it, and each seed is then a course of its own.
+    """
     for session in sessions:
         facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
         facts |= {"id": session.id, "seed": str(session.seed)}
+        facts |= {SESSION: str(session.number or ""), SIMULATOR: session.simulator, **session.columns}
         facts |= {name: str(count) for name, count in session.marks.items()}
+        repeated = str(session.seed) if session.number and session.seed else ""
         yield Session(
-            f"{session.arm}/{session.patient}",
-            session.seed + 1,
+            "/".join(filter(None, (session.arm, session.patient, session.simulator, repeated))),
+            session.number or session.seed + 1,
             tuple(session.turns),
             patient=session.patient,
             facts={name: value for name, value in facts.items() if value},

@@ -76,13 +76,19 @@ def _design(rated: Ratings, bases: Sequence[str], variants: Sequence[str]) -> di
     the reference level."""
     base = np.array([rated.arms[name].base for name in rated.arm])
     variant = np.array([rated.arms[name].variant for name in rated.arm])
-    session = rated.session.astype(np.float64)
+    session = _session_numbers(rated).astype(np.float64)
     columns = {"intercept": np.ones(len(session))}
     columns |= {f"base: {name}": (base == name).astype(np.float64) for name in bases[1:]}
     columns |= {f"variant: {variants[1]}": (variant == variants[1]).astype(np.float64)}
     if len(set(session.tolist())) > 1:
         columns["session"] = (session - session.mean()) / session.std(ddof=1)
     return columns
+
+
+def _session_numbers(rated: Ratings) -> np.ndarray:
+    """Return the number of each row's session, int64 ``[rows]``: that in its course; where no row has one, the seed
+    takes its place (the sessions of a patient are counted by it, and the column is standardized)."""
+    return np.where(rated.number > 0, rated.number, rated.seed + 1) if rated.number.any() else rated.seed
 
 
 def _variance_ratio(fit: MixedFit) -> Term:
