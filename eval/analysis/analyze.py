@@ -23,6 +23,8 @@ from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
+from cbtrain.eval.analysis.subgroups import subgroups
+from cbtrain.eval.analysis.trend import by_phase, trend
 from cbtrain.eval.rating.csv_table import nearly_equal
 
 SCHEMA = "cbtrain.analysis/1"
@@ -75,6 +77,7 @@ def _default(
     total = compare(ratings, plans, ratings.total, draws, seed)
     length = length_analysis(ratings, outcomes, plans, draws, seed, with_partial=with_partial)
     interaction_test, model = interaction(ratings, plans), mixed_model(ratings, plans)
+    by_level, slopes = subgroups(ratings, plans, seed), trend(ratings, plans)
     worst_cases = bounds(ratings, outcomes, plans, total, with_partial=with_partial, pooled=panel.pooled)
     return {
         "unit": "patient",
@@ -90,6 +93,9 @@ def _default(
         "items": _items(ratings, plans, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
+        "subgroups": asdict(by_level) if by_level else None,
+        "by_phase": [asdict(row) for row in by_phase(ratings)],
+        "trend": asdict(slopes) if slopes else None,
         "completion": asdict(completion(with_partial, outcomes, plans)),
         "bounds": [asdict(bound) for bound in worst_cases],
         "agreement": reliability(all_ratings, plans, draws, seed),

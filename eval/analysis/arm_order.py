@@ -8,8 +8,8 @@ from typing import Any
 from cbtrain.eval.analysis.arms import UNTUNED, Arm
 
 PLACEBO, TUNED = "placebo", "tuned"
-BY_ARM = ("arms", "groups", "levels")
-"""Keys of an analysis under which there is a list with one entry for each arm."""
+BY_ARM = ("arms", "groups", "levels", "by_phase")
+"""Keys of an analysis under which there is a list with entries for each arm."""
 
 
 def variant_rank(variant: str) -> int:
@@ -60,7 +60,7 @@ def in_arm_order(results: Mapping[str, Any]) -> dict[str, Any]:
     for key in BY_ARM:
         if key in results:
             ordered[key] = in_order(results[key])
-    for part in ("completion", "length"):
+    for part in ("completion", "length", "trend"):
         if ordered.get(part):
             ordered[part] = {**ordered[part], "arms": in_order(ordered[part]["arms"])}
     return ordered

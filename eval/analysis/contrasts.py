@@ -1,9 +1,10 @@
 """Planned differences between arms, with the patient as the unit.
 
 Sessions of one patient are not independent, so scores are averaged within a patient first: over judges, repeats, and
-the sessions that both arms have (paired by patient and session number or seed). The patients' mean differences are then
-compared. The t interval is the primary one. A bootstrap over patients and their sessions and a sign-flip test, neither
-of which assumes a distribution, are reported with it. p is adjusted within each family (Holm 1979).
+the sessions that both arms have (paired by patient and slot: seed, session number and simulator). The patients' mean
+differences are then compared. The t interval is the primary one. A bootstrap over patients and their sessions and a
+sign-flip test, neither of which assumes a distribution, are reported with it. p is adjusted within each family (Holm
+1979).
 """
 
 from __future__ import annotations
@@ -153,17 +154,13 @@ def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[st
     pair_counts: dict[tuple[str, str], int] = {}
     notes = []
     for a, b in plan.pairs:
-        first, second = ({key[1:]: by_judge for key, by_judge in judged.items() if key[0] == arm} for arm in (a, b))
-        pairs = 0
-        for cell in sorted(first.keys() & second.keys()):
-            patient, _ = cell
-            by_judge = [first[cell][judge] - second[cell][judge] for judge in first[cell] if judge in second[cell]]
-            if by_judge:
-                differences.setdefault(patient, []).append(sum(by_judge) / len(by_judge))
-                pairs += 1
+        by_cell = cell_differences(judged, a, b)
+        for (patient, _), difference in by_cell.items():
+            differences.setdefault(patient, []).append(difference)
+        pairs = len(by_cell)
         if not pairs and len(plan.pairs) > 1:
             return {}, [no_pair_note(a, b)]
-        unpaired = len(first) + len(second) - 2 * pairs
+        unpaired = sum(arm in (a, b) for arm, _, _ in judged) - 2 * pairs
         if unpaired:
             notes.append(f"left out: {unpaired} of the sessions of {a} and {b}, which have no rated partner")
         if pairs:
@@ -172,6 +169,18 @@ def paired_differences(judged: Judged, plan: Plan) -> tuple[Differences, list[st
         counts = ", ".join(f"{a} {count}" for (a, _), count in pair_counts.items())
         notes.append(f"bases are weighted by their numbers of paired sessions: {counts}")
     return {patient: np.array(values) for patient, values in sorted(differences.items())}, notes
+
+
+def cell_differences(judged: Judged, a: str, b: str) -> dict[tuple[str, int], float]:
+    """Return the difference ``a`` − ``b`` of each patient and slot that the same judge rated with both, in the order of
+    patients and slots."""
+    first, second = ({key[1:]: by_judge for key, by_judge in judged.items() if key[0] == arm} for arm in (a, b))
+    differences = {}
+    for cell in sorted(first.keys() & second.keys()):
+        by_judge = [first[cell][judge] - second[cell][judge] for judge in first[cell] if judge in second[cell]]
+        if by_judge:
+            differences[cell] = sum(by_judge) / len(by_judge)
+    return differences
 
 
 def no_pair_note(a: str, b: str) -> str:

@@ -18,8 +18,9 @@ from scipy import stats
 from cbtrain.eval.analysis.agreement.severity import judged_means
 from cbtrain.eval.analysis.contrast_plan import Plan
 from cbtrain.eval.analysis.contrasts import paired_differences
+from cbtrain.eval.analysis.hotelling import hotelling
 from cbtrain.eval.analysis.ratings import Ratings
-from cbtrain.eval.analysis.rounding import alike, nought, size_of
+from cbtrain.eval.analysis.rounding import alike, size_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
     if n <= k:
         problem = f"{n} patients have pairs with every base, and the test needs at least {k + 1}"
         return replace(untested, problem=problem)
-    t_squared = _hotelling(differences, size) if len(intervals) == k else None
+    t_squared = hotelling(differences, size) if len(intervals) == k else None
     if t_squared is None:
         return replace(untested, problem="the patients' differences do not vary enough")
     statistic = (n - k) / ((n - 1) * k) * t_squared
@@ -86,18 +87,6 @@ def _gains(ratings: Ratings, changes: Sequence[Plan]) -> dict[str, dict[str, flo
         differences, _ = paired_differences(judged, plan)
         gains[base] = {patient: float(values.mean()) for patient, values in differences.items()}
     return gains
-
-
-def _hotelling(differences: np.ndarray, size: float) -> float | None:
-    """Return Hotelling's T² of ``differences`` (float ``[patients, k]``) against 0; None if their covariance is
-    singular but for rounding of scores of this ``size``."""
-    n = len(differences)
-    mean = differences.mean(axis=0)
-    # The covariance is axes' · diag(singular values²) · axes / (n − 1).
-    _, singular_values, axes = np.linalg.svd(differences - mean, full_matrices=False)
-    if nought(singular_values.min(), math.sqrt(n) * size):
-        return None
-    return n * (n - 1) * float(((axes @ mean / singular_values) ** 2).sum())
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
