@@ -34,7 +34,16 @@ FLOORS = {
 }
 """Rooms of one floor do not know each other."""
 FLOORS_OF_EVAL = {
-    **{"watching": 0, "simulation": 1, "rating": 2, "human_rating": 3, "analysis": 3, "judge_audit": 4, "report": 4}
+    **{
+        "watching": 0,
+        "simulation": 1,
+        "rating": 2,
+        "human_rating": 3,
+        "analysis": 3,
+        "judge_audit": 4,
+        "patient_audit": 4,
+        "report": 4,
+    }
 }
 FOLDERS = {"kernels": "cbtrain.kernels", "eval": "cbtrain.eval", "configs": "cbtrain.configs"}
 

@@ -40,7 +40,7 @@ DRIFTS: tuple[Drift, ...] = get_args(Drift)
 SHINGLE = 3
 """Words in a row that are compared."""
 
-REPEATED_WORDS, REPEATED_SHARE = 15, 0.75
+REPEATED_WORDS, REPEATED_SHARE = 15, 0.8
 """A turn of this many words or more repeats an earlier one if this share of its shingles stands there: "yeah" and "I
 don't know" may recur."""
 
