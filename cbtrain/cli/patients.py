@@ -1,4 +1,4 @@
-"""``cbtrain patients list | show | check | write``: simulated patients of a library or a file."""
+"""``cbtrain patients list | show | check | write | audit``: simulated patients of a library or a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cbtrain.cli import patients_audit
 from cbtrain.cli.exit_codes import BAD_INPUT, DONE, FOUND
 from cbtrain.cli.parser import Commands, Parser, add_command, add_settings, continued_by
 from cbtrain.errors import UserError, nearest
@@ -39,6 +40,7 @@ def add(commands: Commands) -> None:
     for command in (listed, checked):
         command.suggest = _libraries
     _add_write(kinds)
+    patients_audit.add(kinds)
 
 
 def _add_write(kinds: Commands) -> None:

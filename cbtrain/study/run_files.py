@@ -19,11 +19,16 @@ PATIENTS = "patients.jsonl"
 """All that is known of the patients of a library or a file, one a line."""
 
 TRANSCRIPTS = "sessions.jsonl"
+
+PATIENTS = "patients.jsonl"
+"""The patients' cases (``cbtrain.patient/1``), one a line."""
+
 SCORES = "scores.csv"
 QUESTIONNAIRES = "questionnaires.csv"
 """What the simulated patients answered after their sessions."""
 
 AUDIT = "audit.json"
+PATIENTS_AUDIT, PATIENTS_PAGE = "patients_audit.json", "patients_audit.html"
 REPORT = "report.json"
 
 SUMMARY = "summary.json"

@@ -1,4 +1,4 @@
-"""What is counted in a patient's words: agreement, hedges, the first person (English), words and their n-grams (any)."""
+"""What is counted in a patient's words: agreement, hedges, the first person (English); words and n-grams (any)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ UNIT = re.compile(r"[\w'’]+")
 QUESTION = re.compile(r"[?？؟]")
 FIRST_PERSON = frozenset({"i", "i'm", "i've", "i'd", "i'll", "me", "my", "mine", "myself"})
 OPENS_WITH_AGREEMENT = re.compile(
-    r"^[\W_]*(?:yes|yeah|yep|yup|sure|okay|ok|alright|all right|right|exactly|absolutely|definitely|of course|true|agreed"
-    r"|(?:that|it|this) makes sense|makes sense|you're right|you are right|i agree|i see|sounds good|good idea"
+    r"^[\W_]*(?:yes|yeah|yep|yup|sure|okay|ok|alright|all right|right|exactly|absolutely|definitely|of course|true"
+    r"|agreed|(?:that|it|this) makes sense|makes sense|you're right|you are right|i agree|i see|sounds good|good idea"
     r"|(?:that|it|this) sounds|i(?:'ll| will| can) (?:try|do)|thank you|thanks|i understand|i like that)\b"
 )
 RESERVE = re.compile(r"\b(?:but|though|although|however|not really|no|don't think|doesn't|can't)\b")

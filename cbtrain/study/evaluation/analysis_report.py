@@ -16,7 +16,7 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.slots import seed_in
 from cbtrain.study.evaluation.compare import Comparison, run_arm
 from cbtrain.study.evaluation.report_data import ReportInput, build_report
-from cbtrain.study.evaluation.scores import ScoredStudy, audit_of, human_scores, records
+from cbtrain.study.evaluation.scores import ScoredStudy, audit_of, human_scores, patients_audit_of, records
 from cbtrain.study.run_files import REPORT
 from cbtrain.study.session_log.report_turns import with_requests
 
@@ -56,6 +56,7 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
         deviations = [*deviations, f"analysed by ratings of {study.only_judge} only"]
     audit = None if study.only_judge else audit_of(study.run)
     parts = {"title": title, "audit": audit, "deviations": deviations}
+    parts["patients_audit"] = patients_audit_of(study.run)
     return with_requests(build_report(data, base_report.updated(Report.model_validate(parts))), study.run)
 
 

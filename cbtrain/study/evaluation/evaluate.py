@@ -55,7 +55,7 @@ from cbtrain.study.evaluation.report_data import ReportInput, build_report, titl
 from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import SHAPES, RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
-from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scores
+from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scores, patients_audit_of
 from cbtrain.study.evaluation.simulate import LocalGroup, Simulation, devices, groups_of, load, sessions_of
 from cbtrain.study.evaluation.study import EvaluationStudy, open_study
 from cbtrain.study.evaluation.therapists import TUNED
@@ -227,6 +227,7 @@ def _report(
         "training": trained.training if trained else [],
         "audit": audit_of(run.folder),
         "questionnaire": asked,
+        "patients_audit": patients_audit_of(run.folder),
         "protocol": protocol.plan,
         "deviations": deviations(protocol.plan, run.events),
         "prompts": _prompts(protocol, rater),

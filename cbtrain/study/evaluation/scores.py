@@ -26,10 +26,11 @@ from cbtrain.eval.rating.course_columns import known_columns
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
+from cbtrain.eval.report.schema.patients import ReportPatients, read_patients_audit
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
 from cbtrain.settings import parse_yaml
-from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, SCORES, TRANSCRIPTS
+from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, PATIENTS_AUDIT, SCORES, TRANSCRIPTS
 from cbtrain.transcripts.labels import labels_seen
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
@@ -121,6 +122,15 @@ def audit_of(folder: Path) -> ReportAudit | None:
     for path in (folder / AUDIT, folder / "audit" / AUDIT):
         if path.is_file():
             return read_audit(path)
+    return None
+
+
+def patients_audit_of(folder: Path) -> ReportPatients | None:
+    """Return what ``cbtrain patients audit`` wrote into the run folder or into its ``patients_audit/``; None if there
+    is nothing. Raises UserError if the file is damaged."""
+    for path in (folder / PATIENTS_AUDIT, folder / "patients_audit" / PATIENTS_AUDIT):
+        if path.is_file():
+            return read_patients_audit(path)
     return None
 
 

@@ -35,6 +35,7 @@ from cbtrain.eval.report.schema.fields import (
     Whole,
     plain,
 )
+from cbtrain.eval.report.schema.patients import ReportPatients
 from cbtrain.eval.report.schema.questionnaire import QuestionnairePart, ReportAnswers
 from cbtrain.eval.report.schema.training import (
     Rater,
@@ -185,6 +186,7 @@ class Report(Part):
     analysis: Always[Analysis] = Field(default_factory=Analysis)
     questionnaire: Whether[QuestionnairePart] = None
     audit: Whether[ReportAudit] = None
+    patients_audit: Whether[ReportPatients] = None
     protocol: Loose = Field(default_factory=dict)
     deviations: MaybeTexts = None
     prompts: Loose = Field(default_factory=dict)

@@ -1,0 +1,104 @@
+"""Ask a judge which facts of the patients' cases their dialogues show. Answers are kept, so a second try pays once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+from collections import defaultdict
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.errors import UserError
+from cbtrain.eval.patient_audit.facts import SessionFacts, read_session, summarized
+from cbtrain.eval.rating.ratable import why_unratable
+from cbtrain.patients.case import Case
+from cbtrain.providers.providers import check
+from cbtrain.providers.summary import costs
+from cbtrain.study.consent import require_consent, stays_here
+from cbtrain.study.evaluation.run_context import open_run
+from cbtrain.study.run_files import PATIENTS
+from cbtrain.transcripts.reading import read
+from cbtrain.transcripts.types import FAILED, Session
+
+NO_CASES = f"The folder has no {PATIENTS} with the patients' cases, so no fact can be compared."
+
+
+async def facts_of(
+    path: Path,
+    folder: Path,
+    config: StudyConfig,
+    console: Console,
+    *,
+    sessions: int,
+    seed: int,
+    allow_upload: bool,
+) -> dict[str, Any]:
+    """Return what the judge of ``config`` reads in at most ``sessions`` dialogues of the run at ``path``; why not, if
+    the run does not name its patients' cases. What is paid is journalled in ``folder``.
+
+    Raises UserError on damaged cases, a judge without a key, and dialogues that would be sent away without
+    ``allow_upload``.
+    """
+    cases = read_cases(path / PATIENTS if path.is_dir() else path.parent / PATIENTS)
+    if not cases:
+        return {"why_not": NO_CASES}
+    judging = config.evaluation.judging
+    check(config.providers, [("judge", judging.provider)])
+    allowed = allow_upload or stays_here(config.providers)
+    require_consent(str(path), "its dialogues and what is known of the patients", judging.provider.base_url, allowed)
+    chosen = pick([s for s in read(path, skip_bad=True).sessions() if _patient(s) in cases], sessions, seed)
+    if not chosen:
+        return {"why_not": f"No session is of a patient that {PATIENTS} names, so no fact can be compared."}
+    async with open_run(config, folder, console) as run:
+        judge = await run.providers.open(judging.provider, "judge")
+        chat = functools.partial(judge.chat, sample=0)
+
+        async def one(session: Session) -> SessionFacts:
+            case, settings = cases[_patient(session)], judging.judge
+            name = session.facts.get("id", session.id)
+            return await read_session(chat, name, session.turns, case, settings.max_tokens, settings.max_reasks)
+
+        done = await asyncio.gather(*map(one, chosen))
+        spent = costs(run.providers)
+    return {"judge": judging.provider.model, **summarized(done, seed), "costs": spent}
+
+
+def read_cases(path: Path) -> dict[str, Case]:
+    """Return the cases at ``path``, one a line, by id; none if there is no file. Raises UserError on a damaged one."""
+    if not path.is_file():
+        return {}
+    cases = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            case = Case.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc'])) or 'patient'}: {first['msg']}"
+            raise UserError(what, where=f"{path}:{number}", hint="Restore the file from a copy.") from None
+        cases[case.id] = case
+    return cases
+
+
+def pick(sessions: list[Session], count: int, seed: int) -> list[Session]:
+    """Return at most ``count`` sessions that did not fail and in which both speak, of as many patients as possible:
+    they are drawn in rounds of one per patient."""
+    rng = Random(seed)
+    by_patient: dict[str, list[Session]] = defaultdict(list)
+    for session in sessions:
+        if session.facts.get("ending") not in FAILED and not why_unratable(session.turns):
+            by_patient[_patient(session)].append(session)
+    drawn = [rng.sample(of_patient, len(of_patient)) for _, of_patient in sorted(by_patient.items())]
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*drawn))
+    return [session for session in rounds if session is not None][:count]
+
+
+def _patient(session: Session) -> str:
+    return session.patient or session.course
