@@ -39,6 +39,8 @@ def answers_table(answers: Answers, sessions: Iterable[SimulatedSession], arms: 
         arm=np.array([session.arm for session, _ in rows]),
         patient=np.array([session.patient for session, _ in rows]),
         session=np.array([session.slot for session, _ in rows], dtype=np.int64),
+        number=np.array([session.number for session, _ in rows], dtype=np.int64),
+        simulator=np.array([session.simulator for session, _ in rows], dtype=np.str_),
         judge=np.full(len(rows), PATIENTS),
         repeat=np.zeros(len(rows), dtype=np.int64),
         status=np.full(len(rows), "ok"),

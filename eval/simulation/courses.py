@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cbtrain.eval.simulation.api_speakers import ApiSpeaker
 from cbtrain.eval.simulation.config import SummaryConfig
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
 from cbtrain.eval.simulation.simulators import SessionBegins
-from cbtrain.eval.simulation.speakers import ApiSpeaker
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.providers.provider import Provider
 from cbtrain.text.words import count_words

@@ -30,7 +30,10 @@ from cbtrain.errors import UserError
         ("providers chek openai", "unknown command 'providers chek'. Did you mean 'providers check'?"),
         ("config shw", "unknown command 'config shw'. Did you mean 'config show'?"),
         ("stats", "unknown command 'stats'. Did you mean 'corpus stats'?"),
-        ("check", "unknown command 'check'. Did you mean 'corpus check' or 'patients check' or 'config check' or 'providers check'?"),
+        (
+            "check",
+            "unknown command 'check'. Did you mean 'corpus check' or 'patients check' or 'config check' or 'providers check'?",
+        ),
         (
             "corpus qqq",
             "unknown command 'corpus qqq'. Known: card, check, clean, convert, guess, preview, schema, split, stats, tokens.",

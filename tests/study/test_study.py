@@ -23,7 +23,8 @@ from places import BIN, ROOT, TAHIR2024, needs_tahir2024
 
 from cbtrain.eval.rating.rubric import load_rubric
 from cbtrain.eval.rating.scores import read_scores_csv
-from cbtrain.eval.simulation.speakers import ApiPatient, PatientRole
+from cbtrain.eval.simulation.api_speakers import ApiPatient
+from cbtrain.eval.simulation.parts import PatientRole
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.journal import read as read_journal
 from cbtrain.tokens.chat_files import TrainedPrompt, saved_prompt

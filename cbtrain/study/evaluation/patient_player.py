@@ -9,8 +9,8 @@ from typing import Any
 from cbtrain.eval.config import PATIENT_INSTRUCTIONS
 from cbtrain.eval.simulation.courses import patient_part
 from cbtrain.eval.simulation.in_character import DriftPolicy
+from cbtrain.eval.simulation.parts import PatientRole
 from cbtrain.eval.simulation.simulators import SessionBegins, Simulator
-from cbtrain.eval.simulation.speakers import PatientRole
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.patients.case import Case
 from cbtrain.providers.config import ProviderConfig

@@ -15,8 +15,11 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.simulation.api_speakers import ApiPatient, ApiTherapist
 from cbtrain.eval.simulation.courses import Summarizer, Writer
 from cbtrain.eval.simulation.dialogue import Limits, Speaker, Spoken
+from cbtrain.eval.simulation.local_speakers import LocalPatient, LocalTherapist
+from cbtrain.eval.simulation.parts import PatientRole
 from cbtrain.eval.simulation.runner import (
     MARKS,
     After,
@@ -30,7 +33,6 @@ from cbtrain.eval.simulation.runner import (
     plan_sessions,
     run_sessions,
 )
-from cbtrain.eval.simulation.speakers import ApiPatient, ApiTherapist, LocalPatient, LocalTherapist, PatientRole
 from cbtrain.providers.provider import Provider
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import RunContext

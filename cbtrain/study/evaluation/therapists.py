@@ -13,6 +13,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.arms import UNTUNED, Arm, arms_of, check_references, with_declared
 from cbtrain.eval.rating.csv_table import check_name
+from cbtrain.eval.simulation.api_speakers import api_request
 from cbtrain.eval.simulation.config import (
     LONGEST_NAME,
     NO_PROMPT,
@@ -25,7 +26,6 @@ from cbtrain.eval.simulation.config import (
     refuse_unsent,
 )
 from cbtrain.eval.simulation.prompts import prompt_text
-from cbtrain.eval.simulation.speakers import api_request
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.providers.config import ProviderConfig

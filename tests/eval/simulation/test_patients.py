@@ -9,10 +9,12 @@ from loopback import completion, serve
 from cbtrain.eval.analysis.agreement.panel import panel_of
 from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.api_speakers import ApiPatient
 from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, SpeakerStopped, Spoken, hold_session
+from cbtrain.eval.simulation.local_speakers import LocalTherapist
+from cbtrain.eval.simulation.parts import PatientRole, own_words
 from cbtrain.eval.simulation.restoring import restore
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, run_sessions
-from cbtrain.eval.simulation.speakers import ApiPatient, LocalTherapist, PatientRole, own_words
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.generation.request import Completion
 from cbtrain.journal import Journal, read

@@ -11,11 +11,13 @@ from random_model import random_model
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.after_session import Answers, AskPatients, dialogue_digest
+from cbtrain.eval.simulation.api_speakers import ApiPatient
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken
+from cbtrain.eval.simulation.local_speakers import LocalPatient
+from cbtrain.eval.simulation.parts import PatientRole
 from cbtrain.eval.simulation.question import with_question
 from cbtrain.eval.simulation.questionnaire import load_questionnaire, shipped_questionnaires
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions
-from cbtrain.eval.simulation.speakers import ApiPatient, LocalPatient, PatientRole
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.journal import Journal, read
 from cbtrain.tokens.dialogue import Message

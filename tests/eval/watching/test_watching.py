@@ -25,9 +25,10 @@ from cbtrain.errors import Stopped
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judging import judge_sessions
 from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.simulation.api_speakers import ApiPatient
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken
+from cbtrain.eval.simulation.parts import PatientRole
 from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, run_sessions
-from cbtrain.eval.simulation.speakers import ApiPatient, PatientRole
 from cbtrain.eval.watching import display as displays
 from cbtrain.eval.watching.display import Display
 from cbtrain.eval.watching.follow import Follower
