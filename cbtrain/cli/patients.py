@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cbtrain.cli import patients_audit
 from cbtrain.cli.exit_codes import BAD_INPUT, DONE, FOUND
-from cbtrain.cli.parser import Commands, Parser, add_command, add_settings, continued_by
+from cbtrain.cli.parser import Commands, Parser, add_command, add_settings, continued_by, leading_console
 from cbtrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -160,8 +160,12 @@ def _write(parsed: argparse.Namespace) -> int:
     order = Order(
         parsed.count, parsed.brief, parsed.language, parsed.seed, parsed.max_tokens, tuple(library(parsed.like))
     )
-    with continued_by(parsed.command_line, "--out", parsed.out):
-        drafts = asyncio.run(write_drafts(provider, ProvidersConfig(budget=parsed.budget), order, _say))
+    settings, console = ProvidersConfig(budget=parsed.budget), leading_console()
+    text = f"Writing {parsed.count} patients"
+    with continued_by(parsed.command_line, "--out", parsed.out), console.status(text) as shown:
+        drafts = asyncio.run(
+            write_drafts(provider, settings, order, _say, lambda state: shown.update(f"{text}: {state}"))
+        )
     if drafts.cases:
         write_cases(drafts.cases, parsed.out, f"Drafts by {provider.model}: a person has to read and correct them.")
         print(f"{len(drafts.cases)} drafts: {parsed.out}. Read and correct each; nobody has yet.")

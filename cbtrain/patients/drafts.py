@@ -24,7 +24,7 @@ from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
 from cbtrain.providers.providers import Providers
 from cbtrain.providers.structured import ask
-from cbtrain.providers.summary import costs
+from cbtrain.providers.summary import costs, status
 from cbtrain.providers.types import ChatRequest
 from cbtrain.stopping import StopRequest
 
@@ -59,32 +59,85 @@ class Drafts:
 
 
 async def write_drafts(
-    config: ProviderConfig, settings: ProvidersConfig, order: Order, warn: Callable[[str], None] = lambda text: None
+    config: ProviderConfig,
+    settings: ProvidersConfig,
+    order: Order,
+    warn: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Drafts:
-    """Return drafts of new patients, each with the reason if it could not be written.
+    """Return drafts of new patients, each with the reason if it could not be written. ``progress`` takes the state of
+    the API after each answer; ``warn`` a problem.
 
     Raises UserError if the API refuses the key; Stopped after a signal, once requests under way are answered and kept.
     """
-    columns = spread(order.count, order.seed)
-    done: dict[int, Case] = {}
-    problems: dict[int, str] = {}
     with StopRequest(settings.stop_wait_s, warn) as stop:
         async with Providers(settings, stop=stop, warn=warn) as providers:
-            provider = await providers.open(config, ROLE)
+            writer = _Writer(await providers.open(config, ROLE), order)
+
+            async def draft(number: int, turn: int) -> Case | str:
+                answer = await writer.draft(number, turn)
+                progress(status(providers, ROLE, len(writer.done) / order.count))
+                return answer
+
             for turn in range(ROUNDS):
-                wanted = [number for number in range(1, order.count + 1) if number not in done]
-                asked = [_draft(provider, order, columns[n - 1], n, turn, problems.get(n, "")) for n in wanted]
-                answers = await stop.together(asked, lambda: f"{len(done)} of {order.count} drafts accepted")
-                for number, answer in zip(wanted, answers, strict=True):
-                    problems[number] = (
-                        answer if isinstance(answer, str) else _trouble(answer, [*order.like, *done.values()])
-                    )
-                    if not problems[number] and isinstance(answer, Case):
-                        done[number] = answer
+                wanted = writer.wanted()
+                answers = await stop.together([draft(number, turn) for number in wanted], writer.state)
+                for number, answer in zip(wanted, answers, strict=True):  # in order: the first of two alike is kept
+                    writer.take(number, answer)
             cost = _cost(providers)
-    cases = [done[number] for number in sorted(done)]
-    failed = {number: problem for number, problem in problems.items() if number not in done}
+    cases = [writer.done[number] for number in sorted(writer.done)]
+    failed = {number: writer.problems[number] for number in writer.wanted()}
     return Drafts(cases, failed, check_cases(cases).warnings if cases else (), cost)
+
+
+class _Writer:
+    """Asks for drafts; ``done`` are those that are accepted, ``problems`` what was wrong with a number's last one."""
+
+    def __init__(self, provider: Provider, order: Order) -> None:
+        self.provider, self.order = provider, order
+        self.columns = spread(order.count, order.seed)
+        self.done: dict[int, Case] = {}
+        self.problems: dict[int, str] = {}
+
+    def wanted(self) -> list[int]:
+        return [number for number in range(1, self.order.count + 1) if number not in self.done]
+
+    def state(self) -> str:
+        return f"{len(self.done)} of {self.order.count} drafts accepted"
+
+    def take(self, number: int, answer: Case | str) -> None:
+        """Accept an answer, or keep why not."""
+        if isinstance(answer, str):
+            self.problems[number] = answer
+        elif problem := _trouble(answer, [*self.order.like, *self.done.values()]):
+            self.problems[number] = problem
+        else:
+            self.done[number] = answer
+
+    async def draft(self, number: int, turn: int) -> Case | str:
+        """Return the draft of patient ``number``, or why there is none; ``turn`` counts the rounds."""
+        order, columns, problem = self.order, self.columns[number - 1], self.problems.get(number)
+        example = order.like[number % len(order.like)] if order.like else None
+        messages = draft_request(columns, number, order.brief, order.language, example)
+        sample = int.from_bytes(blake2s(f"{order.seed}|{number}|{turn}".encode(), digest_size=4).digest(), "big") >> 1
+        request = ChatRequest(
+            again(messages, problem) if problem else messages,
+            max_tokens=order.max_tokens,
+            temperature=TEMPERATURE,
+            seed=sample,
+        )
+        try:
+            answer = await ask(functools.partial(self.provider.chat, sample=sample), request, Draft)
+        except ProviderError as error:
+            if error.status in (401, 403) and error.kind == "permanent":
+                raise UserError(str(error), hint="Check the API key and its rights.") from None
+            return str(error)
+        if answer.value is None:
+            more = "; raise --max-tokens" if answer.status == "truncated" else ""
+            return f"{answer.problem}{more}"
+        faults = Faults()
+        case = case_of(record_of_draft(answer.value, columns, order.language, number), f"patient {number}", faults)
+        return case or "; ".join(error.what for error in faults.found)
 
 
 def spread(count: int, seed: int) -> list[dict[str, str]]:
@@ -103,34 +156,6 @@ def _plausible(columns: dict[str, str]) -> dict[str, str]:
 def _cycle(values: Sequence[str], salt: str) -> itertools.chain[str]:
     draw = Random(salt)
     return itertools.chain.from_iterable(draw.sample(values, len(values)) for _ in itertools.count())
-
-
-async def _draft(
-    provider: Provider, order: Order, columns: dict[str, str], number: int, turn: int, problem: str
-) -> Case | str:
-    """Return the draft of patient ``number``, or why there is none. ``turn`` counts the rounds, ``problem`` is what was
-    wrong in the last one."""
-    example = order.like[number % len(order.like)] if order.like else None
-    messages = draft_request(columns, number, order.brief, order.language, example)
-    sample = int.from_bytes(blake2s(f"{order.seed}|{number}|{turn}".encode(), digest_size=4).digest(), "big") >> 1
-    request = ChatRequest(
-        again(messages, problem) if problem else messages,
-        max_tokens=order.max_tokens,
-        temperature=TEMPERATURE,
-        seed=sample,
-    )
-    try:
-        answer = await ask(functools.partial(provider.chat, sample=sample), request, Draft)
-    except ProviderError as error:
-        if error.status in (401, 403) and error.kind == "permanent":
-            raise UserError(str(error), hint="Check the API key and its rights.") from None
-        return str(error)
-    if answer.value is None:
-        more = "; raise --max-tokens" if answer.status == "truncated" else ""
-        return f"{answer.problem}{more}"
-    faults = Faults()
-    case = case_of(record_of_draft(answer.value, columns, order.language, number), f"patient {number}", faults)
-    return case or "; ".join(error.what for error in faults.found)
 
 
 def _trouble(case: Case, others: Sequence[Case]) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.resources
-from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.patients.case import Case
 from cbtrain.patients.faults import Faults
 from cbtrain.patients.reading import cases_in
 from cbtrain.settings import parse_yaml
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable  # elsewhere since Python 3.11
 
 SUFFIX = ".yaml"
 

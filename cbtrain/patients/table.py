@@ -82,20 +82,22 @@ def _fields(columns: list[str], table: TableMap, path: Path, say: Say) -> dict[s
     Raises UserError if the map names what is not there, or if two columns are one field.
     """
     by_name = {_plain(name): field for field, names in SYNONYMS.items() for name in (*names, field)}
-    given = {}
-    for field, column in table.columns.items():
+    given: dict[str, str] = {}
+    for wanted, column in table.columns.items():
         if column not in columns:
             raise UserError(f"no column {column!r}", where=path, hint=nearest(column, columns))
-        if field not in SYNONYMS and not _plain(field).startswith(SYMPTOM):
-            hint = nearest(field, SYNONYMS)
-            raise UserError(f"unknown field {field!r} in the map", where=path, hint=f"{hint} Or symptom_NAME.")
-        given[column] = _symptom(field) if field not in SYNONYMS else field
+        if wanted not in SYNONYMS and not _plain(wanted).startswith(SYMPTOM):
+            hint = nearest(wanted, SYNONYMS)
+            raise UserError(f"unknown field {wanted!r} in the map", where=path, hint=f"{hint} Or symptom_NAME.")
+        given[column] = wanted if wanted in SYNONYMS else _symptom(wanted)
     fields: dict[str, str] = {}
-    kept = []
+    kept: list[str] = []
     for column in columns:
         plain = _plain(column)
-        field = given.get(column) or (by_name.get(plain) if by_name.get(plain) not in given.values() else None)
-        if field is None and plain.startswith(SYMPTOM):
+        field = given.get(column) or by_name.get(plain)
+        if field in given.values() and column not in given:  # the map takes that field from elsewhere
+            field = None
+        elif field is None and plain.startswith(SYMPTOM):
             field = _symptom(column)
         if field is None:
             close = difflib.get_close_matches(plain, by_name, n=1, cutoff=CLOSE)
