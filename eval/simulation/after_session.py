@@ -13,7 +13,7 @@ from cbtrain.eval.simulation.dialogue import Speaker
 from cbtrain.eval.simulation.question import AnswerStatus, Respondent
 from cbtrain.eval.simulation.questionnaire import Questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession, turn_seed
-from cbtrain.journal import Journal, Record, Shape, is_section, is_text, or_none
+from cbtrain.journal import Journal, Shape, is_section, is_text, or_none
 
 QUESTIONNAIRE = "questionnaire"
 """The kind of the journal's record of one answered questionnaire."""
@@ -60,7 +60,7 @@ class Answers:
     def _limit(self) -> int:
         return self.turn_tokens + self.questionnaire.question.tokens
 
-    def restore(self, sessions: Iterable[SimulatedSession], events: Iterable[Record]) -> None:
+    def restore(self, sessions: Iterable[SimulatedSession], events: Iterable[Mapping[str, Any]]) -> None:
         """Take over the answers in a journal's ``events`` that were given to this questionnaire after the dialogues
         that ``sessions`` have."""
         dialogues = {session.id: dialogue_digest(session) for session in sessions}
@@ -104,15 +104,15 @@ class AskPatients:
         questionnaire = self.answers.questionnaire
         seed = turn_seed(session, len(session.turns), self.run_seed)
         answered = await cast(Respondent, patient).ask(session.turns, questionnaire.question, seed)
-        fields: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "status": answered.status,
             "answers": answered.values,
             "problem": answered.problem,
             "facts": answered.facts,
         }
-        which = {"questionnaire": questionnaire.digest, "dialogue": dialogue_digest(session)}
-        await asyncio.to_thread(self.journal.append, QUESTIONNAIRE, session=session.id, **which, **fields)
-        self.answers.filled[session.id] = FilledIn(session.id, **fields)
+        about: dict[str, Any] = {"questionnaire": questionnaire.digest, "dialogue": dialogue_digest(session)}
+        await asyncio.to_thread(self.journal.append, QUESTIONNAIRE, session=session.id, **about, **answer)
+        self.answers.filled[session.id] = FilledIn(session.id, **answer)
 
 
 def dialogue_digest(session: SimulatedSession) -> str:

@@ -148,7 +148,8 @@ class Questionnaire(BaseModel):
         strict = ConfigDict(extra="ignore", strict=True)  # keys that nobody asked for change no answer
         number: Any = Annotated[int, BeforeValidator(_whole)]  # 3.0 in place of 3 changes none either
         fields: dict[str, Any] = {item.id: (number, Field(ge=item.low, le=item.high)) for item in self.items}
-        return create_model("Answers", __config__=strict, **fields, **{self.own_words.id: (str, ...)})
+        fields[self.own_words.id] = (str, ...)
+        return create_model("Answers", __config__=strict, **fields)
 
     def _schema(self, longest: int | None = None) -> dict[str, Any]:
         """Return the JSON schema of an answer, with points as enums; ``longest``: of the own words, in characters."""
