@@ -111,6 +111,7 @@ RECORDS = [
     ("session_started", {"session": "ann.base.0", "key": "k"}),
     ("turn", {"session": "ann.base.0", "index": 0, "role": "patient", "text": "I feel low.", "facts": {}}),
     ("session_finished", {"session": "ann.base.0", "ending": "max_turns", "error": None}),
+    ("summary", {"session": "ann.base.0", "text": "They talked of sleep.", "facts": {}}),
     (
         "questionnaire",
         {"session": "ann.base.0", "questionnaire": QUESTIONNAIRE.digest, "dialogue": SILENT, "status": "ok"}

@@ -109,7 +109,7 @@ class LocalSpeaker:
             unpenalised = SamplingConfig().model_dump(include=set(PENALTIES))
             sampling = self.sampling.model_copy(update={**unpenalised, "min_tokens": 0, "max_tokens": limit})
             request = await self.model.chat(messages, sampling, seed=seed, adapter=self.adapter, voice=self.voice)
-            request = replace(request, schema=question.guide)
+            request = replace(request, schema=question.guide, stop=())  # the grammar ends it; a label may be quoted
             await self.model.compile_schema(request)
             done = await self.model.complete(request)
         except (UserError, BadRequest, RequestFailed) as error:

@@ -17,7 +17,8 @@ from cbtrain.eval.simulation.local_speakers import LocalPatient
 from cbtrain.eval.simulation.parts import PatientRole
 from cbtrain.eval.simulation.question import with_question
 from cbtrain.eval.simulation.questionnaire import load_questionnaire, shipped_questionnaires
-from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, restore, run_sessions
+from cbtrain.eval.simulation.restoring import restore
+from cbtrain.eval.simulation.runner import SimulationSettings, plan_sessions, run_sessions
 from cbtrain.generation.config import EngineConfig, SamplingConfig
 from cbtrain.journal import Journal, read
 from cbtrain.tokens.dialogue import Message
