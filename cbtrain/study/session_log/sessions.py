@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
+from cbtrain.eval.simulation.runner import SUMMARY
 from cbtrain.eval.simulation.after_session import QUESTIONNAIRE
 from cbtrain.journal import Record, read
 from cbtrain.providers.exchanges.reading import Exchange, read_exchanges
@@ -40,6 +41,7 @@ class LoggedTurn:
 class LoggedSession:
     """A session. ``ending`` is None until it has ended; ``unsaid``: the facts of a last answer that became no turn;
     ``ratings`` are scores of judges, ``questionnaires`` the patient's own answers, as the journal has them.
+    ``summary``: what was written after it, with which the next session of its course begins.
     ``settings``: what decided it. ``other_turns`` counts turns that were said under other settings before, and are not
     those shown."""
 
@@ -53,6 +55,7 @@ class LoggedSession:
     unsaid: dict[str, Any] = field(default_factory=dict)
     ratings: list[dict[str, Any]] = field(default_factory=list)
     questionnaires: list[dict[str, Any]] = field(default_factory=list)
+    summary: LoggedTurn | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     other_turns: int = 0
 
@@ -61,6 +64,7 @@ class LoggedSession:
         """Return the names of all requests that have to do with it."""
         rated = [request for rating in self.ratings for request in _texts(rating.get("requests"))]
         asked = [request for one in self.questionnaires for request in _texts(one["facts"].get("requests"))]
+        asked += self.summary.requests if self.summary else []
         said = [name for turn in self.turns for name in turn.requests]
         return [*said, *_texts(self.unsaid.get("requests")), *asked, *rated]
 
@@ -113,6 +117,9 @@ class _Log:
             if event["index"] == len(session.turns):
                 facts, ids = event.get("facts", {}), event.get("ids", [])
                 session.turns.append(LoggedTurn(event["index"], event["role"], event["text"], facts, ids))
+        elif kind == SUMMARY:
+            session = self._session(event["session"])
+            session.summary = LoggedTurn(len(session.turns), "therapist", event["text"], event.get("facts", {}), [])
         elif kind == "session_finished":
             session = self._session(event["session"])
             session.ending, session.error, session.unsaid = event["ending"], event["error"], event.get("facts", {})

@@ -52,6 +52,12 @@ def session_text(session: LoggedSession, requests: Requests | None, only: int | 
         if requests is not None:
             unsaid = LoggedTurn(len(session.turns), role, "", session.unsaid, [])
             yield from _raw_turn(session, unsaid, requests)
+    if session.summary is not None:
+        yield "", None
+        yield f"summary, with which the next session begins · {_facts(session.summary.facts)}", FACTS
+        yield session.summary.text, WORDS
+        if requests is not None:
+            yield from _raw_turn(session, session.summary, requests)
     for answered in session.questionnaires:
         yield "", None
         yield from _questionnaire(answered, requests)
@@ -88,7 +94,8 @@ def _facts(facts: Mapping[str, Any]) -> str:
     for name, value in facts.items():
         if name not in SHOWN_ELSEWHERE:
             note = MARKS.get(name)
-            parts.append(f"{name.replace('_', ' ')} {value}" + (f" ({note})" if note else ""))
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            parts.append(f"{name.replace('_', ' ')} {shown}" + (f" ({note})" if note else ""))
     return " · ".join(parts)
 
 
@@ -194,6 +201,9 @@ def session_json(session: LoggedSession, requests: Requests | None, only: int | 
     if only is None:
         unsaid = session.unsaid.get("requests", [])
         whole["unsaid"] = {"facts": session.unsaid} | raw(unsaid) if session.unsaid else None
+        if session.summary is not None:
+            facts = session.summary.facts
+            whole["summary"] = {"text": session.summary.text, "facts": facts} | raw(session.summary.requests)
         whole["questionnaires"] = [one | raw(one["facts"].get("requests", [])) for one in session.questionnaires]
         whole["ratings"] = [dict(rating) | raw(rating.get("requests", [])) for rating in session.ratings]
     if requests is not None:

@@ -76,9 +76,9 @@ def test_a_users_file_is_read_and_all_its_faults_are_told_at_once(tmp_path):
 
 def test_the_question_is_the_last_message_and_roles_alternate():
     before = [Message("system", "s"), Message("user", "Hello."), Message("assistant", "I feel low.")]
-    roles = [message.role for message in with_question(before, SHIPPED.question)]
+    roles = [message.role for message in with_question(before, SHIPPED.question.text)]
     assert roles == ["system", "user", "assistant", "user"]
-    merged = with_question([*before, Message("user", "What happened?")], SHIPPED.question)
+    merged = with_question([*before, Message("user", "What happened?")], SHIPPED.question.text)
     assert [message.role for message in merged] == roles
     assert merged[-1].content.startswith("What happened?\n\nThe session is over")
 

@@ -19,6 +19,8 @@ from study_files import ScriptedPatient, request_of
 from cbtrain.config.loading import load_config
 from cbtrain.journal import read
 from cbtrain.study.evaluation.evaluate import evaluate_study
+from cbtrain.study.session_log.sessions import read_sessions
+from cbtrain.study.session_log.text import session_text
 
 
 class Speakers(ScriptedPatient):
@@ -97,7 +99,9 @@ def test_each_session_begins_with_the_summary_of_the_last_in_both_prompts(tmp_pa
                 patient = [messages for messages in told if messages[0]["content"].startswith("You are Amara")]
                 assert len(patient) == 2
                 assert len(told) - len(patient) in (2, 3)  # and the summary that is written next
-        # Nothing is asked again, and another seed is added to what is there.
+        logged = read_sessions(tmp_path / "out")["amara.one.0.s1"]
+        assert any(line == summaries[logged.id] for line, _ in session_text(logged, None))
+        # Nothing is asked again.
         before = len(api.asked)
         assert "6 of 6 sessions are finished" in evaluate(study, tmp_path / "out")
         assert len(api.asked) == before
