@@ -118,7 +118,7 @@ class SessionFacts:
 
 
 def facts_in(case: Case) -> list[Fact]:
-    """Return the facts of a case that a dialogue can show: labels first, then texts. Symptoms of severity 0 are none."""
+    """Return the facts of a case that a dialogue can show: labels, then texts. A symptom of severity 0 is none."""
     facts = []
     age = case.demographics.get("age")
     if isinstance(age, int):
@@ -233,9 +233,10 @@ def _reading_request(turns: Sequence[Turn], max_tokens: int) -> ChatRequest:
 
 def _match_request(texts: Sequence[Fact], reading: Reading, max_tokens: int) -> ChatRequest:
     instructions = (
-        "You compare a sheet that was filled in from a therapy dialogue with facts of the patient's case. For each fact: "
-        "recovered if the sheet says the same in other words, contradicted if it says what cannot be true together with "
-        "the fact, absent otherwise. Give the turns that the sheet names for it. Answer with one JSON object."
+        "You compare a sheet that was filled in from a therapy dialogue with facts of the patient's case. For each "
+        "fact: recovered if the sheet says the same in other words, contradicted if it says what cannot be true "
+        "together with the fact, absent otherwise. Give the turns that the sheet names for it. Answer with one JSON "
+        "object."
     )
     facts = "\n".join(f"fact_{n} ({fact.kind.replace('_', ' ')}): {fact.value}" for n, fact in enumerate(texts, 1))
     sheet = reading.model_dump_json(indent=1)

@@ -45,7 +45,7 @@ async def facts_of(
     Raises UserError on damaged cases, a judge without a key, and dialogues that would be sent away without
     ``allow_upload``.
     """
-    cases = read_cases(path / PATIENTS if path.is_dir() else path.parent / PATIENTS)
+    cases = read_cases(path)
     if not cases:
         return {"why_not": NO_CASES}
     judging = config.evaluation.judging
@@ -70,7 +70,9 @@ async def facts_of(
 
 
 def read_cases(path: Path) -> dict[str, Case]:
-    """Return the cases at ``path``, one a line, by id; none if there is no file. Raises UserError on a damaged one."""
+    """Return the cases of the run at ``path`` (a folder, or a file in it) by id; none if it names none. Raises
+    UserError on a damaged one."""
+    path = (path if path.is_dir() else path.parent) / PATIENTS
     if not path.is_file():
         return {}
     cases = {}
