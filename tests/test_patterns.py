@@ -47,6 +47,7 @@ ROOMS = {
     "eval/simulation": "cbtrain.eval.simulation",
     "eval/rating": "cbtrain.eval.rating",
     "eval/judge_audit": "cbtrain.eval.judge_audit",
+    "eval/patient_audit": "cbtrain.eval.patient_audit",
     "eval/human_rating": "cbtrain.eval.human_rating",
 }
 SPEAKERS = ("Therapist", "Patient", "Dr. Mira Lindqvist", "Jo", "T", "C")

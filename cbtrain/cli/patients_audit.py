@@ -45,6 +45,7 @@ def _audit(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
     from cbtrain.config.loading import load_config
+    from cbtrain.study.evaluation.patient_facts import FactsJudge
     from cbtrain.study.evaluation.patients_audit import audit_patients, default_folder
 
     if parsed.path is None:
@@ -54,19 +55,13 @@ def _audit(parsed: argparse.Namespace) -> None:
             raise UserError(f"{getattr(parsed, name)} is too small", where=f"--{name}", hint=f"At least {least}.")
     if not parsed.judge and (parsed.settings or parsed.config):
         raise UserError("settings are the judge's", where="patients audit", hint="Add --judge, or leave them out.")
-    config = load_config(parsed.config, parsed.settings) if parsed.judge else None
+    judge = None
+    if parsed.judge:
+        config = load_config(parsed.config, parsed.settings)
+        judge = FactsJudge(config, parsed.sessions, parsed.allow_upload)
     console, path = Console(stderr=parsed.json), Path(parsed.path).expanduser()
     folder = parsed.out or default_folder(path)
-    found = audit_patients(
-        path,
-        parsed.against,
-        folder,
-        console,
-        config=config,
-        sessions=parsed.sessions,
-        seed=parsed.seed,
-        allow_upload=parsed.allow_upload,
-    )
+    found = audit_patients(path, parsed.against, folder, console, judge=judge, seed=parsed.seed)
     if parsed.json:
         print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
         return

@@ -19,6 +19,9 @@ FEWEST_PATIENTS = 3
 
 PERMUTATIONS = 9_999
 
+ROUNDING = 1e-12
+"""Relative differences below this are those of rounding."""
+
 Table = Mapping[str, Mapping[str, float | None]]
 """Values by patient and measure, as :func:`cbtrain.eval.patient_audit.measures.by_patient` returns them."""
 
@@ -64,7 +67,7 @@ def energy_test(one: Table, other: Table, seed: int = 0, permutations: int = PER
     for name in MEASURES:
         column = [row[name] for row in rows]
         values = np.array([value for value in column if value is not None])
-        if len(values) == len(rows) and len(rows) and values.std() > 1e-12 * max(1.0, np.abs(values).max()):
+        if len(values) == len(rows) and len(rows) and values.std() > ROUNDING * max(1.0, np.abs(values).max()):
             used.append(name)
             columns.append((values - values.mean()) / values.std())
     left_out = [name for name in MEASURES if name not in used]
@@ -78,7 +81,7 @@ def energy_test(one: Table, other: Table, seed: int = 0, permutations: int = PER
     rng = np.random.default_rng(seed)
     shuffled = rng.permuted(np.tile(signs, (permutations, 1)), axis=1)
     drawn = -np.einsum("ij,ij->i", shuffled @ distances, shuffled)
-    hits = int((drawn >= observed - 1e-12 * max(1.0, abs(observed))).sum())
+    hits = int((drawn >= observed - ROUNDING * max(1.0, abs(observed))).sum())
     return AllAtOnce(used, left_out, sizes, observed, (hits + 1) / (permutations + 1), permutations)
 
 
@@ -87,10 +90,16 @@ def _difference(name: str, one: np.ndarray, other: np.ndarray) -> Difference:
     if mean is None or mean_other is None:
         return Difference(name, mean, mean_other, None, None, None, None)
     low = high = standardized = None
-    if min(len(one), len(other)) >= FEWEST_PATIENTS and (one.var() > 0 or other.var() > 0):
-        interval = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
-        low, high = float(interval.low), float(interval.high)
-        pooled = ((len(one) - 1) * one.var(ddof=1) + (len(other) - 1) * other.var(ddof=1)) / (len(one) + len(other) - 2)
+    both = np.concatenate([one, other])
+    varies = both.std() > ROUNDING * max(1.0, np.abs(both).max())
+    if min(len(one), len(other)) >= FEWEST_PATIENTS and varies and one.var() + other.var() > ROUNDING * both.var():
+        n, m = len(one), len(other)
+        variance, variance_other = one.var(ddof=1), other.var(ddof=1)
+        parts = np.array([variance / n, variance_other / m])
+        df = parts.sum() ** 2 / (parts**2 / (n - 1, m - 1)).sum()
+        half = float(stats.t.ppf(0.975, df) * np.sqrt(parts.sum()))
+        low, high = mean - mean_other - half, mean - mean_other + half
+        pooled = ((n - 1) * variance + (m - 1) * variance_other) / (n + m - 2)
         standardized = float((mean - mean_other) / np.sqrt(pooled))
     return Difference(name, mean, mean_other, mean - mean_other, low, high, standardized)
 

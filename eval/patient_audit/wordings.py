@@ -12,7 +12,7 @@ UNIT = re.compile(r"[\w'’]+")
 QUESTION = re.compile(r"[?？؟]")
 FIRST_PERSON = frozenset({"i", "i'm", "i've", "i'd", "i'll", "me", "my", "mine", "myself"})
 OPENS_WITH_AGREEMENT = re.compile(
-    r"^[\W_]*(?:yes|yeah|yep|yup|sure|okay|ok|alright|all right|right|exactly|absolutely|definitely|of course|true"
+    r"^[\W_]{0,8}(?:yes|yeah|yep|yup|sure|okay|ok|alright|all right|right|exactly|absolutely|definitely|of course|true"
     r"|agreed|(?:that|it|this) makes sense|makes sense|you're right|you are right|i agree|i see|sounds good|good idea"
     r"|(?:that|it|this) sounds|i(?:'ll| will| can) (?:try|do)|thank you|thanks|i understand|i like that)\b"
 )

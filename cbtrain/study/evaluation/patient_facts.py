@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,44 +29,49 @@ from cbtrain.transcripts.types import FAILED, Session
 NO_CASES = f"The folder has no {PATIENTS} with the patients' cases, so no fact can be compared."
 
 
-async def facts_of(
-    path: Path,
-    folder: Path,
-    config: StudyConfig,
-    console: Console,
-    *,
-    sessions: int,
-    seed: int,
-    allow_upload: bool,
-) -> dict[str, Any]:
-    """Return what the judge of ``config`` reads in at most ``sessions`` dialogues of the run at ``path``; why not, if
-    the run does not name its patients' cases. What is paid is journalled in ``folder``.
+@dataclass(frozen=True, slots=True)
+class FactsJudge:
+    """The judge of ``config`` reads at most ``sessions`` dialogues; ``allow_upload``: they may leave this machine."""
 
-    Raises UserError on damaged cases, a judge without a key, and dialogues that would be sent away without
-    ``allow_upload``.
+    config: StudyConfig
+    sessions: int = 20
+    allow_upload: bool = False
+
+
+async def facts_of(path: Path, folder: Path, judge: FactsJudge, console: Console, seed: int) -> dict[str, Any]:
+    """Return what the judge reads in dialogues of the run at ``path``; why not, if the run does not name its patients'
+    cases. What is paid is journalled in ``folder``. Raises UserError on damaged cases; :func:`check_facts` comes first.
     """
-    cases = read_cases(path)
+    cases, judging = read_cases(path), judge.config.evaluation.judging
     if not cases:
         return {"why_not": NO_CASES}
-    judging = config.evaluation.judging
-    check(config.providers, [("judge", judging.provider)])
-    allowed = allow_upload or stays_here(config.providers)
-    require_consent(str(path), "its dialogues and what is known of the patients", judging.provider.base_url, allowed)
-    chosen = pick([s for s in read(path, skip_bad=True).sessions() if _patient(s) in cases], sessions, seed)
+    chosen = pick([s for s in read(path, skip_bad=True).sessions() if _patient(s) in cases], judge.sessions, seed)
     if not chosen:
         return {"why_not": f"No session is of a patient that {PATIENTS} names, so no fact can be compared."}
-    async with open_run(config, folder, console) as run:
-        judge = await run.providers.open(judging.provider, "judge")
-        chat = functools.partial(judge.chat, sample=0)
+    async with open_run(judge.config, folder, console) as run:
+        provider = await run.providers.open(judging.provider, "judge")
 
         async def one(session: Session) -> SessionFacts:
             case, settings = cases[_patient(session)], judging.judge
             name = session.facts.get("id", session.id)
-            return await read_session(chat, name, session.turns, case, settings.max_tokens, settings.max_reasks)
+            return await read_session(
+                provider.chat, name, session.turns, case, settings.max_tokens, settings.max_reasks
+            )
 
         done = await asyncio.gather(*map(one, chosen))
         spent = costs(run.providers)
     return {"judge": judging.provider.model, **summarized(done, seed), "costs": spent}
+
+
+def check_facts(path: Path, judge: FactsJudge) -> None:
+    """Raise UserError on damaged cases; and if there are cases, on a judge without a key, and on dialogues that would
+    be sent away without leave."""
+    if not read_cases(path):
+        return
+    config, provider = judge.config, judge.config.evaluation.judging.provider
+    check(config.providers, [("judge", provider)])
+    allowed = judge.allow_upload or stays_here(config.providers)
+    require_consent(str(path), "its dialogues and what is known of the patients", provider.base_url, allowed)
 
 
 def read_cases(path: Path) -> dict[str, Case]:

@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 
 import cbtrain
-from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.patient_audit.describe import SCHEMA, SessionSet, compared, described, named_apart, session_set
@@ -18,7 +17,7 @@ from cbtrain.eval.patient_audit.measures import MEASURES
 from cbtrain.eval.report.patients_page import render_patients
 from cbtrain.eval.report.schema.patients import ReportPatients
 from cbtrain.files import write_atomic, written_together
-from cbtrain.study.evaluation.patient_facts import facts_of
+from cbtrain.study.evaluation.patient_facts import FactsJudge, check_facts, facts_of
 from cbtrain.study.run_files import CONFIG, PATIENTS_AUDIT, PATIENTS_PAGE
 from cbtrain.transcripts.labels import names_of
 from cbtrain.transcripts.reading import read
@@ -35,20 +34,20 @@ def audit_patients(
     folder: Path | None,
     console: Console,
     *,
-    config: StudyConfig | None = None,
-    sessions: int = 20,
+    judge: FactsJudge | None = None,
     seed: int = 0,
-    allow_upload: bool = False,
 ) -> dict[str, Any]:
     """Measure the patients at ``path`` (a run, or transcripts), compare them with each set of ``against``, and return
     what was found. With a ``folder``, write ``patients_audit.json`` and ``patients_audit.html`` there.
 
-    ``config``: settings of a judge that reads at most ``sessions`` dialogues for facts of the patients' cases; None: no
-    judge. Raises UserError on what cannot be read, and on facts that cannot be asked for.
+    ``judge``: reads dialogues for facts of the patients' cases, and keeps its answers in the folder. Raises UserError
+    on what cannot be read, and on facts that cannot be asked for.
     """
-    if config is not None and folder is None:
+    if judge is not None and folder is None:
         hint = "Name a folder with --out: paid answers are kept there."
         raise UserError("a judge needs a folder for its answers", where="--judge", hint=hint)
+    if judge is not None:
+        check_facts(path, judge)
     first, *others = named_apart([_read(place, console) for place in (path, *against)])
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -63,9 +62,8 @@ def audit_patients(
         "test": "energy distance of patients' standardized measures, permutation of patients",
         "facts": None,
     }
-    if config is not None and folder is not None:
-        facts = facts_of(path, folder, config, console, sessions=sessions, seed=seed, allow_upload=allow_upload)
-        found["facts"] = asyncio.run(facts)
+    if judge is not None and folder is not None:
+        found["facts"] = asyncio.run(facts_of(path, folder, judge, console, seed))
     if folder is not None:
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
         with written_together(folder) as temporary:

@@ -8,13 +8,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from cbtrain.eval.report.arm_looks import HUES, SHAPES, TONES, ArmLook
 from cbtrain.eval.report.figures.drawn import Drawn
 from cbtrain.eval.report.figures.style import (
+    DASHES,
     INK,
     WIDTH,
     arm_colour,
     arm_mark,
     drawing,
     label,
-    line_style,
     scatter_heights,
     short_labels,
 )
@@ -60,7 +60,7 @@ def measures_figure(audit: ReportPatients) -> Drawn | None:
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
             axes.grid(axis="x")
-            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(3))
     alts = [
         f"{NAMES[name]}: " + ", ".join(f"{one.name} {fixed(one.measures[name].mean)}" for one in audit.sets)
         for name in panels
@@ -84,9 +84,8 @@ def agreement_figure(audit: ReportPatients) -> Drawn | None:
         for index, (name, values, _) in enumerate(lines):
             look = look_of(index)
             text = label(name, 40, 1)
-            axes.plot(
-                range(1, len(values) + 1), values, color=arm_colour(look), ls=line_style(look), lw=1.6, label=text
-            )
+            answers, dashes = range(1, len(values) + 1), DASHES[-1 - index % len(DASHES)]
+            axes.plot(answers, values, color=arm_colour(look), ls=dashes, lw=1.6, label=text)
         axes.set_xlabel("answer of the patient")
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
