@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.parser import Commands, add_command, add_optional_word, add_study_arguments, add_upload_argument
+from cbtrain.cli.parser import (
+    Commands,
+    add_command,
+    add_optional_word,
+    add_study_arguments,
+    add_upload_argument,
+    continued_by,
+)
 from cbtrain.errors import UserError
 from cbtrain.eval.report.formatting import fixed, p_value, share, span
 
@@ -61,7 +69,8 @@ def _audit(parsed: argparse.Namespace) -> None:
         judge = FactsJudge(config, parsed.sessions, parsed.allow_upload)
     console, path = Console(stderr=parsed.json), Path(parsed.path).expanduser()
     folder = parsed.out or default_folder(path)
-    found = audit_patients(path, parsed.against, folder, console, judge=judge, seed=parsed.seed)
+    with continued_by(parsed.command_line, "--out", folder) if folder else nullcontext():
+        found = audit_patients(path, parsed.against, folder, console, judge=judge, seed=parsed.seed)
     if parsed.json:
         print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
         return

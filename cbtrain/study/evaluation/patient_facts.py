@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass
@@ -49,16 +48,17 @@ async def facts_of(path: Path, folder: Path, judge: FactsJudge, console: Console
     if not chosen:
         return {"why_not": f"No session is of a patient that {PATIENTS} names, so no fact can be compared."}
     async with open_run(judge.config, folder, console) as run:
-        provider = await run.providers.open(judging.provider, "judge")
+        provider, read_so_far = await run.providers.open(judging.provider, "judge"), 0
 
         async def one(session: Session) -> SessionFacts:
-            case, settings = cases[_patient(session)], judging.judge
-            name = session.facts.get("id", session.id)
-            return await read_session(
-                provider.chat, name, session.turns, case, settings.max_tokens, settings.max_reasks
-            )
+            nonlocal read_so_far
+            case, name = cases[_patient(session)], session.facts.get("id", session.id)
+            limits = (judging.judge.max_tokens, judging.judge.max_reasks)
+            found = await read_session(provider.chat, name, session.turns, case, *limits)
+            read_so_far += 1
+            return found
 
-        done = await asyncio.gather(*map(one, chosen))
+        done = await run.stop.together(map(one, chosen), lambda: f"{read_so_far} of {len(chosen)} dialogues read")
         spent = costs(run.providers)
     return {"judge": judging.provider.model, **summarized(done, seed), "costs": spent}
 
