@@ -84,6 +84,13 @@ def patient_name(session: ReportSession) -> str:
     return session.patient_name or session.patient or "patient not recorded"
 
 
+def place_of(session: ReportSession) -> str:
+    """Return the seed of a session, with its number in the course and who played the patient if they are known."""
+    number = f"session {session.number}" if session.number else ""
+    simulator = f"simulator {session.simulator}" if session.simulator else ""
+    return ", ".join(filter(None, (words(session.seed), number, simulator)))
+
+
 def flag_names(session: ReportSession) -> list[str]:
     """Return the session's flags by name; a flag that is not known is shown as it is."""
     return [KNOWN[flag].name if flag in KNOWN else flag for flag in session.flags if flag]
@@ -147,7 +154,7 @@ def _describe_session(
         "id": session.id,
         "arm": arm,
         "patient": patient,
-        "seed": words(session.seed),
+        "seed": place_of(session),
         "ending": (session.ending or "").replace("_", " ") or "ending not recorded",
         "error": session.error or "",
         "status": session.status,

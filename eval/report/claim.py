@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cbtrain.eval.analysis.arms import UNTUNED
 from cbtrain.eval.report.formatting import SIGNIFICANT, counted, fixed, p_value, percent, span, whole
 from cbtrain.eval.report.notable import row_of, significant
-from cbtrain.eval.report.schema.analysis import ContrastRow, EstimateRow
+from cbtrain.eval.report.schema.estimates import ContrastRow, EstimateRow
 from cbtrain.eval.report.schema.report import Report
 
 NAMED = 4

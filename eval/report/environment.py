@@ -15,7 +15,7 @@ from cbtrain.eval.report import formatting
 from cbtrain.eval.report.browser_data import flag_names, patient_name
 from cbtrain.eval.report.claim import bounds_text
 from cbtrain.eval.report.notable import row_of, significant
-from cbtrain.eval.report.schema.analysis import EstimateRow
+from cbtrain.eval.report.schema.estimates import EstimateRow
 from cbtrain.eval.report.schema.fields import words
 
 FOLDER = Path(__file__).parent

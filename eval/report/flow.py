@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cbtrain.eval.report.formatting import counted, whole
 from cbtrain.eval.report.notable import row_of
-from cbtrain.eval.report.schema.analysis import Analysis, ArmCompletionRow, ContrastRow
+from cbtrain.eval.report.schema.analysis import Analysis, ArmCompletionRow
+from cbtrain.eval.report.schema.estimates import ContrastRow
 from cbtrain.eval.report.schema.report import ArmFlow, Report, ReportArm
 from cbtrain.transcripts.types import FAILED
 

@@ -6,7 +6,7 @@ import unicodedata
 
 from cbtrain.eval.report.formatting import GAP, fixed, p_value, span
 from cbtrain.eval.report.notable import Finding, families_of, findings_of
-from cbtrain.eval.report.schema.analysis import EffectRow
+from cbtrain.eval.report.schema.estimates import EffectRow
 from cbtrain.eval.report.schema.report import Report
 
 SPECIAL = {

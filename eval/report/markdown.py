@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cbtrain import NOTICE
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
+from cbtrain.eval.report.course import has_course
 from cbtrain.eval.report.figures.draw import Figures
 from cbtrain.eval.report.figures.heatmap import columns_of, domain_means, item_difference
 from cbtrain.eval.report.flow import STAGES, flow_of, stage_texts
 from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
+from cbtrain.eval.report.markdown_course import course_parts
+from cbtrain.eval.report.markdown_text import escape, table_text
 from cbtrain.eval.report.notable import (
     Finding,
     findings_of,
@@ -22,15 +24,8 @@ from cbtrain.eval.report.notable import (
     spread_sentence,
 )
 from cbtrain.eval.report.questionnaire import questionnaire_paragraphs
-from cbtrain.eval.report.schema.analysis import (
-    Analysis,
-    BoundsRow,
-    ContrastRow,
-    EffectRow,
-    EstimateRow,
-    LengthPart,
-    ModelRow,
-)
+from cbtrain.eval.report.schema.analysis import Analysis, BoundsRow, LengthPart, ModelRow
+from cbtrain.eval.report.schema.estimates import ContrastRow, EffectRow, EstimateRow
 from cbtrain.eval.report.schema.report import Report
 
 TITLES = {
@@ -39,6 +34,9 @@ TITLES = {
     "scores": "Totals by therapist",
     "heatmap": "Domains by therapist",
     "length": "Length and endings",
+    "subgroups": "Difference by subgroup",
+    "phases": "Totals by phase",
+    "patients": "Difference by patient",
 }
 
 
@@ -70,7 +68,10 @@ def render_markdown(report: Report, figures: Figures) -> str:
         _completion(report),
         _figure(figures, "length"),
     ]
-    parts += questionnaire_paragraphs(report, _table, escape)
+    if has_course(report):
+        parts += ["## For whom, when, and by whom the patient was played", *course_parts(report)]
+        parts += [_figure(figures, name) for name in ("subgroups", "phases", "patients")]
+    parts += questionnaire_paragraphs(report, table_text, escape)
     curves = [_figure(figures, name) for name in figures if name not in TITLES]
     parts += ["## Training", *curves] if curves else []
     parts.append(
@@ -79,23 +80,11 @@ def render_markdown(report: Report, figures: Figures) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def escape(text: str) -> str:
-    """Return ``text`` on one line, with nothing in it that Markdown or HTML would read as markup."""
-    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    flat = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", flat)
-    # What would be a list or a link at the beginning of a line or by itself.
-    flat = re.sub(r"^(\d*)([-+.])(?=\s)", r"\1\\\2", flat)
-    return re.sub(r"(?i)\b(https?|ftp|www|mailto)(?=[:.])", lambda match: f"{match[0]}&#8203;", flat).replace(
-        "@", "&#64;"
-    )
-
-
 def _flow(report: Report) -> str:
     if not report.arms:
         return "*No therapist was evaluated.*"
     lines = [[arm.label, *stage_texts(flow_of(report, arm))] for arm in report.arms]
-    return _table(["Therapist", *STAGES], lines)
+    return table_text(["Therapist", *STAGES], lines)
 
 
 def _contrasts(report: Report) -> list[str]:
@@ -117,7 +106,7 @@ def _contrasts(report: Report) -> list[str]:
         "Patients",
     ]
     models = analysis.mixed_models
-    table = _table(head, [_contrast(finding, row_of(models, finding.id)) for finding in findings])
+    table = table_text(head, [_contrast(finding, row_of(models, finding.id)) for finding in findings])
     shared = shared_notes(findings)
     own_notes = [(finding.id, [note for note in finding.notes if note not in shared]) for finding in findings]
     notes = [f"- {escape(name)}: {escape('; '.join(some))}" for name, some in own_notes if some]
@@ -165,7 +154,7 @@ def _totals(report: Report) -> str:
     for arm in report.arms:
         counts = [whole(arm.sessions), whole(arm.rated), whole(arm.failed)]
         lines.append([arm.label, fixed(arm.total_mean, 2), fixed(arm.total_sd, 2), *counts])
-    return _table(["Therapist", "Mean total", "SD", "Sessions", "Rated", "Failed"], lines)
+    return table_text(["Therapist", "Mean total", "SD", "Sessions", "Rated", "Failed"], lines)
 
 
 def _domains(report: Report) -> str:
@@ -179,7 +168,7 @@ def _domains(report: Report) -> str:
             row = item_difference(report.analysis, contrast, domain.id)
             cells.append(fixed(row.estimate, 2, signed=True) + ("*" if significant(row) else ""))
         lines.append([domain.name, *cells])
-    table = _table(["Domain", *(arm.label for arm in report.arms), *contrasts], lines)
+    table = table_text(["Domain", *(arm.label for arm in report.arms), *contrasts], lines)
     star = "\n\n\\* p < .05 after Holm over the domains of a contrast." if contrasts else ""
     return table + star.replace("<", "&lt;")
 
@@ -195,7 +184,9 @@ def _levels(report: Report) -> str:
         ends = [share(row.floor_share), share(row.ceiling_share)]
         counts = [whole(row.n), whole(row.cutoff), whole(row.at_or_above)]
         lines.append([_label(report, row.name), *counts, share(row.share), interval, *ends])
-    return _table(["Therapist", "Rated", "Cut-off", "At or above", "Share", "95 % interval", "Floor", "Ceiling"], lines)
+    return table_text(
+        ["Therapist", "Rated", "Cut-off", "At or above", "Share", "95 % interval", "Floor", "Ceiling"], lines
+    )
 
 
 def _sensitivity(analysis: Analysis) -> str:
@@ -213,7 +204,7 @@ def _sensitivity(analysis: Analysis) -> str:
     turns = "Long sessions only" if least.turns is None else f"{whole(least.turns)} turns and more"
     head = ["Contrast", "All rated sessions", "Adjusted for ln(turns)", "Matched on length", turns, "Worst to best"]
     notes = [f"- {escape(note)}" for note in length_notes(analysis)]
-    return "\n\n".join([_table(head, lines), "\n".join(notes)]).strip()
+    return "\n\n".join([table_text(head, lines), "\n".join(notes)]).strip()
 
 
 def _completion(report: Report) -> str:
@@ -242,10 +233,3 @@ def _label(report: Report, name: str) -> str:
 def _figure(figures: Figures, name: str) -> str:
     figure = figures.get(name)
     return f"![{escape(figure.alt)}](figures/{name}.png)" if figure else ""
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a table with its first column to the left, and numbers to the right."""
-    rule = [":--", *["--:"] * (len(head) - 1)]
-    drawn = [f"| {' | '.join(escape(cell) or ' ' for cell in line)} |" for line in (head, *lines)]
-    return "\n".join([drawn[0], f"| {' | '.join(rule)} |", *drawn[1:]])

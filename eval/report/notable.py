@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cbtrain.eval.report.formatting import SIGNIFICANT, fixed
-from cbtrain.eval.report.schema.analysis import Analysis, BoundsRow, ContrastRow, EstimateRow, LengthPart, ModelRow
+from cbtrain.eval.report.schema.analysis import Analysis, BoundsRow, LengthPart, ModelRow
+from cbtrain.eval.report.schema.estimates import ContrastRow, EstimateRow
 from cbtrain.eval.report.schema.fields import Part, words
 
 FAMILIES = {

@@ -12,6 +12,7 @@ from cbtrain import NOTICE
 from cbtrain.eval.report.arm_looks import looks_of
 from cbtrain.eval.report.browser_data import browser_data, browser_script
 from cbtrain.eval.report.claim import claim_of, perplexity_sentence
+from cbtrain.eval.report.course import course_view
 from cbtrain.eval.report.environment import FOLDER, environment
 from cbtrain.eval.report.figures.draw import Figures, figures_of
 from cbtrain.eval.report.figures.heatmap import columns_that_fit, compared, domain_means, item_difference
@@ -67,6 +68,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         interaction=interaction_sentence(analysis),
         compared=compared(analysis),
         difference_columns=columns_that_fit(report),
+        course=course_view(report),
         item=functools.partial(item_difference, analysis),
         domain_means=domain_means(report),
         domain_names={domain.id: domain.name for domain in report.scale.domains},

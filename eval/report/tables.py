@@ -11,17 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL
+from cbtrain.eval.report.course_tables import show_course
 from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.notable import length_notes, spread_sentence
-from cbtrain.eval.report.schema.analysis import (
-    AgreementRow,
-    Analysis,
-    ContrastRow,
-    CorrelationPart,
-    EstimateRow,
-    LengthPart,
-)
+from cbtrain.eval.report.schema.analysis import AgreementRow, Analysis, CorrelationPart, LengthPart
+from cbtrain.eval.report.schema.estimates import ContrastRow, EstimateRow
 
 WIDE = 116
 """Columns of a terminal that has room for all figures; narrower ones show the primary ones, and --json has the rest."""
@@ -38,6 +33,7 @@ def show_analysis(results: dict[str, Any], console: Console) -> None:
     else:
         _show_contrasts(analysis, console)
         _show_checks(analysis, console)
+        show_course(analysis, console)
         _show_arms(analysis, console)
         _show_agreement(analysis, console)
     if CUE_RATER in analysis.judges:

@@ -14,7 +14,7 @@ from cbtrain.eval.report.schema.report import Report
 from cbtrain.files import write_atomic, written_together
 
 FIGURES = "figures"
-OURS = re.compile(r"(flow|forest|scores|heatmap|length|curve-\d{1,6})\.(svg|png)")
+OURS = re.compile(r"(flow|forest|scores|heatmap|length|subgroups|phases|patients|curve-\d{1,6})\.(svg|png)")
 
 
 def write_report(report: Report, folder: str | Path, beside: Mapping[str, str] | None = None) -> Path:

@@ -36,6 +36,7 @@ from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.answers.refusals import is_refusal
 from cbtrain.study.evaluation.participant_flow import participant_flow
+from cbtrain.study.evaluation.report_patients import describe_patients
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.text.words import count_words
 
@@ -79,6 +80,7 @@ def build_report(data: ReportInput, base_report: Report) -> Report:
             rater=rater.model_copy(update={"label": with_secondary(rater.label, panel)}),
             scale=describe_scale(data.ratings, data.rubric),
             arms=describe_arms(data.sessions, data.ratings, panel, analysis, common_reference(data.results)),
+            patients=describe_patients(data.ratings, panel, analysis, data.patient_names),
             analysis=analysis,
             sessions=sessions,
         )
@@ -226,6 +228,8 @@ def _describe_session(
         patient=session.patient,
         patient_name=patient_name,
         seed=session.seed,
+        number=session.number or None,
+        simulator=session.simulator,
         ending=session.ending,
         error=session.error,
         turns=[ReportTurn(role=turn.role, text=turn.text) for turn in session.turns],

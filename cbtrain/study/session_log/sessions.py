@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
-from cbtrain.eval.simulation.runner import SUMMARY
 from cbtrain.eval.simulation.after_session import QUESTIONNAIRE
+from cbtrain.eval.simulation.runner import SUMMARY
 from cbtrain.journal import Record, read
 from cbtrain.providers.exchanges.reading import Exchange, read_exchanges
 from cbtrain.study.evaluation.run_context import SETTINGS, SHAPES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cbtrain.eval.report.schema.analysis import ContrastRow
+from cbtrain.eval.report.schema.estimates import ContrastRow
 from cbtrain.eval.report.schema.fields import Number, NumberTable, Part, Rows, Text
 
 

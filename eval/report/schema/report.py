@@ -146,15 +146,31 @@ class ReportRating(Part):
     reason: TextTable = Field(default_factory=dict)
 
 
+class ReportPatient(Part):
+    """A patient: ``columns`` (severity and so on) that are known, rated sessions, mean total of each arm by name, and
+    mean difference in the contrast ``contrast``, the first planned one that averages over bases or else the first."""
+
+    id: Text = ""
+    name: Text = ""
+    columns: TextTable = Field(default_factory=dict)
+    sessions: Number = None
+    totals: NumberTable = Field(default_factory=dict)
+    contrast: Text = ""
+    difference: Number = None
+
+
 class ReportSession(Part):
     """A simulated session with its dialogue, its score (``domains``, ``total``), all its ratings, its flags, and
-    the patient's own ``answers`` if there was a questionnaire."""
+    the patient's own ``answers`` if there was a questionnaire. ``number``: in its course; ``simulator``: who played the
+    patient, if there are several."""
 
     id: Text = ""
     arm: Text = ""
     patient: Text = ""
     patient_name: MaybeText = None
     seed: Whole = None
+    number: Whole = None
+    simulator: Text = ""
     ending: MaybeText = None
     error: MaybeText = None
     turns: Rows[ReportTurn] = Field(default_factory=list)
@@ -183,6 +199,7 @@ class Report(Part):
     rater: Always[Rater] = Field(default_factory=Rater)
     scale: Always[ReportScale] = Field(default_factory=ReportScale)
     arms: Rows[ReportArm] = Field(default_factory=list)
+    patients: Rows[ReportPatient] = Field(default_factory=list)
     analysis: Always[Analysis] = Field(default_factory=Analysis)
     questionnaire: Whether[QuestionnairePart] = None
     audit: Whether[ReportAudit] = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from cbtrain.errors import UserError
-from cbtrain.eval.report.schema.analysis import EstimateRow
+from cbtrain.eval.report.schema.estimates import EstimateRow
 from cbtrain.eval.report.schema.fields import (
     Always,
     Loose,
