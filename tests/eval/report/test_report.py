@@ -38,7 +38,17 @@ def test_the_page_holds_the_result_and_the_rater_beside_every_score():
     assert "Not for clinical use." in page
     assert "Perplexity of the therapist&#39;s words fell by 27.3 % on average over 3 held-out patients." in page
     sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
-    names = ["result", "scores", "questionnaire", "agreement", "perplexity", "transcripts", "protocol", "making"]
+    names = [
+        "result",
+        "scores",
+        "course",
+        "questionnaire",
+        "agreement",
+        "perplexity",
+        "transcripts",
+        "protocol",
+        "making",
+    ]
     assert sections == names
     for name in ("result", "scores", "transcripts"):
         section = page[page.index(f'<section id="{name}"') :]
