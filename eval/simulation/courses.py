@@ -29,7 +29,7 @@ def therapist_prompt(system: str, begins: SessionBegins | None) -> str:
     """Return the therapist's system prompt ``system`` with what is known when the session begins."""
     if begins is None:
         return system
-    lines = [f"This is session {begins.number} with this patient."]
+    lines = [f"This is session {begins.number} with this patient, in the {begins.phase} phase of treatment."]
     if begins.summary:
         lines += ["The summary written after the last session, which the patient knows too:", begins.summary]
     return "\n\n".join(filter(None, [system, "\n".join(lines)]))
@@ -39,7 +39,7 @@ def patient_part(brief: str, begins: SessionBegins | None) -> str:
     """Return the prompt of an adapter that was trained to be a patient, with what is known when the session begins."""
     if begins is None:
         return brief
-    parts = [brief, f"This is session {begins.number} of your therapy."]
+    parts = [brief, f"This is session {begins.number} of your therapy, in its {begins.phase} phase."]
     if begins.summary:
         parts.append(f"What was written down after your last session:\n{begins.summary}")
     if begins.since:
