@@ -9,6 +9,9 @@ from places import TAHIR2024, needs_tahir2024
 from rated_run import run_folder, sessions_of
 
 from cbtrain.cli.main import main
+from cbtrain.errors import UserError
+from cbtrain.eval.report.render import render_html
+from cbtrain.eval.report.schema.report import Report
 from cbtrain.study.evaluation.scores import patients_audit_of
 
 SIMULATIONS = TAHIR2024 / "CBT_Simulations"
@@ -166,3 +169,17 @@ def test_the_studys_own_simulations_drift_where_its_instruct_model_lost_its_part
         > 2 * tuned["drift"]["therapist_speech"] / tuned["turns"]
     )
     assert 0 < tuned["measures"]["drift"]["mean"] < 0.05
+
+
+def test_the_report_of_a_run_has_its_audit_as_a_section(capsys, folder):
+    assert run(capsys, folder, "--json")[0] == 0
+    audit = patients_audit_of(folder)
+    page = render_html(Report(title="A run", patients_audit=audit))
+    assert 'id="patients"' in page
+    assert 'href="#patients"' in page
+    assert "Share of answers that open with agreement" in page
+    assert 'id="patients"' not in render_html(Report(title="A run"))
+    path = folder / "patients_audit" / "patients_audit.json"
+    path.write_text("{}")
+    with pytest.raises(UserError, match="not an audit of patients"):
+        patients_audit_of(folder)
