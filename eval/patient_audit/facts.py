@@ -151,9 +151,8 @@ async def read_session(
         texts = [fact for fact in facts if not fact.labelled]
         verdicts = [_label(fact, read.value) for fact in facts if fact.labelled]
         if texts:
-            shape = create_model(
-                "Matches", __base__=Sheet, **{f"fact_{number}": (Match, ...) for number in range(1, len(texts) + 1)}
-            )
+            keys: dict[str, Any] = {f"fact_{number}": (Match, ...) for number in range(1, len(texts) + 1)}
+            shape = create_model("Matches", __base__=Sheet, **keys)
             matched = await ask(chat, _match_request(texts, read.value, max_tokens), shape, reasks)
             if matched.value is None:
                 found.problem = matched.problem

@@ -18,7 +18,7 @@ from cbtrain.eval.report.figures.style import (
     scatter_heights,
     short_labels,
 )
-from cbtrain.eval.report.formatting import fixed, number, whole
+from cbtrain.eval.report.formatting import fixed, whole
 from cbtrain.eval.report.schema.patients import PatientSet, ReportPatients
 
 NAMES = {
@@ -71,7 +71,7 @@ def measures_figure(audit: ReportPatients) -> Drawn | None:
 def agreement_figure(audit: ReportPatients) -> Drawn | None:
     """Draw the share of answers that open with agreement by the number of the answer, a line for each set and arm."""
     lines = [
-        (" · ".join(filter(None, (one.name, curve.arm))), [v for v in curve.agreement if number(v) is not None], curve)
+        (" · ".join(filter(None, (one.name, curve.arm))), [float(v) for v in curve.agreement if v is not None], curve)
         for one in audit.sets
         for curve in one.agreement
     ]
