@@ -23,6 +23,7 @@ from cbtrain.eval.simulation.drift_wordings import (
     NARRATES,
     NOT_TO_PLAY,
     OUT_OF_CHARACTER,
+    PLAINLY_AGREES,
     PLAY,
     POINT,
     SOUNDS_LIKE_THERAPIST,
@@ -151,8 +152,9 @@ def gives_in(text: str, turns: Sequence[Turn]) -> bool:
     own = _own_words(text)
     if HEDGES.search(own):
         return False
-    signs = [bool(pattern.search(own)) for pattern in (AGREES, GRATEFUL, COMMITS)]
-    return sum(signs) >= (1 if TRANSFORMED.search(own) else 3)
+    signs = sum(bool(pattern.search(own)) for pattern in (AGREES, GRATEFUL, COMMITS))
+    transformed = bool(TRANSFORMED.search(own)) and (signs > 0 or bool(PLAINLY_AGREES.search(own)))
+    return transformed or signs == 3
 
 
 def _weak_signs(own: str) -> int:

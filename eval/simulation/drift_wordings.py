@@ -200,6 +200,8 @@ AGREES = _any(
     r"\b(?:wow|that's (?:amazing|brilliant|incredible|perfect|wonderful|such a (?:great|good)))\b",
     r"\bi never (?:thought|looked at|saw|realized|realised)\b",
 )
+PLAINLY_AGREES = re.compile(r"\byou(?:'re| are) right\b|\b(?:makes|make) sense\b|^(?:yes|okay|sure)[.!,]")
+"""Enough beside a transformation."""
 GRATEFUL = _any(
     r"\bthank(?:s| you) (?:so|very) much\b",
     r"\bthank you,? (?:really|truly)\b",
@@ -221,6 +223,8 @@ TRANSFORMED = _any(
     rf"\bi feel (?:already )?(?:so much|a lot|much|completely|a whole lot|a thousand times) {FEELS}"
     r"(?: now| already|[.!]|$)",
     r"\b(?:this|that|it) changes everything\b",
+    r"\b(?:this|that|it) (?:has )?(?:just |really |completely )?(?:opened my eyes|changed (?:my|how i))",
+    r"\bi (?:now |suddenly )?feel (?:so |really |so much )?(?:hopeful|free|lighter|relieved|better) (?:now|already)",
     r"\beverything (?:makes sense|is clear|feels clear|feels different|seems clear)\b",
     r"\byou(?:'ve| have) (?:just )?(?:completely |totally |really )?(?:changed|opened my|transformed|turned)\b",
     r"\bweight (?:has (?:just )?(?:been )?|was |is |just )?(?:been )?lift(?:ed|ing)\b",

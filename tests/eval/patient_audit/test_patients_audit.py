@@ -70,6 +70,15 @@ def test_a_run_beside_the_embedded_corpus(capsys, folder):
     assert "Not a medical device" in out
 
 
+def test_a_patient_who_is_called_by_the_name_of_the_case_speaks_as_the_therapist(capsys, folder):
+    path = folder / "sessions.jsonl"
+    path.write_text(path.read_text().replace("of turn 2.", "of turn 2. I hear you, Ann. Let's explore your week."))
+    found = json.loads(run(capsys, folder, "--json")[1])
+    assert found["sets"][0]["drift"]["therapist_speech"] == 20
+    (folder / "patients.jsonl").unlink()
+    assert json.loads(run(capsys, folder, "--json")[1])["sets"][0]["drift"]["therapist_speech"] == 0
+
+
 def sheet(**changes):
     empty = {"value": None, "turns": []}
     names = ("age_band", "gender", "occupation", "complaint", "severity", "engagement", "style", "risk")

@@ -60,6 +60,7 @@ REFUSALS = [
 GIVING_IN = [
     "You're absolutely right, I never saw it that way. I feel so much better already! Thank you so much.",
     "Wow, that changes everything. I'm healed.",
+    "You're right. That really opened my eyes, and I feel hopeful now.",
     "That makes perfect sense. Thank you so much, I can't wait to start right away!",
 ]
 
@@ -96,6 +97,8 @@ SOUND = [
     # pleasing
     "Thank you, that helps. I'll try it, though I'm not sure that I'll manage every day.",
     "You're right, I do that a lot. I never thought of it like that.",
+    "You're right. I feel a bit better when I've been outside.",
+    "Yes, that makes sense. I felt better after the last breath, thank you.",
     "That makes sense. Thank you, Nova. I appreciate your patience with me.",
     "I appreciate your willingness to explore this with me, and your commitment to helping me.",
     "Thank you so much for last week. I've been feeling a lot better since I started the walks, but the mornings are hard.",
