@@ -9,7 +9,8 @@ import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
-from random_scores import score_tables
+from hypothesis import strategies as st
+from random_scores import course_tables, score_tables
 from rich.console import Console
 from scored import score
 
@@ -31,7 +32,7 @@ from cbtrain.study.evaluation.scores import load_scores
 pytestmark = pytest.mark.fault("F1")
 
 
-@given(score_tables())
+@given(st.one_of(score_tables(), course_tables()))
 def test_every_legal_table_gives_a_report(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("scores") / "scores.csv"
     path.write_text(text)
@@ -53,6 +54,10 @@ def test_every_legal_table_gives_a_report(tmp_path_factory, text):
         assert numbers == sorted(numbers)
     for model in found["mixed_models"]:
         assert model["problem"] or model["ci_low"] is not None
+    for row in found["subgroups"]["rows"] if found["subgroups"] else ():
+        assert row["note"] or row["ci_low"] is not None, row
+    for test in found["subgroups"]["variation"] if found["subgroups"] else ():
+        assert test["problem"] or 0 < test["p"] <= test["p_adjusted"] <= 1, test
     report = report_of(study, found)
     for written in (render_html(report, {}), render_markdown(report, {}), render_latex(report)):
         assert "nan" not in written.replace("finan", "").split()

@@ -50,3 +50,20 @@ def score_tables(draw):
                         who = [f"{patient}/{arm}/{seed}", arm, f"p{patient}", seed, f"j{judge}", repeat, status]
                         table.writerow([*who, *values, ""])
     return out.getvalue()
+
+
+@st.composite
+def course_tables(draw):
+    """The same with columns of sessions and patients behind the total; what is not known is empty."""
+    head, *rows = csv.reader(io.StringIO(draw(score_tables())))
+    numbers = draw(st.permutations((1, 2, 4, 8, 18, "")))
+    simulators = draw(st.sampled_from((("", ""), ("gpt", "gpt"), ("gpt", "qwen"), ("gpt", ""))))
+    levels = st.lists(st.sampled_from(("mild", "moderate", "severe", "odd", "")), min_size=6, max_size=6)
+    severity, style = draw(levels), draw(levels)
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow([*head, "session", "simulator", "severity", "style"])
+    for row in rows:
+        patient, seed = int(row[2][1:]), int(row[3])
+        table.writerow([*row, numbers[seed], simulators[seed % 2], severity[patient], style[patient]])
+    return out.getvalue()
