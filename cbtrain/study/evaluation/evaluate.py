@@ -210,8 +210,9 @@ def _report(
 ) -> Report:
     """Analyse the scores; return the report with everything that is known of training and evaluation."""
     config, protocol, trained = run.config, study.protocol, study.trained
-    ids = {session.id for session in sessions}
-    scores = [*scores, *(score for score in human_scores(run.folder) if score.session_id in ids)]
+    by_id = {session.id: session for session in sessions}
+    by_people = [score for score in human_scores(run.folder) if score.session_id in by_id]
+    scores = [*scores, *(score.placed_as(by_id[score.session_id]) for score in by_people)]
     domains = [domain.id for domain in protocol.rubric.domains]
     ratings = ratings_of(scores, domains, protocol.arms, scale_of_rubric(protocol.rubric))
     ratings = replace(ratings, arms=protocol.arms)

@@ -50,7 +50,7 @@ def test_the_page_holds_the_result_and_the_rater_beside_every_score():
         "making",
     ]
     assert sections == names
-    for name in ("result", "scores", "transcripts"):
+    for name in ("result", "scores", "course", "transcripts"):
         section = page[page.index(f'<section id="{name}"') :]
         assert RATER in section[: section.index("</section>")]
     shown = [figure for figure in figures_of(report_of(fake_report())).values() if figure.on_page]

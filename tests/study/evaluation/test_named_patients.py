@@ -81,7 +81,12 @@ def test_every_phase_begins_with_its_own_summary_and_every_way_of_playing_with_i
         assert len(known) == 2  # with the shipped prompt, and with none
         assert not any(later["since"].strip() in text for text in known)
     assert len(systems["patient"]) == 3 * 2 * 2
-    phases = ("in its assessment phase", "SESSION 1, assessment phase", "in its termination phase", "18, termination phase")
+    phases = (
+        "in its assessment phase",
+        "SESSION 1, assessment phase",
+        "in its termination phase",
+        "18, termination phase",
+    )
     assert [sum(words in text for text in systems["patient"]) for words in phases] == [3] * 4
     assert all(" phase of treatment" in text for text in systems["therapist"])
 
