@@ -123,12 +123,11 @@ def factors_of(ratings: Ratings) -> list[Factor]:
         factors.append(Factor(name, in_level_order(name, level_of.values()), level_of, within=False))
     phases: dict[Cell, str] = {}
     simulators: dict[Cell, str] = {}
-    for (_, *cell), number, simulator in zip(ratings.sessions, ratings.number, ratings.simulator, strict=True):
-        patient, slot = cell
+    for (_, patient, slot), number, simulator in zip(ratings.sessions, ratings.number, ratings.simulator, strict=True):
         if number:
-            phases[str(patient), int(slot)] = phase_of(int(number))
+            phases[patient, slot] = phase_of(int(number))
         if simulator:
-            simulators[str(patient), int(slot)] = str(simulator)
+            simulators[patient, slot] = str(simulator)
     found = set(phases.values())
     factors.append(Factor(PHASE, [phase for phase in PHASES if phase in found], phases, within=True))
     names = sorted(set(simulators.values()), key=natural_key)

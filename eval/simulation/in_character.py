@@ -34,6 +34,7 @@ async def in_character(
     if policy == "ignore":
         return await say(seed)
     first: Spoken | SpeakerStopped
+    kinds: Sequence[str]
     try:
         first = await say(seed)
         kinds = drift_in(first.text, turns, names)

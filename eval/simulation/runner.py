@@ -262,7 +262,7 @@ class _Simulation:
             try:
                 spoken = await self.settings.summarize(session, therapist, summary_seeds(session, self.settings.seed))
             except SpeakerStopped as stopped:
-                facts = {"ending": stopped.ending, "error": str(stopped), "facts": stopped.facts}
+                facts: dict[str, Any] = {"ending": stopped.ending, "error": str(stopped), "facts": stopped.facts}
                 await asyncio.to_thread(self.journal.append, NO_SUMMARY, session=session.id, **facts)
                 session.error = f"no summary of it: {stopped}"
                 return False

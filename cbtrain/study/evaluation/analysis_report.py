@@ -55,7 +55,7 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
     if deviations is not None and study.only_judge:
         deviations = [*deviations, f"analysed by ratings of {study.only_judge} only"]
     audit = None if study.only_judge else audit_of(study.run)
-    parts = {"title": title, "audit": audit, "deviations": deviations}
+    parts: dict[str, Any] = {"title": title, "audit": audit, "deviations": deviations}
     parts["patients_audit"] = patients_audit_of(study.run)
     return with_requests(build_report(data, base_report.updated(Report.model_validate(parts))), study.run)
 

@@ -94,11 +94,12 @@ def lengths_of(
             drawn = event.get("facts", {}).get("completion_tokens")
             tokens[event["role"]].append(drawn or count_words(event["text"]) * TOKENS_PER_WORD)
     source = f"{len(turns)} sessions that this run has held"
-    if not (tokens["patient"] and tokens["therapist"]) and corpus is None:
+    known = tokens["patient"] and tokens["therapist"]
+    if not known and corpus is None:
         turns = {"": settings.max_turns}
         tokens = {"patient": [ASSUMED_PATIENT], "therapist": [ASSUMED_THERAPIST]}
         source = "assumptions: sessions of full length, as nothing is known before the first"
-    elif not (tokens["patient"] and tokens["therapist"]):
+    elif not known and corpus is not None:
         sessions = [session for course in corpus.split.test for session in course.sessions]
         turns = {session.id: len(session.turns) for session in sessions}
         for session in sessions:
