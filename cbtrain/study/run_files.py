@@ -19,10 +19,6 @@ PATIENTS = "patients.jsonl"
 """All that is known of the patients of a library or a file, one a line."""
 
 TRANSCRIPTS = "sessions.jsonl"
-
-PATIENTS = "patients.jsonl"
-"""The patients' cases (``cbtrain.patient/1``), one a line."""
-
 SCORES = "scores.csv"
 QUESTIONNAIRES = "questionnaires.csv"
 """What the simulated patients answered after their sessions."""
