@@ -12,8 +12,9 @@ from cbtrain.providers.config import ProviderConfig
 from cbtrain.settings import SettingsConflict
 from cbtrain.transcripts.types import Phase
 
-NARRATIVE = "narrative"
-"""The simulator of a general model, if none is named."""
+NARRATIVE, DEFAULT = "narrative", "default"
+"""The simulator of a general model, if none is named; and the name under which a study that crosses simulators keeps
+the sessions that it has held without naming any."""
 
 SENT_TO_APIS = ("temperature", "top_p", "max_tokens")
 """Settings of :class:`SamplingConfig` that a request to an API carries."""

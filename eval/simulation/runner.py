@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any, Protocol
 
 from cbtrain.errors import UserError
+from cbtrain.eval.simulation.config import DEFAULT
 from cbtrain.eval.simulation.dialogue import Limits, Speaker, SpeakerStopped, Spoken, hold_session
 from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.eval.simulation.slots import slot_of
@@ -101,7 +102,7 @@ def plan_sessions(
     number are neighbours."""
     sessions = []
     for patient, seed, simulator, number, arm in product(patients, range(seeds), simulators, numbers, arms):
-        more = [*([f"s{number}"] if number else []), *([simulator] if simulator else [])]
+        more = [*([f"s{number}"] if number else []), *([simulator] if simulator not in ("", DEFAULT) else [])]
         id_ = ".".join([patient, arm, str(seed), *more])
         sessions.append(SimulatedSession(id_, arm, patient, seed, number=number, simulator=simulator))
     return sessions

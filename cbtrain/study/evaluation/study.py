@@ -15,7 +15,7 @@ from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.csv_table import check_name
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
-from cbtrain.eval.simulation.config import NARRATIVE
+from cbtrain.eval.simulation.config import DEFAULT, LONGEST_NAME, NARRATIVE, SimulatorConfig
 from cbtrain.eval.simulation.questionnaire import Questionnaire, load_questionnaire
 from cbtrain.eval.simulation.simulators import Simulator, load_simulator
 from cbtrain.files import exists, expanded, share_with
@@ -145,18 +145,20 @@ def simulators_of(
     config: StudyConfig, player: PatientPlayer, treated: Treated, problems: Problems
 ) -> dict[str, PatientPlayer]:
     """Return who plays the patients by the name of the simulator; if none is named, ``player`` alone, who plays
-    patients of a library or a file as a narrative unless it is an adapter that was trained to be a patient."""
+    patients of a library or a file as a narrative, unless it is an adapter that was trained to be a patient."""
     settings = config.evaluation
     player = replace(player, drift=settings.drift)
     trained = player.instructions is None
-    if not settings.simulators:
-        if trained or not treated.cases:
-            return {"": player}
-        return {"": replace(player, simulator=_fitting(load_simulator(NARRATIVE), treated, problems))}
+    only = player
+    if treated.cases and not trained:
+        only = replace(player, simulator=_fitting(load_simulator(NARRATIVE), treated, problems))
     players = {}
     for name, simulator in settings.simulators.items():
         with problems.collected(f"evaluation.simulators.{name}"):
-            check_name(name, "the name of a simulator")
+            if name == DEFAULT and simulator == SimulatorConfig():
+                players[name] = only
+                continue
+            check_simulator_name(name)
             if trained and simulator.provider is None:
                 hint = "Name a general model (evaluation.patient_model without adapter) or an API."
                 raise UserError("an adapter that was trained to be a patient plays in its own way", hint=hint)
@@ -165,7 +167,21 @@ def simulators_of(
                 instructions = settings.patient_instructions
                 one = replace(one, provider=simulator.provider, weights=None, instructions=instructions)
             players[name] = replace(one, simulator=_fitting(load_simulator(simulator.method), treated, problems))
-    return players or {"": player}
+    return players or {"": only}
+
+
+def check_simulator_name(name: str) -> None:
+    """Raise UserError if ``name`` cannot be a part of a session's id, or is not what it says."""
+    try:
+        check_name(name, "the name of a simulator")
+    except ValueError as error:
+        raise UserError(str(error), hint="Give it another name.") from None
+    if name == DEFAULT:
+        hint = f"Leave its settings out ({DEFAULT}: {{}}), or give it another name."
+        raise UserError(f"{DEFAULT} is the way in which patients are played if no simulator is named", hint=hint)
+    if name != name.strip() or "/" in name or len(name) > LONGEST_NAME:
+        hint = f"Take at most {LONGEST_NAME} characters, no slash, and no space at an end."
+        raise UserError("this name cannot be used", hint=hint)
 
 
 def _fitting(simulator: Simulator, treated: Treated, problems: Problems) -> Simulator:

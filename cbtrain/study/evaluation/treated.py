@@ -54,6 +54,9 @@ def named_patients(config: StudyConfig, say: Callable[[str], None]) -> Treated |
     settings = config.evaluation.patients
     if settings is None:
         return None
-    cases = {case.id: case for case in patients_of(settings, config.seed, say)}
+    chosen, most = patients_of(settings, config.seed, say), config.evaluation.max_patients
+    if most is not None and most < len(chosen):
+        say(f"evaluation.max_patients takes the first {most} of {len(chosen)} patients")
+    cases = {case.id: case for case in chosen[:most]}
     source = f"library {settings.library}" if settings.library else str(settings.file)
     return Treated({name: profile_of(case) for name, case in cases.items()}, cases, source)

@@ -17,6 +17,7 @@ from rich.console import Console
 from study_files import ScriptedPatient, request_of
 
 from cbtrain.config.loading import load_config
+from cbtrain.errors import UserError
 from cbtrain.journal import read
 from cbtrain.study.evaluation.evaluate import evaluate_study
 from cbtrain.study.session_log.sessions import read_sessions
@@ -124,6 +125,23 @@ def test_a_course_ends_where_no_summary_can_be_had_and_goes_on_later(tmp_path):
         assert [event["error"][:11] for event in events_of(tmp_path / "out", "no_summary")] == ["the summary"]
         evaluate(study, tmp_path / "out")
         assert len(events_of(tmp_path / "out", "session_finished")) == 3
+
+
+def test_simulators_seeds_and_sessions_are_added_to_what_is_held(tmp_path):
+    api = Speakers()
+    with background(api) as server:
+        provider = {"base_url": server.url, "model": "x"}
+        first = {"therapists": {"one": {"provider": provider}}, "patients": {"library": "depression", "count": 1}}
+        study = study_of(tmp_path, server.url, **first, course={"phases": ["assessment"]})
+        evaluate(study, tmp_path / "out")
+        assert len(api.asked) == 4
+        more = {"simulators": {"default": {}, "beliefs": {"method": "cognitive-model"}}, "seeds": 2}
+        study = study_of(tmp_path, server.url, **first | more, course={"phases": ["assessment", "middle"]})
+        evaluate(study, tmp_path / "out")
+        assert len(api.asked) == 2 * 2 * 2 * 4  # none of the first ones again
+        wrong = study_of(tmp_path, server.url, **first, simulators={"default": {"method": "cognitive-model"}})
+        with pytest.raises(UserError, match=r"evaluation\.simulators\.default: default is the way"):
+            evaluate(wrong, tmp_path / "out")
 
 
 def test_the_summary_can_be_told_in_first_words_that_are_written(tmp_path):
