@@ -9,14 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
-from cbtrain.errors import UserError
 from cbtrain.eval.patient_audit.facts import SessionFacts, read_session, summarized
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.patients.case import Case
+from cbtrain.patients.reading import read_cases
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
@@ -41,7 +40,7 @@ async def facts_of(path: Path, folder: Path, judge: FactsJudge, console: Console
     """Return what the judge reads in dialogues of the run at ``path``; why not, if the run does not name its patients'
     cases. What is paid is journalled in ``folder``. Raises UserError on damaged cases; :func:`check_facts` comes first.
     """
-    cases, judging = read_cases(path), judge.config.evaluation.judging
+    cases, judging = cases_of_run(path), judge.config.evaluation.judging
     if not cases:
         return {"why_not": NO_CASES}
     chosen = pick([s for s in read(path, skip_bad=True).sessions() if _patient(s) in cases], judge.sessions, seed)
@@ -66,7 +65,7 @@ async def facts_of(path: Path, folder: Path, judge: FactsJudge, console: Console
 def check_facts(path: Path, judge: FactsJudge) -> None:
     """Raise UserError on damaged cases; and if there are cases, on a judge without a key, and on dialogues that would
     be sent away without leave."""
-    if not read_cases(path):
+    if not cases_of_run(path):
         return
     config, provider = judge.config, judge.config.evaluation.judging.provider
     check(config.providers, [("judge", provider)])
@@ -74,24 +73,11 @@ def check_facts(path: Path, judge: FactsJudge) -> None:
     require_consent(str(path), "its dialogues and what is known of the patients", provider.base_url, allowed)
 
 
-def read_cases(path: Path) -> dict[str, Case]:
+def cases_of_run(path: Path) -> dict[str, Case]:
     """Return the cases of the run at ``path`` (a folder, or a file in it) by id; none if it names none. Raises
     UserError on a damaged one."""
-    path = (path if path.is_dir() else path.parent) / PATIENTS
-    if not path.is_file():
-        return {}
-    cases = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            case = Case.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc'])) or 'patient'}: {first['msg']}"
-            raise UserError(what, where=f"{path}:{number}", hint="Restore the file from a copy.") from None
-        cases[case.id] = case
-    return cases
+    file = (path if path.is_dir() else path.parent) / PATIENTS
+    return {case.id: case for case in read_cases(file)} if file.is_file() else {}
 
 
 def pick(sessions: list[Session], count: int, seed: int) -> list[Session]:

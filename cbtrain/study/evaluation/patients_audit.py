@@ -17,7 +17,7 @@ from cbtrain.eval.patient_audit.measures import MEASURES
 from cbtrain.eval.report.patients_page import render_patients
 from cbtrain.eval.report.schema.patients import ReportPatients
 from cbtrain.files import write_atomic, written_together
-from cbtrain.study.evaluation.patient_facts import FactsJudge, check_facts, facts_of, read_cases
+from cbtrain.study.evaluation.patient_facts import FactsJudge, cases_of_run, check_facts, facts_of
 from cbtrain.study.run_files import CONFIG, PATIENTS_AUDIT, PATIENTS_PAGE
 from cbtrain.transcripts.labels import names_of
 from cbtrain.transcripts.reading import read
@@ -82,7 +82,7 @@ def _read(path: Path, console: Console) -> SessionSet:
     corpus = read(path, skip_bad=True)
     for line in (*corpus.skipped, *corpus.notes):
         say(console, f"left out: {line}")
-    names, cases = {course.id: names_of(course.profile, ()) for course in corpus.courses}, read_cases(path)
+    names, cases = {course.id: names_of(course.profile, ()) for course in corpus.courses}, cases_of_run(path)
     for course in corpus.courses:
         if course.patient in cases:
             name = cases[course.patient].name

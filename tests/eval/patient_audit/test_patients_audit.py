@@ -39,7 +39,7 @@ def _own_cache(monkeypatch, tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     made = run_folder(tmp_path / "run", sessions_of(PATIENTS))
-    cases = [json.dumps(CASE | {"id": name}) for name in PATIENTS]
+    cases = [json.dumps({"schema": "cbtrain.patient/1", **CASE, "id": name}) for name in PATIENTS]
     (made / "patients.jsonl").write_text("\n".join(cases) + "\n")
     return made
 
