@@ -145,6 +145,7 @@ def _describe_session(
         "asked": asked if any(asked) else [],
         "scores": [session.domains.get(domain.id) for domain in domains],
         **({"answers": _describe_answers(session.answers)} if session.answers else {}),
+        **{name: getattr(session, name) for name in ("begins_with", "summary") if getattr(session, name)},
         "ratings": [
             {"rater": raters.index(_rater(rating)), **_describe_rating(rating, domains, len(session.turns))}
             for rating in session.ratings

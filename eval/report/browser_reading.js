@@ -159,6 +159,12 @@ function showAnswers(element, answers) {
   element.lastElementChild.replaceChildren(...reasonsOf({ reasons: reasons.map((text) => ({ text })) }));
 }
 
+// A summary of sessions before, or of this one; hidden where there is none.
+function showSummary(element, text) {
+  element.hidden = !text;
+  element.lastElementChild.textContent = text ?? "";
+}
+
 function openSession(index) {
   marked = null;
   pointAt(index);
@@ -177,6 +183,8 @@ function openSession(index) {
     make("span", rating.total === null ? "gap" : "", figure(rating.total)), make("small", "", totalText(rating.total)));
   part("session-notes").replaceChildren(...reasonsOf({ reasons: rating.notes }));
   showAnswers(part("session-answers"), bodyOf(index).answers);
+  showSummary(part("session-begins"), bodyOf(index).begins_with);
+  showSummary(part("session-summary"), bodyOf(index).summary);
   part("session-domains").replaceChildren(...rating.domains.map((_, domain) => domainItem(rating, domain)));
   part("evidence-status").textContent = rating.domains.some(({ evidence }) => evidence.length)
     ? "Turns that a score rests on name its domain. Choose a domain for the reason." : "No evidence was recorded.";

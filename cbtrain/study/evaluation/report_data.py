@@ -230,6 +230,8 @@ def _describe_session(
         seed=session.seed,
         number=session.number or None,
         simulator=session.simulator,
+        begins_with=session.begins.summary if session.begins else "",
+        summary=session.summary,
         ending=session.ending,
         error=session.error,
         turns=[ReportTurn(role=turn.role, text=turn.text) for turn in session.turns],

@@ -29,6 +29,7 @@ from cbtrain.eval.rating.scores import Score, read_scores_csv
 from cbtrain.eval.report.schema.patients import ReportPatients, read_patients_audit
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
+from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.settings import parse_yaml
 from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, PATIENTS_AUDIT, SCORES, TRANSCRIPTS
 from cbtrain.transcripts.labels import labels_seen
@@ -155,6 +156,10 @@ def _rubric_of_run(folder: Path) -> str | None:
         return None
 
 
+SUMMARY, BEGINS_WITH = "summary", "begins_with"
+"""Facts of a transcript: the summary written after it, and the one with which it began."""
+
+
 def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
     """Yield transcripts as simulated sessions, the inverse of :func:`as_transcripts`. If a transcript has no seed, its
     number is taken."""
@@ -164,6 +169,9 @@ def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
         record = SimulatedSession(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))
         record.number, record.simulator = number_of(session), facts.get(SIMULATOR, "")
         record.columns = known_columns(facts)
+        record.summary = facts.get(SUMMARY, "")
+        if BEGINS_WITH in facts:
+            record.begins = SessionBegins(record.number, facts[BEGINS_WITH])
         record.ending, record.error = facts.get("ending"), facts.get("error")
         record.marks.update({name: int(facts[name]) for name in MARKS if facts.get(name, "").isdecimal()})
         if why_unratable(session.turns):
@@ -197,6 +205,7 @@ def as_transcripts(sessions: Iterable[SimulatedSession]) -> Iterator[Session]:
         facts = {"arm": session.arm, "ending": session.ending or "", "error": session.error or ""}
         facts |= {"id": session.id, "seed": str(session.seed)}
         facts |= {SESSION: str(session.number or ""), SIMULATOR: session.simulator, **session.columns}
+        facts |= {BEGINS_WITH: session.begins.summary if session.begins else "", SUMMARY: session.summary}
         facts |= {name: str(count) for name, count in session.marks.items()}
         repeated = str(session.seed) if session.number and session.seed else ""
         yield Session(

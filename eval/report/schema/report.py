@@ -162,7 +162,8 @@ class ReportPatient(Part):
 class ReportSession(Part):
     """A simulated session with its dialogue, its score (``domains``, ``total``), all its ratings, its flags, and
     the patient's own ``answers`` if there was a questionnaire. ``number``: in its course; ``simulator``: who played the
-    patient, if there are several."""
+    patient, if there are several. ``begins_with``: the summary that both knew at its beginning; ``summary``: the one
+    that was written after it."""
 
     id: Text = ""
     arm: Text = ""
@@ -171,6 +172,8 @@ class ReportSession(Part):
     seed: Whole = None
     number: Whole = None
     simulator: Text = ""
+    begins_with: Text = ""
+    summary: Text = ""
     ending: MaybeText = None
     error: MaybeText = None
     turns: Rows[ReportTurn] = Field(default_factory=list)

@@ -18,8 +18,10 @@ from study_files import ScriptedPatient, request_of
 
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
+from cbtrain.eval.report.schema.report import Report
 from cbtrain.journal import read
 from cbtrain.study.evaluation.evaluate import evaluate_study
+from cbtrain.study.evaluation.scores import load_scores
 from cbtrain.study.session_log.sessions import read_sessions
 from cbtrain.study.session_log.text import session_text
 
@@ -102,6 +104,10 @@ def test_each_session_begins_with_the_summary_of_the_last_in_both_prompts(tmp_pa
                 assert len(told) - len(patient) in (2, 3)  # and the summary that is written next
         logged = read_sessions(tmp_path / "out")["amara.one.0.s1"]
         assert any(line == summaries[logged.id] for line, _ in session_text(logged, None))
+        told = {session.id: session for session in Report.read(tmp_path / "out" / "report.json").sessions}
+        assert told["amara.one.0.s2"].begins_with == told["amara.one.0.s1"].summary == summaries["amara.one.0.s1"]
+        (again,) = [one for one in load_scores([tmp_path / "out"]).transcripts if one.facts["id"] == "amara.two.0.s2"]
+        assert again.facts["begins_with"] == summaries["amara.two.0.s1"]
         # Nothing is asked again.
         before = len(api.asked)
         assert "6 of 6 sessions are finished" in evaluate(study, tmp_path / "out")
