@@ -66,9 +66,10 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[Mapping[str, 
             continue
         session = by_id[event["session"]]
         if event["kind"] == "session_started":
-            keys[session.id] = event.get("key", "")
+            keys[session.id] = key = event.get("key", "")
             branched.discard(session.id)
-            if session.after != event.get("after", ""):  # begun with another summary: nothing said before counts
+            ours = key == session.key or key in session.keys
+            if ours and session.after != event.get("after", ""):  # begun with another summary: nothing before counts
                 _forget(session)
                 session.after = event.get("after", "")
             continue

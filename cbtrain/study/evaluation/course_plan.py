@@ -11,6 +11,7 @@ from cbtrain.errors import UserError
 from cbtrain.eval.simulation.config import CourseConfig
 from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.patients.case import FIRST_SESSIONS, Case
+from cbtrain.study.evaluation.identity import wherever
 from cbtrain.study.evaluation.local_weights import text_digest
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Phase, phase_of
@@ -77,7 +78,9 @@ class CoursePlan:
         """Return all that decides what is known when a session begins, but summaries that are yet to be written."""
         described: dict[str, Any] = {"session": number, "told in": self.config.told}
         if self.mode == "whole":
-            return described | {"summaries": self._writer}
+            writer = self.config.summary.provider
+            moved = {"written by": wherever(writer)} if writer else {}
+            return described | {"summaries": self._writer | moved}
         begins = self.begins(patient, number)
         assert begins is not None
         return described | {"begins with": text_digest(f"{begins.summary}\0{begins.since}")}

@@ -15,11 +15,12 @@ from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.csv_table import check_name
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
-from cbtrain.eval.simulation.config import DEFAULT, LONGEST_NAME, NARRATIVE, SimulatorConfig
+from cbtrain.eval.simulation.config import DEFAULT, LONGEST_NAME, NARRATIVE, SimulatorConfig, refuse_unsent
 from cbtrain.eval.simulation.questionnaire import Questionnaire, load_questionnaire
 from cbtrain.eval.simulation.simulators import Simulator, load_simulator
 from cbtrain.files import exists, expanded, share_with
 from cbtrain.model.weights.hub import resolve_model
+from cbtrain.settings import SettingsConflict
 from cbtrain.study.corpus import StudyCorpus, load_corpus
 from cbtrain.study.evaluation.checks import check_apis, refuse_another_study, require_two_speakers
 from cbtrain.study.evaluation.context_check import check_contexts
@@ -158,7 +159,7 @@ def simulators_of(
             if name == DEFAULT and simulator == SimulatorConfig():
                 players[name] = only
                 continue
-            check_simulator_name(name)
+            _check_name(name)
             if trained and simulator.provider is None:
                 hint = "Name a general model (evaluation.patient_model without adapter) or an API."
                 raise UserError("an adapter that was trained to be a patient plays in its own way", hint=hint)
@@ -166,11 +167,12 @@ def simulators_of(
             if simulator.provider is not None:
                 instructions = settings.patient_instructions
                 one = replace(one, provider=simulator.provider, weights=None, instructions=instructions)
+            _check_sampling(one)
             players[name] = replace(one, simulator=_fitting(load_simulator(simulator.method), treated, problems))
     return players or {"": only}
 
 
-def check_simulator_name(name: str) -> None:
+def _check_name(name: str) -> None:
     """Raise UserError if ``name`` cannot be a part of a session's id, or is not what it says."""
     try:
         check_name(name, "the name of a simulator")
@@ -182,6 +184,15 @@ def check_simulator_name(name: str) -> None:
     if name != name.strip() or "/" in name or len(name) > LONGEST_NAME:
         hint = f"Take at most {LONGEST_NAME} characters, no slash, and no space at an end."
         raise UserError("this name cannot be used", hint=hint)
+
+
+def _check_sampling(player: PatientPlayer) -> None:
+    """Raise UserError on sampling that an API would not be sent."""
+    if player.provider is not None:
+        try:
+            refuse_unsent(player.sampling, "sampling", "a patient behind an API")
+        except SettingsConflict as conflict:
+            raise UserError(str(conflict)) from None
 
 
 def _fitting(simulator: Simulator, treated: Treated, problems: Problems) -> Simulator:

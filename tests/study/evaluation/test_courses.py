@@ -72,9 +72,9 @@ def study_of(folder, url, **evaluation):
     return path
 
 
-def evaluate(study, out, *settings):
+def evaluate(study, out, *settings, **options):
     shown = io.StringIO()
-    asyncio.run(evaluate_study(load_config(str(study), settings), out, Console(file=shown, width=300)))
+    asyncio.run(evaluate_study(load_config(str(study), settings), out, Console(file=shown, width=300), **options))
     return shown.getvalue()
 
 
@@ -161,6 +161,32 @@ def test_the_summary_can_be_told_in_first_words_that_are_written(tmp_path):
     assert openings["amara.one.0.s1"].startswith("Hello, I am Amara Okafor. This is session 1")
     assert openings["amara.one.0.s2"].endswith(summaries["amara.one.0.s1"])
     assert not any(summaries["amara.one.0.s1"] in messages[0]["content"] for messages in prompts(api.asked))
+
+
+def test_a_course_that_was_held_again_counts_again_when_the_settings_are_set_back(tmp_path):
+    api = Speakers()
+    with background(api) as server:
+        arms = {"one": {"provider": {"base_url": server.url, "model": "x"}}}
+        study = study_of(tmp_path, server.url, therapists=arms, course={"sessions": "whole", "length": 2})
+        evaluate(study, tmp_path / "out")
+        held = (tmp_path / "out" / "sessions.jsonl").read_text()
+        evaluate(study, tmp_path / "out", "evaluation.max_turns=6", hold_again=True)
+        before = len(api.asked)
+        evaluate(study, tmp_path / "out")
+        assert len(api.asked) == before
+        assert (tmp_path / "out" / "sessions.jsonl").read_text() == held
+
+
+def test_a_course_goes_on_when_the_server_that_writes_summaries_has_moved(tmp_path):
+    api = Speakers()
+    settings = {"sessions": "whole", "length": 2}
+    for length in (2, 3):
+        with background(api) as server:
+            provider = {"base_url": server.url, "model": "x"}
+            course = settings | {"length": length, "summary": {"provider": provider | {"model": "writer"}}}
+            arms = {"one": {"provider": provider}}
+            evaluate(study_of(tmp_path, server.url, therapists=arms, course=course), tmp_path / "out")
+    assert len(events_of(tmp_path / "out", "session_finished")) == 3
 
 
 def kill_and_continue(study, out, api, kills, cwd):
