@@ -90,13 +90,12 @@ class Simulator:
             raise UserError(f"no template{at} ({error})", where=self.where, hint="It is a Jinja template.") from None
 
     def check(self, profile: Profile, case: Case | None) -> None:
-        """Raise UserError if the template lacks something of this patient."""
+        """Raise UserError if this patient lacks something that the template needs."""
         for part in self.needs:
             if case is None or not _has(case, part):
                 what = part.replace("_", " ")
                 hint = f"Add it, or take another simulator: {', '.join(shipped_simulators())}."
                 raise UserError(f"{profile.course} has no {what}, which {self.name} needs", where=self.where, hint=hint)
-        self.system(profile, case)
 
     def system(
         self, profile: Profile, case: Case | None, begins: SessionBegins | None = None, instructions: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -81,7 +81,10 @@ class EvaluationProtocol:
     def patient_prompt(self, session: SimulatedSession) -> str:
         """Return the prompt of the patient in ``session``."""
         profile, case = self.patients[session.patient], self.cases.get(session.patient)
-        return self.players[session.simulator].prompt(profile, case, self._told_in_prompts(session))
+        begins = self._told_in_prompts(session)
+        if begins is not None and session.begins is not None:  # the patient alone knows it, wherever the rest is told
+            begins = replace(begins, since=session.begins.since)
+        return self.players[session.simulator].prompt(profile, case, begins)
 
     def therapist_prompt(self, therapist: Therapist, session: SimulatedSession) -> str:
         """Return the system prompt of ``therapist`` in ``session``."""

@@ -17,6 +17,7 @@ from cbtrain.eval.rating.csv_table import check_name
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.simulation.config import DEFAULT, LONGEST_NAME, NARRATIVE, SimulatorConfig, refuse_unsent
 from cbtrain.eval.simulation.questionnaire import Questionnaire, load_questionnaire
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.simulators import Simulator, load_simulator
 from cbtrain.files import exists, expanded, share_with
 from cbtrain.model.weights.hub import resolve_model
@@ -90,7 +91,10 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         treated = _of_corpus(config, corpus, adapters if trained is None else [], console)
     protocol = replace(protocol_of(config, treated, rubric, therapists, player, problems), questionnaire=questionnaire)
     problems.refuse()
-    check_contexts(protocol, sessions_of(protocol), problems)
+    sessions = sessions_of(protocol)
+    _check_templates(protocol, sessions, problems)
+    problems.refuse()
+    check_contexts(protocol, sessions, problems)
     problems.refuse()
     _tell_prompts(protocol, console)
     for note in notes_on(therapists):
@@ -204,6 +208,23 @@ def _fitting(simulator: Simulator, treated: Treated, problems: Problems) -> Simu
                 raise UserError(f"{name} has no profile, which {simulator.name} needs", hint=hint)
             simulator.check(profile, treated.cases.get(name))
     return simulator
+
+
+def _check_templates(protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession], problems: Problems) -> None:
+    """Fill in the templates of all simulators for every session, as far as its beginning is known; one of each that
+    cannot be filled in goes to ``problems``."""
+    broken = set[str]()
+    for session in sessions:
+        if session.simulator in broken:
+            continue
+        begins = session.begins
+        if begins is not None and begins.number > 1 and not begins.summary:  # yet to be written
+            begins = replace(begins, summary="…")
+        before = len(problems.found)
+        with problems.collected():
+            protocol.patient_prompt(replace(session, begins=begins))
+        if len(problems.found) > before:
+            broken.add(session.simulator)
 
 
 def questionnaire_of(config: StudyConfig, player: PatientPlayer | None) -> Questionnaire | None:

@@ -99,6 +99,8 @@ def test_a_simulator_of_ones_own_is_checked_before_it_plays(tmp_path, content, p
     file.write_text(content)
     case = Case(id="a", name="Ann", symptoms=[{"name": "low mood", "severity": 2}])
     with pytest.raises(UserError, match=problem.replace("(", r"\(")):
-        load_simulator(str(file)).check(profile_of(case), case)
+        simulator = load_simulator(str(file))
+        simulator.check(profile_of(case), case)
+        simulator.system(profile_of(case), case)
     with pytest.raises(UserError, match="Did you mean 'narrative'"):
         load_simulator("narative")

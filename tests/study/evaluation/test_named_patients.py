@@ -17,6 +17,7 @@ from cbtrain.eval.report.schema.report import Report
 from cbtrain.patients.case import COLUMNS
 from cbtrain.patients.library import library
 from cbtrain.study.evaluation.evaluate import evaluate_study, plan_study
+from cbtrain.study.evaluation.simulate import sessions_of
 from cbtrain.study.evaluation.study import open_study
 
 SAYS = {
@@ -138,6 +139,41 @@ def test_all_that_is_wrong_with_patients_and_sessions_is_told_at_once(tmp_path):
         open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True))
     for problem in ("ann has no previous summary", "ann has no cognitive model", "Did you mean 'narrative'"):
         assert problem in str(refused.value)
+
+
+def test_simulators_that_cannot_play_are_found_before_the_first_call(tmp_path):
+    templates = {
+        "typo": "You are {{ patient.name }}.{% if session %} Session {{ session.nmber }}.{% endif %}",
+        "sessions-only": "You are {{ patient.name }} in session {{ session.number }}: {{ summary }}",
+    }
+    for name, system in templates.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "system": system}))
+    simulators = {name: {"method": str(tmp_path / f"{name}.yaml")} for name in templates}
+    simulators |= {"": {}, "unsent": {"sampling": {"top_k": 40}}}
+    study = study_of(tmp_path, "http://127.0.0.1:9/v1", simulators=simulators)
+    with pytest.raises(UserError) as refused:
+        open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True))
+    for problem in ("name of a simulator is empty", "unsent: sampling.top_k is 40"):
+        assert problem in str(refused.value)
+    study = study_of(tmp_path, "http://127.0.0.1:9/v1", simulators={name: simulators[name] for name in templates})
+    with pytest.raises(UserError) as refused:
+        open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True))
+    assert "nmber" in str(refused.value)
+    assert "sessions-only" not in str(refused.value)
+
+
+def test_what_has_happened_since_reaches_the_patient_where_first_words_tell_the_summary(tmp_path):
+    course = {"phases": ["middle"], "told": "opening"}
+    study = study_of(tmp_path, "http://127.0.0.1:9/v1", course=course)
+    protocol = open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True)).protocol
+    session = sessions_of(protocol)[0]
+    later = protocol.cases[session.patient].phases["middle"]
+    assert later.summary.strip() in protocol.opening(session)
+    assert later.summary.strip() not in protocol.patient_prompt(session)
+    assert later.since.strip() in protocol.patient_prompt(session)
+    assert later.since.strip() not in protocol.opening(session) + protocol.therapist_prompt(
+        protocol.therapists[0], session
+    )
 
 
 def test_a_session_that_no_context_holds_is_found_before_the_first_call(tmp_path):
