@@ -105,6 +105,8 @@ async def hold_session(
                 unsaid({"role": role, **spoken.facts})
             if early and text:
                 continue
+            if early:
+                return "provider_error", f"{SILENT_PATIENT} but that the session ends, before evaluation.min_turns"
             return "patient_end", None
         if not text:
             unsaid({"role": role, **spoken.facts})

@@ -29,7 +29,7 @@ async def in_character(
     the patient's labels. Facts: ``drift``, the kinds in what is said; ``drift_first``, those of the answer that was not
     taken, with its text.
 
-    Raises SpeakerStopped: a refusal is a failure if it comes twice.
+    Raises SpeakerStopped: a refusal is a failure if it comes twice; beside an answer that drifts it is not taken.
     """
     if policy == "ignore":
         return await say(seed)
@@ -45,7 +45,13 @@ async def in_character(
     if not kinds or policy == "flag":
         assert isinstance(first, Spoken)
         return _flagged(first, kinds)
-    second = await _again(say, seed, first)
+    try:
+        second = await _again(say, seed, first)
+    except SpeakerStopped as stopped:
+        if isinstance(first, Spoken) and stopped.ending == OUT_OF_PART:  # only one of the two is a refusal
+            refused = {"kinds": ["refusal"], "text": str(stopped)}
+            return _flagged(replace(first, facts={**first.facts, **_requests(stopped), "drift_first": refused}), kinds)
+        raise
     left = drift_in(second.text, turns, names)
     if isinstance(first, Spoken) and len(kinds) < len(left):
         return _flagged(_with(first, second, left), kinds)
@@ -75,6 +81,10 @@ def _with(taken: Spoken, other: Spoken | SpeakerStopped, kinds: Sequence[str]) -
     text = other.text if isinstance(other, Spoken) else str(other)
     facts = {"drift_first": {"kinds": list(kinds), "text": text}, **_both_requests(other.facts, taken.facts)}
     return replace(taken, facts={**taken.facts, **facts})
+
+
+def _requests(stopped: SpeakerStopped) -> dict[str, Any]:
+    return {"requests": stopped.facts["requests"]} if "requests" in stopped.facts else {}
 
 
 def _both_requests(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

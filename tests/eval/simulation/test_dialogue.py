@@ -60,6 +60,7 @@ async def test_speakers_alternate_from_the_patient_with_a_seed_for_each_turn():
         (Scripted("a", "[END]"), Scripted(counting), {}, "patient_end", 2),
         (Scripted(counting), Scripted(counting), {"max_words": 9}, "max_words", 5),
         (Scripted("a", "Bye. [END]", "b [END]"), Scripted(counting), {"min_turns": 5}, "patient_end", 5),
+        (Scripted("a", "[END]"), Scripted(counting), {"min_turns": 5}, "provider_error", 2),
         (Scripted(counting), Scripted("Go on."), {}, "repetition", 6),
         (Scripted(counting), Scripted("  "), {}, "empty_turn", 1),
         (Scripted(SpeakerStopped("content_filter", "no")), Scripted("x"), {}, "content_filter", 0),

@@ -63,6 +63,11 @@ async def test_a_sound_turn_is_asked_for_once_and_a_refusal_fails_if_it_comes_tw
     with pytest.raises(SpeakerStopped) as failed:
         await said(REFUSAL, SpeakerStopped("content_filter", "again", {"requests": ["r2"]}))
     assert failed.value.facts["requests"] == ["r0", "r2"]
+    # One refusal beside an answer that only drifts is no failure.
+    spoken, _ = await said(THERAPIST, SpeakerStopped("content_filter", "again", {"requests": ["r2"]}))
+    assert (spoken.text, spoken.facts["requests"]) == (THERAPIST, ["r1", "r2"])
+    assert spoken.facts["drift_first"] == {"kinds": ["refusal"], "text": "again"}
+    assert "therapist_speech" in spoken.facts["drift"]
     # The answer with fewer kinds of drift counts.
     spoken, _ = await said(SOUND, f"{THERAPIST}\n{BOTH}")
     assert spoken.text == SOUND
@@ -98,9 +103,13 @@ def test_a_simulator_of_ones_own_is_checked_before_it_plays(tmp_path, content, p
     file = tmp_path / "mine.yaml"
     file.write_text(content)
     case = Case(id="a", name="Ann", symptoms=[{"name": "low mood", "severity": 2}])
-    with pytest.raises(UserError, match=problem.replace("(", r"\(")):
+
+    def prompt():
         simulator = load_simulator(str(file))
         simulator.check(profile_of(case), case)
-        simulator.system(profile_of(case), case)
+        return simulator.system(profile_of(case), case)
+
+    with pytest.raises(UserError, match=problem.replace("(", r"\(")):
+        prompt()
     with pytest.raises(UserError, match="Did you mean 'narrative'"):
         load_simulator("narative")
