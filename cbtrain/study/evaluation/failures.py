@@ -24,13 +24,16 @@ def refuse_if_all_failed(sessions: Sequence[SimulatedSession], run: RunContext) 
 
 def refuse_many_failures(sessions: Sequence[SimulatedSession], scores: Sequence[Score], run: RunContext) -> None:
     """Raise UserError, which begins with the cause, where a larger share of sessions, or of the ratings of the others,
-    failed than ``evaluation.max_failures`` allows. Call it when all that there is has been written."""
+    failed than ``evaluation.max_failures`` allows. Sessions that did not begin, since their course had ended or too many
+    of their arm had failed, count with those that failed. Call it when all that there is has been written."""
     limit = run.config.evaluation.max_failures
     hint = f"The results are written, without them: fix this and {AGAIN}, or set evaluation.max_failures."
     failed = [session for session in sessions if session.failed]
-    if len(failed) > limit * len(sessions):
-        problem = f"{_cause(failed)} ({len(failed)} of {len(sessions)} sessions failed)"
-        raise UserError(problem, where=_where(failed, run), hint=hint)
+    missed = [session for session in sessions if session.key and session.ending is None]  # planned, and not begun
+    if len(failed) + len(missed) > limit * len(sessions):
+        more = f", {len(missed)} more did not begin" if missed else ""
+        problem = f"{_cause(failed or _broken(sessions))} ({len(failed)} of {len(sessions)} sessions failed{more})"
+        raise UserError(problem, where=_where(failed, run) if failed else run.journal.path, hint=hint)
     missing = _missing_ratings(scores)
     if len(missing) > limit * len(scores):
         problem = f"{_cause_of(missing)} ({len(missing)} of {len(scores)} ratings are missing)"
@@ -74,6 +77,11 @@ def _where_of(missing: Sequence[Score], run: RunContext) -> str:
     """Return the setting or address to look at first."""
     budget = any(score.reason.get("error", "").startswith("budget") for score in missing)
     return "providers.budget" if budget else run.config.evaluation.judging.provider.base_url
+
+
+def _broken(sessions: Sequence[SimulatedSession]) -> list[SimulatedSession]:
+    """Return the sessions, good ones, that no others of their course could follow."""
+    return [session for session in sessions if session.error and not session.failed]
 
 
 def _cause(failed: Sequence[SimulatedSession]) -> str:

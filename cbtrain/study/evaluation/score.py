@@ -48,7 +48,7 @@ async def score_sessions(
     if failures := len(held) - len(ratable):
         run.say(f"{counted(failures, 'session')} failed and cannot be rated")
     if missing := len(sessions) - len(held):
-        run.say(f"{counted(missing, 'session')} did not begin, since too many failed")
+        run.say(f"{counted(missing, 'session')} did not begin, since too many failed or their course had ended")
     if uses_llm_judge(run.config.evaluation.judging, run.config.providers):
         scores, rater = await _judged(ratable, rubric, run)
         _tell_unratable(scores, run)

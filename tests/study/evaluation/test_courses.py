@@ -150,6 +150,15 @@ def test_simulators_seeds_and_sessions_are_added_to_what_is_held(tmp_path):
             evaluate(wrong, tmp_path / "out")
 
 
+def test_courses_that_end_early_count_as_failures(tmp_path):
+    api = Speakers(short=99)
+    with background(api) as server:
+        study = study_of(tmp_path, server.url)
+        with pytest.raises(UserError, match=r"no summary of it: .* \(0 of 6 sessions failed, 4 more did not begin\)"):
+            evaluate(study, tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_the_summary_can_be_told_in_first_words_that_are_written(tmp_path):
     api = Speakers()
     with background(api) as server:
