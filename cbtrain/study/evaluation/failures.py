@@ -24,8 +24,8 @@ def refuse_if_all_failed(sessions: Sequence[SimulatedSession], run: RunContext) 
 
 def refuse_many_failures(sessions: Sequence[SimulatedSession], scores: Sequence[Score], run: RunContext) -> None:
     """Raise UserError, which begins with the cause, where a larger share of sessions, or of the ratings of the others,
-    failed than ``evaluation.max_failures`` allows. Sessions that did not begin, since their course had ended or too many
-    of their arm had failed, count with those that failed. Call it when all that there is has been written."""
+    failed than ``evaluation.max_failures`` allows. Sessions that did not begin, since their course had ended or too
+    many of their arm had failed, count with those that failed. Call it when all that there is has been written."""
     limit = run.config.evaluation.max_failures
     hint = f"The results are written, without them: fix this and {AGAIN}, or set evaluation.max_failures."
     failed = [session for session in sessions if session.failed]
