@@ -43,6 +43,7 @@ def test_training_goes_on_from_its_checkpoint_and_ends_as_it_ended(runs):
         folder.rename(folder.with_name("aside"))
     assert main(["train", "--out", str(run)]) == 0
     assert (run / "therapist/adapter_model.safetensors").exists()
+    assert not list(run.glob("training/therapist/checkpoints/damaged-*"))  # it went on from step 5
     after = steps_of(run)
     assert [step for step, _, _ in after] == [step for step, _, _ in before] == [1, 2, 3, 4, 5, 6]
     assert after[:5] == before[:5]

@@ -16,7 +16,10 @@ from cbtrain.tokens.chat_files import saved_format
 
 SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider", "max_failures"}
 EXTENDS = {"seeds", "max_patients"}
-ADDED = {"therapists", "patient_model", "protocol", "prompt", "end_phrases", "patient_messages", "questionnaire"}
+ADDED = {
+    *("therapists", "patient_model", "protocol", "prompt", "end_phrases", "patient_messages", "patients", "course"),
+    *("simulators", "drift", "min_turns", "questionnaire"),
+}
 """Settings of an evaluation that those versions left out, that only add sessions, and that they did not have."""
 
 

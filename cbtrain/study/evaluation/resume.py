@@ -13,7 +13,7 @@ from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.restoring import restore
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import is_count
-from cbtrain.settings import differences
+from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
 from cbtrain.study.evaluation.problems import first_of
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, digest, shown
@@ -43,12 +43,14 @@ class Stale:
 class Restored:
     """``settings``: what is behind each key of today; ``known``: those that the journal has. ``stale``: what was held
     under other settings only. ``raised``: sessions in which turns have an older, lower limit of a patient's turn;
-    ``outside``: sessions that the journal holds and that are not planned."""
+    ``unchecked``: in which turns were said before patients were looked at for drift; ``outside``: sessions that the
+    journal holds and that are not planned."""
 
     settings: dict[str, dict[str, Any]]
     known: dict[str, dict[str, Any]]
     stale: list[Stale]
     raised: int
+    unchecked: int
     outside: int
 
     @property
@@ -65,20 +67,24 @@ def match(
 ) -> Restored:
     """Give ``sessions`` their keys, and restore them from ``events`` of the run in ``folder``."""
     known = {event["key"]: event["settings"] for event in events if event["kind"] == SETTINGS}
-    settings, same = _give_keys(sessions, protocol, known), set[str]()
+    settings, same, unchecked = _give_keys(sessions, protocol, known), set[str](), set[str]()
+    unchecked |= {old for old, before in known.items() if any(_only_drift(before, now) for now in settings.values())}
     if earlier := earlier_settings(events):
         # Sessions without a key were begun by an older version, under one key for the whole run.
         now = settings_of_run(protocol, folder)
         if now == earlier:
             same = {""}
+            unchecked |= {""}
         if same or only_raised(earlier, now, "evaluation", "patient"):
             for session in sessions:
                 session.keys |= {""}
     passed_over = restore(sessions, events)
-    raised = sum(bool(session.turns and session.keys - same) for session in sessions)
+    raised = sum(bool(session.turns and session.keys - same - unchecked) for session in sessions)
+    before_drift = sum(bool(session.turns and session.keys & unchecked) for session in sessions)
     planned = {session.id for session in sessions}
     outside = {event["session"] for event in events if event["kind"] == "turn"} - planned
-    return Restored(settings, known, _stale(sessions, passed_over, known, settings), raised, len(outside))
+    stale = _stale(sessions, passed_over, known, settings)
+    return Restored(settings, known, stale, raised, before_drift, len(outside))
 
 
 def refuse_stale(restored: Restored, run: RunContext, *, hold_again: bool) -> None:
@@ -101,6 +107,11 @@ def resume(restored: Restored, sessions: Sequence[SimulatedSession], run: RunCon
         run.say(
             f"note: evaluation.patient.max_tokens was raised; turns of {counted(restored.raised, 'session')} said "
             "before keep the old limit, and the report names the change"
+        )
+    if restored.unchecked and run.config.evaluation.drift != "ignore":
+        run.say(
+            f"note: turns of {counted(restored.unchecked, 'session')} were said by an older version of cbtrain, which "
+            "did not look for drift of the patient"
         )
     for key, value in restored.settings.items():
         if key not in restored.known:
@@ -127,7 +138,11 @@ def _give_keys(
             now = protocol.session_settings(session)
             key = digest(now)
             settings[key] = now
-            also = frozenset(old for old, before in known.items() if only_raised(before, now, "patient", "sampling"))
+            also = frozenset(
+                old
+                for old, before in known.items()
+                if only_raised(before, now, "patient", "sampling") or _only_drift(before, now)
+            )
             keys[kind] = key, also
         session.key, session.keys = keys[kind]
     return settings
@@ -142,6 +157,11 @@ def only_raised(before: Mapping[str, Any], now: Mapping[str, Any], *path: str) -
         return False
     _, old, new = changes[0]
     return is_count(old) and is_count(new) and old < new
+
+
+def _only_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether nothing was changed but that patients are looked at for drift, which older versions did not do."""
+    return [(key, old) for key, old, _ in differences(before, now)] == [("patient.drift", MISSING)]
 
 
 def _stale(
