@@ -23,6 +23,8 @@ from cbtrain.text.faults import fault_of
 ID = r"^[a-z][a-z0-9_]{0,39}$"
 """Ids are keys of answers and columns of a table."""
 
+IS_ID = re.compile(ID)
+
 COLUMNS = ("session_id", "arm", "patient", "seed", "status")
 """Columns of the table of answers that are there whatever the items are."""
 
@@ -87,7 +89,7 @@ class Questionnaire(BaseModel):
         return self
 
     def _faults(self) -> list[str]:
-        faults = [f"the name {name!r} does not match {ID}" for name in self.subscales if not re.match(ID, name)]
+        faults = [f"the name {name!r} does not match {ID}" for name in self.subscales if not IS_ID.match(name)]
         columns = Counter([*COLUMNS, *self.subscales, *(item.id for item in self.items), self.own_words.id])
         faults += [f"the name {name!r} is given {count} times" for name, count in columns.items() if count > 1]
         for item in self.items:

@@ -72,7 +72,7 @@ def engine_maker(decoder, adapters, *, context=256, stop_ids=frozenset(), determ
         config = EngineConfig(slots=slots, context_tokens=context, prefill_tokens=prefill)
         engine = GenerationEngine(decoder, config, stop_ids=stop_ids, adapters=adapters)
         if deterministic:
-            assert "forward passes of 16" in engine.be_deterministic()
+            assert engine.be_deterministic().startswith("deterministic: ")  # how depends on the processor
         return engine
 
     return make
