@@ -6,10 +6,14 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
+from cbtrain.eval.simulation.simulators import load_simulator
 from cbtrain.providers.providers import check
 from cbtrain.study.consent import imported_part, require_consent, stays_here
 from cbtrain.study.corpus import StudyCorpus
+from cbtrain.study.evaluation.course_plan import CoursePlan
+from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.score import uses_llm_judge
+from cbtrain.study.evaluation.treated import named_patients
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.transcripts.reading import SAMPLE
 
@@ -24,7 +28,32 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
     check_apis(config, allow_upload=allow_upload)
     if config.evaluation.questionnaire is not None:
         load_questionnaire(config.evaluation.questionnaire)
+    _check_patients(config)
     return load_rubric(config.evaluation.judging.rubric)
+
+
+def _check_patients(config: StudyConfig) -> None:
+    """Raise UserError if the patients that are named cannot be read, or not played in the sessions that are asked
+    for."""
+    settings, problems = config.evaluation, Problems()
+    treated = None
+    with problems.collected("evaluation.patients"):
+        treated = named_patients(config, lambda what: None)  # said when they are treated
+    for name, simulator in settings.simulators.items():
+        with problems.collected(f"evaluation.simulators.{name}"):
+            load_simulator(simulator.method)
+    problems.refuse()
+    for name, simulator in settings.simulators.items():
+        if simulator.provider is settings.patient_provider is settings.patient_model is None:
+            where, hint = f"evaluation.simulators.{name}", "Name an API (provider), or leave the simulator out."
+            raise UserError("the adapter that will be trained plays in its own way", where=where, hint=hint)
+    if treated is not None:
+        CoursePlan(settings.course, treated.profiles, treated.cases).check()
+    elif settings.course.sessions == "phases" and set(settings.course.phases) != {"assessment"}:
+        hint = "Name patients (evaluation.patients), or take other sessions."
+        raise UserError(
+            "patients of a corpus have no previous summaries", where="evaluation.course.sessions", hint=hint
+        )
 
 
 def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:

@@ -22,6 +22,9 @@ ADDED = {
 }
 """Settings of an evaluation that those versions left out, that only add sessions, and that they did not have."""
 
+NEUTRAL = {"patients": None, "simulators": {}, "drift": "ignore", "min_turns": 0, "course": {"sessions": "auto"}}
+"""Others that they did not have, and the values with which nothing is said otherwise than then."""
+
 
 def earlier_settings(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the settings with which an older version began the run, None if none has."""
@@ -35,6 +38,8 @@ def settings_of_run(protocol: EvaluationProtocol, folder: Path) -> dict[str, Any
     """Return the settings that an older version would write of the run in ``folder`` today."""
     config, api = protocol.config, protocol.player.provider
     settings = as_always(config.evaluation.model_dump(mode="json", exclude=SAYS_NOTHING | EXTENDS | ADDED))
+    settings["course"] = {"sessions": "auto" if protocol.course.mode == "first" else protocol.course.mode}
+    settings = {name: value for name, value in settings.items() if name not in NEUTRAL or value != NEUTRAL[name]}
     layout = saved_format(folder / "therapist")
     profiles = [profile.model_dump_json() if profile else name for name, profile in protocol.patients.items()]
     system = next((therapist.system for therapist in protocol.therapists if therapist.name == TUNED), "")

@@ -16,6 +16,8 @@ from cbtrain.errors import UserError
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.patients.case import COLUMNS
 from cbtrain.patients.library import library
+from cbtrain.study.evaluation.checks import check_evaluation
+from cbtrain.study.evaluation.earlier_runs import settings_of_run
 from cbtrain.study.evaluation.evaluate import evaluate_study, plan_study
 from cbtrain.study.evaluation.simulate import sessions_of
 from cbtrain.study.evaluation.study import open_study
@@ -174,6 +176,32 @@ def test_what_has_happened_since_reaches_the_patient_where_first_words_tell_the_
     assert later.since.strip() not in protocol.opening(session) + protocol.therapist_prompt(
         protocol.therapists[0], session
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["patients.library=nosuch", "simulators.x.method=nope"], "2 things .*no such library .*no simulator 'nope'"),
+        (["course.sessions=phases"], "patients of a corpus have no previous summaries"),
+        (["simulators.x.method=narrative"], "the adapter that will be trained plays in its own way"),
+    ],
+)
+def test_a_run_finds_what_would_stop_its_evaluation_before_it_trains(settings, problem):
+    with pytest.raises(UserError, match=problem):
+        check_evaluation(load_config("quick", [f"evaluation.{setting}" for setting in settings]))
+    check_evaluation(load_config("quick", ["evaluation.patients.library=depression"]))
+
+
+def test_settings_that_older_versions_did_not_have_make_their_runs_no_others(tmp_path):
+    study = study_of(tmp_path, "http://127.0.0.1:9/v1", patients=None)
+    new = {"patients", "course", "simulators", "drift", "min_turns"}
+
+    def written(*settings):
+        study_now = open_study(load_config(str(study), settings), tmp_path / "out", Console(quiet=True))
+        return new & settings_of_run(study_now.protocol, tmp_path / "out")["evaluation"].keys()
+
+    assert written() == set()
+    assert written("evaluation.drift=flag", "evaluation.course.sessions=whole") == {"drift", "course"}
 
 
 def test_a_session_that_no_context_holds_is_found_before_the_first_call(tmp_path):
