@@ -57,6 +57,10 @@ SYNTHESIS = [
         (["run", JUDGE, "corpus.path=mine"], "mine: this would send sessions simulated from its profiles and transcri"),
         (["evaluate", "--run", "run", JUDGE, "corpus.path=mine"], "mine: this would send sessions simulated"),
         (
+            ["run", PATIENT, "corpus.path=mine", "evaluation.patients.library=depression"],
+            "mine: this would send sessions with a therapist that was trained on it to http://patient.invalid",
+        ),
+        (
             ["run", PATIENT, "corpus.path=mine"],
             "mine: this would send its patients' profiles to http://patient.invalid",
         ),

@@ -62,8 +62,13 @@ def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:
     settings = config.evaluation
     allow_upload = allow_upload or stays_here(config.providers)
     corpus = imported_part(config.corpus)
-    if settings.patients is not None:  # a library is fictional and ships
-        corpus = settings.patients.file or SAMPLE
+    profiles, sessions = "its patients' profiles", "sessions simulated from its profiles"
+    judged = f"{sessions} and transcripts"
+    if settings.patients is not None and settings.patients.file is not None:
+        corpus = settings.patients.file
+    elif settings.patients is not None:  # a library is fictional and ships, but a run's therapist speaks as its corpus
+        corpus = SAMPLE if settings.therapists else corpus
+        profiles = sessions = judged = "sessions with a therapist that was trained on it"
     roles = [
         (f"therapist {name}", arm.provider) for name, arm in settings.therapists.items() if arm.provider is not None
     ]
@@ -74,15 +79,14 @@ def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:
     for role, patient in patients:
         if patient is not None:
             roles.append((role, patient))
-            require_consent(corpus, "its patients' profiles", patient.base_url, allow_upload)
+            require_consent(corpus, profiles, patient.base_url, allow_upload)
     if writer := settings.course.summary.provider:
         roles.append(("summaries", writer))
-        require_consent(corpus, "sessions simulated from its profiles", writer.base_url, allow_upload)
+        require_consent(corpus, sessions, writer.base_url, allow_upload)
     if uses_llm_judge(settings.judging, config.providers):
         judge = settings.judging.provider
         roles.append(("judge", judge))
-        what = "sessions simulated from its profiles and transcripts"
-        require_consent(corpus, what, judge.base_url, allow_upload)
+        require_consent(corpus, judged, judge.base_url, allow_upload)
     check(config.providers, roles)
 
 
