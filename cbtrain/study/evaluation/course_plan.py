@@ -42,8 +42,16 @@ class CoursePlan:
 
     def problems(self) -> list[str]:
         """Return which patients lack the summary of a phase whose session is to be held."""
-        if self.mode != "phases":
-            return []
+        return self._without_summaries if self.mode == "phases" else []
+
+    @property
+    def short(self) -> list[str]:
+        """Return which patients keep others, who have the summaries, from later sessions."""
+        some = self.config.sessions == "auto" and any(not self._lacking(patient) for patient in self.patients)
+        return self._without_summaries if some else []
+
+    @property
+    def _without_summaries(self) -> list[str]:
         return [
             f"{patient} has no previous summary for the phase{'s' if lacking[1:] else ''} {', '.join(lacking)}"
             for patient in self.patients

@@ -78,6 +78,9 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     if trained is not None or settings.patients is None:
         with problems.collected():
             corpus = load_corpus(config, Console(quiet=True), all_treated=trained is None)
+    for name, simulator in settings.simulators.items() if problems.found else ():  # else with the patients, below
+        with problems.collected(f"evaluation.simulators.{name}"):
+            load_simulator(simulator.method)
     problems.refuse()
     assert rubric is not None
     assert player is not None
@@ -97,6 +100,10 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     check_contexts(protocol, sessions, problems)
     problems.refuse()
     _tell_prompts(protocol, console)
+    if settings.patients is not None and settings.max_patients is not None:
+        say(console, "note: evaluation.max_patients is of a corpus: evaluation.patients.count says how many of these")
+    if protocol.course.short:
+        say(console, f"note: first meetings only (evaluation.course.sessions): {protocol.course.short[0]}")
     for note in notes_on(therapists):
         say(console, f"note: {note}")
     return EvaluationStudy(trained, corpus, treated, protocol)
@@ -112,8 +119,12 @@ def player_of(config: StudyConfig, trained: TrainedRun | None, problems: Problem
     """Return who plays the patients; None if that is a problem."""
     settings = config.evaluation
     player = partial(PatientPlayer, settings.patient, last=settings.patient_messages)
-    if settings.patient_provider is not None:
-        return player(instructions=settings.patient_instructions, provider=settings.patient_provider)
+    provider = settings.patient_provider
+    if provider is None and settings.patient_model is None and trained is None:  # simulators may all have their own
+        theirs = [simulator.provider for simulator in settings.simulators.values()]
+        provider = theirs[0] if theirs and all(theirs) else None
+    if provider is not None:
+        return player(instructions=settings.patient_instructions, provider=provider)
     with problems.collected("evaluation.patient_model" if settings.patient_model else None):
         if settings.patient_model is not None:
             weights = local_weights(settings.patient_model)

@@ -118,11 +118,15 @@ def test_all_that_is_wrong_with_patients_and_sessions_is_told_at_once(tmp_path):
     broken = [case | {"id": "one"}, case | {"id": "one"}, case | {"id": "two", "symptoms": []}]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(broken))
     study = study_of(
-        tmp_path, "http://127.0.0.1:9/v1", patients={"file": str(tmp_path / "mine.yaml")}, questionnaire="no"
+        tmp_path,
+        "http://127.0.0.1:9/v1",
+        patients={"file": str(tmp_path / "mine.yaml")},
+        questionnaire="no",
+        simulators={"x": {"method": "nope"}},
     )
     with pytest.raises(UserError) as refused:
         open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True))
-    for problem in ("'one'", "two", "symptom", "no questionnaire 'no'"):
+    for problem in ("'one'", "two", "symptom", "no questionnaire 'no'", "no simulator 'nope'"):
         assert problem in str(refused.value)
     spanish = case | {"id": "tres", "history": "Vive con su madre en una ciudad pequeña y no ha tenido trabajo. " * 9}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump([case, spanish]))
@@ -202,6 +206,27 @@ def test_settings_that_older_versions_did_not_have_make_their_runs_no_others(tmp
 
     assert written() == set()
     assert written("evaluation.drift=flag", "evaluation.course.sessions=whole") == {"drift", "course"}
+
+
+def test_what_a_patient_without_summaries_does_to_the_others_is_said(tmp_path):
+    cases = [case.model_dump(mode="json") for case in library("depression")[:2]]
+    cases[1]["phases"] = {}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(cases))
+    url = "http://127.0.0.1:9/v1"
+    simulators = {"own": {"provider": {"base_url": url, "model": "x"}}}  # nobody else has to play
+    study = study_of(
+        tmp_path,
+        url,
+        patients={"file": str(tmp_path / "mine.yaml")},
+        patient_provider=None,
+        simulators=simulators,
+        max_patients=1,
+    )
+    said = io.StringIO()
+    protocol = open_study(load_config(str(study)), tmp_path / "out", Console(file=said, width=300)).protocol
+    assert protocol.course.mode == "first"
+    assert f"first meetings only (evaluation.course.sessions): {cases[1]['id']} has no previous" in said.getvalue()
+    assert "evaluation.patients.count says how many" in said.getvalue()
 
 
 def test_a_session_that_no_context_holds_is_found_before_the_first_call(tmp_path):
