@@ -6,7 +6,7 @@ talks more, or stops earlier, than these sessions changes them in proportion.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -132,7 +132,7 @@ def estimate(
         _therapist(protocol, name, [session for session in left if session.arm == name], lengths)
         for name in protocol.arms
     ]
-    rows.append(_summaries(protocol, sessions, lengths))
+    rows += _summaries(protocol, sessions, lengths)
     if protocol.questionnaire is not None:
         answers = Answers(protocol.questionnaire, config.evaluation.patient.max_tokens)
         answers.restore(sessions, events)
@@ -192,14 +192,24 @@ def _speaker(
     return _row(protocol, role, model, provider, sessions * calls, sessions * read, sessions * calls * spoken)
 
 
-def _summaries(protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession], lengths: Lengths) -> RoleEstimate:
-    """Return what the summaries between the sessions of whole courses take."""
+def _summaries(
+    protocol: EvaluationProtocol, sessions: Sequence[SimulatedSession], lengths: Lengths
+) -> list[RoleEstimate]:
+    """Return what the summaries between the sessions of whole courses take: of the API that writes them, else of each
+    therapist."""
+    if protocol.course.mode != "whole":
+        return []
     summary, last = protocol.config.evaluation.course.summary, max(protocol.course.numbers)
-    whole = protocol.course.mode == "whole"
-    calls = sum(not session.summary and session.number < last for session in sessions) if whole else 0
+    lacking = [session for session in sessions if not session.summary and session.number < last]
     dialogue = lengths.turns / 2 * (lengths.patient + lengths.therapist) + summary.max_tokens
-    model = summary.provider.model if summary.provider else "the therapists"
-    return _row(protocol, "summaries", model, summary.provider, calls, calls * dialogue, calls * summary.max_tokens / 2)
+
+    def row(model: str, provider: ProviderConfig | None, calls: int) -> RoleEstimate:
+        return _row(protocol, "summaries", model, provider, calls, calls * dialogue, calls * summary.max_tokens / 2)
+
+    if summary.provider is not None:
+        return [row(summary.provider.model, summary.provider, len(lacking))]
+    by_arm = Counter(session.arm for session in lacking)
+    return [row(therapist.name, therapist.provider, by_arm[therapist.name]) for therapist in protocol.therapists]
 
 
 def _questionnaire(

@@ -20,8 +20,11 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.journal import read
+from cbtrain.study.evaluation.estimate import estimate, lengths_of
 from cbtrain.study.evaluation.evaluate import evaluate_study
 from cbtrain.study.evaluation.scores import load_scores
+from cbtrain.study.evaluation.simulate import sessions_of
+from cbtrain.study.evaluation.study import open_study
 from cbtrain.study.session_log.sessions import read_sessions
 from cbtrain.study.session_log.text import session_text
 
@@ -196,6 +199,16 @@ def test_a_course_goes_on_when_the_server_that_writes_summaries_has_moved(tmp_pa
             arms = {"one": {"provider": provider}}
             evaluate(study_of(tmp_path, server.url, therapists=arms, course=course), tmp_path / "out")
     assert len(events_of(tmp_path / "out", "session_finished")) == 3
+
+
+def test_summaries_that_a_therapist_behind_an_api_writes_have_its_price(tmp_path):
+    paid = {"base_url": "http://127.0.0.1:9/v1", "model": "x", "price": {"input": 1.0, "output": 2.0}}
+    arms = {"one": {"provider": paid}, "two": {"provider": paid | {"price": None}, "prompt": "none"}}
+    study = study_of(tmp_path, paid["base_url"], therapists=arms)
+    protocol = open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True)).protocol
+    sessions = sessions_of(protocol)
+    rows = [row for row in estimate(protocol, sessions, lengths_of([], None, protocol), []) if row.role == "summaries"]
+    assert [(row.model, row.calls, bool(row.dollars)) for row in rows] == [("one", 2, True), ("two", 2, False)]
 
 
 def kill_and_continue(study, out, api, kills, cwd):
