@@ -56,7 +56,8 @@ def test_a_run_of_which_too_many_sessions_fail_is_no_success(run, tmp_path):
         assert done.stderr.startswith(
             f"cbtrain: {script.url}: provider_error: HTTP 400, permanent: this model is retired"
         )
-        assert "of 4 sessions failed). The results are written, without them" in done.stderr
+        assert "of 4 sessions failed, " in done.stderr
+        assert " more did not begin). The results are written, without them" in done.stderr
         assert done.stderr.count("\n") == 1
         for name in MADE:
             assert (run / name).stat().st_size
