@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from cbtrain.text.language import NAMES
 from cbtrain.transcripts.types import PHASES, Phase
 
 CASE_SCHEMA = "cbtrain.patient/1"
@@ -110,6 +111,11 @@ class Case(Part):
     goals: list[Words] = Field(default_factory=list)
     in_session: str = ""
     phases: dict[LaterPhase, Later] = Field(default_factory=dict)
+
+    @property
+    def foreign(self) -> str:
+        """Return the English name of the language, "" if that is English."""
+        return "" if self.language == "en" else NAMES.get(self.language, self.language)
 
     @property
     def columns(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.errors import UserError
 from cbtrain.generation.config import SamplingConfig
@@ -105,6 +105,13 @@ class SummaryConfig(BaseModel):
     temperature: float = Field(0.3, ge=0, le=2)
     min_words: int = Field(20, ge=1, description="a shorter one is asked for again")
     attempts: int = Field(3, ge=1, description="how often it is asked for; then the course ends there")
+
+    @model_validator(mode="after")
+    def _can_be_long_enough(self) -> SummaryConfig:
+        if self.min_words > self.max_tokens:
+            problem = f"min_words is {self.min_words}, and max_tokens {self.max_tokens} hold fewer words"
+            raise SettingsConflict(problem, "min_words", "max_tokens")
+        return self
 
 
 class CourseConfig(BaseModel):

@@ -15,6 +15,7 @@ from cbtrain.eval.simulation.config import SummaryConfig
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
 from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.generation.config import SamplingConfig
+from cbtrain.providers.answers.refusals import leaves_role
 from cbtrain.providers.provider import Provider
 from cbtrain.text.words import count_words
 from cbtrain.transcripts.profile import Profile
@@ -25,8 +26,11 @@ FIRST, SUMMARY_OF_LAST = "I have been feeling low, and I would like help.", "Her
 """The patient's first words where the summary is told in them, as in the 2024 study, in words of our own."""
 
 
-def therapist_prompt(system: str, begins: SessionBegins | None) -> str:
-    """Return the therapist's system prompt ``system`` with what is known when the session begins."""
+def therapist_prompt(system: str, begins: SessionBegins | None, language: str = "") -> str:
+    """Return the therapist's system prompt ``system`` with what is known when the session begins, and the ``language``
+    of a patient who does not speak English."""
+    if language:
+        system = "\n\n".join(filter(None, [system, f"The patient speaks {language}. Speak {language}."]))
     if begins is None:
         return system
     lines = [f"This is session {begins.number} with this patient, in the {begins.phase} phase of treatment."]
@@ -69,25 +73,29 @@ class Summarizer:
 
     async def summary_of(self, turns: Sequence[Turn], before: str, therapist: Writer, seeds: Sequence[int]) -> Spoken:
         """Return the summary of the session ``turns``, after those whose summary is ``before``; asked for with each of
-        ``seeds`` until it is long enough. Facts name all requests. Raises SpeakerStopped."""
+        ``seeds`` until it is long enough and no refusal. Facts name all requests, and whether it was ``cut`` at its
+        longest. Raises SpeakerStopped."""
         settings = self.settings
         sampling = SamplingConfig(temperature=settings.temperature, max_tokens=settings.max_tokens)
         writer: Writer = therapist
         if self.provider is not None:
             system = f"Summary written after the session before:\n{before}" if before else ""
             writer = ApiWriter(self.provider, sampling, system)
+        if not any(turn.role == "therapist" for turn in turns):
+            raise SpeakerStopped("internal_error", "the therapist said nothing that could be summed up")
         requests: list[str] = []
-        words = 0
+        problem = ""
         for seed in seeds[: settings.attempts]:
             spoken = await writer.write(turns, settings.prompt, sampling, seed)
             requests += spoken.facts.get("requests", ())
-            words = count_words(spoken.text)
-            if words >= settings.min_words:
-                facts = {**spoken.facts, "requests": requests} if requests else spoken.facts
+            words, least = count_words(spoken.text), settings.min_words
+            problem = f"the summary has {words} words, fewer than {least} (evaluation.course.summary.min_words)"
+            if leaves_role(spoken.text):
+                problem = "the summary is a refusal"
+            elif words >= least:
+                facts = {**spoken.facts, **({"requests": requests} if requests else {})}
+                facts |= {"cut": True} if spoken.facts.get("finish_reason") == "length" else {}
                 return replace(spoken, text=spoken.text.strip(), facts=facts)
-        problem = (
-            f"the summary has {words} words, fewer than {settings.min_words} (evaluation.course.summary.min_words)"
-        )
         raise SpeakerStopped("provider_error", problem, {"requests": requests})
 
 

@@ -29,7 +29,8 @@ async def in_character(
     the patient's labels. Facts: ``drift``, the kinds in what is said; ``drift_first``, those of the answer that was not
     taken, with its text.
 
-    Raises SpeakerStopped: a refusal is a failure if it comes twice; beside an answer that drifts it is not taken.
+    Raises SpeakerStopped: a refusal is a failure if it comes twice; if the second try fails, an answer that drifts
+    counts.
     """
     if policy == "ignore":
         return await say(seed)
@@ -48,8 +49,8 @@ async def in_character(
     try:
         second = await _again(say, seed, first)
     except SpeakerStopped as stopped:
-        if isinstance(first, Spoken) and stopped.ending == OUT_OF_PART:  # only one of the two is a refusal
-            refused = {"kinds": ["refusal"], "text": str(stopped)}
+        if isinstance(first, Spoken) and stopped.ending != "budget":  # there is an answer, if one that drifts
+            refused = {"kinds": ["refusal" if stopped.ending == OUT_OF_PART else "failure"], "text": str(stopped)}
             return _flagged(replace(first, facts={**first.facts, **_requests(stopped), "drift_first": refused}), kinds)
         raise
     left = drift_in(second.text, turns, names)

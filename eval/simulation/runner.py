@@ -267,6 +267,12 @@ class _Simulation:
                 await asyncio.to_thread(self.journal.append, NO_SUMMARY, session=session.id, **facts)
                 session.error = f"no summary of it: {stopped}"
                 return False
+            except UserError:
+                raise
+            except Exception as error:  # a defect ends this course, and no other
+                self.journal.append("defect", session=session.id, trace=traceback.format_exc())
+                session.error = f"no summary of it: {type(error).__name__}: {error}"
+                return False
             await asyncio.to_thread(
                 self.journal.append, SUMMARY, session=session.id, text=spoken.text, facts=spoken.facts
             )

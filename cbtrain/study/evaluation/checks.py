@@ -80,7 +80,7 @@ def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:
         if patient is not None:
             roles.append((role, patient))
             require_consent(corpus, profiles, patient.base_url, allow_upload)
-    if writer := settings.course.summary.provider:
+    if (writer := settings.course.summary.provider) and settings.course.sessions == "whole":
         roles.append(("summaries", writer))
         require_consent(corpus, sessions, writer.base_url, allow_upload)
     if uses_llm_judge(settings.judging, config.providers):

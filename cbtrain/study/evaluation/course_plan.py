@@ -85,6 +85,8 @@ class CoursePlan:
     def described(self, patient: str, number: int) -> dict[str, Any]:
         """Return all that decides what is known when a session begins, but summaries that are yet to be written."""
         described: dict[str, Any] = {"session": number, "told in": self.config.told}
+        if self.mode == "whole" and number == 1:  # no summary has been read yet
+            return described
         if self.mode == "whole":
             writer = self.config.summary.provider
             moved = {"written by": wherever(writer)} if writer else {}
@@ -101,10 +103,15 @@ class CoursePlan:
     def _writer(self) -> dict[str, Any]:
         summary = self.config.summary
         writer = summary.provider.identity() if summary.provider else "the therapist"
-        return {"written by": writer, **summary.model_dump(mode="json", exclude={"provider", "attempts"})}
+        return {"written by": writer, **summary.model_dump(mode="json", exclude={"provider", "attempts", "min_words"})}
 
     def check(self) -> None:
         """Raise UserError if sessions are asked for that cannot begin."""
+        foreign = next((case for case in self.cases.values() if case.foreign), None)
+        if foreign is not None and self.mode != "first" and self.config.told == "opening":
+            hint = "Set evaluation.course.told=prompts."
+            what = f"the first words that are written are English, and {foreign.id} speaks {foreign.foreign}"
+            raise UserError(what, where="evaluation.course.told", hint=hint)
         if problems := self.problems():
             hint = (
                 "Write them (`phases` of a patient), leave the phase out (evaluation.course.phases), or set sessions."

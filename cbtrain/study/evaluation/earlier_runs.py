@@ -17,12 +17,12 @@ from cbtrain.tokens.chat_files import saved_format
 SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider", "max_failures"}
 EXTENDS = {"seeds", "max_patients"}
 ADDED = {
-    *("therapists", "patient_model", "protocol", "prompt", "end_phrases", "patient_messages", "patients", "course"),
-    *("simulators", "drift", "min_turns", "questionnaire"),
+    *("therapists", "patient_model", "protocol", "prompt", "end_phrases", "patient_messages", "questionnaire"),
+    "drift",  # turns said before count, and a note says that nobody looked at them
 }
 """Settings of an evaluation that those versions left out, that only add sessions, and that they did not have."""
 
-NEUTRAL = {"patients": None, "simulators": {}, "drift": "ignore", "min_turns": 0, "course": {"sessions": "auto"}}
+NEUTRAL = {"patients": None, "simulators": {}, "min_turns": 0, "course": {"sessions": "auto"}}
 """Others that they did not have, and the values with which nothing is said otherwise than then."""
 
 

@@ -88,7 +88,8 @@ class EvaluationProtocol:
 
     def therapist_prompt(self, therapist: Therapist, session: SimulatedSession) -> str:
         """Return the system prompt of ``therapist`` in ``session``."""
-        return therapist_prompt(therapist.system, self._told_in_prompts(session))
+        case = self.cases.get(session.patient)
+        return therapist_prompt(therapist.system, self._told_in_prompts(session), case.foreign if case else "")
 
     def _told_in_prompts(self, session: SimulatedSession) -> SessionBegins | None:
         begins = session.begins

@@ -118,6 +118,7 @@ class Simulation:
         self.groups = self.groups or groups_of(self.protocol)
         self._apis: dict[str, Provider] = {}
         self._patient_model: LocalModel | None = None
+        self._cut_summaries = 0
 
     async def hold(self) -> None:
         """Hold the sessions. Raises UserError if no API can be asked, a model cannot be loaded or nothing can be
@@ -135,6 +136,9 @@ class Simulation:
             await run_sessions(self.sessions, self._lanes(), run.journal, options, run.display, run.stop, self.after)
         self._report_marks()
         self._report_broken_courses()
+        if self._cut_summaries:
+            what = "1 summary was" if self._cut_summaries == 1 else f"{self._cut_summaries:,} summaries were"
+            run.say(f"note: {what} cut at the longest length: raise evaluation.course.summary.max_tokens")
         short = sum(session.ending == "budget" for session in self.sessions)
         if short:
             run.say(f"note: the budget ended {short} sessions: raise providers.budget and evaluate again to continue")
@@ -145,7 +149,8 @@ class Simulation:
             if player.provider is not None:
                 role = " ".join(filter(None, [PATIENT_ROLE, name]))
                 self._apis[f"{PATIENT_NAME}{name}"] = await self.run.providers.open(player.provider, role)
-        if writer := self.run.config.evaluation.course.summary.provider:
+        writer = self.run.config.evaluation.course.summary.provider
+        if writer is not None and self.protocol.course.mode == "whole":
             self._apis[WRITER_NAME] = await self.run.providers.open(writer, SUMMARY_ROLE)
         for therapist in self.protocol.therapists:
             if therapist.provider is not None:
@@ -246,7 +251,9 @@ class Simulation:
         """Return the summary of ``session``. Raises SpeakerStopped."""
         writer = Summarizer(self.run.config.evaluation.course.summary, self._apis.get(WRITER_NAME))
         before = session.begins.summary if session.begins else ""
-        return await writer.summary_of(session.turns, before, cast(Writer, therapist), seeds)
+        spoken = await writer.summary_of(session.turns, before, cast(Writer, therapist), seeds)
+        self._cut_summaries += bool(spoken.facts.get("cut"))
+        return spoken
 
     def _report_broken_courses(self) -> None:
         """Say which courses ended early, and why."""

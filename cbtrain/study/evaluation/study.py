@@ -100,8 +100,6 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     check_contexts(protocol, sessions, problems)
     problems.refuse()
     _tell_prompts(protocol, console)
-    if settings.patients is not None and settings.max_patients is not None:
-        say(console, "note: evaluation.max_patients is of a corpus: evaluation.patients.count says how many of these")
     if protocol.course.short:
         say(console, f"note: first meetings only (evaluation.course.sessions): {protocol.course.short[0]}")
     for note in notes_on(therapists):

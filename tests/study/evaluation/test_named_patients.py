@@ -205,7 +205,7 @@ def test_settings_that_older_versions_did_not_have_make_their_runs_no_others(tmp
         return new & settings_of_run(study_now.protocol, tmp_path / "out")["evaluation"].keys()
 
     assert written() == set()
-    assert written("evaluation.drift=flag", "evaluation.course.sessions=whole") == {"drift", "course"}
+    assert written("evaluation.drift=flag", "evaluation.course.sessions=whole") == {"course"}
 
 
 def test_what_a_patient_without_summaries_does_to_the_others_is_said(tmp_path):
@@ -220,13 +220,17 @@ def test_what_a_patient_without_summaries_does_to_the_others_is_said(tmp_path):
         patients={"file": str(tmp_path / "mine.yaml")},
         patient_provider=None,
         simulators=simulators,
-        max_patients=1,
     )
     said = io.StringIO()
     protocol = open_study(load_config(str(study)), tmp_path / "out", Console(file=said, width=300)).protocol
     assert protocol.course.mode == "first"
     assert f"first meetings only (evaluation.course.sessions): {cases[1]['id']} has no previous" in said.getvalue()
-    assert "evaluation.patients.count says how many" in said.getvalue()
+    study = study_of(tmp_path, url, patients={"file": str(tmp_path / "mine.yaml")}, max_patients=1)
+    assert (
+        open_study(load_config(str(study)), tmp_path / "out", Console(file=said, width=300)).protocol.course.mode
+        == "phases"
+    )
+    assert "evaluation.max_patients takes the first 1 of 2 patients" in said.getvalue()
 
 
 def test_a_session_that_no_context_holds_is_found_before_the_first_call(tmp_path):
@@ -237,7 +241,7 @@ def test_a_session_that_no_context_holds_is_found_before_the_first_call(tmp_path
         therapists={"a": {"model": str(model)}, "b": {"model": str(model), "prompt": "none"}},
     )
     with pytest.raises(
-        UserError, match=r"2 things .*therapists\.a: a session begins with up to .* tokens, and the context holds 512"
+        UserError, match=r"2 things .*therapists\.a: a session takes up to .* tokens, and the context holds 512"
     ):
         open_study(load_config(str(study)), tmp_path / "out", Console(quiet=True))
 

@@ -56,6 +56,8 @@ def six(tmp_path_factory):
             protocol="paper",
             judging=judging,
             therapist={"max_tokens": 24},
+            patient={"max_tokens": 60},
+            engine={"context_tokens": 4096},
             max_patients=2,
             max_turns=14,
             course={"length": 3, "summary": {"min_words": 1, "max_tokens": 24}},
