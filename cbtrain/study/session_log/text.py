@@ -78,6 +78,8 @@ def _facts(facts: Mapping[str, Any]) -> str:
     """Return the facts of a turn in words."""
     if not facts:
         return "no facts recorded"
+    if facts.get("written"):
+        return "written beforehand, asked of no model"
     parts = [str(facts.get("model", "this machine"))]
     prompt, answer, cached = (facts.get(f"{name}_tokens") for name in ("prompt", "completion", "cached"))
     if prompt is not None or answer is not None:
@@ -102,9 +104,9 @@ def _facts(facts: Mapping[str, Any]) -> str:
 def _raw_turn(session: LoggedSession, turn: LoggedTurn, requests: Requests) -> Iterator[Line]:
     if "model" in turn.facts or turn.requests:
         yield from _exchanges(turn.requests, requests)
-    elif turn.facts:
+    elif turn.facts and not turn.facts.get("written"):
         yield from _local(session, turn)
-    elif turn.text:
+    elif turn.text and not turn.facts:
         yield _indented("nothing but the words was recorded (an older version of cbtrain)"), RAW
 
 

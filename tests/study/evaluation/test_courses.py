@@ -172,6 +172,8 @@ def test_the_summary_can_be_told_in_first_words_that_are_written(tmp_path):
     summaries = {event["session"]: event["text"] for event in events_of(tmp_path / "out", "summary")}
     assert openings["amara.one.0.s1"].startswith("Hello, I am Amara Okafor. This is session 1")
     assert openings["amara.one.0.s2"].endswith(summaries["amara.one.0.s1"])
+    logged = read_sessions(tmp_path / "out")["amara.one.0.s2"]
+    assert "[1] patient · written beforehand, asked of no model" in [line for line, _ in session_text(logged, None)]
     assert not any(summaries["amara.one.0.s1"] in messages[0]["content"] for messages in prompts(api.asked))
 
 
