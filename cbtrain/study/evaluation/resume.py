@@ -44,7 +44,7 @@ class Restored:
     """``settings``: what is behind each key of today; ``known``: those that the journal has. ``stale``: what was held
     under other settings only. ``raised``: sessions in which turns have an older, lower limit of a patient's turn;
     ``unchecked``: in which turns were said before patients were looked at for drift; ``outside``: sessions that the
-    journal holds and that are not planned."""
+    journal holds and that are not planned; ``kept``: those planned that it holds."""
 
     settings: dict[str, dict[str, Any]]
     known: dict[str, dict[str, Any]]
@@ -52,6 +52,7 @@ class Restored:
     raised: int
     unchecked: int
     outside: int
+    kept: int
 
     @property
     def told(self) -> str:
@@ -84,7 +85,8 @@ def match(
     planned = {session.id for session in sessions}
     outside = {event["session"] for event in events if event["kind"] == "turn"} - planned
     stale = _stale(sessions, passed_over, known, settings)
-    return Restored(settings, known, stale, raised, before_drift, len(outside))
+    kept = sum(bool(session.turns or session.ending) for session in sessions)
+    return Restored(settings, known, stale, raised, before_drift, len(outside), kept)
 
 
 def refuse_stale(restored: Restored, run: RunContext, *, hold_again: bool) -> None:
@@ -96,9 +98,15 @@ def refuse_stale(restored: Restored, run: RunContext, *, hold_again: bool) -> No
         raise UserError(f"held under other settings: {restored.told}", where=run.folder, hint=hint)
     if restored.stale:
         run.say(f"note: held again under new settings, the old turns stay in {run.journal.path.name}: {restored.told}")
-    if restored.outside:
-        what = f"{counted(restored.outside, 'session')} in {run.journal.path.name}"
-        run.say(f"note: {what} are of therapists, patients or seeds that are not in this plan: kept, and not reported")
+    if not restored.outside:
+        return
+    what = f"{counted(restored.outside, 'session')} in {run.journal.path.name}"
+    if not restored.kept and not hold_again:
+        back = "Set therapists, patients, seeds, evaluation.course and simulators (`default: {}`) so that they are"
+        hint = f"{back}, choose another --out, or say {HOLD_AGAIN}: nothing is deleted."
+        raise UserError(f"none of the {what} is in this plan", where=run.folder, hint=hint)
+    others = "therapists, patients, seeds, sessions of a course or simulators"
+    run.say(f"note: {what} are of {others} that are not in this plan: kept, and not reported")
 
 
 def resume(restored: Restored, sessions: Sequence[SimulatedSession], run: RunContext) -> None:

@@ -148,6 +148,9 @@ def test_simulators_seeds_and_sessions_are_added_to_what_is_held(tmp_path):
         study = study_of(tmp_path, server.url, **first | more, course={"phases": ["assessment", "middle"]})
         evaluate(study, tmp_path / "out")
         assert len(api.asked) == 2 * 2 * 2 * 4  # none of the first ones again
+        all_new = study_of(tmp_path, server.url, **first, simulators={"story": {}})
+        with pytest.raises(UserError, match=r"none of the 8 sessions in events\.jsonl is in this plan"):
+            evaluate(all_new, tmp_path / "out")
         wrong = study_of(tmp_path, server.url, **first, simulators={"default": {"method": "cognitive-model"}})
         with pytest.raises(UserError, match=r"evaluation\.simulators\.default: default is the way"):
             evaluate(wrong, tmp_path / "out")
