@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cbtrain.patients.case import Case
 
 EVERYBODY = "Nobody in the shipped libraries exists: they are written for research, never for care."
+WIDE = 110
+"""Columns of a terminal from which on names stand beside ids, which are much like them."""
+
 SOURCE = "a library that ships, or a file or folder of patients"
 
 
@@ -92,14 +95,15 @@ def _list(parsed: argparse.Namespace) -> int:
     from cbtrain.patients.case import COLUMNS
 
     cases = _cases(parsed.path)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for title in ("id", "name", "age", *COLUMNS, "phases"):
-        table.add_column(title, overflow="fold")
+    console = Console()
+    named = console.width >= WIDE
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for title in ("id", *(["name"] if named else []), "age", *COLUMNS, "phases"):
+        table.add_column(title, no_wrap=title == "id")  # to be copied
     for case in cases:
         columns = [str(getattr(case, column) or "-") for column in COLUMNS]
         age = str(case.demographics.get("age", "-"))
-        table.add_row(case.id, case.name, age, *columns, str(1 + len(case.phases)))
-    console = Console()
+        table.add_row(case.id, *([case.name] if named else []), age, *columns, str(1 + len(case.phases)))
     console.print(table)
     for line in _marginals(cases):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
