@@ -24,7 +24,7 @@ pools = st.lists(st.tuples(*(st.sampled_from(COLUMNS[c]) for c in ("severity", "
 
 
 @given(pools, st.integers(0, 9), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_choice_grows_at_its_end_and_does_not_depend_on_order(pool, seed, random):
     cases = [case(number, severity=s, engagement=e) for number, (s, e) in enumerate(pool)]
     columns = ["severity", "engagement"]
@@ -36,7 +36,7 @@ def test_a_choice_grows_at_its_end_and_does_not_depend_on_order(pool, seed, rand
 
 
 @given(pools, st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_one_column_is_as_even_as_it_can_be(pool, seed):
     cases = [case(number, severity=s) for number, (s, _) in enumerate(pool)]
     there = Counter(one.severity for one in cases)
@@ -57,10 +57,10 @@ def test_three_columns_of_a_full_square_are_even_and_then_their_combinations():
 
 def test_the_library_is_spread_and_another_seed_chooses_others():
     config = PatientsConfig(library="depression", count=3, stratify=["severity"])
-    chosen = {seed: [one.id for one in patients_of(config, seed)] for seed in range(6)}
+    chosen = {seed: [one.id for one in patients_of(config, seed)] for seed in range(3)}
     assert len({tuple(ids) for ids in chosen.values()}) > 1
     values = {one.severity for one in library("depression")}
-    assert all(len({one.severity for one in patients_of(config, seed)}) == min(3, len(values)) for seed in range(3))
+    assert len({one.severity for one in patients_of(config, 0)}) == min(3, len(values))
 
 
 def test_the_patients_that_a_config_names(tmp_path):
