@@ -10,7 +10,8 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -25,6 +26,43 @@ class UserError(Exception):
         if self.hint:
             text = f"{text.rstrip('.')}{'' if text.endswith('?') else '.'} {self.hint}"
         return " ".join(text.split())
+
+
+def first_of(texts: Sequence[str], most: int) -> list[str]:
+    """Return the first ``most`` of ``texts`` and, in words, how many more there are."""
+    more = len(texts) - most
+    return [*texts[:most], *([f"and {more} more"] if more > 0 else [])]
+
+
+class Collected:
+    """Collects UserErrors, to raise one that names them all: ``what`` they are, the first ``most`` of them word for
+    word."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self.what, self.most = what, most
+        self.found: list[UserError] = []
+
+    def add(self, error: UserError) -> None:
+        self.found.append(error)
+
+    @contextmanager
+    def collected(self, where: str | None = None) -> Iterator[None]:
+        """Collect a UserError of the body; with ``where``, say that it is about that setting."""
+        try:
+            yield
+        except UserError as error:
+            if where is not None:
+                what = error.what if error.where is None else f"{error.where}: {error.what}"
+                error = UserError(what, where=where, hint=error.hint)
+            self.add(error)
+
+    def refuse(self) -> None:
+        """Raise UserError if there are any."""
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            told = first_of([f"({number}) {error}" for number, error in enumerate(self.found, 1)], self.most)
+            raise UserError(f"{len(self.found)} {self.what}: {' '.join(told)}")
 
 
 REASONS = {

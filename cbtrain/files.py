@@ -115,6 +115,11 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def text_digest(text: str) -> str:
+    """Return 16 hexadecimal digits (BLAKE2b, 64 bits) of ``text``."""
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def append_whole(file: int, line: bytes, path: Path) -> None:
     """Append ``line`` to the open ``file``, which is at ``path``. Raises OSError if there is no room for all of it,
     and leaves nothing of it then."""

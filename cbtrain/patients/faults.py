@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-from cbtrain.errors import UserError
+from cbtrain.errors import Collected
 
 MOST_TOLD = 12
 """Faults that one error names; the others are counted."""
@@ -20,32 +19,11 @@ def unsaid(text: str) -> None:
     """Take a line and keep it from nobody but the caller, who did not ask."""
 
 
-class Faults:
-    """Collects UserErrors."""
+class Faults(Collected):
+    """Collects what is wrong with patients."""
 
     def __init__(self) -> None:
-        self.found: list[UserError] = []
-
-    def add(self, error: UserError) -> None:
-        self.found.append(error)
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Collect a UserError of the body."""
-        try:
-            yield
-        except UserError as error:
-            self.add(error)
-
-    def refuse(self) -> None:
-        """Raise UserError if there are any: one that names them all."""
-        if len(self.found) == 1:
-            raise self.found[0]
-        if self.found:
-            told = [f"({number}) {error}" for number, error in enumerate(self.found[:MOST_TOLD], 1)]
-            more = len(self.found) - MOST_TOLD
-            rest = f" and {more} more" if more > 0 else ""
-            raise UserError(f"{len(self.found)} faults in the patients: {' '.join(told)}{rest}")
+        super().__init__("faults in the patients", MOST_TOLD)
 
 
 class Notes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from cbtrain.eval.simulation.dialogue import Speaker
 from cbtrain.eval.simulation.question import AnswerStatus, Respondent
 from cbtrain.eval.simulation.questionnaire import Questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession, turn_seed
+from cbtrain.files import text_digest
 from cbtrain.journal import Journal, Shape, is_section, is_text, or_none
 
 QUESTIONNAIRE = "questionnaire"
@@ -118,4 +118,4 @@ class AskPatients:
 def dialogue_digest(session: SimulatedSession) -> str:
     """Return a digest of what was said: a session that is held again is asked about again."""
     said: Sequence[tuple[str, str]] = [(turn.role, turn.text) for turn in session.turns]
-    return hashlib.blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
+    return text_digest(json.dumps(said))

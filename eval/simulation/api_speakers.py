@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
 from cbtrain.eval.simulation.in_character import in_character
@@ -27,9 +27,6 @@ from cbtrain.providers.types import ChatRequest, ChatResponse, Message
 from cbtrain.tokens.dialogue import Message as ChatMessage
 from cbtrain.tokens.dialogue import dialogue
 from cbtrain.transcripts.types import Ending, Role, Turn
-
-if TYPE_CHECKING:
-    pass
 
 
 class ApiSpeaker:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from cbtrain.eval.simulation.dialogue import SpeakerStopped, Spoken
 from cbtrain.eval.simulation.drift import drift_in
+from cbtrain.eval.simulation.seeds import seed_from
 from cbtrain.transcripts.types import Role, Turn
 
 DriftPolicy = Literal["retry", "flag", "ignore"]
@@ -51,7 +51,8 @@ async def in_character(
     except SpeakerStopped as stopped:
         if isinstance(first, Spoken) and stopped.ending != "budget":  # there is an answer, if one that drifts
             refused = {"kinds": ["refusal" if stopped.ending == OUT_OF_PART else "failure"], "text": str(stopped)}
-            return _flagged(replace(first, facts={**first.facts, **_requests(stopped), "drift_first": refused}), kinds)
+            requests = _both_requests({}, stopped.facts)  # already those of both answers
+            return _flagged(replace(first, facts={**first.facts, **requests, "drift_first": refused}), kinds)
         raise
     left = drift_in(second.text, turns, names)
     if isinstance(first, Spoken) and len(kinds) < len(left):
@@ -62,15 +63,10 @@ async def in_character(
 async def _again(say: Callable[[int], Awaitable[Spoken]], seed: int, first: Spoken | SpeakerStopped) -> Spoken:
     """Return the second answer. A failure names the requests of both."""
     try:
-        return await say(_other(seed))
+        return await say(seed_from(f"{seed}|again"))
     except SpeakerStopped as stopped:
         stopped.facts = {**stopped.facts, **_both_requests(first.facts, stopped.facts)}
         raise
-
-
-def _other(seed: int) -> int:
-    """Return another seed that follows from ``seed``."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}|again".encode(), digest_size=6).digest(), "big")
 
 
 def _flagged(spoken: Spoken, kinds: Sequence[str]) -> Spoken:
@@ -82,10 +78,6 @@ def _with(taken: Spoken, other: Spoken | SpeakerStopped, kinds: Sequence[str]) -
     text = other.text if isinstance(other, Spoken) else str(other)
     facts = {"drift_first": {"kinds": list(kinds), "text": text}, **_both_requests(other.facts, taken.facts)}
     return replace(taken, facts={**taken.facts, **facts})
-
-
-def _requests(stopped: SpeakerStopped) -> dict[str, Any]:
-    return {"requests": stopped.facts["requests"]} if "requests" in stopped.facts else {}
 
 
 def _both_requests(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

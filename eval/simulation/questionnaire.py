@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
 import json
 import re
@@ -16,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.simulation.question import Question
-from cbtrain.files import exists, expanded
+from cbtrain.files import exists, expanded, text_digest
 from cbtrain.settings import parse_yaml, refuse_booleans
 from cbtrain.text.faults import fault_of
 
@@ -108,7 +107,7 @@ class Questionnaire(BaseModel):
     def digest(self) -> str:
         """Return a digest of all that is asked; the note is not shown to the patient."""
         content = json.dumps(self.model_dump(mode="json", exclude={"note"}), sort_keys=True)
-        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+        return text_digest(content)
 
     @cached_property
     def question(self) -> Question:

@@ -9,8 +9,9 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.dialogue import SILENT_PATIENT
-from cbtrain.eval.simulation.runner import SUMMARY, SimulatedSession, in_courses, marks_of, summary_digest
+from cbtrain.eval.simulation.runner import SUMMARY, SimulatedSession, in_courses, marks_of
 from cbtrain.eval.simulation.simulators import SessionBegins
+from cbtrain.files import text_digest
 from cbtrain.journal import Check, Record, Shape, is_count, is_section, is_text, or_none
 from cbtrain.transcripts.types import FAILURES, Turn
 
@@ -102,7 +103,7 @@ def restore(sessions: Sequence[SimulatedSession], events: Sequence[Mapping[str, 
 def _check_course(course: Sequence[SimulatedSession]) -> None:
     """Forget the sessions of a course that do not follow from those before: they were begun with another summary."""
     for before, session in pairwise(course):
-        if before.ending and before.summary and session.after == summary_digest(before.summary):
+        if before.ending and before.summary and session.after == text_digest(before.summary):
             session.begins = SessionBegins(session.number, before.summary)
         else:
             _forget(session)

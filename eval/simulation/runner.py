@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -15,9 +14,11 @@ from typing import Any, Protocol
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.config import DEFAULT
 from cbtrain.eval.simulation.dialogue import Limits, Speaker, SpeakerStopped, Spoken, hold_session
+from cbtrain.eval.simulation.seeds import seed_from
 from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.eval.simulation.slots import slot_of
 from cbtrain.eval.watching.display import Display
+from cbtrain.files import text_digest
 from cbtrain.journal import Journal
 from cbtrain.stopping import StopRequest
 from cbtrain.transcripts.types import FAILED, Ending, Turn
@@ -111,22 +112,13 @@ def plan_sessions(
 def turn_seed(session: SimulatedSession, index: int, run_seed: int) -> int:
     """Return the seed of one turn: the same for every arm, so that arms differ by their weights alone."""
     number = f"|session {session.number}" if session.number else ""
-    return _hashed(f"{run_seed}|{session.patient}|{session.seed}|{index}{number}")
+    return seed_from(f"{run_seed}|{session.patient}|{session.seed}|{index}{number}")
 
 
 def summary_seeds(session: SimulatedSession, run_seed: int) -> list[int]:
     """Return the seeds with which the summary of a session is asked for."""
     key = f"{run_seed}|{session.patient}|{session.seed}|{session.number}|summary"
-    return [_hashed(f"{key}|{attempt}") for attempt in range(MOST_ATTEMPTS)]
-
-
-def _hashed(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=6).digest(), "big")
-
-
-def summary_digest(text: str) -> str:
-    """Return what a session notes of the summary that it was begun with."""
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return [seed_from(f"{key}|{attempt}") for attempt in range(MOST_ATTEMPTS)]
 
 
 def in_courses(sessions: Sequence[SimulatedSession]) -> list[list[SimulatedSession]]:
@@ -246,7 +238,7 @@ class _Simulation:
                 if not before.summary and not await self._summarize(before, speakers, permits):
                     return
                 session.begins = SessionBegins(session.number, before.summary)
-                session.after = summary_digest(before.summary)
+                session.after = text_digest(before.summary)
             if is_unfinished(session, self.after):
                 await self.hold(session, speakers, permits)
             if session.ending is None or session.failed:

@@ -6,7 +6,6 @@ import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.simulation.config import NARRATIVE
-from cbtrain.files import exists, expanded
+from cbtrain.files import exists, expanded, text_digest
 from cbtrain.patients.case import Case
 from cbtrain.settings import parse_yaml
 from cbtrain.transcripts.profile import Profile
@@ -78,7 +77,7 @@ class Simulator:
 
     @cached_property
     def digest(self) -> str:
-        return blake2b(self.template.encode(), digest_size=8).hexdigest()
+        return text_digest(self.template)
 
     @cached_property
     def _compiled(self) -> Template:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.model.architecture import read_architecture
+from cbtrain.study.evaluation.estimate import TOKENS_PER_WORD
 from cbtrain.study.evaluation.local_weights import LocalWeights
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
@@ -14,8 +15,6 @@ from cbtrain.study.evaluation.therapists import key_of
 from cbtrain.text.words import count_words
 from cbtrain.tokens.config import OPENING
 from cbtrain.tokens.dialogue import Message
-
-TOKENS_PER_WORD = 4 / 3
 
 LONGEST = 3
 """Prompts, the longest by characters, that are counted in tokens."""

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from cbtrain.errors import UserError
 from cbtrain.eval.simulation.config import CourseConfig
 from cbtrain.eval.simulation.simulators import SessionBegins
+from cbtrain.files import text_digest
 from cbtrain.patients.case import FIRST_SESSIONS, Case
 from cbtrain.study.evaluation.identity import wherever
-from cbtrain.study.evaluation.local_weights import text_digest
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Phase, phase_of
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cbtrain.files import text_digest
 from cbtrain.study.evaluation.identity import as_always
-from cbtrain.study.evaluation.local_weights import text_digest
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import BEGUN
 from cbtrain.study.evaluation.therapists import TUNED

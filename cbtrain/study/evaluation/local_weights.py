@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 
 from cbtrain.eval.simulation.config import LocalModelConfig
-from cbtrain.files import file_digest, read_json_object
+from cbtrain.files import file_digest, read_json_object, text_digest
 from cbtrain.generation.voice import Voice
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
@@ -68,11 +67,6 @@ def _settings_digest(file: Path) -> str:
 def _tokenizer_digest(*folders: Path | None) -> str:
     files = [folder / name for folder in folders if folder for name in TOKENIZERS if (folder / name).is_file()]
     return text_digest("".join(map(file_digest, files)))
-
-
-def text_digest(text: str) -> str:
-    """Return 16 hexadecimal digits."""
-    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def local_weights(settings: LocalModelConfig) -> LocalWeights:

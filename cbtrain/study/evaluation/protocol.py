@@ -22,11 +22,12 @@ from cbtrain.eval.simulation.courses import opening_words, therapist_prompt
 from cbtrain.eval.simulation.questionnaire import Questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.simulators import SessionBegins
+from cbtrain.files import text_digest
 from cbtrain.patients.case import Case
 from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.course_plan import CoursePlan
 from cbtrain.study.evaluation.identity import as_always, wherever
-from cbtrain.study.evaluation.local_weights import LocalWeights, text_digest
+from cbtrain.study.evaluation.local_weights import LocalWeights
 from cbtrain.study.evaluation.patient_player import PatientPlayer
 from cbtrain.study.evaluation.run_context import PLAN
 from cbtrain.study.evaluation.score import uses_llm_judge

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cbtrain.errors import UserError
+from cbtrain.errors import UserError, first_of
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.restoring import restore
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import is_count
 from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
-from cbtrain.study.evaluation.problems import first_of
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, digest, shown
 from cbtrain.study.evaluation.run_context import BEGUN, SETTINGS, RunContext
 

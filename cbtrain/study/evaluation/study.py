@@ -13,9 +13,8 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.csv_table import check_name
 from cbtrain.eval.rating.rubric import Rubric, load_rubric
-from cbtrain.eval.simulation.config import DEFAULT, LONGEST_NAME, NARRATIVE, SimulatorConfig, refuse_unsent
+from cbtrain.eval.simulation.config import DEFAULT, NARRATIVE, SimulatorConfig, refuse_unsent
 from cbtrain.eval.simulation.questionnaire import Questionnaire, load_questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.simulators import Simulator, load_simulator
@@ -30,7 +29,7 @@ from cbtrain.study.evaluation.patient_player import PatientPlayer
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.simulate import sessions_of
-from cbtrain.study.evaluation.therapists import PATIENT, Therapist, notes_on, therapists_of
+from cbtrain.study.evaluation.therapists import PATIENT, Therapist, notes_on, require_name, therapists_of
 from cbtrain.study.evaluation.treated import Treated, named_patients
 from cbtrain.study.run_files import STATE
 from cbtrain.study.trained_run import TrainedRun
@@ -172,7 +171,11 @@ def simulators_of(
             if name == DEFAULT and simulator == SimulatorConfig():
                 players[name] = only
                 continue
-            _check_name(name)
+            require_name(name, "a simulator")
+            if name == DEFAULT:
+                hint = f"Leave its settings out ({DEFAULT}: {{}}), or give it another name."
+                what = f"{DEFAULT} is the way in which patients are played if no simulator is named"
+                raise UserError(what, hint=hint)
             if trained and simulator.provider is None:
                 hint = "Name a general model (evaluation.patient_model without adapter) or an API."
                 raise UserError("an adapter that was trained to be a patient plays in its own way", hint=hint)
@@ -183,20 +186,6 @@ def simulators_of(
             _check_sampling(one)
             players[name] = replace(one, simulator=_fitting(load_simulator(simulator.method), treated, problems))
     return players or {"": only}
-
-
-def _check_name(name: str) -> None:
-    """Raise UserError if ``name`` cannot be a part of a session's id, or is not what it says."""
-    try:
-        check_name(name, "the name of a simulator")
-    except ValueError as error:
-        raise UserError(str(error), hint="Give it another name.") from None
-    if name == DEFAULT:
-        hint = f"Leave its settings out ({DEFAULT}: {{}}), or give it another name."
-        raise UserError(f"{DEFAULT} is the way in which patients are played if no simulator is named", hint=hint)
-    if name != name.strip() or "/" in name or len(name) > LONGEST_NAME:
-        hint = f"Take at most {LONGEST_NAME} characters, no slash, and no space at an end."
-        raise UserError("this name cannot be used", hint=hint)
 
 
 def _check_sampling(player: PatientPlayer) -> None:

@@ -26,13 +26,14 @@ from cbtrain.eval.simulation.config import (
     refuse_unsent,
 )
 from cbtrain.eval.simulation.prompts import prompt_text
+from cbtrain.files import text_digest
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.providers import api_format_of
 from cbtrain.providers.types import Message
 from cbtrain.settings import SettingsConflict
-from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights, text_digest
+from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.chat_files import saved_format, saved_prompt
@@ -120,15 +121,20 @@ def key_of(name: str) -> str:
 def _check_names(settings: Mapping[str, TherapistConfig], problems: Problems) -> None:
     for name in settings:
         with problems.collected(key_of(name)):
-            try:
-                check_name(name, "the name of a therapist")
-            except ValueError as error:
-                raise UserError(str(error), hint="Give it another name.") from None
-            if name != name.strip() or "/" in name or len(name) > LONGEST_NAME:
-                hint = f"Take at most {LONGEST_NAME} characters, no slash, and no space at an end."
-                raise UserError("this name cannot be used", hint=hint)
+            require_name(name, "a therapist")
     with problems.collected():
         check_references(_declared(settings), "evaluation.therapists", "the study")
+
+
+def require_name(name: str, of: str) -> None:
+    """Raise UserError if ``name`` cannot be a part of a session's id and a cell of a table. ``of``: whose it is."""
+    try:
+        check_name(name, f"the name of {of}")
+    except ValueError as error:
+        raise UserError(str(error), hint="Give it another name.") from None
+    if name != name.strip() or "/" in name or len(name) > LONGEST_NAME:
+        hint = f"Take at most {LONGEST_NAME} characters, no slash, and no space at an end."
+        raise UserError("this name cannot be used", hint=hint)
 
 
 def _declared(settings: Mapping[str, TherapistConfig]) -> dict[str, Arm]:
