@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.judging import _earlier_ratings
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.after_session import Answers, dialogue_digest
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.eval.simulation.restoring import restore

@@ -22,7 +22,7 @@ from places import ROOT
 
 from cbtrain.eval.rating.cue_rater import LONGEST_PIECE
 from cbtrain.eval.rating.cue_rater import rate as rate_by_cues
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts import labels
 from cbtrain.transcripts.checking import Checker

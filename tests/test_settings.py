@@ -6,7 +6,7 @@ import pytest
 
 from cbtrain.config.loading import dump_config, load_config
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.providers.costs.prices import load_prices
 from cbtrain.settings import MISSING, MOST_VALUES, changed_settings, differences, parse_yaml
 from cbtrain.training.config import StageConfig

@@ -89,7 +89,7 @@ def _export(parsed: argparse.Namespace) -> None:
 
     from cbtrain.eval.human_rating.assignment import AssignmentSettings
     from cbtrain.eval.human_rating.export import FormsOrigin, write_forms
-    from cbtrain.eval.rating.rubric import load_rubric
+    from cbtrain.eval.rating.rubric_files import load_rubric
     from cbtrain.study.evaluation.scores import is_run
 
     for name, least in (("sessions", 1), ("raters", 1), ("overlap", 0), ("seed", 0)):

@@ -153,12 +153,12 @@ def _scale(ratings: Ratings) -> dict[str, Any] | None:
     """Return the points of an item, the range of totals and the cut-off; None if the instrument is not known."""
     if ratings.scale is None:
         return None
-    scale, items = ratings.scale, len(ratings.item_names)
+    scale, weight = ratings.scale, ratings.weight
     return {
         "min": scale.low,
         "max": scale.high,
-        "total_min": scale.low * items,
-        "total_max": scale.high * items,
+        "total_min": scale.low * weight,
+        "total_max": scale.high * weight,
         "cutoff": scale.cutoff,
     }
 

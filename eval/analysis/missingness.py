@@ -184,26 +184,27 @@ def bounds(
 def _filled_totals(ratings: Ratings, planned: Mapping[str, Sequence[Cell]], point: float) -> CellValues:
     """Return the total of each planned session, averaged over judges, with ``point`` in place of every missing item. A
     session that lacks one item can change by that item only."""
-    judges, items = len(ratings.judges), len(ratings.item_names)
+    judges, weight = len(ratings.judges), ratings.weight
     rows_of: dict[Key, dict[str, list[np.ndarray]]] = {}
     for session, judge, row in zip(ratings.sessions, ratings.judge, ratings.items, strict=True):
         rows_of.setdefault(session, {}).setdefault(str(judge), []).append(row)
     filled = CellValues()
     for arm, cells in planned.items():
         for cell in cells:
-            totals = [_filled_total(np.array(rows), point) for rows in rows_of.get((arm, *cell), {}).values()]
-            totals += [point * items] * (judges - len(totals))
-            filled[arm, cell] = sum(totals) / len(totals) if totals else point * items
+            by_judge = rows_of.get((arm, *cell), {}).values()
+            totals = [_filled_total(np.array(rows), point, ratings) for rows in by_judge]
+            totals += [point * weight] * (judges - len(totals))
+            filled[arm, cell] = sum(totals) / len(totals) if totals else point * weight
     return filled
 
 
-def _filled_total(repeats: np.ndarray, point: float) -> float:
+def _filled_total(repeats: np.ndarray, point: float, ratings: Ratings) -> float:
     """Return one judge's total of one session: the mean over complete repeats, or over all repeats with ``point`` for
     missing items if none is complete. ``repeats``: float ``[repeats, items]``."""
     complete = repeats[np.isfinite(repeats).all(axis=1)]
     if len(complete):
-        return float(complete.sum(axis=1).mean())
-    return float(np.where(np.isfinite(repeats), repeats, point).sum(axis=1).mean())
+        return float(ratings.total_of(complete).mean())
+    return float(ratings.total_of(np.where(np.isfinite(repeats), repeats, point)).mean())
 
 
 def _shared_cells(plan: Plan, planned: Mapping[str, Sequence[Cell]]) -> dict[tuple[str, str], list[Cell]]:

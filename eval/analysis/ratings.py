@@ -16,7 +16,9 @@ from cbtrain.eval.analysis.rounding import too_close
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rating.course_columns import OPTIONAL
 from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
-from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.rating.keying import AS_GIVEN
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_size, number_of, scores_of
 from cbtrain.eval.simulation.slots import MOST_SEEDS, seed_in, words_of
 from cbtrain.transcripts.source import natural_key
@@ -42,13 +44,14 @@ AUTHORS_ITEMS = (
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The lowest and highest points of an item. ``cutoff``: smallest total of a competent session, None if the
-    instrument has no cut-off. ``name``: of the instrument, if there is no rubric that names it."""
+    """The lowest and highest points of an item, ``step`` apart. ``cutoff``: smallest total of a competent session, None
+    if the instrument has no cut-off. ``name``: of the instrument, if there is no rubric that names it."""
 
     low: float
     high: float
     cutoff: float | None = None
     name: str = ""
+    step: float = 1.0
 
 
 AUTHORS_SCALE = Scale(1, 10, name="The 2024 study's modified rating scale")
@@ -61,10 +64,11 @@ COLUMNS = ("arm", "patient", "session", "number", "simulator", "judge", "repeat"
 class Ratings:
     """A table of ratings, one row for each: a judge's scores of one session.
 
-    ``items``: float64 ``[rows, items]``, NaN for a missing score. The other arrays are ``[rows]``: names of ``arm``,
-    ``patient`` and ``judge``, ``session`` (slot within patient and arm, :mod:`cbtrain.eval.simulation.slots`), its
-    ``number`` in the course (0: unknown) and ``repeat`` (int64), ``simulator`` (str, "" if there is one only),
-    ``status`` (a :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by name; may include arms without a row.
+    ``items``: float64 ``[rows, items]``, NaN for a missing score; reversed ones are turned round, so that more is
+    better. ``weights`` of the items in the total; None: all 1. ``subscales``: their items. The other arrays are
+    ``[rows]``: names of ``arm``, ``patient`` and ``judge``, ``session`` (slot within patient and arm,
+    :mod:`cbtrain.eval.simulation.slots`), its ``number`` in the course (0: unknown) and ``repeat`` (int64),
+    ``simulator`` (str, "" if there is one only), ``status`` (a :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by name; may include arms without a row.
     ``moderators``: columns of patients. ``scale``: None if the instrument is not known. ``notes``: guesses that were
     made when the table was read.
     """
@@ -82,6 +86,8 @@ class Ratings:
     items: np.ndarray
     moderators: Moderators = field(default_factory=dict)
     scale: Scale | None = None
+    weights: tuple[float, ...] | None = None
+    subscales: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -120,8 +126,17 @@ class Ratings:
 
     @property
     def total(self) -> np.ndarray:
-        """Return the sum over items, float64 ``[rows]``; NaN if an item has no score."""
-        return np.asarray(self.items.sum(axis=1))
+        """Return the weighted sum over items, float64 ``[rows]``; NaN if an item has no score."""
+        return self.total_of(self.items)
+
+    def total_of(self, items: np.ndarray) -> np.ndarray:
+        """Return the totals, float64 ``[rows]``, of ``items``, float64 ``[rows, items]``."""
+        return np.asarray(items.sum(axis=1) if self.weights is None else items @ np.array(self.weights))
+
+    @property
+    def weight(self) -> float:
+        """Return the sum of the weights: a total is that many times its mean item."""
+        return float(len(self.item_names) if self.weights is None else sum(self.weights))
 
     def __len__(self) -> int:
         return len(self.arm)
@@ -200,13 +215,13 @@ def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
     return ratings.only(ratings.judge == name)
 
 
-def _scale_of_items(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Scale | None:
-    """Return the scale of a cbtrain table with items called ``names``; None if no rubric was given and the shipped one
-    does not fit. Raises UserError if items and the rubric's domains differ."""
+def _rubric_of_items(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Rubric | None:
+    """Return the instrument of a cbtrain table with items called ``names``; None if no rubric was given and the shipped
+    one does not fit. Raises UserError if items and the rubric's domains differ."""
     chosen = rubric or load_rubric()
     domains = {domain.id for domain in chosen.domains}
     if domains == set(names):
-        return scale_of_rubric(chosen)
+        return chosen
     if domains < set(names):
         extra = next(name for name in names if name not in domains)
         hint = "Remove it, or name the rubric (--rubric)."
@@ -219,19 +234,23 @@ def _scale_of_items(names: tuple[str, ...], rubric: Rubric | None, path: Path) -
 
 
 def _from_cbtrain(table: CsvTable, rubric: Rubric | None) -> Ratings:
-    path, scores = table.path, scores_of(table)
+    path, scores = table.path, scores_of(table, rubric.keying if rubric else AS_GIVEN)
     _refuse_ambiguous_ids(scores, path)
     names = tuple(scores[0].domains) if scores else ()
-    scale = _scale_of_items(names, rubric, path) if scores else None
-    return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), scale, path)
+    instrument = _rubric_of_items(names, rubric, path) if scores else None
+    return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), instrument, path)
 
 
 def ratings_of(
-    scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], scale: Scale | None, where: object = "scores"
+    scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], rubric: Rubric | None, where: object = "scores"
 ) -> Ratings:
-    """Return ``scores`` as a table. ``items`` and ``arms``: their names, since ``scores`` may be empty. Raises
-    UserError, which names ``where``, if a patient has two values of a column."""
-    values = [[math.nan if (value := score.domains[name]) is None else value for name in items] for score in scores]
+    """Return ``scores`` as a table. ``items`` and ``arms``: their names, as ``scores`` may be empty; ``rubric``: None if
+    it is not known. Raises UserError, which names ``where``, if a patient has two values of a column."""
+    keying = rubric.keying if rubric else AS_GIVEN
+    values = [
+        [math.nan if (value := score.domains[name]) is None else keying.keyed(name, value) for name in items]
+        for score in scores
+    ]
     return Ratings(
         item_names=tuple(items),
         arms=arms_of(arms),
@@ -245,12 +264,14 @@ def ratings_of(
         status=np.array([score.status for score in scores]),
         items=np.array(values, dtype=np.float64).reshape(len(scores), len(items)),
         moderators=moderators_of(((score.patient, score.columns) for score in scores), where),
-        scale=scale,
+        scale=scale_of_rubric(rubric) if rubric else None,
+        weights=tuple(map(keying.weight, items)) if keying.weights else None,
+        subscales=rubric.subscales if rubric else {},
     )
 
 
 def scale_of_rubric(rubric: Rubric) -> Scale:
-    return Scale(rubric.minimum, rubric.maximum, rubric.cutoff)
+    return Scale(rubric.minimum, rubric.maximum, rubric.cutoff, rubric.name, rubric.step)
 
 
 def _from_author(table: CsvTable) -> Ratings:

@@ -42,7 +42,10 @@ class Form:
 
 def rubric_digest(rubric: Rubric) -> str:
     """Return a digest of all parts of the rubric that raters read."""
-    return _digest(rubric.model_dump(mode="json", exclude={"domains": {"__all__": {"cues"}}}))
+    read = rubric.identity()
+    for domain in read["domains"]:
+        del domain["cues"]
+    return _digest(read)
 
 
 def digest(sessions: Sequence[SimulatedSession], rubric: Rubric) -> str:

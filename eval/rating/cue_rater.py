@@ -1,7 +1,7 @@
 """The embedded rater: counts wording that is typical of each domain. A smoke test, no clinical judgement.
 
-A domain's score is ``maximum · (weight of the cues met ÷ weight of all its cues)``, rounded to a whole point. Cues
-stand in the rubric's YAML: patterns are searched in the therapist's turns (``opening`` is the first third of the
+A domain's score is ``maximum · (weight of the cues met ÷ weight of all its cues)``, rounded to a point of the scale.
+Cues stand in the rubric's YAML: patterns are searched in the therapist's turns (``opening`` is the first third of the
 session, ``closing`` the last), measures are the numbers of :func:`measures`. It needs no API, gives equal text equal
 scores, and can be fooled by anyone who knows the words.
 """
@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from cbtrain.eval.rating.cue import Cue
 from cbtrain.eval.rating.ratable import why_unratable
-from cbtrain.eval.rating.rubric import Cue, Rubric
+from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.text.language import UNKNOWN, language_name, language_of
@@ -50,7 +51,7 @@ def rate(session: SimulatedSession, rubric: Rubric) -> Score:
     """Return the score of one session; ``unratable``, never a minimum, without two turns of words from each speaker,
     and in another language than that of the cues."""
     turns = session.turns
-    score = Score.empty(session, CUE_RATER, 0, [domain.id for domain in rubric.domains])
+    score = Score.empty(session, CUE_RATER, 0, rubric)
     if why := why_unratable(turns, session.labels_seen) or _why_not_by_cues(turns, rubric):
         score.reason["error"] = why
         return score
@@ -65,7 +66,7 @@ def rate(session: SimulatedSession, rubric: Rubric) -> Score:
                 evidence.update(cue_turns)
                 names.append(cue.name)
         share = weight_met / sum(cue.weight for cue in domain.cues)
-        score.domains[domain.id] = float(rubric.minimum + round(share * (rubric.maximum - rubric.minimum)))
+        score.domains[domain.id] = float(rubric.points[round(share * (len(rubric.points) - 1))])
         score.evidence[domain.id] = sorted(evidence)
         score.reason[domain.id] = f"cues met: {', '.join(names) or 'none'}"
     return score

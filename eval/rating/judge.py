@@ -49,7 +49,7 @@ async def judge_session(
     which a speaker says nothing is not sent: it is ``unratable``.
     """
     turns = session.turns
-    score = Score.empty(session, provider.model, repeat, [domain.id for domain in rubric.domains])
+    score = Score.empty(session, provider.model, repeat, rubric)
     if why := why_unratable(turns, session.labels_seen):
         score.reason["error"] = why
         return score

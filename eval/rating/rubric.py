@@ -1,110 +1,182 @@
-"""The rating instrument: domains, anchors at every point, and the cues of the embedded rater."""
+"""The rating instrument: domains, points of the scale, anchors, and the cues of the embedded rater.
+
+Its format is described in docs/rubrics.md; :mod:`cbtrain.eval.rating.rubric_files` reads it.
+"""
 
 from __future__ import annotations
 
-import importlib.resources
+import json
+import math
 import re
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cbtrain.errors import UserError, nearest
-from cbtrain.settings import parse_yaml, refuse_booleans
-from cbtrain.text.faults import first_fault
+from cbtrain.eval.rating.cue import Cue
+from cbtrain.eval.rating.keying import Keying
+from cbtrain.files import text_digest
+from cbtrain.settings import renamed
+
+Point = int | float
+
+ADDED_LATER: dict[str, Any] = {"step": 1, "reversed": False, "weight": 1.0, "subscale": ""}
+"""Fields that older versions did not have, and their values then: a rubric that leaves them so is the same rubric."""
+
+MOST_POINTS = 101
 
 
-class Cue(BaseModel):
-    """One thing to look for. A ``pattern`` is searched in the therapist's turns of one ``part`` of the session; a
-    ``measure`` is computed by the cue rater and met inside ``[at_least, at_most]``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    pattern: str | None = None
-    part: Literal["whole", "opening", "closing"] = "whole"
-    measure: str | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    weight: float = Field(1.0, gt=0)
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern, re.IGNORECASE)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from None
-        return pattern
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Cue:
-        if (self.pattern is None) == (self.measure is None):
-            raise ValueError("a cue has either a pattern or a measure")
-        return self
+def whole(value: Any) -> Any:
+    """Return a number without its point, if nothing stands behind it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Domain(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """What is rated by one score. ``anchors`` describe points of the scale, not necessarily all of them. ``reversed``:
+    more is worse, so the score is turned round before it counts. ``weight``: in the total. ``subscale``: the domain
+    also counts in the mean of this part of the instrument. ``cues``: of the embedded rater only."""
 
-    id: str
-    name: str
-    description: str
-    anchors: dict[int, str]
-    cues: list[Cue] = Field(min_length=1)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    id: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    description: str = ""
+    anchors: dict[Point, str] = Field(default_factory=dict)
+    reversed: bool = False
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    subscale: str = ""
+    cues: list[Cue] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """Let one of ``id`` and ``name`` stand for both."""
+        if isinstance(values, dict) and isinstance(values.get("name"), str) and "id" not in values:
+            return {**values, "id": id_of(values["name"])}
+        if isinstance(values, dict) and isinstance(values.get("id"), str) and "name" not in values:
+            return {**values, "name": values["id"].replace("_", " ").capitalize()}
+        return values
+
+    @field_validator("anchors")
+    @classmethod
+    def _whole_points(cls, anchors: dict[Point, str]) -> dict[Point, str]:
+        return {whole(point): " ".join(text.split()) for point, text in anchors.items()}
+
+
+def id_of(name: str) -> str:
+    """Return the id of a domain that has a name only: its letters and digits in lower case, joined by ``_``."""
+    return re.sub(r"\W+", "_", name.casefold()).strip("_") or name
 
 
 class Rubric(BaseModel):
-    """A scale from ``minimum`` to ``maximum`` in every domain, with an anchor at every point.
+    """A scale from ``minimum`` to ``maximum`` in steps of ``step`` in every domain.
 
     ``cutoff``: the total from which on a session counts as competent, where the scale has one. ``cue_language``: the
     ISO 639-1 code of the language that the cues are written in."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
-    note: str
-    source: str
-    minimum: int
-    maximum: int
-    cutoff: int | None = None
+    name: str = Field(min_length=1)
+    note: str = ""
+    source: str = ""
+    minimum: Point = Field(allow_inf_nan=False)
+    maximum: Point = Field(allow_inf_nan=False)
+    step: Point = Field(1, gt=0, allow_inf_nan=False)
+    cutoff: Point | None = None
     # Ratings by a judge do not depend on it, so it is no part of a rubric's digest.
     cue_language: str = Field("en", exclude=True)
-    domains: list[Domain] = Field(min_length=1)
+    domains: list[Domain] = Field(min_length=1, validation_alias=renamed("domains", "items"))
 
-    @model_validator(mode="after")
-    def _anchored(self) -> Rubric:
-        points = set(range(self.minimum, self.maximum + 1))
+    @field_validator("minimum", "maximum", "step", "cutoff")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        return whole(value)
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """The points of the scale, from the lowest."""
+        count = round((self.maximum - self.minimum) / self.step) + 1
+        return tuple(whole(round(self.minimum + index * self.step, 9)) for index in range(count))
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [domain.id for domain in self.domains]
+
+    @cached_property
+    def keying(self) -> Keying:
+        """How its scores become a total."""
+        turned = {domain.id: self.minimum + self.maximum for domain in self.domains if domain.reversed}
+        return Keying(turned, {domain.id: domain.weight for domain in self.domains if domain.weight != 1})
+
+    @cached_property
+    def subscales(self) -> dict[str, list[str]]:
+        """The ids of the domains of each sub-scale."""
+        found: dict[str, list[str]] = {}
         for domain in self.domains:
-            if set(domain.anchors) != points:
-                raise ValueError(f"{domain.id}: anchors are needed at exactly {min(points)} to {max(points)}")
-        ids = [domain.id for domain in self.domains]
-        if len(set(ids)) != len(ids):
-            raise ValueError("two domains have the same id")
-        return self
+            if domain.subscale:
+                found.setdefault(domain.subscale, []).append(domain.id)
+        return found
+
+    @property
+    def total_range(self) -> tuple[float, float]:
+        """The lowest and the highest total."""
+        weights = sum(domain.weight for domain in self.domains)
+        return whole(self.minimum * weights), whole(self.maximum * weights)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of everything but the language of the cues; of a rubric that uses nothing that was added since, the
+        one that older versions had."""
+        return text_digest(json.dumps(self.identity(), sort_keys=True))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the rubric as plain data, without what says nothing (:data:`ADDED_LATER`)."""
+        plain = _without_later(self.model_dump(mode="json"))
+        plain["domains"] = [_without_later(domain) for domain in plain["domains"]]
+        return plain
+
+    def problems(self) -> list[str]:
+        """Return what does not fit together, each with its place."""
+        if self.minimum >= self.maximum:
+            return [f"maximum: must be above minimum ({self.minimum:g})"]
+        steps = (self.maximum - self.minimum) / self.step
+        if not math.isclose(steps, round(steps), abs_tol=1e-9) or steps + 1 > MOST_POINTS:
+            what = f"{self.minimum:g} to {self.maximum:g} is not a whole number of steps of {self.step:g}"
+            return [f"step: {what}" if steps + 1 <= MOST_POINTS else f"step: more than {MOST_POINTS} points"]
+        found = [problem for place, domain in enumerate(self.domains) for problem in self._of_domain(place, domain)]
+        found += _twice("id", self.ids) + _twice("name", [domain.name for domain in self.domains])
+        low, high = self.total_range
+        if self.cutoff is not None and not low <= self.cutoff <= high:
+            found.append(f"cutoff: {self.cutoff:g} is no total (they go from {low:g} to {high:g})")
+        if same := set(self.subscales) & {*self.ids, "total"}:
+            found.append(f"subscale {sorted(same)[0]!r} is called like a domain or the total")
+        return found
+
+    def _of_domain(self, place: int, domain: Domain) -> list[str]:
+        where = f"domains.{place} ({domain.id})"
+        wrong = [f"{point:g}" for point in domain.anchors if point not in self.points]
+        found = [f"{where}: anchors at {', '.join(wrong)}, no point of the scale ({self.scale_words})"] if wrong else []
+        found += [f"{where}: the anchor at {point:g} is empty" for point, text in domain.anchors.items() if not text]
+        if domain.id in RESERVED:
+            found.append(f"{where}: {domain.id!r} is a column of every table of scores; take another id")
+        return found
+
+    @property
+    def scale_words(self) -> str:
+        """``0 to 6``, ``1 to 5 in steps of 0.5``."""
+        steps = "" if self.step == 1 else f" in steps of {self.step:g}"
+        return f"{self.minimum:g} to {self.maximum:g}{steps}"
 
 
-def load_rubric(name: str = "cbt_fidelity") -> Rubric:
-    """Return a shipped rubric by name, or one in a YAML file. Raises UserError if it is missing or malformed."""
-    content: Any = parse_yaml(lambda: _read(name), name)
-    if isinstance(content, dict):
-        refuse_booleans(content, Rubric, name)
-    try:
-        return Rubric.model_validate(content)
-    except ValidationError as error:
-        raise UserError(first_fault(error), where=name, hint="See the shipped rubric cbt_fidelity.") from None
+RESERVED = frozenset(
+    {"session_id", "arm", "patient", "seed", "judge", "repeat", "status", "total", "session", "simulator"}
+)
 
 
-def _read(name: str) -> str:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot be read ({error})", where=path, hint="Name a readable YAML file.") from None
-    folder = importlib.resources.files("cbtrain.configs") / "rubrics"
-    shipped = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-    if name not in shipped:
-        raise UserError("no such rubric", where=name, hint=nearest(name, shipped))
-    return (folder / f"{name}.yaml").read_text(encoding="utf-8")
+def _without_later(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in ADDED_LATER or value != ADDED_LATER[key]}
+
+
+def _twice(what: str, names: Sequence[str]) -> list[str]:
+    return [f"two domains have the {what} {name!r}" for name in dict.fromkeys(names) if names.count(name) > 1]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.course_columns import OPTIONAL, SESSION, notes_on, optional_cells, optional_headers, place_of
 from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, to_cell, with_decimal_points
+from cbtrain.eval.rating.keying import AS_GIVEN, Keying
+from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.slots import slot_of
 from cbtrain.files import write_atomic
@@ -38,7 +41,8 @@ class Score:
 
     ``evidence`` lists the indices of the turns behind each score; ``stopped_at`` is the first domain of the call to the
     judge that gave no usable answer. ``requests`` name the calls to the judge, in order. ``number``, ``simulator`` and
-    ``columns``: of the session, as in :class:`cbtrain.eval.simulation.runner.SimulatedSession`.
+    ``columns``: of the session, as in :class:`cbtrain.eval.simulation.runner.SimulatedSession`. Scores are as the rater
+    gave them; ``keying`` says how they become a total, and is not recorded.
     """
 
     session_id: str
@@ -56,11 +60,13 @@ class Score:
     number: int = 0
     simulator: str = ""
     columns: dict[str, str] = field(default_factory=dict)
+    keying: Keying = field(default=AS_GIVEN, compare=False, repr=False)
 
     @classmethod
-    def empty(cls, session: SimulatedSession, judge: str, repeat: int, domains: Sequence[str]) -> Score:
-        """Return a score of ``session`` without a value in any of ``domains``: ``unratable``, until a rater sets it."""
-        values: dict[str, float | None] = dict.fromkeys(domains)
+    def empty(cls, session: SimulatedSession, judge: str, repeat: int, rubric: Rubric) -> Score:
+        """Return a score of ``session`` without a value in any domain of ``rubric``: ``unratable``, until a rater sets
+        it."""
+        values: dict[str, float | None] = dict.fromkeys(rubric.ids)
         return cls(
             session_id=session.id,
             arm=session.arm,
@@ -73,6 +79,7 @@ class Score:
             number=session.number,
             simulator=session.simulator,
             columns=dict(session.columns),
+            keying=rubric.keying,
         )
 
     def placed_as(self, session: SimulatedSession) -> Score:
@@ -82,7 +89,8 @@ class Score:
 
     def record(self) -> dict[str, Any]:
         """Return the fields for a file, those of :data:`ADDED_LATER` only if they say something."""
-        return {name: value for name, value in asdict(self).items() if value or name not in ADDED_LATER}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "keying"}
+        return {name: copy.copy(value) for name, value in values.items() if value or name not in ADDED_LATER}
 
     @property
     def slot(self) -> int:
@@ -91,14 +99,16 @@ class Score:
 
     @property
     def total(self) -> float | None:
-        """The sum over domains, or None unless every domain has a score."""
-        values = [value for value in self.domains.values() if value is not None]
-        return sum(values) if values and len(values) == len(self.domains) else None
+        """The sum over domains, as ``keying`` says, or None unless every domain has a score."""
+        return self.keying.total(self.domains)
+
+
+RECORDED = {entry.name for entry in fields(Score)} - {"keying"}
 
 
 def is_score(value: Any) -> bool:
     """Whether ``value``, read from JSON, has the fields of a :class:`Score`, each of its kind."""
-    if not isinstance(value, dict) or value.keys() - {entry.name for entry in fields(Score)}:
+    if not isinstance(value, dict) or value.keys() - RECORDED:
         return False
     texts, counts = ("session_id", "arm", "patient", "judge"), ("seed", "repeat")
     domains, evidence, reason, columns = (value.get(name, {}) for name in ("domains", "evidence", "reason", "columns"))
@@ -143,14 +153,15 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
     write_atomic(path, out.getvalue())
 
 
-def read_scores_csv(path: Path) -> list[Score]:
+def read_scores_csv(path: Path, keying: Keying = AS_GIVEN) -> list[Score]:
     """Return the scores in a file of :func:`write_scores_csv`, or in a spreadsheet made of it. Raises UserError with
     the line of a malformed row."""
-    return scores_of(read_csv_table(path, (*FIXED, *OPTIONAL)))
+    return scores_of(read_csv_table(path, (*FIXED, *OPTIONAL)), keying)
 
 
-def scores_of(table: CsvTable) -> list[Score]:
-    """Return the scores in ``table``. Raises UserError with the line of a malformed row."""
+def scores_of(table: CsvTable, keying: Keying = AS_GIVEN) -> list[Score]:
+    """Return the scores in ``table``, whose totals are as ``keying`` says. Raises UserError with the line of a
+    malformed row."""
     path, columns = table.path, table.columns
     missing = [name for name in (*FIXED, "total") if name not in columns]
     if missing:
@@ -165,14 +176,14 @@ def scores_of(table: CsvTable) -> list[Score]:
     scores = []
     for line, row in table.rows:
         try:
-            scores.append(_read_row(row, domains, headers))
+            scores.append(_read_row(row, domains, headers, keying))
         except ValueError as error:
             raise UserError(str(error), where=f"{path}:{line}", hint="Correct or remove the row.") from None
     table.notes.extend(notes_on(table, headers, scores))
     return scores
 
 
-def _read_row(row: dict[str, str], domains: Sequence[str], headers: Mapping[str, str]) -> Score:
+def _read_row(row: dict[str, str], domains: Sequence[str], headers: Mapping[str, str], keying: Keying) -> Score:
     """Return the score of one row; ``headers``: of its optional columns. Raises ValueError on impossible or
     contradictory values."""
     values = {name: _score(row[name], name) for name in domains}
@@ -196,6 +207,7 @@ def _read_row(row: dict[str, str], domains: Sequence[str], headers: Mapping[str,
         number=place.number,
         simulator=place.simulator,
         columns=place.columns,
+        keying=keying,
     )
     if status != "ok" and score.total is not None:
         raise ValueError(f"status is {status!r}, but every domain has a score")

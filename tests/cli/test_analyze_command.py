@@ -9,7 +9,7 @@ from places import SCORES2024, needs_scores
 from scored import score
 
 from cbtrain.cli.main import main
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 
 

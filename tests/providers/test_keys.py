@@ -7,7 +7,7 @@ from aiohttp import web
 from command import cbtrain
 from loopback import background, completion, status
 
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 
 KEY = "sk-planted_Secret/123+xyz=="
 RUBRIC = load_rubric()

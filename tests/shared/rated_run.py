@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from cbtrain.config.loading import load_config
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.runner import plan_sessions
 from cbtrain.study.evaluation.scores import as_transcripts
 from cbtrain.transcripts.types import Turn

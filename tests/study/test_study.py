@@ -21,7 +21,7 @@ from forked import DEVNULL
 from loopback import background, completion, serve
 from places import BIN, ROOT, TAHIR2024, needs_tahir2024
 
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import read_scores_csv
 from cbtrain.eval.simulation.api_speakers import ApiPatient
 from cbtrain.eval.simulation.parts import PatientRole

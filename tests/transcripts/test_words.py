@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtrain.eval.rating.cue_rater import rate
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.dialogue import Limits, _ended
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.text.language import language_of, language_of_all

@@ -15,7 +15,7 @@ from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
 from cbtrain.eval.rating.ratable import why_unratable
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.files import write_atomic
 from cbtrain.study.evaluation.failures import refuse_many_failures
 from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records

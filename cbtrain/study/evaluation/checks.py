@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.eval.simulation.simulators import load_simulator
 from cbtrain.providers.providers import check

@@ -17,7 +17,7 @@ from cbtrain.console import heading, loading_bar, plain, say
 from cbtrain.environment import describe_environment, peak_memory_gb
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.questionnaires import questionnaire_analysis
-from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
+from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.analysis.sessions import session_outcomes
 from cbtrain.eval.rating.cue_rater import CUE_RATER
 from cbtrain.eval.rating.judge import judge_instructions
@@ -214,7 +214,7 @@ def _report(
     by_people = [score for score in human_scores(run.folder) if score.session_id in by_id]
     scores = [*scores, *(score.placed_as(by_id[score.session_id]) for score in by_people)]
     domains = [domain.id for domain in protocol.rubric.domains]
-    ratings = ratings_of(scores, domains, protocol.arms, scale_of_rubric(protocol.rubric))
+    ratings = ratings_of(scores, domains, protocol.arms, protocol.rubric)
     ratings = replace(ratings, arms=protocol.arms)
     primary_judges = [rater["judge"]]
     title = title_of(trained) if trained else f"{counted(len(protocol.arms), 'therapist')} with simulated patients"

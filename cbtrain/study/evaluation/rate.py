@@ -17,9 +17,10 @@ import cbtrain
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.descriptives import session_groups
-from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
+from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.rating.ratable import why_unratable
-from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.schema.training import ReportCosts
@@ -55,7 +56,7 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
     arms = Counter(session.arm for session in sessions)
     items = [domain.id for domain in rubric.domains]
-    for group in session_groups(ratings_of(scores, items, arms, scale_of_rubric(rubric))):
+    for group in session_groups(ratings_of(scores, items, arms, rubric)):
         numbers = (fixed(group.mean, 2), fixed(group.sd, 2))
         table.add_row(escape(group.name), f"{arms[group.name]:,}", f"{group.n:,}", *numbers)
     console.print(table)

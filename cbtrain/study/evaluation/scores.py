@@ -24,7 +24,8 @@ from cbtrain.eval.analysis.sessions import (
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
 from cbtrain.eval.rating.course_columns import known_columns
 from cbtrain.eval.rating.ratable import why_unratable
-from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv
 from cbtrain.eval.report.schema.patients import ReportPatients, read_patients_audit
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit

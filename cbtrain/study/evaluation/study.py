@@ -13,7 +13,8 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.rubric import Rubric, load_rubric
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.config import DEFAULT, NARRATIVE, SimulatorConfig, refuse_unsent
 from cbtrain.eval.simulation.questionnaire import Questionnaire, load_questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession

@@ -62,12 +62,13 @@ class ReportDomain(Part):
 
 
 class ReportScale(Part):
-    """The instrument: the points of a domain, the highest total, and the total that counts as competent. None if it is
-    not known."""
+    """The instrument: the points of a domain, the lowest and highest total, and the total that counts as competent.
+    None if it is not known."""
 
     name: Text = ""
     low: Number = Field(None, alias="min")
     high: Number = Field(None, alias="max")
+    total_least: Number = Field(None, alias="total_min")
     total_high: Number = Field(None, alias="total_max")
     cutoff: Number = None
     note: Text = ""
@@ -75,8 +76,10 @@ class ReportScale(Part):
 
     @property
     def total_low(self) -> float | None:
-        """Return the lowest total."""
-        return None if self.low is None else self.low * len(self.domains)
+        """Return the lowest total. Reports of older versions do not name it: no domain had a weight."""
+        if self.total_least is not None or self.low is None:
+            return self.total_least
+        return self.low * len(self.domains)
 
 
 class ArmFlow(Part):

@@ -14,7 +14,7 @@ from rated_run import ARMS, DOMAINS, PATIENTS, key_of, run_folder, sessions_of
 
 from cbtrain.cli.main import main
 from cbtrain.eval.human_rating.assignment import imbalance, in_order
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.transcripts.types import Turn
 
 
@@ -159,7 +159,7 @@ def test_a_corpus_has_its_own_ids_and_arms_without_pairs_are_drawn_evenly(tmp_pa
 def test_the_runs_own_rubric_is_taken_unless_another_is_named(tmp_path):
     scale = tmp_path / "short.yaml"
     rubric = load_rubric().model_dump(mode="json")
-    scale.write_text(json.dumps(rubric | {"name": "Short", "domains": rubric["domains"][:2]}))
+    scale.write_text(json.dumps(rubric | {"name": "Short", "cutoff": 8, "domains": rubric["domains"][:2]}))
     run = run_folder(tmp_path / "run", sessions_of(seeds=1), rubric=str(scale))
     export(run, "--out", tmp_path / "own")
     assert key_of(tmp_path / "own")["rubric"]["domains"] == DOMAINS[:2]

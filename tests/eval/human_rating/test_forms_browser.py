@@ -7,7 +7,7 @@ from fake_report import HOSTILE
 from rated_run import DOMAINS, key_of, run_folder, sessions_of
 
 from cbtrain.cli.main import main
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import read_scores_csv
 from cbtrain.transcripts.types import Turn
 

@@ -7,7 +7,7 @@ import pytest
 from cbtrain.eval.judge_audit.audit import audit, copies, pick
 from cbtrain.eval.judge_audit.findings import shift, unratable
 from cbtrain.eval.judge_audit.probes import OTHERS, PROBES, TOTAL
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.study.evaluation.rate import records

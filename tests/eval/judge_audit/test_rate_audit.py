@@ -7,7 +7,7 @@ import pytest
 from loopback import background, completion
 
 from cbtrain.cli.main import main
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 
 
 def run(capsys, *words):

@@ -8,7 +8,7 @@ from loopback import completion, serve, status
 from cbtrain.eval.rating.config import JudgeConfig
 from cbtrain.eval.rating.cue_rater import rate
 from cbtrain.eval.rating.judge import judge_session
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Turn
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-from dataclasses import asdict
 
 import pytest
 from loopback import completion, serve, status
 
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judging import _key, judge_sessions
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import Journal
@@ -152,7 +151,7 @@ async def test_a_rating_of_nothing_that_an_older_version_kept_is_not_taken(tmp_p
         domains = {domain.id: 3.0 for domain in RUBRIC.domains}
         old = Score(session_id="s", arm="tuned", patient="p", seed=0, judge="m", repeat=0, status="ok", domains=domains)
         with Journal(events) as journal:
-            journal.append("rating", key=key, score=asdict(old))
+            journal.append("rating", key=key, score=old.record())
         (score,) = await judge(script, empty, events)
     assert (score.status, score.total, script.bodies) == ("unratable", None, [])
     assert "P, T; name the speakers' labels (corpus.therapist_labels=…" in score.reason["error"]

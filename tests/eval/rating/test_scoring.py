@@ -6,7 +6,7 @@ import pytest
 
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.cue_rater import rate
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score, read_scores_csv, write_scores_csv
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.reading import read
@@ -63,8 +63,8 @@ def test_rubric_has_eleven_domains_with_an_anchor_at_every_point():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("  6: ", "  7: ", "anchors are needed at exactly 0 to 6"),
-        ("id: feedback", "id: agenda", "two domains have the same id"),
+        ("  6: ", "  7: ", r"domains.0 \(agenda\): anchors at 7, no point of the scale \(0 to 6\)"),
+        ("id: feedback", "id: agenda", "two domains have the id 'agenda'"),
         ("minimum: 0", "minimal: 0", "minimum: missing|minimal: unknown key"),
         (r"pattern: '\b(hard|", "pattern: '(hard|", "not a regular expression"),
     ],

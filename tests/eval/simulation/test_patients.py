@@ -7,8 +7,8 @@ from lanes import lanes
 from loopback import completion, serve
 
 from cbtrain.eval.analysis.agreement.panel import panel_of
-from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.analysis.ratings import ratings_of
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.api_speakers import ApiPatient
 from cbtrain.eval.simulation.dialogue import SILENT_PATIENT, Limits, SpeakerStopped, Spoken, hold_session
 from cbtrain.eval.simulation.local_speakers import LocalTherapist
@@ -241,6 +241,6 @@ async def test_what_was_taken_out_is_on_record_and_flags_its_session(tmp_path):
     assert session.marks == resumed.marks == written.marks == {"thinking_removed": 1, "other_speaker_cut": 1}
     session.turns[1] = Turn("therapist", "I'm sorry, but I can't help with that.")
     rubric = load_rubric()
-    ratings = ratings_of([], [domain.id for domain in rubric.domains], ["base"], scale_of_rubric(rubric))
+    ratings = ratings_of([], [domain.id for domain in rubric.domains], ["base"], rubric)
     (told,) = describe_sessions(sessions, [], {}, ratings, panel_of(ratings, []))
     assert told.flags == ["not_rated", "stopped_by_limit", "refusal", "thinking_removed", "other_speaker_cut"]

@@ -24,7 +24,7 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import Stopped
 from cbtrain.eval.rating.config import JudgingConfig
 from cbtrain.eval.rating.judging import judge_sessions
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.api_speakers import ApiPatient
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken
 from cbtrain.eval.simulation.parts import PatientRole

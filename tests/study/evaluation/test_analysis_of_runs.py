@@ -12,7 +12,7 @@ from scored import score, score_of
 
 from cbtrain.cli.main import main
 from cbtrain.eval.rating.cue_rater import CUE_RATER_LABEL
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 from cbtrain.transcripts.types import Turn
 

@@ -16,7 +16,7 @@ from cbtrain.config.loading import load_config
 from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.tahir2024 import analyze_as_published
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.simulation.dialogue import Limits, _ended
 from cbtrain.eval.simulation.prompts import shipped_prompts

@@ -12,7 +12,7 @@ from study_files import model_with_adapters
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.config import EvaluationConfig
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import deviations

@@ -22,7 +22,7 @@ from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.sessions import session_outcomes
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.journal import read

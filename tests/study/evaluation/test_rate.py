@@ -12,7 +12,7 @@ from rich.console import Console
 from cbtrain.cli.main import main
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.study.corpus import load_corpus
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from cbtrain.eval.analysis.agreement.panel import panel_of
 from cbtrain.eval.analysis.analyze import analysis
-from cbtrain.eval.analysis.ratings import ratings_of, scale_of_rubric
+from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.analysis.sessions import session_outcomes
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.flow import stage_texts
 from cbtrain.eval.report.schema.analysis import Analysis
@@ -39,7 +39,7 @@ def rated(judge, repeat, points, missing=0, status="ok"):
 
 
 def described(*scores, session=SESSION, primary_judges=("a", "b")):
-    ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
+    ratings = ratings_of(scores, IDS, ["base"], RUBRIC)
     return describe_sessions([session], scores, {"p1": "Mara"}, ratings, panel_of(ratings, primary_judges))[0]
 
 
@@ -103,7 +103,7 @@ def sessions_of(rows, count=10):
         )
         for judge, seed, points in rows
     ]
-    ratings = ratings_of(scores, IDS, ["base"], scale_of_rubric(RUBRIC))
+    ratings = ratings_of(scores, IDS, ["base"], RUBRIC)
     held = [SimulatedSession(f"p{seed}", "base", f"p{seed}", 0, SESSION.turns, "patient_end") for seed in range(count)]
     return describe_sessions(held, scores, {}, ratings, panel_of(ratings))
 
@@ -136,7 +136,7 @@ def scored(session, judge="a", missing=0):
 
 def described_arms(sessions, scores, arms):
     """The arms of the report that these sessions and scores give."""
-    ratings = ratings_of(scores, IDS, arms, scale_of_rubric(RUBRIC))
+    ratings = ratings_of(scores, IDS, arms, RUBRIC)
     outcomes = session_outcomes(as_transcripts(sessions))
     found = Analysis.model_validate(analysis(ratings, "default", outcomes, primary_judges=["a"], draws=20))
     panel = panel_of(ratings, ["a"])

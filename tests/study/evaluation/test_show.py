@@ -9,7 +9,7 @@ from command import cbtrain
 from loopback import background, completion
 from study_files import model_with_adapters, words_for, write_study
 
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.journal import read
 from cbtrain.study.session_log.sessions import read_requests, read_sessions
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from command import cbtrain, start_cbtrain
 from loopback import background, completion
 
-from cbtrain.eval.rating.rubric import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.journal import read
 
 pytestmark = pytest.mark.fault("F9")
