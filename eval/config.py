@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cbtrain.eval.rating.config import JudgingConfig, over
+from cbtrain.eval.rating.config import JudgingConfig, NamedJudge, over
 from cbtrain.eval.simulation.config import (
     TOKENS_PROMPT,
     CourseConfig,
@@ -117,6 +117,12 @@ class EvaluationConfig(BaseModel):
         description="what patients are asked after each session: after-session, or a YAML file; null: nothing",
     )
     judging: JudgingConfig = Field(default_factory=JudgingConfig)
+    judges: dict[str, NamedJudge] = Field(
+        default_factory=dict, description="several raters by name; none: the one that `judging` describes"
+    )
+    allocation: Literal["full", "cyclic"] = Field(
+        "full", description="full: every judge rates all sessions; cyclic: the judges of an instrument take turns"
+    )
     max_failures: float = Field(
         0.1,
         ge=0,

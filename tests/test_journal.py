@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.judging import _earlier_ratings
-from cbtrain.eval.rating.rubric_files import load_rubric
+from cbtrain.eval.rating.judging import Earlier
 from cbtrain.eval.simulation.after_session import Answers, dialogue_digest
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.eval.simulation.restoring import restore
@@ -134,9 +133,6 @@ JSON = st.recursive(
 )
 
 
-RUBRIC = load_rubric()
-
-
 def continue_on(path):
     """What evaluations, ratings and syntheses take from their journals."""
     events = list(read(path, SHAPES))
@@ -149,8 +145,7 @@ def continue_on(path):
     deviations({"seed": 7}, events)
     with Ledger(Budget()) as ledger:
         ledger.resume(events)
-    with Journal(path) as journal:
-        _earlier_ratings(journal, RUBRIC)
+    Earlier.read(events)
     for event in read(path, synthesis.SHAPES):
         if event["kind"] == "part" and not event["problem"]:
             synthesis._key_of(event)

@@ -94,6 +94,7 @@ def _analyze(parsed: argparse.Namespace) -> None:
             parsed.protocol,
             study.outcomes,
             primary_judges=study.primary_judges,
+            rotating=study.rotating,
             draws=parsed.draws,
             seed=parsed.seed,
         )

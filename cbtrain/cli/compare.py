@@ -33,6 +33,7 @@ def _compare(parsed: argparse.Namespace) -> None:
         "default",
         comparison.outcomes,
         primary_judges=comparison.primary_judges,
+        rotating=comparison.rotating,
         draws=parsed.draws,
         seed=parsed.seed,
     )

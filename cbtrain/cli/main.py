@@ -21,6 +21,7 @@ from cbtrain.cli import (
     corpus,
     doctor,
     evaluate,
+    judge,
     model,
     patients,
     plan,
@@ -48,7 +49,7 @@ GROUPS = {
     "run a study": (run, train, evaluate, watch, show, plan),
     "corpora and patients": (corpus, synthesize, patients),
     "models": (model, serve, chat),
-    "scores and people": (rate, rate_forms, rate_audit, analyze, compare, power),
+    "scores and people": (judge, rate, rate_forms, rate_audit, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
 }
 """In the order of ``--help``. Each module adds one command or a few, and imports other packages only to run one."""

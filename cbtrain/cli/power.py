@@ -144,7 +144,7 @@ def _pilots(parsed: argparse.Namespace, question: Question) -> list[Pilot]:
     from cbtrain.study.evaluation.scores import load_scores
 
     rated = load_scores([parsed.pilot], arms=parsed.arms)
-    ratings = panel_ratings(rated.ratings, panel_of(rated.ratings, rated.primary_judges))
+    ratings = panel_ratings(rated.ratings, panel_of(rated.ratings, rated.primary_judges, rotating=rated.rotating))
     plans = {plan.id: plan for plan in plan_contrasts(ratings.arms) if len(plan.pairs) == 1}
     if not plans:
         hint = "A pilot needs two arms with the same patients."

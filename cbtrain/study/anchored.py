@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from cbtrain.config.schema import StudyConfig
+from cbtrain.eval.config import EvaluationConfig
+from cbtrain.eval.rating.config import CUE, LLM
+from cbtrain.eval.rating.judge_prompt import shipped_prompts as shipped_judge_prompts
+from cbtrain.eval.rating.rubric_files import shipped_rubrics
 from cbtrain.eval.simulation.config import PROMPT_WORDS
 from cbtrain.eval.simulation.prompts import shipped_prompts
 from cbtrain.eval.simulation.questionnaire import shipped_questionnaires
@@ -32,8 +35,7 @@ def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
     yield config.model, "path"
     corpus, evaluation = config.corpus, config.evaluation
     yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) != SAMPLE)
-    if Path(evaluation.judging.rubric).suffix:
-        yield evaluation.judging, "rubric"
+    yield from _of_raters(evaluation)
     if evaluation.patients:
         yield evaluation.patients, "file"
     for simulator in evaluation.simulators.values():
@@ -47,3 +49,18 @@ def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
         yield from ((therapist, key) for key in ("model", "adapter"))
         if therapist.prompt not in (*shipped_prompts(), *PROMPT_WORDS):
             yield therapist, "prompt"
+
+
+def _of_raters(evaluation: EvaluationConfig) -> Iterator[tuple[BaseModel, str]]:
+    judging = evaluation.judging
+    if judging.rubric not in shipped_rubrics():
+        yield judging, "rubric"
+    if judging.judge.prompt not in shipped_judge_prompts():
+        yield judging.judge, "prompt"
+    for judge in evaluation.judges.values():
+        if judge.rubric not in shipped_rubrics():
+            yield judge, "rubric"
+        if judge.prompt not in shipped_judge_prompts():
+            yield judge, "prompt"
+        if judge.rater not in (CUE, LLM):
+            yield judge, "rater"

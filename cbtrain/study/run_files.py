@@ -1,5 +1,7 @@
 """Names of the files in a run's folder. Torch-free: analysis needs only these."""
 
+from pathlib import Path
+
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 
@@ -20,6 +22,8 @@ PATIENTS = "patients.jsonl"
 
 TRANSCRIPTS = "sessions.jsonl"
 SCORES = "scores.csv"
+RUBRIC = "rubric.yaml"
+"""The instrument of the scores beside it."""
 QUESTIONNAIRES = "questionnaires.csv"
 """What the simulated patients answered after their sessions."""
 
@@ -29,3 +33,16 @@ REPORT = "report.json"
 
 SUMMARY = "summary.json"
 """The result of a stage, written last: a stage that has it is finished."""
+
+
+def of_instrument(name: str, instrument: str) -> str:
+    """Return the name of a file like ``name`` for a further instrument: ``scores.alliance.csv``."""
+    path = Path(name)
+    return f"{path.stem}.{instrument}{path.suffix}"
+
+
+def rubric_beside(table: Path) -> Path:
+    """Return where the instrument of the scores in ``table`` is kept: ``rubric.alliance.yaml`` for
+    ``scores.alliance.csv``, ``rubric.yaml`` for others."""
+    _, found, instrument = table.stem.partition(f"{Path(SCORES).stem}.")
+    return table.with_name(of_instrument(RUBRIC, instrument) if found else RUBRIC)

@@ -67,6 +67,10 @@ class TranscriptsConfig(BaseModel):
         min_length=1,
         description="file or folder that is the test part, instead of a share of the patients of path",
     )
+    generator: str | None = Field(
+        None,
+        description="model that wrote the transcripts, if one did: judges of its family are named in a report",
+    )
     language: str = Field("auto", description="ISO 639-1 code for the data card; auto finds it from the text")
     skip_bad: bool = Field(
         False, description="skip and count sessions that cannot be read or tokenized, instead of refusing the corpus"

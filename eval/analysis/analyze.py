@@ -36,14 +36,15 @@ def analysis(
     outcomes: Mapping[Key, SessionOutcome] | None = None,
     *,
     primary_judges: Sequence[str] = (),
+    rotating: bool = False,
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return the analysis of ``ratings`` under its keys in JSON (schema ``cbtrain.analysis/1``); NaN becomes None.
 
     ``protocol``: ``default``, or ``paper`` for the 2024 study's. ``outcomes``: of the sessions, rated or not, if known.
-    ``primary_judges``: see :func:`cbtrain.eval.analysis.agreement.panel.panel_of`. ``draws`` and ``seed``: of the
-    bootstrap. Raises DoesNotFit if the protocol ``paper`` does not apply to the table.
+    ``primary_judges``, ``rotating``: see :func:`cbtrain.eval.analysis.agreement.panel.panel_of`. ``draws`` and
+    ``seed``: of the bootstrap. Raises DoesNotFit if the protocol ``paper`` does not apply to the table.
     """
     results = {
         "schema": SCHEMA,
@@ -61,16 +62,16 @@ def analysis(
     if protocol == "paper":
         results |= _published(analyze_as_published(ratings))
     else:
-        results |= _default(ratings, outcomes or {}, primary_judges, draws, seed)
+        panel = panel_of(ratings, primary_judges, rotating=rotating)
+        results |= _default(ratings, outcomes or {}, panel, draws, seed)
     plain: dict[str, Any] = _plain(results)
     return in_arm_order(plain)
 
 
 def _default(
-    all_ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], primary_judges: Sequence[str], draws: int, seed: int
+    all_ratings: Ratings, outcomes: Mapping[Key, SessionOutcome], panel: Panel, draws: int, seed: int
 ) -> dict[str, Any]:
     """Return the analysis by the default protocol under its keys in JSON."""
-    panel = panel_of(all_ratings, primary_judges)
     ratings = panel_ratings(all_ratings, panel)
     with_partial = by_panel(all_ratings, panel)
     plans = plan_contrasts(ratings.arms)
@@ -90,7 +91,8 @@ def _default(
         "mixed_models": [asdict(contrast) for contrast in model.contrasts],
         "variances": asdict(model.components) if model.components else None,
         "interaction": asdict(interaction_test) if interaction_test else None,
-        "items": _items(ratings, plans, seed),
+        "items": _items(ratings, plans, dict(zip(ratings.item_names, ratings.items.T, strict=True)), seed),
+        "subscales": _items(ratings, plans, ratings.subscale_means, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
         "subgroups": asdict(by_level) if by_level else None,
@@ -104,7 +106,13 @@ def _default(
 
 def _panel(panel: Panel) -> dict[str, Any]:
     """Return the panel under its keys in JSON, where the secondary judges have the key ``beside``."""
-    return {"judges": panel.judges, "beside": panel.secondary, "pooled": panel.pooled, "linked": panel.linked}
+    return {
+        "judges": panel.judges,
+        "beside": panel.secondary,
+        "pooled": panel.pooled,
+        "linked": panel.linked,
+        "rotating": panel.rotating,
+    }
 
 
 def _notes(all_ratings: Ratings, ratings: Ratings, panel: Panel, outcomes: Mapping[Key, SessionOutcome]) -> list[str]:
@@ -135,15 +143,17 @@ def _near_names(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> lis
     ]
 
 
-def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:
+def _items(
+    ratings: Ratings, plans: Sequence[Plan], scores: Mapping[str, np.ndarray], seed: int
+) -> list[dict[str, Any]]:
     """Return the contrasts of the families :data:`cbtrain.eval.analysis.contrast_plan.BY_ITEM` for each item, with
-    Holm's adjustment over the items of each contrast."""
+    Holm's adjustment over the items of each contrast. ``scores``: of each item or sub-scale, float ``[rows]``."""
     plans = [plan for plan in plans if plan.family in BY_ITEM]
-    by_item = [compare(ratings, plans, scores, draws=0, seed=seed) for scores in ratings.items.T]
+    by_item = [compare(ratings, plans, values, draws=0, seed=seed) for values in scores.values()]
     rows = []
     for index, plan in enumerate(plans):
         contrasts = with_holm([item[index] for item in by_item])
-        for name, contrast in zip(ratings.item_names, contrasts, strict=True):
+        for name, contrast in zip(scores, contrasts, strict=True):
             keys = ("estimate", "se", "ci_low", "ci_high", "p", "p_adjusted")
             rows.append({"contrast": plan.id, "item": name, **{key: getattr(contrast, key) for key in keys}})
     return rows

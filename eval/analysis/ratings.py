@@ -68,9 +68,9 @@ class Ratings:
     better. ``weights`` of the items in the total; None: all 1. ``subscales``: their items. The other arrays are
     ``[rows]``: names of ``arm``, ``patient`` and ``judge``, ``session`` (slot within patient and arm,
     :mod:`cbtrain.eval.simulation.slots`), its ``number`` in the course (0: unknown) and ``repeat`` (int64),
-    ``simulator`` (str, "" if there is one only), ``status`` (a :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by name; may include arms without a row.
-    ``moderators``: columns of patients. ``scale``: None if the instrument is not known. ``notes``: guesses that were
-    made when the table was read.
+    ``simulator`` (str, "" if there is one only), ``status`` (a :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by
+    name; may include arms without a row. ``moderators``: columns of patients. ``scale``: None if the instrument is not
+    known. ``notes``: guesses that were made when the table was read.
     """
 
     item_names: tuple[str, ...]
@@ -132,6 +132,12 @@ class Ratings:
     def total_of(self, items: np.ndarray) -> np.ndarray:
         """Return the totals, float64 ``[rows]``, of ``items``, float64 ``[rows, items]``."""
         return np.asarray(items.sum(axis=1) if self.weights is None else items @ np.array(self.weights))
+
+    @property
+    def subscale_means(self) -> dict[str, np.ndarray]:
+        """Return the mean over the items of each sub-scale, float64 ``[rows]``; NaN if one has no score."""
+        columns = {name: [self.item_names.index(item) for item in items] for name, items in self.subscales.items()}
+        return {name: self.items[:, indices].mean(axis=1) for name, indices in columns.items()}
 
     @property
     def weight(self) -> float:
@@ -244,8 +250,8 @@ def _from_cbtrain(table: CsvTable, rubric: Rubric | None) -> Ratings:
 def ratings_of(
     scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], rubric: Rubric | None, where: object = "scores"
 ) -> Ratings:
-    """Return ``scores`` as a table. ``items`` and ``arms``: their names, as ``scores`` may be empty; ``rubric``: None if
-    it is not known. Raises UserError, which names ``where``, if a patient has two values of a column."""
+    """Return ``scores`` as a table. ``items`` and ``arms``: their names, as ``scores`` may be empty; ``rubric``: None
+    if it is not known. Raises UserError, which names ``where``, if a patient has two values of a column."""
     keying = rubric.keying if rubric else AS_GIVEN
     values = [
         [math.nan if (value := score.domains[name]) is None else keying.keyed(name, value) for name in items]

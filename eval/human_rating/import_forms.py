@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cbtrain.errors import UserError
 from cbtrain.eval.human_rating.key import Key
 from cbtrain.eval.human_rating.parse_forms import FilledForm, FilledSession, parse_form
-from cbtrain.eval.rating.scores import ADDED_LATER, Score, Status, read_scores_csv, write_scores_csv
+from cbtrain.eval.rating.scores import ADDED_LATER, RECORDED, Score, Status, read_scores_csv, write_scores_csv
 from cbtrain.files import unique_json, write_atomic, written_together
 from cbtrain.transcripts.source import validate
 
@@ -178,7 +178,7 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
     """Return the evidence and notes of people's scores, each with the fields of :class:`Score`; empty if there is no
     such file. Raises UserError on a damaged line."""
     notes = []
-    names = {field.name for field in fields(Score)} - set(ADDED_LATER)
+    names = RECORDED - set(ADDED_LATER)
     for number, line in enumerate(_lines(path), 1):
         try:
             note = unique_json(line)

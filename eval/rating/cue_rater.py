@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from cbtrain.errors import UserError
 from cbtrain.eval.rating.cue import Cue
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
@@ -45,6 +46,15 @@ COMMON = frozenset(
     """.split()
 )
 """Words too frequent to show that the patient was heard."""
+
+
+def check(rubric: Rubric) -> None:
+    """Raise UserError if ``rubric`` has a domain without cues, which only people and LLM judges can rate."""
+    without = [domain.id for domain in rubric.domains if not domain.cues]
+    if without:
+        which = "no domain has" if len(without) == len(rubric.domains) else f"{', '.join(without)}: without"
+        hint = "Have an LLM judge rate (evaluation.judging.rater=llm), or people (`cbtrain rate export`)."
+        raise UserError(f"the cue rater cannot rate it ({which} cues)", where=f"rubric {rubric.name!r}", hint=hint)
 
 
 def rate(session: SimulatedSession, rubric: Rubric) -> Score:

@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel
 
 from cbtrain.eval.rating.config import JudgeConfig
-from cbtrain.eval.rating.ratable import RESIDUE, why_unratable
+from cbtrain.eval.rating.judge_answer import schema_of, shape_of, why_absent
+from cbtrain.eval.rating.judge_prompt import JudgePrompt
+from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Domain, Rubric
 from cbtrain.eval.rating.scores import Score, Status
+from cbtrain.eval.rating.transcript_form import transcript_of
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.providers.errors import ProviderError
 from cbtrain.providers.provider import Provider
-from cbtrain.providers.structured import ask
-from cbtrain.providers.types import ChatRequest, ChatResponse, Message
+from cbtrain.providers.structured import Structured, ask, shaped
+from cbtrain.providers.types import ChatRequest, ChatResponse
 from cbtrain.transcripts.types import Turn
 
-MORE_TOKENS = "raise evaluation.judging.judge.max_tokens, or have the judge think less (its extra_body)"
+MORE_TOKENS = "raise max_tokens of this judge, or have it think less (its provider's extra_body)"
 
 MANY = 1_000_000
 """More repeats than anybody asks for."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How an LLM judge called ``judge`` is asked: by which instrument, with which prompt and settings."""
+
+    judge: str
+    rubric: Rubric
+    prompt: JudgePrompt
+    config: JudgeConfig
+
+    @property
+    def calls(self) -> list[list[Domain]]:
+        """The domains of each call."""
+        return [[domain] for domain in self.rubric.domains] if self.config.per_domain else [self.rubric.domains]
+
+    def request(self, domains: Sequence[Domain], transcript: str, repeat: int) -> ChatRequest:
+        """Return what is sent to rate ``domains`` of a session in its form."""
+        return ChatRequest(
+            self.prompt.messages(self.rubric, domains, transcript),
+            max_tokens=self.config.max_tokens,
+            temperature=self.config.temperature,
+            seed=repeat,
+            json_schema=schema_of(self.rubric, domains),
+        )
 
 
 class _Stop(Exception):
@@ -34,42 +61,50 @@ class _Stop(Exception):
 
 async def judge_session(
     provider: Provider,
-    rubric: Rubric,
+    asking: Asking,
     session: SimulatedSession,
-    config: JudgeConfig,
     *,
     repeat: int,
     tries: Mapping[str, int] | None = None,
 ) -> Score:
-    """Return the rating number ``repeat`` of one session. The judge reads the numbered turns and the rubric, never ids
-    or arms. ``tries`` counts earlier answers without a rating, by the first domain of the call: for each of them
-    another answer is asked for, not the kept one.
+    """Return the rating number ``repeat`` of one session. The judge reads the turns and the rubric, never ids or arms.
+    ``tries`` counts earlier answers without a rating, by the first domain of the call: for each of them another answer
+    is asked for, not the kept one.
 
-    An answer that is still invalid after the re-asks leaves the score empty with the status ``invalid``. A session in
+    An answer that is still invalid after the re-asks leaves the score empty with the status ``invalid``; one whose
+    evidence alone is not in the session keeps its scores, and the domains are named as ``unfounded``. A session in
     which a speaker says nothing is not sent: it is ``unratable``.
     """
-    turns = session.turns
-    score = Score.empty(session, provider.model, repeat, rubric)
-    if why := why_unratable(turns, session.labels_seen):
+    score = Score.empty(session, asking.judge, repeat, asking.rubric)
+    if why := why_unratable(session.turns, session.labels_seen):
         score.reason["error"] = why
         return score
-    groups = [[domain] for domain in rubric.domains] if config.per_domain else [rubric.domains]
-    for group in groups:
+    transcript = transcript_of(session.turns)
+    for domains in asking.calls:
+        sample = repeat + MANY * (tries or {}).get(domains[0].id, 0)
+        chat = functools.partial(_noted, provider, sample, score.requests)
+        request = asking.request(domains, transcript, repeat)
         try:
-            sample = repeat + MANY * (tries or {}).get(group[0].id, 0)
-            chat = functools.partial(_noted, provider, sample, score.requests)
-            ratings = await _ask(chat, rubric, group, turns, config, repeat)
+            answer = await _answered(chat, request, asking, domains, session.turns)
         except _Stop as stop:
-            score.status, score.stopped_at = stop.status, group[0].id
+            score.status, score.stopped_at = stop.status, domains[0].id
             score.reason["error"] = str(stop)
             return score
-        for domain in group:
-            rating = ratings[domain.id]
-            score.domains[domain.id] = None if rating["score"] is None else float(rating["score"])
-            score.evidence[domain.id] = [i - 1 for i in rating["evidence"] if 1 <= i <= len(turns)]
-            score.reason[domain.id] = rating["reason"]
+        for domain in domains:
+            _take(getattr(answer, domain.id), domain.id, score, session.turns)
     score.status = "unratable" if None in score.domains.values() else "ok"
     return score
+
+
+def _take(rating: BaseModel, domain: str, score: Score, turns: Sequence[Turn]) -> None:
+    """Put what was answered on one domain into ``score``."""
+    values = dict(rating)
+    score.domains[domain] = None if values["score"] is None else float(values["score"])
+    founded = [one for one in values["evidence"] if not why_absent(one, turns)]
+    score.evidence[domain] = list(dict.fromkeys(one.turn - 1 for one in founded))
+    score.reason[domain] = values["reason"]
+    if len(founded) < len(values["evidence"]):
+        score.unfounded.append(domain)
 
 
 async def _noted(provider: Provider, sample: int, requests: list[str], request: ChatRequest) -> ChatResponse:
@@ -84,91 +119,30 @@ async def _noted(provider: Provider, sample: int, requests: list[str], request: 
     return response
 
 
-async def _ask(
+async def _answered(
     chat: Callable[[ChatRequest], Awaitable[ChatResponse]],
-    rubric: Rubric,
+    request: ChatRequest,
+    asking: Asking,
     domains: Sequence[Domain],
     turns: Sequence[Turn],
-    config: JudgeConfig,
-    repeat: int,
-) -> dict[str, Any]:
-    """Return the validated ratings by domain id. Raises _Stop with the status that tells why there are none."""
-    request = ChatRequest(
-        (Message("system", judge_instructions(rubric, domains)), Message("user", _transcript(turns))),
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
-        seed=repeat,
-        json_schema=_schema(rubric, domains),
-    )
+) -> BaseModel:
+    """Return the valid answer to ``request``. Raises _Stop with the status that tells why there is none."""
     try:
-        structured = await ask(chat, request, _answer_shape(rubric, domains), config.max_reasks)
+        structured = await ask(chat, request, shape_of(asking.rubric, domains, turns), asking.config.max_reasks)
     except ProviderError as error:
         raise _Stop("refused" if error.kind == "content_filter" else "error", str(error)) from None
+    if structured.status == "invalid" and (answer := _without_evidence(structured, asking.rubric, domains)):
+        return answer
     if structured.status == "ok":
         assert structured.value is not None
-        return structured.value.model_dump()
+        return structured.value
     if structured.status == "truncated":
         raise _Stop("truncated", f"{structured.problem}; {MORE_TOKENS}")
     refused = structured.status == "refused"
     raise _Stop(structured.status, f"the judge {structured.problem}" if refused else structured.problem)
 
 
-def judge_instructions(rubric: Rubric, domains: Sequence[Domain]) -> str:
-    """Return the system prompt of a judge: how to rate, and the domains with their anchors."""
-    parts = [
-        "You rate the therapist in a transcript of a therapy session. Read it whole, then rate each domain below from "
-        f"{rubric.minimum} to {rubric.maximum} by its anchors. Name the numbers of the turns your rating rests on, "
-        "give the reason before the score, and rate what was said, not how long or polished it is. If a domain cannot "
-        "be rated from this transcript, its score is null. Answer with one JSON object: a key for each domain, with "
-        '"evidence" (turn numbers), "reason" (one or two sentences) and "score".'
-    ]
-    for domain in domains:
-        anchors = "\n".join(f"  {point}: {text}" for point, text in sorted(domain.anchors.items()))
-        parts.append(f"{domain.id} ({domain.name}): {domain.description}\n{anchors}")
-    return "\n\n".join(parts)
-
-
-def _transcript(turns: Sequence[Turn]) -> str:
-    return "\n\n".join(
-        f"[{number}] {turn.role.capitalize()}: {RESIDUE.sub('', turn.text).strip()}"
-        for number, turn in enumerate(turns, 1)
-    )
-
-
-def _answer_shape(rubric: Rubric, domains: Sequence[Domain]) -> type[BaseModel]:
-    # Keys that nobody asked for change no score; neither does 3.0 in place of 3.
-    strict = ConfigDict(extra="ignore", strict=True)
-    bounded = Field(ge=rubric.minimum, le=rubric.maximum)
-    number: Any = Annotated[int, BeforeValidator(_whole)]
-    rating = create_model(
-        "Rating", __config__=strict, evidence=(list[number], ...), reason=(str, ...), score=(number | None, bounded)
-    )
-    fields: dict[str, Any] = {domain.id: (rating, ...) for domain in domains}
-    return create_model("Answer", __config__=strict, **fields)
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _schema(rubric: Rubric, domains: Sequence[Domain]) -> dict[str, Any]:
-    """JSON schema with enums: some providers drop numeric bounds."""
-    points = [*range(rubric.minimum, rubric.maximum + 1), None]
-    rating = {
-        "type": "object",
-        "properties": {
-            "evidence": {"type": "array", "items": {"type": "integer"}},
-            "reason": {"type": "string"},
-            "score": {"enum": points},
-        },
-        "required": ["evidence", "reason", "score"],
-        "additionalProperties": False,
-    }
-    ids = [domain.id for domain in domains]
-    schema = {
-        "type": "object",
-        "properties": dict.fromkeys(ids, rating),
-        "required": ids,
-        "additionalProperties": False,
-    }
-    return dict(json.loads(json.dumps(schema)))
+def _without_evidence(structured: Structured[BaseModel], rubric: Rubric, domains: Sequence[Domain]) -> BaseModel | None:
+    """Return the last answer if nothing is wrong with it but its evidence."""
+    answer, _ = shaped(structured.responses[-1].text, shape_of(rubric, domains, None))
+    return answer

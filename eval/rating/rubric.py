@@ -10,16 +10,27 @@ import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.eval.rating.cue import Cue
 from cbtrain.eval.rating.keying import Keying
 from cbtrain.files import text_digest
 from cbtrain.settings import renamed
 
+LARGEST = 1_000_000
+
+
+def _small(value: Any) -> Any:
+    """Return ``value``. Raises ValueError on a number that no scale has."""
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST:,} in size")
+    return value
+
+
 Point = int | float
+BoundedPoint = Annotated[Point, BeforeValidator(_small)]
 
 ADDED_LATER: dict[str, Any] = {"step": 1, "reversed": False, "weight": 1.0, "subscale": ""}
 """Fields that older versions did not have, and their values then: a rubric that leaves them so is the same rubric."""
@@ -42,7 +53,7 @@ class Domain(BaseModel):
     id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     description: str = ""
-    anchors: dict[Point, str] = Field(default_factory=dict)
+    anchors: dict[BoundedPoint, str] = Field(default_factory=dict)
     reversed: bool = False
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     subscale: str = ""
@@ -80,10 +91,10 @@ class Rubric(BaseModel):
     name: str = Field(min_length=1)
     note: str = ""
     source: str = ""
-    minimum: Point = Field(allow_inf_nan=False)
-    maximum: Point = Field(allow_inf_nan=False)
-    step: Point = Field(1, gt=0, allow_inf_nan=False)
-    cutoff: Point | None = None
+    minimum: BoundedPoint = Field(allow_inf_nan=False)
+    maximum: BoundedPoint = Field(allow_inf_nan=False)
+    step: BoundedPoint = Field(1, gt=0, allow_inf_nan=False)
+    cutoff: BoundedPoint | None = None
     # Ratings by a judge do not depend on it, so it is no part of a rubric's digest.
     cue_language: str = Field("en", exclude=True)
     domains: list[Domain] = Field(min_length=1, validation_alias=renamed("domains", "items"))

@@ -31,7 +31,7 @@ FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 """Columns of every table; between ``seed`` and ``judge`` are those of
 :data:`cbtrain.eval.rating.course_columns.OPTIONAL` that some session has."""
 
-ADDED_LATER = ("number", "simulator", "columns")
+ADDED_LATER = ("number", "simulator", "columns", "unfounded")
 """Fields that journals and files of older versions do not have; they are written where they say something."""
 
 
@@ -42,7 +42,8 @@ class Score:
     ``evidence`` lists the indices of the turns behind each score; ``stopped_at`` is the first domain of the call to the
     judge that gave no usable answer. ``requests`` name the calls to the judge, in order. ``number``, ``simulator`` and
     ``columns``: of the session, as in :class:`cbtrain.eval.simulation.runner.SimulatedSession`. Scores are as the rater
-    gave them; ``keying`` says how they become a total, and is not recorded.
+    gave them; ``keying`` says how they become a total, and is not recorded. ``unfounded``: domains for which the judge
+    named evidence that is not in the session.
     """
 
     session_id: str
@@ -60,6 +61,7 @@ class Score:
     number: int = 0
     simulator: str = ""
     columns: dict[str, str] = field(default_factory=dict)
+    unfounded: list[str] = field(default_factory=list)
     keying: Keying = field(default=AS_GIVEN, compare=False, repr=False)
 
     @classmethod
@@ -127,6 +129,8 @@ def is_score(value: Any) -> bool:
         and all(isinstance(text, str) for text in reason.values())
         and isinstance(value.get("number", 0), int)
         and isinstance(value.get("simulator", ""), str)
+        and isinstance(value.get("unfounded", []), list)
+        and all(isinstance(domain, str) for domain in value.get("unfounded", []))
         and isinstance(columns, dict)
         and all(isinstance(text, str) for text in columns.values())
     )

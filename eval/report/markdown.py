@@ -13,6 +13,7 @@ from cbtrain.eval.report.flow import STAGES, flow_of, stage_texts
 from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.markdown_course import course_parts
+from cbtrain.eval.report.markdown_instruments import instrument_parts, subscale_parts
 from cbtrain.eval.report.markdown_text import escape, table_text
 from cbtrain.eval.report.notable import (
     Finding,
@@ -61,6 +62,7 @@ def render_markdown(report: Report, figures: Figures) -> str:
         _figure(figures, "scores"),
         _domains(report),
         _figure(figures, "heatmap"),
+        *subscale_parts(report.analysis.subscales),
         "## Levels",
         _levels(report),
         "## Length, completion and missing scores",
@@ -71,6 +73,7 @@ def render_markdown(report: Report, figures: Figures) -> str:
     if has_course(report):
         parts += ["## For whom, when, and by whom the patient was played", *course_parts(report)]
         parts += [_figure(figures, name) for name in ("subgroups", "phases", "patients")]
+    parts += instrument_parts(report)
     parts += questionnaire_paragraphs(report, table_text, escape)
     curves = [_figure(figures, name) for name in figures if name not in TITLES]
     parts += ["## Training", *curves] if curves else []

@@ -62,6 +62,7 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         patient_figures=patient_figures(report.patients_audit),
         figures={name: figure.page for name, figure in figures.items() if figure.on_page},
         analysis=analysis,
+        instruments=report.instruments,
         length=analysis.length or LengthPart(),
         families=families_of(findings),
         shared_notes=shared_notes(findings),

@@ -25,7 +25,8 @@ RATE_LIMITED = re.compile(r"(HTTP \d+, )?rate limit: ")
 """How the problem of a request begins that was answered with 429."""
 
 JUDGE = "judge"
-"""The role whose costs grow with ratings; those of all others grow with turns."""
+"""The role whose costs grow with ratings, before the judge's name if there are several; those of all others grow with
+turns."""
 
 
 @dataclass(slots=True)
@@ -166,7 +167,7 @@ class Tally:
 
     def share(self, role: str) -> float | None:
         """Return which share (0 to 1) of the work that ``role`` is paid for has been done; None if it is not known."""
-        if role == JUDGE:
+        if role.partition(" ")[0] == JUDGE:
             planned = self.ratings.planned
             return min(self.ratings.done / planned, 1.0) if planned else None
         left = self.turns_left()

@@ -22,7 +22,7 @@ from cbtrain.providers.provider import Patience, Provider
 from cbtrain.providers.providers import Providers, api_format_of, recorded
 from cbtrain.providers.transport import HttpTransport, Reply, open_session
 from cbtrain.providers.types import ChatRequest, Message
-from cbtrain.study.evaluation.score import uses_llm_judge
+from cbtrain.study.evaluation.judges import uses_llm_judge
 
 KEY = 'planted-"secret"-123'
 

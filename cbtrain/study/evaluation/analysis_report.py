@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.rating.keying import AS_GIVEN, Keying
+from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score, Status
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.report.schema.report import Report
@@ -37,7 +39,7 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
     report says of training, costs and protocol is kept. Raises UserError if that report cannot be read."""
     base_report = _report_of_run(study.run)
     explanations = _explanations(study.run, base_report)
-    scores, sessions = _scores_and_sessions(study.ratings, list(records(study.transcripts)), explanations)
+    scores, sessions = _scores_and_sessions(study.ratings, list(records(study.transcripts)), explanations, study.rubric)
     data = ReportInput(
         ratings=study.ratings,
         scores=scores,
@@ -47,6 +49,7 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
         patient_names=_patient_names(base_report),
         rubric=study.rubric,
         answers={session.id: session.answers for session in base_report.sessions if session.answers},
+        rotating=study.rotating,
     )
     title = base_report.title or f"Scores of {counted(len(set(study.ratings.patient)), 'patient')}, analysed"
     if study.run is None:
@@ -74,7 +77,7 @@ def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report
         for (session_id, judge, repeat), explanation in _explanations(run.run, run_report).items():
             explanations[f"{name}: {session_id}", judge, repeat] = explanation
         patient_names |= _patient_names(run_report)
-    scores, sessions = _scores_and_sessions(comparison.ratings, transcripts, explanations)
+    scores, sessions = _scores_and_sessions(comparison.ratings, transcripts, explanations, comparison.runs[0].rubric)
     data = ReportInput(
         ratings=comparison.ratings,
         scores=scores,
@@ -83,19 +86,24 @@ def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report
         sessions=sessions,
         patient_names=patient_names,
         rubric=comparison.runs[0].rubric,
+        rotating=comparison.rotating,
     )
     title = f"{' and '.join(comparison.names)}, compared"
     return build_report(data, Report(title=title, protocol=comparison.protocol))
 
 
 def _scores_and_sessions(
-    ratings: Ratings, sessions: Sequence[SimulatedSession], explanations: Mapping[RatingKey, Explanation]
+    ratings: Ratings,
+    sessions: Sequence[SimulatedSession],
+    explanations: Mapping[RatingKey, Explanation],
+    rubric: Rubric | None,
 ) -> tuple[list[Score], list[SimulatedSession]]:
     """Return ``ratings`` as scores, and the ``sessions`` of their arms. A rated session is listed also if there is no
     transcript of it."""
     sessions = [session for session in sessions if session.arm in ratings.arms]
     ids = {(session.arm, session.patient, session.slot): session.id for session in sessions}
-    scores = [_score(ratings, row, ids, explanations) for row in range(len(ratings))]
+    keying = rubric.keying if rubric else AS_GIVEN
+    scores = [replace(_score(ratings, row, ids, explanations, keying), keying=keying) for row in range(len(ratings))]
     without_transcript = {
         score.session_id: _session_of(score) for score in scores if (score.arm, score.patient, score.slot) not in ids
     }
@@ -113,8 +121,10 @@ def _score(
     row: int,
     ids: Mapping[tuple[str, str, int], str],
     explanations: Mapping[RatingKey, Explanation],
+    keying: Keying,
 ) -> Score:
-    """Return one row of ``ratings`` with its evidence and reasons; ``ids``: of the sessions with a transcript."""
+    """Return one row of ``ratings``, as the rater gave it, with its evidence and reasons; ``ids``: of the sessions with
+    a transcript."""
     arm, patient, slot = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
     number, simulator = int(ratings.number[row]), str(ratings.simulator[row])
     seed = seed_in(slot, number, simulator)
@@ -122,7 +132,8 @@ def _score(
     session_id = ids.get((arm, patient, slot)) or "/".join(place)
     judge, repeat = str(ratings.judge[row]), int(ratings.repeat[row])
     points = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
-    domains = {item: None if math.isnan(value) else value for item, value in points}
+    # Turning a reversed score round twice gives it back.
+    domains = {item: None if math.isnan(value) else keying.keyed(item, value) for item, value in points}
     explanation = explanations.get((session_id, judge, repeat), Explanation())
     status = cast(Status, str(ratings.status[row]))
     return Score(

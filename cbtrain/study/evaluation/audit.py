@@ -15,7 +15,6 @@ from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
 from cbtrain.eval.rating.ratable import why_unratable
-from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.files import write_atomic
 from cbtrain.study.evaluation.failures import refuse_many_failures
 from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
@@ -31,14 +30,15 @@ def audit_rater(
     Paid ratings are journalled in ``folder``: an interrupted audit continues. Raises UserError if the corpus cannot be
     read, if it would have to be sent away without ``allow_upload``, or if no original can be rated.
     """
-    check_rating(config, allow_upload=allow_upload)
-    rubric = load_rubric(config.evaluation.judging.rubric)
+    jury = check_rating(config, allow_upload=allow_upload)
+    rubric = jury.rubric
     records_read = read_records(config, console)
     if unread := sum(bool(why_unratable(session.turns)) for session in records_read):
         say(console, f"note: {unread} of {len(records_read)} sessions cannot be rated and are not used")
     originals = pick(records_read, sessions, seed)
     changed = copies(originals)
-    scores, rater, spent, run = asyncio.run(rate_records([*originals, *changed], rubric, config, folder, console))
+    by_instrument, spent, run = asyncio.run(rate_records([*originals, *changed], jury, config, folder, console))
+    scores = by_instrument[jury.first.instrument]
     ids = {session.id for session in originals}
     original_scores = [score for score in scores if score.session_id in ids]
     if all(score.total is None for score in original_scores):
@@ -49,7 +49,7 @@ def audit_rater(
         "schema": SCHEMA,
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
-        "rater": rater,
+        "rater": jury.rater,
         "rubric": {"name": rubric.name, "minimum": rubric.minimum, "maximum": rubric.maximum},
         "corpus": config.corpus.path,
         "seed": seed,

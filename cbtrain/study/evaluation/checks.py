@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.questionnaire import load_questionnaire
 from cbtrain.eval.simulation.simulators import load_simulator
 from cbtrain.providers.providers import check
 from cbtrain.study.consent import imported_part, require_consent, stays_here
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.evaluation.course_plan import CoursePlan
+from cbtrain.study.evaluation.judges import Jury, jury_of
 from cbtrain.study.evaluation.problems import Problems
-from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.study.evaluation.treated import named_patients
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.transcripts.reading import SAMPLE
 
 
-def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubric:
+def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Jury:
     """Find before training what would stop the evaluation after it. Raises UserError."""
     if config.evaluation.therapists:
         hint = "Leave them out, or train first and name what was trained in a study for `cbtrain evaluate`."
@@ -27,10 +25,11 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Rubr
         raise UserError(what, where="evaluation.therapists", hint=hint)
     require_two_speakers(config)
     check_apis(config, allow_upload=allow_upload)
+    check_judges(config, jury_of(config.evaluation, config.providers), allow_upload=allow_upload)
     if config.evaluation.questionnaire is not None:
         load_questionnaire(config.evaluation.questionnaire)
     _check_patients(config)
-    return load_rubric(config.evaluation.judging.rubric)
+    return jury_of(config.evaluation, config.providers)
 
 
 def _check_patients(config: StudyConfig) -> None:
@@ -58,18 +57,11 @@ def _check_patients(config: StudyConfig) -> None:
 
 
 def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:
-    """Raise UserError if an API of therapists, patients or judge cannot be asked, or if text of an imported corpus may
-    not be sent to it."""
+    """Raise UserError if an API of therapists or patients cannot be asked, or if text of an imported corpus may not be
+    sent to it."""
     settings = config.evaluation
     allow_upload = allow_upload or stays_here(config.providers)
-    corpus = imported_part(config.corpus)
-    profiles, sessions = "its patients' profiles", "sessions simulated from its profiles"
-    judged = f"{sessions} and transcripts"
-    if settings.patients is not None and settings.patients.file is not None:
-        corpus = settings.patients.file
-    elif settings.patients is not None:  # a library is fictional and ships, but a run's therapist speaks as its corpus
-        corpus = SAMPLE if settings.therapists else corpus
-        profiles = sessions = judged = "sessions with a therapist that was trained on it"
+    corpus, profiles, sessions, _ = _sent(config)
     roles = [
         (f"therapist {name}", arm.provider) for name, arm in settings.therapists.items() if arm.provider is not None
     ]
@@ -84,11 +76,32 @@ def check_apis(config: StudyConfig, *, allow_upload: bool = False) -> None:
     if (writer := settings.course.summary.provider) and settings.course.sessions == "whole":
         roles.append(("summaries", writer))
         require_consent(corpus, sessions, writer.base_url, allow_upload)
-    if uses_llm_judge(settings.judging, config.providers):
-        judge = settings.judging.provider
-        roles.append(("judge", judge))
-        require_consent(corpus, judged, judge.base_url, allow_upload)
     check(config.providers, roles)
+
+
+def check_judges(config: StudyConfig, jury: Jury, *, allow_upload: bool = False) -> None:
+    """Raise UserError if an API of ``jury`` cannot be asked, or if text of an imported corpus may not be sent to it."""
+    corpus, _, _, judged = _sent(config)
+    roles = []
+    for judge in jury.apis:
+        assert judge.api is not None
+        roles.append((judge.role, judge.api))
+        require_consent(corpus, judged, judge.api.base_url, allow_upload or stays_here(config.providers))
+    check(config.providers, roles)
+
+
+def _sent(config: StudyConfig) -> tuple[str, str, str, str]:
+    """Return the corpus or file from which text may be sent to APIs, and what of it is sent: to patients, to who writes
+    summaries, and to judges."""
+    settings, corpus = config.evaluation, imported_part(config.corpus)
+    profiles, sessions = "its patients' profiles", "sessions simulated from its profiles"
+    if settings.patients is not None and settings.patients.file is not None:
+        return settings.patients.file, profiles, sessions, f"{sessions} and transcripts"
+    if settings.patients is None:
+        return corpus, profiles, sessions, f"{sessions} and transcripts"
+    # A library is fictional and ships, but a run's therapist speaks as its corpus.
+    spoken = "sessions with a therapist that was trained on it"
+    return SAMPLE if settings.therapists else corpus, spoken, spoken, spoken
 
 
 def require_two_speakers(config: StudyConfig) -> None:

@@ -41,6 +41,11 @@ class Comparison:
     protocol: dict[str, Any]
     notes: list[str]
 
+    @property
+    def rotating(self) -> bool:
+        """Return whether the judges took turns in every run."""
+        return all(run.rotating for run in self.runs)
+
 
 def compare_runs(folders: Sequence[Path]) -> Comparison:
     """Read the runs in ``folders`` as one. Raises UserError if one is no evaluated run, its protocol is not that of the

@@ -20,7 +20,7 @@ from cbtrain.console import table_of
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.power.pilot import Spread
 from cbtrain.eval.analysis.power.power import detectable_difference, power_of
-from cbtrain.eval.rating.judge import judge_instructions
+from cbtrain.eval.rating.judging import Earlier, missing_ratings
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.after_session import Answers
@@ -31,9 +31,9 @@ from cbtrain.providers.costs.prices import load_prices
 from cbtrain.providers.providers import price_of
 from cbtrain.providers.types import Usage
 from cbtrain.study.corpus import StudyCorpus
+from cbtrain.study.evaluation.judges import Judge
 from cbtrain.study.evaluation.protocol import EvaluationProtocol
 from cbtrain.study.evaluation.run_context import RunContext
-from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.text.words import count_words
 from cbtrain.transcripts.types import FAILED
 
@@ -41,8 +41,11 @@ TOKENS_PER_WORD = 4 / 3
 API_WAIT_S, API_TOKENS_PER_S = 1.0, 50.0
 """What a call to an API is taken to last: the wait for its first token, and the rate of the others."""
 
-TOKENS_PER_SCORE = 60
-"""Of a judge's answer: score, turns and reason of one domain."""
+TOKENS_PER_SCORE = 90
+"""Of a judge's answer: score, evidence and reason of one domain."""
+
+TOKENS_OF_FORM = 24
+"""Of the JSON around the words of two turns, as a judge reads them."""
 
 POINTS_2024, BETWEEN_2024, WITHIN_2024 = 99.0, 2.4, 10.4
 """The 2024 study's scale (11 to 110), and on it the SD between patients of the true difference of tuned and untuned arm
@@ -138,16 +141,8 @@ def estimate(
         answers.restore(sessions, events)
         unasked = [one for one in sessions if one.ending is None or (not one.failed and answers.lacks(one))]
         rows += [_questionnaire(protocol, protocol.questionnaire, name, unasked, lengths) for name in protocol.players]
-    judging = config.evaluation.judging
-    if uses_llm_judge(judging, config.providers):
-        rated = {
-            event["score"]["session_id"]
-            for event in events
-            if event["kind"] == "rating"
-            and event["score"]["status"] in ("ok", "unratable")
-            and event["score"]["judge"] == judging.provider.model
-        }
-        rows.append(_judge(protocol, sum(s.id not in rated and not s.failed for s in sessions), lengths))
+    earlier, shares = Earlier.read(events), protocol.jury.shares(sessions)
+    rows += [_judge(protocol, judge, shares[judge.name], earlier, lengths) for judge in protocol.jury.apis]
     return [row for row in rows if row.calls]
 
 
@@ -232,15 +227,27 @@ def _questionnaire(
     return _row(protocol, role, model, provider, len(asked), len(asked) * read, written)
 
 
-def _judge(protocol: EvaluationProtocol, sessions: int, lengths: Lengths) -> RoleEstimate:
-    judging, rubric = protocol.config.evaluation.judging, protocol.rubric
-    groups = [[domain] for domain in rubric.domains] if judging.judge.per_domain else [rubric.domains]
-    calls = sessions * judging.judge.repeats * len(groups)
-    instructions = fmean(count_words(judge_instructions(rubric, group)) for group in groups) * TOKENS_PER_WORD
-    dialogue = lengths.turns / 2 * (lengths.patient + lengths.therapist)
-    answer = min(TOKENS_PER_SCORE * len(rubric.domains) / len(groups), judging.judge.max_tokens)
-    provider = judging.provider
-    return _row(protocol, "judge", provider.model, provider, calls, calls * (instructions + dialogue), calls * answer)
+def _judge(
+    protocol: EvaluationProtocol,
+    judge: Judge,
+    sessions: Sequence[SimulatedSession],
+    earlier: Earlier,
+    lengths: Lengths,
+) -> RoleEstimate:
+    """Return what ``judge`` takes for its ``sessions``: for those that are held the ratings that are missing, for the
+    others all."""
+    asking, rubric = judge.asking, judge.rubric
+    assert judge.api is not None
+    held = [session for session in sessions if session.ending is not None and not session.failed]
+    ratings = missing_ratings(judge.work(held), earlier)
+    ratings += sum(session.ending is None for session in sessions) * asking.config.repeats
+    calls = ratings * len(asking.calls)
+    prompts = [asking.prompt.messages(rubric, domains, "") for domains in asking.calls]
+    words = fmean(sum(count_words(message.content) for message in messages) for messages in prompts)
+    dialogue = lengths.turns / 2 * (lengths.patient + lengths.therapist + TOKENS_OF_FORM)
+    answer = min(TOKENS_PER_SCORE * len(rubric.domains) / len(asking.calls), asking.config.max_tokens)
+    read = calls * (words * TOKENS_PER_WORD + dialogue)
+    return _row(protocol, judge.role, judge.api.model, judge.api, calls, read, calls * answer)
 
 
 def _row(
@@ -315,7 +322,8 @@ def estimate_notes(rows: Sequence[RoleEstimate], lengths: Lengths, config: Study
 
 def spread_2024(rubric: Rubric) -> Spread:
     """Return the 2024 study's spread of totals, on the range of totals of ``rubric``."""
-    share = (rubric.maximum - rubric.minimum) * len(rubric.domains) / POINTS_2024
+    low, high = rubric.total_range
+    share = (high - low) / POINTS_2024
     return Spread(between=BETWEEN_2024 * share, within=WITHIN_2024 * share, repeat=None)
 
 
@@ -331,7 +339,8 @@ def detectable(protocol: EvaluationProtocol, effect: float | None) -> str:
     smallest = detectable_difference(patients, sd)
     design = f"power: {counted(patients, 'patient')} with {counted(each, 'session')} each"
     text = f"{design} show a difference of {smallest:.3g} points of the total or more in 80 % of studies ({basis})"
-    if smallest > (rubric.maximum - rubric.minimum) * len(rubric.domains):
+    low, high = rubric.total_range
+    if smallest > high - low:
         text = f"{design} show no difference that this scale has in 80 % of studies ({basis})"
     if effect is not None:
         text += f"; one of {effect:g} points in {100 * power_of(patients, effect, sd):.0f} %"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,12 @@ from cbtrain.console import heading, loading_bar, plain, say
 from cbtrain.environment import describe_environment, peak_memory_gb
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.questionnaires import questionnaire_analysis
-from cbtrain.eval.analysis.ratings import ratings_of
-from cbtrain.eval.analysis.sessions import session_outcomes
-from cbtrain.eval.rating.cue_rater import CUE_RATER
-from cbtrain.eval.rating.judge import judge_instructions
-from cbtrain.eval.rating.scores import Score, write_scores_csv
+from cbtrain.eval.analysis.ratings import Ratings, ratings_of
+from cbtrain.eval.analysis.sessions import Key, SessionOutcome, session_outcomes
+from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.formatting import counted
-from cbtrain.eval.report.schema.report import Report
+from cbtrain.eval.report.schema.analysis import Analysis
+from cbtrain.eval.report.schema.report import Report, ReportInstrument
 from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.report.terminal import summary
 from cbtrain.eval.report.write import write_report
@@ -43,6 +42,7 @@ from cbtrain.study.evaluation.estimate import (
     refuse_small_budget,
 )
 from cbtrain.study.evaluation.failures import refuse_if_all_failed, refuse_many_failures
+from cbtrain.study.evaluation.judges import Judge
 from cbtrain.study.evaluation.plan import write_plan
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, deviations
 from cbtrain.study.evaluation.questionnaires import (
@@ -51,15 +51,16 @@ from cbtrain.study.evaluation.questionnaires import (
     tell_missing,
     write_questionnaires_csv,
 )
-from cbtrain.study.evaluation.report_data import ReportInput, build_report, title_of
+from cbtrain.study.evaluation.report_data import ReportInput, build_report, describe_scale, title_of
 from cbtrain.study.evaluation.resume import match, refuse_stale, resume
 from cbtrain.study.evaluation.run_context import SHAPES, RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
+from cbtrain.study.evaluation.score_tables import write_tables
 from cbtrain.study.evaluation.scores import as_transcripts, audit_of, human_scores, patients_audit_of
 from cbtrain.study.evaluation.simulate import LocalGroup, Simulation, devices, groups_of, load, sessions_of
 from cbtrain.study.evaluation.study import EvaluationStudy, open_study
 from cbtrain.study.evaluation.therapists import TUNED
-from cbtrain.study.run_files import CONFIG, EVENTS, QUESTIONNAIRES, SCORES, TRANSCRIPTS
+from cbtrain.study.run_files import CONFIG, EVENTS, QUESTIONNAIRES, TRANSCRIPTS
 from cbtrain.study.session_log.report_turns import with_requests
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.transcripts.writing import write_sessions
@@ -113,12 +114,12 @@ async def evaluate_study(
         refuse_if_all_failed(sessions, run)
 
         heading(console, next(steps), "Score the sessions")
-        scores, rater = await score_sessions(sessions, protocol.rubric, run)
+        by_instrument = await score_sessions(sessions, protocol.jury, run)
         spent = costs(run.providers)
-    write_scores_csv(scores, folder / SCORES)
+    write_tables(protocol.jury, by_instrument, folder)
 
     heading(console, next(steps), "Report")
-    report = _report(study, sessions, scores, rater, run, answers)
+    report = _report(study, sessions, by_instrument, run, answers)
     measured = {
         "costs": spent,
         "perplexity": perplexity,
@@ -130,7 +131,7 @@ async def evaluate_study(
         path = write_report(report, folder)
     console.print(summary(report))
     plain(console, f"\nreport: {path}")
-    refuse_many_failures(sessions, scores, run)
+    refuse_many_failures(sessions, [score for scores in by_instrument.values() for score in scores], run)
     return path
 
 
@@ -203,55 +204,104 @@ def _measure_perplexity(
 def _report(
     study: EvaluationStudy,
     sessions: Sequence[SimulatedSession],
-    scores: Sequence[Score],
-    rater: dict[str, str],
+    by_instrument: Mapping[str, Sequence[Score]],
     run: RunContext,
     answers: Answers | None,
 ) -> Report:
     """Analyse the scores; return the report with everything that is known of training and evaluation."""
     config, protocol, trained = run.config, study.protocol, study.trained
-    by_id = {session.id: session for session in sessions}
-    by_people = [score for score in human_scores(run.folder) if score.session_id in by_id]
-    scores = [*scores, *(score.placed_as(by_id[score.session_id]) for score in by_people)]
-    domains = [domain.id for domain in protocol.rubric.domains]
-    ratings = ratings_of(scores, domains, protocol.arms, protocol.rubric)
-    ratings = replace(ratings, arms=protocol.arms)
-    primary_judges = [rater["judge"]]
+    jury = protocol.jury
+    first, *others = [
+        _Rated.of(protocol, instrument, scores, sessions, run.folder) for instrument, scores in by_instrument.items()
+    ]
     title = title_of(trained) if trained else f"{counted(len(protocol.arms), 'therapist')} with simulated patients"
     with run.console.status("Comparing the therapists"):
         outcomes = session_outcomes(as_transcripts(sessions))
-        results = analysis(ratings, "default", outcomes, primary_judges=primary_judges, seed=config.seed)
+        results = first.analysis(outcomes, config.seed)
+        instruments = [one.described(outcomes, config.seed) for one in others]
         asked = questionnaire_analysis(answers, sessions, protocol.arms, seed=config.seed) if answers else None
     parts = {
         "title": title,
         "corpus": trained.corpus if trained else study.treated.summary(study.corpus),
         "training": trained.training if trained else [],
+        "instruments": instruments,
         "audit": audit_of(run.folder),
         "questionnaire": asked,
         "patients_audit": patients_audit_of(run.folder),
         "protocol": protocol.plan,
         "deviations": deviations(protocol.plan, run.events),
-        "prompts": _prompts(protocol, rater),
+        "prompts": _prompts(protocol),
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
     }
     data = ReportInput(
-        ratings=ratings,
-        scores=scores,
-        primary_judges=primary_judges,
+        ratings=first.ratings,
+        scores=first.scores,
+        primary_judges=first.primary_judges,
+        rotating=first.rotating,
         results=results,
         sessions=sessions,
         patient_names=study.treated.names,
         rubric=protocol.rubric,
-        rater=Rater.model_validate(rater),
+        rater=Rater.model_validate(jury.rater),
         answers=answers_in_report(answers, sessions) if answers else {},
     )
     return with_requests(build_report(data, Report.model_validate(parts)), run.folder)
 
 
-def _prompts(protocol: EvaluationProtocol, rater: dict[str, str]) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Rated:
+    """What was rated by one instrument."""
+
+    judges: Sequence[Judge]
+    ratings: Ratings
+    scores: Sequence[Score]
+    primary_judges: Sequence[str]
+    rotating: bool
+
+    @classmethod
+    def of(
+        cls,
+        protocol: EvaluationProtocol,
+        instrument: str,
+        scores: Sequence[Score],
+        sessions: Sequence[SimulatedSession],
+        folder: Path,
+    ) -> _Rated:
+        """Return ``scores`` by ``instrument`` with those of people in ``folder``."""
+        jury, by_id = protocol.jury, {session.id: session for session in sessions}
+        judges = jury.instruments[instrument]
+        rubric = judges[0].rubric
+        by_people = human_scores(folder, "" if instrument == jury.first.instrument else instrument, rubric.keying)
+        placed = [score.placed_as(by_id[score.session_id]) for score in by_people if score.session_id in by_id]
+        scores = [*scores, *placed]
+        ratings = replace(ratings_of(scores, rubric.ids, protocol.arms, rubric), arms=protocol.arms)
+        return cls(judges, ratings, scores, jury.primary_of(instrument), jury.rotates(instrument))
+
+    def analysis(self, outcomes: Mapping[Key, SessionOutcome], seed: int) -> dict[str, Any]:
+        return analysis(
+            self.ratings,
+            "default",
+            outcomes,
+            primary_judges=self.primary_judges,
+            rotating=self.rotating,
+            seed=seed,
+        )
+
+    def described(self, outcomes: Mapping[Key, SessionOutcome], seed: int) -> ReportInstrument:
+        """Return what the report says of an instrument that is not the primary one."""
+        rubric = self.judges[0].rubric
+        return ReportInstrument(
+            id=self.judges[0].instrument,
+            scale=describe_scale(self.ratings, rubric),
+            judges="; ".join(judge.label for judge in self.judges),
+            analysis=Analysis.model_validate(self.analysis(outcomes, seed)),
+        )
+
+
+def _prompts(protocol: EvaluationProtocol) -> dict[str, str]:
     """Return the prompt of each model, word for word; of therapists one, if all have the same."""
-    rubric, by_therapist = protocol.rubric, {therapist.name: therapist.system for therapist in protocol.therapists}
+    by_therapist = {therapist.name: therapist.system for therapist in protocol.therapists}
     same = len(set(by_therapist.values())) == 1
     prompts = {"therapist": protocol.therapists[0].system} if same else by_therapist
     for name, player in protocol.players.items():
@@ -259,6 +309,7 @@ def _prompts(protocol: EvaluationProtocol, rater: dict[str, str]) -> dict[str, s
         prompts[" ".join(filter(None, ["patient", name]))] = template or ""
     if protocol.course.mode == "whole":
         prompts["summaries"] = protocol.config.evaluation.course.summary.prompt
-    if rater["judge"] != CUE_RATER:
-        prompts["judge"] = judge_instructions(rubric, rubric.domains)
+    for judge in protocol.jury.apis:
+        messages = judge.asking.prompt.messages(judge.rubric, judge.rubric.domains, "(the transcript)")
+        prompts[judge.role] = "\n\n".join(message.content for message in messages)
     return {name: text for name, text in prompts.items() if text}

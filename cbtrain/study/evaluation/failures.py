@@ -75,8 +75,12 @@ def _cause_of(missing: Sequence[Score]) -> str:
 
 def _where_of(missing: Sequence[Score], run: RunContext) -> str:
     """Return the setting or address to look at first."""
-    budget = any(score.reason.get("error", "").startswith("budget") for score in missing)
-    return "providers.budget" if budget else run.config.evaluation.judging.provider.base_url
+    if any(score.reason.get("error", "").startswith("budget") for score in missing):
+        return "providers.budget"
+    settings = run.config.evaluation
+    (name, _), *_ = Counter(score.judge for score in missing).most_common()
+    named = settings.judges.get(name)
+    return ((named and named.provider) or settings.judging.provider).base_url
 
 
 def _broken(sessions: Sequence[SimulatedSession]) -> list[SimulatedSession]:

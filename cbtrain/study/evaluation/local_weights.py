@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cbtrain.eval.rating.families import family_of
 from cbtrain.eval.simulation.config import LocalModelConfig
 from cbtrain.files import file_digest, read_json_object, text_digest
 from cbtrain.generation.voice import Voice
@@ -50,6 +51,13 @@ class LocalWeights:
 
         config = self.adapter / (MODEL_CONFIG if is_whole_model(self.adapter) else ADAPTER_CONFIG)
         return digests | {"adapter": weights_digest(self.adapter), "adapter settings": _settings_digest(config)}
+
+    @property
+    def family(self) -> str:
+        """The family of the model, by its names and architecture; empty if it is not known."""
+        settings = read_json_object(self.model / MODEL_CONFIG, "Restore it from a copy.")
+        names = [str(settings.get(key, "")) for key in ("model_type", "_name_or_path")]
+        return next(filter(None, map(family_of, (self.model.name, *reversed(names)))), "")
 
     def voice(self, chat_format: str) -> Voice:
         """Return how the model is talked to. Raises UserError."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from cbtrain.eval.config import PATIENT_INSTRUCTIONS
+from cbtrain.eval.rating.families import family_of
 from cbtrain.eval.simulation.courses import patient_part
 from cbtrain.eval.simulation.in_character import DriftPolicy
 from cbtrain.eval.simulation.parts import PatientRole
@@ -55,6 +56,13 @@ class PatientPlayer:
     def _own_instructions(self) -> str:
         """Return the instructions if they are the user's: simulators have rules of their own."""
         return "" if self.instructions in (None, PATIENT_INSTRUCTIONS) else self.instructions or ""
+
+    @property
+    def family(self) -> str:
+        """The family of its model; empty if it is not known."""
+        if self.provider is not None:
+            return family_of(self.provider.model)
+        return self.weights.family if self.weights else ""
 
     @cached_property
     def identity(self) -> dict[str, Any]:

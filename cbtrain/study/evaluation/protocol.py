@@ -17,6 +17,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrast_plan import Plan, plan_contrasts
 from cbtrain.eval.analysis.contrasts import METHOD
+from cbtrain.eval.rating.families import family_of, overlaps
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.simulation.courses import opening_words, therapist_prompt
 from cbtrain.eval.simulation.questionnaire import Questionnaire
@@ -27,10 +28,10 @@ from cbtrain.patients.case import Case
 from cbtrain.settings import MISSING, differences
 from cbtrain.study.evaluation.course_plan import CoursePlan
 from cbtrain.study.evaluation.identity import as_always, wherever
+from cbtrain.study.evaluation.judges import Jury
 from cbtrain.study.evaluation.local_weights import LocalWeights
 from cbtrain.study.evaluation.patient_player import PatientPlayer
 from cbtrain.study.evaluation.run_context import PLAN
-from cbtrain.study.evaluation.score import uses_llm_judge
 from cbtrain.study.evaluation.therapists import Therapist, notes_on
 from cbtrain.transcripts.profile import Profile
 
@@ -53,12 +54,17 @@ class EvaluationProtocol:
 
     config: StudyConfig
     patients: Mapping[str, Profile | None]
-    rubric: Rubric
+    jury: Jury
     therapists: Sequence[Therapist]
     player: PatientPlayer
     cases: Mapping[str, Case] = field(default_factory=dict)
     simulators: Mapping[str, PatientPlayer] = field(default_factory=dict)
     questionnaire: Questionnaire | None = None
+
+    @property
+    def rubric(self) -> Rubric:
+        """Return the primary instrument."""
+        return self.jury.rubric
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -162,8 +168,8 @@ class EvaluationProtocol:
                 "system prompt": _shared({arm.name: arm.system for arm in self.therapists}),
                 "sampling": _shared({arm.name: as_always(arm.applied_sampling) for arm in self.therapists}),
             },
-            "rubric": {"name": self.rubric.name, "digest": digest(self.rubric.model_dump(mode="json"))},
-            "judge": self._judge(),
+            "rubric": {"name": self.rubric.name, "digest": self.rubric.digest},
+            **self._judges(),
             **({"questionnaire": {"name": asked.name, "digest": asked.digest}} if asked else {}),
             "contrasts": [contrast.id for contrast in self._contrasts],
             "method": METHOD,
@@ -177,21 +183,40 @@ class EvaluationProtocol:
         for contrast in self._contrasts:
             pairs = [f"{first} − {second}" for first, second in contrast.pairs]
             families.setdefault(contrast.family, {})[contrast.id] = pairs
-        outcomes = {"primary": "total", "secondary": [domain.id for domain in self.rubric.domains]}
+        outcomes: dict[str, Any] = {"primary": "total", "secondary": [domain.id for domain in self.rubric.domains]}
         therapists = {arm.name: as_always(arm.described) for arm in self.therapists}
-        more = {"families": families, "outcomes": outcomes, "notes": notes_on(self.therapists)}
+        others = [name for name in self.jury.instruments if name != self.jury.first.instrument]
+        if others:
+            outcomes["totals of other instruments"] = others
+        notes = [*notes_on(self.therapists), *notes_on_judges(self)]
+        more = {"families": families, "outcomes": outcomes, "notes": notes}
         return {**self.compare_key, **more, THERAPISTS: therapists}
 
     @property
     def _played(self) -> dict[str, Any]:
         return {name: player.identity for name, player in self.simulators.items()} or self.player.identity
 
-    def _judge(self) -> dict[str, Any]:
-        """Return the rater and how it is asked."""
-        judging = self.config.evaluation.judging
-        if not uses_llm_judge(judging, self.config.providers):
-            return {"kind": "cue"}
-        return {"kind": "llm", "api": judging.provider.identity(), **judging.judge.model_dump(mode="json")}
+    def _judges(self) -> dict[str, Any]:
+        """Return the raters and how they are asked."""
+        judges = self.jury.judges
+        if not self.jury.first.named:
+            return {"judge": judges[0].described}
+        described = {}
+        for judge in judges:
+            rubric = {"name": judge.rubric.name, "digest": judge.rubric.digest}
+            described[judge.name] = {**judge.described, "rubric": rubric, **({"beside": True} if judge.beside else {})}
+        return {"judges": described, **({"allocation": "cyclic"} if self.jury.rotation else {})}
+
+
+def notes_on_judges(protocol: EvaluationProtocol) -> list[str]:
+    """Return what a reader has to know of the judges beside therapists and patients."""
+    speakers = {f"therapist {arm.name}": arm.family for arm in protocol.therapists}
+    for name, player in protocol.players.items():
+        speakers[f"the patients of {name}" if name else "the patients"] = player.family
+    if generator := protocol.config.corpus.generator:
+        speakers["the generator of the corpus"] = family_of(generator)
+    judges = {judge.name: family_of(judge.api.model) for judge in protocol.jury.apis if judge.api}
+    return overlaps(judges, speakers)
 
 
 def _shared(values: Mapping[str, Any]) -> Any:

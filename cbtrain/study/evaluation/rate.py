@@ -8,20 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 import cbtrain
 from cbtrain.config.schema import StudyConfig
+from cbtrain.console import table_of
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.rating.ratable import why_unratable
-from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.rubric_files import load_rubric
-from cbtrain.eval.rating.scores import Score, write_scores_csv
+from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.schema.training import ReportCosts
 from cbtrain.eval.report.terminal import costs_line
@@ -30,10 +27,11 @@ from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
 from cbtrain.study.evaluation.failures import refuse_if_none_ratable, refuse_many_failures
+from cbtrain.study.evaluation.judges import Jury, jury_of
 from cbtrain.study.evaluation.run_context import RunContext, open_run
-from cbtrain.study.evaluation.score import score_sessions, uses_llm_judge
+from cbtrain.study.evaluation.score import score_sessions
+from cbtrain.study.evaluation.score_tables import table_name, write_tables
 from cbtrain.study.evaluation.scores import drop_changing_columns, records
-from cbtrain.study.run_files import SCORES
 from cbtrain.transcripts.config import TranscriptsConfig
 from cbtrain.transcripts.labels import NAME_THE_LABELS
 from cbtrain.transcripts.reading import read_configured
@@ -46,28 +44,41 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     read, and if it would have to be sent away without ``allow_upload``; and, once everything is written, if more
     ratings are missing than ``evaluation.max_failures`` allows.
     """
-    check_rating(config, allow_upload=allow_upload)
-    rubric = load_rubric(config.evaluation.judging.rubric)
+    jury = check_rating(config, allow_upload=allow_upload)
     sessions = read_records(config, console)
-    scores, rater, spent, run = asyncio.run(rate_records(sessions, rubric, config, folder, console))
+    by_instrument, spent, run = asyncio.run(rate_records(sessions, jury, config, folder, console))
+    scores = [score for found in by_instrument.values() for score in found]
     refuse_if_none_ratable(scores, run)
-    path = folder / SCORES
-    write_scores_csv(scores, path)
-    table = Table("", "sessions", "rated", "total, mean", "SD", box=box.SIMPLE_HEAD, show_edge=False)
+    write_tables(jury, by_instrument, folder)
     arms = Counter(session.arm for session in sessions)
-    items = [domain.id for domain in rubric.domains]
-    for group in session_groups(ratings_of(scores, items, arms, rubric)):
-        numbers = (fixed(group.mean, 2), fixed(group.sd, 2))
-        table.add_row(escape(group.name), f"{arms[group.name]:,}", f"{group.n:,}", *numbers)
-    console.print(table)
+    for instrument, found in by_instrument.items():
+        _show(jury, instrument, found, arms, console)
     if spent:
         console.print(costs_line(ReportCosts.model_validate(spent)), highlight=False, markup=False)
-    credit = f"Rated by: {rater['label']}, on the sessions as labelled, not cleaned"
-    console.print(f"{credit}\n{cbtrain.NOTICE}\n\nscores: {path}", highlight=False, markup=False)
+    credit = f"Rated by: {jury.label}, on the sessions as labelled, not cleaned"
+    paths = [folder / table_name(jury, instrument) for instrument in by_instrument]
+    tables = "\n".join(f"scores: {path}" for path in paths)
+    console.print(f"{credit}\n{cbtrain.NOTICE}\n\n{tables}", highlight=False, markup=False)
     if len(arms) > 1:
-        console.print(f"next: {_next_step(config.corpus, path)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"next: {_next_step(config.corpus, paths[0])}", highlight=False, markup=False, soft_wrap=True)
     refuse_many_failures([], scores, run)
-    return path
+    return paths[0]
+
+
+def _show(jury: Jury, instrument: str, scores: Sequence[Score], arms: Counter[str], console: Console) -> None:
+    """Print the totals by ``instrument`` of each arm, and by judge if there are several."""
+    judges, several = jury.instruments[instrument], len(jury.instruments) > 1
+    rubric = judges[0].rubric
+    if several:
+        console.print(f"\n{rubric.name}", highlight=False, markup=False)
+    head = ["", *(["judge"] if len(judges) > 1 else []), "sessions", "rated", "total, mean", "SD"]
+    table = table_of(*head, numbers=4)
+    for judge in judges:
+        own = [score for score in scores if score.judge == judge.name]
+        for group in session_groups(ratings_of(own, rubric.ids, arms, rubric)):
+            numbers = (f"{arms[group.name]:,}", f"{group.n:,}", fixed(group.mean, 2), fixed(group.sd, 2))
+            table.add_row(escape(group.name), *([escape(judge.name)] if len(judges) > 1 else []), *numbers)
+    console.print(table)
 
 
 def _next_step(corpus: TranscriptsConfig, scores: Path) -> str:
@@ -78,14 +89,16 @@ def _next_step(corpus: TranscriptsConfig, scores: Path) -> str:
     return f"{command} --transcripts {corpus.path}" + (f" --metadata {corpus.metadata}" if corpus.metadata else "")
 
 
-def check_rating(config: StudyConfig, *, allow_upload: bool) -> None:
-    """Raise UserError if the judge that ``config`` names has no key, or the transcripts would have to be sent to it
-    without ``allow_upload``."""
-    judging = config.evaluation.judging
-    if uses_llm_judge(judging, config.providers):
-        check(config.providers, [("judge", judging.provider)])
+def check_rating(config: StudyConfig, *, allow_upload: bool) -> Jury:
+    """Return the judges that ``config`` names. Raises UserError if one cannot rate or has no key, or if transcripts
+    would have to be sent to it without ``allow_upload``."""
+    jury = jury_of(config.evaluation, config.providers)
+    for judge in jury.apis:
+        assert judge.api is not None
+        check(config.providers, [(judge.role, judge.api)])
         allowed = allow_upload or stays_here(config.providers)
-        require_consent(config.corpus.path, "its transcripts", judging.provider.base_url, allowed)
+        require_consent(config.corpus.path, "its transcripts", judge.api.base_url, allowed)
+    return jury
 
 
 def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession]:
@@ -107,10 +120,10 @@ def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession
 
 
 async def rate_records(
-    sessions: Sequence[SimulatedSession], rubric: Rubric, config: StudyConfig, folder: Path, console: Console
-) -> tuple[list[Score], dict[str, str], dict[str, Any] | None, RunContext]:
-    """Return the scores of ``sessions``, journalled in ``folder``; the rater; the costs (None if no API was asked); the
-    run, which has ended."""
+    sessions: Sequence[SimulatedSession], jury: Jury, config: StudyConfig, folder: Path, console: Console
+) -> tuple[dict[str, list[Score]], dict[str, Any] | None, RunContext]:
+    """Return the scores of ``sessions`` by instrument, journalled in ``folder``; the costs (None if no API was asked);
+    the run, which has ended."""
     async with open_run(config, folder, console) as run:
-        scores, rater = await score_sessions(sessions, rubric, run)
-        return scores, rater, costs(run.providers), run
+        scores = await score_sessions(sessions, jury, run)
+        return scores, costs(run.providers), run

@@ -48,7 +48,8 @@ ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
 class ReportInput:
     """The input of a report's parts about scores. ``scores`` are the rows of ``ratings``, with evidence and
     reasons; ``results``: their analysis; ``rubric``: None if the instrument is none of ours; ``rater``: None to name
-    it after the primary judges; ``answers``: of patients to a questionnaire, by session."""
+    it after the primary judges; ``answers``: of patients to a questionnaire, by session; ``rotating``: the primary
+    judges took turns."""
 
     ratings: Ratings
     scores: Sequence[Score]
@@ -59,12 +60,13 @@ class ReportInput:
     rubric: Rubric | None
     rater: Rater | None = None
     answers: Mapping[str, ReportAnswers] = field(default_factory=dict)
+    rotating: bool = False
 
 
 def build_report(data: ReportInput, base_report: Report) -> Report:
     """Return ``base_report`` (training, costs, protocol: what does not come from scores) with rater, scale, arms,
     analysis and sessions of ``data``."""
-    panel = panel_of(data.ratings, data.primary_judges)
+    panel = panel_of(data.ratings, data.primary_judges, rotating=data.rotating)
     rater = data.rater or describe_rater(panel)
     analysis = Analysis.model_validate(data.results)
     sessions = describe_sessions(data.sessions, data.scores, data.patient_names, data.ratings, panel)

@@ -23,6 +23,7 @@ from cbtrain.eval.analysis.sessions import (
 )
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
 from cbtrain.eval.rating.course_columns import known_columns
+from cbtrain.eval.rating.keying import AS_GIVEN, Keying
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric
@@ -32,7 +33,7 @@ from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
 from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.settings import parse_yaml
-from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, PATIENTS_AUDIT, SCORES, TRANSCRIPTS
+from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, PATIENTS_AUDIT, SCORES, TRANSCRIPTS, of_instrument
 from cbtrain.transcripts.labels import labels_seen
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
@@ -41,8 +42,8 @@ from cbtrain.transcripts.types import Session
 @dataclass(frozen=True, slots=True)
 class ScoredStudy:
     """``rubric`` is None if the instrument is none of ours. ``run``: the run folder; None if tables were named.
-    ``primary_judges``: the judges that make up the panel, empty if that is not known; ``only_judge``: the one judge
-    whose ratings were asked for."""
+    ``primary_judges``: the judges that make up the panel, empty if that is not known; ``rotating``: they took turns;
+    ``only_judge``: the one judge whose ratings were asked for."""
 
     ratings: Ratings
     rubric: Rubric | None
@@ -51,6 +52,7 @@ class ScoredStudy:
     run: Path | None
     primary_judges: list[str]
     only_judge: str | None
+    rotating: bool = False
 
 
 def load_scores(
@@ -83,6 +85,9 @@ def load_scores(
     by_file = zip(files, tables, strict=True)
     machine = list(dict.fromkeys(name for file, table in by_file if file.name != TABLE for name in table.judges))
     primary_judges = machine if judge is None and len(machine) < len(ratings.judges) else []
+    beside, rotating = planned_judges(folder)
+    if judge is None and (rotating or beside & set(machine)):
+        primary_judges = [name for name in machine if name not in beside]
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
     default = folder / TRANSCRIPTS
@@ -94,7 +99,19 @@ def load_scores(
         hint = f"Arms there: {there}; arms in the scores: {', '.join(ratings.arms)}."
         raise UserError("it has no session of a rated arm", where=transcripts, hint=hint)
     run = paths[0] if paths == [folder] else None
-    return ScoredStudy(ratings, instrument, sessions, outcomes, run, primary_judges, judge)
+    return ScoredStudy(ratings, instrument, sessions, outcomes, run, primary_judges, judge, rotating and judge is None)
+
+
+def planned_judges(folder: Path) -> tuple[set[str], bool]:
+    """Return the judges that the settings in ``folder`` name for comparison only, and whether the others take turns."""
+    path = folder / CONFIG
+    content: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else {}
+    evaluation = content.get("evaluation") if isinstance(content, dict) else None
+    judges = evaluation.get("judges") if isinstance(evaluation, dict) else None
+    if not isinstance(judges, dict):
+        return set(), False
+    beside = {name for name, judge in judges.items() if isinstance(judge, dict) and judge.get("beside") is True}
+    return beside, evaluation.get("allocation") == "cyclic" and len(judges) - len(beside) > 1
 
 
 def planned_arms(folder: Path, arms: Mapping[str, Arm]) -> dict[str, Arm]:
@@ -223,13 +240,13 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / EVENTS).is_file()
 
 
-def human_scores(folder: Path) -> list[Score]:
-    """Return people's scores in ``folder``, with their evidence and notes; empty if there are none. Raises UserError if
-    the table or the file of notes is damaged."""
-    table = folder / TABLE
+def human_scores(folder: Path, instrument: str = "", keying: Keying = AS_GIVEN) -> list[Score]:
+    """Return people's scores in ``folder``, with their evidence and notes; empty if there are none. ``instrument``:
+    another one than the primary; ``keying``: its own. Raises UserError if the table or the file of notes is damaged."""
+    table = folder / (of_instrument(TABLE, instrument) if instrument else TABLE)
     if not table.is_file():
         return []
-    scores = read_scores_csv(table)
+    scores = read_scores_csv(table, keying)
     notes = {
         (note["session_id"], note["judge"], note["repeat"]): note
         for note in read_notes(companion_file(table, "notes.jsonl"))

@@ -13,8 +13,6 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.config import DEFAULT, NARRATIVE, SimulatorConfig, refuse_unsent
 from cbtrain.eval.simulation.questionnaire import Questionnaire, load_questionnaire
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -23,12 +21,13 @@ from cbtrain.files import exists, expanded, share_with
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.settings import SettingsConflict
 from cbtrain.study.corpus import StudyCorpus, load_corpus
-from cbtrain.study.evaluation.checks import check_apis, refuse_another_study, require_two_speakers
+from cbtrain.study.evaluation.checks import check_apis, check_judges, refuse_another_study, require_two_speakers
 from cbtrain.study.evaluation.context_check import check_contexts
+from cbtrain.study.evaluation.judges import Jury, jury_of
 from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights
 from cbtrain.study.evaluation.patient_player import PatientPlayer
 from cbtrain.study.evaluation.problems import Problems
-from cbtrain.study.evaluation.protocol import EvaluationProtocol
+from cbtrain.study.evaluation.protocol import EvaluationProtocol, notes_on_judges
 from cbtrain.study.evaluation.simulate import sessions_of
 from cbtrain.study.evaluation.therapists import PATIENT, Therapist, notes_on, require_name, therapists_of
 from cbtrain.study.evaluation.treated import Treated, named_patients
@@ -56,8 +55,12 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     one for all that is wrong."""
     problems, settings = Problems(), config.evaluation
     trained = None if config.evaluation.therapists else TrainedRun.read(folder)
+    jury = None
     with problems.collected():
         check_apis(config, allow_upload=allow_upload)
+    with problems.collected():
+        jury = jury_of(settings, config.providers)
+        check_judges(config, jury, allow_upload=allow_upload)
     if trained is not None:
         problems.refuse()
         require_two_speakers(config)
@@ -68,9 +71,7 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         prepare_process(config)
     therapists = therapists_of(config, trained, problems)
     player = player_of(config, trained, problems)
-    rubric = corpus = treated = questionnaire = None
-    with problems.collected():
-        rubric = load_rubric(config.evaluation.judging.rubric)
+    corpus = treated = questionnaire = None
     with problems.collected("evaluation.questionnaire"):
         questionnaire = questionnaire_of(config, player)
     with problems.collected("evaluation.patients"):
@@ -82,7 +83,7 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         with problems.collected(f"evaluation.simulators.{name}"):
             load_simulator(simulator.method)
     problems.refuse()
-    assert rubric is not None
+    assert jury is not None
     assert player is not None
     if trained is not None:
         assert corpus is not None
@@ -92,7 +93,7 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         adapters = [(therapist.name, therapist.weights) for therapist in therapists]
         adapters += [("the patients' model", player.weights)] if settings.patient_model else []
         treated = _of_corpus(config, corpus, adapters if trained is None else [], console)
-    protocol = replace(protocol_of(config, treated, rubric, therapists, player, problems), questionnaire=questionnaire)
+    protocol = replace(protocol_of(config, treated, jury, therapists, player, problems), questionnaire=questionnaire)
     problems.refuse()
     sessions = sessions_of(protocol)
     _check_templates(protocol, sessions, problems)
@@ -102,7 +103,7 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
     _tell_prompts(protocol, console)
     if protocol.course.short:
         say(console, f"note: first meetings only (evaluation.course.sessions): {protocol.course.short[0]}")
-    for note in notes_on(therapists):
+    for note in (*notes_on(therapists), *notes_on_judges(protocol)):
         say(console, f"note: {note}")
     return EvaluationStudy(trained, corpus, treated, protocol)
 
@@ -140,7 +141,7 @@ def player_of(config: StudyConfig, trained: TrainedRun | None, problems: Problem
 def protocol_of(
     config: StudyConfig,
     treated: Treated,
-    rubric: Rubric,
+    jury: Jury,
     therapists: Sequence[Therapist],
     player: PatientPlayer,
     problems: Problems,
@@ -149,7 +150,7 @@ def protocol_of(
     simulators = simulators_of(config, player, treated, problems)
     first, *_ = simulators.values()
     crossed = simulators if config.evaluation.simulators else {}
-    protocol = EvaluationProtocol(config, treated.profiles, rubric, therapists, first, treated.cases, crossed)
+    protocol = EvaluationProtocol(config, treated.profiles, jury, therapists, first, treated.cases, crossed)
     with problems.collected():
         protocol.course.check()
     return protocol

@@ -13,6 +13,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.arms import UNTUNED, Arm, arms_of, check_references, with_declared
 from cbtrain.eval.rating.csv_table import check_name
+from cbtrain.eval.rating.families import family_of
 from cbtrain.eval.simulation.api_speakers import api_request
 from cbtrain.eval.simulation.config import (
     LONGEST_NAME,
@@ -74,6 +75,13 @@ class Therapist:
         request = api_request([Message("user", "…")], self.sampling, seed=0)
         body = api_format_of(self.provider).request(request).body
         return {key: value for key, value in body.items() if key not in (*NOT_SAMPLING, "model", "seed")}
+
+    @property
+    def family(self) -> str:
+        """The family of its model; empty if it is not known."""
+        if self.provider is not None:
+            return family_of(self.provider.model)
+        return self.weights.family if self.weights else ""
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -7,6 +7,10 @@ comparison and change no number.
 
 If no judge rated nearly all sessions, all judges are *pooled*: contrasts pair sessions within judges, and each judge's
 severity is subtracted from the scores of sessions. If severities cannot be estimated, sessions have no scores.
+
+Judges that *take turns* (``evaluation.allocation: cyclic``) are one rater to the analysis: the sessions that are
+compared have the same judge, and every judge rated as many sessions of every arm, so severities cancel in contrasts and
+weigh the same in each arm's mean. That is so by the plan and cannot be seen in a table, so it has to be said.
 """
 
 from __future__ import annotations
@@ -28,18 +32,30 @@ NEARLY_ALL = 0.9
 @dataclass(frozen=True, slots=True)
 class Panel:
     """``judges`` determine the result; ``secondary`` judges are reported for comparison. ``linked``: whether pooled
-    judges share enough sessions to estimate their severity (always true if not ``pooled``)."""
+    judges share enough sessions to estimate their severity (always true if not ``pooled``). ``rotating``: they take
+    turns."""
 
     judges: list[str]
     secondary: list[str]
     pooled: bool
     linked: bool
+    rotating: bool = False
+
+    @property
+    def rater(self) -> str:
+        """Return what judges that take turns are called as one."""
+        return f"{' / '.join(self.judges)} (in rotation)"
 
     @property
     def note(self) -> str:
         """Return a note for the reader; empty if there are no other judges and the panel is not pooled."""
         judges = ", ".join(self.judges)
         comparison = f"; for comparison: {', '.join(self.secondary)}" if self.secondary else ""
+        if self.rotating:
+            return (
+                f"{judges} take turns: each session was rated by one of them, the sessions that are compared by the "
+                f"same one, so that severities cancel; their agreement is not known{comparison}"
+            )
         if not self.pooled:
             return f"rated by {judges}{comparison}" if comparison else ""
         severity = (
@@ -55,9 +71,12 @@ class Panel:
         )
 
 
-def panel_of(ratings: Ratings, primary_judges: Sequence[str] = ()) -> Panel:
+def panel_of(ratings: Ratings, primary_judges: Sequence[str] = (), *, rotating: bool = False) -> Panel:
     """Return the panel of ``ratings``. ``primary_judges``: the only candidates, if they are known (the judges that a
-    run planned, not people who rated a sample of it later)."""
+    run planned, not people who rated a sample of it later). ``rotating``: these take turns."""
+    if rotating and (turns := [judge for judge in primary_judges if judge in ratings.judges]):
+        others = [judge for judge in ratings.judges if judge not in turns]
+        return Panel(turns, others, pooled=False, linked=True, rotating=True)
     candidates = [judge for judge in primary_judges if judge in ratings.judges] or ratings.judges
     rated_by = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in candidates}
     candidates = [judge for judge in candidates if rated_by[judge]] or candidates
@@ -74,7 +93,7 @@ def panel_of(ratings: Ratings, primary_judges: Sequence[str] = ()) -> Panel:
 def left_out(ratings: Ratings, panel: Panel) -> str:
     """Return a note on the sessions that are left out because not all of the panel rated them; empty if there are
     none."""
-    if panel.pooled or len(panel.judges) < 2:
+    if panel.pooled or panel.rotating or len(panel.judges) < 2:
         return ""
     rated_by = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in panel.judges}
     rated_by_any, rated_by_all = set().union(*rated_by.values()), set.intersection(*rated_by.values())
@@ -90,8 +109,9 @@ def left_out(ratings: Ratings, panel: Panel) -> str:
 
 
 def by_panel(ratings: Ratings, panel: Panel) -> Ratings:
-    """Return all ratings by the panel's judges."""
-    return ratings.only(np.isin(ratings.judge, panel.judges))
+    """Return all ratings by the panel's judges; those who take turns as one."""
+    rows = ratings.only(np.isin(ratings.judge, panel.judges))
+    return replace(rows, judge=np.full(len(rows), panel.rater)) if panel.rotating else rows
 
 
 def panel_ratings(ratings: Ratings, panel: Panel) -> Ratings:
@@ -107,7 +127,7 @@ def panel_scores(ratings: Ratings, panel: Panel, values: np.ndarray) -> dict[Key
     """Return the score of each session that all of the panel scored. ``values``: float ``[rows]``, the totals or one
     item; see :func:`cbtrain.eval.analysis.agreement.severity.session_means`."""
     rows = np.isin(ratings.judge, panel.judges)
-    panel_rows, panel_values = ratings.only(rows), values[rows]
+    panel_rows, panel_values = by_panel(ratings, panel), values[rows]
     complete = _complete(panel_rows, panel, panel_values)
     return session_means(panel_rows, np.where(complete, panel_values, np.nan))
 
@@ -115,7 +135,7 @@ def panel_scores(ratings: Ratings, panel: Panel, values: np.ndarray) -> dict[Key
 def _complete(ratings: Ratings, panel: Panel, values: np.ndarray) -> np.ndarray:
     """Return, bool ``[rows]``, whether each row's session has a value by every judge of the panel. Always true for one
     judge and for pooled ones."""
-    if panel.pooled or len(panel.judges) < 2:
+    if panel.pooled or panel.rotating or len(panel.judges) < 2:
         return np.ones(len(ratings), dtype=bool)
     judged = judged_means(ratings, values)
     return np.array([len(judged.get(session, {})) == len(panel.judges) for session in ratings.sessions], dtype=bool)

@@ -102,16 +102,18 @@ def _between(rated: Ratings, judges: Sequence[str], draws: int, seed: int) -> di
     if len(totals) < 2:
         return None
     weights = _resamples(len(totals), draws, seed)
+    step = rated.scale.step if rated.scale else 1.0
     items = [
-        {"item": name, **_agreement(_matrix(rated, judges, rated.items[:, column]), weights)}
+        {"item": name, **_agreement(_matrix(rated, judges, rated.items[:, column]), weights, step)}
         for column, name in enumerate(rated.item_names)
     ]
-    return {"judges": list(judges), "sessions": len(totals), "total": _agreement(totals, weights), "items": items}
+    return {"judges": list(judges), "sessions": len(totals), "total": _agreement(totals, weights, step), "items": items}
 
 
-def _agreement(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+def _agreement(values: np.ndarray, weights: np.ndarray, step: float) -> dict[str, Any]:
     """Return the coefficients of agreement, and over pairs of judges the shares of exact agreement (scores differ by
-    less than half a point) and adjacent agreement (by less than one and a half). Arguments as in :func:`icc_draws`."""
+    less than half a ``step`` of the scale) and adjacent agreement (by less than one and a half). Other arguments as in
+    :func:`icc_draws`."""
     single, mean, consistency = icc_draws(values, weights)
     pairs = combinations(range(values.shape[1]), 2)
     differences = np.abs(np.stack([values[:, i] - values[:, j] for i, j in pairs], axis=1))
@@ -122,8 +124,8 @@ def _agreement(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
         "icc_consistency": _estimate(consistency),
         "kappa": _estimate(kappa_draws(values, weights)),
         "alpha": _estimate(alpha_draws(values, weights)),
-        "exact": _share((~at_least(differences, 0.5, size)).mean(axis=1), weights),
-        "adjacent": _share((~at_least(differences, 1.5, size)).mean(axis=1), weights),
+        "exact": _share((~at_least(differences, 0.5 * step, size)).mean(axis=1), weights),
+        "adjacent": _share((~at_least(differences, 1.5 * step, size)).mean(axis=1), weights),
     }
     return {name: asdict(estimate) for name, estimate in estimates.items()}
 

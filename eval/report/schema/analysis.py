@@ -63,11 +63,13 @@ class ArmRow(Part):
 
 
 class PanelPart(Part):
-    """``judges`` determine the result, those in ``secondary`` are reported for comparison (``beside`` in the file)."""
+    """``judges`` determine the result, those in ``secondary`` are reported for comparison (``beside`` in the file).
+    ``rotating``: the judges took turns."""
 
     judges: Texts = Field(default_factory=list)
     secondary: Texts = Field(default_factory=list, alias="beside")
     pooled: Flag = False
+    rotating: Flag = False
     linked: Flag = False
 
 
@@ -302,6 +304,7 @@ class Analysis(Part):
     variances: Whether[VariancesPart] = None
     interaction: Whether[InteractionPart] = None
     items: Rows[ItemRow] = Field(default_factory=list)
+    subscales: Rows[ItemRow] = Field(default_factory=list)
     levels: Rows[LevelRow] = Field(default_factory=list)
     length: Whether[LengthPart] = None
     subgroups: Whether[SubgroupsPart] = None

@@ -188,6 +188,15 @@ class ReportSession(Part):
     answers: Whether[ReportAnswers] = None
 
 
+class ReportInstrument(Part):
+    """The result by an instrument beside the primary one. ``judges``: who rated by it."""
+
+    id: Text = ""
+    scale: Always[ReportScale] = Field(default_factory=ReportScale)
+    judges: Text = ""
+    analysis: Always[Analysis] = Field(default_factory=Analysis)
+
+
 class Report(Part):
     """``requests`` are those that turns answer, each once, without the turns before. ``deviations`` is None if no
     protocol was journalled, so that nothing can be said of any. ``questionnaire``: what the simulated patients
@@ -207,6 +216,7 @@ class Report(Part):
     arms: Rows[ReportArm] = Field(default_factory=list)
     patients: Rows[ReportPatient] = Field(default_factory=list)
     analysis: Always[Analysis] = Field(default_factory=Analysis)
+    instruments: Rows[ReportInstrument] = Field(default_factory=list)
     questionnaire: Whether[QuestionnairePart] = None
     audit: Whether[ReportAudit] = None
     patients_audit: Whether[ReportPatients] = None

@@ -45,7 +45,13 @@ def test_a_sample_by_people_changes_no_figure():
     alone = analysis(rated({"machine": level}), "default", draws=200)
     ratings = rated({"machine": level, "human": sample(level, shift=-12.0)})
     found = analysis(ratings, "default", draws=200)
-    assert found["panel"] == {"judges": ["machine"], "beside": ["human"], "pooled": False, "linked": True}
+    assert found["panel"] == {
+        "judges": ["machine"],
+        "beside": ["human"],
+        "pooled": False,
+        "linked": True,
+        "rotating": False,
+    }
     for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
         assert found[part] == alone[part], part
     assert found["notes"] == ["rated by machine; for comparison: human"]
@@ -114,7 +120,13 @@ def test_people_never_join_machine_judges_that_rated_half_each():
     alone = analysis(rated(machines), "default", draws=200)
     ratings = rated(machines | {"human": sample(level, shift=-20.0)})
     found = analysis(ratings, "default", primary_judges=["one", "two"], draws=200)
-    assert found["panel"] == {"judges": ["one", "two"], "beside": ["human"], "pooled": True, "linked": True}
+    assert found["panel"] == {
+        "judges": ["one", "two"],
+        "beside": ["human"],
+        "pooled": True,
+        "linked": True,
+        "rotating": False,
+    }
     for part in ("groups", "contrasts", "mixed_models", "levels", "bounds", "completion", "items"):
         assert found[part] == alone[part], part
 

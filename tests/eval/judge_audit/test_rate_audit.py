@@ -1,9 +1,9 @@
 """``cbtrain rate audit``: the cue rater on the embedded corpus, an LLM judge that hears nothing, and bad input."""
 
 import json
-import re
 
 import pytest
+from judges import turns_read
 from loopback import background, completion
 
 from cbtrain.cli.main import main
@@ -57,7 +57,7 @@ def test_a_judge_that_likes_everything_is_found_out_and_paid_once(capsys, tmp_pa
         return completion(json.dumps({name: {"evidence": [1], "reason": "fine", "score": score} for name in ids}))
 
     def plan(number, body):
-        words = re.findall(r"Patient: (.*)", body["messages"][-1]["content"])
+        words = [text for speaker, text in turns_read(body) if speaker == "patient"]
         return same(4 if any(words) else None)
 
     monkeypatch.setenv("A_KEY", "k")

@@ -4,19 +4,16 @@ import asyncio
 import json
 
 import pytest
+from judges import RUBRIC, asking, rated
 from loopback import completion, serve, status
 
-from cbtrain.eval.rating.config import JudgingConfig
-from cbtrain.eval.rating.judging import _key, judge_sessions
-from cbtrain.eval.rating.rubric_files import load_rubric
+from cbtrain.eval.rating.judging import JudgeWork
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import Journal
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.providers import Providers
 from cbtrain.transcripts.types import Turn
-
-RUBRIC = load_rubric()
 
 
 def answer(score):
@@ -34,10 +31,9 @@ def sessions(*texts):
 
 
 async def judge(script, records, events, **judge):
-    config = JudgingConfig(provider=script.config(max_retries=0), judge=judge)
     async with script.provider("judge", max_retries=0) as provider:
         with Journal(events) as journal:
-            return await judge_sessions(provider, RUBRIC, records, config, journal)
+            return await rated(provider, script.config(max_retries=0), records, journal, **judge)
 
 
 async def test_ratings_are_kept_and_only_what_changed_is_asked_again(tmp_path):
@@ -72,13 +68,13 @@ async def test_a_rating_that_came_to_nothing_is_asked_for_anew(tmp_path, monkeyp
     events, useless = tmp_path / "events.jsonl", True
     settings = ProvidersConfig(answers=str(tmp_path / "answers"))
     async with serve(lambda number, body: completion("Well.") if useless else answer(2)) as script:
-        config = JudgingConfig(provider=script.config(api_key_env="TEST_API_KEY"), judge={"max_reasks": 1})
+        config = script.config(api_key_env="TEST_API_KEY")
         for status_, posts in (("invalid", 2), ("invalid", 4), ("ok", 5), ("ok", 5)):
             useless = status_ == "invalid"
             async with Providers(settings) as providers:
-                provider = await providers.open(config.provider, "judge")
+                provider = await providers.open(config, "judge")
                 with Journal(events) as journal:
-                    (score,) = await judge_sessions(provider, RUBRIC, sessions("x"), config, journal)
+                    (score,) = await rated(provider, config, sessions("x"), journal, max_reasks=1)
             assert (score.status, len(script.bodies)) == (status_, posts)
 
 
@@ -98,13 +94,13 @@ async def test_domains_that_are_kept_are_not_bought_again_whatever_became_of_ano
     settings = ProvidersConfig(answers=str(tmp_path / "answers"))
     async with serve(plan) as script:
         judge = {"per_domain": True, "max_reasks": 0}
-        config = JudgingConfig(provider=script.config(api_key_env="TEST_API_KEY"), judge=judge)
+        config = script.config(api_key_env="TEST_API_KEY")
         for posts in (3, 4, 4 + len(RUBRIC.domains) - 2):  # two are kept
             broken = posts <= 4
             async with Providers(settings) as providers:
-                provider = await providers.open(config.provider, "judge")
+                provider = await providers.open(config, "judge")
                 with Journal(tmp_path / "events.jsonl") as journal:
-                    (score,) = await judge_sessions(provider, RUBRIC, sessions("x"), config, journal)
+                    (score,) = await rated(provider, config, sessions("x"), journal, **judge)
             assert len(script.bodies) == posts
             assert (score.status == "ok", score.stopped_at) == ((False, third.id) if broken else (True, ""))
     assert score.total == 4 * len(RUBRIC.domains)
@@ -132,11 +128,10 @@ async def test_where_one_rating_breaks_the_others_have_ended(tmp_path):
             return super().append(kind, **fields)
 
     async with serve(lambda number, body: slow if number > 1 else answer(3)) as script:
-        config = JudgingConfig(provider=script.config())
         async with script.provider("judge") as provider:
             (tmp_path / "events.jsonl").touch()
             with Full(tmp_path / "events.jsonl") as journal, pytest.raises(OSError, match="No space"):
-                await judge_sessions(provider, RUBRIC, sessions("a", "b", "c"), config, journal)
+                await rated(provider, script.config(), sessions("a", "b", "c"), journal)
             assert not provider.under_way
             assert provider.account.limit.in_use == 0
 
@@ -146,8 +141,7 @@ async def test_a_rating_of_nothing_that_an_older_version_kept_is_not_taken(tmp_p
     """Its key is that of the same session without a turn."""
     events, empty = tmp_path / "events.jsonl", [SimulatedSession("s", "tuned", "p", 0, [], labels_seen="P, T")]
     async with serve(lambda number, body: answer(3)) as script:
-        config = JudgingConfig(provider=script.config(max_retries=0))
-        key = _key(empty[0], 0, RUBRIC, config)
+        key = JudgeWork(asking(), script.config(max_retries=0), empty).older_key(empty[0], 0)
         domains = {domain.id: 3.0 for domain in RUBRIC.domains}
         old = Score(session_id="s", arm="tuned", patient="p", seed=0, judge="m", repeat=0, status="ok", domains=domains)
         with Journal(events) as journal:

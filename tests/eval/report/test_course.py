@@ -26,7 +26,7 @@ NAMES = {"p00": "Doreen Whitlock", "p01": "Tomasz Wilk", "p02": "Adaeze Nwosu"}
 def results_and_report():
     ratings = course_ratings(patients=9, gain=lambda patient, number, simulator: 4 + 0.3 * number, noise=3)
     results = analysis(ratings, "default", draws=50)
-    scores, sessions = _scores_and_sessions(ratings, [], {})
+    scores, sessions = _scores_and_sessions(ratings, [], {}, None)
     data = ReportInput(ratings, scores, [], results, sessions, NAMES, None)
     return results, build_report(data, Report(title="Course"))
 

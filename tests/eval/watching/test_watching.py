@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import pytest
 from at_terminal import AtTerminal
+from judges import RUBRIC, rated
 from lanes import lanes
 from loopback import completion, serve, status
 from rich.cells import cell_len
@@ -22,9 +23,6 @@ from rich.console import Console, Group
 from cbtrain.cli.main import main
 from cbtrain.config.loading import load_config
 from cbtrain.errors import Stopped
-from cbtrain.eval.rating.config import JudgingConfig
-from cbtrain.eval.rating.judging import judge_sessions
-from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.simulation.api_speakers import ApiPatient
 from cbtrain.eval.simulation.dialogue import Limits, SpeakerStopped, Spoken
 from cbtrain.eval.simulation.parts import PatientRole
@@ -37,8 +35,6 @@ from cbtrain.eval.watching.tally import Tally
 from cbtrain.generation.config import SamplingConfig
 from cbtrain.journal import Journal, being_written, read
 from cbtrain.study.evaluation.run_context import BEGUN, open_run
-
-RUBRIC = load_rubric()
 
 
 def told(records):
@@ -213,9 +209,8 @@ async def test_the_tally_of_the_running_process_is_that_of_its_file(tmp_path, mo
             assert tally == told(read(tmp_path / "events.jsonl"))
             assert (tally.turns, tally.phase, tally.waiting, tally.requests) == (3 * 6 + 3, "simulating", {}, {})
             judge = await run.providers.open(paid, "judge")
-            judging = JudgingConfig(provider=paid)
-            rated = [session for session in sessions if not session.failed]
-            await judge_sessions(judge, RUBRIC, rated, judging, run.journal, run.display)
+            ended = [session for session in sessions if not session.failed]
+            await rated(judge, paid, ended, run.journal, run.display)
             budget = run.providers.budget
             assert {role: spent.dollars for role, spent in tally.spent.items()} == {
                 role: pytest.approx(cost.dollars) for role, cost in budget.roles.items()

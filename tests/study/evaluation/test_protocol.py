@@ -12,8 +12,8 @@ from study_files import model_with_adapters
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.config import EvaluationConfig
-from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.study.evaluation.earlier_runs import earlier_settings, settings_of_run
+from cbtrain.study.evaluation.judges import jury_of
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import deviations
 from cbtrain.study.evaluation.resume import match, refuse_stale, resume
@@ -57,6 +57,8 @@ CHANGES = {
     "drift": (["evaluation.drift=ignore"], "both"),
     "questionnaire": (["evaluation.questionnaire=after-session"], "compare"),
     "judging": ([JUDGE, "evaluation.judging.rater=llm"], "compare"),
+    "judges": (["evaluation.judges={one: {rater: cue}}"], "compare"),
+    "allocation": (["evaluation.allocation=cyclic"], "neither"),  # of one judge
     "perplexity_tokens": (["evaluation.perplexity_tokens=7"], "neither"),
     "max_failures": (["evaluation.max_failures=0.5"], "neither"),
 }
@@ -80,8 +82,8 @@ def protocol_of(model, settings):
     player = player_of(config, trained, problems)
     questionnaire = questionnaire_of(config, player)
     problems.refuse()
-    rubric, ann = load_rubric(config.evaluation.judging.rubric), Profile(course="ann", name="Ann", brief="You are Ann.")
-    protocol = of_parts(config, Treated({"ann": ann}), rubric, therapists, player, problems)
+    jury, ann = jury_of(config.evaluation, config.providers), Profile(course="ann", name="Ann", brief="You are Ann.")
+    protocol = of_parts(config, Treated({"ann": ann}), jury, therapists, player, problems)
     problems.refuse()
     return replace(protocol, questionnaire=questionnaire)
 
