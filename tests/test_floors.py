@@ -42,6 +42,7 @@ FLOORS_OF_EVAL = {
         "analysis": 3,
         "judge_audit": 4,
         "patient_audit": 4,
+        "trained_rater": 4,
         "report": 4,
     }
 }

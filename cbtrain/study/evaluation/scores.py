@@ -72,9 +72,9 @@ def load_scores(
     (:func:`cbtrain.eval.analysis.arms.declared_arms`). Raises UserError.
     """
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
-    name = rubric or _rubric_of_run(folder)
+    name = rubric or rubric_of_run(folder)
     instrument = load_rubric(name) if name else None
-    files = [file for path in paths for file in _tables(path)]
+    files = [file for path in paths for file in tables_in(path)]
     where = ", ".join(map(str, files))
     tables = [read_ratings(file, instrument) for file in files]
     ratings = join_ratings(tables, where)
@@ -153,7 +153,9 @@ def patients_audit_of(folder: Path) -> ReportPatients | None:
     return None
 
 
-def _tables(path: Path) -> list[Path]:
+def tables_in(path: Path) -> list[Path]:
+    """Return the tables of scores that ``path`` stands for: itself, or those in a folder. Raises UserError if there are
+    none."""
     if not path.is_dir():
         return [path]
     tables = [path / name for name in (SCORES, TABLE) if (path / name).is_file()]
@@ -162,7 +164,7 @@ def _tables(path: Path) -> list[Path]:
     return tables
 
 
-def _rubric_of_run(folder: Path) -> str | None:
+def rubric_of_run(folder: Path) -> str | None:
     """Return the rubric that the settings in ``folder`` name; None if there are no settings."""
     path = folder / CONFIG
     if not path.is_file():

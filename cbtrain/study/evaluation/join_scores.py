@@ -1,0 +1,72 @@
+"""Join scores to the transcripts that they are of: by the session's id, else by arm, patient and seed or session."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cbtrain.errors import UserError, first_of
+from cbtrain.eval.analysis.ratings import Ratings
+from cbtrain.eval.analysis.sessions import Key
+from cbtrain.eval.rating.csv_table import read_csv_table
+from cbtrain.eval.rating.scores import FIXED, scores_of
+from cbtrain.eval.simulation.runner import SimulatedSession
+
+MOST_ARMS = 6
+
+
+def ids_in(files: Sequence[Path]) -> dict[Key, str]:
+    """Return the id of each session in those of ``files`` that have ids: tables of cbtrain."""
+    found: dict[Key, str] = {}
+    for file in files:
+        table = read_csv_table(file, FIXED)
+        if set(FIXED) <= set(table.columns):
+            found |= {(score.arm, score.patient, score.slot): score.session_id for score in scores_of(table)}
+    return found
+
+
+def join_scores(
+    ratings: Ratings, ids: Mapping[Key, str], sessions: Sequence[SimulatedSession]
+) -> tuple[dict[Key, SimulatedSession], list[str]]:
+    """Return the transcript of each rated session that has one, and notes on what was not joined. ``ids``: of the rated
+    sessions, as far as they have one. Raises UserError if nothing is joined, or one transcript to two sessions."""
+    counts = Counter(session.id for session in sessions)
+    by_id = {session.id: session for session in sessions if counts[session.id] == 1}
+    by_key = {(session.arm, session.patient, session.slot): session for session in sessions}
+    rated = list(dict.fromkeys(ratings.sessions))
+    joined, first_of_transcript = {}, dict[int, Key]()
+    for key in rated:
+        session = by_id.get(ids.get(key, "")) or by_key.get(key)
+        if session is None:
+            continue
+        first = first_of_transcript.setdefault(id(session), key)
+        if first != key:
+            what = f"transcript {session.id!r} is joined to two rated sessions: {_words(first)} and {_words(key)}"
+            raise UserError(what, hint="Give each session its own id, or the same arm, patient and seed in both files.")
+        joined[key] = session
+    if not joined:
+        there, named = (_arms(arms) for arms in ([session.arm for session in sessions], list(ratings.arms)))
+        how = "They are joined by session_id, else by arm, patient and seed."
+        hint = f"{how} Arms there: {there}; in the scores: {named}."
+        raise UserError("no rated session is among the transcripts", hint=hint)
+    notes = []
+    if lacking := [key for key in rated if key not in joined]:
+        notes.append(f"{len(lacking):,} rated sessions have no transcript ({_arms([arm for arm, _, _ in lacking])})")
+    if unrated := [session.arm for session in sessions if id(session) not in first_of_transcript]:
+        notes.append(f"{len(unrated):,} transcripts have no score ({_arms(unrated)})")
+    other = [key for key, session in joined.items() if key[:2] != (session.arm, session.patient)]
+    if other:
+        notes.append(f"{len(other):,} sessions were joined by their id, and have the arm and patient of the scores")
+    return joined, notes
+
+
+def _words(key: Key) -> str:
+    arm, patient, slot = key
+    return f"{slot} of {patient} with {arm}"
+
+
+def _arms(names: Sequence[str]) -> str:
+    counts = Counter(names)
+    several = [f"{arm} {count:,}" if count > 1 else arm for arm, count in counts.items()]
+    return ", ".join(first_of(several, MOST_ARMS)) or "none"
