@@ -48,6 +48,7 @@ ROOMS = {
     "eval/rating": "cbtrain.eval.rating",
     "eval/judge_audit": "cbtrain.eval.judge_audit",
     "eval/patient_audit": "cbtrain.eval.patient_audit",
+    "eval/trained_rater": "cbtrain.eval.trained_rater",
     "eval/human_rating": "cbtrain.eval.human_rating",
 }
 SPEAKERS = ("Therapist", "Patient", "Dr. Mira Lindqvist", "Jo", "T", "C")
@@ -64,15 +65,16 @@ ONLY_LITERALS = {
     "cbtrain/transcripts/pseudonyms/pseudonymise.py:_phrases",
 }
 """Alternatives of escaped text: one step a character."""
-TESTED_ELSEWHERE = {"eval/simulation/drift_wordings.py:_any"}
-"""Patterns in tuples: `tests/eval/simulation/test_drift.py` counts their steps."""
+TESTED_ELSEWHERE = {"eval/simulation/drift_wordings.py:_any", "eval/trained_rater/wordings.py:_any_of"}
+"""Patterns in tuples and lists: `tests/eval/simulation/test_drift.py` and `tests/eval/trained_rater/test_features.py`
+count their steps."""
 OF_A_SETTING = {
     "cbtrain/transcripts/mapping/config.py:_pattern",
     "cbtrain/transcripts/mapping/keys.py:in_path",
     "cbtrain/transcripts/mapping/turns.py:clean",
     "cbtrain/tokens/config.py:_compiles",
     "cbtrain/tokens/loss_mask.py:__init__",
-    "eval/rating/rubric.py:_compiles",
+    "eval/rating/cue.py:_compiles",
     "eval/rating/cue_rater.py:_compile",
 }
 """Patterns that a person writes into a config or a rubric; those shipped are tested below."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cbtrain.cli.parser import Commands, add_command, add_optional_word, add_study_arguments, is_setting, study_of
 from cbtrain.errors import UserError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cbtrain.eval.trained_rater.rater import TrainedRater
 
 FILE = Path("rater.json")
+FEW_PATIENTS = 10
 
 
 def add(commands: Commands) -> None:
@@ -73,16 +74,21 @@ def _show(rater: TrainedRater, console: Console) -> None:
     content = rater.content
     rows = {(row["score"], row["predictor"]): row for row in content.validation}
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("rank correlation with the total")
-    for column in ("sessions", "all", "95 % interval", "within arms", "R²", "slope"):
+    table.add_column("rank correlation: total")
+    for column in ("sessions", "all", "95 % interval", "within arms"):
         table.add_column(column, justify="right")
     for name, words in PREDICTORS.items():
         if row := rows.get((TOTAL, name)):
             numbers = (fixed(row["r"]), span(row["ci_low"], row["ci_high"]), fixed(row["within_arms"]))
-            more = (fixed(row["r2"]), fixed(row["slope"])) if name in LEFT_OUT else ("", "")
-            table.add_row(words, f"{row['sessions']:,}", *numbers, *more)
+            table.add_row(words, f"{row['sessions']:,}", *numbers)
     console.print()
     console.print(table)
+    calibration = [
+        f"{PREDICTORS[name]} R² {fixed(row['r2'])}, slope {fixed(row['slope'])}"
+        for name in LEFT_OUT
+        if (row := rows.get((TOTAL, name)))
+    ]
+    _tell([f"calibration: {'; '.join(calibration)}"], console)
     shown = [name for name in ("patients", "arms", "length", "cue") if (TOTAL, name) in rows]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("and with each item (within arms)")
@@ -93,16 +99,11 @@ def _show(rater: TrainedRater, console: Console) -> None:
         table.add_row(item.name, *(f"{fixed(cell['r'])} ({fixed(cell['within_arms'])})" for cell in cells))
     console.print()
     console.print(table)
-    _tell(_conclusions(content.validation, content.fitted_to.patients), console)
-    _tell([rater.label, content.notice], console, "dim")
-
-
-def _conclusions(rows: Iterable[Mapping[str, Any]], patients: int) -> list[str]:
-    """Return what a reader of the table has to know."""
-    yield_ = ["Between arms differences are easier to see than within them: `within arms` is the harder figure."]
-    if patients < 10:
-        yield_.append(f"Intervals are from {patients} patients: too few for them to be exact.")
-    return yield_
+    notes = ["Arms are easier to tell apart than sessions of one arm: `within arms` is the harder figure."]
+    if content.fitted_to.patients < FEW_PATIENTS:
+        notes.append(f"The intervals are from {content.fitted_to.patients} patients, too few for them to be exact.")
+    _tell([*notes, rater.label], console)
+    _tell([content.notice], console, "dim")
 
 
 def _tell(lines: Iterable[str], console: Console, style: str | None = None) -> None:

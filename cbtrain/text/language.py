@@ -103,7 +103,12 @@ def language_of(text: str) -> str:
 def language_of_all(texts: Iterable[str]) -> list[str]:
     """Return the languages of a tenth or more of the ``texts`` whose language is found, the most frequent first; none
     if it is found in none."""
-    counts = Counter(map(language_of, texts))
+    return frequent(map(language_of, texts))
+
+
+def frequent(languages: Iterable[str]) -> list[str]:
+    """Return those of ``languages`` that are known and make up a tenth or more of these, the most frequent first."""
+    counts = Counter(languages)
     del counts[UNKNOWN]
     return [language for language, count in counts.most_common() if 10 * count >= counts.total()]
 

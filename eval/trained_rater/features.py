@@ -137,9 +137,12 @@ def _english(turns: Sequence[Turn]) -> dict[str, float]:
     values = {
         "open_questions": _share(sum(bool(OPEN_QUESTION.search(text)) for _, text in therapist), len(therapist)),
     }
+    found: dict[str, list[int]] = {}
     for name, wording in WORDINGS.items():
-        found = sum(bool(wording.pattern.search(text)) for index, text in therapist if index in parts[wording.part])
-        values[name] = math.log1p(found)
+        pattern = wording.pattern
+        if pattern.pattern not in found:  # one pattern may count in several parts
+            found[pattern.pattern] = [index for index, text in therapist if pattern.search(text)]
+        values[name] = math.log1p(sum(index in parts[wording.part] for index in found[pattern.pattern]))
     named = [[bool(pattern.search(text)) for pattern in TECHNIQUES.values()] for _, text in therapist]
     values["techniques"] = float(sum(map(any, zip(*named, strict=True))))
     values["technique_turns"] = math.log1p(sum(map(any, named)))

@@ -90,7 +90,12 @@ class TrainedRater:
         """Return why ``session`` cannot be rated; an empty text if it can."""
         if why := why_unratable(session.turns, session.labels_seen):
             return why
-        return why_other_language(session, self.content.fitted_to.languages)
+        languages = self.content.fitted_to.languages
+        language = language_of("\n".join(turn.text for turn in session.turns)) if languages else UNKNOWN
+        if language in (UNKNOWN, *languages):
+            return ""
+        known = " and ".join(map(language_name, languages))
+        return f"it is in {language_name(language)}, and the trained rater was fitted to sessions in {known}"
 
     def _reason(self, item: Item, standardized: np.ndarray) -> str:
         points = standardized * np.array(item.coefficients)
@@ -98,16 +103,6 @@ class TrainedRater:
         moved = ", ".join(f"{self.content.features.names[place]} {points[place]:+.2f}" for place in largest)
         rest = points.sum() - points[largest].sum()
         return f"{self.label}: mean {item.intercept:.2f}, {moved}, other features {rest:+.2f}"
-
-
-def why_other_language(session: SimulatedSession, languages: Sequence[str]) -> str:
-    """Return why a rater of ``languages`` cannot rate ``session``; an empty text if it can, or if there is none or none
-    is found."""
-    language = language_of("\n".join(turn.text for turn in session.turns))
-    if not languages or language in (UNKNOWN, *languages):
-        return ""
-    known = " and ".join(map(language_name, languages))
-    return f"it is in {language_name(language)}, and the trained rater was fitted to sessions in {known}"
 
 
 def fit_rater(

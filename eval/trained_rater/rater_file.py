@@ -95,10 +95,10 @@ class RaterFile(_Part):
         if unknown := [name for name in self.features.names if name not in FEATURES]:
             problems.append(f"unknown features: {', '.join(first_of(unknown, 3))}")
         count = len(self.features.names)
-        columns = {f"features.{key}": getattr(self.features, key) for key in ("mean", "spread", "low", "high")}
-        columns |= {f"items.{item.id}.coefficients": item.coefficients for item in self.items}
-        problems += [f"{key}: {len(column)} numbers for {count} features" for key, column in columns.items()
-                     if len(column) != count]  # fmt: skip
+        columns = [(f"features.{key}", getattr(self.features, key)) for key in ("mean", "spread", "low", "high")]
+        columns += [(f"items.{item.id}.coefficients", item.coefficients) for item in self.items]
+        lengths = [(key, len(column)) for key, column in columns]
+        problems += [f"{key}: {length} numbers for {count} features" for key, length in lengths if length != count]
         if any(spread <= 0 for spread in self.features.spread):
             problems.append("features.spread: must be above 0")
         if self.instrument.minimum >= self.instrument.maximum:
@@ -114,7 +114,8 @@ def label_of(fitted_to: FittedTo) -> str:
     """Return what a rater that was fitted to these scores is."""
     if fitted_to.kind == "people":
         return f"trained rater: imitates ratings by {fitted_to.who}; not validated, no clinical judgement"
-    return f"trained rater: imitates {fitted_to.who}, a machine judge; no clinical judgement"
+    machine = "a machine judge" if len(fitted_to.judges) == 1 else "machine judges"
+    return f"trained rater: imitates {fitted_to.who}, {machine}; no clinical judgement"
 
 
 def write_content(content: RaterFile, path: Path) -> None:

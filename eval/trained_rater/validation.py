@@ -25,13 +25,15 @@ TOTAL = "total"
 PREDICTORS: Mapping[str, str] = {
     "patients": "rater, patients left out",
     "arms": "rater, arms left out",
-    "both": "rater, patients and arms left out at once",
+    "both": "rater, both left out at once",
     "length": "length alone: ln(turns)",
+    "arm_mean": "mean of the arm",
     "cue": "cue rater",
-    "patients_of_cue": "rater, patients left out, on the sessions of the cue rater",
-    "arm_mean": "mean of the arm, patients left out",
+    "patients_of_cue": "rater, on its sessions",
+    "length_of_cue": "length, on its sessions",
 }
-"""What is compared with the scores, and its name in tables."""
+"""What is compared with the scores, and its name in tables. ``arm_mean``: over other patients; it needs no transcript.
+``patients_of_cue``, ``length_of_cue``: on the sessions that the cue rater rates."""
 
 
 LEFT_OUT = ("patients", "arms", "both")
@@ -81,11 +83,13 @@ def _predictions(examples: Examples, instrument: Instrument) -> Iterator[tuple[s
     if len(set(examples.arm)) > 1:
         yield "arms", _with_total(out_of_fold(examples, instrument, examples.arm), instrument)
         yield "both", _with_total(out_of_fold(examples, instrument, examples.patient, examples.arm), instrument)
-    yield "length", np.repeat(np.log(examples.turns)[:, None], by_patient.shape[1], axis=1)
+    length = np.repeat(np.log(examples.turns)[:, None], by_patient.shape[1], axis=1)
+    yield "length", length
     if examples.cue is not None:
         rated = np.isfinite(examples.cue).all(axis=1)
         yield "cue", _with_total(examples.cue, instrument)
         yield "patients_of_cue", np.where(rated[:, None], by_patient, np.nan)
+        yield "length_of_cue", np.where(rated[:, None], length, np.nan)
     if len(set(examples.arm)) > 1:
         yield "arm_mean", _with_total(_arm_means(examples), instrument)
 

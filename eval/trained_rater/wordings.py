@@ -104,7 +104,7 @@ ADVICE = _any_of(
     r"""
     you should | you need to | you have to | you must | you ought to |
     i(?:'d)? (?:suggest|recommend|advise|encourage) | try to | make sure | remember (?:that|to) |
-    it(?:'s| is) important to | you could try | consider (?:\w+ing)
+    it(?:'s| is) important to | you could try | consider \w{1,20}ing
     """
 )
 THOUGHTS = _any_of(
@@ -138,34 +138,34 @@ TECHNIQUES: Mapping[str, re.Pattern[str]] = {
     "thought record": _any_of(r"thought (?:record|log|diary|journal) | journal(?:ing)?"),
     "challenging thoughts": _any_of(
         r"""
-        challeng(?:e|ing) (?:\w+ ){0,3}(?:thoughts?|beliefs?) | cognitive restructuring | refram(?:e|ing) |
+        challeng(?:e|ing) (?:\w{1,20} ){0,3}(?:thoughts?|beliefs?) | cognitive restructuring | refram(?:e|ing) |
         balanced (?:thought|view|perspective) | automatic thoughts?
         """
     ),
     "naming distortions": _any_of(
         r"""
-        distortions? | thinking (?:traps?|errors?|patterns?) | all-or-nothing | black-and-white | catastrophi[sz]\w* |
-        mind[- ]reading | overgenerali[sz]\w* | personali[sz]ation
+        distortions? | thinking (?:traps?|errors?|patterns?) | all-or-nothing | black-and-white |
+        catastrophi[sz]\w{0,12} | mind[- ]reading | overgenerali[sz]\w{0,12} | personali[sz]ation
         """
     ),
     "core beliefs": _any_of(r"core beliefs? | downward arrow | underlying beliefs? | rules? for (?:living|yourself)"),
     "activation": _any_of(
         r"""
-        behaviou?ral activation | activity (?:scheduling|schedule|log) | pleasant activit\w+ | enjoyable
+        behaviou?ral activation | activity (?:scheduling|schedule|log) | pleasant activit\w{1,3} | enjoyable
         """
     ),
     "experiment": _any_of(r"experiments? | test (?:out|it|this|that)"),
     "exposure": _any_of(r"exposure | hierarchy | gradual(?:ly)?"),
     "problem solving": _any_of(
         r"""
-        problem[- ]solving | brainstorm\w* | options? | break (?:it|this|that|things|\w+) down
+        problem[- ]solving | brainstorm\w{0,12} | options? | break (?:it|this|that|things|\w{1,20}) down
         """
     ),
-    "calming": _any_of(r"breath(?:e|ing|s)? | relaxation | mindful(?:ness)? | grounding | meditat\w+"),
+    "calming": _any_of(r"breath(?:e|ing|s)? | relaxation | mindful(?:ness)? | grounding | meditat\w{1,5}"),
     "self-compassion": _any_of(r"self-compassion(?:ate)? | kind(?:er)? to yourself | self-care | be gentle"),
     "rating": _any_of(r"scale (?:of|from) | 0 to 10 | 1 to 10 | 0-10 | 1-10 | 0 to 100 | out of 10 | percent"),
     "model": _any_of(r"cbt | cognitive[- ]behaviou?ral | cycle | connect(?:ion|ed) between | triggers?"),
-    "imagery and role play": _any_of(r"role[- ]play\w* | imagine | picture yourself | visuali[sz]\w*"),
+    "imagery and role play": _any_of(r"role[- ]play\w{0,12} | imagine | picture yourself | visuali[sz]\w{0,12}"),
 }
 """Wordings of techniques: one feature counts how many of these are named at all, another the turns that name any."""
 

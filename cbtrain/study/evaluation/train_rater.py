@@ -25,15 +25,18 @@ from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.trained_rater.examples import Examples, Instrument
 from cbtrain.eval.trained_rater.features import features_of, names_for
-from cbtrain.eval.trained_rater.rater import TrainedRater, fit_rater, why_other_language
+from cbtrain.eval.trained_rater.rater import TrainedRater, fit_rater
 from cbtrain.eval.trained_rater.rater_file import FittedTo, read_content, write_content
 from cbtrain.eval.trained_rater.validation import validate
 from cbtrain.study.evaluation.join_scores import ids_in, join_scores
 from cbtrain.study.evaluation.rate import read_records
 from cbtrain.study.evaluation.scores import rubric_of_run, tables_in
-from cbtrain.text.language import language_of_all
+from cbtrain.text.language import UNKNOWN, frequent, language_of
 
 LEAST_SESSIONS, LEAST_PATIENTS = 20, 4
+
+HUMAN = "human: "
+"""How the names of judges begin who have filled forms in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def _read(rubric_name: str | None, files: Sequence[Path], wanted: Wanted) -> _Gi
     if wanted.judge is not None:
         ratings = one_judge(ratings, wanted.judge, where)
     people = {judge for file, table in zip(files, tables, strict=True) if file.name == TABLE for judge in table.judges}
-    machines = set(ratings.judges) - people
+    machines = {judge for judge in ratings.judges if judge not in people and not judge.startswith(HUMAN)}
     if machines and not wanted.people and machines < set(ratings.judges):
         hint = f"Name one of them with --judge ({', '.join(ratings.judges)}), or one table."
         raise UserError("scores of people and of machines together", where=where, hint=hint)
@@ -177,8 +180,9 @@ def _usable(
     """Return the sessions that can be rated, their languages, and notes on the others. A language counts if a tenth of
     the sessions are in it."""
     spoken = {key: session for key, session in sessions.items() if not why_unratable(session.turns)}
-    languages = language_of_all("\n".join(turn.text for turn in session.turns) for session in spoken.values())
-    kept = {key: session for key, session in spoken.items() if not why_other_language(session, languages)}
+    language = {key: language_of("\n".join(turn.text for turn in session.turns)) for key, session in spoken.items()}
+    languages = frequent(language.values())
+    kept = {key: session for key, session in spoken.items() if language[key] in (UNKNOWN, *languages)}
     notes = []
     if silent := len(sessions) - len(spoken):
         notes.append(f"{counted(silent, 'session')} in which a speaker says nothing")
