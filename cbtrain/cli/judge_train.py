@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FILE = Path("rater.json")
 FEW_PATIENTS = 10
+SAMPLE = "sample"
+"""The default of ``corpus.path``."""
 
 
 def add(commands: Commands) -> None:
@@ -57,6 +59,8 @@ def _train(parsed: argparse.Namespace) -> None:
     if not tables:
         raise UserError("no table of scores named", where="--scores", hint="Name a scores.csv.")
     config = study_of(parsed)
+    if config.corpus.path == SAMPLE and parsed.transcripts is None:
+        raise UserError("no transcripts named", where="judge train", hint="Name the sessions that were scored.")
     console, wanted = Console(), Wanted(parsed.judge, parsed.rubric, parsed.people)
     rater = train_rater(config, tables, wanted, parsed.out, console)
     _show(rater, console)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,8 +54,9 @@ def within_groups(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> 
     return float(np.average([r for r, _ in found], weights=[n for _, n in found])) if found else math.nan
 
 
-def interval(first: np.ndarray, second: np.ndarray, patients: Sequence[str], draws: int, seed: int) -> list[float]:
-    """Return a 95 % percentile interval of the rank correlation from resampled ``patients``; NaN where it has none."""
+def interval(first: np.ndarray, second: np.ndarray, patients: np.ndarray, draws: int, seed: int) -> list[float]:
+    """Return a 95 % percentile interval of the rank correlation from resampled ``patients`` (str ``[rows]``); NaN where
+    it has none."""
     names, place = np.unique(np.asarray(patients), return_inverse=True)
     chosen = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
     counts = (chosen[:, :, None] == np.arange(len(names))).sum(axis=1)

@@ -144,7 +144,10 @@ def load_rater(path: str | Path) -> TrainedRater:
 def _ridge_of(content: RaterFile) -> Ridge:
     counted, items = content.features, content.items
     return Ridge(
-        *(np.array(getattr(counted, key)) for key in ("mean", "spread", "low", "high")),
+        mean=np.array(counted.mean),
+        spread=np.array(counted.spread),
+        low=np.array(counted.low),
+        high=np.array(counted.high),
         penalty=np.array([item.penalty for item in items]),
         intercept=np.array([item.intercept for item in items]),
         coefficients=np.array([item.coefficients for item in items]),

@@ -7,7 +7,6 @@ chosen for each score by cross-validation over groups (patients), whose sessions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,9 +57,10 @@ def fit_ridge(features: np.ndarray, scores: np.ndarray, penalty: np.ndarray) -> 
     return Ridge(mean, spread, low, high, np.asarray(penalty, dtype=np.float64), intercept, coefficients)
 
 
-def fit_with_choice(features: np.ndarray, scores: np.ndarray, groups: Sequence[str]) -> Ridge:
+def fit_with_choice(features: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> Ridge:
     """Return the fit with the penalty, for each score, whose predictions of left-out ``groups`` have the smallest mean
-    squared error; of equal ones, and where there is one group only, the largest. Arguments as in :func:`fit_ridge`."""
+    squared error; of equal ones, and where there is one group only, the largest. Arguments as in
+    :func:`fit_ridge`; ``groups``: str ``[rows]``."""
     count = scores.shape[1]
     every = np.repeat(PENALTIES, count)
     errors = np.zeros(len(every))
@@ -79,9 +79,10 @@ OUTER, INNER = 10, 10
 """Most folds of a validation and of a choice: with fewer groups each is left out by itself."""
 
 
-def folds_of(groups: Sequence[str], most: int) -> list[np.ndarray]:
+def folds_of(groups: np.ndarray, most: int) -> list[np.ndarray]:
     """Return the rows that each fold leaves out, bool ``[rows]`` each: every group lies in one fold, and at most
-    ``most`` folds are about equally large. The same groups give the same folds, in whatever order."""
+    ``most`` folds are about equally large. The same ``groups`` (str ``[rows]``) give the same folds, whatever their
+    order."""
     names, sizes = np.unique(np.asarray(groups), return_counts=True)
     order = sorted(zip(names.tolist(), sizes.tolist(), strict=True), key=lambda group: (-group[1], group[0]))
     folds: list[list[str]] = [[] for _ in range(min(most, len(order)))]

@@ -72,10 +72,10 @@ def train_rater(
     scores = _scores(given, where)
     sessions = {key: session for key, session in joined.items() if key in scores}
     if lacking := len(joined) - len(sessions):
-        notes.append(f"{counted(lacking, 'joined session')} without a score in every item")
+        notes.append(f"left out: {counted(lacking, 'session')} without a score in every item")
     sessions, languages, more = _usable(sessions)
     for note in [*given.ratings.notes, *notes, *more]:
-        console.print(f"left out: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     patients = {patient for _, patient, _ in sessions}
     if len(sessions) < LEAST_SESSIONS or len(patients) < LEAST_PATIENTS:
         who = f"{counted(len(sessions), 'scored session')} of {counted(len(patients), 'patient')}"
@@ -185,9 +185,9 @@ def _usable(
     kept = {key: session for key, session in spoken.items() if language[key] in (UNKNOWN, *languages)}
     notes = []
     if silent := len(sessions) - len(spoken):
-        notes.append(f"{counted(silent, 'session')} in which a speaker says nothing")
+        notes.append(f"left out: {counted(silent, 'session')} in which a speaker says nothing")
     if other := len(spoken) - len(kept):
-        notes.append(f"{counted(other, 'session')} in languages of less than a tenth of the sessions")
+        notes.append(f"left out: {counted(other, 'session')} in languages of less than a tenth of the sessions")
     return kept, languages, notes
 
 

@@ -47,7 +47,7 @@ def test_noise_gets_a_large_penalty_and_a_signal_a_small_one():
     signal, noise = fit_with_choice(x, y, groups).penalty
     assert signal <= 0.01
     assert noise == PENALTIES[-1]
-    assert fit_with_choice(x, y, ["one"] * 60).penalty.tolist() == [PENALTIES[-1]] * 2
+    assert fit_with_choice(x, y, np.full(60, "one")).penalty.tolist() == [PENALTIES[-1]] * 2
 
 
 def test_folds_hold_whole_groups_whatever_the_order():
@@ -81,5 +81,5 @@ def test_within_groups_no_difference_between_them_counts():
     assert spearman(x, y) > 0.7
     of_each = [stats.spearmanr(x[rows], y[rows]).statistic for rows in (slice(0, 20), slice(20, 40))]
     assert within_groups(x, y, groups) == pytest.approx(np.mean(of_each))
-    low, high = interval(x, y, [f"p{row % 8}" for row in range(40)], 500, 0)
+    low, high = interval(x, y, np.array([f"p{row % 8}" for row in range(40)]), 500, 0)
     assert low < spearman(x, y) < high

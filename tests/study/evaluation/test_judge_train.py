@@ -9,10 +9,12 @@ from scored import score_of
 
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
+from cbtrain.eval.analysis.ratings import ratings_of
 from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import write_scores_csv
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.trained_rater.rater import load_rater
+from cbtrain.study.evaluation.join_scores import join_scores
 from cbtrain.study.evaluation.scores import as_transcripts
 from cbtrain.transcripts.writing import write_sessions
 
@@ -79,15 +81,30 @@ def test_sessions_are_joined_by_id_and_what_is_not_joined_is_told(folder, capsys
     write_table(folder / "scores.csv", renamed[:-4], scores[:-4])
     status, out, _ = run(capsys, *TRAIN)
     assert status == 0
-    assert "left out: 4 transcripts have no score (a2 4)" in out
-    assert "68 sessions were joined by their id, and have the arm and patient of the scores" in out
+    assert "note: 4 transcripts have no score (a2 4)" in out
+    assert "68 sessions joined by id to a transcript of another arm or patient; those of the scores count" in out
     moved = [SimulatedSession(f"x{number}", each.arm, each.patient, each.seed) for number, each in enumerate(sessions)]
     write_table(
         folder / "scores.csv", [*moved[:70], *(SimulatedSession(f"y{n}", "a9", "p0", n) for n in range(2))], scores
     )
     status, out, _ = run(capsys, *TRAIN)
-    assert "left out: 2 rated sessions have no transcript (a9 2)" in out
+    assert "note: 2 rated sessions have no transcript (a9 2)" in out
     assert load_rater(folder / "rater.json").content.fitted_to.sessions == 70
+
+
+def test_of_two_transcripts_of_one_place_none_is_guessed(scored):
+    sessions, _ = scored
+    copy = SimulatedSession("copy", sessions[0].arm, sessions[0].patient, 0, sessions[0].turns)
+    ratings = ratings_of(
+        [score_of(*pair) for pair in zip(*scored, strict=True)], ("homework", "evidence"), ["a0"], None
+    )
+    ids = dict(zip(ratings.sessions, (session.id for session in sessions), strict=True))
+    joined, notes = join_scores(ratings, ids, [*sessions, copy])
+    assert joined[ratings.sessions[0]] is sessions[0]
+    assert "2 transcripts have the same arm, patient and seed as another: they are joined by id only" in notes
+    joined, notes = join_scores(ratings, {}, [*sessions, copy])
+    assert len(joined) == 71
+    assert "1 rated session has no transcript (a0)" in notes
 
 
 def test_people_and_machines_are_not_mixed(folder, capsys, scored):
@@ -146,6 +163,14 @@ def test_what_cannot_be_used_is_one_line(folder, capsys, scored):
     assert (status, err.count("\n")) == (2, 1)
     assert "no rated session is among the transcripts" in err
     assert "Arms there: a0 24, a1 24, a2 24; in the scores: other." in err
+    swapped = [
+        SimulatedSession(sessions[n ^ 1].id, each.arm, each.patient, each.seed) for n, each in enumerate(sessions)
+    ]
+    write_table(folder / "swapped.csv", swapped, scores)
+    status, _, err = run(capsys, "sessions.jsonl", "--scores", "swapped.csv", "--rubric", "two.yaml")
+    assert "session_id 'p0.a0.1' is that of one transcript, but 0 of p0 with a0 that of 'p0.a0.0'" in err
+    status, _, err = run(capsys, "--scores", "scores.csv", "--rubric", "two.yaml")
+    assert "judge train: no transcripts named" in err
     (folder / "rater.json").write_text("{}")
     status, _, err = run(capsys, *TRAIN)
     assert "rater.json: exists, and is no trained rater. Name another file with --out." in err
