@@ -49,7 +49,7 @@ def run(capsys, *words):
     return status, out, err
 
 
-TRAIN = ("sessions.jsonl", "--scores", "scores.csv", "--rubric", "two.yaml")
+TRAIN = ("sessions.jsonl", "--scores", "scores.csv", "corpus.format=cbtrain", "--rubric", "two.yaml")
 
 
 def test_a_rater_is_fitted_told_of_and_written(folder, capsys):
