@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cbtrain.cli import judge_train
 from cbtrain.cli.corpus_reading import add_reading, config_of, whole
 from cbtrain.cli.parser import (
     ALIASES,
@@ -30,9 +31,10 @@ SETTINGS = (
 
 
 def add(commands: Commands) -> None:
-    judge = commands.add_parser("judge", help="rate sessions with judges, and show what they are told")
-    judge.summary = "rate sessions with judges, and show what they are told"
-    judges = judge.add_commands(dest="action", required=True, metavar="ACTION")
+    """Add ``judge`` and its sub-commands."""
+    text = "judges: rate sessions, show what they are told, train a rater of one's own"
+    parser = add_command(commands, "judge", rate, text)
+    judges = parser.add_commands(metavar="COMMAND", required=True)
     score = add_command(judges, "score", rate, "score existing sessions, as labelled in their files", SETTINGS)
     add_optional_word(score, "path", "transcripts in any format, or a run folder", "corpus.path")
     _add_judging(score)
@@ -58,6 +60,7 @@ def add(commands: Commands) -> None:
     prompt.add_argument("--session", metavar="ID", help="the session to show, by its id")
     prompt.add_argument("--json", action="store_true", help="print each call as a JSON object, with its schema")
     add_reading(prompt, "format of the transcripts (see `cbtrain corpus --help`)")
+    judge_train.add(judges)
 
 
 def _add_judging(parser: Parser) -> None:

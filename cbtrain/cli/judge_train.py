@@ -25,7 +25,7 @@ SAMPLE = "sample"
 def add(commands: Commands) -> None:
     train = add_command(
         commands,
-        "judge train",
+        "train",
         _train,
         "fit an offline rater of one's own to scores that exist, and measure what it is worth",
         "It counts features of sessions and imitates whoever gave the scores; it is no judge of its own. No API is "

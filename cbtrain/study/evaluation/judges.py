@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,17 @@ from cbtrain.eval.rating.judge_prompt import JudgePrompt, load_judge_prompt
 from cbtrain.eval.rating.judging import JudgeWork
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric
+from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.eval.trained_rater.rater import TrainedRater, load_rater
+from cbtrain.files import exists, expanded, text_digest
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.providers import recorded
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.therapists import require_name
+
+TRAINED = "trained"
+"""The kind of a rater that `cbtrain judge train` has fitted."""
 
 HUMAN = "human: "
 """How the names of people who rated begin in tables of scores."""
@@ -34,8 +40,9 @@ HUMAN = "human: "
 @dataclass(frozen=True)
 class Judge:
     """A rater of sessions. ``instrument``: short name of its ``rubric``. ``api``, ``prompt`` and ``asked`` of an LLM
-    judge; None for a rater on this machine. ``beside``: its scores do not count in the result. ``named``: whether the
-    settings name it; if not, it is the one that ``evaluation.judging`` describes."""
+    judge; None for a rater on this machine, which is the cue rater if it is not ``trained``. ``beside``: its scores do
+    not count in the result. ``named``: whether the settings name it; if not, it is the one that ``evaluation.judging``
+    describes."""
 
     name: str
     kind: str
@@ -44,6 +51,7 @@ class Judge:
     api: ProviderConfig | None = None
     prompt: JudgePrompt | None = None
     asked: JudgeConfig | None = None
+    trained: TrainedRater | None = None
     beside: bool = False
     named: bool = False
 
@@ -60,11 +68,16 @@ class Judge:
     @property
     def label(self) -> str:
         """What is shown at its scores."""
-        if self.kind == CUE:
-            return CUE_RATER_LABEL
+        if self.api is None:
+            return self.trained.label if self.trained else CUE_RATER_LABEL
         assert self.api is not None
         model = f"LLM judge {self.api.model}"
         return f"{self.name} ({model})" if self.named and self.name != self.api.model else model
+
+    def rate(self, session: SimulatedSession) -> Score:
+        """Return the rating of a rater on this machine."""
+        score = self.trained.rate(session, self.rubric) if self.trained else cue_rater.rate(session, self.rubric)
+        return replace(score, judge=self.name)
 
     @cached_property
     def asking(self) -> Asking:
@@ -81,6 +94,8 @@ class Judge:
     @property
     def described(self) -> dict[str, Any]:
         """Return who it is and how it is asked, for a plan."""
+        if self.trained is not None:
+            return {"kind": TRAINED, "file": text_digest(self.trained.content.model_dump_json())}
         if self.api is None or self.asked is None or self.prompt is None:
             return {"kind": self.kind}
         asked = self.asked.model_dump(mode="json", exclude={"prompt"})
@@ -95,6 +110,14 @@ class Jury:
 
     judges: Sequence[Judge]
     rotation: bool = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be known of raters that were trained."""
+        trained = [judge for judge in self.judges if judge.trained]
+        return [
+            f"{judge.name}: {note}" for judge in trained if judge.trained for note in judge.trained.check(judge.rubric)
+        ]
 
     @property
     def first(self) -> Judge:
@@ -216,14 +239,19 @@ def _named(name: str, entry: NamedJudge, judging: JudgingConfig, providers: Prov
         cue_rater.check(rubric)
         return Judge(name, CUE, instrument, rubric, beside=entry.beside, named=True)
     if entry.rater != LLM:
-        raise UserError(f"no rater {entry.rater!r}", hint=f"It is {LLM}, or {CUE}.")
+        if not exists(entry.rater):
+            hint = f"It is {LLM}, {CUE}, or a file that `cbtrain judge train` wrote."
+            raise UserError(f"no rater {entry.rater!r}", hint=hint)
+        trained = load_rater(Path(expanded(entry.rater)))
+        trained.check(rubric)
+        return Judge(name, TRAINED, instrument, rubric, trained=trained, beside=entry.beside, named=True)
     api = entry.provider or judging.provider
     if providers is not None:
         uses_llm_judge(JudgingConfig(rater=LLM, provider=api), providers)  # its key
     asked = entry.asked(judging)
     prompt = load_judge_prompt(asked.prompt)
     prompt.check(rubric)
-    return Judge(name, LLM, instrument, rubric, api, prompt, asked, entry.beside, named=True)
+    return Judge(name, LLM, instrument, rubric, api, prompt, asked, beside=entry.beside, named=True)
 
 
 def short_name(word: str) -> str:

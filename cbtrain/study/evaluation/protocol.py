@@ -216,7 +216,7 @@ def notes_on_judges(protocol: EvaluationProtocol) -> list[str]:
     if generator := protocol.config.corpus.generator:
         speakers["the generator of the corpus"] = family_of(generator)
     judges = {judge.name: family_of(judge.api.model) for judge in protocol.jury.apis if judge.api}
-    return overlaps(judges, speakers)
+    return [*protocol.jury.notes, *overlaps(judges, speakers)]
 
 
 def _shared(values: Mapping[str, Any]) -> Any:

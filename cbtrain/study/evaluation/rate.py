@@ -13,7 +13,7 @@ from rich.markup import escape
 
 import cbtrain
 from cbtrain.config.schema import StudyConfig
-from cbtrain.console import table_of
+from cbtrain.console import say, table_of
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.ratings import ratings_of
@@ -45,6 +45,8 @@ def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_up
     ratings are missing than ``evaluation.max_failures`` allows.
     """
     jury = check_rating(config, allow_upload=allow_upload)
+    for note in jury.notes:
+        say(console, f"note: {note}")
     sessions = read_records(config, console)
     by_instrument, spent, run = asyncio.run(rate_records(sessions, jury, config, folder, console))
     scores = [score for found in by_instrument.values() for score in found]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from rich.progress import track
 
-from cbtrain.eval.rating.config import CUE
-from cbtrain.eval.rating.cue_rater import CUE_RATER_LABEL, FEW_WORDS, rate
+from cbtrain.eval.rating.cue_rater import FEW_WORDS
 from cbtrain.eval.rating.judging import Earlier, judge_sessions
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.formatting import counted
@@ -53,11 +51,11 @@ async def score_sessions(sessions: Sequence[SimulatedSession], jury: Jury, run: 
 
 def _on_this_machine(sessions: Sequence[SimulatedSession], judge: Judge, run: RunContext) -> list[Score]:
     """Return the scores of a rater that asks no API."""
-    run.say(CUE_RATER_LABEL if judge.kind == CUE else judge.label)
+    run.say(judge.label)
     scores = []
     for session in track(sessions, "score", console=run.console, disable=not run.console.is_terminal):
         run.stop.refuse_new()
-        scores.append(replace(rate(session, judge.rubric), judge=judge.name))
+        scores.append(judge.rate(session))
     return scores
 
 
