@@ -6,18 +6,18 @@ import re
 from collections.abc import Mapping
 
 FAMILIES = {
-    "OpenAI's": r"\bgpt|\bo[1345]\b|\bo[1345]-|chatgpt|davinci",
-    "Anthropic's": r"claude",
-    "Google's": r"gemini|gemma|\bpalm\b",
-    "Meta's Llama": r"llama|\bhermes|vicuna|alpaca",
-    "Mistral's": r"mistral|mixtral|ministral|codestral|magistral|zephyr",
-    "Alibaba's Qwen": r"qwen|\bqwq",
-    "DeepSeek's": r"deepseek",
-    "Microsoft's Phi": r"\bphi\b|\bphi-?[0-9]",
-    "Cohere's": r"command-?r|\bcommand\b|\baya\b",
-    "xAI's": r"grok",
-    "Zhipu's": r"\bglm|chatglm",
-    "Moonshot's": r"kimi|moonshot",
+    "OpenAI's": re.compile(r"\bgpt|\bo[1345]\b|\bo[1345]-|chatgpt|davinci", re.IGNORECASE),
+    "Anthropic's": re.compile(r"claude", re.IGNORECASE),
+    "Google's": re.compile(r"gemini|gemma|\bpalm\b", re.IGNORECASE),
+    "Meta's Llama": re.compile(r"llama|\bhermes|vicuna|alpaca", re.IGNORECASE),
+    "Mistral's": re.compile(r"mistral|mixtral|ministral|codestral|magistral|zephyr", re.IGNORECASE),
+    "Alibaba's Qwen": re.compile(r"qwen|\bqwq", re.IGNORECASE),
+    "DeepSeek's": re.compile(r"deepseek", re.IGNORECASE),
+    "Microsoft's Phi": re.compile(r"\bphi\b|\bphi-?[0-9]", re.IGNORECASE),
+    "Cohere's": re.compile(r"command-?r|\bcommand\b|\baya\b", re.IGNORECASE),
+    "xAI's": re.compile(r"grok", re.IGNORECASE),
+    "Zhipu's": re.compile(r"\bglm|chatglm", re.IGNORECASE),
+    "Moonshot's": re.compile(r"kimi|moonshot", re.IGNORECASE),
 }
 """By words in the names of models. Distilled models are of the family whose weights they have, as far as the name says:
 the last word that is found counts (``DeepSeek-R1-Distill-Qwen-7B`` is a Qwen)."""
@@ -25,7 +25,7 @@ the last word that is found counts (``DeepSeek-R1-Distill-Qwen-7B`` is a Qwen)."
 
 def family_of(name: str) -> str:
     """Return the family of the model called ``name``; empty if it is not known."""
-    found = [(match.start(), family) for family, words in FAMILIES.items() for match in re.finditer(words, name, re.I)]
+    found = [(match.start(), family) for family, words in FAMILIES.items() for match in words.finditer(name)]
     return max(found)[1] if found else ""
 
 
