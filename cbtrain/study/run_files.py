@@ -24,6 +24,7 @@ TRANSCRIPTS = "sessions.jsonl"
 SCORES = "scores.csv"
 RUBRIC = "rubric.yaml"
 """The instrument of the scores beside it."""
+
 QUESTIONNAIRES = "questionnaires.csv"
 """What the simulated patients answered after their sessions."""
 

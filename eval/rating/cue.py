@@ -7,6 +7,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cbtrain.errors import nearest
+
+MEASURES = (
+    "question_share",
+    "open_question_share",
+    "lecture_share",
+    "double_question_share",
+    "words_per_turn",
+    "talk_share",
+    "pickup_share",
+    "contradictions",
+)
+"""Numbers about the therapist's turns: see :func:`cbtrain.eval.rating.cue_rater.measures`."""
+
 
 class Cue(BaseModel):
     """One thing to look for. A ``pattern`` is searched in the therapist's turns of one ``part`` of the session; a
@@ -31,6 +45,13 @@ class Cue(BaseModel):
             except re.error as error:
                 raise ValueError(f"not a regular expression: {error}") from None
         return pattern
+
+    @field_validator("measure")
+    @classmethod
+    def _known(cls, measure: str | None) -> str | None:
+        if measure is not None and measure not in MEASURES:
+            raise ValueError(f"no such measure. {nearest(measure, MEASURES)}")
+        return measure
 
     @model_validator(mode="after")
     def _one_kind(self) -> Cue:

@@ -32,7 +32,7 @@ from cbtrain.errors import UserError
         ("stats", "unknown command 'stats'. Did you mean 'corpus stats'?"),
         (
             "check",
-            "unknown command 'check'. Did you mean 'corpus check' or 'patients check' or 'config check' or 'providers check'?",
+            "unknown command 'check'. Did you mean 'corpus check' or 'patients check' or 'rubric check' or 'config check' or 'providers check'?",
         ),
         (
             "corpus qqq",

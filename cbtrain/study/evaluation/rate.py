@@ -38,7 +38,8 @@ from cbtrain.transcripts.reading import read_configured
 
 
 def rate_corpus(config: StudyConfig, folder: Path, console: Console, *, allow_upload: bool = False) -> Path:
-    """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``; returns its path.
+    """Rate every session of ``config.corpus`` as it is labelled and write ``folder/scores.csv``, with the rubric beside
+    it; returns the path of the scores.
 
     Paid ratings are journalled in ``folder``: an interrupted run continues. Raises UserError on a corpus that cannot be
     read, and if it would have to be sent away without ``allow_upload``; and, once everything is written, if more

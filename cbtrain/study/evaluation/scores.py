@@ -24,16 +24,26 @@ from cbtrain.eval.analysis.sessions import (
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
 from cbtrain.eval.rating.course_columns import known_columns
 from cbtrain.eval.rating.keying import AS_GIVEN, Keying
+from cbtrain.eval.rating.csv_table import read_csv_table
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric
-from cbtrain.eval.rating.scores import Score, read_scores_csv
+from cbtrain.eval.rating.scores import FIXED, Score, read_scores_csv
 from cbtrain.eval.report.schema.patients import ReportPatients, read_patients_audit
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
 from cbtrain.eval.simulation.simulators import SessionBegins
 from cbtrain.settings import parse_yaml
-from cbtrain.study.run_files import AUDIT, CONFIG, EVENTS, PATIENTS_AUDIT, SCORES, TRANSCRIPTS, of_instrument
+from cbtrain.study.run_files import (
+    AUDIT,
+    CONFIG,
+    EVENTS,
+    PATIENTS_AUDIT,
+    SCORES,
+    TRANSCRIPTS,
+    of_instrument,
+    rubric_beside,
+)
 from cbtrain.transcripts.labels import labels_seen
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session
@@ -41,7 +51,7 @@ from cbtrain.transcripts.types import Session
 
 @dataclass(frozen=True, slots=True)
 class ScoredStudy:
-    """``rubric`` is None if the instrument is none of ours. ``run``: the run folder; None if tables were named.
+    """``rubric`` is None if no instrument is known. ``run``: the run folder; None if tables were named.
     ``primary_judges``: the judges that make up the panel, empty if that is not known; ``rotating``: they took turns;
     ``only_judge``: the one judge whose ratings were asked for."""
 
@@ -66,18 +76,19 @@ def load_scores(
 ) -> ScoredStudy:
     """Read the tables at ``paths`` as one; a folder stands for its ``scores.csv`` and ``human_scores.csv``.
 
-    The rubric is the one named, else that of the run's settings, else the shipped one if its domains are the table's.
+    The rubric is the one named, else ``rubric.yaml`` beside the first table if it has the tables' items, else that of
+    the run's settings, else the shipped one if its domains are the table's.
     Transcripts are those named, with what the table ``metadata`` says of them, else ``sessions.jsonl`` in the folder of
     the first table. ``judge`` keeps one judge's ratings. ``arms``: a file that says what arms are
     (:func:`cbtrain.eval.analysis.arms.declared_arms`). Raises UserError.
     """
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
-    name = rubric or rubric_of_run(folder)
-    instrument = load_rubric(name) if name else None
     files = [file for path in paths for file in tables_in(path)]
+    instrument, note = (load_rubric(rubric), "") if rubric else _rubric_of(folder, files)
     where = ", ".join(map(str, files))
     tables = [read_ratings(file, instrument) for file in files]
     ratings = join_ratings(tables, where)
+    ratings = replace(ratings, notes=(*ratings.notes, note)) if note else ratings
     ratings = replace(ratings, arms=planned_arms(folder, ratings.arms))
     if arms is not None:
         ratings = replace(ratings, arms=declared_arms(ratings.arms, arms))
@@ -162,6 +173,22 @@ def tables_in(path: Path) -> list[Path]:
     if not tables:
         raise UserError(f"no {SCORES} in it", where=path, hint="Name a run that was evaluated, or a table of scores.")
     return tables
+
+
+def _rubric_of(folder: Path, files: Sequence[Path]) -> tuple[Rubric | None, str]:
+    """Return the rubric that was kept in ``folder`` with the scores in ``files``, else that of the run there; None if
+    there is neither. And a note for the reader, where another one would have been taken without that file. Raises
+    UserError if it is damaged."""
+    name, kept = rubric_of_run(folder), rubric_beside(files[0])
+    if not kept.is_file():
+        return (load_rubric(name) if name else None), ""
+    rubric = load_rubric(str(kept))
+    for file in files:
+        if lost := set(rubric.ids) - set(read_csv_table(file, (*FIXED, *rubric.ids)).columns):
+            note = f"{kept} is not the rubric of {file} ({sorted(lost)[0]!r} is no column) and is not used"
+            return (load_rubric(name) if name else None), note
+    known = name is not None or rubric.digest == load_rubric().digest
+    return rubric, "" if known else f"the instrument is that of {kept}: {rubric.name}"
 
 
 def rubric_of_run(folder: Path) -> str | None:
