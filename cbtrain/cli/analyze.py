@@ -43,7 +43,16 @@ def add(commands: Commands) -> None:
         help="the sessions that were rated, for lengths and endings (default: sessions.jsonl beside the scores)",
     )
     analyze.add_argument(
-        "--metadata", type=Path, metavar="FILE", help="table that names the arms of the transcripts' files, as for rate"
+        "--metadata",
+        type=Path,
+        metavar="FILE",
+        help="table that says whose the sessions are, with which arm, and what the patients are like: of the scores "
+        "(by session_id, file, or the columns that both have), and of the transcripts' files, as for rate",
+    )
+    analyze.add_argument(
+        "--map",
+        metavar="OURS=THEIRS,…",
+        help="what columns are called in the tables, if not as in a scores.csv: arm=condition,patient=id,total=score",
     )
     analyze.add_argument(
         "--rubric", help="instrument of the scores (default: the run's, or the shipped one if it fits)"
@@ -87,7 +96,7 @@ def _analyze(parsed: argparse.Namespace) -> None:
 
     check_bootstrap(parsed)
     named = {name: getattr(parsed, name) for name in ("rubric", "judge", "transcripts", "metadata", "arms")}
-    study = load_scores(parsed.scores, **named)
+    study = load_scores(parsed.scores, **named, mapping=_mapping(parsed.map))
     try:
         results = analysis(
             study.ratings,
@@ -101,6 +110,20 @@ def _analyze(parsed: argparse.Namespace) -> None:
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], hint="Take --protocol default, or other scores.") from None
     show_results(results, (lambda: report_of(study, results)) if parsed.protocol == "default" else None, parsed)
+
+
+def _mapping(text: str | None) -> dict[str, str]:
+    """Return the columns that ``--map`` names, by ours. Raises UserError."""
+    hint = "Write our name, =, and the table's: --map arm=condition,patient=id"
+    mapping: dict[str, str] = {}
+    for part in filter(None, (text or "").split(",")):
+        ours, equals, theirs = (piece.strip() for piece in part.partition("="))
+        if not (ours and equals and theirs):
+            raise UserError(f"{part!r} is no pair of columns", where="--map", hint=hint)
+        if ours in mapping or theirs in mapping.values():
+            raise UserError(f"{ours if ours in mapping else theirs!r} comes twice", where="--map", hint=hint)
+        mapping[ours] = theirs
+    return mapping
 
 
 def show_results(results: dict[str, Any], make_report: Callable[[], Report] | None, parsed: argparse.Namespace) -> None:

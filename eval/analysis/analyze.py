@@ -91,7 +91,7 @@ def _default(
         "mixed_models": [asdict(contrast) for contrast in model.contrasts],
         "variances": asdict(model.components) if model.components else None,
         "interaction": asdict(interaction_test) if interaction_test else None,
-        "items": _items(ratings, plans, dict(zip(ratings.item_names, ratings.items.T, strict=True)), seed),
+        "items": _items(ratings, plans, dict(zip(ratings.parts, ratings.items.T, strict=False)), seed),
         "subscales": _items(ratings, plans, ratings.subscale_means, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
@@ -149,6 +149,8 @@ def _items(
     """Return the contrasts of the families :data:`cbtrain.eval.analysis.contrast_plan.BY_ITEM` for each item, with
     Holm's adjustment over the items of each contrast. ``scores``: of each item or sub-scale, float ``[rows]``."""
     plans = [plan for plan in plans if plan.family in BY_ITEM]
+    if not scores:
+        return []
     by_item = [compare(ratings, plans, values, draws=0, seed=seed) for values in scores.values()]
     rows = []
     for index, plan in enumerate(plans):

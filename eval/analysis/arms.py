@@ -86,6 +86,14 @@ class _ArmsFile(BaseModel):
 
     arms: dict[str, _Declared] = Field(min_length=1)
 
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _numbers_are_names(cls, arms: object) -> object:
+        """Let a table's condition 0 or 1 be named without quotes."""
+        if not isinstance(arms, dict):
+            return arms
+        return {str(name) if type(name) is int else name: declared for name, declared in arms.items()}
+
 
 def declared_arms(arms: Mapping[str, Arm], path: Path) -> dict[str, Arm]:
     """Return ``arms``, with the base, variant and reference that the YAML file at ``path`` declares for some of them.

@@ -62,7 +62,7 @@ def _level(
     low, high = _share_interval(groups, draws, seed)
     scores = ratings.items[ratings.arm == arm]
     scores = scores[np.isfinite(scores)]
-    ends = scale if len(scores) and not pooled else None
+    ends = scale if len(scores) and not pooled and ratings.parts else None
     return Level(
         name=arm,
         n=rated,
@@ -114,7 +114,7 @@ def session_groups(ratings: Ratings) -> list[Group]:
     totals_by_arm = _by_arm(session_means(ratings, ratings.total))
     item_scores_by_arm = {
         name: _by_arm(session_means(ratings, np.where(rated, ratings.items[:, column], np.nan)))
-        for column, name in enumerate(ratings.item_names)
+        for column, name in enumerate(ratings.parts)
     }
     groups = []
     for arm in ratings.arms.values():

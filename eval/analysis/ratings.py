@@ -1,4 +1,4 @@
-"""Ratings as a table, read from a ``scores.csv`` of cbtrain or the 2024 study's ``all_scores_with_patients.csv``."""
+"""Ratings as a table, which every analysis starts from; :mod:`cbtrain.eval.analysis.score_tables` reads it."""
 
 from __future__ import annotations
 
@@ -9,37 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cbtrain.errors import UserError, nearest
+from cbtrain.errors import UserError
 from cbtrain.eval.analysis.arms import Arm, arms_of
 from cbtrain.eval.analysis.moderators import Moderators, moderators_of
 from cbtrain.eval.analysis.rounding import too_close
 from cbtrain.eval.analysis.sessions import Key
-from cbtrain.eval.rating.course_columns import OPTIONAL
-from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.keying import AS_GIVEN
 from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.rubric_files import load_rubric
-from cbtrain.eval.rating.scores import FIXED, LONGEST, Score, check_size, number_of, scores_of
+from cbtrain.eval.rating.scores import TOTAL, Score
 from cbtrain.eval.simulation.slots import MOST_SEEDS, seed_in, words_of
 from cbtrain.transcripts.source import natural_key
-
-AUTHORS = ("id", "patient_id", "group")
-"""Columns of the author's table that are not items; ``justifications`` may follow them."""
-
-AUTHORS_ITEMS = (
-    "Agenda",
-    "Feedback",
-    "Understanding",
-    "Interpersonal Effectiveness",
-    "Collaboration",
-    "Pacing and Efficient Use of Time",
-    "Guided Discovery",
-    "Focusing on Key Cognitions or Behaviors",
-    "Strategy for Change",
-    "Application of Cognitive-Behavioral Techniques",
-    "Homework",
-)
-"""Items of the author's table. A table with some of them only has lost a column, and its totals mean something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +33,6 @@ class Scale:
     step: float = 1.0
 
 
-AUTHORS_SCALE = Scale(1, 10, name="The 2024 study's modified rating scale")
-
 COLUMNS = ("arm", "patient", "session", "number", "simulator", "judge", "repeat", "status", "items")
 """Names of the arrays in :class:`Ratings`."""
 
@@ -65,12 +42,13 @@ class Ratings:
     """A table of ratings, one row for each: a judge's scores of one session.
 
     ``items``: float64 ``[rows, items]``, NaN for a missing score; reversed ones are turned round, so that more is
-    better. ``weights`` of the items in the total; None: all 1. ``subscales``: their items. The other arrays are
-    ``[rows]``: names of ``arm``, ``patient`` and ``judge``, ``session`` (slot within patient and arm,
-    :mod:`cbtrain.eval.simulation.slots`), its ``number`` in the course (0: unknown) and ``repeat`` (int64),
-    ``simulator`` (str, "" if there is one only), ``status`` (a :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by
-    name; may include arms without a row. ``moderators``: columns of patients. ``scale``: None if the instrument is not
-    known. ``notes``: guesses that were made when the table was read.
+    better. A table of totals alone has one item, ``total``. ``weights`` of the items in the total; None: all 1.
+    ``subscales``: their items. The other arrays are ``[rows]``: names of ``arm``, ``patient`` and ``judge``,
+    ``session`` (slot within patient and arm, :mod:`cbtrain.eval.simulation.slots`), its ``number`` in the course (0:
+    unknown) and ``repeat`` (int64), ``simulator`` (str, "" if there is one only), ``status`` (a
+    :data:`cbtrain.eval.rating.scores.Status`). ``arms``: by name; may include arms without a row. ``moderators``:
+    columns of patients. ``scale``: None if the instrument is not known. ``session_ids``: those that a table has.
+    ``notes``: guesses that were made when the table was read.
     """
 
     item_names: tuple[str, ...]
@@ -88,7 +66,13 @@ class Ratings:
     scale: Scale | None = None
     weights: tuple[float, ...] | None = None
     subscales: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    session_ids: Mapping[Key, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the names of the items, none where totals alone are known: their tables would repeat the total."""
+        return () if self.item_names == (TOTAL,) else self.item_names
 
     @property
     def judges(self) -> list[str]:
@@ -148,36 +132,6 @@ class Ratings:
         return len(self.arm)
 
 
-def read_ratings(path: Path, rubric: Rubric | None = None) -> Ratings:
-    """Return the ratings in the table at ``path``, of either kind, which its columns tell.
-
-    ``rubric``: instrument of a table of cbtrain (default: the shipped one, if the table has its domains). Raises
-    UserError, with the line, on anything that cannot be used.
-    """
-    table = read_csv_table(path, (*FIXED, *OPTIONAL, *AUTHORS))
-    columns = table.columns
-    if set(FIXED) <= set(columns):
-        ratings = _from_cbtrain(table, rubric)
-    elif set(AUTHORS) <= set(columns) and rubric is not None:
-        hint = "Leave --rubric out; it is for tables of cbtrain only."
-        raise UserError("the 2024 study's table has its own scale", where=path, hint=hint)
-    elif set(AUTHORS) <= set(columns):
-        ratings = _from_author(table)
-    else:
-        missing = next(name for name in (FIXED if "session_id" in columns else AUTHORS) if name not in columns)
-        hint = (
-            f"Name a scores.csv of cbtrain, or the 2024 study's table. {nearest(missing, columns) if columns else ''}"
-        )
-        raise UserError(f"column {missing!r} is missing", where=path, hint=hint.strip())
-    if len(ratings) == 0:
-        raise UserError("the table has no ratings", where=path, hint="Name a table that has rows.")
-    ratings = replace(ratings, notes=tuple(table.notes))
-    _refuse_duplicates(ratings, path)
-    _refuse_scores_outside_scale(ratings, path)
-    _refuse_close_scores(ratings, path)
-    return ratings
-
-
 def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
     """Return several tables of the same instrument as one. Raises UserError, which names ``where``, on different items
     and on duplicate ratings."""
@@ -201,10 +155,11 @@ def join_ratings(tables: Sequence[Ratings], where: str) -> Ratings:
         for patient, value in table.moderators[column].items()
     ]
     moderators = moderators_of(known, where)
-    joined = replace(first, arms=_in_natural_order(arms), notes=notes, moderators=moderators, **columns)
-    _refuse_duplicates(joined, Path(where))
-    _refuse_scores_outside_scale(joined, Path(where))
-    _refuse_close_scores(joined, Path(where))
+    ids = {key: session_id for table in tables for key, session_id in table.session_ids.items()}
+    joined = replace(
+        first, session_ids=ids, arms=_in_natural_order(arms), notes=notes, moderators=moderators, **columns
+    )
+    refuse_impossible(joined, Path(where))
     return joined
 
 
@@ -221,38 +176,13 @@ def one_judge(ratings: Ratings, name: str, where: str) -> Ratings:
     return ratings.only(ratings.judge == name)
 
 
-def _rubric_of_items(names: tuple[str, ...], rubric: Rubric | None, path: Path) -> Rubric | None:
-    """Return the instrument of a cbtrain table with items called ``names``; None if no rubric was given and the shipped
-    one does not fit. Raises UserError if items and the rubric's domains differ."""
-    chosen = rubric or load_rubric()
-    domains = {domain.id for domain in chosen.domains}
-    if domains == set(names):
-        return chosen
-    if domains < set(names):
-        extra = next(name for name in names if name not in domains)
-        hint = "Remove it, or name the rubric (--rubric)."
-        raise UserError(f"column {extra!r} is not a domain of {chosen.name}", where=path, hint=hint)
-    if rubric is None:
-        return None
-    other = next((name for name in names if name not in domains), None)
-    problem = f"{other!r} is not one of its domains" if other else "the table lacks some of its domains"
-    raise UserError(problem, where=f"rubric {chosen.name}", hint=f"Name the rubric by which {path} was rated.")
-
-
-def _from_cbtrain(table: CsvTable, rubric: Rubric | None) -> Ratings:
-    path, scores = table.path, scores_of(table, rubric.keying if rubric else AS_GIVEN)
-    _refuse_ambiguous_ids(scores, path)
-    names = tuple(scores[0].domains) if scores else ()
-    instrument = _rubric_of_items(names, rubric, path) if scores else None
-    return ratings_of(scores, names, sorted({score.arm for score in scores}, key=natural_key), instrument, path)
-
-
 def ratings_of(
     scores: Sequence[Score], items: Sequence[str], arms: Iterable[str], rubric: Rubric | None, where: object = "scores"
 ) -> Ratings:
     """Return ``scores`` as a table. ``items`` and ``arms``: their names, as ``scores`` may be empty; ``rubric``: None
     if it is not known. Raises UserError, which names ``where``, if a patient has two values of a column."""
     keying = rubric.keying if rubric else AS_GIVEN
+    totals_alone = tuple(items) == (TOTAL,)
     values = [
         [math.nan if (value := score.domains[name]) is None else keying.keyed(name, value) for name in items]
         for score in scores
@@ -270,91 +200,25 @@ def ratings_of(
         status=np.array([score.status for score in scores]),
         items=np.array(values, dtype=np.float64).reshape(len(scores), len(items)),
         moderators=moderators_of(((score.patient, score.columns) for score in scores), where),
-        scale=scale_of_rubric(rubric) if rubric else None,
-        weights=tuple(map(keying.weight, items)) if keying.weights else None,
-        subscales=rubric.subscales if rubric else {},
+        scale=scale_of_rubric(rubric, totals_alone=totals_alone) if rubric else None,
+        weights=tuple(map(keying.weight, items)) if keying.weights and not totals_alone else None,
+        subscales=rubric.subscales if rubric and not totals_alone else {},
+        session_ids={(score.arm, score.patient, score.slot): score.session_id for score in scores},
     )
 
 
-def scale_of_rubric(rubric: Rubric) -> Scale:
-    return Scale(rubric.minimum, rubric.maximum, rubric.cutoff, rubric.name, rubric.step)
+def scale_of_rubric(rubric: Rubric, *, totals_alone: bool = False) -> Scale:
+    """Return the scale of its items, or that of a table whose one item is the total."""
+    low, high = rubric.total_range if totals_alone else (rubric.minimum, rubric.maximum)
+    return Scale(low, high, rubric.cutoff, rubric.name, rubric.step)
 
 
-def _from_author(table: CsvTable) -> Ratings:
-    path = table.path
-    names = tuple(name for name in table.columns if name not in (*AUTHORS, "justifications"))
-    lost = [name for name in AUTHORS_ITEMS if name not in names]
-    if lost and len(lost) < len(AUTHORS_ITEMS):
-        raise UserError(f"column {lost[0]!r} is missing", where=path, hint="The total needs all eleven items.")
-    if not lost and len(names) > len(AUTHORS_ITEMS):
-        other = next(name for name in names if name not in AUTHORS_ITEMS)
-        raise UserError(f"column {other!r} is not one of the eleven items", where=path, hint="Remove it.")
-    with_decimal_points(table, names)
-    arm, patient, session, items = [], [], [], []
-    for line, row in table.rows:
-        where = f"{path}:{line}"
-        group, number = row["group"], row["id"].partition("_")[0]
-        if not (number.isascii() and number.isdigit() and len(number) <= LONGEST):
-            hint = "An id begins with the session number, as 7_…."
-            raise UserError(f"no session number in id {row['id'][:40]!r}", where=where, hint=hint)
-        try:
-            check_name(row["patient_id"], "patient_id")
-            check_name(group, "group")
-        except ValueError as error:
-            raise UserError(str(error), where=where, hint="Correct or remove the row.") from None
-        arm.append(group)
-        patient.append(row["patient_id"])
-        session.append(int(number))
-        items.append([_number(row[name], name, where) for name in names])
-    scores = np.array(items, dtype=np.float64).reshape(len(arm), len(names))
-    return Ratings(
-        item_names=names,
-        arms=arms_of(sorted(set(arm), key=natural_key)),
-        arm=np.array(arm),
-        patient=np.array(patient),
-        session=np.array(session),
-        number=np.zeros(len(arm), dtype=np.int64),
-        simulator=np.full(len(arm), ""),
-        judge=np.full(len(arm), "the author's judge"),
-        repeat=np.zeros(len(arm), dtype=np.int64),
-        status=np.where(np.isfinite(scores).all(axis=1), "ok", "unratable"),
-        items=scores,
-        scale=AUTHORS_SCALE,
-    )
-
-
-def _number(text: str, column: str, where: str) -> float:
-    """Return the score in a cell; NaN if it is empty. Raises UserError if it is not a number, or too large or small."""
-    if not text:
-        return math.nan
-    value = number_of(text)
-    if value is None:
-        raise UserError(f"{column}: {text!r} is not a number", where=where, hint="Correct the cell, or leave it empty.")
-    try:
-        check_size(value, column)
-    except ValueError as error:
-        raise UserError(str(error), where=where, hint="Correct the cell, or leave it empty.") from None
-    return value
-
-
-def _refuse_ambiguous_ids(scores: Sequence[Score], path: Path) -> None:
-    """Raise UserError if a session has two ids, or two sessions have the same id."""
-    first_of: dict[str, Score] = {}
-    sessions: dict[Key, str] = {}
-    for score in scores:
-        key = (score.arm, score.patient, score.slot)
-        first = first_of.setdefault(score.session_id, score)
-        if (first.arm, first.patient, first.slot) != key:
-            what = f"two sessions have session_id {score.session_id!r}: {_place(first)} and {_place(score)}"
-            raise UserError(what, where=path, hint="Give each session its own id.")
-        if sessions.setdefault(key, score.session_id) != score.session_id:
-            same = "arm, patient and seed" if score.slot == score.seed else "arm, patient, seed, session and simulator"
-            what = f"session_ids {sessions[key]!r} and {score.session_id!r} have the same {same}"
-            raise UserError(what, where=path, hint="Give them different seeds, or the same id.")
-
-
-def _place(score: Score) -> str:
-    return f"{score.arm}, {score.patient}, {words_of(score.seed, score.number, score.simulator)}"
+def refuse_impossible(ratings: Ratings, path: Path) -> None:
+    """Raise UserError, which names ``path``, on ratings that count twice, lie outside the scale, or differ by too
+    little to be told from rounding."""
+    _refuse_duplicates(ratings, path)
+    _refuse_scores_outside_scale(ratings, path)
+    _refuse_close_scores(ratings, path)
 
 
 def _refuse_duplicates(ratings: Ratings, path: Path) -> None:

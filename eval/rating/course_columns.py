@@ -58,7 +58,7 @@ def optional_headers(table: CsvTable) -> dict[str, str]:
         name = header.removeprefix(PREFIX)
         if name not in OPTIONAL or (header != name and name not in COLUMNS):
             continue
-        if header == name and name in (PHASE, *COLUMNS) and _all_numbers(table, header):
+        if header == name and name in (PHASE, *COLUMNS) and all_numbers(table, header):
             continue  # a domain of the rubric
         if name in headers:
             what = f"columns {headers[name]!r} and {header!r} say the same"
@@ -114,7 +114,7 @@ def notes_on(table: CsvTable, headers: Mapping[str, str], places: Sequence[Place
     return notes
 
 
-def _all_numbers(table: CsvTable, header: str) -> bool:
+def all_numbers(table: CsvTable, header: str) -> bool:
     """Return whether the column has cells, and all of them are numbers."""
     cells = [row[header] for _, row in table.rows if row[header]]
     return bool(cells) and all(DECIMAL_COMMA.fullmatch(cell) or _is_number(cell) for cell in cells)

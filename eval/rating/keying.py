@@ -15,7 +15,7 @@ class Keying:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def keyed(self, domain: str, score: float) -> float:
-        """Return the score of ``domain`` so that more is better."""
+        """Return the score of ``domain`` so that more is better; of such a score, the one that was given."""
         return self.turned[domain] - score if domain in self.turned else score
 
     def weight(self, domain: str) -> float:

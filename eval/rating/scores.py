@@ -31,6 +31,9 @@ FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
 """Columns of every table; between ``seed`` and ``judge`` are those of
 :data:`cbtrain.eval.rating.course_columns.OPTIONAL` that some session has."""
 
+TOTAL = "total"
+"""The last column; of a table that has no items, the only score, which then is its one domain."""
+
 ADDED_LATER = ("number", "simulator", "columns", "unfounded")
 """Fields that journals and files of older versions do not have; they are written where they say something."""
 
@@ -148,11 +151,12 @@ def write_scores_csv(scores: Sequence[Score], path: Path) -> None:
     cut = FIXED.index("seed") + 1
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow([*FIXED[:cut], *optional, *FIXED[cut:], *map(to_cell, domains), "total"])
+    shown = [domain for domain in domains if domain != TOTAL]
+    table.writerow([*FIXED[:cut], *optional, *FIXED[cut:], *map(to_cell, shown), TOTAL])
     for row, score in enumerate(scores):
         texts = [to_cell(str(getattr(score, name))) for name in FIXED]
         texts[cut:cut] = [to_cell(column[row]) for column in optional.values()]
-        values = [score.domains.get(domain) for domain in domains]
+        values = [score.domains.get(domain) for domain in shown]
         table.writerow([*texts, *map(_cell, values), _cell(score.total)])
     write_atomic(path, out.getvalue())
 
@@ -167,16 +171,14 @@ def scores_of(table: CsvTable, keying: Keying = AS_GIVEN) -> list[Score]:
     """Return the scores in ``table``, whose totals are as ``keying`` says. Raises UserError with the line of a
     malformed row."""
     path, columns = table.path, table.columns
-    missing = [name for name in (*FIXED, "total") if name not in columns]
+    missing = [name for name in (*FIXED, TOTAL) if name not in columns]
     if missing:
         hint = "Name a scores.csv that cbtrain wrote."
         raise UserError(f"column {missing[0]!r} is missing", where=path, hint=hint)
     headers = optional_headers(table)
-    domains = [name for name in columns if name not in (*FIXED, *headers.values(), "total")]
-    if not domains:
-        raise UserError("no domain has a column", where=path, hint="A table needs a column for each domain.")
+    domains = [name for name in columns if name not in (*FIXED, *headers.values(), TOTAL)] or [TOTAL]
     numbers = ["seed", "repeat", *([SESSION] if SESSION in headers else [])]
-    with_decimal_points(table, [*numbers, *domains, "total"])
+    with_decimal_points(table, [*numbers, *domains, TOTAL])
     scores = []
     for line, row in table.rows:
         try:
@@ -215,9 +217,9 @@ def _read_row(row: dict[str, str], domains: Sequence[str], headers: Mapping[str,
     )
     if status != "ok" and score.total is not None:
         raise ValueError(f"status is {status!r}, but every domain has a score")
-    total = number_of(row["total"]) if row["total"] else None
-    if row["total"] and total is None:
-        raise ValueError(f"total: {row['total']!r} is not a number")
+    total = number_of(row[TOTAL]) if row[TOTAL] else None
+    if row[TOTAL] and total is None:
+        raise ValueError(f"total: {row[TOTAL]!r} is not a number")
     if total is not None and score.total is None:
         raise ValueError(f"there is a total ({total:g}), but a domain has no score")
     if total is not None and score.total is not None and abs(total - score.total) > 1e-6 * max(1.0, abs(total)):

@@ -126,7 +126,6 @@ HEAD = "session_id,arm,patient,seed,judge,repeat,status"
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f"{HEAD},total\ns,a,p,0,j,0,ok,30\n", "t.csv: no domain has a column"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,,3\n", "t.csv:2: there is a total (3), but a domain has no score"),
         (f"{HEAD},agenda,total\n\n\ns,a,p,0,j,0,ok,x,3\n", "t.csv:4: agenda: 'x' is not a score"),
         (f"{HEAD},agenda,total\ns,a,p,0,j,0,ok,1_2,12\n", "t.csv:2: agenda: '1_2' is not a score"),

@@ -20,7 +20,7 @@ from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.contrasts import compare
 from cbtrain.eval.analysis.effects import noncentral_t_cdf, paired_effect
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.rating.scores import write_scores_csv
 from cbtrain.eval.report.latex import render_latex
 from cbtrain.eval.report.markdown import render_markdown

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.rating.keying import AS_GIVEN, Keying
-from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.scores import Score, Status
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.report.schema.report import Report
@@ -39,7 +38,8 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
     report says of training, costs and protocol is kept. Raises UserError if that report cannot be read."""
     base_report = _report_of_run(study.run)
     explanations = _explanations(study.run, base_report)
-    scores, sessions = _scores_and_sessions(study.ratings, list(records(study.transcripts)), explanations, study.rubric)
+    keying = study.rubric.keying if study.rubric else AS_GIVEN
+    scores, sessions = _scores_and_sessions(study.ratings, list(records(study.transcripts)), explanations, keying)
     data = ReportInput(
         ratings=study.ratings,
         scores=scores,
@@ -77,7 +77,9 @@ def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report
         for (session_id, judge, repeat), explanation in _explanations(run.run, run_report).items():
             explanations[f"{name}: {session_id}", judge, repeat] = explanation
         patient_names |= _patient_names(run_report)
-    scores, sessions = _scores_and_sessions(comparison.ratings, transcripts, explanations, comparison.runs[0].rubric)
+    instrument = comparison.runs[0].rubric
+    keying = instrument.keying if instrument else AS_GIVEN
+    scores, sessions = _scores_and_sessions(comparison.ratings, transcripts, explanations, keying)
     data = ReportInput(
         ratings=comparison.ratings,
         scores=scores,
@@ -85,7 +87,7 @@ def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report
         results=results,
         sessions=sessions,
         patient_names=patient_names,
-        rubric=comparison.runs[0].rubric,
+        rubric=instrument,
         rotating=comparison.rotating,
     )
     title = f"{' and '.join(comparison.names)}, compared"
@@ -96,14 +98,14 @@ def _scores_and_sessions(
     ratings: Ratings,
     sessions: Sequence[SimulatedSession],
     explanations: Mapping[RatingKey, Explanation],
-    rubric: Rubric | None,
+    keying: Keying,
 ) -> tuple[list[Score], list[SimulatedSession]]:
-    """Return ``ratings`` as scores, and the ``sessions`` of their arms. A rated session is listed also if there is no
-    transcript of it."""
+    """Return ``ratings`` as scores, as their raters gave them, and the ``sessions`` of their arms. A rated session is
+    listed also if there is no transcript of it."""
     sessions = [session for session in sessions if session.arm in ratings.arms]
     ids = {(session.arm, session.patient, session.slot): session.id for session in sessions}
-    keying = rubric.keying if rubric else AS_GIVEN
-    scores = [replace(_score(ratings, row, ids, explanations, keying), keying=keying) for row in range(len(ratings))]
+    known = {**ratings.session_ids, **ids}
+    scores = [replace(_score(ratings, row, known, explanations, keying), keying=keying) for row in range(len(ratings))]
     without_transcript = {
         score.session_id: _session_of(score) for score in scores if (score.arm, score.patient, score.slot) not in ids
     }
@@ -123,8 +125,8 @@ def _score(
     explanations: Mapping[RatingKey, Explanation],
     keying: Keying,
 ) -> Score:
-    """Return one row of ``ratings``, as the rater gave it, with its evidence and reasons; ``ids``: of the sessions with
-    a transcript."""
+    """Return one row of ``ratings``, as the rater gave it, with its evidence and reasons; ``ids``: of the sessions, as
+    far as known."""
     arm, patient, slot = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
     number, simulator = int(ratings.number[row]), str(ratings.simulator[row])
     seed = seed_in(slot, number, simulator)
@@ -149,6 +151,7 @@ def _score(
         reason=explanation.reason,
         number=number,
         simulator=simulator,
+        keying=keying,
         columns={name: values[patient] for name, values in ratings.moderators.items() if patient in values},
     )
 

@@ -103,8 +103,8 @@ def with_secondary(label: str, panel: Panel) -> str:
 
 def describe_scale(ratings: Ratings, rubric: Rubric | None) -> ReportScale:
     """Return the instrument: its ``rubric``, or what the table of ratings shows of it."""
-    scale, items = ratings.scale, ratings.item_names
-    if rubric:
+    scale, items = ratings.scale, ratings.parts
+    if rubric and items:
         domains = [ReportDomain(id=d.id, name=d.name, description=d.description) for d in rubric.domains]
     else:
         domains = [ReportDomain(id=name, name=name.replace("_", " ")) for name in items]
@@ -179,8 +179,8 @@ class PanelScores:
     def domains(self) -> dict[str, dict[Key, float]]:
         """The scores of each domain, by session."""
         if self.panel.pooled:
-            return {name: {} for name in self.ratings.item_names}
-        columns = zip(self.ratings.item_names, self.ratings.items.T, strict=True)
+            return {name: {} for name in self.ratings.parts}
+        columns = zip(self.ratings.parts, self.ratings.items.T, strict=bool(self.ratings.parts))
         return {name: panel_scores(self.ratings, self.panel, column) for name, column in columns}
 
     @cached_property

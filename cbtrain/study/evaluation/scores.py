@@ -10,7 +10,8 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.arms import Arm, declared_arms, with_declared
-from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge, read_ratings
+from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.analysis.sessions import (
     ONE_ARM,
     SESSION,
@@ -22,13 +23,14 @@ from cbtrain.eval.analysis.sessions import (
     session_outcomes,
 )
 from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
-from cbtrain.eval.rating.course_columns import known_columns
-from cbtrain.eval.rating.keying import AS_GIVEN, Keying
+from cbtrain.eval.rating.course_columns import OPTIONAL, known_columns
 from cbtrain.eval.rating.csv_table import read_csv_table
+from cbtrain.eval.rating.keying import AS_GIVEN, Keying
+from cbtrain.eval.rating.loose_table import with_columns
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric
-from cbtrain.eval.rating.scores import FIXED, Score, read_scores_csv
+from cbtrain.eval.rating.scores import FIXED, TOTAL, Score, read_scores_csv
 from cbtrain.eval.report.schema.patients import ReportPatients, read_patients_audit
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit
 from cbtrain.eval.simulation.runner import MARKS, SimulatedSession
@@ -73,20 +75,26 @@ def load_scores(
     transcripts: Path | None = None,
     metadata: Path | None = None,
     arms: Path | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> ScoredStudy:
     """Read the tables at ``paths`` as one; a folder stands for its ``scores.csv`` and ``human_scores.csv``.
 
     The rubric is the one named, else ``rubric.yaml`` beside the first table if it has the tables' items, else that of
     the run's settings, else the shipped one if its domains are the table's.
     Transcripts are those named, with what the table ``metadata`` says of them, else ``sessions.jsonl`` in the folder of
-    the first table. ``judge`` keeps one judge's ratings. ``arms``: a file that says what arms are
-    (:func:`cbtrain.eval.analysis.arms.declared_arms`). Raises UserError.
+    the first table. ``metadata`` is joined to the scores where no transcripts are named or the scores lack arm or
+    patient. ``judge`` keeps one judge's ratings. ``arms``: a file that says what arms are
+    (:func:`cbtrain.eval.analysis.arms.declared_arms`). ``mapping``: the tables' names of our columns. Raises UserError.
     """
+    mapping = mapping or {}
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
     files = [file for path in paths for file in tables_in(path)]
-    instrument, note = (load_rubric(rubric), "") if rubric else _rubric_of(folder, files)
+    columns = {file: _columns(file, mapping) for file in files}
+    instrument, note = (load_rubric(rubric), "") if rubric else _rubric_of(folder, columns)
     where = ", ".join(map(str, files))
-    tables = [read_ratings(file, instrument) for file in files]
+    joins = metadata is not None and (transcripts is None or any(not {"arm", "patient"} <= c for c in columns.values()))
+    about = metadata if joins else None
+    tables = [read_ratings(file, instrument, mapping=mapping, metadata=about) for file in files]
     ratings = join_ratings(tables, where)
     ratings = replace(ratings, notes=(*ratings.notes, note)) if note else ratings
     ratings = replace(ratings, arms=planned_arms(folder, ratings.arms))
@@ -103,7 +111,7 @@ def load_scores(
         ratings = one_judge(ratings, judge, where)
     default = folder / TRANSCRIPTS
     source = transcripts or (default if default.is_file() else None)
-    sessions = list(read(str(source), metadata=metadata).sessions()) if source else []
+    sessions = list(read(str(source), metadata=metadata if transcripts else None).sessions()) if source else []
     outcomes = session_outcomes(sessions)
     if transcripts and not any(key[0] in ratings.arms for key in outcomes):
         there = ", ".join(sorted({key[0] for key in outcomes})[:6]) or "none"
@@ -175,16 +183,23 @@ def tables_in(path: Path) -> list[Path]:
     return tables
 
 
-def _rubric_of(folder: Path, files: Sequence[Path]) -> tuple[Rubric | None, str]:
-    """Return the rubric that was kept in ``folder`` with the scores in ``files``, else that of the run there; None if
-    there is neither. And a note for the reader, where another one would have been taken without that file. Raises
-    UserError if it is damaged."""
-    name, kept = rubric_of_run(folder), rubric_beside(files[0])
+def _columns(file: Path, mapping: Mapping[str, str]) -> set[str]:
+    """Return the columns of the table in ``file``, under our names. Raises UserError."""
+    table = read_csv_table(file, (*FIXED, *OPTIONAL, TOTAL, *mapping.values()))
+    return set(with_columns(table, mapping).columns)
+
+
+def _rubric_of(folder: Path, columns: Mapping[Path, set[str]]) -> tuple[Rubric | None, str]:
+    """Return the rubric that was kept in ``folder`` with the scores, else that of the run there; None if there is
+    neither. And a note for the reader, where another one would have been taken without that file. ``columns``: of each
+    table: the rubric has to have their items. Raises UserError if it is damaged."""
+    name, kept = rubric_of_run(folder), rubric_beside(next(iter(columns)))
     if not kept.is_file():
         return (load_rubric(name) if name else None), ""
     rubric = load_rubric(str(kept))
-    for file in files:
-        if lost := set(rubric.ids) - set(read_csv_table(file, (*FIXED, *rubric.ids)).columns):
+    for file, there in columns.items():
+        totals_alone = there <= {*FIXED, *OPTIONAL, TOTAL}
+        if not totals_alone and (lost := set(rubric.ids) - there):
             note = f"{kept} is not the rubric of {file} ({sorted(lost)[0]!r} is no column) and is not used"
             return (load_rubric(name) if name else None), note
     known = name is not None or rubric.digest == load_rubric().digest

@@ -105,7 +105,7 @@ def _between(rated: Ratings, judges: Sequence[str], draws: int, seed: int) -> di
     step = rated.scale.step if rated.scale else 1.0
     items = [
         {"item": name, **_agreement(_matrix(rated, judges, rated.items[:, column]), weights, step)}
-        for column, name in enumerate(rated.item_names)
+        for column, name in enumerate(rated.parts)
     ]
     return {"judges": list(judges), "sessions": len(totals), "total": _agreement(totals, weights, step), "items": items}
 

@@ -10,7 +10,7 @@ from scored import score
 from cbtrain.cli.main import main
 from cbtrain.eval.analysis.arms import arms_of
 from cbtrain.eval.analysis.contrast_plan import describe_arms_found, plan_contrasts
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.rating.scores import write_scores_csv
 
 pytestmark = pytest.mark.fault("G2")

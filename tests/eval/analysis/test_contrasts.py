@@ -10,7 +10,7 @@ from scipy import stats
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.contrasts import compare
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 
 

@@ -12,7 +12,7 @@ from statsmodels.stats.multivariate import test_mvmean as hotelling
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 
 BASES = ("A", "B", "C")
 

@@ -14,8 +14,8 @@ from random_scores import course_tables, score_tables
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
-from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.analysis.resampling import sign_flip_p
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import SessionOutcome, session_outcomes
 from cbtrain.transcripts.reading import read

@@ -14,7 +14,7 @@ from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.contrasts import compare
 from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 
 pandas = pytest.importorskip("pandas")
 

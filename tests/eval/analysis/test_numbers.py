@@ -10,8 +10,8 @@ from scipy import stats
 
 from cbtrain.eval.analysis.agreement.coefficients import halo, icc, krippendorff_alpha, quadratic_kappa
 from cbtrain.eval.analysis.effects import paired_effect
-from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
+from cbtrain.eval.analysis.score_tables import read_ratings
 
 SHROUT_FLEISS = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
 """Six targets, four judges: table 2 of Shrout and Fleiss (1979)."""

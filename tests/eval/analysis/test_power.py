@@ -24,7 +24,7 @@ from cbtrain.eval.analysis.power.power import (
     power_of,
     variance_of_difference,
 )
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 
 # rubric_and_judging.md §7: patients for 3, 5, 8 points; its "patient-by-condition SD" is that of true differences
 TABLE = {1: (182, 67, 28), 2: (95, 36, 16), 3: (66, 25, 12), 5: (43, 17, 8), 20: (17, 8, 5)}

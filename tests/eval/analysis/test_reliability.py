@@ -15,7 +15,8 @@ from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.contrasts import compare
-from cbtrain.eval.analysis.ratings import Scale, join_ratings, one_judge, read_ratings
+from cbtrain.eval.analysis.ratings import Scale, join_ratings, one_judge
+from cbtrain.eval.analysis.score_tables import read_ratings
 
 ARMS = {"t": Arm("t", "", "tuned"), "b": Arm("b", "", "instruct")}
 

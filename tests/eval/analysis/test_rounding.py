@@ -19,9 +19,9 @@ from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.power.pilot import NoPilot, estimate
-from cbtrain.eval.analysis.ratings import read_ratings
 from cbtrain.eval.analysis.resampling import sign_flip_p
 from cbtrain.eval.analysis.rounding import ROUNDING, alike, at_least, at_most, independent, merged, nought, varying
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import SessionOutcome
 from cbtrain.eval.judge_audit.findings import shift

@@ -11,7 +11,8 @@ from rating_table import rating_table
 from cbtrain.eval.analysis.arms import Arm
 from cbtrain.eval.analysis.contrast_plan import plan_contrasts
 from cbtrain.eval.analysis.mixed_models.random_intercept import fit_mixed
-from cbtrain.eval.analysis.ratings import Scale, read_ratings
+from cbtrain.eval.analysis.ratings import Scale
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import SessionOutcome, session_outcomes
 from cbtrain.transcripts.reading import read

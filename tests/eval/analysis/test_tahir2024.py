@@ -10,7 +10,8 @@ from cbtrain.errors import UserError
 from cbtrain.eval.analysis.descriptives import session_groups
 from cbtrain.eval.analysis.mixed_models.random_intercept import OPTIMIZERS, fit_mixed
 from cbtrain.eval.analysis.mixed_models.tahir2024 import DoesNotFit, analyze_as_published
-from cbtrain.eval.analysis.ratings import join_ratings, read_ratings
+from cbtrain.eval.analysis.ratings import join_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.rating.scores import Score, write_scores_csv
 
 HEAD = "id,patient_id,group,Warmth,Task,justifications\n"
@@ -139,9 +140,9 @@ def test_our_own_scores_are_read_and_gaps_stay_gaps(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "column 'id' is missing"),
-        ("id,patient,group\n", "column 'patient_id' is missing. .*Did you mean 'patient'"),
-        ("session_id,arm,patient\n", "column 'seed' is missing"),
+        ("", "column 'arm' is missing"),
+        ("id,patient,group\n", "column 'arm' is missing. .*--map arm=COLUMN.*Columns: id, patient, group"),
+        ("session_id,arm,patient\n", "no column has scores"),
         (HEAD, "the table has no ratings"),
         (HEAD + "1_x,p,,3,4,\n", r":2: group is empty"),
         (HEAD + "x,p,Llama_Instruct_1,3,4,\n", r":2: no session number in id 'x'"),

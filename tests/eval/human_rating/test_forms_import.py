@@ -9,7 +9,7 @@ import pytest
 from rated_run import DOMAINS, key_of, run_folder, sessions_of
 
 from cbtrain.cli.main import main
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.rating.scores import Score, read_scores_csv, write_scores_csv
 
 

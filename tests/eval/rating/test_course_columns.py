@@ -4,7 +4,7 @@ import pytest
 from scored import score_of
 
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.analysis.sessions import session_outcomes
 from cbtrain.eval.rating.scores import is_score, read_scores_csv, write_scores_csv
 from cbtrain.eval.simulation.runner import SimulatedSession

@@ -13,7 +13,7 @@ from PIL import Image
 from places import SCORES2024, needs_scores
 
 from cbtrain.eval.analysis.arms import Arm
-from cbtrain.eval.analysis.ratings import read_ratings
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.report.claim import claim_of
 from cbtrain.eval.report.figures import style
 from cbtrain.eval.report.figures.draw import figures_of
