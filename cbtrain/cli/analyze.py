@@ -59,6 +59,12 @@ def add(commands: Commands) -> None:
     )
     add_arms_argument(analyze)
     analyze.add_argument("--judge", metavar="NAME", help="use the ratings of this judge only")
+    analyze.add_argument(
+        "--long",
+        type=Path,
+        metavar="FILE.csv",
+        help="also write a long table for R or pandas, a row for each score of an item, with a codebook beside it",
+    )
     add_output_arguments(analyze)
 
 
@@ -90,11 +96,13 @@ def check_bootstrap(parsed: argparse.Namespace) -> None:
 
 def _analyze(parsed: argparse.Namespace) -> None:
     from cbtrain.eval.analysis.analyze import analysis
+    from cbtrain.eval.analysis.long_table import write_long_table
     from cbtrain.eval.analysis.mixed_models.tahir2024 import DoesNotFit
     from cbtrain.study.evaluation.analysis_report import report_of
     from cbtrain.study.evaluation.scores import load_scores
 
     check_bootstrap(parsed)
+    _check_long(parsed)
     named = {name: getattr(parsed, name) for name in ("rubric", "judge", "transcripts", "metadata", "arms")}
     study = load_scores(parsed.scores, **named, mapping=_mapping(parsed.map))
     try:
@@ -110,6 +118,20 @@ def _analyze(parsed: argparse.Namespace) -> None:
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], hint="Take --protocol default, or other scores.") from None
     show_results(results, (lambda: report_of(study, results)) if parsed.protocol == "default" else None, parsed)
+    if parsed.long:
+        paths = write_long_table(study.ratings, study.instrument, parsed.long)
+        if not parsed.json:
+            print(f"long table: {paths[0]}; its codebook: {paths[1].name}, {paths[2].name}")
+
+
+def _check_long(parsed: argparse.Namespace) -> None:
+    """Raise UserError if the long table is not called as a CSV, or would replace a table that is read."""
+    if parsed.long is None:
+        return
+    if parsed.long.suffix.casefold() != ".csv":
+        raise UserError("the long table is a CSV", where=parsed.long, hint="Name a file that ends in .csv.")
+    if parsed.long.name == "scores.csv" or any(parsed.long.resolve() == path.resolve() for path in parsed.scores):
+        raise UserError("it would replace a table of scores", where=parsed.long, hint="Choose another name.")
 
 
 def _mapping(text: str | None) -> dict[str, str]:

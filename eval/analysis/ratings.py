@@ -103,6 +103,13 @@ class Ratings:
         place = words_of(seed_in(slot, number, simulator), number, simulator) if number or simulator else str(slot)
         return f"session {place} of patient {self.patient[row]} with {self.arm[row]}"
 
+    def session_id(self, row: int) -> str:
+        """Return the id of the session that ``row`` rates: the table's, else one that is made of what it says."""
+        number, simulator, slot = int(self.number[row]), str(self.simulator[row]), int(self.session[row])
+        arm, patient = str(self.arm[row]), str(self.patient[row])
+        place = filter(None, (arm, patient, simulator, str(number or ""), str(seed_in(slot, number, simulator))))
+        return self.session_ids.get((arm, patient, slot)) or "/".join(place)
+
     def only(self, rows: np.ndarray) -> Ratings:
         """Return the ratings of ``rows`` (bool ``[rows]``), with all arms."""
         columns = {name: getattr(self, name)[rows] for name in COLUMNS}

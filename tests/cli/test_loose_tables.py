@@ -1,11 +1,14 @@
-"""``cbtrain analyze`` on tables that cbtrain did not write: totals alone, other names, what another table says."""
+"""``cbtrain analyze`` on tables that cbtrain did not write: totals alone, other names, what another table says. And the
+long table for other programs."""
 
+import csv
 import json
 
 import pytest
 
 from cbtrain.cli.main import main
 from cbtrain.eval.rating.rubric_files import load_rubric, write_rubric
+from cbtrain.eval.rating.scores import Score, write_scores_csv
 
 TOTALS = [("ann", "0", 30.5), ("ann", "1", 33), ("ben", "0", 25), ("ben", "1", 31), ("cid", "0", 28), ("cid", "1", 29)]
 MINIMAL = "arm,patient,total\n" + "".join(f"{arm},{patient},{total}\n" for patient, arm, total in TOTALS)
@@ -114,3 +117,42 @@ def test_another_table_says_whose_the_sessions_are(capsys, here):
     )
     (here / "m.csv").write_text("patient,severity\ndan,mild\n")
     assert "no row for 6 of 6 rows of t.csv (ann, ben, cid)" in analyze(capsys, "t.csv", "--metadata", "m.csv")[1]
+
+
+def test_the_long_table_holds_scores_as_given_and_keyed_with_a_codebook(capsys, here):
+    rubric = load_rubric("alliance")
+    rubric = rubric.model_copy(update={"domains": [d.model_copy(update={"weight": 2.0}) if d.id == "sense" else d
+                                                   for d in rubric.domains]})  # fmt: skip
+    write_rubric(rubric, here / "rubric.yaml")
+    scores = [
+        Score(session_id=f"s-{arm}-{patient}", arm=arm, patient=patient, seed=0, judge="=j", repeat=0, status=status,
+              domains=dict.fromkeys(rubric.ids, 4.5 if status == "ok" else None), number=4, keying=rubric.keying,
+              columns={"severity": "mild"})
+        for arm in ("base", "tuned") for patient, status in (("ann", "ok"), ("ben", "refused"))
+    ]  # fmt: skip
+    write_scores_csv(scores, here / "t.csv")
+    assert analyze(capsys, "t.csv", "--long", "long.csv")[1] == ""
+    rows = list(csv.DictReader((here / "long.csv").open(encoding="utf-8")))
+    assert len(rows) == 4 * 9
+    first = [row for row in rows if row["session_id"] == "s-base-ann"]
+    assert {row["item"]: (row["score"], row["keyed"]) for row in first if row["item"] in ("strain", "sense")} == {
+        "strain": ("4.5", "1.5"),
+        "sense": ("4.5", "4.5"),
+    }
+    total = sum(float(row["weight"]) * float(row["keyed"]) for row in first)
+    assert {row["total"] for row in first} == {f"{total:g}"} == {f"{scores[0].total:g}"}
+    said = {"subscale": "bond", "phase": "initial", "severity": "mild", "variant": "base", "judge": "'=j"}
+    assert {name: first[0][name] for name in said} == said
+    assert {(row["status"], row["score"], row["total"]) for row in rows if row["patient"] == "ben"} == {
+        ("refused", "", "")
+    }
+    codebook = list(csv.DictReader((here / "long.codebook.csv").open(encoding="utf-8")))
+    assert [row["name"] for row in codebook if row["part"] == "column"] == list(rows[0])
+    items = {row["name"]: row for row in codebook if row["part"] == "item"}
+    assert items["strain"]["reversed"] == "yes"
+    assert items["sense"]["weight"] == "2"
+    assert items["candour"]["values"] == "1 to 5 in steps of 0.5"
+    assert "3 = Some of it comes out" in items["candour"]["anchors"]
+    assert "not the WAI" in (here / "long.codebook.md").read_text(encoding="utf-8")
+    for name, problem in (("t.csv", "it would replace a table of scores"), ("long.txt", "the long table is a CSV")):
+        assert problem in analyze(capsys, "t.csv", "--long", name)[1]

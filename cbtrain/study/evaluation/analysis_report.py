@@ -104,8 +104,7 @@ def _scores_and_sessions(
     listed also if there is no transcript of it."""
     sessions = [session for session in sessions if session.arm in ratings.arms]
     ids = {(session.arm, session.patient, session.slot): session.id for session in sessions}
-    known = {**ratings.session_ids, **ids}
-    scores = [replace(_score(ratings, row, known, explanations, keying), keying=keying) for row in range(len(ratings))]
+    scores = [replace(_score(ratings, row, ids, explanations, keying), keying=keying) for row in range(len(ratings))]
     without_transcript = {
         score.session_id: _session_of(score) for score in scores if (score.arm, score.patient, score.slot) not in ids
     }
@@ -125,13 +124,12 @@ def _score(
     explanations: Mapping[RatingKey, Explanation],
     keying: Keying,
 ) -> Score:
-    """Return one row of ``ratings``, as the rater gave it, with its evidence and reasons; ``ids``: of the sessions, as
-    far as known."""
+    """Return one row of ``ratings``, as the rater gave it, with its evidence and reasons; ``ids``: of the sessions with
+    a transcript."""
     arm, patient, slot = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
     number, simulator = int(ratings.number[row]), str(ratings.simulator[row])
     seed = seed_in(slot, number, simulator)
-    place = filter(None, (arm, patient, simulator, str(number or ""), str(seed)))
-    session_id = ids.get((arm, patient, slot)) or "/".join(place)
+    session_id = ids.get((arm, patient, slot)) or ratings.session_id(row)
     judge, repeat = str(ratings.judge[row]), int(ratings.repeat[row])
     points = zip(ratings.item_names, map(float, ratings.items[row]), strict=True)
     # Turning a reversed score round twice gives it back.

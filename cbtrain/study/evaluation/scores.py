@@ -66,6 +66,12 @@ class ScoredStudy:
     only_judge: str | None
     rotating: bool = False
 
+    @property
+    def instrument(self) -> Rubric | None:
+        """Return the rubric; where none was named, the shipped one that the table was found to fit."""
+        scale, shipped = self.ratings.scale, load_rubric()
+        return self.rubric or (shipped if scale and scale.name == shipped.name else None)
+
 
 def load_scores(
     paths: Sequence[Path],
