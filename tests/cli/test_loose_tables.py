@@ -3,8 +3,10 @@ long table for other programs."""
 
 import csv
 import json
+import re
 
 import pytest
+from places import ROOT
 
 from cbtrain.cli.main import main
 from cbtrain.eval.rating.rubric_files import load_rubric, write_rubric
@@ -48,6 +50,13 @@ def test_arm_patient_and_total_suffice(capsys, here):
     assert told(found, "the instrument is that of rubric.yaml")
     (here / "t.csv").write_text(MINIMAL.replace("30.5", "46"))
     assert "is 46, outside 9 to 45" in analyze(capsys, "t.csv")[1]
+
+
+def test_the_smallest_table_of_the_documentation_is_analysed(capsys, here):
+    page = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
+    (here / "t.csv").write_text(re.findall(r"```csv\n(.*?)```", page, re.S)[0])
+    found, _ = analyze(capsys, "t.csv")
+    assert (found["contrasts"][0]["id"], found["contrasts"][0]["estimate"]) == ("tuned − untuned", 4.75)
 
 
 def test_columns_under_other_names_and_arms_that_are_numbers(capsys, here):

@@ -9,6 +9,7 @@ from fake_report import fake_report, report_of
 from rich.console import Console
 
 from cbtrain.eval.analysis.analyze import analysis
+from cbtrain.eval.rating.keying import AS_GIVEN
 from cbtrain.eval.report.course import main_subgroups, simulator_sentence
 from cbtrain.eval.report.figures.draw import figures_of
 from cbtrain.eval.report.formatting import fixed, span
@@ -26,7 +27,7 @@ NAMES = {"p00": "Doreen Whitlock", "p01": "Tomasz Wilk", "p02": "Adaeze Nwosu"}
 def results_and_report():
     ratings = course_ratings(patients=9, gain=lambda patient, number, simulator: 4 + 0.3 * number, noise=3)
     results = analysis(ratings, "default", draws=50)
-    scores, sessions = _scores_and_sessions(ratings, [], {}, None)
+    scores, sessions = _scores_and_sessions(ratings, [], {}, AS_GIVEN)
     data = ReportInput(ratings, scores, [], results, sessions, NAMES, None)
     return results, build_report(data, Report(title="Course"))
 

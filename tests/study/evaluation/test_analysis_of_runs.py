@@ -147,7 +147,7 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     report = json.loads((run / "report.json").read_text())
     # People are secondary to the judge that was planned: they change no figure of its.
     assert report["analysis"]["panel"] == {
-        "judges": ["cue"], "beside": ["human: Ann"], "pooled": False, "linked": True,
+        "judges": ["cue"], "beside": ["human: Ann"], "pooled": False, "linked": True, "rotating": False,
     }  # fmt: skip
     assert report["analysis"]["contrasts"] == alone
     judges = [rating["judge"] for rating in report["sessions"][0]["ratings"]]
