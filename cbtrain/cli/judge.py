@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
     from cbtrain.study.evaluation.judges import Judge
+    from cbtrain.transcripts.types import Turn
 
 SETTINGS = (
     "Settings are key=value: evaluation.judging describes one rater, evaluation.judges several by name. Without a key "
@@ -102,7 +104,7 @@ def _prompt(parsed: argparse.Namespace) -> None:
         _show(judge, session.id, session.turns, as_json=parsed.json)
 
 
-def _show(judge: Judge, session: str, turns: list, *, as_json: bool) -> None:  # type: ignore[type-arg]
+def _show(judge: Judge, session: str, turns: Sequence[Turn], *, as_json: bool) -> None:
     import json
 
     from cbtrain.eval.rating.transcript_form import transcript_of

@@ -24,6 +24,8 @@ from cbtrain.transcripts.types import Turn
 
 MORE_TOKENS = "raise max_tokens of this judge, or have it think less (its provider's extra_body)"
 
+UNFOUNDED = "(cbtrain: evidence that it names is not in the session)"
+
 MANY = 1_000_000
 """More repeats than anybody asks for."""
 
@@ -105,6 +107,7 @@ def _take(rating: BaseModel, domain: str, score: Score, turns: Sequence[Turn]) -
     score.reason[domain] = values["reason"]
     if len(founded) < len(values["evidence"]):
         score.unfounded.append(domain)
+        score.reason[domain] = f"{values['reason']} {UNFOUNDED}".strip()
 
 
 async def _noted(provider: Provider, sample: int, requests: list[str], request: ChatRequest) -> ChatResponse:

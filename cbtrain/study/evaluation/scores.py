@@ -133,7 +133,7 @@ def planned_judges(folder: Path) -> tuple[set[str], bool]:
     content: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else {}
     evaluation = content.get("evaluation") if isinstance(content, dict) else None
     judges = evaluation.get("judges") if isinstance(evaluation, dict) else None
-    if not isinstance(judges, dict):
+    if not isinstance(evaluation, dict) or not isinstance(judges, dict):
         return set(), False
     beside = {name for name, judge in judges.items() if isinstance(judge, dict) and judge.get("beside") is True}
     return beside, evaluation.get("allocation") == "cyclic" and len(judges) - len(beside) > 1

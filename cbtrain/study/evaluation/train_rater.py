@@ -14,7 +14,8 @@ from rich.progress import track
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.agreement.severity import session_means
-from cbtrain.eval.analysis.ratings import AUTHORS_ITEMS, Ratings, join_ratings, one_judge, read_ratings
+from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge
+from cbtrain.eval.analysis.score_tables import AUTHORS_ITEMS, read_ratings
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.human_rating.import_forms import TABLE
 from cbtrain.eval.rating.cue_rater import rate
