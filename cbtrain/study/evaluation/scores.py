@@ -110,9 +110,11 @@ def load_scores(
     by_file = zip(files, tables, strict=True)
     machine = list(dict.fromkeys(name for file, table in by_file if file.name != TABLE for name in table.judges))
     primary_judges = machine if judge is None and len(machine) < len(ratings.judges) else []
-    beside, rotating = planned_judges(folder)
+    beside, in_turns = planned_judges(folder)
+    counting = [name for name in machine if name not in beside]
+    rotating = in_turns and len(counting) > 1
     if judge is None and (rotating or beside & set(machine)):
-        primary_judges = [name for name in machine if name not in beside]
+        primary_judges = counting
     if judge is not None:
         ratings = one_judge(ratings, judge, where)
     default = folder / TRANSCRIPTS
@@ -136,7 +138,7 @@ def planned_judges(folder: Path) -> tuple[set[str], bool]:
     if not isinstance(evaluation, dict) or not isinstance(judges, dict):
         return set(), False
     beside = {name for name, judge in judges.items() if isinstance(judge, dict) and judge.get("beside") is True}
-    return beside, evaluation.get("allocation") == "cyclic" and len(judges) - len(beside) > 1
+    return beside, evaluation.get("allocation") == "cyclic"
 
 
 def planned_arms(folder: Path, arms: Mapping[str, Arm]) -> dict[str, Arm]:
