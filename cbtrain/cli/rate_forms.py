@@ -1,35 +1,32 @@
-"""``cbtrain rate export`` and ``cbtrain rate import``: write blind forms for human raters, and read them back."""
+"""``cbtrain rate export | import | adjudicate``: write blind forms for human raters, read them back, settle large
+differences."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cbtrain
-from cbtrain.cli.corpus_reading import add_reading, config_of
+from cbtrain.cli import rate_adjudicate
+from cbtrain.cli.corpus_reading import add_reading
 from cbtrain.cli.parser import ALIASES, Commands, add_command, add_optional_word, add_study_arguments
+from cbtrain.cli.rate_export import DEFAULT_RUBRIC, export_forms
 from cbtrain.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cbtrain.eval.human_rating.export import Exported
-    from cbtrain.eval.human_rating.import_forms import ImportSummary
+    from cbtrain.eval.human_rating.import_forms import Imported, ImportSummary
     from cbtrain.eval.human_rating.key import Key
-    from cbtrain.eval.simulation.runner import SimulatedSession
-
-DEFAULT_RUBRIC = "cbt_fidelity"
+    from cbtrain.eval.human_rating.training_table import TrainingResult
 
 
 def add(commands: Commands) -> None:
     export = add_command(
         commands,
         "rate export",
-        _export,
+        export_forms,
         "write blind forms for human raters: a web page, or a CSV with a text to read",
         "Each rater gets a folder with the sessions under codes, in a random order of their own. key.json, beside "
         "these folders, says what the codes mean: do not show it to raters. E.g. `cbtrain rate export PATH --out DIR "
@@ -50,13 +47,35 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="draw N sessions at random, as many of each arm, with the same patients and seeds (default: all)",
     )
-    export.add_argument("--raters", type=int, default=2, metavar="N", help="number of forms (default: 2)")
+    export.add_argument(
+        "--raters", type=int, metavar="N", help="number of forms (default: 2, or as many as --workload names)"
+    )
     export.add_argument(
         "--overlap",
         type=int,
         metavar="N",
         help="sessions that every rater rates; each of the others goes to one rater, pairs kept together "
         "(default: all, which measures agreement best)",
+    )
+    export.add_argument(
+        "--ratings-per-session",
+        type=int,
+        metavar="K",
+        help="raters of each session that is not for all (default: 1 with --overlap; 2 with one of the next two)",
+    )
+    export.add_argument("--per-rater", type=int, metavar="N", help="the most sessions that a rater gets")
+    export.add_argument("--workload", metavar="N,N,…", help="the same for each rater, e.g. 20,20,10")
+    export.add_argument(
+        "--training",
+        type=Path,
+        metavar="FILE",
+        help="table of agreed scores: its sessions come first in every form, their agreed scores are shown afterwards",
+    )
+    export.add_argument(
+        "--training-from",
+        type=Path,
+        metavar="PATH",
+        help="transcripts of the training sessions (default: the sessions that are exported, which then lack them)",
     )
     export.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the draw, the orders and the codes (default: 0)"
@@ -69,7 +88,8 @@ def add(commands: Commands) -> None:
         _import,
         "import filled rating forms as one more judge",
         "Every form is checked against the key first; nothing is written if one does not fit. A form that is "
-        "imported again replaces its own rows. Evidence and notes are kept in files beside the table.",
+        "imported again replaces its own rows. Evidence, notes, and ratings of training sessions are kept in files "
+        "beside the table. The report of a run is written anew.",
     )
     back.add_argument("forms", type=Path, nargs="+", metavar="FORM", help="a download of the page, or a filled CSV")
     back.add_argument(
@@ -82,117 +102,42 @@ def add(commands: Commands) -> None:
         metavar="TABLE",
         help="table of scores to make or add to (default: human_scores.csv in the run folder, else beside the key)",
     )
-
-
-def _export(parsed: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from cbtrain.eval.human_rating.assignment import AssignmentSettings
-    from cbtrain.eval.human_rating.export import FormsOrigin, write_forms
-    from cbtrain.eval.rating.rubric_files import load_rubric
-    from cbtrain.study.evaluation.scores import is_run
-
-    for name, least in (("sessions", 1), ("raters", 1), ("overlap", 0), ("seed", 0)):
-        value = getattr(parsed, name)
-        if value is not None and value < least:
-            raise UserError(f"{value} is too small", where=f"--{name}", hint=f"At least {least}.")
-    config = config_of(parsed)
-    if "path" not in config.corpus.model_fields_set:
-        hint = "Name a run folder or a corpus; 'sample' is the embedded one."
-        raise UserError("nothing to rate is named", where="rate export", hint=hint)
-    path, judging = Path(config.corpus.path), config.evaluation.judging
-    run = path.resolve() if is_run(path) else None
-    rubric_name = _rubric_of(run) if run and "rubric" not in judging.model_fields_set else judging.rubric
-    rubric = load_rubric(rubric_name)
-    sessions, failures = _sessions(parsed, path, run)
-    source = str(path.resolve()) if path.exists() else str(path)
-    settings = AssignmentSettings(parsed.sessions, parsed.raters, parsed.overlap, parsed.seed)
-    exported = write_forms(sessions, rubric, parsed.out, FormsOrigin(source, run, rubric_name), settings)
-    _tell_export(exported, sessions, failures, parsed, Console())
-
-
-def _rubric_of(run: Path) -> str:
-    from cbtrain.config.loading import load_config
-
-    return load_config(None, (), run / "config.yaml").evaluation.judging.rubric
-
-
-def _sessions(parsed: argparse.Namespace, path: Path, run: Path | None) -> tuple[list[SimulatedSession], int]:
-    """Return the sessions that can be rated, and the number of failed ones. Says which others are left out."""
-    from cbtrain.cli.corpus_reading import whole
-    from cbtrain.eval.rating.ratable import why_unratable
-    from cbtrain.study.evaluation.scores import records
-
-    if run and not (run / "sessions.jsonl").exists():
-        raise UserError("no simulated sessions in this run", where=path, hint="`cbtrain evaluate` makes them.")
-    sessions = list(records(whole(parsed).sessions()))
-    ratable = [session for session in sessions if not session.failed]
-    if not ratable:
-        raise UserError("all its sessions failed", where=path, hint="Evaluate again, or name another corpus.")
-    unread = {session.id: why for session in ratable if (why := why_unratable(session.turns, session.labels_seen))}
-    for reason, count in Counter(unread.values()).most_common():
-        reason = reason.replace("corpus.therapist_labels=…", "--therapist-label …")
-        reason = reason.replace("corpus.patient_labels=…", "--patient-label …")
-        if len(unread) == len(ratable):
-            raise UserError(f"no session can be rated: {reason}", where=path)
-        print(f"left out: {_count(count, 'session')} that cannot be rated: {reason}", file=sys.stderr)
-    return [session for session in ratable if session.id not in unread], len(sessions) - len(ratable)
-
-
-def _tell_export(
-    exported: Exported,
-    sessions: Sequence[SimulatedSession],
-    failures: int,
-    parsed: argparse.Namespace,
-    console: Console,
-) -> None:
-    from cbtrain.console import table_of
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    assignment = exported.assignment
-    arms = len({session.arm for session in sessions})
-    of = f" of {len(sessions)}" if assignment.drawn < len(sessions) else ""
-    pairs = ", the same patients and seeds in all" if assignment.paired and arms > 1 and parsed.sessions else ""
-    say(f"{_count(assignment.drawn, 'session')}{of}, {_count(arms, 'arm')}{pairs}; {assignment.shared} for every rater")
-    if parsed.sessions and assignment.drawn < parsed.sessions:
-        say(f"note: {parsed.sessions} cannot be divided equally among {arms} arms, so it is {assignment.drawn}")
-    if parsed.sessions and not assignment.paired:
-        say("note: no patient and seed has a session in every arm, so arms are compared on different ones")
-    if failures:
-        say(f"note: {_count(failures, 'session')} failed and cannot be rated")
-    table = table_of("rater", "form", "sessions", "give them this folder", numbers=1, words=1)
-    for number, (folder, form) in enumerate(exported.folders, 1):
-        table.add_row(str(number), form, str(len(assignment.by_rater[number - 1])), f"{folder.name}/")
-    console.print()
-    console.print(table, highlight=False, markup=False)
-    say(f"\nforms: {parsed.out}")
-    say(f"KEEP TO YOURSELF: {exported.key} (it breaks the blinding)")
-    say(f"next: cbtrain rate import FORM… --key {exported.key}")
-    console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
+    back.add_argument("--no-report", action="store_true", help="leave the report of the run as it is")
+    rate_adjudicate.add(commands)
 
 
 def _import(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from cbtrain.eval.human_rating.import_forms import companion_file, import_forms
+    from cbtrain.eval.human_rating.import_forms import SETTLED_FILE, TRAINING_FILE, import_forms
     from cbtrain.eval.human_rating.key import read_key
+    from cbtrain.eval.human_rating.notes import companion_file
 
     key = read_key(parsed.key)
     table = parsed.out or _default_table(key, parsed.key)
-    summaries = import_forms(parsed.forms, key, table, parsed.rater)
+    imported = import_forms(parsed.forms, key, table, parsed.rater)
     console = Console()
-    for summary in summaries:
+    for summary in imported.forms:
         _tell_import(summary, console)
-    paths = f"\nscores: {table}\nevidence and notes: {companion_file(table, 'notes.jsonl')}"
-    console.print(paths, highlight=False, markup=False, soft_wrap=True)
+    if imported.adjudicated or imported.unsettled:
+        _tell_adjudicated(imported, console)
+    _say(console, f"\nscores: {table}" if imported.rated else "\nno scores yet: only training sessions are rated")
+    _say(console, f"evidence and notes: {companion_file(table, 'notes.jsonl')}")
+    for what, kind in (("training, kept apart", TRAINING_FILE), ("settled scores", SETTLED_FILE)):
+        if companion_file(table, kind).exists():
+            _say(console, f"{what}: {companion_file(table, kind)}")
+    _refresh(table, imported, parsed, console)
     console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
 
 
 def _default_table(key: Key, path: Path) -> Path:
     from cbtrain.eval.human_rating.import_forms import TABLE
 
+    if key.adjudication is not None:
+        table = Path(key.adjudication.table)
+        if not table.is_file():
+            raise UserError("the table of these scores does not exist", where=table, hint="Name it with --out.")
+        return table
     if key.run is None:
         return path.parent / TABLE
     if not Path(key.run).is_dir():
@@ -200,7 +145,45 @@ def _default_table(key: Key, path: Path) -> Path:
     return Path(key.run) / TABLE
 
 
+def _refresh(table: Path, imported: Imported, parsed: argparse.Namespace, console: Console) -> None:
+    """Write the report of the run anew, if ``table`` is the one that its report shows, or say how to."""
+    from cbtrain.eval.human_rating.import_forms import TABLE
+    from cbtrain.study.evaluation.refresh import has_report, refresh_report
+
+    run = table.parent
+    if table.name != TABLE or not has_report(run) or not imported.rated:
+        return
+    command = f"cbtrain analyze {run} --out {run}"
+    if parsed.no_report:
+        _say(console, f"the report is as it was: {command} writes it anew")
+        return
+    try:
+        with console.status("Writing the report anew"):
+            page = refresh_report(run)
+    except UserError as error:
+        _say(console, f"note: the ratings are kept, but the report could not be written anew: {error}")
+        _say(console, f"then: {command}")
+        return
+    _say(console, f"report, with these ratings: {page}")
+
+
 def _tell_import(summary: ImportSummary, console: Console) -> None:
+    if summary.settled:
+        text = f"form {summary.form} settles {_count(summary.settled, 'score')} of {_count(summary.whole, 'session')}"
+        text += f"; {_count(summary.broken_off, 'session')} in part" if summary.broken_off else ""
+        text += f"; {_count(summary.unrated, 'session')} not settled" if summary.unrated else ""
+    else:
+        text = f"{summary.judge}, form {summary.form}: {', '.join(_sessions(summary))}"
+        if summary.replaced:
+            text += f"; they replace {_count(summary.replaced, 'row')} of an earlier import of the same form"
+    lines = [text, *(f"note: {note}" for note in summary.notes)]
+    if summary.training is not None:
+        lines.append(f"{summary.judge}, training: {_training(summary.training)}")
+    for line in lines:
+        _say(console, line)
+
+
+def _sessions(summary: ImportSummary) -> list[str]:
     parts = [f"{_count(summary.whole, 'session')} rated"]
     if summary.unratable:
         parts.append(f"{summary.unratable} with domains that cannot be rated (unratable)")
@@ -208,11 +191,30 @@ def _tell_import(summary: ImportSummary, console: Console) -> None:
         parts.append(f"{summary.broken_off} rated in part (truncated, their gaps stay empty)")
     if summary.unrated:
         parts.append(f"{summary.unrated} not rated (no row)")
-    text = f"{summary.judge}, form {summary.form}: {', '.join(parts)}"
-    if summary.replaced:
-        text += f"; they replace {_count(summary.replaced, 'row')} of an earlier import of the same form"
-    for line in (text, *(f"note: {note}" for note in summary.notes)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return parts
+
+
+def _training(result: TrainingResult) -> str:
+    done = "" if result.sessions == result.planned else f" of {result.planned}"
+    sessions = "session" if result.planned == 1 else "sessions"
+    return (
+        f"{result.sessions}{done} {sessions}, mean absolute difference from the agreed scores "
+        f"{result.mean_difference:.2f} points; {result.exact:.0%} the same, {result.adjacent:.0%} at most one point "
+        f"apart ({_count(result.compared, 'score')})"
+    )
+
+
+def _tell_adjudicated(imported: Imported, console: Console) -> None:
+    from cbtrain.eval.rating.people import ADJUDICATED
+
+    text = f"{ADJUDICATED}: {_count(imported.adjudicated, 'session')}, settled scores and people's means otherwise"
+    if imported.unsettled:
+        text += f"; {imported.unsettled} without a row, since a large difference is not settled"
+    _say(console, text)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _count(number: int, word: str) -> str:

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cbtrain.errors import UserError
+from cbtrain.eval.human_rating.workload import Unit, most_units, shares
 from cbtrain.eval.simulation.runner import SimulatedSession
-
-Unit = list[SimulatedSession]
-"""Sessions that stay together: one patient and seed in every arm, so that a rater sees both sides of a pair."""
 
 DRAWS = 200
 """Number of random orders that are drawn; the most balanced one is used."""
@@ -31,27 +29,58 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class AssignmentSettings:
-    """Draw ``sessions`` at random (None: take all). Give ``overlap`` of them (None: all) to each of the ``raters``, and
-    each of the others to one rater."""
+    """Draw ``sessions`` at random (None: take all, or as many as ``workload`` has room for). Give ``overlap`` of them
+    (None: all, or none with one of the next two) to each of the ``raters``, and each of the others to ``per_session``
+    raters (None: to one; without ``overlap`` and with a workload, to two). ``workload``: the most sessions of each
+    rater; empty: no limit."""
 
     sessions: int | None = None
     raters: int = 2
     overlap: int | None = None
     seed: int = 0
+    per_session: int | None = None
+    workload: tuple[int, ...] = ()
+
+    @property
+    def every_rater_all(self) -> bool:
+        """Whether every rater rates every session that is drawn."""
+        return self.overlap is None and self.per_session is None and not self.workload
+
+    @property
+    def raters_of_each(self) -> int:
+        """The number of raters of a session that is not for all."""
+        if self.per_session is not None:
+            return self.per_session
+        return min(2, self.raters) if self.workload and self.overlap is None else 1
+
+    @property
+    def for_all(self) -> int | None:
+        """The number of sessions for every rater; None: all."""
+        return self.overlap if self.overlap is not None or self.every_rater_all else 0
+
+    def words(self) -> list[object]:
+        """Return what an assignment depends on; of settings that were not given and that older versions did not have,
+        nothing."""
+        later = [self.per_session, self.workload] if self.per_session is not None or self.workload else []
+        return [self.sessions, self.raters, self.overlap, *later]
 
 
 def assign(sessions: Sequence[SimulatedSession], settings: AssignmentSettings, random_key: str) -> Assignment:
     """Draw sessions and assign them to raters, pairs kept together, each rater with an order of their own. The same
     sessions, settings and ``random_key`` give the same assignment.
 
-    Raises UserError if there are too few sessions for ``settings``, or a rater would have none.
+    Raises UserError if there are too few sessions for ``settings``, more than there is room for, or a rater would have
+    none.
     """
     rng = random.Random(f"{random_key}|draw")
-    raters, overlap = settings.raters, settings.overlap
     units, paired = _units(sessions, settings.sessions is not None, rng)
     if settings.sessions is not None:
         units = _draw(units, settings.sessions)
+    elif settings.workload and not _fits(units, settings):
+        units, paired = _units(sessions, True, rng)
+        units = units[: _room_for(len(units[0]), settings)]
     drawn = sum(map(len, units))
+    overlap = settings.for_all
     if overlap is not None and overlap > drawn:
         hint = f"At most {drawn}, or leave it out: then every rater rates all."
         raise UserError(f"{overlap} sessions for every rater, but there are only {drawn}", where="--overlap", hint=hint)
@@ -59,17 +88,57 @@ def assign(sessions: Sequence[SimulatedSession], settings: AssignmentSettings, r
     shared: list[Unit] = []
     while units and sum(map(len, shared)) + len(units[0]) <= (drawn if overlap is None else overlap):
         shared.append(units.pop(0))
-    by_rater = [[*shared, *units[rater::raters]] for rater in range(raters)]
+    by_rater = [[*shared, *own] for own in _shared_out(units, shared, settings, rng)]
     if not all(by_rater):
         hint = "Take fewer --raters or more --sessions, or raise --overlap."
-        raise UserError(
-            f"{raters} raters, but only {len(units)} sets of sessions to share among them", where="--raters", hint=hint
-        )
+        what = f"{settings.raters} raters, but only {len(units)} sets of sessions to share among them"
+        raise UserError(what, where="--raters", hint=hint)
     ordered = [
         in_order([session for unit in rater_units for session in unit], random.Random(f"{random_key}|order|{rater}"))
         for rater, rater_units in enumerate(by_rater, 1)
     ]
     return Assignment(ordered, drawn, sum(map(len, shared)), paired)
+
+
+def _shared_out(
+    units: list[Unit], shared: Sequence[Unit], settings: AssignmentSettings, rng: random.Random
+) -> list[list[Unit]]:
+    """Return the ``units`` of each rater, beside those ``shared`` by all. Raises UserError if there is no room."""
+    raters, each = settings.raters, settings.raters_of_each
+    if each > raters:
+        raise UserError(f"{each} raters for a session, but there are only {raters}", where="--ratings-per-session")
+    if settings.per_session is None and not settings.workload:
+        return [units[rater::raters] for rater in range(raters)]
+    common = sum(map(len, shared))
+    room = [sessions - common for sessions in settings.workload] or [max(1, sum(map(len, units)))] * raters
+    if min(room) <= 0 and units:
+        what = f"a rater has room for {min(room) + common} sessions, and {common} are for every rater"
+        raise UserError(what, where="--overlap", hint="Lower it, or raise --per-rater or --workload.")
+    plan = shares(units, room, each, rng)
+    if plan.unplaced:
+        fits = len(units) + len(shared) - len(plan.unplaced)
+        size = max(map(len, [*units, *shared]))
+        what = f"the raters have no room for {sum(map(len, plan.unplaced))} of the sessions, {each} ratings of each"
+        hint = f"Take at most {fits * size} --sessions, or raise --per-rater or --workload."
+        raise UserError(what, where="--sessions", hint=hint)
+    return plan.by_rater
+
+
+def _fits(units: Sequence[Unit], settings: AssignmentSettings) -> bool:
+    """Return whether all ``units`` fit into the workload, if the largest stands for all."""
+    return len(units) <= _room_for(max(map(len, units)), settings)
+
+
+def _room_for(size: int, settings: AssignmentSettings) -> int:
+    """Return how many units of ``size`` sessions the workload has room for, those for every rater included. Raises
+    UserError if that is none."""
+    common = (settings.for_all or 0) // size
+    room = [sessions - common * size for sessions in settings.workload]
+    count = common + most_units(size, room, settings.raters_of_each) if min(room) >= 0 else 0
+    if not count:
+        what = f"no room for one session of each of {size} arms" if size > 1 else "no room for a session"
+        raise UserError(what, where="--workload", hint="Raise it, or lower --ratings-per-session or --overlap.")
+    return count
 
 
 def in_order(sessions: Sequence[SimulatedSession], rng: random.Random) -> list[SimulatedSession]:

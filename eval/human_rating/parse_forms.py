@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.eval.human_rating.csv_form import BEFORE
+from cbtrain.eval.human_rating.csv_form import BEFORE, NOT_ASKED
 from cbtrain.eval.human_rating.form import RATINGS_SCHEMA, UNRATABLE
-from cbtrain.eval.human_rating.key import Key, KeyForm, KeySession
+from cbtrain.eval.human_rating.key import Key, KeyForm, KeySession, KeyTraining
 from cbtrain.eval.rating.csv_table import csv_table_of, read_table_text
+from cbtrain.eval.rating.rubric import scale_words
 from cbtrain.eval.rating.scores import number_of
 from cbtrain.files import unique_json
 from cbtrain.transcripts.source import validate
@@ -35,13 +36,14 @@ class FilledSession:
 
 @dataclass(frozen=True, slots=True)
 class FilledForm:
-    """One filled form; sessions that are missing in it, or have no score, are not rated. ``notes``: what was guessed
-    where it was read."""
+    """One filled form; sessions that are missing in it, or have no score, are not rated. ``training``: sessions of the
+    training set. ``notes``: what was guessed where it was read."""
 
     path: Path
     form: KeyForm
     rater: str
     sessions: list[FilledSession]
+    training: list[FilledSession] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,9 +62,14 @@ class _Session(_Strict):
     note: str = ""
 
 
+class _Training(_Session):
+    seen: bool = False
+
+
 class _Ratings(_Strict):
     form: str
     rater: str
+    training: list[_Training] = Field(default_factory=list)
     sessions: list[_Session]
 
 
@@ -84,7 +91,9 @@ def parse_form(path: Path, key: Key, rater: str | None = None) -> FilledForm:
             raise UserError(f"session {filled.session.code} comes twice", where=path, hint="Remove one of the two.")
         seen.add(filled.session.code)
     name = _name(name if rater is None else rater, path if rater is None else "--rater")
-    return FilledForm(path, form, name, sessions, notes)
+    training = [filled for filled in sessions if isinstance(filled.session, KeyTraining)]
+    rated = [filled for filled in sessions if not isinstance(filled.session, KeyTraining)]
+    return FilledForm(path, form, name, rated, training, notes)
 
 
 def _text(path: Path) -> tuple[str, list[str]]:
@@ -105,12 +114,14 @@ def _parse_download(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list
     given = validate(_Ratings, content, path, hint)
     form = _form(given.form, key, path)
     sessions = []
-    for rated in given.sessions:
+    for rated in (*given.training, *given.sessions):
         where = f"{path}: session {rated.code}"
         filled = FilledSession(_session(rated.code, form, key, path), {}, note=rated.note.strip())
         for domain, rating in rated.ratings.items():
             if domain not in key.rubric.domains:
                 raise UserError(f"no such domain {domain!r}", where=where, hint=nearest(domain, key.rubric.domains))
+            if domain not in (filled.session.domains or key.rubric.domains):
+                raise UserError(f"domain {domain!r} was not to be rated here", where=where, hint=hint)
             if rating.score is not None:
                 filled.scores[domain] = _point(rating.score, key, f"{where}, {domain}")
             filled.evidence[domain] = _turns(rating.evidence, filled.session.turns, f"{where}, {domain}")
@@ -131,10 +142,16 @@ def _parse_csv(text: str, path: Path, key: Key) -> tuple[KeyForm, str, list[Fill
             hint = "One form has one rater; the first row's name is enough."
             raise UserError(f"two raters, {name!r} and {row['rater']!r}", where=where, hint=hint)
         name = name or row["rater"]
-        scores = {
-            domain: _point(row[domain], key, f"{where}, {domain}") for domain in key.rubric.domains if row[domain]
-        }
-        sessions.append(FilledSession(_session(row["session"], form, key, where), scores, note=row["note"]))
+        session = _session(row["session"], form, key, where)
+        asked = session.domains or key.rubric.domains
+        scores = {}
+        for domain in key.rubric.domains:
+            if domain in asked and row[domain]:
+                scores[domain] = _point(row[domain], key, f"{where}, {domain}")
+            elif row[domain] and row[domain] != NOT_ASKED:
+                hint = f"Leave {NOT_ASKED!r} where raters agree."
+                raise UserError(f"domain {domain!r} was not to be rated here", where=where, hint=hint)
+        sessions.append(FilledSession(session, scores, note=row["note"]))
     return form, name, sessions
 
 
@@ -164,7 +181,7 @@ def _form(name: str, key: Key, where: object) -> KeyForm:
 
 
 def _session(code: str, form: KeyForm, key: Key, where: object) -> KeySession:
-    for session in form.sessions:
+    for session in (*key.training, *form.sessions):
         if session.code == code:
             return session
     other_ids = [other_form.id for other_form in key.forms if code in (session.code for session in other_form.sessions)]
@@ -179,10 +196,12 @@ def _point(value: int | float | str, key: Key, where: object) -> float | None:
     if isinstance(value, str) and value.casefold() == UNRATABLE:
         return None
     point = number_of(value.replace(",", ".")) if isinstance(value, str) else value
-    low, high = key.rubric.minimum, key.rubric.maximum
-    # Bounds first: neither a number of 400 digits nor NaN can be turned into a whole float.
-    if point is None or not low <= point <= high or point != int(point):
-        hint = f"Give a whole number from {low} to {high}, {UNRATABLE} if it cannot be rated, or nothing."
+    if point is None or point not in key.rubric.points:
+        words = scale_words(key.rubric.minimum, key.rubric.maximum, key.rubric.step)
+        kind = (
+            "a whole number from" if all(isinstance(one, int) for one in key.rubric.points) else "a point of the scale,"
+        )
+        hint = f"Give {kind} {words}, {UNRATABLE} if it cannot be rated, or nothing."
         text = repr(value)
         text = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
         raise UserError(f"{text} is not a point of the scale", where=where, hint=hint)

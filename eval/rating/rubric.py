@@ -38,6 +38,18 @@ ADDED_LATER: dict[str, Any] = {"step": 1, "reversed": False, "weight": 1.0, "sub
 MOST_POINTS = 101
 
 
+def points_between(minimum: Point, maximum: Point, step: Point) -> tuple[Point, ...]:
+    """Return the points of a scale, from the lowest."""
+    count = round((maximum - minimum) / step) + 1
+    return tuple(whole(round(minimum + index * step, 9)) for index in range(count))
+
+
+def scale_words(minimum: Point, maximum: Point, step: Point) -> str:
+    """Return ``0 to 6``, or ``1 to 5 in steps of 0.5``."""
+    steps = "" if step == 1 else f" in steps of {step:g}"
+    return f"{minimum:g} to {maximum:g}{steps}"
+
+
 def whole(value: Any) -> Any:
     """Return a number without its point, if nothing stands behind it."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -107,8 +119,7 @@ class Rubric(BaseModel):
     @cached_property
     def points(self) -> tuple[Point, ...]:
         """The points of the scale, from the lowest."""
-        count = round((self.maximum - self.minimum) / self.step) + 1
-        return tuple(whole(round(self.minimum + index * self.step, 9)) for index in range(count))
+        return points_between(self.minimum, self.maximum, self.step)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -176,8 +187,7 @@ class Rubric(BaseModel):
     @property
     def scale_words(self) -> str:
         """``0 to 6``, ``1 to 5 in steps of 0.5``."""
-        steps = "" if self.step == 1 else f" in steps of {self.step:g}"
-        return f"{self.minimum:g} to {self.maximum:g}{steps}"
+        return scale_words(self.minimum, self.maximum, self.step)
 
 
 RESERVED = frozenset(

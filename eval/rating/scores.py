@@ -263,4 +263,4 @@ def number_of(text: str) -> float | None:
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return "" if value is None else f"{value:.10g}"

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from cbtrain.eval.analysis.agreement.panel import Panel, panel_of
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.rating.keying import AS_GIVEN, Keying
 from cbtrain.eval.rating.scores import Score, Status
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.report.schema.report import Report
+from cbtrain.eval.report.schema.training import Rater
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.simulation.slots import seed_in
 from cbtrain.study.evaluation.compare import Comparison, run_arm
-from cbtrain.study.evaluation.report_data import ReportInput, build_report
+from cbtrain.study.evaluation.report_data import ReportInput, build_report, without_secondary
 from cbtrain.study.evaluation.scores import ScoredStudy, audit_of, human_scores, patients_audit_of, records
 from cbtrain.study.run_files import REPORT
 from cbtrain.study.session_log.report_turns import with_requests
@@ -37,8 +39,8 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
     """Return the report on ``study`` with the analysis ``results``. If the scores are those of a run, what its own
     report says of training, costs and protocol is kept. Raises UserError if that report cannot be read."""
     base_report = _report_of_run(study.run)
-    explanations = _explanations(study.run, base_report)
     keying = study.rubric.keying if study.rubric else AS_GIVEN
+    explanations = _explanations(study.run, base_report, keying)
     scores, sessions = _scores_and_sessions(study.ratings, list(records(study.transcripts)), explanations, keying)
     data = ReportInput(
         ratings=study.ratings,
@@ -48,6 +50,7 @@ def report_of(study: ScoredStudy, results: Mapping[str, Any]) -> Report:
         sessions=sessions,
         patient_names=_patient_names(base_report),
         rubric=study.rubric,
+        rater=_rater(base_report, panel_of(study.ratings, study.primary_judges, rotating=study.rotating)),
         answers={session.id: session.answers for session in base_report.sessions if session.answers},
         rotating=study.rotating,
     )
@@ -68,17 +71,17 @@ def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report
     transcripts: list[SimulatedSession] = []
     patient_names: dict[str, str] = {}
     explanations: dict[RatingKey, Explanation] = {}
+    rubric = comparison.runs[0].rubric
+    keying = rubric.keying if rubric else AS_GIVEN
     for name, run in zip(comparison.names, comparison.runs, strict=True):
         run_report = _report_of_run(run.run)
         transcripts += [
             replace(session, id=f"{name}: {session.id}", arm=run_arm(name, session.arm))
             for session in records(run.transcripts)
         ]
-        for (session_id, judge, repeat), explanation in _explanations(run.run, run_report).items():
+        for (session_id, judge, repeat), explanation in _explanations(run.run, run_report, keying).items():
             explanations[f"{name}: {session_id}", judge, repeat] = explanation
         patient_names |= _patient_names(run_report)
-    instrument = comparison.runs[0].rubric
-    keying = instrument.keying if instrument else AS_GIVEN
     scores, sessions = _scores_and_sessions(comparison.ratings, transcripts, explanations, keying)
     data = ReportInput(
         ratings=comparison.ratings,
@@ -87,7 +90,7 @@ def report_of_runs(comparison: Comparison, results: Mapping[str, Any]) -> Report
         results=results,
         sessions=sessions,
         patient_names=patient_names,
-        rubric=instrument,
+        rubric=rubric,
         rotating=comparison.rotating,
     )
     title = f"{' and '.join(comparison.names)}, compared"
@@ -104,7 +107,7 @@ def _scores_and_sessions(
     listed also if there is no transcript of it."""
     sessions = [session for session in sessions if session.arm in ratings.arms]
     ids = {(session.arm, session.patient, session.slot): session.id for session in sessions}
-    scores = [replace(_score(ratings, row, ids, explanations, keying), keying=keying) for row in range(len(ratings))]
+    scores = [_score(ratings, row, ids, explanations, keying) for row in range(len(ratings))]
     without_transcript = {
         score.session_id: _session_of(score) for score in scores if (score.arm, score.patient, score.slot) not in ids
     }
@@ -124,8 +127,8 @@ def _score(
     explanations: Mapping[RatingKey, Explanation],
     keying: Keying,
 ) -> Score:
-    """Return one row of ``ratings``, as the rater gave it, with its evidence and reasons; ``ids``: of the sessions with
-    a transcript."""
+    """Return one row of ``ratings`` with its evidence and reasons; ``ids``: of the sessions with a transcript. Items
+    that ``keying`` has turned round are turned back."""
     arm, patient, slot = str(ratings.arm[row]), str(ratings.patient[row]), int(ratings.session[row])
     number, simulator = int(ratings.number[row]), str(ratings.simulator[row])
     seed = seed_in(slot, number, simulator)
@@ -149,9 +152,17 @@ def _score(
         reason=explanation.reason,
         number=number,
         simulator=simulator,
-        keying=keying,
         columns={name: values[patient] for name, values in ratings.moderators.items() if patient in values},
+        keying=keying,
     )
+
+
+def _rater(report: Report, panel: Panel) -> Rater | None:
+    """Return the rater that ``report`` names, which knows more than tables of scores do; None if the primary judges are
+    others now."""
+    if report.rater.judge != ", ".join(panel.judges):
+        return None
+    return report.rater.model_copy(update={"label": without_secondary(report.rater.label)})
 
 
 def _report_of_run(folder: Path | None) -> Report:
@@ -164,14 +175,14 @@ def _patient_names(report: Report) -> dict[str, str]:
     return {session.patient: session.patient_name for session in report.sessions if session.patient_name}
 
 
-def _explanations(folder: Path | None, report: Report) -> dict[RatingKey, Explanation]:
+def _explanations(folder: Path | None, report: Report, keying: Keying) -> dict[RatingKey, Explanation]:
     """Return the evidence and reasons in ``report``, and those of people who rated the run in ``folder``."""
     explanations = {
         (session.id, rating.judge, rating.repeat or 0): Explanation(rating.evidence, rating.reason)
         for session in report.sessions
         for rating in session.ratings
     }
-    for score in human_scores(folder) if folder else ():
+    for score in human_scores(folder, keying=keying) if folder else ():
         key = (score.session_id, score.judge, score.repeat)
         explanations[key] = Explanation(score.evidence, score.reason)
     return explanations

@@ -43,6 +43,9 @@ from cbtrain.text.words import count_words
 ARMS = {"base": "Base model", "tuned": "Tuned therapist"}
 """Therapists under test, and their labels."""
 
+SECONDARY = " (for comparison: "
+"""In the label of the rater, before the judges that are not primary."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReportInput:
@@ -98,7 +101,12 @@ def describe_rater(panel: Panel) -> Rater:
 
 def with_secondary(label: str, panel: Panel) -> str:
     """Return ``label``, which names the primary judges, with the others added."""
-    return f"{label} (for comparison: {', '.join(panel.secondary)})" if panel.secondary else label
+    return f"{label}{SECONDARY}{', '.join(panel.secondary)})" if panel.secondary else label
+
+
+def without_secondary(label: str) -> str:
+    """Return ``label`` as it was before :func:`with_secondary`."""
+    return label.partition(SECONDARY)[0]
 
 
 def describe_scale(ratings: Ratings, rubric: Rubric | None) -> ReportScale:

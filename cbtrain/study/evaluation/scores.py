@@ -22,7 +22,8 @@ from cbtrain.eval.analysis.sessions import (
     seed_of,
     session_outcomes,
 )
-from cbtrain.eval.human_rating.import_forms import TABLE, companion_file, read_notes
+from cbtrain.eval.human_rating.import_forms import TABLE
+from cbtrain.eval.human_rating.notes import companion_file, read_notes
 from cbtrain.eval.rating.course_columns import OPTIONAL, known_columns
 from cbtrain.eval.rating.csv_table import read_csv_table
 from cbtrain.eval.rating.keying import AS_GIVEN, Keying

@@ -5,6 +5,9 @@ that rated nearly all sessions. A session counts if all of them rated it, and it
 judges (people who rated a sample, say) are secondary: their agreement and their own conclusions are reported for
 comparison and change no number.
 
+If people's large differences were settled (the judge ``human: adjudicated``), that judge stands for the people whose
+scores it settles, since it follows from theirs; for comparison only, if it has rated fewer of their sessions.
+
 If no judge rated nearly all sessions, all judges are *pooled*: contrasts pair sessions within judges, and each judge's
 severity is subtracted from the scores of sessions. If severities cannot be estimated, sessions have no scores.
 
@@ -16,7 +19,7 @@ weigh the same in each arm's mean. That is so by the plan and cannot be seen in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +27,7 @@ import numpy as np
 from cbtrain.eval.analysis.agreement.severity import LEAST_COMMON, connected, judged_means, session_means
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.sessions import Key
+from cbtrain.eval.rating.people import ADJUDICATED, people_of
 
 NEARLY_ALL = 0.9
 """Smallest share of all rated sessions that a judge of the panel has rated."""
@@ -80,7 +84,8 @@ def panel_of(ratings: Ratings, primary_judges: Sequence[str] = (), *, rotating: 
     candidates = [judge for judge in primary_judges if judge in ratings.judges] or ratings.judges
     rated_by = {judge: ratings.only(ratings.judge == judge).rated_sessions for judge in candidates}
     candidates = [judge for judge in candidates if rated_by[judge]] or candidates
-    rated_by_any = set().union(*rated_by.values())
+    candidates = _settled(candidates, rated_by)
+    rated_by_any = set().union(*(rated_by[judge] for judge in candidates))
     judges = candidates
     if len(candidates) > 1:
         judges = [judge for judge in candidates if len(rated_by[judge]) >= NEARLY_ALL * len(rated_by_any)]
@@ -88,6 +93,16 @@ def panel_of(ratings: Ratings, primary_judges: Sequence[str] = (), *, rotating: 
     judges = judges or candidates
     linked = not pooled or connected(ratings.only(np.isin(ratings.judge, judges)))
     return Panel(judges, [judge for judge in ratings.judges if judge not in judges], pooled, linked)
+
+
+def _settled(candidates: list[str], rated_by: Mapping[str, set[Key]]) -> list[str]:
+    """Return ``candidates`` with either the people or what was settled between them."""
+    people = people_of(candidates)
+    if ADJUDICATED not in candidates or not people:
+        return candidates
+    by_people = set().union(*(rated_by[judge] for judge in people))
+    stands = len(rated_by[ADJUDICATED]) >= NEARLY_ALL * len(by_people)
+    return [judge for judge in candidates if judge not in (people if stands else (ADJUDICATED,))]
 
 
 def left_out(ratings: Ratings, panel: Panel) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,9 +21,14 @@ from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import in_order, interval_of_alike, percentile_interval
 from cbtrain.eval.analysis.rounding import alike, at_least, at_most, size_of, varying
 from cbtrain.eval.analysis.sessions import Key
+from cbtrain.eval.rating.people import ADJUDICATED, people_of
 
 DRAWS = 2_000
 """Most resamples: Krippendorff's alpha holds a table of coincidences in memory for each."""
+
+
+Kind = Literal["people", "people and judges", "judges", "all"]
+"""Of judges that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,9 @@ class Estimate:
 def reliability(ratings: Ratings, plans: Sequence[Plan], draws: int, seed: int) -> dict[str, Any] | None:
     """Return the reliability of ``ratings`` under its keys in JSON; None if no row has a total.
 
-    ``between``: agreement of all judges, then of each pair; ``severity``: by judge, in points; ``retest``: a judge with
+    ``between``: agreement of people with each other, then of people and other judges, of other judges, and of all
+    (:func:`groups_of`); what people settled among themselves is left out, since it follows from their ratings.
+    ``severity``: by judge, in points; ``retest``: a judge with
     itself; ``halo``; ``by_judge``: contrasts by each judge alone; ``judge_by_arm``: their differences, by pairs.
     """
     rated = ratings.only(np.isfinite(ratings.total))
@@ -47,23 +54,43 @@ def reliability(ratings: Ratings, plans: Sequence[Plan], draws: int, seed: int) 
         return None
     draws = min(draws, DRAWS)
     judges = rated.judges
+    raters = [judge for judge in judges if judge != ADJUDICATED]
     several = len(judges) > 1
-    groups = [judges] if several else []
-    if len(judges) > 2:
-        groups += [list(pair) for pair in combinations(judges, 2)]
-    between = [_between(rated, group, draws, seed) for group in groups]
+    between = [_between(rated, kind, group, draws, seed) for kind, group in groups_of(raters)]
     retest = [_retest(rated, judge, draws, seed) for judge in judges]
     halo = [_halo(rated, judge, draws, seed) for judge in judges]
     return {
         "bootstrap": {"draws": draws, "seed": seed, "levels": "sessions"},
         "judges": judges,
         "between": [part for part in between if part],
-        "severity": severities(rated, rated.total) if several else {},
+        "severity": _severity(rated.only(np.isin(rated.judge, raters))) if several else {},
         "retest": [part for part in retest if part],
         "halo": [part for part in halo if part],
         "by_judge": [_conclusions(rated, judge, plans) for judge in judges] if several else [],
-        "judge_by_arm": [_judge_by_arm(rated, plan, *pair) for pair in combinations(judges, 2) for plan in plans],
+        "judge_by_arm": [_judge_by_arm(rated, plan, *pair) for pair in combinations(raters, 2) for plan in plans],
     }
+
+
+def groups_of(raters: Sequence[str]) -> list[tuple[Kind, list[str]]]:
+    """Return who is compared with whom, people with people first: of each kind all together if there are more than two,
+    then pairs."""
+    people = people_of(raters)
+    others = [rater for rater in raters if rater not in people]
+    found: list[tuple[Kind, list[str]]] = [("people", group) for group in _together_and_in_pairs(people)]
+    found += [("people and judges", [person, other]) for person in people for other in others]
+    found += [("judges", group) for group in _together_and_in_pairs(others)]
+    if people and others and len(raters) > 2:
+        found.append(("all", list(raters)))
+    return found
+
+
+def _together_and_in_pairs(raters: Sequence[str]) -> list[list[str]]:
+    pairs = [list(pair) for pair in combinations(raters, 2)]
+    return [list(raters), *pairs] if len(raters) > 2 else pairs
+
+
+def _severity(rated: Ratings) -> dict[str, float]:
+    return severities(rated, rated.total) if len(rated.judges) > 1 else {}
 
 
 def _resamples(n: int, draws: int, seed: int) -> np.ndarray:
@@ -96,8 +123,8 @@ def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.nda
     return in_order(matrix[np.isfinite(matrix).all(axis=1)])
 
 
-def _between(rated: Ratings, judges: Sequence[str], draws: int, seed: int) -> dict[str, Any] | None:
-    """Return the agreement of ``judges`` on totals and items; None if they share fewer than two sessions."""
+def _between(rated: Ratings, kind: Kind, judges: Sequence[str], draws: int, seed: int) -> dict[str, Any] | None:
+    """Return the agreement of ``judges``, who are of this ``kind``, on totals and items; None if they share fewer than two sessions."""
     totals = _matrix(rated, judges, rated.total)
     if len(totals) < 2:
         return None
@@ -107,7 +134,8 @@ def _between(rated: Ratings, judges: Sequence[str], draws: int, seed: int) -> di
         {"item": name, **_agreement(_matrix(rated, judges, rated.items[:, column]), weights, step)}
         for column, name in enumerate(rated.parts)
     ]
-    return {"judges": list(judges), "sessions": len(totals), "total": _agreement(totals, weights, step), "items": items}
+    total = _agreement(totals, weights, step)
+    return {"kind": kind, "judges": list(judges), "sessions": len(totals), "total": total, "items": items}
 
 
 def _agreement(values: np.ndarray, weights: np.ndarray, step: float) -> dict[str, Any]:

@@ -233,8 +233,10 @@ class AgreementRow(Part):
 
 
 class BetweenRow(Part):
-    """Agreement of ``judges`` on the ``sessions`` that all of them rated."""
+    """Agreement of ``judges`` on the ``sessions`` that all of them rated. ``kind``: people, people and judges, judges,
+    or all; older reports have none."""
 
+    kind: Text = ""
     judges: Texts = Field(default_factory=list)
     sessions: Number = None
     total: Always[AgreementRow] = Field(default_factory=AgreementRow)
