@@ -176,9 +176,9 @@ def _write(
     sessions = {session.id: session for session in transcripts_at(path)}
     missing = [one.first.session_id for one in found if one.first.session_id not in sessions]
     if missing:
-        more = f" (nor are {len(missing) - 1} more)" if len(missing) > 1 else ""
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         hint = "Name their transcripts with --transcripts."
-        raise UserError(f"session {missing[0]!r} is not among the transcripts{more}", where=path, hint=hint)
+        raise UserError(f"not among the transcripts: session {missing[0]!r}{more}", where=path, hint=hint)
     notes = read_notes(companion_file(table, "notes.jsonl"))
     evidence = {(note["session_id"], note["judge"]): note["evidence"] for note in notes}
     run = table.parent.resolve() if is_run(table.parent) else None

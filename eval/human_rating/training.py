@@ -78,8 +78,8 @@ def training_sessions(
     by_id = {session.id: session for session in sessions}
     missing = [name for name in agreed if name not in by_id]
     if missing:
-        more = f" (nor are {len(missing) - 1} more)" if len(missing) > 1 else ""
-        what = f"session {missing[0]!r} is not among the transcripts{more}"
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        what = f"not among the transcripts: session {missing[0]!r}{more}"
         hint = f"Name the transcripts that have them with --training-from. {nearest(missing[0], by_id)}"
         raise UserError(what, where=path, hint=hint.strip())
     return [TrainingSession(by_id[name], scores.opinions, scores.note) for name, scores in agreed.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cbtrain import NOTICE
+from cbtrain.eval.report.agreement import agreement_parts
 from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.course import has_course
 from cbtrain.eval.report.figures.draw import Figures
@@ -74,6 +75,7 @@ def render_markdown(report: Report, figures: Figures) -> str:
         parts += ["## For whom, when, and by whom the patient was played", *course_parts(report)]
         parts += [_figure(figures, name) for name in ("subgroups", "phases", "patients")]
     parts += instrument_parts(report)
+    parts += ["## Reliability of the ratings", *agreement_parts(report.analysis)]
     parts += questionnaire_paragraphs(report, table_text, escape)
     curves = [_figure(figures, name) for name in figures if name not in TITLES]
     parts += ["## Training", *curves] if curves else []

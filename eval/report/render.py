@@ -9,6 +9,7 @@ import hashlib
 from markupsafe import Markup
 
 from cbtrain import NOTICE
+from cbtrain.eval.report.agreement import grouped, settled_sentence
 from cbtrain.eval.report.arm_looks import looks_of
 from cbtrain.eval.report.browser_data import browser_data, browser_script
 from cbtrain.eval.report.claim import claim_of, perplexity_sentence
@@ -63,6 +64,8 @@ def render_html(report: Report, figures: Figures | None = None) -> str:
         figures={name: figure.page for name, figure in figures.items() if figure.on_page},
         analysis=analysis,
         instruments=report.instruments,
+        agreement_groups=grouped(analysis.agreement.between) if analysis.agreement else [],
+        settled=settled_sentence(analysis),
         length=analysis.length or LengthPart(),
         families=families_of(findings),
         shared_notes=shared_notes(findings),

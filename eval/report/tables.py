@@ -11,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL
+from cbtrain.eval.report.agreement import show_agreement, with_bounds
 from cbtrain.eval.report.course_tables import show_course
-from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
+from cbtrain.eval.report.formatting import fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.notable import length_notes, spread_sentence
-from cbtrain.eval.report.schema.analysis import AgreementRow, Analysis, CorrelationPart, LengthPart
-from cbtrain.eval.report.schema.estimates import ContrastRow, EstimateRow
+from cbtrain.eval.report.schema.analysis import Analysis, CorrelationPart, LengthPart
+from cbtrain.eval.report.schema.estimates import ContrastRow
 
 WIDE = 116
 """Columns of a terminal that has room for all figures; narrower ones show the primary ones, and --json has the rest."""
@@ -35,7 +36,7 @@ def show_analysis(results: dict[str, Any], console: Console) -> None:
         _show_checks(analysis, console)
         show_course(analysis, console)
         _show_arms(analysis, console)
-        _show_agreement(analysis, console)
+        show_agreement(analysis, console)
     if CUE_RATER in analysis.judges:
         _say(console, f"{CUE_RATER}: {CUE_RATER_LABEL}")
     console.print(analysis.notice, style="dim", highlight=False)
@@ -139,7 +140,7 @@ def _show_checks(analysis: Analysis, console: Console) -> None:
         if length:
             roomy = console.width >= WIDE
             others = (length.adjusted[index], length.at_least.contrasts[index], length.matched.contrasts[index])
-            numbers += [_with_interval(row) if roomy else fixed(row.estimate, 2, signed=True) for row in others]
+            numbers += [with_bounds(row) if roomy else fixed(row.estimate, 2, signed=True) for row in others]
         if missing:
             bound = analysis.bounds[index]
             numbers.append(span(bound.worst_low, bound.worst_high, 2) if bound.missing else "none missing")
@@ -176,42 +177,3 @@ def _show_arms(analysis: Analysis, console: Console) -> None:
         _say(console, "Competent: no cut-off is known for this scale.")
     else:
         _say(console, f"Competent: a total of {fixed(cutoff, 0)} or more, by convention; not validated for this scale.")
-
-
-def _show_agreement(analysis: Analysis, console: Console) -> None:
-    agreement = analysis.agreement
-    if not agreement:
-        return
-    if agreement.between:
-        names = ("ICC(2,1)", "ICC(3,1)", "weighted kappa", "Krippendorff")
-        table = _table(console, "Agreement of judges on the total (95 % intervals)", "", *names)
-        for between in agreement.between:
-            who = f"{', '.join(between.judges)}: {whole(between.sessions)} sessions"
-            table.add_row(escape(who), *_coefficients(between.total))
-        console.print(table)
-        first = agreement.between[0]
-        table = _table(console, f"By item, {', '.join(map(escape, first.judges))}", "", *names)
-        for item in first.items:
-            table.add_row(escape(item.item or ""), *_coefficients(item))
-        console.print(table)
-    for contrast in agreement.judge_by_arm:
-        if contrast.estimate is not None:
-            _say(console, f"{' minus '.join(contrast.judges)}, {contrast.id}: {_with_interval(contrast)} points")
-    for retest in agreement.retest:
-        what = f"{whole(retest.repeats)} ratings of {whole(retest.sessions)} sessions by {retest.judge}"
-        icc, sd = _with_interval(retest.icc), _with_interval(retest.sd)
-        _say(console, f"{what}: ICC(2,1) {icc}, SD within a session {sd}")
-    for halo in agreement.halo:
-        parts = f"r between items {_with_interval(halo.mean_r)}, first factor {_with_interval(halo.first_factor)}"
-        _say(console, f"Halo, {halo.judge}: Cronbach's alpha {_with_interval(halo.alpha)}, {parts}")
-
-
-def _coefficients(row: AgreementRow) -> list[str]:
-    return [_with_interval(value) for value in (row.icc_single, row.icc_consistency, row.kappa, row.alpha)]
-
-
-def _with_interval(row: EstimateRow) -> str:
-    if row.estimate is None:
-        return GAP
-    bounds = span(row.ci_low, row.ci_high, 2)
-    return f"{fixed(row.estimate, 2)} ({'no interval' if bounds == GAP else bounds})"

@@ -119,6 +119,7 @@ def test_a_failed_session_that_one_of_a_panel_rated_is_not_counted_as_failed(tmp
 @pytest.mark.fault("F7")
 def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     run = evaluated(tmp_path / "run", judge="cue")
+    first = json.loads((run / "report.json").read_text())
     assert call(capsys, "rate", "export", run, "--out", tmp_path / "forms", "--raters", 1)[0] == 0
     sheet = tmp_path / "forms" / "rater-1" / "ratings.csv"
     rows = list(csv.DictReader(sheet.open()))
@@ -137,12 +138,19 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
              "verdict": "as expected"}]}]}  # fmt: skip
     (run / "audit").mkdir()
     (run / "audit" / "audit.json").write_text(json.dumps(audit))
-    alone = json.loads((run / "report.json").read_text())["analysis"]["contrasts"]
+    fresh = json.loads((run / "report.json").read_text())  # the import has written it anew, with its draws
+    assert fresh["analysis"]["bootstrap"] == first["analysis"]["bootstrap"]
+    assert fresh["analysis"]["contrasts"] == first["analysis"]["contrasts"]
+    assert fresh["rater"]["label"] == f"{CUE_RATER_LABEL} (for comparison: human: Ann)"
+    assert "People and machine judges" in (run / "report.html").read_text()
+    assert "People and machine judges" in (run / "report.md").read_text()
+    alone = fresh["analysis"]["contrasts"]
     status, out, _ = call(capsys, "analyze", run, "--draws", 200, "--out", run)
     assert status == 0
     shown = " ".join(out.split())
     assert "Agreement of judges on the total" in shown
-    assert "cue, human: Ann" in shown
+    assert "People and machine judges" in shown
+    assert "human: Ann, cue" in shown
     assert CUE_RATER_LABEL in shown
     report = json.loads((run / "report.json").read_text())
     # People are secondary to the judge that was planned: they change no figure of its.
