@@ -170,11 +170,14 @@ def _tell_export(told: _Told, parsed: argparse.Namespace, settings: AssignmentSe
     of = f" of {len(sessions)}" if assignment.drawn < len(sessions) else ""
     drawn = assignment.drawn < len(sessions) or parsed.sessions
     pairs = ", the same patients and seeds in all" if assignment.paired and arms > 1 and drawn else ""
-    each = ""
-    if assignment.shared < assignment.drawn:
-        each = f", each of the others for {_count(settings.raters_of_each, 'rater')}"
+    raters = _count(settings.raters_of_each, "rater")
+    whom = f"{assignment.shared} for every rater"
+    if not assignment.shared:
+        whom = f"each for {raters}"
+    elif assignment.shared < assignment.drawn:
+        whom += f", each of the others for {raters}"
     counts = f"{_count(assignment.drawn, 'session')}{of}, {_count(arms, 'arm')}{pairs}"
-    say(f"{counts}; {assignment.shared} for every rater{each}")
+    say(f"{counts}; {whom}")
     if told.training:
         say(f"{_count(len(told.training), 'training session')} first in every form")
     if parsed.sessions and assignment.drawn < parsed.sessions:

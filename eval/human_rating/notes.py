@@ -16,8 +16,8 @@ def companion_file(table: Path, kind: str) -> Path:
 
 
 def read_notes(path: Path) -> list[dict[str, Any]]:
-    """Return the evidence and notes of people's scores, each with the fields of :class:`cbtrain.eval.rating.scores.Score`; empty if there is no
-    such file. Raises UserError on a damaged line."""
+    """Return the evidence and notes of people's scores, each with the fields of a
+    :class:`cbtrain.eval.rating.scores.Score`; empty if there is no such file. Raises UserError on a damaged line."""
     notes = []
     names = RECORDED - set(ADDED_LATER)
     for number, line in enumerate(lines_of(path), 1):

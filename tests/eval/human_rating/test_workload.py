@@ -25,7 +25,7 @@ def test_each_session_has_its_number_of_raters_and_raters_are_linked(tmp_path, c
     said = " ".join(capsys.readouterr().out.split())
     # 100 places hold 50 of the 60 sessions twice, always both arms of a patient.
     assert (
-        "50 sessions of 60, 2 arms, the same patients and seeds in all; 0 for every rater, each of the others" in said
+        "50 sessions of 60, 2 arms, the same patients and seeds in all; each for 2 raters" in said
     )
     assert "note: two raters have 4 to 6 sessions in common" in said
     assert "an analysis needs raters linked by 10 common sessions" in said
@@ -47,16 +47,16 @@ def test_loads_are_in_proportion_to_what_raters_can_do(tmp_path, capsys):
     run = run_folder(tmp_path / "run", sessions_of(patients=[f"p{number:02}" for number in range(20)], seeds=1))
     export(run, "--out", tmp_path / "uneven", "--workload", "20,20,10", "--overlap", 4, "--ratings-per-session", 1)
     by_rater = hands(tmp_path / "uneven")
-    assert [len(hand) for hand in by_rater] == [18, 18, 10] or sorted(map(len, by_rater)) == [10, 18, 20]
+    assert [len(hand) for hand in by_rater] == [18, 20, 10]  # 40 sessions, of them 4 for all three
     assert len(set(by_rater[0]) & set(by_rater[1]) & set(by_rater[2])) == 4
     capsys.readouterr()
     export(run, "--out", tmp_path / "half", "--raters", 4, "--ratings-per-session", 3)
-    assert "40 sessions, 2 arms; 0 for every rater, each of the others for 3 raters" in capsys.readouterr().out
+    assert "40 sessions, 2 arms; each for 3 raters" in capsys.readouterr().out
     assert [len(hand) for hand in hands(tmp_path / "half")] == [30] * 4
 
 
 def test_a_design_with_the_right_numbers_is_balanced():
-    """Thirteen raters, four of whom rate each of 13 sessions: as even as random plans come; two of six is exact."""
+    """Six raters, two for each of fifteen sessions: one for each two raters."""
     units = [[session] for session in sessions_of(patients=[f"p{number}" for number in range(15)], arms=["a"], seeds=1)]
     plan = shares(units, [5] * 6, 2, random.Random(0))
     by_rater = [[session for unit in own for session in unit] for own in plan.by_rater]
