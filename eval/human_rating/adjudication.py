@@ -148,8 +148,8 @@ def read_settled(path: Path) -> list[Settled]:
         score, threshold = number_of(row["score"]), number_of(row["threshold"])
         if threshold is None or (score is None and row["score"] != UNRATABLE):
             raise UserError("a score or threshold is no number", where=f"{path}:{line}", hint=hint)
-        names = (from_cell(row[name]) for name in COLUMNS[:4])
-        found.append(Settled(*names, score, threshold))
+        form, adjudicator, session, domain = (from_cell(row[name]) for name in COLUMNS[:4])
+        found.append(Settled(form, adjudicator, session, domain, score, threshold))
     return found
 
 

@@ -24,10 +24,11 @@ def instructions(form: Form) -> list[str]:
             "totals are computed."
         )
     if form.training:
+        count = len(form.training)
+        which = "The first session is" if count == 1 else f"The first {count} sessions are"
         told.append(
-            f"The first {_count(len(form.training), 'session')} are for training. When you have rated one, compare "
-            "with the scores that were agreed on before, read the reasons, and go on. What you said on them is kept "
-            "apart and does not count as a result."
+            f"{which} for training. When you have rated one, compare with the scores that were agreed on before, read "
+            "the reasons, and go on. What you say in the training is kept apart and does not count as a result."
         )
     if form.settles:
         told.append(
@@ -54,7 +55,3 @@ def _points(rubric: Rubric) -> str:
     else:
         choose = f"Choose the point that fits best, from {rubric.scale_words}."
     return f"{choose} Where a domain cannot be rated from this session, say so: that is not the lowest score."
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}" if number > 1 else word

@@ -19,6 +19,7 @@ from cbtrain.eval.rating.cue_rater import CUE_RATER, CUE_RATER_LABEL
 from cbtrain.eval.rating.judge import Asking
 from cbtrain.eval.rating.judge_prompt import JudgePrompt, load_judge_prompt
 from cbtrain.eval.rating.judging import JudgeWork
+from cbtrain.eval.rating.people import PERSON
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score
@@ -32,9 +33,6 @@ from cbtrain.study.evaluation.therapists import require_name
 
 TRAINED = "trained"
 """The kind of a rater that `cbtrain judge train` has fitted."""
-
-HUMAN = "human: "
-"""How the names of people who rated begin in tables of scores."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +229,8 @@ def _only(judging: JudgingConfig, providers: ProvidersConfig, to_ask: bool) -> J
 def _named(name: str, entry: NamedJudge, judging: JudgingConfig, providers: ProvidersConfig | None) -> Judge:
     """Return the judge called ``name``. ``providers``: None if it will not be asked."""
     require_name(name, "a judge")
-    if name.startswith(HUMAN.strip()):
-        raise UserError(f"names with {HUMAN.strip()!r} are those of people", hint="Give it another name.")
+    if name.startswith(PERSON.strip()):
+        raise UserError(f"names with {PERSON.strip()!r} are those of people", hint="Give it another name.")
     word = entry.rubric or judging.rubric
     rubric, instrument = load_rubric(word), short_name(word)
     if entry.rater == CUE:

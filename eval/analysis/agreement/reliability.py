@@ -124,7 +124,8 @@ def _matrix(rated: Ratings, judges: Sequence[str], values: np.ndarray) -> np.nda
 
 
 def _between(rated: Ratings, kind: Kind, judges: Sequence[str], draws: int, seed: int) -> dict[str, Any] | None:
-    """Return the agreement of ``judges``, who are of this ``kind``, on totals and items; None if they share fewer than two sessions."""
+    """Return the agreement of ``judges``, who are of this ``kind``, on totals and items; None if they share fewer than
+    two sessions."""
     totals = _matrix(rated, judges, rated.total)
     if len(totals) < 2:
         return None

@@ -24,9 +24,7 @@ def test_each_session_has_its_number_of_raters_and_raters_are_linked(tmp_path, c
     export(run, "--out", tmp_path / "forms", "--raters", 5, "--per-rater", 20)
     said = " ".join(capsys.readouterr().out.split())
     # 100 places hold 50 of the 60 sessions twice, always both arms of a patient.
-    assert (
-        "50 sessions of 60, 2 arms, the same patients and seeds in all; each for 2 raters" in said
-    )
+    assert "50 sessions of 60, 2 arms, the same patients and seeds in all; each for 2 raters" in said
     assert "note: two raters have 4 to 6 sessions in common" in said
     assert "an analysis needs raters linked by 10 common sessions" in said
     assert "minutes: an estimate, reading 200 words a minute and 20 seconds for each domain" in said
