@@ -139,7 +139,8 @@ def _tell(
     several = sum(count > 1 for count in raters.values())
     count = sum(len(dispute.said) for dispute in found)
     concerned = f"{count} of {several * len(rubric.domains)} scores, in {len(found)} of {several} sessions"
-    text = f"{concerned} that two or more of {', '.join(people)} rated, differ by more than {threshold:g} points"
+    points = f"{threshold:g} point{'' if threshold == 1 else 's'}"
+    text = f"{concerned} that two or more of {', '.join(people)} rated, differ by more than {points}"
     _say(console, text + " (or one of them found that it cannot be rated)")
     if settled:
         _say(console, f"settled already: all such scores of {settled} sessions; --again asks for them too")

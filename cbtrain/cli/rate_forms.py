@@ -151,7 +151,10 @@ def _refresh(table: Path, imported: Imported, parsed: argparse.Namespace, consol
     from cbtrain.study.evaluation.refresh import has_report, refresh_report
 
     run = table.parent
-    if table.name != TABLE or not has_report(run) or not imported.rated:
+    if not imported.rated:
+        return
+    if table.name != TABLE or not has_report(run):
+        _say(console, f"next: cbtrain analyze {table} --out DIR")
         return
     command = f"cbtrain analyze {run} --out {run}"
     if parsed.no_report:
@@ -197,10 +200,12 @@ def _sessions(summary: ImportSummary) -> list[str]:
 def _training(result: TrainingResult) -> str:
     done = "" if result.sessions == result.planned else f" of {result.planned}"
     sessions = "session" if result.planned == 1 else "sessions"
+    domain, size = result.furthest
+    furthest = f"; furthest in {domain}, {size:.2f}" if domain else ""
     return (
         f"{result.sessions}{done} {sessions}, mean absolute difference from the agreed scores "
-        f"{result.mean_difference:.2f} points; {result.exact:.0%} the same, {result.adjacent:.0%} at most one point "
-        f"apart ({_count(result.compared, 'score')})"
+        f"{result.mean_difference:.2f} points ({result.above:+.2f} on average{furthest}); {result.exact:.0%} the same, "
+        f"{result.adjacent:.0%} at most one point apart ({_count(result.compared, 'score')})"
     )
 
 

@@ -37,13 +37,17 @@ COLUMNS = tuple(field.name for field in fields(TrainingRow))
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """How near a rater came to the agreed scores: over ``compared`` scores the mean absolute difference in points, and
-    the shares of ``exact`` and ``adjacent`` ones; ``sessions`` were begun, of ``planned``."""
+    """How near a rater came to the agreed scores: over ``compared`` scores the mean absolute difference in points, the
+    mean difference (``above``: positive for a mild rater), and the shares of ``exact`` and ``adjacent`` ones.
+    ``furthest``: the domain with the largest mean absolute difference, "" if all are equal, and that difference.
+    ``sessions`` were begun, of ``planned``."""
 
     sessions: int
     planned: int
     compared: int
     mean_difference: float
+    above: float
+    furthest: tuple[str, float]
     exact: float
     adjacent: float
 
@@ -66,13 +70,30 @@ def training_rows(form: FilledForm, key: Key, judge: str) -> list[TrainingRow]:
 
 def training_result(rows: Sequence[TrainingRow], planned: int) -> TrainingResult | None:
     """Return how near the rows of one rater come to the agreed scores; None if nothing can be compared."""
-    sizes = [abs(float(row.difference)) for row in rows if row.difference]
+    differences = [float(row.difference) for row in rows if row.difference]
+    sizes = [abs(difference) for difference in differences]
     if not sizes:
         return None
+    by_domain: dict[str, list[float]] = {}
+    for row in rows:
+        if row.difference:
+            by_domain.setdefault(row.domain, []).append(abs(float(row.difference)))
+    means = {domain: sum(some) / len(some) for domain, some in by_domain.items()}
+    worst = max(means, key=means.__getitem__)
+    furthest = (worst, means[worst]) if means[worst] else ("", 0.0)
     exact = sum(size < 1e-9 for size in sizes) / len(sizes)
     adjacent = sum(size < ADJACENT + 1e-9 for size in sizes) / len(sizes)
     sessions = len({row.session_id for row in rows})
-    return TrainingResult(sessions, planned, len(sizes), sum(sizes) / len(sizes), exact, adjacent)
+    return TrainingResult(
+        sessions=sessions,
+        planned=planned,
+        compared=len(sizes),
+        mean_difference=sum(sizes) / len(sizes),
+        above=sum(differences) / len(differences),
+        furthest=furthest,
+        exact=exact,
+        adjacent=adjacent,
+    )
 
 
 def read_training_rows(path: Path) -> list[TrainingRow]:

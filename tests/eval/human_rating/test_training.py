@@ -66,7 +66,10 @@ def bring(made, *forms, status=0):
 def test_training_comes_first_and_never_among_the_results(made, capsys):
     bring(made, ratings_of(made, training={"goals": 4, "warmth": 3, "lecturing": 4, "tasks": 2}))
     said = capsys.readouterr().out
-    assert "human: Ann, training: 2 sessions, mean absolute difference from the agreed scores 0.83 points; " in said
+    assert (
+        "human: Ann, training: 2 sessions, mean absolute difference from the agreed scores 0.83 points (+0.50 " in said
+    )
+    assert "on average; furthest in lecturing, 2.00); " in said
     assert "33% the same, 67% at most one point apart (6 scores)" in said
     assert "no scores yet: only training sessions are rated" in said
     run = made / "run"

@@ -174,6 +174,13 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     status, _, err = call(capsys, "analyze", run, "--judge", "Ann")
     assert status == 2
     assert "no rating by 'Ann'. The judges are: cue, human: Ann" in err
+    text = (run / "report.json").read_text()
+    (run / "report.json").write_text("{")
+    status, out, _ = call(capsys, "rate", "import", sheet, "--key", tmp_path / "forms" / "key.json")
+    assert status == 0
+    assert "note: the ratings are kept, but the report could not be written anew" in out
+    assert f"then: cbtrain analyze {run} --out {run}" in out
+    (run / "report.json").write_text(text)
     before = (run / "report.json").read_bytes()
     for file, damaged in ((run / "audit" / "audit.json", "damaged ("), (run / "human_notes.jsonl", "damaged line")):
         whole = file.read_bytes()
