@@ -197,7 +197,7 @@ def _tell_export(told: _Told, parsed: argparse.Namespace, settings: AssignmentSe
     say(f"\nforms: {parsed.out}")
     say(f"KEEP TO YOURSELF: {told.exported.key} (it breaks the blinding)")
     if told.training:
-        say("the agreed scores of the training are in the raters' folders; nothing else that could lift the blind is")
+        say("the raters' folders hold the agreed scores of the training, and nothing that lifts the blind")
     say(f"next: cbtrain rate import FORM… --key {told.exported.key}")
     console.print(cbtrain.NOTICE, style="dim", highlight=False, markup=False)
 
