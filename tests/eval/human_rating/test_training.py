@@ -90,7 +90,7 @@ def test_training_comes_first_and_never_among_the_results(made, capsys):
     )
     assert scores[0].domains == blind  # as the rater gave them
     assert scores[0].total == 4.5 + 5 + (6 - 1) + 2 * 2  # reversed and weighted
-    assert {score.total for score in human_scores(run, scores[0].keying)} == {18.5}
+    assert {score.total for score in human_scores(run, keying=scores[0].keying)} == {18.5}
     assert set(load_scores([run]).ratings.total) == {18.5}
     form = ratings_of(made, training=training, blind=blind | {"goals": 4.3})
     bring(made, form, status=2)
