@@ -28,7 +28,6 @@ from cbtrain.cli import (
     power,
     providers,
     rate,
-    rate_audit,
     rate_forms,
     rubric,
     run,
@@ -50,7 +49,7 @@ GROUPS = {
     "run a study": (run, train, evaluate, watch, show, plan),
     "corpora and patients": (corpus, synthesize, patients),
     "models": (model, serve, chat),
-    "scores and people": (judge, rubric, rate, rate_forms, rate_audit, analyze, compare, power),
+    "scores and people": (judge, rubric, rate, rate_forms, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
 }
 """In the order of ``--help``. Each module adds one command or a few, and imports other packages only to run one."""

@@ -82,6 +82,12 @@ def order_findings(straight: Ratings, turned: Ratings, patients: Patients, rubri
     return findings
 
 
+def turned_round(rubric: Rubric) -> Rubric:
+    """Return ``rubric`` with its domains from the last to the first."""
+    values = {name: getattr(rubric, name) for name in Rubric.model_fields}
+    return Rubric.model_validate(values | {"domains": rubric.domains[::-1]})
+
+
 def pairs_of(before: Ratings, after: Ratings, patients: Patients, measure: Measure) -> list[tuple[str, float, float]]:
     """Return patient, value before and value after of each session that has both."""
     found = []

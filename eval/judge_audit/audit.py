@@ -10,7 +10,16 @@ from random import Random
 from typing import Any
 
 from cbtrain.eval.judge_audit.asked_again import order_findings, pairs_of, repeat_findings
-from cbtrain.eval.judge_audit.findings import AS_EXPECTED, NOT_EXPECTED, UNTOLD, Finding, Verdict, shift, unratable
+from cbtrain.eval.judge_audit.findings import (
+    AS_EXPECTED,
+    NOT_EXPECTED,
+    UNTOLD,
+    Finding,
+    Verdict,
+    shift,
+    too_near,
+    unratable,
+)
 from cbtrain.eval.judge_audit.impressions import generosity_findings, halo_findings, top_share
 from cbtrain.eval.judge_audit.measures import Measure, measure_of
 from cbtrain.eval.judge_audit.probes import (
@@ -157,11 +166,25 @@ class _Comparison:
             taken = _by_words(copies) if name == OTHERS else copies
             if name == OTHERS and not taken:
                 expected, taken = None, copies
-            found = shift(name, expected, self._pairs(taken, measure), measure.margin, measure.scale)
+            seen = self._with_room(taken, measure, expected)
+            found = shift(name, expected, self._pairs(seen, measure), measure.margin, measure.scale)
+            found = replace(found, no_room=len(taken) - len(seen))
             if probe.kind == "length" and found.shift is not None and (words := sum(copy.words for copy in taken)) > 0:
                 found = replace(found, per_100_words=100 * found.shift / (words / len(taken)))
             findings.append(found)
         return findings
+
+    def _with_room(self, copies: Sequence[Copy], measure: Measure, expected: Expected | None) -> list[Copy]:
+        """Return the copies of sessions in which a move that is looked for could be seen. The first asking decides it,
+        with which copies are not compared: an unlucky rating must not choose its own session."""
+        before = {copy.original: measure.of(self.first.get(copy.original, ())) for copy in copies}
+        return [
+            copy
+            for copy in copies
+            if expected is None
+            or (value := before[copy.original]) is None
+            or not too_near(expected, value, measure.margin, measure.scale)
+        ]
 
     def _pairs(self, copies: Sequence[Copy], measure: Measure) -> list[tuple[str, float, float]]:
         """Return patient, value of the original and value of the copy, of each copy that has both."""
@@ -181,18 +204,19 @@ class _Comparison:
     def _blind(self, copies: Sequence[Copy]) -> Finding:
         """Return whether the names of arm, patient and session reach the judge. The requests tell it: they have to be
         the same, letter by letter. Of a judge that sends none, scores have to be the same."""
-        alike = []
+        alike, what = [], "scores"
         for copy in copies:
             known = [*self.first.get(copy.original, ()), *self.again.get(copy.original, ())]
             renamed = self.copied[copy.session.id]
             sent = [_requests(scores) for scores in (known, renamed)]
             if all(sent):
                 alike.append(bool(sent[0] & sent[1]))
+                what = "requests"
             else:
                 alike.append(any(score.domains == other.domains for score in known for other in renamed))
         verdict: Verdict = UNTOLD if not alike else AS_EXPECTED if all(alike) else NOT_EXPECTED
         patients = len({self.patients[copy.original] for copy in copies})
-        return Finding(measure="request", expected="same", sessions=len(alike), patients=patients, verdict=verdict)
+        return Finding(measure=what, expected="same", sessions=len(alike), patients=patients, verdict=verdict)
 
 
 def _by_words(copies: Sequence[Copy]) -> list[Copy]:

@@ -47,7 +47,8 @@ class Interval:
 class Finding:
     """The shift of one measure from the originals to the copies, in points, as means over ``sessions``; or the
     ``value`` of a measure that is no shift. The interval is of either. None marks what could not be computed, or a
-    measure without an expectation. ``margin``: a smaller shift counts as none, a smaller value as small."""
+    measure without an expectation. ``margin``: a smaller shift counts as none, a smaller value as small. ``no_room``:
+    sessions that were left out, too near an end of the scale for the move that is looked for."""
 
     measure: str
     expected: Expected | None
@@ -61,6 +62,7 @@ class Finding:
     ci_high: float | None = None
     unit: Unit = ""
     margin: float | None = None
+    no_room: int = 0
     per_100_words: float | None = None
     verdict: Verdict | None = None
     why: str = ""
@@ -106,7 +108,7 @@ def shift(
     interval = interval_of(((patient, two - one) for patient, one, two in pairs), scale.rounding if scale else 0.0)
     size = size_of(np.array([pair[1:] for pair in pairs]))
     verdict, why = _verdict(expected, after - before, interval, margin, size) if expected else (None, "")
-    if expected and scale and (near := _too_near(expected, before, margin, scale)) and verdict != _seen(expected):
+    if expected and scale and (near := too_near(expected, before, margin, scale)) and verdict != _seen(expected):
         verdict, why = UNTOLD, near
     return Finding(
         measure=measure,
@@ -152,7 +154,7 @@ def _verdict(expected: Expected, mean: float, interval: Interval, margin: float,
 WIDE = "the interval holds both answers"
 
 
-def _too_near(expected: Expected, before: float, margin: float, scale: Scale) -> str:
+def too_near(expected: Expected, before: float, margin: float, scale: Scale) -> str:
     """Return why a move that is looked for could not be seen; an empty text if it could."""
     if expected in ("falls", "no fall") and not at_least(before - scale.low, ROOM * margin):
         return "too near the bottom of the scale to fall"

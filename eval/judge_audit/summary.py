@@ -41,7 +41,7 @@ def _text(kind: str, entries: Sequence[Entry]) -> str:
     found = {(entry["probe"], finding["measure"]): finding for entry in entries for finding in entry["findings"]}
     if kind == "repeat":
         moved, sd = found["repeat", TOTAL], found["repeat", "SD of a rating"]
-        return f"a rating of one session has an SD of {_points(sd['value'])}; the second one is {_signed(moved)} points"
+        return f"SD of a rating of one session: {_points(sd['value'])}; asked again: {_signed(moved)} points"
     if kind == "order":
         first = found["order", "listed first"]
         return (
@@ -56,7 +56,7 @@ def _text(kind: str, entries: Sequence[Entry]) -> str:
         r, number = found["halo", "mean r of domains"], found["halo", "share with one number"]
         moved = found["halo", "others, one removed"]
         known = "" if moved["shift"] is None else f"; other domains moved {_signed(moved)} where one thing was left out"
-        correlation = "cannot be computed" if r["value"] is None else f"{r['value']:.2f}"
+        correlation = "cannot be computed" if r["value"] is None else f"{r['value']:.2f}".replace("-", "−")
         share = "" if number["value"] is None else f"; one number in all domains in {100 * number['value']:.0f} %"
         return f"mean correlation of domains {correlation} (2024 study's judge {STUDY_R:.3f}){share}{known}"
     if kind == "generosity":
@@ -68,13 +68,12 @@ def _text(kind: str, entries: Sequence[Entry]) -> str:
         rated = sum(entry["statuses"].get("ok", 0) for entry in entries)
         return f"{rated} of {sum(sum(entry['statuses'].values()) for entry in entries)} ratings of nothing have scores"
     if kind == "blind":
-        finding = found["renamed", "request"]
-        return f"what is sent for {finding['sessions']} renamed sessions {_alike(finding['verdict'])}"
+        return "; ".join(
+            f"renamed sessions: {finding['sessions']}; {finding['measure']} "
+            + ("differ" if finding["verdict"] == NOT_EXPECTED else "are the same")
+            for _, finding in _each(entries)
+        )
     return _list(entries)
-
-
-def _alike(verdict: str) -> str:
-    return "is not the same" if verdict == NOT_EXPECTED else "is the same, letter by letter"
 
 
 def _list(entries: Sequence[Entry]) -> str:
@@ -95,7 +94,7 @@ def _each(entries: Sequence[Entry]) -> list[tuple[Entry, Any]]:
 
 
 def _signed(finding: Any) -> str:
-    return "n/a" if finding["shift"] is None else f"{finding['shift']:+.2f}"
+    return "n/a" if finding["shift"] is None else f"{finding['shift']:+.2f}".replace("-", "−")
 
 
 def _points(value: float | None) -> str:
@@ -104,4 +103,4 @@ def _points(value: float | None) -> str:
 
 def _per_words(finding: Any) -> str:
     rate = finding["per_100_words"]
-    return "" if rate is None else f" ({rate:+.2f} for 100 more words)"
+    return "" if rate is None else f" ({rate:+.2f} for 100 more words)".replace("-", "−")

@@ -13,14 +13,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cbtrain.errors import UserError
 from cbtrain.eval.judge_audit.changes import Material, Place
 from cbtrain.eval.judge_audit.inserts import ENGLISH, Inserts
 from cbtrain.eval.judge_audit.sentences import is_question, sentences
+from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.journal import Journal, Shape, is_section, is_text
 from cbtrain.journal import read as read_journal
@@ -83,14 +86,16 @@ class Written:
     refused: Counter[str] = field(default_factory=Counter)
 
 
-def materials(sessions: Sequence[SimulatedSession], rubric: Any) -> dict[str, Material]:
+def materials(sessions: Sequence[SimulatedSession], rubric: Rubric) -> dict[str, Material]:
     """Return what copies are made with, by session, without a writer model."""
     texts = {session.id: "\n".join(turn.text for turn in session.turns) for session in sessions}
     return {session.id: Material(session.turns, rubric, language_of(texts[session.id])) for session in sessions}
 
 
 async def with_writer(given: dict[str, Material], provider: Provider, journal: Journal) -> Written:
-    """Return the materials with what the writer model has added to them. Raises Stopped after a signal."""
+    """Return the materials with what the writer model has added to them.
+
+    Raises UserError if its API refuses the key; Stopped after a signal."""
     writer = _Writer(provider, journal)
     languages = sorted({material.language for material in given.values()} - {"en", UNKNOWN})
     inserts = dict(zip(languages, await writer.together(map(writer.inserts, languages)), strict=True))
@@ -195,8 +200,9 @@ class _Writer:
         pass ``problem`` is asked for once more, with what is wrong."""
         inputs = [system, text, shape.__name__, self.provider.model]
         key = hashlib.blake2b(json.dumps(inputs).encode(), digest_size=16).hexdigest()
-        if key in self.earlier:
-            return shape.model_validate(self.earlier[key])
+        with suppress(ValidationError):  # of a damaged record: asked again
+            if key in self.earlier:
+                return shape.model_validate(self.earlier[key])
         messages = (Message("system", system), Message("user", text))
         wrong = ""
         for sample in range(2):
@@ -206,6 +212,8 @@ class _Writer:
             try:
                 found = await ask(functools.partial(self.provider.chat, sample=sample), request, shape)
             except ProviderError as error:
+                if error.status in (401, 403) and error.kind == "permanent":
+                    raise UserError(str(error), where="writer", hint="Check its API key and its rights.") from None
                 wrong = str(error)
                 break
             wrong = found.problem if found.value is None else problem(found.value)

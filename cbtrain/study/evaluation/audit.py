@@ -1,9 +1,11 @@
-"""Test a rater: sessions that exist already and changed copies of them, rated as ``cbtrain rate`` would rate them."""
+"""Test a judge: sessions that exist already and changed copies of them, rated as ``cbtrain rate`` would rate them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +15,170 @@ import cbtrain
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
-from cbtrain.eval.judge_audit.audit import SCHEMA, audit, copies, pick
+from cbtrain.eval.judge_audit.asked_again import turned_round
+from cbtrain.eval.judge_audit.audit import SCHEMA, Asked, Audited, audit, pick
+from cbtrain.eval.judge_audit.probes import KINDS, copies, matching_of
+from cbtrain.eval.judge_audit.summary import summary
+from cbtrain.eval.judge_audit.writer import Written, materials, with_writer
 from cbtrain.eval.rating.ratable import why_unratable
+from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.rubric_files import load_rubric
+from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
-from cbtrain.study.evaluation.failures import refuse_many_failures
-from cbtrain.study.evaluation.rate import check_rating, rate_records, read_records
+from cbtrain.providers.config import ProviderConfig
+from cbtrain.providers.providers import check
+from cbtrain.providers.summary import costs
+from cbtrain.study.consent import require_consent, stays_here
+from cbtrain.study.evaluation.failures import AGAIN, refuse_many_failures
+from cbtrain.study.evaluation.rate import check_rating, read_records
+from cbtrain.study.evaluation.run_context import RunContext, open_run
+from cbtrain.study.evaluation.score import score_sessions
 from cbtrain.study.run_files import AUDIT
 
+WRITER = "writer"
+"""The role of the writer model in costs and settings."""
 
-def audit_rater(
-    config: StudyConfig, folder: Path, console: Console, *, sessions: int, seed: int = 0, allow_upload: bool = False
-) -> dict[str, Any]:
-    """Rate at most ``sessions`` sessions of ``config.corpus`` and their changed copies, write ``folder/audit.json``,
-    and return what is in it.
 
-    Paid ratings are journalled in ``folder``: an interrupted audit continues. Raises UserError if the corpus cannot be
-    read, if it would have to be sent away without ``allow_upload``, or if no original can be rated.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """``sessions``: most originals, drawn by ``seed``; ``kinds`` of tests; ``match``: domains of a rubric of one's own,
+    as ``agenda=my_item``; ``writer``: the API of a writer model."""
+
+    sessions: int
+    seed: int = 0
+    kinds: Sequence[str] = tuple(KINDS)
+    match: Sequence[str] = ()
+    writer: ProviderConfig | None = None
+    allow_upload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    audited: Audited
+    written: Written
+    asked: Asked
+    rater: dict[str, str]
+    spent: dict[str, Any] | None
+    run: RunContext
+
+
+def audit_rater(config: StudyConfig, folder: Path, console: Console, settings: AuditSettings) -> dict[str, Any]:
+    """Rate sessions of ``config.corpus`` and their changed copies, write ``folder/audit.json``, and return what is in
+    it.
+
+    Paid ratings and the writer's answers are journalled in ``folder``: an interrupted audit continues. Raises UserError
+    if the corpus cannot be read, if it would have to be sent away without leave, if a domain that is to match is not
+    there, or if no original can be rated.
     """
-    jury = check_rating(config, allow_upload=allow_upload)
-    rubric = jury.rubric
+    _check(config, settings)
+    rubric = load_rubric(config.evaluation.judging.rubric)
+    matching = matching_of(rubric, settings.match)
     records_read = read_records(config, console)
     if unread := sum(bool(why_unratable(session.turns)) for session in records_read):
         say(console, f"note: {unread} of {len(records_read)} sessions cannot be rated and are not used")
-    originals = pick(records_read, sessions, seed)
-    changed = copies(originals)
-    by_instrument, spent, run = asyncio.run(rate_records([*originals, *changed], jury, config, folder, console))
-    scores = by_instrument[jury.first.instrument]
-    ids = {session.id for session in originals}
-    original_scores = [score for score in scores if score.session_id in ids]
-    if all(score.total is None for score in original_scores):
-        why = ", ".join(sorted({score.status for score in original_scores})) or "there is none"
+    originals = pick(records_read, settings.sessions, settings.seed)
+    audited = Audited(originals, (), rubric, matching, settings.kinds)
+    rated = asyncio.run(_rate(audited, config, folder, console, settings.writer))
+    if not any(rubric.keying.total(score.domains) is not None for score in [*rated.asked.first, *rated.asked.again]):
+        why = ", ".join(sorted({score.status for score in rated.asked.first})) or "there is none"
         hint = "Take transcripts of whole sessions, or another rater."
         raise UserError(f"no session could be rated ({why})", where=config.corpus.path, hint=hint)
-    audit_results: dict[str, Any] = {
+    content = _content(rated, config, settings)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(folder / AUDIT, text + "\n")
+    refuse_many_failures([], rated.asked.all, rated.run)
+    return content
+
+
+def _check(config: StudyConfig, settings: AuditSettings) -> None:
+    """Raise UserError if an API cannot be asked, or transcripts would have to be sent to it without leave."""
+    check_rating(config, allow_upload=settings.allow_upload)
+    if settings.writer is not None:
+        check(config.providers, [(WRITER, settings.writer)])
+        allowed = settings.allow_upload or stays_here(config.providers)
+        require_consent(config.corpus.path, "its transcripts", settings.writer.base_url, allowed)
+
+
+async def _rate(
+    audited: Audited, config: StudyConfig, folder: Path, console: Console, writer: ProviderConfig | None
+) -> _Rated:
+    """Have originals and copies rated, in this order: the originals once; again, more than once; the copies; the
+    originals with the domains in the reverse order. What a judge is asked first can be told from what it is asked
+    later."""
+    originals, rubric, kinds = audited.originals, audited.rubric, audited.kinds
+    repeats = config.evaluation.judging.judge.repeats
+    async with open_run(config, folder, console) as run:
+        written = Written(materials(originals, rubric))
+        if writer is not None:
+            run.say(f"writer model {writer.model} at {writer.base_url}")
+            written = await with_writer(written.materials, await run.providers.open(writer, WRITER), run.journal)
+        audited = replace(audited, copies=copies(originals, written.materials, kinds))
+        first, rater = await _scores(originals, rubric, run, 1)
+        quiet = replace(run, console=Console(quiet=True))
+        run.say(f"changed copies: {len(audited.copies):,}")
+        again, _ = await _scores(originals, rubric, quiet, max(2, repeats))
+        copied, _ = await _scores([copy.session for copy in audited.copies], rubric, quiet, repeats)
+        turned: list[Score] = []
+        if "order" in kinds and not why_no_order(rubric, config):
+            turned, _ = await _scores(originals, turned_round(rubric), quiet, repeats)
+        later = [score for score in again if score.repeat > 0] or again
+        asked = Asked(first=first, again=later, turned=turned, copied=copied)
+        if missing := sum(score.status not in ("ok", "unratable") for score in asked.all):
+            run.say(f"note: {missing} of {len(asked.all)} ratings are missing; {AGAIN}")
+        return _Rated(audited, written, asked, rater, costs(run.providers), run)
+
+
+async def _scores(
+    sessions: Sequence[SimulatedSession], rubric: Rubric, run: RunContext, repeats: int
+) -> tuple[list[Score], dict[str, str]]:
+    """Return ``repeats`` ratings of each session, and who gave them; those in the journal are not asked for again."""
+    if not sessions:
+        return [], {}
+    config = run.config.model_copy(deep=True)
+    config.evaluation.judging.judge.repeats = repeats
+    return await score_sessions(sessions, rubric, replace(run, config=config))
+
+
+def why_no_order(rubric: Rubric, config: StudyConfig) -> str:
+    """Return why the order of domains cannot matter; an empty text if it can."""
+    if len(rubric.domains) < 2:
+        return "the rubric has one domain"
+    return "one domain is asked for in a call" if config.evaluation.judging.judge.per_domain else ""
+
+
+def _untested(rubric: Rubric, config: StudyConfig, settings: AuditSettings) -> dict[str, str]:
+    """Return why kinds of tests were left out."""
+    left = dict.fromkeys((kind for kind in KINDS if kind not in settings.kinds), "left out (--only)")
+    if why := why_no_order(rubric, config):
+        left.setdefault("order", why)
+    if settings.writer is None:
+        left.setdefault("wording", "needs a writer model (--writer)")
+    return left
+
+
+def _content(rated: _Rated, config: StudyConfig, settings: AuditSettings) -> dict[str, Any]:
+    """Return what ``audit.json`` holds."""
+    audited, rubric, asked = rated.audited, rated.audited.rubric, rated.asked
+    entries = audit(audited, asked)
+    ratings = [*asked.first, *asked.again]
+    known = {score.session_id for score in ratings if rubric.keying.total(score.domains) is not None}
+    return {
         "schema": SCHEMA,
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
-        "rater": jury.rater,
-        "rubric": {"name": rubric.name, "minimum": rubric.minimum, "maximum": rubric.maximum},
+        "rater": rated.rater,
+        "rubric": {"name": rubric.name, "minimum": rubric.minimum, "maximum": rubric.maximum, "digest": rubric.digest},
         "corpus": config.corpus.path,
-        "seed": seed,
-        "sessions": len(originals),
-        "patients": len({session.patient for session in originals}),
-        "unrated_originals": len(ids - {score.session_id for score in original_scores if score.total is not None}),
-        "interval": "95 % bootstrap, patients and then their sessions",
-        "probes": audit(originals, scores, rubric, seed),
-        "costs": spent,
+        "seed": settings.seed,
+        "sessions": len(audited.originals),
+        "patients": len({session.patient for session in audited.originals}),
+        "unrated_originals": sum(session.id not in known for session in audited.originals),
+        "interval": "95 % t, over patients",
+        "matching": {aspect: list(domains) for aspect, domains in audited.matching.items()},
+        "writer": settings.writer.model if settings.writer else None,
+        "writer_refused": dict(rated.written.refused),
+        "tests": summary(entries, _untested(rubric, config, settings)),
+        "probes": entries,
+        "costs": rated.spent,
     }
-    text = json.dumps(audit_results, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(folder / AUDIT, text + "\n")
-    refuse_many_failures([], scores, run)
-    return audit_results

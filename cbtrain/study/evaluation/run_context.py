@@ -13,6 +13,7 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import Stopped
+from cbtrain.eval.judge_audit import writer
 from cbtrain.eval.rating import judging
 from cbtrain.eval.simulation import after_session, restoring
 from cbtrain.eval.watching.display import Display
@@ -45,6 +46,7 @@ SHAPES: dict[str, Shape] = {
     **restoring.SHAPES,
     **after_session.SHAPES,
     **judging.SHAPES,
+    **writer.SHAPES,
     **ledger.SHAPES,
 }
 """The fields of a journal's records on which an evaluation or a rating is continued."""

@@ -1,4 +1,4 @@
-"""``cbtrain rate audit``: the cue rater on the embedded corpus, an LLM judge that hears nothing, and bad input."""
+"""``cbtrain judge audit``: the cue rater on the embedded corpus, an LLM judge that hears nothing, and bad input."""
 
 import json
 
@@ -11,13 +11,14 @@ from cbtrain.eval.rating.rubric_files import load_rubric
 
 
 def run(capsys, *words):
-    status = main(["rate", "audit", *map(str, words)])
+    status = main(["judge", "audit", *map(str, words)])
     return status, *capsys.readouterr()
 
 
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch, tmp_path):
-    monkeypatch.delenv("CBTRAIN_JUDGE_API_KEY", raising=False)
+    for key in ("CBTRAIN_JUDGE_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("CBTRAIN_CACHE", str(tmp_path / "cache"))
 
 
@@ -34,20 +35,27 @@ def test_the_cue_rater_on_the_embedded_corpus(capsys, tmp_path):
     assert status == 0
     found = json.loads(out)
     assert found == json.loads((tmp_path / "a" / "audit.json").read_text())
-    assert (found["schema"], found["rater"]["kind"]) == ("cbtrain.audit/1", "cue")
+    assert (found["schema"], found["rater"]["kind"]) == ("cbtrain.audit/2", "cue")
     assert (found["sessions"], found["patients"]) == (18, 6)
     assert "smoke-test cue rater" in err
     told = verdicts(found)
     falling = [("no homework", "homework"), ("no agenda", "agenda"), ("lectures", "guided_discovery")]
-    for case in [*falling, ("contradicts", "understanding"), ("duplicate", "total"), ("garbage", "status")]:
+    for case in [*falling, ("contradicts", "understanding"), ("repeat", "total"), ("garbage", "status")]:
         assert told[case] == "as expected", case
     again = json.loads(run(capsys, "--out", tmp_path / "b", "--json")[1])
     assert again == found
-    status, out, _ = run(capsys, "--out", tmp_path / "a", "--sessions", 3)
+    status, out, _ = run(capsys, "--out", tmp_path / "a", "--sessions", 1, "--only", "content,nothing")
     assert status == 0
-    assert "sessions: 3, patients: 3" in out
-    assert "no interval, and no verdict on shifts, from fewer than 5 patients" in out
-    assert "Not a medical device" in out
+    shown = " ".join(out.split())
+    assert "sessions: 1, patients: 1" in shown
+    assert "one patient says nothing of others" in shown
+    assert "left out (--only)" in shown
+    assert "Not a medical device" in shown
+
+
+def test_the_older_name_of_the_command(capsys, tmp_path):
+    assert main(["rate", "audit", "--sessions", "1", "--only", "nothing", "--out", str(tmp_path / "a")]) == 0
+    assert "0 of 2 ratings of nothing have scores" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_judge_that_likes_everything_is_found_out_and_paid_once(capsys, tmp_path, monkeypatch):
@@ -69,12 +77,14 @@ def test_a_judge_that_likes_everything_is_found_out_and_paid_once(capsys, tmp_pa
         found = json.loads(out)
         asked = len(script.bodies)
         told = verdicts(found)
-        # Nine ratings of each of six sessions; copies without a word are not sent.
-        assert (found["rater"]["kind"], asked) == ("llm", 6 * 8)
+        # Each of six sessions: twice as it is, with the domains turned round, twelve copies. Copies without a word are
+        # not sent, renamed ones are the same request.
+        assert (found["rater"]["kind"], asked) == ("llm", 6 * 15)
         assert told["contradicts", "understanding"] == told["no homework", "homework"] == "not as expected"
         assert told["garbage", "status"] == "not as expected"
-        assert told["empty", "status"] == told["duplicate", "total"] == told["padded", "total"] == "as expected"
-        assert len({body["messages"][-1]["content"] for body in script.bodies}) == asked
+        assert told["empty", "status"] == told["repeat", "total"] == told["padded", "total"] == "as expected"
+        assert told["renamed", "requests"] == "as expected"
+        assert len({json.dumps(body) for body in script.bodies}) == asked
         assert run(capsys, *words, "--json")[0] == 0
         assert len(script.bodies) == asked
 
@@ -95,6 +105,11 @@ def test_nothing_is_sent_away_unasked(capsys, tmp_path, monkeypatch):
     [
         (["--sessions", "0"], "--sessions: 0 is too small"),
         (["--seed", "-1"], "--seed: -1 is too small"),
+        (["--only", "lenght"], "--only: no test 'lenght'. Did you mean 'length'?"),
+        (["--match", "agenda=x"], "--match: 'agenda=x': the rubric has no domain 'x'"),
+        (["--writer-model", "m"], "--writer-model: of which API?"),
+        (["--writer", "nobody"], "nobody"),
+        (["--writer", "openai", "--writer-model", "m"], "OPENAI_API_KEY"),
         (["corpus.path=nowhere"], "nowhere"),
         (["evaluation.judging.rubric=none"], "none: no such rubric"),
         (["evaluation.judging.rater=llm"], "the LLM judge's API key is not set"),
