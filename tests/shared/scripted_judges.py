@@ -50,7 +50,7 @@ class Sound:
         mood = sum(map(ord, next(turn.text for turn in turns if turn.role == "patient")[-40:]))
         found = {name: 2.0 + (mood + place) % 3 for place, name in enumerate(sorted(ids))}
         asking = sum(any(is_question(part, "") for part in sentences(turn.text)) for turn in spoken) / len(spoken)
-        found["guided_discovery"] = 1 + round(4 * min(1, 1.5 * asking))
+        found["guided_discovery"] = 1 + round(4 * min(1, 2 * asking))
         found["understanding"] = 1 + round(4 * self.fitting(turns))
         for aspect in ("agenda", "homework"):
             found[aspect] = 5 if any(self.about(aspect, *one) for one in said) else 1
@@ -63,9 +63,11 @@ class Sound:
             asked = next((text for text in self.answers if before.text.endswith(text)), None)
             if (before.role, turn.role) == ("patient", "therapist") and asked:
                 own, known = set(turn.text.split()), self.answers[asked]
-                denied = any(denial in turn.text for denial in self.denials)
-                fit.append(not denied and 3 * len(own & known) >= min(len(own), len(known)))
-        return sum(fit) / len(fit)
+                if any(denial in turn.text for denial in self.denials):
+                    fit.append(False)
+                elif any(2 * len(own & answer) >= len(own) for answer in self.answers.values()):  # no small talk
+                    fit.append(3 * len(own & known) >= min(len(own), len(known)))
+        return sum(fit) / len(fit) if fit else 1.0
 
 
 class Judge:

@@ -30,7 +30,6 @@ what was removed."""
 
 UNTOLD = {
     "sound": set(),
-    "erratic": {"order", "length", "content", "injection", "generosity"},
     "length": {"injection"},
     "generous": {"length", "halo", "injection"},  # nothing rises from the top
 }
@@ -62,8 +61,10 @@ def test_each_judge_is_told_from_the_others(bias, capsys, tmp_path):
     found = audited(capsys, tmp_path, Judge(Sound(SAMPLE, in_english), bias), "--sessions", 6)
     told = verdicts(found)
     assert told.pop("wording") == "not tested"
-    if bias == "erratic":  # chance has no halo and no drift of its own
-        told.pop("halo")
+    if bias == "erratic":  # what moves by chance alone may move anywhere
+        assert told["repeat"] == "not as expected"
+        assert "as expected" not in {told["content"], told["length"], told["order"]}
+        return
     assert {kind for kind, verdict in told.items() if verdict == "not as expected"} == FINDS[bias], found["tests"]
     assert {kind for kind, verdict in told.items() if verdict == "cannot be told"} == UNTOLD.get(bias, set())
 
@@ -196,8 +197,8 @@ def test_a_writer_finds_the_words_and_is_asked_once(capsys, tmp_path):
     probes = {probe["probe"]: probe for probe in found[0]["probes"]}
     for name in ("no agenda", "no homework", "lectures", "contradicts", "padded", "paraphrased"):
         assert probes[name]["ways"] == {"writer": 6}, name
-    told = verdicts(found[0])
-    assert told["content"] == told["halo"] == told["wording"] == told["length"] == "as expected", found[0]["tests"]
+    tested = {test["kind"]: (test["verdict"], test["text"]) for test in found[0]["tests"] if test["kind"] in kinds}
+    assert {verdict for verdict, _ in tested.values()} == {"as expected"}, tested
 
 
 def test_what_a_writer_does_badly_is_not_used_and_counted(capsys, tmp_path):
