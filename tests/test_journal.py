@@ -118,6 +118,7 @@ RECORDS = [
     ),
     ("rating", {"key": "k", "score": SCORE | {"status": "ok", "domains": {"agenda": 3.0}, "reason": {"agenda": "x"}}}),
     ("rating", {"key": "l", "score": SCORE | {"status": "invalid", "domains": {"agenda": None}, "stopped_at": "a"}}),
+    ("audit_text", {"key": "k", "answer": {"turns": ["I am down."]}}),
     ("request_started", {**PAID, "dollars": 0.01, "key": "k"}),
     ("request_ended", {**PAID, "outcome": "answered", "dollars": 0.01, "priced": True, "model": "m", "usage": USAGE}),
     ("request_ended", {**PAID, "outcome": "unknown", "dollars": 0.01, "problem": "cut off"}),

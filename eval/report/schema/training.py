@@ -141,17 +141,23 @@ class ReportCosts(Part):
 
 
 class ProbeFinding(EstimateRow):
-    """How far the score ``measure`` moved where one thing was changed, in points."""
+    """How far the score ``measure`` moved where one thing was changed, in points; or the ``value`` of a measure that is
+    no shift. ``sessions`` were compared."""
 
     measure: Text = ""
     expected: MaybeText = None
+    sessions: Number = None
     shift: Number = None
+    value: Number = None
     verdict: MaybeText = None
 
 
 class ProbeRow(Part):
+    """``ways``: how many copies were made by wording, by a writer model, by structure, by code."""
+
     text: Text = ""
     copies: Number = None
+    ways: Loose = Field(default_factory=dict)
     findings: Rows[ProbeFinding] = Field(default_factory=list)
 
 
@@ -168,17 +174,29 @@ class Rater(Part):
         return (self.label or self.judge).strip().rstrip(".") or "rater not recorded"
 
 
+class AuditTest(Part):
+    """What an audit says of one kind of bias."""
+
+    name: Text = ""
+    verdict: Text = ""
+    text: Text = ""
+
+
 class ReportAudit(Part):
-    """Whether the rater sees what was changed in copies of sessions (``cbtrain rate audit``)."""
+    """Whether the judge sees what was changed in copies of sessions (``cbtrain judge audit``). Files of older versions
+    have no ``tests``."""
 
     sessions: Number = None
+    patients: Number = None
+    interval: Text = ""
+    tests: Rows[AuditTest] = Field(default_factory=list)
     rater: Always[Rater] = Field(default_factory=Rater)
     probes: Rows[ProbeRow] = Field(default_factory=list)
 
 
 def read_audit(path: Path) -> ReportAudit:
     """Read an ``audit.json``. Raises UserError if it is damaged."""
-    hint = "Restore it from a copy, or delete it and repeat `cbtrain rate audit`."
+    hint = "Restore it from a copy, or delete it and repeat `cbtrain judge audit`."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or "probes" not in content:

@@ -168,7 +168,13 @@ def test_people_become_judges_and_the_audit_is_shown(tmp_path, capsys):
     assert report["analysis"]["agreement"]["severity"]["human: Ann"] == pytest.approx(5.5)
     page = (run / "report.html").read_text()
     assert "agenda left out" in page
+    assert "Tests of the judge" not in page  # an audit of an older version has none
     assert "as expected" in page
+    assert call(capsys, "judge", "audit", "--only", "content", "--sessions", 6, "--out", run / "audit")[0] == 0
+    assert call(capsys, "analyze", run, "--draws", 200, "--out", run)[0] == 0
+    newer = (run / "report.html").read_text()
+    assert "Tests of the judge" in newer
+    assert "several of these faults at once" in newer
     only = json.loads(call(capsys, "analyze", run, "--draws", 200, "--judge", "human: Ann", "--json")[1])
     assert (only["judges"], only["ratings"]) == (["human: Ann"], 12)
     status, _, err = call(capsys, "analyze", run, "--judge", "Ann")
