@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,7 @@ def _cells(finding: dict[str, Any], statuses: dict[str, int]) -> list[str]:
 
 def _notes(result: dict[str, Any]) -> list[str]:
     """Return what was left out, and how copies were made where that matters."""
+    from cbtrain.eval.judge_audit.findings import UNTOLD
     from cbtrain.eval.judge_audit.summary import NOT_TESTED, why_no_copies
 
     notes = []
@@ -179,5 +181,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
             notes.append(
                 f"{probe['text']}: by structure alone in {count} sessions, since their language has no wording"
             )
+    findings = [finding for probe in result["probes"] if probe["copies"] for finding in probe["findings"]]
+    reasons = Counter(finding["why"] for finding in findings if finding["verdict"] == UNTOLD and finding["why"])
+    if reasons:
+        notes.append(f"cannot be told: {'; '.join(f'{count} × {text}' for text, count in reasons.most_common())}")
     notes += [f"not used, {count} times: {what}" for what, count in result["writer_refused"].items()]
     return notes

@@ -175,7 +175,7 @@ def lecturing(material: Material) -> Changed | None:
             parts[place] = statements[number % len(statements)]
             number += 1
         changed.append(Turn(turn.role, joined(parts)) if asked else turn)
-    return Changed(changed, way) if number else None  # type: ignore[arg-type]
+    return Changed(changed, way) if number else None
 
 
 def _statements(material: Material) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ class Measure:
         step = rubric.step / math.sqrt(6)
         if self.name == TOTAL:
             weights = math.sqrt(sum(domain.weight**2 for domain in rubric.domains))
-            return Scale(*map(float, rubric.total_range), step * weights)
+            low, high = rubric.total_range
+            return Scale(low, high, step * weights)
         return Scale(float(rubric.minimum), float(rubric.maximum), step / math.sqrt(count))
 
     @property

@@ -116,7 +116,8 @@ async def _rate(
         audited = replace(audited, copies=copies(originals, written.materials, kinds))
         first, rater = await _scores(originals, rubric, run, 1)
         quiet = replace(run, console=Console(quiet=True))
-        run.say(f"changed copies: {len(audited.copies):,}")
+        ratings = len(originals) * max(2, repeats) + len(audited.copies) * repeats
+        run.say(f"changed copies: {len(audited.copies):,}; about {ratings + len(originals) * repeats:,} ratings in all")
         again, _ = await _scores(originals, rubric, quiet, max(2, repeats))
         copied, _ = await _scores([copy.session for copy in audited.copies], rubric, quiet, repeats)
         turned: list[Score] = []
