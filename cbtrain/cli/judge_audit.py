@@ -43,7 +43,10 @@ def add(commands: Commands) -> None:
 def _add_options(audit: Any) -> None:
     add_study_arguments(audit)
     audit.add_argument(
-        "--out", required=True, type=Path, help="folder for audit.json; an interrupted audit in it continues"
+        "--out",
+        required=True,
+        type=Path,
+        help="folder for audit.json and audit.html; an interrupted audit in it continues",
     )
     text = (
         f"original sessions to take, of as many patients as possible (default: {SESSIONS}); an LLM judge rates each "
@@ -80,7 +83,7 @@ def _audit(parsed: argparse.Namespace) -> None:
         print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
         return
     _show(result, console)
-    console.print(f"\naudit: {parsed.out / 'audit.json'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\npage: {parsed.out / 'audit.html'}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _settings(parsed: argparse.Namespace) -> AuditSettings:
@@ -174,12 +177,12 @@ def _notes(result: dict[str, Any]) -> list[str]:
         if why := why_no_copies(probe):
             notes.append(why)
         if count := max((finding["no_room"] for finding in probe["findings"]), default=0):
-            notes.append(f"{probe['text']}: {count} sessions left out, too near an end of the scale to move")
+            notes.append(f"{probe['text']}: sessions left out, too near an end of the scale to move: {count}")
         if probe.get("matched") == []:
             notes.append(f"{probe['text']}: the rubric has no domain for it (--match); the total is shown only")
         if count := (probe.get("ways") or {}).get("structure"):
             notes.append(
-                f"{probe['text']}: by structure alone in {count} sessions, since their language has no wording"
+                f"{probe['text']}: by structure alone, for want of wording in their language, in sessions: {count}"
             )
     findings = [finding for probe in result["probes"] if probe["copies"] for finding in probe["findings"]]
     reasons = Counter(finding["why"] for finding in findings if finding["verdict"] == UNTOLD and finding["why"])

@@ -28,7 +28,7 @@ RUBRIC = "rubric.yaml"
 QUESTIONNAIRES = "questionnaires.csv"
 """What the simulated patients answered after their sessions."""
 
-AUDIT = "audit.json"
+AUDIT, AUDIT_PAGE = "audit.json", "audit.html"
 PATIENTS_AUDIT, PATIENTS_PAGE = "patients_audit.json", "patients_audit.html"
 REPORT = "report.json"
 

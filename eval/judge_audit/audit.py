@@ -92,6 +92,9 @@ def audit(audited: Audited, asked: Asked) -> list[dict[str, Any]]:
     return sorted(_Comparison(audited, asked).entries(), key=lambda entry: list(KINDS).index(entry["kind"]))
 
 
+NO_ROOM = "all sessions lie too near an end of the scale"
+
+
 class _Comparison:
     """Ratings of originals and copies, by session. Copies are compared with the later ratings of the originals, which
     were asked for along with them."""
@@ -168,7 +171,8 @@ class _Comparison:
                 expected, taken = None, copies
             seen = self._with_room(taken, measure, expected)
             found = shift(name, expected, self._pairs(seen, measure), measure.margin, measure.scale)
-            found = replace(found, no_room=len(taken) - len(seen))
+            if left_out := len(taken) - len(seen):
+                found = replace(found, no_room=left_out, why=found.why if seen else NO_ROOM)
             if probe.kind == "length" and found.shift is not None and (words := sum(copy.words for copy in taken)) > 0:
                 found = replace(found, per_100_words=100 * found.shift / (words / len(taken)))
             findings.append(found)

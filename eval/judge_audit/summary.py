@@ -34,7 +34,8 @@ def why_no_copies(entry: Entry) -> str:
     """Return in words why a probe has fewer copies than sessions; an empty text if it has all."""
     if not entry.get("nothing_to_change"):
         return ""
-    return f"{entry['text']}: nothing to change, or nothing to change it with, in {entry['nothing_to_change']} sessions"
+    none, all_ = entry["nothing_to_change"], entry["nothing_to_change"] + entry["copies"]
+    return f"{entry['text']}: nothing to change, or no words to do it with, in {none} of {all_} sessions"
 
 
 def _text(kind: str, entries: Sequence[Entry]) -> str:

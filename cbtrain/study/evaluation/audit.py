@@ -24,6 +24,8 @@ from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score
+from cbtrain.eval.report.judge_page import render_judge_audit
+from cbtrain.eval.report.schema.training import ReportAudit
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
 from cbtrain.providers.config import ProviderConfig
@@ -34,7 +36,7 @@ from cbtrain.study.evaluation.failures import AGAIN, refuse_many_failures
 from cbtrain.study.evaluation.rate import check_rating, read_records
 from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
-from cbtrain.study.run_files import AUDIT
+from cbtrain.study.run_files import AUDIT, AUDIT_PAGE
 
 WRITER = "writer"
 """The role of the writer model in costs and settings."""
@@ -64,8 +66,8 @@ class _Rated:
 
 
 def audit_rater(config: StudyConfig, folder: Path, console: Console, settings: AuditSettings) -> dict[str, Any]:
-    """Rate sessions of ``config.corpus`` and their changed copies, write ``folder/audit.json``, and return what is in
-    it.
+    """Rate sessions of ``config.corpus`` and their changed copies, write ``folder/audit.json`` and ``audit.html``,
+    and return what is in the first.
 
     Paid ratings and the writer's answers are journalled in ``folder``: an interrupted audit continues. Raises UserError
     if the corpus cannot be read, if it would have to be sent away without leave, if a domain that is to match is not
@@ -87,6 +89,8 @@ def audit_rater(config: StudyConfig, folder: Path, console: Console, settings: A
     content = _content(rated, config, settings)
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / AUDIT, text + "\n")
+    names = {domain.id: domain.name for domain in rubric.domains}
+    write_atomic(folder / AUDIT_PAGE, render_judge_audit(ReportAudit.model_validate(content), names))
     refuse_many_failures([], rated.asked.all, rated.run)
     return content
 

@@ -164,7 +164,7 @@ def planned_arms(folder: Path, arms: Mapping[str, Arm]) -> dict[str, Arm]:
 
 
 def audit_of(folder: Path) -> ReportAudit | None:
-    """Return what ``cbtrain rate audit`` wrote into the run folder or into its ``audit/``; None if there is nothing.
+    """Return what ``cbtrain judge audit`` wrote into the run folder or into its ``audit/``; None if there is nothing.
     Raises UserError if the file is damaged."""
     for path in (folder / AUDIT, folder / "audit" / AUDIT):
         if path.is_file():

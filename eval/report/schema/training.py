@@ -182,10 +182,17 @@ class AuditTest(Part):
     text: Text = ""
 
 
+class AuditRubric(Part):
+    name: Text = ""
+
+
 class ReportAudit(Part):
     """Whether the judge sees what was changed in copies of sessions (``cbtrain judge audit``). Files of older versions
     have no ``tests``."""
 
+    cbtrain_version: Text = ""
+    notice: Text = ""
+    rubric: Always[AuditRubric] = Field(default_factory=AuditRubric)
     sessions: Number = None
     patients: Number = None
     interval: Text = ""

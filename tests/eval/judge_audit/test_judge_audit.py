@@ -42,6 +42,10 @@ def test_the_cue_rater_on_the_embedded_corpus(capsys, tmp_path):
     falling = [("no homework", "homework"), ("no agenda", "agenda"), ("lectures", "guided_discovery")]
     for case in [*falling, ("contradicts", "understanding"), ("repeat", "total"), ("garbage", "status")]:
         assert told[case] == "as expected", case
+    page = (tmp_path / "a" / "audit.html").read_text()
+    assert "Is the judge fair?" in page
+    assert "several of these faults at once" in page
+    assert not re.search(r"<script|src=|https?://", page)
     again = json.loads(run(capsys, "--out", tmp_path / "b", "--json")[1])
     assert again == found
     status, out, _ = run(capsys, "--out", tmp_path / "a", "--sessions", 1, "--only", "content,nothing")
