@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cbtrain.cli import judge_train
+from cbtrain.cli import judge_audit, judge_train
 from cbtrain.cli.corpus_reading import add_reading, config_of, whole
 from cbtrain.cli.parser import (
     ALIASES,
@@ -62,6 +62,7 @@ def add(commands: Commands) -> None:
     prompt.add_argument("--session", metavar="ID", help="the session to show, by its id")
     prompt.add_argument("--json", action="store_true", help="print each call as a JSON object, with its schema")
     add_reading(prompt, "format of the transcripts (see `cbtrain corpus --help`)")
+    judge_audit.add(judges)
     judge_train.add(judges)
 
 

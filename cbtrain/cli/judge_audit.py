@@ -8,7 +8,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtrain.cli.parser import Commands, add_command, add_study_arguments, add_upload_argument, continued_by
+from cbtrain.cli.corpus_reading import add_reading, config_of
+from cbtrain.cli.parser import (
+    Commands,
+    Parser,
+    add_command,
+    add_optional_word,
+    add_study_arguments,
+    add_upload_argument,
+    continued_by,
+)
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.report.formatting import fixed, span
 
@@ -22,26 +31,26 @@ SESSIONS = 20
 WIDE = 130
 """Columns of a terminal in which copies are described; narrower ones name them."""
 
-NAMES = ("judge audit", "rate audit")
-"""The command, and what older versions called it."""
+WHAT = "test a judge on changed copies of sessions: padded, without an agenda, with orders to the judge …"
 
 
-def add(commands: Commands) -> None:
-    for name in NAMES:
-        audit = add_command(
-            commands,
-            name,
-            _audit,
-            "test a judge on changed copies of sessions: padded, without an agenda, with orders to the judge …",
-            "Settings are key=value, as for `cbtrain rate`. A fair judge lowers the scores of what was "
-            "removed, and no others. docs/judge-audit.md describes each test.",
-        )
-        audit.summary = audit.summary if name == NAMES[0] else ""  # of the list of commands
-        _add_options(audit)
+def add(commands: Commands, name: str = "audit", summary: str = WHAT) -> None:
+    """Add the command ``name``."""
+    audit = add_command(
+        commands,
+        name,
+        _audit,
+        summary,
+        "Settings are key=value, as for `cbtrain judge score`. A fair judge lowers the scores of what was removed, and "
+        "no others. docs/judge-audit.md describes each test.",
+    )
+    _add_options(audit)
 
 
-def _add_options(audit: Any) -> None:
+def _add_options(audit: Parser) -> None:
+    add_optional_word(audit, "path", "transcripts in any format, or a run folder (default: the sample)", "corpus.path")
     add_study_arguments(audit)
+    add_reading(audit, "format of the transcripts (see `cbtrain corpus --help`)")
     audit.add_argument(
         "--out",
         required=True,
@@ -60,6 +69,8 @@ def _add_options(audit: Any) -> None:
     text = "a model that paraphrases and translates: a preset, or a YAML file with a provider's settings"
     audit.add_argument("--writer", help=text)
     audit.add_argument("--writer-model", metavar="NAME", help="its model")
+    text = "which of evaluation.judges (default: the first that counts)"
+    audit.add_argument("--judge", metavar="NAME", help=text)
     audit.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_upload_argument(audit, "transcripts")
 
@@ -67,14 +78,13 @@ def _add_options(audit: Any) -> None:
 def _audit(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from cbtrain.config.loading import load_config
     from cbtrain.study.evaluation.audit import audit_rater
 
     for name, least in (("sessions", 1), ("seed", 0)):
         if getattr(parsed, name) < least:
             raise UserError(f"{getattr(parsed, name)} is too small", where=f"--{name}", hint=f"At least {least}.")
     settings = _settings(parsed)
-    config = load_config(parsed.config, parsed.settings)
+    config = config_of(parsed)
     # What is said on the way must not stand in the JSON.
     console = Console(stderr=parsed.json)
     with continued_by(parsed.command_line, "--out", parsed.out):
@@ -104,6 +114,7 @@ def _settings(parsed: argparse.Namespace) -> AuditSettings:
         seed=parsed.seed,
         kinds=[kind for kind in KINDS if kind in kinds],
         match=parsed.match,
+        judge=parsed.judge,
         writer=load_provider_config(parsed.writer, model) if parsed.writer else None,
         allow_upload=parsed.allow_upload,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cbtrain.cli import judge_audit
 from cbtrain.cli.judge import rate
 from cbtrain.cli.parser import Commands, add_command, add_study_arguments, add_upload_argument
 
@@ -22,3 +23,4 @@ def add(commands: Commands) -> None:
         "--out", required=True, type=Path, help="folder for scores.csv; an interrupted run in it continues"
     )
     add_upload_argument(older, "transcripts")
+    judge_audit.add(commands, "rate audit", "test a judge: the older name of `judge audit`")

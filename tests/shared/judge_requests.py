@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from cbtrain.transcripts.types import Turn
 
-HEAD = re.compile(r"(?:^|\n\n)\[(\d+)\] (Patient|Therapist): ")
+TRANSCRIPT = re.compile(r"^<<<transcript ([0-9a-f]+)>>>\n(.*)\n<<<end of transcript \1>>>$", re.DOTALL | re.MULTILINE)
 
 
 def request_text(body) -> str:
@@ -15,14 +16,16 @@ def request_text(body) -> str:
 
 
 def turns_in(text) -> list[Turn]:
-    """The turns in the text of a request. A turn's own number has to follow: a forged one is words of the turn it stands
-    in."""
-    heads = []
-    for head in HEAD.finditer(text):
-        if int(head[1]) == len(heads) + 1:
-            heads.append(head)
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    return [Turn(head[2].lower(), text[head.end() : end]) for head, end in zip(heads, ends, strict=True)]
+    """The turns that a careful reader finds in the text of a request."""
+    (found,) = TRANSCRIPT.findall(text)
+    lines = [json.loads(line) for line in found[1].split("\n")]
+    assert [line["turn"] for line in lines] == [*range(1, len(lines) + 1)]
+    return [Turn(line["speaker"], line["text"]) for line in lines]
+
+
+def turns_read(body) -> list[tuple[str, str]]:
+    """Role and text of the turns in a request."""
+    return [(turn.role, turn.text) for turn in turns_in(request_text(body))]
 
 
 def domains_in(body) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,13 @@ from rich.console import Console
 import cbtrain
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
-from cbtrain.errors import UserError
+from cbtrain.errors import UserError, nearest
 from cbtrain.eval.judge_audit.asked_again import turned_round
 from cbtrain.eval.judge_audit.audit import SCHEMA, Asked, Audited, audit, pick
 from cbtrain.eval.judge_audit.probes import KINDS, copies, matching_of
 from cbtrain.eval.judge_audit.summary import summary
 from cbtrain.eval.judge_audit.writer import Written, materials, with_writer
 from cbtrain.eval.rating.ratable import why_unratable
-from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.report.judge_page import render_judge_audit
 from cbtrain.eval.report.schema.training import ReportAudit
@@ -33,6 +32,7 @@ from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
 from cbtrain.study.evaluation.failures import AGAIN, refuse_many_failures
+from cbtrain.study.evaluation.judges import Judge, Jury
 from cbtrain.study.evaluation.rate import check_rating, read_records
 from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
@@ -45,13 +45,14 @@ WRITER = "writer"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
     """``sessions``: most originals, drawn by ``seed``; ``kinds`` of tests; ``match``: domains of a rubric of one's own,
-    as ``agenda=my_item``; ``writer``: the API of a writer model."""
+    as ``agenda=my_item``; ``writer``: the API of a writer model; ``judge``: which of several, None for the first."""
 
     sessions: int
     seed: int = 0
     kinds: Sequence[str] = tuple(KINDS)
     match: Sequence[str] = ()
     writer: ProviderConfig | None = None
+    judge: str | None = None
     allow_upload: bool = False
 
 
@@ -60,7 +61,7 @@ class _Rated:
     audited: Audited
     written: Written
     asked: Asked
-    rater: dict[str, str]
+    judge: Judge
     spent: dict[str, Any] | None
     run: RunContext
 
@@ -73,15 +74,15 @@ def audit_rater(config: StudyConfig, folder: Path, console: Console, settings: A
     if the corpus cannot be read, if it would have to be sent away without leave, if a domain that is to match is not
     there, or if no original can be rated.
     """
-    _check(config, settings)
-    rubric = load_rubric(config.evaluation.judging.rubric)
+    judge = _judge(_check(config, settings), settings, console)
+    rubric = judge.rubric
     matching = matching_of(rubric, settings.match)
     records_read = read_records(config, console)
     if unread := sum(bool(why_unratable(session.turns)) for session in records_read):
         say(console, f"note: {unread} of {len(records_read)} sessions cannot be rated and are not used")
     originals = pick(records_read, settings.sessions, settings.seed)
     audited = Audited(originals, (), rubric, matching, settings.kinds)
-    rated = asyncio.run(_rate(audited, config, folder, console, settings.writer))
+    rated = asyncio.run(_rate(audited, judge, settings.writer, open_run(config, folder, console)))
     if not any(rubric.keying.total(score.domains) is not None for score in [*rated.asked.first, *rated.asked.again]):
         why = ", ".join(sorted({score.status for score in rated.asked.first})) or "there is none"
         hint = "Take transcripts of whole sessions, or another rater."
@@ -95,67 +96,79 @@ def audit_rater(config: StudyConfig, folder: Path, console: Console, settings: A
     return content
 
 
-def _check(config: StudyConfig, settings: AuditSettings) -> None:
-    """Raise UserError if an API cannot be asked, or transcripts would have to be sent to it without leave."""
-    check_rating(config, allow_upload=settings.allow_upload)
+def _check(config: StudyConfig, settings: AuditSettings) -> Jury:
+    """Return the judges. Raises UserError if an API cannot be asked, or transcripts would have to be sent to it without
+    leave."""
+    jury = check_rating(config, allow_upload=settings.allow_upload)
     if settings.writer is not None:
         check(config.providers, [(WRITER, settings.writer)])
         allowed = settings.allow_upload or stays_here(config.providers)
         require_consent(config.corpus.path, "its transcripts", settings.writer.base_url, allowed)
+    return jury
+
+
+def _judge(jury: Jury, settings: AuditSettings, console: Console) -> Judge:
+    """Return the judge to audit; say which others are not. Raises UserError if there is none of that name."""
+    by_name = {judge.name: judge for judge in jury.judges}
+    if settings.judge is not None and settings.judge not in by_name:
+        raise UserError(f"no judge {settings.judge!r}", where="--judge", hint=nearest(settings.judge, by_name))
+    judge = by_name[settings.judge] if settings.judge is not None else jury.first
+    if others := [name for name in by_name if name != judge.name]:
+        say(console, f"note: {judge.name} is audited, and not {', '.join(others)} (--judge NAME, another --out)")
+    return judge
 
 
 async def _rate(
-    audited: Audited, config: StudyConfig, folder: Path, console: Console, writer: ProviderConfig | None
+    audited: Audited, judge: Judge, writer: ProviderConfig | None, opened: AbstractAsyncContextManager[RunContext]
 ) -> _Rated:
     """Have originals and copies rated, in this order: the originals once; again, more than once; the copies; the
     originals with the domains in the reverse order. What a judge is asked first can be told from what it is asked
     later."""
     originals, rubric, kinds = audited.originals, audited.rubric, audited.kinds
-    repeats = config.evaluation.judging.judge.repeats
-    async with open_run(config, folder, console) as run:
+    repeats = judge.asked.repeats if judge.asked else 1
+    async with opened as run:
         written = Written(materials(originals, rubric))
         if writer is not None:
             run.say(f"writer model {writer.model} at {writer.base_url}")
             written = await with_writer(written.materials, await run.providers.open(writer, WRITER), run.journal)
         audited = replace(audited, copies=copies(originals, written.materials, kinds))
-        first, rater = await _scores(originals, rubric, run, 1)
+        first = await _scores(originals, judge, run, 1)
         quiet = replace(run, console=Console(quiet=True))
         ratings = len(originals) * max(2, repeats) + len(audited.copies) * repeats
         run.say(f"changed copies: {len(audited.copies):,}; about {ratings + len(originals) * repeats:,} ratings in all")
-        again, _ = await _scores(originals, rubric, quiet, max(2, repeats))
-        copied, _ = await _scores([copy.session for copy in audited.copies], rubric, quiet, repeats)
+        again = await _scores(originals, judge, quiet, max(2, repeats))
+        copied = await _scores([copy.session for copy in audited.copies], judge, quiet, repeats)
         turned: list[Score] = []
-        if "order" in kinds and not why_no_order(rubric, config):
-            turned, _ = await _scores(originals, turned_round(rubric), quiet, repeats)
+        if "order" in kinds and not why_no_order(judge):
+            turned = await _scores(originals, replace(judge, rubric=turned_round(rubric)), quiet, repeats)
         later = [score for score in again if score.repeat > 0] or again
         asked = Asked(first=first, again=later, turned=turned, copied=copied)
         if missing := sum(score.status not in ("ok", "unratable") for score in asked.all):
             run.say(f"note: {missing} of {len(asked.all)} ratings are missing; {AGAIN}")
-        return _Rated(audited, written, asked, rater, costs(run.providers), run)
+        return _Rated(audited, written, asked, judge, costs(run.providers), run)
 
 
-async def _scores(
-    sessions: Sequence[SimulatedSession], rubric: Rubric, run: RunContext, repeats: int
-) -> tuple[list[Score], dict[str, str]]:
-    """Return ``repeats`` ratings of each session, and who gave them; those in the journal are not asked for again."""
+async def _scores(sessions: Sequence[SimulatedSession], judge: Judge, run: RunContext, repeats: int) -> list[Score]:
+    """Return ``repeats`` ratings of each session by an LLM judge, one by another rater; those in the journal are not
+    asked for again."""
     if not sessions:
-        return [], {}
-    config = run.config.model_copy(deep=True)
-    config.evaluation.judging.judge.repeats = repeats
-    return await score_sessions(sessions, rubric, replace(run, config=config))
+        return []
+    asked = judge.asked.model_copy(update={"repeats": repeats}) if judge.asked else None
+    found = await score_sessions(sessions, Jury([replace(judge, asked=asked)]), run)
+    return found[judge.instrument]
 
 
-def why_no_order(rubric: Rubric, config: StudyConfig) -> str:
+def why_no_order(judge: Judge) -> str:
     """Return why the order of domains cannot matter; an empty text if it can."""
-    if len(rubric.domains) < 2:
+    if len(judge.rubric.domains) < 2:
         return "the rubric has one domain"
-    return "one domain is asked for in a call" if config.evaluation.judging.judge.per_domain else ""
+    return "one domain is asked for in a call" if judge.asked and judge.asked.per_domain else ""
 
 
-def _untested(rubric: Rubric, config: StudyConfig, settings: AuditSettings) -> dict[str, str]:
+def _untested(judge: Judge, settings: AuditSettings) -> dict[str, str]:
     """Return why kinds of tests were left out."""
     left = dict.fromkeys((kind for kind in KINDS if kind not in settings.kinds), "left out (--only)")
-    if why := why_no_order(rubric, config):
+    if why := why_no_order(judge):
         left.setdefault("order", why)
     if settings.writer is None:
         left.setdefault("wording", "needs a writer model (--writer)")
@@ -172,7 +185,7 @@ def _content(rated: _Rated, config: StudyConfig, settings: AuditSettings) -> dic
         "schema": SCHEMA,
         "cbtrain_version": cbtrain.__version__,
         "notice": cbtrain.NOTICE,
-        "rater": rated.rater,
+        "rater": {"judge": rated.judge.name, "kind": rated.judge.kind, "label": rated.judge.label},
         "rubric": {"name": rubric.name, "minimum": rubric.minimum, "maximum": rubric.maximum, "digest": rubric.digest},
         "corpus": config.corpus.path,
         "seed": settings.seed,
@@ -183,7 +196,7 @@ def _content(rated: _Rated, config: StudyConfig, settings: AuditSettings) -> dic
         "matching": {aspect: list(domains) for aspect, domains in audited.matching.items()},
         "writer": settings.writer.model if settings.writer else None,
         "writer_refused": dict(rated.written.refused),
-        "tests": summary(entries, _untested(rubric, config, settings)),
+        "tests": summary(entries, _untested(rated.judge, settings)),
         "probes": entries,
         "costs": rated.spent,
     }

@@ -1,9 +1,10 @@
 """``cbtrain judge audit``: the cue rater on the embedded corpus, an LLM judge that hears nothing, and bad input."""
 
 import json
+import re
 
 import pytest
-from judges import turns_read
+from judge_requests import turns_read
 from loopback import background, completion
 
 from cbtrain.cli.main import main

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from judges import RUBRIC, asking, turns_read
+from judge_requests import turns_read
+from judges import RUBRIC, asking
 from loopback import completion, serve, status
 
 from cbtrain.eval.rating.cue_rater import rate

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import yaml
 from command import cbtrain
-from judges import turns_read
+from judge_requests import turns_read
 from loopback import background, completion
 from study_files import words_for, write_study
 

@@ -8,7 +8,7 @@ import random
 
 import pytest
 import yaml
-from judges import turns_read
+from judge_requests import turns_read
 from loopback import background, completion
 from rich.console import Console
 from study_files import ScriptedPatient, model_with_adapters, write_study
