@@ -91,8 +91,8 @@ def _default(
         "mixed_models": [asdict(contrast) for contrast in model.contrasts],
         "variances": asdict(model.components) if model.components else None,
         "interaction": asdict(interaction_test) if interaction_test else None,
-        "items": _items(ratings, plans, dict(zip(ratings.parts, ratings.items.T, strict=False)), seed),
-        "subscales": _items(ratings, plans, ratings.subscale_means, seed),
+        "items": _items(ratings, plans, seed),
+        "subscales": _subscales(ratings, plans, seed),
         "levels": [asdict(level) for level in levels(ratings, draws, seed, pooled=panel.pooled)],
         "length": asdict(length) if length else None,
         "subgroups": asdict(by_level) if by_level else None,
@@ -143,21 +143,32 @@ def _near_names(ratings: Ratings, outcomes: Mapping[Key, SessionOutcome]) -> lis
     ]
 
 
-def _items(
-    ratings: Ratings, plans: Sequence[Plan], scores: Mapping[str, np.ndarray], seed: int
-) -> list[dict[str, Any]]:
+def _items(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:
     """Return the contrasts of the families :data:`cbtrain.eval.analysis.contrast_plan.BY_ITEM` for each item, with
-    Holm's adjustment over the items of each contrast. ``scores``: of each item or sub-scale, float ``[rows]``."""
+    Holm's adjustment over the items of each contrast."""
+    scores = dict(zip(ratings.item_names, ratings.items.T, strict=True)) if ratings.parts else {}
+    return _by_part(ratings, scores, "item", plans, seed)
+
+
+def _subscales(ratings: Ratings, plans: Sequence[Plan], seed: int) -> list[dict[str, Any]]:
+    """Return the same contrasts for each sub-scale, in points of an item, with Holm's adjustment over the sub-scales
+    of each contrast."""
+    rows = _by_part(ratings, ratings.subscale_scores(), "subscale", plans, seed)
+    return [{**row, "items": list(ratings.subscales[row["subscale"]])} for row in rows]
+
+
+def _by_part(
+    ratings: Ratings, scores: Mapping[str, np.ndarray], kind: str, plans: Sequence[Plan], seed: int
+) -> list[dict[str, Any]]:
+    """Return the contrasts of ``scores``, float64 ``[rows]`` each, by the part of the instrument that they are of."""
     plans = [plan for plan in plans if plan.family in BY_ITEM]
-    if not scores:
-        return []
-    by_item = [compare(ratings, plans, values, draws=0, seed=seed) for values in scores.values()]
+    by_part = [compare(ratings, plans, values, draws=0, seed=seed) for values in scores.values()]
     rows = []
     for index, plan in enumerate(plans):
-        contrasts = with_holm([item[index] for item in by_item])
+        contrasts = with_holm([part[index] for part in by_part])
         for name, contrast in zip(scores, contrasts, strict=True):
             keys = ("estimate", "se", "ci_low", "ci_high", "p", "p_adjusted")
-            rows.append({"contrast": plan.id, "item": name, **{key: getattr(contrast, key) for key in keys}})
+            rows.append({"contrast": plan.id, kind: name, **{key: getattr(contrast, key) for key in keys}})
     return rows
 
 

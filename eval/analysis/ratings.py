@@ -124,11 +124,11 @@ class Ratings:
         """Return the totals, float64 ``[rows]``, of ``items``, float64 ``[rows, items]``."""
         return np.asarray(items.sum(axis=1) if self.weights is None else items @ np.array(self.weights))
 
-    @property
-    def subscale_means(self) -> dict[str, np.ndarray]:
-        """Return the mean over the items of each sub-scale, float64 ``[rows]``; NaN if one has no score."""
+    def subscale_scores(self) -> dict[str, np.ndarray]:
+        """Return the weighted mean of the items of each sub-scale, float64 ``[rows]``; NaN if one has no score."""
+        weights = np.ones(len(self.item_names)) if self.weights is None else np.array(self.weights)
         columns = {name: [self.item_names.index(item) for item in items] for name, items in self.subscales.items()}
-        return {name: self.items[:, indices].mean(axis=1) for name, indices in columns.items()}
+        return {name: self.items[:, at] @ weights[at] / weights[at].sum() for name, at in columns.items()}
 
     @property
     def weight(self) -> float:

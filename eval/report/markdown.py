@@ -14,7 +14,7 @@ from cbtrain.eval.report.flow import STAGES, flow_of, stage_texts
 from cbtrain.eval.report.formatting import GAP, fixed, p_value, share, span, whole
 from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.markdown_course import course_parts
-from cbtrain.eval.report.markdown_instruments import instrument_parts, subscale_parts
+from cbtrain.eval.report.markdown_instruments import instrument_parts
 from cbtrain.eval.report.markdown_text import escape, table_text
 from cbtrain.eval.report.notable import (
     Finding,
@@ -62,8 +62,8 @@ def render_markdown(report: Report, figures: Figures) -> str:
         _totals(report),
         _figure(figures, "scores"),
         _domains(report),
+        _subscales(report.analysis),
         _figure(figures, "heatmap"),
-        *subscale_parts(report.analysis.subscales),
         "## Levels",
         _levels(report),
         "## Length, completion and missing scores",
@@ -90,6 +90,15 @@ def _flow(report: Report) -> str:
         return "*No therapist was evaluated.*"
     lines = [[arm.label, *stage_texts(flow_of(report, arm))] for arm in report.arms]
     return table_text(["Therapist", *STAGES], lines)
+
+
+def _subscales(analysis: Analysis) -> str:
+    lines = []
+    for row in analysis.subscales:
+        numbers = [fixed(row.estimate, 2, signed=True), span(row.ci_low, row.ci_high)]
+        lines.append([row.subscale, row.contrast, *numbers, p_value(row.p), p_value(row.p_adjusted)])
+    head = ["Sub-scale, mean of its items", "Contrast", "Estimate", "95 % interval", "p", "p, Holm"]
+    return table_text(head, lines) if lines else ""
 
 
 def _contrasts(report: Report) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from cbtrain.eval.report.claim import bounds_text
 from cbtrain.eval.report.formatting import fixed, p_value, whole
 from cbtrain.eval.report.markdown_text import escape, table_text
-from cbtrain.eval.report.schema.analysis import ItemRow
+from cbtrain.eval.report.schema.analysis import SubscaleRow
 from cbtrain.eval.report.schema.report import Report
 
 
@@ -30,12 +30,12 @@ def instrument_parts(report: Report) -> list[str]:
     return parts
 
 
-def subscale_parts(rows: Iterable[ItemRow]) -> list[str]:
+def subscale_parts(rows: Iterable[SubscaleRow]) -> list[str]:
     """Return a table of the differences in sub-scales; nothing if there is none."""
     lines = [
         [
             row.contrast,
-            row.item,
+            row.subscale,
             fixed(row.estimate, 2, signed=True),
             bounds_text(row, 2),
             p_value(row.p),

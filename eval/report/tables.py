@@ -33,6 +33,7 @@ def show_analysis(results: dict[str, Any], console: Console) -> None:
         _show_published(results, console)
     else:
         _show_contrasts(analysis, console)
+        _show_subscales(analysis, console)
         _show_checks(analysis, console)
         show_course(analysis, console)
         _show_arms(analysis, console)
@@ -116,6 +117,16 @@ def _show_contrasts(analysis: Analysis, console: Console) -> None:
         _say(console, f"mixed model: {problem}")
     for note in [*analysis.notes, *_notes_of(analysis.contrasts)]:
         _say(console, f"note: {note}")
+
+
+def _show_subscales(analysis: Analysis, console: Console) -> None:
+    if not analysis.subscales:
+        return
+    table = _table(console, "Sub-scales, in points of an item", "", "difference", "95 % interval", "p", "p, Holm")
+    for row in analysis.subscales:
+        numbers = (fixed(row.estimate, 2, signed=True), span(row.ci_low, row.ci_high, 2))
+        table.add_row(escape(f"{row.subscale}, {row.contrast}"), *numbers, p_value(row.p), p_value(row.p_adjusted))
+    console.print(table)
 
 
 def _notes_of(contrasts: Sequence[ContrastRow]) -> list[str]:

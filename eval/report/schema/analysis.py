@@ -43,6 +43,14 @@ class ItemRow(EstimateRow):
     item: Text = ""
 
 
+class SubscaleRow(EstimateRow):
+    """A contrast of one sub-scale: the mean of its items, in points of an item."""
+
+    contrast: Text = ""
+    subscale: Text = ""
+    items: Texts = Field(default_factory=list)
+
+
 class PlanRow(Part):
     """A contrast that was planned: each pair is two arms by name, the first minus the second."""
 
@@ -306,7 +314,7 @@ class Analysis(Part):
     variances: Whether[VariancesPart] = None
     interaction: Whether[InteractionPart] = None
     items: Rows[ItemRow] = Field(default_factory=list)
-    subscales: Rows[ItemRow] = Field(default_factory=list)
+    subscales: Rows[SubscaleRow] = Field(default_factory=list)
     levels: Rows[LevelRow] = Field(default_factory=list)
     length: Whether[LengthPart] = None
     subgroups: Whether[SubgroupsPart] = None

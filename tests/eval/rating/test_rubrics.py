@@ -48,9 +48,14 @@ def test_the_documented_rubric_works_from_check_to_analysis(documented, capsys, 
         one.keying = rubric.keying
     write_scores_csv(scores, tmp_path / "rated" / "scores.csv")
     write_rubric(rubric, tmp_path / "rated" / "rubric.yaml")
-    code, out, _ = run(capsys, "analyze", "rated/scores.csv", "--json")
+    code, out, _ = run(capsys, "analyze", "rated/scores.csv", "--json", "--out", "out")
     found = json.loads(out)
     assert (code, found["contrasts"][0]["estimate"]) == (0, 5)
+    assert [(row["subscale"], row["estimate"], row["items"]) for row in found["subscales"]] == [
+        ("method", 0.5, ["order", "asking"])
+    ]
+    assert "| method | tuned − base | +0.50 |" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "Sub-scales" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert found["scale"] == {"min": 1, "max": 5, "total_min": 4, "total_max": 20, "cutoff": None}
     assert any("the instrument is that of rated/rubric.yaml: Session impression" in note for note in found["notes"])
 

@@ -100,7 +100,7 @@ def test_judges_are_added_without_asking_anything_again_and_each_says_its_own(st
     assert [own["judge"] for own in report["analysis"]["agreement"]["by_judge"]] == ["claude", "cues", "gpt"]
     (other,) = report["instruments"]
     assert (other["scale"]["name"], other["scale"]["total_min"], other["scale"]["total_max"]) == ("Mine", 4, 20)
-    assert {row["item"] for row in other["analysis"]["subscales"]} == {"bond", "work"}
+    assert {row["subscale"] for row in other["analysis"]["subscales"]} == {"bond", "work"}
     assert set(report["prompts"]) >= {"judge gpt", "judge claude", "judge alliance"}
     deviations = " ".join(report["deviations"])
     assert "judges.claude was nothing" in deviations
