@@ -70,7 +70,7 @@ def read_rubric(where: object, read: Any) -> Rubric:
         ]
         rubric = _rest(content, [fault["loc"] for fault in faults])
     problems += rubric.problems() if rubric else []
-    written = "items" if "items" in content else "domains"  # as the file calls them
+    written = "domains" if "domains" in content else "items"  # as the file calls them
     problems = [re.sub("^domains", written, problem) for problem in problems]
     if problems or rubric is None:
         raise RubricError(where, list(dict.fromkeys(problems)))
