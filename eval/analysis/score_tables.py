@@ -68,9 +68,8 @@ def read_ratings(
             hint = "Leave --rubric out; it is for other tables."
             raise UserError("the 2024 study's table has its own scale", where=path, hint=hint)
         ratings, notes = _from_author(table), list(table.notes)
-        notes += (
-            [f"{metadata.name} is not joined to the scores: the 2024 study's table names its arms"] if metadata else []
-        )
+        if metadata is not None:
+            notes.append(f"{metadata.name} is not joined to the scores: the 2024 study's table names its arms")
     else:
         table = _prepared(table, rubric, mapping, metadata)
         ratings, notes = _from_cbtrain(table, rubric), table.notes

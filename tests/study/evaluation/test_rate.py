@@ -38,6 +38,7 @@ def test_transcripts_by_arm(tmp_path):
     with (tmp_path / "rated" / "scores.csv").open() as file:
         rows = {row["arm"]: row for row in csv.DictReader(file)}
     assert {row["patient"] for row in rows.values()} == {"ann"}
+    assert load_rubric(str(tmp_path / "rated" / "rubric.yaml")) == load_rubric()
     assert float(rows["a"]["total"]) > float(rows["b"]["total"])
 
 
