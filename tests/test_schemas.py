@@ -13,7 +13,7 @@ SCHEMAS = {
         "cbtrain.tokens/1",
         "cbtrain.checkpoint/1",
     ),
-    *("cbtrain.analysis/1", "cbtrain.audit/1", "cbtrain.power/1", "cbtrain.report/2"),
+    *("cbtrain.analysis/1", "cbtrain.audit/2", "cbtrain.power/1", "cbtrain.report/2"),
     *("cbtrain.patient/1", "cbtrain.patient_audit/1"),
     "cbtrain.rater/1",
     *("cbtrain.rating-form/1", "cbtrain.rating-key/1", "cbtrain.imported-forms/1", "cbtrain.ratings/1"),

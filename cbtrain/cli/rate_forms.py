@@ -132,6 +132,7 @@ def _import(parsed: argparse.Namespace) -> None:
 
 def _default_table(key: Key, path: Path) -> Path:
     from cbtrain.eval.human_rating.import_forms import TABLE
+    from cbtrain.study.evaluation.scores import human_table
 
     if key.adjudication is not None:
         table = Path(key.adjudication.table)
@@ -142,7 +143,7 @@ def _default_table(key: Key, path: Path) -> Path:
         return path.parent / TABLE
     if not Path(key.run).is_dir():
         raise UserError("the run folder of these forms does not exist", where=key.run, hint="Name a table with --out.")
-    return Path(key.run) / TABLE
+    return human_table(Path(key.run), key.rubric.digest, key.rubric.name)
 
 
 def _refresh(table: Path, imported: Imported, parsed: argparse.Namespace, console: Console) -> None:

@@ -38,6 +38,11 @@ def load_rubric(name: str = FIDELITY) -> Rubric:
     return read_rubric(name, lambda: path.read_text(encoding="utf-8-sig"))
 
 
+def short_name(word: str) -> str:
+    """Return what a rubric is called in names of files: its shipped name, or that of its file."""
+    return Path(word).stem if Path(word).suffix else word
+
+
 @cache
 def shipped_rubrics() -> tuple[str, ...]:
     """Return the names of the shipped rubrics."""

@@ -21,7 +21,7 @@ from cbtrain.eval.rating.judge_prompt import JudgePrompt, load_judge_prompt
 from cbtrain.eval.rating.judging import JudgeWork
 from cbtrain.eval.rating.people import PERSON
 from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.rubric_files import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric, short_name
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.trained_rater.rater import TrainedRater, load_rater
@@ -250,11 +250,6 @@ def _named(name: str, entry: NamedJudge, judging: JudgingConfig, providers: Prov
     prompt = load_judge_prompt(asked.prompt)
     prompt.check(rubric)
     return Judge(name, LLM, instrument, rubric, api, prompt, asked, beside=entry.beside, named=True)
-
-
-def short_name(word: str) -> str:
-    """Return what a rubric is called in names of files: its shipped name, or that of its file."""
-    return Path(word).stem if Path(word).suffix else word
 
 
 def _check_names(entries: Mapping[str, NamedJudge], judges: Sequence[Judge]) -> Iterable[str]:

@@ -24,5 +24,12 @@ def refresh_report(run: Path) -> Path:
     before = Report.read(run / REPORT).analysis.bootstrap
     study = load_scores([run])
     numbers = {"draws": int(before.draws), "seed": int(before.seed or 0)} if before and before.draws else {}
-    results = analysis(study.ratings, "default", study.outcomes, primary_judges=study.primary_judges, **numbers)
+    results = analysis(
+        study.ratings,
+        "default",
+        study.outcomes,
+        primary_judges=study.primary_judges,
+        rotating=study.rotating,
+        **numbers,
+    )
     return write_report(report_of(study, results), run)

@@ -22,6 +22,7 @@ from cbtrain.eval.analysis.sessions import (
     seed_of,
     session_outcomes,
 )
+from cbtrain.eval.human_rating.digests import rubric_digest
 from cbtrain.eval.human_rating.import_forms import TABLE
 from cbtrain.eval.human_rating.notes import companion_file, read_notes
 from cbtrain.eval.rating.course_columns import OPTIONAL, known_columns
@@ -30,7 +31,7 @@ from cbtrain.eval.rating.keying import AS_GIVEN, Keying
 from cbtrain.eval.rating.loose_table import with_columns
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
-from cbtrain.eval.rating.rubric_files import load_rubric
+from cbtrain.eval.rating.rubric_files import load_rubric, short_name
 from cbtrain.eval.rating.scores import FIXED, TOTAL, Score, read_scores_csv
 from cbtrain.eval.report.schema.patients import ReportPatients, read_patients_audit
 from cbtrain.eval.report.schema.training import ReportAudit, read_audit
@@ -42,6 +43,7 @@ from cbtrain.study.run_files import (
     CONFIG,
     EVENTS,
     PATIENTS_AUDIT,
+    RUBRIC,
     SCORES,
     TRANSCRIPTS,
     of_instrument,
@@ -216,14 +218,17 @@ def _rubric_of(folder: Path, columns: Mapping[Path, set[str]]) -> tuple[Rubric |
 
 
 def rubric_of_run(folder: Path) -> str | None:
-    """Return the rubric that the settings in ``folder`` name; None if there are no settings."""
+    """Return the primary rubric by the settings in ``folder``; None if there are no settings."""
     path = folder / CONFIG
     if not path.is_file():
         return None
     settings: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path)
     try:
-        return str(settings["evaluation"]["judging"]["rubric"])
-    except (KeyError, TypeError):
+        evaluation = settings["evaluation"]
+        judges = [judge for judge in (evaluation.get("judges") or {}).values() if not judge.get("beside")]
+        own = judges[0].get("rubric") if judges else None
+        return str(own or evaluation["judging"]["rubric"])
+    except (KeyError, TypeError, AttributeError):
         return None
 
 
@@ -291,6 +296,16 @@ def as_transcripts(sessions: Iterable[SimulatedSession]) -> Iterator[Session]:
 def is_run(folder: Path) -> bool:
     """Return whether ``folder`` is that of a run: it holds settings and events."""
     return (folder / CONFIG).is_file() and (folder / EVENTS).is_file()
+
+
+def human_table(run: Path, digest: str, rubric: str) -> Path:
+    """Return the table of people's scores in ``run`` by the instrument with this ``digest``, which was called
+    ``rubric``: one of its own for another instrument than the run's primary one."""
+    kept = run / RUBRIC
+    primary = str(kept) if kept.is_file() else rubric_of_run(run)
+    if primary is None or rubric_digest(load_rubric(primary)) == digest:
+        return run / TABLE
+    return run / of_instrument(TABLE, short_name(rubric))
 
 
 def human_scores(folder: Path, instrument: str = "", keying: Keying = AS_GIVEN) -> list[Score]:

@@ -113,6 +113,51 @@ def test_judges_are_added_without_asking_anything_again_and_each_says_its_own(st
     assert json.loads(done.stdout)["scale"]["total_max"] == 20
 
 
+def test_two_judges_and_two_people_rate_one_study(study):
+    """People's ratings come in later, by the primary instrument and by another; the report shows who agrees with whom."""
+    folder, _, evaluate = study
+    done = evaluate("people", judges=ALL)
+    assert done.returncode == 0, done.stderr
+    for rubric, points, table in (
+        ("cbt_fidelity", (3, 4, 5), "human_scores.csv"),
+        ("mine.yaml", (2, 2.5, 4), "human_scores.mine.csv"),
+    ):
+        forms = folder / f"forms-{table}"
+        done = cbtrain("rate", "export", "people", "--rubric", rubric, "--out", str(forms), cwd=folder)
+        assert done.returncode == 0, done.stderr
+        filled = []
+        for rater, name in enumerate(("Ann", "Ben"), 1):
+            path = forms / f"rater-{rater}" / "ratings.csv"
+            rows = list(csv.DictReader(path.open()))
+            for place, row in enumerate(rows):
+                row["rater"] = name if place == 0 else ""
+                score = points[(int(row["session"].encode().hex(), 16) + rater) % 3]
+                row |= {key: score for key in row if key not in ("form", "rater", "session", "note")}
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            filled.append(str(path))
+        done = cbtrain("rate", "import", *filled, "--key", str(forms / "key.json"), cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert (folder / "people" / table).exists()
+    report = json.loads((folder / "people/report.json").read_text())  # written anew by the import
+    between = [(row["kind"], row["judges"]) for row in report["analysis"]["agreement"]["between"]]
+    assert between[0] == ("people", ["human: Ann", "human: Ben"])
+    order = ["people", "people and judges", "judges", "all"]
+    kinds = [kind for kind, _ in between]
+    assert kinds == sorted(kinds, key=order.index)
+    assert set(kinds) >= {"people", "people and judges", "judges"}
+    assert {own["judge"] for own in report["analysis"]["agreement"]["by_judge"]} == {
+        "gpt", "claude", "cues", "human: Ann", "human: Ben",
+    }  # fmt: skip
+    assert sorted(report["analysis"]["panel"]["judges"]) == ["claude", "gpt"]  # people change no figure of theirs
+    done = evaluate("people", judges=ALL)  # nothing is asked; the other instrument now has its people, too
+    assert done.returncode == 0, done.stderr
+    (other,) = json.loads((folder / "people/report.json").read_text())["instruments"]
+    assert sorted(other["analysis"]["judges"]) == ["alliance", "human: Ann", "human: Ben"]
+
+
 def test_in_turns_every_session_is_rated_once(study):
     folder, apis, evaluate = study
     before = apis.asked.copy()
