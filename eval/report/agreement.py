@@ -80,7 +80,7 @@ def agreement_parts(analysis: Analysis) -> list[str]:
     """Return the section of ``report.md``, without its title."""
     agreement = analysis.agreement
     if not agreement or not agreement.between:
-        return ["*Agreement between judges was not computed: one judge rated these sessions.*"]
+        return ["*No agreement between judges was computed: no two judges rated the same sessions.*"]
     head = ["ICC(2,1)", "ICC(2,k)", "ICC(3,1)", "Weighted kappa", "Krippendorff's alpha", "Exact", "Adjacent"]
     parts = ["Agreement on the total over the sessions that all judges of a row rated, with 95 % bootstrap intervals."]
     for heading, rows in grouped(agreement.between):

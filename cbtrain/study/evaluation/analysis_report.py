@@ -101,7 +101,7 @@ def _scores_and_sessions(
     ratings: Ratings,
     sessions: Sequence[SimulatedSession],
     explanations: Mapping[RatingKey, Explanation],
-    keying: Keying,
+    keying: Keying = AS_GIVEN,
 ) -> tuple[list[Score], list[SimulatedSession]]:
     """Return ``ratings`` as scores, as their raters gave them, and the ``sessions`` of their arms. A rated session is
     listed also if there is no transcript of it."""
