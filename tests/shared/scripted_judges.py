@@ -140,3 +140,19 @@ def kept(score):
 
 def dialogue(*texts):
     return [Turn(("patient", "therapist")[i % 2], text) for i, text in enumerate(texts)]
+
+
+SESSION = dialogue(
+    "I feel low and I do not know what to do with that at all.",
+    "Welcome back. Let us set an agenda. What would you like to talk about?",
+    "Work, mostly.",
+    "How did the homework go? You had a plan for the week and it was not an easy one.",
+    "I did not do it.",
+    "Thank you for telling me. What went through your mind at work?",
+    "That I am useless.",
+    "What would you like to say to a friend who thinks so?",
+    "That it was one bad day.",
+    "For next week, write down two such thoughts.",
+    "All right.",
+)
+"""Of one patient, in English, with an agenda, homework and questions."""

@@ -1,7 +1,7 @@
 """What is made of scores of originals and copies: verdicts, intervals, entries."""
 
 import pytest
-from scripted_judges import dialogue
+from scripted_judges import SESSION
 
 from cbtrain.eval.judge_audit.asked_again import repeat_findings, turned_round
 from cbtrain.eval.judge_audit.audit import Asked, Audited, audit, pick
@@ -15,23 +15,9 @@ from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 
-TURNS = dialogue(
-    "I feel low and I do not know what to do with that at all.",
-    "Welcome back. Let us set an agenda. What would you like to talk about?",
-    "Work, mostly.",
-    "How did the homework go? You had a plan for the week and it was not an easy one.",
-    "I did not do it.",
-    "Thank you for telling me. What went through your mind at work?",
-    "That I am useless.",
-    "What would you like to say to a friend who thinks so?",
-    "That it was one bad day.",
-    "For next week, write down two such thoughts.",
-    "All right.",
-)
-
 
 def test_sessions_are_picked_for_as_many_patients_as_can_be():
-    sessions = [SimulatedSession(f"p{p}.{s}", "a", f"p{p}", s, list(TURNS)) for p in range(4) for s in range(5)]
+    sessions = [SimulatedSession(f"p{p}.{s}", "a", f"p{p}", s, list(SESSION)) for p in range(4) for s in range(5)]
     sessions.append(SimulatedSession("unread", "a", "p4", 0))
     sessions[0].ending = "budget"
     picked = pick(sessions, 6, seed=1)
@@ -133,7 +119,7 @@ def rated(session, rubric, repeat=0, status="ok", **domains):
 
 
 def audited(rubric, count=6, kinds=("length", "content", "nothing")):
-    originals = [SimulatedSession(f"s{i}", "a", f"p{i}", 0, list(TURNS)) for i in range(count)]
+    originals = [SimulatedSession(f"s{i}", "a", f"p{i}", 0, list(SESSION)) for i in range(count)]
     made = copies(originals, materials(originals, rubric), kinds)
     return Audited(originals, made, rubric, matching_of(rubric), kinds)
 
