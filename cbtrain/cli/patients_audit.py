@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         _audit,
         "measure simulated patients, beside other sessions: turns, questions, agreement, echo, likeness, drift",
         "No judge is needed. With --judge, a model reads dialogues for facts of the patients' cases; settings are "
-        "key=value, as for `cbtrain rate`.",
+        "key=value, as for `cbtrain judge score`.",
     )
     add_optional_word(audit, "path", "run folder, or transcripts")
     add_study_arguments(audit)

@@ -36,7 +36,7 @@ def _watch(parsed: argparse.Namespace) -> None:
     if not is_folder(folder):
         raise UserError("no such folder", where=folder, hint="Name the folder of a run.")
     if not (folder / EVENTS).is_file():
-        hint = "It is made when `cbtrain evaluate` or `cbtrain rate` begins."
+        hint = "It is made when `cbtrain evaluate` or `cbtrain judge score` begins."
         raise UserError(f"no journal ({EVENTS}) here yet", where=folder, hint=hint)
     if parsed.folder is None:
         plain(console, f"{folder}, the newest run with a journal")

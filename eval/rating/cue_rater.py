@@ -53,7 +53,7 @@ def check(rubric: Rubric) -> None:
     without = [domain.id for domain in rubric.domains if not domain.cues]
     if without:
         which = "no domain has" if len(without) == len(rubric.domains) else f"{', '.join(without)}: without"
-        hint = "Have an LLM judge rate (evaluation.judging.rater=llm), or people (`cbtrain rate export`)."
+        hint = "Have an LLM judge rate (its key set, or rater: llm), or people (`cbtrain rate export`)."
         raise UserError(f"the cue rater cannot rate it ({which} cues)", where=f"rubric {rubric.name!r}", hint=hint)
 
 

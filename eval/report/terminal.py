@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cbtrain import NOTICE
-from cbtrain.eval.report.claim import claim_of, perplexity_sentence
+from cbtrain.eval.report.claim import bounds_text, claim_of, perplexity_sentence
 from cbtrain.eval.report.formatting import GAP, dollars, fixed, percent, whole
 from cbtrain.eval.report.schema.report import Report
 from cbtrain.eval.report.schema.training import ReportCosts, ReportPerplexity
@@ -29,11 +29,23 @@ def summary(report: Report) -> RenderableType:
         Panel(Text("\n").join(line for line in lines if line.plain), title="Result", title_align="left"),
         score_table(report),
     ]
+    parts += [_text(line) for line in instrument_lines(report)]
     if report.perplexity:
         parts.append(perplexity_table(report.perplexity))
     if report.costs:
         parts.append(_text(costs_line(report.costs)))
     return Group(*parts, _text(report.notice or NOTICE, "dim"))
+
+
+def instrument_lines(report: Report) -> list[str]:
+    """Return a line for each difference by an instrument beside the primary one."""
+    lines = []
+    for one in report.instruments:
+        name = one.scale.name or one.id
+        for row in one.analysis.contrasts:
+            difference = f"{row.id} {fixed(row.estimate, 2, signed=True)} ({bounds_text(row, 2)})"
+            lines.append(f"{name}, rated by {one.judges}: {difference}")
+    return lines
 
 
 def score_table(report: Report) -> Table:
