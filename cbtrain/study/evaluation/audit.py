@@ -1,4 +1,4 @@
-"""Test a judge: sessions that exist already and changed copies of them, rated as ``cbtrain judge score`` would rate them."""
+"""Test a judge: sessions that exist already and changed copies of them, rated as `cbtrain judge score` rates them."""
 
 from __future__ import annotations
 
