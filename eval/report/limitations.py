@@ -11,6 +11,12 @@ FEW_PATIENTS = 12
 degrees of difficulty."""
 
 
+def notes_of(report: Report) -> list[str]:
+    """Return what the plan says of its therapists and judges: the same family, differences beside the weights."""
+    notes = report.protocol.get("notes")
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+
+
 def limits_of(report: Report) -> list[str]:
     """Return one sentence for each limit of ``report``, the most serious first."""
     limits = []
@@ -19,6 +25,9 @@ def limits_of(report: Report) -> list[str]:
     judges = agreement.judges
     if report.rater.kind == "cue":
         limits.append("Scores count words and are not judgements: this run shows only that every stage works.")
+    if report.rater.kind == "trained":
+        limits.append("Scores imitate a rater by counted features and are not judgements.")
+    limits += [f"{note[:1].upper()}{note[1:]}." for note in notes_of(report)]
     limits.append("Patients are simulated. The effect of these therapists on real patients is not known.")
     if report.scale.note:
         limits.append(report.scale.note)

@@ -106,6 +106,7 @@ def test_judges_are_added_without_asking_anything_again_and_each_says_its_own(st
     assert "judges.claude was nothing" in deviations
     page = (folder / "run/report.html").read_text()
     assert "Other instruments" in page
+    assert "Judge gpt is of the same family (OpenAI&#39;s models) as therapist x-untuned, therapist x-tuned" in page
     assert "LLM judge judge-claude" in page
     # What was kept is read again by `analyze`, without a word on the instrument.
     done = cbtrain("analyze", "run/scores.mine.csv", "--json", cwd=folder)
