@@ -26,9 +26,12 @@ HEADINGS = {
 
 
 def grouped(between: Sequence[BetweenRow]) -> list[tuple[str, list[BetweenRow]]]:
-    """Return the rows under their headings, in the order of :data:`HEADINGS`."""
-    kinds = [(heading, [row for row in between if row.kind == kind]) for kind, heading in HEADINGS.items()]
-    return [(heading, rows) for heading, rows in kinds if rows]
+    """Return the rows under their headings, in the order of :data:`HEADINGS`; of a kind that is not known, under the
+    last one."""
+    by_kind: dict[str, list[BetweenRow]] = {kind: [] for kind in HEADINGS}
+    for row in between:
+        by_kind[row.kind if row.kind in by_kind else ""].append(row)
+    return [(HEADINGS[kind], rows) for kind, rows in by_kind.items() if rows]
 
 
 def settled_sentence(analysis: Analysis) -> str:
