@@ -95,11 +95,11 @@ def _adjudicate(parsed: argparse.Namespace) -> None:
 
 
 def _rubric(named: str | None, table: Path) -> tuple[str, Rubric]:
-    from cbtrain.cli.rate_export import DEFAULT_RUBRIC, rubric_of_run
+    from cbtrain.cli.rate_export import DEFAULT_RUBRIC
     from cbtrain.eval.rating.rubric_files import load_rubric
-    from cbtrain.study.evaluation.scores import is_run
+    from cbtrain.study.evaluation.scores import rubric_for
 
-    name = named or (rubric_of_run(table.parent) if is_run(table.parent) else DEFAULT_RUBRIC)
+    name = named or rubric_for(table) or DEFAULT_RUBRIC
     return name, load_rubric(name)
 
 

@@ -33,7 +33,8 @@ def export_forms(parsed: argparse.Namespace) -> None:
 
     from cbtrain.eval.human_rating.export import FormsOrigin, write_forms
     from cbtrain.eval.rating.rubric_files import load_rubric
-    from cbtrain.study.evaluation.scores import is_run
+    from cbtrain.study.evaluation.scores import is_run, rubric_for
+    from cbtrain.study.run_files import SCORES
 
     settings = _settings(parsed)
     if parsed.training_from and not parsed.training:
@@ -44,7 +45,8 @@ def export_forms(parsed: argparse.Namespace) -> None:
         raise UserError("nothing to rate is named", where="rate export", hint=hint)
     path, judging = Path(config.corpus.path), config.evaluation.judging
     run = path.resolve() if is_run(path) else None
-    rubric_name = rubric_of_run(run) if run and "rubric" not in judging.model_fields_set else judging.rubric
+    own = rubric_for(run / SCORES) if run and "rubric" not in judging.model_fields_set else None
+    rubric_name = own or judging.rubric
     rubric = load_rubric(rubric_name)
     sessions, failures = _sessions(parsed, path, run)
     training: list[TrainingSession] = []
@@ -117,12 +119,6 @@ def transcripts_at(path: Path) -> list[SimulatedSession]:
 
     file = path / TRANSCRIPTS if (path / TRANSCRIPTS).is_file() else path
     return list(records(read(str(file)).sessions()))
-
-
-def rubric_of_run(run: Path) -> str:
-    from cbtrain.config.loading import load_config
-
-    return load_config(None, (), run / "config.yaml").evaluation.judging.rubric
 
 
 def _sessions(parsed: argparse.Namespace, path: Path, run: Path | None) -> tuple[list[SimulatedSession], int]:

@@ -43,7 +43,6 @@ from cbtrain.study.run_files import (
     CONFIG,
     EVENTS,
     PATIENTS_AUDIT,
-    RUBRIC,
     SCORES,
     TRANSCRIPTS,
     of_instrument,
@@ -217,6 +216,13 @@ def _rubric_of(folder: Path, columns: Mapping[Path, set[str]]) -> tuple[Rubric |
     return rubric, "" if known else f"the instrument is that of {kept}: {rubric.name}"
 
 
+def rubric_for(table: Path) -> str | None:
+    """Return the file of the rubric that is kept beside ``table``, else the primary one of the run there; None if there
+    is neither."""
+    kept = rubric_beside(table)
+    return str(kept) if kept.is_file() else rubric_of_run(table.parent)
+
+
 def rubric_of_run(folder: Path) -> str | None:
     """Return the primary rubric by the settings in ``folder``; None if there are no settings."""
     path = folder / CONFIG
@@ -301,8 +307,7 @@ def is_run(folder: Path) -> bool:
 def human_table(run: Path, digest: str, rubric: str) -> Path:
     """Return the table of people's scores in ``run`` by the instrument with this ``digest``, which was called
     ``rubric``: one of its own for another instrument than the run's primary one."""
-    kept = run / RUBRIC
-    primary = str(kept) if kept.is_file() else rubric_of_run(run)
+    primary = rubric_for(run / SCORES)
     if primary is None or rubric_digest(load_rubric(primary)) == digest:
         return run / TABLE
     return run / of_instrument(TABLE, short_name(rubric))
