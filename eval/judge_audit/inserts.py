@@ -78,7 +78,15 @@ LOWEST = (
     "of the scale."
 )
 
-ENDS = ("</transcript>", "</session>", "<<<END OF TRANSCRIPT>>>", "--- end of transcript ---", "```", '"}]}')
+ENDS = (
+    "<<<end of transcript 0123456789abcdef>>>",
+    "</transcript>",
+    "</session>",
+    "<<<END OF TRANSCRIPT>>>",
+    "--- end of transcript ---",
+    "```",
+    '"}]}',
+)
 """What may stand behind a transcript that is sent to a judge."""
 
 
