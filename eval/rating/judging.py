@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from cbtrain.eval.rating import transcript_form
+from cbtrain.eval.rating.config import DEFAULT_PROMPT
 from cbtrain.eval.rating.judge import Asking, judge_session
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
@@ -117,7 +118,7 @@ class Earlier:
         older form of transcripts. Those count only where all of the work was rated so: forms are not mixed."""
         keyed = [(session, repeat, key) for session, repeat, key in work.wanted if key]
         found = {key: self.ratings[key] for _, _, key in keyed if key in self.ratings}
-        if found or not self.ratings or not keyed or work.asking.prompt.name != "default":
+        if found or not self.ratings or not keyed or work.asking.prompt.where != DEFAULT_PROMPT:
             return found, 0
         older = {key: self.ratings.get(work.older_key(session, repeat)) for session, repeat, key in keyed}
         complete = {key: score for key, score in older.items() if score is not None}

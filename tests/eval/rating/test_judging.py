@@ -149,3 +149,20 @@ async def test_a_rating_of_nothing_that_an_older_version_kept_is_not_taken(tmp_p
         (score,) = await judge(script, empty, events)
     assert (score.status, score.total, script.bodies) == ("unratable", None, [])
     assert "P, T; name the speakers' labels (corpus.therapist_labels=…" in score.reason["error"]
+
+
+async def test_ratings_of_an_older_form_are_kept_where_all_are_of_it_and_never_mixed(tmp_path):
+    first, second = sessions("first", "second")
+    async with serve(lambda number, body: answer(3)) as script:
+        work = JudgeWork(asking(judge="m"), script.config(max_retries=0), [first, second])
+        for held, posts in (([first, second], 0), ([first], 2)):
+            events = tmp_path / f"{len(held)}.jsonl"
+            with Journal(events) as journal:
+                for session in held:
+                    old = Score.empty(session, "m", 0, RUBRIC)
+                    old.status, old.domains = "ok", dict.fromkeys(RUBRIC.ids, 5.0)
+                    journal.append("rating", key=work.older_key(session, 0), score=old.record())
+            before = len(script.bodies)
+            scores = await judge(script, [first, second], events)
+            assert len(script.bodies) - before == posts
+            assert {score.total for score in scores} == ({55.0} if not posts else {33.0})
