@@ -35,7 +35,7 @@ WHAT = "test a judge on changed copies of sessions: padded, without an agenda, w
 
 
 def add(commands: Commands, name: str = "audit", summary: str = WHAT) -> None:
-    """Add the command ``name``."""
+    """Add the command ``name``; an older name is not in the list of commands."""
     audit = add_command(
         commands,
         name,
@@ -44,6 +44,7 @@ def add(commands: Commands, name: str = "audit", summary: str = WHAT) -> None:
         "Settings are key=value, as for `cbtrain judge score`. A fair judge lowers the scores of what was removed, and "
         "no others. docs/judge-audit.md describes each test.",
     )
+    audit.summary = audit.summary if name == "audit" else ""
     _add_options(audit)
 
 

@@ -95,6 +95,10 @@ COMMANDS = [
     ("corpus", "tokens", "--model", "m"),
     ("corpus", "convert", "--to", "messages", "--out", "o"),
     ("corpus", "card", "--out", "o"),
+    ("judge", "score", "--out", "o"),
+    ("judge", "audit", "--out", "o"),
+    ("judge", "prompt", "--judge", "m"),
+    ("rate", "audit", "--out", "o"),
 ]
 
 
@@ -110,7 +114,7 @@ def test_settings_stand_anywhere_in_commands_on_a_corpus(command):
         (*command, *both, "there"),
         (*command[:2], both[0], *command[2:], both[1], "there"),
         (*command[:2], both[0], "there", *command[2:], both[1]),
-        (*command[:2], "--set", both[0], *command[2:], "--set", both[1], "there"),
+        *([(*command[:2], "--set", both[0], *command[2:], "--set", both[1], "there")] * (command[0] == "corpus")),
     ):
         assert settings_of(*words) == ("there", both)
     assert settings_of(*command[:2], both[0], *command[2:], both[1]) == (None, both)
@@ -124,8 +128,6 @@ def test_settings_stand_anywhere_in_commands_on_a_corpus(command):
         "evaluate",
         "plan",
         "rate --out o",
-        "rate audit --out o",
-        "judge audit --out o",
         "synthesize --out o",
         "config",
     ],
