@@ -127,17 +127,18 @@ def alpha_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     levels = np.unique(values[np.isfinite(values)])
     if len(levels) < 2:
         return np.full(len(weights), np.nan)
-    coincidences = np.zeros((len(values), len(levels), len(levels)))
-    for session, row in enumerate(values):
-        counts = np.bincount(np.searchsorted(levels, row[np.isfinite(row)]), minlength=len(levels)).astype(np.float64)
-        coincidences[session] = (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
-    drawn = (weights @ coincidences.reshape(len(values), -1)).reshape(-1, len(levels), len(levels))
-    totals = drawn.sum(axis=1)
-    # Ordinal difference of two levels: the number of ratings between them, plus half of those at each, squared.
-    mid_rank = np.cumsum(totals, axis=1) - totals / 2
-    distance = (mid_rank[:, :, None] - mid_rank[:, None, :]) ** 2
-    observed = (drawn * distance).sum(axis=(1, 2))
-    expected = np.einsum("di,dj,dij->d", totals, totals, distance) / (totals.sum(axis=1) - 1)
+    counts = np.zeros((len(values), len(levels)))
+    for session, rater in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        counts[session, np.searchsorted(levels, values[session, rater])] += 1
+    totals = weights @ counts
+    # Ordinal difference of two levels: the number of ratings between them, plus half of those at each, squared. Sums of
+    # squared differences are written by sums of ranks and of their squares: a table of all pairs of levels would not fit
+    # into memory where scores have decimals.
+    ratings = totals.sum(axis=1)
+    ranks = np.cumsum(totals, axis=1) - totals / 2 - ratings[:, None] / 2
+    sums, squares, rated = ranks @ counts.T, ranks**2 @ counts.T, counts.sum(axis=1)
+    observed = (weights * 2 * (rated * squares - sums**2) / (rated - 1)).sum(axis=1)
+    expected = 2 * (ratings * (totals * ranks**2).sum(axis=1) - (totals * ranks).sum(axis=1) ** 2) / (ratings - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         # No tolerance needed: if one level only is drawn, every product is exactly 0.
         return np.where(expected > 0, 1 - observed / expected, np.nan)

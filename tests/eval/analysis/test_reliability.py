@@ -180,3 +180,14 @@ def test_the_2024_judge_has_one_general_factor():
     assert [f"{share:.3f}" for share in halo["shares"][:3]] == ["0.566", "0.092", "0.081"]
     assert halo["first_factor"]["ci_low"] < 0.566 < halo["first_factor"]["ci_high"]
     assert (found["between"], found["retest"], found["by_judge"]) == ([], [], [])
+
+
+def test_scores_with_decimals_have_an_alpha_too():
+    """As a trained rater gives them: every score is a level of its own, and no table of all pairs of levels is made."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(600, 1)) + rng.normal(scale=0.5, size=(600, 2))
+    ranks = values.ravel().argsort().argsort().reshape(600, 2) + 0.5  # no ties: a level's middle rank
+    observed = 2 * ((ranks[:, 0] - ranks[:, 1]) ** 2).sum()
+    expected = ((ranks.reshape(1, -1) - ranks.reshape(-1, 1)) ** 2).sum() / (ranks.size - 1)
+    weights = np.ones((1001, 600))
+    assert coefficients.alpha_draws(values, weights) == pytest.approx(1 - observed / expected)
