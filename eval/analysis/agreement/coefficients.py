@@ -132,8 +132,8 @@ def alpha_draws(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         counts[session, np.searchsorted(levels, values[session, rater])] += 1
     totals = weights @ counts
     # Ordinal difference of two levels: the number of ratings between them, plus half of those at each, squared. Sums of
-    # squared differences are written by sums of ranks and of their squares: a table of all pairs of levels would not fit
-    # into memory where scores have decimals.
+    # squared differences are written as sums of ranks and of their squares: where scores have decimals, a table of all
+    # pairs of levels would not fit into memory.
     ratings = totals.sum(axis=1)
     ranks = np.cumsum(totals, axis=1) - totals / 2 - ratings[:, None] / 2
     sums, squares, rated = ranks @ counts.T, ranks**2 @ counts.T, counts.sum(axis=1)
