@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, create_model
 
-from cbtrain.eval.rating.ratable import RESIDUE
 from cbtrain.eval.rating.rubric import Domain, Point, Rubric, whole
 from cbtrain.eval.rating.transcript_form import blind
 from cbtrain.transcripts.types import Turn
@@ -24,6 +23,9 @@ UNRATABLE = "unratable"
 GAP = re.compile(r"\[?(?:\.{3,}|…)\]?")
 """Where a quotation leaves words out."""
 MARKS = re.compile(r"[\W_]+")
+"""What may differ between copies of the same words: marks, blanks, accents that stand alone, invisible characters."""
+ESCAPED = re.compile(r"\\(?:[nrt]|u[0-9a-fA-F]{4})")
+"""A character as the transcript's JSON writes it, which some judges copy as it stands there."""
 
 
 class Evidence(NamedTuple):
@@ -97,16 +99,29 @@ def why_absent(evidence: Evidence, turns: Sequence[Turn]) -> str:
     if not 1 <= evidence.turn <= len(turns):
         return f"there is no turn {evidence.turn} (they are 1 to {len(turns)})"
     spoken = turns[evidence.turn - 1].text
-    said = f" {_plain(blind(spoken))} | {_plain(RESIDUE.sub('', spoken))} "
-    at = 0
-    for part in filter(None, map(_plain, GAP.split(evidence.quote))):
-        found = said.find(part, at)
+    quotes = (evidence.quote, ESCAPED.sub(_meant, evidence.quote))
+    if any(_holds(text, quote) for text in (blind(spoken), spoken) for quote in quotes):
+        return ""
+    return f"turn {evidence.turn} does not contain the quote {evidence.quote[:80]!r}"
+
+
+def _meant(escaped: re.Match[str]) -> str:
+    return chr(int(escaped[0][2:], 16)) if escaped[0][1] == "u" else " "
+
+
+def _holds(said: str, quote: str) -> bool:
+    """Return whether ``said`` has the parts of ``quote``, in their order."""
+    if not _plain(quote):  # nothing, or signs alone
+        return all(part.strip() in said for part in GAP.split(quote))
+    plain, at = _plain(said), 0
+    for part in map(_plain, GAP.split(quote)):
+        found = plain.find(part, at)
         if found < 0:
-            return f"turn {evidence.turn} does not contain the quote {evidence.quote[:80]!r}"
+            return False
         at = found + len(part)
-    return ""
+    return True
 
 
 def _plain(text: str) -> str:
-    """Return ``text`` without what differs between copies of the same words."""
-    return MARKS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    """Return the letters and digits of ``text``, which copies of the same words have in common."""
+    return MARKS.sub("", unicodedata.normalize("NFKC", text).casefold())

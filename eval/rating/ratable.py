@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from cbtrain.transcripts.labels import NAME_THE_LABELS
 from cbtrain.transcripts.types import Role, Turn
 
-RESIDUE = re.compile(r"<\|[^|>]{0,80}\|>|\[/?INST\]|\[END\]|</?s>")
-"""Template and end marks, which would tell the judge what kind of speaker it reads."""
+RESIDUE = re.compile(
+    r"<\|[^|>]{0,80}\|>|<｜[^｜>]{0,80}｜>|</?(?:start|end)_of_turn>|<</?SYS>>|\[/?INST\]|\[END\]|</?s>"
+)
+"""Template and end marks, which would tell the judge what kind of speaker it reads. Where one is taken out, a blank stays:
+what stood around it must not become another mark."""
 
 WORD = re.compile(r"[^\W_]")
 

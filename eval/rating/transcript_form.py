@@ -28,11 +28,12 @@ MODELS = (
     r"|deepseek[\w.-]{0,12}|claude|grok"
 )
 SELF = re.compile(
-    rf"\b(?:(?P<is>(?:I am|I[’']m|as|call me|my name is|named|called)\s{{1,3}}(?:an? |the )?)(?P<model>{MODELS})\b"
-    rf"|(?P<made>(?:created|developed|trained|made|built|designed)\s{{1,3}}by\s{{1,3}}(?:the )?)(?P<maker>{MAKERS})\b)",
+    rf"\b(?P<before>(?:(?:I am|I[’']m)(?:\s{{1,3}}(?:called|named))?|call me|my name is)\s{{1,3}}(?=(?:{MODELS})\b)"
+    rf"|as\s{{1,3}}(?=(?:{MODELS})\b,?\s{{1,3}}I\b)"
+    rf"|(?:created|developed|trained|designed)\s{{1,3}}by\s{{1,3}}(?:the )?(?=(?:{MAKERS})\b))(?:{MODELS}|{MAKERS})\b",
     re.IGNORECASE,
 )
-"""Where a speaker says which model it is. A person who is called so keeps the name elsewhere."""
+"""Where a speaker says which model it is. A person who is called so keeps the name elsewhere ("as Claude said")."""
 
 MASK = "[…]"
 
@@ -49,7 +50,7 @@ def transcript_of(turns: Sequence[Turn]) -> str:
 def blind(text: str) -> str:
     """Return the words of a turn without what tells the kind of speaker: template and end marks, and which model it
     says that it is."""
-    return SELF.sub(lambda found: f"{found['is'] or found['made']}{MASK}", RESIDUE.sub("", text).strip())
+    return SELF.sub(lambda found: f"{found['before']}{MASK}", RESIDUE.sub(" ", text).strip())
 
 
 def _line(turn: dict[str, object]) -> str:

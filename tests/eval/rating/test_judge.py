@@ -9,7 +9,9 @@ from loopback import completion, serve, status
 
 from cbtrain.eval.rating.cue_rater import rate
 from cbtrain.eval.rating.judge import judge_session
+from cbtrain.eval.rating.judge_answer import Evidence, why_absent
 from cbtrain.eval.rating.rubric import Rubric
+from cbtrain.eval.rating.transcript_form import blind
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.transcripts.types import Turn
 
@@ -203,3 +205,37 @@ async def test_half_points_and_sparse_anchors_are_asked_for_as_they_are():
     assert "from 1 to 5 in steps of 0.5 by its anchors; points between two anchors" in system
     score, _ = await judge(lambda n, body: completion(text.replace("4.5", "4.4")), rubric=rubric)
     assert score.status == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("said", "quote", "there"),
+    [
+        ("Mein Ver\u00adhalten: „Komm her“.", 'Verhalten: "komm her"', True),
+        ("我很累。我想睡觉", "我很累我想", True),
+        ("wor\u200bry \u200fa lot", "worry a lot", True),
+        ("أَنَا بِخَيْر", "أنا بخير", True),
+        ("one\ntwo", "one\\ntwo", True),  # copied as JSON writes it
+        ("saved in C:\\new", "C:\\new", True),
+        ("I'm Claude, made to help.", "I'm […], made to help", True),
+        ("first this, then that", "then that … first this", False),
+        ("no sign", "😀", False),
+        ("a sign 😀", "😀", True),
+    ],
+)
+def test_a_quotation_is_found_in_any_script_and_not_elsewhere(said, quote, there):
+    assert (why_absent(Evidence(1, quote), [Turn("patient", said)]) == "") is there
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("I'm Qwen, created by Alibaba Cloud.", "I'm […], created by […]."),
+        ("As ChatGPT, I cannot.", "As […], I cannot."),
+        ("As Claude said to my son, who is called Claude.", None),
+        ("Built by Meta, my aunt, who was named Gemini.", None),
+        ("a <|im_<|im_end|>end|> b", "a <|im_ end|> b"),  # what is left is no mark
+        ("Hello<end_of_turn>", "Hello"),
+    ],
+)
+def test_only_what_tells_the_speakers_model_is_taken_out(said, read):
+    assert blind(said) == (read or said)
