@@ -11,8 +11,8 @@ from cbtrain.transcripts.types import Role, Turn
 RESIDUE = re.compile(
     r"<\|[^|>]{0,80}\|>|<｜[^｜>]{0,80}｜>|</?(?:start|end)_of_turn>|<</?SYS>>|\[/?INST\]|\[END\]|</?s>"
 )
-"""Template and end marks, which would tell the judge what kind of speaker it reads. Put a blank in their place: what stood
-around one must not become another."""
+"""Template and end marks, which would tell the judge what kind of speaker it reads. Put a blank in their place: what
+stood around one must not become another."""
 
 WORD = re.compile(r"[^\W_]")
 
