@@ -31,7 +31,10 @@ async def score_sessions(sessions: Sequence[SimulatedSession], jury: Jury, run: 
         run.say(f"{counted(failures, 'session')} failed and cannot be rated")
     if missing := len(sessions) - len(held):
         run.say(f"{counted(missing, 'session')} did not begin, since too many failed or their course had ended")
-    shares = jury.shares(ratable)
+    # Turns are those of the plan: a session that fails now and is repeated later moves no other one to another judge.
+    can_be_rated = {session.id for session in ratable}
+    planned = jury.shares(sessions)
+    shares = {name: [session for session in share if session.id in can_be_rated] for name, share in planned.items()}
     if jury.rotation:
         counts = ", ".join(f"{name} {len(shares[name])}" for name in shares)
         run.say(f"the judges take turns (sessions: {counts})")
