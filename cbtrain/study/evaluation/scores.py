@@ -310,6 +310,9 @@ def human_table(run: Path, digest: str, rubric: str) -> Path:
     primary = rubric_for(run / SCORES)
     if primary is None or rubric_digest(load_rubric(primary)) == digest:
         return run / TABLE
+    for beside in sorted(run.glob(of_instrument(RUBRIC, "*"))):
+        if rubric_digest(load_rubric(str(beside))) == digest:
+            return run / of_instrument(TABLE, beside.stem.removeprefix(f"{Path(RUBRIC).stem}."))
     return run / of_instrument(TABLE, short_name(rubric))
 
 
