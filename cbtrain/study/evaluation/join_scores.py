@@ -11,6 +11,7 @@ from cbtrain.errors import UserError, first_of
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rating.csv_table import read_csv_table
+from cbtrain.eval.rating.keying import AS_GIVEN, Keying
 from cbtrain.eval.rating.scores import FIXED, scores_of
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -18,13 +19,14 @@ from cbtrain.eval.simulation.runner import SimulatedSession
 MOST_ARMS = 6
 
 
-def ids_in(files: Sequence[Path]) -> dict[Key, str]:
-    """Return the id of each session in those of ``files`` that have ids: tables of cbtrain."""
+def ids_in(files: Sequence[Path], keying: Keying = AS_GIVEN) -> dict[Key, str]:
+    """Return the id of each session in those of ``files`` that have ids: tables of cbtrain. ``keying``: by which their
+    totals are made."""
     found: dict[Key, str] = {}
     for file in files:
         table = read_csv_table(file, FIXED)
         if set(FIXED) <= set(table.columns):
-            found |= {(score.arm, score.patient, score.slot): score.session_id for score in scores_of(table)}
+            found |= {(score.arm, score.patient, score.slot): score.session_id for score in scores_of(table, keying)}
     return found
 
 

@@ -18,10 +18,13 @@ from cbtrain.eval.analysis.ratings import Ratings, join_ratings, one_judge
 from cbtrain.eval.analysis.score_tables import AUTHORS_ITEMS, read_ratings
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.human_rating.import_forms import TABLE
+from cbtrain.eval.rating.csv_table import read_csv_table
 from cbtrain.eval.rating.cue_rater import rate
+from cbtrain.eval.rating.people import PERSON
 from cbtrain.eval.rating.ratable import why_unratable
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric, write_rubric
+from cbtrain.eval.rating.scores import FIXED
 from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.trained_rater.examples import Examples, Instrument
@@ -32,12 +35,10 @@ from cbtrain.eval.trained_rater.validation import validate
 from cbtrain.study.evaluation.join_scores import ids_in, join_scores
 from cbtrain.study.evaluation.rate import read_records
 from cbtrain.study.evaluation.scores import rubric_of_run, tables_in
+from cbtrain.study.run_files import rubric_beside as kept_beside
 from cbtrain.text.language import UNKNOWN, frequent, language_of
 
 LEAST_SESSIONS, LEAST_PATIENTS = 20, 4
-
-HUMAN = "human: "
-"""How the names of judges begin who have filled forms in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ def train_rater(
     _refuse_other_file(out)
     files = [file for path in paths for file in tables_in(path)]
     where = ", ".join(map(str, files))
-    given = _read(rubric_of_run(paths[0] if paths[0].is_dir() else paths[0].parent), files, wanted)
-    joined, notes = join_scores(given.ratings, ids_in(files), read_records(config, console))
+    given = _read(_rubric_for(files[0]), files, wanted)
+    joined, notes = join_scores(given.ratings, ids_in(files, given.rubric.keying), read_records(config, console))
     scores = _scores(given, where)
     sessions = {key: session for key, session in joined.items() if key in scores}
     if lacking := len(joined) - len(sessions):
@@ -115,6 +116,15 @@ def _refuse_other_file(out: Path) -> None:
             raise UserError("exists, and is no trained rater", where=out, hint=hint) from None
 
 
+def _rubric_for(table: Path) -> str | None:
+    """Return the rubric that is kept beside ``table``, if it has the table's items; else that of the run; None if there
+    is neither."""
+    kept = kept_beside(table)
+    if kept.is_file() and set(load_rubric(str(kept)).ids) <= set(read_csv_table(table, FIXED).columns):
+        return str(kept)
+    return rubric_of_run(table.parent)
+
+
 def _read(rubric_name: str | None, files: Sequence[Path], wanted: Wanted) -> _Given:
     """Return the ratings, of one judge if that is wanted, with their instrument. ``rubric_name``: of the run."""
     name = wanted.rubric or rubric_name
@@ -125,7 +135,7 @@ def _read(rubric_name: str | None, files: Sequence[Path], wanted: Wanted) -> _Gi
     if wanted.judge is not None:
         ratings = one_judge(ratings, wanted.judge, where)
     people = {judge for file, table in zip(files, tables, strict=True) if file.name == TABLE for judge in table.judges}
-    machines = {judge for judge in ratings.judges if judge not in people and not judge.startswith(HUMAN)}
+    machines = {judge for judge in ratings.judges if judge not in people and not judge.startswith(PERSON)}
     if machines and not wanted.people and machines < set(ratings.judges):
         hint = f"Name one of them with --judge ({', '.join(ratings.judges)}), or one table."
         raise UserError("scores of people and of machines together", where=where, hint=hint)

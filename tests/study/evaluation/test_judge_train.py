@@ -1,6 +1,7 @@
 """``cbtrain judge train``: what it joins, what it refuses, and what it finds in the 2024 study's public simulations."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from places import SCORES2024, TAHIR2024, needs_scores, needs_tahir2024
@@ -90,6 +91,17 @@ def test_sessions_are_joined_by_id_and_what_is_not_joined_is_told(folder, capsys
     status, out, _ = run(capsys, *TRAIN)
     assert "note: 2 rated sessions have no transcript (a9 2)" in out
     assert load_rater(folder / "rater.json").content.fitted_to.sessions == 70
+
+
+def test_the_instrument_beside_the_scores_turns_reversed_items_round(folder, capsys, scored):
+    reversed_item = RUBRIC.replace("{id: evidence}", "{id: evidence, reversed: true, weight: 2}")
+    (folder / "rubric.yaml").write_text(reversed_item)
+    keying = load_rubric("rubric.yaml").keying
+    scores = [replace(score_of(*pair), keying=keying) for pair in zip(*scored, strict=True)]
+    write_scores_csv(scores, folder / "scores.csv")
+    status, _, err = run(capsys, "sessions.jsonl", "--scores", "scores.csv", "--out", "turned.json")
+    assert status == 0, err
+    assert load_rater(folder / "turned.json").check(load_rubric("rubric.yaml")) == []
 
 
 def test_of_two_transcripts_of_one_place_none_is_guessed(scored):
