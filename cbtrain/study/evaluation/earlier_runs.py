@@ -14,7 +14,10 @@ from cbtrain.study.evaluation.therapists import TUNED
 from cbtrain.study.trained_run import weights_digest
 from cbtrain.tokens.chat_files import saved_format
 
-SAYS_NOTHING = {"judging", "sessions_in_flight", "perplexity_tokens", "patient_provider", "max_failures"}
+SAYS_NOTHING = {
+    *("judging", "judges", "allocation"),  # raters change no turn
+    *("sessions_in_flight", "perplexity_tokens", "patient_provider", "max_failures"),
+}
 EXTENDS = {"seeds", "max_patients"}
 ADDED = {
     *("therapists", "patient_model", "protocol", "prompt", "end_phrases", "patient_messages", "questionnaire"),
