@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cbtrain.errors import Collected
 
-MOST_TOLD = 8
+MOST_TOLD = 20
 """Problems that one error names; the others are counted."""
 
 
