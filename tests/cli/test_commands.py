@@ -59,10 +59,10 @@ def test_a_mistyped_word_is_one_line_with_what_was_meant(words, line, capsys):
 
 def test_help_has_five_groups_and_the_table_of_exit_statuses(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    began = time.process_time()
+    began = time.thread_time()  # servers of other tests may still run beside it
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
-    assert time.process_time() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert ended.value.code == 0
     text = capsys.readouterr().out
     titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]

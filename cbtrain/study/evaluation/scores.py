@@ -43,6 +43,7 @@ from cbtrain.study.run_files import (
     CONFIG,
     EVENTS,
     PATIENTS_AUDIT,
+    RUBRIC,
     SCORES,
     TRANSCRIPTS,
     of_instrument,

@@ -11,13 +11,12 @@ from judge_requests import turns_read
 from loopback import background, completion
 from study_files import words_for, write_study
 
-from cbtrain.cli.rate_export import rubric_of_run
 from cbtrain.config.loading import load_config
 from cbtrain.errors import UserError
 from cbtrain.eval.human_rating.key import read_key
 from cbtrain.eval.rating.families import family_of
 from cbtrain.study.evaluation.judges import jury_of
-from cbtrain.study.evaluation.scores import human_table
+from cbtrain.study.evaluation.scores import human_table, rubric_for
 
 ALLIANCE = {
     "name": "Mine", "minimum": 1, "maximum": 5, "step": 0.5,
@@ -170,9 +169,9 @@ def test_two_judges_and_two_people_rate_one_study(study):
 def test_people_rate_by_the_instrument_of_the_first_judge_that_counts(tmp_path):
     judges = {"cues": {"rater": "cue", "beside": True}, "mine": {"rubric": "elsewhere/mine.yaml"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"evaluation": {"judges": judges}}))
-    assert rubric_of_run(tmp_path) == "elsewhere/mine.yaml"
+    assert rubric_for(tmp_path / "scores.csv") == "elsewhere/mine.yaml"
     (tmp_path / "rubric.yaml").write_text(yaml.safe_dump(ALLIANCE))  # kept with the scores: found from any folder
-    assert rubric_of_run(tmp_path) == str(tmp_path / "rubric.yaml")
+    assert rubric_for(tmp_path / "scores.csv") == str(tmp_path / "rubric.yaml")
 
 
 def test_in_turns_every_session_is_rated_once(study):
