@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cbtrain.eval.rating.config import JudgingConfig, NamedJudge, over
+from cbtrain.eval.rating.config import JudgingConfig, NamedJudge, judges_by_name, over
 from cbtrain.eval.simulation.config import (
     TOKENS_PROMPT,
     CourseConfig,
@@ -134,6 +134,8 @@ class EvaluationConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_its_protocol(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("judges"), list):
+            values = {**values, "judges": judges_by_name(values["judges"])}
         paper = isinstance(values, dict) and values.get("protocol") == "paper"
         return merge(PAPER, values) if paper else values
 

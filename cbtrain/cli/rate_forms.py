@@ -155,6 +155,8 @@ def _refresh(table: Path, imported: Imported, parsed: argparse.Namespace, consol
     if not imported.rated:
         return
     if table.name != TABLE or not has_report(run):
+        if has_report(run):
+            _say(console, "the run's report shows them once `cbtrain evaluate` is repeated: nothing is asked again")
         _say(console, f"next: cbtrain analyze {table} --out DIR")
         return
     command = f"cbtrain analyze {run} --out {run}"

@@ -118,7 +118,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
 def _notes(all_ratings: Ratings, ratings: Ratings, panel: Panel, outcomes: Mapping[Key, SessionOutcome]) -> list[str]:
     """Return notes for the reader on the table, its judges, and what cannot be computed."""
     notes = [*all_ratings.notes, *_near_names(all_ratings, outcomes)]
-    notes += [note for note in (panel.note, left_out(all_ratings, panel)) if note]
+    notes += [note for note in (panel.note, panel.short_note, left_out(all_ratings, panel)) if note]
     if len(ratings.arms) < 2:
         notes.append("one arm only: there is nothing to compare")
     if ratings.scale is None:

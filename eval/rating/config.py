@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.overrides import merge
+from cbtrain.settings import SettingsConflict
 
 
 def over(default: BaseModel) -> BeforeValidator:
@@ -75,3 +76,18 @@ class NamedJudge(BaseModel):
         """Return how this judge is asked."""
         own: dict[str, Any] = {name: getattr(self, name) for name in JudgeConfig.model_fields}
         return judging.judge.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
+def judges_by_name(entries: list[Any]) -> dict[str, Any]:
+    """Return judges that are given as a list, each with its ``name``, by name. Raises SettingsConflict on one without a
+    name, and on two with the same."""
+    judges: dict[str, Any] = {}
+    for place, entry in enumerate(entries):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            problem = f"entry {place} of the list has no name (write `name: …`, or NAME: with its settings below)"
+            raise SettingsConflict(problem, "judges")
+        if name in judges:
+            raise SettingsConflict(f"two judges are called {name!r}", "judges")
+        judges[name] = {key: value for key, value in entry.items() if key != "name"}
+    return judges

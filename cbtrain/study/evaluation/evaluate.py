@@ -15,6 +15,7 @@ from cbtrain.config.loading import dump_config
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, loading_bar, plain, say
 from cbtrain.environment import describe_environment, peak_memory_gb
+from cbtrain.eval.analysis.agreement.panel import panel_of
 from cbtrain.eval.analysis.analyze import analysis
 from cbtrain.eval.analysis.questionnaires import questionnaire_analysis
 from cbtrain.eval.analysis.ratings import Ratings, ratings_of
@@ -234,6 +235,7 @@ def _report(
         "config": config.model_dump(mode="json"),
         "environment": describe_environment(),
     }
+    panel = panel_of(first.ratings, first.primary_judges, rotating=first.rotating)
     data = ReportInput(
         ratings=first.ratings,
         scores=first.scores,
@@ -243,7 +245,7 @@ def _report(
         sessions=sessions,
         patient_names=study.treated.names,
         rubric=protocol.rubric,
-        rater=Rater.model_validate(jury.rater),
+        rater=Rater.model_validate(jury.rater(panel.judges)),
         answers=answers_in_report(answers, sessions) if answers else {},
     )
     return with_requests(build_report(data, Report.model_validate(parts)), run.folder)

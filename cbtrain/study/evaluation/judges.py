@@ -142,16 +142,18 @@ class Jury:
     @property
     def label(self) -> str:
         """What is shown at the scores that count, by the primary instrument."""
-        names = self.primary_of(self.first.instrument)
-        label = "; ".join(judge.label for judge in self.of_primary if judge.name in names)
-        return f"{label} (each session one of them, in rotation)" if self.rotates(self.first.instrument) else label
+        return self.rater()["label"]
 
-    @property
-    def rater(self) -> dict[str, str]:
-        """Who rates by the primary instrument, as reports say it."""
-        names = self.primary_of(self.first.instrument)
-        kind = self.first.kind if len(names) == 1 else "several"
-        return {"judge": ", ".join(names), "kind": kind, "label": self.label}
+    def rater(self, panel: Sequence[str] = ()) -> dict[str, str]:
+        """Return who rates by the primary instrument, as reports say it: those in the ``panel``, if any of them are."""
+        planned = self.primary_of(self.first.instrument)
+        judges = [judge for judge in self.of_primary if judge.name in planned]
+        judges = [judge for judge in judges if judge.name in panel] or judges
+        label = "; ".join(judge.label for judge in judges)
+        if self.rotates(self.first.instrument):
+            label += " (each session one of them, in rotation)"
+        kind = judges[0].kind if len(judges) == 1 else "several"
+        return {"judge": ", ".join(judge.name for judge in judges), "kind": kind, "label": label}
 
     @property
     def apis(self) -> list[Judge]:

@@ -37,13 +37,22 @@ NEARLY_ALL = 0.9
 class Panel:
     """``judges`` determine the result; ``secondary`` judges are reported for comparison. ``linked``: whether pooled
     judges share enough sessions to estimate their severity (always true if not ``pooled``). ``rotating``: they take
-    turns."""
+    turns. ``short``: planned judges that are not in the panel, each with how many sessions it rated."""
 
     judges: list[str]
     secondary: list[str]
     pooled: bool
     linked: bool
     rotating: bool = False
+    short: tuple[str, ...] = ()
+
+    @property
+    def short_note(self) -> str:
+        """Return a note on planned judges that rated too few sessions; empty if there are none."""
+        if not self.short:
+            return ""
+        needed = f"{NEARLY_ALL:.0%} of the rated sessions are needed"
+        return f"not in the panel, though planned: {', '.join(self.short)} sessions ({needed})"
 
     @property
     def rater(self) -> str:
@@ -92,7 +101,14 @@ def panel_of(ratings: Ratings, primary_judges: Sequence[str] = (), *, rotating: 
     pooled = bool(candidates) and not judges
     judges = judges or candidates
     linked = not pooled or connected(ratings.only(np.isin(ratings.judge, judges)))
-    return Panel(judges, [judge for judge in ratings.judges if judge not in judges], pooled, linked)
+    all_rated = len(rated_by_any)
+    short = tuple(
+        f"{judge} rated {len(rated_by[judge])} of {all_rated}"
+        for judge in primary_judges
+        if judge in rated_by and judge not in judges
+    )
+    others = [judge for judge in ratings.judges if judge not in judges]
+    return Panel(judges, others, pooled, linked, short=short)
 
 
 def _settled(candidates: list[str], rated_by: Mapping[str, set[Key]]) -> list[str]:

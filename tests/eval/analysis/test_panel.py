@@ -110,6 +110,15 @@ def test_where_nobody_rated_all_pairs_are_within_judges_and_the_rest_is_told():
     json.dumps(found, allow_nan=False)
 
 
+def test_a_planned_judge_that_rated_too_little_is_said_to_be_out():
+    ratings = rated({"machine": level, "refusing": sample(level)})
+    found = analysis(ratings, "default", primary_judges=["machine", "refusing"], draws=20)
+    assert found["panel"]["judges"] == ["machine"]
+    out = "not in the panel, though planned: refusing rated 16 of 64 sessions (90% of the rated sessions are needed)"
+    assert out in found["notes"]
+    assert not any("not in the panel" in note for note in analysis(ratings, "default", draws=20)["notes"])
+
+
 def test_people_never_join_machine_judges_that_rated_half_each():
     def half(parity, shift=0.0):
         return lambda arm, patient, session, draw: (

@@ -229,6 +229,11 @@ def test_everything_that_is_wrong_with_judges_is_told_at_once(tmp_path, monkeypa
     path.write_text("evaluation:\n  judges:\n    a: {rater: cue}\n    a: {rater: llm}\n")
     with pytest.raises(UserError, match=r"study\.yaml:4: malformed YAML \(.*'a'"):
         load_config(str(path), [])
+    path.write_text(yaml.safe_dump({"evaluation": {"judges": [{"name": "a", "rater": "cue"}, {"name": "a"}]}}))
+    with pytest.raises(UserError, match="evaluation: two judges are called 'a'"):
+        load_config(str(path), [])
+    path.write_text(yaml.safe_dump({"evaluation": {"judges": [{"name": "a", "rater": "cue"}]}}))
+    assert load_config(str(path), []).evaluation.judges["a"].rater == "cue"
     config = load_config(None, ["evaluation.judges={a: {rater: cue}}", "evaluation.allocation=cyclic"])
     with pytest.raises(UserError, match="no two judges by one instrument could take turns"):
         jury_of(config.evaluation, config.providers)
