@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 from places import SCORES2024, TAHIR2024, needs_scores, needs_tahir2024
 from planted_sessions import planted
+from scipy.stats import spearmanr
 from scored import score_of
 
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
 from cbtrain.eval.analysis.ratings import ratings_of
+from cbtrain.eval.analysis.score_tables import read_ratings
 from cbtrain.eval.rating.rubric_files import load_rubric
-from cbtrain.eval.rating.scores import write_scores_csv
+from cbtrain.eval.rating.scores import read_scores_csv, write_scores_csv
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.trained_rater.rater import load_rater
 from cbtrain.study.evaluation.join_scores import join_scores
@@ -74,6 +76,18 @@ def test_a_rater_is_fitted_told_of_and_written(folder, capsys):
     before = (folder / "own.json").read_bytes()
     assert run(capsys, *TRAIN, "--out", "own.json")[0] == 0  # another one replaces it, and is the same
     assert (folder / "own.json").read_bytes() == before
+    # It rates as one of an evaluation's judges, and by no other instrument.
+    judges = "evaluation.judges={mine: {rater: own.json, rubric: %s}}"
+    score = ["judge", "score", "sessions.jsonl", "--out", "rated", "corpus.format=cbtrain"]
+    assert main([*score, judges % "two.yaml"]) == 0
+    assert f"Rated by: {label}" in " ".join(capsys.readouterr().out.split())
+    table = read_ratings(folder / "rated" / "scores.csv", rubric)
+    assert (table.judges, len(table)) == (["mine"], 72)
+    given = {(score.arm, score.patient, score.slot): score.total for score in read_scores_csv(folder / "scores.csv")}
+    own = dict(zip(table.sessions, table.total, strict=True))
+    assert spearmanr([own[key] for key in given], list(given.values())).statistic > 0.85
+    assert main([*score, judges % "alliance"]) == 2
+    assert "evaluation.judges.mine: " in capsys.readouterr().err
 
 
 def test_sessions_are_joined_by_id_and_what_is_not_joined_is_told(folder, capsys, scored):
