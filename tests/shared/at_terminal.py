@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import termios
 import time
@@ -16,6 +17,8 @@ def main(arguments):
     from cbtrain.cli.main import entry
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # As a person's shell starts it; tests in the background have Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     entry(arguments)
 
 
