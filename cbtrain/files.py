@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.resources
 import json
 import os
 import secrets
@@ -113,6 +114,12 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def shipped(folder: str) -> list[str]:
+    """Return the names of the YAML files in a ``folder`` of the package data ``cbtrain.configs``, in order."""
+    names = [file.name for file in (importlib.resources.files("cbtrain.configs") / folder).iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def text_digest(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError, nearest
-from cbtrain.files import exists, expanded
+from cbtrain.files import exists, expanded, shipped
 from cbtrain.settings import parse_yaml
 
 EXTENDS = "extends"
@@ -35,7 +35,7 @@ class Layer:
 
 def shipped_configs(folder: str = STUDIES) -> list[str]:
     """Return the names of the shipped configs of one kind: studies, or those of ``folder``."""
-    names = set(_shipped_files(folder))
+    names = set(shipped(folder))
     if folder == STUDIES:
         names |= {f"{family}-{recipe}" for family in shipped_families() for recipe in shipped_recipes()}
     return sorted(names)
@@ -43,12 +43,12 @@ def shipped_configs(folder: str = STUDIES) -> list[str]:
 
 def shipped_families() -> list[str]:
     """Return the names of the families of models that have settings."""
-    return _shipped_files(FAMILIES)
+    return shipped(FAMILIES)
 
 
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that every family can be trained by."""
-    return _shipped_files(RECIPES)
+    return shipped(RECIPES)
 
 
 def first_comment(name: str, folder: str = STUDIES) -> str:
@@ -98,7 +98,7 @@ def _shipped_layers(name: str, folder: str) -> list[Layer]:
     """Return the layers of a shipped config. A combination has those of its family, of its recipe, and what the family
     says about this recipe."""
     parts = _combination(name, folder)
-    if not parts and name not in _shipped_files(folder):
+    if not parts and name not in shipped(folder):
         raise UserError("no such config file", where=name, hint=_nearest_config(name, folder))
     if not parts:
         return _with_extended(posixpath.join(folder, f"{name}.yaml"))
@@ -142,11 +142,6 @@ def _read_shipped(file: str) -> Layer:
 
 def _shipped_text(file: str) -> str:
     return (importlib.resources.files("cbtrain.configs") / posixpath.normpath(file)).read_text("utf-8")
-
-
-def _shipped_files(folder: str) -> list[str]:
-    names = [file.name for file in (importlib.resources.files("cbtrain.configs") / folder).iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def _parse(name: str, read: Callable[[], str]) -> Layer:

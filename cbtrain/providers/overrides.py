@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from cbtrain.errors import UserError, nearest
+from cbtrain.files import shipped
 from cbtrain.settings import SettingsConflict
 
 FOLDER = "providers"
@@ -101,8 +102,7 @@ def _place(address: Any) -> tuple[str, str | None] | None:
 
 def presets() -> list[str]:
     """Their names, in order."""
-    names = [file.name for file in (importlib.resources.files("cbtrain.configs") / FOLDER).iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    return shipped(FOLDER)
 
 
 def preset(name: str) -> dict[str, Any]:

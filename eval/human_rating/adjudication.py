@@ -17,7 +17,7 @@ from cbtrain.eval.human_rating.form import UNRATABLE
 from cbtrain.eval.rating.csv_table import from_cell, read_csv_table, to_cell
 from cbtrain.eval.rating.keying import Keying
 from cbtrain.eval.rating.people import ADJUDICATED, people_of
-from cbtrain.eval.rating.scores import Score, Status, number_of
+from cbtrain.eval.rating.scores import Score, number_of, status_of
 
 SETTLED_FILE = "adjudicated.csv"
 """The kind of the file beside a table of people's scores that has what was settled."""
@@ -114,7 +114,7 @@ def _adjudicated(first: Score, said: Said, own: Mapping[str, Settled], keying: K
         else:
             values[domain] = None
             missing.append(domain)
-    status: Status = "truncated" if missing else "unratable" if None in values.values() else "ok"
+    status = status_of(values, missing)
     who = ", ".join(dict.fromkeys(one.adjudicator for one in own.values()))
     note = f"settled by {who}: {', '.join(own)}" if own else "nothing to settle: means over people"
     return Score(

@@ -30,7 +30,7 @@ from cbtrain.eval.human_rating.training_table import (
     training_text,
 )
 from cbtrain.eval.rating.people import ADJUDICATED, person
-from cbtrain.eval.rating.scores import Score, Status, read_scores_csv, write_scores_csv
+from cbtrain.eval.rating.scores import Score, read_scores_csv, status_of, write_scores_csv
 from cbtrain.files import unique_json, write_atomic, written_together
 from cbtrain.transcripts.source import validate
 
@@ -227,7 +227,7 @@ def _score(filled: FilledSession, judge: str, key: Key) -> Score:
     domains = key.rubric.domains
     missing = [domain for domain in domains if domain not in filled.scores]
     values = {domain: filled.scores.get(domain) for domain in domains}
-    status: Status = "truncated" if missing else "unratable" if None in values.values() else "ok"
+    status = status_of(values, missing)
     session = filled.session
     return Score(
         session_id=session.session_id,

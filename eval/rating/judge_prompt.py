@@ -9,18 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import Template, TemplateError
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.rating.rubric import Domain, Rubric
-from cbtrain.files import exists, expanded, text_digest
+from cbtrain.files import exists, expanded, shipped, text_digest
 from cbtrain.providers.types import Message
 from cbtrain.settings import parse_yaml
+from cbtrain.text.templates import compiled, without_gaps
 from cbtrain.transcripts.source import validate
-
-ENVIRONMENT = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)
 
 HINT = "A judge's prompt has a name, `system` and `user`: Jinja templates, see docs/judges.md."
 PLACE = "\ue000transcript\ue000"
@@ -56,15 +54,9 @@ class JudgePrompt:
 
     @cached_property
     def _compiled(self) -> tuple[Template, Template]:
-        templates = []
-        for part, text in (("system", self.system), ("user", self.user)):
-            try:
-                templates.append(ENVIRONMENT.from_string(text))
-            except TemplateError as error:
-                line = getattr(error, "lineno", None)
-                at = f" in line {line} of `{part}`" if line else f" in `{part}`"
-                raise UserError(f"no template{at} ({error})", where=self.where, hint=HINT) from None
-        return templates[0], templates[1]
+        parts = (("system", self.system), ("user", self.user))
+        system, user = (compiled(text, part, self.where, HINT) for part, text in parts)
+        return system, user
 
     def messages(self, rubric: Rubric, domains: Sequence[Domain], transcript: str) -> tuple[Message, ...]:
         """Return what is sent to rate ``domains`` of ``rubric`` in a session in its form (``transcript``). Raises
@@ -82,7 +74,7 @@ class JudgePrompt:
         except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
             hint = f"Known are: {', '.join(known)}."
             raise UserError(f"cannot be filled in ({error})", where=self.where, hint=hint) from None
-        parts = (("system", _without_gaps(system)), ("user", user.strip("\n")))
+        parts = (("system", without_gaps(system)), ("user", user.strip("\n")))
         return tuple(Message(role, text) for role, text in parts if text)  # type: ignore[arg-type]
 
     def check(self, rubric: Rubric) -> None:
@@ -104,19 +96,9 @@ def _described(domain: Domain) -> dict[str, Any]:
     return {"id": domain.id, "name": domain.name, "description": domain.description, "anchors": anchors}
 
 
-def _without_gaps(text: str) -> str:
-    """Return ``text`` without the empty lines that conditions leave behind."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if line.strip() or (lines and lines[-1]):
-            lines.append(line.rstrip())
-    return "\n".join(lines).strip()
-
-
 def shipped_prompts() -> list[str]:
     """Return the names of the shipped prompts."""
-    folder = importlib.resources.files("cbtrain.configs") / "judges"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return shipped("judges")
 
 
 def load_judge_prompt(word: str) -> JudgePrompt:

@@ -40,7 +40,7 @@ class JudgeWork:
     api: ProviderConfig
     sessions: Sequence[SimulatedSession]
 
-    @property
+    @cached_property
     def wanted(self) -> list[tuple[SimulatedSession, int, str | None]]:
         """Each rating that is wanted: session, repeat and key; no key if the session is never sent."""
         return [
@@ -98,6 +98,11 @@ class Earlier:
     tries: Mapping[str, Counter[str]]
 
     @classmethod
+    def of_journal(cls, journal: Journal) -> Earlier:
+        """Return what ``journal`` says by now. Raises UserError if it is damaged."""
+        return cls.read(list(read_journal(journal.path, SHAPES)))
+
+    @classmethod
     def read(cls, events: Sequence[Mapping[str, Any]]) -> Earlier:
         """Return what ``events`` of a journal say. A rating that ended in an error, or for want of money, had no answer
         at all."""
@@ -132,15 +137,14 @@ def missing_ratings(work: JudgeWork, earlier: Earlier) -> int:
 
 
 async def judge_sessions(
-    works: Sequence[tuple[JudgeWork, Provider]], journal: Journal, display: Display | None = None
+    works: Sequence[tuple[JudgeWork, Provider]], earlier: Earlier, journal: Journal, display: Display | None = None
 ) -> list[list[Score]]:
     """Return the ratings of each of ``works``, in the order of its sessions, as many of each as its judge repeats.
 
-    A rating that the journal holds for the same dialogue, judge and rubric is not asked for again, unless it has no
-    scores for want of a usable answer. ``display`` shows how far they are. After ``stop`` of a provider no request is
-    sent: raises Stopped once the answers to earlier ones are recorded.
+    A rating in ``earlier`` (of the journal) for the same dialogue, judge and rubric is not asked for again, unless it
+    has no scores for want of a usable answer. ``display`` shows how far they are. After ``stop`` of a provider no
+    request is sent: raises Stopped once the answers to earlier ones are recorded.
     """
-    earlier = Earlier.read(list(read_journal(journal.path, SHAPES)))
     kept = [earlier.of(work)[0] for work, _ in works]
     wanted = [work.wanted for work, _ in works]
     planned = sum(key is not None for rows in wanted for *_, key in rows)

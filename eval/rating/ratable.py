@@ -14,6 +14,12 @@ RESIDUE = re.compile(
 """Template and end marks, which would tell the judge what kind of speaker it reads. Put a blank in their place: what
 stood around one must not become another."""
 
+
+def without_marks(text: str) -> str:
+    """Return ``text`` without the marks of :data:`RESIDUE`."""
+    return RESIDUE.sub(" ", text).strip()
+
+
 WORD = re.compile(r"[^\W_]")
 
 

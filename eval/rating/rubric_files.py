@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from cbtrain.errors import UserError, first_of, nearest
 from cbtrain.eval.rating.cue import Cue
 from cbtrain.eval.rating.rubric import Domain, Rubric
-from cbtrain.files import exists, expanded, write_atomic
+from cbtrain.files import exists, expanded, shipped, write_atomic
 from cbtrain.settings import parse_yaml, refuse_booleans, with_current_names
 from cbtrain.text.faults import fault_of
 
@@ -46,8 +46,7 @@ def short_name(word: str) -> str:
 @cache
 def shipped_rubrics() -> tuple[str, ...]:
     """Return the names of the shipped rubrics."""
-    folder = importlib.resources.files("cbtrain.configs") / "rubrics"
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")))
+    return tuple(shipped("rubrics"))
 
 
 def example_text() -> str:

@@ -108,6 +108,12 @@ class Score:
         return self.keying.total(self.domains)
 
 
+def status_of(domains: Mapping[str, float | None], missing: Sequence[str]) -> Status:
+    """Return the status of a person's rating. One with ``missing`` domains is ``truncated``, like an LLM's answer that
+    ends too early: nobody found that the rest cannot be rated."""
+    return "truncated" if missing else "unratable" if None in domains.values() else "ok"
+
+
 RECORDED = {entry.name for entry in fields(Score)} - {"keying"}
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from cbtrain.eval.rating.ratable import RESIDUE
+from cbtrain.eval.rating.ratable import without_marks
 from cbtrain.files import text_digest
 from cbtrain.transcripts.types import Turn
 
@@ -50,7 +50,7 @@ def transcript_of(turns: Sequence[Turn]) -> str:
 def blind(text: str) -> str:
     """Return the words of a turn without what tells the kind of speaker: template and end marks, and which model it
     says that it is."""
-    return SELF.sub(lambda found: f"{found['before']}{MASK}", RESIDUE.sub(" ", text).strip())
+    return SELF.sub(lambda found: f"{found['before']}{MASK}", without_marks(text))
 
 
 def _line(turn: dict[str, object]) -> str:

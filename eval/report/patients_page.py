@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from cbtrain import NOTICE
-from cbtrain.eval.report.environment import FOLDER, environment
+from cbtrain.eval.report.audit_page import render_audit
 from cbtrain.eval.report.figures.patients import agreement_figure, measures_figure
 from cbtrain.eval.report.schema.patients import ReportPatients
 
 
 def render_patients(audit: ReportPatients) -> str:
     """Return one self-contained page: it needs no network and no other file, and runs no script."""
-    return (
-        environment()
-        .get_template("patients_page.html")
-        .render(
-            audit=audit,
-            title=f"Patients of {audit.sets[0].name}" if audit.sets else "Simulated patients",
-            notice=audit.notice or NOTICE,
-            patient_figures=patient_figures(audit),
-            style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
-        )
-    )
+    title = f"Patients of {audit.sets[0].name}" if audit.sets else "Simulated patients"
+    return render_audit("patients_page.html", audit, title, patient_figures=patient_figures(audit))
 
 
 def patient_figures(audit: ReportPatients | None) -> dict[str, Markup]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.eval.simulation.question import Question
-from cbtrain.files import exists, expanded, text_digest
+from cbtrain.files import exists, expanded, shipped, text_digest
 from cbtrain.settings import parse_yaml, refuse_booleans
 from cbtrain.text.faults import fault_of
 
@@ -185,8 +185,7 @@ def _told(key: Sequence[int | str], fault: str) -> str:
 
 def shipped_questionnaires() -> list[str]:
     """Return the names of the shipped questionnaires."""
-    folder = importlib.resources.files("cbtrain.configs") / "questionnaires"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return shipped("questionnaires")
 
 
 def _read(name: str) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import Template, TemplateError
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbtrain.errors import UserError, nearest
@@ -19,11 +18,10 @@ from cbtrain.eval.simulation.config import NARRATIVE
 from cbtrain.files import exists, expanded, text_digest
 from cbtrain.patients.case import Case
 from cbtrain.settings import parse_yaml
+from cbtrain.text.templates import compiled, without_gaps
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.source import validate
 from cbtrain.transcripts.types import Phase, phase_of
-
-ENVIRONMENT = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)
 
 MANNERS = {
     "": "One to four sentences a turn.",
@@ -81,12 +79,7 @@ class Simulator:
 
     @cached_property
     def _compiled(self) -> Template:
-        try:
-            return ENVIRONMENT.from_string(self.template)
-        except TemplateError as error:
-            line = getattr(error, "lineno", None)
-            at = f" in line {line} of `system`" if line else ""
-            raise UserError(f"no template{at} ({error})", where=self.where, hint="It is a Jinja template.") from None
+        return compiled(self.template, "system", self.where, "It is a Jinja template.")
 
     def check(self, profile: Profile, case: Case | None) -> None:
         """Raise UserError if this patient lacks something that the template needs."""
@@ -115,7 +108,7 @@ class Simulator:
             hint = f"Known are: {', '.join(known)}."
             problem = f"cannot be filled in for {profile.course} ({error})"
             raise UserError(problem, where=self.where, hint=hint) from None
-        return _without_gaps(text)
+        return without_gaps(text)
 
 
 def _has(case: Case, part: str) -> bool:
@@ -123,15 +116,6 @@ def _has(case: Case, part: str) -> bool:
         model = case.cognitive_model
         return bool(model.core_beliefs or model.intermediate_beliefs) and bool(model.situations)
     return bool(getattr(case, part))
-
-
-def _without_gaps(text: str) -> str:
-    """Return ``text`` without the empty lines that conditions leave behind."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if line.strip() or (lines and lines[-1]):
-            lines.append(line.rstrip())
-    return "\n".join(lines).strip()
 
 
 @cache

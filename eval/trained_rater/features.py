@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import Final, NamedTuple
 
-from cbtrain.eval.rating.ratable import RESIDUE
+from cbtrain.eval.rating.ratable import without_marks
 from cbtrain.eval.simulation.drift import SUMMARY
 from cbtrain.eval.trained_rater.wordings import OPEN_QUESTION, TECHNIQUES, WORDINGS, plain
 from cbtrain.text.language import FUNCTION_WORDS
@@ -87,7 +87,7 @@ def names_for(languages: Sequence[str]) -> tuple[str, ...]:
 
 def features_of(turns: Sequence[Turn], names: Sequence[str] = tuple(FEATURES)) -> list[float]:
     """Return the features called ``names`` of a session in which both speakers speak, float ``[names]``, finite."""
-    said = [Turn(turn.role, text) for turn in _without_summary(turns) if (text := RESIDUE.sub(" ", turn.text).strip())]
+    said = [Turn(turn.role, text) for turn in _without_summary(turns) if (text := without_marks(turn.text))]
     values = _structure(said)
     if any(FEATURES[name].language == "en" for name in names):
         values |= _english(said)

@@ -28,12 +28,10 @@ from cbtrain.eval.report.schema.training import ReportAudit
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.files import write_atomic
 from cbtrain.providers.config import ProviderConfig
-from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
-from cbtrain.study.consent import require_consent, stays_here
 from cbtrain.study.evaluation.failures import AGAIN, refuse_many_failures
 from cbtrain.study.evaluation.judges import Judge, Jury
-from cbtrain.study.evaluation.rate import check_rating, read_records
+from cbtrain.study.evaluation.rate import check_rating, check_reader, read_records
 from cbtrain.study.evaluation.run_context import RunContext, open_run
 from cbtrain.study.evaluation.score import score_sessions
 from cbtrain.study.run_files import AUDIT, AUDIT_PAGE
@@ -101,9 +99,7 @@ def _check(config: StudyConfig, settings: AuditSettings) -> Jury:
     leave."""
     jury = check_rating(config, allow_upload=settings.allow_upload)
     if settings.writer is not None:
-        check(config.providers, [(WRITER, settings.writer)])
-        allowed = settings.allow_upload or stays_here(config.providers)
-        require_consent(config.corpus.path, "its transcripts", settings.writer.base_url, allowed)
+        check_reader(config, WRITER, settings.writer, allow_upload=settings.allow_upload)
     return jury
 
 

@@ -25,11 +25,12 @@ def check_evaluation(config: StudyConfig, *, allow_upload: bool = False) -> Jury
         raise UserError(what, where="evaluation.therapists", hint=hint)
     require_two_speakers(config)
     check_apis(config, allow_upload=allow_upload)
-    check_judges(config, jury_of(config.evaluation, config.providers), allow_upload=allow_upload)
+    jury = jury_of(config.evaluation, config.providers)
+    check_judges(config, jury, allow_upload=allow_upload)
     if config.evaluation.questionnaire is not None:
         load_questionnaire(config.evaluation.questionnaire)
     _check_patients(config)
-    return jury_of(config.evaluation, config.providers)
+    return jury
 
 
 def _check_patients(config: StudyConfig) -> None:

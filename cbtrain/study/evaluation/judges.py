@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from cbtrain.errors import UserError
@@ -25,7 +24,7 @@ from cbtrain.eval.rating.rubric_files import load_rubric, short_name
 from cbtrain.eval.rating.scores import Score
 from cbtrain.eval.simulation.runner import SimulatedSession
 from cbtrain.eval.trained_rater.rater import TrainedRater, load_rater
-from cbtrain.files import exists, expanded, text_digest
+from cbtrain.files import exists, text_digest
 from cbtrain.providers.config import ProviderConfig, ProvidersConfig
 from cbtrain.providers.providers import recorded
 from cbtrain.study.evaluation.problems import Problems
@@ -54,11 +53,6 @@ class Judge:
     named: bool = False
 
     @property
-    def where(self) -> str:
-        """The setting that describes it."""
-        return f"evaluation.judges.{self.name}" if self.named else "evaluation.judging"
-
-    @property
     def role(self) -> str:
         """What it is called among the APIs of a run."""
         return f"judge {self.name}" if self.named else "judge"
@@ -68,7 +62,6 @@ class Judge:
         """What is shown at its scores."""
         if self.api is None:
             return self.trained.label if self.trained else CUE_RATER_LABEL
-        assert self.api is not None
         model = f"LLM judge {self.api.model}"
         return f"{self.name} ({model})" if self.named and self.name != self.api.model else model
 
@@ -112,10 +105,8 @@ class Jury:
     @property
     def notes(self) -> list[str]:
         """What has to be known of raters that were trained."""
-        trained = [judge for judge in self.judges if judge.trained]
-        return [
-            f"{judge.name}: {note}" for judge in trained if judge.trained for note in judge.trained.check(judge.rubric)
-        ]
+        trained = [(judge, judge.trained) for judge in self.judges if judge.trained]
+        return [f"{judge.name}: {note}" for judge, rater in trained for note in rater.check(judge.rubric)]
 
     @property
     def first(self) -> Judge:
@@ -242,7 +233,7 @@ def _named(name: str, entry: NamedJudge, judging: JudgingConfig, providers: Prov
         if not exists(entry.rater):
             hint = f"It is {LLM}, {CUE}, or a file that `cbtrain judge train` wrote."
             raise UserError(f"no rater {entry.rater!r}", hint=hint)
-        trained = load_rater(Path(expanded(entry.rater)))
+        trained = load_rater(entry.rater)
         trained.check(rubric)
         return Judge(name, TRAINED, instrument, rubric, trained=trained, beside=entry.beside, named=True)
     api = entry.provider or judging.provider

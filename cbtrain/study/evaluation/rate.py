@@ -23,6 +23,7 @@ from cbtrain.eval.report.formatting import fixed
 from cbtrain.eval.report.schema.training import ReportCosts
 from cbtrain.eval.report.terminal import costs_line
 from cbtrain.eval.simulation.runner import SimulatedSession
+from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.providers import check
 from cbtrain.providers.summary import costs
 from cbtrain.study.consent import require_consent, stays_here
@@ -98,10 +99,15 @@ def check_rating(config: StudyConfig, *, allow_upload: bool) -> Jury:
     jury = jury_of(config.evaluation, config.providers)
     for judge in jury.apis:
         assert judge.api is not None
-        check(config.providers, [(judge.role, judge.api)])
-        allowed = allow_upload or stays_here(config.providers)
-        require_consent(config.corpus.path, "its transcripts", judge.api.base_url, allowed)
+        check_reader(config, judge.role, judge.api, allow_upload=allow_upload)
     return jury
+
+
+def check_reader(config: StudyConfig, role: str, api: ProviderConfig, *, allow_upload: bool) -> None:
+    """Raise UserError if ``api`` cannot be asked, or if transcripts would be sent to it without ``allow_upload``."""
+    check(config.providers, [(role, api)])
+    allowed = allow_upload or stays_here(config.providers)
+    require_consent(config.corpus.path, "its transcripts", api.base_url, allowed)
 
 
 def read_records(config: StudyConfig, console: Console) -> list[SimulatedSession]:

@@ -73,14 +73,14 @@ async def _by_apis(
         assert judge.api is not None
         run.say(f"{judge.label} at {judge.api.base_url}")
         works.append((judge.work(shares[judge.name]), await run.providers.open(judge.api, judge.role)))
-    earlier = Earlier.read(run.events)
+    earlier = Earlier.of_journal(run.journal)
     for work, _ in works:
         if older := earlier.of(work)[1]:
             run.say(
                 f"note: {older} ratings of {work.asking.judge} were asked for by an older version of cbtrain, in its "
                 "form of transcripts, in which a turn could be forged; they are kept"
             )
-    found = await judge_sessions(works, run.journal, run.display)
+    found = await judge_sessions(works, earlier, run.journal, run.display)
     scores = {judge.name: ratings for judge, ratings in zip(judges, found, strict=True)}
     for judge, (_, provider) in zip(judges, works, strict=True):
         _tell_answers(judge, provider, scores[judge.name], run)

@@ -134,11 +134,9 @@ def load_scores(
 
 def planned_judges(folder: Path) -> tuple[set[str], bool]:
     """Return the judges that the settings in ``folder`` name for comparison only, and whether the others take turns."""
-    path = folder / CONFIG
-    content: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else {}
-    evaluation = content.get("evaluation") if isinstance(content, dict) else None
-    judges = evaluation.get("judges") if isinstance(evaluation, dict) else None
-    if not isinstance(evaluation, dict) or not isinstance(judges, dict):
+    evaluation = _evaluation_of(folder)
+    judges = evaluation.get("judges")
+    if not isinstance(judges, dict):
         return set(), False
     beside = {name for name, judge in judges.items() if isinstance(judge, dict) and judge.get("beside") is True}
     return beside, evaluation.get("allocation") == "cyclic"
@@ -147,12 +145,7 @@ def planned_judges(folder: Path) -> tuple[set[str], bool]:
 def planned_arms(folder: Path, arms: Mapping[str, Arm]) -> dict[str, Arm]:
     """Return ``arms`` with the base, variant and reference that the settings in ``folder`` give its therapists, in
     their order; as they are without such settings. Raises UserError if the file is damaged."""
-    path = folder / CONFIG
-    content: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else {}
-    try:
-        planned = content["evaluation"]["therapists"]
-    except (KeyError, TypeError):
-        planned = None
+    planned = _evaluation_of(folder).get("therapists")
     if not isinstance(planned, dict):
         return dict(arms)
     order = [*(name for name in planned if name in arms), *(name for name in arms if name not in planned)]
@@ -226,17 +219,22 @@ def rubric_for(table: Path) -> str | None:
 
 def rubric_of_run(folder: Path) -> str | None:
     """Return the primary rubric by the settings in ``folder``; None if there are no settings."""
-    path = folder / CONFIG
-    if not path.is_file():
-        return None
-    settings: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path)
+    evaluation = _evaluation_of(folder)
     try:
-        evaluation = settings["evaluation"]
         judges = [judge for judge in (evaluation.get("judges") or {}).values() if not judge.get("beside")]
         own = judges[0].get("rubric") if judges else None
         return str(own or evaluation["judging"]["rubric"])
     except (KeyError, TypeError, AttributeError):
         return None
+
+
+def _evaluation_of(folder: Path) -> dict[str, Any]:
+    """Return the section on the evaluation in the settings of ``folder``, empty if there is none. Raises UserError if
+    the file is damaged."""
+    path = folder / CONFIG
+    content: Any = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else {}
+    evaluation = content.get("evaluation") if isinstance(content, dict) else None
+    return evaluation if isinstance(evaluation, dict) else {}
 
 
 SUMMARY, BEGINS_WITH = "summary", "begins_with"
