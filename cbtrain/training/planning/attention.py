@@ -69,11 +69,40 @@ def stand_in(backend: str, device: str, cu_seqlens: Sequence[int], window: int |
         out: Tensor = _attention(q, k, v, True)[0]
         return out
 
+    longest = max(b - a for a, b in pairwise(cu_seqlens))
+
     def by_document(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if device == "cpu" and (window is None or longest <= window) and torch.is_grad_enabled():
+            out: Tensor = _CpuDocuments.apply(q, k, v, cu_seqlens)
+            return out
         outputs = [_document(q[a:b], k[a:b], v[a:b], window, device) for a, b in pairwise(cu_seqlens)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     return by_document if backend == "sdpa" else packed
+
+
+class _CpuDocuments(torch.autograd.Function):
+    """Allocates what ``sdpa._Documents`` does."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Sequence[int]) -> Tensor:
+        out, sums = torch.empty(q.shape, dtype=q.dtype, device=q.device), []
+        for begin, end in pairwise(cu_seqlens):
+            result, log_sum = _attention(q[begin:end], k[begin:end], v[begin:end], False)
+            out[begin:end] = result
+            sums.append(log_sum)
+        ctx.cu_seqlens = cu_seqlens
+        ctx.save_for_backward(q, k, v, out, *sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, _out, *_sums = ctx.saved_tensors
+        grads = tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
+        for begin, end in pairwise(ctx.cu_seqlens):
+            for whole, part in zip(grads, _attention_backward(*(t[begin:end] for t in (grad, q, k, v))), strict=True):
+                whole[begin:end] = part
+        return (*grads, None)
 
 
 def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None, device: str) -> Tensor:
