@@ -22,6 +22,9 @@ from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import choose_backend, packed_attention
+from cbtrain.model.fused.layer import ROWS, fused_layer
+from cbtrain.model.fused.levels import levels_of
+from cbtrain.model.fused.obstacles import obstacle
 from cbtrain.model.head import Head
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.formats import WeightFormat
@@ -108,9 +111,17 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(a.hidden, a.norm_eps)
         self.post_attention_layernorm = RMSNorm(a.hidden, a.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attend: Attend,
+        through_mlp: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Return the layer's output ``[T, hidden]``. ``through_mlp`` calls the MLP in another way."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        return x + (through_mlp or self.mlp)(self.post_attention_layernorm(x))
 
 
 class Decoder(nn.Module):
@@ -120,8 +131,9 @@ class Decoder(nn.Module):
     position of each conversation.
 
     ``linear`` makes the seven linears of a layer (:mod:`cbtrain.model.linears`); embeddings, norms and head are dense.
-    ``attention`` names the attention back-end that is wanted, ``activation_checkpointing`` how much of a layer the
-    backward pass computes again (:mod:`cbtrain.model.activation_checkpointing`). ``adapter`` is what fine-tuning adds,
+    ``attention`` names the attention back-end that is wanted, ``activation_checkpointing`` how much of a layer, or
+    of each, the backward pass computes again (:mod:`cbtrain.model.fused.levels`). Layers that can be are computed by
+    :mod:`cbtrain.model.fused` in training, unless ``fused`` is off. ``adapter`` is what fine-tuning adds,
     ``fingerprint`` the hash of the base's weights, ``source`` the parsed ``config.json`` of ``folder``, ``format`` the
     format in which the weights are held in memory.
     """
@@ -141,22 +153,34 @@ class Decoder(nn.Module):
         # Not part of any checkpoint, and kept in fp32 whatever the weights are: angles at position 100,000 need it.
         self.register_buffer("frequencies", inverse_frequencies(a.rope, a.head_dim), persistent=False)
         self.attention = "auto"
-        self.activation_checkpointing = "none"
+        self.activation_checkpointing: str | Sequence[str] = "none"
+        self.fused = True
         self.adapter: Adapter | None = None
         self.fingerprint: str | None = None
         self.source: dict[str, Any] = {}
         self.folder: Path | None = None
         self.format: WeightFormat | None = None
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
-        """Return hidden states ``[T, hidden]`` after the last norm. ``input_ids``, ``position_ids``: int64 ``[T]``."""
+    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend, rows: Tensor | None = None) -> Tensor:
+        """Return hidden states ``[T, hidden]`` after the last norm, of ``rows`` (int64) only if they are given.
+        ``input_ids``, ``position_ids``: int64 ``[T]``."""
         x = self.embed_tokens(input_ids)
         cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
-        checkpointing = self.activation_checkpointing != "none" and torch.is_grad_enabled() and self.training
-        for layer in self.layers:
-            inputs = (x, cos, sin, attend)
-            x = checkpointed(layer, self.activation_checkpointing, *inputs) if checkpointing else layer(*inputs)
-        return cast(Tensor, self.norm(x))
+        training = self.training and torch.is_grad_enabled()
+        levels = levels_of(self.activation_checkpointing, len(self.layers))
+        half, at_once = cos.shape[-1] // 2, ROWS if self.kind != "cuda" else max(1, len(x))
+        for number, layer in enumerate(self.layers):
+            level = levels[number] if training else "none"
+            if training and self.fused and obstacle(layer) is None:
+                # Attention needs all rows of the last layer, and what comes after it those of the result only.
+                last = rows if number == len(self.layers) - 1 else None
+                x = fused_layer(layer, x, (cos[:, :half], sin[:, :half]), attend, level, last, at_once)
+                rows = None if last is not None else rows
+            elif level != "none":
+                x = checkpointed(layer, level, x, cos, sin, attend)
+            else:
+                x = layer(x, cos, sin, attend)
+        return cast(Tensor, self.norm(x if rows is None else x[rows]))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits ``[…, vocabulary]`` of ``hidden […, hidden]``, in the dtype of the head."""
@@ -198,6 +222,11 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.norm.weight.device
+
+    @property
+    def kind(self) -> str:
+        """The kind of device that computes, ``cpu`` or ``cuda``."""
+        return self.device.type
 
     @property
     def backend(self) -> str:

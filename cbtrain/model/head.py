@@ -18,13 +18,22 @@ from torch.utils.checkpoint import checkpoint
 
 from cbtrain.model.linears.dense import DenseLinear
 
-LOGITS_AT_ONCE = 2**27
-"""Numbers in the logits of one stretch of rows: half a gigabyte in fp32."""
+LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
+"""Numbers in the logits of one stretch of rows, by kind of device: 17 MB in fp32 on CPUs, half a gigabyte on GPUs,
+which need more rows to be busy."""
+
+FEWEST_ROWS = 256
+"""Rows of a stretch at least: each reads the whole head from memory."""
 
 
 class Head(DenseLinear):
     """Logits of each row; with ``labels`` the losses of the rows in stretches of ``rows``, for a frozen head. Both are
-    calls of the module: DeepSpeed's ZeRO-3 fetches weights around those."""
+    calls of the module: DeepSpeed's ZeRO-3 fetches weights around those.
+
+    ``kind`` is the kind of device for which stretches are made, if it is another than the one it is on (in planning).
+    """
+
+    kind: str | None = None
 
     def forward(self, x: Tensor, labels: Tensor | None = None, rows: int = 0) -> Tensor:
         if labels is None:
@@ -35,19 +44,22 @@ class Head(DenseLinear):
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy in nats of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``, row by row: fp32
         ``[S]``. Logits are computed for some rows at a time."""
-        rows, shared = rows_at_once(self.out_features), hasattr(self.weight, "ds_id")
-        # Ranks that share a head (ZeRO-3) must all call it alike, however many rows each has.
-        if len(hidden) <= rows and not shared:
-            return _plain(self, hidden, labels)
+        rows = self.rows_at_once(hidden)
         if not self.weight.requires_grad:
             losses: Tensor = self(hidden, labels, rows)
             return losses
+        # Ranks that share a head (ZeRO-3) must all call it alike, however many rows each has.
+        shared = hasattr(self.weight, "ds_id")
         return _plain(self, hidden, labels) if shared else in_stretches(self, hidden, labels, rows)
 
+    def rows_at_once(self, hidden: Tensor) -> int:
+        """Return the number of rows whose logits are computed together."""
+        return rows_at_once(self.out_features, self.kind or hidden.device.type)
 
-def rows_at_once(vocabulary: int) -> int:
-    """Return the number of rows whose logits are computed together."""
-    return max(1, LOGITS_AT_ONCE // vocabulary)
+
+def rows_at_once(vocabulary: int, kind: str) -> int:
+    """Return the number of rows whose logits are computed together on a device of this kind."""
+    return max(FEWEST_ROWS, LOGITS_AT_ONCE.get(kind, LOGITS_AT_ONCE["cpu"]) // vocabulary)
 
 
 def in_stretches(head: nn.Module, hidden: Tensor, labels: Tensor, rows: int) -> Tensor:
@@ -66,21 +78,27 @@ def _plain(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
 
 
 class _FrozenHead(torch.autograd.Function):
+    """With E the exponentials of a row's logits (less their largest) and Z their sum, the gradient of the loss is
+    ``(E − Z · one-hot) W / Z``: the division waits for the narrow result."""
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, rows: int) -> Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        losses = [hidden.new_zeros(0, dtype=torch.float32)]
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        losses = torch.empty(len(hidden), dtype=wide, device=hidden.device)
+        memory = hidden.new_empty(min(rows, len(hidden)), len(weight))
         for begin in range(0, len(hidden), rows):
-            part, target = hidden[begin : begin + rows], labels[begin : begin + rows]
-            logits = (part @ weight.T).float()
-            total = logits.logsumexp(-1)
-            losses.append(total - logits.gather(-1, target[:, None])[:, 0])
+            some = slice(begin, begin + rows)
+            part, target = hidden[some], labels[some, None]
+            logits = torch.mm(part, weight.t(), out=memory[: len(part)]).to(wide)
+            largest, picked = logits.amax(-1, keepdim=True), logits.gather(-1, target)
+            total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+            losses[some] = (total.log() + largest - picked)[:, 0]
             if gradient is not None:
-                logits.sub_(total[:, None]).exp_()  # probabilities, in place
-                logits[torch.arange(len(target), device=target.device), target] -= 1
-                gradient[begin : begin + rows] = logits.to(weight.dtype) @ weight
+                logits.scatter_add_(-1, target, -total)
+                gradient[some] = (logits.to(weight.dtype) @ weight) / total
         ctx.save_for_backward(*(() if gradient is None else (gradient,)))
-        return torch.cat(losses)
+        return losses
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:

@@ -47,7 +47,7 @@ def train_adapter(
     assert spec.model.folder is not None
     stage_folder, base = folder / "training" / speaker, base or str(spec.model.folder.resolve())
     with MemoryMeter(spec.device) as meter:
-        decoder = spec.decoder(console)
+        decoder = spec.decoder(console, spec.levels(dataset.train.documents, console))
         require_same({"weights of the base model": decoder.fingerprint}, "Give every node the same files.")
         if settings.method == "lora" and not settings.lora.modules_to_save:
             with whole([decoder.lm_head.weight]):

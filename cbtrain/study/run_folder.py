@@ -22,6 +22,7 @@ from cbtrain.settings import changed_settings, parse_yaml
 from cbtrain.study.anchored import anchored
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
 from cbtrain.training import distributed
+from cbtrain.training.checkpoints.resuming import CHANGES_NO_BIT
 from cbtrain.training.stage_run import SKIPPED
 
 LOCK = Path("training") / ".lock"
@@ -73,7 +74,7 @@ def check_same_study(config: StudyConfig, folder: Path) -> None:
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
     written = parse_yaml(lambda: (folder / CONFIG).read_text(encoding="utf-8"), folder / CONFIG)
     for key, old, new in changed_settings(written, anchored(config), folder / CONFIG):
-        if not key.startswith(FREE):
+        if not key.startswith(FREE) and key.rpartition(".")[2] not in CHANGES_NO_BIT:
             hint = f"Set {key}={old} to continue, or choose another --out."
             raise UserError(f"{key} is {new}, the interrupted run has {old}", where=folder, hint=hint)
 

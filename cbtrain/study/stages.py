@@ -26,6 +26,7 @@ from cbtrain.model.weights.memory import weight_memory
 from cbtrain.model.weights.unused import unused_facts
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.datasets import SpeakerDataset, build_dataset, make_builder
+from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.document_builder import DocumentBuilder
 from cbtrain.tokens.formats import choose_format
@@ -33,8 +34,11 @@ from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer, tokenizer_no
 from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines.zero3 import partitioner
+from cbtrain.training.planning.fitting import Fit, bytes_needed, fit_levels, require_fit
+from cbtrain.training.planning.machine import this_machine
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario, attention_of
+from cbtrain.training.planning.workload import Workload
 from cbtrain.transcripts.split import Split
 from cbtrain.transcripts.types import Role, Session
 
@@ -160,7 +164,9 @@ class StageSpec:
             weight_format,
             self.adapter,
             optimizer=settings.optimizer,
-            activation_checkpointing=settings.activation_checkpointing,
+            activation_checkpointing="none"
+            if settings.activation_checkpointing == "auto"
+            else settings.activation_checkpointing,
             device=torch.device(self.device).type,
             attention=attention_of(self.loading.attention, self.device, weight_format.compute, head_dim),
             accumulates=settings.accumulates(world),
@@ -181,9 +187,35 @@ class StageSpec:
             except UserError as error:
                 raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
 
-    def decoder(self, console: Console) -> Decoder:
-        """Return the base model with a new adapter, its weights real or random as ``model.weights`` says. Raises
-        UserError on files that cannot be loaded."""
+    def levels(self, documents: TokenStore, console: Console) -> str | tuple[str, ...]:
+        """Return how much the layers compute again, if ``documents`` are trained (with ``auto``, as little as the
+        memory allows that is there now or ``training.memory_limit``). Raises UserError if that limit is too low."""
+        world, limit = distributed.world(), self.runtime.memory_limit
+        machine, scenario = this_machine(self.device, limit), self.scenario(world)
+        packs = Workload.of(documents, self.settings.pack_tokens).packs()
+        level = scenario.activation_checkpointing
+        if self.settings.activation_checkpointing == "auto":
+            fit = fit_levels(scenario, packs, machine)
+        elif limit is None:
+            return level
+        else:
+            needed = bytes_needed(scenario, packs, level, machine)
+            fit = Fit(level, needed, fits=machine.fits(needed))
+        if limit is not None:
+            require_fit(fit, machine, self.name)
+        if not fit.fits:
+            say(
+                console,
+                f"{self.name}: may not fit into memory: {(fit.needed or 0) / 1e9:.1f} GB of "
+                f"{machine.memory / 1e9:.1f}; `cbtrain plan` says more",
+            )
+        elif fit.levels != "none" and self.settings.activation_checkpointing == "auto":
+            say(console, f"{self.name}: activation checkpointing {fit.text}, to fit into {machine.memory / 1e9:.1f} GB")
+        return distributed.agreed(fit.levels)
+
+    def decoder(self, console: Console, levels: str | tuple[str, ...] | None = None) -> Decoder:
+        """Return the base model with a new adapter, its weights real or random as ``model.weights`` says; ``levels`` is
+        what :meth:`levels` says. Raises UserError on files that cannot be loaded."""
         if self.model.weights == "random":
             return random_decoder(self.scenario(), torch.device(self.device))
         assert self.model.weights == "real"
@@ -193,7 +225,7 @@ class StageSpec:
             placed = partitioner(self.device, self.weight_format.compute, self.runtime)
         with loading_bar(console) as progress:
             decoder = load_configured(self.loading, str(self.model.folder), self.device, progress, placed)
-        decoder.activation_checkpointing = self.settings.activation_checkpointing
+        decoder.activation_checkpointing = levels or self.scenario().activation_checkpointing
         inject(decoder, self.adapter, seed=self.settings.seed)
         memory = weight_memory(decoder)
         share = f" on each of {distributed.world()} ranks, which hold a part each" if placed else ""

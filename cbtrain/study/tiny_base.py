@@ -13,6 +13,7 @@ from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.weights.saving import llama_config, save_decoder
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.study.stages import StageSpec
+from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.plain_text import cut_windows, plain_documents
 from cbtrain.tokens.tokenizer import save_tokenizer
@@ -38,6 +39,7 @@ def make_base_model(spec: StageSpec, split: Split, run: Path, console: Console) 
     )
     decoder = Decoder(spec.architecture)
     initialize(decoder, spec.config.seed)
+    decoder.activation_checkpointing = spec.levels(TokenStore.of(documents), console)
     stage = Stage(
         name=spec.name,
         decoder=decoder,

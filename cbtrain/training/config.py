@@ -12,7 +12,7 @@ from cbtrain.tokens.config import Supervise
 from cbtrain.transcripts.types import Role
 
 Optimizer = Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd"]
-ActivationCheckpointing = Literal["none", "selective", "full"]
+ActivationCheckpointing = Literal["auto", "none", "mlp", "selective", "full"]
 
 VALIDATIONS_PER_EPOCH = 10
 """If ``validate_every`` is not set."""
@@ -53,10 +53,10 @@ class StageConfig(BaseModel):
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     activation_checkpointing: ActivationCheckpointing = Field(
-        "none",
+        "auto",
         validation_alias=renamed("activation_checkpointing", "recompute"),
-        description="what the backward pass computes again instead of keeping: nothing, all but matrix products and "
-        "attention, or whole layers",
+        description="what the backward pass computes again instead of keeping: nothing; mlp: gate and up; selective: "
+        "all but attention; full: whole layers; auto: in each layer as little as memory allows",
     )
     pack_tokens: int = Field(
         8192, ge=16, description="tokens in a pack, and in a document (but see tokens.document_tokens)"
@@ -145,6 +145,9 @@ class RuntimeConfig(BaseModel):
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
     resume: Literal["auto", "never"] = Field(
         "auto", description="auto: an unfinished run in the folder continues from its newest complete checkpoint"
+    )
+    memory_limit: float | None = Field(
+        None, gt=0, description="GB (1e9 bytes) that training may take on a device; null: what is free"
     )
     max_skipped_steps: int = Field(
         5, ge=1, description="the run ends after this many steps in a row with NaN or infinity"

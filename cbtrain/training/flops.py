@@ -5,8 +5,10 @@ gradient of its input; its own gradient is never computed. With N the weights of
 head, P those of the adapter, A the forward cost of causal attention and s the share of tokens that reach the head:
 
 - **model operations** (MFU): ``4 N + 4 s H + 3 A + 6 P`` a token;
-- **hardware operations** (HFU): ``(4 + 2c) N + 4 s H + (3.5 + c) A + (6 + 2c) P``, where c is the share of a layer's
-  forward pass that the backward pass computes again. Fused attention computes its scores again: hence 3.5.
+- **hardware operations** (HFU): ``4 N + 2 C + 4 s H + (3.5 + c) A + (7 + 2 C / N) P``, where C are the weights of the
+  linears that the backward pass computes again, and c is 1 for layers whose attention it does. Fused attention computes
+  its scores again: hence 3.5; so are the products with A: hence 7. The last layer's linears after attention are
+  computed for supervised tokens only, which MFU does not subtract: others count them too.
 
 Where all weights are trained it is ``6 N + 6 s H + 3 A``. ``6 N`` for LoRA would overstate by up to a half. Unpacking
 NF4 counts in neither. Only supervised tokens reach the head, since the others cannot change a gradient.
@@ -19,9 +21,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from cbtrain.model.architecture import Architecture
-
-RECOMPUTED = {"none": 0.0, "selective": 0.0, "full": 1.0}
-"""c by level of activation checkpointing. Selective recomputes no large product; the rest is not counted here."""
+from cbtrain.model.fused.levels import levels_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,25 @@ def micro_batch_flops(
     *,
     adapter: int,
     full: bool = False,
-    activation_checkpointing: str = "none",
+    activation_checkpointing: str | Sequence[str] = "none",
 ) -> Flops:
     """Return the FLOPs of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels.
 
     ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own weights are trained.
+    ``activation_checkpointing`` is one level for all layers, or one for each.
     """
-    tokens, recomputed = cu_seqlens[-1], RECOMPUTED[activation_checkpointing]
+    tokens, levels = cu_seqlens[-1], levels_of(activation_checkpointing, a.layers)
     weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised
-    attention = 2 * a.layers * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens))
+    layer = 2 * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens))
+    attention = a.layers * layer
     passes = 6 if full else 4
     adapter_work = 0 if full else adapter * tokens
     model = passes * (weights + head) + 3 * attention + 6 * adapter_work
-    hardware = (passes + 2 * recomputed) * weights + passes * head + (3.5 + recomputed) * attention
-    hardware += (6 + 2 * recomputed) * adapter_work
+    again = sum(_weights_again(a, level, full=full) for level in levels) * tokens
+    hardware = passes * (weights + head) + 2 * again + 3.5 * attention + layer * levels.count("full")
+    hardware += (7 + 2 * again / max(weights, 1)) * adapter_work
+    if not full and a.layers:
+        hardware -= passes * (tokens - supervised) * (linear_weights(a) / a.layers - _before_attention(a))
     return Flops(float(model), float(hardware))
 
 
@@ -72,7 +77,7 @@ def step_flops(
     *,
     adapter: int,
     full: bool = False,
-    activation_checkpointing: str = "none",
+    activation_checkpointing: str | Sequence[str] = "none",
 ) -> Flops:
     """Return the FLOPs of an optimizer step, all ranks together: ``packs`` are the lengths of their documents,
     ``supervised`` counts the labels of all."""
@@ -81,6 +86,21 @@ def step_flops(
     return micro_batch_flops(
         a, cu_seqlens, supervised, adapter=adapter, full=full, activation_checkpointing=activation_checkpointing
     )
+
+
+def _weights_again(a: Architecture, level: str, *, full: bool) -> int:
+    """Return the weights of a layer's linears that are computed again at ``level``."""
+    gate_up = 2 * a.hidden * a.intermediate
+    if level == "mlp":
+        return gate_up + full * a.hidden * a.intermediate
+    if level == "none":
+        return 0
+    return linear_weights(a) // a.layers - (not full) * a.hidden * a.intermediate
+
+
+def _before_attention(a: Architecture) -> int:
+    """Return the weights of query, key and value."""
+    return a.hidden * a.head_dim * (a.heads + 2 * a.kv_heads)
 
 
 def _pairs(length: int, a: Architecture) -> float:

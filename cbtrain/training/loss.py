@@ -24,8 +24,7 @@ def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
     def on_device(tensor: Tensor) -> Tensor:
         return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked
 
-    attend = decoder.packed(pack.cu_seqlens)
-    hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend)
-    targets = on_device(pack.target_positions)
-    losses = decoder.token_losses(hidden[targets], on_device(pack.labels)[targets])
+    attend, targets = decoder.packed(pack.cu_seqlens), on_device(pack.target_positions)
+    hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend, targets)
+    losses = decoder.token_losses(hidden, on_device(pack.labels)[targets])
     return losses, on_device(pack.loss_weights)[targets]

@@ -44,7 +44,8 @@ class StageRun:
 
     def __init__(self, stage: Stage, console: Console, meter: MemoryMeter) -> None:
         self.stage, self.settings, self.meter = stage, stage.settings, meter
-        stage.decoder.activation_checkpointing = stage.settings.activation_checkpointing
+        if stage.settings.activation_checkpointing != "auto":  # else it has what fits
+            stage.decoder.activation_checkpointing = stage.settings.activation_checkpointing
         self.parameters = sum(p.numel() for p in stage.decoder.parameters())
         self.state = StageState(stage)
         self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in stage.decoder.parameters() if p.requires_grad)
@@ -68,7 +69,9 @@ class StageRun:
     def open(self) -> Iterator[None]:
         """Show progress, listen for signals, write checkpoints and prefetch packs until the body ends."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(returning_memory(self.stage.decoder.device, self.settings.activation_checkpointing))
+            stack.enter_context(
+                returning_memory(self.stage.decoder.device, self.stage.decoder.activation_checkpointing)
+            )
             for part in (self.telemetry, self.signals, self.writer, self.batches):
                 stack.enter_context(part)
             self._say_how_it_begins()
@@ -214,7 +217,7 @@ class StageRun:
             info.supervised,
             adapter=0 if full else self.trained,
             full=full,
-            activation_checkpointing=self.settings.activation_checkpointing,
+            activation_checkpointing=self.stage.decoder.activation_checkpointing,
         )
 
     def stop_if_asked(self) -> None:

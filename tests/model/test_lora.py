@@ -131,7 +131,7 @@ def compare_with_peft(base, adapter, decoder, documents):
     for name, parameter in decoder.adapter.parameters().items():
         theirs_name = their_name(name, gradients)
         expected = gradients[theirs_name]
-        assert (parameter.grad - expected).norm() / expected.norm() < 1e-5, name
+        assert (parameter.grad - expected).norm() / expected.norm() < 2e-5, name
         seen.add(theirs_name)
     assert seen == set(gradients)
 

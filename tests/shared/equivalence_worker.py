@@ -87,7 +87,8 @@ def train(settings):
     config = StageConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
     runtime = RuntimeConfig(engine=settings["engine"], zero_stage=settings.get("stage", 1))
     engine = make_engine(made, config, runtime)
-    head.LOGITS_AT_ONCE = settings.get("logits", 2**27)
+    head.LOGITS_AT_ONCE = {"cpu": settings.get("logits", 2**22)}
+    head.FEWEST_ROWS = 1
     poisoned = []
     made.norm.register_forward_hook(lambda module, inputs, out: out * float("nan") if poisoned else out)
     first = engine.parameters()

@@ -18,40 +18,53 @@ from cbtrain.training.loss import loss_sum
 DEEP = replace(TINY, vocabulary=97, hidden=32, layers=24, head_dim=8, intermediate=64)
 
 
-def counted(config, pack, level="none"):
-    """Operations of products of matrices alone: attention stands outside the counter's classes on CPUs."""
-    decoder = Decoder(DEEP)
-    initialize(decoder, 0)
-    inject(decoder, config)
-    decoder.activation_checkpointing = level
-    decoder.train()
-    with FlopCounterMode(display=False) as counter:
-        loss_sum(decoder, pack).backward()
-    products = sum(count for operator, count in counter.get_flop_counts()["Global"].items() if "mm" in str(operator))
-    return products, sum(p.numel() for p in decoder.trainable_parameters().values())
+def in_place(into, left, right, **kwargs):
+    """Operations of ``addmm_``, which the counter does not know."""
+    return 2 * left[0] * left[1] * right[1]
 
 
-@pytest.mark.parametrize("supervised", [60, 15])
-@pytest.mark.parametrize(("config", "full"), [(LoraConfig(rank=4), False), (FullConfig(), True)])
-def test_model_operations_are_what_runs(config, full, supervised):
+def counted(config, supervised, level="none", *, fused=True):
+    """Operations of products of matrices alone (attention stands outside the counter's classes on CPUs), and what the
+    convention says of them."""
     weights = torch.zeros(60)
     weights[-supervised:] = 1
     pack = build_pack([Document("a", torch.arange(60).int().numpy(), weights.numpy())])
-    products, trained = counted(config, pack)
-    told = micro_batch_flops(DEEP, pack.cu_seqlens, pack.supervised, adapter=0 if full else trained, full=full)
-    attention = 3 * 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
+    decoder = Decoder(DEEP)
+    initialize(decoder, 0)
+    decoder.fused = fused
+    inject(decoder, config)
+    decoder.activation_checkpointing = level
+    decoder.train()
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
+        loss_sum(decoder, pack).backward()
+    products = sum(count for operator, count in counter.get_flop_counts()["Global"].items() if "mm" in str(operator))
+    full = isinstance(config, FullConfig)
+    trained = 0 if full else sum(p.numel() for p in decoder.trainable_parameters().values())
+    told = micro_batch_flops(
+        DEEP, pack.cu_seqlens, pack.supervised, adapter=trained, full=full, activation_checkpointing=level
+    )
+    return products, told
+
+
+ATTENTION = 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
+"""Of one forward pass."""
+
+
+@pytest.mark.parametrize("supervised", [60, 15])
+@pytest.mark.parametrize("config", [LoraConfig(rank=4), FullConfig()])
+def test_model_operations_are_what_runs_plainly(config, supervised):
+    products, told = counted(config, supervised, fused=False)
     # The first layer's input needs no gradient, which spares a little.
-    assert products == pytest.approx(told.model - attention, rel=0.03)
+    assert products == pytest.approx(told.model - 3 * ATTENTION, rel=0.03)
 
 
-def test_hardware_operations_with_recomputation():
-    pack = build_pack([Document("a", torch.arange(60).int().numpy(), torch.ones(60).numpy())])
-    config = LoraConfig(rank=4)
-    products, trained = counted(config, pack, "full")
-    told = micro_batch_flops(DEEP, pack.cu_seqlens, pack.supervised, adapter=trained, activation_checkpointing="full")
-    attention = 4.5 * 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
-    assert products == pytest.approx(told.hardware - attention, rel=0.03)
-    assert told.hardware > told.model
+@pytest.mark.parametrize("supervised", [60, 15])
+@pytest.mark.parametrize(("level", "again"), [("none", 0), ("mlp", 0), ("selective", 0), ("full", 1)])
+def test_hardware_operations_are_what_runs(level, again, supervised):
+    products, told = counted(LoraConfig(rank=4), supervised, level)
+    assert products == pytest.approx(told.hardware - (3.5 + again) * ATTENTION, rel=0.03)
+    mixed = counted(LoraConfig(rank=4), supervised, (level,) * 12 + ("none",) * 12)[1].hardware
+    assert mixed == pytest.approx((told.hardware + counted(LoraConfig(rank=4), supervised)[1].hardware) / 2)
 
 
 def test_the_published_numbers_of_llama_8b():
@@ -61,11 +74,12 @@ def test_the_published_numbers_of_llama_8b():
     )  # fmt: skip
     assert linear_weights(llama) == pytest.approx(6.979e9, rel=1e-3)
     adapter = 41_943_040
-    # Every token supervised, one document of 2,048: 31.9 GFLOP a token, 46.5 with full recomputation.
+    # Every token supervised, one document of 2,048: 31.9 GFLOP a token; 42.9 with full recomputation, which leaves out
+    # down_proj (46.5 with it).
     flops = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter)
     assert flops.model / 2048 / 1e9 == pytest.approx(31.9, abs=0.1)
     again = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter, activation_checkpointing="full")
-    assert again.hardware / 2048 / 1e9 == pytest.approx(46.5, abs=0.5)
+    assert again.hardware / 2048 / 1e9 == pytest.approx(42.9, abs=0.1)
     assert step_flops(llama, [[2048], [1024, 1024]], 4096, adapter=adapter).model == pytest.approx(
         flops.model + 2 * micro_batch_flops(llama, [0, 1024], 1024, adapter=adapter).model
     )

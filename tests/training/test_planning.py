@@ -15,6 +15,7 @@ from tiny_architecture import TINY
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
 from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.fused.levels import LEVELS, mixtures
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.cache import TokenStore
@@ -24,6 +25,7 @@ from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.memory.heap import peak_of
+from cbtrain.training.planning.fitting import _short, bytes_needed, fit_levels, require_fit
 from cbtrain.training.planning.machine import Machine, available_memory, other_machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
@@ -183,7 +185,7 @@ def test_shapes_and_loads():
     assert not long.changes(40)
     assert Workload(64).packs() == [PackShape((64,), 38)]
     few, many = PackShape((100,), 10), PackShape((99,), 90)
-    assert largest([few, many], ARCHITECTURE, activation_checkpointing="full", compute_bytes=4) is many
+    assert largest([few, many], ARCHITECTURE, activation_checkpointing="full", compute_bytes=4, device="cpu") is many
 
 
 def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
@@ -196,9 +198,8 @@ def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
 
 
 def plan(memory, config=None, workload=None, architecture=ARCHITECTURE):
-    config = config or StageConfig(pack_tokens=1024)
-    level = config.activation_checkpointing
-    case = scenario("bf16", device="cuda", attention="torch-varlen", activation_checkpointing=level)
+    config = config or StageConfig(pack_tokens=1024, activation_checkpointing="none")
+    case = scenario("bf16", device="cuda", attention="torch-varlen")
     case = replace(case, architecture=replace(architecture, layers=2))
     stage = PlannedStage("therapist", config, case, workload or Workload(config.pack_tokens))
     gpu = other_machine("h100").gpu
@@ -209,20 +210,48 @@ def test_advice_names_what_fits():
     roomy = plan(80_000_000_000)
     assert roomy.configured.fits
     assert roomy.advice.startswith("fits with therapist.pack_tokens=1024 therapist.activation_checkpointing=none")
-    assert [a.pack_tokens for a in roomy.alternatives] == [1024] * 3 + [512] * 3 + [2048] * 3
+    assert [a.pack_tokens for a in roomy.alternatives] == [1024] * 4 + [512] * 4 + [2048] * 4
     peaks = {(a.pack_tokens, a.activation_checkpointing): a.memory.total for a in roomy.alternatives}
-    assert peaks[1024, "none"] > peaks[1024, "selective"] > peaks[1024, "full"] > peaks[512, "full"]
+    levels = [peaks[1024, level] for level in LEVELS]
+    assert sorted(levels, reverse=True) == levels
+    assert peaks[1024, "full"] > peaks[512, "full"]
 
-    tight = plan(1_000_000_000 + peaks[1024, "selective"])
+    tight = plan(1_000_000_000 + peaks[1024, "mlp"])
     assert not tight.configured.fits
-    assert (tight.choice.pack_tokens, tight.choice.activation_checkpointing) == (1024, "selective")
-    assert "therapist.pack_tokens=1024 therapist.activation_checkpointing=selective" in tight.advice
+    assert (tight.choice.pack_tokens, tight.choice.activation_checkpointing) == (1024, "mlp")
+    assert "therapist.pack_tokens=1024 therapist.activation_checkpointing=mlp" in tight.advice
 
     none = plan(1_000_001_000)
     assert none.choice is None
     assert "Take a larger machine" in none.advice  # its weights are the least of it
     wide = plan(1_000_001_000, architecture=replace(ARCHITECTURE, hidden=512, intermediate=2048, head_dim=128))
     assert "Set model.weights=nf4" in wide.advice
+
+
+def test_auto_mixes_levels_so_that_they_just_fit():
+    packs = [PackShape((1024,), 614)]
+    case = scenario("bf16", device="cuda", attention="torch-varlen")
+    machine = Machine("a GPU", "cuda", 80_000_000_000)
+    peaks = [bytes_needed(case, packs, levels, machine) for levels in mixtures(5)]
+    assert len(peaks) == 16
+    assert sorted(peaks, reverse=True) == peaks
+    for number in (0, 1, 7, 15):
+        fit = fit_levels(case, packs, replace(machine, memory=machine.reserve + peaks[number]))
+        assert (fit.fits, fit.needed) == (True, peaks[number])
+        # Of several mixtures with one peak, the first: it computes least again.
+        assert fit.levels == _short(mixtures(5)[peaks.index(peaks[number])])
+        if number:
+            assert fit.needed < peaks[peaks.index(peaks[number]) - 1]
+    tight = replace(machine, memory=machine.reserve + peaks[-1] - 1)
+    fit = fit_levels(case, packs, tight)
+    assert (fit.levels, fit.fits) == ("full", False)
+    with pytest.raises(UserError, match="therapist needs .* even if every layer is computed again"):
+        require_fit(fit, tight, "therapist")
+    assert fit_levels(case, packs, machine).needed is None  # plenty: nobody counts
+    auto = plan(1_000_000_000 + peaks[7], StageConfig(pack_tokens=1024))
+    assert auto.configured.activation_checkpointing == "auto"
+    assert auto.configured.fits
+    assert auto.choice is auto.configured
 
 
 def test_epochs_count_the_real_documents():
@@ -272,7 +301,7 @@ def test_the_command_plans_without_weights(tmp_path, capsys):
     assert main([*arguments, "--json"]) == 0
     (stage,) = json.loads(capsys.readouterr().out)["stages"]
     assert stage["configured"]["peak"] == sum(stage["configured"]["split"].values())
-    assert len(stage["alternatives"]) == 9
+    assert len(stage["alternatives"]) == 15
     assert main([*arguments, "--memory", "1.01"]) == 1
     assert "does not fit" in capsys.readouterr().out
     assert main([*arguments, "--ranks", "0"]) == 2

@@ -49,12 +49,14 @@ def test_components_add_up_and_the_backward_pass_is_told_apart(stage, documents,
     for component in ("attention", "linears", "LoRA", "norms", "rest of the decoder", "loss"):
         for phase in ("forward", "backward"):
             assert breakdown.of(component, phase) > 0, (component, phase)
-        assert breakdown.of(component, "recomputed") == 0
+        if component in ("attention", "linears", "LoRA", "loss"):  # norms always are, in a fused layer
+            assert breakdown.of(component, "recomputed") == 0
     assert breakdown.of("optimizer") > 0
     assert breakdown.of("communication") == 0
     assert breakdown.of("embedding", "backward") == 0  # frozen
-    # Matrix products of the backward pass of a pack, by hand. A frozen linear has one for its input, but in front of
-    # the first layer's q, k and v nothing is trained. A and B have one more each.
+    # Matrix products of the backward pass of a pack, by hand (those that are added to something apart). Joined linears
+    # have one for their input, but in front of the first layer's q, k and v nothing is trained. Of the side paths those
+    # with A, joined, and with B are made here; the loss has had its own in the forward pass.
     found = Counter(
         call.component
         for call in trace.calls
@@ -62,7 +64,7 @@ def test_components_add_up_and_the_backward_pass_is_told_apart(stage, documents,
     )
     packs = sum(call.name == PREFIX + "embedding" for call in trace.calls)
     assert packs >= 2
-    assert found == {"linears": packs * (14 - 3), "LoRA": packs * (4 * 14 - 3), "loss": packs}
+    assert found == {"linears": packs * (8 - 1), "LoRA": packs * (8 + 14)}
 
 
 def test_files(stage, documents, tmp_path):

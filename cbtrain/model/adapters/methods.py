@@ -21,6 +21,7 @@ from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
 from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.fused.obstacles import join_weights
 from cbtrain.model.weights.checking import fingerprint_of, read_weights
 from cbtrain.model.weights.reading import weight_files
 from cbtrain.model.weights.stops import drop_old_template, write_stop_ids
@@ -47,6 +48,8 @@ def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter
     except BaseException:
         adapter.remove()
         raise
+    if decoder.fused:
+        join_weights(decoder.layers)
     return adapter
 
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtrain.model.head import in_stretches, rows_at_once
-from cbtrain.model.linears.dense import DenseLinear
+from cbtrain.model.head import Head, in_stretches
 
 
 class TrainedEmbedding(nn.Module):
@@ -27,7 +26,7 @@ class TrainedEmbedding(nn.Module):
 class TrainedHead(nn.Module):
     """Projects with its own ``weight [vocabulary, hidden]`` in fp32, or as the base while it is not ``enabled``."""
 
-    def __init__(self, base: DenseLinear, weight: nn.Parameter) -> None:
+    def __init__(self, base: Head, weight: nn.Parameter) -> None:
         super().__init__()
         self.base, self.weight, self.enabled = base, weight, True
 
@@ -39,7 +38,7 @@ class TrainedHead(nn.Module):
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Return :meth:`cbtrain.model.head.Head.token_losses` of this head."""
-        return in_stretches(self, hidden, labels, rows_at_once(len(self.weight)))
+        return in_stretches(self, hidden, labels, self.base.rows_at_once(hidden))
 
 
 TrainedModule = TrainedEmbedding | TrainedHead

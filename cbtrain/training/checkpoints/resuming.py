@@ -22,6 +22,9 @@ from cbtrain.training.checkpoints.checkpoint import (
 from cbtrain.training.config import StageConfig
 from cbtrain.training.progress import Progress
 
+CHANGES_NO_BIT = ("activation_checkpointing",)
+"""Settings of a stage that may change when it continues."""
+
 Warn = Callable[[str], None]
 
 
@@ -66,5 +69,7 @@ def find_best(
 def check_same(checkpoint: Checkpoint, config: StageConfig, name: str, where: Path) -> None:
     """Raise UserError if ``checkpoint`` was written with other settings than ``config``, those of stage ``name``."""
     for key, old, new in changed_settings(checkpoint.state["config"], config, where):
+        if key in CHANGES_NO_BIT:
+            continue
         hint = f"Set {name}.{key}={old} to continue, choose another --out, or set training.resume=never to start again."
         raise UserError(f"{name}.{key} is {new}, the interrupted run had {old}", where=where, hint=hint)

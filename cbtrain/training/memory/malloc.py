@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -22,13 +22,14 @@ LOW, USUAL = 1 << 20, 32 << 20
 threshold climbs."""
 
 
-def gives_back(device: torch.device | str, activation_checkpointing: str) -> bool:
-    """Return whether training gives memory back with this level of activation checkpointing."""
-    return torch.device(device).type == "cpu" and activation_checkpointing != "none"
+def gives_back(device: torch.device | str, activation_checkpointing: str | Sequence[str]) -> bool:
+    """Return whether training gives memory back with this level of activation checkpointing, or these of the layers."""
+    levels = [activation_checkpointing] if isinstance(activation_checkpointing, str) else activation_checkpointing
+    return torch.device(device).type == "cpu" and any(level != "none" for level in levels)
 
 
 @contextlib.contextmanager
-def returning_memory(device: torch.device | str, activation_checkpointing: str) -> Iterator[None]:
+def returning_memory(device: torch.device | str, activation_checkpointing: str | Sequence[str]) -> Iterator[None]:
     """Inside, freed tensors go back to the system, on CPUs and where something is recomputed. Without glibc nothing
     changes."""
     if not gives_back(device, activation_checkpointing):

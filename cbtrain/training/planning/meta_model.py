@@ -15,6 +15,7 @@ from cbtrain.model.adapters.full import FullAdapter
 from cbtrain.model.adapters.lora import LoraAdapter
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Attend, Decoder
+from cbtrain.model.fused.obstacles import join_weights
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.linears.nf4 import BLOCK, NESTED_BLOCK
@@ -39,6 +40,7 @@ def meta_decoder(scenario: Scenario) -> Decoder:
         decoder.adapter, adapter.dropout = adapter, MetaDropout(scenario.adapter.dropout, 0)
         for module in adapter.modules.values():
             module.dropout = adapter.dropout
+        join_weights(decoder.layers)
     else:
         decoder.adapter = FullAdapter(decoder, FullConfig(), META)
     return decoder.train()
@@ -50,6 +52,11 @@ class MetaDecoder(Decoder):
     def __init__(self, scenario: Scenario, linear: Any) -> None:
         super().__init__(scenario.architecture, linear)
         self.scenario = scenario
+        self.lm_head.kind = scenario.device
+
+    @property
+    def kind(self) -> str:
+        return self.scenario.device
 
     def packed(self, cu_seqlens: Sequence[int]) -> Attend:  # type: ignore[override]
         window = self.architecture.sliding_window

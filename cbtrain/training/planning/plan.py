@@ -7,16 +7,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cbtrain.model.fused.levels import LEVELS, levels_of
 from cbtrain.training.config import StageConfig
 from cbtrain.training.memory.meter import MemorySplit
+from cbtrain.training.planning.fitting import fit_levels, worst_pack
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_time
-from cbtrain.training.planning.workload import PackShape, Workload, largest
+from cbtrain.training.planning.workload import PackShape, Workload
 
-LEVELS = ("none", "selective", "full")
+CHOICES = ("auto", *LEVELS)
+"""Of ``activation_checkpointing``, in the order in which those that fit are preferred."""
 
 SMALLEST_PACK = 256
 """Smallest pack that is recommended: below it, hardly one turn of a therapist fits."""
@@ -32,7 +35,7 @@ class PlannedStage:
     workload: Workload
     notes: tuple[str, ...] = ()
 
-    def with_pack(self, activation_checkpointing: str, pack_tokens: int) -> Scenario:
+    def with_pack(self, activation_checkpointing: str | tuple[str, ...], pack_tokens: int) -> Scenario:
         """Return the scenario of an alternative. The tokens of a step stay the same, not its number of packs."""
         accumulates = self.config.accumulates(self.scenario.world, pack_tokens)
         return replace(self.scenario, activation_checkpointing=activation_checkpointing, accumulates=accumulates)
@@ -42,9 +45,11 @@ class PlannedStage:
 class Alternative:
     """``memory`` is the predicted peak of one rank, ``needed`` the bytes of it on one device: on a CPU all ranks share
     the machine. ``tokens_per_second`` is of all ranks together, over an epoch that takes ``epoch_seconds`` (None if
-    nothing is known of the documents). ``how`` says where the time comes from."""
+    nothing is known of the documents). ``how`` says where the time comes from. ``activation_checkpointing`` is the
+    setting, ``levels`` what it comes to in the layers."""
 
     activation_checkpointing: str
+    levels: str | tuple[str, ...]
     pack_tokens: int
     memory: MemorySplit
     needed: int
@@ -74,7 +79,7 @@ def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell
         _alternative(stage, machine, clock, other, tokens)
         for tokens in (wanted, wanted // 2, 2 * wanted)
         if tokens == wanted or (tokens >= SMALLEST_PACK and stage.workload.changes(tokens))
-        for other in LEVELS
+        for other in (*(["auto"] if level == "auto" else []), *LEVELS)
     ]
     configured = next(a for a in alternatives if a.pack_tokens == wanted and a.activation_checkpointing == level)
     choice = configured if configured.fits else _nearest(alternatives, wanted)
@@ -88,18 +93,17 @@ def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell
 
 
 def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, level: str, pack_tokens: int) -> Alternative:
-    scenario = stage.with_pack(level, pack_tokens)
     workload = stage.workload if pack_tokens == stage.workload.capacity else stage.workload.resized(pack_tokens)
     packs = workload.packs()
-    worst = largest(
-        packs, scenario.architecture, activation_checkpointing=level, compute_bytes=scenario.compute.itemsize
-    )
-    memory = predict_memory(scenario, worst)
+    levels = fit_levels(stage.with_pack("none", pack_tokens), packs, machine).levels if level == "auto" else level
+    scenario = stage.with_pack(levels, pack_tokens)
+    memory = predict_memory(scenario, worst_pack(scenario, packs, levels))
     speed, epoch, how = clock.speed(scenario, packs)
     seconds = epoch if workload.lengths else None
     needed = memory.total * (scenario.world if machine.kind == "cpu" else 1)
     return Alternative(
         activation_checkpointing=level,
+        levels=levels,
         pack_tokens=pack_tokens,
         memory=memory,
         needed=needed,
@@ -120,13 +124,12 @@ class _Clock:
         self.stage = stage
         self.trained = sum(p.numel() for p in meta_decoder(stage.scenario).trainable_parameters().values())
         packs = stage.workload.packs()
-        compute = stage.scenario.compute.itemsize
-        self.shape = largest(packs, stage.scenario.architecture, activation_checkpointing="none", compute_bytes=compute)
+        self.shape = worst_pack(stage.scenario, packs, "none")
         self.timings: dict[str, Timing] = {}
 
     def speed(self, scenario: Scenario, packs: list[PackShape]) -> tuple[float, float, str]:
         """Return tokens per second and seconds for ``packs``, all ranks together, and how they were obtained."""
-        timing = self._timing(scenario)
+        timing = self._mixed(scenario)
         once = flops_of(scenario, self.shape, self.trained).hardware
         done = sum(flops_of(scenario, pack, self.trained).hardware for pack in packs)
         per_step = self._packs_per_step(scenario, packs)
@@ -142,9 +145,16 @@ class _Clock:
             return max(scenario.world, round(config.tokens_per_step / mean))
         return config.packs_per_step or scenario.world
 
-    def _timing(self, scenario: Scenario) -> Timing:
-        level = scenario.activation_checkpointing
+    def _mixed(self, scenario: Scenario) -> Timing:
+        """Return the time of ``scenario``, of its mixture of levels by their shares."""
+        levels = levels_of(scenario.activation_checkpointing, scenario.architecture.layers)
+        timings = [self._timing(scenario, level) for level in levels]
+        micro_batch = sum(timing.micro_batch for timing in timings) / len(timings)
+        return replace(timings[0], micro_batch=micro_batch)
+
+    def _timing(self, scenario: Scenario, level: str) -> Timing:
         if level not in self.timings:
+            scenario = replace(scenario, activation_checkpointing=level)
             if self.machine.gpu:
                 self.timings[level] = estimate_time(scenario, self.shape, self.trained, self.machine.gpu)
             else:
@@ -157,7 +167,7 @@ def _nearest(alternatives: list[Alternative], wanted: int) -> Alternative | None
     """Return the alternative that fits and changes least: activation checkpointing does not affect results, smaller
     packs may cut documents."""
     fitting = [a for a in alternatives if a.fits and a.pack_tokens <= wanted]
-    return min(fitting, key=lambda a: (wanted - a.pack_tokens, LEVELS.index(a.activation_checkpointing)), default=None)
+    return min(fitting, key=lambda a: (wanted - a.pack_tokens, CHOICES.index(a.activation_checkpointing)), default=None)
 
 
 def _smaller(tokens: int) -> Iterator[int]:

@@ -15,7 +15,8 @@ from cbtrain.model.linears.formats import WeightFormat
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``device`` is the kind that trains, ``cpu`` or ``cuda``, whichever this one is; ``attention`` the back-end that
+    """``device`` is the kind that trains, ``cpu`` or ``cuda``, whichever this one is; ``activation_checkpointing`` a
+    level for all layers, or one for each; ``attention`` the back-end that
     serves there. ``accumulates`` says that an optimizer step has several micro-batches a rank, so that gradients wait
     through forward passes; ``copies`` that the best parameters and a checkpoint on its way to the disk lie in the
     memory that trains, as on CPUs. ``zero_stage`` is None with the torch engine."""
@@ -24,7 +25,7 @@ class Scenario:
     format: WeightFormat
     adapter: AdapterConfig
     optimizer: str = "adamw"
-    activation_checkpointing: str = "none"
+    activation_checkpointing: str | tuple[str, ...] = "none"
     device: str = "cpu"
     attention: str = "sdpa"
     accumulates: bool = False

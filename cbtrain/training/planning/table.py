@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cbtrain.training.memory.meter import MemorySplit
+from cbtrain.training.planning.fitting import levels_text
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.plan import Alternative, StagePlan
 
@@ -70,7 +71,7 @@ def _table(plan: StagePlan) -> Table:
         chosen = alternative is plan.configured
         row = [
             f"{alternative.pack_tokens:,}",
-            alternative.activation_checkpointing,
+            _level(alternative),
             unit.format(alternative.memory.total),
             *(unit.format(getattr(alternative.memory, part)) for part in PARTS),
             "yes" if alternative.fits else "no",
@@ -103,6 +104,7 @@ def plan_as_dict(plan: StagePlan, machine: Machine) -> dict[str, Any]:
 def _alternative(a: Alternative) -> dict[str, Any]:
     return {
         "activation_checkpointing": a.activation_checkpointing,
+        "levels": levels_text(a.levels),
         "pack_tokens": a.pack_tokens,
         "peak": a.memory.total,
         "split": _split(a.memory),
@@ -111,6 +113,11 @@ def _alternative(a: Alternative) -> dict[str, Any]:
         "epoch_seconds": None if a.epoch_seconds is None else round(a.epoch_seconds, 2),
         "how": a.how,
     }
+
+
+def _level(a: Alternative) -> str:
+    auto = a.activation_checkpointing == "auto"
+    return f"auto: {levels_text(a.levels)}" if auto else a.activation_checkpointing
 
 
 def _split(memory: MemorySplit) -> dict[str, int]:

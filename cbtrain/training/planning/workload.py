@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cbtrain.model.architecture import Architecture
-from cbtrain.model.head import LOGITS_AT_ONCE
+from cbtrain.model.head import rows_at_once
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import Pack, build_pack
@@ -99,13 +99,13 @@ class PackShape:
 
 
 def largest(
-    packs: Iterable[PackShape], a: Architecture, *, activation_checkpointing: str, compute_bytes: int
+    packs: Iterable[PackShape], a: Architecture, *, activation_checkpointing: str, compute_bytes: int, device: str
 ) -> PackShape:
     """Return the pack that needs most memory, by a rough count of activations per token and logits per supervised
     token. Its exact memory is then traced."""
     wide = a.hidden * 6 + a.intermediate * 4 + 3 * (a.heads + a.kv_heads) * a.head_dim
     token = a.layers * compute_bytes * (a.hidden if activation_checkpointing == "full" else wide)
-    row, most = a.vocabulary * (3 * 4 + compute_bytes), LOGITS_AT_ONCE // a.vocabulary
+    row, most = a.vocabulary * (3 * 4 + compute_bytes), rows_at_once(a.vocabulary, device)
     return max(packs, key=lambda pack: (pack.tokens * token + min(pack.supervised, most) * row, pack.tokens))
 
 

@@ -11,6 +11,9 @@ from torch._C._profiler import _RecordFunctionFast
 
 from cbtrain.model.adapters.lora_linear import LoraLinear
 from cbtrain.model.decoder import Block, Decoder, RMSNorm
+from cbtrain.model.fused import layer as fused
+from cbtrain.model.fused.joined import Joined
+from cbtrain.model.fused.low_rank import SidePaths
 from cbtrain.model.linears.linear import Linear
 from cbtrain.training.engines.engine import TrainingEngine
 
@@ -30,6 +33,10 @@ RANGES: dict[str, tuple[str, str]] = {
     "input": ("input wait", ""),
     STEP: ("other", ""),
     "backward": ("other", "backward"),
+    "weights": ("linears", ""),
+    "linears back": ("linears", "backward"),
+    "lora back": ("LoRA", "backward"),
+    "norms back": ("norms", "backward"),
 }
 """Of each range, by its name in the trace behind :data:`PREFIX`: the component it belongs to, and the pass. A range
 inside another takes its time out of it: a linear inside LoRA's counts as a linear."""
@@ -46,6 +53,22 @@ COLLECTIVES = (
     "all_to_all_single",
     "barrier",
 )
+
+
+FUSED: tuple[tuple[Any, str, str], ...] = (
+    (Joined, "matrices", "weights"),
+    (Joined, "forward", "linears"),
+    (Joined, "add", "linears"),
+    (Joined, "input_gradient", "linears back"),
+    (SidePaths, "folded", "lora"),
+    (SidePaths, "forward", "lora"),
+    (SidePaths, "backward", "lora back"),
+    (fused, "norm", "norms"),
+    (fused, "inverse_rms", "norms"),
+    (fused, "norm_backward", "norms back"),
+    (fused, "swiglu", "decoder"),
+)
+"""Parts of :mod:`cbtrain.model.fused`, whose layers call no modules: owner, attribute, range."""
 
 
 @contextmanager
@@ -72,6 +95,7 @@ def _places(decoder: Decoder, engine: TrainingEngine) -> Iterator[tuple[Any, str
             yield module, "forward", "norms"
         elif isinstance(module, Block):
             yield module, "forward", "decoder"  # its own, for when it is computed again in the backward pass
+    yield from FUSED
     yield engine, "token_losses", "loss"
     yield engine, "backward", "backward"
     yield engine, "step", "optimizer"

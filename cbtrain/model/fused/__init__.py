@@ -1,0 +1,1 @@
+"""The decoder's layer in training, as one function with a backward pass by hand."""

@@ -1,0 +1,328 @@
+"""One decoder layer with frozen weights and adapters, forward and backward by hand.
+
+Autograd would keep every result of a layer that some gradient needs. Here only these are kept, at the level ``none``:
+the layer's input, query, key and value, the output of attention, the sum after it, and the outputs of gate and up.
+Norms and activation are computed again from them; so are matrix products at higher levels
+(:mod:`cbtrain.model.fused.levels`). The product of ``down_proj`` never is: nothing needs its output.
+
+Rows are taken some at a time, so that what lies between two products stays in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from cbtrain.model.adapters.lora_linear import LoraLinear
+from cbtrain.model.fused.attending import Attending
+from cbtrain.model.fused.elementwise import inverse_rms, norm, norm_backward, rotate_, swiglu, swiglu_backward
+from cbtrain.model.fused.joined import Joined, Matrix
+from cbtrain.model.fused.levels import KEEPS_MIDDLE
+from cbtrain.model.fused.low_rank import Pair, SidePaths
+
+ROWS = 1024
+"""Rows at a time on CPUs. On GPUs all are computed together, where fewer launches count for more."""
+
+
+FOLD_FROM = 2048
+"""Rows from which it is cheaper to add the side paths to the weights than to compute them beside each product."""
+
+
+class Part:
+    """Linears that share an input, with the side paths of the adapters on them, for one pass over ``rows`` rows.
+    ``parameters`` are those of the side paths: A and B of each, in order.
+
+    In fp32, with many rows, the side paths are added to a copy of the weight: ``x (W + s B A)ᵀ`` is one product,
+    forward and back. In bf16 they never are: most of a small update would be rounded away.
+    """
+
+    def __init__(self, joined: Joined, modules: list[Any], dtype: torch.dtype, rows: int) -> None:
+        self.joined = joined
+        pairs = [
+            Pair(columns, module.lora_A, module.lora_B, module.scale)
+            for columns, module in zip(joined.columns, modules, strict=True)
+            if isinstance(module, LoraLinear) and module.enabled
+        ]
+        self.sides = SidePaths(pairs, dtype) if pairs else None
+        self.parameters = [parameter for pair in pairs for parameter in (pair.a, pair.b)]
+        self.folds = rows >= FOLD_FROM and dtype != torch.bfloat16
+
+    def matrices(self) -> list[Matrix]:
+        """Return what the methods multiply with; ask once a pass."""
+        matrices = self.joined.matrices()
+        if not self.sides or not self.folds:
+            return matrices
+        return [(columns, self.sides.folded(columns, weight)) for columns, weight in matrices]
+
+    def forward(self, x: Tensor, matrices: list[Matrix], out: Tensor) -> Tensor:
+        """Write the output for ``x`` to ``out`` and return it."""
+        return self._with_sides(x, self.joined.forward(x, matrices, out))
+
+    def add(self, x: Tensor, matrices: list[Matrix], to: Tensor, out: Tensor) -> Tensor:
+        """Write ``to`` plus the output for ``x`` to ``out`` and return it."""
+        return self._with_sides(x, self.joined.add(x, matrices, to, out))
+
+    def backward(self, x: Tensor, grad: Tensor, matrices: list[Matrix], out: Tensor | None) -> None:
+        """Add to the gradients of the side paths, and write that of ``x`` to ``out`` if there is one."""
+        if out is not None:
+            self.joined.input_gradient(grad, matrices, out)
+        if self.sides:
+            self.sides.backward(x, grad, None if self.folds else out)
+
+    def gradients(self) -> Iterator[Tensor]:
+        """Yield the gradients of ``parameters``."""
+        if self.sides:
+            for pair in self.sides.gradients():
+                yield from pair
+
+    def _with_sides(self, x: Tensor, out: Tensor) -> Tensor:
+        if self.sides and not self.folds:
+            self.sides.forward(x, out)
+        return out
+
+
+class Weights:
+    """The joined linears of one layer."""
+
+    def __init__(self, block: Any) -> None:
+        self.joined = [Joined([_base(module) for module in modules]) for modules in sharing_input(block)]
+
+    @classmethod
+    def of(cls, block: Any) -> Weights:
+        """Return those of ``block``, made at the first call, and anew if its linears are others."""
+        weights = cast("Weights | None", getattr(block, "joined_weights", None))
+        if weights is None or not weights._belong_to(block):
+            weights = block.joined_weights = cls(block)
+        return weights
+
+    def _belong_to(self, block: Any) -> bool:
+        now = [_base(module) for modules in sharing_input(block) for module in modules]
+        had = [linear for joined in self.joined for linear in joined.linears]
+        return all(a is b for a, b in zip(now, had, strict=True))
+
+
+def sharing_input(block: Any) -> tuple[list[Any], ...]:
+    """Return the linears of ``block``, adapted or not, in groups that share an input."""
+    a, m = block.self_attn, block.mlp
+    return [a.q_proj, a.k_proj, a.v_proj], [a.o_proj], [m.gate_proj, m.up_proj], [m.down_proj]
+
+
+def fused_layer(
+    block: Any,
+    x: Tensor,
+    angles: tuple[Tensor, Tensor],
+    attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+    level: str,
+    rows: Tensor | None = None,
+    at_once: int = ROWS,
+) -> Tensor:
+    """Return the output ``[T, hidden]`` of ``block`` for ``x [T, hidden]``, of ``rows`` (int64) only if they are given.
+
+    ``angles`` are cosines and sines ``[T, head_dim / 2]`` in the dtype of ``x``. ``level`` says what is kept
+    (:data:`cbtrain.model.fused.levels.LEVELS`). ``at_once`` rows are computed at a time. Gradients flow to ``x`` and to
+    the adapters' parameters.
+    """
+    call = _Call(block, angles, attend, (level, rows, at_once))
+    out: Tensor = _Layer.apply(x, call, *call.parameters)
+    return out
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, call: _Call, *parameters: Tensor) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(x)
+        return call.forward(x, keep=any(ctx.needs_input_grad))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        grad_x = ctx.call.backward(x, grad.contiguous(), wanted=ctx.needs_input_grad[0])
+        return (grad_x, None, *ctx.call.gradients())
+
+
+class _Call:
+    """One pass through one layer, and what it keeps."""
+
+    def __init__(
+        self, block: Any, angles: tuple[Tensor, Tensor], attend: Any, how: tuple[str, Tensor | None, int]
+    ) -> None:
+        self.block, self.attention = block, block.self_attn
+        self.level, self.rows, self.at_once = how
+        self.cos, self.sin = angles
+        self.attend, self.kept = attend, _Kept()
+        groups = zip(Weights.of(block).joined, sharing_input(block), strict=True)
+        self.qkv, self.out, self.gate_up, self.down = (
+            Part(joined, modules, self.cos.dtype, len(self.cos)) for joined, modules in groups
+        )
+        self.parameters = [p for part in self._parts() for p in part.parameters]
+
+    def _parts(self) -> tuple[Part, ...]:
+        return self.qkv, self.out, self.gate_up, self.down
+
+    def gradients(self) -> Iterator[Tensor]:
+        for part in self._parts():
+            yield from part.gradients()
+
+    def forward(self, x: Tensor, *, keep: bool) -> Tensor:
+        attending = self._attend(x, keep=keep and self.level in KEEPS_MIDDLE)
+        residual, attended = self._selected(x, attending.out)
+        count, out, kept = len(residual), torch.empty_like(residual), self.kept
+        middle = torch.empty_like(residual) if keep and self.level in KEEPS_MIDDLE else None
+        wide = self.gate_up.joined.out_features
+        gate_up = x.new_empty(count, wide) if keep and self.level == "none" else None
+        matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
+        for some in stretches(count, self.at_once):
+            m = self._middle(residual[some], attended[some], matrices[0], None if middle is None else middle[some])
+            g = self._gate_up(m, matrices[1], None if gate_up is None else gate_up[some])
+            self.down.add(swiglu(g), matrices[2], to=m, out=out[some])
+        if keep:
+            kept.attending = attending if self.level != "full" else None
+            kept.middle, kept.gate_up = middle, gate_up
+        return out
+
+    def backward(self, x: Tensor, grad: Tensor, *, wanted: bool) -> Tensor | None:
+        """Return the gradient of ``x`` if it is ``wanted``; those of the adapters are summed in the parts."""
+        kept, self.kept = self.kept, _Kept()  # it is written over; a second time, all of it is computed again
+        sources: list[Tensor] = []
+        attending = kept.attending
+        if attending is None:
+            attending = self._attend(x, keep=True)
+        elif self.level not in KEEPS_MIDDLE:
+            sources = self._project(x)[1]
+        grad_middle, grad_attended = self._backward_after(x, attending.out, grad, kept)
+        if not wanted and self.qkv.sides is None:
+            return None
+        if self.rows is not None:
+            grad_middle = x.new_zeros(x.shape).index_copy_(0, self.rows, grad_middle) if wanted else grad_middle
+            grad_attended = x.new_zeros(len(x), grad_attended.shape[1]).index_copy_(0, self.rows, grad_attended)
+        grads = attending.backward(grad_attended.view_as(attending.out), sources)
+        del attending, grad_attended, kept, sources
+        return self._backward_before(x, grads, grad_middle if wanted else None)
+
+    # Before attention: norm, query, key and value, rotation.
+
+    def _attend(self, x: Tensor, *, keep: bool) -> Attending:
+        inputs, sources = self._project(x)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return cast(Tensor, self.attend(self.attention.layer, q, k, v))
+
+        return Attending(attend, inputs, sources, keep=keep)
+
+    def _project(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return query, key and value ``[T, heads, head_dim]``, rotated, and the tensors into which they are views."""
+        a, weight = self.attention, self.block.input_layernorm
+        qkv, matrices = x.new_empty(len(x), self.qkv.joined.out_features), self.qkv.matrices()
+        queries, keys, values = (qkv[:, columns].unflatten(-1, (-1, a.head_dim)) for columns in self._columns())
+        sources = [qkv]
+        if a.qk_norm:  # what the norms are applied to is needed again
+            normed = x.new_empty(len(x), self._columns()[1].stop)
+            raw = queries, keys
+            queries, keys = (normed[:, columns].unflatten(-1, (-1, a.head_dim)) for columns in self._columns()[:2])
+            sources.append(normed)
+        for some in stretches(len(x), self.at_once):
+            self.qkv.forward(norm(x[some], weight.weight, inverse_rms(x[some], weight.eps)), matrices, qkv[some])
+            if a.qk_norm:
+                for n, before, after in zip((a.q_norm, a.k_norm), raw, (queries, keys), strict=True):
+                    after[some] = norm(before[some], n.weight, inverse_rms(before[some], n.eps))
+            rotate_(queries[some], self.cos[some], self.sin[some])
+            rotate_(keys[some], self.cos[some], self.sin[some])
+        return [queries, keys, values], sources
+
+    def _backward_before(self, x: Tensor, grads: tuple[Tensor, ...], grad_x: Tensor | None) -> Tensor | None:
+        """Add to ``grad_x``, if there is one, the gradient of ``x`` for those of query, key and value; return it."""
+        a, weight, matrices = self.attention, self.block.input_layernorm, self.qkv.matrices()
+        for some in stretches(len(x), self.at_once):
+            inverse = inverse_rms(x[some], weight.eps)
+            h = norm(x[some], weight.weight, inverse)
+            joined = x.new_empty(len(h), self.qkv.joined.out_features)
+            for number, (columns, grad) in enumerate(zip(self._columns(), grads, strict=True)):
+                part = joined[:, columns].unflatten(-1, (-1, a.head_dim))
+                part.copy_(grad[some])
+                if number < 2:
+                    rotate_(part, self.cos[some], -self.sin[some])
+            if a.qk_norm:
+                self._backward_qk_norms(h, matrices, joined)
+            grad_h = torch.empty_like(h) if grad_x is not None else None
+            self.qkv.backward(h, joined, matrices, grad_h)
+            if grad_h is not None and grad_x is not None:
+                norm_backward(grad_h, x[some], weight.weight, inverse, into=grad_x[some])
+        return grad_x
+
+    def _backward_qk_norms(self, h: Tensor, matrices: list[Matrix], joined: Tensor) -> None:
+        a = self.attention
+        raw = self.qkv.forward(h, matrices, torch.empty_like(joined))
+        for n, columns in zip((a.q_norm, a.k_norm), self._columns()[:2], strict=True):
+            before, part = (t[:, columns].unflatten(-1, (-1, a.head_dim)) for t in (raw, joined))
+            grad = part.clone()
+            part.zero_()
+            norm_backward(grad, before, n.weight, inverse_rms(before, n.eps), into=part)
+
+    def _columns(self) -> list[slice]:
+        return self.qkv.joined.columns
+
+    # After attention: output product, norm, gate and up, activation, down.
+
+    def _selected(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        attended = attended.flatten(-2)
+        return (x, attended) if self.rows is None else (x[self.rows], attended[self.rows])
+
+    def _middle(self, residual: Tensor, attended: Tensor, matrices: list[Matrix], out: Tensor | None) -> Tensor:
+        return self.out.add(attended, matrices, to=residual, out=torch.empty_like(residual) if out is None else out)
+
+    def _gate_up(self, middle: Tensor, matrices: list[Matrix], out: Tensor | None) -> Tensor:
+        weight = self.block.post_attention_layernorm
+        h = norm(middle, weight.weight, inverse_rms(middle, weight.eps))
+        if out is None:
+            out = middle.new_empty(len(middle), self.gate_up.joined.out_features)
+        return self.gate_up.forward(h, matrices, out)
+
+    def _backward_after(self, x: Tensor, attended: Tensor, grad: Tensor, kept: _Kept) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the sum after attention and of attention's output, for ``grad`` of the output."""
+        residual, attended = self._selected(x, attended)
+        weight = self.block.post_attention_layernorm
+        grad_middle, grad_attended = grad.clone(), torch.empty_like(attended)
+        matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
+        for some in stretches(len(residual), self.at_once):
+            if kept.middle is None:
+                middle = self._middle(residual[some], attended[some], matrices[0], None)
+            else:
+                middle = kept.middle[some]
+            inverse = inverse_rms(middle, weight.eps)
+            h = norm(middle, weight.weight, inverse)
+            if kept.gate_up is None:
+                gate_up = self.gate_up.forward(h, matrices[1], x.new_empty(len(h), self.gate_up.joined.out_features))
+            else:
+                gate_up = kept.gate_up[some]
+            activated = swiglu(gate_up)
+            grad_activated = torch.empty_like(activated)
+            self.down.backward(activated, grad[some], matrices[2], grad_activated)
+            swiglu_backward(grad_activated, gate_up)
+            grad_h = torch.empty_like(h)
+            self.gate_up.backward(h, gate_up, matrices[1], grad_h)
+            norm_backward(grad_h, middle, weight.weight, inverse, into=grad_middle[some])
+            self.out.backward(attended[some], grad_middle[some], matrices[0], grad_attended[some])
+        return grad_middle, grad_attended
+
+
+class _Kept:
+    """What a pass keeps for its backward pass; None is computed again."""
+
+    attending: Attending | None = None
+    middle: Tensor | None = None
+    gate_up: Tensor | None = None
+
+
+def stretches(rows: int, at_once: int) -> Iterator[slice]:
+    """Yield slices of the ``rows``, ``at_once`` in each."""
+    for begin in range(0, rows, at_once):
+        yield slice(begin, min(begin + at_once, rows))
+
+
+def _base(module: Any) -> Any:
+    return module.base if isinstance(module, LoraLinear) else module

@@ -1,0 +1,41 @@
+"""Which layers the fused function computes, and which are left to autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cbtrain.model.adapters.lora_linear import LoraLinear
+from cbtrain.model.fused.joined import supported
+from cbtrain.model.fused.layer import Weights, sharing_input
+from cbtrain.model.linears.linear import Linear
+
+
+def obstacle(block: Any) -> str | None:
+    """Return why :func:`cbtrain.model.fused.layer.fused_layer` cannot compute ``block``, or None."""
+    for module in (module for modules in sharing_input(block) for module in modules):
+        base = module
+        if isinstance(module, LoraLinear):
+            if type(module) is not LoraLinear:
+                return "DoRA"
+            if module.dropout.rate > 0 and module.training:
+                return "LoRA dropout"
+            base = module.base
+        if not isinstance(base, Linear) or not supported(base):
+            return f"a linear of the kind {type(base).__name__}"
+        for parameter in base.parameters(recurse=False):
+            if hasattr(parameter, "ds_id"):
+                return "ZeRO stage 3"
+            if parameter.requires_grad:
+                return "trained base weights"
+    if block.input_layernorm.weight.requires_grad or block.post_attention_layernorm.weight.requires_grad:
+        return "trained norms"
+    return None
+
+
+def join_weights(blocks: Iterable[Any]) -> None:
+    """Join the weights of those of ``blocks`` that will be fused, once they are where they stay."""
+    for block in blocks:
+        if obstacle(block) is None:
+            for joined in Weights.of(block).joined:
+                joined.join()

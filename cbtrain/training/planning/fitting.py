@@ -1,0 +1,107 @@
+"""How much each layer must compute again, so that training fits into the memory there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cbtrain.errors import UserError
+from cbtrain.model.fused.levels import LEVELS, levels_of, mixtures
+from cbtrain.model.head import rows_at_once
+from cbtrain.training.planning.machine import Machine
+from cbtrain.training.planning.memory_plan import predict_memory
+from cbtrain.training.planning.scenario import Scenario
+from cbtrain.training.planning.workload import PackShape, largest
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """``levels`` are those of the layers (:data:`cbtrain.model.fused.levels.LEVELS`); ``needed`` the bytes that all
+    ranks on one device take with them, None where there is plenty of memory and nobody counted."""
+
+    levels: str | tuple[str, ...]
+    needed: int | None
+    fits: bool
+
+    @property
+    def text(self) -> str:
+        return levels_text(self.levels)
+
+
+def fit_levels(scenario: Scenario, packs: Sequence[PackShape], machine: Machine) -> Fit:
+    """Return the fastest mixture of levels with which the largest of ``packs`` fits on ``machine``; the smallest one if
+    none does."""
+    if _plenty(scenario, worst_pack(scenario, packs, "none"), machine):
+        return Fit("none", None, fits=True)
+    choices: list[str | tuple[str, ...]] = [*mixtures(scenario.architecture.layers)]
+
+    def needed(number: int) -> int:
+        return bytes_needed(scenario, packs, choices[number], machine)
+
+    fitting, least = len(choices) - 1, needed(len(choices) - 1)
+    if not machine.fits(least):
+        return Fit("full", least, fits=False)
+    too_large = -1  # a later mixture takes no more memory than an earlier one
+    while fitting - too_large > 1:
+        middle = (fitting + too_large) // 2
+        if machine.fits(bytes_ := needed(middle)):
+            fitting, least = middle, bytes_
+        else:
+            too_large = middle
+    return Fit(_short(choices[fitting]), least, fits=True)
+
+
+def bytes_needed(scenario: Scenario, packs: Sequence[PackShape], levels: str | Sequence[str], machine: Machine) -> int:
+    """Return the predicted peak on one device; ranks on a CPU share the machine."""
+    levels = levels if isinstance(levels, str) else tuple(levels)
+    memory = predict_memory(replace(scenario, activation_checkpointing=levels), worst_pack(scenario, packs, levels))
+    return memory.total * (scenario.world if machine.kind == "cpu" else 1)
+
+
+def require_fit(fit: Fit, machine: Machine, stage: str) -> None:
+    """Raise UserError if ``fit`` does not fit."""
+    if fit.fits:
+        return
+    assert fit.needed is not None
+    needed, room = (fit.needed + machine.reserve) / 1e9, machine.memory / 1e9
+    problem = f"{stage} needs {needed:.2f} GB even if every layer is computed again, more than {room:.2f} GB"
+    hint = f"Raise the limit, lower {stage}.pack_tokens, or look at `cbtrain plan`."
+    raise UserError(problem, where="training.memory_limit", hint=hint)
+
+
+def levels_text(levels: str | Sequence[str]) -> str:
+    """Return ``none`` or, of a mixture, ``12 none, 20 mlp``."""
+    if isinstance(levels, str):
+        return levels
+    counts = Counter(levels)
+    parts = [f"{counts[level]} {level}" for level in LEVELS if counts[level]]
+    return ", ".join(parts) if len(counts) > 1 else levels[0]
+
+
+def _short(levels: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return levels[0] if not isinstance(levels, str) and len(set(levels)) == 1 else levels
+
+
+def worst_pack(scenario: Scenario, packs: Sequence[PackShape], levels: str | Sequence[str]) -> PackShape:
+    """Return the pack that needs most memory."""
+    full = set(levels_of(levels, scenario.architecture.layers)) == {"full"}
+    return largest(
+        packs,
+        scenario.architecture,
+        activation_checkpointing="full" if full else "none",
+        compute_bytes=scenario.compute.itemsize,
+        device=scenario.device,
+    )
+
+
+def _plenty(scenario: Scenario, pack: PackShape, machine: Machine) -> bool:
+    """Return whether twice a generous count is there, so that a closer look is not worth its seconds."""
+    a, size = scenario.architecture, scenario.compute.itemsize
+    layer = a.hidden * 10 + a.intermediate * 6 + 4 * (a.heads + a.kv_heads) * a.head_dim
+    weights = a.layers * (3 * a.hidden * a.intermediate + 2 * a.hidden * a.head_dim * (a.heads + a.kv_heads))
+    weights += 2 * a.vocabulary * a.hidden
+    trained = weights * 24 if scenario.full else weights  # an adapter is smaller than what it adapts
+    rows = min(pack.supervised, rows_at_once(a.vocabulary, scenario.device))
+    count = pack.tokens * layer * a.layers * size + weights * size + trained + 12 * rows * a.vocabulary
+    return machine.fits(2 * count * (scenario.world if machine.kind == "cpu" else 1))
