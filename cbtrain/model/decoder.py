@@ -22,9 +22,10 @@ from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import choose_backend, packed_attention
-from cbtrain.model.fused.layer import ROWS, fused_layer
+from cbtrain.model.fused.layer import ROWS, How, fused_layer
 from cbtrain.model.fused.levels import levels_of
 from cbtrain.model.fused.obstacles import obstacle
+from cbtrain.model.fused.savings import Savings
 from cbtrain.model.head import Head
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.formats import WeightFormat
@@ -133,7 +134,7 @@ class Decoder(nn.Module):
     ``linear`` makes the seven linears of a layer (:mod:`cbtrain.model.linears`); embeddings, norms and head are dense.
     ``attention`` names the attention back-end that is wanted, ``activation_checkpointing`` how much of a layer, or
     of each, the backward pass computes again (:mod:`cbtrain.model.fused.levels`). Layers that can be are computed by
-    :mod:`cbtrain.model.fused` in training, unless ``fused`` is off. ``adapter`` is what fine-tuning adds,
+    :mod:`cbtrain.model.fused` in training, with ``savings``. ``adapter`` is what fine-tuning adds,
     ``fingerprint`` the hash of the base's weights, ``source`` the parsed ``config.json`` of ``folder``, ``format`` the
     format in which the weights are held in memory.
     """
@@ -154,7 +155,7 @@ class Decoder(nn.Module):
         self.register_buffer("frequencies", inverse_frequencies(a.rope, a.head_dim), persistent=False)
         self.attention = "auto"
         self.activation_checkpointing: str | Sequence[str] = "none"
-        self.fused = True
+        self.savings = Savings()
         self.adapter: Adapter | None = None
         self.fingerprint: str | None = None
         self.source: dict[str, Any] = {}
@@ -171,10 +172,11 @@ class Decoder(nn.Module):
         half, at_once = cos.shape[-1] // 2, ROWS if self.kind != "cuda" else max(1, len(x))
         for number, layer in enumerate(self.layers):
             level = levels[number] if training else "none"
-            if training and self.fused and obstacle(layer) is None:
+            if training and self.savings.fused and obstacle(layer) is None:
                 # Attention needs all rows of the last layer, and what comes after it those of the result only.
-                last = rows if number == len(self.layers) - 1 else None
-                x = fused_layer(layer, x, (cos[:, :half], sin[:, :half]), attend, level, last, at_once)
+                last = rows if self.savings.pruned and number == len(self.layers) - 1 else None
+                how = How(level, last, at_once, self.savings.folded)
+                x = fused_layer(layer, x, (cos[:, :half], sin[:, :half]), attend, how)
                 rows = None if last is not None else rows
             elif level != "none":
                 x = checkpointed(layer, level, x, cos, sin, attend)

@@ -18,6 +18,7 @@ from cbtrain.model.adapters.methods import AdapterConfig, inject
 from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import LoraConfig, ModelConfig
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.fused.savings import Savings
 from cbtrain.model.linears.formats import WeightFormat, configured_format
 from cbtrain.model.rope_keys import Rope
 from cbtrain.model.weights.hub import describing_files, resolve_model
@@ -172,6 +173,7 @@ class StageSpec:
             accumulates=settings.accumulates(world),
             copies=torch.device(self.device).type == "cpu",
             zero_stage=runtime.zero_stage if runtime.engine == "deepspeed" else None,
+            savings=Savings.without(runtime.savings_off),
             world=world,
         )
 
@@ -225,7 +227,11 @@ class StageSpec:
             placed = partitioner(self.device, self.weight_format.compute, self.runtime)
         with loading_bar(console) as progress:
             decoder = load_configured(self.loading, str(self.model.folder), self.device, progress, placed)
-        decoder.activation_checkpointing = levels or self.scenario().activation_checkpointing
+        scenario = self.scenario()
+        decoder.activation_checkpointing, decoder.savings = (
+            levels or scenario.activation_checkpointing,
+            scenario.savings,
+        )
         inject(decoder, self.adapter, seed=self.settings.seed)
         memory = weight_memory(decoder)
         share = f" on each of {distributed.world()} ranks, which hold a part each" if placed else ""

@@ -13,9 +13,10 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.fused import layer
-from cbtrain.model.fused.layer import Weights, fused_layer
+from cbtrain.model.fused.layer import How, Weights, fused_layer
 from cbtrain.model.fused.levels import LEVELS
 from cbtrain.model.fused.obstacles import obstacle
+from cbtrain.model.fused.savings import Savings
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.rope import cos_sin
 from cbtrain.tokens.document import Document
@@ -25,6 +26,7 @@ from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario
 
+PLAIN = Savings(fused=False)
 EVERYTHING = replace(TINY, qk_norm=True, qkv_bias=True, out_bias=True, mlp_bias=True, sliding_window=100, layers=3)
 
 
@@ -86,9 +88,9 @@ def test_gradients_are_those_of_the_plain_path_at_every_level(architecture, name
     decoder = adapted(architecture, CONFIGS[name])
     exact = copy.deepcopy(decoder).double()
     for pack in (pack_of(500, 300, 3), pack_of(150, 1, 60)):
-        decoder.fused = False
+        decoder.savings = PLAIN
         loss, truth = gradients(decoder, pack)
-        decoder.fused = True
+        decoder.savings = Savings()
         in_fp64 = gradients(exact, pack)[1]  # by the way that finite differences confirm below
         assert max(errors(truth, in_fp64).values()) < 3e-5
         first = None
@@ -99,6 +101,8 @@ def test_gradients_are_those_of_the_plain_path_at_every_level(architecture, name
             assert max(errors(found, truth).values()) < 3e-5
             first = first or found
             assert all(torch.equal(found[n], first[n]) for n in first)  # what is computed again is the same
+        for decoder.savings in (Savings(folded=False), Savings(pruned=False)):
+            assert max(errors(gradients(decoder, pack)[1], truth).values()) < 3e-5
 
 
 @pytest.mark.parametrize("architecture", [TINY, EVERYTHING], ids=["llama", "everything"])
@@ -120,7 +124,7 @@ def test_numerical_gradients_of_a_layer(architecture, folds, monkeypatch):
     ]
 
     def out(x, *_):
-        return fused_layer(block, x, (cos, sin), attend, "selective", rows, 2)
+        return fused_layer(block, x, (cos, sin), attend, How("selective", rows, 2))
 
     assert torch.autograd.gradcheck(out, (x, *parameters), fast_mode=True)
 
@@ -138,9 +142,9 @@ def random_one(name, dtype, seed):
 
 def test_four_bits():
     pack, decoder = pack_of(90, 50), random_one("nf4", torch.float32, 0)
-    decoder.fused = False
+    decoder.savings = PLAIN
     plain = gradients(decoder, pack)[1]
-    decoder.fused = True
+    decoder.savings = Savings()
     assert all(obstacle(block) is None for block in decoder.layers)
     for level in LEVELS:
         decoder.activation_checkpointing = level
@@ -153,7 +157,7 @@ def test_in_bf16_it_is_as_near_to_fp64_as_the_plain_path():
         pack, decoder = pack_of(90, 50, seed=seed), random_one("bf16", torch.bfloat16, seed)
         truth = gradients(copy.deepcopy(decoder).double(), pack)[1]
         by_path = []
-        for decoder.fused in (True, False):
+        for decoder.savings in (Savings(), PLAIN):
             by_path.append(errors(gradients(decoder, pack)[1], truth))
         fused, plain = by_path
         ratios.append(sum(fused[n] / plain[n] for n in plain) / len(plain))
@@ -172,9 +176,9 @@ def test_what_is_left_to_autograd_is_said_and_computed_by_it():
         inject(decoder, config)
         decoder.train()
         assert obstacle(decoder.layers[0]) == reason
-        decoder.fused = False
+        decoder.savings = PLAIN
         wanted = gradients(decoder, pack)[1]
-        decoder.fused = True
+        decoder.savings = Savings()
         for level in LEVELS:
             decoder.activation_checkpointing = level
             found = gradients(decoder, pack)[1]

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.fused.savings import Savings
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training.flops import linear_weights, micro_batch_flops, step_flops
@@ -31,7 +32,7 @@ def counted(config, supervised, level="none", *, fused=True):
     pack = build_pack([Document("a", torch.arange(60).int().numpy(), weights.numpy())])
     decoder = Decoder(DEEP)
     initialize(decoder, 0)
-    decoder.fused = fused
+    decoder.savings = Savings(fused=fused)
     inject(decoder, config)
     decoder.activation_checkpointing = level
     decoder.train()

@@ -48,7 +48,7 @@ def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter
     except BaseException:
         adapter.remove()
         raise
-    if decoder.fused:
+    if decoder.savings.fused:
         join_weights(decoder.layers)
     return adapter
 

@@ -11,6 +11,7 @@ Rows are taken some at a time, so that what lies between two products stays in t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -32,14 +33,14 @@ FOLD_FROM = 2048
 
 
 class Part:
-    """Linears that share an input, with the side paths of the adapters on them, for one pass over ``rows`` rows.
-    ``parameters`` are those of the side paths: A and B of each, in order.
+    """Linears that share an input, with the side paths of the adapters on them, for one pass. ``parameters`` are those
+    of the side paths: A and B of each, in order.
 
-    In fp32, with many rows, the side paths are added to a copy of the weight: ``x (W + s B A)ᵀ`` is one product,
+    If it ``folds``, in fp32, the side paths are added to a copy of the weight: ``x (W + s B A)ᵀ`` is one product,
     forward and back. In bf16 they never are: most of a small update would be rounded away.
     """
 
-    def __init__(self, joined: Joined, modules: list[Any], dtype: torch.dtype, rows: int) -> None:
+    def __init__(self, joined: Joined, modules: list[Any], dtype: torch.dtype, *, folds: bool) -> None:
         self.joined = joined
         pairs = [
             Pair(columns, module.lora_A, module.lora_B, module.scale)
@@ -48,7 +49,7 @@ class Part:
         ]
         self.sides = SidePaths(pairs, dtype) if pairs else None
         self.parameters = [parameter for pair in pairs for parameter in (pair.a, pair.b)]
-        self.folds = rows >= FOLD_FROM and dtype != torch.bfloat16
+        self.folds = folds and dtype != torch.bfloat16
 
     def matrices(self) -> list[Matrix]:
         """Return what the methods multiply with; ask once a pass."""
@@ -110,22 +111,28 @@ def sharing_input(block: Any) -> tuple[list[Any], ...]:
     return [a.q_proj, a.k_proj, a.v_proj], [a.o_proj], [m.gate_proj, m.up_proj], [m.down_proj]
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """``level`` says what a pass keeps (:data:`cbtrain.model.fused.levels.LEVELS`). If ``rows`` (int64) are given, the
+    result is that of these only. ``at_once`` rows are computed at a time. ``folds`` allows to add adapters to a copy of
+    the weight."""
+
+    level: str = "none"
+    rows: Tensor | None = None
+    at_once: int = ROWS
+    folds: bool = True
+
+
 def fused_layer(
     block: Any,
     x: Tensor,
     angles: tuple[Tensor, Tensor],
     attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
-    level: str,
-    rows: Tensor | None = None,
-    at_once: int = ROWS,
+    how: How,
 ) -> Tensor:
-    """Return the output ``[T, hidden]`` of ``block`` for ``x [T, hidden]``, of ``rows`` (int64) only if they are given.
-
-    ``angles`` are cosines and sines ``[T, head_dim / 2]`` in the dtype of ``x``. ``level`` says what is kept
-    (:data:`cbtrain.model.fused.levels.LEVELS`). ``at_once`` rows are computed at a time. Gradients flow to ``x`` and to
-    the adapters' parameters.
-    """
-    call = _Call(block, angles, attend, (level, rows, at_once))
+    """Return the output ``[T, hidden]`` of ``block`` for ``x [T, hidden]``, as ``how`` says. ``angles`` are cosines and
+    sines ``[T, head_dim / 2]`` in the dtype of ``x``. Gradients flow to ``x`` and to the adapters' parameters."""
+    call = _Call(block, angles, attend, how)
     out: Tensor = _Layer.apply(x, call, *call.parameters)
     return out
 
@@ -148,16 +155,15 @@ class _Layer(torch.autograd.Function):
 class _Call:
     """One pass through one layer, and what it keeps."""
 
-    def __init__(
-        self, block: Any, angles: tuple[Tensor, Tensor], attend: Any, how: tuple[str, Tensor | None, int]
-    ) -> None:
+    def __init__(self, block: Any, angles: tuple[Tensor, Tensor], attend: Any, how: How) -> None:
         self.block, self.attention = block, block.self_attn
-        self.level, self.rows, self.at_once = how
+        self.level, self.rows, self.at_once = how.level, how.rows, how.at_once
         self.cos, self.sin = angles
         self.attend, self.kept = attend, _Kept()
         groups = zip(Weights.of(block).joined, sharing_input(block), strict=True)
         self.qkv, self.out, self.gate_up, self.down = (
-            Part(joined, modules, self.cos.dtype, len(self.cos)) for joined, modules in groups
+            Part(joined, modules, self.cos.dtype, folds=how.folds and len(self.cos) >= FOLD_FROM)
+            for joined, modules in groups
         )
         self.parameters = [p for part in self._parts() for p in part.parameters]
 

@@ -34,13 +34,14 @@ def meta_decoder(scenario: Scenario) -> Decoder:
     with META:
         decoder = MetaDecoder(scenario, linear)
     decoder.to(scenario.compute).requires_grad_(scenario.full)
-    decoder.activation_checkpointing = scenario.activation_checkpointing
+    decoder.activation_checkpointing, decoder.savings = scenario.activation_checkpointing, scenario.savings
     if isinstance(scenario.adapter, LoraConfig):
         adapter = LoraAdapter(decoder, scenario.adapter, META)
         decoder.adapter, adapter.dropout = adapter, MetaDropout(scenario.adapter.dropout, 0)
         for module in adapter.modules.values():
             module.dropout = adapter.dropout
-        join_weights(decoder.layers)
+        if scenario.savings.fused:
+            join_weights(decoder.layers)
     else:
         decoder.adapter = FullAdapter(decoder, FullConfig(), META)
     return decoder.train()

@@ -37,7 +37,7 @@ def random_decoder(scenario: Scenario, device: torch.device) -> Decoder:
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
     decoder.frequencies = inverse_frequencies(a.rope, a.head_dim).to(device)
     decoder.format, decoder.attention = weight_format, scenario.attention
-    decoder.activation_checkpointing = scenario.activation_checkpointing
+    decoder.activation_checkpointing, decoder.savings = scenario.activation_checkpointing, scenario.savings
     decoder.requires_grad_(False)
     inject(decoder, scenario.adapter)
     return decoder.train()

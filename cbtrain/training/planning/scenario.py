@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,6 +10,7 @@ from cbtrain.model.adapters.methods import AdapterConfig
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import LoraConfig
+from cbtrain.model.fused.savings import Savings
 from cbtrain.model.linears.formats import WeightFormat
 
 
@@ -31,6 +32,7 @@ class Scenario:
     accumulates: bool = False
     copies: bool = False
     zero_stage: int | None = None
+    savings: Savings = field(default_factory=Savings)
     world: int = 1
 
     @property

@@ -1,0 +1,24 @@
+"""What is computed in another way than the plain one, with the same result: each can be switched off, to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+NAMES = ("fused", "folded", "pruned")
+
+
+@dataclass(frozen=True, slots=True)
+class Savings:
+    """``fused``: layers are computed by :mod:`cbtrain.model.fused`; the others need it. ``folded``: with many rows in
+    fp32 adapters are added to a copy of the weight. ``pruned``: after attention, the last layer computes the rows whose
+    result is asked for."""
+
+    fused: bool = True
+    folded: bool = True
+    pruned: bool = True
+
+    @classmethod
+    def without(cls, names: Collection[str]) -> Savings:
+        """Return all but those that are named."""
+        return cls(**{name: name not in names for name in NAMES})
