@@ -1,5 +1,6 @@
 # make run        the whole study on embedded defaults; MODEL=DIR-OR-HUB-ID and CORPUS=DIR choose others
 # make test       the tests; make test-slow the longer ones (processes, browser, wheel); make test-deep full sizes
+# make bench      training beside other trainers (up to 25 minutes); CORPUS=DIR names the transcripts
 # make install    their shared part; TORCH="torch==…" chooses another build
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ MODEL ?=
 CORPUS ?=
 ARGS ?=
 
-.PHONY: install run test test-slow test-deep lint types clean FORCE
+.PHONY: install run test test-slow test-deep bench lint types clean FORCE
 .DEFAULT_GOAL := install
 
 STAMP := $(VENV)/.installed
@@ -46,6 +47,9 @@ test-slow: install
 
 test-deep: install
 	@$(PYTEST) -m "deep or hypothesis" --hypothesis-profile many --durations 20 $(ARGS)
+
+bench: install
+	@CORPUS="$(CORPUS)" $(BIN)/python launch/benchmark.py train $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

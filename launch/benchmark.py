@@ -3,7 +3,19 @@
 import importlib
 import sys
 
-NAMES = ("corpus", "tokens", "model", "providers", "analysis", "report", "plan", "generate", "serve", "evaluate")
+NAMES = (
+    "corpus",
+    "tokens",
+    "model",
+    "providers",
+    "analysis",
+    "report",
+    "plan",
+    "train",
+    "generate",
+    "serve",
+    "evaluate",
+)
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:

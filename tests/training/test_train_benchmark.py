@@ -1,0 +1,157 @@
+"""The benchmark of training at a tiny size: every system trains the same, and a row that does not learn has no speed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from places import LAUNCH
+
+sys.path.insert(0, str(LAUNCH))
+
+from benchmarks import train as benchmark
+from benchmarks.train import SYSTEMS
+from benchmarks.training import ours, run, sessions
+from benchmarks.training.results import Results, good, show
+from benchmarks.training.rows import GEOMETRIES, PLANS
+
+from cbtrain.model.architecture import parse_architecture
+from cbtrain.model.decoder import Decoder
+
+TINY = PLANS["tiny"]
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """Runs the processes of rows in this one."""
+
+    def child(words, folder, parsed, seconds):
+        benchmark.main([*words, "--tiny", "--threads", "1", "--device", parsed.device])
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(benchmark, "_child", child)
+    monkeypatch.delenv("CORPUS", raising=False)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_all_systems_learn_the_same(here, tmp_path, capsys):
+    pytest.importorskip("trl")
+    file = tmp_path / "rows.json"
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(["--tiny", "--threads", "1", "--json", str(file)])
+    assert ended.value.code == 0, capsys.readouterr().out
+    rows = {row["name"]: row for row in json.loads(file.read_text())}
+    assert list(rows) == ["limit", "ours", "plain", "peft", "trl", "course"]
+    for name in ("ours", "plain", "peft", "trl"):
+        row = rows[name]
+        assert row["status"] == "measured"
+        assert row["tokens_per_second"] > row["supervised_tokens_per_second"] > 0
+        assert row["losses"] == pytest.approx(rows["ours"]["losses"], rel=1e-5)
+        assert row["grad_norms"] == pytest.approx(rows["ours"]["grad_norms"], rel=1e-4)
+        assert row["peak_memory_bytes"] > 0
+        assert row["share_of_limit"] == row["tokens_per_second"] / rows["limit"]["tokens_per_second"]
+    assert 0.9 < rows["ours"]["fill"] <= 1
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with sessions, base and adapter, and what `ours` measured there."""
+    folder = tmp_path_factory.mktemp("made")
+    sessions.prepare(TINY, folder)
+    whole = run.Run(TINY.named("ours"), TINY, folder, "cpu")
+    run.make_base(whole)
+    return whole, ours.train(whole)
+
+
+def zero_inputs(decoder, settings):
+    """With both matrices zero no gradient ever differs from zero."""
+    for name, parameter in decoder.adapter.parameters().items():
+        if ".lora_A." in name:
+            parameter.data.zero_()
+    return settings
+
+
+def freeze_one(decoder, settings):
+    decoder.adapter.parameters()["layers.1.mlp.up_proj.lora_B.weight"].requires_grad_(False)
+    return settings
+
+
+def change_the_last_norm(decoder, settings):
+    """Losses hardly show it; gradients do."""
+    decoder.norm.weight.data.mul_(1.01)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (zero_inputs, "gradient norms are not all positive: 0, 0, 0"),
+        (freeze_one, "13 lora_B are trained, and not 14"),
+        (change_the_last_norm, "gradient norms are not those of ours"),
+    ],
+)
+def test_a_row_that_does_not_learn_the_same_is_refused(made, change, reason, tmp_path, capsys):
+    whole, reference = made
+    results = Results(TINY, {}, tmp_path / "rows.json")
+    results.add("ours", reference)
+    results.add("plain", ours.train(whole, change))
+    sound, refused = json.loads((tmp_path / "rows.json").read_text())
+    assert sound["status"] == "measured"
+    assert refused["status"] == "refused"
+    assert reason in "; ".join(refused["problems"])
+    assert refused["tokens_per_second"] is refused["supervised_tokens_per_second"] is refused["share_of_limit"] is None
+    assert not good([sound, refused])
+    show([sound, refused])
+    assert f"plain         refused: {refused['problems'][0]}" in capsys.readouterr().out
+
+
+def test_the_rows_of_a_gpu_are_real_geometries_in_time():
+    plan = PLANS["cuda"]
+    names = [row.name for row in plan.rows]
+    assert len(set(names)) == len(names)
+    billions = {}
+    for row in plan.rows:
+        architecture = parse_architecture(GEOMETRIES[row.geometry], row.geometry)
+        with torch.device("meta"):
+            billions[row.geometry] = round(sum(p.numel() for p in Decoder(architecture).parameters()) / 1e9, 2)
+    assert billions == {"llama-8b": 8.03, "qwen-7b": 7.62, "mistral-7b": 7.25}
+    assert {row.system for row in plan.rows if row.compared} == set(SYSTEMS)
+    assert plan.named("llama-nf4").most_bytes == 22e9
+    assert plan.named("llama-course").course == 90_000
+    assert plan.row_seconds < 180
+    assert plan.minutes <= 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "limit,theirs,mine"], "--only: no such rows: theirs, mine. Rows: limit, ours, plain, peft, trl"),
+        (["--device", "cuda"], "--device cuda: there is no GPU here. Use --device cpu."),
+        (["--rounds", "0"], "--rounds: 0 is not a number of rounds. Use 1 or more."),
+        (["--json", "nowhere/rows.json"], "--json nowhere/rows.json: its folder does not exist. Make it first."),
+    ],
+)
+def test_bad_input_is_one_line(here, arguments, message):
+    if torch.cuda.is_available() and "cuda" in arguments:
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        benchmark.main(["--tiny", *arguments])
+
+
+def test_a_corpus_with_too_few_sessions_is_refused_before_anything_is_trained(tmp_path):
+    """In real processes, as all rows are."""
+    turns = [{"role": "patient", "text": "I am sad."}, {"role": "therapist", "text": "Since when?"}]
+    record = {"schema": "cbtrain.session/1", "course": "a", "session": 1, "turns": turns}
+    (tmp_path / "sessions.jsonl").write_text(json.dumps(record))
+    command = [sys.executable, LAUNCH / "benchmark.py", "train", "--tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CORPUS": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"CORPUS={tmp_path}: 0 packs of 2 sessions of 450 to 900 tokens. 3 are needed: name a larger corpus.\n"
+    )
