@@ -36,7 +36,7 @@ from typing import Any
 from benchmarks import command
 from benchmarks.training.results import FAILED, NOT_INSTALLED, Results, good, show
 from benchmarks.training.rows import PLANS, Plan, System
-from cbtrain.environment import quiet_openmp, usable_cores
+from cbtrain.environment import describe_environment, quiet_openmp, usable_cores
 from cbtrain.errors import UserError
 
 SYSTEMS: dict[System, tuple[str, str]] = {
@@ -103,13 +103,14 @@ def _compare(plan: Plan, names: list[str], parsed: argparse.Namespace) -> bool:
         folder = Path(place)
         facts = _child(["--make", place, "--only", ",".join(names)], folder, parsed, None)
         setup = {"device": facts["device"], "data": facts["digest"], "threads": parsed.threads}
-        results = Results(plan, setup, parsed.json)
+        results = Results(plan, setup, parsed.json, facts["revision"])
         results.keep_earlier(names)
         if "ours" not in names and results.reference() is None and any(plan.named(name).compared for name in names):
             print("`ours` runs too: the others must have its losses")
             names = ["ours", *names]
         for name in results.kept:
-            print(f"{name} is that of {parsed.json}, written {results.kept[name]['written']}")
+            earlier = results.kept[name]
+            print(f"{name} is that of {parsed.json}, written {earlier['written']} at {earlier['revision']}")
         print(f"{facts['source']}: {facts['sessions']} sessions, {facts['tokens']:,} tokens timed a row", flush=True)
         _rounds(results, names, parsed.rounds or plan.rounds, folder, parsed)
     rows = results.rows()
@@ -196,9 +197,10 @@ def _make(folder: Path, plan: Plan, names: list[str], parsed: argparse.Namespace
     if compared := [row for row in plan.rows if row.compared and (row.name in names or row.name == "ours")]:
         make_base(Run(compared[0], plan, folder, parsed.device))
     work = open_work(folder)
-    device = torch.cuda.get_device_name(0) if parsed.device == "cuda" else "cpu"
     facts = {"source": work.source, "sessions": len(work.documents), "tokens": sum(work.tokens[1:])}
-    print(json.dumps({**facts, "digest": work.digest, "device": device}))
+    machine = describe_environment()
+    device = machine["device"] if parsed.device == "cuda" else "cpu"
+    print(json.dumps({**facts, "digest": work.digest, "device": device, "revision": machine["revision"]}))
 
 
 def _train(name: str, folder: Path, plan: Plan, parsed: argparse.Namespace) -> dict[str, Any]:

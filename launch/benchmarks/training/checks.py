@@ -35,8 +35,9 @@ def problems(result: dict[str, Any], row: Row, plan: Plan, reference: dict[str, 
             if not apart <= tolerance:
                 of_ours = f"are not those of ours ({_texts(reference[key])})"
                 found.append(f"{what} {of_ours}, but {_texts(result[key])}: {apart:.1g} apart, more than {tolerance:g}")
-    if row.most_bytes and result.get("reserved", result["peak"]) > row.most_bytes:
-        found.append(f"it took {result['reserved'] / 1e9:.1f} GB, more than {row.most_bytes / 1e9:.0f}")
+    took = result.get("reserved", result["peak"])
+    if row.most_bytes and took > row.most_bytes:
+        found.append(f"it took {took / 1e9:.1f} GB, more than {row.most_bytes / 1e9:.0f}")
     return found
 
 

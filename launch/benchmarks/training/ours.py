@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from benchmarks.training.rows import BETAS, CLIP, DECAY, RATE
-from benchmarks.training.run import BASE, LORA, Run, StepClock
-from benchmarks.training.sessions import Work
+from benchmarks.training.run import LORA, Run, StepClock
+from benchmarks.training.sessions import BASE, Work
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.loading import load_decoder

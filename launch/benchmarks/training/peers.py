@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.training.rows import ALPHA, BETAS, CLIP, DECAY, RANK, RATE
-from benchmarks.training.run import ADAPTER, BASE, Run, StepClock, trained
+from benchmarks.training.run import ADAPTER, Run, StepClock, trained
+from benchmarks.training.sessions import BASE
 from cbtrain.model.config import LORA_TARGETS
 from cbtrain.tokens.document import Document
 
@@ -45,7 +46,9 @@ def loop(run: Run, model: nn.Module, session_loss: SessionLoss) -> dict[str, Any
             ids, labels = (
                 torch.tensor([row], device=run.device) for row in (document.ids.tolist(), labels_of(document))
             )
-            loss = session_loss(model, ids, labels, supervised)
+            # Adapters are fp32 in all of them: mixed precision, as their own trainers have it.
+            with torch.autocast(run.device, dtype=torch.bfloat16, enabled=run.row.weights == "bf16"):
+                loss = session_loss(model, ids, labels, supervised)
             loss.backward()
             total += loss.detach()
         norm = nn.utils.clip_grad_norm_(parameters.values(), CLIP)

@@ -20,11 +20,13 @@ MEASURED, REFUSED, FAILED, NOT_INSTALLED = "measured", "refused", "failed", "not
 @dataclass
 class Results:
     """``setup`` is what rows must have in common to be compared (JSON); ``kept`` are rows of an earlier call with the
-    same setup, by name; ``rounds`` are the results of each row's processes, ``failures`` why a row has none."""
+    same setup, by name; ``rounds`` are the results of each row's processes, ``failures`` why a row has none.
+    ``revision`` is the commit that is measured."""
 
     plan: Plan
     setup: dict[str, Any]
     file: Path | None
+    revision: str | None = None
     kept: dict[str, dict[str, Any]] = field(default_factory=dict)
     rounds: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class Results:
             "weights": row.weights,
             "activation_checkpointing": row.activation_checkpointing,
             "setup": self.setup,
+            "revision": self.revision,
             "written": now(),
         }
 

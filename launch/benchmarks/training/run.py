@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.training.rows import ALPHA, GEOMETRIES, INSTALLED_AS, PACKAGES, RANK, Plan, Row
-from benchmarks.training.sessions import Work, open_work
+from benchmarks.training.sessions import BASE, Work, open_work
 from cbtrain.model.adapters.methods import save_adapter
 from cbtrain.model.architecture import parse_architecture
 from cbtrain.model.config import LoraConfig
@@ -24,7 +24,7 @@ from cbtrain.model.weights.saving import save_decoder
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario, attention_of
 
-BASE, ADAPTER = "base", "adapter"
+ADAPTER = "adapter"
 LORA = LoraConfig(rank=RANK, alpha=ALPHA)
 
 
@@ -64,13 +64,14 @@ def make_base(run: Run) -> None:
     save_adapter(decoder, run.folder / ADAPTER, base=BASE)
     assert decoder.adapter is not None
     decoder.adapter.remove()
-    (run.folder / BASE).mkdir()
+    (run.folder / BASE).mkdir(exist_ok=True)  # the tokenizer is there
     names = {"fp32": "float32", "bf16": "bfloat16"}
     save_decoder(decoder, run.folder / BASE, GEOMETRIES[run.row.geometry] | {"dtype": names[run.row.weights]})
 
 
 class StepClock:
-    """Called after each optimizer step. The first is the warm-up: time, and on a GPU peak memory, count from its end.
+    """Called after each optimizer step. The first is the warm-up: time counts from its end. Peak memory on a GPU counts
+    from here, when the model is loaded.
 
     ``parameters`` are those that are trained, by name.
     """
@@ -82,6 +83,9 @@ class StepClock:
         self.ends: list[float] = []
         self.cpu: list[float] = []
         self.lora_b: list[float] = []
+        if device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
     def ended(self) -> None:
         """Count a step. What it costs to look at the adapter after the first step is not timed."""

@@ -38,7 +38,7 @@ MOST_SESSIONS = 200
 PER_STEP = 2
 """Sessions of a step: a trainer that takes them one by one has as many micro-batches in every step."""
 
-DOCUMENTS, STEPS, TOKENIZER = "documents", "steps.json", "tokenizer"
+DOCUMENTS, STEPS, BASE = "documents", "steps.json", "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Work:
 
 
 def prepare(plan: Plan, folder: Path) -> None:
-    """Write to ``folder`` what :func:`open_work` reads, and the tokenizer.
+    """Write to ``folder`` what :func:`open_work` reads, and the tokenizer where the base will be.
 
     ``CORPUS`` names the transcripts; without it those of the sample are taken if they are long enough, else sessions
     are made up. Raises UserError if a named corpus has too few sessions of this length.
@@ -109,7 +109,7 @@ def prepare(plan: Plan, folder: Path) -> None:
     facts["digest"] = hashlib.sha256(content).hexdigest()[:12]
     cache.save(chosen, folder / DOCUMENTS, {}, {})
     (folder / STEPS).write_text(json.dumps(facts))
-    save_tokenizer(tokenizer, folder / TOKENIZER)
+    save_tokenizer(tokenizer, folder / BASE)
 
 
 def open_work(folder: Path) -> Work:

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.training.peers import peft_model
 from benchmarks.training.rows import BETAS, CLIP, DECAY, RATE
 from benchmarks.training.run import Run, StepClock, trained
-from benchmarks.training.sessions import PER_STEP, TOKENIZER
+from benchmarks.training.sessions import BASE, PER_STEP
 
 
 def trl(run: Run) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def trl(run: Run) -> dict[str, Any]:
         model=model,
         args=settings,
         train_dataset=Dataset.from_list(records),
-        processing_class=AutoTokenizer.from_pretrained(run.folder / TOKENIZER),
+        processing_class=AutoTokenizer.from_pretrained(run.folder / BASE),
         callbacks=[Watch()],
     )
     trainer.train()
