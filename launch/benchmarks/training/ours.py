@@ -75,6 +75,6 @@ def _loaded(run: Run) -> Decoder:
 
 
 def _micro_batch(work: Work, step: int) -> MicroBatch:
-    pack = next(pack for number, pack in enumerate(work.packs) if number == step)
+    pack = work.pack(step)
     info = StepInfo(0, step, [work.steps[step]], pack.tokens, pack.supervised, pack.weight_sum)
     return MicroBatch(pack, info, last=True)

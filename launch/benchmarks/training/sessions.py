@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,10 +50,9 @@ class Work:
     source: str
     digest: str
 
-    @property
-    def packs(self) -> Iterator[Pack]:
-        """Yield the pack of each step."""
-        return (build_pack([self.documents[index] for index in step]) for step in self.steps)
+    def pack(self, step: int) -> Pack:
+        """Return the sessions of a step as one pack."""
+        return build_pack([self.documents[index] for index in self.steps[step]])
 
     @property
     def tokens(self) -> list[int]:
@@ -85,7 +83,7 @@ def prepare(plan: Plan, folder: Path) -> None:
     """
     named = os.environ.get("CORPUS")
     source = named or "sample"
-    tokenizer, store = _tokenized(read(source), plan)
+    tokenizer, store, skipped = _tokenized(read(source), plan)
     steps = _steps(store, plan)
     if len(steps) < plan.steps and named:
         problem = f"{len(steps)} packs of {PER_STEP} sessions of {plan.shortest:,} to {plan.longest:,} tokens"
@@ -94,18 +92,20 @@ def prepare(plan: Plan, folder: Path) -> None:
         source = (
             f"made-up sessions, because those of the sample are not of {plan.shortest:,} to {plan.longest:,} tokens"
         )
-        tokenizer, store = _tokenized(made_up(plan), plan)
+        tokenizer, store, skipped = _tokenized(made_up(plan), plan)
         steps = _steps(store, plan)
         assert len(steps) >= plan.steps
     used = sorted(index for step in steps[: plan.steps] for index in step)
     chosen = TokenStore.of([store[index] for index in used])
     places = {index: place for place, index in enumerate(used)}
-    facts = {
+    facts: dict[str, Any] = {
         "steps": [[places[index] for index in step] for step in steps[: plan.steps]],
         "pack_tokens": plan.pack_tokens,
         "source": source,
     }
-    content = chosen.arrays["ids"].tobytes() + json.dumps(facts["steps"]).encode()
+    if skipped:
+        facts["source"] = f"{source} (without {len(skipped)} sessions that cannot be used: {skipped[0]})"
+    content = b"".join(chosen.arrays[name].tobytes() for name in cache.ARRAYS) + json.dumps(facts["steps"]).encode()
     facts["digest"] = hashlib.sha256(content).hexdigest()[:12]
     cache.save(chosen, folder / DOCUMENTS, {}, {})
     (folder / STEPS).write_text(json.dumps(facts))
@@ -117,8 +117,9 @@ def open_work(folder: Path) -> Work:
     return Work(cache.open_store(folder / DOCUMENTS, {})[0], **facts)
 
 
-def _tokenized(corpus: Corpus, plan: Plan) -> tuple[Any, TokenStore]:
-    """Return a tokenizer of the corpus, and its sessions that are as long as the plan wants them, whole."""
+def _tokenized(corpus: Corpus, plan: Plan) -> tuple[Any, TokenStore, list[str]]:
+    """Return a tokenizer of the corpus, its sessions that are as long as the plan wants them, whole, and why others
+    cannot be used."""
     corpus, _ = clean(corpus, CleaningPolicy())
     sessions = list(islice(corpus.sessions(), MOST_SESSIONS))
     texts = [turn.text for session in sessions for turn in session.turns]
@@ -131,8 +132,9 @@ def _tokenized(corpus: Corpus, plan: Plan) -> tuple[Any, TokenStore]:
         for unit in units_of(course, config, system_prompts(course, "therapist", config))
         if unit.name in wanted
     ]
-    documents = tokenize(units, builder, skip_bad=True).documents
-    return tokenizer, TokenStore.of([d for d in documents if plan.shortest <= len(d) <= plan.longest])
+    tokenized = tokenize(units, builder, skip_bad=True)
+    chosen = [document for document in tokenized.documents if plan.shortest <= len(document) <= plan.longest]
+    return tokenizer, TokenStore.of(chosen), tokenized.skipped
 
 
 def _steps(store: TokenStore, plan: Plan) -> list[list[int]]:

@@ -1,4 +1,10 @@
-"""Row ``trl``: the same model as ``peft`` in TRL's SFTTrainer."""
+"""Row ``trl``: the same model as ``peft`` in TRL's SFTTrainer.
+
+Of the settings that compute this loss the fastest on a CPU is used: PyTorch's fused attention, one session a
+micro-batch, nothing computed again, and TRL's loss in chunks (TRL 1.16 has no other). Tried with sessions of 1,500 to
+2,600 tokens at the CPU's shape: two sessions end to end with ``padding_free`` or ``packing`` give the same losses, in 1.5 times
+the processor's seconds and 1.8 times the memory, because a mask of the documents replaces the fused causal kernel.
+"""
 
 from __future__ import annotations
 
