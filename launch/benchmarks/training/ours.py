@@ -44,7 +44,7 @@ def train(run: Run, change: Change = as_it_is) -> dict[str, Any]:
         weight_decay=DECAY,
         clip_norm=CLIP,
         pack_tokens=work.pack_tokens,
-        activation_checkpointing=row.activation_checkpointing,  # type: ignore[arg-type]
+        activation_checkpointing=row.activation_checkpointing,
     )
     decoder = _loaded(run)
     settings = change(decoder, settings)

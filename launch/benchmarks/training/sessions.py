@@ -29,13 +29,16 @@ from cbtrain.tokens.tokenizer import save_tokenizer, train_tokenizer
 from cbtrain.transcripts.cleaning import clean
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.reading import read
-from cbtrain.transcripts.types import Corpus, Course, Session, Turn
+from cbtrain.transcripts.types import Corpus, Course, Role, Session, Turn
 
 MOST_SESSIONS = 200
 """Sessions of a corpus that are tokenized at most."""
 
 PER_STEP = 2
 """Sessions of a step: a trainer that takes them one by one has as many micro-batches in every step."""
+
+LONGEST_TURNS: tuple[tuple[Role, int], ...] = (("patient", 80), ("therapist", 120))
+"""Speakers of made-up sessions, in turn, and the most words of a turn."""
 
 DOCUMENTS, STEPS, BASE = "documents", "steps.json", "base"
 
@@ -156,7 +159,7 @@ def made_up(plan: Plan) -> Corpus:
         left, turns = drawn.uniform(0.9 * plan.shortest, 0.8 * plan.longest), []
         scale = min(1.0, plan.shortest / 1000)
         while left > 0:
-            for role, longest in (("patient", 80), ("therapist", 120)):
+            for role, longest in LONGEST_TURNS:
                 count = max(2, round(scale * drawn.randint(20, longest)))
                 turns.append(Turn(role, " ".join(drawn.choices(words, shares, k=count)).capitalize() + "."))
                 left -= count

@@ -2,8 +2,8 @@
 
 Of the settings that compute this loss the fastest on a CPU is used: PyTorch's fused attention, one session a
 micro-batch, nothing computed again, and TRL's loss in chunks (TRL 1.16 has no other). Tried with sessions of 1,500 to
-2,600 tokens at the CPU's shape: two sessions end to end with ``padding_free`` or ``packing`` give the same losses, in 1.5 times
-the processor's seconds and 1.8 times the memory, because a mask of the documents replaces the fused causal kernel.
+2,600 tokens at the CPU's shape: two sessions end to end (``padding_free`` or ``packing``) give the same losses in 1.5
+times the processor's seconds and 1.8 times the memory, because a mask of the documents replaces the causal kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def trl(run: Run) -> dict[str, Any]:
     work, model = run.work, peft_model(run)
     clock = StepClock(run.device, trained(model))
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             clock.ended()
 
