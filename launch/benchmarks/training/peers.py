@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.training.rows import ALPHA, BETAS, CLIP, DECAY, RANK, RATE
 from benchmarks.training.run import ADAPTER, Run, StepClock, trained
 from benchmarks.training.sessions import BASE
+from cbtrain.model.adapters.peft_format import WEIGHTS
 from cbtrain.model.config import LORA_TARGETS
 from cbtrain.tokens.document import Document
 
@@ -96,9 +98,9 @@ def liger(run: Run) -> dict[str, Any]:
 
 def unsloth(run: Run) -> dict[str, Any]:
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-    from unsloth import FastLanguageModel
+    from unsloth import FastLanguageModel  # before peft and transformers, which it changes
+
+    from peft import set_peft_model_state_dict  # isort: skip
 
     model, _ = FastLanguageModel.from_pretrained(
         str(run.folder / BASE), max_seq_length=run.plan.longest, dtype=torch.bfloat16, load_in_4bit=False
@@ -111,5 +113,5 @@ def unsloth(run: Run) -> dict[str, Any]:
         target_modules=list(LORA_TARGETS),
         use_gradient_checkpointing=False,
     )
-    set_peft_model_state_dict(model, load_file(run.folder / ADAPTER / "adapter_model.safetensors"))
+    set_peft_model_state_dict(model, load_file(run.folder / ADAPTER / WEIGHTS))
     return loop(run, FastLanguageModel.for_training(model, use_gradient_checkpointing=False), labels_loss)

@@ -98,7 +98,7 @@ class Plan:
     vocabulary: int = 16_000
     rounds: int = 3
     minutes: float = 25
-    row_seconds: float = 600
+    row_seconds: float = 1200
     tolerance: float = 1e-4
     norm_tolerance: float = 1e-3
 
