@@ -15,6 +15,9 @@ optimizer.
 No speed is printed of a row whose gradient norms are not positive, in which a ``lora_B`` is zero after the first step,
 or whose losses or gradient norms are not those of ``ours``: it says what is wrong, and the command ends with status 1.
 
+Shares of the limit are by seconds of the wall, and by seconds of the processor, which other programs on the machine
+disturb less.
+
 The transcripts are those that the variable ``CORPUS`` names, by default the sample's, or made-up ones where these are
 too short. ``--json FILE`` is written anew after each process. With ``--only`` rows that FILE holds of the same setup
 are kept, so that a benchmark can be continued.
@@ -121,7 +124,7 @@ def _compare(plan: Plan, names: list[str], parsed: argparse.Namespace) -> bool:
 def _rounds(results: Results, names: list[str], rounds: int, folder: Path, parsed: argparse.Namespace) -> None:
     """Measure the rows ``rounds`` times in turn, as long as there is time."""
     began, took = time.monotonic(), dict.fromkeys(names, 0.0)
-    late: dict[str, int] = {}
+    late: dict[str, int] = {}  # rounds of rows for which there was no more time
     for number in range(rounds):
         # The other way round every second time: nobody is always the one that comes after.
         for name in names if number % 2 == 0 else reversed(names):
@@ -129,7 +132,7 @@ def _rounds(results: Results, names: list[str], rounds: int, folder: Path, parse
                 continue
             started = time.monotonic()
             if started + took[name] - began > 60 * results.plan.minutes:
-                late[name] = number
+                late[name] = len(results.rounds.get(name, ()))
                 continue
             words = _measure(name, results, folder, parsed)
             took[name] = time.monotonic() - started

@@ -1,10 +1,13 @@
 """The benchmark of training at a tiny size: every system trains the same, and a row that does not learn has no speed."""
 
+import contextlib
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,8 +19,9 @@ from benchmarks import train as benchmark
 from benchmarks.train import SYSTEMS
 from benchmarks.training import ours, run, sessions
 from benchmarks.training.results import Results, good, show
-from benchmarks.training.rows import GEOMETRIES, PLANS
+from benchmarks.training.rows import GEOMETRIES, PACKAGES, PLANS
 
+from cbtrain.errors import UserError
 from cbtrain.model.architecture import parse_architecture
 from cbtrain.model.decoder import Decoder
 
@@ -25,12 +29,13 @@ TINY = PLANS["tiny"]
 
 
 @pytest.fixture
-def here(monkeypatch, capsys):
+def here(monkeypatch):
     """Runs the processes of rows in this one."""
 
     def child(words, folder, parsed, seconds):
-        benchmark.main([*words, "--tiny", "--threads", "1", "--device", parsed.device])
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            benchmark.main([*words, "--tiny", "--threads", "1", "--device", parsed.device])
+        return json.loads(said.getvalue().splitlines()[-1])
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(benchmark, "_child", child)
@@ -56,6 +61,49 @@ def test_all_systems_learn_the_same(here, tmp_path, capsys):
         assert row["peak_memory_bytes"] > 0
         assert row["share_of_limit"] == row["tokens_per_second"] / rows["limit"]["tokens_per_second"]
     assert 0.9 < rows["ours"]["fill"] <= 1
+
+
+def call(*arguments):
+    """The rows that a call has written, by name."""
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(["--tiny", "--threads", "1", *map(str, arguments)])
+    assert ended.value.code == 0
+    return {row["name"]: row for row in json.loads(arguments[1].read_text())}
+
+
+def test_only_some_rows_go_on_with_those_of_the_file(here, tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    first = call("--json", file, "--only", "limit,ours")
+    assert list(first) == ["limit", "ours"]
+    second = call("--json", file, "--only", "plain")
+    assert list(second) == ["limit", "ours", "plain"]
+    assert second["ours"] == first["ours"]
+    assert second["plain"]["share_of_limit"] == (
+        second["plain"]["tokens_per_second"] / first["limit"]["tokens_per_second"]
+    )
+    assert f"ours is that of {file}, written {first['ours']['written']}" in capsys.readouterr().out
+    other = Results(TINY, {**first["ours"]["setup"], "data": "other sessions"}, file)
+    other.keep_earlier(["plain"])
+    assert other.kept == {}
+    file.write_text('{"rows": []}')
+    with pytest.raises(UserError, match=re.escape(f"--json {file}: it is not a file of this benchmark.")):
+        other.keep_earlier(["plain"])
+
+
+def test_a_system_that_is_not_installed_is_named(here, tmp_path, monkeypatch):
+    monkeypatch.setitem(PACKAGES, "peft", ("no_such_package",))
+    rows = call("--json", tmp_path / "rows.json", "--only", "ours,peft")
+    assert rows["peft"]["status"] == "not installed"
+    assert rows["peft"]["problems"] == ["pip install no_such_package"]
+
+
+def test_rows_for_which_there_is_no_time_are_named(here, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(PLANS, "tiny", replace(TINY, minutes=0.001))
+    assert list(call("--json", tmp_path / "rows.json", "--only", "ours,course", "--rounds", "2")) == ["ours"]
+    said = capsys.readouterr().out
+    assert "ours: 1 of 2 rounds; the 0.001 minutes are over" in said
+    assert "course: 0 of 2 rounds; the 0.001 minutes are over" in said
+    assert "To go on: --only course with the same --json FILE" in said
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,29 +75,32 @@ class Results:
         if self.file is not None:
             write_atomic(self.file, json.dumps(self.rows(), indent=2) + "\n")
 
-    def _limit(self) -> float | None:
+    def _limit(self) -> tuple[float | None, float | None]:
+        """Return tokens a second and processor seconds of the limit, None if it is not known."""
         if rounds := self.rounds.get("limit"):
-            return _speed(rounds, "tokens")
-        speed = self.kept.get("limit", {}).get("tokens_per_second")
-        return float(speed) if speed else None
+            return _speed(rounds, "tokens"), _median(rounds, "cpu_seconds")
+        earlier = self.kept.get("limit", {})
+        return earlier.get("tokens_per_second"), earlier.get("cpu_seconds")
 
-    def _row(self, row: Row, limit: float | None) -> dict[str, Any]:
+    def _row(self, row: Row, limit: tuple[float | None, float | None]) -> dict[str, Any]:
         rounds, reference = self.rounds[row.name], self.reference() if row.compared else None
         found = [text for result in rounds for text in problems(result, row, self.plan, reference)]
         speed = None if found else _speed(rounds, "tokens")
         first = rounds[0]
         apart = difference(first["losses"], reference["losses"]) if reference and "losses" in first else None
-        peaks = [result["peak"] for result in rounds if "peak" in result]
+        cpu_seconds = _median(rounds, "cpu_seconds")
+        fastest, least = limit if row.compared and not found else (None, None)
         return {
             "name": row.name,
             "status": REFUSED if found else MEASURED,
             "problems": list(dict.fromkeys(found)),
             "tokens_per_second": speed,
             "supervised_tokens_per_second": None if found else _speed(rounds, "supervised"),
-            "cpu_seconds": statistics.median(result["cpu_seconds"] for result in rounds),
-            "peak_memory_bytes": int(statistics.median(peaks)) if peaks else None,
+            "cpu_seconds": cpu_seconds,
+            "peak_memory_bytes": int(_median(rounds, "peak")) if "peak" in first else None,
             "loss": first["losses"][-1] if "losses" in first else None,
-            "share_of_limit": speed / limit if speed and limit and row.compared else None,
+            "share_of_limit": speed / fastest if speed and fastest else None,
+            "share_of_limit_by_cpu": least / cpu_seconds if least and cpu_seconds else None,
             "fill": first.get("fill"),
             "losses_apart": apart,
             **{key: first[key] for key in ("losses", "grad_norms", "parts", "reserved") if key in first},
@@ -130,24 +134,49 @@ def good(rows: list[dict[str, Any]]) -> bool:
     return all(row["status"] in (MEASURED, NOT_INSTALLED) for row in rows)
 
 
+COLUMNS = {
+    "": 13,
+    "tokens/s": -19,
+    "supervised/s": -13,
+    "CPU s": -7,
+    "of limit": -9,
+    "by CPU": -7,
+    "peak": -10,
+    "fill": -7,
+    "loss": -9,
+}
+"""Headings of the table and widths of its columns, negative where they are aligned on the right."""
+
+
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print the table, then the ratios of ours to each other system, then what is wrong."""
-    print(f"\n{'':13} {'tokens/s':>19} {'supervised/s':>13} {'CPU s':>7} {'of limit':>9} {'peak':>9} {'fill':>6}  loss")
+    """Print the table, with what is wrong in place of figures, then the ratios of ours to each other system."""
+    print("\n" + _line(list(COLUMNS)))
     for row in rows:
         if row["status"] != MEASURED:
             print(f"{row['name']:13} {row['status']}: {'; '.join(row['problems'])}")
             continue
         speeds, speed, peak = row["round_tokens_per_second"], row["tokens_per_second"], row["peak_memory_bytes"]
-        spread = f"({min(speeds):,.0f} to {max(speeds):,.0f})" if len(speeds) > 1 else ""
-        memory = f"{peak / 1e6:,.0f} MB" if peak else ""
-        print(
-            f"{row['name']:13} {speed:6,.0f} {spread:>12} {row['supervised_tokens_per_second']:13,.0f} "
-            f"{row['cpu_seconds']:7.1f} {_text(row['share_of_limit'], '.1%'):>9} {memory:>9} "
-            f"{_text(row['fill'], '.1%'):>6}  {_text(row['loss'], '.5f')}"
+        spread = f" ({min(speeds):,.0f} to {max(speeds):,.0f})" if len(speeds) > 1 else ""
+        cells = (
+            row["name"],
+            f"{speed:,.0f}{spread}",
+            f"{row['supervised_tokens_per_second']:,.0f}",
+            f"{row['cpu_seconds']:.1f}",
+            _text(row["share_of_limit"], ".1%"),
+            _text(row["share_of_limit_by_cpu"], ".1%"),
+            f"{peak / 1e6:,.0f} MB" if peak else "",
+            _text(row["fill"], ".1%"),
+            _text(row["loss"], ".5f"),
         )
-    print()
-    for line in ratios(rows):
-        print(line)
+        print(_line(cells))
+    print("", *ratios(rows), sep="\n")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " ".join(
+        f"{cell:<{width}}" if width > 0 else f"{cell:>{-width}}"
+        for cell, width in zip(cells, COLUMNS.values(), strict=True)
+    )
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[str]:
@@ -167,6 +196,10 @@ def ratios(rows: list[dict[str, Any]]) -> list[str]:
             f"{cpu:.2f} x its processor seconds, {peak:.2f} x its memory; losses {row['losses_apart']:.0e} apart"
         )
     return lines
+
+
+def _median(rounds: list[dict[str, Any]], key: str) -> float:
+    return float(statistics.median(result[key] for result in rounds))
 
 
 def _speed(rounds: list[dict[str, Any]], what: str) -> float:
