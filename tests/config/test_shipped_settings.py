@@ -12,7 +12,7 @@ LORA = """
 model: {path: NAME, weights: bf16}
 training: {speakers: [therapist]}
 therapist: {lora: {rank: 16, alpha: 32}, learning_rate: 2.0e-4, schedule: cosine, warmup: 0.05, pack_tokens: 16384,
-  tokens_per_step: 65536, activation_checkpointing: full, max_epochs: 3, validate_every: 500_000,
+  tokens_per_step: 65536, activation_checkpointing: auto, max_epochs: 3, validate_every: 500_000,
   validation_tokens: 200_000, patience: 4}
 evaluation: {max_turns: 40, therapist: {max_tokens: 400}, patient: {max_tokens: 300}}
 """
@@ -41,7 +41,7 @@ model: {path: NAME, weights: nf4}
 training: {speakers: [therapist]}
 therapist: {supervise: everything, lora: {rank: 16, alpha: 16, dropout: 0.0}, optimizer: adamw8bit,
   learning_rate: 2.0e-4, schedule: linear, warmup: 0.0623, weight_decay: 0.01, beta2: 0.999, clip_norm: 1.0,
-  activation_checkpointing: full, pack_tokens: 10000, packs_per_step: 4, max_epochs: 1,
+  activation_checkpointing: auto, pack_tokens: 10000, packs_per_step: 4, max_epochs: 1,
   validate_every: 3_700_000, validation_tokens: 200_000, patience: 1000, seed: 3407}
 evaluation: {max_turns: 50, max_words: 5000, engine: {context_tokens: 10000},
   therapist: {temperature: 0.8, top_k: 40, top_p: 0.95, max_tokens: 600}, patient: {temperature: 1.0, max_tokens: 300}}

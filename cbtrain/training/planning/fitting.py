@@ -15,6 +15,10 @@ from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.workload import PackShape, largest
 
 
+MARGIN = 1.05
+"""A mixture is chosen if so many times its predicted memory is there: it would fill it to the brim."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """``levels`` are those of the layers (:data:`cbtrain.model.fused.levels.LEVELS`); ``needed`` the bytes that all
@@ -40,13 +44,13 @@ def fit_levels(scenario: Scenario, packs: Sequence[PackShape], machine: Machine)
         return bytes_needed(scenario, packs, choices[number], machine)
 
     fitting, least = len(choices) - 1, needed(len(choices) - 1)
-    if not machine.fits(least):
-        return Fit("full", least, fits=False)
+    if not machine.fits(round(MARGIN * least)):
+        return Fit("full", least, fits=machine.fits(least))
     too_large = -1  # a later mixture takes no more memory than an earlier one
     while fitting - too_large > 1:
         middle = (fitting + too_large) // 2
-        if machine.fits(bytes_ := needed(middle)):
-            fitting, least = middle, bytes_
+        if machine.fits(round(MARGIN * (count := needed(middle)))):
+            fitting, least = middle, count
         else:
             too_large = middle
     return Fit(_short(choices[fitting]), least, fits=True)

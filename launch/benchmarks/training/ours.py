@@ -12,6 +12,7 @@ from benchmarks.training.run import LORA, Run, StepClock
 from benchmarks.training.sessions import BASE, Work
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.fused.savings import NAMES, Savings
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.stream import MicroBatch, StepInfo
 from cbtrain.training.config import RuntimeConfig, StageConfig
@@ -29,7 +30,8 @@ def as_it_is(decoder: Decoder, settings: StageConfig) -> StageConfig:
 
 
 def without_savings(decoder: Decoder, settings: StageConfig) -> StageConfig:
-    """Switch off every saving that leaves gradients as they are. There is none that has a switch yet."""
+    """Switch off every saving that has a switch."""
+    decoder.savings = Savings.without(NAMES)
     return settings
 
 
