@@ -19,7 +19,7 @@ from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import LoraConfig, ModelConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.savings import Savings
-from cbtrain.model.linears.formats import WeightFormat, configured_format
+from cbtrain.model.linears.formats import WeightFormat, configured_format, faster_dtype
 from cbtrain.model.rope_keys import Rope
 from cbtrain.model.weights.hub import describing_files, resolve_model
 from cbtrain.model.weights.loading import load_configured
@@ -240,6 +240,8 @@ class StageSpec:
             f"{self.name}: base weights {decoder.format}, {memory.bytes / 1e6:,.1f} MB, "
             f"{memory.bytes_per_parameter:.2f} bytes a parameter{share}; attention by {decoder.backend}",
         )
+        if hint := faster_dtype(self.weight_format, self.device):
+            say(console, f"{self.name}: {hint}")
         return decoder
 
     def renderer(self) -> ChatRenderer:

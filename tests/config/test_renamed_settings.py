@@ -56,7 +56,7 @@ def test_errors_and_explanations_have_the_current_name(tmp_path, capsys):
     ):
         load_config(None, ["therapist.recomputed=full"])
     assert main(["config", "explain", OLDER]) == 0
-    assert capsys.readouterr().out.startswith(f"{CURRENT}: none, selective or full")
+    assert capsys.readouterr().out.startswith(f"{CURRENT}: auto, none, mlp, selective or full")
 
 
 def test_names_are_found_in_lists_and_optional_sections():

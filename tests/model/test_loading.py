@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cbtrain.errors import UserError
+from cbtrain.model.linears.formats import WeightFormat, faster_dtype
 from cbtrain.model.weights import checking
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.tokenizer import load_tokenizer
@@ -279,3 +280,13 @@ def test_the_five_lines_of_the_docs_run(tmp_path, capsys):
     folder = random_model(tmp_path / "model", "llama")
     exec(code.replace("DIR-OR-HUB-ID", str(folder)), {})
     assert len(capsys.readouterr().out) > 10
+
+
+def test_a_faster_dtype_is_named_where_the_cpu_has_one(monkeypatch):
+    fp32, bf16 = WeightFormat("fp32", torch.float32), WeightFormat("bf16", torch.bfloat16)
+    here = torch.cpu.get_capabilities()
+    assert (faster_dtype(fp32, "cpu") is not None) == (here["amx_bf16"] or here["avx512_bf16"])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**here, "avx512_bf16": True})
+    assert "model.weights=bf16" in faster_dtype(fp32, "cpu")
+    assert "model.compute=bf16" in faster_dtype(WeightFormat("nf4", torch.float32), "cpu")
+    assert faster_dtype(bf16, "cpu") is faster_dtype(fp32, "cuda") is None

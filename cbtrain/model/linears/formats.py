@@ -78,3 +78,15 @@ def configured_format(config: ModelConfig, device: str | torch.device) -> Weight
     return choose_weight_format(
         config.weights, device, compute=config.compute, double_quantization=config.double_quantization
     )
+
+
+def faster_dtype(weight_format: WeightFormat, device: str | torch.device) -> str | None:
+    """Return a sentence about a dtype in which this CPU is faster than in fp32, or None: one with products of bf16 in
+    hardware. On others bf16 is slower."""
+    if torch.device(device).type != "cpu" or weight_format.compute != torch.float32:
+        return None
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    if not (has.get("amx_bf16") or has.get("avx512_bf16")):
+        return None
+    change = "model.compute=bf16" if weight_format.name == "nf4" else "model.weights=bf16"
+    return f"this CPU multiplies bf16 faster than fp32: {change} (with fewer digits) is worth a try"

@@ -14,7 +14,6 @@ from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.workload import PackShape, largest
 
-
 MARGIN = 1.05
 """A mixture is chosen if so many times its predicted memory is there: it would fill it to the brim."""
 
