@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from cbtrain.study.same_study import require_same
 from cbtrain.study.stages import StageSpec
 from cbtrain.tokens.adapter_tokenizer import tokenizer_files
 from cbtrain.tokens.chat import ChatRenderer
-from cbtrain.tokens.chat_files import format_files
+from cbtrain.tokens.chat_files import TrainedPrompt, format_files
 from cbtrain.tokens.system_prompts import trained_prompt
 from cbtrain.tokens.tokenize import TokenizedCorpus
 from cbtrain.training import distributed
 from cbtrain.training.config import StageConfig
+from cbtrain.training.engines.engine import State
 from cbtrain.training.engines.zero3 import whole
 from cbtrain.training.loop import train
 from cbtrain.training.memory.meter import MemoryMeter
@@ -42,38 +44,70 @@ def train_adapter(
 ) -> dict[str, Any]:
     """Train the adapter of one speaker and save it to ``folder/SPEAKER``. Its files call the base model ``base``
     (default: its folder). Return the stage's summary, which is written to ``folder/training/SPEAKER/summary.json``."""
-    speaker, settings = spec.name, spec.settings
-    assert speaker != "base"
-    assert spec.model.folder is not None
-    stage_folder, base = folder / "training" / speaker, base or str(spec.model.folder.resolve())
     with MemoryMeter(spec.device) as meter:
         decoder = spec.decoder(console, spec.levels(dataset.train.documents, console))
         require_same({"weights of the base model": decoder.fingerprint}, "Give every node the same files.")
-        if settings.method == "lora" and not settings.lora.modules_to_save:
-            with whole([decoder.lm_head.weight]):
-                warn_of_weak_stop(speaker, decoder, dataset.renderer, console)
-        _say_dataset(speaker, dataset, spec.config, console)
-        memory = weight_memory(decoder)
-        tokens = spec.config.tokens
-        prompt = trained_prompt(dataset.train.units, speaker, tokens, dataset.renderer)
-        if speaker == "therapist" and prompt.text is None:
-            say(console, f"{speaker}: no system prompt is saved for serving: {prompt.note}")
-        layout_files = format_files(dataset.renderer.format, [dataset.renderer.answer_stop_id], prompt)
-        provenance: dict[str, Any] = {"speaker": speaker, "therapist_system": tokens.therapist_system}
-        provenance |= {"system": tokens.system} if tokens.system != "ours" else {}
-        stage = Stage(
-            name=speaker,
-            decoder=decoder,
-            documents=dataset.train.documents,
-            validation=dataset.validation.documents,
-            settings=settings,
-            folder=stage_folder,
-            runtime=spec.runtime,
-            files=AdapterFiles(decoder, base=base, provenance=provenance, extra_files=layout_files),
-            groups=phases_of(dataset.validation),
-        )
-        result, values = train(stage, console, meter)
-    tokenized = dataset.train
+        prepared = prepare_adapter(spec, dataset, decoder, folder, console, base=base)
+        result, values = train(prepared.stage, console, meter)
+    summary = deliver_adapter(prepared, result, values)
+    say(console, f"{spec.name}: {validation_text(result)} after {result.tokens:,} tokens")
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedAdapter:
+    """One speaker's adapter before its training: the ``stage``, and what the delivered files say of it. ``base`` is what
+    they call the base model, ``folder`` the run's."""
+
+    spec: StageSpec
+    dataset: SpeakerDataset
+    stage: Stage
+    prompt: TrainedPrompt
+    layout_files: dict[str, str | bytes]
+    provenance: dict[str, Any]
+    folder: Path
+    base: str
+
+
+def prepare_adapter(
+    spec: StageSpec, dataset: SpeakerDataset, decoder: Decoder, folder: Path, console: Console, *, base: str | None
+) -> PreparedAdapter:
+    """Return the training of the adapter that ``decoder`` has, in the run's ``folder``; say what it is trained on."""
+    speaker, settings = spec.name, spec.settings
+    assert speaker != "base"
+    assert spec.model.folder is not None
+    base = base or str(spec.model.folder.resolve())
+    if settings.method == "lora" and not settings.lora.modules_to_save:
+        with whole([decoder.lm_head.weight]):
+            warn_of_weak_stop(speaker, decoder, dataset.renderer, console)
+    _say_dataset(speaker, dataset, spec.config, console)
+    tokens = spec.config.tokens
+    prompt = trained_prompt(dataset.train.units, speaker, tokens, dataset.renderer)
+    if speaker == "therapist" and prompt.text is None:
+        say(console, f"{speaker}: no system prompt is saved for serving: {prompt.note}")
+    layout_files = format_files(dataset.renderer.format, [dataset.renderer.answer_stop_id], prompt)
+    provenance: dict[str, Any] = {"speaker": speaker, "therapist_system": tokens.therapist_system}
+    provenance |= {"system": tokens.system} if tokens.system != "ours" else {}
+    stage = Stage(
+        name=speaker,
+        decoder=decoder,
+        documents=dataset.train.documents,
+        validation=dataset.validation.documents,
+        settings=settings,
+        folder=folder / "training" / speaker,
+        runtime=spec.runtime,
+        files=AdapterFiles(decoder, base=base, provenance=provenance, extra_files=layout_files),
+        groups=phases_of(dataset.validation),
+    )
+    return PreparedAdapter(spec, dataset, stage, prompt, dict(layout_files), provenance, folder, base)
+
+
+def deliver_adapter(prepared: PreparedAdapter, result: TrainingResult, values: State) -> dict[str, Any]:
+    """Save the trained adapter (``values`` on the leading rank), which the decoder has, to ``folder/SPEAKER``. Return the
+    stage's summary, which is written to ``folder/training/SPEAKER/summary.json``."""
+    spec, dataset, stage = prepared.spec, prepared.dataset, prepared.stage
+    decoder, speaker, tokenized = stage.decoder, stage.name, dataset.train
+    memory = weight_memory(decoder)
     result.parameters = memory.parameters
     result.share_of_corpus = tokenized.share * min(1.0, result.tokens / tokenized.documents.tokens)
     result.data = {"chat_format": dataset.renderer.format.name, **tokenized.describe(), **result.data}
@@ -81,21 +115,19 @@ def train_adapter(
     summary = {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
     if distributed.rank() == 0:
         assert decoder.adapter is not None
+        assert spec.model.folder is not None
         extra_files: dict[str, str | bytes] = {
-            **layout_files,
+            **prepared.layout_files,
             **tokenizer_files(spec.model.folder, dataset.renderer.tokenizer),
-            "README.md": adapter_card(spec, dataset, prompt, result, decoder.adapter, base),
+            "README.md": adapter_card(spec, dataset, prepared.prompt, result, decoder.adapter, prepared.base),
         }
-        provenance = {**provenance, "training": result.as_dict()}
-        save_adapter(
-            decoder, folder / speaker, base=base, provenance=provenance, extra_files=extra_files, values=values
-        )
-        write_atomic(stage_folder / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
-    say(console, f"{speaker}: {_validation_text(result)} after {result.tokens:,} tokens")
+        provenance, place = {**prepared.provenance, "training": result.as_dict()}, prepared.folder / speaker
+        save_adapter(decoder, place, base=prepared.base, provenance=provenance, extra_files=extra_files, values=values)
+        write_atomic(stage.folder / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
     return summary
 
 
-def _validation_text(result: TrainingResult) -> str:
+def validation_text(result: TrainingResult) -> str:
     before, after = result.validation_before, result.validation_best
     if before is None:
         return "no validation, the last weights"

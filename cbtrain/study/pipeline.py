@@ -99,14 +99,22 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
         spec, base = replace(spec, model=model), anchored(config).model.path
         results.append(finished or train_adapter(spec, datasets[role], folder, console, base=base))
     if distributed.rank() == 0:
-        base = anchored(config).model.path or "base"
         seconds = sum(stage["seconds"] for stage in results)  # of every part of an interrupted run
-        seconds = max(seconds, time.perf_counter() - started)
-        weights = {name: weights_digest(folder / name) for name in ("base", *specs) if (folder / name).is_dir()}
-        state = {"model": base, "corpus": corpus.summary, "training": results, "seconds": seconds, WEIGHTS: weights}
-        write_atomic(folder / STATE, json.dumps(seal(state), indent=2) + "\n")
+        finish_run(config, folder, corpus, results, max(seconds, time.perf_counter() - started))
     distributed.leave()
     return folder
+
+
+def finish_run(
+    config: StudyConfig, folder: Path, corpus: StudyCorpus, results: list[dict[str, Any]], seconds: float
+) -> None:
+    """Write what training passes on to the evaluation: the ``results`` of its stages, and digests of the weights that
+    they left in ``folder``."""
+    base = anchored(config).model.path or "base"
+    names = ("base", *config.training.speakers)
+    weights = {name: weights_digest(folder / name) for name in names if (folder / name).is_dir()}
+    state = {"model": base, "corpus": corpus.summary, "training": results, "seconds": seconds, WEIGHTS: weights}
+    write_atomic(folder / STATE, json.dumps(seal(state), indent=2) + "\n")
 
 
 def _require_same_files(corpus: StudyCorpus, model: StudyModel, datasets: Mapping[Role, SpeakerDataset]) -> None:
@@ -130,13 +138,7 @@ def prepare_process(config: StudyConfig, options: Mapping[str, Any] | None = Non
     Raises UserError on a device that is not here, on ranks that differ in settings, in ``options`` of the command line
     or in versions, and on settings of a step that cannot feed the ranks.
     """
-    pick_device(config.model.device)
-    share_with(config.sharing)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.training.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+    set_up(config)
     distributed.join(config.training.timeout_minutes)
     require_same_start(config, options or {})
     if config.base.method != "full" and config.model.path is None:
@@ -147,3 +149,14 @@ def prepare_process(config: StudyConfig, options: Mapping[str, Any] | None = Non
         )
     for name in ("base", *config.training.speakers):
         check_packs_per_step(getattr(config, name), distributed.launched(), name)
+
+
+def set_up(config: StudyConfig) -> None:
+    """Set who may read what is written, threads and determinism. Raises UserError on a device that is not here."""
+    pick_device(config.model.device)
+    share_with(config.sharing)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)

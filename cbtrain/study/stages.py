@@ -215,11 +215,18 @@ class StageSpec:
             say(console, f"{self.name}: activation checkpointing {fit.text}, to fit into {machine.memory / 1e9:.1f} GB")
         return distributed.agreed(fit.levels)
 
-    def decoder(self, console: Console, levels: str | tuple[str, ...] | None = None) -> Decoder:
-        """Return the base model with a new adapter, its weights real or random as ``model.weights`` says; ``levels`` is
-        what :meth:`levels` says. Raises UserError on files that cannot be loaded."""
+    def decoder(self, console: Console) -> Decoder:
+        """Return the base model with a new adapter, its weights real or random as ``model.weights`` says. Raises
+        UserError on files that cannot be loaded."""
         if self.model.weights == "random":
             return random_decoder(self.scenario(), torch.device(self.device))
+        decoder = self.base_decoder(console)
+        inject(decoder, self.adapter, seed=self.settings.seed)
+        return decoder
+
+    def base_decoder(self, console: Console) -> Decoder:
+        """Return the base model with its real weights, and say how they are held. Raises UserError as
+        :meth:`decoder`."""
         assert self.model.weights == "real"
         assert self.model.folder is not None
         placed = None
@@ -228,11 +235,7 @@ class StageSpec:
         with loading_bar(console) as progress:
             decoder = load_configured(self.loading, str(self.model.folder), self.device, progress, placed)
         scenario = self.scenario()
-        decoder.activation_checkpointing, decoder.savings = (
-            levels or scenario.activation_checkpointing,
-            scenario.savings,
-        )
-        inject(decoder, self.adapter, seed=self.settings.seed)
+        decoder.activation_checkpointing, decoder.savings = scenario.activation_checkpointing, scenario.savings
         memory = weight_memory(decoder)
         share = f" on each of {distributed.world()} ranks, which hold a part each" if placed else ""
         say(

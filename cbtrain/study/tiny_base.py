@@ -39,7 +39,6 @@ def make_base_model(spec: StageSpec, split: Split, run: Path, console: Console) 
     )
     decoder = Decoder(spec.architecture)
     initialize(decoder, spec.config.seed)
-    decoder.activation_checkpointing = spec.levels(TokenStore.of(documents), console)
     stage = Stage(
         name=spec.name,
         decoder=decoder,
@@ -48,6 +47,7 @@ def make_base_model(spec: StageSpec, split: Split, run: Path, console: Console) 
         settings=settings,
         folder=stage_folder,
         runtime=spec.runtime,
+        levels=spec.levels(TokenStore.of(documents), console),
     )
     result, _ = train(stage, console)
     result.share_of_corpus = share * min(1.0, result.tokens / sum(map(len, documents)))

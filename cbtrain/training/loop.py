@@ -27,18 +27,9 @@ def train(stage: Stage, console: Console, meter: MemoryMeter | None = None) -> t
         stage.folder.mkdir(parents=True, exist_ok=True)
         run = StageRun(stage, console, meter)
         torch.manual_seed(stage.settings.seed)
-        stage.decoder.train()
         try:
             with run.open():
-                while True:
-                    if run.validation_due():
-                        run.validate()
-                    if run.finished():
-                        run.save()
-                        break
-                    if run.checkpoint_due():
-                        run.save()
-                        run.clock.reset(run.progress.step)
+                while run.next_step_due():
                     run.step()
                     run.stop_if_asked()
                     run.tell_warnings()
@@ -50,8 +41,13 @@ def train(stage: Stage, console: Console, meter: MemoryMeter | None = None) -> t
         run.tell_warnings()
         if run.signals.late():
             raise Stopped(run.signals.name, run.progress.step)
-        run.state.restore_best()
-        result = result_of(run)
-        stage.decoder.eval()
-        run.engine.close()
-        return result, run.state.best
+        return conclude(run)
+
+
+def conclude(run: StageRun) -> tuple[TrainingResult, State]:
+    """Load the best parameters of ``run``, which has ended, and return what :func:`train` returns."""
+    run.state.restore_best()
+    result = result_of(run)
+    run.stage.decoder.eval()
+    run.engine.close()
+    return result, run.state.best

@@ -26,7 +26,8 @@ class Stage:
 
     ``documents`` are those of one epoch. ``validation`` is measured before the first step, every
     ``settings.validate_every`` tokens and at the end; ``groups``, one name for each validation document, has the loss
-    by group too (empty: one group). Checkpoints, in which trained parameters lie as ``files`` says, and
+    by group too (empty: one group). ``levels`` are what the layers compute again
+    (:data:`cbtrain.model.fused.levels.LEVELS`) if that was chosen by memory. Checkpoints, in which trained parameters lie as ``files`` says, and
     ``metrics.jsonl`` are written to ``folder``. ``settings`` is the recipe, ``runtime`` how it is run: an interrupted
     stage may continue with other values of the latter only.
     """
@@ -40,6 +41,13 @@ class Stage:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     files: ParameterFiles = field(default_factory=PlainFiles)
     groups: Sequence[str] = ()
+    levels: str | tuple[str, ...] | None = None
+
+    @property
+    def levels_now(self) -> str | tuple[str, ...]:
+        """What the layers compute again: ``levels``, or what ``settings`` say (``auto`` is nothing then)."""
+        setting = self.settings.activation_checkpointing
+        return self.levels or ("none" if setting == "auto" else setting)
 
     @property
     def checkpoints(self) -> Path:

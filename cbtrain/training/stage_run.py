@@ -40,12 +40,13 @@ class StageRun:
     """One stage, ``resumed`` or from its beginning; the loop calls its methods inside :meth:`open`.
 
     ``budget`` is the number of tokens after which it ends. ``trained`` counts the parameters that are updated.
+    With a ``label`` it is one of several stages over one decoder (:mod:`.in_turn`), and is told of signals: its adapter
+    must be the decoder's whenever a method of it is called.
     """
 
-    def __init__(self, stage: Stage, console: Console, meter: MemoryMeter) -> None:
-        self.stage, self.settings, self.meter = stage, stage.settings, meter
-        if stage.settings.activation_checkpointing != "auto":  # else it has what fits
-            stage.decoder.activation_checkpointing = stage.settings.activation_checkpointing
+    def __init__(self, stage: Stage, console: Console, meter: MemoryMeter, label: str = "") -> None:
+        self.stage, self.settings, self.meter, self.label = stage, stage.settings, meter, label
+        self.take_turn()
         self.parameters = sum(p.numel() for p in stage.decoder.parameters())
         self.state = StageState(stage)
         self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in stage.decoder.parameters() if p.requires_grad)
@@ -61,6 +62,8 @@ class StageRun:
         """Tokens of the largest pack whose activations were counted."""
         self.telemetry = self._telemetry(console)
         self.signals = StopSignals(stage.runtime.timeout_minutes, self.telemetry.stopping)
+        self.stopped = False
+        """Whether a signal has ended it."""
         self.writer = CheckpointWriter(stage.checkpoints, stage.files, stage.runtime.checkpoints)
         self.batches = Prefetcher(self.stream, pin=stage.decoder.device.type == "cuda")
         self.clock = SaveClock(stage.runtime.checkpoints, self.progress.step)
@@ -69,15 +72,21 @@ class StageRun:
     def open(self) -> Iterator[None]:
         """Show progress, listen for signals, write checkpoints and prefetch packs until the body ends."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(
-                returning_memory(self.stage.decoder.device, self.stage.decoder.activation_checkpointing)
-            )
-            for part in (self.telemetry, self.signals, self.writer, self.batches):
+            stack.enter_context(self.telemetry)
+            if not self.label:
+                stack.enter_context(returning_memory(self.stage.decoder.device, self.stage.levels_now))
+                stack.enter_context(self.signals)
+            for part in (self.writer, self.batches):
                 stack.enter_context(part)
             self._say_how_it_begins()
             self.meter.reset_peak()
             self.clock.reset(self.progress.step)
             yield
+
+    def take_turn(self) -> None:
+        """Set what this stage wants of the decoder, which others may have changed."""
+        self.stage.decoder.train()
+        self.stage.decoder.activation_checkpointing = self.stage.levels_now
 
     def _say_how_it_begins(self) -> None:
         name, packs = self.stage.name, self.stream.packs_per_step
@@ -92,8 +101,9 @@ class StageRun:
         stage, progress, active = self.stage, self.progress, self.engine.rank == 0
         step = progress.step if self.state.resumed else None
         peak = find_peak(stage.decoder.device, stage.decoder.dtype, stage.runtime.peak_tflops)
+        counts = {"step": progress.step, "tokens": progress.tokens}
         return Telemetry(
-            Status(stage.name, self.budget, step=progress.step, tokens=progress.tokens, seconds=progress.seconds),
+            Status(stage.name, self.budget, **counts, seconds=progress.seconds, label=self.label),
             stage.folder,
             console,
             Speedometer(peak, self.engine.world),
@@ -130,6 +140,19 @@ class StageRun:
             if best:
                 self.state.best = self.engine.parameters()
                 self.save(self.state.best)
+
+    def next_step_due(self) -> bool:
+        """Do what is due between two steps: validate, save. Return whether another step follows; if none does, the last
+        state is saved. Raises Stopped if a signal came."""
+        if self.validation_due():
+            self.validate()
+        if self.finished():
+            self.save()
+            return False
+        if self.checkpoint_due():
+            self.save()
+            self.clock.reset(self.progress.step)
+        return True
 
     def finished(self) -> bool:
         return self.progress.tokens >= self.budget or self.progress.waited >= self.settings.patience
@@ -228,6 +251,7 @@ class StageRun:
     def stop(self) -> None:
         """Save the state after the last complete step and raise Stopped."""
         self.save()
+        self.stopped = True
         text = f"{self.stage.name}: stopped by {self.signals.name}, saving"
         self.telemetry.event("stopped", text, step=self.progress.step)
         raise Stopped(self.signals.name, self.progress.step)

@@ -151,6 +151,15 @@ class LoraAdapter(Adapter):
             self.decoder.set_submodule(path, module.base)
         self.decoder.adapter = None
 
+    def attach(self) -> None:
+        """Attach it again after :meth:`remove`. Raises RuntimeError if the decoder has an adapter."""
+        if self.decoder.adapter is not None:
+            raise RuntimeError("the decoder has an adapter")
+        for path, module in (*self.modules.items(), *self.trained.items()):
+            self.decoder.set_submodule(path, module)
+            module.train(self.decoder.training)
+        self.decoder.adapter = self
+
     def detach(self) -> dict[str, nn.Module]:
         self.enable(True)
         self.remove()

@@ -73,19 +73,21 @@ def save_adapter(
     provenance: Mapping[str, Any] | None = None,
     extra_files: Mapping[str, str | bytes] | None = None,
     values: Mapping[str, Tensor] | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
-    """Write the adapter of ``decoder`` to ``folder``, atomically; with ``values`` in place of its own parameters
-    if they are given.
+    """Write ``adapter`` (default: the one that ``decoder`` has) to ``folder``, atomically; with ``values`` in place of
+    its own parameters if they are given.
 
     ``base`` names the base model; its fingerprint and the format of its weights go into the metadata. ``provenance``
     (JSON) is added to ``cbtrain.json``. ``extra_files`` are further files of the folder, by name; a chat template among
     them is then the only one.
     """
-    assert decoder.adapter is not None
+    adapter = adapter or decoder.adapter
+    assert adapter is not None
     metadata = {BASE: decoder.fingerprint, BASE_WEIGHTS: str(decoder.format) if decoder.format else None}
     base_metadata = {key: value for key, value in metadata.items() if value}
     with atomic_folder(folder) as temporary:
-        decoder.adapter.save(temporary, base=base, metadata=base_metadata, values=values)
+        adapter.save(temporary, base=base, metadata=base_metadata, values=values)
         for name, content in (extra_files or {}).items():
             (temporary / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         drop_old_template(temporary)
@@ -97,7 +99,10 @@ def save_adapter(
 
 
 class AdapterFiles:
-    """The adapter of ``decoder`` in a checkpoint: a folder that can be served like any saved adapter."""
+    """The adapter of ``decoder`` in a checkpoint: a folder that can be served like any saved adapter.
+
+    It is the one that the decoder has now: a thread may write it while another one takes its turn.
+    """
 
     FOLDER = "adapter"
 
@@ -109,7 +114,9 @@ class AdapterFiles:
         provenance: Mapping[str, Any] | None = None,
         extra_files: Mapping[str, str | bytes] | None = None,
     ) -> None:
-        self.decoder, self.base, self.provenance, self.extra_files = decoder, base, provenance, extra_files
+        assert decoder.adapter is not None
+        self.decoder, self.adapter = decoder, decoder.adapter
+        self.base, self.provenance, self.extra_files = base, provenance, extra_files
 
     def save(self, folder: Path, values: Mapping[str, Tensor]) -> None:
         adapter_folder = folder / self.FOLDER
@@ -120,14 +127,14 @@ class AdapterFiles:
             provenance=self.provenance,
             extra_files=self.extra_files,
             values=values,
+            adapter=self.adapter,
         )
 
     def load(self, folder: Path) -> dict[str, Tensor]:
-        assert self.decoder.adapter is not None
         adapter_folder = folder / self.FOLDER
         if not is_whole_model(adapter_folder):
             require_base(self.decoder.fingerprint, _metadata(adapter_folder / WEIGHTS), adapter_folder, force=False)
-        return self.decoder.adapter.read(adapter_folder)
+        return self.adapter.read(adapter_folder)
 
 
 def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -> Adapter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -65,7 +66,7 @@ def find_peak(device: torch.device, dtype: torch.dtype, tflops: float | None = N
         where = name
     else:
         where = f"this {device.type.upper()}, {torch.get_num_threads()} threads"
-    measured = measured_flops(device, dtype)
+    measured = _measured_once(device, dtype, torch.get_num_threads())
     kind = str(dtype).removeprefix("torch.")
     return Peak(measured, f"{_rounded(measured / 1e12)} TFLOP/s (measured product of {kind} matrices on {where})")
 
@@ -75,6 +76,12 @@ def data_sheet(name: str) -> float | None:
     if "MIG" in name:
         return None
     return next((tflops for pattern, tflops in DATA_SHEETS.items() if re.fullmatch(pattern, name)), None)
+
+
+@lru_cache(maxsize=8)
+def _measured_once(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """Return :func:`measured_flops`, the same for all stages that a process trains with so many ``threads``."""
+    return measured_flops(device, dtype)
 
 
 @torch.inference_mode()

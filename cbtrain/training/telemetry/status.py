@@ -52,7 +52,8 @@ POINTS = 48
 @dataclass(slots=True)
 class Status:
     """What is known after the last step. ``seconds`` are of training; ``left`` (seconds) is an estimate that counts
-    pauses as they have been so far. ``state`` is what to say in place of the time left once there is none."""
+    pauses as they have been so far. ``state`` is what to say in place of the time left once there is none. ``label``
+    names it among others that are trained in turn with it; empty if it is alone."""
 
     title: str
     budget: int
@@ -69,6 +70,7 @@ class Status:
     seconds: float = 0.0
     left: float | None = None
     state: str | None = None
+    label: str = ""
     smoothed: SmoothedLoss = field(default_factory=SmoothedLoss)
     curve: LossCurve = field(default_factory=LossCurve)
 

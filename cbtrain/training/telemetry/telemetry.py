@@ -35,7 +35,8 @@ class Telemetry:
     """Records and shows the progress of the training stage that ``status`` describes.
 
     With ``resumed``, metrics up to the step of ``status`` are kept and later ones dropped; otherwise the file is new.
-    With ``active=False`` (ranks other than 0) it measures, but writes and shows nothing.
+    With ``active=False`` (ranks other than 0) it measures, but writes and shows nothing. A stage with a ``label`` is
+    one of several that take turns: their progress is shown together elsewhere, here only events, with the label.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Telemetry:
         self._stepped = status.seconds
         self._file = MetricsFile(folder, status.step if resumed else None) if active else None
         self._live = active and console.is_terminal and not console.is_dumb_terminal
-        self._display = Display(self.status, console) if self._live else None
+        self._display = Display(self.status, console) if self._live and not status.label else None
         self._line_at, self._lines = 0.0, 0
         self._steps = 0
 
@@ -100,6 +101,19 @@ class Telemetry:
         finally:
             self._clock.start()
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let the clock run during the body only, of a stage that takes turns: :meth:`wait` has stopped it."""
+        self._clock.start()
+        try:
+            yield
+        finally:
+            self._clock.stop()
+
+    def wait(self) -> None:
+        """Stop the clock until the next :meth:`turn`."""
+        self._clock.stop()
+
     def step(self, record: StepRecord) -> None:
         """Record one optimizer step."""
         now = self.seconds
@@ -124,7 +138,7 @@ class Telemetry:
         self._log(record.step, "train", {**losses, "epoch": record.epoch, "tokens": record.tokens})
         self._log(record.step, "speed", numbers)
         self._steps += 1
-        if self._steps == STEPS_TO_TELL_BY:
+        if self._steps == STEPS_TO_TELL_BY and not status.label:
             self._tell_time_left()
         self._line()
 
@@ -199,7 +213,7 @@ class Telemetry:
 
     def _line(self) -> None:
         """Print a line if there is no terminal and one is due."""
-        if self._live:
+        if self._live or self.status.label:
             return
         now, parts = time.perf_counter(), self._parts()
         if now - self._line_at >= LINE_SECONDS or parts > self._lines:
@@ -211,6 +225,7 @@ class Telemetry:
         return int(self.status.share * LINES)
 
     def _say(self, text: str, style: str = "") -> None:
+        text = f"{self.status.label}, {text}" if self.status.label else text
         if self._live:  # wrapped at words under the indent; a file takes the line as it is
             self.console.print(Padding(Text(text, style), (0, 0, 0, INDENT)))
         else:
