@@ -33,6 +33,7 @@ from cbtrain.cli import (
     run,
     serve,
     show,
+    sweep,
     synthesize,
     train,
     watch,
@@ -46,7 +47,7 @@ from cbtrain.files import share_with
 from cbtrain.stopping import stop_at_once
 
 GROUPS = {
-    "run a study": (run, train, evaluate, watch, show, plan),
+    "run a study": (run, train, sweep, evaluate, watch, show, plan),
     "corpora and patients": (corpus, synthesize, patients),
     "models": (model, serve, chat),
     "scores and people": (judge, rubric, rate, rate_forms, analyze, compare, power),

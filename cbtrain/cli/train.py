@@ -44,10 +44,10 @@ def _train(parsed: argparse.Namespace) -> None:
     console = leading_console()
     with continued_by(parsed.command_line, "--out", folder):
         folder = train_study(config, folder, console, options_of(parsed))
-    plain(console, f"\ntrained: {folder}\nnext: {_next_step(config, folder)}")
+    plain(console, f"\ntrained: {folder}\nnext: {next_step(config, folder)}")
 
 
-def _next_step(config: StudyConfig, folder: Path) -> str:
+def next_step(config: StudyConfig, folder: Path) -> str:
     """Return the command that makes use of the run in ``folder``: an evaluation, if it can be evaluated."""
     from cbtrain.study.evaluation.checks import require_two_speakers
 

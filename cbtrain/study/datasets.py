@@ -41,22 +41,27 @@ def build_dataset(
     """Render sessions, all or until the token budgets are full. Raises UserError on sessions that cannot be rendered,
     such as one with a token that the model has no embedding for; with ``corpus.skip_bad`` they are left out and named.
     """
+    train = training_part(speaker, corpus, renderer, positions, config, console)
+    validation = validation_part(speaker, corpus, renderer, positions, config, console)
+    return SpeakerDataset(renderer, train, validation)
+
+
+def training_part(
+    speaker: Role, corpus: StudyCorpus, renderer: ChatRenderer, positions: int, config: StudyConfig, console: Console
+) -> TokenizedCorpus:
+    """Return what is trained. Raises UserError as :func:`build_dataset`."""
     settings: StageConfig = getattr(config, speaker)
     if renderer.format.note:
         say(console, f"{speaker}: chat format {renderer.format.name} ({renderer.format.note})")
     if speaker == "therapist" and config.tokens.system == "none" and renderer.own_system_text:
         written = f"the chat template writes one of its own, as it will in serving: {renderer.own_system_text}"
         say(console, f"{speaker}: no system prompt is trained, but {written}")
-
-    def builder(*, measured: bool) -> DocumentBuilder:
-        return make_builder(renderer, speaker, settings, positions, config, measured=measured)
-
     columns = (TextColumn(f"Tokenizing for the {speaker}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         train = tokenize(
             course_units(corpus.split.train, speaker, config),
-            builder(measured=False),
+            make_builder(renderer, speaker, settings, positions, config, measured=False),
             budget=settings.token_budget,
             seed=settings.seed,
             root=cache_root(config.tokens.cache),
@@ -65,10 +70,19 @@ def build_dataset(
         )
     if train.note:
         say(console, train.note)
+    _say_skipped(speaker, "training", train, config, console)
+    return train
+
+
+def validation_part(
+    speaker: Role, corpus: StudyCorpus, renderer: ChatRenderer, positions: int, config: StudyConfig, console: Console
+) -> TokenizedCorpus:
+    """Return what is validated on. Raises UserError as :func:`build_dataset`."""
+    settings: StageConfig = getattr(config, speaker)
     try:
         validation = tokenize(
             course_units(corpus.split.validation, speaker, config),
-            builder(measured=True),
+            make_builder(renderer, speaker, settings, positions, config, measured=True),
             budget=settings.validation_tokens,
             seed=settings.seed,
             skip_bad=config.corpus.skip_bad,
@@ -77,11 +91,14 @@ def build_dataset(
         problem = f"no {config.tokens.document} of the validation part can be used, e.g. {error.what}"
         hint = "Choose another split.seed or corpus.validation, or none: split.validation=0 trains without."
         raise UserError(problem, where=error.where, hint=hint) from None
-    for part, tokenized in (("training", train), ("validation", validation)):
-        if tokenized.skipped:
-            count = f"{len(tokenized.skipped)} {part} {config.tokens.document}{'s' * (len(tokenized.skipped) != 1)}"
-            say(console, f"{speaker}: {count} left out that cannot be used, the first: {tokenized.skipped[0]}")
-    return SpeakerDataset(renderer, train, validation)
+    _say_skipped(speaker, "validation", validation, config, console)
+    return validation
+
+
+def _say_skipped(speaker: Role, part: str, tokenized: TokenizedCorpus, config: StudyConfig, console: Console) -> None:
+    if tokenized.skipped:
+        count = f"{len(tokenized.skipped)} {part} {config.tokens.document}{'s' * (len(tokenized.skipped) != 1)}"
+        say(console, f"{speaker}: {count} left out that cannot be used, the first: {tokenized.skipped[0]}")
 
 
 def course_units(courses: Sequence[Course], speaker: Role, config: StudyConfig) -> list[Unit]:

@@ -56,8 +56,8 @@ def train_adapter(
 
 @dataclass(frozen=True, slots=True)
 class PreparedAdapter:
-    """One speaker's adapter before its training: the ``stage``, and what the delivered files say of it. ``base`` is what
-    they call the base model, ``folder`` the run's."""
+    """One speaker's adapter before its training: the ``stage``, and what the delivered files say of it. ``base`` is
+    what they call the base model, ``folder`` the run's."""
 
     spec: StageSpec
     dataset: SpeakerDataset
@@ -103,8 +103,8 @@ def prepare_adapter(
 
 
 def deliver_adapter(prepared: PreparedAdapter, result: TrainingResult, values: State) -> dict[str, Any]:
-    """Save the trained adapter (``values`` on the leading rank), which the decoder has, to ``folder/SPEAKER``. Return the
-    stage's summary, which is written to ``folder/training/SPEAKER/summary.json``."""
+    """Save the trained adapter (``values`` on the leading rank), which the decoder has, to ``folder/SPEAKER``. Return
+    the stage's summary, which is written to ``folder/training/SPEAKER/summary.json``."""
     spec, dataset, stage = prepared.spec, prepared.dataset, prepared.stage
     decoder, speaker, tokenized = stage.decoder, stage.name, dataset.train
     memory = weight_memory(decoder)

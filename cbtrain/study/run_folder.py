@@ -72,6 +72,11 @@ def check_same_study(config: StudyConfig, folder: Path) -> None:
     if config.training.resume == "never":
         hint = "Choose another --out, or leave out training.resume=never to continue."
         raise UserError("an interrupted run is in this folder", where=folder, hint=hint)
+    check_same_settings(config, folder)
+
+
+def check_same_settings(config: StudyConfig, folder: Path) -> None:
+    """Raise UserError if the run in ``folder`` was started with other settings."""
     written = parse_yaml(lambda: (folder / CONFIG).read_text(encoding="utf-8"), folder / CONFIG)
     for key, old, new in changed_settings(written, anchored(config), folder / CONFIG):
         if not key.startswith(FREE) and key.rpartition(".")[2] not in CHANGES_NO_BIT:

@@ -18,7 +18,7 @@ class AdaptersInTurn:
     def new(self, config: LoraConfig, *, seed: int) -> LoraAdapter:
         """Return a new adapter, ready to be trained; it is its turn. Raises UserError as
         :func:`~cbtrain.model.adapters.methods.inject`."""
-        self._clear()
+        self.clear()
         adapter = inject(self.decoder, config, seed=seed)
         assert isinstance(adapter, LoraAdapter)
         return adapter
@@ -26,10 +26,11 @@ class AdaptersInTurn:
     def take(self, adapter: LoraAdapter) -> None:
         """Let the decoder compute with ``adapter`` from now on."""
         if self.decoder.adapter is not adapter:
-            self._clear()
+            self.clear()
             adapter.attach()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Let the decoder be the base."""
         if self.decoder.adapter is None:
             return
         assert isinstance(self.decoder.adapter, LoraAdapter)  # others change the base itself

@@ -225,7 +225,8 @@ class Telemetry:
         return int(self.status.share * LINES)
 
     def _say(self, text: str, style: str = "") -> None:
-        text = f"{self.status.label}, {text}" if self.status.label else text
+        if self.status.label:
+            text = f"{self.status.label}: {text.removeprefix(f'{self.status.title}: ')}"
         if self._live:  # wrapped at words under the indent; a file takes the line as it is
             self.console.print(Padding(Text(text, style), (0, 0, 0, INDENT)))
         else:

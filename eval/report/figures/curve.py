@@ -43,7 +43,7 @@ def curve_figure(stage: TrainingStage, number: int = 0) -> Drawn | None:
         if before is not None:
             axes.axhline(before, color=BEFORE, linewidth=1, linestyle=(0, (4, 3)), label="before")
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         axes.tick_params(labelcolor=MUTED, labelsize=LETTERS)
         axes.set_xlabel("tokens", fontsize=LETTERS)
         axes.set_ylabel("loss", fontsize=LETTERS)
@@ -58,7 +58,8 @@ def _series(points: Iterable[tuple[float | None, float | None]]) -> list[tuple[f
     return sorted((tokens, loss) for tokens, loss in points if tokens is not None and loss is not None)
 
 
-def _short(value: float) -> str:
+def short_count(value: float) -> str:
+    """Return ``12 k``, ``3 M``."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g} {unit}"

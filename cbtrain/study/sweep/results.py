@@ -1,0 +1,206 @@
+"""What a sweep has come to: a row for each run, by held-out loss, and the best one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cbtrain.console import plain, say, table_of
+from cbtrain.errors import UserError
+from cbtrain.files import read_sealed, seal, write_atomic
+from cbtrain.study.run_files import STATE, SUMMARY
+from cbtrain.study.sweep.checks import differing
+from cbtrain.study.sweep.files import RESULTS, TABLE
+from cbtrain.study.sweep.folder import read_note
+from cbtrain.study.sweep.held_out import Comparison, documents_digest, noted_loss
+from cbtrain.study.sweep.prepare import PreparedRun
+from cbtrain.study.sweep.train import FAILED
+from cbtrain.training.telemetry import wording
+
+SCHEMA = "cbtrain.sweep/1"
+
+DIFFERS = 48
+"""Letters of the settings in which a run differs, in the table of the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One run. Losses are nats per supervised token. ``held_out_loss`` is what runs of one ``speaker`` are compared by:
+    on the sessions that ``held_out_on`` names, None if there is none or it cannot be compared (``note`` says why).
+    ``stopped`` says what ended the run; ``failed`` what was wrong."""
+
+    name: str
+    speaker: str
+    differs: dict[str, Any]
+    held_out_loss: float | None = None
+    held_out_on: str = ""
+    validation_before: float | None = None
+    validation_best: float | None = None
+    best_step: int | None = None
+    steps: int = 0
+    tokens: int = 0
+    epochs: float = 0.0
+    stopped: str = ""
+    trainable: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    failed: str = ""
+    note: str = ""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def perplexity(self) -> float | None:
+        return None if self.held_out_loss is None else math.exp(min(self.held_out_loss, 700.0))
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResults:
+    """``runs`` by speaker, in it the lowest held-out loss first; ``best`` names the best run of each speaker."""
+
+    runs: list[RunResult]
+    best: dict[str, str]
+    notes: list[str]
+
+    @property
+    def failed(self) -> list[RunResult]:
+        return [run for run in self.runs if run.failed]
+
+
+def results_of(runs: Sequence[PreparedRun], comparisons: Mapping[str, Comparison | None], folder: Path) -> SweepResults:
+    """Return the results of ``runs``, all of which have ended, from the sweep's ``folder``; ``comparisons`` says by
+    speaker how they are compared."""
+    differs = differing({run.name: run.config for run in runs})
+    found: list[RunResult] = []
+    best: dict[str, str] = {}
+    notes: list[str] = []
+    for speaker, members in by_speaker(runs):
+        comparison = comparisons[speaker]
+        rows = [_result(run, comparison, folder, differs[run.name]) for run in members]
+        rows.sort(key=lambda row: (row.held_out_loss is None, row.held_out_loss or 0.0))
+        found += rows
+        if rows[0].held_out_loss is not None:
+            best[speaker] = rows[0].name
+        notes += _notes(speaker, comparison, rows)
+    return SweepResults(found, best, notes)
+
+
+def by_speaker(runs: Sequence[PreparedRun]) -> Iterator[tuple[str, list[PreparedRun]]]:
+    """Yield the runs of each speaker: runs of different speakers have no loss in common."""
+    for speaker in dict.fromkeys(run.speaker for run in runs):
+        yield speaker, [run for run in runs if run.speaker == speaker]
+
+
+def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, differs: dict[str, Any]) -> RunResult:
+    if not (run.folder / STATE).exists():
+        problem = str(read_note(folder, run.name).get(FAILED) or "it has not ended")
+        return RunResult(run.name, run.speaker, differs, failed=problem)
+    summary = read_sealed(run.stage_folder / SUMMARY, "Remove the run's folder to train it again.")
+    own = {name: summary.get(name) for name in ("validation_before", "validation_best", "best_step", "curve")}
+    counts = {name: summary[name] for name in ("steps", "tokens", "epochs", "stopped", "trainable", "seconds")}
+    loss, on, note = own["validation_best"], "its own validation", ""
+    if comparison is None:
+        loss, on, note = None, "", "no validation"
+    elif comparison.common:
+        digest = documents_digest(comparison.reference)
+        loss, on = noted_loss(folder, run, digest), f"validation of {comparison.reference.name}"
+        note = comparison.excluded.get(run.name, "")
+    rate = summary["tokens_per_second"]
+    loss = loss if loss is not None and math.isfinite(loss) else None
+    held_out: dict[str, Any] = {"held_out_loss": loss, "held_out_on": on if loss is not None else "", "note": note}
+    return RunResult(run.name, run.speaker, differs, **held_out, **own, **counts, tokens_per_second=rate)
+
+
+def _notes(speaker: str, comparison: Comparison | None, rows: Sequence[RunResult]) -> list[str]:
+    if comparison is None:
+        return [f"{speaker}: no run validates, so none is the best"]
+    notes = []
+    if comparison.common:
+        notes.append(f"{speaker}: {comparison.in_words}")
+    notes += [f"{row.name} is not compared: {row.note}" for row in rows if row.note]
+    if len([row for row in rows if row.held_out_loss is not None]) > 1:
+        notes.append(f"{speaker}: the best of several is chosen by this loss; on new sessions expect a little more")
+    return notes
+
+
+def write_results(results: SweepResults, folder: Path) -> None:
+    """Write ``sweep.json`` and ``sweep.csv`` to ``folder``."""
+    rows = [
+        {**asdict(run), "perplexity": run.perplexity, "best": run.name in results.best.values()} for run in results.runs
+    ]
+    content = {"schema": SCHEMA, "best": results.best, "notes": results.notes, "runs": rows}
+    write_atomic(folder / RESULTS, json.dumps(seal(content), indent=2) + "\n")
+    keys = list(dict.fromkeys(key for run in results.runs for key in run.differs))
+    columns = [name for name in rows[0] if name not in ("differs", "curve")]
+    columns[2:2] = [key for key in keys if key not in columns]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = {**row["differs"], **row}
+        writer.writerow([_cell(values.get(name)) for name in columns])
+    write_atomic(folder / TABLE, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list | bool) else value
+
+
+def print_results(results: SweepResults, console: Console) -> None:
+    """Print the table, what limits it, and the best runs."""
+    several = len({run.speaker for run in results.runs}) > 1
+    names = (*(["speaker"] if several else []), "differs by")
+    columns = ("held-out loss", "perplexity", "before", "best step", "tokens", "ended by", "seconds")
+    table: Table = table_of("run", *columns, *names, words=len(names))
+    for run in results.runs:
+        best = run.name in results.best.values()
+        numbers = [wording.NONE] * len(columns)
+        if not run.failed:
+            numbers = [
+                wording.fixed(run.held_out_loss, 4),
+                wording.NONE if run.perplexity is None else wording.short(run.perplexity),
+                wording.fixed(run.validation_before, 4),
+                wording.NONE if run.best_step is None else f"{run.best_step:,}",
+                f"{run.tokens:,}",
+                run.stopped,
+                f"{run.seconds:,.0f}",
+            ]
+        words = [*([run.speaker] if several else []), "failed" if run.failed else in_words(run.differs, DIFFERS)]
+        table.add_row(f"{run.name} *" if best else run.name, *numbers, *words, style="bold" if best else "")
+    console.print(table)
+    for run in results.failed:
+        say(console, f"{run.name} failed: {run.failed}")
+    for note in results.notes:
+        say(console, f"note: {note}")
+    for speaker, name in results.best.items():
+        loss = next(run.held_out_loss for run in results.runs if run.name == name)
+        plain(console, f"best {speaker}: {name}, held-out loss {wording.fixed(loss, 4)}")
+
+
+def in_words(differs: Mapping[str, Any], longest: int) -> str:
+    """Return the settings in which a run differs: ``rank 8, seed 1``; the end of a key says enough here."""
+    parts = [f"{key.rpartition('.')[2]} {_short(value)}" for key, value in differs.items() if key != "speaker"]
+    text = ", ".join(parts)
+    return text if len(text) <= longest else f"{text[: longest - 2]} …"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+
+
+def refuse_failed(results: SweepResults, folder: Path) -> None:
+    """Raise UserError if runs have failed."""
+    if results.failed:
+        names = ", ".join(run.name for run in results.failed)
+        problem = f"{len(results.failed)} of {len(results.runs)} runs failed: {names}"
+        raise UserError(problem, where=folder, hint="The others are finished; the table says what was wrong.")
