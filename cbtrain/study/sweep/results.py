@@ -158,20 +158,18 @@ def print_results(results: SweepResults, console: Console) -> None:
     """Print the table, what limits it, and the best runs."""
     several = len({run.speaker for run in results.runs}) > 1
     names = (*(["speaker"] if several else []), "differs by")
-    columns = ("held-out loss", "perplexity", "before", "best step", "tokens", "ended by", "seconds")
+    columns = ("held-out loss", "best step", "tokens", "ended by")
     table: Table = table_of("run", *columns, *names, words=len(names))
+    table.columns[0].no_wrap = True
     for run in results.runs:
         best = run.name in results.best.values()
         numbers = [wording.NONE] * len(columns)
         if not run.failed:
             numbers = [
                 wording.fixed(run.held_out_loss, 4),
-                wording.NONE if run.perplexity is None else wording.short(run.perplexity),
-                wording.fixed(run.validation_before, 4),
                 wording.NONE if run.best_step is None else f"{run.best_step:,}",
-                f"{run.tokens:,}",
+                wording.thousands(run.tokens),
                 run.stopped,
-                f"{run.seconds:,.0f}",
             ]
         words = [*([run.speaker] if several else []), "failed" if run.failed else in_words(run.differs, DIFFERS)]
         table.add_row(f"{run.name} *" if best else run.name, *numbers, *words, style="bold" if best else "")
@@ -187,7 +185,7 @@ def print_results(results: SweepResults, console: Console) -> None:
 
 def in_words(differs: Mapping[str, Any], longest: int) -> str:
     """Return the settings in which a run differs: ``rank 8, seed 1``; the end of a key says enough here."""
-    parts = [f"{key.rpartition('.')[2]} {_short(value)}" for key, value in differs.items() if key != "speaker"]
+    parts = [f"{key.rpartition('.')[2]} {_short(value)}" for key, value in differs.items()]
     text = ", ".join(parts)
     return text if len(text) <= longest else f"{text[: longest - 2]} …"
 
