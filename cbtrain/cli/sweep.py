@@ -80,8 +80,8 @@ def _sweep(parsed: argparse.Namespace) -> None:
         return
     print_results(results, console)
     plain(console, f"\nsweep: {folder}")
-    if results.best:
-        plain(console, f"next: {_next_step(folder, next(iter(results.best.values())))}")
+    if trained := [*results.best.values(), *(run.name for run in results.runs if not run.failed)]:
+        plain(console, f"next: {_next_step(folder, trained[0])}")
     refuse_failed(results, folder)
 
 

@@ -64,7 +64,8 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class SweepResults:
-    """``runs`` by speaker, in it the lowest held-out loss first; ``best`` names the best run of each speaker."""
+    """``runs`` by speaker, in it the lowest held-out loss first; ``best`` names the best run of each speaker of whom
+    several are compared."""
 
     runs: list[RunResult]
     best: dict[str, str]
@@ -87,8 +88,8 @@ def results_of(runs: Sequence[PreparedRun], comparisons: Mapping[str, Comparison
         rows = [_result(run, comparison, folder, differs[run.name]) for run in members]
         rows.sort(key=lambda row: (row.held_out_loss is None, row.held_out_loss or 0.0))
         found += rows
-        if rows[0].held_out_loss is not None:
-            best[speaker] = rows[0].name
+        if len(compared := [row for row in rows if row.held_out_loss is not None]) > 1:
+            best[speaker] = compared[0].name
         notes += _notes(speaker, comparison, rows)
     return SweepResults(found, best, notes)
 
@@ -155,13 +156,24 @@ def _cell(value: Any) -> Any:
 
 
 def print_results(results: SweepResults, console: Console) -> None:
-    """Print the table, what limits it, and the best runs."""
-    several = len({run.speaker for run in results.runs}) > 1
-    names = (*(["speaker"] if several else []), "differs by")
+    """Print a table for each speaker, what limits it, and the best runs."""
+    for speaker in dict.fromkeys(run.speaker for run in results.runs):
+        plain(console, speaker)
+        console.print(_table([run for run in results.runs if run.speaker == speaker], results))
+    for run in results.failed:
+        say(console, f"{run.name} failed: {run.failed}")
+    for note in results.notes:
+        say(console, f"note: {note}")
+    for speaker, name in results.best.items():
+        loss = next(run.held_out_loss for run in results.runs if run.name == name)
+        plain(console, f"best {speaker}: {name}, held-out loss {wording.fixed(loss, 4)}")
+
+
+def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
     columns = ("held-out loss", "best step", "tokens", "ended by")
-    table: Table = table_of("run", *columns, *names, words=len(names))
+    table: Table = table_of("run", *columns, "differs by", words=1)
     table.columns[0].no_wrap = True
-    for run in results.runs:
+    for run in runs:
         best = run.name in results.best.values()
         numbers = [wording.NONE] * len(columns)
         if not run.failed:
@@ -171,16 +183,9 @@ def print_results(results: SweepResults, console: Console) -> None:
                 wording.thousands(run.tokens),
                 run.stopped,
             ]
-        words = [*([run.speaker] if several else []), "failed" if run.failed else in_words(run.differs, DIFFERS)]
-        table.add_row(f"{run.name} *" if best else run.name, *numbers, *words, style="bold" if best else "")
-    console.print(table)
-    for run in results.failed:
-        say(console, f"{run.name} failed: {run.failed}")
-    for note in results.notes:
-        say(console, f"note: {note}")
-    for speaker, name in results.best.items():
-        loss = next(run.held_out_loss for run in results.runs if run.name == name)
-        plain(console, f"best {speaker}: {name}, held-out loss {wording.fixed(loss, 4)}")
+        words = "failed" if run.failed else in_words(run.differs, DIFFERS)
+        table.add_row(f"{run.name} *" if best else run.name, *numbers, words, style="bold" if best else "")
+    return table
 
 
 def in_words(differs: Mapping[str, Any], longest: int) -> str:

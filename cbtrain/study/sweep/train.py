@@ -78,7 +78,7 @@ def _train(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, con
         training = prepared.pop(name)
         _finish(by_name[name], deliver_adapter(training, result, values))
         text = f"{validation_text(result)} after {result.tokens:,} tokens (ended by {result.stopped})"
-        say(console, f"{name}, {by_name[name].speaker}: {text}")
+        say(console, f"{name}: {text}")
 
     def failed(name: str, error: UserError) -> None:
         prepared.pop(name)
