@@ -12,6 +12,7 @@ NAMES = (
     "report",
     "plan",
     "train",
+    "sweep",
     "generate",
     "serve",
     "evaluate",
