@@ -36,7 +36,8 @@ def check_runs(configs: Mapping[str, StudyConfig], where: str, problems: Problem
     names = list(configs)
     for name in names[1:]:
         _compare(configs, names[0], name, where, problems)
-    _refuse_twins(configs, where, problems)
+    unfit = {str(error.where) for error in problems.found}
+    _refuse_twins({name: one for name, one in configs.items() if f"{where}, run {name}" not in unfit}, where, problems)
 
 
 def speaker_of(config: StudyConfig) -> Any:

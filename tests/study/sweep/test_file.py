@@ -1,0 +1,184 @@
+"""What keeps a sweep from beginning is told at once, with the run's name, before anything is loaded."""
+
+import pytest
+import yaml
+from sweeps import common_settings, write_sweep
+
+from cbtrain.cli.main import main
+from cbtrain.errors import UserError
+from cbtrain.study.anchored import anchored
+from cbtrain.study.run_files import CONFIG
+from cbtrain.study.sweep.checks import differing
+from cbtrain.study.sweep.folder import write_sweep as write_resolved
+from cbtrain.study.sweep.sweep import plan_sweep
+
+QUICK = "common: {config: quick}\n"
+
+
+def planned(folder, text, *overrides, out="out"):
+    (folder / "sweep.yaml").write_text(text)
+    return plan_sweep(folder / "sweep.yaml", overrides, folder / out)
+
+
+def refusal(folder, text, *overrides):
+    with pytest.raises(UserError) as error:
+        planned(folder, text, *overrides)
+    assert "\n" not in str(error.value)
+    assert not (folder / "out").exists()
+    return str(error.value).replace(f"{folder}/", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ["not a sweep"]),
+        ("- a\n", ["not a sweep"]),
+        ("runs: {}\n", ["sweep.yaml: an empty sweep"]),
+        ("comon: {}\nruns: {a: {}}\n", ["unknown part 'comon'. Did you mean 'common'?"]),
+        ("therapist: {seed: 1}\nruns: {a: {}}\n", ["therapist is a setting of runs", "under common"]),
+        ("extends: quick\nruns: {a: {}}\n", ["Write common: {config: …}"]),
+        ("common: {config: quik}\nruns: {a: {}}\n", ["quik: no such config file", "'quick'"]),
+        (
+            QUICK + "runs: {a/b: {}, ..: {}, sweep.csv: {}, A: {}, a: {}, 1: {}, 'on': {}, off: {}}\n",
+            [
+                "'a/b' cannot name a run",
+                "'..' cannot name a run",
+                "'sweep.csv' is the name of a file of the sweep itself",
+                "runs 'A' and 'a' would share a folder",
+                "False cannot name a run. Put it in quotes.",
+            ],
+        ),
+        (
+            QUICK + "runs: {a: {therapist.lr: 3}, b: {therapist: {lora: {rank: zero}}}, c: {speaker: nobody}}\n",
+            [
+                "sweep.yaml, run a: unknown key 'therapist.lr'. Did you mean 'therapist.learning_rate'?",
+                "sweep.yaml, run b: therapist.lora.rank: must be a whole number. Got 'zero'.",
+                "sweep.yaml, run c: speaker: 'nobody' is nobody. One of patient, therapist.",
+            ],
+        ),
+        (
+            QUICK + "runs: {a: {}, b: {therapist.method: full}, c: {training.engine: deepspeed, seed: 1}, "
+            "d: {training.speakers: [therapist, patient]}, e: {model.weights: bf16}, f: {threads: 3}}\n",
+            [
+                "6 things keep this sweep from beginning",
+                "run b: therapist.method is full. All weights would change the base of the others",
+                "run c: training.engine is deepspeed",
+                "run c: seed is 1, in run a it is 0. Runs of a sweep share one base",
+                "run d: training.speakers is therapist, patient. A run of a sweep trains one adapter",
+                "run e: model.weights is bf16, in run a it is auto",
+                "run f: threads is 3, in run a it is None",
+            ],
+        ),
+        (QUICK + "runs: {a: {patient.seed: 1}, b: {}}\n", ["run b: it would train the same adapter as run a"]),
+        (
+            QUICK + "grid: {therapist.lora.rnk: [1, 2], therapist.seed: 3, patient.seed: [1, 1]}\n",
+            [
+                "sweep.yaml, grid: unknown key 'therapist.lora.rnk'. Did you mean 'therapist.lora.rank'?",
+                "grid: therapist.seed has no list of values to cross. Write therapist.seed: [first, second].",
+                "grid: patient.seed has a value twice",
+            ],
+        ),
+        (
+            QUICK
+            + "grid: {therapist.seed: [0, 1]}\nruns: {seed-1: {}, plain: {therapist.seed: 0, therapist: {seed: 1}}}",
+            ["run plain: therapist.seed is given twice", "two runs named 'seed-1'"],
+        ),
+        (QUICK + "runs: {a: {config: paper}}\n", ["config belongs under common"]),
+        (QUICK + "runs: {a: {training.wandb: mine}, b: {base.method: lora}}\n", ["run a: training.wandb is set"]),
+    ],
+)
+def test_everything_wrong_is_told_at_once(tmp_path, text, told):
+    found = refusal(tmp_path, text)
+    for part in told:
+        assert part in found
+
+
+def test_the_command_line_is_over_all_runs(tmp_path):
+    text = QUICK + "runs: {a: {}, b: {therapist.lora.rank: 4}}\n"
+    assert {config.therapist.seed for config in planned(tmp_path, text, "therapist.seed=7").values()} == {7}
+    assert "it would train the same adapter as run a" in refusal(tmp_path, text, "therapist.lora.rank=2")
+    once = refusal(tmp_path, text, "therapist.sed=7")
+    assert once == "command line: unknown key 'therapist.sed'. Did you mean 'therapist.seed'?"
+
+
+def test_a_grid_crosses_values_and_names_runs_by_them(tmp_path):
+    text = """
+common: {config: quick, therapist.seed: 5}
+grid:
+  therapist: {lora: {rank: [8, 32], targets: [[q_proj, v_proj], all-linear]}, learning_rate: [1e-4, 0.002]}
+  speaker: [therapist]
+runs:
+  mine: {speaker: patient}
+"""
+    configs = planned(tmp_path, text)
+    assert len(configs) == 9
+    name = "rank-32_targets-q_proj+v_proj_learning_rate-1e-4_therapist"
+    assert configs[name].therapist.lora.targets == ["q_proj", "v_proj"]
+    assert configs[name].therapist.learning_rate == 1e-4
+    assert configs["mine"].training.speakers == ["patient"]
+    assert {config.therapist.seed for config in configs.values()} == {5}
+    assert differing(configs)[name].keys() == {
+        "therapist.lora.rank",
+        "therapist.lora.targets",
+        "therapist.learning_rate",
+    }
+    assert differing(configs)["mine"] == {}
+
+
+def test_a_config_is_found_beside_the_file_and_has_its_own_speakers(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: quick\ntraining: {speakers: [patient]}\nthreads: 2\n")
+    configs = planned(tmp_path, "common: {config: mine.yaml}\nruns: {a: {}, b: {patient.seed: 1}}\n")
+    assert {(*config.training.speakers, config.threads) for config in configs.values()} == {("patient", 2)}
+
+
+def test_what_is_written_is_a_sweep_file_of_the_same_runs(tmp_path):
+    text = (
+        QUICK + "runs: {a: {}, b: {therapist.lora.rank_pattern: {layers.0.self_attn.q_proj: 3}}, c: {speaker: patient}}"
+    )
+    configs = planned(tmp_path, text)
+    write_resolved(configs, tmp_path / "out")
+    again = plan_sweep(tmp_path / "out" / "sweep.yaml", (), tmp_path / "other")
+    assert {name: config.model_dump() for name, config in again.items()} == {
+        name: anchored(config).model_dump() for name, config in configs.items()
+    }
+    assert set(yaml.safe_load((tmp_path / "out" / "sweep.yaml").read_text())["runs"]["a"]) == {"training"}
+
+
+def test_a_folder_that_holds_another_sweep_is_refused(tmp_path):
+    text = QUICK + "runs: {a: {}, b: {therapist.seed: 1}}\n"
+    configs = planned(tmp_path, text)
+    write_resolved(configs, tmp_path / "out")
+    (tmp_path / "out" / "a" / "training").mkdir(parents=True)
+    (tmp_path / "out" / "a" / CONFIG).write_text(yaml.safe_dump(anchored(configs["a"]).model_dump(mode="json")))
+    planned(tmp_path, text)  # the same sweep continues
+    planned(tmp_path, QUICK + "runs: {a: {}, b: {therapist.seed: 1}, c: {therapist.seed: 2}}\n")  # and may grow
+    with pytest.raises(UserError, match="another sweep is here: it has a run 'b'"):
+        planned(tmp_path, QUICK + "runs: {a: {}, other: {therapist.seed: 1}}\n")
+    with pytest.raises(UserError, match=r"therapist.lora.rank is 2, the interrupted run has 16"):
+        planned(tmp_path, text, "therapist.lora.rank=2")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    with pytest.raises(UserError, match="exists and holds no sweep"):
+        planned(tmp_path, text, out="mine")
+
+
+def test_errors_of_corpora_and_targets_come_before_weights(place, tmp_path, capsys):
+    (place / "base" / "model.safetensors").rename(tmp_path / "kept")  # nothing may ask for them
+    try:
+        runs = {
+            "gone": {"corpus.path": str(tmp_path / "nowhere")},
+            "target": {"therapist.lora.targets": ["layers.9.mlp.up_proj"]},
+            "good": {},
+        }
+        file = write_sweep(tmp_path / "sweep.yaml", common_settings(place), runs)
+        assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert "2 things keep this sweep from beginning" in error
+        assert "run gone: " in error
+        assert "run target: therapist.lora.targets: target 'layers.9.mlp.up_proj' matches no linear" in error
+        assert not (tmp_path / "out").exists()
+        file = write_sweep(tmp_path / "sweep.yaml", common_settings(place), {"a": {}, "b": {"therapist.seed": 1}})
+        assert main(["sweep", str(file), "--dry-run"]) == 0
+        assert "2 runs over one base, 16,000 tokens at most" in capsys.readouterr().out
+    finally:
+        (tmp_path / "kept").rename(place / "base" / "model.safetensors")
